@@ -1,0 +1,69 @@
+# Everything runs in environments of its own: .venv (development) and .venv-demo. They are made when
+# first needed, and again when the Python or the pins change; scripts/venv.sh says how.
+
+PYTHON ?= python3
+FRAMEWORK ?= starlette
+PORT ?= 8000
+PYTEST_ARGS ?=
+export FRAMEWORK PORT
+
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+# Coverage counts only for the whole suite: a run with arguments of its own keeps its data elsewhere.
+COVERAGE_FILE := $(if $(strip $(PYTEST_ARGS)),.coverage-partial,.coverage)
+SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help env env-demo demo test check bench docs pins clean
+
+help: ## show this list
+	@echo 'make TARGET [PYTHON=python3.11]'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+env:
+	@sh scripts/venv.sh '$(PYTHON)' .venv requirements/dev.txt
+
+env-demo:
+	@sh scripts/venv.sh '$(PYTHON)' .venv-demo requirements/demo.txt
+
+demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=flask, PORT=8000)
+	@.venv-demo/bin/python -m examples.demo
+
+test: env ## run all tests with branch coverage (PYTEST_ARGS='-k token -x')
+	@rm -f $(COVERAGE_FILE) $(COVERAGE_FILE).*
+	@COVERAGE_FILE=$(COVERAGE_FILE) $(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 $(PYTEST_ARGS) \
+		|| { status=$$?; rm -f $(COVERAGE_FILE); exit $$status; }
+
+# Written by a whole and passing run of the tests; older than a source file, it is worth nothing.
+.coverage: $(SOURCES) pyproject.toml requirements/dev.txt
+	@$(MAKE) test PYTEST_ARGS=
+
+check: env ## run every gate, stopping at the first that fails
+	@echo '== ruff format' && $(BIN)/ruff format --check --quiet . \
+		|| { echo 'to format them: $(BIN)/ruff format .'; exit 1; }
+	@echo '== ruff check' && $(BIN)/ruff check --quiet .
+	@echo '== mypy' && $(BIN)/mypy --no-error-summary
+	@echo '== pyright' && $(BIN)/pyright --warnings
+	@echo '== pyright: every public name has a complete type' \
+		&& PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --ignoreexternal --verifytypes keyguard > .verifytypes.log \
+		|| { cat .verifytypes.log; exit 1; }
+	@echo '== import-linter' && $(BIN)/lint-imports --no-logo
+	@echo '== coverage' && $(MAKE) -s .coverage PYTEST_ARGS= && $(BIN)/coverage report
+	@echo '== docs' && $(SPHINX)
+	@echo '== every gate passed'
+
+bench: env ## measure what keyguard costs a request
+	@$(BIN)/python -m benchmarks.run
+
+docs: env ## build the documentation into docs/_build/html
+	@$(SPHINX)
+	@echo 'docs/_build/html/index.html'
+
+pins: ## resolve pyproject.toml anew into requirements/*.txt (needs Debian 12's Python)
+	@sh scripts/pins.sh '$(PYTHON)'
+
+clean: ## remove the environments and everything that was built
+	@rm -rf .venv .venv-demo build dist docs/_build htmlcov .verifytypes.log \
+		.coverage .coverage.* .coverage-partial* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

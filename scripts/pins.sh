@@ -1,0 +1,43 @@
+#!/bin/sh
+# Resolve pyproject.toml's ranges to the newest releases and write them down: pins.sh PYTHON
+#
+# Pins are made with the oldest Python in wide use that keyguard supports, so that one list serves all:
+# there are releases that want 3.11.5, and Debian 12 has 3.11.2.
+set -eu
+
+python=$1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:3] <= (3, 11, 2))' || {
+    echo "keyguard: pins are made with Python 3.11.2 (Debian 12's), so that they serve every later one; name it with PYTHON=/usr/bin/python3" >&2
+    exit 1
+}
+backend=$("$python" -c '
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["build-system"]["requires"])')
+
+pin() { # FILE WHAT-FOR REQUIREMENT...
+    file=$1
+    purpose=$2
+    shift 2
+    echo "resolving $file"
+    "$python" -m venv "$scratch/venv"
+    # shellcheck disable=SC2086  # the build backend may be several requirements
+    "$scratch/venv/bin/python" -m pip --disable-pip-version-check -qq install $backend "$@"
+    {
+        echo "# $purpose"
+        echo "# Every version that \`make pins\` resolved from pyproject.toml; change it there, not here."
+        "$scratch/venv/bin/python" -m pip --disable-pip-version-check freeze --exclude keyguard |
+            LC_ALL=C sort -f
+    } >"$scratch/pins"
+    cp "$scratch/pins" "$file"
+    rm -rf "$scratch/venv"
+}
+
+pin requirements/demo.txt "What \`make demo\` installs: both examples and the command line on SQLite." \
+    ".[cli,flask,starlette]" uvicorn
+pin requirements/dev.txt "What \`make test\`, \`make check\`, \`make bench\` and \`make docs\` install." \
+    ".[dev]"
