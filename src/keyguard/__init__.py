@@ -1,0 +1,69 @@
+"""API keys for Python web services: safe by default, at a cost per request that can't be felt.
+
+Decisions live in :mod:`keyguard.sansio`, keys in a backend (:mod:`keyguard.backends`);
+:class:`Keyguard` and :class:`AsyncKeyguard` put them together, and the adapters
+(:mod:`keyguard.adapters`) stand in front of an application. Importing this package imports no
+framework and no driver.
+"""
+
+from __future__ import annotations
+
+from keyguard.config import Settings
+from keyguard.context import current_principal, require_organization
+from keyguard.decorators import require_scopes
+from keyguard.exceptions import (
+    BackendError,
+    BackendUnavailableError,
+    ConfigurationError,
+    CorruptDataError,
+    InvalidValueError,
+    KeyguardError,
+    MissingExtraError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+)
+from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny, Reason
+from keyguard.sansio.models import (
+    IssuedKey,
+    Key,
+    KeyStatus,
+    Organization,
+    Page,
+    Principal,
+)
+from keyguard.sansio.scopes import ScopeCatalogue
+from keyguard.sansio.secret import Secret
+
+__all__ = [
+    "AccessDenied",
+    "Allow",
+    "AsyncKeyguard",
+    "BackendError",
+    "BackendUnavailableError",
+    "ConfigurationError",
+    "CorruptDataError",
+    "Decision",
+    "Deny",
+    "InvalidValueError",
+    "IssuedKey",
+    "Key",
+    "KeyStatus",
+    "Keyguard",
+    "KeyguardError",
+    "MissingExtraError",
+    "NotFoundError",
+    "Organization",
+    "Page",
+    "Principal",
+    "Reason",
+    "RefusedError",
+    "SchemaError",
+    "ScopeCatalogue",
+    "Secret",
+    "Settings",
+    "current_principal",
+    "require_organization",
+    "require_scopes",
+]

@@ -1,0 +1,134 @@
+"""The outside of a flow: what its effects are performed on.
+
+The one place where it is decided who answers an effect: the backend, the cache, the hasher, the
+clock or the source of randomness; and that a change is forgotten by the cache whatever came of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from keyguard.backends.base import AsyncBackend, Backend
+from keyguard.cache import Clock, VerifiedTokens, spelling
+from keyguard.deadlines import awithin, within
+from keyguard.exceptions import BackendUnavailableError
+from keyguard.hashing import TokenHasher
+from keyguard.sansio.decisions import Allow
+from keyguard.sansio.effects import Effect
+from keyguard.sansio.models import KeyRecord
+from keyguard.sansio.policy import Policy
+from keyguard.sansio.secret import Secret
+
+__all__ = ["Outside", "Parts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one guard that every flow needs and that wait for nobody."""
+
+    policy: Policy
+    tokens: VerifiedTokens
+    hasher: TokenHasher
+    clock: Clock
+
+    def now(self) -> datetime:
+        """Return the time now, in UTC."""
+        return datetime.fromtimestamp(self.clock.time(), UTC)
+
+
+class Outside:
+    """The outside of one flow. In the async flavour the backend and slow hashes are awaited.
+
+    Args:
+        parts: The guard's parts.
+        backend: Where keys live.
+        slowly: Runs a slow hash in its turn: at once, or as an awaitable.
+        timeout: Seconds that one effect may take.
+    """
+
+    __slots__ = ("_mark", "_parts", "_slowly", "_timeout", "backend")
+
+    def __init__(
+        self,
+        parts: Parts,
+        backend: Backend | AsyncBackend,
+        slowly: Callable[[Callable[[], Any]], Any],
+        timeout: float,
+    ) -> None:
+        self.backend = backend
+        self._parts = parts
+        self._slowly = slowly
+        self._timeout = timeout
+        self._mark = parts.tokens.begin()
+
+    def perform(self, effect: Effect[Any]) -> Any:
+        """Perform one effect within its deadline."""
+        try:
+            with within(self._timeout):
+                return effect.perform(self)
+        finally:
+            self._settle(effect)
+
+    async def aperform(self, effect: Effect[Any]) -> Any:
+        """Perform one effect within its deadline, awaiting what has to be awaited."""
+        try:
+            answer = effect.perform(self)
+            if inspect.isawaitable(answer):
+                async with awithin(self._timeout):
+                    return await answer
+            return answer
+        except TimeoutError as late:
+            raise BackendUnavailableError(
+                f"the key store did not answer within {self._timeout:g} seconds; whether a change "
+                "was made is not known: look before trying again"
+            ) from late
+        finally:
+            self._settle(effect)
+
+    def _settle(self, effect: Effect[Any]) -> None:
+        if effect.changes:  # also when it failed: it may have happened all the same
+            self._parts.tokens.forget(effect.subject())
+
+    @property
+    def policy(self) -> Policy:
+        """What the service has settled."""
+        return self._parts.policy
+
+    def now(self) -> datetime:
+        """Return the time now, in UTC."""
+        return self._parts.now()
+
+    def entropy(self, size: int) -> bytes:
+        """Return so many random bytes."""
+        return secrets.token_bytes(size)
+
+    def find_key(self, key_id: str) -> Any:
+        """Look a key up, noting from when on its changes count."""
+        self._mark = self._parts.tokens.begin()
+        return self.backend.find_key(key_id)
+
+    def hash(self, token: Secret) -> Any:
+        """Return the form in which a token is stored."""
+        job = functools.partial(self._parts.hasher.hash, token)
+        return self._slowly(job) if self._parts.hasher.hashes_slowly else job()
+
+    def verify(self, token: Secret, digest: str | None) -> Any:
+        """Tell whether a token is the one behind a stored form."""
+        if digest is not None and self._parts.tokens.matched(token, digest):
+            return True
+        job = functools.partial(self._parts.hasher.verify, token, digest)
+        return self._slowly(job) if self._parts.hasher.is_slow(digest) else job()
+
+    def recall(self, token: Secret) -> Allow | None:
+        """Return what a token was verified as lately."""
+        return self._parts.tokens.recall(spelling(token))
+
+    def remember(self, token: Secret, record: KeyRecord, allow: Allow) -> bool:
+        """Keep a verified token, unless its key changed since it was looked up."""
+        return self._parts.tokens.remember(token, record, allow, self._mark)

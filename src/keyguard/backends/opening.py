@@ -1,0 +1,102 @@
+"""From what a service passes as its backend to a backend."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from keyguard.backends.base import AsyncBackend, Backend
+from keyguard.exceptions import ConfigurationError
+
+__all__ = ["open_async_backend", "open_backend"]
+
+_KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql:// or mariadb://"
+
+
+def open_backend(target: str | Backend | object) -> Backend:
+    """Return the backend that a service names, for sync code.
+
+    Args:
+        target: A URL, a SQLAlchemy ``Engine``, or a backend.
+
+    Returns:
+        The ``target`` itself where it is a backend, which is its owner's to close. Else a new one,
+        for the caller to close; that leaves an engine as it is.
+
+    Raises:
+        ConfigurationError: It is none of these, or one for async code.
+        MissingExtraError: The driver is not installed.
+    """
+    if isinstance(target, str):
+        if _is_memory(target):
+            from keyguard.backends.memory import MemoryBackend
+
+            return MemoryBackend()
+        from keyguard.backends import sql
+
+        return sql.open_backend(target)
+    if _is_engine(target, "sqlalchemy", "Engine"):
+        from keyguard.backends import sql
+
+        engine: Any = target
+        return sql.SqlBackend(engine)
+    if _is_engine(target, "sqlalchemy.ext.asyncio", "AsyncEngine"):
+        raise ConfigurationError("pass Keyguard an Engine; an AsyncEngine is for AsyncKeyguard")
+    if isinstance(target, AsyncBackend):
+        raise ConfigurationError(
+            f"pass Keyguard a Backend; {type(target).__name__} is for AsyncKeyguard"
+        )
+    if isinstance(target, Backend):
+        return target
+    raise _neither(target, "Engine", "Backend")
+
+
+def open_async_backend(target: str | AsyncBackend | object) -> AsyncBackend:
+    """Return the backend that a service names, for async code; else like :func:`open_backend`.
+
+    Args:
+        target: A URL, a SQLAlchemy ``AsyncEngine``, or a backend for async code.
+    """
+    if isinstance(target, str):
+        if _is_memory(target):
+            from keyguard.backends.memory import AsyncMemoryBackend
+
+            return AsyncMemoryBackend()
+        from keyguard.backends import sql
+
+        return sql.open_async_backend(target)
+    if _is_engine(target, "sqlalchemy.ext.asyncio", "AsyncEngine"):
+        from keyguard.backends import sql
+
+        engine: Any = target
+        return sql.AsyncSqlBackend(engine)
+    if _is_engine(target, "sqlalchemy", "Engine"):
+        raise ConfigurationError("pass AsyncKeyguard an AsyncEngine; an Engine is for Keyguard")
+    if isinstance(target, AsyncBackend):
+        return target
+    if isinstance(target, Backend):
+        raise ConfigurationError(
+            f"pass AsyncKeyguard an AsyncBackend; {type(target).__name__} is for Keyguard"
+        )
+    raise _neither(target, "AsyncEngine", "AsyncBackend")
+
+
+def _is_memory(url: str) -> bool:
+    if not url.startswith("memory:"):
+        return False
+    if url != "memory://":
+        raise ConfigurationError("a key store in memory has no name: use memory://")
+    return True
+
+
+def _is_engine(target: object, module: str, name: str) -> bool:
+    # Whoever holds an engine has imported SQLAlchemy; nobody else is made to.
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(target, getattr(loaded, name))
+
+
+def _neither(target: object, engine: str, backend: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"a backend is a URL such as {_KINDS}, a SQLAlchemy {engine}, or an object with the "
+        f"methods of keyguard.backends.base.{backend}; {type(target).__name__} is none of these"
+    )

@@ -1,0 +1,180 @@
+"""The settings of a guard: frozen, validated once, before anything is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.hashing import TokenHasher, parse_peppers
+from keyguard.sansio.policy import Policy
+from keyguard.sansio.responses import Responder
+from keyguard.sansio.rules import PublicPaths
+from keyguard.sansio.scopes import ScopeCatalogue
+from keyguard.sansio.secret import Secret
+from keyguard.sansio.tokens import TokenFormat
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a service settles about its keys.
+
+    Args:
+        realm: The protection space named in challenges (RFC 9110, section 11.5).
+        prefix: What every token of the service starts with, such as ``aiaas_live``.
+        catalogue: The scopes the service knows, as a :class:`ScopeCatalogue` or a mapping of name
+            to description; None allows any scope.
+        public: Exact paths that need no key. Everything else needs one.
+        peppers: The pepper ring, newest first, each at least 32 random bytes.
+        hasher: ``"hmac-sha256"``, ``"sha256"`` or ``"argon2id"``; None for the first where there is
+            a pepper, else the second.
+        require_https: Refuse keys that come over plain HTTP.
+        max_staleness: Seconds after which another process's revocation is felt here at the latest.
+        cache_size: How many verified tokens are remembered.
+        backend_timeout: Seconds that one backend call of a request may take.
+        management_timeout: Seconds that one backend call of a management operation may take.
+        hash_workers: How many slow hashes run at once.
+
+    Raises:
+        InvalidValueError: A value is not as said.
+        ConfigurationError: Values do not go together.
+    """
+
+    realm: str = "api"
+    prefix: str = "kg_live"
+    catalogue: ScopeCatalogue | Mapping[str, str] | None = None
+    public: Iterable[str] = ()
+    peppers: Iterable[Secret | str] = ()
+    hasher: str | None = None
+    require_https: bool = False
+    max_staleness: float = 5.0
+    cache_size: int = 10_000
+    backend_timeout: float = 0.25
+    management_timeout: float = 10.0
+    hash_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("max_staleness", 0.0, 3600.0),
+            ("cache_size", 0, 10_000_000),
+            ("backend_timeout", 0.001, 60.0),
+            ("management_timeout", 0.001, 3600.0),
+            ("hash_workers", 1, 64),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidValueError(f"{name} takes a number, not {value!r}")
+            if not least <= value <= most:
+                raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
+        if isinstance(self.peppers, str | Secret):
+            raise InvalidValueError("peppers are a list, the newest first")
+        catalogue = self.catalogue
+        if catalogue is not None and not isinstance(catalogue, ScopeCatalogue):
+            catalogue = ScopeCatalogue(catalogue)
+        frozen = {
+            "catalogue": catalogue,
+            "public": tuple(sorted(PublicPaths(self.public).paths)),
+            "peppers": tuple(p if isinstance(p, Secret) else Secret(p) for p in self.peppers),
+        }
+        for name, value in frozen.items():
+            object.__setattr__(self, name, value)
+        self.policy()
+        self.token_hasher()
+        Responder(self.realm)
+
+    def policy(self) -> Policy:
+        """Return what decisions need of the settings."""
+        assert self.catalogue is None or isinstance(self.catalogue, ScopeCatalogue)  # noqa: S101
+        return Policy(
+            tokens=TokenFormat(self.prefix),
+            catalogue=self.catalogue,
+            require_https=self.require_https,
+        )
+
+    def token_hasher(self) -> TokenHasher:
+        """Return the hasher of the settings."""
+        return TokenHasher(self.hasher, tuple(self.peppers))  # type: ignore[arg-type]  # frozen above
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
+        """Read settings from the environment.
+
+        ``KEYGUARD_REALM``, ``KEYGUARD_PREFIX``, ``KEYGUARD_HASHER``, ``KEYGUARD_REQUIRE_HTTPS``
+        (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS``, ``KEYGUARD_CACHE_SIZE``,
+        ``KEYGUARD_BACKEND_TIMEOUT``, ``KEYGUARD_MANAGEMENT_TIMEOUT`` and ``KEYGUARD_HASH_WORKERS``
+        set the field of that name. ``KEYGUARD_PUBLIC`` and ``KEYGUARD_SCOPES`` (the catalogue's
+        names) take a list separated by white space or commas, ``KEYGUARD_PEPPER`` the pepper ring
+        likewise; ``KEYGUARD_PEPPER_FILE`` names a file that holds it instead.
+
+        Args:
+            environ: Where to read; the process's environment by default.
+            overrides: Fields set here, whatever the environment says.
+
+        Raises:
+            InvalidValueError: A value is not as said.
+            ConfigurationError: The pepper file can't be read, or values do not go together.
+        """
+        environ = os.environ if environ is None else environ
+        found: dict[str, Any] = {}
+        for setting in fields(cls):
+            text = environ.get(f"KEYGUARD_{setting.name.upper()}", "").strip()
+            if text and setting.name in _READERS:
+                found[setting.name] = _read(setting.name, text)
+        if scopes := environ.get("KEYGUARD_SCOPES", "").replace(",", " ").split():
+            found["catalogue"] = dict.fromkeys(scopes, "")
+        if "peppers" not in overrides and (ring := _read_peppers(environ)):
+            found["peppers"] = ring
+        return cls(**(found | overrides))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _flag(text: str) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+        text.lower()
+    ]
+
+
+_READERS: dict[str, tuple[Any, str]] = {
+    "realm": (str, "text"),
+    "prefix": (str, "text"),
+    "hasher": (str, "text"),
+    "public": (_words, "a list of paths"),
+    "require_https": (_flag, "true or false"),
+    "max_staleness": (float, "a number of seconds"),
+    "cache_size": (int, "a whole number"),
+    "backend_timeout": (float, "a number of seconds"),
+    "management_timeout": (float, "a number of seconds"),
+    "hash_workers": (int, "a whole number"),
+}
+
+
+def _read(name: str, text: str) -> Any:
+    read, kind = _READERS[name]
+    try:
+        return read(text)
+    except (ValueError, KeyError):
+        raise InvalidValueError(f"KEYGUARD_{name.upper()} takes {kind}, not {text!r}") from None
+
+
+def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
+    text, path = environ.get("KEYGUARD_PEPPER", ""), environ.get("KEYGUARD_PEPPER_FILE", "")
+    if text and path:
+        raise ConfigurationError("set KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE, not both")
+    if not path:
+        return parse_peppers(text)
+    try:
+        ring = parse_peppers(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        kind = type(problem).__name__
+        raise ConfigurationError(f"the pepper file {path!r} can't be read ({kind})") from None
+    if not ring:
+        raise ConfigurationError(f"the pepper file {path!r} holds no pepper")
+    return ring

@@ -1,0 +1,126 @@
+"""``require_scopes``: one decorator for every framework, sync and async, functions and classes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from keyguard.context import ACCESS, present_access
+from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.sansio.authenticate import authorize
+from keyguard.sansio.decisions import Deny
+from keyguard.sansio.scopes import Requirement, ScopeCatalogue
+
+__all__ = ["check_declared", "require_scopes"]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_MARK = "__keyguard_requirements__"
+_HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+_DISPATCHERS = ("dispatch_request", "dispatch")  # Flask's views, Starlette's and Django's
+
+
+def require_scopes(*scopes: str, any_of: Iterable[str] = ()) -> Callable[[Decorated], Decorated]:
+    """Let a call through only for a principal with these scopes.
+
+    Decorates functions, coroutine functions, methods, Starlette's endpoint classes and Flask's view
+    classes; of a generator function the call is guarded, before it starts. It needs no request
+    argument: it reads the principal that the middleware found, and refuses with 403, or with 401 on
+    a public path.
+
+    Args:
+        scopes: Scopes that are all needed.
+        any_of: Scopes of which one is needed.
+
+    Raises:
+        InvalidValueError: No scope is given, or one is none; raised at once, not at the first
+            request.
+        ConfigurationError: What is decorated can't be called, or is a class without ``dispatch``
+            or ``dispatch_request``; and at the call, where no keyguard middleware is underneath.
+        AccessDenied: At the call: a scope is missing.
+    """
+    requirement = Requirement.of(scopes, any_of)
+    if not requirement.scopes:
+        raise InvalidValueError("require_scopes takes at least one scope, such as 'inference:read'")
+
+    def decorate(target: Decorated) -> Decorated:
+        if isinstance(target, type):
+            return _guard_class(target, requirement)  # type: ignore[return-value]
+        if isinstance(target, staticmethod | classmethod):
+            method = cast("Any", target)
+            return cast("Decorated", type(method)(_guard_function(method.__func__, requirement)))
+        if not callable(target):
+            raise ConfigurationError(f"require_scopes decorates callables, not {target!r}")
+        return _guard_function(target, requirement)
+
+    return decorate
+
+
+def check_declared(target: object, catalogue: ScopeCatalogue | None) -> None:
+    """Refuse a decorated endpoint whose scopes the catalogue does not know.
+
+    Args:
+        target: A callable, a class with decorated methods, or a view function made of one.
+        catalogue: The scopes of the service, or None where any may be used.
+
+    Raises:
+        InvalidValueError: One is unknown.
+    """
+    if catalogue is None:
+        return
+    view = getattr(target, "view_class", target)  # Flask keeps the class on its function
+    methods = [getattr(view, name) for name in _HTTP_METHODS if hasattr(view, name)]
+    for declared in (target, view, *methods):
+        for requirement in getattr(declared, _MARK, ()):
+            catalogue.check_required(requirement.scopes)
+
+
+def _check(requirement: Requirement) -> None:
+    access = ACCESS.get() or present_access()
+    decision = authorize(access.allow or access.admitted(), requirement)
+    if isinstance(decision, Deny):
+        raise access.deny(decision)
+
+
+def _guard_function(function: Decorated, requirement: Requirement) -> Decorated:
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an instance whose call is a coroutine
+    ):
+
+        @functools.wraps(function)
+        async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
+            _check(requirement)
+            return await function(*args, **kwargs)
+
+        guarded: Callable[..., Any] = guarded_coroutine
+
+    else:
+
+        @functools.wraps(function)
+        def guarded_function(*args: Any, **kwargs: Any) -> Any:
+            _check(requirement)
+            return function(*args, **kwargs)
+
+        guarded = guarded_function
+
+    _mark(guarded, requirement)
+    return cast("Decorated", guarded)
+
+
+def _guard_class(target: type, requirement: Requirement) -> type:
+    for name in _DISPATCHERS:
+        dispatcher = getattr(target, name, None)
+        if dispatcher is not None:
+            setattr(target, name, _guard_function(dispatcher, requirement))
+            _mark(target, requirement)
+            return target
+    raise ConfigurationError(
+        f"require_scopes can't guard the class {target.__name__}: it has neither dispatch nor "
+        "dispatch_request. Decorate its methods instead"
+    )
+
+
+def _mark(target: Any, requirement: Requirement) -> None:
+    setattr(target, _MARK, (*getattr(target, _MARK, ()), requirement))

@@ -1,0 +1,113 @@
+"""What a guard tells the service that runs it.
+
+A hook is any callable that takes one event. Hooks run where the event arises, so they must be
+quick; what they raise is logged and changes no decision. Events hold key ids, never tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+from keyguard.sansio.decisions import Deny, Reason
+
+__all__ = ["AccessRefused", "Event", "Hook", "KeyExposed", "log_event"]
+
+_logger = logging.getLogger("keyguard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRefused:
+    """A request was refused.
+
+    Args:
+        at: When.
+        reason: Why; the client sees less.
+        key_id: The key that the token named, if it was well-formed.
+        organization: The organization of that key, if the token was genuine.
+        scopes: All scopes that were required, where one was missing.
+        address: The client's address, where it is known.
+        cause: The failure behind it, where there was one.
+    """
+
+    at: datetime
+    reason: Reason
+    key_id: str | None = None
+    organization: str | None = None
+    scopes: tuple[str, ...] = ()
+    address: str | None = None
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyExposed:
+    """A live key came over plain HTTP: others may have read it. Revoke it.
+
+    Args:
+        at: When.
+        key_id: The key.
+        organization: The organization that owns it.
+        address: The client's address, where it is known.
+    """
+
+    at: datetime
+    key_id: str
+    organization: str
+    address: str | None = None
+
+
+Event: TypeAlias = AccessRefused | KeyExposed
+Hook: TypeAlias = Callable[[Event], object]
+
+
+def events_of(deny: Deny, at: datetime, address: str | None) -> Iterable[Event]:
+    """Return what a refusal is to be told as."""
+    yield AccessRefused(
+        at=at,
+        reason=deny.reason,
+        key_id=deny.key_id,
+        organization=deny.organization,
+        scopes=deny.scopes,
+        address=address,
+        cause=deny.cause,
+    )
+    if deny.reason is Reason.TRANSPORT_INSECURE and deny.key_id and deny.organization:
+        yield KeyExposed(at=at, key_id=deny.key_id, organization=deny.organization, address=address)
+
+
+def tell(hooks: Iterable[Hook], event: Event) -> None:
+    """Call every hook with an event; a hook that fails is logged and stops nothing."""
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception:
+            _logger.exception("a keyguard hook failed on %s", type(event).__name__)
+
+
+def log_event(event: Event) -> None:
+    """Log an event to the logger ``keyguard``: the default hook.
+
+    A refused request is INFO, an exposed key WARNING, a key store that fails ERROR.
+    """
+    match event:
+        case KeyExposed():
+            _logger.warning(
+                "key %s of %s came over plain HTTP from %s and counts as exposed: revoke it",
+                event.key_id,
+                event.organization,
+                event.address,
+            )
+        case AccessRefused(reason=Reason.STORE_UNAVAILABLE):
+            _logger.error(
+                "request from %s refused: the key store failed on key %s: %s",
+                event.address,
+                event.key_id,
+                event.cause or "the key changed under every look",
+            )
+        case AccessRefused():
+            _logger.info(
+                "request from %s refused: %s (key %s)", event.address, event.reason, event.key_id
+            )

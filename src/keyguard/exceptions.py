@@ -1,0 +1,79 @@
+"""Every exception keyguard raises, under one root.
+
+    KeyguardError
+    ├── ConfigurationError          the service is set up wrong; nothing is let through
+    │   └── MissingExtraError       an optional dependency is not installed
+    ├── InvalidValueError           an argument was refused (also a ValueError)
+    ├── NotFoundError               no such organization or key (also a LookupError)
+    ├── RefusedError                the request is understood, and the state of things forbids it
+    ├── BackendError                the key store failed
+    │   ├── BackendUnavailableError it is down, slow, or overloaded
+    │   ├── SchemaError             its tables are missing, older or newer than keyguard
+    │   └── CorruptDataError        it answered something keyguard never wrote
+    └── AccessDenied                a decorator refused this request (in sansio.decisions)
+
+Errors of other libraries are wrapped at the backend's edge, with the original as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "BackendUnavailableError",
+    "ConfigurationError",
+    "CorruptDataError",
+    "InvalidValueError",
+    "KeyguardError",
+    "MissingExtraError",
+    "NotFoundError",
+    "RefusedError",
+    "SchemaError",
+]
+
+
+class KeyguardError(Exception):
+    """The root of every exception keyguard raises."""
+
+
+class ConfigurationError(KeyguardError):
+    """The service is set up wrong; the message says what to change."""
+
+
+class MissingExtraError(ConfigurationError):
+    """An optional dependency is not installed.
+
+    Args:
+        what: The feature that needs it, as the subject of a sentence.
+        extra: The name of keyguard's extra that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}: pip install 'keyguard[{extra}]'")
+
+
+class InvalidValueError(KeyguardError, ValueError):
+    """An argument was refused; nothing was done."""
+
+
+class NotFoundError(KeyguardError, LookupError):
+    """There is no such organization or key."""
+
+
+class RefusedError(KeyguardError):
+    """The request is understood, and the present state forbids it; nothing was done."""
+
+
+class BackendError(KeyguardError):
+    """The key store failed; the message says what to do."""
+
+
+class BackendUnavailableError(BackendError):
+    """The key store is down, slow or overloaded; the same call may succeed later."""
+
+
+class SchemaError(BackendError):
+    """The key store's tables are missing, older or newer than this version of keyguard."""
+
+
+class CorruptDataError(BackendError):
+    """The key store answered something that keyguard never wrote."""

@@ -1,0 +1,367 @@
+"""``Keyguard`` and ``AsyncKeyguard``: where the parts are put together.
+
+Both are the same decisions (:mod:`keyguard.sansio`) run by the two drivers; what differs is only
+how an answer is waited for. Nothing is opened, started or read before the first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+
+from keyguard._drivers import arun, run
+from keyguard._outside import Outside, Parts
+from keyguard.backends.base import AsyncBackend, Backend
+from keyguard.backends.opening import open_async_backend, open_backend
+from keyguard.cache import Clock, VerifiedTokens
+from keyguard.config import Settings
+from keyguard.events import Hook, events_of, log_event, tell
+from keyguard.hashing import HashPool
+from keyguard.sansio import lifecycle
+from keyguard.sansio.authenticate import authenticate, authorize, check_transport
+from keyguard.sansio.decisions import Allow, Decision, Deny
+from keyguard.sansio.effects import Flow
+from keyguard.sansio.responses import Responder, Response
+from keyguard.sansio.scopes import Requirement
+
+__all__ = [
+    "AsyncKeyManager",
+    "AsyncKeyguard",
+    "AsyncOrganizationManager",
+    "KeyManager",
+    "Keyguard",
+    "OrganizationManager",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_HASHES_WAITING = 16
+
+
+class _Guard:
+    """What both flavours share: everything that waits for nobody."""
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        options: dict[str, Any],
+        *,
+        clock: Clock,
+        hooks: Iterable[Hook],
+    ) -> None:
+        settings = settings or Settings()
+        self.settings = replace(settings, **options) if options else settings
+        self._parts = Parts(
+            policy=self.settings.policy(),
+            tokens=VerifiedTokens(
+                self.settings.policy().tokens,
+                size=self.settings.cache_size,
+                max_staleness=self.settings.max_staleness,
+                clock=clock,
+            ),
+            hasher=self.settings.token_hasher(),
+            clock=clock,
+        )
+        self.recall = self._parts.tokens.recall
+        self._pool = HashPool(workers=self.settings.hash_workers, waiting=_HASHES_WAITING)
+        self._responder = Responder(self.settings.realm)
+        self._hooks = tuple(hooks)
+
+    def respond(self, deny: Deny) -> Response:
+        """Return the answer that a refused client gets."""
+        return self._responder.respond(deny)
+
+    def report(self, deny: Deny, *, address: str | None = None) -> None:
+        """Tell the hooks of a refusal; :meth:`authenticate` has done so for its own.
+
+        Args:
+            deny: The refusal.
+            address: The client's address, where it is known.
+        """
+        for event in events_of(deny, self._parts.now(), address):
+            tell(self._hooks, event)
+
+    def _require(self, scopes: Iterable[str], any_of: Iterable[str]) -> Requirement | None:
+        requirement = Requirement.of(scopes, any_of)
+        if self._parts.policy.catalogue is not None:
+            self._parts.policy.catalogue.check_required(requirement.scopes)
+        return requirement if requirement.scopes else None
+
+    def _conclude(
+        self,
+        decision: Decision,
+        requirement: Requirement | None,
+        *,
+        secure: bool,
+        address: str | None,
+    ) -> Decision:
+        decision = check_transport(decision, self._parts.policy, secure=secure)
+        if isinstance(decision, Allow):
+            decision = authorize(decision, requirement)
+        if isinstance(decision, Deny):
+            self.report(decision, address=address)
+        return decision
+
+
+class _operation(Generic[P, T]):  # noqa: N801 - used as a decorator is
+    """A lifecycle flow as a method of a manager, with the flow's own signature."""
+
+    def __init__(self, flow: Callable[P, Flow[T]]) -> None:
+        self._flow = flow
+        self.__doc__ = flow.__doc__
+
+    @overload
+    def __get__(self, manager: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, manager: _Manager, owner: type) -> Callable[P, T]: ...
+    def __get__(self, manager: _Manager | None, owner: type) -> Any:
+        return self if manager is None else _bind(self._flow, manager)
+
+
+class _async_operation(Generic[P, T]):  # noqa: N801 - used as a decorator is
+    """Like ``_operation``, awaited."""
+
+    def __init__(self, flow: Callable[P, Flow[T]]) -> None:
+        self._flow = flow
+        self.__doc__ = flow.__doc__
+
+    @overload
+    def __get__(self, manager: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, manager: _Manager, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, manager: _Manager | None, owner: type) -> Any:
+        return self if manager is None else _bind(self._flow, manager)
+
+
+def _bind(flow: Callable[..., Flow[Any]], manager: _Manager) -> Callable[..., Any]:
+    @functools.wraps(flow)
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        return manager._drive(flow(*args, **kwargs))
+
+    return operation
+
+
+class _Manager:
+    """Runs lifecycle flows for one guard."""
+
+    def __init__(self, drive: Callable[[Flow[Any]], Any]) -> None:
+        self._drive = drive
+
+
+class OrganizationManager(_Manager):
+    """The organizations of one guard."""
+
+    create = _operation(lifecycle.create_organization)
+    get = _operation(lifecycle.get_organization)
+    list = _operation(lifecycle.list_organizations)
+    disable = _operation(lifecycle.disable_organization)
+    enable = _operation(lifecycle.enable_organization)
+
+
+class KeyManager(_Manager):
+    """The keys of one guard."""
+
+    issue = _operation(lifecycle.issue_key)
+    get = _operation(lifecycle.get_key)
+    list = _operation(lifecycle.list_keys)
+    update = _operation(lifecycle.update_key)
+    revoke = _operation(lifecycle.revoke_key)
+
+
+class AsyncOrganizationManager(_Manager):
+    """The organizations of one async guard."""
+
+    create = _async_operation(lifecycle.create_organization)
+    get = _async_operation(lifecycle.get_organization)
+    list = _async_operation(lifecycle.list_organizations)
+    disable = _async_operation(lifecycle.disable_organization)
+    enable = _async_operation(lifecycle.enable_organization)
+
+
+class AsyncKeyManager(_Manager):
+    """The keys of one async guard."""
+
+    issue = _async_operation(lifecycle.issue_key)
+    get = _async_operation(lifecycle.get_key)
+    list = _async_operation(lifecycle.list_keys)
+    update = _async_operation(lifecycle.update_key)
+    revoke = _async_operation(lifecycle.revoke_key)
+
+
+class Keyguard(_Guard):
+    """An API-key system for sync code.
+
+    ::
+
+        guard = Keyguard("sqlite:///keys.db", realm="AIaaS", prefix="aiaas_live")
+        guard.migrate()
+
+    Args:
+        backend: Where keys live: a URL (``memory://``, ``sqlite:///``, ``postgresql://``,
+            ``mysql://``), a SQLAlchemy ``Engine``, or a :class:`~keyguard.backends.base.Backend`.
+        settings: What the service settles; defaults are safe.
+        clock: Where time comes from; tests pass their own.
+        hooks: What is called with every event; logging by default.
+        options: Fields of :class:`~keyguard.config.Settings`, instead of or on top of ``settings``.
+
+    Raises:
+        ConfigurationError: The backend can't be used; a driver is not installed.
+        InvalidValueError: A setting is not as said.
+    """
+
+    def __init__(
+        self,
+        backend: str | Backend | object,
+        *,
+        settings: Settings | None = None,
+        clock: Clock = time,
+        hooks: Iterable[Hook] = (log_event,),
+        **options: Any,
+    ) -> None:
+        super().__init__(settings, options, clock=clock, hooks=hooks)
+        self._backend = open_backend(backend)
+        self._owned = self._backend is not backend
+        self.organizations = OrganizationManager(self._manage)
+        self.keys = KeyManager(self._manage)
+
+    def authenticate(
+        self,
+        fields: Sequence[str | bytes],
+        *,
+        scopes: Iterable[str] = (),
+        any_of: Iterable[str] = (),
+        secure: bool = False,
+        address: str | None = None,
+    ) -> Decision:
+        """Decide whether a request may pass.
+
+        Args:
+            fields: Its ``Authorization`` field values as received, one item a field line.
+            scopes: Scopes that are all needed.
+            any_of: Scopes of which one is needed.
+            secure: Whether the client's connection is encrypted; matters with ``require_https``.
+            address: The client's address, for events.
+
+        Returns:
+            ``Allow`` with the principal, or ``Deny`` with the reason. What clients send and what
+            backends do never raises. Let a request pass only on ``isinstance(decision, Allow)``.
+
+        Raises:
+            InvalidValueError: A required scope is none, or outside the catalogue.
+        """
+        flow = authenticate(fields, self._parts.policy)
+        del fields  # a traceback that passes here must not show the token
+        requirement = self._require(scopes, any_of)
+        decision = run(flow, self._outside(self.settings.backend_timeout).perform)
+        return self._conclude(decision, requirement, secure=secure, address=address)
+
+    def migrate(self) -> None:
+        """Create the store's tables or bring them up to date; safe to call at every start.
+
+        Raises:
+            BackendError: The key store failed, or was made by a newer keyguard.
+        """
+        self._backend.migrate()
+
+    def close(self) -> None:
+        """Give back what the guard opened itself."""
+        self._pool.close()
+        if self._owned:
+            self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _manage(self, flow: Flow[T]) -> T:
+        return run(flow, self._outside(self.settings.management_timeout).perform)
+
+    def _outside(self, timeout: float) -> Outside:
+        return Outside(self._parts, self._backend, self._pool.run, timeout)
+
+
+class AsyncKeyguard(_Guard):
+    """An API-key system for async code: :class:`Keyguard`, awaited.
+
+    Args:
+        backend: A URL, a SQLAlchemy ``AsyncEngine``, or an
+            :class:`~keyguard.backends.base.AsyncBackend`.
+        settings: What the service settles; defaults are safe.
+        clock: Where time comes from; tests pass their own.
+        hooks: What is called with every event; logging by default.
+        options: Fields of :class:`~keyguard.config.Settings`, instead of or on top of ``settings``.
+
+    Raises:
+        ConfigurationError: The backend can't be used; a driver is not installed.
+        InvalidValueError: A setting is not as said.
+    """
+
+    def __init__(
+        self,
+        backend: str | AsyncBackend | object,
+        *,
+        settings: Settings | None = None,
+        clock: Clock = time,
+        hooks: Iterable[Hook] = (log_event,),
+        **options: Any,
+    ) -> None:
+        super().__init__(settings, options, clock=clock, hooks=hooks)
+        self._backend = open_async_backend(backend)
+        self._owned = self._backend is not backend
+        self.organizations = AsyncOrganizationManager(self._manage)
+        self.keys = AsyncKeyManager(self._manage)
+
+    async def authenticate(
+        self,
+        fields: Sequence[str | bytes],
+        *,
+        scopes: Iterable[str] = (),
+        any_of: Iterable[str] = (),
+        secure: bool = False,
+        address: str | None = None,
+    ) -> Decision:
+        """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
+        flow = authenticate(fields, self._parts.policy)
+        del fields  # a traceback that passes here must not show the token
+        requirement = self._require(scopes, any_of)
+        decision = await arun(flow, self._outside(self.settings.backend_timeout).aperform)
+        return self._conclude(decision, requirement, secure=secure, address=address)
+
+    async def migrate(self) -> None:
+        """Create the store's tables or bring them up to date; see :meth:`Keyguard.migrate`."""
+        await self._backend.migrate()
+
+    async def aclose(self) -> None:
+        """Give back what the guard opened itself."""
+        self._pool.close()
+        if self._owned:
+            await self._backend.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _manage(self, flow: Flow[T]) -> T:
+        return await arun(flow, self._outside(self.settings.management_timeout).aperform)
+
+    def _outside(self, timeout: float) -> Outside:
+        return Outside(self._parts, self._backend, self._pool.arun, timeout)

@@ -1,0 +1,58 @@
+"""The grammar of the ``Authorization`` field (RFC 9110, section 11.6.2; RFC 6750, section 2.1).
+
+    credentials = auth-scheme [ 1*SP ( b64token / ... ) ]
+    b64token    = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
+
+Every function here takes time linear in its input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from keyguard.sansio.decisions import Reason
+from keyguard.sansio.secret import Secret
+
+__all__ = ["parse_authorization"]
+
+_AUTH_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+_JOINED_BEARER = re.compile(r",[ \t]*bearer(?![^ \t,])", re.IGNORECASE)
+
+
+def parse_authorization(fields: Sequence[str | bytes]) -> Secret | Reason:
+    """Find the bearer token in the ``Authorization`` fields of one request.
+
+    Args:
+        fields: The field values as received, one item for each field line; bytes, or the latin-1
+            strings that WSGI uses. A lone string counts as one field.
+
+    Returns:
+        The token, or why there is none.
+    """
+    if isinstance(fields, str | bytes):
+        fields = [fields]
+    if not fields:
+        return Reason.CREDENTIALS_MISSING
+    if len(fields) > 1:
+        return Reason.CREDENTIALS_MALFORMED
+    value = fields[0]
+    return _parse_field(value.decode("latin-1") if isinstance(value, bytes) else value)
+
+
+def _parse_field(value: str) -> Secret | Reason:
+    value = value.strip(" \t")
+    if not value:
+        return Reason.CREDENTIALS_MISSING
+    scheme = _AUTH_SCHEME.match(value)
+    if scheme is None:
+        return Reason.CREDENTIALS_MALFORMED
+    rest = value[scheme.end() :]
+    if rest and rest[0] != " ":
+        return Reason.CREDENTIALS_MALFORMED
+    if scheme[0].lower() != "bearer":
+        joined = _JOINED_BEARER.search(rest)
+        return Reason.CREDENTIALS_MALFORMED if joined else Reason.SCHEME_UNSUPPORTED
+    token = rest.lstrip(" ")
+    return Secret(token) if _B64TOKEN.match(token) else Reason.CREDENTIALS_MALFORMED

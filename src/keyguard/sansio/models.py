@@ -1,0 +1,301 @@
+"""The records: organizations, keys, and what a request is once it is let in.
+
+All are frozen and checked where they are built. Times are aware datetimes, kept in UTC with
+microseconds.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from keyguard.exceptions import InvalidValueError
+from keyguard.sansio.scopes import Requirement, ScopeGrant, parse_granted
+from keyguard.sansio.secret import Secret
+from keyguard.sansio.tokens import KEY_ID
+
+__all__ = [
+    "UNCHANGED",
+    "IssuedKey",
+    "Key",
+    "KeyChanges",
+    "KeyRecord",
+    "KeyStatus",
+    "Organization",
+    "Page",
+    "Principal",
+    "Unchanged",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
+_FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
+_LONGEST_TEXT = 200
+_MOST_METADATA = 50
+_LONGEST_METADATA = 500
+
+
+def _check_pattern(what: str, value: object, pattern: re.Pattern[str]) -> None:
+    if not isinstance(value, str) or not pattern.match(value):
+        raise InvalidValueError(f"{value!r} is no {what}")
+
+
+def _check_slug(value: object) -> None:
+    if not isinstance(value, str) or not _SLUG.match(value):
+        raise InvalidValueError(
+            f"{value!r} is no organization slug: use 1 to 63 lower-case letters, digits and inner "
+            "'-', such as 'acme-labs'"
+        )
+
+
+def _check_text(what: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_TEXT:
+        raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {value!r}")
+    if not value.isprintable():
+        raise InvalidValueError(f"{what} takes printable characters only, not {value!r}")
+
+
+def _as_utc(what: str, value: Any) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidValueError(
+            f"{what} takes an aware datetime, such as datetime.now(UTC), not {value!r}"
+        )
+    return value.astimezone(UTC)
+
+
+def _check_metadata(value: Mapping[str, str]) -> Mapping[str, str]:
+    items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else [None]
+    if not all(isinstance(item, str) for item in items):
+        raise InvalidValueError("metadata takes a mapping of strings to strings")
+    if len(value) > _MOST_METADATA or any(len(item or "") > _LONGEST_METADATA for item in items):
+        raise InvalidValueError(
+            f"metadata takes at most {_MOST_METADATA} items "
+            f"of at most {_LONGEST_METADATA} characters each"
+        )
+    return MappingProxyType(dict(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organization:
+    """The tenant that owns keys.
+
+    Args:
+        id: ``org_`` and 16 base62 digits.
+        slug: Its short name, unique: lower-case letters, digits and inner ``-``, at most 63.
+        name: Its name for people, at most 200 characters.
+        created_at: When it was created.
+        disabled_at: Since when none of its keys works, or None.
+
+    Raises:
+        InvalidValueError: A value is not as said.
+    """
+
+    id: str
+    slug: str
+    name: str
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _check_pattern("organization id", self.id, _ORGANIZATION_ID)
+        _check_slug(self.slug)
+        _check_text("an organization's name", self.name)
+        for name in ("created_at", "disabled_at"):
+            object.__setattr__(self, name, _as_utc(name, getattr(self, name)))
+
+
+class KeyStatus(enum.StrEnum):
+    """What a key is good for at one instant."""
+
+    ACTIVE = "active"
+    NOT_YET_VALID = "not yet valid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What may be known of a key: everything but its secret and its digest.
+
+    Args:
+        id: The public part of the token, 16 base62 digits; safe to log.
+        family: Shared by all keys that descend from one another by rotation.
+        organization: The id of the organization that owns it.
+        name: Its name for people, at most 200 characters.
+        scopes: What it may do; may hold wildcards.
+        created_at: When it was issued.
+        not_before: From when on it works, or None for at once.
+        expires_at: From when on it works no more, or None for never.
+        revoked_at: When it was revoked, or None.
+        revoked_reason: Why, in free text, or None.
+        metadata: The service's own notes, strings to strings.
+
+    Raises:
+        InvalidValueError: A value is not as said.
+    """
+
+    id: str
+    family: str
+    organization: str
+    name: str
+    scopes: frozenset[str]
+    created_at: datetime
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_reason: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        _check_pattern("key id", self.id, KEY_ID)
+        _check_pattern("key family", self.family, _FAMILY_ID)
+        _check_pattern("organization id", self.organization, _ORGANIZATION_ID)
+        _check_text("a key's name", self.name)
+        if self.revoked_reason is not None:
+            _check_text("a revocation's reason", self.revoked_reason)
+        object.__setattr__(self, "scopes", parse_granted(self.scopes))
+        object.__setattr__(self, "metadata", _check_metadata(self.metadata))
+        for name in ("created_at", "not_before", "expires_at", "revoked_at"):
+            object.__setattr__(self, name, _as_utc(name, getattr(self, name)))
+
+    def status(self, now: datetime) -> KeyStatus:
+        """Tell what the key is good for at ``now``; its organization's state is not in it."""
+        if self.revoked_at is not None:
+            return KeyStatus.REVOKED
+        if self.expires_at is not None and now >= self.expires_at:
+            return KeyStatus.EXPIRED
+        if self.not_before is not None and now < self.not_before:
+            return KeyStatus.NOT_YET_VALID
+        return KeyStatus.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """What a backend keeps of a key: one look-up gives all that a decision needs.
+
+    Args:
+        key: The key.
+        organization: The organization that owns it, as it stands now.
+        digest: The stored form of the token, naming its scheme (:mod:`keyguard.hashing`).
+
+    Raises:
+        InvalidValueError: The organization is not the key's own.
+    """
+
+    key: Key
+    organization: Organization
+    digest: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.key.organization != self.organization.id:
+            raise InvalidValueError("a key's record carries the organization that owns the key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedKey:
+    """A key and its token, at the only time the token exists.
+
+    Args:
+        key: The key, as it was stored.
+        token: What the client sends; shown once, and nowhere kept.
+    """
+
+    key: Key
+    token: Secret
+
+
+class Unchanged(enum.Enum):
+    """The type of :data:`UNCHANGED`."""
+
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+"""Says that a column keeps its value, where None would clear it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChanges:
+    """The columns of a key that one update sets; a record is never written back whole.
+
+    Args:
+        name: The new name.
+        scopes: The new scopes.
+        not_before: The new start, None for at once.
+        expires_at: The new end, None for never.
+        metadata: The new notes, which replace the old ones.
+    """
+
+    name: str | Unchanged = UNCHANGED
+    scopes: frozenset[str] | Unchanged = UNCHANGED
+    not_before: datetime | Unchanged | None = UNCHANGED
+    expires_at: datetime | Unchanged | None = UNCHANGED
+    metadata: Mapping[str, str] | Unchanged = UNCHANGED
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that change, by name."""
+        values = ((name, getattr(self, name)) for name in self.__slots__)
+        return {name: value for name, value in values if value is not UNCHANGED}
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T_co]):
+    """One page of a list.
+
+    Args:
+        items: The records, oldest first.
+        next: What to pass as ``after`` for the page that follows, or None at the end.
+    """
+
+    items: tuple[T_co, ...]
+    next: str | None = None
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """What a request is, once it is let in.
+
+    Args:
+        key_id: The id of the key it came with; safe to log.
+        family: The family of that key.
+        organization: The id of the organization that owns it.
+        grant: What it may do; ``"a" in principal.grant`` honours wildcards and implications.
+        metadata: The key's notes.
+    """
+
+    key_id: str
+    family: str
+    organization: str
+    grant: ScopeGrant
+    metadata: Mapping[str, str] = field(hash=False)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes as they were granted to the key."""
+        return self.grant.granted
+
+    def has_scopes(self, *scopes: str) -> bool:
+        """Tell whether it has all of these scopes.
+
+        Raises:
+            InvalidValueError: One is no scope.
+        """
+        return Requirement.of(scopes).met_by(self.grant)

@@ -1,0 +1,242 @@
+"""Scopes: their grammar, what a grant covers, and the catalogue of a service.
+
+A scope is an RFC 6749 scope-token, by custom ``resource:action``. A *granted* scope may be a
+wildcard: ``*`` covers every scope, ``inference:*`` covers every scope that is ``inference:`` and
+exactly one more segment. Everything else matches exactly: never by prefix, never by case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keyguard.exceptions import InvalidValueError
+
+__all__ = ["Requirement", "ScopeCatalogue", "ScopeGrant", "parse_granted", "parse_required"]
+
+# RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")
+_MOST_SCOPES = 100
+
+
+def parse_required(scopes: Iterable[str]) -> frozenset[str]:
+    """Check the scopes that a route requires.
+
+    Args:
+        scopes: Exact scope names, without wildcards.
+
+    Returns:
+        The same, as a set.
+
+    Raises:
+        InvalidValueError: One is no scope-token, or holds a wildcard.
+    """
+    return frozenset(_checked(scope, wildcard=False) for scope in _each(scopes))
+
+
+def parse_granted(scopes: Iterable[str]) -> frozenset[str]:
+    """Check the scopes that a key is to carry.
+
+    Args:
+        scopes: Scope names; ``*`` may stand alone or as the whole last segment. At most 100.
+
+    Returns:
+        The same, as a set.
+
+    Raises:
+        InvalidValueError: One is no scope-token, holds ``*`` elsewhere, or they are too many.
+    """
+    granted = frozenset(_checked(scope, wildcard=True) for scope in _each(scopes))
+    if len(granted) > _MOST_SCOPES:
+        raise InvalidValueError(f"a key carries at most {_MOST_SCOPES} scopes, not {len(granted)}")
+    return granted
+
+
+def _each(scopes: Iterable[str]) -> Iterable[str]:
+    if isinstance(scopes, str):
+        raise InvalidValueError(f"scopes are a list: write [{scopes!r}], not {scopes!r}")
+    return scopes
+
+
+def _checked(scope: Any, *, wildcard: bool) -> str:
+    if not isinstance(scope, str) or not _SCOPE_TOKEN.match(scope):
+        raise InvalidValueError(
+            f"{scope!r} is no scope: use 1 to 100 printable ASCII characters without spaces, "
+            "quotes and backslashes, such as 'inference:read'"
+        )
+    if "*" in scope:
+        if not wildcard:
+            raise InvalidValueError(f"a required scope is exact: {scope!r} holds a wildcard")
+        if scope != "*" and not (scope.endswith(":*") and scope.count("*") == 1 and scope != ":*"):
+            raise InvalidValueError(
+                f"{scope!r} is no scope: '*' stands alone or as the whole last segment, "
+                "such as 'inference:*'"
+            )
+    return scope
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a route asks of a principal.
+
+    Args:
+        all_of: Scopes that are all needed.
+        any_of: Scopes of which one is needed; empty asks for nothing.
+    """
+
+    all_of: frozenset[str] = frozenset()
+    any_of: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, all_of: Iterable[str] = (), any_of: Iterable[str] = ()) -> Requirement:
+        """Build a requirement from names as people write them.
+
+        Raises:
+            InvalidValueError: A name is no scope.
+        """
+        return cls(parse_required(all_of), parse_required(any_of))
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Every scope named, sorted: what a challenge lists."""
+        return tuple(sorted(self.all_of | self.any_of))
+
+    def met_by(self, grant: ScopeGrant) -> bool:
+        """Tell whether a grant covers it."""
+        return (self.all_of <= grant.exact or all(scope in grant for scope in self.all_of)) and (
+            not self.any_of or any(scope in grant for scope in self.any_of)
+        )
+
+
+class ScopeGrant(Collection[str]):
+    """The scopes of one key, ready to be asked.
+
+    ``in`` says whether a scope is covered, by name, wildcard or implication; iterating gives the
+    names as they were granted.
+    """
+
+    __slots__ = ("_families", "exact", "granted")
+
+    def __init__(self, granted: frozenset[str], implied: frozenset[str] = frozenset()) -> None:
+        self.granted = granted
+        self.exact = granted | implied
+        self._families = frozenset(scope[:-1] for scope in granted if scope.endswith(":*"))
+
+    def __contains__(self, scope: object) -> bool:
+        if scope in self.exact:
+            return True
+        if not isinstance(scope, str):
+            return False
+        if "*" in self.granted:
+            return True
+        family, colon, segment = scope.rpartition(":")
+        return bool(segment) and family + colon in self._families
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.granted))
+
+    def __len__(self) -> int:
+        return len(self.granted)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScopeGrant):
+            return NotImplemented
+        return (self.granted, self.exact) == (other.granted, other.exact)
+
+    def __hash__(self) -> int:
+        return hash((self.granted, self.exact))
+
+    def __repr__(self) -> str:
+        return f"ScopeGrant({sorted(self.granted)!r})"
+
+
+class ScopeCatalogue:
+    """The scopes a service knows, with what each is for and what each implies.
+
+    Args:
+        scopes: Name to description, such as ``{"inference:read": "Read inference capabilities"}``.
+        implies: Name to the names that come with it, such as ``{"admin": ["analytics:read"]}``.
+            Implication is followed to its end.
+
+    Raises:
+        InvalidValueError: A name is no scope, or ``implies`` names one that is not in ``scopes``.
+    """
+
+    __slots__ = ("_closure", "_scopes")
+
+    def __init__(
+        self, scopes: Mapping[str, str], *, implies: Mapping[str, Iterable[str]] | None = None
+    ) -> None:
+        parse_required(scopes)
+        self._scopes = dict(scopes)
+        direct = {name: parse_required(names) for name, names in (implies or {}).items()}
+        for name in {*direct, *(name for names in direct.values() for name in names)}:
+            self._known(name)
+        self._closure = {name: _closure(name, direct) for name in self._scopes}
+
+    def __contains__(self, scope: object) -> bool:
+        return scope in self._scopes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scopes)
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def __repr__(self) -> str:
+        return f"ScopeCatalogue({self._scopes!r})"
+
+    def describe(self, scope: str) -> str:
+        """Return what a scope is for.
+
+        Raises:
+            InvalidValueError: The catalogue does not know it.
+        """
+        self._known(scope)
+        return self._scopes[scope]
+
+    def check_required(self, scopes: Iterable[str]) -> None:
+        """Refuse required scopes that the catalogue does not know.
+
+        Raises:
+            InvalidValueError: One is unknown.
+        """
+        for scope in scopes:
+            self._known(scope)
+
+    def check_granted(self, scopes: Iterable[str]) -> None:
+        """Refuse granted scopes that cover nothing of the catalogue.
+
+        Raises:
+            InvalidValueError: One is unknown, or is a wildcard that covers no known scope.
+        """
+        for scope in scopes:
+            if scope.endswith("*"):
+                grant = ScopeGrant(frozenset({scope}))
+                if any(known in grant for known in self._scopes):
+                    continue
+            self._known(scope)
+
+    def implied_by(self, granted: frozenset[str]) -> frozenset[str]:
+        """Return every known scope that a grant covers, by name, wildcard or implication."""
+        grant = ScopeGrant(granted)
+        return frozenset[str]().union(
+            *(closure for name, closure in self._closure.items() if name in grant)
+        )
+
+    def _known(self, scope: str) -> None:
+        if scope not in self._scopes:
+            known = ", ".join(sorted(self._scopes)) or "none"
+            raise InvalidValueError(f"unknown scope {scope!r}; this service knows: {known}")
+
+
+def _closure(name: str, direct: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    found = {name}
+    open_ends = [name]
+    while open_ends:
+        new = direct.get(open_ends.pop(), frozenset()) - found
+        found |= new
+        open_ends += new
+    return frozenset(found)

@@ -1,0 +1,324 @@
+"""Digest schemes, the pepper ring and the pool for slow hashes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import threading
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import argon2
+import pytest
+import trio
+
+from keyguard import (
+    AsyncKeyguard,
+    BackendUnavailableError,
+    ConfigurationError,
+    CorruptDataError,
+    Deny,
+    InvalidValueError,
+    Keyguard,
+    Reason,
+    Secret,
+)
+from keyguard.hashing import HashPool, TokenHasher, parse_peppers
+from tests.world import World
+
+TOKEN = Secret("kg_live_0000000000000000_" + "a" * 49)
+OTHER = Secret("kg_live_0000000000000000_" + "b" * 49)
+PEPPER = Secret("vUq3xJ9tRwz0HdC7YkLmNpQsEaGiBfXo")
+OLD_PEPPER = Secret("Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOo1i")
+
+
+def b64(digest: bytes) -> str:
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    "hasher",
+    [
+        TokenHasher(),
+        TokenHasher(peppers=[PEPPER]),
+        TokenHasher("sha256", peppers=[PEPPER]),
+        TokenHasher("argon2id"),
+    ],
+    ids=["plain", "peppered", "plain by choice", "argon2id"],
+)
+def test_a_token_verifies_against_its_own_digest_only(hasher: TokenHasher) -> None:
+    stored = hasher.hash(TOKEN)
+
+    assert hasher.verify(TOKEN, stored)
+    assert not hasher.verify(OTHER, stored)
+    assert TOKEN.reveal() not in stored
+
+
+def test_without_a_pepper_the_digest_is_sha256() -> None:
+    digest = hashlib.sha256(TOKEN.reveal().encode()).digest()
+
+    assert TokenHasher().hash(TOKEN) == f"$sha256${b64(digest)}"
+
+
+def test_with_a_pepper_the_digest_is_hmac_under_the_newest() -> None:
+    stored = TokenHasher(peppers=[PEPPER, OLD_PEPPER]).hash(TOKEN)
+    digest = hmac.digest(PEPPER.reveal().encode(), TOKEN.reveal().encode(), "sha256")
+
+    scheme, pepper_id, value = stored[1:].split("$")
+    assert (scheme, value) == ("hmac-sha256", b64(digest))
+    assert len(pepper_id) == 8
+    assert pepper_id not in PEPPER.reveal()
+
+
+def test_argon2id_uses_the_owasp_parameters() -> None:
+    stored = TokenHasher("argon2id").hash(TOKEN)
+
+    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+def test_every_pepper_of_the_ring_verifies() -> None:
+    stored = TokenHasher(peppers=[OLD_PEPPER]).hash(TOKEN)
+
+    assert TokenHasher(peppers=[PEPPER, OLD_PEPPER]).verify(TOKEN, stored)
+
+
+def test_a_digest_without_a_pepper_verifies_after_one_was_set() -> None:
+    assert TokenHasher(peppers=[PEPPER]).verify(TOKEN, TokenHasher().hash(TOKEN))
+
+
+def test_a_missing_pepper_is_named_and_is_no_wrong_key() -> None:
+    stored = TokenHasher(peppers=[PEPPER]).hash(TOKEN)
+
+    with pytest.raises(CorruptDataError, match="add it to KEYGUARD_PEPPER"):
+        TokenHasher(peppers=[OLD_PEPPER]).verify(TOKEN, stored)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "",
+        "plain",
+        "$md5$x",
+        "$sha256$",
+        "$sha256$x$y",
+        "$sha256$é",
+        "$hmac-sha256$x",
+        "$argon2id$nonsense",
+        "$argon2id$v=19$m=19456,t=2,p=1$AAAA$",
+        "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAA",
+    ],
+)
+def test_a_digest_that_is_none_is_never_a_match(stored: str) -> None:
+    try:
+        matched = TokenHasher(peppers=[PEPPER]).verify(TOKEN, stored)
+    except CorruptDataError:
+        matched = False
+    assert matched is False
+
+
+def test_a_stored_argon2_digest_can_t_ask_for_boundless_work() -> None:
+    greedy = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("x")
+    for modest, absurd in (("m=8", "m=4194304"), ("t=1", "t=100000"), ("p=1", "p=255")):
+        with pytest.raises(CorruptDataError, match="more work"):
+            TokenHasher().verify(TOKEN, greedy.replace(modest, absurd))
+
+
+def test_an_unknown_key_costs_one_fast_hash_and_matches_nothing() -> None:
+    for hasher in (TokenHasher(), TokenHasher(peppers=[PEPPER]), TokenHasher("argon2id")):
+        assert hasher.verify(TOKEN, None) is False
+        assert not hasher.is_slow(None)
+
+
+def test_an_unknown_id_and_a_wrong_secret_cost_the_same_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    real_digest, real_compare = hmac.digest, hmac.compare_digest
+
+    def digest(*args: Any) -> bytes:
+        calls.append("digest")
+        return real_digest(*args)
+
+    def compare(*args: Any) -> bool:
+        calls.append("compare")
+        return real_compare(*args)
+
+    hasher = TokenHasher(peppers=[PEPPER])
+    stored = hasher.hash(OTHER)
+    monkeypatch.setattr(hmac, "digest", digest)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+
+    hasher.verify(TOKEN, stored)
+    wrong_secret, calls[:] = calls[:], []
+    hasher.verify(TOKEN, None)
+
+    assert calls == wrong_secret == ["digest", "compare"]
+
+
+@pytest.mark.parametrize(
+    "pepper",
+    [
+        "",
+        "short",
+        "a" * 31,
+        "a" * 64,
+        "ab" * 32,
+        "abcdefgh" * 8,
+        "change-me-change-me-change-me-12",
+        "my-example-key-Zb8WnTeKc5DyMhRgV",
+        "Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOPEPPER",
+        "0123456789abcdef0123456789ABCDEFx",
+    ],
+)
+def test_a_short_or_weak_pepper_is_refused_without_showing_it(pepper: str) -> None:
+    with pytest.raises(InvalidValueError, match=r"secrets\.token_urlsafe") as refused:
+        TokenHasher(peppers=[Secret(pepper)])
+    if len(pepper) > 8:
+        assert pepper not in str(refused.value)
+
+
+def test_a_pepper_is_given_once() -> None:
+    with pytest.raises(InvalidValueError, match="given twice"):
+        TokenHasher(peppers=[PEPPER, Secret(PEPPER.reveal())])
+
+
+def test_an_unknown_scheme_is_refused_with_what_there_is() -> None:
+    with pytest.raises(InvalidValueError, match="hmac-sha256, sha256, argon2id"):
+        TokenHasher("md5")
+
+
+def test_hmac_needs_a_pepper() -> None:
+    with pytest.raises(ConfigurationError, match="set KEYGUARD_PEPPER"):
+        TokenHasher("hmac-sha256")
+
+
+def test_a_ring_is_read_newest_first_whatever_separates_it() -> None:
+    assert [p.reveal() for p in parse_peppers(" one,two\n three ")] == ["one", "two", "three"]
+
+
+def test_argon2id_can_be_chosen_for_all_keys() -> None:
+    world = World({"hasher": "argon2id"})
+    issued = world.issue()
+    field = f"Bearer {issued.token.reveal()}"
+    record = world.store.find_key(issued.key.id)
+
+    assert record is not None
+    assert record.digest.startswith("$argon2id$")
+    assert world.guard.authenticate([field])
+    assert asyncio.run(world.async_guard.authenticate([field]))
+
+
+def test_a_warm_argon2id_key_that_went_stale_is_not_hashed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World({"hasher": "argon2id", "max_staleness": 0.0})
+    field = f"Bearer {world.token()}"
+    world.guard.authenticate([field])
+    monkeypatch.setattr(world.guard._parts.hasher, "verify", None)
+
+    assert not isinstance(world.guard.authenticate([field]), Deny)
+
+
+def test_slow_hashes_run_off_the_event_loop() -> None:
+    threads: list[int] = []
+    pool = HashPool(workers=1, waiting=0)
+
+    asyncio.run(pool.arun(lambda: threads.append(threading.get_ident())))
+
+    assert threads != [threading.get_ident()]
+    pool.close()
+
+
+def test_no_slow_hash_runs_for_an_unknown_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World({"hasher": "argon2id"})
+    issued = world.issue()
+    world.store._keys.clear()
+    monkeypatch.setattr(world.guard._pool, "run", None)
+
+    decision = world.guard.authenticate([f"Bearer {issued.token.reveal()}"])
+
+    assert decision == Deny(Reason.KEY_UNKNOWN, issued.key.id)
+
+
+def test_what_the_pool_can_t_take_is_refused_at_once() -> None:
+    pool = HashPool(workers=1, waiting=1)
+    release = threading.Event()
+
+    async def flood() -> None:
+        running = [asyncio.ensure_future(pool.arun(release.wait)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(BackendUnavailableError, match="too many slow hashes"):
+            await pool.arun(release.wait)
+        with pytest.raises(BackendUnavailableError, match="too many slow hashes"):
+            pool.run(release.wait)
+        release.set()
+        await asyncio.gather(*running)
+        assert await pool.arun(lambda: 7) == 7
+
+    asyncio.run(flood())
+    pool.close()
+
+
+def test_a_sync_caller_waits_its_turn_and_no_longer_than_it_may() -> None:
+    pool = HashPool(workers=1, waiting=1, patience=0.0)
+    entered, release = threading.Event(), threading.Event()
+
+    def job() -> None:
+        entered.set()
+        release.wait()
+
+    busy = threading.Thread(target=pool.run, args=(job,))
+    busy.start()
+    entered.wait()
+    with pytest.raises(BackendUnavailableError, match="too many slow hashes"):
+        pool.run(lambda: None)
+    release.set()
+    busy.join()
+
+    assert pool.run(lambda: 7) == 7
+
+
+def test_a_job_that_fails_frees_its_place() -> None:
+    pool = HashPool(workers=1, waiting=0)
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            pool.run(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(pool.arun(lambda: 1 // 0))
+    pool.close()
+
+
+def test_a_full_pool_is_503_for_the_client() -> None:
+    world = World({"hasher": "argon2id", "hash_workers": 1})
+    field = f"Bearer {world.token()}"
+    world.guard._pool = HashPool(workers=1, waiting=0)
+    world.guard._pool._admitted.acquire()
+
+    decision = world.guard.authenticate([field])
+
+    assert isinstance(decision, Deny)
+    assert decision.reason is Reason.STORE_UNAVAILABLE
+
+
+def test_under_trio_argon2id_says_what_to_do() -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigurationError, match="under trio use the default hasher"):
+            await HashPool(workers=1, waiting=0).arun(lambda: None)
+
+    trio.run(main)
+
+
+def test_guards_close_their_pool() -> None:
+    with Keyguard("memory://", hasher="argon2id") as guard:
+        guard.organizations.create("acme")
+        guard.keys.issue(organization="acme", name="x")
+
+    async def main() -> None:
+        async with AsyncKeyguard("memory://", hasher="argon2id") as guard:
+            await guard.organizations.create("acme")
+            issued = await guard.keys.issue(organization="acme", name="x")
+            assert issued.token
+
+    asyncio.run(main())

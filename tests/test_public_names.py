@@ -1,0 +1,90 @@
+"""What `import keyguard` gives, and what it does not bring along."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import keyguard
+
+NEVER_IMPORTED = [
+    "alembic",
+    "asyncmy",
+    "flask",
+    "psycopg",
+    "pymysql",
+    "redis",
+    "rich",
+    "sqlalchemy",
+    "sqlite3",
+    "starlette",
+    "trio",
+    "typer",
+    "werkzeug",
+]
+
+
+def test_all_is_sorted_and_complete() -> None:
+    public = {name for name in vars(keyguard) if not name.startswith("_")}
+    submodules = {module.name for module in pkgutil.iter_modules(keyguard.__path__)}
+
+    assert list(keyguard.__all__) == sorted(keyguard.__all__)
+    assert set(keyguard.__all__) == public - submodules - {"annotations"}
+
+
+def test_importing_keyguard_brings_no_framework_and_no_driver() -> None:
+    names = ", ".join(repr(name) for name in NEVER_IMPORTED)
+    code = (
+        "import sys, keyguard, keyguard.adapters.asgi, keyguard.adapters.wsgi;"
+        f"print([n for n in ({names}) if n in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("module", "blocked", "said"),
+    [
+        ("keyguard.adapters.starlette", "starlette", "pip install 'keyguard[starlette]'"),
+        ("keyguard.adapters.flask", "flask", "pip install 'keyguard[flask]'"),
+        ("keyguard.backends.sql", "sqlalchemy", "pip install 'keyguard[sql]'"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence_that_names_it(
+    module: str, blocked: str, said: str
+) -> None:
+    code = (
+        f"import sys; sys.modules[{blocked!r}] = None\n"
+        "import keyguard, importlib\n"
+        f"try: importlib.import_module({module!r})\n"
+        "except keyguard.MissingExtraError as missing: print(missing)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def _modules() -> list[str]:
+    skipped = ("keyguard.backends.sql.migrations",)  # alembic's own, run by alembic
+    return [
+        module.name
+        for module in pkgutil.walk_packages(keyguard.__path__, "keyguard.")
+        if not module.name.startswith(skipped)
+    ]
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_every_module_names_what_it_offers(name: str) -> None:
+    module = importlib.import_module(name)
+
+    assert module.__doc__
+    for offered in getattr(module, "__all__", ()):
+        assert hasattr(module, offered)

@@ -1,0 +1,101 @@
+"""The public surface as type checkers see it. Checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import assert_type
+
+from keyguard import (
+    Allow,
+    AsyncKeyguard,
+    Decision,
+    Deny,
+    IssuedKey,
+    Key,
+    Keyguard,
+    Organization,
+    Page,
+    Principal,
+    Reason,
+    ScopeCatalogue,
+    Secret,
+    Settings,
+    current_principal,
+    require_scopes,
+)
+from keyguard.backends.base import AsyncBackend, Backend
+from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
+from keyguard.backends.sql import AsyncSqlBackend, SqlBackend
+from keyguard.events import AccessRefused, Event
+
+sql: type[Backend] = SqlBackend
+async_sql: type[AsyncBackend] = AsyncSqlBackend
+memory: Backend = MemoryBackend()
+async_memory: AsyncBackend = AsyncMemoryBackend()
+
+
+def on_event(event: Event) -> None:
+    if isinstance(event, AccessRefused):
+        assert_type(event.reason, Reason)
+
+
+settings = Settings(realm="AIaaS", prefix="aiaas_live", catalogue={"admin": "All"})
+guard = Keyguard("memory://", settings=settings, hooks=[on_event], public=["/healthz"])
+assert_type(guard.organizations.create("acme", name="Acme Inc."), Organization)
+assert_type(guard.organizations.list(limit=10), Page[Organization])
+
+issued = guard.keys.issue(
+    organization="acme", name="ci", scopes=["admin"], expires_in=timedelta(days=90)
+)
+assert_type(issued, IssuedKey)
+assert_type(issued.token, Secret)
+assert_type(issued.token.reveal(), str)
+assert_type(guard.keys.get(issued.key.id), Key)
+assert_type(guard.keys.list(organization="acme").items, tuple[Key, ...])
+assert_type(guard.keys.update(issued.key.id, expires_at=None), Key)
+assert_type(guard.keys.revoke(issued.key.id, reason="leaked"), Key)
+assert_type([key.name for key in guard.keys.list()], list[str])
+
+decision = guard.authenticate(["Bearer ..."], scopes=["admin"])
+assert_type(decision, Allow | Deny)
+if isinstance(decision, Allow):
+    assert_type(decision.principal, Principal)
+    assert_type(decision.principal.scopes, frozenset[str])
+else:
+    assert_type(decision.reason, Reason)
+
+catalogue = ScopeCatalogue({"a": "A"}, implies={"a": []})
+assert_type(current_principal(), Principal)
+
+
+@require_scopes("admin")
+def view(number: int) -> str:
+    return str(number)
+
+
+@require_scopes(any_of=["admin"])
+async def endpoint(number: int) -> str:
+    return str(number)
+
+
+assert_type(view(1), str)
+
+
+async def main() -> None:
+    assert_type(await endpoint(1), str)
+    async with AsyncKeyguard("memory://", settings=settings) as async_guard:
+        assert_type(await async_guard.organizations.get("acme"), Organization)
+        assert_type(
+            await async_guard.keys.issue(organization="acme", name="ci", scopes=["admin"]),
+            IssuedKey,
+        )
+        assert_type(await async_guard.keys.list(), Page[Key])
+        found: Decision = await async_guard.authenticate([b"Bearer ..."])
+        assert_type(found, Allow | Deny)
+
+
+# What is wrong is seen before it runs.
+guard.keys.issue(organization="acme")  # type: ignore[call-arg]  # no name
+guard.keys.issue("acme", name="ci")  # type: ignore[call-arg]  # keywords only
+guard.keys.get(7)  # type: ignore[arg-type]  # ids are strings
+Keyguard("memory://", settings="x")  # type: ignore[arg-type]  # not Settings
