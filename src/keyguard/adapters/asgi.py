@@ -1,0 +1,203 @@
+"""Keyguard in front of any ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, TypeAlias
+
+from keyguard.adapters._endpoints import check_endpoints
+from keyguard.context import ACCESS, Access
+from keyguard.exceptions import ConfigurationError
+from keyguard.guard import AsyncKeyguard
+from keyguard.sansio.decisions import AccessDenied, Allow, Deny
+from keyguard.sansio.models import Principal
+from keyguard.sansio.responses import Response
+from keyguard.sansio.rules import PublicPaths, route_path
+
+__all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+_FIRST_SERVER_ERROR = 500
+
+
+class KeyguardMiddleware:
+    """Let only requests with a live key through to an ASGI application.
+
+    The application finds the principal in ``scope["keyguard.principal"]`` (None on a public path)
+    and through :func:`keyguard.current_principal`. The caller's scope stays as it was. Lifespan
+    passes; a scope type that is not known is refused.
+
+    Args:
+        app: The application.
+        guard: Who decides.
+        public: Exact paths that need no key; by default those of the guard's settings.
+
+    Raises:
+        ConfigurationError: The guard is no :class:`~keyguard.AsyncKeyguard`.
+        InvalidValueError: A public path is none, or an endpoint requires a scope that the guard's
+            catalogue does not know.
+    """
+
+    def __init__(
+        self, app: ASGIApp, guard: AsyncKeyguard, *, public: Iterable[str] | None = None
+    ) -> None:
+        if not isinstance(guard, AsyncKeyguard):
+            raise ConfigurationError(
+                f"an ASGI application takes an AsyncKeyguard, not {type(guard).__name__}"
+            )
+        check_endpoints(app, guard.settings.policy().catalogue)
+        self.app = app
+        self.guard = guard
+        self._recall = guard.recall
+        self._require_https = guard.settings.require_https
+        self._public = PublicPaths(guard.settings.public if public is None else public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind != "http" and kind != "websocket":  # noqa: PLR1714 - faster on the warm path
+            if kind == "lifespan":
+                return await self.app(scope, receive, send)
+            raise ConfigurationError(f"keyguard lets no ASGI scope of type {kind!r} through")
+        exchange = _Exchange(self.guard, scope, send)
+        del scope  # it holds the token: a traceback that passes here must not show it
+        principal = None
+        if not (self._public.paths and self._is_public(exchange.scope)):
+            allow = self._known(exchange.scope)
+            if allow is None:
+                decision = await self._decide(exchange)
+                if not isinstance(decision, Allow):
+                    return await exchange.answer(decision)
+                allow = decision
+            exchange.allow = allow
+            principal = allow.principal
+        present = ACCESS.set(exchange)
+        try:
+            await self.app(self.child_scope(exchange.scope, principal), receive, exchange.send)
+        except (AccessDenied, ExceptionGroup) as failure:
+            if not await exchange.settle(failure):
+                raise
+        finally:
+            ACCESS.reset(present)
+
+    def child_scope(self, scope: Scope, principal: Principal | None) -> Scope:
+        """Return what the application gets to see of a connection."""
+        return {**scope, "keyguard.principal": principal}
+
+    def _is_public(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if root_path := scope.get("root_path"):
+            path = route_path(path, root_path)
+        elif path not in self._public.paths:
+            return False
+        return self._public.admits(path, scope.get("raw_path"))
+
+    def _known(self, scope: Scope) -> Allow | None:
+        field = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                if field is not None:
+                    return None
+                field = value
+        if field is None or (self._require_https and not _is_secure(scope)):
+            return None
+        return self._recall(field)
+
+    async def _decide(self, exchange: _Exchange) -> Allow | Deny:
+        return await self.guard.authenticate(
+            [v for name, v in exchange.scope["headers"] if name.lower() == b"authorization"],
+            secure=_is_secure(exchange.scope),
+            address=exchange.address,
+        )
+
+
+class _Exchange(Access):
+    """One connection: who it is, and how it is answered where a decorator refuses it.
+
+    It keeps the scope out of the middleware's own frame. A framework may turn the refusal into a
+    500 before the middleware sees the exception; that answer is replaced.
+    """
+
+    _answered = False
+
+    def __init__(self, guard: AsyncKeyguard, scope: Scope, send: Send) -> None:
+        self.scope = scope
+        self._guard = guard
+        self._send = send
+
+    @property
+    def address(self) -> str | None:
+        client = self.scope.get("client")
+        return client[0] if client else None
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message of the application on, unless it only hides a refusal."""
+        if self.denied is None:
+            self.started = True
+            return self._send(message)
+        return self._send_after_refusal(message)
+
+    async def _send_after_refusal(self, message: Message) -> None:
+        if self._answered:
+            return  # the rest of an answer that was replaced
+        hides_refusal = (
+            message["type"] == "websocket.close" or message.get("status", 0) >= _FIRST_SERVER_ERROR
+        )
+        if self.denied is not None and hides_refusal and not self.started:
+            await self._refuse(self.denied)
+        else:
+            self.denied, self.started = None, True  # the application answers as it sees fit
+            await self._send(message)
+
+    async def settle(self, failure: AccessDenied | ExceptionGroup[Exception]) -> bool:
+        """Answer a refusal that came out of the application; False where that can't be done."""
+        if isinstance(failure, ExceptionGroup):
+            refusals, rest = failure.split(AccessDenied)
+            if refusals is None or rest is not None:
+                return False
+            found: BaseException = refusals
+            while isinstance(found, BaseExceptionGroup):
+                found = found.exceptions[0]
+            failure = found  # type: ignore[assignment]  # split left only these
+        if self._answered:
+            return True
+        if not self.started:
+            await self._refuse(failure.decision)  # type: ignore[union-attr]
+        elif self.scope["type"] == "websocket":
+            await self._close()
+        else:
+            return False
+        return True
+
+    async def _refuse(self, deny: Deny) -> None:
+        self._answered = True
+        self._guard.report(deny, address=self.address)
+        await self.answer(deny)
+
+    async def answer(self, deny: Deny) -> None:
+        """Send the answer to a refused connection, whose body is not read."""
+        response = self._guard.respond(deny)
+        if self.scope["type"] == "http":
+            await self._respond(response, "http.response", head=self.scope["method"] == "HEAD")
+        elif "websocket.http.response" in (self.scope.get("extensions") or ()):
+            await self._respond(response, "websocket.http.response", head=False)
+        else:
+            await self._close()
+
+    async def _respond(self, response: Response, kind: str, *, head: bool) -> None:
+        headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+        await self._send({"type": f"{kind}.start", "status": response.status, "headers": headers})
+        await self._send({"type": f"{kind}.body", "body": b"" if head else response.body})
+
+    async def _close(self) -> None:
+        await self._send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+
+
+def _is_secure(scope: Scope) -> bool:
+    return scope.get("scheme") in ("https", "wss")

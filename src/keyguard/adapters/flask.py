@@ -1,0 +1,124 @@
+"""Keyguard in Flask: the pure WSGI middleware, whose refusals become Flask's errors.
+
+A refusal goes through ``@app.errorhandler(401)`` and its like, and through ``after_request``; where
+the application does not handle it, the client gets the same bytes as from every other adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from keyguard.adapters import wsgi
+from keyguard.adapters._endpoints import check_endpoints
+from keyguard.context import present_access
+from keyguard.exceptions import ConfigurationError, MissingExtraError
+from keyguard.guard import Keyguard
+from keyguard.sansio.decisions import AccessDenied, Deny
+
+try:
+    from flask import Flask, request
+    from flask.typing import ResponseReturnValue
+    from werkzeug.exceptions import HTTPException, default_exceptions
+    from werkzeug.wrappers import Response
+except ImportError as missing:
+    raise MissingExtraError("keyguard.adapters.flask", "flask") from missing
+
+__all__ = ["FlaskKeyguard"]
+
+
+class FlaskKeyguard:
+    """Let only requests with a live key through to a Flask application.
+
+    ``FlaskKeyguard(app, guard)``, or ``init_app`` in an application factory. Every path needs a
+    key, static files included, but for those in ``public``.
+
+    Args:
+        app: The application, or None where :meth:`init_app` follows.
+        guard: Who decides.
+        public: Exact paths that need no key; by default those of the guard's settings.
+
+    Raises:
+        ConfigurationError: The guard is no :class:`~keyguard.Keyguard`.
+        InvalidValueError: A public path is none, or a view requires a scope that the guard's
+            catalogue does not know.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        guard: Keyguard | None = None,
+        *,
+        public: Iterable[str] | None = None,
+    ) -> None:
+        self._guard = guard
+        self._public = public
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, guard: Keyguard | None = None) -> None:
+        """Guard an application.
+
+        Args:
+            app: The application.
+            guard: Who decides, where it was not given before.
+
+        Raises:
+            ConfigurationError: There is no guard, or the application has one already.
+            InvalidValueError: A view requires a scope that the guard's catalogue does not know.
+        """
+        guard = guard or self._guard
+        if guard is None:
+            raise ConfigurationError("FlaskKeyguard needs a guard: FlaskKeyguard(app, guard)")
+        if "keyguard" in app.extensions:
+            raise ConfigurationError("this Flask application has a FlaskKeyguard already")
+        middleware = _FlaskMiddleware(app, guard, public=self._public)
+        for view in app.view_functions.values():
+            check_endpoints(view, guard.settings.policy().catalogue)
+        app.add_url_rule = _checking(app.add_url_rule, guard)  # type: ignore[method-assign]
+        app.register_error_handler(AccessDenied, middleware.handle)
+        app.wsgi_app = middleware  # type: ignore[method-assign]
+        app.extensions["keyguard"] = self
+
+
+class _FlaskMiddleware(wsgi.KeyguardMiddleware):
+    def __init__(self, app: Flask, guard: Keyguard, *, public: Iterable[str] | None) -> None:
+        super().__init__(app.wsgi_app, guard, public=public)
+        self._flask = app
+
+    def refuse(self, deny: Deny, exchange: wsgi.Exchange) -> Iterable[bytes]:
+        """Let Flask answer a request that was refused before it saw it."""
+        if exchange.started:
+            return super().refuse(deny, exchange)  # too late for an answer of Flask's
+        flask = self._flask
+        with flask.request_context(exchange.environ):
+            answer = flask.handle_user_exception(self._as_http_exception(deny))
+            response = flask.finalize_request(answer, from_error_handler=True)
+            return response(exchange.environ, exchange.start_response)
+
+    def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
+        """Turn a decorator's refusal into Flask's error."""
+        present_access().denied = None  # Flask answers it
+        self.guard.report(refusal.decision, address=request.remote_addr)
+        return self._flask.handle_http_exception(self._as_http_exception(refusal.decision))
+
+    def _as_http_exception(self, deny: Deny) -> HTTPException:
+        answer = self.guard.respond(deny)
+        response = Response(answer.body, answer.status, list(answer.headers))
+        return default_exceptions[answer.status](response=response)
+
+
+def _checking(add_url_rule: Callable[..., None], guard: Keyguard) -> Callable[..., None]:
+    """Check the views that are registered from now on, when they are, not when they are called."""
+
+    def checked(
+        rule: str,
+        endpoint: str | None = None,
+        view_func: Callable[..., Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if view_func is not None:
+            check_endpoints(view_func, guard.settings.policy().catalogue)
+        add_url_rule(rule, endpoint, view_func, **options)
+
+    return checked

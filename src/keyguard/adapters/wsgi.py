@@ -1,0 +1,221 @@
+"""Keyguard in front of any WSGI application (PEP 3333)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+from keyguard.adapters._endpoints import check_endpoints
+from keyguard.context import ACCESS, Access
+from keyguard.exceptions import ConfigurationError
+from keyguard.guard import Keyguard
+from keyguard.sansio.decisions import AccessDenied, Allow, Deny
+from keyguard.sansio.rules import PublicPaths
+
+__all__ = ["Environ", "Exchange", "KeyguardMiddleware", "StartResponse", "WSGIApp"]
+
+Environ: TypeAlias = dict[str, Any]
+StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
+WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class KeyguardMiddleware:
+    """Let only requests with a live key through to a WSGI application.
+
+    The application finds the principal in ``environ["keyguard.principal"]`` (None on a public path)
+    and through :func:`keyguard.current_principal`, also while its body is iterated.
+
+    Args:
+        app: The application.
+        guard: Who decides.
+        public: Exact paths that need no key; by default those of the guard's settings.
+
+    Raises:
+        ConfigurationError: The guard is no :class:`~keyguard.Keyguard`.
+        InvalidValueError: A public path is none, or the application requires a scope that the
+            guard's catalogue does not know.
+    """
+
+    def __init__(
+        self, app: WSGIApp, guard: Keyguard, *, public: Iterable[str] | None = None
+    ) -> None:
+        if not isinstance(guard, Keyguard):
+            raise ConfigurationError(
+                f"a WSGI application takes a Keyguard, not {type(guard).__name__}"
+            )
+        check_endpoints(app, guard.settings.policy().catalogue)
+        self.app = app
+        self.guard = guard
+        self._recall = guard.recall
+        self._require_https = guard.settings.require_https
+        paths = PublicPaths(guard.settings.public if public is None else public).paths
+        self._public = PublicPaths(path.encode().decode("latin-1") for path in paths)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        exchange = Exchange(self, environ, start_response)
+        del environ  # it holds the token: a traceback that passes here must not show it
+        principal = None
+        if not (self._public.paths and self._is_public(exchange.environ)):
+            allow = self._known(exchange.environ)
+            if allow is None:
+                decision = self.guard.authenticate(
+                    exchange.fields(), secure=exchange.is_secure, address=exchange.address
+                )
+                if not isinstance(decision, Allow):
+                    return self.refuse(decision, exchange)
+                allow = decision
+            exchange.allow = allow
+            principal = allow.principal
+        exchange.environ["keyguard.principal"] = principal
+        present = ACCESS.set(exchange)
+        try:
+            body = self.app(exchange.environ, exchange.begin)
+        except AccessDenied as refusal:
+            return exchange.refuse(refusal.decision)
+        finally:
+            ACCESS.reset(present)
+        if exchange.instead is not None:
+            _Body(body, exchange).close()
+            return exchange.instead
+        if isinstance(body, list | tuple) or _is_file(body, exchange.environ):
+            return body  # nothing of the application runs any more
+        return _Body(body, exchange)
+
+    def refuse(self, deny: Deny, exchange: Exchange) -> Iterable[bytes]:
+        """Answer a refused request, whose body is not read.
+
+        Args:
+            deny: The refusal.
+            exchange: The request, and the server's ``start_response``.
+        """
+        response = self.guard.respond(deny)
+        exchange.start_response(response.status_line, list(response.headers), *exchange.failure())
+        return [] if exchange.environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    def _is_public(self, environ: Environ) -> bool:
+        path = environ.get("PATH_INFO", "")
+        if path not in self._public.paths:
+            return False
+        target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+        raw_path = target.partition("?")[0].encode("latin-1", "replace")
+        return self._public.admits(path, raw_path)
+
+    def _known(self, environ: Environ) -> Allow | None:
+        field = environ.get("HTTP_AUTHORIZATION")
+        if field is None or (self._require_https and environ["wsgi.url_scheme"] != "https"):
+            return None
+        return self._recall(field.encode("latin-1", "replace"))
+
+
+class Exchange(Access):
+    """One request: who it is, and how it is answered where a decorator refuses it.
+
+    It keeps the environ out of the middleware's own frame. A framework may turn the refusal into a
+    500 before the middleware sees the exception; that answer is replaced.
+
+    Attributes:
+        environ: The request.
+        start_response: The server's.
+        instead: The body that replaces the application's, once it is refused.
+    """
+
+    instead: Iterable[bytes] | None = None
+
+    def __init__(
+        self, middleware: KeyguardMiddleware, environ: Environ, start_response: StartResponse
+    ) -> None:
+        self.environ = environ
+        self.start_response = start_response
+        self._middleware = middleware
+
+    def fields(self) -> list[str]:
+        """Return the ``Authorization`` field values; a server joins several with commas."""
+        field = self.environ.get("HTTP_AUTHORIZATION")
+        return [] if field is None else [field]
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the request came over HTTPS."""
+        return bool(self.environ["wsgi.url_scheme"] == "https")
+
+    @property
+    def address(self) -> str | None:
+        """The client's address, where the server says."""
+        return self.environ.get("REMOTE_ADDR") or None
+
+    def begin(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        """Start the application's answer, unless it only hides a refusal."""
+        if self.denied is not None:
+            if status.startswith("5") and not self.started:
+                self.instead = self.refuse(self.denied)
+                return _discard
+            self.denied = None  # the application answers as it sees fit
+        self.started = True
+        return self.start_response(status, headers, *exc_info)
+
+    def refuse(self, deny: Deny) -> Iterable[bytes]:
+        """Answer a refusal that a decorator raised."""
+        if self.instead is not None:
+            return self.instead
+        guard = self._middleware.guard
+        guard.report(deny, address=self.address)
+        return self._middleware.refuse(deny, self)
+
+    def failure(self) -> tuple[Any, ...]:
+        """Return what makes ``start_response`` replace an answer that was begun (PEP 3333)."""
+        return (sys.exc_info(),) if self.started else ()
+
+
+class _Body:
+    """The application's body, iterated with its principal in place, closed once."""
+
+    __slots__ = ("_body", "_chunks", "_exchange")
+
+    def __init__(self, body: Iterable[bytes], exchange: Exchange) -> None:
+        self._body: Iterable[bytes] | None = body
+        self._chunks: Iterator[bytes] | None = None
+        self._exchange = exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        exchange = self._exchange
+        present = ACCESS.set(exchange)
+        try:
+            if self._chunks is None:
+                self._chunks = iter(self._body or ())
+            chunk = next(self._chunks)
+        except AccessDenied as refusal:
+            self._chunks = iter(exchange.refuse(refusal.decision))
+            exchange.instead = ()
+            return next(self._chunks, b"")
+        finally:
+            ACCESS.reset(present)
+        if exchange.instead:
+            self._chunks = iter(exchange.instead)
+            exchange.instead = ()
+            return next(self._chunks, b"")
+        return chunk
+
+    def close(self) -> None:
+        """Close the application's body, the first time."""
+        body, self._body = self._body, None
+        present = ACCESS.set(self._exchange)
+        try:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            ACCESS.reset(present)
+
+
+def _discard(data: bytes) -> None:
+    """Take what the application writes of an answer that was replaced."""
+
+
+def _is_file(body: object, environ: Environ) -> bool:
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)

@@ -1,0 +1,239 @@
+"""Flask: the extension, factories, error handlers, view classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import flask
+import pytest
+from flask import Blueprint, Flask
+from flask.views import MethodView, View
+from werkzeug.exceptions import Forbidden, Unauthorized
+
+from keyguard import (
+    AccessDenied,
+    ConfigurationError,
+    InvalidValueError,
+    current_principal,
+    require_scopes,
+)
+from keyguard.adapters.flask import FlaskKeyguard
+from tests.world import World
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def app(world: World) -> Flask:
+    app = Flask("app")
+    FlaskKeyguard(app, world.guard)
+    return app
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_a_view_reads_its_principal(world: World, app: Flask) -> None:
+    app.add_url_rule("/", "view", lambda: current_principal().key_id)
+    issued = world.issue()
+
+    answer = app.test_client().get("/", headers=bearer(issued.token.reveal()))
+
+    assert answer.text == issued.key.id
+
+
+def test_every_path_needs_a_key_static_files_and_unknown_ones_too(app: Flask) -> None:
+    client = app.test_client()
+
+    for path in ("/", "/static/x.js", "/nowhere"):
+        assert client.get(path).status_code == 401
+
+
+def test_a_factory_may_guard_its_application_later(world: World) -> None:
+    keyguard = FlaskKeyguard(guard=world.guard, public=["/mine"])
+    app = Flask("app")
+    keyguard.init_app(app)
+    app.add_url_rule("/mine", "view", lambda: "open")
+
+    assert app.test_client().get("/mine").text == "open"
+    assert app.test_client().get("/open").status_code == 401
+    assert app.extensions["keyguard"] is keyguard
+
+
+def test_a_guard_may_be_given_to_init_app(world: World) -> None:
+    app = Flask("app")
+    FlaskKeyguard().init_app(app, world.guard)
+
+    assert app.test_client().get("/").status_code == 401
+
+
+def test_an_application_is_guarded_once_and_by_somebody(world: World, app: Flask) -> None:
+    with pytest.raises(ConfigurationError, match="already"):
+        FlaskKeyguard(app, world.guard)
+    with pytest.raises(ConfigurationError, match="needs a guard"):
+        FlaskKeyguard(Flask("other"))
+
+
+def test_a_refusal_goes_through_the_application_s_error_handler(world: World, app: Flask) -> None:
+    @app.errorhandler(401)
+    def unauthorized(error: Unauthorized) -> Any:
+        return f"custom {error.code}", 401
+
+    @app.errorhandler(403)
+    def forbidden(error: Forbidden) -> Any:
+        return f"custom {error.code}", 403
+
+    app.add_url_rule("/", "view", require_scopes("admin")(lambda: "secret"))
+    client = app.test_client()
+
+    assert client.get("/").text == "custom 401"
+    answer = client.get("/", headers=bearer(world.token()))
+    assert (answer.status_code, answer.text) == (403, "custom 403")
+
+
+def test_an_error_handler_that_fails_lets_nobody_in(world: World, app: Flask) -> None:
+    @app.errorhandler(401)
+    def unauthorized(error: Unauthorized) -> Any:
+        raise ZeroDivisionError
+
+    app.add_url_rule("/", "view", lambda: "secret")
+    with pytest.raises(ZeroDivisionError):
+        app.test_client().get("/")
+
+
+def test_after_request_sees_refusals(world: World, app: Flask) -> None:
+    @app.after_request
+    def add_header(response: flask.Response) -> flask.Response:
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        return response
+
+    assert app.test_client().get("/").headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_before_request_is_not_reached_without_a_key(world: World, app: Flask) -> None:
+    reached: list[str] = []
+    app.before_request(lambda: reached.append("reached"))
+
+    app.test_client().get("/")
+
+    assert reached == []
+
+
+class Methods(MethodView):
+    def get(self) -> str:
+        return "get"
+
+    @require_scopes("admin")
+    def post(self) -> str:
+        return "post"
+
+
+@require_scopes("admin")
+class Guarded(MethodView):
+    def get(self) -> str:
+        return "get"
+
+
+@require_scopes("admin")
+class Dispatching(View):
+    init_every_request = False
+
+    def dispatch_request(self) -> str:
+        return "dispatched"
+
+
+def test_methods_of_a_class_can_be_guarded_apart(world: World, app: Flask) -> None:
+    app.add_url_rule("/", view_func=Methods.as_view("methods"))
+    headers = bearer(world.token())
+
+    assert app.test_client().get("/", headers=headers).text == "get"
+    assert app.test_client().post("/", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("view", [Guarded, Dispatching])
+@pytest.mark.parametrize(("granted", "status"), [("admin", 200), ("inference:read", 403)])
+def test_view_classes_can_be_decorated(
+    world: World, app: Flask, view: Any, granted: str, status: int
+) -> None:
+    app.add_url_rule("/", view_func=view.as_view("view"))
+
+    answer = app.test_client().get("/", headers=bearer(world.token(granted)))
+
+    assert answer.status_code == status
+
+
+def test_blueprints_are_guarded_like_everything(world: World, app: Flask) -> None:
+    inner, outer = Blueprint("inner", "inner"), Blueprint("outer", "outer")
+    inner.add_url_rule("/x", "view", require_scopes("admin")(lambda: "x"))
+    outer.register_blueprint(inner, url_prefix="/inner")
+    app.register_blueprint(outer, url_prefix="/outer")
+    client = app.test_client()
+
+    assert client.get("/outer/inner/x").status_code == 401
+    assert client.get("/outer/inner/x", headers=bearer(world.token())).status_code == 403
+    assert client.get("/outer/inner/x", headers=bearer(world.token("admin"))).text == "x"
+
+
+def test_a_streamed_answer_keeps_its_principal(world: World, app: Flask) -> None:
+    def stream() -> Iterator[str]:
+        yield "key "
+        yield current_principal().key_id
+
+    app.add_url_rule("/", "view", lambda: flask.Response(stream()))
+    issued = world.issue()
+
+    answer = app.test_client().get("/", headers=bearer(issued.token.reveal()))
+
+    assert answer.text == f"key {issued.key.id}"
+
+
+def test_the_test_client_keeps_flask_s_context(world: World, app: Flask) -> None:
+    app.add_url_rule("/<name>", "view", lambda name: name)
+
+    with app.test_client() as client:
+        client.get("/x", headers=bearer(world.token()))
+        assert flask.request.view_args == {"name": "x"}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_scope_outside_the_catalogue_stops_the_start(world: World, *, before: bool) -> None:
+    view = require_scopes("inference:reed")(lambda: "x")
+    app = Flask("app")
+    if before:
+        app.add_url_rule("/", "view", view)
+        with pytest.raises(InvalidValueError, match="unknown scope 'inference:reed'"):
+            FlaskKeyguard(app, world.guard)
+    else:
+        FlaskKeyguard(app, world.guard)
+        with pytest.raises(InvalidValueError, match="unknown scope 'inference:reed'"):
+            app.add_url_rule("/", "view", view)
+
+
+def test_a_method_s_scope_outside_the_catalogue_stops_the_start(world: World, app: Flask) -> None:
+    class Late(MethodView):
+        @require_scopes("inference:reed")
+        def get(self) -> str:
+            return ""
+
+    blueprint = Blueprint("b", "b")
+    blueprint.add_url_rule("/", view_func=Late.as_view("late"))
+    with pytest.raises(InvalidValueError, match="unknown scope 'inference:reed'"):
+        app.register_blueprint(blueprint)
+
+
+def test_a_refusal_that_the_application_catches_is_its_own(world: World, app: Flask) -> None:
+    def view() -> str:
+        try:
+            require_scopes("admin")(lambda: None)()
+        except AccessDenied:
+            return "reduced"
+        return "full"
+
+    app.add_url_rule("/", "view", view)
+
+    assert app.test_client().get("/", headers=bearer(world.token())).text == "reduced"
