@@ -1,0 +1,122 @@
+"""The application: its commands, and how every error becomes one sentence and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import TyperException
+
+from keyguard.cli import key, organization, output, setup
+from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
+
+__all__ = ["app", "run"]
+
+DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="keyguard",
+    help="Manage the API keys of a service.",
+    epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong usage or settings.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("init")(setup.init)
+app.command("migrate")(setup.migrate)
+app.add_typer(organization.app, name="org")
+app.add_typer(key.app, name="key")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        output.emit(f"keyguard {version('keyguard')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    ctx: typer.Context,
+    url: Url = None,
+    pepper_file: PepperFile = None,
+    as_json: Json = False,
+    show_version: Annotated[  # noqa: ARG001 - its callback has done all
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    ctx.obj = Common(url=url, pepper_file=pepper_file, as_json=as_json)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What follows the program's name.
+
+    Returns:
+        The exit code: 0 done, 1 refused or not found, 2 wrong usage or settings, 130 interrupted.
+    """
+    # What libraries log would come between, or bring a traceback; errors are told here.
+    logging.basicConfig(handlers=[logging.NullHandler()])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _check_encoding(arguments)
+        status = app(arguments, prog_name="keyguard", standalone_mode=False)
+    except TyperException as problem:
+        _explain(problem)
+        return USAGE
+    except (ConfigurationError, InvalidValueError) as problem:
+        output.complain(str(problem))
+        return USAGE
+    except KeyguardError as problem:
+        output.complain(str(problem))
+        return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as problem:
+        output.complain(f"the output could not be written ({problem.strerror})")
+        return REFUSED
+    except Exception as problem:  # noqa: BLE001 - nobody is shown a traceback
+        output.complain(_bug(problem))
+        return REFUSED
+    return status if isinstance(status, int) else DONE
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InvalidValueError(f"the argument {argument!r} is not valid UTF-8") from None
+
+
+def _explain(problem: TyperException) -> None:
+    message = problem.format_message()
+    if message.startswith("Usage:"):  # a group without a command: the help is the message
+        output.note(message)
+        return
+    context: typer.Context | None = getattr(problem, "ctx", None)
+    advice = "" if context is None else f"; see {context.command_path} --help"
+    output.complain(message[:1].lower() + message[1:].rstrip(".") + advice)
+
+
+def _bug(problem: Exception) -> str:
+    # Without the error's own words, in which there may be secrets.
+    place = traceback.extract_tb(problem.__traceback__)[-1]
+    return (
+        f"unexpected {type(problem).__name__} at {Path(place.filename).name}:{place.lineno}; "
+        "this is a fault of keyguard's, please report it"
+    )

@@ -1,0 +1,167 @@
+"""The options that every command takes, and the guard that they describe."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, TypeAlias
+from urllib.parse import unquote
+
+import typer
+
+from keyguard.config import Settings
+from keyguard.exceptions import (
+    BackendError,
+    ConfigurationError,
+    InvalidValueError,
+    KeyguardError,
+    SchemaError,
+)
+from keyguard.guard import Keyguard
+
+__all__ = ["Common", "Json", "PepperFile", "Url", "key_id"]
+
+LONGEST_BACKEND_TIMEOUT = 60.0
+
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="Where the keys are, such as sqlite:///keys.db; else KEYGUARD_URL. A URL with a "
+        "password belongs in KEYGUARD_URL: others can read a command line.",
+    ),
+]
+PepperFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--pepper-file",
+        metavar="PATH",
+        help="The file that holds the pepper; else KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE.",
+    ),
+]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+]
+
+_TOKEN = re.compile(r"[a-z][a-z0-9_]*_([0-9A-Za-z]{16})_[0-9A-Za-z]{40,}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """What every command is told.
+
+    Args:
+        url: Where the keys are, or None where the environment says.
+        pepper_file: The file that holds the pepper, or None where the environment says.
+        as_json: Whether the answer is one JSON document.
+    """
+
+    url: str | None
+    pepper_file: Path | None
+    as_json: bool
+
+    @classmethod
+    def of(
+        cls,
+        ctx: typer.Context,
+        url: str | None,
+        as_json: bool,
+        pepper_file: Path | None = None,
+    ) -> Common:
+        """Return what a command is told after its name, and before it where it is silent."""
+        before: Common = ctx.obj
+        return cls(
+            url=url or before.url or os.environ.get("KEYGUARD_URL"),
+            pepper_file=pepper_file or before.pepper_file,
+            as_json=as_json or before.as_json,
+        )
+
+    def settings(self) -> Settings:
+        """Read the settings.
+
+        Raises:
+            InvalidValueError: A value is not as said.
+            ConfigurationError: The pepper file can't be read, or values do not go together.
+        """
+        environ: Mapping[str, str] = os.environ
+        if self.pepper_file is not None:
+            environ = {
+                **environ,
+                "KEYGUARD_PEPPER": "",
+                "KEYGUARD_PEPPER_FILE": str(self.pepper_file),
+            }
+        settings = Settings.from_env(environ)
+        # `key verify` opens its connection first, which a server's look-ups need not wait for.
+        patience = min(settings.management_timeout, LONGEST_BACKEND_TIMEOUT)
+        return replace(settings, backend_timeout=max(settings.backend_timeout, patience))
+
+    @contextmanager
+    def guard(self) -> Generator[Keyguard]:
+        """Open the guard, and close it after.
+
+        Raises:
+            ConfigurationError: No URL is given, or it can't be used, or settings do not fit.
+            InvalidValueError: A setting is not as said.
+            BackendError: What is done with the guard failed; told with the driver's own words.
+        """
+        self.require_url()
+        with Keyguard(self.url, settings=self.settings(), hooks=()) as guard:
+            try:
+                yield guard
+            except SchemaError:
+                raise  # says all there is to say
+            except BackendError as failure:
+                raise _with_cause(failure, str(self.url)) from failure
+
+    def require_url(self) -> None:
+        """Refuse to go on without a URL.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        if not self.url:
+            raise ConfigurationError(
+                "say where the keys are: set KEYGUARD_URL or pass --url, such as "
+                "--url sqlite:///keys.db"
+            )
+
+
+def key_id(text: str) -> str:
+    """Return a key's id as it was given.
+
+    Raises:
+        InvalidValueError: It is a whole token.
+    """
+    if found := _TOKEN.fullmatch(text):
+        raise InvalidValueError(
+            f"that is a whole token, which others can now read; pass the key's id, {found[1]}"
+        )
+    return text
+
+
+def _with_cause(failure: BackendError, url: str) -> BackendError:
+    cause = failure.__cause__
+    if cause is None or isinstance(cause, KeyguardError):
+        return failure
+    own = getattr(cause, "orig", None) or cause  # the driver's, inside SQLAlchemy's
+    words = str(own.args[-1] if own.args else own).strip().partition("\n")[0]
+    if not words or any(secret in words for secret in _secrets(url)):
+        return failure
+    return BackendError(f"{failure} ({words})")
+
+
+def _secrets(url: str) -> Iterator[str]:
+    credentials = url.partition("://")[2].rpartition("@")[0]
+    options = url.partition("?")[2].split("&")
+    for secret in (
+        credentials.partition(":")[2],
+        *(option.partition("=")[2] for option in options),
+    ):
+        if secret:
+            yield secret
+            yield unquote(secret)

@@ -1,0 +1,133 @@
+"""``keyguard init`` and ``keyguard migrate``: tables, and a pepper to begin with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import typer
+
+from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.cli.output import document, emit, plain
+from keyguard.exceptions import ConfigurationError
+
+__all__ = ["init", "migrate"]
+
+_PEPPER_SIZE = 32
+
+
+def init(
+    ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
+) -> None:
+    """Make the tables, and a pepper to begin with.
+
+    With --pepper-file, a file that does not exist yet is written with a new random pepper. What is
+    there already stays as it is, so it is safe to run again.
+    """
+    common = Common.of(ctx, url, as_json, pepper_file)
+    common.require_url()
+    path = common.pepper_file
+    made = path is not None and _make_pepper(path)
+    try:
+        with common.guard() as guard:
+            guard.migrate()
+            scheme = guard.settings.token_hasher().scheme
+    except BaseException:
+        if made and path is not None:
+            path.unlink()
+        raise
+    if common.as_json:
+        document(
+            {
+                "hasher": scheme,
+                "pepper_file": None if path is None else str(path.absolute()),
+                "pepper_created": made,
+            }
+        )
+    else:
+        emit(_report(common, scheme, made))
+
+
+def migrate(ctx: typer.Context, url: Url = None, as_json: Json = False) -> None:
+    """Bring the tables up to date.
+
+    Makes them where there are none. Safe to run at every start, and by several at once.
+    """
+    common = Common.of(ctx, url, as_json)
+    with common.guard() as guard:
+        guard.migrate()
+    if common.as_json:
+        document({"migrated": True})
+    else:
+        emit("The tables are up to date.\n")
+
+
+def _make_pepper(path: Path) -> bool:
+    """Write a new pepper where there is no file, and tell whether there was none."""
+    if path.exists():
+        return False
+    elsewhere = os.environ.get("KEYGUARD_PEPPER_FILE")
+    if os.environ.get("KEYGUARD_PEPPER") or (
+        elsewhere and Path(elsewhere).absolute() != path.absolute()
+    ):
+        raise ConfigurationError(
+            "the environment gives a pepper already, so no second one is made: leave out "
+            "--pepper-file, or unset KEYGUARD_PEPPER and KEYGUARD_PEPPER_FILE"
+        )
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False  # another process was faster, or it is a link that leads nowhere
+    except OSError as failure:
+        raise _unwritable(path, failure) from None
+    try:
+        with open(file, "w", encoding="ascii") as stream:
+            stream.write(f"{secrets.token_hex(_PEPPER_SIZE)}\n")
+            stream.flush()
+            os.fsync(file)
+    except OSError as failure:
+        with suppress(OSError):
+            path.unlink()
+        raise _unwritable(path, failure) from None
+    return True
+
+
+def _unwritable(path: Path, failure: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the pepper file {str(path)!r} can't be written ({failure.strerror})"
+    )
+
+
+def _report(common: Common, scheme: str, made: bool) -> str:
+    path = common.pepper_file
+    lines = ["The tables are ready."]
+    if made:
+        lines.append(f"A new pepper is in {path}. Back it up, apart from the database:")
+        lines.append("without it no key works any more.")
+    elif path is not None:
+        lines.append(f"The pepper in {path} stays as it is.")
+    elif scheme == "sha256":
+        lines.append(
+            "No pepper is set, so tokens are stored under plain SHA-256. To begin with one:"
+        )
+        lines.append("keyguard init --pepper-file PATH")
+    settings = list(_to_set(common))
+    if settings:
+        lines += ["", "Set this for the service, and for this command:", ""]
+        lines += [f"  export {name}={value}" for name, value in settings]
+    return "".join(f"{plain(line)}\n" for line in lines)
+
+
+def _to_set(common: Common) -> Iterator[tuple[str, str]]:
+    url = common.url or ""
+    if url != os.environ.get("KEYGUARD_URL"):
+        # What may hold a password is not repeated.
+        harmless = "@" not in url and "?" not in url
+        yield "KEYGUARD_URL", shlex.quote(url) if harmless else "...  # the URL you passed"
+    path = common.pepper_file
+    if path is not None and str(path) != os.environ.get("KEYGUARD_PEPPER_FILE"):
+        yield "KEYGUARD_PEPPER_FILE", shlex.quote(str(path.absolute()))

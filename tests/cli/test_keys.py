@@ -1,0 +1,281 @@
+"""`keyguard key create`, `list`, `show` and `revoke`."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.cli.conftest import Program, Store
+
+TOKEN = r"kg_live_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+CREATE = ("key", "create", "--org", "acme", "--name", "ci", "--scope", "a:b")
+
+
+def test_key_create_prints_exactly_these_fields_as_json(keyguard: Program, store: Store) -> None:
+    created = keyguard(*CREATE, "--scope", "b:c", "--json").json
+
+    (key,) = store.keys()
+    assert list(created) == ["id", "token", "organization", "scopes", "expires_at"]
+    assert re.fullmatch(TOKEN, created["token"])
+    assert created["token"].split("_")[2] == created["id"] == key.id
+    assert created["organization"] == key.organization
+    assert created["scopes"] == ["a:b", "b:c"]
+    assert created["expires_at"] is None
+
+
+def test_key_create_as_json_leaves_stderr_empty_off_a_terminal(
+    keyguard: Program, store: Store
+) -> None:
+    assert keyguard(*CREATE, "--json").stderr == ""
+
+
+def test_off_a_terminal_stdout_is_the_token_alone(keyguard: Program, store: Store) -> None:
+    done = keyguard(*CREATE)
+
+    assert re.fullmatch(rf"{TOKEN}\n", done.stdout)
+    assert re.search(r"^Scopes +a:b$", done.stderr, re.MULTILINE)
+    assert done.stderr.endswith("The token went to stdout, and is not shown again.\n")
+
+
+def test_a_key_expires_when_it_was_told_to(keyguard: Program, store: Store) -> None:
+    created = keyguard(*CREATE, "--expires-in", "90d", "--json").json
+
+    (key,) = store.keys()
+    assert key.expires_at == key.created_at + timedelta(days=90)
+    assert re.fullmatch(TIME, created["expires_at"])
+    assert datetime.fromisoformat(created["expires_at"]) == key.expires_at
+
+
+def test_a_key_may_start_later_and_then_lasts_from_there(keyguard: Program, store: Store) -> None:
+    keyguard(*CREATE, "--not-before", "2999-01-31", "--expires-in", "P1D")
+
+    (key,) = store.keys()
+    assert key.not_before == datetime(2999, 1, 31, tzinfo=UTC)
+    assert key.expires_at == datetime(2999, 2, 1, tzinfo=UTC)
+
+
+def test_scopes_may_be_repeated_or_separated_by_commas(keyguard: Program, store: Store) -> None:
+    keyguard(*CREATE, "--scope", "b:c,c:d", "--scope", "d:*")
+
+    assert store.keys()[0].scopes == {"a:b", "b:c", "c:d", "d:*"}
+
+
+def test_a_key_may_have_no_scopes(keyguard: Program, store: Store) -> None:
+    created = keyguard("key", "create", "--org", "acme", "--name", "ci", "--json").json
+
+    assert keyguard("key", "show", created["id"], "--json").json["scopes"] == []
+
+
+def test_metadata_are_names_and_values(keyguard: Program, store: Store) -> None:
+    keyguard(*CREATE, "--metadata", "team=web", "--metadata", "query=a=b", "--metadata", "empty=")
+
+    assert store.keys()[0].metadata == {"team": "web", "query": "a=b", "empty": ""}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (("--org", "nope"), 1, "there is no organization 'nope'"),
+        (("--name", ""), 2, "a key's name takes 1 to 200 characters, not ''"),
+        (("--name", "a\x1b[2J"), 2, "a key's name takes printable characters only"),
+        (("--name", "\udcff"), 2, "is not valid UTF-8"),
+        (("--scope", "a*b"), 2, "'a*b' is no scope"),
+        (("--expires-in", "90"), 2, "'90' is no span of time"),
+        (("--expires-in", "3000000d"), 2, "beyond the year 9999"),
+        (("--not-before", "soon"), 2, "'soon' is no point in time"),
+        (("--metadata", "team"), 2, "--metadata takes NAME=VALUE"),
+        (("--metadata", "=web"), 2, "--metadata takes NAME=VALUE"),
+        (("--metadata", "team=\x07"), 2, "--metadata takes printable characters only"),
+        (("--metadata", "a=1", "--metadata", "a=2"), 2, "--metadata gives 'a' twice"),
+    ],
+)
+def test_what_is_not_understood_makes_no_key(
+    arguments: tuple[str, ...], status: int, sentence: str, keyguard: Program, store: Store
+) -> None:
+    done = keyguard(*CREATE, *arguments, "--json")
+
+    assert done.status == status
+    assert sentence in done.sentence
+    assert store.keys() == ()
+
+
+def test_a_scope_outside_the_catalogue_makes_no_key(
+    keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYGUARD_SCOPES", "inference:read, inference:write")
+
+    wanted = ("--scope", "inference:read", "--scope", "inference:raed")
+    done = keyguard("key", "create", "--org", "acme", "--name", "ci", *wanted)
+
+    assert done.status == 2
+    assert done.sentence == (
+        "unknown scope 'inference:raed'; this service knows: inference:read, inference:write"
+    )
+    assert store.keys() == ()
+
+
+def test_a_disabled_organization_gets_no_key(keyguard: Program, store: Store) -> None:
+    keyguard("org", "disable", "acme")
+
+    done = keyguard(*CREATE)
+
+    assert done.status == 1
+    assert done.sentence == "organization 'acme' is disabled; enable it before issuing keys"
+    assert store.keys() == ()
+
+
+def test_the_list_shows_status_and_relative_times(keyguard: Program, store: Store) -> None:
+    store.issue("first", scopes=["a:b"], expires_in=timedelta(days=90))
+    store.issue("second", not_before=datetime(2999, 1, 1, tzinfo=UTC), scopes=["a:b"])
+    gone = store.issue("third", scopes=["a:b", "b:c"])
+    keyguard("key", "revoke", gone.key.id)
+
+    lines = keyguard("key", "list", "--org", "acme").stdout.splitlines()
+
+    assert re.fullmatch(r"Key +Name +Scopes +Status +Ends", lines[0])
+    assert re.fullmatch(r"\w{16}  first +a:b +active +in 89 days", lines[1])
+    assert re.fullmatch(r"\w{16}  second +a:b +not yet valid +never", lines[2])
+    assert re.fullmatch(r"\w{16}  third +a:b +revoked +(just now|\d+ seconds? ago)", lines[3])
+
+
+def test_a_list_of_all_keys_names_their_organizations(keyguard: Program, store: Store) -> None:
+    key = store.issue(scopes=["a:b"]).key
+
+    table = keyguard("key", "list").stdout
+
+    assert re.search(rf"^{key.id}  acme +ci +a:b ", table, re.MULTILINE)
+
+
+def test_no_line_of_a_list_is_longer_than_80_columns(keyguard: Program, store: Store) -> None:
+    store.issue("a name that goes on " * 8, scopes=["inference:read", "inference:write", "x" * 90])
+
+    for command in (("key", "list"), ("key", "list", "--org", "acme"), ("org", "list")):
+        lines = keyguard(*command).stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+
+
+def test_a_list_says_that_a_disabled_organization_stops_its_keys(
+    keyguard: Program, store: Store
+) -> None:
+    store.issue(scopes=["a:b"])
+    keyguard("org", "disable", "acme")
+
+    assert "Organization acme is disabled" in keyguard("key", "list", "--org", "acme").stderr
+    assert keyguard("key", "list", "--org", "acme", "--json").stderr == ""
+
+
+def test_an_empty_list_says_so(keyguard: Program, store: Store) -> None:
+    done = keyguard("key", "list")
+    assert (done.status, done.stdout, done.stderr) == (0, "", "There are no keys to list.\n")
+
+    assert keyguard("key", "list", "--json").json == {"items": [], "next": None}
+
+
+def test_the_list_comes_in_pages_or_whole(keyguard: Program, store: Store) -> None:
+    ids = [store.issue(scopes=["a:b"]).key.id for _ in range(3)]
+
+    first = keyguard("key", "list", "--limit", "2", "--json").json
+    rest = keyguard("key", "list", "--after", first["next"], "--json").json
+    whole = keyguard("key", "list", "--all", "--json").json
+
+    assert [item["id"] for item in first["items"] + rest["items"]] == ids
+    assert [item["id"] for item in whole["items"]] == ids
+    assert whole["next"] is rest["next"] is None
+
+
+def test_all_goes_through_every_page(
+    keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyguard.cli.pages._LARGEST_PAGE", 1)
+    ids = [store.issue(scopes=["a:b"]).key.id for _ in range(3)]
+
+    whole = keyguard("key", "list", "--all", "--json").json
+
+    assert [item["id"] for item in whole["items"]] == ids
+
+
+def test_a_limit_out_of_range_or_beside_all_is_wrong_usage(keyguard: Program, store: Store) -> None:
+    for arguments in (("--limit", "0"), ("--limit", "1001"), ("--limit", "1", "--all")):
+        done = keyguard("key", "list", *arguments)
+        assert done.status == 2
+        assert done.sentence
+
+
+def test_show_tells_all_but_the_token(keyguard: Program, store: Store) -> None:
+    issued = store.issue(scopes=["a:b"], metadata={"team": "web"}, expires_in=timedelta(days=9))
+
+    shown = keyguard("key", "show", issued.key.id, "--json").json
+    words = keyguard("key", "show", issued.key.id).stdout
+
+    assert list(shown) == [
+        *("id", "family", "organization", "name", "scopes", "status", "created_at", "not_before"),
+        *("expires_at", "revoked_at", "revoked_reason", "metadata"),
+    ]
+    assert (shown["status"], shown["metadata"]) == ("active", {"team": "web"})
+    for line in (r"Name +ci", r"Organization +acme \(org_\w{16}\)", r"Metadata +team=web"):
+        assert re.search(f"^{line}$", words, re.MULTILINE)
+    assert re.search(r"^Expires +20.* UTC \(in 8 days\)$", words, re.MULTILINE)
+    assert issued.token.reveal() not in str(shown) + words
+
+
+def test_show_says_that_a_disabled_organization_stops_the_key(
+    keyguard: Program, store: Store
+) -> None:
+    key = store.issue(scopes=["a:b"]).key
+    keyguard("org", "disable", "acme")
+
+    assert "disabled: none of its keys works" in keyguard("key", "show", key.id).stdout
+
+
+def test_an_unknown_key_is_not_found(keyguard: Program, store: Store) -> None:
+    for command in ("show", "revoke"):
+        done = keyguard("key", command, "nope")
+        assert (done.status, done.sentence) == (1, "there is no key 'nope'")
+
+
+def test_revoking_keeps_the_first_time_and_reason(keyguard: Program, store: Store) -> None:
+    key = store.issue(scopes=["a:b"]).key
+
+    first = keyguard("key", "revoke", key.id, "--reason", "lost laptop")
+    second = keyguard("key", "revoke", key.id, "--reason", "another")
+
+    assert (first.status, first.stdout) == (0, f"Key {key.id} is revoked.\n")
+    assert second.status == 0
+    assert second.stdout.startswith(f"Key {key.id} was revoked already, ")
+    assert store.keys()[0].revoked_reason == "lost laptop"
+
+
+def test_revoke_as_json_prints_the_key_as_it_stands_after(keyguard: Program, store: Store) -> None:
+    key = store.issue(scopes=["a:b"]).key
+
+    revoked = keyguard("key", "revoke", key.id, "--json").json
+
+    assert (revoked["id"], revoked["status"]) == (key.id, "revoked")
+    assert re.fullmatch(TIME, revoked["revoked_at"])
+
+
+def test_a_reason_that_is_none_revokes_nothing(keyguard: Program, store: Store) -> None:
+    key = store.issue(scopes=["a:b"]).key
+
+    assert keyguard("key", "revoke", key.id, "--reason", "x" * 201).status == 2
+    assert store.keys()[0].revoked_at is None
+
+
+def test_names_are_shown_as_they_are_and_never_as_markup(keyguard: Program, store: Store) -> None:
+    name = "[red]a[/red] [/] :smile:"
+    key = store.issue(name, scopes=["a:b"]).key
+
+    assert name in keyguard("key", "show", key.id).stdout
+    assert keyguard("key", "list").status == 0
+
+
+def test_nothing_in_metadata_reaches_the_terminal_as_control(
+    keyguard: Program, store: Store
+) -> None:
+    key = store.issue(scopes=["a:b"], metadata={"note": "\x1b[2J\n\u202e\x07 [red]"}).key
+
+    shown = keyguard("key", "show", key.id).stdout
+
+    assert r"note=\x1b[2J\n\u202e\x07 [red]" in shown
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", shown)

@@ -1,0 +1,205 @@
+"""`keyguard init` and `keyguard migrate`."""
+
+import os
+import re
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from keyguard.hashing import TokenHasher, parse_peppers
+from tests.cli.conftest import Program, Store
+
+URL = "sqlite:///keys.db"  # in the folder of the test
+
+
+def test_init_makes_the_tables(keyguard: Program) -> None:
+    done = keyguard("init", "--url", URL)
+
+    assert done.status == 0
+    assert keyguard("org", "list", "--url", URL).status == 0
+
+
+def test_init_says_what_to_set_next(keyguard: Program, tmp_path: Path) -> None:
+    done = keyguard("init", "--url", URL, "--pepper-file", "my pepper")
+
+    assert f"  export KEYGUARD_URL={URL}\n" in done.stdout
+    assert f"  export KEYGUARD_PEPPER_FILE='{tmp_path}/my pepper'\n" in done.stdout
+    assert done.stderr == ""
+
+
+def test_init_does_not_ask_for_what_is_set_already(keyguard: Program, store: Store) -> None:
+    assert "export" not in keyguard("init").stdout
+
+
+def test_init_writes_a_pepper_that_only_its_owner_can_read(
+    keyguard: Program, store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "pepper"
+
+    done = keyguard("init", "--pepper-file", "pepper", "--json")
+
+    assert done.json == {
+        "hasher": "hmac-sha256",
+        "pepper_file": str(path),
+        "pepper_created": True,
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    TokenHasher(peppers=parse_peppers(path.read_text()))
+
+
+def test_init_does_not_show_the_pepper(keyguard: Program, store: Store, tmp_path: Path) -> None:
+    done = keyguard("init", "--pepper-file", "pepper")
+
+    pepper = (tmp_path / "pepper").read_text().strip()
+    assert pepper not in done.stdout + done.stderr
+
+
+def test_init_never_overwrites_a_pepper(keyguard: Program, store: Store, tmp_path: Path) -> None:
+    keyguard("init", "--pepper-file", "pepper")
+    first = (tmp_path / "pepper").read_text()
+
+    again = keyguard("init", "--pepper-file", "pepper")
+
+    assert again.status == 0
+    assert "The pepper in pepper stays as it is." in again.stdout
+    assert (tmp_path / "pepper").read_text() == first
+
+
+def test_init_without_a_pepper_says_how_to_get_one(keyguard: Program, store: Store) -> None:
+    assert "keyguard init --pepper-file PATH" in keyguard("init").stdout
+
+
+def test_init_with_a_pepper_in_the_environment_asks_for_no_other(
+    keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYGUARD_PEPPER", "1f0e3dad99908345f7439f8ffabdffc4")
+
+    assert keyguard("init").stdout == "The tables are ready.\n"
+
+
+def test_init_that_fails_leaves_no_pepper_behind(keyguard: Program, tmp_path: Path) -> None:
+    done = keyguard("init", "--url", "sqlite:///missing/keys.db", "--pepper-file", "pepper")
+
+    assert done.status == 2
+    assert "there is no directory" in done.sentence
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["KEYGUARD_PEPPER", "KEYGUARD_PEPPER_FILE"])
+def test_init_makes_no_second_pepper(
+    name: str, keyguard: Program, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "what the environment says")
+
+    done = keyguard("init", "--pepper-file", "pepper")
+
+    assert done.status == 2
+    assert "gives a pepper already" in done.sentence
+    assert not (tmp_path / "pepper").exists()
+
+
+def test_init_makes_the_pepper_file_that_the_environment_names(
+    keyguard: Program, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYGUARD_PEPPER_FILE", str(tmp_path / "pepper"))
+
+    assert keyguard("init", "--pepper-file", "pepper", "--json").json["pepper_created"] is True
+
+
+def test_init_can_not_write_a_pepper_where_there_is_no_directory(
+    keyguard: Program, store: Store
+) -> None:
+    done = keyguard("init", "--pepper-file", "missing/pepper")
+
+    assert done.status == 2
+    assert done.sentence == (
+        "the pepper file 'missing/pepper' can't be written (No such file or directory)"
+    )
+
+
+def test_init_follows_no_link_that_leads_nowhere(
+    keyguard: Program, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "pepper").symlink_to("elsewhere")
+
+    done = keyguard("init", "--pepper-file", "pepper")
+
+    assert done.status == 2
+    assert "can't be read" in done.sentence
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_init_leaves_no_half_of_a_pepper(
+    keyguard: Program, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+
+    done = keyguard("init", "--pepper-file", "pepper")
+
+    assert (done.status, done.sentence) == (
+        2,
+        "the pepper file 'pepper' can't be written (No space left on device)",
+    )
+    assert not (tmp_path / "pepper").exists()
+
+
+def test_init_does_not_repeat_a_url_that_may_hold_a_password(
+    keyguard: Program, tmp_path: Path
+) -> None:
+    done = keyguard("init", "--url", f"{URL}?timeout=7", "--pepper-file", "pepper")
+
+    assert done.status == 0
+    assert "timeout" not in done.stdout
+    assert "  export KEYGUARD_URL=...  # the URL you passed\n" in done.stdout
+
+
+def test_keys_made_with_a_pepper_file_are_hashed_under_it(
+    keyguard: Program, store: Store, tmp_path: Path
+) -> None:
+    keyguard("init", "--pepper-file", "pepper")
+    keyguard("key", "create", "--org", "acme", "--name", "ci", "--pepper-file", "pepper")
+
+    with sqlite3.connect(store.path) as connection:
+        (digest,) = connection.execute("SELECT digest FROM keyguard_keys").fetchone()
+    connection.close()
+    assert re.match(r"\$hmac-sha256\$", digest)
+
+
+def test_the_pepper_file_may_be_named_before_the_command(keyguard: Program, store: Store) -> None:
+    keyguard("init", "--pepper-file", "pepper")
+
+    token = keyguard(
+        "--pepper-file",
+        "pepper",
+        "key",
+        "create",
+        "--org",
+        "acme",
+        "--name",
+        "ci",
+        "--scope",
+        "a:b",
+    ).stdout
+
+    assert keyguard("--pepper-file", "pepper", "key", "verify", stdin=token).status == 0
+    assert "needs the pepper" in keyguard("key", "verify", stdin=token).sentence
+
+
+def test_migrate_may_run_again_and_again(keyguard: Program) -> None:
+    for _ in range(2):
+        done = keyguard("migrate", "--url", URL)
+        assert (done.status, done.stdout) == (0, "The tables are up to date.\n")
+
+    assert keyguard("migrate", "--url", URL, "--json").json == {"migrated": True}
+
+
+def test_a_database_without_tables_is_a_sentence_that_says_to_migrate(keyguard: Program) -> None:
+    for command in (("key", "list"), ("org", "create", "acme"), ("key", "show", "nope")):
+        done = keyguard(*command, "--url", URL)
+        assert done.status == 1
+        assert "run `keyguard migrate`" in done.sentence
