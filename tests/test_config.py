@@ -44,7 +44,17 @@ def test_the_defaults_are_safe() -> None:
         ({"max_staleness": -1}, "max_staleness takes"),
         ({"max_staleness": float("nan")}, "max_staleness takes"),
         ({"max_staleness": "5"}, "takes a number"),
-        ({"cache_size": True}, "takes a number"),
+        ({"cache_size": True}, "takes a whole number"),
+        ({"cache_size": 1.5}, "takes a whole number"),
+        ({"hash_workers": 1.5}, "takes a whole number"),
+        ({"require_https": "false"}, "True or False"),
+        ({"require_https": None}, "True or False"),
+        ({"prefix": 5}, "no token prefix"),
+        ({"catalogue": ["a:b"]}, "mapping of scope to description"),
+        ({"public": None}, "public paths are a list"),
+        ({"public": ["/\ud800"]}, "no plain path"),
+        ({"peppers": None}, "peppers are a list"),
+        ({"peppers": [None]}, "a Secret or a string"),
         ({"cache_size": -1}, "cache_size takes"),
         ({"backend_timeout": 0}, "backend_timeout takes"),
         ({"hash_workers": 0}, "hash_workers takes"),
@@ -113,6 +123,20 @@ def test_what_is_given_here_wins_over_the_environment() -> None:
 def test_a_variable_that_can_t_be_read_is_named(name: str, value: str, said: str) -> None:
     with pytest.raises(InvalidValueError, match=f"{name} {said}"):
         Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["KEYGUARD_PEPPERS", "KEYGUARD_REQUIRES_HTTPS", "KEYGUARD_CATALOGUE", "KEYGUARD_"]
+)
+def test_a_misspelt_variable_is_refused_not_ignored(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is no setting of keyguard's; there are"):
+        Settings.from_env({name: "x"})
+
+
+@pytest.mark.parametrize("name", ["KEYGUARD_PEPPER", "KEYGUARD_SCOPES"])
+def test_a_list_that_is_set_and_empty_is_refused_not_ignored(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is set and holds nothing"):
+        Settings.from_env({name: " , "})
 
 
 def test_the_pepper_ring_may_lie_in_a_file(tmp_path: Path) -> None:

@@ -219,11 +219,14 @@ def test_a_generator_is_guarded_when_it_is_called(let_in: Any) -> None:
 @pytest.mark.parametrize(
     ("scopes", "any_of", "said"),
     [
-        ((), (), "at least one scope"),
-        (("inference write",), (), "is no scope"),
-        (("inference:*",), (), "holds a wildcard"),
+        ((), None, "at least one scope"),
+        ((), [], "any_of is empty"),
+        (("inference:read",), [], "any_of is empty"),
+        (("inference write",), None, "is no scope"),
+        (("inference:*",), None, "holds a wildcard"),
         ((), "admin", "scopes are a list"),
-        ((7,), (), "is no scope"),
+        ((7,), None, "is no scope"),
+        ((), 7, "scopes are a list"),
     ],
 )
 def test_a_mistake_is_refused_at_decoration(scopes: Any, any_of: Any, said: str) -> None:
@@ -278,7 +281,6 @@ def test_a_scope_that_the_catalogue_does_not_know_is_found_wherever_it_was_decla
         with pytest.raises(InvalidValueError, match="unknown scope 'unknown'"):
             check_declared(one, ScopeCatalogue({"known": ""}))
         check_declared(one, ScopeCatalogue({"unknown": ""}))
-        check_declared(one, None)
 
 
 def test_the_principal_is_who_the_request_is(let_in: Any) -> None:
@@ -302,3 +304,48 @@ def test_an_object_is_only_its_organization_s(let_in: Any) -> None:
         with pytest.raises(AccessDenied) as refused:
             require_organization(other)
         assert refused.value.decision.reason is Reason.OBJECT_NOT_FOUND
+
+
+def test_a_subclass_that_dispatches_anew_is_guarded_too(let_in: Any) -> None:
+    hooked: list[str] = []
+
+    @require_scopes("admin")
+    class Base(View):
+        def __init_subclass__(cls, **options: Any) -> None:
+            hooked.append(cls.__name__)
+            super().__init_subclass__(**options)
+
+        def dispatch_request(self) -> str:
+            return "base"
+
+    class Overriding(Base):
+        def dispatch_request(self) -> str:
+            return "overridden"
+
+    class Deeper(Overriding):
+        def dispatch_request(self) -> str:
+            return "deeper " + super().dispatch_request()
+
+    assert hooked == ["Overriding", "Deeper"]
+    for view in (Base, Overriding, Deeper):
+        let_in()
+        with pytest.raises(AccessDenied):
+            view().dispatch_request()
+    let_in("admin")
+    assert Deeper().dispatch_request() == "deeper overridden"
+
+
+def test_a_class_with_both_dispatchers_is_guarded_at_both(let_in: Any) -> None:
+    @require_scopes("admin")
+    class Endpoint(HTTPEndpoint):
+        async def dispatch(self) -> None: ...
+
+        def dispatch_request(self) -> str:
+            return "only a helper"
+
+    let_in()
+    endpoint = Endpoint.__new__(Endpoint)
+    with pytest.raises(AccessDenied):
+        endpoint.dispatch_request()
+    with pytest.raises(AccessDenied):
+        finish(endpoint.dispatch())

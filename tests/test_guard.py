@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import inspect
+import json
+import pickle
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -526,3 +531,79 @@ def test_operations_show_their_flow_s_signature_and_documentation() -> None:
     assert "expires_in" in inspect.signature(guard.keys.issue).parameters
     assert "shown here, once" in (guard.keys.issue.__doc__ or "")
     assert keyguard.Keyguard("memory://").keys.list(limit=1).items == ()
+
+
+def test_a_refusal_is_falsy_and_an_admission_truthy() -> None:
+    world = World()
+
+    assert not world.guard.authenticate([])
+    assert world.guard.authenticate(bearer(world.token()))
+
+
+def test_a_guard_is_not_extended_for_the_warm_path_would_not_call_it() -> None:
+    for guard in (Keyguard, AsyncKeyguard):
+        with pytest.raises(TypeError, match="wrap it, or pass it hooks"):
+            type("Mine", (guard,), {})
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (lambda field: {"authorization": field}, "are a list, not a dict"),
+        (lambda field: {field}, "are a list, not a set"),
+        (lambda field: iter([field]), "are a list, not a list_iterator"),
+        (lambda field: [("authorization", field)], "not a tuple"),
+        (lambda field: [bytearray(field.encode())], "not a bytearray"),
+        (lambda field: None, "not a NoneType"),
+    ],
+)
+def test_fields_of_the_wrong_shape_are_a_programming_error_that_shows_no_token(
+    flavour: str, wrap: Any, said: str
+) -> None:
+    world = World()
+    token = world.token()
+
+    with pytest.raises(InvalidValueError, match=said) as refused:
+        if flavour == "sync":
+            world.guard.authenticate(wrap(f"Bearer {token}"))
+        else:
+            asyncio.run(world.async_guard.authenticate(wrap(f"Bearer {token}")))
+
+    trace = traceback.TracebackException.from_exception(refused.value, capture_locals=True)
+    ours = [frame for frame in trace.stack if "/src/keyguard/" in frame.filename]
+    assert ours
+    assert not any(token in repr(frame.locals) for frame in ours)
+
+
+def test_an_empty_any_of_is_refused_and_lets_nobody_in() -> None:
+    world = World()
+    field = bearer(world.token())
+
+    with pytest.raises(InvalidValueError, match="any_of is empty"):
+        world.guard.authenticate(field, any_of=[])
+    decision = world.guard.authenticate(field)
+    assert isinstance(decision, Allow)
+    with pytest.raises(InvalidValueError, match="at least one scope"):
+        decision.principal.has_scopes()
+
+
+def test_what_requests_of_one_key_share_does_not_change() -> None:
+    world = World()
+    decision = world.guard.authenticate(bearer(world.token(metadata={"a": "b"})))
+    assert isinstance(decision, Allow)
+    principal = decision.principal
+
+    with pytest.raises(AttributeError, match="does not change"):
+        principal.grant.exact = frozenset({"admin"})
+    with pytest.raises(TypeError, match="does not change"):
+        principal.metadata["a"] = "c"  # type: ignore[index]
+    with pytest.raises(TypeError, match="does not change"):
+        principal.metadata.update(a="c")  # type: ignore[attr-defined]
+
+
+def test_a_key_can_be_copied_pickled_and_written_as_json() -> None:
+    key = World().issue("admin", metadata={"a": "b"}).key
+
+    assert copy.deepcopy(key) == pickle.loads(pickle.dumps(key)) == key
+    assert json.loads(json.dumps(dataclasses.asdict(key), default=str))["metadata"] == {"a": "b"}

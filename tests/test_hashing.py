@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import multiprocessing
 import threading
+import traceback
 from base64 import urlsafe_b64encode
 from typing import Any
 
@@ -24,7 +26,8 @@ from keyguard import (
     Reason,
     Secret,
 )
-from keyguard.hashing import HashPool, TokenHasher, parse_peppers
+from keyguard.hash_pool import HashPool
+from keyguard.hashing import TokenHasher, parse_peppers
 from tests.world import World
 
 TOKEN = Secret("kg_live_0000000000000000_" + "a" * 49)
@@ -322,3 +325,61 @@ def test_guards_close_their_pool() -> None:
             assert issued.token
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("stored", ["$sha256$%%", "$sha256$" + "A" * 42, "$sha256$" + "A" * 44])
+def test_a_damaged_digest_is_the_store_s_fault_not_the_client_s(stored: str) -> None:
+    with pytest.raises(CorruptDataError, match="damaged"):
+        TokenHasher().verify(TOKEN, stored)
+
+
+def _hash_in_child(pool: HashPool, answers: Any) -> None:
+    answers.put(pool.run(lambda: 7))
+
+
+def test_a_forked_child_has_its_own_places() -> None:
+    pool = HashPool(workers=1, waiting=0)
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+
+    def fork() -> None:
+        child = context.Process(target=_hash_in_child, args=(pool, answers))
+        child.start()
+        assert answers.get(timeout=30) == 7
+        child.join()
+
+    pool.run(fork)  # while the only place is taken
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        TokenHasher(peppers=[OLD_PEPPER]).hash(TOKEN),
+        "$md5$x",
+        "$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$" + "A" * 43,
+        "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$",
+        "$argon2id$nonsense",
+    ],
+)
+def test_a_check_that_fails_shows_no_token_in_our_frames(stored: str) -> None:
+    with pytest.raises(CorruptDataError) as failed:
+        TokenHasher(peppers=[PEPPER]).verify(TOKEN, stored)
+
+    trace = traceback.TracebackException.from_exception(failed.value, capture_locals=True)
+    assert "verify" in [frame.name for frame in trace.stack]
+    for frame in trace.stack:
+        if "/src/keyguard/" in frame.filename:
+            assert TOKEN.reveal() not in repr(frame.locals)
+    assert trace.__cause__ is None
+
+
+def test_a_hash_without_memory_shows_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starved:
+        def hash(self, raw: bytes) -> str:
+            raise MemoryError
+
+    monkeypatch.setattr("keyguard.hashing._ARGON2", Starved())
+    with pytest.raises(BackendUnavailableError, match="no memory") as failed:
+        TokenHasher("argon2id").hash(TOKEN)
+
+    assert failed.value.__cause__ is None

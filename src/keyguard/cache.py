@@ -21,7 +21,7 @@ from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import TokenFormat
 
-__all__ = ["Clock", "VerifiedTokens"]
+__all__ = ["Clock", "VerifiedTokens", "spelling"]
 
 _SCHEME = "Bearer "
 _FAR_PAST = float("-inf")

@@ -66,12 +66,12 @@ class Settings:
             ("management_timeout", 0.001, 3600.0),
             ("hash_workers", 1, 64),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidValueError(f"{name} takes a number, not {value!r}")
-            if not least <= value <= most:
-                raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
-        if isinstance(self.peppers, str | Secret):
+            _check_number(name, getattr(self, name), least, most)
+        if not isinstance(self.require_https, bool):
+            raise InvalidValueError(
+                f"require_https takes True or False, not {self.require_https!r}"
+            )
+        if isinstance(self.peppers, str | Secret) or not isinstance(self.peppers, Iterable):
             raise InvalidValueError("peppers are a list, the newest first")
         catalogue = self.catalogue
         if catalogue is not None and not isinstance(catalogue, ScopeCatalogue):
@@ -79,7 +79,7 @@ class Settings:
         frozen = {
             "catalogue": catalogue,
             "public": tuple(sorted(PublicPaths(self.public).paths)),
-            "peppers": tuple(p if isinstance(p, Secret) else Secret(p) for p in self.peppers),
+            "peppers": tuple(_as_secret(pepper) for pepper in self.peppers),
         }
         for name, value in frozen.items():
             object.__setattr__(self, name, value)
@@ -109,7 +109,8 @@ class Settings:
         ``KEYGUARD_BACKEND_TIMEOUT``, ``KEYGUARD_MANAGEMENT_TIMEOUT`` and ``KEYGUARD_HASH_WORKERS``
         set the field of that name. ``KEYGUARD_PUBLIC`` and ``KEYGUARD_SCOPES`` (the catalogue's
         names) take a list separated by white space or commas, ``KEYGUARD_PEPPER`` the pepper ring
-        likewise; ``KEYGUARD_PEPPER_FILE`` names a file that holds it instead.
+        likewise; ``KEYGUARD_PEPPER_FILE`` names a file that holds it instead. ``KEYGUARD_URL`` is
+        for who opens the store. Any other ``KEYGUARD_`` name is refused: it may be a misspelt one.
 
         Args:
             environ: Where to read; the process's environment by default.
@@ -117,19 +118,39 @@ class Settings:
 
         Raises:
             InvalidValueError: A value is not as said.
-            ConfigurationError: The pepper file can't be read, or values do not go together.
+            ConfigurationError: A variable is unknown, the pepper file can't be read, or values do
+                not go together.
         """
         environ = os.environ if environ is None else environ
+        for name in environ:
+            if name.startswith(_VARIABLES) and name not in _known_variables():
+                known = ", ".join(sorted(_known_variables()))
+                raise ConfigurationError(f"{name} is no setting of keyguard's; there are: {known}")
         found: dict[str, Any] = {}
         for setting in fields(cls):
-            text = environ.get(f"KEYGUARD_{setting.name.upper()}", "").strip()
+            text = environ.get(f"{_VARIABLES}{setting.name.upper()}", "").strip()
             if text and setting.name in _READERS:
                 found[setting.name] = _read(setting.name, text)
-        if scopes := environ.get("KEYGUARD_SCOPES", "").replace(",", " ").split():
+        if scopes := _read_list(environ, "KEYGUARD_SCOPES"):
             found["catalogue"] = dict.fromkeys(scopes, "")
         if "peppers" not in overrides and (ring := _read_peppers(environ)):
             found["peppers"] = ring
         return cls(**(found | overrides))
+
+
+def _check_number(name: str, value: Any, least: float, most: float) -> None:
+    kind = int if isinstance(least, int) else float
+    if isinstance(value, bool) or not isinstance(value, int | kind):
+        wanted = "a whole number" if kind is int else "a number"
+        raise InvalidValueError(f"{name} takes {wanted}, not {value!r}")
+    if not least <= value <= most:
+        raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
+
+
+def _as_secret(pepper: Any) -> Secret:
+    if not isinstance(pepper, Secret | str):
+        raise InvalidValueError(f"a pepper is a Secret or a string, not a {type(pepper).__name__}")
+    return pepper if isinstance(pepper, Secret) else Secret(pepper)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -142,6 +163,8 @@ def _flag(text: str) -> bool:
     ]
 
 
+_VARIABLES = "KEYGUARD_"
+_OTHER_VARIABLES = ("KEYGUARD_URL", "KEYGUARD_SCOPES", "KEYGUARD_PEPPER", "KEYGUARD_PEPPER_FILE")
 _READERS: dict[str, tuple[Any, str]] = {
     "realm": (str, "text"),
     "prefix": (str, "text"),
@@ -156,6 +179,17 @@ _READERS: dict[str, tuple[Any, str]] = {
 }
 
 
+def _known_variables() -> set[str]:
+    return {*_OTHER_VARIABLES, *(f"{_VARIABLES}{name.upper()}" for name in _READERS)}
+
+
+def _read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    text = environ.get(name, "")
+    if text and not _words(text):
+        raise ConfigurationError(f"{name} is set and holds nothing; unset it, or give it a value")
+    return _words(text)
+
+
 def _read(name: str, text: str) -> Any:
     read, kind = _READERS[name]
     try:
@@ -165,11 +199,12 @@ def _read(name: str, text: str) -> Any:
 
 
 def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
-    text, path = environ.get("KEYGUARD_PEPPER", ""), environ.get("KEYGUARD_PEPPER_FILE", "")
-    if text and path:
+    path = environ.get("KEYGUARD_PEPPER_FILE", "")
+    given = _read_list(environ, "KEYGUARD_PEPPER")
+    if given and path:
         raise ConfigurationError("set KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE, not both")
     if not path:
-        return parse_peppers(text)
+        return tuple(Secret(pepper) for pepper in given)
     try:
         ring = parse_peppers(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from contextvars import ContextVar
 
 from keyguard.exceptions import ConfigurationError
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.sansio.models import Principal
 
-__all__ = ["ACCESS", "Access", "current_principal", "present_access", "require_organization"]
+__all__ = [
+    "ACCESS",
+    "Access",
+    "current_principal",
+    "hides_refusal",
+    "present_access",
+    "require_organization",
+]
+
+_INTERNAL_SERVER_ERROR = 500
 
 
 class Access:
@@ -20,12 +30,10 @@ class Access:
     Attributes:
         allow: The decision, or None on a public path.
         denied: What a decorator refused inside, for the middleware to answer.
-        started: Whether the application has begun to answer.
     """
 
     allow: Allow | None = None
     denied: Deny | None = None
-    started: bool = False
 
     def deny(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware."""
@@ -41,6 +49,35 @@ class Access:
         if self.allow is None:
             raise self.deny(Deny(Reason.CREDENTIALS_MISSING))
         return self.allow
+
+
+def hides_refusal(refusal: Deny | None, status: int) -> bool:
+    """Tell whether an application's answer is only a framework's rendering of our refusal.
+
+    Frameworks answer an exception that they do not know with 500. The application's own answers,
+    its other errors among them, are left alone.
+
+    Args:
+        refusal: What a decorator refused inside, if anything.
+        status: The status of the answer that the application begins.
+    """
+    if refusal is None or status != _INTERNAL_SERVER_ERROR:
+        return False
+    handled = sys.exception()
+    if handled is None:
+        return True  # some frameworks answer after they have handled it
+    seen = set[int]()
+    pending: list[BaseException | None] = [handled]
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, AccessDenied):
+            return True
+        seen.add(id(one))
+        pending += [one.__cause__, one.__context__]
+        pending += getattr(one, "exceptions", ())
+    return False
 
 
 ACCESS: ContextVar[Access | None] = ContextVar("keyguard_access", default=None)

@@ -22,13 +22,16 @@ _HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "tr
 _DISPATCHERS = ("dispatch_request", "dispatch")  # Flask's views, Starlette's and Django's
 
 
-def require_scopes(*scopes: str, any_of: Iterable[str] = ()) -> Callable[[Decorated], Decorated]:
+def require_scopes(
+    *scopes: str, any_of: Iterable[str] | None = None
+) -> Callable[[Decorated], Decorated]:
     """Let a call through only for a principal with these scopes.
 
     Decorates functions, coroutine functions, methods, Starlette's endpoint classes and Flask's view
     classes; of a generator function the call is guarded, before it starts. It needs no request
     argument: it reads the principal that the middleware found, and refuses with 403, or with 401 on
-    a public path.
+    a public path. Put it below a framework's own route decorator, which else registers the bare
+    function.
 
     Args:
         scopes: Scopes that are all needed.
@@ -58,18 +61,16 @@ def require_scopes(*scopes: str, any_of: Iterable[str] = ()) -> Callable[[Decora
     return decorate
 
 
-def check_declared(target: object, catalogue: ScopeCatalogue | None) -> None:
+def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
     """Refuse a decorated endpoint whose scopes the catalogue does not know.
 
     Args:
         target: A callable, a class with decorated methods, or a view function made of one.
-        catalogue: The scopes of the service, or None where any may be used.
+        catalogue: The scopes of the service.
 
     Raises:
         InvalidValueError: One is unknown.
     """
-    if catalogue is None:
-        return
     view = getattr(target, "view_class", target)  # Flask keeps the class on its function
     methods = [getattr(view, name) for name in _HTTP_METHODS if hasattr(view, name)]
     for declared in (target, view, *methods):
@@ -110,16 +111,33 @@ def _guard_function(function: Decorated, requirement: Requirement) -> Decorated:
 
 
 def _guard_class(target: type, requirement: Requirement) -> type:
-    for name in _DISPATCHERS:
-        dispatcher = getattr(target, name, None)
-        if dispatcher is not None:
-            setattr(target, name, _guard_function(dispatcher, requirement))
-            _mark(target, requirement)
-            return target
-    raise ConfigurationError(
-        f"require_scopes can't guard the class {target.__name__}: it has neither dispatch nor "
-        "dispatch_request. Decorate its methods instead"
-    )
+    if not any(callable(getattr(target, name, None)) for name in _DISPATCHERS):
+        raise ConfigurationError(
+            f"require_scopes can't guard the class {target.__name__}: it has neither dispatch nor "
+            "dispatch_request. Decorate its methods instead"
+        )
+    for name in _DISPATCHERS:  # all of them: only the framework knows which it calls
+        if callable(getattr(target, name, None)):
+            setattr(target, name, _guard_function(getattr(target, name), requirement))
+    _guard_subclasses(target, requirement)
+    _mark(target, requirement)
+    return target
+
+
+def _guard_subclasses(target: Any, requirement: Requirement) -> None:
+    """Guard the dispatchers that subclasses define anew."""
+    own = target.__dict__.get("__init_subclass__")
+
+    def init_subclass(cls: Any, /, **options: Any) -> None:
+        if own is None:
+            cast("Any", super(target, cls)).__init_subclass__(**options)
+        else:
+            own.__func__(cls, **options)
+        for name in _DISPATCHERS:
+            if callable(cls.__dict__.get(name)):
+                setattr(cls, name, _guard_function(cls.__dict__[name], requirement))
+
+    target.__init_subclass__ = classmethod(init_subclass)
 
 
 def _mark(target: Any, requirement: Requirement) -> None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from keyguard.sansio.decisions import Deny, Reason
 
-__all__ = ["AccessRefused", "Event", "Hook", "KeyExposed", "log_event"]
+__all__ = ["AccessRefused", "Event", "Hook", "KeyExposed", "events_of", "log_event", "tell"]
 
 _logger = logging.getLogger("keyguard")
 

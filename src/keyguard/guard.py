@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar, final, overload
 
 from keyguard._drivers import arun, run
 from keyguard._outside import Outside, Parts
@@ -20,11 +20,14 @@ from keyguard.backends.opening import open_async_backend, open_backend
 from keyguard.cache import Clock, VerifiedTokens
 from keyguard.config import Settings
 from keyguard.events import Hook, events_of, log_event, tell
-from keyguard.hashing import HashPool
+from keyguard.exceptions import InvalidValueError
+from keyguard.hash_pool import HashPool
 from keyguard.sansio import lifecycle
 from keyguard.sansio.authenticate import authenticate, authorize, check_transport
+from keyguard.sansio.credentials import describe_misuse
 from keyguard.sansio.decisions import Allow, Decision, Deny
 from keyguard.sansio.effects import Flow
+from keyguard.sansio.policy import Policy
 from keyguard.sansio.responses import Responder, Response
 from keyguard.sansio.scopes import Requirement
 
@@ -44,7 +47,15 @@ _HASHES_WAITING = 16
 
 
 class _Guard:
-    """What both flavours share: everything that waits for nobody."""
+    """What both flavours share: everything that waits for nobody.
+
+    A guard is used, not extended: the adapters answer what is known without asking
+    ``authenticate``, and would never call an override. Wrap it, or pass hooks.
+    """
+
+    def __init_subclass__(cls, *, flavour: bool = False) -> None:
+        if not flavour:
+            raise TypeError("a guard can't be subclassed; wrap it, or pass it hooks")
 
     def __init__(
         self,
@@ -67,10 +78,15 @@ class _Guard:
             hasher=self.settings.token_hasher(),
             clock=clock,
         )
-        self.recall = self._parts.tokens.recall
+        self._recall = self._parts.tokens.recall  # the adapters' warm path
         self._pool = HashPool(workers=self.settings.hash_workers, waiting=_HASHES_WAITING)
         self._responder = Responder(self.settings.realm)
         self._hooks = tuple(hooks)
+
+    @property
+    def policy(self) -> Policy:
+        """What decisions know of the settings."""
+        return self._parts.policy
 
     def respond(self, deny: Deny) -> Response:
         """Return the answer that a refused client gets."""
@@ -86,7 +102,7 @@ class _Guard:
         for event in events_of(deny, self._parts.now(), address):
             tell(self._hooks, event)
 
-    def _require(self, scopes: Iterable[str], any_of: Iterable[str]) -> Requirement | None:
+    def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
         requirement = Requirement.of(scopes, any_of)
         if self._parts.policy.catalogue is not None:
             self._parts.policy.catalogue.check_required(requirement.scopes)
@@ -193,7 +209,8 @@ class AsyncKeyManager(_Manager):
     revoke = _async_operation(lifecycle.revoke_key)
 
 
-class Keyguard(_Guard):
+@final
+class Keyguard(_Guard, flavour=True):
     """An API-key system for sync code.
 
     ::
@@ -234,7 +251,7 @@ class Keyguard(_Guard):
         fields: Sequence[str | bytes],
         *,
         scopes: Iterable[str] = (),
-        any_of: Iterable[str] = (),
+        any_of: Iterable[str] | None = None,
         secure: bool = False,
         address: str | None = None,
     ) -> Decision:
@@ -252,10 +269,14 @@ class Keyguard(_Guard):
             backends do never raises. Let a request pass only on ``isinstance(decision, Allow)``.
 
         Raises:
-            InvalidValueError: A required scope is none, or outside the catalogue.
+            InvalidValueError: ``fields`` are no list of strings or bytes, a required scope is none
+                or outside the catalogue, or ``any_of`` is an empty list.
         """
+        misuse = describe_misuse(fields)
         flow = authenticate(fields, self._parts.policy)
         del fields  # a traceback that passes here must not show the token
+        if misuse is not None:
+            raise InvalidValueError(misuse)
         requirement = self._require(scopes, any_of)
         decision = run(flow, self._outside(self.settings.backend_timeout).perform)
         return self._conclude(decision, requirement, secure=secure, address=address)
@@ -292,7 +313,8 @@ class Keyguard(_Guard):
         return Outside(self._parts, self._backend, self._pool.run, timeout)
 
 
-class AsyncKeyguard(_Guard):
+@final
+class AsyncKeyguard(_Guard, flavour=True):
     """An API-key system for async code: :class:`Keyguard`, awaited.
 
     Args:
@@ -328,13 +350,16 @@ class AsyncKeyguard(_Guard):
         fields: Sequence[str | bytes],
         *,
         scopes: Iterable[str] = (),
-        any_of: Iterable[str] = (),
+        any_of: Iterable[str] | None = None,
         secure: bool = False,
         address: str | None = None,
     ) -> Decision:
         """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
+        misuse = describe_misuse(fields)
         flow = authenticate(fields, self._parts.policy)
         del fields  # a traceback that passes here must not show the token
+        if misuse is not None:
+            raise InvalidValueError(misuse)
         requirement = self._require(scopes, any_of)
         decision = await arun(flow, self._outside(self.settings.backend_timeout).aperform)
         return self._conclude(decision, requirement, secure=secure, address=address)

@@ -12,20 +12,14 @@ This is the only place where secrets are compared, always in constant time.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import os
 import re
-import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Sequence
 
 import argon2
 
-from keyguard.deadlines import remaining
 from keyguard.exceptions import (
     BackendUnavailableError,
     ConfigurationError,
@@ -34,11 +28,9 @@ from keyguard.exceptions import (
 )
 from keyguard.sansio.secret import Secret
 
-__all__ = ["SCHEMES", "HashPool", "TokenHasher", "parse_peppers"]
+__all__ = ["SCHEMES", "TokenHasher", "parse_peppers"]
 
 SCHEMES = ("hmac-sha256", "sha256", "argon2id")
-
-T = TypeVar("T")
 
 _SHORTEST_PEPPER = 32
 _FEWEST_DISTINCT_BYTES = 8
@@ -50,6 +42,7 @@ _PLACEHOLDER = re.compile(
 _ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _MOST_ARGON2 = {"time_cost": 16, "memory_cost": 256 * 1024, "parallelism": 8}
 _NOTHING = bytes(32)
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
 
 class _Pepper:
@@ -58,27 +51,30 @@ class _Pepper:
     __slots__ = ("_value", "id")
 
     def __init__(self, value: Secret) -> None:
-        raw = value.reveal().encode()
-        if len(raw) < _SHORTEST_PEPPER:
+        weakness = _weakness(value.reveal().encode())
+        if weakness is not None:
             raise InvalidValueError(
-                f"a pepper takes at least {_SHORTEST_PEPPER} random bytes; this one has "
-                f"{len(raw)}. Make one with: python -c 'import secrets; "
-                "print(secrets.token_urlsafe(48))'"
-            )
-        if (
-            len(set(raw)) < _FEWEST_DISTINCT_BYTES
-            or (raw + raw).find(raw, 1) < len(raw)
-            or _PLACEHOLDER.search(raw)
-        ):
-            raise InvalidValueError(
-                "this pepper is a placeholder or a pattern, not random. Make one with: "
+                f"{weakness}. Make one with: "
                 "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
             )
         self._value = value
-        self.id = hashlib.sha256(b"keyguard pepper id\0" + raw).hexdigest()[:8]
+        name = hashlib.sha256(b"keyguard pepper id\0" + value.reveal().encode()).hexdigest()
+        self.id = name[:8]
 
-    def digest(self, token: bytes) -> bytes:
-        return hmac.digest(self._value.reveal().encode(), token, "sha256")
+    def digest(self, token: Secret) -> bytes:
+        return hmac.digest(self._value.reveal().encode(), token.reveal().encode(), "sha256")
+
+
+def _weakness(pepper: bytes) -> str | None:
+    if len(pepper) < _SHORTEST_PEPPER:
+        return f"a pepper takes at least {_SHORTEST_PEPPER} random bytes, not {len(pepper)}"
+    if (
+        len(set(pepper)) < _FEWEST_DISTINCT_BYTES
+        or (pepper + pepper).find(pepper, 1) < len(pepper)
+        or _PLACEHOLDER.search(pepper)
+    ):
+        return "this pepper is a placeholder or a pattern, not random"
+    return None
 
 
 def parse_peppers(text: str) -> tuple[Secret, ...]:
@@ -125,12 +121,11 @@ class TokenHasher:
 
     def hash(self, token: Secret) -> str:
         """Return the form in which a token is stored."""
-        raw = token.reveal().encode()
         if self.hashes_slowly:
-            return _ARGON2.hash(raw)
+            return _hash_argon2(token)
         if self._current is not None and self.scheme == "hmac-sha256":
-            return f"$hmac-sha256${self._current.id}${_encode(self._current.digest(raw))}"
-        return f"$sha256${_encode(hashlib.sha256(raw).digest())}"
+            return f"$hmac-sha256${self._current.id}${_encode(self._current.digest(token))}"
+        return f"$sha256${_encode(_sha256(token))}"
 
     def verify(self, token: Secret, digest: str | None) -> bool:
         """Tell whether a token is the one behind a stored form.
@@ -143,20 +138,17 @@ class TokenHasher:
         Raises:
             CorruptDataError: The stored form is none, or names a pepper that is not in the ring.
         """
-        raw = token.reveal().encode()
         match digest.split("$") if digest is not None else None:
             case None:
-                computed = (
-                    self._current.digest(raw) if self._current else hashlib.sha256(raw).digest()
-                )
+                computed = self._current.digest(token) if self._current else _sha256(token)
                 hmac.compare_digest(computed, _NOTHING)
                 return False
             case ["", "sha256", value]:
-                return hmac.compare_digest(hashlib.sha256(raw).digest(), _decode(value))
+                return hmac.compare_digest(_decode(value), _sha256(token))
             case ["", "hmac-sha256", pepper_id, value]:
-                return hmac.compare_digest(self._pepper(pepper_id).digest(raw), _decode(value))
+                return hmac.compare_digest(_decode(value), self._pepper(pepper_id).digest(token))
             case ["", "argon2id", *_]:
-                return _verify_argon2(raw, str(digest))
+                return _verify_argon2(token, str(digest))
             case _:
                 raise CorruptDataError("a stored digest names no scheme that keyguard knows")
 
@@ -170,16 +162,37 @@ class TokenHasher:
             ) from None
 
 
-def _verify_argon2(raw: bytes, digest: str) -> bool:
+# The functions below reveal a token only inside the expression that hashes it: a local variable
+# would show in the traceback of whatever goes wrong. Argon2's own frames hold it, so its errors do
+# not become a cause.
+
+
+def _sha256(token: Secret) -> bytes:
+    return hashlib.sha256(token.reveal().encode()).digest()
+
+
+def _hash_argon2(token: Secret) -> str:
+    try:
+        return _ARGON2.hash(token.reveal().encode())
+    except (argon2.exceptions.HashingError, MemoryError):
+        raise BackendUnavailableError("there is no memory for a slow hash now") from None
+
+
+def _verify_argon2(token: Secret, digest: str) -> bool:
     try:
         stored = argon2.extract_parameters(digest)
-        if any(getattr(stored, name) > most for name, most in _MOST_ARGON2.items()):
-            raise CorruptDataError("a stored argon2 digest asks for more work than is allowed")
-        return _ARGON2.verify(digest, raw)
+    except argon2.exceptions.InvalidHashError:
+        raise _damaged() from None
+    if any(getattr(stored, name) > most for name, most in _MOST_ARGON2.items()):
+        raise CorruptDataError("a stored argon2 digest asks for more work than is allowed")
+    try:
+        return _ARGON2.verify(digest, token.reveal().encode())
     except argon2.exceptions.VerifyMismatchError:
         return False
-    except (argon2.exceptions.Argon2Error, argon2.exceptions.InvalidHashError) as broken:
-        raise CorruptDataError("a stored argon2 digest is damaged") from broken
+    except (argon2.exceptions.Argon2Error, argon2.exceptions.InvalidHashError):
+        raise _damaged() from None
+    except MemoryError:
+        raise BackendUnavailableError("there is no memory for a slow hash now") from None
 
 
 def _encode(digest: bytes) -> str:
@@ -187,85 +200,10 @@ def _encode(digest: bytes) -> str:
 
 
 def _decode(value: str) -> bytes:
-    try:
-        return urlsafe_b64decode(value + "=")
-    except ValueError:
-        raise CorruptDataError("a stored digest is damaged") from None
+    if not _DIGEST.match(value):
+        raise _damaged()
+    return urlsafe_b64decode(value + "=")
 
 
-class HashPool:
-    """Bounds how many slow hashes run and wait at once, and keeps them off the event loop.
-
-    Args:
-        workers: How many run at once, in this process.
-        waiting: How many more may wait; what comes above is refused at once.
-        patience: Seconds that a waiting sync caller waits at the most.
-    """
-
-    def __init__(self, *, workers: int, waiting: int, patience: float = 1.0) -> None:
-        self._workers = workers
-        self._patience = patience
-        self._admitted = threading.BoundedSemaphore(workers + waiting)
-        self._running = threading.BoundedSemaphore(workers)
-        self._executor: ThreadPoolExecutor | None = None
-        self._executor_pid = 0
-
-    def run(self, job: Callable[[], T]) -> T:
-        """Run a job in this thread, when its turn comes.
-
-        Raises:
-            BackendUnavailableError: Too many run or wait already.
-        """
-        self._admit()
-        try:
-            left = remaining()
-            if not self._running.acquire(timeout=self._patience if left is None else left):
-                raise _overloaded()
-            try:
-                return job()
-            finally:
-                self._running.release()
-        finally:
-            self._admitted.release()
-
-    async def arun(self, job: Callable[[], T]) -> T:
-        """Run a job on a worker thread.
-
-        Raises:
-            BackendUnavailableError: Too many run or wait already.
-            ConfigurationError: The event loop is not asyncio's.
-        """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigurationError(
-                "hasher 'argon2id' needs asyncio; under trio use the default hasher"
-            ) from None
-        self._admit()
-        try:
-            future = self._threads().submit(job)
-        except BaseException:
-            self._admitted.release()
-            raise
-        future.add_done_callback(lambda _: self._admitted.release())
-        return await asyncio.wrap_future(future)
-
-    def close(self) -> None:
-        """Stop the worker threads once they are done."""
-        if self._executor is not None and self._executor_pid == os.getpid():
-            self._executor.shutdown(wait=False, cancel_futures=True)
-        self._executor = None
-
-    def _admit(self) -> None:
-        if not self._admitted.acquire(blocking=False):
-            raise _overloaded()
-
-    def _threads(self) -> ThreadPoolExecutor:
-        if self._executor is None or self._executor_pid != os.getpid():  # a fork has no threads
-            self._executor = ThreadPoolExecutor(self._workers, "keyguard-hash")
-            self._executor_pid = os.getpid()
-        return self._executor
-
-
-def _overloaded() -> BackendUnavailableError:
-    return BackendUnavailableError("too many slow hashes are under way; try again shortly")
+def _damaged() -> CorruptDataError:
+    return CorruptDataError("a stored digest is damaged")

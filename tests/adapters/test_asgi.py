@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -258,6 +260,31 @@ def test_a_websocket_that_is_refused_after_accept_is_closed(world: World) -> Non
     assert sent[-1] == {"type": "websocket.close", "code": 1008, "reason": ""}
 
 
+def test_a_websocket_is_not_closed_twice(world: World) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 1000})
+        refuse()
+
+    wire = Wire(**WEBSOCKET).authorize(world.token())
+    with pytest.raises(AccessDenied):
+        wire.run(guarded(world, app))
+
+    assert [message.get("code") for message in wire.sent] == [None, 1000]
+
+
+def test_an_application_may_close_a_websocket_with_its_own_code(world: World) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            refuse()
+        except AccessDenied:
+            await send({"type": "websocket.close", "code": 4403})
+
+    sent = Wire(**WEBSOCKET).authorize(world.token()).run(guarded(world, app))
+
+    assert [message["code"] for message in sent] == [4403]
+
+
 def test_a_framework_s_close_that_hides_a_refusal_is_replaced(world: World) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -331,6 +358,39 @@ def test_an_application_may_answer_a_refusal_itself(world: World) -> None:
     sent = Wire(**HTTP).authorize(world.token()).run(guarded(world, app))
 
     assert [message.get("status") for message in sent] == [402, None]
+
+
+def test_the_application_s_own_errors_after_a_refusal_are_its_own(world: World) -> None:
+    async def unavailable(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(AccessDenied):
+            refuse()
+        await answer(send, 503)
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(AccessDenied):
+            refuse()
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            await answer(send, 500)
+
+    for app, status in ((unavailable, 503), (broken, 500)):
+        sent = Wire(**HTTP).authorize(world.token()).run(guarded(world, app))
+        assert [message.get("status") for message in sent] == [status, None]
+
+
+def test_a_hint_is_no_answer(world: World) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.early_hint", "links": []})
+        refuse()
+
+    sent = Wire(**HTTP).authorize(world.token()).run(guarded(world, app))
+
+    assert [message.get("status") for message in sent] == [None, 403, None]
+
+
+def test_an_application_that_answers_to_every_name_is_no_endless_search(world: World) -> None:
+    KeyguardMiddleware(Mock(), world.async_guard)
 
 
 def test_a_refusal_after_the_answer_began_breaks_the_answer_off(world: World) -> None:

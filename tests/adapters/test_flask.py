@@ -237,3 +237,29 @@ def test_a_refusal_that_the_application_catches_is_its_own(world: World, app: Fl
     app.add_url_rule("/", "view", view)
 
     assert app.test_client().get("/", headers=bearer(world.token())).text == "reduced"
+
+
+@pytest.mark.parametrize("trap", ["TRAP_HTTP_EXCEPTIONS", "TRAP_BAD_REQUEST_ERRORS"])
+def test_flask_s_traps_leave_refusals_alone(app: Flask, trap: str) -> None:
+    app.config[trap] = True
+    client = app.test_client()
+
+    assert client.get("/").status_code == 401
+    assert client.get("/", headers={"Authorization": "Bearer"}).status_code == 400
+
+
+def test_an_error_handler_that_asks_who_it_is_gets_nobody(app: Flask) -> None:
+    @app.errorhandler(401)
+    def unauthorized(error: Unauthorized) -> Any:
+        return current_principal().key_id
+
+    answer = app.test_client().get("/")
+
+    assert answer.status_code == 401
+    assert b"needs an API key" in answer.data
+
+
+def test_add_url_rule_keeps_its_arguments(app: Flask) -> None:
+    app.add_url_rule("/p", "p", lambda: "x", False)
+
+    assert "OPTIONS" not in next(r for r in app.url_map.iter_rules() if r.rule == "/p").methods

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from collections.abc import Iterable, Iterator
@@ -252,6 +253,56 @@ def test_a_refusal_inside_is_answered_once_however_it_comes_out(world: World, ap
     assert b"framework" not in content
     assert wire.written == []
     assert len(world.events) == 1
+
+
+def empty_after_start(environ: Any, start_response: Any) -> Iterator[bytes]:
+    try:
+        refuse()
+    except AccessDenied:
+        start_response("500 INTERNAL SERVER ERROR", [])
+    yield from ()
+
+
+def test_a_replaced_answer_is_whole_though_the_application_s_is_empty(world: World) -> None:
+    wire = Wire(world.token())
+
+    assert b"It needs the scopes: admin" in wire.run(guarded(world, empty_after_start))
+
+
+@pytest.mark.parametrize("app", [hiding, hiding_lazily, in_a_list_of_two, at_first_chunk])
+def test_a_replaced_answer_to_head_has_no_body(world: World, app: Any) -> None:
+    wire = Wire(world.token(), REQUEST_METHOD="HEAD")
+
+    assert wire.run(guarded(world, app)) == b""
+    assert wire.status == 403
+
+
+def test_an_application_may_take_over_after_its_error_was_replaced(world: World) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        try:
+            refuse()
+        except AccessDenied:
+            start_response("500 INTERNAL SERVER ERROR", [])
+            start_response("200 OK", [], sys.exc_info())
+        return [b"ok"]
+
+    wire = Wire(world.token())
+
+    assert wire.run(guarded(world, app)) == b"ok"
+    assert wire.status == 200
+
+
+def test_the_application_s_own_errors_after_a_refusal_are_its_own(world: World) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        with contextlib.suppress(AccessDenied):
+            refuse()
+        start_response("503 Service Unavailable", [])
+        return [b"mine"]
+
+    wire = Wire(world.token())
+
+    assert wire.run(guarded(world, app)) == b"mine"
+    assert wire.status == 503
 
 
 def test_an_application_may_answer_a_refusal_itself(world: World) -> None:

@@ -199,7 +199,7 @@ def test_migrate_may_run_again_and_again(keyguard: Program) -> None:
 
 
 def test_a_database_without_tables_is_a_sentence_that_says_to_migrate(keyguard: Program) -> None:
-    for command in (("key", "list"), ("org", "create", "acme"), ("key", "show", "nope")):
+    for command in (("key", "list"), ("org", "create", "acme"), ("key", "show", "0" * 16)):
         done = keyguard(*command, "--url", URL)
         assert done.status == 1
         assert "run `keyguard migrate`" in done.sentence

@@ -10,6 +10,8 @@ from keyguard.sansio.scopes import ScopeCatalogue
 
 __all__ = ["check_endpoints"]
 
+_NO_SUCH_NAME = "keyguard_no_such_name"  # what has it answers to every name, and leads nowhere
+
 
 def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
     """Refuse an application whose endpoints require scopes that the catalogue does not know.
@@ -24,12 +26,15 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
     Raises:
         InvalidValueError: A scope is unknown.
     """
-    open_ends, seen = [app], set[int]()
+    if catalogue is None:
+        return
+    open_ends: list[Any] = [app]
+    seen: dict[int, Any] = {}  # held, for the id of an object that is gone may be given again
     while open_ends:
         node = open_ends.pop()
-        if node is None or id(node) in seen:
+        if node is None or id(node) in seen or hasattr(node, _NO_SUCH_NAME):
             continue
-        seen.add(id(node))
+        seen[id(node)] = node
         check_declared(node, catalogue)
         open_ends += [getattr(node, "app", None), getattr(node, "endpoint", None)]
         routes = getattr(node, "routes", ())

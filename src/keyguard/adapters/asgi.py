@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 from keyguard.adapters._endpoints import check_endpoints
-from keyguard.context import ACCESS, Access
+from keyguard.context import ACCESS, Access, hides_refusal
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
@@ -22,8 +22,11 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-_FIRST_SERVER_ERROR = 500
+_POLICY_VIOLATION, _INTERNAL_ERROR = 1008, 1011  # RFC 6455, section 7.4.1
+_SERVER_ERROR = 500
+# What may come before an answer without being one, and what a WebSocket can be closed after.
+_PRELUDES = ("http.response.early_hint", "http.response.debug")
+_OPEN_WEBSOCKET = ("websocket.accept", "websocket.send")
 
 
 class KeyguardMiddleware:
@@ -51,11 +54,11 @@ class KeyguardMiddleware:
             raise ConfigurationError(
                 f"an ASGI application takes an AsyncKeyguard, not {type(guard).__name__}"
             )
-        check_endpoints(app, guard.settings.policy().catalogue)
+        check_endpoints(app, guard.policy.catalogue)
         self.app = app
         self.guard = guard
-        self._recall = guard.recall
-        self._require_https = guard.settings.require_https
+        self._recall = guard._recall
+        self._require_https = guard.policy.require_https
         self._public = PublicPaths(guard.settings.public if public is None else public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +114,7 @@ class KeyguardMiddleware:
 
     async def _decide(self, exchange: _Exchange) -> Allow | Deny:
         return await self.guard.authenticate(
-            [v for name, v in exchange.scope["headers"] if name.lower() == b"authorization"],
+            [value for name, value in exchange.scope["headers"] if name == b"authorization"],
             secure=_is_secure(exchange.scope),
             address=exchange.address,
         )
@@ -124,6 +127,7 @@ class _Exchange(Access):
     500 before the middleware sees the exception; that answer is replaced.
     """
 
+    _last: Message | None = None
     _answered = False
 
     def __init__(self, guard: AsyncKeyguard, scope: Scope, send: Send) -> None:
@@ -139,21 +143,28 @@ class _Exchange(Access):
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""
         if self.denied is None:
-            self.started = True
+            self._last = message
             return self._send(message)
         return self._send_after_refusal(message)
 
     async def _send_after_refusal(self, message: Message) -> None:
         if self._answered:
             return  # the rest of an answer that was replaced
-        hides_refusal = (
-            message["type"] == "websocket.close" or message.get("status", 0) >= _FIRST_SERVER_ERROR
-        )
-        if self.denied is not None and hides_refusal and not self.started:
+        status = message.get("status", 0)
+        if message["type"] == "websocket.close" and message.get("code") == _INTERNAL_ERROR:
+            status = _SERVER_ERROR
+        if self.denied is not None and not self._begun and hides_refusal(self.denied, status):
             await self._refuse(self.denied)
-        else:
-            self.denied, self.started = None, True  # the application answers as it sees fit
-            await self._send(message)
+            return
+        if message["type"] not in _PRELUDES:
+            self.denied = None  # the application answers as it sees fit
+        self._last = message
+        await self._send(message)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether the application has begun to answer, so that nothing else can be answered."""
+        return self._last is not None and self._last["type"] not in _PRELUDES
 
     async def settle(self, failure: AccessDenied | ExceptionGroup[Exception]) -> bool:
         """Answer a refusal that came out of the application; False where that can't be done."""
@@ -167,9 +178,9 @@ class _Exchange(Access):
             failure = found  # type: ignore[assignment]  # split left only these
         if self._answered:
             return True
-        if not self.started:
+        if not self._begun:
             await self._refuse(failure.decision)  # type: ignore[union-attr]
-        elif self.scope["type"] == "websocket":
+        elif self._last is not None and self._last["type"] in _OPEN_WEBSOCKET:
             await self._close()
         else:
             return False

@@ -11,7 +11,7 @@ from typing import Any
 
 from keyguard.adapters import wsgi
 from keyguard.adapters._endpoints import check_endpoints
-from keyguard.context import present_access
+from keyguard.context import ACCESS, present_access
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
@@ -74,7 +74,7 @@ class FlaskKeyguard:
             raise ConfigurationError("this Flask application has a FlaskKeyguard already")
         middleware = _FlaskMiddleware(app, guard, public=self._public)
         for view in app.view_functions.values():
-            check_endpoints(view, guard.settings.policy().catalogue)
+            check_endpoints(view, guard.policy.catalogue)
         app.add_url_rule = _checking(app.add_url_rule, guard)  # type: ignore[method-assign]
         app.register_error_handler(AccessDenied, middleware.handle)
         app.wsgi_app = middleware  # type: ignore[method-assign]
@@ -90,11 +90,16 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         """Let Flask answer a request that was refused before it saw it."""
         if exchange.started:
             return super().refuse(deny, exchange)  # too late for an answer of Flask's
-        flask = self._flask
-        with flask.request_context(exchange.environ):
-            answer = flask.handle_user_exception(self._as_http_exception(deny))
-            response = flask.finalize_request(answer, from_error_handler=True)
-            return response(exchange.environ, exchange.start_response)
+        present = ACCESS.set(exchange)
+        try:
+            with self._flask.request_context(exchange.environ):
+                answer = self._flask.handle_http_exception(self._as_http_exception(deny))
+                response = self._flask.finalize_request(answer, from_error_handler=True)
+                return response(exchange.environ, exchange.start_response)
+        except AccessDenied:  # an error handler that asks who this is
+            return super().refuse(deny, exchange)
+        finally:
+            ACCESS.reset(present)
 
     def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
         """Turn a decorator's refusal into Flask's error."""
@@ -115,10 +120,11 @@ def _checking(add_url_rule: Callable[..., None], guard: Keyguard) -> Callable[..
         rule: str,
         endpoint: str | None = None,
         view_func: Callable[..., Any] | None = None,
+        *more: Any,
         **options: Any,
     ) -> None:
         if view_func is not None:
-            check_endpoints(view_func, guard.settings.policy().catalogue)
-        add_url_rule(rule, endpoint, view_func, **options)
+            check_endpoints(view_func, guard.policy.catalogue)
+        add_url_rule(rule, endpoint, view_func, *more, **options)
 
     return checked

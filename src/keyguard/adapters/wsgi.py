@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from keyguard.adapters._endpoints import check_endpoints
-from keyguard.context import ACCESS, Access
+from keyguard.context import ACCESS, Access, hides_refusal
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
@@ -44,11 +44,11 @@ class KeyguardMiddleware:
             raise ConfigurationError(
                 f"a WSGI application takes a Keyguard, not {type(guard).__name__}"
             )
-        check_endpoints(app, guard.settings.policy().catalogue)
+        check_endpoints(app, guard.policy.catalogue)
         self.app = app
         self.guard = guard
-        self._recall = guard.recall
-        self._require_https = guard.settings.require_https
+        self._recall = guard._recall
+        self._require_https = guard.policy.require_https
         paths = PublicPaths(guard.settings.public if public is None else public).paths
         self._public = PublicPaths(path.encode().decode("latin-1") for path in paths)
 
@@ -118,9 +118,11 @@ class Exchange(Access):
     Attributes:
         environ: The request.
         start_response: The server's.
+        started: Whether the application has begun to answer.
         instead: The body that replaces the application's, once it is refused.
     """
 
+    started = False
     instead: Iterable[bytes] | None = None
 
     def __init__(
@@ -148,15 +150,18 @@ class Exchange(Access):
     def begin(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         """Start the application's answer, unless it only hides a refusal."""
         if self.denied is not None:
-            if status.startswith("5") and not self.started:
+            if not self.started and hides_refusal(self.denied, int(status[:3])):
                 self.instead = self.refuse(self.denied)
                 return _discard
             self.denied = None  # the application answers as it sees fit
-        self.started = True
+        replaced = self.instead is not None
+        if replaced and not exc_info:
+            return _discard
+        self.started, self.instead = True, None
         return self.start_response(status, headers, *exc_info)
 
     def refuse(self, deny: Deny) -> Iterable[bytes]:
-        """Answer a refusal that a decorator raised."""
+        """Answer a refusal that a decorator raised, once."""
         if self.instead is not None:
             return self.instead
         guard = self._middleware.guard
@@ -171,17 +176,20 @@ class Exchange(Access):
 class _Body:
     """The application's body, iterated with its principal in place, closed once."""
 
-    __slots__ = ("_body", "_chunks", "_exchange")
+    __slots__ = ("_body", "_chunks", "_exchange", "_replaced")
 
     def __init__(self, body: Iterable[bytes], exchange: Exchange) -> None:
         self._body: Iterable[bytes] | None = body
         self._chunks: Iterator[bytes] | None = None
         self._exchange = exchange
+        self._replaced = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        if self._replaced and self._chunks is not None:
+            return next(self._chunks)
         exchange = self._exchange
         present = ACCESS.set(exchange)
         try:
@@ -189,16 +197,18 @@ class _Body:
                 self._chunks = iter(self._body or ())
             chunk = next(self._chunks)
         except AccessDenied as refusal:
-            self._chunks = iter(exchange.refuse(refusal.decision))
-            exchange.instead = ()
-            return next(self._chunks, b"")
+            exchange.instead = exchange.refuse(refusal.decision)
+        except StopIteration:
+            if exchange.instead is None:
+                raise
+        else:
+            if exchange.instead is None:
+                return chunk
         finally:
             ACCESS.reset(present)
-        if exchange.instead:
-            self._chunks = iter(exchange.instead)
-            exchange.instead = ()
-            return next(self._chunks, b"")
-        return chunk
+        self._replaced = True
+        self._chunks = iter(exchange.instead)
+        return next(self._chunks)
 
     def close(self) -> None:
         """Close the application's body, the first time."""

@@ -18,7 +18,7 @@ from keyguard.sansio.policy import Policy
 from keyguard.sansio.scopes import Requirement
 from keyguard.sansio.secret import Secret
 
-__all__ = ["authenticate", "authorize", "judge"]
+__all__ = ["authenticate", "authorize", "check_transport", "judge"]
 
 LOOKUP_ATTEMPTS = 3
 

@@ -9,16 +9,33 @@ Every function here takes time linear in its input.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from keyguard.sansio.decisions import Reason
 from keyguard.sansio.secret import Secret
 
-__all__ = ["parse_authorization"]
+__all__ = ["describe_misuse", "parse_authorization"]
 
 _AUTH_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 _JOINED_BEARER = re.compile(r",[ \t]*bearer(?![^ \t,])", re.IGNORECASE)
+
+
+def describe_misuse(fields: object) -> str | None:
+    """Tell what is wrong with what is passed as fields, without showing any of it; None if nothing.
+
+    Apart from :func:`parse_authorization`, for an error must not have the token in its frames.
+    """
+    if isinstance(fields, str | bytes):
+        return None
+    if not isinstance(fields, list | tuple):
+        return f"the Authorization fields are a list, not a {type(fields).__name__}"
+    each = cast("Iterable[object]", fields)
+    kinds = {type(field).__name__ for field in each if not isinstance(field, str | bytes)}
+    if kinds:
+        return f"an Authorization field is bytes or a string, not a {' or '.join(sorted(kinds))}"
+    return None
 
 
 def parse_authorization(fields: Sequence[str | bytes]) -> Secret | Reason:

@@ -61,6 +61,10 @@ class Deny:
     scopes: tuple[str, ...] = ()
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
+    def __bool__(self) -> bool:
+        """Be false, so that ``if decision:`` lets nobody in by mistake."""
+        return False
+
 
 Decision: TypeAlias = Allow | Deny
 

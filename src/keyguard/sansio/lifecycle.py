@@ -5,6 +5,7 @@ What a flow refuses is refused before anything is written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from keyguard.sansio.effects import (
     SetOrganizationDisabled,
 )
 from keyguard.sansio.models import (
+    ORGANIZATION_NAME,
     UNCHANGED,
     IssuedKey,
     Key,
@@ -38,7 +40,7 @@ from keyguard.sansio.models import (
 )
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.scopes import parse_granted
-from keyguard.sansio.tokens import ENTROPY_SIZE, TokenParts, base62
+from keyguard.sansio.tokens import ENTROPY_SIZE, KEY_ID, TokenParts, base62
 
 __all__ = [
     "create_organization",
@@ -92,7 +94,8 @@ def get_organization(organization: str) -> Flow[Organization]:
         NotFoundError: There is none.
         BackendError: The key store failed.
     """
-    found = yield from FindOrganization(_as_name(organization))
+    _check_id("organization", organization, ORGANIZATION_NAME)
+    found = yield from FindOrganization(organization)
     if found is None:
         raise _unknown("organization", organization)
     return found
@@ -193,7 +196,7 @@ def issue_key(
     if expires_in is not None:
         if expires_at is not None:
             raise InvalidValueError("give expires_in or expires_at, not both")
-        expires_at = _later(not_before or now, expires_in)
+        expires_at = _later(now if not_before is None else not_before, expires_in)
     parts = TokenParts.draw((yield from DrawEntropy(ENTROPY_SIZE)))
     family = base62((yield from DrawEntropy(_ID_ENTROPY)), 16)
     key = Key(
@@ -219,15 +222,20 @@ def get_key(key_id: str, *, organization: str | None = None) -> Flow[Key]:
 
     Args:
         key_id: Its id.
-        organization: Id of the only organization whose key is wanted; one of another organization
-            is then not found, exactly like an unknown one.
+        organization: Id or slug of the only organization whose key is wanted; one of another
+            organization is then not found, exactly like an unknown one. None for any.
 
     Raises:
         NotFoundError: There is none.
         BackendError: The key store failed.
     """
-    record = yield from FindKey(_as_name(key_id))
-    if record is None or organization not in (None, record.key.organization):
+    _check_id("key", key_id, KEY_ID)
+    record = yield from FindKey(key_id)
+    if record is None or organization not in (
+        None,
+        record.organization.id,
+        record.organization.slug,
+    ):
         raise _unknown("key", key_id)
     return record.key
 
@@ -347,6 +355,8 @@ def _check_times(key: Key, issued_at: datetime | None) -> None:
 def _later(start: datetime, span: timedelta) -> datetime:
     if not isinstance(span, timedelta) or span <= timedelta(0):
         raise InvalidValueError(f"expires_in takes a positive timedelta, not {span!r}")
+    if not isinstance(start, datetime):
+        raise InvalidValueError(f"not_before takes an aware datetime, not {start!r}")
     try:
         return start + span
     except OverflowError:
@@ -359,15 +369,19 @@ def _page_size(limit: int) -> int:
     return limit
 
 
-def _as_name(name: str) -> str:
+def _check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
+    """Refuse what can be no id, before it reaches a backend: it may be a whole token."""
     if not isinstance(name, str):
-        raise InvalidValueError(f"pass an id as a string, not a {type(name).__name__}")
-    return name
+        raise InvalidValueError(
+            f"the id of a key or organization is a string, not a {type(name).__name__}"
+        )
+    if not pattern.match(name):
+        if len(name) > LONGEST_ID:
+            raise NotFoundError(f"that is no id of any {kind}; pass its id, never a whole token")
+        raise _unknown(kind, name)
 
 
 def _unknown(kind: str, name: str) -> NotFoundError:
-    if len(name) > LONGEST_ID:
-        return NotFoundError(f"that is no id of a {kind}; pass its id, never a whole token")
     return NotFoundError(f"there is no {kind} {name!r}")
 
 

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.scopes import Requirement, ScopeGrant, parse_granted
@@ -20,12 +19,14 @@ from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import KEY_ID
 
 __all__ = [
+    "ORGANIZATION_NAME",
     "UNCHANGED",
     "IssuedKey",
     "Key",
     "KeyChanges",
     "KeyRecord",
     "KeyStatus",
+    "Metadata",
     "Organization",
     "Page",
     "Principal",
@@ -37,6 +38,7 @@ T_co = TypeVar("T_co", covariant=True)
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
 _FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
+ORGANIZATION_NAME = re.compile(rf"{_ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
 _LONGEST_TEXT = 200
 _MOST_METADATA = 50
 _LONGEST_METADATA = 500
@@ -81,7 +83,24 @@ def _check_metadata(value: Mapping[str, str]) -> Mapping[str, str]:
             f"metadata takes at most {_MOST_METADATA} items "
             f"of at most {_LONGEST_METADATA} characters each"
         )
-    return MappingProxyType(dict(value))
+    return Metadata(value)
+
+
+def _refuse_change(*_: object, **__: object) -> NoReturn:
+    raise TypeError("metadata does not change; pass keys.update a new mapping")
+
+
+_unchangeable: Any = _refuse_change
+
+
+class Metadata(dict[str, str]):
+    """A dictionary that does not change, so that requests can share it."""
+
+    __setitem__ = __delitem__ = __ior__ = _unchangeable
+    clear = pop = popitem = setdefault = update = _unchangeable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Metadata, (dict(self),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +207,7 @@ class KeyRecord:
         digest: The stored form of the token, naming its scheme (:mod:`keyguard.hashing`).
 
     Raises:
-        InvalidValueError: The organization is not the key's own.
+        InvalidValueError: The organization is not the key's own, or the digest is no text.
     """
 
     key: Key
@@ -198,6 +217,8 @@ class KeyRecord:
     def __post_init__(self) -> None:
         if self.key.organization != self.organization.id:
             raise InvalidValueError("a key's record carries the organization that owns the key")
+        if not isinstance(self.digest, str) or not self.digest:
+            raise InvalidValueError("a key's record carries the stored form of its token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +317,8 @@ class Principal:
         """Tell whether it has all of these scopes.
 
         Raises:
-            InvalidValueError: One is no scope.
+            InvalidValueError: None is given, or one is no scope.
         """
+        if not scopes:
+            raise InvalidValueError("has_scopes takes at least one scope")
         return Requirement.of(scopes).met_by(self.grant)

@@ -11,7 +11,8 @@ __all__ = ["PublicPaths", "route_path"]
 
 # Where a server decodes these before routing, two parties may read the path differently.
 _AMBIGUOUS_RAW = re.compile(rb"%(2f|5c|00|2e)|[\\\x00]|//|/\.{1,2}(/|\Z)|\A[^/]", re.IGNORECASE)
-_PLAIN_PATH = re.compile(r"/([^/\\?#%*\x00-\x20\x7f]+/)*[^/\\?#%*\x00-\x20\x7f]*\Z")
+_SEGMENT = r"[^/\\?#%*\x00-\x20\x7f\ud800-\udfff]"
+_PLAIN_PATH = re.compile(rf"/({_SEGMENT}+/)*{_SEGMENT}*\Z")
 
 
 class PublicPaths:
@@ -29,6 +30,8 @@ class PublicPaths:
     def __init__(self, paths: Iterable[str] = ()) -> None:
         if isinstance(paths, str):
             raise InvalidValueError(f"public paths are a list: write [{paths!r}]")
+        if not isinstance(paths, Iterable):
+            raise InvalidValueError(f"public paths are a list, not {paths!r}")
         self.paths = frozenset(paths)
         for path in self.paths:
             if (
@@ -40,12 +43,6 @@ class PublicPaths:
                     f"{path!r} is no plain path: start with '/', without patterns, dot segments, "
                     "empty segments, escapes and a query"
                 )
-
-    def __contains__(self, path: object) -> bool:
-        return path in self.paths
-
-    def __bool__(self) -> bool:
-        return bool(self.paths)
 
     def admits(self, path: str, raw_path: bytes | None) -> bool:
         """Tell whether a request needs no key.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from keyguard.exceptions import InvalidValueError
 
@@ -19,6 +19,7 @@ __all__ = ["Requirement", "ScopeCatalogue", "ScopeGrant", "parse_granted", "pars
 # RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")
 _MOST_SCOPES = 100
+_LONGEST_ECHO = 24  # what is passed by mistake may be a token
 
 
 def parse_required(scopes: Iterable[str]) -> frozenset[str]:
@@ -56,15 +57,18 @@ def parse_granted(scopes: Iterable[str]) -> frozenset[str]:
 
 def _each(scopes: Iterable[str]) -> Iterable[str]:
     if isinstance(scopes, str):
-        raise InvalidValueError(f"scopes are a list: write [{scopes!r}], not {scopes!r}")
+        shown = repr(scopes)[:_LONGEST_ECHO]
+        raise InvalidValueError(f"scopes are a list: write [{shown}], not {shown}")
+    if not isinstance(scopes, Iterable):
+        raise InvalidValueError(f"scopes are a list of strings, not {type(scopes).__name__}")
     return scopes
 
 
 def _checked(scope: Any, *, wildcard: bool) -> str:
     if not isinstance(scope, str) or not _SCOPE_TOKEN.match(scope):
         raise InvalidValueError(
-            f"{scope!r} is no scope: use 1 to 100 printable ASCII characters without spaces, "
-            "quotes and backslashes, such as 'inference:read'"
+            f"{repr(scope)[:_LONGEST_ECHO]} is no scope: use 1 to 100 printable ASCII characters "
+            "without spaces, quotes and backslashes, such as 'inference:read'"
         )
     if "*" in scope:
         if not wildcard:
@@ -90,13 +94,17 @@ class Requirement:
     any_of: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, all_of: Iterable[str] = (), any_of: Iterable[str] = ()) -> Requirement:
+    def of(cls, all_of: Iterable[str] = (), any_of: Iterable[str] | None = None) -> Requirement:
         """Build a requirement from names as people write them.
 
         Raises:
-            InvalidValueError: A name is no scope.
+            InvalidValueError: A name is no scope, or ``any_of`` is an empty list, of which nobody
+                has one.
         """
-        return cls(parse_required(all_of), parse_required(any_of))
+        either = parse_required(() if any_of is None else any_of)
+        if any_of is not None and not either:
+            raise InvalidValueError("any_of is empty: name the scopes of which one is needed")
+        return cls(parse_required(all_of), either)
 
     @property
     def scopes(self) -> tuple[str, ...]:
@@ -119,10 +127,21 @@ class ScopeGrant(Collection[str]):
 
     __slots__ = ("_families", "exact", "granted")
 
+    granted: frozenset[str]
+    exact: frozenset[str]
+    _families: frozenset[str]
+
     def __init__(self, granted: frozenset[str], implied: frozenset[str] = frozenset()) -> None:
-        self.granted = granted
-        self.exact = granted | implied
-        self._families = frozenset(scope[:-1] for scope in granted if scope.endswith(":*"))
+        families = frozenset(scope[:-1] for scope in granted if scope.endswith(":*"))
+        for name, value in (
+            ("granted", granted),
+            ("exact", granted | implied),
+            ("_families", families),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a grant does not change; the requests of one key share it")
 
     def __contains__(self, scope: object) -> bool:
         if scope in self.exact:
@@ -169,6 +188,8 @@ class ScopeCatalogue:
     def __init__(
         self, scopes: Mapping[str, str], *, implies: Mapping[str, Iterable[str]] | None = None
     ) -> None:
+        if not isinstance(scopes, Mapping):
+            raise InvalidValueError("a catalogue is a mapping of scope to description")
         parse_required(scopes)
         self._scopes = dict(scopes)
         direct = {name: parse_required(names) for name, names in (implies or {}).items()}

@@ -34,6 +34,9 @@ class Secret:
     def __str__(self) -> str:
         return "**********"
 
+    def __getstate__(self) -> NoReturn:
+        self.__reduce_ex__(0)
+
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret is not pickled or copied; reveal() it where it is really needed")
 

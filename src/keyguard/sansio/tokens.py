@@ -78,7 +78,11 @@ class TokenFormat:
     __slots__ = ("_pattern", "length", "prefix")
 
     def __init__(self, prefix: str) -> None:
-        if not _PREFIX.match(prefix) or len(prefix) > _LONGEST_PREFIX:
+        if (
+            not isinstance(prefix, str)
+            or not _PREFIX.match(prefix)
+            or len(prefix) > _LONGEST_PREFIX
+        ):
             raise InvalidValueError(
                 f"{prefix!r} is no token prefix: use lower-case letters and digits, words joined "
                 f"by '_', a letter first, at most {_LONGEST_PREFIX} characters, as in 'acme_live'"

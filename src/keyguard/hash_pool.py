@@ -1,0 +1,98 @@
+"""A bound on slow hashes, which take tens of milliseconds and megabytes each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from keyguard.deadlines import remaining
+from keyguard.exceptions import BackendUnavailableError, ConfigurationError
+
+__all__ = ["HashPool"]
+
+T = TypeVar("T")
+
+
+class HashPool:
+    """Bounds how many slow hashes run and wait at once, and keeps them off the event loop.
+
+    Args:
+        workers: How many run at once, in this process.
+        waiting: How many more may wait; what comes above is refused at once.
+        patience: Seconds that a waiting sync caller waits at the most.
+    """
+
+    def __init__(self, *, workers: int, waiting: int, patience: float = 1.0) -> None:
+        self._workers = workers
+        self._waiting = waiting
+        self._patience = patience
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._process = os.getpid()
+        self._admitted = threading.BoundedSemaphore(self._workers + self._waiting)
+        self._running = threading.BoundedSemaphore(self._workers)
+        self._executor: ThreadPoolExecutor | None = None
+
+    def run(self, job: Callable[[], T]) -> T:
+        """Run a job in this thread, when its turn comes.
+
+        Raises:
+            BackendUnavailableError: Too many run or wait already.
+        """
+        admitted, running = self._admit(), self._running
+        try:
+            left = remaining()
+            if not running.acquire(timeout=self._patience if left is None else left):
+                raise _overloaded()
+            try:
+                return job()
+            finally:
+                running.release()
+        finally:
+            admitted.release()
+
+    async def arun(self, job: Callable[[], T]) -> T:
+        """Run a job on a worker thread.
+
+        Raises:
+            BackendUnavailableError: Too many run or wait already.
+            ConfigurationError: The event loop is not asyncio's.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError(
+                "hasher 'argon2id' needs asyncio; under trio use the default hasher"
+            ) from None
+        admitted = self._admit()
+        try:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._workers, "keyguard-hash")
+            future = self._executor.submit(job)
+        except BaseException:
+            admitted.release()
+            raise
+        future.add_done_callback(lambda _: admitted.release())
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Let the worker threads go once they are done with what waits."""
+        if self._executor is not None and self._process == os.getpid():
+            self._executor.shutdown(wait=False)
+        self._executor = None
+
+    def _admit(self) -> threading.BoundedSemaphore:
+        if self._process != os.getpid():  # the parent's threads will release nothing here
+            self._start_afresh()
+        if not self._admitted.acquire(blocking=False):
+            raise _overloaded()
+        return self._admitted
+
+
+def _overloaded() -> BackendUnavailableError:
+    return BackendUnavailableError("too many slow hashes are under way; try again shortly")
