@@ -1,0 +1,240 @@
+"""The SQL backend in both flavours.
+
+All that is particular to a flavour is how one operation is carried to the database; what is done
+about a lost connection, an unfit schema or a failure is ``_SqlBackend._course``, and
+the operations themselves are in :mod:`~keyguard.backends.sql.operations`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, Executable
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import Pool
+
+from keyguard._drivers import arun, run
+from keyguard.backends.sql import schema
+from keyguard.backends.sql.errors import (
+    explained,
+    may_be_the_schema,
+    no_connection_free,
+    place_of,
+)
+from keyguard.backends.sql.methods import AsyncMethods, Methods
+from keyguard.backends.sql.operations import ConnectionLost, Operation, Step
+from keyguard.deadlines import remaining
+from keyguard.exceptions import ConfigurationError, KeyguardError, SchemaError
+
+__all__ = ["MOST_READS", "MOST_WRITES", "AsyncSqlBackend", "SqlBackend"]
+
+AnyEngine = TypeVar("AnyEngine", Engine, AsyncEngine)
+Result = TypeVar("Result")
+
+MOST_READS = 10
+"""How many connections keyguard itself opens at most to look things up."""
+
+MOST_WRITES = 5
+"""How many it opens at most to change things."""
+
+_DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
+
+
+class _SqlBackend(Generic[AnyEngine]):
+    """What both flavours share: everything but carrying an operation to the database."""
+
+    def __init__(self, engine: AnyEngine, writes: AnyEngine | None, *, owned: bool) -> None:
+        dialect = engine.dialect.name
+        if dialect not in _DIALECTS:
+            raise ConfigurationError(
+                f"keyguard does not know the database {dialect!r}; it works with SQLite, "
+                "PostgreSQL, MySQL and MariaDB"
+            )
+        self._reads: AnyEngine = engine
+        self._writes: AnyEngine = writes or engine
+        if writes is None and dialect == "postgresql":
+            # Without BEGIN and ROLLBACK around it a look-up is one round trip. The levels above
+            # READ COMMITTED, which a host may have chosen, would refuse a change that waited for
+            # another. Neither takes a round trip of its own here, as it would on MySQL.
+            self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._writes = engine.execution_options(isolation_level="READ COMMITTED")
+        self._owned = owned
+        self._place = place_of(engine.url)
+        self._checked = False
+        self._home: tuple[object, ...] | None = None
+        self._left_behind: list[Pool] = []
+        self._turns = _turns()
+
+    def _course(
+        self, operation: Operation[Result], *, check: bool = True
+    ) -> Generator[Operation[Any], Any, Result]:
+        """Take an operation from a schema that may be unfit to a result or an error that says why.
+
+        Like an operation, this is a generator that does no I/O; it yields the operations to carry.
+        """
+        try:
+            if check and not self._checked:
+                yield from _persistently(schema.check())
+                self._checked = True
+            return (yield from _persistently(operation))
+        except KeyguardError:
+            raise
+        except Exception as failure:  # noqa: BLE001 - a driver that trips over nonsense, too
+            lost = isinstance(failure, ConnectionLost)
+            cause = (failure.__cause__ or failure) if lost else failure
+            if check and may_be_the_schema(cause):
+                self._checked = False
+                yield from self._look_at_schema(cause)
+            raise explained(cause, self._place) from cause
+
+    def _look_at_schema(self, cause: BaseException) -> Generator[Operation[Any], Any, None]:
+        try:
+            yield schema.check_all()
+        except SchemaError as unfit:
+            raise unfit from cause
+        except Exception:  # noqa: BLE001 - then the cause says more than this does
+            return
+
+    def _settle(self, *home: object) -> None:
+        """Start with new connections in a process or an event loop that was not there before.
+
+        One that was opened elsewhere belongs to a socket shared with another process, or waits for
+        an event loop that no longer runs. The old pool is kept: to free its connections could send
+        the server a farewell on the other process's behalf.
+        """
+        home = (os.getpid(), *home)
+        if home != self._home:
+            if self._home is not None and self._owned:
+                for engine in (self._reads, self._writes):
+                    core = engine if isinstance(engine, Engine) else engine.sync_engine
+                    self._left_behind.append(core.pool)
+                    core.dispose(close=False)
+                self._turns = _turns()
+            self._home = home
+
+
+class SqlBackend(_SqlBackend[Engine], Methods):
+    """A key store in an SQL database, for sync code.
+
+    Args:
+        engine: Where it is; SQLite, PostgreSQL, MySQL or MariaDB.
+        writes: Where changes go, if not through the same engine.
+        owned: Whether the engines are the backend's, to dispose of when it is closed.
+
+    Raises:
+        ConfigurationError: It is some other database.
+    """
+
+    def __init__(
+        self, engine: Engine, *, writes: Engine | None = None, owned: bool = False
+    ) -> None:
+        super().__init__(engine, writes, owned=owned)
+
+    def migrate(self) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        run(self._course(schema.migrate(apart=self._owned), check=False), self._carry)
+
+    def close(self) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        if self._owned:
+            self._settle()
+            self._reads.dispose()
+            self._writes.dispose()
+
+    def perform(self, operation: Operation[Result]) -> Result:
+        """Run one operation."""
+        return run(self._course(operation), self._carry)
+
+    def _carry(self, operation: Operation[Result]) -> Result:
+        self._settle()
+        engine = self._writes if operation.writes else self._reads
+        with self._turn(operation), engine.connect() as connection:
+            return run(operation.flow(), partial(_take, connection))
+
+    @contextmanager
+    def _turn(self, operation: Operation[Any]) -> Generator[None]:
+        # SQLAlchemy's pool waits for a fixed time, set when it is made. So the wait is here.
+        if not self._owned:
+            yield
+            return
+        turns = self._turns[operation.writes]
+        if not turns.acquire(timeout=remaining()):
+            raise no_connection_free(self._place)
+        try:
+            yield
+        finally:
+            turns.release()
+
+
+class AsyncSqlBackend(_SqlBackend[AsyncEngine], AsyncMethods):
+    """A key store in an SQL database, for code on asyncio.
+
+    Args:
+        engine: Where it is; SQLite, PostgreSQL, MySQL or MariaDB.
+        writes: Where changes go, if not through the same engine.
+        owned: Whether the engines are the backend's, to dispose of when it is closed.
+
+    Raises:
+        ConfigurationError: It is some other database.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, *, writes: AsyncEngine | None = None, owned: bool = False
+    ) -> None:
+        super().__init__(engine, writes, owned=owned)
+
+    async def migrate(self) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        await arun(self._course(schema.migrate(apart=self._owned), check=False), self._carry)
+
+    async def aclose(self) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        if self._owned:
+            self._settle(asyncio.get_running_loop())
+            await self._reads.dispose()
+            await self._writes.dispose()
+
+    async def perform(self, operation: Operation[Result]) -> Result:
+        """Run one operation."""
+        return await arun(self._course(operation), self._carry)
+
+    async def _carry(self, operation: Operation[Result]) -> Result:
+        self._settle(asyncio.get_running_loop())
+        engine = self._writes if operation.writes else self._reads
+        async with engine.connect() as connection:
+            return await arun(operation.flow(), partial(_atake, connection))
+
+
+def _turns() -> dict[bool, threading.BoundedSemaphore]:
+    return {
+        False: threading.BoundedSemaphore(MOST_READS),
+        True: threading.BoundedSemaphore(MOST_WRITES),
+    }
+
+
+def _persistently(
+    operation: Operation[Result],
+) -> Generator[Operation[Result], Any, Result]:
+    try:
+        return (yield operation)  # type: ignore[no-any-return]  # its own result is sent back
+    except ConnectionLost:
+        # One from the pool may have died long ago. The next is new.
+        if remaining() == 0:
+            raise
+        return (yield operation)  # type: ignore[no-any-return]  # likewise
+
+
+def _take(connection: Connection, step: Step) -> Any:
+    return connection.execute(step) if isinstance(step, Executable) else step(connection)
+
+
+async def _atake(connection: AsyncConnection, step: Step) -> Any:
+    if isinstance(step, Executable):
+        return await connection.execute(step)
+    return await connection.run_sync(step)

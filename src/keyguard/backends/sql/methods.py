@@ -1,0 +1,109 @@
+"""The protocol's methods, each one operation, whatever carries it to the database."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import datetime
+from typing import TypeVar
+
+from keyguard.backends.sql import operations
+from keyguard.backends.sql.operations import Operation
+from keyguard.sansio.models import Key, KeyChanges, KeyRecord, Organization, Page
+
+__all__ = ["AsyncMethods", "Methods"]
+
+Result = TypeVar("Result")
+
+
+class Methods(ABC):
+    """The operations as methods, for sync code."""
+
+    @abstractmethod
+    def perform(self, operation: Operation[Result]) -> Result:
+        """Run one operation."""
+
+    def add_organization(self, organization: Organization) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        self.perform(operations.add_organization(organization))
+
+    def find_organization(self, name: str) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.find_organization(name))
+
+    def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.list_organizations(after, limit))
+
+    def set_organization_disabled(
+        self, organization: str, at: datetime | None
+    ) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.set_organization_disabled(organization, at))
+
+    def add_key(self, record: KeyRecord) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        self.perform(operations.add_key(record))
+
+    def find_key(self, key_id: str) -> KeyRecord | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.find_key(key_id))
+
+    def list_keys(self, *, organization: str | None, after: str | None, limit: int) -> Page[Key]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.list_keys(organization, after, limit))
+
+    def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.change_key(key_id, changes))
+
+    def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.revoke_key(key_id, at, reason))
+
+
+class AsyncMethods(ABC):
+    """The operations as methods, for async code."""
+
+    @abstractmethod
+    async def perform(self, operation: Operation[Result]) -> Result:
+        """Run one operation."""
+
+    async def add_organization(self, organization: Organization) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        await self.perform(operations.add_organization(organization))
+
+    async def find_organization(self, name: str) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.find_organization(name))
+
+    async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.list_organizations(after, limit))
+
+    async def set_organization_disabled(
+        self, organization: str, at: datetime | None
+    ) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.set_organization_disabled(organization, at))
+
+    async def add_key(self, record: KeyRecord) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        await self.perform(operations.add_key(record))
+
+    async def find_key(self, key_id: str) -> KeyRecord | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.find_key(key_id))
+
+    async def list_keys(
+        self, *, organization: str | None, after: str | None, limit: int
+    ) -> Page[Key]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.list_keys(organization, after, limit))
+
+    async def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.change_key(key_id, changes))
+
+    async def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.revoke_key(key_id, at, reason))

@@ -1,0 +1,194 @@
+"""The stores that the tests run against."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyguard.backends.opening import open_async_backend, open_backend
+from tests.services import MariaDB, PostgreSQL, Server, running
+
+DATABASES = ("sqlite", "postgresql", "mariadb")
+FLAVOURS = ("sync", "async")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    with running(PostgreSQL) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    with running(MariaDB) as server:
+        yield server
+
+
+@dataclass
+class Database:
+    """A new database: how to open it in each flavour, and the server it is on."""
+
+    kind: str
+    url: str
+    async_url: str
+    server: Server | None = None
+
+    def backend(self) -> Any:
+        return open_backend(self.url)
+
+
+def make_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Database:
+    if kind == "sqlite":
+        url = f"sqlite:///{folder}/keys.db"
+        return Database(kind, url, url)
+    server: Server = request.getfixturevalue(kind)
+    return Database(kind, *server.create_database(), server)
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """A new database without tables, on each kind of server."""
+    return make_database(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """A new database without tables, on each kind that is reached over a socket."""
+    return make_database(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+class Plain:
+    """A backend for sync code, as the tests call it."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(self.backend, name)
+        return method
+
+    def together(self, calls: list[Callable[[Any], Any]]) -> list[Any]:
+        """Make calls at the same time."""
+        with ThreadPoolExecutor(len(calls)) as threads:
+            return list(threads.map(lambda call: call(self.backend), calls))
+
+
+class Awaited:
+    """A backend for async code, called as one for sync code is."""
+
+    def __init__(self, backend: Any, runner: asyncio.Runner) -> None:
+        self.backend = backend
+        self.runner = runner
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Awaitable[Any]] = getattr(
+            self.backend, "aclose" if name == "close" else name
+        )
+
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            return await method(*args, **kwargs)
+
+        return lambda *args, **kwargs: self.runner.run(awaited(*args, **kwargs))
+
+    def together(self, calls: list[Callable[[Any], Any]]) -> list[Any]:
+        """Make calls at the same time, and wait for all."""
+
+        async def gathered() -> list[Any]:
+            return await asyncio.gather(
+                *(call(self.backend) for call in calls), return_exceptions=True
+            )
+
+        answers = self.runner.run(gathered())
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+
+def opened(flavour: str, url: str, runner: asyncio.Runner) -> Plain | Awaited:
+    """Open a URL in a flavour."""
+    if flavour == "sync":
+        return Plain(open_backend(url))
+
+    async def on_the_loop() -> Any:
+        return open_async_backend(url)
+
+    return Awaited(runner.run(on_the_loop()), runner)
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database_store(
+    flavour: str, database: Database, runner: asyncio.Runner
+) -> Iterator[Plain | Awaited]:
+    """A store in a new database without tables."""
+    store = opened(flavour, database.url if flavour == "sync" else database.async_url, runner)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Database]:
+    """Return one database of each kind, with tables, for all tests to empty and use."""
+    made: dict[str, Database] = {}
+
+    def get(kind: str) -> Database:
+        if kind not in made:
+            made[kind] = make_database(kind, request, tmp_path_factory.mktemp(kind))
+            backend = made[kind].backend()
+            backend.migrate()
+            backend.close()
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture(params=("memory", *DATABASES))
+def store(
+    request: pytest.FixtureRequest,
+    flavour: str,
+    migrated: Callable[[str], Database],
+    runner: asyncio.Runner,
+) -> Iterator[Plain | Awaited]:
+    """An empty store of each kind in each flavour."""
+    kind: str = request.param
+    if kind == "memory":
+        store = opened(flavour, "memory://", runner)
+    else:
+        database = migrated(kind)
+        emptied(database.url)
+        store = opened(flavour, database.url if flavour == "sync" else database.async_url, runner)
+    yield store
+    store.close()
+
+
+def emptied(url: str) -> None:
+    from sqlalchemy import delete
+
+    from keyguard.backends.sql import open_backend as open_sql
+    from keyguard.backends.sql.tables import KEYS, ORGANIZATIONS
+
+    backend = open_sql(url)
+    with backend._writes.begin() as connection:
+        connection.execute(delete(KEYS))
+        connection.execute(delete(ORGANIZATIONS))
+    backend.close()

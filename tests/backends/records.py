@@ -1,0 +1,42 @@
+"""Records to store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from keyguard.sansio.models import Key, KeyRecord, Organization
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+LATER = NOON + timedelta(days=1, microseconds=1)
+
+
+def organization(number: int = 1, **fields: Any) -> Organization:
+    default: dict[str, Any] = {
+        "id": f"org_{number:016}",
+        "slug": f"acme-{number}",
+        "name": f"Acme {number}",
+        "created_at": NOON,
+    }
+    return Organization(**default | fields)
+
+
+def key(number: int = 1, **fields: Any) -> Key:
+    default: dict[str, Any] = {
+        "id": f"{number:016}",
+        "family": f"fam_{number:016}",
+        "organization": organization().id,
+        "name": f"key {number}",
+        "scopes": frozenset({"models:read"}),
+        "created_at": NOON,
+    }
+    return Key(**default | fields)
+
+
+def record(number: int = 1, *, owner: Organization | None = None, **fields: Any) -> KeyRecord:
+    owner = owner or organization()
+    return KeyRecord(
+        key=key(number, organization=owner.id, **fields),
+        organization=owner,
+        digest=f"$sha256$digest-{number}",
+    )

@@ -1,0 +1,325 @@
+"""The SQL backend beside other processes, in a host's engine, and under a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import sqlite3
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from keyguard.backends.opening import open_async_backend, open_backend
+from keyguard.backends.sql import SqlBackend, ThreadedSqlBackend
+from keyguard.deadlines import within
+from keyguard.exceptions import BackendError, BackendUnavailableError, RefusedError
+from keyguard.sansio.models import KeyChanges
+from tests.backends.conftest import Database
+from tests.backends.records import LATER, NOON, key, organization, record
+from tests.services import python
+
+FORK = """
+import os, sys
+from keyguard.backends.opening import open_backend
+
+backend = open_backend(sys.argv[1])
+for round in range(3):
+    assert backend.find_key(sys.argv[2]) is not None
+    child = os.fork()
+    for _ in range(30):
+        assert backend.find_key(sys.argv[2]) is not None
+        assert backend.revoke_key("0" * 16, None, None) is None
+    if child == 0:
+        backend.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    for _ in range(10):
+        assert backend.find_key(sys.argv[2]) is not None
+backend.close()
+print("done")
+"""
+
+WRITE = """
+import sys
+from keyguard.backends.opening import open_backend
+from tests.backends.records import organization, record
+
+backend = open_backend(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+first = int(sys.argv[2])
+for number in range(first, first + 40):
+    backend.add_key(record(number))
+    assert backend.find_key(f"{number:016}") is not None
+backend.close()
+print("done")
+"""
+
+
+@pytest.fixture
+def backend(database: Database) -> Generator[SqlBackend]:
+    """A sync backend with one key, in a database of each kind."""
+    backend: SqlBackend = database.backend()
+    backend.migrate()
+    backend.add_organization(organization())
+    backend.add_key(record())
+    yield backend
+    backend.close()
+
+
+# Beside other processes
+
+
+def test_a_child_process_makes_connections_of_its_own(
+    backend: SqlBackend, database: Database
+) -> None:
+    output, _ = python(FORK, database.url, key().id).communicate()
+    assert output == "done\n"
+
+
+def test_a_fork_leaves_the_pool_behind(
+    backend: SqlBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = [backend._reads.pool, backend._writes.pool]
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert backend.find_key(key().id) == record()
+    assert backend._left_behind == pools
+    assert backend._reads.pool not in pools
+    backend.close()
+    monkeypatch.undo()
+    for pool in pools:
+        pool.dispose()
+
+
+def test_processes_may_write_to_one_database_at_once(
+    backend: SqlBackend, database: Database
+) -> None:
+    processes = [python(WRITE, database.url, str(1000 * n)) for n in range(1, 5)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in processes] == ["done\n"] * 4
+    assert len(backend.list_keys(organization=None, after=None, limit=1000)) == 161
+
+
+# In a host's engine
+
+
+def test_a_hosts_engine_is_not_disposed_of(backend: SqlBackend) -> None:
+    engine = create_engine(backend._reads.url)
+    store = open_backend(engine)
+    assert store.find_key(key().id) == record()
+    pool = engine.pool
+    store.close()
+    assert engine.pool is pool
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    engine.dispose()
+
+
+def test_a_hosts_async_engine_is_not_disposed_of(
+    backend: SqlBackend, database: Database, runner: asyncio.Runner
+) -> None:
+    if database.kind == "sqlite":
+        pytest.skip("asyncio reaches SQLite through keyguard's own engine only")
+
+    async def scenario() -> None:
+        own: Any = open_async_backend(database.async_url)
+        engine = create_async_engine(own._reads.url)
+        await own.aclose()
+        store = open_async_backend(engine)
+        assert await store.find_key(key().id) == record()
+        revoked = await store.revoke_key(key().id, NOON, None)
+        assert revoked == key(revoked_at=NOON)
+        pool = engine.pool
+        await store.aclose()
+        assert engine.pool is pool
+        await engine.dispose()
+
+    runner.run(scenario())
+
+
+@pytest.mark.parametrize("level", [None, "SERIALIZABLE", "AUTOCOMMIT"])
+def test_a_hosts_isolation_level_changes_nothing(backend: SqlBackend, level: str | None) -> None:
+    options: dict[str, Any] = {} if level is None else {"isolation_level": level}
+    engine = create_engine(backend._reads.url, **options)
+    store: Any = SqlBackend(engine)
+    store.migrate()
+    with pytest.raises(RefusedError):
+        store.add_key(record())
+    store.add_key(record(2))
+    with pytest.raises(RefusedError, match=r"there is no organization"):
+        store.add_key(record(3, owner=organization(9)))
+    assert store.change_key(key(2).id, KeyChanges(name="new")) == key(2, name="new")
+    assert store.revoke_key(key(2).id, LATER, "lost").revoked_at == LATER
+    assert store.find_key(key(2).id).key.revoked_at == LATER
+    assert backend.find_key(key(3).id) is None
+    engine.dispose()
+
+
+def test_a_host_may_begin_transactions_on_sqlite_itself(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/keys.db")
+
+    @event.listens_for(engine, "connect")
+    def leave_it_to_us(connection: sqlite3.Connection, _entry: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    store = open_backend(engine)
+    store.migrate()
+    store.add_organization(organization())
+    store.add_key(record())
+    assert store.revoke_key(key().id, NOON, None) == key(revoked_at=NOON)
+    assert open_backend(f"sqlite:///{tmp_path}/keys.db").find_key(key().id) is not None
+    engine.dispose()
+
+
+def test_a_hosts_echo_shows_no_digest(
+    backend: SqlBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_engine(backend._reads.url, echo=True)
+    store = open_backend(engine)
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
+        store.add_key(record(2))
+        assert store.find_key(key(2).id) == record(2)
+    assert "INSERT INTO keyguard_keys" in caplog.text
+    assert "'***'" in caplog.text
+    assert "digest-2" not in caplog.text
+    engine.dispose()
+
+
+def test_an_error_on_a_hosts_engine_shows_no_digest(backend: SqlBackend) -> None:
+    engine = create_engine(backend._reads.url)
+    store = open_backend(engine)
+    store.find_key(key().id)
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def spoil(*arguments: Any) -> Any:
+        return f"{arguments[2]} nonsense", arguments[3]
+
+    with pytest.raises(BackendError) as caught:
+        store.add_key(record(2))
+    assert "digest-2" not in "".join(traceback.format_exception(caught.value))
+    engine.dispose()
+
+
+# SQLite
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """An SQLite database with one key."""
+    path = tmp_path / "keys.db"
+    backend = open_backend(f"sqlite:///{path}")
+    backend.migrate()
+    backend.add_organization(organization())
+    backend.add_key(record())
+    backend.close()
+    return path
+
+
+def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> None:
+    store = open_backend(f"sqlite:///{keys}")
+    other = sqlite3.connect(keys)
+    other.execute("BEGIN IMMEDIATE")
+    with within(0.25):
+        assert store.find_key(key().id) == record()
+        with pytest.raises(BackendUnavailableError, match=r"is down, slow or overloaded"):
+            store.revoke_key(key().id, NOON, None)
+    other.rollback()
+    assert store.revoke_key(key().id, NOON, None) == key(revoked_at=NOON)
+    other.close()
+    store.close()
+
+
+def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
+    keys: Path, runner: asyncio.Runner
+) -> None:
+    async def scenario() -> None:
+        store = open_async_backend(f"sqlite:///{keys}")
+        other = sqlite3.connect(keys)
+        other.execute("BEGIN IMMEDIATE")
+        task = asyncio.create_task(store.revoke_key(key().id, NOON, None))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        other.rollback()
+        other.close()
+        # On the same few threads, so it comes behind.
+        await asyncio.gather(*(store.change_key(key().id, KeyChanges()) for _ in range(9)))
+        found = await store.find_key(key().id)
+        assert found is not None
+        assert found.key in (key(), key(revoked_at=NOON))
+        await store.aclose()
+
+    runner.run(scenario())
+
+
+def test_the_deadline_reaches_the_thread(keys: Path, runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        store = open_async_backend(f"sqlite:///{keys}")
+        other = sqlite3.connect(keys)
+        other.execute("BEGIN IMMEDIATE")
+        with within(0.1), pytest.raises(BackendUnavailableError):
+            await store.revoke_key(key().id, NOON, None)
+        other.rollback()
+        other.close()
+        await store.aclose()
+
+    runner.run(scenario())
+
+
+def test_the_threads_are_new_after_a_fork(
+    keys: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        store = open_async_backend(f"sqlite:///{keys}")
+        assert isinstance(store, ThreadedSqlBackend)
+        assert await store.find_key(key().id) == record()
+        before = store._executor()
+        assert store._executor() is before
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        assert store._executor() is not before
+        monkeypatch.undo()
+        before.shutdown()
+        assert await store.find_key(key().id) == record()
+        await store.aclose()
+
+    runner.run(scenario())
+
+
+def test_a_file_that_is_no_database_is_a_backend_error(tmp_path: Path) -> None:
+    (tmp_path / "keys.db").write_bytes(b"not a database, but long enough to be read as one" * 100)
+    store = open_backend(f"sqlite:///{tmp_path}/keys.db")
+    with pytest.raises(BackendError, match=r"^sqlite.*keys.db failed in a way"):
+        store.find_key(key().id)
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["find", "change"])
+def test_what_a_call_sends_to_the_server(backend: SqlBackend, kind: str) -> None:
+    calls: dict[str, Callable[[], Any]] = {
+        "find": lambda: backend.find_key(key().id),
+        "change": lambda: backend.change_key(key().id, KeyChanges(name="new")),
+    }
+    calls[kind]()
+    sent: list[str] = []
+    for engine in (backend._reads, backend._writes):
+        event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2].split()[0]))
+    contextvars.copy_context().run(calls[kind])
+    assert sent == {"find": ["SELECT"], "change": ["UPDATE", "SELECT"]}[kind]

