@@ -60,6 +60,7 @@ class KeyguardMiddleware:
         self._recall = guard._recall
         self._require_https = guard.policy.require_https
         self._public = PublicPaths(guard.settings.public if public is None else public)
+        self._public_paths = self._public.paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -68,10 +69,13 @@ class KeyguardMiddleware:
             if kind == "lifespan":
                 return await self.app(scope, receive, send)
             raise ConfigurationError(f"keyguard lets no ASGI scope of type {kind!r} through")
+        public = (
+            scope["path"] in self._public_paths or scope.get("root_path")
+        ) and self._is_public(scope)
         exchange = _Exchange(self.guard, scope, send)
         del scope  # it holds the token: a traceback that passes here must not show it
         principal = None
-        if not (self._public.paths and self._is_public(exchange.scope)):
+        if not public:
             allow = self._known(exchange.scope)
             if allow is None:
                 decision = await self._decide(exchange)
@@ -94,11 +98,7 @@ class KeyguardMiddleware:
         return {**scope, "keyguard.principal": principal}
 
     def _is_public(self, scope: Scope) -> bool:
-        path = scope["path"]
-        if root_path := scope.get("root_path"):
-            path = route_path(path, root_path)
-        elif path not in self._public.paths:
-            return False
+        path = route_path(scope["path"], scope.get("root_path", ""))
         return self._public.admits(path, scope.get("raw_path"))
 
     def _known(self, scope: Scope) -> Allow | None:

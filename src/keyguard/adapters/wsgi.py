@@ -51,13 +51,15 @@ class KeyguardMiddleware:
         self._require_https = guard.policy.require_https
         paths = PublicPaths(guard.settings.public if public is None else public).paths
         self._public = PublicPaths(path.encode().decode("latin-1") for path in paths)
+        self._public_paths = self._public.paths
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
+        public = environ.get("PATH_INFO") in self._public_paths and self._is_public(environ)
         exchange = Exchange(self, environ, start_response)
         del environ  # it holds the token: a traceback that passes here must not show it
         principal = None
-        if not (self._public.paths and self._is_public(exchange.environ)):
+        if not public:
             allow = self._known(exchange.environ)
             if allow is None:
                 decision = self.guard.authenticate(
@@ -95,12 +97,9 @@ class KeyguardMiddleware:
         return [] if exchange.environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def _is_public(self, environ: Environ) -> bool:
-        path = environ.get("PATH_INFO", "")
-        if path not in self._public.paths:
-            return False
         target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
         raw_path = target.partition("?")[0].encode("latin-1", "replace")
-        return self._public.admits(path, raw_path)
+        return self._public.admits(environ["PATH_INFO"], raw_path)
 
     def _known(self, environ: Environ) -> Allow | None:
         field = environ.get("HTTP_AUTHORIZATION")
@@ -147,18 +146,22 @@ class Exchange(Access):
         """The client's address, where the server says."""
         return self.environ.get("REMOTE_ADDR") or None
 
-    def begin(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+    def begin(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Start the application's answer, unless it only hides a refusal."""
         if self.denied is not None:
             if not self.started and hides_refusal(self.denied, int(status[:3])):
                 self.instead = self.refuse(self.denied)
+                self.denied, self.started = None, True
                 return _discard
             self.denied = None  # the application answers as it sees fit
-        replaced = self.instead is not None
-        if replaced and not exc_info:
-            return _discard
-        self.started, self.instead = True, None
-        return self.start_response(status, headers, *exc_info)
+        if self.instead is not None:
+            if exc_info is None:
+                return _discard
+            self.instead = None  # it takes its answer back, and the server lets it if it can
+        self.started = True
+        if exc_info is None:
+            return self.start_response(status, headers)
+        return self.start_response(status, headers, exc_info)
 
     def refuse(self, deny: Deny) -> Iterable[bytes]:
         """Answer a refusal that a decorator raised, once."""

@@ -81,6 +81,8 @@ _ANSWERS = {
     Reason.STORE_UNAVAILABLE: _Answer(503, "The API key can't be checked now. Try again shortly."),
 }
 
+_NAMES_SCOPES = {Reason.SCOPE_MISSING}
+
 
 class Responder:
     """Spells refusals for one realm.
@@ -93,7 +95,7 @@ class Responder:
         InvalidValueError: The realm is none.
     """
 
-    __slots__ = ("_realm",)
+    __slots__ = ("_always", "_realm")
 
     def __init__(self, realm: str) -> None:
         if not (realm and len(realm) <= 100 and realm.isascii() and realm.isprintable()):
@@ -101,9 +103,15 @@ class Responder:
                 f"a realm takes 1 to 100 printable ASCII characters, not {realm!r}"
             )
         self._realm = realm.replace("\\", "\\\\").replace('"', '\\"')
+        self._always = {
+            reason: self._spell(Deny(reason)) for reason in _ANSWERS if reason not in _NAMES_SCOPES
+        }
 
     def respond(self, deny: Deny) -> Response:
         """Return the answer to a refused request."""
+        return self._always.get(deny.reason) or self._spell(deny)
+
+    def _spell(self, deny: Deny) -> Response:
         answer = _ANSWERS[deny.reason]
         scopes = " ".join(deny.scopes)
         body = json.dumps(
