@@ -109,7 +109,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
 
     def _as_http_exception(self, deny: Deny) -> HTTPException:
         answer = self.guard.respond(deny)
-        response = Response(answer.body, answer.status, list(answer.headers))
+        response = Response(answer.body, answer.status_line, list(answer.headers))
         return default_exceptions[answer.status](response=response)
 
 

@@ -20,6 +20,9 @@ StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
+_WHOLE = (list, tuple)  # bodies behind which nothing of the application runs any more
+
+
 class KeyguardMiddleware:
     """Let only requests with a live key through to a WSGI application.
 
@@ -81,8 +84,8 @@ class KeyguardMiddleware:
         if exchange.instead is not None:
             _Body(body, exchange).close()
             return exchange.instead
-        if isinstance(body, list | tuple) or _is_file(body, exchange.environ):
-            return body  # nothing of the application runs any more
+        if isinstance(body, _WHOLE) or _is_file(body, exchange.environ):
+            return body
         return _Body(body, exchange)
 
     def refuse(self, deny: Deny, exchange: Exchange) -> Iterable[bytes]:

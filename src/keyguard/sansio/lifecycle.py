@@ -177,7 +177,7 @@ def issue_key(
         metadata: The service's own notes, strings to strings; not secret.
 
     Returns:
-        The key and its token. The token is nowhere kept: it is shown here, once.
+        The key and its token. The token is nowhere kept; it is shown here, once.
 
     Raises:
         InvalidValueError: A value is not as said, or a scope is outside the catalogue.
@@ -318,7 +318,7 @@ def revoke_key(key_id: str, *, reason: str | None = None) -> Flow[Key]:
         reason: Why, in free text, at most 200 characters.
 
     Returns:
-        The key as it stands after. Revoking a revoked key changes nothing: the first time and
+        The key as it stands after. Revoking a revoked key changes nothing; the first time and
         reason stay.
 
     Raises:

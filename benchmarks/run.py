@@ -1,0 +1,293 @@
+"""Measure, print, and write benchmarks/RESULTS.md."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from starlette.middleware import Middleware
+
+from benchmarks import calls, contestants
+from benchmarks.timing import ROUNDS, Burst, Series, race
+from keyguard import AsyncKeyguard, Keyguard, require_scopes
+from keyguard.adapters import asgi, wsgi
+from keyguard.adapters.flask import FlaskKeyguard
+from keyguard.adapters.starlette import KeyguardMiddleware
+from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SCOPE = "inference:read"
+COLD_KEYS = 500
+IMPORT_ROUNDS = 40
+
+MOST_TIMES_THE_FLOOR = 2.5
+MOST_IMPORT_MILLISECONDS = 60
+
+SETTINGS: dict[str, Any] = {
+    "realm": "AIaaS",
+    "prefix": "aiaas_live",
+    "catalogue": {SCOPE: "Read inference capabilities"},
+    "public": ["/healthz"],
+    "max_staleness": 3600.0,  # so that a warm path stays one for the whole run
+}
+METHOD = f"""\
+Applications are called in process, without a server, pinned to one core where the system lets us.
+A number is the median of {ROUNDS} rounds ({ROUNDS // 2} for refusals, {IMPORT_ROUNDS} for imports),
+with the least and the most in parentheses. A round times each contestant of its table once, in a
+burst of about 20 ms, in an order that moves on by one from round to round; every burst's answer is
+checked. An *overhead* is a contestant less the bare application of the same round, a *ratio* is
+taken within a round as well. Time is the thread's own, so that other programs have little part in
+it; where something waits, for cold keys and imports, it is the clock's on the wall.
+
+keyguard runs as it comes: no pepper, logging at its default level, one public path; only
+`max_staleness` is raised, so that the warm path stays warm, and `cache_size` is 0 for cold keys.
+The hand-written middleware is the floor: SHA-256 of the token and one look into a dict, without
+scopes, times, limits or revocation."""
+
+
+class Bench:
+    """One store with many keys, and a guard of each flavour in front of it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.store = MemoryBackend()
+        self.guard = Keyguard(self.store, **SETTINGS)
+        self.async_guard = AsyncKeyguard(AsyncMemoryBackend(self.store), **SETTINGS)
+        self.guard.organizations.create("acme")
+        self.warm = issue(self.guard)
+        self.known = {sha256(self.warm.encode()).hexdigest(): "acme"}
+
+
+def issue(guard: Keyguard) -> str:
+    issued = guard.keys.issue(organization="acme", name="benchmark", scopes=[SCOPE])
+    return issued.token.reveal()
+
+
+def adapters(bench: Bench) -> str:
+    """Compare the raw adapters with the floor, on one warm key."""
+    fields = [f"Bearer {bench.warm}"]
+    scoped = require_scopes(SCOPE)
+    bare = {"asgi": contestants.asgi_app, "wsgi": contestants.wsgi_app}
+    applications = {
+        "asgi": {
+            "bare application": bare["asgi"],
+            "hand-written": contestants.HandWrittenAsgi(bare["asgi"], bench.known),
+            "keyguard": asgi.KeyguardMiddleware(bare["asgi"], bench.async_guard),
+            "keyguard, scope check": asgi.KeyguardMiddleware(
+                scoped(bare["asgi"]), bench.async_guard
+            ),
+        },
+        "wsgi": {
+            "bare application": bare["wsgi"],
+            "hand-written": contestants.HandWrittenWsgi(bare["wsgi"], bench.known),
+            "keyguard": wsgi.KeyguardMiddleware(bare["wsgi"], bench.guard),
+            "keyguard, scope check": wsgi.KeyguardMiddleware(scoped(bare["wsgi"]), bench.guard),
+        },
+    }
+    rows, verdicts = [], []
+    for interface, apps in applications.items():
+        found = race({name: burst(bench, interface, app, fields) for name, app in apps.items()})
+        nothing, floor = found["bare application"], found["hand-written"]
+        for name, cost in found.items():
+            row = [f"{interface.upper()}, {name}", str(cost)]
+            if cost is not nothing:
+                over = cost - nothing
+                row += [str(over), str(over / (floor - nothing)), str(cost / floor)]
+            rows.append(row)
+        ratio = (found["keyguard, scope check"] - nothing) / (floor - nothing)
+        verdicts.append(
+            verdict(
+                f"{interface.upper()}, warm, scope check included: at most "
+                f"{MOST_TIMES_THE_FLOOR} times the hand-written overhead",
+                ratio.median,
+                MOST_TIMES_THE_FLOOR,
+                f"{ratio}, and {found['keyguard, scope check'] / floor} of the whole cost",
+            )
+        )
+    head = ["warm", "µs per request", "overhead", "overhead / hand-written", "whole / hand-written"]
+    return "\n\n".join([table(head, rows), "\n".join(verdicts)])
+
+
+def refusals(bench: Bench) -> str:
+    """Time what is refused, none of which reaches the application."""
+    unknown = Keyguard("memory://", **SETTINGS)
+    unknown.organizations.create("acme")
+    kinds = {
+        "no credentials": [None],
+        "garbage": ["Bearer garbage"],
+        "wrong checksum": [f"Bearer {bench.warm[:-1]}{'1' if bench.warm[-1] == '0' else '0'}"],
+        "unknown id, memory": [f"Bearer {issue(unknown)}" for _ in range(COLD_KEYS)],
+    }
+    hand = contestants.HandWrittenAsgi(contestants.asgi_app, bench.known)
+    hand_wsgi = contestants.HandWrittenWsgi(contestants.wsgi_app, bench.known)
+    guarded = asgi.KeyguardMiddleware(contestants.asgi_app, bench.async_guard)
+    guarded_wsgi = wsgi.KeyguardMiddleware(contestants.wsgi_app, bench.guard)
+    rows = []
+    for kind, fields in kinds.items():
+        found = race(
+            {
+                "asgi floor": burst(bench, "asgi", hand, fields, expect=401),
+                "asgi": burst(bench, "asgi", guarded, fields, expect=401),
+                "wsgi floor": burst(bench, "wsgi", hand_wsgi, fields, expect=401),
+                "wsgi": burst(bench, "wsgi", guarded_wsgi, fields, expect=401),
+            },
+            rounds=ROUNDS // 2,
+        )
+        rows.append([kind, *map(str, found.values())])
+    head = ["refused", "ASGI, hand-written", "ASGI, keyguard", "WSGI, hand-written"]
+    return table([*head, "WSGI, keyguard"], rows)
+
+
+def cold(bench: Bench) -> str:
+    """Time a different live key in every request, with nothing remembered."""
+    options = SETTINGS | {"cache_size": 0}
+    store = MemoryBackend()
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/keys.db"
+        memory, sqlite = Keyguard(store, **options), Keyguard(url, **options)
+        async_memory = AsyncKeyguard(AsyncMemoryBackend(store), **options)
+        async_sqlite = AsyncKeyguard(url, **options)
+        bursts: dict[str, Burst] = {}
+        for name, guard, async_guard in (
+            ("memory", memory, async_memory),
+            ("SQLite", sqlite, async_sqlite),
+        ):
+            guard.migrate()
+            guard.organizations.create("acme")
+            fields = [f"Bearer {issue(guard)}" for _ in range(COLD_KEYS)]
+            app = wsgi.KeyguardMiddleware(contestants.wsgi_app, guard)
+            async_app = asgi.KeyguardMiddleware(contestants.asgi_app, async_guard)
+            bursts[f"{name}, sync (WSGI)"] = burst(bench, "wsgi", app, fields, waits=True)
+            bursts[f"{name}, async (ASGI)"] = burst(bench, "asgi", async_app, fields, waits=True)
+        found = race(bursts)
+        bench.loop.run_until_complete(async_sqlite.aclose())
+        sqlite.close()
+    return table(["cold", "µs per request"], [[n, cost.spell(1)] for n, cost in found.items()])
+
+
+def frameworks(bench: Bench) -> str:
+    """Compare a framework's bare application with the guarded one, on one warm key."""
+    fields = [f"Bearer {bench.warm}"]
+    scoped = require_scopes(SCOPE)
+    guarded_starlette = contestants.starlette_app(
+        scoped, middleware=[Middleware(KeyguardMiddleware, guard=bench.async_guard)]
+    )
+    guarded_flask = contestants.flask_app(scoped)
+    FlaskKeyguard(guarded_flask, bench.guard)
+    rows = []
+    for name, interface, bare, guarded in (
+        ("Starlette", "asgi", contestants.starlette_app(), guarded_starlette),
+        ("Flask", "wsgi", contestants.flask_app(), guarded_flask),
+    ):
+        found = race(
+            {
+                "bare": burst(bench, interface, bare, fields),
+                "keyguard": burst(bench, interface, guarded, fields),
+            }
+        )
+        over = found["keyguard"] - found["bare"]
+        rows.append([name, *(s.spell(1) for s in (found["bare"], found["keyguard"], over))])
+    head = ["framework, scope check", "bare, µs per request", "with keyguard", "overhead"]
+    return table(head, rows)
+
+
+def imports() -> str:
+    """Compare whole processes that import keyguard's dependencies with such that import it too."""
+    base, whole = "import argon2, limits", "import argon2, limits, keyguard"
+    found: dict[str, list[float]] = {base: [], whole: []}
+    for code in found:
+        _run(code)  # compiles what was not compiled yet
+    for number in range(IMPORT_ROUNDS):
+        for code in sorted(found, reverse=bool(number % 2)):
+            found[code].append(_run(code) * 1000)
+    difference = Series(found[whole]) - Series(found[base])
+    rows = [[f"`python -c '{code}'`", Series(found[code]).spell(1)] for code in found]
+    rows.append(["difference", difference.spell(1)])
+    said = verdict(
+        f"importing keyguard: under {MOST_IMPORT_MILLISECONDS} ms more than its dependencies",
+        difference.median,
+        MOST_IMPORT_MILLISECONDS,
+        f"{difference.median:.1f} ms",
+    )
+    return f"{table(['import', 'ms per process'], rows)}\n\n{said}"
+
+
+def _run(code: str) -> float:
+    begin = perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return perf_counter() - begin
+
+
+def burst(
+    bench: Bench, interface: str, app: Any, fields: Sequence[str | None], **options: Any
+) -> Burst:
+    if interface == "asgi":
+        return calls.asgi(bench.loop, app, fields, **options)
+    return calls.wsgi(app, fields, **options)
+
+
+def verdict(target: str, found: float, most: float, detail: str) -> str:
+    return f"- **{'met' if found <= most else 'MISSED'}**: {target}: {detail}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    whole = [[*row, *([""] * (len(head) - len(row)))] for row in rows]
+    lines = [head, ["---"] * len(head), *whole]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    names = ("keyguard", "argon2-cffi", "limits", "SQLAlchemy", "starlette", "Flask")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}; {model}, {os.cpu_count()} cores; {platform.system()}; "
+        f"{python}; {versions}"
+    )
+
+
+def pin() -> None:
+    with suppress(AttributeError, OSError):  # not on every system
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def main() -> None:
+    pin()
+    bench = Bench()
+    sections: dict[str, Callable[[], str]] = {
+        "Warm verification": lambda: adapters(bench),
+        "Refusals": lambda: refusals(bench),
+        "Cold verification": lambda: cold(bench),
+        "Frameworks": lambda: frameworks(bench),
+        "Importing": imports,
+    }
+    text = f"# What keyguard costs\n\n{machine()}\n\n{METHOD}\n"
+    print(text)
+    for title, measure in sections.items():
+        section = f"## {title}\n\n{measure()}\n"
+        print(section, flush=True)
+        text += f"\n{section}"
+    bench.loop.close()
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Serve AIaaS with a fresh key store, and say how to call it: ``python -m examples.demo``.
+
+``FRAMEWORK`` is starlette (the default) or flask, ``PORT`` 8000 by default. Each run starts anew:
+the keys are in ``.demo/aiaas-<port>.db``, where they can be looked at until the next run.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from textwrap import dedent
+from typing import TypeAlias
+
+from examples import aiaas
+from keyguard import IssuedKey, Keyguard, KeyguardError, Settings
+
+HOST = "127.0.0.1"
+FOLDER = Path(".demo")
+JSON_BODY = """-H "Content-Type: application/json" -d '{"model": "gpt-4", "prompt": "Hello"}'"""
+
+
+Server: TypeAlias = Callable[[str, socket.socket, Callable[[], None]], None]
+"""Serves a store on a socket until Ctrl-C, and says when it is ready."""
+
+
+class CannotStartError(Exception):
+    """Why there is no demo, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    writer: IssuedKey
+    reader: IssuedKey
+    admin: IssuedKey
+    retired: IssuedKey
+    globex: IssuedKey
+
+
+def main() -> int:
+    # A process that a script starts in the background inherits a Ctrl-C that is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        serve = chosen_server()
+        settings = aiaas.settings()
+        with listening_socket() as sock:
+            port = sock.getsockname()[1]
+            url = fresh_store(port)
+            keys = issue_keys(url, settings)
+            show_refusals()
+            text = guide(f"http://{HOST}:{port}", keys, url)
+            serve(url, sock, partial(print, text, flush=True))
+    except (CannotStartError, KeyguardError) as problem:
+        print(f"demo: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass  # how it ends
+    print("\nThe demo has ended.")
+    return 0
+
+
+def chosen_server() -> Server:
+    framework = os.environ.get("FRAMEWORK") or "starlette"
+    if framework not in SERVERS:
+        raise CannotStartError(f"FRAMEWORK is {' or '.join(SERVERS)}, not {framework!r}")
+    return SERVERS[framework]
+
+
+def listening_socket() -> socket.socket:
+    text = os.environ.get("PORT") or "8000"
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise CannotStartError(f"PORT is a number from 1 to 65535, not {text!r}")
+    try:
+        return socket.create_server((HOST, int(text)))
+    except OSError as problem:
+        if problem.errno == errno.EADDRINUSE:
+            why = "is taken"
+        elif problem.errno == errno.EACCES:
+            why = "is reserved for the system's administrator"
+        else:
+            why = f"can't be used ({problem.strerror})"
+        example = 8000 if int(text) != 8000 else 8001
+        raise CannotStartError(
+            f"port {text} of {HOST} {why}; choose another one, as in: make demo PORT={example}"
+        ) from None
+
+
+def fresh_store(port: int) -> str:
+    path = FOLDER / f"aiaas-{port}.db"  # whoever has the port has the file
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as problem:
+        raise CannotStartError(f"{path} can't be made anew ({problem.strerror})") from None
+    return f"sqlite:///{path.as_posix()}"
+
+
+def issue_keys(url: str, settings: Settings) -> Keys:
+    with Keyguard(url, settings=settings) as guard:
+        guard.migrate()
+        guard.organizations.create("acme", name="Acme Inc.")
+        guard.organizations.create("globex", name="Globex Corporation")
+
+        def issue(organization: str, name: str, *scopes: str) -> IssuedKey:
+            return guard.keys.issue(
+                organization=organization, name=name, scopes=scopes, expires_in=timedelta(days=90)
+            )
+
+        keys = Keys(
+            writer=issue("acme", "writer", "inference:read", "inference:write"),
+            reader=issue("acme", "reader", "inference:read"),
+            admin=issue("acme", "admin", "admin", "analytics:read"),
+            retired=issue("acme", "retired", "inference:*"),
+            globex=issue("globex", "admin", "*"),
+        )
+        guard.keys.revoke(keys.retired.key.id, reason="to see it refused")
+        return keys
+
+
+def guide(base: str, keys: Keys, url: str) -> str:
+    post = f"curl -i -X POST {base}/v1/inference"
+    program = os.path.relpath(Path(sys.executable).with_name("keyguard"))
+
+    def bearer(issued: IssuedKey) -> str:
+        return f'-H "Authorization: Bearer {issued.token.reveal()}"'
+
+    return dedent(f"""\
+        AIaaS at {base}, its keys in {url}
+
+        The tokens are shown here once; the store holds only their hashes.
+
+        acme, writer: inference:read inference:write
+        {keys.writer.token.reveal()}
+        acme, reader: inference:read
+        {keys.reader.token.reveal()}
+        acme, admin: admin analytics:read
+        {keys.admin.token.reveal()}
+        acme, retired: inference:*, revoked
+        {keys.retired.token.reveal()}
+        globex, admin: *
+        {keys.globex.token.reveal()}
+
+        Paste these into another terminal:
+
+        # 200: public
+        curl -i {base}/healthz
+
+        # 401: no key
+        curl -i {base}/v1/models
+
+        # 200: the reader may read
+        curl -i {base}/v1/models {bearer(keys.reader)}
+
+        # 403: the reader may not write
+        {post} {bearer(keys.reader)} {JSON_BODY}
+
+        # 200: the writer may; the answer repeats the prompt
+        {post} {bearer(keys.writer)} {JSON_BODY}
+
+        # 422: the prompt is missing
+        {post} {bearer(keys.writer)} -H "Content-Type: application/json" -d '{{"model": "gpt-4"}}'
+
+        # 401: revoked
+        {post} {bearer(keys.retired)} {JSON_BODY}
+
+        # 200: acme's usage
+        curl -i {base}/v1/analytics/usage {bearer(keys.admin)}
+
+        # 200: acme's keys, and nobody else's
+        curl -i {base}/v1/admin/keys {bearer(keys.admin)}
+
+        # 200: globex's keys, and nobody else's
+        curl -i {base}/v1/admin/keys {bearer(keys.globex)}
+
+        # revokes the reader, from this directory: within 5 seconds its answers are 401
+        {program} key revoke {keys.reader.key.id} --url {url}
+
+        Why a key was refused is logged below, and not told to the client.
+        Ctrl-C ends the demo.
+        """)
+
+
+def show_refusals() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("keyguard")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def serve_starlette(url: str, sock: socket.socket, ready: Callable[[], None]) -> None:
+    import uvicorn
+
+    from examples.starlette_app.app import create_app
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+    Server(uvicorn.Config(create_app(url), log_config=None, log_level="warning")).run([sock])
+
+
+def serve_flask(url: str, sock: socket.socket, ready: Callable[[], None]) -> None:
+    from werkzeug.serving import make_server
+
+    from examples.flask_app.app import create_app
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    address, port = sock.getsockname()
+    with make_server(address, port, create_app(url), threaded=True, fd=sock.fileno()) as server:
+        ready()
+        server.serve_forever()
+
+
+SERVERS: dict[str, Server] = {"starlette": serve_starlette, "flask": serve_flask}
+
+if __name__ == "__main__":
+    sys.exit(main())

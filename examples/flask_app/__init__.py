@@ -1,0 +1,1 @@
+"""AIaaS on Flask: ``flask --app examples.flask_app.app run``."""

@@ -1,0 +1,1 @@
+"""AIaaS on Starlette: ``uvicorn --factory examples.starlette_app.app:create_app``."""

@@ -1,0 +1,78 @@
+"""AIaaS on Starlette."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from examples import aiaas
+from keyguard import AsyncKeyguard, current_principal, require_scopes
+from keyguard.adapters.starlette import KeyguardMiddleware
+
+
+def create_app(url: str | None = None) -> Starlette:
+    guard = AsyncKeyguard(url or aiaas.store_url(), settings=aiaas.settings())
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        async with guard:
+            await guard.migrate()
+            yield
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", health),
+            Route("/v1/models", models),
+            Route("/v1/inference", inference, methods=["POST"]),
+            Route("/v1/analytics/usage", usage),
+            Route("/v1/admin/keys", keys),
+        ],
+        middleware=[Middleware(KeyguardMiddleware, guard=guard)],
+        exception_handlers={aiaas.UnprocessableError: unprocessable},
+        lifespan=lifespan,
+    )
+    app.state.guard, app.state.usage = guard, aiaas.Usage()
+    return app
+
+
+async def health(_request: Request) -> Response:
+    return answer(aiaas.HEALTH)
+
+
+@require_scopes("inference:read")
+async def models(_request: Request) -> Response:
+    return answer(aiaas.MODELS)
+
+
+@require_scopes("inference:write")
+async def inference(request: Request) -> Response:
+    completion = aiaas.infer(await request.body())
+    request.app.state.usage.count(current_principal().organization)
+    return answer(completion)
+
+
+@require_scopes("analytics:read")
+async def usage(request: Request) -> Response:
+    return answer(request.app.state.usage.of(current_principal().organization))
+
+
+@require_scopes("admin")
+async def keys(request: Request) -> Response:
+    asked = aiaas.page_asked_for(request.scope["query_string"])
+    own = current_principal().organization
+    return answer(aiaas.list_of(await request.app.state.guard.keys.list(organization=own, **asked)))
+
+
+async def unprocessable(_request: Request, error: Exception) -> Response:
+    return Response(aiaas.problem(error), 422, media_type=aiaas.PROBLEM_JSON)
+
+
+def answer(content: dict[str, Any]) -> Response:
+    return Response(aiaas.dump(content), media_type=aiaas.JSON)

@@ -1,0 +1,28 @@
+"""One store, and both example services in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.examples.running import FRAMEWORKS, Service, Store, running
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    made = Store(f"sqlite:///{tmp_path_factory.mktemp('aiaas')}/keys.db")
+    with made.guard:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def services(store: Store) -> Iterator[dict[str, Service]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(running(name, store.url)) for name in FRAMEWORKS}
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def service(services: dict[str, Service], request: pytest.FixtureRequest) -> Service:
+    return services[request.param]

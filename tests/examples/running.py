@@ -1,0 +1,160 @@
+"""The example services, running for real, and how they are called."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import uvicorn
+from werkzeug.serving import make_server
+
+from examples import aiaas
+from examples.flask_app.app import create_app as create_flask_app
+from examples.starlette_app.app import create_app as create_starlette_app
+from keyguard import IssuedKey, Keyguard
+
+FRAMEWORKS = ("starlette", "flask")
+
+# What a server adds of its own accord.
+OF_THE_SERVER = {"date", "server", "connection"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Service:
+    """One example service on a port of its own."""
+
+    port: int
+    app: Any
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def call(
+        self,
+        path: str,
+        token: str | None = None,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
+        authorization: str | None = None,
+    ) -> Answer:
+        if token is not None:
+            authorization = f"Bearer {token}"
+        headers = {"Connection": "close"}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            fields = ((name.lower(), value) for name, value in response.getheaders())
+            kept = sorted(field for field in fields if field[0] not in OF_THE_SERVER)
+            return Answer(response.status, tuple(kept), response.read())
+
+    def revoke(self, key_id: str) -> None:
+        """Revoke a key through the service's own guard."""
+        if hasattr(self.app, "state"):
+            asyncio.run(self.app.state.guard.keys.revoke(key_id))
+        else:
+            self.app.config["GUARD"].keys.revoke(key_id)
+
+
+@contextmanager
+def running(framework: str, url: str) -> Iterator[Service]:
+    """Serve an example. The socket listens from the start, so nobody has to wait for it."""
+    serve = {"starlette": _running_starlette, "flask": _running_flask}[framework]
+    with socket.create_server(("127.0.0.1", 0)) as sock, serve(sock, url) as app:
+        yield Service(sock.getsockname()[1], app)
+
+
+@contextmanager
+def _running_starlette(sock: socket.socket, url: str) -> Iterator[Any]:
+    app = create_starlette_app(url)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    thread = threading.Thread(target=server.run, args=([sock.dup()],))
+    thread.start()
+    try:
+        yield app
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def _running_flask(sock: socket.socket, url: str) -> Iterator[Any]:
+    app = create_flask_app(url)
+    with make_server(*sock.getsockname(), app, threaded=True, fd=sock.fileno()) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield app
+        finally:
+            server.shutdown()
+            thread.join()
+            app.config["GUARD"].close()
+
+
+KEYS = {
+    "writer": ("acme", ["inference:read", "inference:write"]),
+    "reader": ("acme", ["inference:read"]),
+    "analyst": ("acme", ["analytics:read"]),
+    "admin": ("acme", ["admin"]),
+    "everything": ("acme", ["*"]),
+    "nothing": ("acme", []),
+    "globex reader": ("globex", ["inference:*"]),
+    "globex analyst": ("globex", ["analytics:read"]),
+    "globex admin": ("globex", ["admin"]),
+    "idle analyst": ("idle", ["analytics:read"]),  # of an organization that never infers
+}
+
+
+class Store:
+    """A store with three organizations, a key for every taste, and a guard beside the services'."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.guard = Keyguard(url, settings=aiaas.settings())
+        self.guard.migrate()
+        for slug in ("acme", "globex", "idle"):
+            self.guard.organizations.create(slug)
+        self.issued = {
+            name: self.issue(name, scopes, organization=organization)
+            for name, (organization, scopes) in KEYS.items()
+        }
+        revoked = self.issued["revoked"] = self.issue("revoked", ["*"])
+        self.guard.keys.revoke(revoked.key.id)
+
+    def issue(self, name: str, scopes: list[str], *, organization: str = "acme") -> IssuedKey:
+        return self.guard.keys.issue(
+            organization=organization, name=name, scopes=scopes, expires_in=timedelta(days=90)
+        )
+
+    def token(self, name: str) -> str:
+        return self.issued[name].token.reveal()
+
+
+def curl() -> str:
+    """Return the program; skip the test where there is none, but fail where CI runs."""
+    program = shutil.which("curl")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no curl here: install curl")
+        pytest.skip("no curl here: install curl")
+    return program
