@@ -263,3 +263,7 @@ def test_add_url_rule_keeps_its_arguments(app: Flask) -> None:
     app.add_url_rule("/p", "p", lambda: "x", False)
 
     assert "OPTIONS" not in next(r for r in app.url_map.iter_rules() if r.rule == "/p").methods
+
+
+def test_the_reason_phrase_is_the_standard_s(app: Flask) -> None:
+    assert app.test_client().get("/").status == "401 Unauthorized"
