@@ -379,16 +379,37 @@ def test_the_wrong_flavour_of_backend_is_refused_at_start() -> None:
         Keyguard(object())
 
 
+@pytest.mark.parametrize("kind", ["revoke", "disable", "scopes"])
+def test_another_guard_of_the_process_feels_a_change_on_the_next_request(kind: str) -> None:
+    world = World()
+    issued = world.issue("admin")
+    field = bearer(issued.token.reveal())
+    assert isinstance(asyncio.run(world.async_guard.authenticate(field)), Allow)
+
+    match kind:
+        case "revoke":
+            world.guard.keys.revoke(issued.key.id)
+        case "disable":
+            world.guard.organizations.disable("acme")
+        case "scopes":
+            world.guard.keys.update(issued.key.id, scopes=[])
+
+    refused = asyncio.run(world.async_guard.authenticate(field, scopes=["admin"]))
+    assert isinstance(refused, Deny)
+
+
 def test_another_process_feels_a_revocation_within_max_staleness() -> None:
     world = World({"max_staleness": 5.0})
     issued = world.issue()
     field = bearer(issued.token.reveal())
-    assert isinstance(asyncio.run(world.async_guard.authenticate(field)), Allow)
+    assert isinstance(world.guard.authenticate(field), Allow)
 
-    world.guard.keys.revoke(issued.key.id)
+    world.store.revoke_key(issued.key.id, world.clock.now, None)  # as another process would
 
-    world.clock.advance(timedelta(seconds=5))
-    assert isinstance(asyncio.run(world.async_guard.authenticate(field)), Deny)
+    world.clock.advance(timedelta(seconds=5) - timedelta(microseconds=1))
+    assert isinstance(world.guard.authenticate(field), Allow)
+    world.clock.advance(timedelta(microseconds=1))
+    assert isinstance(world.guard.authenticate(field), Deny)
 
 
 def test_a_store_that_goes_down_is_felt_within_max_staleness() -> None:

@@ -3,8 +3,8 @@
 A token is remembered by the SHA-256 digest of ``Bearer <token>``, never itself, and only once it
 was verified: unknown ones leave no trace, so a flood of them pushes nothing out. An entry carries
 its key's times, which are checked on every hit, and is looked up again after ``max_staleness``.
-What changes in this process is forgotten at once, and a look-up that was under way meanwhile is not
-believed.
+What changes in this process is forgotten at once by all its guards, and a look-up that was under
+way meanwhile is not believed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _SCHEME = "Bearer "
 _FAR_PAST = float("-inf")
 _FAR_FUTURE = float("inf")
 _RECENT_CHANGES = 1024
+
+# The one thing that guards share: ids are unique, so to forget too much is all it can do.
+_memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueDictionary()
 
 
 class Clock(Protocol):
@@ -71,6 +74,7 @@ class VerifiedTokens:
         self._monotonic = clock.monotonic
         self._start_afresh()
         _start_afresh_after_fork(self)
+        _memories[id(self)] = self
 
     def _start_afresh(self) -> None:
         self._entries: dict[bytes, _Entry] = {}  # by token digest, oldest fill first
@@ -148,12 +152,22 @@ class VerifiedTokens:
                     self._held.setdefault(subject, set()).add(name)
             return True
 
-    def forget(self, subject: str) -> None:
-        """Drop what is remembered of a key or of an organization, which has just changed.
+    @staticmethod
+    def forget(subject: str) -> None:
+        """Drop what this process remembers of a key or organization, which has just changed.
+
+        Every guard of the process forgets it, whichever made the change: an administrator's sync
+        code and the service's async code have one each.
 
         Args:
             subject: The id of the key or organization.
         """
+        for reference in _memories.valuerefs():
+            memory = reference()
+            if memory is not None:
+                memory._forget(subject)
+
+    def _forget(self, subject: str) -> None:
         with self._lock:
             self._change += 1
             self._changed.pop(subject, None)
