@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, TypeGuard
 
 from keyguard.backends.base import AsyncBackend, Backend
 from keyguard.exceptions import ConfigurationError
@@ -42,12 +42,12 @@ def open_backend(target: str | Backend | object) -> Backend:
         return sql.SqlBackend(engine)
     if _is_engine(target, "sqlalchemy.ext.asyncio", "AsyncEngine"):
         raise ConfigurationError("pass Keyguard an Engine; an AsyncEngine is for AsyncKeyguard")
-    if isinstance(target, AsyncBackend):
+    if _is_backend(target):
+        return target
+    if _is_async_backend(target):
         raise ConfigurationError(
             f"pass Keyguard a Backend; {type(target).__name__} is for AsyncKeyguard"
         )
-    if isinstance(target, Backend):
-        return target
     raise _neither(target, "Engine", "Backend")
 
 
@@ -72,13 +72,28 @@ def open_async_backend(target: str | AsyncBackend | object) -> AsyncBackend:
         return sql.AsyncSqlBackend(engine)
     if _is_engine(target, "sqlalchemy", "Engine"):
         raise ConfigurationError("pass AsyncKeyguard an AsyncEngine; an Engine is for Keyguard")
-    if isinstance(target, AsyncBackend):
+    if _is_async_backend(target):
         return target
-    if isinstance(target, Backend):
+    if _is_backend(target):
         raise ConfigurationError(
             f"pass AsyncKeyguard an AsyncBackend; {type(target).__name__} is for Keyguard"
         )
     raise _neither(target, "AsyncEngine", "AsyncBackend")
+
+
+def _is_backend(target: object) -> TypeGuard[Backend]:
+    return _offers(target, Backend)
+
+
+def _is_async_backend(target: object) -> TypeGuard[AsyncBackend]:
+    return _offers(target, AsyncBackend)
+
+
+def _offers(target: object, protocol: type) -> bool:
+    # isinstance would not do: from Python 3.12 on it overlooks methods that are passed through to
+    # another object by __getattr__.
+    names = [name for name in vars(protocol) if not name.startswith("_")]
+    return all(callable(getattr(target, name, None)) for name in names)
 
 
 def _is_memory(url: str) -> bool:
