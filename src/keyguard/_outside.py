@@ -84,9 +84,13 @@ class Outside:
                     return await answer
             return answer
         except TimeoutError as late:
+            advice = (
+                "whether the change was made is not known: look before trying again"
+                if effect.changes
+                else "try again later"
+            )
             raise BackendUnavailableError(
-                f"the key store did not answer within {self._timeout:g} seconds; whether a change "
-                "was made is not known: look before trying again"
+                f"the key store did not answer within {self._timeout:g} seconds; {advice}"
             ) from late
         finally:
             self._settle(effect)

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 
 __all__ = ["awithin", "remaining", "within"]
 
+_GRACE = 0.1
+
 _deadline: ContextVar[float | None] = ContextVar("keyguard_deadline", default=None)
 
 
@@ -51,7 +53,15 @@ def _timeout(seconds: float) -> AbstractAsyncContextManager[object]:
         asyncio.get_running_loop()
     except RuntimeError:
         return _trio_timeout(seconds)
-    return asyncio.timeout(seconds)
+    return _asyncio_timeout(seconds)
+
+
+@asynccontextmanager
+async def _asyncio_timeout(seconds: float) -> AsyncGenerator[None]:
+    # On Python 3.11 asyncio.wait_for, by which drivers connect, may swallow a cancellation that
+    # arrives as it completes (python/cpython#86296). So a second one follows the first.
+    async with asyncio.timeout(seconds + _GRACE), asyncio.timeout(seconds):
+        yield
 
 
 @asynccontextmanager

@@ -212,3 +212,11 @@ def test_two_flavours_may_share_one_memory() -> None:
     store.add_organization(organization())
     found = trio.run(AsyncMemoryBackend(store).find_organization, "acme-1")
     assert found == organization()
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_sign_in_a_password_that_is_not_escaped_shows_none_of_it(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match="written as %40") as refused:
+        open_backend(f"{kind}://user:sec@ret@localhost/keys")
+    assert "sec" not in str(refused.value)
+    assert "ret@" not in str(refused.value)

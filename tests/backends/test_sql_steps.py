@@ -9,14 +9,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from keyguard.backends.sql import operations, sqlite
+from keyguard.backends.sql import SqlBackend, operations, sqlite
 from keyguard.backends.sql.mysql import DeadlineConnection as MySqlConnection
 from keyguard.backends.sql.operations import ConnectionLost
 from keyguard.backends.sql.postgresql import _until
 from keyguard.deadlines import within
+from keyguard.exceptions import BackendError
 from tests.backends.records import NOON, key, organization, record
 
 # Deadlines, without waiting for any
@@ -158,3 +159,22 @@ def test_a_lookup_of_what_can_be_no_key_asks_nothing() -> None:
     with pytest.raises(StopIteration) as end:
         next(operations.find_key("no key").flow())
     assert end.value.value is None
+
+
+def test_a_change_is_not_tried_again_where_each_statement_is_committed() -> None:
+    """On a host's engine a lost answer may hide a change that was made."""
+    store = SqlBackend(create_engine("sqlite://"))
+    store._checked = True
+    course = store._course(operations.revoke_key(key().id, NOON, None))
+    next(course)
+    with pytest.raises(BackendError):
+        course.throw(ConnectionLost())
+
+
+def test_a_look_up_is_tried_again_everywhere() -> None:
+    store = SqlBackend(create_engine("sqlite://"))
+    store._checked = True
+    course = store._course(operations.find_key(key().id))
+    first = next(course)
+    assert course.throw(ConnectionLost()) is first
+    course.close()

@@ -76,7 +76,7 @@ class Common:
         """Return what a command is told after its name, and before it where it is silent."""
         before: Common = ctx.obj
         return cls(
-            url=url or before.url or os.environ.get("KEYGUARD_URL"),
+            url=_first(url, before.url, os.environ.get("KEYGUARD_URL")),
             pepper_file=pepper_file or before.pepper_file,
             as_json=as_json or before.as_json,
         )
@@ -129,6 +129,11 @@ class Common:
                 "say where the keys are: set KEYGUARD_URL or pass --url, such as "
                 "--url sqlite:///keys.db"
             )
+
+
+def _first(*given: str | None) -> str | None:
+    # An empty one was given, if by mistake: it must not fall through to another store.
+    return next((one for one in given if one is not None), None)
 
 
 def key_id(text: str) -> str:

@@ -129,6 +129,8 @@ def _undelivered(guard: Keyguard, key_id: str, problem: str) -> RefusedError:
 
 
 def _read_token() -> bytes:
+    if sys.stdin is None:
+        raise InvalidValueError("no token was given: stdin is closed")
     if sys.stdin.isatty():
         try:
             token = getpass.getpass("Token (not shown): ").encode(errors="surrogateescape")

@@ -6,7 +6,7 @@ A flow is a generator that yields effects and is sent their answers::
 
 An effect is a value: it says *what* is asked, and :meth:`Effect.perform` names the one operation of
 the outside that answers it, at once or with an awaitable. The drivers (``keyguard._drivers``)
-carry the answers back; who the outside is, is decided in ``keyguard.guard``.
+carry the answers back; who the outside is, is decided in ``keyguard._outside``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Effect(Generic[Answer]):
     __slots__ = ()
 
     changes: ClassVar[bool] = False
-    """Whether it changes what caches may hold; then :meth:`subject` says of what."""
+    """Whether it changes what is stored; then :meth:`subject` says of what."""
 
     def __iter__(self) -> Generator[Effect[Any], Any, Answer]:
         return (yield self)  # type: ignore[no-any-return]  # the driver sends what perform gave
@@ -172,10 +172,14 @@ class ListKeys(Effect[Page[Key]]):
 class AddKey(Effect[None]):
     """Store a new key."""
 
+    changes = True
     record: KeyRecord
 
     def perform(self, outside: Any) -> Any:
         return outside.backend.add_key(self.record)
+
+    def subject(self) -> str:
+        return self.record.key.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +217,14 @@ class RevokeKey(Effect[Key | None]):
 class AddOrganization(Effect[None]):
     """Store a new organization."""
 
+    changes = True
     organization: Organization
 
     def perform(self, outside: Any) -> Any:
         return outside.backend.add_organization(self.organization)
+
+    def subject(self) -> str:
+        return self.organization.id
 
 
 @dataclass(frozen=True, slots=True)

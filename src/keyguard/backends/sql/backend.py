@@ -65,6 +65,9 @@ class _SqlBackend(Generic[AnyEngine]):
             self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
             self._writes = engine.execution_options(isolation_level="READ COMMITTED")
         self._owned = owned
+        # On an engine of the host's that commits each statement, a lost answer may hide a change
+        # that was made; on PostgreSQL keyguard chooses the level itself.
+        self._tries_writes_again: bool = owned or dialect == "postgresql"
         self._place = place_of(engine.url)
         self._checked = False
         self._home: tuple[object, ...] | None = None
@@ -82,6 +85,8 @@ class _SqlBackend(Generic[AnyEngine]):
             if check and not self._checked:
                 yield from _persistently(schema.check())
                 self._checked = True
+            if operation.writes and not self._tries_writes_again:
+                return (yield operation)  # type: ignore[no-any-return]  # its result is sent back
             return (yield from _persistently(operation))
         except KeyguardError:
             raise
@@ -105,18 +110,21 @@ class _SqlBackend(Generic[AnyEngine]):
         """Start with new connections in a process or an event loop that was not there before.
 
         One that was opened elsewhere belongs to a socket shared with another process, or waits for
-        an event loop that no longer runs. The old pool is kept: to free its connections could send
-        the server a farewell on the other process's behalf.
+        an event loop that no longer runs. After a fork the old pool is kept: to free its
+        connections could send the server a farewell on the other process's behalf. Those of a loop
+        that is gone can't be closed without it, and end when they are freed.
         """
         home = (os.getpid(), *home)
-        if home != self._home:
-            if self._home is not None and self._owned:
-                for engine in (self._reads, self._writes):
-                    core = engine if isinstance(engine, Engine) else engine.sync_engine
+        if home == self._home:
+            return
+        if self._home is not None and self._owned:
+            for engine in (self._reads, self._writes):
+                core = engine if isinstance(engine, Engine) else engine.sync_engine
+                if self._home[0] != os.getpid():
                     self._left_behind.append(core.pool)
-                    core.dispose(close=False)
-                self._turns = _turns()
-            self._home = home
+                core.dispose(close=False)
+            self._turns = _turns()
+        self._home = home
 
 
 class SqlBackend(_SqlBackend[Engine], Methods):
@@ -196,7 +204,7 @@ class AsyncSqlBackend(_SqlBackend[AsyncEngine], AsyncMethods):
     async def aclose(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
         if self._owned:
-            self._settle(asyncio.get_running_loop())
+            self._settle(running_loop())
             await self._reads.dispose()
             await self._writes.dispose()
 
@@ -205,10 +213,24 @@ class AsyncSqlBackend(_SqlBackend[AsyncEngine], AsyncMethods):
         return await arun(self._course(operation), self._carry)
 
     async def _carry(self, operation: Operation[Result]) -> Result:
-        self._settle(asyncio.get_running_loop())
+        self._settle(running_loop())
         engine = self._writes if operation.writes else self._reads
         async with engine.connect() as connection:
             return await arun(operation.flow(), partial(_atake, connection))
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop.
+
+    Raises:
+        ConfigurationError: It is not asyncio's.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "SQL backends need asyncio; under trio use memory:// or a backend of your own"
+        ) from None
 
 
 def _turns() -> dict[bool, threading.BoundedSemaphore]:

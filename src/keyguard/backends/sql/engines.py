@@ -68,7 +68,7 @@ def open_backend(url: str) -> SqlBackend:
     writes = create_engine(parsed, isolation_level=_LEVELS.get(database), **_WRITES)
     for engine in (reads, writes):
         if database == "sqlite":
-            sqlite.prepare(engine)
+            sqlite.prepare(engine, writes=engine is writes)
         else:
             event.listen(engine, "do_connect", _connector(parsed))
     return SqlBackend(reads, writes=writes, owned=True)
@@ -117,6 +117,8 @@ def _parse(url: str, drivers: dict[str, str]) -> URL:
     # What SQLAlchemy says of a URL may quote from it, and from the middle of a password.
     try:
         parsed = make_url(url)
+        if "@" in (parsed.host or ""):  # the tail of a password
+            raise ValueError
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             "the database URL can't be read; one looks like "

@@ -35,6 +35,7 @@ def may_be_the_schema(failure: BaseException) -> bool:
     """Tell whether a failure may come of a table or a column that is missing."""
     return (
         isinstance(failure, ProgrammingError | OperationalError)
+        and failure.statement is not None
         and not failure.connection_invalidated
     )
 

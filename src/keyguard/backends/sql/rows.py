@@ -96,7 +96,11 @@ def record_from(row: Row[Any]) -> KeyRecord:
     """
     if row.owner_id is None:
         raise _corrupt(KEYS.name, row.id, f"it has no organization {row.organization_id!r}")
-    return KeyRecord(key=key_from(row), organization=organization_from(row), digest=row.digest)
+    key, organization = key_from(row), organization_from(row)
+    try:
+        return KeyRecord(key=key, organization=organization, digest=row.digest)
+    except ValueError as failure:
+        raise _corrupt(KEYS.name, row.id, failure) from failure
 
 
 def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, Table, inspect, select, text
+from sqlalchemy.exc import OperationalError
 
 from keyguard.backends.sql import migrations
 from keyguard.backends.sql.columns import ascii_string
@@ -15,7 +16,7 @@ from keyguard.backends.sql.tables import TABLES
 from keyguard.deadlines import remaining
 from keyguard.exceptions import BackendUnavailableError, SchemaError
 
-__all__ = ["check", "check_all", "migrate"]
+__all__ = ["check", "check_all", "migrate", "no_tables"]
 
 _VERSION = Table(
     "keyguard_version", MetaData(), Column("version_num", ascii_string(32), primary_key=True)
@@ -26,6 +27,11 @@ _ADVICE = "run `keyguard migrate` or guard.migrate()"
 # Any number will do, as long as no other program locks the same one.
 _POSTGRESQL_LOCK = int.from_bytes(b"keyguard", "big") >> 1
 _LONGEST_WAIT = 600
+
+
+def no_tables() -> SchemaError:
+    """Return the error for a database that keyguard has not been in yet."""
+    return SchemaError(f"the database has no keyguard tables yet; {_ADVICE}")
 
 
 @reading
@@ -58,7 +64,7 @@ def migrate(*, apart: bool) -> Flow[None]:
 def _check_version(connection: Connection) -> None:
     version = _version(connection)
     if version is None:
-        raise SchemaError(f"the database has no keyguard tables yet; {_ADVICE}")
+        raise no_tables()
     _refuse_newer(version)
     if version != migrations.HEAD:
         raise SchemaError(
@@ -137,12 +143,19 @@ def _mysql(connection: Connection) -> Generator[None]:
 @contextmanager
 def _sqlite(connection: Connection) -> Generator[None]:
     patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
-    connection.exec_driver_sql(f"PRAGMA busy_timeout = {_LONGEST_WAIT * 1000}")
+    connection.exec_driver_sql("PRAGMA busy_timeout = 500")
     try:
         # A host may have begun a transaction already, of a kind that can't wait for others.
         if _in_transaction(connection):
             connection.exec_driver_sql("COMMIT")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # In small portions: SQLite itself does not hear Ctrl-C while it waits.
+        for portion in range(2 * _LONGEST_WAIT):
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                break
+            except OperationalError:
+                if portion + 1 == 2 * _LONGEST_WAIT:
+                    raise
         yield
     finally:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")

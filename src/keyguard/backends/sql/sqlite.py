@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from keyguard.backends.sql.schema import no_tables
 from keyguard.deadlines import remaining
 
 __all__ = ["prepare"]
+
+_IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
 # In milliseconds: how long to wait for another's lock where no deadline is set, and the grain of
 # the deadline, so that look-ups, whose deadlines are alike, need not set it anew each time.
@@ -19,19 +25,41 @@ _PATIENCE = 5_000
 _GRAIN = 50
 
 
-def prepare(engine: Engine) -> None:
-    """Let an engine's connections stand several writers, and wait for a lock until the deadline."""
+def prepare(engine: Engine, *, writes: bool) -> None:
+    """Let an engine's connections stand several writers, and wait for a lock until the deadline.
+
+    Args:
+        engine: The engine.
+        writes: Whether it makes a file that is not there. One that only reads says that there are
+            no tables, so that a mistyped path leaves nothing behind.
+    """
+    if "uri" not in engine.url.query:
+        path = Path(str(engine.url.database))
+        event.listen(engine, "do_connect", partial(_make if writes else _find, path))
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "checkout", _on_checkout)
 
 
+def _make(path: Path, *_: object) -> None:
+    # SQLite would let others read it.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def _find(path: Path, *_: object) -> None:
+    if not path.exists():
+        raise no_tables()
+
+
 def _on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
     _set_patience(connection, entry)
-    # So that readers and the one writer need not wait for one another. It is a property of the
-    # file: where another process holds that just now, a later connection will set it.
-    with suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    # So that readers and the one writer need not wait for one another. It is a property of the
+    # file, and other programs' files are left alone: where another process holds it just now, a
+    # later connection will set it.
+    if connection.execute(_IS_OURS).fetchone():
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _on_checkout(

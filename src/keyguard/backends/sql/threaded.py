@@ -10,10 +10,11 @@ import contextvars
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from keyguard.backends.sql.backend import SqlBackend
+from keyguard.backends.sql.backend import SqlBackend, running_loop
 from keyguard.backends.sql.methods import AsyncMethods
 from keyguard.backends.sql.operations import Operation
 
@@ -21,14 +22,16 @@ __all__ = ["ThreadedSqlBackend"]
 
 Result = TypeVar("Result")
 
-_MOST_THREADS = 4
+_READERS = 4
+_WRITERS = 2
 
 
 class ThreadedSqlBackend(AsyncMethods):
     """A key store in an SQLite database, for code on asyncio.
 
-    Cancelling an operation ends the wait for it. The operation itself is finished or rolled back on
-    its thread.
+    Changes have threads of their own: one that waits for another process's lock keeps no look-up
+    waiting. A change whose wait is cancelled is finished or rolled back on its thread before the
+    cancellation goes on, so that what is done after it knows how things stand.
 
     Args:
         backend: The store, for sync code; it is closed with this one.
@@ -36,33 +39,46 @@ class ThreadedSqlBackend(AsyncMethods):
 
     def __init__(self, backend: SqlBackend) -> None:
         self._backend = backend
-        self._threads: ThreadPoolExecutor | None = None
-        self._process = 0
+        self._threads: dict[bool, ThreadPoolExecutor] = {}
+        self._process = os.getpid()
 
     async def migrate(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        await self._hop(self._backend.migrate)
+        await self._hop(self._backend.migrate, writes=True)
 
     async def aclose(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        await self._hop(self._backend.close)
-        self._executor().shutdown(wait=False)
-        self._threads = None
+        await self._hop(self._backend.close, writes=True)
+        threads, self._threads = self._threads, {}
+        for executor in threads.values():
+            executor.shutdown(wait=False)
 
     async def perform(self, operation: Operation[Result]) -> Result:
         """Run one operation."""
-        return await self._hop(partial(self._backend.perform, operation))
+        call = partial(self._backend.perform, operation)
+        return await self._hop(call, writes=operation.writes)
 
-    async def _hop(self, call: Callable[[], Result]) -> Result:
+    async def _hop(self, call: Callable[[], Result], *, writes: bool) -> Result:
         # The deadline is a context variable.
         here = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor(), lambda: here.run(call)
-        )
+        loop = running_loop()
+        future = loop.run_in_executor(self._executor(writes=writes), lambda: here.run(call))
+        if not writes:
+            return await future
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # seen, so that nobody warns of it
+            raise
 
-    def _executor(self) -> ThreadPoolExecutor:
-        # Threads do not survive a fork, and the executor would never know.
-        if self._threads is None or self._process != os.getpid():
-            self._process = os.getpid()
-            self._threads = ThreadPoolExecutor(_MOST_THREADS, "keyguard-sql")
-        return self._threads
+    def _executor(self, *, writes: bool) -> ThreadPoolExecutor:
+        if self._process != os.getpid():  # threads do not survive a fork
+            self._process, self._threads = os.getpid(), {}
+        if writes not in self._threads:
+            name = "keyguard-sql-writes" if writes else "keyguard-sql-reads"
+            self._threads[writes] = ThreadPoolExecutor(_WRITERS if writes else _READERS, name)
+        return self._threads[writes]
