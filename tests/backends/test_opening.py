@@ -220,3 +220,8 @@ def test_a_sign_in_a_password_that_is_not_escaped_shows_none_of_it(kind: str) ->
         open_backend(f"{kind}://user:sec@ret@localhost/keys")
     assert "sec" not in str(refused.value)
     assert "ret@" not in str(refused.value)
+
+
+def test_an_option_that_can_t_be_read_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the database URL can't be used"):
+        open_backend(f"sqlite:///{tmp_path}/keys.db?timeout=soon")

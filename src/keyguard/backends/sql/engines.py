@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ def open_backend(url: str) -> SqlBackend:
     database = parsed.get_backend_name()
     if database == "sqlite":
         _check_file(parsed)
-    reads = create_engine(parsed, **_READS)
-    writes = create_engine(parsed, isolation_level=_LEVELS.get(database), **_WRITES)
+    with _options_are_refused_clearly():
+        reads = create_engine(parsed, **_READS)
+        writes = create_engine(parsed, isolation_level=_LEVELS.get(database), **_WRITES)
     for engine in (reads, writes):
         if database == "sqlite":
             sqlite.prepare(engine, writes=engine is writes)
@@ -85,11 +87,22 @@ def open_async_backend(url: str) -> AsyncSqlBackend | ThreadedSqlBackend:
         from keyguard.backends.sql.postgresql import AsyncDeadlineConnection
 
         arguments["async_creator_fn"] = AsyncDeadlineConnection.connect
-    reads = create_async_engine(parsed, connect_args=arguments, **_READS)
-    writes = create_async_engine(
-        parsed, connect_args=arguments, isolation_level=_LEVELS.get(database), **_WRITES
-    )
+    with _options_are_refused_clearly():
+        reads = create_async_engine(parsed, connect_args=arguments, **_READS)
+        writes = create_async_engine(
+            parsed, connect_args=arguments, isolation_level=_LEVELS.get(database), **_WRITES
+        )
     return AsyncSqlBackend(reads, writes=writes, owned=True)
+
+
+@contextmanager
+def _options_are_refused_clearly() -> Generator[None]:
+    try:
+        yield
+    except (ArgumentError, TypeError, ValueError):
+        raise ConfigurationError(
+            "what follows the ? in the database URL can't be used; see the driver's options"
+        ) from None
 
 
 def _connector(url: URL) -> Callable[..., Any]:
