@@ -165,3 +165,14 @@ def test_a_guard_takes_the_same_options() -> None:
     assert guard.settings.public == ("/healthz",)
     with pytest.raises(InvalidValueError, match="no token prefix"):
         Keyguard("memory://", prefix="-")
+
+
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_left_alone() -> None:
+    Settings.from_env(
+        {
+            "KEYGUARD_SERVICE_HOST": "10.0.0.1",
+            "KEYGUARD_SERVICE_PORT_HTTP": "80",
+            "KEYGUARD_PORT": "tcp://10.0.0.1:80",
+            "KEYGUARD_PORT_80_TCP_ADDR": "10.0.0.1",
+        }
+    )

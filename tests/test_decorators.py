@@ -349,3 +349,40 @@ def test_a_class_with_both_dispatchers_is_guarded_at_both(let_in: Any) -> None:
         endpoint.dispatch_request()
     with pytest.raises(AccessDenied):
         finish(endpoint.dispatch())
+
+
+def test_a_base_that_stands_before_a_guarded_one_opens_no_way_around_it(let_in: Any) -> None:
+    @require_scopes("admin")
+    class Base(View):
+        def dispatch_request(self) -> str:
+            return "base"
+
+    class Report(View):
+        def dispatch_request(self) -> str:
+            return "report"
+
+    class AdminReport(Report, Base):
+        pass
+
+    let_in()
+    with pytest.raises(AccessDenied):
+        AdminReport().dispatch_request()
+    assert Report().dispatch_request() == "report"
+    let_in("admin")
+    assert AdminReport().dispatch_request() == "report"
+
+
+def test_a_mixin_of_an_endpoint_opens_no_way_around_it(let_in: Any) -> None:
+    @require_scopes("admin")
+    class Base(HTTPEndpoint):
+        pass
+
+    class Timed(HTTPEndpoint):
+        async def dispatch(self) -> None: ...
+
+    class Both(Timed, Base):
+        pass
+
+    let_in()
+    with pytest.raises(AccessDenied):
+        finish(Both.__new__(Both).dispatch())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -123,7 +124,11 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         for name in environ:
-            if name.startswith(_VARIABLES) and name not in _known_variables():
+            if (
+                name.startswith(_VARIABLES)
+                and name not in _known_variables()
+                and not _OF_KUBERNETES.match(name)
+            ):
                 known = ", ".join(sorted(_known_variables()))
                 raise ConfigurationError(f"{name} is no setting of keyguard's; there are: {known}")
         found: dict[str, Any] = {}
@@ -165,6 +170,8 @@ def _flag(text: str) -> bool:
 
 _VARIABLES = "KEYGUARD_"
 _OTHER_VARIABLES = ("KEYGUARD_URL", "KEYGUARD_SCOPES", "KEYGUARD_PEPPER", "KEYGUARD_PEPPER_FILE")
+# What Kubernetes gives every pod beside a service that is called keyguard.
+_OF_KUBERNETES = re.compile(r"KEYGUARD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)\Z")
 _READERS: dict[str, tuple[Any, str]] = {
     "realm": (str, "text"),
     "prefix": (str, "text"),

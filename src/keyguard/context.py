@@ -13,7 +13,6 @@ __all__ = [
     "ACCESS",
     "Access",
     "current_principal",
-    "hides_refusal",
     "present_access",
     "require_organization",
 ]
@@ -29,55 +28,60 @@ class Access:
 
     Attributes:
         allow: The decision, or None on a public path.
-        denied: What a decorator refused inside, for the middleware to answer.
+        denied: What was refused inside, for the middleware to answer.
+        optional: Whether that came of asking who it is, which an application may well catch.
     """
 
     allow: Allow | None = None
     denied: Deny | None = None
+    optional: bool = False
+
+    def hides_refusal(self, status: int) -> bool:
+        """Tell whether an application's answer is only a framework's rendering of our refusal.
+
+        Frameworks answer an exception that they do not know with 500. The application's own
+        answers, its other errors among them, are left alone.
+
+        Args:
+            status: The status of the answer that the application begins.
+        """
+        if self.denied is None or status != _INTERNAL_SERVER_ERROR:
+            return False
+        handled = sys.exception()
+        if handled is None:
+            return not self.optional  # some frameworks answer after they have handled it
+        seen = set[int]()
+        pending: list[BaseException | None] = [handled]
+        while pending:
+            one = pending.pop()
+            if one is None or id(one) in seen:
+                continue
+            if isinstance(one, AccessDenied):
+                return True
+            seen.add(id(one))
+            pending += [one.__cause__, one.__context__]
+            pending += getattr(one, "exceptions", ())
+        return False
 
     def deny(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware."""
-        self.denied = deny
+        self.denied, self.optional = deny, False
         return AccessDenied(deny)
 
-    def admitted(self) -> Allow:
+    def admitted(self, *, optional: bool = False) -> Allow:
         """Return the decision that let the request in.
+
+        Args:
+            optional: Whether the application may well do without, and catch the refusal.
 
         Raises:
             AccessDenied: There is none: the path is public.
         """
         if self.allow is None:
-            raise self.deny(Deny(Reason.CREDENTIALS_MISSING))
+            refusal = self.deny(Deny(Reason.CREDENTIALS_MISSING))
+            self.optional = optional
+            raise refusal
         return self.allow
-
-
-def hides_refusal(refusal: Deny | None, status: int) -> bool:
-    """Tell whether an application's answer is only a framework's rendering of our refusal.
-
-    Frameworks answer an exception that they do not know with 500. The application's own answers,
-    its other errors among them, are left alone.
-
-    Args:
-        refusal: What a decorator refused inside, if anything.
-        status: The status of the answer that the application begins.
-    """
-    if refusal is None or status != _INTERNAL_SERVER_ERROR:
-        return False
-    handled = sys.exception()
-    if handled is None:
-        return True  # some frameworks answer after they have handled it
-    seen = set[int]()
-    pending: list[BaseException | None] = [handled]
-    while pending:
-        one = pending.pop()
-        if one is None or id(one) in seen:
-            continue
-        if isinstance(one, AccessDenied):
-            return True
-        seen.add(id(one))
-        pending += [one.__cause__, one.__context__]
-        pending += getattr(one, "exceptions", ())
-    return False
 
 
 ACCESS: ContextVar[Access | None] = ContextVar("keyguard_access", default=None)
@@ -105,7 +109,7 @@ def current_principal() -> Principal:
         AccessDenied: The path is public, so nobody was asked for a key; the client gets 401.
         ConfigurationError: No keyguard middleware is underneath.
     """
-    return present_access().admitted().principal
+    return present_access().admitted(optional=True).principal
 
 
 def require_organization(organization: str | None) -> None:

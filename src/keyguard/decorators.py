@@ -127,7 +127,7 @@ def _guard_class(target: type, requirement: Requirement) -> type:
 
 
 def _guard_subclasses(target: Any, requirement: Requirement) -> None:
-    """Guard the dispatchers that subclasses define anew."""
+    """Guard the dispatchers that subclasses define anew, or inherit from a base before this one."""
     own = target.__dict__.get("__init_subclass__")
 
     def init_subclass(cls: Any, /, **options: Any) -> None:
@@ -136,8 +136,9 @@ def _guard_subclasses(target: Any, requirement: Requirement) -> None:
         else:
             own.__func__(cls, **options)
         for name in _DISPATCHERS:
-            if callable(cls.__dict__.get(name)):
-                setattr(cls, name, _guard_function(cls.__dict__[name], requirement))
+            owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+            if owner is not None and (owner is cls or not issubclass(owner, target)):
+                setattr(cls, name, _guard_function(cast("Any", vars(owner)[name]), requirement))
 
     target.__init_subclass__ = classmethod(init_subclass)
 

@@ -493,3 +493,28 @@ def _listening(app: Any) -> Any:
         await app(scope, disconnected, send)
 
     return outer
+
+
+def test_asking_who_it_is_on_a_public_path_takes_nothing_from_the_application(world: World) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(AccessDenied):
+            current_principal()
+        await answer(send, 500)
+
+    sent = Wire(**HTTP | {"path": "/open"}).run(guarded(world, app))
+
+    assert [message.get("status") for message in sent] == [500, None]
+    assert world.events == []
+
+
+def test_asking_who_it_is_on_a_public_path_lacks_credentials(world: World) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            current_principal()
+        except AccessDenied:
+            await answer(send, 500)
+            raise
+
+    sent = Wire(**HTTP | {"path": "/open"}).run(guarded(world, app))
+
+    assert [message.get("status") for message in sent] == [401, None]

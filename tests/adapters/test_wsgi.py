@@ -380,3 +380,17 @@ def test_a_public_path_is_the_one_that_the_router_sees(
 def test_only_a_sync_guard_stands_in_front_of_wsgi() -> None:
     with pytest.raises(ConfigurationError, match="takes a Keyguard, not AsyncKeyguard"):
         KeyguardMiddleware(at_once, AsyncKeyguard("memory://"))  # type: ignore[arg-type]
+
+
+def test_asking_who_it_is_on_a_public_path_takes_nothing_from_the_application(world: World) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        with contextlib.suppress(AccessDenied):
+            current_principal()
+        start_response("500 Mine", [])
+        return [b"mine"]
+
+    wire = Wire(PATH_INFO="/open")
+
+    assert wire.run(guarded(world, app)) == b"mine"
+    assert wire.status == 500
+    assert world.events == []

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 from keyguard.adapters._endpoints import check_endpoints
-from keyguard.context import ACCESS, Access, hides_refusal
+from keyguard.context import ACCESS, Access
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
@@ -153,7 +153,7 @@ class _Exchange(Access):
         status = message.get("status", 0)
         if message["type"] == "websocket.close" and message.get("code") == _INTERNAL_ERROR:
             status = _SERVER_ERROR
-        if self.denied is not None and not self._begun and hides_refusal(self.denied, status):
+        if self.denied is not None and not self._begun and self.hides_refusal(status):
             await self._refuse(self.denied)
             return
         if message["type"] not in _PRELUDES:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from keyguard.adapters._endpoints import check_endpoints
-from keyguard.context import ACCESS, Access, hides_refusal
+from keyguard.context import ACCESS, Access
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
@@ -152,7 +152,7 @@ class Exchange(Access):
     def begin(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Start the application's answer, unless it only hides a refusal."""
         if self.denied is not None:
-            if not self.started and hides_refusal(self.denied, int(status[:3])):
+            if not self.started and self.hides_refusal(int(status[:3])):
                 self.instead = self.refuse(self.denied)
                 self.denied, self.started = None, True
                 return _discard
