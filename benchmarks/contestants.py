@@ -6,12 +6,16 @@ from hashlib import sha256
 from typing import Any
 
 from flask import Flask
+from flask_limiter import Limiter as FlaskLimiter
+from slowapi import Limiter as SlowapiLimiter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from benchmarks.calls import PATH
+from keyguard.sansio.charges import Charge
+from keyguard.sansio.limits import Strategy
 
 _CHALLENGE = "Bearer"
 
@@ -81,3 +85,31 @@ def flask_app(protect: Any = None) -> Flask:
     app = Flask("benchmark")
     app.add_url_rule(PATH, "models", protect(models) if protect else models)
     return app
+
+
+def slowapi_app(rate: str, *, headers: bool) -> Starlette:
+    limiter = SlowapiLimiter(key_func=lambda request: request.client.host, headers_enabled=headers)
+
+    async def models(request: Request) -> PlainTextResponse:  # noqa: ARG001 - slowapi wants the name
+        return PlainTextResponse("ok")
+
+    app = Starlette(routes=[Route(PATH, limiter.limit(rate)(models))])
+    app.state.limiter = limiter
+    return app
+
+
+def flask_limiter_app(rate: str) -> Flask:
+    app = flask_app()
+    FlaskLimiter(
+        lambda: "127.0.0.1",
+        app=app,
+        default_limits=[rate],
+        storage_uri="memory://",
+        headers_enabled=True,
+    )
+    return app
+
+
+def charge(number: int) -> Charge:
+    key = f"keyguard:{{org_1}}:limit:s:3600:key:{number}:a:-"
+    return Charge(key, "a", 1_000_000, 3600, Strategy.SLIDING_WINDOW_COUNTER, True, 1)

@@ -26,6 +26,7 @@ from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
 from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
+from keyguard.ratelimit.memory import MemoryRateLimiter
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SCOPE = "inference:read"
@@ -34,12 +35,17 @@ IMPORT_ROUNDS = 40
 
 MOST_TIMES_THE_FLOOR = 2.5
 MOST_IMPORT_MILLISECONDS = 60
+MOST_OF_SLOWAPI = 0.5
+MOST_OF_FLASK_LIMITER = 0.1
+RATE = "1000000/minute"
+CLIENTS = 100_000
 
 SETTINGS: dict[str, Any] = {
     "realm": "AIaaS",
     "prefix": "aiaas_live",
     "catalogue": {SCOPE: "Read inference capabilities"},
     "public": ["/healthz"],
+    "failure_limit": None,  # or refusals would be refused for their number
     "max_staleness": 3600.0,  # so that a warm path stays one for the whole run
 }
 METHOD = f"""\
@@ -52,7 +58,8 @@ taken within a round as well. Time is the thread's own, so that other programs h
 it; where something waits, for cold keys and imports, it is the clock's on the wall.
 
 keyguard runs as it comes: no pepper, logging at its default level, one public path; only
-`max_staleness` is raised, so that the warm path stays warm, and `cache_size` is 0 for cold keys.
+`max_staleness` is raised, so that the warm path stays warm, `failure_limit` is off, so that
+refusals are not refused for their number, and `cache_size` is 0 for cold keys.
 The hand-written middleware is the floor: SHA-256 of the token and one look into a dict, without
 scopes, times, limits or revocation."""
 
@@ -203,6 +210,97 @@ def frameworks(bench: Bench) -> str:
     return table(head, rows)
 
 
+def limits(bench: Bench) -> str:
+    """Compare a limit with headers, counted in memory, with what others add for one."""
+    fields = [f"Bearer {bench.warm}"]
+    options = SETTINGS | {"default_limits": [RATE]}
+    limited = Keyguard(bench.store, **options)
+    async_limited = AsyncKeyguard(AsyncMemoryBackend(bench.store), **options)
+
+    def starlette(guard: AsyncKeyguard) -> Any:
+        middleware = [Middleware(KeyguardMiddleware, guard=guard)]
+        return contestants.starlette_app(middleware=middleware)
+
+    def flask(guard: Keyguard) -> Any:
+        app = contestants.flask_app()
+        FlaskKeyguard(app, guard)
+        return app
+
+    rows, verdicts = [], []
+    for framework, interface, theirs, most, apps in (
+        (
+            "Starlette",
+            "asgi",
+            "slowapi's decorator",
+            MOST_OF_SLOWAPI,
+            {
+                "bare": contestants.starlette_app(),
+                "slowapi's decorator": contestants.slowapi_app(RATE, headers=False),
+                "slowapi's decorator, headers": contestants.slowapi_app(RATE, headers=True),
+                "keyguard": starlette(bench.async_guard),
+                "keyguard, a limit, headers": starlette(async_limited),
+            },
+        ),
+        (
+            "Flask",
+            "wsgi",
+            "Flask-Limiter, headers",
+            MOST_OF_FLASK_LIMITER,
+            {
+                "bare": contestants.flask_app(),
+                "Flask-Limiter, headers": contestants.flask_limiter_app(RATE),
+                "keyguard": flask(bench.guard),
+                "keyguard, a limit, headers": flask(limited),
+            },
+        ),
+    ):
+        found = race({name: burst(bench, interface, app, fields) for name, app in apps.items()})
+        for name, cost in found.items():
+            over = [] if name == "bare" else [(cost - found["bare"]).spell(1)]
+            rows.append([f"{framework}, {name}", cost.spell(1), *over])
+        peer = found[theirs] - found["bare"]
+        alone = (found["keyguard, a limit, headers"] - found["keyguard"]) / peer
+        whole = (found["keyguard, a limit, headers"] - found["bare"]) / peer
+        verdicts.append(
+            verdict(
+                f"{framework}, a limit with headers: at most {most} of what {theirs} adds",
+                alone.median,
+                most,
+                f"{alone}; with the key's verification, which the other has not, {whole}",
+            )
+        )
+    head = ["limits in memory", "µs per request", "overhead"]
+    return "\n\n".join([table(head, rows), "\n".join([*verdicts, flatness()])])
+
+
+def flatness() -> str:
+    """Compare one live client with very many."""
+    few, many = MemoryRateLimiter(), MemoryRateLimiter()
+    charges = [contestants.charge(number) for number in range(CLIENTS)]
+    for charge in charges:
+        many.hit([charge])
+
+    def hits(limiter: MemoryRateLimiter, clients: int) -> Burst:
+        def times(count: int) -> float:
+            begin = perf_counter()
+            for number in range(count):
+                limiter.hit([charges[number % clients]])
+            return perf_counter() - begin
+
+        return times
+
+    found = race({"one": hits(few, 1), "many": hits(many, CLIENTS)})
+    few.close()
+    many.close()
+    ratio = found["many"] / found["one"]
+    return verdict(
+        f"a hit with {CLIENTS:,} live clients costs at most twice one with a single client",
+        ratio.median,
+        2.0,
+        f"{ratio}; {found['one']} and {found['many']} µs",
+    )
+
+
 def imports() -> str:
     """Compare whole processes that import keyguard's dependencies with such that import it too."""
     base, whole = "import argon2, limits", "import argon2, limits, keyguard"
@@ -256,7 +354,16 @@ def machine() -> str:
                 model = line.partition(":")[2].strip()
                 break
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    names = ("keyguard", "argon2-cffi", "limits", "SQLAlchemy", "starlette", "Flask")
+    names = (
+        "keyguard",
+        "argon2-cffi",
+        "limits",
+        "SQLAlchemy",
+        "starlette",
+        "Flask",
+        "slowapi",
+        "Flask-Limiter",
+    )
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     return (
         f"{datetime.now(UTC):%Y-%m-%d}; {model}, {os.cpu_count()} cores; {platform.system()}; "
@@ -277,6 +384,7 @@ def main() -> None:
         "Refusals": lambda: refusals(bench),
         "Cold verification": lambda: cold(bench),
         "Frameworks": lambda: frameworks(bench),
+        "Limits": lambda: limits(bench),
         "Importing": imports,
     }
     text = f"# What keyguard costs\n\n{machine()}\n\n{METHOD}\n"

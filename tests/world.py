@@ -52,9 +52,10 @@ class World:
             "realm": "AIaaS",
             "prefix": "aiaas_live",
             "catalogue": CATALOGUE,
-            "public": ["/open", "/open/write"],
+            "public": ["/open", "/open/write", "/open/limited"],
             "clock": self.clock,
             "hooks": [self.events.append],
+            "failure_limit": None,  # one world sees more refusals than an address may have
         } | self.options
         self.guard = Keyguard(self.store, **options)
         self.async_guard = AsyncKeyguard(AsyncMemoryBackend(self.store), **options)

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, request
 
 from examples import aiaas
-from keyguard import Keyguard, current_principal, require_scopes
+from keyguard import Keyguard, current_principal, rate_limit, require_scopes
 from keyguard.adapters.flask import FlaskKeyguard
 
 service = Blueprint("aiaas", __name__)
@@ -38,6 +38,7 @@ def models() -> Response:
 
 @service.post("/v1/inference")
 @require_scopes("inference:write")
+@rate_limit("60/minute")
 def inference() -> Response:
     completion = aiaas.infer(request.get_data())
     current_app.config["USAGE"].count(current_principal().organization)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from examples import aiaas
-from keyguard import AsyncKeyguard, current_principal, require_scopes
+from keyguard import AsyncKeyguard, current_principal, rate_limit, require_scopes
 from keyguard.adapters.starlette import KeyguardMiddleware
 
 
@@ -52,6 +52,7 @@ async def models(_request: Request) -> Response:
 
 
 @require_scopes("inference:write")
+@rate_limit("60/minute")
 async def inference(request: Request) -> Response:
     completion = aiaas.infer(await request.body())
     request.app.state.usage.count(current_principal().organization)

@@ -9,8 +9,8 @@ framework and no driver.
 from __future__ import annotations
 
 from keyguard.config import Settings
-from keyguard.context import current_principal, require_organization
-from keyguard.decorators import require_scopes
+from keyguard.context import CurrentLimits, current_limits, current_principal, require_organization
+from keyguard.decorators import rate_limit, require_scopes
 from keyguard.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -24,15 +24,17 @@ from keyguard.exceptions import (
     SchemaError,
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.sansio.charges import LimitStatus
 from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny, Reason
+from keyguard.sansio.limits import Limit, Strategy
 from keyguard.sansio.models import (
     IssuedKey,
     Key,
     KeyStatus,
     Organization,
     Page,
-    Principal,
 )
+from keyguard.sansio.requests import Principal, Request
 from keyguard.sansio.scopes import ScopeCatalogue
 from keyguard.sansio.secret import Secret
 
@@ -44,6 +46,7 @@ __all__ = [
     "BackendUnavailableError",
     "ConfigurationError",
     "CorruptDataError",
+    "CurrentLimits",
     "Decision",
     "Deny",
     "InvalidValueError",
@@ -52,6 +55,8 @@ __all__ = [
     "KeyStatus",
     "Keyguard",
     "KeyguardError",
+    "Limit",
+    "LimitStatus",
     "MissingExtraError",
     "NotFoundError",
     "Organization",
@@ -59,11 +64,15 @@ __all__ = [
     "Principal",
     "Reason",
     "RefusedError",
+    "Request",
     "SchemaError",
     "ScopeCatalogue",
     "Secret",
     "Settings",
+    "Strategy",
+    "current_limits",
     "current_principal",
+    "rate_limit",
     "require_organization",
     "require_scopes",
 ]

@@ -9,16 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from keyguard._process import Clock
 from keyguard.backends.base import AsyncBackend, Backend
-from keyguard.cache import Clock, VerifiedTokens, spelling
+from keyguard.cache import VerifiedTokens, spelling
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendUnavailableError
 from keyguard.hashing import TokenHasher
+from keyguard.ratelimit.attempts import BlockedClients
+from keyguard.ratelimit.gates import AsyncGate, Gate
+from keyguard.sansio.charges import Charge
 from keyguard.sansio.decisions import Allow
 from keyguard.sansio.effects import Effect
 from keyguard.sansio.models import KeyRecord
@@ -35,6 +39,7 @@ class Parts:
     policy: Policy
     tokens: VerifiedTokens
     hasher: TokenHasher
+    blocked: BlockedClients
     clock: Clock
 
     def now(self) -> datetime:
@@ -48,20 +53,23 @@ class Outside:
     Args:
         parts: The guard's parts.
         backend: Where keys live.
+        gate: The way to where counters live.
         slowly: Runs a slow hash in its turn: at once, or as an awaitable.
         timeout: Seconds that one effect may take.
     """
 
-    __slots__ = ("_mark", "_parts", "_slowly", "_timeout", "backend")
+    __slots__ = ("_gate", "_mark", "_parts", "_slowly", "_timeout", "backend")
 
     def __init__(
         self,
         parts: Parts,
         backend: Backend | AsyncBackend,
+        gate: Gate | AsyncGate,
         slowly: Callable[[Callable[[], Any]], Any],
         timeout: float,
     ) -> None:
         self.backend = backend
+        self._gate = gate
         self._parts = parts
         self._slowly = slowly
         self._timeout = timeout
@@ -69,6 +77,8 @@ class Outside:
 
     def perform(self, effect: Effect[Any]) -> Any:
         """Perform one effect within its deadline."""
+        if not effect.asks_backend:
+            return effect.perform(self)
         try:
             with within(self._timeout):
                 return effect.perform(self)
@@ -80,6 +90,8 @@ class Outside:
         try:
             answer = effect.perform(self)
             if inspect.isawaitable(answer):
+                if not effect.asks_backend:
+                    return await answer
                 async with awithin(self._timeout):
                     return await answer
             return answer
@@ -132,6 +144,30 @@ class Outside:
     def recall(self, token: Secret) -> Allow | None:
         """Return what a token was verified as lately."""
         return self._parts.tokens.recall(spelling(token))
+
+    def was_verified(self, token: Secret) -> bool:
+        """Tell whether a token was verified in this process before."""
+        return self._parts.tokens.knows(token)
+
+    def blocked_for(self, client: str) -> float | None:
+        """Return the seconds for which a client is refused for its failures, or None."""
+        return self._parts.blocked.blocked_for(client)
+
+    def block(self, client: str, seconds: float) -> None:
+        """Refuse a client for so many seconds."""
+        self._parts.blocked.block(client, seconds)
+
+    def hit(self, charges: Sequence[Charge]) -> Any:
+        """Count charges, all or none."""
+        return self._gate.hit(charges)
+
+    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Any:
+        """Count more or give back."""
+        return self._gate.adjust(charges, units)
+
+    def read_limits(self, charges: Sequence[Charge]) -> Any:
+        """Look at buckets."""
+        return self._gate.limiter.adjust(charges, [0] * len(charges))
 
     def remember(self, token: Secret, record: KeyRecord, allow: Allow) -> bool:
         """Keep a verified token, unless its key changed since it was looked up."""

@@ -9,19 +9,18 @@ way meanwhile is not believed.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol
 
+from keyguard._process import Clock, after_fork
 from keyguard.sansio.decisions import Allow
 from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import TokenFormat
 
-__all__ = ["Clock", "VerifiedTokens", "spelling"]
+__all__ = ["VerifiedTokens", "spelling"]
 
 _SCHEME = "Bearer "
 _FAR_PAST = float("-inf")
@@ -30,18 +29,6 @@ _RECENT_CHANGES = 1024
 
 # The one thing that guards share: ids are unique, so to forget too much is all it can do.
 _memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueDictionary()
-
-
-class Clock(Protocol):
-    """Where time comes from; the module :mod:`time` is one."""
-
-    def time(self) -> float:
-        """Return the seconds since the epoch."""
-        ...
-
-    def monotonic(self) -> float:
-        """Return seconds on a scale that is never set back."""
-        ...
 
 
 @dataclass(slots=True)
@@ -73,7 +60,7 @@ class VerifiedTokens:
         self._time = clock.time
         self._monotonic = clock.monotonic
         self._start_afresh()
-        _start_afresh_after_fork(self)
+        after_fork(self._start_afresh)
         _memories[id(self)] = self
 
     def _start_afresh(self) -> None:
@@ -114,6 +101,10 @@ class VerifiedTokens:
         """
         entry = self._entries.get(_name(token))
         return entry is not None and entry.digest == digest
+
+    def knows(self, token: Secret) -> bool:
+        """Tell whether a token is remembered, however stale."""
+        return _name(token) in self._entries
 
     def remember(
         self, token: Secret, record: KeyRecord, allow: Allow, mark: tuple[int, float]
@@ -204,17 +195,3 @@ def spelling(token: Secret) -> bytes:
 
 def _name(token: Secret) -> bytes:
     return sha256(spelling(token)).digest()
-
-
-def _start_afresh_after_fork(tokens: VerifiedTokens) -> None:
-    """Give a forked child its own lock and memory: another thread may have been amid a change."""
-    if not hasattr(os, "register_at_fork"):
-        return
-    reference = weakref.ref(tokens)
-
-    def start_afresh() -> None:
-        alive = reference()
-        if alive is not None:
-            alive._start_afresh()
-
-    os.register_at_fork(after_in_child=start_afresh)

@@ -11,6 +11,7 @@ from typing import Any
 
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.hashing import TokenHasher, parse_peppers
+from keyguard.sansio.limits import Limit, Limits, parse_limit, read_limits
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.responses import Responder
 from keyguard.sansio.rules import PublicPaths
@@ -40,6 +41,15 @@ class Settings:
         backend_timeout: Seconds that one backend call of a request may take.
         management_timeout: Seconds that one backend call of a management operation may take.
         hash_workers: How many slow hashes run at once.
+        default_limits: What every key may ask for, as :class:`~keyguard.Limit` or rates such as
+            ``"100/minute"``; a limit of the same name of its organization, or of the key, takes its
+            place.
+        failure_limit: How many failed authentications a client's address may have (an IPv6 client
+            is its /64); more get 429 before anything is looked up. None for any number.
+        limiter_timeout: Seconds that the store of the counters may take for one request.
+        on_limiter_error: What becomes of requests while it fails: ``"open"`` counts them in this
+            process, ``"closed"`` refuses those with limits with 503.
+        legacy_headers: Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well.
 
     Raises:
         InvalidValueError: A value is not as said.
@@ -58,6 +68,11 @@ class Settings:
     backend_timeout: float = 0.25
     management_timeout: float = 10.0
     hash_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    default_limits: Limits = ()
+    failure_limit: Limit | str | None = "30/minute"
+    limiter_timeout: float = 0.05
+    on_limiter_error: str = "open"
+    legacy_headers: bool = False
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -66,11 +81,15 @@ class Settings:
             ("backend_timeout", 0.001, 60.0),
             ("management_timeout", 0.001, 3600.0),
             ("hash_workers", 1, 64),
+            ("limiter_timeout", 0.001, 60.0),
         ):
             _check_number(name, getattr(self, name), least, most)
-        if not isinstance(self.require_https, bool):
+        for name in ("require_https", "legacy_headers"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidValueError(f"{name} takes True or False, not {getattr(self, name)!r}")
+        if self.on_limiter_error not in _ON_LIMITER_ERROR:
             raise InvalidValueError(
-                f"require_https takes True or False, not {self.require_https!r}"
+                f"on_limiter_error takes 'open' or 'closed', not {self.on_limiter_error!r}"
             )
         if isinstance(self.peppers, str | Secret) or not isinstance(self.peppers, Iterable):
             raise InvalidValueError("peppers are a list, the newest first")
@@ -81,21 +100,29 @@ class Settings:
             "catalogue": catalogue,
             "public": tuple(sorted(PublicPaths(self.public).paths)),
             "peppers": tuple(_as_secret(pepper) for pepper in self.peppers),
+            "default_limits": read_limits(self.default_limits, "key"),
+            "failure_limit": _as_failure_limit(self.failure_limit),
         }
         for name, value in frozen.items():
             object.__setattr__(self, name, value)
         self.policy()
         self.token_hasher()
-        Responder(self.realm)
+        self.responder()
 
     def policy(self) -> Policy:
         """Return what decisions need of the settings."""
-        assert self.catalogue is None or isinstance(self.catalogue, ScopeCatalogue)  # noqa: S101
+        frozen: Any = self  # whose fields are read and checked by now
         return Policy(
             tokens=TokenFormat(self.prefix),
-            catalogue=self.catalogue,
+            catalogue=frozen.catalogue,
             require_https=self.require_https,
+            default_limits=frozen.default_limits,
+            failure_limit=frozen.failure_limit,
         )
+
+    def responder(self) -> Responder:
+        """Return who spells the answers."""
+        return Responder(self.realm, legacy_headers=self.legacy_headers)
 
     def token_hasher(self) -> TokenHasher:
         """Return the hasher of the settings."""
@@ -108,10 +135,14 @@ class Settings:
         ``KEYGUARD_REALM``, ``KEYGUARD_PREFIX``, ``KEYGUARD_HASHER``, ``KEYGUARD_REQUIRE_HTTPS``
         (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS``, ``KEYGUARD_CACHE_SIZE``,
         ``KEYGUARD_BACKEND_TIMEOUT``, ``KEYGUARD_MANAGEMENT_TIMEOUT`` and ``KEYGUARD_HASH_WORKERS``
-        set the field of that name. ``KEYGUARD_PUBLIC`` and ``KEYGUARD_SCOPES`` (the catalogue's
+        set the field of that name, and so do ``KEYGUARD_FAILURE_LIMIT`` (a rate, or ``none``),
+        ``KEYGUARD_LIMITER_TIMEOUT``, ``KEYGUARD_ON_LIMITER_ERROR`` and ``KEYGUARD_LEGACY_HEADERS``.
+        ``KEYGUARD_DEFAULT_LIMITS`` takes rates separated by ``;``, each with or without a name:
+        ``100/minute; daily=5000/day``. ``KEYGUARD_PUBLIC`` and ``KEYGUARD_SCOPES`` (the catalogue's
         names) take a list separated by white space or commas, ``KEYGUARD_PEPPER`` the pepper ring
-        likewise; ``KEYGUARD_PEPPER_FILE`` names a file that holds it instead. ``KEYGUARD_URL`` is
-        for who opens the store. Any other ``KEYGUARD_`` name is refused: it may be a misspelt one.
+        likewise; ``KEYGUARD_PEPPER_FILE`` names a file that holds it instead. ``KEYGUARD_URL`` and
+        ``KEYGUARD_LIMITER`` are for who opens the stores. Any other ``KEYGUARD_`` name is
+        refused: it may be a misspelt one.
 
         Args:
             environ: Where to read; the process's environment by default.
@@ -152,6 +183,19 @@ def _check_number(name: str, value: Any, least: float, most: float) -> None:
         raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
 
 
+def _as_failure_limit(limit: Any) -> Limit | None:
+    if limit is None:
+        return None
+    if isinstance(limit, str):
+        return Limit("failures", limit, per="address")
+    if not isinstance(limit, Limit) or limit.per != "address":
+        raise InvalidValueError(
+            "failure_limit takes a rate such as '30/minute', a Limit per 'address', or None, not "
+            f"{limit!r}"
+        )
+    return limit
+
+
 def _as_secret(pepper: Any) -> Secret:
     if not isinstance(pepper, Secret | str):
         raise InvalidValueError(f"a pepper is a Secret or a string, not a {type(pepper).__name__}")
@@ -168,8 +212,23 @@ def _flag(text: str) -> bool:
     ]
 
 
+def _failure_limit(text: str) -> str | None:
+    return None if text.lower() == "none" else text
+
+
+def _limits(text: str) -> tuple[Limit, ...]:
+    return read_limits([parse_limit(part, "key") for part in text.split(";")], "key")
+
+
+_ON_LIMITER_ERROR = ("open", "closed")
 _VARIABLES = "KEYGUARD_"
-_OTHER_VARIABLES = ("KEYGUARD_URL", "KEYGUARD_SCOPES", "KEYGUARD_PEPPER", "KEYGUARD_PEPPER_FILE")
+_OTHER_VARIABLES = (
+    "KEYGUARD_URL",
+    "KEYGUARD_LIMITER",
+    "KEYGUARD_SCOPES",
+    "KEYGUARD_PEPPER",
+    "KEYGUARD_PEPPER_FILE",
+)
 # What Kubernetes gives every pod beside a service that is called keyguard.
 _OF_KUBERNETES = re.compile(r"KEYGUARD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)\Z")
 _READERS: dict[str, tuple[Any, str]] = {
@@ -183,6 +242,11 @@ _READERS: dict[str, tuple[Any, str]] = {
     "backend_timeout": (float, "a number of seconds"),
     "management_timeout": (float, "a number of seconds"),
     "hash_workers": (int, "a whole number"),
+    "default_limits": (_limits, "rates such as '100/minute; daily=5000/day'"),
+    "failure_limit": (_failure_limit, "a rate such as '30/minute', or none"),
+    "limiter_timeout": (float, "a number of seconds"),
+    "on_limiter_error": (str, "open or closed"),
+    "legacy_headers": (_flag, "true or false"),
 }
 
 

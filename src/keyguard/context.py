@@ -1,21 +1,34 @@
-"""Who the present request is: the context variable between middleware and decorators."""
+"""Who the present request is and what it is charged: between the middleware and the decorators."""
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Awaitable, Iterator, Sequence
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
+from keyguard._drivers import arun, run
 from keyguard.exceptions import ConfigurationError
+from keyguard.ratelimit.gates import AsyncGate, Gate
+from keyguard.sansio.charges import Charge, LimitStatus, Outcome, statuses
+from keyguard.sansio.charging import Charged, charges_of, conclude, give_back, settle
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny, Reason
-from keyguard.sansio.models import Principal
+from keyguard.sansio.effects import Effect, Flow, HitLimits
+from keyguard.sansio.limits import RouteLimit
+from keyguard.sansio.requests import Principal, Request
 
 __all__ = [
     "ACCESS",
     "Access",
+    "CurrentLimits",
+    "current_limits",
     "current_principal",
     "present_access",
     "require_organization",
 ]
+
+T = TypeVar("T")
 
 _INTERNAL_SERVER_ERROR = 500
 
@@ -30,11 +43,34 @@ class Access:
         allow: The decision, or None on a public path.
         denied: What was refused inside, for the middleware to answer.
         optional: Whether that came of asking who it is, which an application may well catch.
+        due: Whether the limits of its key are still to be charged.
+        charged: What it was charged so far.
+        paid: The limits of its route among that.
     """
 
     allow: Allow | None = None
     denied: Deny | None = None
     optional: bool = False
+    due: bool = False
+    charged: Charged | None = None
+    paid: tuple[RouteLimit, ...] = ()
+
+    @property
+    def gate(self) -> Gate | AsyncGate:
+        """The way to where counters live."""
+        raise NotImplementedError
+
+    def request(self) -> Request:
+        """Return what the functions of limits get to see of the request."""
+        raise NotImplementedError
+
+    def report_exceeded(self, charged: Charged) -> None:
+        """Tell of limits in shadow mode that had no room."""
+        raise NotImplementedError
+
+    def on_the_loop(self, answer: Awaitable[T]) -> T:
+        """Wait, off the event loop, for what has to be awaited on it."""
+        raise NotImplementedError
 
     def hides_refusal(self, status: int) -> bool:
         """Tell whether an application's answer is only a framework's rendering of our refusal.
@@ -65,7 +101,7 @@ class Access:
 
     def deny(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware."""
-        self.denied, self.optional = deny, False
+        self.denied, self.optional, self.due = deny, False, False
         return AccessDenied(deny)
 
     def admitted(self, *, optional: bool = False) -> Allow:
@@ -82,6 +118,161 @@ class Access:
             self.optional = optional
             raise refusal
         return self.allow
+
+    def owes(self, route: Sequence[RouteLimit]) -> bool:
+        """Tell whether anything is still to be charged before a route may be entered."""
+        return self.due or bool(self._unpaid(route))
+
+    def charge(self, route: Sequence[RouteLimit] = ()) -> Deny | None:
+        """Charge what is due, all of it together; return the refusal where there is no room.
+
+        Args:
+            route: The limits of the route.
+
+        Raises:
+            InvalidValueError: A limit's function returned what is no cost or no name.
+            ConfigurationError: It would have to be awaited, and this is the event loop.
+        """
+        memory = self.gate.memory
+        if memory is None:
+            return run(self._charging(route), self._perform)
+        # It never waits and never fails: the warm path takes the shortest way.
+        charges, own, unpaid = self._begin(route)
+        if not charges:
+            return None
+        deny = self._end(charges, own, unpaid, memory.hit(charges))
+        if deny is not None and self.charged is not None:
+            self.give_back()
+        return deny
+
+    async def acharge(self, route: Sequence[RouteLimit] = ()) -> Deny | None:
+        """Like :meth:`charge`, awaited."""
+        if self.gate.memory is not None:
+            return self.charge(route)
+        return await arun(self._charging(route), self._aperform)
+
+    def give_back(self) -> None:
+        """Give back all that was charged, as the request is refused after all."""
+        run(self._giving_back(), self._perform)
+
+    async def agive_back(self) -> None:
+        """Like :meth:`give_back`, awaited."""
+        await arun(self._giving_back(), self._aperform)
+
+    def settle(self, cost: int, names: Sequence[str]) -> None:
+        """Charge what the request turned out to cost."""
+        if self.charged is not None:
+            run(settle(self.charged, cost, names), self._perform)
+
+    async def asettle(self, cost: int, names: Sequence[str]) -> None:
+        """Like :meth:`settle`, awaited."""
+        if self.charged is not None:
+            await arun(settle(self.charged, cost, names), self._aperform)
+
+    def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
+        if not self.paid:
+            return route
+        return [limit for limit in route if limit not in self.paid]
+
+    def _charging(self, route: Sequence[RouteLimit]) -> Flow[Deny | None]:
+        charges, own, unpaid = self._begin(route)
+        if not charges:
+            return None
+        deny = self._end(charges, own, unpaid, (yield from HitLimits(charges)))
+        if deny is not None:
+            yield from self._giving_back()
+        return deny
+
+    def _begin(
+        self, route: Sequence[RouteLimit]
+    ) -> tuple[tuple[Charge, ...], int, Sequence[RouteLimit]]:
+        unpaid = self._unpaid(route)
+        due, self.due = self.due, False  # before anything is awaited, so that it is asked once
+        charges, own = charges_of(self.allow, unpaid, self.request, own=due)
+        return charges, own, unpaid
+
+    def _end(
+        self,
+        charges: tuple[Charge, ...],
+        own: int,
+        unpaid: Sequence[RouteLimit],
+        outcome: Outcome | None,
+    ) -> Deny | None:
+        charged = conclude(self.allow, charges, own, outcome)
+        if isinstance(charged, Deny):
+            return charged
+        if unpaid:
+            self.paid = (*self.paid, *unpaid)
+        self.charged = charged if self.charged is None else self.charged.joined(charged)
+        for tally in charged.tallies:
+            if not tally.fits:
+                self.report_exceeded(charged)
+                break
+        return None
+
+    def _giving_back(self) -> Flow[None]:
+        charged, self.charged, self.due = self.charged, None, False
+        if charged is not None:
+            yield from give_back(charged)
+
+    def _perform(self, effect: Effect[Any]) -> Any:
+        answer = effect.perform(self.gate)
+        return self.on_the_loop(answer) if inspect.isawaitable(answer) else answer
+
+    async def _aperform(self, effect: Effect[Any]) -> Any:
+        answer = effect.perform(self.gate)
+        return await answer if inspect.isawaitable(answer) else answer
+
+
+class CurrentLimits:
+    """The limits of the present request.
+
+    Args:
+        access: The request.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def __iter__(self) -> Iterator[LimitStatus]:
+        """Give how each policy stands, as far as this request has seen."""
+        charged = self._access.charged
+        return iter(statuses(charged.charges, charged.tallies) if charged else ())
+
+    async def settle(self, cost: int, *names: str) -> None:
+        """Charge what the request turned out to cost: the difference is charged, or given back.
+
+        ::
+
+            completion = await model.run(prompt)
+            await current_limits().settle(completion.tokens)
+
+        A charge for work that is done is never refused: it may leave less than nothing, which the
+        next requests wait out.
+
+        Args:
+            cost: What it is to be charged in all, at least 0.
+            names: The policies that this is for; none for those of the route's ``@rate_limit``, or
+                where it has none, for all limits of the request.
+
+        Raises:
+            InvalidValueError: The cost is none, or the request has no policy of that name.
+            BackendUnavailableError: It can't be counted now, and ``on_limiter_error`` is
+                ``"closed"``.
+        """
+        await self._access.asettle(cost, names)
+
+    async def refund(self, *names: str) -> None:
+        """Give back what the request was charged; see :meth:`settle`."""
+        await self._access.asettle(0, names)
+
+    def settle_sync(self, cost: int, *names: str) -> None:
+        """Do as :meth:`settle` in sync code."""
+        self._access.settle(cost, names)
+
+    def refund_sync(self, *names: str) -> None:
+        """Do as :meth:`refund` in sync code."""
+        self._access.settle(0, names)
 
 
 ACCESS: ContextVar[Access | None] = ContextVar("keyguard_access", default=None)
@@ -110,6 +301,15 @@ def current_principal() -> Principal:
         ConfigurationError: No keyguard middleware is underneath.
     """
     return present_access().admitted(optional=True).principal
+
+
+def current_limits() -> CurrentLimits:
+    """Return the limits of the present request, to see how they stand or to settle its cost.
+
+    Raises:
+        ConfigurationError: No keyguard middleware is underneath.
+    """
+    return CurrentLimits(present_access())
 
 
 def require_organization(organization: str | None) -> None:

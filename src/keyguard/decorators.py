@@ -1,25 +1,85 @@
-"""``require_scopes``: one decorator for every framework, sync and async, functions and classes."""
+"""``require_scopes`` and ``rate_limit``: one pair for every framework, functions and classes."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from keyguard.context import ACCESS, present_access
+from keyguard.context import ACCESS, Access, present_access
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.sansio.authenticate import authorize
-from keyguard.sansio.decisions import Deny
+from keyguard.sansio.decisions import Allow, Deny
+from keyguard.sansio.limits import Limit, Per, RouteLimit, Strategy, check_cost
+from keyguard.sansio.requests import Request
 from keyguard.sansio.scopes import Requirement, ScopeCatalogue
 
-__all__ = ["check_declared", "require_scopes"]
+__all__ = [
+    "Protection",
+    "check_declared",
+    "is_declared",
+    "protection_of",
+    "rate_limit",
+    "require_scopes",
+]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-_MARK = "__keyguard_requirements__"
+_MARK = "__keyguard_protection__"
 _HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
 _DISPATCHERS = ("dispatch_request", "dispatch")  # Flask's views, Starlette's and Django's
+_NOT_IN_A_NAME = r"[^A-Za-z0-9._-]+"
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What stands before an endpoint.
+
+    Args:
+        requirements: The scopes that are needed.
+        limits: The limits that it is charged to.
+    """
+
+    requirements: tuple[Requirement, ...] = ()
+    limits: tuple[RouteLimit, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.requirements or self.limits)
+
+    def and_(self, inner: Protection) -> Protection:
+        """Return this and what stands further inside, as one."""
+        return Protection((*self.requirements, *inner.requirements), (*self.limits, *inner.limits))
+
+    def refuses(self, allow: Allow) -> Deny | None:
+        """Return the refusal of a principal that lacks a scope, or None."""
+        for requirement in self.requirements:
+            decision = authorize(allow, requirement)
+            if isinstance(decision, Deny):
+                return decision
+        return None
+
+    def checked(self, access: Access) -> Deny | None:
+        """Return the refusal of the present request for a scope that it lacks, or None.
+
+        Raises:
+            AccessDenied: The path is public, and a key is needed.
+        """
+        allow = access.allow
+        if allow is None:
+            if self.requirements or any(limit.limit.per in _NEEDS_KEY for limit in self.limits):
+                access.admitted()
+            return None
+        for requirement in self.requirements:
+            if not requirement.met_by(allow.principal.grant):
+                return self.refuses(allow)
+        return None
+
+
+_NEEDS_KEY = ("key", "organization")
+_NOTHING = Protection()
 
 
 def require_scopes(
@@ -47,18 +107,97 @@ def require_scopes(
     requirement = Requirement.of(scopes, any_of)
     if not requirement.scopes:
         raise InvalidValueError("require_scopes takes at least one scope, such as 'inference:read'")
+    return _decorator("require_scopes", lambda _: Protection(requirements=(requirement,)))
 
-    def decorate(target: Decorated) -> Decorated:
-        if isinstance(target, type):
-            return _guard_class(target, requirement)  # type: ignore[return-value]
-        if isinstance(target, staticmethod | classmethod):
-            method = cast("Any", target)
-            return cast("Decorated", type(method)(_guard_function(method.__func__, requirement)))
-        if not callable(target):
-            raise ConfigurationError(f"require_scopes decorates callables, not {target!r}")
-        return _guard_function(target, requirement)
 
-    return decorate
+def rate_limit(
+    rate: str | Limit,
+    *,
+    cost: int | Callable[[Request], int] = 1,
+    per: Per = "key",
+    name: str | None = None,
+    strategy: Strategy | str = Strategy.SLIDING_WINDOW_COUNTER,
+    enforce: bool = True,
+) -> Callable[[Decorated], Decorated]:
+    """Let a call through only while there is room in a limit of its own.
+
+    ::
+
+        @app.post("/v1/inference")
+        @require_scopes("inference:write")
+        @rate_limit("60/minute")
+        def inference(): ...
+
+    It decorates what :func:`require_scopes` does, above or below it. All limits of a request, those
+    of its key included, are tested and counted together, or none is, and only once the scopes are
+    there; over one the client gets 429.
+
+    Args:
+        rate: One or several rates such as ``"10/minute"``, or a whole :class:`~keyguard.Limit`.
+        cost: What a request counts for, at least 1, or a function of the
+            :class:`~keyguard.Request`.
+        per: Whom it counts: ``"key"`` (its family), ``"organization"``, ``"address"``, or a
+            function of the principal and the request.
+        name: What clients see it called. Routes that give the same name share one count; by default
+            each function has its own, and clients see the function's name.
+        strategy: How it counts.
+        enforce: False to count and tell, and never refuse.
+
+    Raises:
+        InvalidValueError: A value is not as said; raised at once, but for what a function returns.
+        ConfigurationError: As :func:`require_scopes`; or a plain function is called on an event
+            loop while counters live across a network: make it ``async``.
+        AccessDenied: At the call: there is no room.
+    """
+    if not callable(cost):
+        check_cost(cost)
+    whole = rate if isinstance(rate, Limit) else None
+    if whole is None:
+        # A name to check the rest with, at once; the function's own follows.
+        Limit(name or "route", rate, per=per, strategy=Strategy(strategy), enforce=enforce)  # type: ignore[arg-type]
+    elif name is not None or per != "key" or enforce is not True:
+        raise InvalidValueError(
+            "a Limit says itself what it is called, whom it counts and whether it is enforced"
+        )
+
+    def protection(target: Any) -> Protection:
+        own = re.sub(_NOT_IN_A_NAME, "-", getattr(target, "__name__", "route")).strip("-._")
+        limit = whole or Limit(
+            name or own[:64] or "route",
+            cast("str", rate),
+            per=per,
+            strategy=Strategy(strategy),
+            enforce=enforce,
+        )
+        where = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', own)}"
+        shared = whole.name if whole else name
+        return Protection(limits=(RouteLimit(limit=limit, route=shared or where, cost=cost),))
+
+    return _decorator("rate_limit", protection)
+
+
+def protection_of(endpoint: Any, method: str = "") -> Protection:
+    """Return what stands before an endpoint, as far as it is declared on it.
+
+    Args:
+        endpoint: A callable, a class with decorated methods, or a view function made of one.
+        method: The request method, for a class's own methods.
+    """
+    view = getattr(endpoint, "view_class", endpoint)  # Flask keeps the class on its function
+    found: Protection = getattr(endpoint, _MARK, _NOTHING)
+    if view is not endpoint:
+        found = found.and_(getattr(view, _MARK, _NOTHING))
+    if isinstance(view, type):
+        own = getattr(view, method.lower(), None)
+        if own is None and method == "HEAD":
+            own = getattr(view, "get", None)
+        found = found.and_(getattr(own, _MARK, _NOTHING))
+    return found
+
+
+def is_declared(target: object) -> bool:
+    """Tell whether anything is declared on an endpoint, or on one of its methods."""
+    return any(protection_of(target, method) for method in ("", *_HTTP_METHODS))
 
 
 def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
@@ -71,30 +210,46 @@ def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
     Raises:
         InvalidValueError: One is unknown.
     """
-    view = getattr(target, "view_class", target)  # Flask keeps the class on its function
-    methods = [getattr(view, name) for name in _HTTP_METHODS if hasattr(view, name)]
-    for declared in (target, view, *methods):
-        for requirement in getattr(declared, _MARK, ()):
+    for method in ("", *_HTTP_METHODS):
+        for requirement in protection_of(target, method).requirements:
             catalogue.check_required(requirement.scopes)
 
 
-def _check(requirement: Requirement) -> None:
-    access = ACCESS.get() or present_access()
-    if access.allow is not None and requirement.met_by(access.allow.principal.grant):
-        return  # what authorize would say, without the call: the warm path
-    decision = authorize(access.admitted(), requirement)
-    if isinstance(decision, Deny):
-        raise access.deny(decision)
+def _decorator(
+    name: str, protection: Callable[[Any], Protection]
+) -> Callable[[Decorated], Decorated]:
+    def decorate(target: Decorated) -> Decorated:
+        if isinstance(target, type):
+            return _guard_class(name, target, protection(target))  # type: ignore[return-value]
+        if isinstance(target, staticmethod | classmethod):
+            method = cast("Any", target)
+            function = method.__func__
+            return cast("Decorated", type(method)(_guard_function(function, protection(function))))
+        if not callable(target):
+            raise ConfigurationError(f"{name} decorates callables, not {target!r}")
+        return _guard_function(target, protection(target))
+
+    return decorate
 
 
-def _guard_function(function: Decorated, requirement: Requirement) -> Decorated:
+def _guard_function(function: Decorated, own: Protection) -> Decorated:
+    # All that is declared is done by the outermost, so that the order of decorators is no matter.
+    protection = own.and_(getattr(function, _MARK, _NOTHING))
+    limits = protection.limits
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an instance whose call is a coroutine
     ):
 
         @functools.wraps(function)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
-            _check(requirement)
+            access = ACCESS.get() or present_access()
+            deny = protection.checked(access)
+            if deny is not None:
+                await access.agive_back()
+            elif access.due or (limits and access.owes(limits)):
+                deny = await access.acharge(limits)
+            if deny is not None:
+                raise access.deny(deny)
             return await function(*args, **kwargs)
 
         guarded: Callable[..., Any] = guarded_coroutine
@@ -103,30 +258,37 @@ def _guard_function(function: Decorated, requirement: Requirement) -> Decorated:
 
         @functools.wraps(function)
         def guarded_function(*args: Any, **kwargs: Any) -> Any:
-            _check(requirement)
+            access = ACCESS.get() or present_access()
+            deny = protection.checked(access)
+            if deny is not None:
+                access.give_back()
+            elif access.due or (limits and access.owes(limits)):
+                deny = access.charge(limits)
+            if deny is not None:
+                raise access.deny(deny)
             return function(*args, **kwargs)
 
         guarded = guarded_function
 
-    _mark(guarded, requirement)
+    setattr(guarded, _MARK, protection)
     return cast("Decorated", guarded)
 
 
-def _guard_class(target: type, requirement: Requirement) -> type:
-    if not any(callable(getattr(target, name, None)) for name in _DISPATCHERS):
+def _guard_class(name: str, target: type, protection: Protection) -> type:
+    if not any(callable(getattr(target, one, None)) for one in _DISPATCHERS):
         raise ConfigurationError(
-            f"require_scopes can't guard the class {target.__name__}: it has neither dispatch nor "
+            f"{name} can't guard the class {target.__name__}: it has neither dispatch nor "
             "dispatch_request. Decorate its methods instead"
         )
-    for name in _DISPATCHERS:  # all of them: only the framework knows which it calls
-        if callable(getattr(target, name, None)):
-            setattr(target, name, _guard_function(getattr(target, name), requirement))
-    _guard_subclasses(target, requirement)
-    _mark(target, requirement)
+    for one in _DISPATCHERS:  # all of them: only the framework knows which it calls
+        if callable(getattr(target, one, None)):
+            setattr(target, one, _guard_function(getattr(target, one), protection))
+    _guard_subclasses(target, protection)
+    setattr(target, _MARK, protection.and_(getattr(target, _MARK, _NOTHING)))
     return target
 
 
-def _guard_subclasses(target: Any, requirement: Requirement) -> None:
+def _guard_subclasses(target: Any, protection: Protection) -> None:
     """Guard the dispatchers that subclasses define anew, or inherit from a base before this one."""
     own = target.__dict__.get("__init_subclass__")
 
@@ -138,10 +300,6 @@ def _guard_subclasses(target: Any, requirement: Requirement) -> None:
         for name in _DISPATCHERS:
             owner = next((base for base in cls.__mro__ if name in vars(base)), None)
             if owner is not None and (owner is cls or not issubclass(owner, target)):
-                setattr(cls, name, _guard_function(cast("Any", vars(owner)[name]), requirement))
+                setattr(cls, name, _guard_function(cast("Any", vars(owner)[name]), protection))
 
     target.__init_subclass__ = classmethod(init_subclass)
-
-
-def _mark(target: Any, requirement: Requirement) -> None:
-    setattr(target, _MARK, (*getattr(target, _MARK, ()), requirement))

@@ -14,7 +14,18 @@ from typing import TypeAlias
 
 from keyguard.sansio.decisions import Deny, Reason
 
-__all__ = ["AccessRefused", "Event", "Hook", "KeyExposed", "events_of", "log_event", "tell"]
+__all__ = [
+    "AccessRefused",
+    "Event",
+    "Hook",
+    "KeyExposed",
+    "LimitExceeded",
+    "LimiterFailed",
+    "LimiterRecovered",
+    "events_of",
+    "log_event",
+    "tell",
+]
 
 _logger = logging.getLogger("keyguard")
 
@@ -29,6 +40,7 @@ class AccessRefused:
         key_id: The key that the token named, if it was well-formed.
         organization: The organization of that key, if the token was genuine.
         scopes: All scopes that were required, where one was missing.
+        limits: The policies that had no room, where it was over a limit.
         address: The client's address, where it is known.
         cause: The failure behind it, where there was one.
     """
@@ -38,6 +50,7 @@ class AccessRefused:
     key_id: str | None = None
     organization: str | None = None
     scopes: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
     address: str | None = None
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
@@ -59,7 +72,56 @@ class KeyExposed:
     address: str | None = None
 
 
-Event: TypeAlias = AccessRefused | KeyExposed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitExceeded:
+    """A request passed that a limit in shadow mode (``enforce=False``) would have refused.
+
+    Args:
+        at: When.
+        limits: The policies that had no room.
+        key_id: The key, or None on a public path.
+        organization: The organization that owns it.
+        address: The client's address, where it is known.
+    """
+
+    at: datetime
+    limits: tuple[str, ...]
+    key_id: str | None = None
+    organization: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterFailed:
+    """The store of the counters does not answer. Told once, however many requests it meets.
+
+    Args:
+        at: When.
+        fails_open: Whether requests go on, counted in this process; else they get 503.
+        cause: The failure.
+    """
+
+    at: datetime
+    fails_open: bool
+    cause: BaseException = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterRecovered:
+    """The store of the counters answers again.
+
+    Args:
+        at: When.
+        lasted: Seconds since it failed.
+        decisions: How often it was done without meanwhile.
+    """
+
+    at: datetime
+    lasted: float
+    decisions: int
+
+
+Event: TypeAlias = AccessRefused | KeyExposed | LimitExceeded | LimiterFailed | LimiterRecovered
 Hook: TypeAlias = Callable[[Event], object]
 
 
@@ -71,6 +133,7 @@ def events_of(deny: Deny, at: datetime, address: str | None) -> Iterable[Event]:
         key_id=deny.key_id,
         organization=deny.organization,
         scopes=deny.scopes,
+        limits=deny.violated,
         address=address,
         cause=deny.cause,
     )
@@ -90,7 +153,8 @@ def tell(hooks: Iterable[Hook], event: Event) -> None:
 def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
-    A refused request is INFO, an exposed key WARNING, a key store that fails ERROR.
+    A refused request is INFO, and so is one that passed over a limit in shadow mode; an exposed key
+    and a limiter that answers again are WARNING, a store that fails is ERROR.
     """
     match event:
         case KeyExposed():
@@ -106,6 +170,34 @@ def log_event(event: Event) -> None:
                 event.address,
                 event.key_id,
                 event.cause or "the key changed under every look",
+            )
+        case AccessRefused(reason=Reason.RATE_LIMITED):
+            _logger.info(
+                "request from %s refused: over the limit %s (key %s)",
+                event.address,
+                ", ".join(event.limits),
+                event.key_id,
+            )
+        case LimitExceeded():
+            _logger.info(
+                "request from %s passed, over the limit %s, which is not enforced (key %s)",
+                event.address,
+                ", ".join(event.limits),
+                event.key_id,
+            )
+        case LimiterFailed():
+            _logger.error(
+                "the limiter does not answer (%s); until it does, %s",
+                event.cause,
+                "requests are counted in this process"
+                if event.fails_open
+                else "requests with limits get 503",
+            )
+        case LimiterRecovered():
+            _logger.warning(
+                "the limiter answers again, after %.1f seconds and %d decisions without it",
+                event.lasted,
+                event.decisions,
             )
         case AccessRefused():
             _logger.info(

@@ -15,20 +15,26 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, final, overload
 
 from keyguard._drivers import arun, run
 from keyguard._outside import Outside, Parts
+from keyguard._process import Clock
 from keyguard.backends.base import AsyncBackend, Backend
 from keyguard.backends.opening import open_async_backend, open_backend
-from keyguard.cache import Clock, VerifiedTokens
+from keyguard.cache import VerifiedTokens
 from keyguard.config import Settings
-from keyguard.events import Hook, events_of, log_event, tell
+from keyguard.events import Event, Hook, LimitExceeded, events_of, log_event, tell
 from keyguard.exceptions import InvalidValueError
 from keyguard.hash_pool import HashPool
+from keyguard.ratelimit.attempts import BlockedClients
+from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
+from keyguard.ratelimit.gates import AsyncGate, Gate
+from keyguard.ratelimit.opening import open_async_limiter, open_limiter
 from keyguard.sansio import lifecycle
 from keyguard.sansio.authenticate import authenticate, authorize, check_transport
+from keyguard.sansio.charging import Charged
 from keyguard.sansio.credentials import describe_misuse
 from keyguard.sansio.decisions import Allow, Decision, Deny
 from keyguard.sansio.effects import Flow
 from keyguard.sansio.policy import Policy
-from keyguard.sansio.responses import Responder, Response
+from keyguard.sansio.responses import Response
 from keyguard.sansio.scopes import Requirement
 
 __all__ = [
@@ -76,11 +82,12 @@ class _Guard:
                 clock=clock,
             ),
             hasher=self.settings.token_hasher(),
+            blocked=BlockedClients(clock),
             clock=clock,
         )
         self._recall = self._parts.tokens.recall  # the adapters' warm path
         self._pool = HashPool(workers=self.settings.hash_workers, waiting=_HASHES_WAITING)
-        self._responder = Responder(self.settings.realm)
+        self._responder = self.settings.responder()
         self._hooks = tuple(hooks)
 
     @property
@@ -90,7 +97,17 @@ class _Guard:
 
     def respond(self, deny: Deny) -> Response:
         """Return the answer that a refused client gets."""
-        return self._responder.respond(deny)
+        return self._responder.respond(deny, self._parts.clock.time())
+
+    def limit_fields(self, charged: Charged) -> list[tuple[str, str]]:
+        """Return the fields that tell a client that was let in how its limits stand.
+
+        Args:
+            charged: What the request was charged.
+        """
+        return self._responder.limit_fields(
+            charged.charges, charged.tallies, charged.policy, self._parts.clock.time()
+        )
 
     def report(self, deny: Deny, *, address: str | None = None) -> None:
         """Tell the hooks of a refusal; :meth:`authenticate` has done so for its own.
@@ -100,7 +117,41 @@ class _Guard:
             address: The client's address, where it is known.
         """
         for event in events_of(deny, self._parts.now(), address):
-            tell(self._hooks, event)
+            self._tell(event)
+
+    def report_exceeded(self, charged: Charged, address: str | None) -> None:
+        """Tell the hooks of limits in shadow mode that had no room.
+
+        Args:
+            charged: What the request was charged.
+            address: The client's address, where it is known.
+        """
+        principal = charged.principal
+        names = [
+            one.name
+            for one, tally in zip(charged.charges, charged.tallies, strict=True)
+            if not tally.fits
+        ]
+        self._tell(
+            LimitExceeded(
+                at=self._parts.now(),
+                limits=tuple(names),
+                key_id=principal.key_id if principal else None,
+                organization=principal.organization if principal else None,
+                address=address,
+            )
+        )
+
+    def _tell(self, event: Event) -> None:
+        tell(self._hooks, event)
+
+    def _gate_options(self) -> dict[str, Any]:
+        return {
+            "timeout": self.settings.limiter_timeout,
+            "fails_open": self.settings.on_limiter_error == "open",
+            "clock": self._parts.clock,
+            "tell": self._tell,
+        }
 
     def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
         requirement = Requirement.of(scopes, any_of)
@@ -175,6 +226,7 @@ class OrganizationManager(_Manager):
     create = _operation(lifecycle.create_organization)
     get = _operation(lifecycle.get_organization)
     list = _operation(lifecycle.list_organizations)
+    update = _operation(lifecycle.update_organization)
     disable = _operation(lifecycle.disable_organization)
     enable = _operation(lifecycle.enable_organization)
 
@@ -184,6 +236,7 @@ class KeyManager(_Manager):
 
     issue = _operation(lifecycle.issue_key)
     get = _operation(lifecycle.get_key)
+    limits = _operation(lifecycle.key_limits)
     list = _operation(lifecycle.list_keys)
     update = _operation(lifecycle.update_key)
     revoke = _operation(lifecycle.revoke_key)
@@ -195,6 +248,7 @@ class AsyncOrganizationManager(_Manager):
     create = _async_operation(lifecycle.create_organization)
     get = _async_operation(lifecycle.get_organization)
     list = _async_operation(lifecycle.list_organizations)
+    update = _async_operation(lifecycle.update_organization)
     disable = _async_operation(lifecycle.disable_organization)
     enable = _async_operation(lifecycle.enable_organization)
 
@@ -204,6 +258,7 @@ class AsyncKeyManager(_Manager):
 
     issue = _async_operation(lifecycle.issue_key)
     get = _async_operation(lifecycle.get_key)
+    limits = _async_operation(lifecycle.key_limits)
     list = _async_operation(lifecycle.list_keys)
     update = _async_operation(lifecycle.update_key)
     revoke = _async_operation(lifecycle.revoke_key)
@@ -220,7 +275,10 @@ class Keyguard(_Guard, flavour=True):
 
     Args:
         backend: Where keys live: a URL (``memory://``, ``sqlite:///``, ``postgresql://``,
-            ``mysql://``), a SQLAlchemy ``Engine``, or a :class:`~keyguard.backends.base.Backend`.
+            ``mysql://``, ``redis://``), a SQLAlchemy ``Engine``, a Redis client, or a
+            :class:`~keyguard.backends.base.Backend`.
+        limiter: Where counters live: None for beside the keys, a URL (also any that the package
+            ``limits`` knows), or a :class:`~keyguard.ratelimit.base.RateLimiter`.
         settings: What the service settles; defaults are safe.
         clock: Where time comes from; tests pass their own.
         hooks: What is called with every event; logging by default.
@@ -235,6 +293,7 @@ class Keyguard(_Guard, flavour=True):
         self,
         backend: str | Backend | object,
         *,
+        limiter: str | RateLimiter | None = None,
         settings: Settings | None = None,
         clock: Clock = time,
         hooks: Iterable[Hook] = (log_event,),
@@ -243,6 +302,8 @@ class Keyguard(_Guard, flavour=True):
         super().__init__(settings, options, clock=clock, hooks=hooks)
         self._backend = open_backend(backend)
         self._owned = self._backend is not backend
+        self.gate = Gate(open_limiter(limiter, self._backend, clock=clock), **self._gate_options())
+        self._owns_limiter = self.gate.limiter is not limiter
         self.organizations = OrganizationManager(self._manage)
         self.keys = KeyManager(self._manage)
 
@@ -262,7 +323,7 @@ class Keyguard(_Guard, flavour=True):
             scopes: Scopes that are all needed.
             any_of: Scopes of which one is needed.
             secure: Whether the client's connection is encrypted; matters with ``require_https``.
-            address: The client's address, for events.
+            address: The client's address: for events, and to count its failures.
 
         Returns:
             ``Allow`` with the principal, or ``Deny`` with the reason. What clients send and what
@@ -273,7 +334,7 @@ class Keyguard(_Guard, flavour=True):
                 or outside the catalogue, or ``any_of`` is an empty list.
         """
         misuse = describe_misuse(fields)
-        flow = authenticate(fields, self._parts.policy)
+        flow = authenticate(fields, self._parts.policy, address)
         del fields  # a traceback that passes here must not show the token
         if misuse is not None:
             raise InvalidValueError(misuse)
@@ -288,10 +349,12 @@ class Keyguard(_Guard, flavour=True):
             BackendError: The key store failed, or was made by a newer keyguard.
         """
         self._backend.migrate()
+        self.gate.limiter.migrate()
 
     def close(self) -> None:
         """Give back what the guard opened itself."""
         self._pool.close()
+        self.gate.close(limiter=self._owns_limiter)
         if self._owned:
             self._backend.close()
 
@@ -310,7 +373,7 @@ class Keyguard(_Guard, flavour=True):
         return run(flow, self._outside(self.settings.management_timeout).perform)
 
     def _outside(self, timeout: float) -> Outside:
-        return Outside(self._parts, self._backend, self._pool.run, timeout)
+        return Outside(self._parts, self._backend, self.gate, self._pool.run, timeout)
 
 
 @final
@@ -318,8 +381,10 @@ class AsyncKeyguard(_Guard, flavour=True):
     """An API-key system for async code: :class:`Keyguard`, awaited.
 
     Args:
-        backend: A URL, a SQLAlchemy ``AsyncEngine``, or an
+        backend: A URL, a SQLAlchemy ``AsyncEngine``, an async Redis client, or an
             :class:`~keyguard.backends.base.AsyncBackend`.
+        limiter: Where counters live, as for :class:`Keyguard`, or an
+            :class:`~keyguard.ratelimit.base.AsyncRateLimiter`.
         settings: What the service settles; defaults are safe.
         clock: Where time comes from; tests pass their own.
         hooks: What is called with every event; logging by default.
@@ -334,6 +399,7 @@ class AsyncKeyguard(_Guard, flavour=True):
         self,
         backend: str | AsyncBackend | object,
         *,
+        limiter: str | RateLimiter | AsyncRateLimiter | None = None,
         settings: Settings | None = None,
         clock: Clock = time,
         hooks: Iterable[Hook] = (log_event,),
@@ -342,6 +408,10 @@ class AsyncKeyguard(_Guard, flavour=True):
         super().__init__(settings, options, clock=clock, hooks=hooks)
         self._backend = open_async_backend(backend)
         self._owned = self._backend is not backend
+        self.gate = AsyncGate(
+            open_async_limiter(limiter, self._backend, clock=clock), **self._gate_options()
+        )
+        self._owns_limiter = self.gate.limiter is not limiter
         self.organizations = AsyncOrganizationManager(self._manage)
         self.keys = AsyncKeyManager(self._manage)
 
@@ -356,7 +426,7 @@ class AsyncKeyguard(_Guard, flavour=True):
     ) -> Decision:
         """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
         misuse = describe_misuse(fields)
-        flow = authenticate(fields, self._parts.policy)
+        flow = authenticate(fields, self._parts.policy, address)
         del fields  # a traceback that passes here must not show the token
         if misuse is not None:
             raise InvalidValueError(misuse)
@@ -367,10 +437,12 @@ class AsyncKeyguard(_Guard, flavour=True):
     async def migrate(self) -> None:
         """Create the store's tables or bring them up to date; see :meth:`Keyguard.migrate`."""
         await self._backend.migrate()
+        await self.gate.migrate()
 
     async def aclose(self) -> None:
         """Give back what the guard opened itself."""
         self._pool.close()
+        await self.gate.aclose(limiter=self._owns_limiter)
         if self._owned:
             await self._backend.aclose()
 
@@ -389,4 +461,4 @@ class AsyncKeyguard(_Guard, flavour=True):
         return await arun(flow, self._outside(self.settings.management_timeout).aperform)
 
     def _outside(self, timeout: float) -> Outside:
-        return Outside(self._parts, self._backend, self._pool.arun, timeout)
+        return Outside(self._parts, self._backend, self.gate, self._pool.arun, timeout)

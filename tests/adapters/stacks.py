@@ -2,7 +2,9 @@
 
 Paths: ``/open`` is public, ``/any`` takes any key, ``/write`` the scope inference:write,
 ``/either`` one of two scopes, ``/object/<organization>`` belongs to that organization,
-``/open/write`` is public to the guard and still asks for a scope inside.
+``/open/write`` is public to the guard and still asks for a scope inside. ``/infer`` has a limit of
+its own and wants a scope, ``/priced`` costs what the request says, ``/settled/<cost>`` what is
+known in the end, and ``/open/limited`` is limited for each address.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 from wsgiref.validate import validator
 
@@ -22,7 +25,13 @@ from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from keyguard import current_principal, require_organization, require_scopes
+from keyguard import (
+    current_limits,
+    current_principal,
+    rate_limit,
+    require_organization,
+    require_scopes,
+)
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters import starlette as keyguard_starlette
 from keyguard.adapters.flask import FlaskKeyguard
@@ -71,6 +80,27 @@ def either() -> str:
     return "either"
 
 
+@rate_limit("2/minute")
+@require_scopes("inference:write")
+def infer() -> str:
+    return "inferred"
+
+
+@rate_limit("10/minute", cost=lambda request: int(request.headers["x-tokens"]), name="tokens")
+def priced() -> str:
+    return "priced"
+
+
+def settled(cost: str) -> str:
+    current_limits().settle_sync(int(cost))
+    return "settled"
+
+
+@rate_limit("2/minute", per="address", name="visitor")
+def limited() -> str:
+    return "limited"
+
+
 def serve(path: str) -> str | None:
     """The service itself; None where there is nothing."""
     match path.split("/"):
@@ -82,6 +112,14 @@ def serve(path: str) -> str | None:
             return write()
         case ["", "either"]:
             return either()
+        case ["", "infer"]:
+            return infer()
+        case ["", "priced"]:
+            return priced()
+        case ["", "settled", cost]:
+            return settled(cost)
+        case ["", "open", "limited"]:
+            return limited()
         case ["", "object", organization]:
             require_organization(None if organization == "none" else organization)
             return "object"
@@ -108,7 +146,17 @@ def wsgi_app(reads: list[str]) -> wsgi.WSGIApp:
     return app
 
 
-PATHS = ["/open", "/any", "/write", "/either", "/open/write", "/object/{organization}"]
+PATHS = [
+    "/open",
+    "/any",
+    "/write",
+    "/either",
+    "/open/write",
+    "/object/{organization}",
+    "/settled/{cost}",
+    "/open/limited",
+]
+DECORATED = {"/infer": infer, "/priced": priced}
 
 
 def starlette_app(reads: list[str], **options: Any) -> Starlette:
@@ -116,13 +164,23 @@ def starlette_app(reads: list[str], **options: Any) -> Starlette:
         reads.append(request.url.path)
         return PlainTextResponse(serve(request.url.path))
 
-    return Starlette(routes=[Route(path, endpoint) for path in PATHS], **options)
+    def plain(function: Callable[[], str]) -> Any:
+        @wraps(function)
+        async def decorated(request: StarletteRequest) -> PlainTextResponse:
+            reads.append(request.url.path)
+            return PlainTextResponse(function())
+
+        return decorated
+
+    routes = [Route(path, endpoint) for path in PATHS]
+    routes += [Route(path, plain(function)) for path, function in DECORATED.items()]
+    return Starlette(routes=routes, **options)
 
 
 def flask_app(reads: list[str]) -> Flask:
     app = Flask("stack")
 
-    def view(organization: str | None = None) -> str:
+    def view(**_: str) -> str:
         from flask import request
 
         reads.append(request.path)
@@ -131,6 +189,8 @@ def flask_app(reads: list[str]) -> Flask:
     for number, path in enumerate(PATHS):
         rule = path.replace("{", "<").replace("}", ">")
         app.add_url_rule(rule, f"view{number}", view)
+    for path, function in DECORATED.items():
+        app.add_url_rule(path, path, function)
     return app
 
 

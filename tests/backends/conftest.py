@@ -12,22 +12,10 @@ from typing import Any
 import pytest
 
 from keyguard.backends.opening import open_async_backend, open_backend
-from tests.services import MariaDB, PostgreSQL, Server, running
+from tests.services import Server
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 FLAVOURS = ("sync", "async")
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    with running(PostgreSQL) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDB]:
-    with running(MariaDB) as server:
-        yield server
 
 
 @dataclass

@@ -9,7 +9,8 @@ import pytest
 
 from keyguard.backends.base import AsyncBackend, Backend
 from keyguard.exceptions import RefusedError
-from keyguard.sansio.models import Key, KeyChanges, Organization, Page
+from keyguard.sansio.limits import Limit
+from keyguard.sansio.models import Key, KeyChanges, Organization, OrganizationChanges, Page
 from tests.backends.records import LATER, NOON, key, organization, record
 
 IMPOSSIBLE = (
@@ -457,3 +458,48 @@ def test_of_twenty_organizations_of_one_slug_at_once_one_is_added(store: Any) ->
     with pytest.raises(RefusedError, match=r"^organization 'acme' exists already$"):
         store.together([lambda backend, n=n: attempt(backend, n) for n in range(20)])
     assert len(store.list_organizations(after=None, limit=30)) == 1
+
+
+# Limits
+
+LIMITS = (
+    Limit("burst", "5 per second; 100/minute"),
+    Limit("day", "9/day", per="address", strategy="moving-window", enforce=False),  # type: ignore[arg-type]
+)
+
+
+def test_limits_come_back_as_they_were(store: Any) -> None:
+    owner = organization(limits=LIMITS)
+    store.add_organization(owner)
+    store.add_key(record(owner=owner, limits=LIMITS[:1]))
+    found = store.find_key(key().id)
+    assert found.key.limits == LIMITS[:1]
+    assert found.organization == owner
+    assert store.find_organization(owner.slug).limits == LIMITS
+    assert store.list_organizations(after=None, limit=5).items == (owner,)
+
+
+def test_limits_of_a_key_are_changed_and_taken_away(store: Any, acme: Organization) -> None:
+    store.add_key(record())
+    assert store.change_key(key().id, KeyChanges(limits=LIMITS)).limits == LIMITS
+    assert store.find_key(key().id).key.limits == LIMITS
+    assert store.change_key(key().id, KeyChanges(limits=())).limits == ()
+    assert store.find_key(key().id).key == key()
+
+
+def test_columns_of_an_organization_are_changed_and_no_others(
+    store: Any, acme: Organization
+) -> None:
+    store.set_organization_disabled(acme.id, LATER)
+    changed = store.change_organization(acme.id, OrganizationChanges(limits=LIMITS))
+    assert changed == organization(limits=LIMITS, disabled_at=LATER)
+    changed = store.change_organization(acme.id, OrganizationChanges(name="Other"))
+    assert changed == organization(name="Other", limits=LIMITS, disabled_at=LATER)
+    assert store.find_organization(acme.id) == changed
+    assert store.change_organization(acme.id, OrganizationChanges()) == changed
+
+
+def test_an_organization_that_is_not_there_is_not_changed(store: Any, acme: Organization) -> None:
+    for name in ("org_9999999999999999", acme.slug, *IMPOSSIBLE):
+        assert store.change_organization(name, OrganizationChanges(name="Other")) is None
+    assert store.find_organization(acme.id) == acme

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from keyguard.backends.sql import HEAD, SqlBackend, migrations
 from keyguard.backends.sql.tables import TABLES
 from keyguard.exceptions import BackendUnavailableError, CorruptDataError, SchemaError
+from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import KeyChanges
 from tests.backends.conftest import Database, opened
 from tests.backends.records import NOON, key, organization, record
@@ -106,12 +107,12 @@ def test_a_store_that_was_migrated_after_all_works(database_store: Any) -> None:
 
 def test_older_tables_say_to_migrate(backend: SqlBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     backend.migrate()
-    monkeypatch.setattr(migrations, "HEAD", "0002")
+    monkeypatch.setattr(migrations, "HEAD", "0003")
     later = SqlBackend(backend._reads)
     with pytest.raises(SchemaError) as caught:
         later.find_key(key().id)
     assert str(caught.value) == (
-        f"keyguard's tables are at revision 0001, and this keyguard needs 0002; {ADVICE}"
+        f"keyguard's tables are at revision 0002, and this keyguard needs 0003; {ADVICE}"
     )
 
 
@@ -314,3 +315,47 @@ def test_a_store_opened_on_one_event_loop_works_on_the_next(database: Database) 
         store.runner = second
         assert store.find_key(key().id) is None
         store.close()
+
+
+def test_tables_of_revision_0001_are_brought_up_with_their_keys(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old: SqlBackend = database.backend()
+    old.migrate()
+    old.add_organization(organization())
+    old.add_key(record())
+    with old._writes.begin() as connection:
+        connection.execute(text("DROP TABLE keyguard_counters"))
+        for table in ("keyguard_organizations", "keyguard_keys"):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN limits"))
+        connection.execute(text("UPDATE keyguard_version SET version_num = '0001'"))
+    old.close()
+
+    backend: SqlBackend = database.backend()
+    with pytest.raises(SchemaError, match="are at revision 0001, and this keyguard needs"):
+        backend.find_key(key().id)
+    backend.migrate()
+    found = backend.find_key(key().id)
+    assert found is not None
+    assert found.key == key()
+    assert found.key.limits == found.organization.limits == ()
+    limited = backend.change_key(key().id, KeyChanges(limits=(Limit("a", "1/day"),)))
+    assert limited is not None
+    assert limited.limits == (Limit("a", "1/day"),)
+    backend.close()
+
+
+def test_a_migration_to_0002_that_was_cut_short_is_finished(database: Database) -> None:
+    old: SqlBackend = database.backend()
+    old.migrate()
+    with old._writes.begin() as connection:
+        connection.execute(text("DROP TABLE keyguard_counters"))
+        connection.execute(text("ALTER TABLE keyguard_keys DROP COLUMN limits"))
+        connection.execute(text("UPDATE keyguard_version SET version_num = '0001'"))
+    old.migrate()
+    old.add_organization(organization(limits=(Limit("a", "1/day"),)))
+    old.add_key(record(owner=organization(limits=(Limit("a", "1/day"),))))
+    found = old.find_key(key().id)
+    assert found is not None
+    assert found.organization.limits == (Limit("a", "1/day"),)
+    old.close()

@@ -92,7 +92,7 @@ def test_sqlite_waits_for_what_is_left(clock: list[float]) -> None:
     with within(0.26):
         assert patience() == 250
         clock[0] += 0.15
-        assert patience() == 100
+        assert patience() == 110
         clock[0] += 1
         assert patience() == 0
     assert patience() == 5000

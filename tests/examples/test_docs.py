@@ -10,15 +10,32 @@ from typing import Any
 import pytest
 
 import keyguard
-from keyguard import Deny, Reason
+from keyguard import Deny, Reason, Strategy
 from keyguard.guard import KeyManager, OrganizationManager
+from keyguard.sansio.charges import Charge
 from keyguard.sansio.responses import Responder
+from keyguard.sansio.windows import Tally
 from tests.examples.pages import blocks, page, run
 
 
+def denied(reason: Reason) -> Deny:
+    if reason is Reason.SCOPE_MISSING:
+        return Deny(reason, scopes=("inference:write",))
+    if reason is Reason.TOO_MANY_FAILURES:
+        return Deny(reason, retry_after=18)
+    if reason is Reason.RATE_LIMITED:
+        policies = (("key-minute", 100, 60), ("org-day", 20_000, 86_400))
+        charges = tuple(
+            Charge(name, name, amount, window, Strategy.SLIDING_WINDOW_COUNTER, True, 1)
+            for name, amount, window in policies
+        )
+        tallies = (Tally(False, 0, 17.2, 17.9), Tally(True, 11_042, 41_220.0, 0.0))
+        return Deny(reason, charges=charges, tallies=tallies, retry_after=18)
+    return Deny(reason)
+
+
 def spelled(reason: Reason) -> str:
-    scopes = ("inference:write",) if reason is Reason.SCOPE_MISSING else ()
-    response = Responder("AIaaS").respond(Deny(reason, scopes=scopes))
+    response = Responder("AIaaS").respond(denied(reason), 0.0)
     lines = [
         f"HTTP/1.1 {response.status_line}",
         *(f"{name}: {value}" for name, value in response.headers),
@@ -36,7 +53,7 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
     assert set(documented) == {spelled(reason) for reason in Reason}
 
 
-@pytest.mark.parametrize("name", ["docs/security.md", "docs/backends.md"])
+@pytest.mark.parametrize("name", ["docs/security.md", "docs/backends.md", "docs/limits.md"])
 def test_the_code_of_a_page_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

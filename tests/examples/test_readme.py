@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from keyguard import ConfigurationError, NotFoundError
 from tests.examples.pages import ROOT, blocks, page, run
 
-ISSUE, STARLETTE, FLASK, DECORATORS = range(4)
+ISSUE, STARLETTE, FLASK, DECORATORS, LIMITS = range(5)
 
 
 @pytest.fixture
@@ -75,6 +75,31 @@ def test_the_flask_example_works_and_refuses(token: str) -> None:
     assert refused[1][0] == 400
 
 
+def test_the_sixty_first_request_gets_429_as_shown(token: str) -> None:
+    names = run("README.md", LIMITS, {"__name__": "readme"})
+    headers = {"Authorization": f"Bearer {token}"}
+    with names["guard"]:
+        client = names["app"].test_client()
+        answers = [client.post("/v1/inference", headers=headers) for _ in range(61)]
+
+    # The minute may have turned meanwhile; a sliding window forgets little at its turn.
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:60] == [200] * 60
+    refused = answers[60]
+    assert refused.status == "429 Too Many Requests"
+    content = refused.get_json(force=True)
+    shown = page("README.md")
+    assert content["type"] in shown
+    assert content["violated-policies"] == ["inference"]
+    detail = re.sub(r"\d+ seconds?\.$", "32 seconds.", content["detail"])
+    assert f'"detail": "{detail}"' in shown
+    policy = refused.headers["RateLimit-Policy"]
+    assert f"RateLimit-Policy: {policy}\n" in shown
+    for name in ("Retry-After", "RateLimit", "Cache-Control"):
+        assert f"    {name}: " in shown
+        assert refused.headers[name]
+
+
 def test_the_decorators_refuse_without_a_middleware() -> None:
     names = run("README.md", DECORATORS, {"__name__": "readme"})
 
@@ -84,7 +109,7 @@ def test_the_decorators_refuse_without_a_middleware() -> None:
 
 
 def test_the_readme_has_no_other_code() -> None:
-    assert len(blocks(page("README.md"), "python")) == 4
+    assert len(blocks(page("README.md"), "python")) == 5
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])

@@ -8,30 +8,42 @@ from typing import assert_type
 from keyguard import (
     Allow,
     AsyncKeyguard,
+    CurrentLimits,
     Decision,
     Deny,
     IssuedKey,
     Key,
     Keyguard,
+    Limit,
+    LimitStatus,
     Organization,
     Page,
     Principal,
     Reason,
+    Request,
     ScopeCatalogue,
     Secret,
     Settings,
+    Strategy,
+    current_limits,
     current_principal,
+    rate_limit,
     require_scopes,
 )
 from keyguard.backends.base import AsyncBackend, Backend
 from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
 from keyguard.backends.sql import AsyncSqlBackend, SqlBackend
 from keyguard.events import AccessRefused, Event
+from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
+from keyguard.ratelimit.memory import MemoryRateLimiter
 
 sql: type[Backend] = SqlBackend
 async_sql: type[AsyncBackend] = AsyncSqlBackend
 memory: Backend = MemoryBackend()
 async_memory: AsyncBackend = AsyncMemoryBackend()
+
+
+limiter: RateLimiter = MemoryRateLimiter()
 
 
 def on_event(event: Event) -> None:
@@ -55,6 +67,13 @@ assert_type(guard.keys.list(organization="acme").items, tuple[Key, ...])
 assert_type(guard.keys.update(issued.key.id, expires_at=None), Key)
 assert_type(guard.keys.revoke(issued.key.id, reason="leaked"), Key)
 assert_type([key.name for key in guard.keys.list()], list[str])
+
+daily = Limit("daily", "5000/day", per="organization", strategy=Strategy.FIXED_WINDOW)
+by_team = Limit("team", "9/minute", per=lambda who, request: request.headers.get("x-team"))
+limited = Keyguard("memory://", limiter=limiter, default_limits=[daily, by_team, "100/minute"])
+assert_type(guard.keys.limits(issued.key.id), tuple[LimitStatus, ...])
+assert_type(guard.organizations.update("acme", limits=["100/minute"]), Organization)
+assert_type(issued.key.limits, tuple[Limit, ...])
 
 decision = guard.authenticate(["Bearer ..."], scopes=["admin"])
 assert_type(decision, Allow | Deny)
@@ -99,3 +118,31 @@ guard.keys.issue(organization="acme")  # type: ignore[call-arg]  # no name
 guard.keys.issue("acme", name="ci")  # type: ignore[call-arg]  # keywords only
 guard.keys.get(7)  # type: ignore[arg-type]  # ids are strings
 Keyguard("memory://", settings="x")  # type: ignore[arg-type]  # not Settings
+
+
+def tokens_asked_for(request: Request) -> int:
+    return int(request.headers.get("x-tokens", "1"))
+
+
+@rate_limit("100000/day", cost=tokens_asked_for, per="organization", name="tokens")
+async def billed(prompt: str) -> str:
+    assert_type(current_limits(), CurrentLimits)
+    assert_type([status.remaining for status in current_limits()], list[int])
+    assert_type(await current_limits().settle(120, "tokens"), None)
+    return prompt
+
+
+@rate_limit(daily)
+def billed_sync(prompt: str) -> str:
+    current_limits().settle_sync(120)
+    current_limits().refund_sync()
+    return prompt
+
+
+assert_type(billed_sync("a"), str)
+
+
+async def use_limits(guard: AsyncKeyguard, store: AsyncRateLimiter) -> None:
+    assert_type(await billed("a"), str)
+    assert_type(await guard.keys.limits("a"), tuple[LimitStatus, ...])
+    AsyncKeyguard("memory://", limiter=store, legacy_headers=True)

@@ -1,15 +1,17 @@
-"""Finding the decorated endpoints of an application, to check them at start."""
+"""Finding the decorated endpoints of an application, to check them and to charge for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
-from keyguard.decorators import check_declared
+from keyguard.decorators import Protection, check_declared, is_declared, protection_of
 from keyguard.sansio.scopes import ScopeCatalogue
 
-__all__ = ["check_endpoints"]
+__all__ = ["check_endpoints", "find_protection", "find_router"]
 
+_FULL_MATCH = 2  # Starlette's Match.FULL
+_UNKNOWN = Protection()
 _NO_SUCH_NAME = "keyguard_no_such_name"  # what has it answers to every name, and leads nowhere
 
 
@@ -26,8 +28,50 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
     Raises:
         InvalidValueError: A scope is unknown.
     """
-    if catalogue is None:
-        return
+    if catalogue is not None:
+        for node in _nodes(app):
+            check_declared(node, catalogue)
+
+
+def find_router(app: Any) -> Any:
+    """Return the router of an application whose endpoints are decorated, or None.
+
+    Only where there are such is it worth the time to ask the router, before the application does,
+    where a request leads to.
+
+    Args:
+        app: An application or middleware of Starlette's kind.
+    """
+    if not any(map(is_declared, _nodes(app))):
+        return None
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
+        if hasattr(app, "routes"):
+            return app
+        seen.add(id(app))
+        app = getattr(app, "app", None)
+    return None
+
+
+def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
+    """Return what stands before the endpoint that a request leads to, as far as a router says.
+
+    Args:
+        router: What :func:`find_router` found.
+        scope: The connection.
+    """
+    for route in router.routes:
+        match, child = route.matches(scope)
+        if match.value == _FULL_MATCH:
+            endpoint = child.get("endpoint")
+            mounted = getattr(route, "app", None)
+            if hasattr(mounted, "routes") and not hasattr(mounted, _NO_SUCH_NAME):
+                return find_protection(mounted, {**scope, **child})
+            return protection_of(endpoint, scope.get("method", "GET"))
+    return _UNKNOWN
+
+
+def _nodes(app: Any) -> Iterator[Any]:
     open_ends: list[Any] = [app]
     seen: dict[int, Any] = {}  # held, for the id of an object that is gone may be given again
     while open_ends:
@@ -35,7 +79,7 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
         if node is None or id(node) in seen or hasattr(node, _NO_SUCH_NAME):
             continue
         seen[id(node)] = node
-        check_declared(node, catalogue)
+        yield node
         open_ends += [getattr(node, "app", None), getattr(node, "endpoint", None)]
         routes = getattr(node, "routes", ())
         if isinstance(routes, Iterable):

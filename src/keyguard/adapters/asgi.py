@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from functools import lru_cache
+from typing import Any, TypeAlias, TypeVar, cast
 
-from keyguard.adapters._endpoints import check_endpoints
+from keyguard.adapters._endpoints import check_endpoints, find_protection, find_router
 from keyguard.context import ACCESS, Access
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
+from keyguard.ratelimit.gates import AsyncGate
+from keyguard.sansio.charges import NO_LIMITS
+from keyguard.sansio.charging import Charged
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
-from keyguard.sansio.models import Principal
-from keyguard.sansio.responses import Response
+from keyguard.sansio.requests import CREDENTIAL_FIELDS, Principal, Request
+from keyguard.sansio.responses import LIMIT_FIELDS, Response
 from keyguard.sansio.rules import PublicPaths, route_path
 
 __all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -22,10 +27,13 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+T = TypeVar("T")
+
 _POLICY_VIOLATION, _INTERNAL_ERROR = 1008, 1011  # RFC 6455, section 7.4.1
 _SERVER_ERROR = 500
 # What may come before an answer without being one, and what a WebSocket can be closed after.
 _PRELUDES = ("http.response.early_hint", "http.response.debug")
+_LIMIT_FIELDS = frozenset(name.encode() for name in LIMIT_FIELDS)
 _OPEN_WEBSOCKET = ("websocket.accept", "websocket.send")
 
 
@@ -61,6 +69,7 @@ class KeyguardMiddleware:
         self._require_https = guard.policy.require_https
         self._public = PublicPaths(guard.settings.public if public is None else public)
         self._public_paths = self._public.paths
+        self._router = find_router(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -84,11 +93,20 @@ class KeyguardMiddleware:
                 allow = decision
             exchange.allow = allow
             principal = allow.principal
+            if allow.limits is not NO_LIMITS:
+                if self._router is None and self.guard.gate.memory is not None:
+                    exchange.due = True
+                    refusal = exchange.charge()  # which never waits
+                else:
+                    refusal = await self._charge(exchange, allow)
+                if refusal is not None:
+                    self.guard.report(refusal, address=exchange.address)
+                    return await exchange.answer(refusal)
         present = ACCESS.set(exchange)
         try:
             await self.app(self.child_scope(exchange.scope, principal), receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
-            if not await exchange.settle(failure):
+            if not await exchange.conclude(failure):
                 raise
         finally:
             ACCESS.reset(present)
@@ -112,6 +130,17 @@ class KeyguardMiddleware:
             return None
         return self._recall(field)
 
+    async def _charge(self, exchange: _Exchange, allow: Allow) -> Deny | None:
+        """Charge all limits together: those of the key, and of the route where it can be told."""
+        exchange.due = True
+        protection = None
+        if self._router is not None:
+            protection = find_protection(self._router, exchange.scope)
+            refusal = protection.refuses(allow)
+            if refusal is not None:
+                return refusal
+        return await exchange.acharge(protection.limits if protection else ())
+
     async def _decide(self, exchange: _Exchange) -> Allow | Deny:
         return await self.guard.authenticate(
             [value for name, value in exchange.scope["headers"] if name == b"authorization"],
@@ -134,18 +163,63 @@ class _Exchange(Access):
         self.scope = scope
         self._guard = guard
         self._send = send
+        if guard.gate.memory is None:
+            self._loop = _running_loop()
 
     @property
     def address(self) -> str | None:
         client = self.scope.get("client")
         return client[0] if client else None
 
+    @property
+    def gate(self) -> AsyncGate:
+        return self._guard.gate
+
+    def request(self) -> Request:
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in self.scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            if name not in CREDENTIAL_FIELDS:
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return Request(
+            method=self.scope.get("method", "GET"),
+            path=route_path(self.scope["path"], self.scope.get("root_path", "")),
+            query=self.scope.get("query_string", b"").decode("latin-1"),
+            headers=headers,
+            address=self.address,
+        )
+
+    def report_exceeded(self, charged: Charged) -> None:
+        self._guard.report_exceeded(charged, self.address)
+
+    def on_the_loop(self, answer: Awaitable[T]) -> T:
+        loop = self._loop
+        if loop is None or loop is _running_loop():
+            cast("Coroutine[Any, Any, T]", answer).close()
+            raise ConfigurationError(
+                "limits whose counters live across a network have to be awaited: make the function "
+                "async, or in it use settle and refund instead of settle_sync and refund_sync"
+            )
+        return asyncio.run_coroutine_threadsafe(
+            cast("Coroutine[Any, Any, T]", answer), loop
+        ).result()
+
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""
         if self.denied is None:
+            if self.charged is not None and message["type"] == "http.response.start":
+                message = self._with_limit_fields(message, self.charged)
             self._last = message
             return self._send(message)
         return self._send_after_refusal(message)
+
+    def _with_limit_fields(self, message: Message, charged: Charged) -> Message:
+        headers = [*message.get("headers", ())]
+        for name, _ in headers:
+            if name.lower() in _LIMIT_FIELDS:
+                return message  # the application has a limiter of its own
+        headers += _encoded(self._guard.limit_fields(charged))
+        return {**message, "headers": headers}
 
     async def _send_after_refusal(self, message: Message) -> None:
         if self._answered:
@@ -158,6 +232,8 @@ class _Exchange(Access):
             return
         if message["type"] not in _PRELUDES:
             self.denied = None  # the application answers as it sees fit
+        if self.charged is not None and message["type"] == "http.response.start":
+            message = self._with_limit_fields(message, self.charged)
         self._last = message
         await self._send(message)
 
@@ -166,7 +242,7 @@ class _Exchange(Access):
         """Whether the application has begun to answer, so that nothing else can be answered."""
         return self._last is not None and self._last["type"] not in _PRELUDES
 
-    async def settle(self, failure: AccessDenied | ExceptionGroup[Exception]) -> bool:
+    async def conclude(self, failure: AccessDenied | ExceptionGroup[Exception]) -> bool:
         """Answer a refusal that came out of the application; False where that can't be done."""
         if isinstance(failure, ExceptionGroup):
             refusals, rest = failure.split(AccessDenied)
@@ -202,12 +278,28 @@ class _Exchange(Access):
             await self._close()
 
     async def _respond(self, response: Response, kind: str, *, head: bool) -> None:
-        headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+        headers = _encoded(response.headers)
         await self._send({"type": f"{kind}.start", "status": response.status, "headers": headers})
         await self._send({"type": f"{kind}.body", "body": b"" if head else response.body})
 
     async def _close(self) -> None:
         await self._send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
+
+
+def _encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(_lower(name), value.encode()) for name, value in fields]
+
+
+@lru_cache(64)
+def _lower(name: str) -> bytes:
+    return name.lower().encode()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # another library's loop
+        return None
 
 
 def _is_secure(scope: Scope) -> bool:

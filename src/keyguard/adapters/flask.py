@@ -7,17 +7,18 @@ the application does not handle it, the client gets the same bytes as from every
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from keyguard.adapters import wsgi
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.context import ACCESS, present_access
+from keyguard.decorators import Protection, is_declared, protection_of
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
 
 try:
-    from flask import Flask, request
+    from flask import Flask, Request, request
     from flask.typing import ResponseReturnValue
     from werkzeug.exceptions import HTTPException, default_exceptions
     from werkzeug.wrappers import Response
@@ -74,8 +75,8 @@ class FlaskKeyguard:
             raise ConfigurationError("this Flask application has a FlaskKeyguard already")
         middleware = _FlaskMiddleware(app, guard, public=self._public)
         for view in app.view_functions.values():
-            check_endpoints(view, guard.policy.catalogue)
-        app.add_url_rule = _checking(app.add_url_rule, guard)  # type: ignore[method-assign]
+            middleware.check(view)
+        app.add_url_rule = _checking(app.add_url_rule, middleware)  # type: ignore[method-assign]
         app.register_error_handler(AccessDenied, middleware.handle)
         app.wsgi_app = middleware  # type: ignore[method-assign]
         app.extensions["keyguard"] = self
@@ -85,6 +86,17 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
     def __init__(self, app: Flask, guard: Keyguard, *, public: Iterable[str] | None) -> None:
         super().__init__(app.wsgi_app, guard, public=public)
         self._flask = app
+        self._protections: dict[tuple[Any, str], Protection] = {}
+
+    def check(self, view: Callable[..., Any]) -> None:
+        """Check a view that is registered; the first that is decorated makes charges wait.
+
+        They are then due once the route is known, before any other ``before_request``.
+        """
+        check_endpoints(view, self.guard.policy.catalogue)
+        if not self.defers and is_declared(view):
+            self.defers = True
+            self._flask.before_request_funcs.setdefault(None, []).insert(0, self.charge)
 
     def refuse(self, deny: Deny, exchange: wsgi.Exchange) -> Iterable[bytes]:
         """Let Flask answer a request that was refused before it saw it."""
@@ -101,6 +113,25 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         finally:
             ACCESS.reset(present)
 
+    def charge(self) -> None:
+        """Charge the limits of the key and of the route together, if the route's scopes are there.
+
+        Raises:
+            AccessDenied: There is no room, or a scope is missing.
+        """
+        access = ACCESS.get()
+        if access is None or access.allow is None or not access.due:
+            return
+        present: Request = cast("Any", request)._get_current_object()  # once, not for each name
+        view: Any = self._flask.view_functions.get(present.endpoint or "")
+        named = (view, present.method)
+        protection = self._protections.get(named)
+        if protection is None:
+            protection = self._protections[named] = protection_of(*named)
+        refusal = protection.refuses(access.allow) or access.charge(protection.limits)
+        if refusal is not None:
+            raise access.deny(refusal)
+
     def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
         """Turn a decorator's refusal into Flask's error."""
         present_access().denied = None  # Flask answers it
@@ -113,7 +144,9 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         return default_exceptions[answer.status](response=response)
 
 
-def _checking(add_url_rule: Callable[..., None], guard: Keyguard) -> Callable[..., None]:
+def _checking(
+    add_url_rule: Callable[..., None], middleware: _FlaskMiddleware
+) -> Callable[..., None]:
     """Check the views that are registered from now on, when they are, not when they are called."""
 
     def checked(
@@ -124,7 +157,7 @@ def _checking(add_url_rule: Callable[..., None], guard: Keyguard) -> Callable[..
         **options: Any,
     ) -> None:
         if view_func is not None:
-            check_endpoints(view_func, guard.policy.catalogue)
+            middleware.check(view_func)
         add_url_rule(rule, endpoint, view_func, *more, **options)
 
     return checked

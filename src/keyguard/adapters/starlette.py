@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from keyguard.adapters import asgi
 from keyguard.exceptions import MissingExtraError
-from keyguard.sansio.models import Principal
+from keyguard.sansio.requests import Principal
 
 try:
     from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser

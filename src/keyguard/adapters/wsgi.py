@@ -10,7 +10,12 @@ from keyguard.adapters._endpoints import check_endpoints
 from keyguard.context import ACCESS, Access
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import Keyguard
+from keyguard.ratelimit.gates import Gate
+from keyguard.sansio.charges import NO_LIMITS
+from keyguard.sansio.charging import Charged
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
+from keyguard.sansio.requests import CREDENTIAL_FIELDS, Request
+from keyguard.sansio.responses import LIMIT_FIELDS
 from keyguard.sansio.rules import PublicPaths
 
 __all__ = ["Environ", "Exchange", "KeyguardMiddleware", "StartResponse", "WSGIApp"]
@@ -39,6 +44,9 @@ class KeyguardMiddleware:
         InvalidValueError: A public path is none, or the application requires a scope that the
             guard's catalogue does not know.
     """
+
+    defers = False
+    """Whether somebody further inside, who knows the route, charges what is due."""
 
     def __init__(
         self, app: WSGIApp, guard: Keyguard, *, public: Iterable[str] | None = None
@@ -73,6 +81,12 @@ class KeyguardMiddleware:
                 allow = decision
             exchange.allow = allow
             principal = allow.principal
+            if allow.limits is not NO_LIMITS:
+                exchange.due = True
+                refusal = None if self.defers else exchange.charge()
+                if refusal is not None:
+                    self.guard.report(refusal, address=exchange.address)
+                    return self.refuse(refusal, exchange)
         exchange.environ["keyguard.principal"] = principal
         present = ACCESS.set(exchange)
         try:
@@ -149,6 +163,37 @@ class Exchange(Access):
         """The client's address, where the server says."""
         return self.environ.get("REMOTE_ADDR") or None
 
+    @property
+    def gate(self) -> Gate:
+        """The way to where counters live."""
+        return self._middleware.guard.gate
+
+    def request(self) -> Request:
+        """Return what the functions of limits get to see of the request."""
+        environ = self.environ
+        headers = {
+            name[5:].replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if environ.get(name):
+                headers[name.replace("_", "-").lower()] = environ[name]
+        for name in CREDENTIAL_FIELDS:
+            headers.pop(name, None)
+        path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace")
+        return Request(
+            method=environ["REQUEST_METHOD"],
+            path=path,
+            query=environ.get("QUERY_STRING", ""),
+            headers=headers,
+            address=self.address,
+        )
+
+    def report_exceeded(self, charged: Charged) -> None:
+        """Tell of limits in shadow mode that had no room."""
+        self._middleware.guard.report_exceeded(charged, self.address)
+
     def begin(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Start the application's answer, unless it only hides a refusal."""
         if self.denied is not None:
@@ -157,14 +202,30 @@ class Exchange(Access):
                 self.denied, self.started = None, True
                 return _discard
             self.denied = None  # the application answers as it sees fit
+        elif self.due:
+            # Nobody inside has charged it: something answers before any route is found.
+            refusal = self.charge()
+            if refusal is not None:
+                self.instead, self.started = self.refuse(refusal), True
+                return _discard
         if self.instead is not None:
             if exc_info is None:
                 return _discard
             self.instead = None  # it takes its answer back, and the server lets it if it can
         self.started = True
+        if self.charged is not None:
+            headers = self._with_limit_fields(headers, self.charged)
         if exc_info is None:
             return self.start_response(status, headers)
         return self.start_response(status, headers, exc_info)
+
+    def _with_limit_fields(
+        self, headers: list[tuple[str, str]], charged: Charged
+    ) -> list[tuple[str, str]]:
+        for name, _ in headers:
+            if name.lower() in LIMIT_FIELDS:
+                return headers  # the application has a limiter of its own
+        return [*headers, *self._middleware.guard.limit_fields(charged)]
 
     def refuse(self, deny: Deny) -> Iterable[bytes]:
         """Answer a refusal that a decorator raised, once."""

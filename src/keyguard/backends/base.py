@@ -11,7 +11,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from keyguard.sansio.models import Key, KeyChanges, KeyRecord, Organization, Page
+from keyguard.sansio.models import (
+    Key,
+    KeyChanges,
+    KeyRecord,
+    Organization,
+    OrganizationChanges,
+    Page,
+)
 
 __all__ = ["AsyncBackend", "Backend"]
 
@@ -47,6 +54,20 @@ class Backend(Protocol):
         Args:
             after: The id behind which to start, or None. An unknown one gives an empty page.
             limit: How many at most, at least 1.
+        """
+        ...
+
+    def change_organization(
+        self, organization: str, changes: OrganizationChanges
+    ) -> Organization | None:
+        """Set the given columns of an organization, and only those.
+
+        Args:
+            organization: Its id.
+            changes: The columns.
+
+        Returns:
+            The organization as it stands after, or None where there is none.
         """
         ...
 
@@ -122,6 +143,12 @@ class AsyncBackend(Protocol):
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         """See :meth:`Backend.list_organizations`."""
+        ...
+
+    async def change_organization(
+        self, organization: str, changes: OrganizationChanges
+    ) -> Organization | None:
+        """See :meth:`Backend.change_organization`."""
         ...
 
     async def set_organization_disabled(

@@ -9,7 +9,14 @@ from datetime import datetime
 from typing import TypeVar
 
 from keyguard.exceptions import RefusedError
-from keyguard.sansio.models import Key, KeyChanges, KeyRecord, Organization, Page
+from keyguard.sansio.models import (
+    Key,
+    KeyChanges,
+    KeyRecord,
+    Organization,
+    OrganizationChanges,
+    Page,
+)
 
 __all__ = ["AsyncMemoryBackend", "MemoryBackend"]
 
@@ -49,6 +56,16 @@ class MemoryBackend:
         """See :class:`~keyguard.backends.base.Backend`."""
         with self._lock:
             return _page(self._organizations.values(), after, limit)
+
+    def change_organization(
+        self, organization: str, changes: OrganizationChanges
+    ) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        with self._lock:
+            found = self._organizations.get(organization)
+            if found is not None:
+                found = self._organizations[organization] = replace(found, **changes.columns())
+            return found
 
     def set_organization_disabled(
         self, organization: str, at: datetime | None
@@ -140,6 +157,12 @@ class AsyncMemoryBackend:
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         """See :class:`~keyguard.backends.base.Backend`."""
         return self._store.list_organizations(after=after, limit=limit)
+
+    async def change_organization(
+        self, organization: str, changes: OrganizationChanges
+    ) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self._store.change_organization(organization, changes)
 
     async def set_organization_disabled(
         self, organization: str, at: datetime | None

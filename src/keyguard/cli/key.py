@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import ceil
 from typing import Annotated, TypeAlias
 
 import typer
 from rich.text import Text
 
 from keyguard.cli import pages
-from keyguard.cli.options import Common, Json, PepperFile, Url, key_id
+from keyguard.cli.options import Common, Json, Limiter, Limits, PepperFile, Url, key_id
 from keyguard.cli.output import document, emit, note
 from keyguard.cli.pages import After, All, Limit
-from keyguard.cli.records import ending, key_details, key_document
+from keyguard.cli.records import ending, key_details, key_document, status_document
 from keyguard.cli.tables import details, status, table
-from keyguard.cli.times import parse_instant, parse_span, relative
+from keyguard.cli.times import parse_instant, parse_span, relative, spelled
 from keyguard.cli.tokens import hand_over, verify
 from keyguard.exceptions import InvalidValueError
-from keyguard.sansio.models import Key, Page
+from keyguard.sansio.limits import parse_limit
+from keyguard.sansio.models import UNCHANGED, Key, Page
 
 __all__ = ["app"]
 
@@ -72,6 +74,7 @@ def create(
             "--metadata", metavar="NAME=VALUE", help="A note kept with it; may be repeated."
         ),
     ] = None,
+    limits: Limits = None,
     url: Url = None,
     pepper_file: PepperFile = None,
     as_json: Json = False,
@@ -82,6 +85,7 @@ def create(
     start = None if not_before is None else parse_instant(not_before)
     notes = _parse_metadata(metadata or [])
     wanted = ",".join(scopes or []).replace(",", " ").split()
+    own_limits = [parse_limit(text, "key") for text in limits or []]
     with common.guard() as guard:
         issued = guard.keys.issue(
             organization=organization,
@@ -90,6 +94,7 @@ def create(
             expires_in=span,
             not_before=start,
             metadata=notes,
+            limits=own_limits,
         )
         hand_over(guard, issued, as_json=common.as_json)
 
@@ -146,6 +151,71 @@ def show(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = Fals
         document(key_document(key, now))
     else:
         emit(details(key_details(key, owner, now)))
+
+
+@app.command()
+def update(
+    ctx: typer.Context,
+    named: Named,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Its new name for people.")
+    ] = None,
+    limits: Limits = None,
+    no_limits: Annotated[bool, typer.Option("--no-limits", help="Take its limits away.")] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Change a key; the limits given replace all it had."""
+    common = Common.of(ctx, url, as_json)
+    if limits and no_limits:
+        raise InvalidValueError("give --limit or --no-limits, not both")
+    wanted = [parse_limit(text, "key") for text in limits or []]
+    with common.guard() as guard:
+        key = guard.keys.update(
+            key_id(named),
+            name=UNCHANGED if name is None else name,
+            limits=wanted if limits or no_limits else UNCHANGED,
+        )
+    if common.as_json:
+        document(key_document(key, datetime.now(UTC)))
+    else:
+        emit(f"Key {key.id} is changed.\n")
+
+
+@app.command("limits")
+def show_limits(
+    ctx: typer.Context,
+    named: Named,
+    limiter: Limiter = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is left of a key's limits now, its organization's and the defaults included."""
+    common = Common.of(ctx, url, as_json, limiter=limiter)
+    if common.limiter == "memory://":
+        raise InvalidValueError(
+            "counters in the memory of another process can't be seen; name the store where the "
+            "service counts"
+        )
+    with common.guard() as guard:
+        statuses = guard.keys.limits(key_id(named))
+    if common.as_json:
+        document({"limits": [status_document(one) for one in statuses]})
+    elif not statuses:
+        emit(f"Key {named} has no limits.\n")
+    else:
+        rows = [
+            (
+                one.name,
+                f"{one.quota} in {spelled(one.window)}",
+                str(one.remaining),
+                spelled(ceil(one.reset_after)) if one.remaining < one.quota else "",
+                "yes" if one.enforce else "no",
+            )
+            for one in statuses
+        ]
+        headings = ("Policy", "Quota", "Left", "More in", "Enforced")
+        emit(table(headings, rows, flexible={"Policy": 6}))
 
 
 @app.command()

@@ -23,7 +23,7 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import Keyguard
 
-__all__ = ["Common", "Json", "PepperFile", "Url", "key_id"]
+__all__ = ["Common", "Json", "Limiter", "Limits", "PepperFile", "Url", "key_id"]
 
 LONGEST_BACKEND_TIMEOUT = 60.0
 
@@ -44,6 +44,23 @@ PepperFile: TypeAlias = Annotated[
         help="The file that holds the pepper; else KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE.",
     ),
 ]
+Limits: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="LIMIT",
+        help="What may be asked for, such as 100/minute, or daily=5000/day with a name; may be "
+        "repeated.",
+    ),
+]
+Limiter: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--limiter",
+        metavar="URL",
+        help="Where the counters are, if not beside the keys; else KEYGUARD_LIMITER.",
+    ),
+]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else.")
 ]
@@ -59,11 +76,13 @@ class Common:
         url: Where the keys are, or None where the environment says.
         pepper_file: The file that holds the pepper, or None where the environment says.
         as_json: Whether the answer is one JSON document.
+        limiter: Where the counters are, or None for beside the keys.
     """
 
     url: str | None
     pepper_file: Path | None
     as_json: bool
+    limiter: str | None = None
 
     @classmethod
     def of(
@@ -72,6 +91,7 @@ class Common:
         url: str | None,
         as_json: bool,
         pepper_file: Path | None = None,
+        limiter: str | None = None,
     ) -> Common:
         """Return what a command is told after its name, and before it where it is silent."""
         before: Common = ctx.obj
@@ -79,6 +99,7 @@ class Common:
             url=_first(url, before.url, os.environ.get("KEYGUARD_URL")),
             pepper_file=pepper_file or before.pepper_file,
             as_json=as_json or before.as_json,
+            limiter=_first(limiter, os.environ.get("KEYGUARD_LIMITER") or None),
         )
 
     def settings(self) -> Settings:
@@ -110,7 +131,7 @@ class Common:
             BackendError: What is done with the guard failed; told with the driver's own words.
         """
         self.require_url()
-        with Keyguard(self.url, settings=self.settings(), hooks=()) as guard:
+        with Keyguard(self.url, limiter=self.limiter, settings=self.settings(), hooks=()) as guard:
             try:
                 yield guard
             except SchemaError:

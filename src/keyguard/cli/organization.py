@@ -8,13 +8,15 @@ from typing import Annotated, TypeAlias
 import typer
 
 from keyguard.cli import pages
-from keyguard.cli.options import Common, Json, Url
+from keyguard.cli.options import Common, Json, Limits, Url
 from keyguard.cli.output import document, emit
 from keyguard.cli.pages import After, All, Limit
 from keyguard.cli.records import organization_document, organization_status
 from keyguard.cli.tables import table
 from keyguard.cli.times import absolute, relative
-from keyguard.sansio.models import Organization, Page
+from keyguard.exceptions import InvalidValueError
+from keyguard.sansio.limits import parse_limit
+from keyguard.sansio.models import UNCHANGED, Organization, Page
 
 __all__ = ["app"]
 
@@ -37,13 +39,15 @@ def create(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Its name for people.")
     ] = None,
+    limits: Limits = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Create an organization."""
+    """Create an organization; its limits are for all its keys together."""
+    wanted = [parse_limit(text, "organization") for text in limits or []]
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
-        organization = guard.organizations.create(slug, name=name)
+        organization = guard.organizations.create(slug, name=name, limits=wanted)
     _show(organization, common, f"Organization {organization.slug} is created")
 
 
@@ -68,6 +72,32 @@ def list_organizations(
     pages.show(
         page, common.as_json, organization_document, _table, "There are no organizations to list."
     )
+
+
+@app.command()
+def update(
+    ctx: typer.Context,
+    named: Named,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Its new name for people.")
+    ] = None,
+    limits: Limits = None,
+    no_limits: Annotated[bool, typer.Option("--no-limits", help="Take its limits away.")] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Change an organization; the limits given replace all it had."""
+    common = Common.of(ctx, url, as_json)
+    if limits and no_limits:
+        raise InvalidValueError("give --limit or --no-limits, not both")
+    wanted = [parse_limit(text, "organization") for text in limits or []]
+    with common.guard() as guard:
+        organization = guard.organizations.update(
+            named,
+            name=UNCHANGED if name is None else name,
+            limits=wanted if limits or no_limits else UNCHANGED,
+        )
+    _show(organization, common, f"Organization {organization.slug} is changed")
 
 
 @app.command()

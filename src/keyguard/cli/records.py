@@ -9,15 +9,19 @@ from rich.text import Text
 
 from keyguard.cli.tables import status
 from keyguard.cli.times import absolute, instant, relative
+from keyguard.sansio.charges import LimitStatus
+from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import Key, Organization
 
 __all__ = [
     "ending",
     "key_details",
     "key_document",
+    "limit_document",
     "organization_document",
     "organization_status",
     "scope_list",
+    "status_document",
 ]
 
 
@@ -29,6 +33,7 @@ def organization_document(organization: Organization) -> dict[str, Any]:
         "name": organization.name,
         "created_at": instant(organization.created_at),
         "disabled_at": instant(organization.disabled_at),
+        "limits": [limit_document(limit) for limit in organization.limits],
     }
 
 
@@ -47,6 +52,30 @@ def key_document(key: Key, now: datetime) -> dict[str, Any]:
         "revoked_at": instant(key.revoked_at),
         "revoked_reason": key.revoked_reason,
         "metadata": dict(key.metadata),
+        "limits": [limit_document(limit) for limit in key.limits],
+    }
+
+
+def limit_document(limit: Limit) -> dict[str, Any]:
+    """Return a limit as a JSON document has it."""
+    return {
+        "name": limit.name,
+        "rate": limit.rate,
+        "per": limit.per,
+        "strategy": limit.strategy.value,
+        "enforce": limit.enforce,
+    }
+
+
+def status_document(status: LimitStatus) -> dict[str, Any]:
+    """Return how a policy stands as a JSON document has it."""
+    return {
+        "name": status.name,
+        "quota": status.quota,
+        "window": status.window,
+        "remaining": status.remaining,
+        "reset_after": status.reset_after,
+        "enforce": status.enforce,
     }
 
 
@@ -88,5 +117,6 @@ def key_details(
         ("Expires", when(key.expires_at) or "never"),
         ("Revoked", when(key.revoked_at)),
         ("Reason", key.revoked_reason),
+        *(("Limit", f"{limit.name}: {limit.rate}") for limit in key.limits),
         *(("Metadata", f"{name}={value}") for name, value in key.metadata.items()),
     ]

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["absolute", "instant", "parse_instant", "parse_span", "relative"]
+__all__ = ["absolute", "instant", "parse_instant", "parse_span", "relative", "spelled"]
 
 _NUMBER = r"([0-9]{1,9})"
 _SHORT = re.compile(
@@ -104,3 +104,13 @@ def relative(at: datetime, now: datetime) -> str:
 def absolute(at: datetime, now: datetime) -> str:
     """Return a time in UTC, to the second, and how far it is from now."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({relative(at, now)})"
+
+
+def spelled(seconds: int) -> str:
+    """Return a span of whole seconds in its largest units, such as ``1 h 30 min``."""
+    parts: list[str] = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"

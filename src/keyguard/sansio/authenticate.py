@@ -1,18 +1,35 @@
 """How a request is let in or refused.
 
-The order is the promise: credentials grammar, token grammar, lookup, digest, status and times,
-transport, scopes. What is refused early spends nothing later, and only an ``Allow`` passes.
+The order is the promise: failures of the client's address, credentials grammar, token grammar,
+lookup, digest, status and times, transport, scopes, limits (:mod:`keyguard.sansio.charging`). What
+is refused early spends nothing later, and only an ``Allow`` passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from math import ceil
 
 from keyguard.exceptions import CorruptDataError
+from keyguard.sansio.addresses import client_of
+from keyguard.sansio.charges import failure_charges
 from keyguard.sansio.credentials import parse_authorization
 from keyguard.sansio.decisions import Allow, Decision, Deny, Reason
-from keyguard.sansio.effects import FindKey, Flow, ReadClock, Recall, Remember, VerifyToken
+from keyguard.sansio.effects import (
+    AdjustLimits,
+    Block,
+    BlockedFor,
+    FindKey,
+    Flow,
+    HitLimits,
+    ReadClock,
+    Recall,
+    Remember,
+    VerifyToken,
+    WasVerified,
+)
+from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import KeyRecord, KeyStatus
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.scopes import Requirement
@@ -22,6 +39,17 @@ __all__ = ["authenticate", "authorize", "check_transport", "judge"]
 
 LOOKUP_ATTEMPTS = 3
 
+# What somebody who tries keys meets. No key at all, or a mangled field, is no try.
+_FAILED_ATTEMPTS = {
+    Reason.TOKEN_MALFORMED,
+    Reason.KEY_UNKNOWN,
+    Reason.SECRET_WRONG,
+    Reason.KEY_REVOKED,
+    Reason.KEY_EXPIRED,
+    Reason.KEY_NOT_YET_VALID,
+    Reason.ORGANIZATION_DISABLED,
+}
+
 _DEAD = {
     KeyStatus.REVOKED: Reason.KEY_REVOKED,
     KeyStatus.EXPIRED: Reason.KEY_EXPIRED,
@@ -29,12 +57,15 @@ _DEAD = {
 }
 
 
-def authenticate(fields: Sequence[str | bytes], policy: Policy) -> Flow[Decision]:
+def authenticate(
+    fields: Sequence[str | bytes], policy: Policy, address: str | None = None
+) -> Flow[Decision]:
     """Decide who sent a request.
 
     Args:
         fields: Its ``Authorization`` field values, as received.
         policy: What the service has settled.
+        address: The client's address; without one, failures are not counted.
 
     Returns:
         ``Allow`` with the principal of a live key, else ``Deny``; never raises for what a client
@@ -42,6 +73,45 @@ def authenticate(fields: Sequence[str | bytes], policy: Policy) -> Flow[Decision
     """
     credentials = parse_authorization(fields)
     del fields  # what is refused or fails from here on must not show the token
+    if policy.failure_limit is None or address is None:
+        return (yield from _authenticate(credentials, policy))
+    client = client_of(address)
+    blocked = yield from BlockedFor(client)
+    # Who has the same address as a guesser, and a key that worked here before, goes on.
+    if blocked is not None and (
+        isinstance(credentials, Reason) or not (yield from WasVerified(credentials))
+    ):
+        return _too_many_failures(blocked)
+    decision = yield from _authenticate(credentials, policy)
+    if isinstance(decision, Deny) and decision.reason in _FAILED_ATTEMPTS:
+        if blocked is not None:
+            return _too_many_failures(blocked)
+        return (yield from _count_failure(decision, policy.failure_limit, client))
+    return decision
+
+
+def _count_failure(decision: Deny, limit: Limit, client: str) -> Flow[Deny]:
+    charges = failure_charges(limit, client)
+    outcome = yield from HitLimits(charges)
+    if outcome is None:
+        return decision
+    refused = not outcome.admitted
+    if not refused:
+        if all(tally.remaining for tally in outcome.tallies):
+            return decision
+        # That was the last one; the next is refused before anybody is asked.
+        outcome = yield from AdjustLimits(charges, [0] * len(charges))
+    wait = max((tally.retry_after for tally in outcome.tallies), default=0.0) if outcome else 0.0
+    if limit.enforce and wait > 0:
+        yield from Block(client, wait)
+    return _too_many_failures(wait) if refused else decision
+
+
+def _too_many_failures(wait: float) -> Deny:
+    return Deny(Reason.TOO_MANY_FAILURES, retry_after=max(1, ceil(wait)))
+
+
+def _authenticate(credentials: Secret | Reason, policy: Policy) -> Flow[Decision]:
     if isinstance(credentials, Reason):
         return Deny(credentials)
     parts = policy.tokens.parse(credentials.reveal())
@@ -82,7 +152,7 @@ def judge(record: KeyRecord, now: datetime, policy: Policy) -> Decision:
         return Deny(_DEAD[status], key.id, key.organization)
     if record.organization.disabled_at is not None:
         return Deny(Reason.ORGANIZATION_DISABLED, key.id, key.organization)
-    return Allow(policy.principal(record))
+    return policy.allow(record)
 
 
 def authorize(allow: Allow, requirement: Requirement | None) -> Decision:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyguard.exceptions import KeyguardError
-from keyguard.sansio.models import Principal
+from keyguard.sansio.charges import NO_LIMITS, AppliedLimits, Charge
+from keyguard.sansio.requests import Principal
+from keyguard.sansio.windows import Tally
 
 __all__ = ["AccessDenied", "Allow", "Decision", "Deny", "Reason"]
 
@@ -29,6 +31,9 @@ class Reason(enum.StrEnum):
     TRANSPORT_INSECURE = "transport_insecure"
     OBJECT_NOT_FOUND = "object_not_found"
     STORE_UNAVAILABLE = "store_unavailable"
+    RATE_LIMITED = "rate_limited"
+    TOO_MANY_FAILURES = "too_many_failures"
+    LIMITER_UNAVAILABLE = "limiter_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +42,11 @@ class Allow:
 
     Args:
         principal: Who it is.
+        limits: What it may ask for, wherever that was set.
     """
 
     principal: Principal
+    limits: AppliedLimits = field(default=NO_LIMITS, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,9 @@ class Deny:
             unless the reason is one that only a live key meets.
         organization: The organization of that key, where the token was genuine.
         scopes: All scopes that were required, where one was missing.
+        charges: All limits of the request, where one of them had no room.
+        tallies: How they stood.
+        retry_after: Seconds after which the client may try again, where that is known.
         cause: The failure behind it, where there was one.
     """
 
@@ -59,11 +69,24 @@ class Deny:
     key_id: str | None = None
     organization: str | None = None
     scopes: tuple[str, ...] = ()
+    charges: tuple[Charge, ...] = field(default=(), repr=False)
+    tallies: tuple[Tally, ...] = field(default=(), repr=False)
+    retry_after: int | None = None
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         """Be false, so that ``if decision:`` lets nobody in by mistake."""
         return False
+
+    @property
+    def violated(self) -> tuple[str, ...]:
+        """The names of the policies that had no room."""
+        return tuple(charge.name for charge, _ in self.violations())
+
+    def violations(self) -> list[tuple[Charge, Tally]]:
+        """Return the charges that had no room and are enforced, with how they stood."""
+        pairs = zip(self.charges, self.tallies, strict=True)
+        return [(charge, tally) for charge, tally in pairs if charge.enforce and not tally.fits]
 
 
 Decision: TypeAlias = Allow | Deny

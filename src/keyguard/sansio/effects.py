@@ -4,42 +4,57 @@ A flow is a generator that yields effects and is sent their answers::
 
     record = yield from FindKey(key_id)  # KeyRecord | None, as mypy and pyright infer it
 
-An effect is a value: it says *what* is asked, and :meth:`Effect.perform` names the one operation of
+An effect says *what* is asked, and :meth:`Effect.perform` names the one operation of
 the outside that answers it, at once or with an awaitable. The drivers (``keyguard._drivers``)
 carry the answers back; who the outside is, is decided in ``keyguard._outside``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from keyguard.sansio.charges import Charge, Outcome
 from keyguard.sansio.decisions import Allow
-from keyguard.sansio.models import Key, KeyChanges, KeyRecord, Organization, Page
+from keyguard.sansio.models import (
+    Key,
+    KeyChanges,
+    KeyRecord,
+    Organization,
+    OrganizationChanges,
+    Page,
+)
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.secret import Secret
 
 __all__ = [
     "AddKey",
     "AddOrganization",
+    "AdjustLimits",
+    "Block",
+    "BlockedFor",
     "ChangeKey",
+    "ChangeOrganization",
     "DrawEntropy",
     "Effect",
     "FindKey",
     "FindOrganization",
     "Flow",
     "HashToken",
+    "HitLimits",
     "ListKeys",
     "ListOrganizations",
     "ReadClock",
+    "ReadLimits",
     "ReadPolicy",
     "Recall",
     "Remember",
     "RevokeKey",
     "SetOrganizationDisabled",
     "VerifyToken",
+    "WasVerified",
 ]
 
 Answer = TypeVar("Answer")
@@ -53,6 +68,9 @@ class Effect(Generic[Answer]):
 
     changes: ClassVar[bool] = False
     """Whether it changes what is stored; then :meth:`subject` says of what."""
+
+    asks_backend: ClassVar[bool] = True
+    """Whether it has the key store's deadline; counters have a shorter one of their own."""
 
     def __iter__(self) -> Generator[Effect[Any], Any, Answer]:
         return (yield self)  # type: ignore[no-any-return]  # the driver sends what perform gave
@@ -69,7 +87,7 @@ class Effect(Generic[Answer]):
 Flow: TypeAlias = Generator[Effect[Any], Any, Result]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ReadClock(Effect[datetime]):
     """The time now, in UTC."""
 
@@ -77,7 +95,7 @@ class ReadClock(Effect[datetime]):
         return outside.now()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ReadPolicy(Effect[Policy]):
     """What the service has settled."""
 
@@ -85,7 +103,7 @@ class ReadPolicy(Effect[Policy]):
         return outside.policy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class DrawEntropy(Effect[bytes]):
     """Bytes from a cryptographically secure source."""
 
@@ -95,7 +113,7 @@ class DrawEntropy(Effect[bytes]):
         return outside.entropy(self.size)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class HashToken(Effect[str]):
     """The form in which a token is stored."""
 
@@ -105,7 +123,7 @@ class HashToken(Effect[str]):
         return outside.hash(self.token)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class VerifyToken(Effect[bool]):
     """Whether a token is the one behind a stored digest.
 
@@ -119,7 +137,7 @@ class VerifyToken(Effect[bool]):
         return outside.verify(self.token, self.digest)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Recall(Effect[Allow | None]):
     """What a token was verified as lately, or None where it must be looked up."""
 
@@ -129,7 +147,7 @@ class Recall(Effect[Allow | None]):
         return outside.recall(self.token)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Remember(Effect[bool]):
     """Keep a verified token with what it may do.
 
@@ -144,7 +162,71 @@ class Remember(Effect[bool]):
         return outside.remember(self.token, self.record, self.allow)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
+class WasVerified(Effect[bool]):
+    """Whether a token was verified here before, however long ago: then it is no guess."""
+
+    token: Secret
+
+    def perform(self, outside: Any) -> Any:
+        return outside.was_verified(self.token)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockedFor(Effect[float | None]):
+    """For how many seconds a client is refused for its failures, or None."""
+
+    client: str
+
+    def perform(self, outside: Any) -> Any:
+        return outside.blocked_for(self.client)
+
+
+@dataclass(frozen=True, eq=False)
+class Block(Effect[None]):
+    """Refuse a client for so many seconds, without asking anybody again."""
+
+    client: str
+    seconds: float
+
+    def perform(self, outside: Any) -> Any:
+        return outside.block(self.client, self.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class HitLimits(Effect[Outcome | None]):
+    """Count charges, all or none; None where they can't be counted and that must not pass."""
+
+    asks_backend = False
+    charges: Sequence[Charge]
+
+    def perform(self, outside: Any) -> Any:
+        return outside.hit(self.charges)
+
+
+@dataclass(frozen=True, eq=False)
+class AdjustLimits(Effect[Outcome | None]):
+    """Count more or give back; the answer is how the buckets stand after, None as above."""
+
+    asks_backend = False
+    charges: Sequence[Charge]
+    units: Sequence[int]
+
+    def perform(self, outside: Any) -> Any:
+        return outside.adjust(self.charges, self.units)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadLimits(Effect[Outcome]):
+    """How buckets stand; where their store fails, so does this."""
+
+    charges: Sequence[Charge]
+
+    def perform(self, outside: Any) -> Any:
+        return outside.read_limits(self.charges)
+
+
+@dataclass(frozen=True, eq=False)
 class FindKey(Effect[KeyRecord | None]):
     """The record of a key, with its organization."""
 
@@ -154,7 +236,7 @@ class FindKey(Effect[KeyRecord | None]):
         return outside.find_key(self.key_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ListKeys(Effect[Page[Key]]):
     """One page of keys, oldest first; of one organization, or of all."""
 
@@ -168,7 +250,7 @@ class ListKeys(Effect[Page[Key]]):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class AddKey(Effect[None]):
     """Store a new key."""
 
@@ -182,7 +264,7 @@ class AddKey(Effect[None]):
         return self.record.key.id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ChangeKey(Effect[Key | None]):
     """Set columns of a key that is not revoked; the answer is the key as it stands after."""
 
@@ -197,7 +279,7 @@ class ChangeKey(Effect[Key | None]):
         return self.key_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class RevokeKey(Effect[Key | None]):
     """Revoke a key, once; the answer is the key as it stands after."""
 
@@ -213,7 +295,7 @@ class RevokeKey(Effect[Key | None]):
         return self.key_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class AddOrganization(Effect[None]):
     """Store a new organization."""
 
@@ -227,7 +309,7 @@ class AddOrganization(Effect[None]):
         return self.organization.id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class FindOrganization(Effect[Organization | None]):
     """An organization, by id or slug."""
 
@@ -237,7 +319,7 @@ class FindOrganization(Effect[Organization | None]):
         return outside.backend.find_organization(self.name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ListOrganizations(Effect[Page[Organization]]):
     """One page of organizations, oldest first."""
 
@@ -248,7 +330,22 @@ class ListOrganizations(Effect[Page[Organization]]):
         return outside.backend.list_organizations(after=self.after, limit=self.limit)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
+class ChangeOrganization(Effect[Organization | None]):
+    """Set columns of an organization; the answer is how it stands after."""
+
+    changes = True
+    organization: str
+    columns: OrganizationChanges
+
+    def perform(self, outside: Any) -> Any:
+        return outside.backend.change_organization(self.organization, self.columns)
+
+    def subject(self) -> str:
+        return self.organization
+
+
+@dataclass(frozen=True, eq=False)
 class SetOrganizationDisabled(Effect[Organization | None]):
     """Disable an organization, or enable it with None; the answer is how it stands after."""
 

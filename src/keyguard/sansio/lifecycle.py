@@ -10,11 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
+from keyguard.exceptions import (
+    InvalidValueError,
+    NotFoundError,
+    RefusedError,
+)
+from keyguard.sansio.charges import LimitStatus, statuses
 from keyguard.sansio.effects import (
     AddKey,
     AddOrganization,
     ChangeKey,
+    ChangeOrganization,
     DrawEntropy,
     FindKey,
     FindOrganization,
@@ -23,10 +29,12 @@ from keyguard.sansio.effects import (
     ListKeys,
     ListOrganizations,
     ReadClock,
+    ReadLimits,
     ReadPolicy,
     RevokeKey,
     SetOrganizationDisabled,
 )
+from keyguard.sansio.limits import Limits, read_limits
 from keyguard.sansio.models import (
     ORGANIZATION_NAME,
     UNCHANGED,
@@ -35,6 +43,7 @@ from keyguard.sansio.models import (
     KeyChanges,
     KeyRecord,
     Organization,
+    OrganizationChanges,
     Page,
     Unchanged,
 )
@@ -49,10 +58,12 @@ __all__ = [
     "get_key",
     "get_organization",
     "issue_key",
+    "key_limits",
     "list_keys",
     "list_organizations",
     "revoke_key",
     "update_key",
+    "update_organization",
 ]
 
 LARGEST_PAGE = 1000
@@ -60,25 +71,32 @@ LONGEST_ID = 63
 _ID_ENTROPY = 16
 
 
-def create_organization(slug: str, *, name: str | None = None) -> Flow[Organization]:
+def create_organization(
+    slug: str, *, name: str | None = None, limits: Limits = ()
+) -> Flow[Organization]:
     """Create an organization.
 
     Args:
         slug: Its short name, unique: lower-case letters, digits and inner ``-``.
         name: Its name for people; the slug by default.
+        limits: What its keys may ask for; a rate without a name is for all of them together.
 
     Returns:
         The organization, with its new id.
 
     Raises:
-        InvalidValueError: The slug or name is not as said.
+        InvalidValueError: The slug, the name or a limit is not as said.
         RefusedError: There is one of that slug.
         BackendError: The key store failed.
     """
     created_at = yield from ReadClock()
     number = base62((yield from DrawEntropy(_ID_ENTROPY)), 16)
     organization = Organization(
-        id=f"org_{number}", slug=slug, name=slug if name is None else name, created_at=created_at
+        id=f"org_{number}",
+        slug=slug,
+        name=slug if name is None else name,
+        created_at=created_at,
+        limits=read_limits(limits, "organization", stored=True),
     )
     yield from AddOrganization(organization)
     return organization
@@ -113,6 +131,38 @@ def list_organizations(*, after: str | None = None, limit: int = 100) -> Flow[Pa
         BackendError: The key store failed.
     """
     return (yield from ListOrganizations(after, _page_size(limit)))
+
+
+def update_organization(
+    organization: str,
+    *,
+    name: str | Unchanged = UNCHANGED,
+    limits: Limits | Unchanged = UNCHANGED,
+) -> Flow[Organization]:
+    """Change an organization; what is not given stays.
+
+    Args:
+        organization: Its id or slug.
+        name: Its new name for people.
+        limits: The limits that replace the old ones.
+
+    Returns:
+        The organization as it stands after.
+
+    Raises:
+        InvalidValueError: A value is not as said.
+        NotFoundError: There is no such organization.
+        BackendError: The key store failed.
+    """
+    present = yield from get_organization(organization)
+    if not isinstance(limits, Unchanged):
+        limits = read_limits(limits, "organization", stored=True)
+    changes = OrganizationChanges(name=name, limits=limits)
+    replace(present, **changes.columns())  # checks them
+    changed = yield from ChangeOrganization(present.id, changes)
+    if changed is None:
+        raise _unknown("organization", organization)
+    return changed
 
 
 def disable_organization(organization: str) -> Flow[Organization]:
@@ -164,6 +214,7 @@ def issue_key(
     expires_at: datetime | None = None,
     not_before: datetime | None = None,
     metadata: Mapping[str, str] | None = None,
+    limits: Limits = (),
 ) -> Flow[IssuedKey]:
     """Issue a key.
 
@@ -175,6 +226,8 @@ def issue_key(
         expires_at: From when on it works no more, instead of ``expires_in``.
         not_before: From when on it works; None for at once.
         metadata: The service's own notes, strings to strings; not secret.
+        limits: What it may ask for. One of the same name as a limit of its organization, or of the
+            guard's ``default_limits``, takes that one's place.
 
     Returns:
         The key and its token. The token is nowhere kept; it is shown here, once.
@@ -187,6 +240,7 @@ def issue_key(
     """
     policy = yield from ReadPolicy()
     granted = _granted(policy, scopes)
+    own_limits = read_limits(limits, "key", stored=True)
     owner = yield from get_organization(organization)
     if owner.disabled_at is not None:
         raise RefusedError(
@@ -209,6 +263,7 @@ def issue_key(
         not_before=not_before,
         expires_at=expires_at,
         metadata=metadata or {},
+        limits=own_limits,
     )
     _check_times(key, now)
     token = policy.tokens.mint(parts)
@@ -238,6 +293,30 @@ def get_key(key_id: str, *, organization: str | None = None) -> Flow[Key]:
     ):
         raise _unknown("key", key_id)
     return record.key
+
+
+def key_limits(key_id: str) -> Flow[tuple[LimitStatus, ...]]:
+    """Return how the limits of a key stand now: its own, its organization's and the defaults.
+
+    Those that depend on the request (its address, its route) are not among them.
+
+    Args:
+        key_id: Its id.
+
+    Raises:
+        NotFoundError: There is no such key.
+        BackendError: The key store or the store of the counters failed.
+    """
+    _check_id("key", key_id, KEY_ID)
+    record = yield from FindKey(key_id)
+    if record is None:
+        raise _unknown("key", key_id)
+    policy = yield from ReadPolicy()
+    charges = policy.allow(record).limits.charges
+    if not charges:
+        return ()
+    outcome = yield from ReadLimits(charges)
+    return statuses(charges, outcome.tallies)
 
 
 def list_keys(
@@ -272,6 +351,7 @@ def update_key(
     not_before: datetime | Unchanged | None = UNCHANGED,
     expires_at: datetime | Unchanged | None = UNCHANGED,
     metadata: Mapping[str, str] | Unchanged = UNCHANGED,
+    limits: Limits | Unchanged = UNCHANGED,
 ) -> Flow[Key]:
     """Change a key that is not revoked; what is not given stays.
 
@@ -282,6 +362,7 @@ def update_key(
         not_before: From when on it works; None for at once.
         expires_at: From when on it works no more; None for ever.
         metadata: The notes that replace the old ones.
+        limits: The limits that replace the old ones.
 
     Returns:
         The key as it stands after.
@@ -294,10 +375,17 @@ def update_key(
     """
     policy = yield from ReadPolicy()
     granted = scopes if isinstance(scopes, Unchanged) else _granted(policy, scopes)
+    if not isinstance(limits, Unchanged):
+        limits = read_limits(limits, "key", stored=True)
     present = yield from get_key(key_id)
     _refuse_revoked(present)
     wanted = KeyChanges(
-        name=name, scopes=granted, not_before=not_before, expires_at=expires_at, metadata=metadata
+        name=name,
+        scopes=granted,
+        not_before=not_before,
+        expires_at=expires_at,
+        metadata=metadata,
+        limits=limits,
     ).columns()
     checked = replace(present, **wanted)
     _check_times(checked, None)

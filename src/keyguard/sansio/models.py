@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, NoReturn, TypeVar
 
 from keyguard.exceptions import InvalidValueError
-from keyguard.sansio.scopes import Requirement, ScopeGrant, parse_granted
+from keyguard.sansio.limits import Limit, read_limits
+from keyguard.sansio.scopes import parse_granted
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import KEY_ID
 
@@ -28,8 +29,8 @@ __all__ = [
     "KeyStatus",
     "Metadata",
     "Organization",
+    "OrganizationChanges",
     "Page",
-    "Principal",
     "Unchanged",
 ]
 
@@ -113,6 +114,7 @@ class Organization:
         name: Its name for people, at most 200 characters.
         created_at: When it was created.
         disabled_at: Since when none of its keys works, or None.
+        limits: What its keys may ask for, together or each; see :class:`~keyguard.Limit`.
 
     Raises:
         InvalidValueError: A value is not as said.
@@ -123,11 +125,13 @@ class Organization:
     name: str
     created_at: datetime
     disabled_at: datetime | None = None
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
         _check_pattern("organization id", self.id, _ORGANIZATION_ID)
         _check_slug(self.slug)
         _check_text("an organization's name", self.name)
+        object.__setattr__(self, "limits", read_limits(self.limits, "organization", stored=True))
         for name in ("created_at", "disabled_at"):
             object.__setattr__(self, name, _as_utc(name, getattr(self, name)))
 
@@ -157,6 +161,7 @@ class Key:
         revoked_at: When it was revoked, or None.
         revoked_reason: Why, in free text, or None.
         metadata: The service's own notes, strings to strings.
+        limits: What it may ask for; see :class:`~keyguard.Limit`.
 
     Raises:
         InvalidValueError: A value is not as said.
@@ -173,6 +178,7 @@ class Key:
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
         _check_pattern("key id", self.id, KEY_ID)
@@ -183,6 +189,7 @@ class Key:
             _check_text("a revocation's reason", self.revoked_reason)
         object.__setattr__(self, "scopes", parse_granted(self.scopes))
         object.__setattr__(self, "metadata", _check_metadata(self.metadata))
+        object.__setattr__(self, "limits", read_limits(self.limits, "key", stored=True))
         for name in ("created_at", "not_before", "expires_at", "revoked_at"):
             object.__setattr__(self, name, _as_utc(name, getattr(self, name)))
 
@@ -257,6 +264,7 @@ class KeyChanges:
         not_before: The new start, None for at once.
         expires_at: The new end, None for never.
         metadata: The new notes, which replace the old ones.
+        limits: The new limits, which replace the old ones.
     """
 
     name: str | Unchanged = UNCHANGED
@@ -264,11 +272,33 @@ class KeyChanges:
     not_before: datetime | Unchanged | None = UNCHANGED
     expires_at: datetime | Unchanged | None = UNCHANGED
     metadata: Mapping[str, str] | Unchanged = UNCHANGED
+    limits: tuple[Limit, ...] | Unchanged = UNCHANGED
 
     def columns(self) -> dict[str, Any]:
         """Return the columns that change, by name."""
-        values = ((name, getattr(self, name)) for name in self.__slots__)
-        return {name: value for name, value in values if value is not UNCHANGED}
+        return _changed(self, self.__slots__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrganizationChanges:
+    """The columns of an organization that one update sets.
+
+    Args:
+        name: The new name.
+        limits: The new limits, which replace the old ones.
+    """
+
+    name: str | Unchanged = UNCHANGED
+    limits: tuple[Limit, ...] | Unchanged = UNCHANGED
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns that change, by name."""
+        return _changed(self, self.__slots__)
+
+
+def _changed(changes: object, names: Iterable[str]) -> dict[str, Any]:
+    values = ((name, getattr(changes, name)) for name in names)
+    return {name: value for name, value in values if value is not UNCHANGED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,37 +318,3 @@ class Page(Generic[T_co]):
 
     def __len__(self) -> int:
         return len(self.items)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
-    """What a request is, once it is let in.
-
-    Args:
-        key_id: The id of the key it came with; safe to log.
-        family: The family of that key.
-        organization: The id of the organization that owns it.
-        grant: What it may do; ``"a" in principal.grant`` honours wildcards and implications.
-        metadata: The key's notes.
-    """
-
-    key_id: str
-    family: str
-    organization: str
-    grant: ScopeGrant
-    metadata: Mapping[str, str] = field(hash=False)
-
-    @property
-    def scopes(self) -> frozenset[str]:
-        """The scopes as they were granted to the key."""
-        return self.grant.granted
-
-    def has_scopes(self, *scopes: str) -> bool:
-        """Tell whether it has all of these scopes.
-
-        Raises:
-            InvalidValueError: None is given, or one is no scope.
-        """
-        if not scopes:
-            raise InvalidValueError("has_scopes takes at least one scope")
-        return Requirement.of(scopes).met_by(self.grant)

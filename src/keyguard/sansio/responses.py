@@ -1,4 +1,4 @@
-"""What goes over the wire when a request is refused (RFC 6750, RFC 9110, RFC 9457).
+"""What goes over the wire when a request is refused (RFC 6750, RFC 9110, RFC 9457), and of limits.
 
 All that concern the key itself get the same bytes: a client learns that its key is not good, and
 not why. The table is in docs/http.md.
@@ -7,15 +7,32 @@ not why. The table is in docs/http.md.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 
 from keyguard.exceptions import InvalidValueError
+from keyguard.sansio.charges import Charge, limit_field, policy_field
 from keyguard.sansio.decisions import Deny, Reason
+from keyguard.sansio.windows import Tally
 
-__all__ = ["Responder", "Response"]
+__all__ = ["LIMIT_FIELDS", "Responder", "Response"]
 
 RETRY_AFTER_SECONDS = 1
+
+LIMIT_FIELDS = frozenset(
+    {
+        "ratelimit",
+        "ratelimit-policy",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+    }
+)
+"""The fields that tell a client of its limits, in lower case."""
+
+_QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +61,7 @@ class _Answer:
     detail: str
     challenge: bool = False
     error: str | None = None
+    type: str = "about:blank"
 
 
 _MALFORMED = _Answer(
@@ -79,49 +97,98 @@ _ANSWERS = {
     ),
     Reason.OBJECT_NOT_FOUND: _Answer(404, "There is no such object."),
     Reason.STORE_UNAVAILABLE: _Answer(503, "The API key can't be checked now. Try again shortly."),
+    Reason.RATE_LIMITED: _Answer(
+        429, "Rate limit exceeded: {policies}. Try again in {wait}.", type=_QUOTA_EXCEEDED
+    ),
+    Reason.TOO_MANY_FAILURES: _Answer(
+        429, "Too many failed attempts from this address. Try again in {wait}."
+    ),
+    Reason.LIMITER_UNAVAILABLE: _Answer(
+        503, "The request can't be counted now. Try again shortly."
+    ),
 }
 
-_NAMES_SCOPES = {Reason.SCOPE_MISSING}
+_VARYING = {Reason.SCOPE_MISSING, Reason.RATE_LIMITED, Reason.TOO_MANY_FAILURES}
 
 
 class Responder:
-    """Spells refusals for one realm.
+    """Spells refusals for one realm, and what is told of limits.
 
     Args:
         realm: The protection space of RFC 9110, section 11.5: printable ASCII, at most 100
             characters.
+        legacy_headers: Whether ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` are sent as
+            well.
 
     Raises:
         InvalidValueError: The realm is none.
     """
 
-    __slots__ = ("_always", "_realm")
+    __slots__ = ("_always", "_legacy", "_realm")
 
-    def __init__(self, realm: str) -> None:
+    def __init__(self, realm: str, *, legacy_headers: bool = False) -> None:
         if not (realm and len(realm) <= 100 and realm.isascii() and realm.isprintable()):
             raise InvalidValueError(
                 f"a realm takes 1 to 100 printable ASCII characters, not {realm!r}"
             )
         self._realm = realm.replace("\\", "\\\\").replace('"', '\\"')
+        self._legacy = legacy_headers
         self._always = {
-            reason: self._spell(Deny(reason)) for reason in _ANSWERS if reason not in _NAMES_SCOPES
+            reason: self._spell(Deny(reason), 0.0) for reason in _ANSWERS if reason not in _VARYING
         }
 
-    def respond(self, deny: Deny) -> Response:
-        """Return the answer to a refused request."""
-        return self._always.get(deny.reason) or self._spell(deny)
+    def respond(self, deny: Deny, now: float) -> Response:
+        """Return the answer to a refused request.
 
-    def _spell(self, deny: Deny) -> Response:
+        Args:
+            deny: The refusal.
+            now: Seconds since the epoch.
+        """
+        return self._always.get(deny.reason) or self._spell(deny, now)
+
+    def limit_fields(
+        self, charges: Sequence[Charge], tallies: Sequence[Tally], policy: str, now: float
+    ) -> list[tuple[str, str]]:
+        """Return the fields that tell a client of its limits.
+
+        Args:
+            charges: The policies.
+            tallies: How they stand.
+            policy: The value of ``RateLimit-Policy``.
+            now: Seconds since the epoch.
+        """
+        fields = [("RateLimit-Policy", policy), ("RateLimit", limit_field(charges, tallies))]
+        if self._legacy:
+            # There is room for one policy in these: the first to run out. The reset is a time, as
+            # GitHub sends it.
+            charge, tally = min(zip(charges, tallies, strict=True), key=_left)
+            fields += [
+                ("X-RateLimit-Limit", str(charge.amount)),
+                ("X-RateLimit-Remaining", str(tally.remaining)),
+                ("X-RateLimit-Reset", str(ceil(now + tally.reset_after))),
+            ]
+        return fields
+
+    def _spell(self, deny: Deny, now: float) -> Response:
         answer = _ANSWERS[deny.reason]
         scopes = " ".join(deny.scopes)
-        body = json.dumps(
-            {
-                "type": "about:blank",
-                "title": HTTPStatus(answer.status).phrase,
-                "status": answer.status,
-                "detail": answer.detail.format(scopes=scopes),
-            }
-        ).encode()
+        violations = deny.violations()
+        content: dict[str, object] = {
+            "type": answer.type,
+            "title": HTTPStatus(answer.status).phrase,
+            "status": answer.status,
+            "detail": answer.detail.format(
+                scopes=scopes,
+                policies=", ".join(
+                    f"{charge.name} ({charge.amount} in {_seconds(charge.window)})"
+                    for charge, _ in violations
+                ),
+                wait=_seconds(deny.retry_after or RETRY_AFTER_SECONDS),
+            ),
+        }
+        if violations:
+            content["violated-policies"] = [charge.name for charge, _ in violations]
+        body = json.dumps(content).encode()
         headers = [
             ("Content-Type", "application/problem+json"),
             ("Content-Length", str(len(body))),
@@ -129,8 +196,13 @@ class Responder:
         ]
         if answer.challenge:
             headers.append(("WWW-Authenticate", self._challenge(answer, scopes)))
-        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.append(("Retry-After", str(RETRY_AFTER_SECONDS)))
+        if answer.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            headers.append(("Retry-After", str(deny.retry_after or RETRY_AFTER_SECONDS)))
+        if violations:
+            # Only the violated ones are told how they stand, so that Retry-After is the longest.
+            charges, tallies = zip(*violations, strict=True)
+            policy = policy_field(deny.charges)
+            headers += self.limit_fields(charges, tallies, policy, now)
         return Response(answer.status, tuple(headers), body)
 
     def _challenge(self, answer: _Answer, scopes: str) -> str:
@@ -140,3 +212,12 @@ class Responder:
         if scopes:
             challenge += f', scope="{scopes}"'
         return challenge
+
+
+def _left(pair: tuple[Charge, Tally]) -> float:
+    charge, tally = pair
+    return tally.remaining / charge.amount
+
+
+def _seconds(number: int) -> str:
+    return "1 second" if number == 1 else f"{number} seconds"

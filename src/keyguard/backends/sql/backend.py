@@ -56,6 +56,7 @@ class _SqlBackend(Generic[AnyEngine]):
                 f"keyguard does not know the database {dialect!r}; it works with SQLite, "
                 "PostgreSQL, MySQL and MariaDB"
             )
+        self.dialect: str = dialect
         self._reads: AnyEngine = engine
         self._writes: AnyEngine = writes or engine
         if writes is None and dialect == "postgresql":

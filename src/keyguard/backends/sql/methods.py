@@ -8,7 +8,14 @@ from typing import TypeVar
 
 from keyguard.backends.sql import operations
 from keyguard.backends.sql.operations import Operation
-from keyguard.sansio.models import Key, KeyChanges, KeyRecord, Organization, Page
+from keyguard.sansio.models import (
+    Key,
+    KeyChanges,
+    KeyRecord,
+    Organization,
+    OrganizationChanges,
+    Page,
+)
 
 __all__ = ["AsyncMethods", "Methods"]
 
@@ -33,6 +40,12 @@ class Methods(ABC):
     def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         """See :class:`~keyguard.backends.base.Backend`."""
         return self.perform(operations.list_organizations(after, limit))
+
+    def change_organization(
+        self, organization: str, changes: OrganizationChanges
+    ) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(operations.change_organization(organization, changes))
 
     def set_organization_disabled(
         self, organization: str, at: datetime | None
@@ -79,6 +92,12 @@ class AsyncMethods(ABC):
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         """See :class:`~keyguard.backends.base.Backend`."""
         return await self.perform(operations.list_organizations(after, limit))
+
+    async def change_organization(
+        self, organization: str, changes: OrganizationChanges
+    ) -> Organization | None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(operations.change_organization(organization, changes))
 
     async def set_organization_disabled(
         self, organization: str, at: datetime | None

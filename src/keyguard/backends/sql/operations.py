@@ -39,10 +39,18 @@ from keyguard.backends.sql.rows import (
     organization_columns,
     organization_from,
     record_from,
+    with_limits,
 )
 from keyguard.backends.sql.tables import KEYS, ORGANIZATIONS
 from keyguard.exceptions import RefusedError
-from keyguard.sansio.models import Key, KeyChanges, KeyRecord, Organization, Page
+from keyguard.sansio.models import (
+    Key,
+    KeyChanges,
+    KeyRecord,
+    Organization,
+    OrganizationChanges,
+    Page,
+)
 
 __all__ = [
     "ConnectionLost",
@@ -52,6 +60,7 @@ __all__ = [
     "add_key",
     "add_organization",
     "change_key",
+    "change_organization",
     "find_key",
     "find_organization",
     "list_keys",
@@ -160,6 +169,20 @@ def find_organization(name: str) -> Flow[Organization | None]:
 def list_organizations(after: str | None, limit: int) -> Flow[Page[Organization]]:
     """List organizations."""
     return (yield from _page(_ORGANIZATION, ORGANIZATIONS, organization_from, after, limit))
+
+
+@writing
+def change_organization(
+    organization: str, changes: OrganizationChanges
+) -> Flow[Organization | None]:
+    """Set columns of an organization."""
+    if not _NAME.match(organization):
+        return None
+    columns = with_limits(changes.columns())
+    if columns:
+        yield update(ORGANIZATIONS).where(ORGANIZATIONS.c.id == organization).values(columns)
+    row = (yield _ORGANIZATION.where(ORGANIZATIONS.c.id == organization)).one_or_none()
+    return None if row is None else organization_from(row)
 
 
 @writing

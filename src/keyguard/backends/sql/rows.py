@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from keyguard.backends.sql.tables import KEYS, ORGANIZATIONS
 from keyguard.exceptions import CorruptDataError
+from keyguard.sansio.limits import dump_limits, load_limits
 from keyguard.sansio.models import Key, KeyRecord, Organization
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "organization_columns",
     "organization_from",
     "record_from",
+    "with_limits",
 ]
+
+_NONE = "[]"
 
 KEY_COLUMNS = [column for column in KEYS.c if column is not KEYS.c.digest]
 
@@ -30,12 +34,21 @@ ORGANIZATION_COLUMNS = [column.label(f"owner_{column.name}") for column in ORGAN
 
 def organization_columns(organization: Organization) -> dict[str, Any]:
     """Return an organization as the columns of its row."""
-    return {column.name: getattr(organization, column.name) for column in ORGANIZATIONS.c}
+    fields = {column.name: getattr(organization, column.name) for column in ORGANIZATIONS.c}
+    return with_limits(fields)
+
+
+def with_limits(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns with limits, if they are among them, as their column holds them."""
+    if "limits" not in columns:
+        return dict(columns)
+    limits = columns["limits"]
+    return {**columns, "limits": dump_limits(limits) if limits else None}
 
 
 def key_columns(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields of a key as columns of its row."""
-    columns = dict(values)
+    columns = with_limits(values)
     if "organization" in columns:
         columns["organization_id"] = columns.pop("organization")
     if "scopes" in columns:
@@ -59,8 +72,9 @@ def organization_from(row: Row[Any]) -> Organization:
             name=row.owner_name,
             created_at=row.owner_created_at,
             disabled_at=row.owner_disabled_at,
+            limits=load_limits(row.owner_limits or _NONE),
         )
-    except (ValueError, TypeError) as failure:
+    except (ValueError, TypeError, RecursionError) as failure:
         raise _corrupt(ORGANIZATIONS.name, row.owner_id, failure) from failure
 
 
@@ -83,6 +97,7 @@ def key_from(row: Row[Any]) -> Key:
             revoked_at=row.revoked_at,
             revoked_reason=row.revoked_reason,
             metadata=json.loads(row.metadata),
+            limits=load_limits(row.limits or _NONE),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as failure:
         raise _corrupt(KEYS.name, row.id, failure) from failure

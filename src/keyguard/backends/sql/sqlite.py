@@ -20,9 +20,11 @@ __all__ = ["prepare"]
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
 # In milliseconds: how long to wait for another's lock where no deadline is set, and the grain of
-# the deadline, so that look-ups, whose deadlines are alike, need not set it anew each time.
+# the deadline, so that look-ups, whose deadlines are alike, need not set it anew each time. Short
+# deadlines, as of limits, have a finer one.
 _PATIENCE = 5_000
 _GRAIN = 50
+_SHORT, _FINE_GRAIN = 150, 5
 
 
 def prepare(engine: Engine, *, writes: bool) -> None:
@@ -72,7 +74,10 @@ def _on_checkout(
 
 def _set_patience(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
     left = remaining()
-    patience = _PATIENCE if left is None else int(left * 1000) // _GRAIN * _GRAIN
+    patience = _PATIENCE if left is None else int(left * 1000)
+    if left is not None:
+        grain = _GRAIN if patience > _SHORT else _FINE_GRAIN
+        patience = patience // grain * grain
     if entry.info.get("keyguard_patience") != patience:
         connection.execute(f"PRAGMA busy_timeout = {patience}")
         entry.info["keyguard_patience"] = patience

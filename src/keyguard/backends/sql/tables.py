@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Index, MetaData, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, MetaData, Table
 
 from keyguard.backends.sql.columns import (
     Digest,
@@ -14,7 +14,7 @@ from keyguard.backends.sql.columns import (
     unicode_string,
 )
 
-__all__ = ["KEYS", "ORGANIZATIONS", "TABLES"]
+__all__ = ["COUNTERS", "KEYS", "ORGANIZATIONS", "TABLES"]
 
 TABLES = MetaData(
     naming_convention={
@@ -38,6 +38,7 @@ ORGANIZATIONS = Table(
     Column("name", unicode_string(200), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled_at", UtcDateTime),
+    Column("limits", ascii_text()),
     Index("ix_keyguard_organizations_created_at", "created_at", "id"),
     **_MYSQL,
 )
@@ -57,8 +58,20 @@ KEYS = Table(
     Column("revoked_reason", unicode_string(200)),
     Column("metadata", ascii_text(), nullable=False),
     Column("digest", Digest, nullable=False),
+    Column("limits", ascii_text()),
     Index("ix_keyguard_keys_organization_id", "organization_id", "created_at", "id"),
     Index("ix_keyguard_keys_created_at", "created_at", "id"),
     Index("ix_keyguard_keys_family", "family"),
+    **_MYSQL,
+)
+
+# The buckets of limits, for keyguard.ratelimit.sql.
+COUNTERS = Table(
+    "keyguard_counters",
+    TABLES,
+    Column("id", ascii_string(255), primary_key=True),
+    Column("state", ascii_text(), nullable=False),
+    Column("ends_at", BigInteger, nullable=False),  # in seconds since the epoch
+    Index("ix_keyguard_counters_ends_at", "ends_at"),
     **_MYSQL,
 )

@@ -39,6 +39,7 @@ class ThreadedSqlBackend(AsyncMethods):
 
     def __init__(self, backend: SqlBackend) -> None:
         self._backend = backend
+        self.dialect = backend.dialect
         self._threads: dict[bool, ThreadPoolExecutor] = {}
         self._process = os.getpid()
 

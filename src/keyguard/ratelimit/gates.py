@@ -1,0 +1,203 @@
+"""Between the guard and its limiter: what is done while the limiter fails.
+
+A limiter that does not answer within its timeout is left alone for a second. Meanwhile requests
+are counted in this process, or refused, as ``on_limiter_error`` says, and none waits. Then one
+request asks again. What is decided is written once, as a generator; the two gates differ in how a
+question is asked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Generator, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, cast
+
+from keyguard._drivers import arun, run
+from keyguard._process import Clock, after_fork
+from keyguard.deadlines import awithin, within
+from keyguard.events import Event, LimiterFailed, LimiterRecovered
+from keyguard.exceptions import CorruptDataError
+from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
+from keyguard.ratelimit.memory import MemoryRateLimiter
+from keyguard.sansio.charges import Charge, Outcome
+from keyguard.sansio.effects import Effect
+
+__all__ = ["ASK_AGAIN_AFTER", "AsyncGate", "Gate"]
+
+ASK_AGAIN_AFTER = 1.0
+"""Seconds for which a limiter that failed is left alone."""
+
+Question: TypeAlias = Callable[[Any], Any]
+Course: TypeAlias = Generator[Question, Any, Outcome | None]
+
+
+class _Gate:
+    """What both flavours share: everything but asking.
+
+    Args:
+        limiter: Where counters live.
+        timeout: Seconds that it may take to answer.
+        fails_open: Whether requests go on while it fails, counted in this process.
+        clock: Where time comes from.
+        tell: Takes the events of its failing and recovering.
+    """
+
+    def __init__(
+        self,
+        limiter: RateLimiter | AsyncRateLimiter,
+        *,
+        timeout: float,
+        fails_open: bool,
+        clock: Clock,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.limiter = limiter
+        self.memory = limiter if isinstance(limiter, MemoryRateLimiter) else None
+        """The limiter, where it is one that never waits and never fails."""
+        self._timeout = timeout
+        self._fails_open = fails_open
+        self._clock = clock
+        self._tell = tell
+        self._failing_since: float | None = None
+        self._ask_again_at = 0.0
+        self._stand_in: MemoryRateLimiter | None = None
+        self._stood_in = 0
+        self._start_afresh()
+        after_fork(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+
+    def _course(self, question: Question) -> Course:
+        """Ask the limiter, or do without it."""
+        if not self._may_ask():
+            return self._meanwhile(question)
+        try:
+            outcome = yield question
+            if not isinstance(outcome, Outcome):
+                raise CorruptDataError("the limiter answered something else than an outcome")
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
+            self._failed(failure)
+            return self._meanwhile(question)
+        if self._failing_since is not None:
+            self._recovered()
+        return outcome
+
+    def _may_ask(self) -> bool:
+        if self._failing_since is None:
+            return True
+        with self._lock:
+            now = self._clock.monotonic()
+            if now < self._ask_again_at:
+                return False
+            self._ask_again_at = now + ASK_AGAIN_AFTER  # the others wait for this one's answer
+            return True
+
+    def _failed(self, failure: Exception) -> None:
+        with self._lock:
+            now = self._clock.monotonic()
+            first = self._failing_since is None
+            if first:
+                self._failing_since, self._stood_in = now, 0
+            self._ask_again_at = now + ASK_AGAIN_AFTER
+        if first:
+            self._tell(LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
+
+    def _recovered(self) -> None:
+        with self._lock:
+            since, self._failing_since = self._failing_since, None
+        if since is not None:
+            lasted = self._clock.monotonic() - since
+            self._tell(LimiterRecovered(at=self._now(), lasted=lasted, decisions=self._stood_in))
+
+    def _meanwhile(self, question: Question) -> Outcome | None:
+        with self._lock:
+            self._stood_in += 1
+            if not self._fails_open:
+                return None
+            if self._stand_in is None:
+                self._stand_in = MemoryRateLimiter(clock=self._clock)
+        outcome: Outcome = question(self._stand_in)
+        return outcome
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), UTC)
+
+    def _close(self) -> None:
+        if self._stand_in is not None:
+            self._stand_in.close()
+
+
+class Gate(_Gate):
+    """The way to a limiter for sync code. It answers the effects of charging."""
+
+    limiter: RateLimiter
+
+    def hit(self, charges: Sequence[Charge]) -> Outcome | None:
+        """Count charges, all or none; None where they can't be counted and that must not pass."""
+        if self.memory is not None:
+            return self.memory.hit(charges)
+        return run(self._course(lambda limiter: limiter.hit(charges)), self._ask)
+
+    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome | None:
+        """Count more or give back; None as above."""
+        return run(self._course(lambda limiter: limiter.adjust(charges, units)), self._ask)
+
+    def perform(self, effect: Effect[Any]) -> Any:
+        """Perform one effect of charging."""
+        return effect.perform(self)
+
+    def close(self, *, limiter: bool) -> None:
+        """Give back what was opened, the limiter itself if it is the guard's."""
+        self._close()
+        if limiter:
+            self.limiter.close()
+
+    def _ask(self, question: Question) -> Any:
+        with within(self._timeout):
+            return question(self.limiter)
+
+
+class AsyncGate(_Gate):
+    """The way to a limiter for async code; what never waits is answered at once."""
+
+    def hit(self, charges: Sequence[Charge]) -> Any:
+        """Like :meth:`Gate.hit`, or an awaitable of it."""
+        if self.memory is not None:
+            return self.memory.hit(charges)
+        return arun(self._course(lambda limiter: limiter.hit(charges)), self._ask)
+
+    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Any:
+        """Like :meth:`Gate.adjust`, or an awaitable of it."""
+        if self.memory is not None:
+            return self.memory.adjust(charges, units)
+        return arun(self._course(lambda limiter: limiter.adjust(charges, units)), self._ask)
+
+    async def aperform(self, effect: Effect[Any]) -> Any:
+        """Perform one effect of charging."""
+        answer = effect.perform(self)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def migrate(self) -> None:
+        """Create what the limiter needs or bring it up to date."""
+        if self.memory is None:
+            await self._async_limiter.migrate()
+
+    async def aclose(self, *, limiter: bool) -> None:
+        """Give back what was opened, the limiter itself if it is the guard's."""
+        self._close()
+        if limiter and self.memory is not None:
+            self.memory.close()
+        elif limiter:
+            await self._async_limiter.aclose()
+
+    @property
+    def _async_limiter(self) -> AsyncRateLimiter:
+        limiter: Any = self.limiter  # who opened it saw to the flavour
+        return cast("AsyncRateLimiter", limiter)
+
+    async def _ask(self, question: Question) -> Any:
+        async with awithin(self._timeout):
+            return await question(self._async_limiter)

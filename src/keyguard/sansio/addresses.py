@@ -1,0 +1,33 @@
+"""Client addresses: whom one stands for when attempts and requests are counted."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+__all__ = ["client_of"]
+
+_LONGEST = 64
+_HOST_BITS = 64
+
+
+@lru_cache(4096)
+def client_of(address: str) -> str:
+    """Return the client that an address stands for.
+
+    An IPv6 client is given a /64 at least (RFC 6177), so that network is the client; an
+    IPv4-mapped address is that IPv4 address, and one form stands for all spellings.
+
+    Args:
+        address: The address as the server gives it, with or without a zone.
+    """
+    from ipaddress import IPv4Address, IPv6Address  # only who counts addresses pays for it
+
+    try:
+        if ":" not in address:
+            return str(IPv4Address(address))
+        number = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address[:_LONGEST]  # a name of the server's own, such as a test client's
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return f"{IPv6Address(int(number) >> _HOST_BITS << _HOST_BITS)}/{_HOST_BITS}"

@@ -1,0 +1,243 @@
+"""How hits are counted in time: the arithmetic of the three strategies.
+
+The one place that knows it, in the semantics of the package ``limits``, but for one thing: a hit
+that is refused is never counted. A bucket's state is a tuple of numbers, which a store keeps and
+does not look into; ``()`` is that of a bucket that nothing was counted in. Times are seconds on the
+store's clock.
+
+:fixed window: ``(started, count)``
+:sliding window counter: ``(index, current, previous)``, where window ``index`` begins at
+    ``index * window``
+:moving window: ``(time, units, time, units, ...)``, oldest first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import floor
+from typing import Any, NamedTuple, TypeAlias
+
+from keyguard.sansio.limits import Strategy
+
+__all__ = ["COUNTING", "Counting", "State", "Tally"]
+
+State: TypeAlias = tuple[Any, ...]
+
+# A sliding or moving window lets a hit in just after, not at, the instant that is computed.
+_JUST_AFTER = 1e-6
+
+
+class Tally(NamedTuple):
+    """How a bucket stands at one instant.
+
+    Args:
+        fits: Whether what was asked for had room.
+        remaining: How much more has.
+        reset_after: Seconds until there is room for more.
+        retry_after: Seconds until what was asked for has room, 0 where it had.
+    """
+
+    fits: bool
+    remaining: int
+    reset_after: float
+    retry_after: float
+
+
+class Counting(NamedTuple):
+    """One strategy.
+
+    Args:
+        look: ``(state, amount, window, now, cost)`` to the tally, nothing counted.
+        take: ``(state, amount, window, now, cost)`` to the tally after counting, and the new state;
+            the old state where there was no room.
+        adjust: ``(state, window, now, units)`` to the new state, whatever room there is; negative
+            units are given back.
+        ends: ``(state, window)`` to the time from which on the state is worth nothing.
+    """
+
+    look: Callable[[State, int, int, float, int], Tally]
+    take: Callable[[State, int, int, float, int], tuple[Tally, State]]
+    adjust: Callable[[State, int, float, int], State]
+    ends: Callable[[State, int], float]
+
+
+def _fixed(state: State, window: int, now: float) -> tuple[float, int]:
+    if state and now < state[0] + window:
+        return state
+    return now, 0
+
+
+def _fixed_tally(started: float, count: int, amount: int, window: int, now: float) -> Tally:
+    reset = started + window - now if count else 0.0
+    return Tally(True, max(0, amount - count), reset, 0.0)
+
+
+def _fixed_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
+    started, count = _fixed(state, window, now)
+    tally = _fixed_tally(started, count, amount, window, now)
+    if count + cost <= amount:
+        return tally
+    wait = float(window) if cost > amount else started + window - now
+    return tally._replace(fits=False, retry_after=wait)
+
+
+def _fixed_take(
+    state: State, amount: int, window: int, now: float, cost: int
+) -> tuple[Tally, State]:
+    started, count = _fixed(state, window, now)
+    count += cost
+    if count > amount:
+        return _fixed_look(state, amount, window, now, cost), state
+    return _fixed_tally(started, count, amount, window, now), (started, count)
+
+
+def _fixed_adjust(state: State, window: int, now: float, units: int) -> State:
+    started, count = _fixed(state, window, now)
+    return started, max(0, count + units)
+
+
+def _fixed_ends(state: State, window: int) -> float:
+    return float(state[0] + window)
+
+
+def _sliding(state: State, window: int, now: float) -> tuple[int, int, int]:
+    index = int(now / window)
+    if not state:
+        return index, 0, 0
+    known, current, previous = state
+    if known == index:
+        return index, current, previous
+    if known == index - 1:
+        return index, 0, current
+    if known > index:  # the clock was set back
+        return index, current, previous
+    return index, 0, 0
+
+
+def _sliding_tally(current: int, previous: int, amount: int, window: int, now: float) -> Tally:
+    left = (1 - (((now - window) / window) % 1)) * window
+    reset = float("inf")
+    weighted: float = current
+    if previous:
+        weighted += previous * left / window
+        reset = left % (window / previous)
+    if current:
+        reset = min(reset, left % window)
+    elif not previous:
+        reset = 0.0
+    return Tally(True, max(0, amount - floor(weighted)), reset, 0.0)
+
+
+def _sliding_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
+    _, current, previous = _sliding(state, window, now)
+    tally = _sliding_tally(current, previous, amount, window, now)
+    left = (1 - (((now - window) / window) % 1)) * window
+    if floor(previous * left / window + current) + cost <= amount:
+        return tally
+    if cost > amount:
+        wait = float(window)
+    elif current + cost <= amount:
+        # enough of the previous window has slid out
+        wait = left - (amount - cost - current + 1) * window / previous
+    else:
+        # enough of the current one has slid out of the next
+        wait = left + max(0.0, window - (amount - cost + 1) * window / current)
+    return tally._replace(fits=False, retry_after=max(0.0, wait) + _JUST_AFTER)
+
+
+def _sliding_take(
+    state: State, amount: int, window: int, now: float, cost: int
+) -> tuple[Tally, State]:
+    index, current, previous = _sliding(state, window, now)
+    used: float = current
+    if previous:
+        used += previous * ((1 - (((now - window) / window) % 1)) * window) / window
+    if floor(used) + cost > amount:
+        return _sliding_look(state, amount, window, now, cost), state
+    current += cost
+    return _sliding_tally(current, previous, amount, window, now), (index, current, previous)
+
+
+def _sliding_adjust(state: State, window: int, now: float, units: int) -> State:
+    index, current, previous = _sliding(state, window, now)
+    current += units
+    if current < 0:  # what is given back was charged in the previous window
+        previous, current = max(0, previous + current), 0
+    return index, current, previous
+
+
+def _sliding_ends(state: State, window: int) -> float:
+    return float((state[0] + 2) * window)
+
+
+def _moving(state: State, window: int, now: float) -> State:
+    first = 0
+    while first < len(state) and state[first] < now - window:
+        first += 2
+    return state[first:] if first else state
+
+
+def _moving_tally(log: State, amount: int, window: int, now: float) -> Tally:
+    # at the very end of its time a hit holds room, and is not seen any more, as in ``limits``
+    seen = log[2:] if log and log[0] <= now - window else log
+    started = seen[0] if seen else now
+    return Tally(True, max(0, amount - sum(seen[1::2])), started + window - now, 0.0)
+
+
+def _moving_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
+    log = _moving(state, window, now)
+    tally = _moving_tally(log, amount, window, now)
+    used = sum(log[1::2])
+    if used + cost <= amount:
+        return tally
+    wait = float(window)
+    if cost <= amount:
+        for time, units in zip(log[::2], log[1::2], strict=True):
+            used -= units
+            if used + cost <= amount:
+                wait = time + window - now + _JUST_AFTER
+                break
+    return tally._replace(fits=False, retry_after=wait)
+
+
+def _moving_take(
+    state: State, amount: int, window: int, now: float, cost: int
+) -> tuple[Tally, State]:
+    log = _moving(state, window, now)
+    if sum(log[1::2]) + cost > amount:
+        return _moving_look(state, amount, window, now, cost), state
+    log = _logged(log, now, cost)
+    return _moving_tally(log, amount, window, now), log
+
+
+def _moving_adjust(state: State, window: int, now: float, units: int) -> State:
+    log = _moving(state, window, now)
+    if units > 0:
+        return _logged(log, now, units)
+    kept = [*log]
+    while units < 0 and kept:
+        units += kept[-1]
+        if units > 0:
+            kept[-1] = units
+        else:
+            del kept[-2:]
+    return tuple(kept)
+
+
+def _logged(log: State, now: float, units: int) -> State:
+    if log and log[-2] == now:
+        return (*log[:-1], log[-1] + units)
+    return (*log, now, units)
+
+
+def _moving_ends(state: State, window: int) -> float:
+    return float(state[-2] + window) if state else 0.0
+
+
+COUNTING = {
+    Strategy.FIXED_WINDOW: Counting(_fixed_look, _fixed_take, _fixed_adjust, _fixed_ends),
+    Strategy.SLIDING_WINDOW_COUNTER: Counting(
+        _sliding_look, _sliding_take, _sliding_adjust, _sliding_ends
+    ),
+    Strategy.MOVING_WINDOW: Counting(_moving_look, _moving_take, _moving_adjust, _moving_ends),
+}

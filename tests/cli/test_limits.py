@@ -1,0 +1,76 @@
+"""Limits on the command line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.cli.conftest import Program, Store
+
+
+def test_a_key_is_created_with_limits_and_shows_what_is_left(
+    keyguard: Program, store: Store
+) -> None:
+    made = keyguard(
+        *("key", "create", "--org", "acme", "--name", "ci", "--limit", "100/minute"),
+        *("--limit", "daily=5000/day", "--json"),
+    ).json
+    key_id = made["id"]
+    shown = keyguard("key", "show", key_id, "--json").json
+    assert [limit["name"] for limit in shown["limits"]] == ["key-minute", "daily"]
+
+    words = keyguard("key", "limits", key_id).stdout
+    assert re.search(r"^.*key-minute +100 in 1 min +100 +yes", words, re.MULTILINE)
+    assert re.search(r"^.*daily +5000 in 1 d +5000 +yes", words, re.MULTILINE)
+    shown = keyguard("key", "limits", key_id, "--json").json
+    assert shown["limits"][0] == {
+        "name": "key-minute", "quota": 100, "window": 60, "remaining": 100, "reset_after": 0.0,
+        "enforce": True,
+    }  # fmt: skip
+    assert "daily: 5000/day" in keyguard("key", "show", key_id).stdout
+
+
+def test_limits_are_replaced_and_taken_away(keyguard: Program, store: Store) -> None:
+    key_id = store.issue(limits=["1/minute"]).key.id
+    changed = keyguard("key", "update", key_id, "--limit", "9/hour", "--json").json
+    assert [limit["rate"] for limit in changed["limits"]] == ["9/hour"]
+    keyguard("key", "update", key_id, "--name", "renamed")
+    assert keyguard("key", "show", key_id, "--json").json["limits"] == changed["limits"]
+    keyguard("key", "update", key_id, "--no-limits")
+    assert keyguard("key", "limits", key_id).stdout == f"Key {key_id} has no limits.\n"
+
+
+def test_an_organization_has_limits_that_its_keys_share(keyguard: Program, store: Store) -> None:
+    keyguard("org", "update", "acme", "--limit", "1000/day")
+    key_id = store.issue(limits=["5/minute"]).key.id
+    shown = keyguard("key", "limits", key_id, "--json").json["limits"]
+    assert [limit["name"] for limit in shown] == ["organization-day", "key-minute"]
+    made = keyguard("org", "create", "globex", "--limit", "7/day", "--json").json
+    assert made["limits"][0]["per"] == "organization"
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ("often", "is no rate; one looks like '100/minute'"),
+        ("0/minute", "lets nothing through"),
+        ("a b=1/minute", "is no name of a limit"),
+        ("1/minute;2/hour", "give each on its own"),
+    ],
+)
+def test_what_is_no_limit_is_one_sentence(
+    keyguard: Program, store: Store, limit: str, says: str
+) -> None:
+    key_id = store.issue().key.id
+    refused = keyguard("key", "update", key_id, "--limit", limit)
+    assert refused.status != 0
+    assert says in refused.sentence
+
+
+def test_counters_of_another_process_s_memory_are_not_made_up(
+    keyguard: Program, store: Store
+) -> None:
+    key_id = store.issue(limits=["1/minute"]).key.id
+    refused = keyguard("key", "limits", key_id, "--limiter", "memory://")
+    assert "can't be seen" in refused.sentence

@@ -1,0 +1,115 @@
+"""Stores of counters of every kind and flavour, called alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyguard.backends.opening import open_async_backend, open_backend
+from keyguard.ratelimit.memory import MemoryRateLimiter
+from keyguard.ratelimit.sql import AsyncSqlRateLimiter, SqlRateLimiter
+from keyguard.sansio.charges import Charge
+from keyguard.sansio.limits import Strategy
+from tests.backends.conftest import make_database
+from tests.world import StandingClock
+
+KINDS = ("memory", "sqlite", "postgresql", "mariadb")
+
+
+def charge(number: int = 1, *, owner: str = "org_1", window: int = 60, **fields: Any) -> Charge:
+    strategy = fields.get("strategy", "")
+    default: dict[str, Any] = {
+        "key": f"keyguard:{{{owner}}}:limit:{strategy}:{window}:{number}",
+        "name": f"limit-{number}",
+        "amount": 10,
+        "window": window,
+        "strategy": Strategy.SLIDING_WINDOW_COUNTER,
+        "enforce": True,
+        "cost": 1,
+    }
+    return Charge(**default | fields)
+
+
+@dataclass
+class Store:
+    """A store of counters on a clock that stands, whatever its flavour."""
+
+    clock: StandingClock
+    limiter: Any
+    call: Callable[[Callable[[], Any]], Any]
+
+    def hit(self, *charges: Charge) -> Any:
+        return self.call(lambda: self.limiter.hit(charges))
+
+    def adjust(self, charges: list[Charge], units: list[int]) -> Any:
+        return self.call(lambda: self.limiter.adjust(charges, units))
+
+    def remaining(self, one: Charge) -> int:
+        left: int = self.adjust([one], [0]).tallies[0].remaining
+        return left
+
+    def sweep(self) -> None:
+        self.call(self.limiter.sweep)
+
+
+@pytest.fixture
+def clock() -> StandingClock:
+    clock = StandingClock()
+    clock.uptime = clock.now.timestamp() // 86400 * 86400.0
+    return clock
+
+
+@pytest.fixture(params=["sync", "async"])
+def flavour(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def store(
+    kind: str,
+    flavour: str,
+    clock: StandingClock,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[Store]:
+    """An empty store of counters."""
+    if kind == "memory":
+        memory = MemoryRateLimiter(clock=clock)
+        yield Store(clock, memory, lambda call: call())
+        memory.close()
+        return
+    database = make_database(kind, request, tmp_path)
+    if flavour == "sync":
+        limiter = SqlRateLimiter(open_backend(database.url), owned=True, now=clock.monotonic)  # type: ignore[arg-type]
+        limiter.migrate()
+        yield Store(clock, limiter, lambda call: call())
+        limiter.close()
+        return
+    with asyncio.Runner() as runner:
+
+        def awaited(call: Callable[[], Any]) -> Any:
+            async def on_the_loop() -> Any:
+                return await call()
+
+            return runner.run(on_the_loop())
+
+        async def opened() -> AsyncSqlRateLimiter:
+            backend: Any = open_async_backend(database.async_url)
+            return AsyncSqlRateLimiter(backend, owned=True, now=clock.monotonic)
+
+        other = runner.run(opened())
+        awaited(other.migrate)
+        yield Store(clock, other, awaited)
+        awaited(other.aclose)

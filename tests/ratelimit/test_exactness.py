@@ -1,0 +1,117 @@
+"""One limit of a hundred, many processes, and never a hundred and one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keyguard.backends.opening import open_backend
+from keyguard.ratelimit.sql import SqlRateLimiter
+from tests.backends.conftest import make_database
+from tests.ratelimit.conftest import charge
+from tests.services import python
+
+ONE = """
+from keyguard.sansio.charges import Charge
+from keyguard.sansio.limits import Strategy
+one = Charge(
+    "keyguard:{org_1}:limit:fixed-window:3600:1",
+    "limit-1", 100, 3600, Strategy.FIXED_WINDOW, True, 1,
+)
+"""
+THREADS = (
+    ONE
+    + """
+import os, sys, threading
+from keyguard.backends.opening import open_backend
+from keyguard.ratelimit.sql import SqlRateLimiter
+limiter = SqlRateLimiter(open_backend(sys.argv[1]), owned=True)
+def work():
+    for _ in range(5):
+        if limiter.hit([one]).admitted:
+            os.write(1, b"admitted\\n")  # whole, whatever the other threads write
+threads = [threading.Thread(target=work) for _ in range(32)]
+print("ready", flush=True)
+sys.stdin.readline()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+limiter.close()
+print("done", flush=True)
+"""
+)
+TASKS = (
+    ONE
+    + """
+import asyncio, sys
+from keyguard.backends.opening import open_async_backend
+from keyguard.ratelimit.sql import AsyncSqlRateLimiter
+async def main():
+    limiter = AsyncSqlRateLimiter(open_async_backend(sys.argv[1]), owned=True)
+    async def work():
+        for _ in range(5):
+            if (await limiter.hit([one])).admitted:
+                print("admitted", flush=True)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await asyncio.gather(*(work() for _ in range(32)))
+    await limiter.aclose()
+    print("done", flush=True)
+asyncio.run(main())
+"""
+)
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "one killed"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+def test_exactly_a_hundred_are_admitted(
+    kind: str, flavour: str, killed: bool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    database = make_database(kind, request, tmp_path)
+    limiter = SqlRateLimiter(open_backend(database.url), owned=True)  # type: ignore[arg-type]
+    limiter.migrate()
+    code, url = (THREADS, database.url) if flavour == "sync" else (TASKS, database.async_url)
+    processes = [python(code, url) for _ in range(4)]
+    lines: list[str] = []
+    try:
+        for process in processes:
+            assert line(process) == "ready"
+        go(processes[0])
+        if killed:
+            assert line(processes[0]) == "admitted"
+            lines.append("admitted")
+        for process in processes[1:]:
+            go(process)
+        if killed:
+            processes[0].kill()
+        for process in processes:
+            assert process.stdout is not None
+            lines += process.stdout.read().split()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+    assert set(lines) <= {"admitted", "done"}, lines
+    assert lines.count("done") == (3 if killed else 4)
+    admitted = lines.count("admitted")
+    one = charge(amount=1000, window=3600, strategy="fixed-window")
+    [tally] = limiter.adjust([one], [0]).tallies
+    limiter.close()
+    # What was counted for a process that died before it could say so was admitted to nobody.
+    assert 1000 - tally.remaining == 100
+    assert admitted == 100 or (killed and admitted <= 100)

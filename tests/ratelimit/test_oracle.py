@@ -1,0 +1,140 @@
+"""Our counting beside that of the package ``limits``: the same admitted, left and reset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import ceil
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import limits.storage.memory
+import limits.strategies
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyguard import InvalidValueError, Limit, Strategy
+from keyguard.ratelimit.memory import MemoryRateLimiter
+from keyguard.sansio.charges import Charge
+from keyguard.sansio.windows import COUNTING, State
+from tests.world import StandingClock
+
+AMOUNT, WINDOW = 10, 8
+# In eighths of a second: exact in floating point, and on the boundaries of windows often.
+STEPS = st.lists(st.tuples(st.integers(0, 100), st.integers(1, 12)), min_size=1, max_size=40)
+
+
+class Oracle:
+    """A strategy of ``limits`` over its own storage in memory, at a time that is passed in."""
+
+    def __init__(self, strategy: Strategy, clock: StandingClock) -> None:
+        timer = SimpleNamespace(is_alive=lambda: True, start=lambda: None)  # no thread on each hit
+        threading = mock.Mock(wraps=limits.storage.memory.threading)
+        threading.Timer = lambda *_: timer
+        with mock.patch.object(limits.storage.memory, "threading", threading):
+            storage = limits.storage.memory.MemoryStorage()
+        self.limiter = limits.strategies.STRATEGIES[strategy.value](storage)
+        self.item = limits.parse(f"{AMOUNT}/{WINDOW} seconds")
+        self.clock = clock
+        # a refused hit of ours counts nothing
+        self.tests_first = strategy is Strategy.FIXED_WINDOW
+
+    @contextmanager
+    def now(self) -> Iterator[None]:
+        time = SimpleNamespace(time=self.clock.monotonic)
+        with (
+            mock.patch.object(limits.storage.memory, "time", time),
+            mock.patch.object(limits.strategies, "time", time),
+        ):
+            yield
+
+    def hit(self, cost: int) -> tuple[bool, Any]:
+        with self.now():
+            room = not self.tests_first or self.limiter.test(self.item, "a", cost=cost)
+            admitted = room and self.limiter.hit(self.item, "a", cost=cost)
+            return admitted, self.limiter.get_window_stats(self.item, "a")
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@given(steps=STEPS)
+def test_hits_are_counted_as_limits_counts_them(strategy: Strategy, steps: Any) -> None:
+    clock = StandingClock()
+    clock.uptime = 8000.0
+    oracle = Oracle(strategy, clock)
+    limiter = MemoryRateLimiter(clock=clock)
+    for wait, cost in steps:
+        clock.uptime += wait / 8
+        one = Charge("keyguard:{org_1}:x", "x", AMOUNT, WINDOW, strategy, True, cost)
+        outcome = limiter.hit([one])
+        admitted, stats = oracle.hit(cost)
+        [tally] = outcome.tallies
+        assert outcome.admitted == admitted
+        assert tally.remaining == max(0, stats.remaining)
+        if tally.remaining < AMOUNT:  # else there is nothing to be reset
+            assert tally.reset_after == pytest.approx(stats.reset_time - clock.uptime)
+    limiter.close()
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@given(steps=STEPS, seconds=st.booleans())
+def test_waiting_as_long_as_is_said_lets_the_hit_through(
+    strategy: Strategy, steps: Any, seconds: bool
+) -> None:
+    counting = COUNTING[strategy]
+    now, state = 8000.0, ()
+    for wait, cost in steps:
+        now += wait / 8
+        tally, state = counting.take(state, AMOUNT, WINDOW, now, cost)
+        if not tally.fits and cost <= AMOUNT:
+            then = now + (ceil(tally.retry_after) if seconds else tally.retry_after)
+            assert counting.look(state, AMOUNT, WINDOW, then, cost).fits
+            if tally.retry_after > 0.01:
+                assert not counting.look(state, AMOUNT, WINDOW, then - 1.01, cost).fits or seconds
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@given(steps=STEPS, units=st.integers(-30, 30))
+def test_what_is_charged_and_given_back_leaves_what_was(
+    strategy: Strategy, steps: Any, units: int
+) -> None:
+    counting = COUNTING[strategy]
+    now = 8000.0
+    state: State = ()
+    for wait, cost in steps:
+        now += wait / 8
+        _, state = counting.take(state, AMOUNT, WINDOW, now, cost)
+    before = counting.look(state, AMOUNT, WINDOW, now, 1).remaining
+    more = counting.adjust(state, WINDOW, now, abs(units))
+    assert counting.look(more, AMOUNT, WINDOW, now, 1).remaining == max(0, before - abs(units))
+    back = counting.adjust(more, WINDOW, now, -abs(units))
+    assert counting.look(back, AMOUNT, WINDOW, now, 1).remaining == before
+
+
+RATES = st.from_regex(
+    r"[0-9]{1,4} ?(/|per) ?([0-9]{1,2} )?(second|Minute|hours|day|month|year|week)s?"
+    r"([,;|] ?[0-9]{1,3}/(minutes|day))?",
+    fullmatch=True,
+)
+
+
+@given(RATES)
+def test_rates_are_read_as_limits_reads_them(text: str) -> None:
+    try:
+        items = limits.parse_many(text)
+    except ValueError:
+        items = []
+    theirs = [(item.amount, item.get_expiry()) for item in items]
+    mine: list[tuple[int, int]] = []
+    with suppress(InvalidValueError):
+        mine = [(rate.amount, rate.window) for rate in Limit("a", text).rates]
+    windows = {window for _, window in theirs}
+    # What we refuse though limits takes it: nothing, more than a year, two rates for one window.
+    sane = (
+        len(windows) == len(theirs)
+        and all(amount > 0 and window <= 366 * 86400 for amount, window in theirs)
+        and not re.search(r"(/|per) ?0+ ", text)
+    )
+    assert mine == (theirs if sane else [])
