@@ -510,6 +510,30 @@ def test_a_websocket_is_charged_once_and_refused_before_it_is_accepted() -> None
     assert refused[0]["status"] == 429
 
 
+def test_an_application_with_routes_of_another_kind_is_charged_in_two_steps() -> None:
+    here = world("9/minute")
+
+    @rate_limit("1/minute", name="inner")
+    async def endpoint(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    class Other:
+        routes = (endpoint,)
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await endpoint(scope, receive, send)
+
+    app = asgi.KeyguardMiddleware(Other(), here.async_guard)
+    issued = here.issue()
+    request = bearer(issued.token.reveal())
+    assert set(listed(call_asgi(app, request), "ratelimit")) == {"key-minute", "inner"}
+    assert call_asgi(app, request).status == 429
+    assert [one.remaining for one in asyncio.run(here.async_guard.keys.limits(issued.key.id))] == [
+        8
+    ]
+
+
 def test_flask_is_charged_by_the_route_before_anything_is_done() -> None:
     here = world("9/minute")
     done: list[str] = []

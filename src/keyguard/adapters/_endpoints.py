@@ -61,6 +61,8 @@ def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
         scope: The connection.
     """
     for route in router.routes:
+        if not hasattr(route, "matches"):
+            return _UNKNOWN  # routes of another kind
         match, child = route.matches(scope)
         if match.value == _FULL_MATCH:
             endpoint = child.get("endpoint")
