@@ -128,14 +128,13 @@ def issue_keys(url: str, settings: Settings) -> Keys:
 
 def guide(base: str, keys: Keys, url: str) -> str:
     post = f"curl -i -X POST {base}/v1/inference"
-    program = os.path.relpath(Path(sys.executable).with_name("keyguard"))
-
     quiet = f"curl -s -o /dev/null -X POST {base}/v1/inference"
+    program = os.path.relpath(Path(sys.executable).with_name("keyguard"))
 
     def bearer(issued: IssuedKey) -> str:
         return f'-H "Authorization: Bearer {issued.token.reveal()}"'
 
-    sixty = f"for i in $(seq 60); do {quiet} {bearer(keys.writer)} {JSON_BODY}; done;"
+    many = f"for i in $(seq 70); do {quiet} {bearer(keys.writer)} {JSON_BODY}; done;"
     return dedent(f"""\
         AIaaS at {base}, its keys in {url}
 
@@ -185,7 +184,7 @@ def guide(base: str, keys: Keys, url: str) -> str:
         curl -i {base}/v1/admin/keys {bearer(keys.globex)}
 
         # 429: the writer may ask 60 times a minute
-        {sixty} {post} {bearer(keys.writer)} {JSON_BODY}
+        {many} {post} {bearer(keys.writer)} {JSON_BODY}
 
         # revokes the reader, from this directory: within 5 seconds its answers are 401
         {program} key revoke {keys.reader.key.id} --url {url}

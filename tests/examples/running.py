@@ -25,8 +25,7 @@ from keyguard import IssuedKey, Keyguard
 
 FRAMEWORKS = ("starlette", "flask")
 
-# What a server adds of its own accord.
-# Each service has counters of its own routes; what is left in them is not the answer's.
+# What a server adds of its own accord, and what differs from request to request: how much is left.
 OF_THE_SERVER = {"date", "server", "connection", "ratelimit"}
 
 

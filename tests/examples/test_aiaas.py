@@ -102,6 +102,29 @@ def test_requests_raises_where_the_key_is_misspelt(service: Service) -> None:
     assert refused.value.response.status_code == 400
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_key_may_ask_60_times_a_minute(
+    store: Store, framework: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYGUARD_LIMITER_TIMEOUT", "10")
+    eager = store.issue("eager", ["inference:*"]).token.reveal()
+    patient = store.issue("patient", ["inference:*"]).token.reveal()
+    with running(framework, store.url) as service:
+
+        def status(token: str) -> int:
+            return service.call("/v1/inference", token, method="POST", body=GOOD_BODY).status
+
+        # A little more than sixty, in case a minute turns meanwhile.
+        statuses = [status(eager) for _ in range(70)]
+        refused = service.call("/v1/inference", eager, method="POST", body=GOOD_BODY)
+
+        assert statuses[:60] == [200] * 60
+        assert refused.status == 429
+        assert json.loads(refused.body)["violated-policies"] == ["inference"]
+        assert service.call("/v1/models", eager).status == 200
+        assert status(patient) == 200
+
+
 def test_health_needs_no_key(service: Service) -> None:
     answer = service.call("/healthz")
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 import keyguard
-from keyguard import Deny, Reason, Strategy
+from keyguard import AsyncKeyguard, Deny, Reason, Strategy, current_limits
+from keyguard.events import LimiterFailed, LimiterRecovered
 from keyguard.guard import KeyManager, OrganizationManager
-from keyguard.sansio.charges import Charge
+from keyguard.sansio.charges import Charge, policy_field
 from keyguard.sansio.responses import Responder
 from keyguard.sansio.windows import Tally
 from tests.examples.pages import blocks, page, run
@@ -58,13 +62,98 @@ def test_the_code_of_a_page_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYGUARD_URL", "memory://")
     count = len(blocks(page(name), "python"))
     assert count
 
     for number in range(count):
         guard = run(name, number, {"__name__": "docs"}).get("guard")
-        if guard is not None:
+        if isinstance(guard, AsyncKeyguard):
+            asyncio.run(guard.aclose())
+        elif guard is not None:
             guard.close()
+
+
+def example_of_billing(framework: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("KEYGUARD_URL", "memory://")
+    codes = blocks(page("docs/limits.md"), "python")
+    number = next(number for number, code in enumerate(codes) if f"from {framework}" in code)
+    names = run("docs/limits.md", number, {"__name__": "docs"})
+    complete = names["complete"]
+    names["reserved"] = []
+
+    def watched(prompt: str) -> Any:
+        names["reserved"].append(next(iter(current_limits())).remaining)
+        return complete(prompt)
+
+    names["complete"] = watched
+    return names
+
+
+def test_starlettes_example_of_billing_charges_what_was_generated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = example_of_billing("starlette", monkeypatch)
+    guard = names["guard"]
+
+    async def issue() -> str:
+        await guard.organizations.create("acme")
+        issued = await guard.keys.issue(organization="acme", name="ci")
+        return str(issued.token.reveal())
+
+    fields = {"Authorization": f"Bearer {asyncio.run(issue())}"}
+    client = TestClient(names["app"])
+
+    def ask(**more: str) -> str:
+        answer = client.post("/v1/inference", content="a prompt", headers=fields | more)
+        assert (answer.status_code, answer.text) == (200, "a prompt")
+        return str(answer.headers["RateLimit"].split(";")[1])
+
+    assert [ask(), ask(**{"X-Max-Tokens": "50"})] == ["r=99998", "r=99996"]
+    assert names["reserved"] == [99_000, 99_948]
+    asyncio.run(guard.aclose())
+
+
+def test_flasks_example_of_billing_charges_what_was_generated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = example_of_billing("flask", monkeypatch)
+    with names["guard"] as guard:
+        guard.organizations.create("acme")
+        issued = guard.keys.issue(organization="acme", name="ci")
+        fields = {"Authorization": f"Bearer {issued.token.reveal()}"}
+        client = names["app"].test_client()
+
+        def ask() -> str:
+            answer = client.post("/v1/inference", data="a prompt", headers=fields)
+            assert (answer.status_code, answer.text) == (200, "a prompt")
+            return str(answer.headers["RateLimit"].split(";")[1])
+
+        assert [ask(), ask()] == ["r=99998", "r=99996"]
+    assert names["reserved"] == [99_000, 98_998]
+
+
+def test_the_hook_of_the_limits_page_measures_an_outage() -> None:
+    codes = blocks(page("docs/limits.md"), "python")
+    number = next(number for number, code in enumerate(codes) if "def measure" in code)
+    names = run("docs/limits.md", number, {"__name__": "docs"})
+    now = datetime.now(UTC)
+
+    with names["guard"]:
+        names["measure"](LimiterFailed(at=now, fails_open=True, cause=OSError()))
+        assert names["metrics"] == {"keyguard_limiter_up": 0, "keyguard_uncounted_decisions": 0}
+
+        names["measure"](LimiterRecovered(at=now, lasted=1.5, decisions=7))
+        assert names["metrics"] == {"keyguard_limiter_up": 1, "keyguard_uncounted_decisions": 7}
+
+
+def test_the_fields_of_an_accepted_answer_are_as_shown() -> None:
+    deny = denied(Reason.RATE_LIMITED)
+    tallies = (Tally(True, 42, 17.2, 0.0), deny.tallies[1])
+    fields = Responder("AIaaS").limit_fields(deny.charges, tallies, policy_field(deny.charges), 0.0)
+
+    shown = "".join(f"{name}: {value}\n" for name, value in fields)
+    assert shown in blocks(page("docs/limits.md"), "text")
 
 
 def test_the_reference_has_every_public_name() -> None:

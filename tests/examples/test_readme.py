@@ -75,29 +75,32 @@ def test_the_flask_example_works_and_refuses(token: str) -> None:
     assert refused[1][0] == 400
 
 
-def test_the_sixty_first_request_gets_429_as_shown(token: str) -> None:
+def test_who_goes_over_the_limit_gets_the_answer_that_is_shown(token: str) -> None:
     names = run("README.md", LIMITS, {"__name__": "readme"})
     headers = {"Authorization": f"Bearer {token}"}
+    accepted = 0
     with names["guard"]:
         client = names["app"].test_client()
-        answers = [client.post("/v1/inference", headers=headers) for _ in range(61)]
+        # A minute may turn meanwhile, and then a little of the last one is forgotten.
+        while (answer := client.post("/v1/inference", headers=headers)).status_code == 200:
+            accepted += 1
+            assert accepted < 600
 
-    # The minute may have turned meanwhile; a sliding window forgets little at its turn.
-    statuses = [answer.status_code for answer in answers]
-    assert statuses[:60] == [200] * 60
-    refused = answers[60]
-    assert refused.status == "429 Too Many Requests"
-    content = refused.get_json(force=True)
-    shown = page("README.md")
-    assert content["type"] in shown
-    assert content["violated-policies"] == ["inference"]
-    detail = re.sub(r"\d+ seconds?\.$", "32 seconds.", content["detail"])
-    assert f'"detail": "{detail}"' in shown
-    policy = refused.headers["RateLimit-Policy"]
-    assert f"RateLimit-Policy: {policy}\n" in shown
-    for name in ("Retry-After", "RateLimit", "Cache-Control"):
-        assert f"    {name}: " in shown
-        assert refused.headers[name]
+    assert accepted >= 60
+    fields = "".join(f"{name}: {value}\n" for name, value in answer.headers)
+    shown = re.search(r"^    (HTTP/1\.1 429 .*?\]\})$", page("README.md"), re.M | re.S)
+    assert shown is not None
+    real = f"HTTP/1.1 {answer.status}\n{fields}\n{answer.get_data(as_text=True)}"
+    assert at_any_time(shown[1]) == at_any_time(real)
+
+
+def at_any_time(answer: str) -> str:
+    """Return an answer without line breaks for the page's sake, and with no wait in it."""
+    answer = re.sub(r"\n +", "\n", answer.replace(",\n     ", ", "))
+    # A wait of one digit makes the content shorter.
+    return re.sub(
+        r"(Content-Length: |Retry-After: |;t=|Try again in )\d+( seconds?)?", r"\1_", answer
+    )
 
 
 def test_the_decorators_refuse_without_a_middleware() -> None:
