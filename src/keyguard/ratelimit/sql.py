@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import random
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
@@ -32,9 +32,10 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from keyguard.backends.sql import AsyncSqlBackend, SqlBackend, ThreadedSqlBackend
-from keyguard.backends.sql.operations import Flow, writing
+from keyguard.backends.sql.operations import Flow, Step, writing
+from keyguard.backends.sql.sqlite import begin_writing
 from keyguard.backends.sql.tables import COUNTERS
-from keyguard.deadlines import awithin
+from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendError, CorruptDataError
 from keyguard.sansio.charges import Charge, Outcome
 from keyguard.sansio.windows import COUNTING, State, Tally
@@ -48,7 +49,7 @@ _ATTEMPTS = 5
 _SWEEP_EVERY = 64
 """New buckets after which some that have ended are deleted: more than were made."""
 _SLICE = 256
-_SWEEP_TIMEOUT = 10.0
+_SWEEP_TIMEOUT = 2.0
 _EMPTY = "[]"
 _DAY = 86_400
 
@@ -56,14 +57,21 @@ _DAY = 86_400
 _CONFLICT_STATES = ("40001", "40P01")
 _CONFLICT_NUMBERS = (1020, 1205, 1213)
 
+# The time at which a row is read, after the wait for its lock. MySQL has that in local time alone,
+# of which an hour comes twice a year: so it is the start of the statement, in UTC, and the time
+# since then.
+_MYSQL_CLOCK: ColumnElement[Any] = literal_column(
+    "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+    " + TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6))"
+)
 _CLOCKS: Mapping[str, ColumnElement[Any]] = {
-    "postgresql": func.extract("epoch", func.clock_timestamp()),
-    "mysql": func.unix_timestamp(func.sysdate(literal_column("6"))),
-    "mariadb": func.unix_timestamp(func.sysdate(literal_column("6"))),
+    "postgresql": func.extract("epoch", func.clock_timestamp()) * 1_000_000,
+    "mysql": _MYSQL_CLOCK,
+    "mariadb": _MYSQL_CLOCK,
 }
 
 
-class _SqlRateLimiter(ABC):
+class _SqlRateLimiter:
     """What both flavours share: the operations.
 
     Args:
@@ -76,11 +84,14 @@ class _SqlRateLimiter(ABC):
         if now is None and dialect == "sqlite":
             now = time.time  # its processes are all on this machine
         self._now = now
-        self._made = 0
+        # Not from 0: a process that ends before it makes so many sweeps as often, by and large.
+        self._made = random.randrange(_SWEEP_EVERY)  # noqa: S311 - nothing secret
 
-    @abstractmethod
-    def _sweep(self) -> None:
-        """Delete some of the buckets that have ended, while nobody waits for it."""
+    def _is_time_to_sweep(self) -> bool:
+        if self._made < _SWEEP_EVERY:
+            return False
+        self._made = 0
+        return True
 
     @writing
     def _hitting(self, charges: Sequence[Charge]) -> Flow[Outcome]:
@@ -146,22 +157,23 @@ class _SqlRateLimiter(ABC):
     ) -> Flow[tuple[States, float]]:
         """Lock the rows of buckets, in one order for all; return their states, and the time."""
         keys = sorted({charge.key for charge in charges})
-        if self._dialect == "sqlite":
-            yield _begin_writing  # the whole database has one lock
+        if self._dialect in _BEGINNINGS:
+            yield _BEGINNINGS[self._dialect]
         columns: list[Any] = [COUNTERS.c.id, COUNTERS.c.state]
         if self._now is None:
             columns.append(_CLOCKS[self._dialect].label("now"))
         found = select(*columns).where(COUNTERS.c.id.in_(keys)).order_by(COUNTERS.c.id)
         rows = (yield found.with_for_update()).all()
         if make and len(rows) < len(keys):
-            self._count_made(len(keys) - len(rows))
+            self._made += len(keys) - len(rows)
             if self._dialect != "sqlite":
                 rows = yield from self._make(charges, found)
         states: States = dict.fromkeys(keys, ())
         for row in rows:
             states[row.id] = _state_from(row.id, row.state)
         if rows and self._now is None:
-            return states, float(rows[0].now)
+            # Each row has its own: any but the latest may be from before another's change.
+            return states, max(_seconds(row.now) for row in rows)
         return states, (yield from self._moment())
 
     def _make(self, charges: Sequence[Charge], found: Any) -> Flow[Sequence[Row[Any]]]:
@@ -177,7 +189,7 @@ class _SqlRateLimiter(ABC):
     def _moment(self) -> Flow[float]:
         if self._now is not None:
             return self._now()
-        return float((yield select(_CLOCKS[self._dialect])).scalar_one())
+        return _seconds((yield select(_CLOCKS[self._dialect])).scalar_one())
 
     def _written(self, charges: Sequence[Charge], before: States, after: States) -> Flow[None]:
         changed = {
@@ -214,12 +226,6 @@ class _SqlRateLimiter(ABC):
             )
         return cast("Executable", upsert)
 
-    def _count_made(self, number: int) -> None:
-        self._made += number
-        if self._made >= _SWEEP_EVERY:
-            self._made = 0
-            self._sweep()
-
 
 class SqlRateLimiter(_SqlRateLimiter):
     """A store of counters for sync code.
@@ -234,6 +240,7 @@ class SqlRateLimiter(_SqlRateLimiter):
         super().__init__(backend.dialect, now)
         self._backend = backend
         self._owned = owned
+        self._sweepers: set[threading.Thread] = set()
 
     def migrate(self) -> None:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
@@ -242,27 +249,40 @@ class SqlRateLimiter(_SqlRateLimiter):
 
     def close(self) -> None:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        for sweeper in tuple(self._sweepers):
+            sweeper.join()
         if self._owned:
             self._backend.close()
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        return self._backend.perform(self._hitting(charges))
+        outcome = self._backend.perform(self._hitting(charges))
+        self._sweep_now_and_then()
+        return outcome
 
     def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        return self._backend.perform(self._adjusting(charges, units))
+        outcome = self._backend.perform(self._adjusting(charges, units))
+        self._sweep_now_and_then()
+        return outcome
 
     def sweep(self) -> None:
         """Delete some of the buckets that have ended."""
         self._backend.perform(self._sweeping())
 
-    def _sweep(self) -> None:
-        threading.Thread(target=self._try_to_sweep, name="keyguard-counters", daemon=True).start()
+    def _sweep_now_and_then(self) -> None:
+        if self._is_time_to_sweep():
+            sweeper = threading.Thread(target=self._sweep, name="keyguard-sweeper", daemon=True)
+            self._sweepers.add(sweeper)
+            try:
+                sweeper.start()
+            except RuntimeError:  # no thread is to be had; there will be other times
+                self._sweepers.discard(sweeper)
 
-    def _try_to_sweep(self) -> None:
-        with suppress(BackendError):  # there will be others
+    def _sweep(self) -> None:
+        with suppress(BackendError), within(_SWEEP_TIMEOUT):  # likewise
             self.sweep()
+        self._sweepers.discard(threading.current_thread())
 
 
 class AsyncSqlRateLimiter(_SqlRateLimiter):
@@ -293,33 +313,37 @@ class AsyncSqlRateLimiter(_SqlRateLimiter):
 
     async def aclose(self) -> None:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        if self._sweeps:
-            await asyncio.wait(self._sweeps)
+        await asyncio.gather(*self._sweeps, return_exceptions=True)
         if self._owned:
             await self._backend.aclose()
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        return await self._backend.perform(self._hitting(charges))
+        outcome = await self._backend.perform(self._hitting(charges))
+        self._sweep_now_and_then()
+        return outcome
 
     async def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        return await self._backend.perform(self._adjusting(charges, units))
+        outcome = await self._backend.perform(self._adjusting(charges, units))
+        self._sweep_now_and_then()
+        return outcome
 
     async def sweep(self) -> None:
         """Delete some of the buckets that have ended."""
         await self._backend.perform(self._sweeping())
 
-    def _sweep(self) -> None:
-        # Outside the present request, and without its deadline.
-        task = asyncio.get_running_loop().create_task(
-            self._try_to_sweep(), context=contextvars.Context()
-        )
-        self._sweeps.add(task)
-        task.add_done_callback(self._sweeps.discard)
+    def _sweep_now_and_then(self) -> None:
+        if self._is_time_to_sweep():
+            # Outside the present request, and without its deadline.
+            task = asyncio.get_running_loop().create_task(
+                self._sweep(), context=contextvars.Context()
+            )
+            self._sweeps.add(task)
+            task.add_done_callback(self._sweeps.discard)
 
-    async def _try_to_sweep(self) -> None:
-        with suppress(BackendError):  # there will be others
+    async def _sweep(self) -> None:
+        with suppress(BackendError, TimeoutError):  # there will be other times
             async with awithin(_SWEEP_TIMEOUT):
                 await self.sweep()
 
@@ -328,11 +352,18 @@ class _Swept(Exception):  # noqa: N818 - it never leaves the limiter
     """A row was deleted between its making and its locking."""
 
 
-def _begin_writing(connection: Connection) -> None:
-    # One that reads first can't write once another has: it has to be the writer from the start.
-    driver: Any = connection.connection.driver_connection
-    if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _leave_autocommit(connection: Connection) -> None:
+    # A host may have an engine that commits each statement: its locks would hold nobody.
+    driver = connection.connection.dbapi_connection
+    if driver is not None and connection.dialect.detect_autocommit_setting(driver):
+        connection.execution_options(isolation_level="READ COMMITTED")
+
+
+_BEGINNINGS: Mapping[str, Step] = {
+    "sqlite": begin_writing,  # the whole database has one lock
+    "mysql": _leave_autocommit,
+    "mariadb": _leave_autocommit,
+}
 
 
 def _is_conflict(failure: Exception) -> bool:
@@ -349,6 +380,10 @@ def _look(charge: Charge, states: States, now: float, cost: int) -> Tally:
     return COUNTING[charge.strategy].look(
         states[charge.key], charge.amount, charge.window, now, cost
     )
+
+
+def _seconds(microseconds: Any) -> float:
+    return float(microseconds) / 1_000_000
 
 
 def _text_of(state: State) -> str:

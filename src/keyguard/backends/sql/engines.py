@@ -44,8 +44,8 @@ _READS: dict[str, Any] = {
 }
 _WRITES: dict[str, Any] = {
     "hide_parameters": True,
-    "pool_size": 1,
-    "max_overflow": MOST_WRITES - 1,
+    "pool_size": MOST_WRITES,  # limits are counted through them
+    "max_overflow": 0,
 }
 # What changes need is to wait for one another. On PostgreSQL a database may be set to refuse that.
 _LEVELS = {"postgresql": "READ COMMITTED"}

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyguard.backends.sql.schema import no_tables
 from keyguard.deadlines import remaining
 
-__all__ = ["prepare"]
+__all__ = ["begin_writing", "prepare"]
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
@@ -42,6 +42,24 @@ def prepare(engine: Engine, *, writes: bool) -> None:
     event.listen(engine, "checkout", _on_checkout)
 
 
+def begin_writing(connection: Connection) -> None:
+    """Begin a transaction as the one writer, of what a power failure may take back.
+
+    One that reads first can't write once another has. In keyguard's own engine its commit is not
+    written through to the disk; the next that is takes it along, and a process that dies loses
+    nothing.
+    """
+    if not connection.in_transaction():
+        connection.begin()
+    driver: Any = connection.connection.driver_connection
+    if driver.in_transaction:  # a host may have begun it already, of a kind that reads first
+        connection.exec_driver_sql("COMMIT")
+    if connection.info.get("keyguard_wal"):
+        connection.info["keyguard_hasty"] = True
+        connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
 def _make(path: Path, *_: object) -> None:
     # SQLite would let others read it.
     with suppress(OSError):
@@ -61,7 +79,8 @@ def _on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> N
     # later connection will set it.
     if connection.execute(_IS_OURS).fetchone():
         with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            entry.info["keyguard_wal"] = mode == ("wal",)
 
 
 def _on_checkout(
@@ -70,6 +89,8 @@ def _on_checkout(
     proxy: Any,  # noqa: ARG001 - SQLAlchemy gives it
 ) -> None:
     _set_patience(connection, entry)
+    if entry.info.pop("keyguard_hasty", False):
+        connection.execute("PRAGMA synchronous = FULL")
 
 
 def _set_patience(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
