@@ -5,6 +5,7 @@ PYTHON ?= python3
 FRAMEWORK ?= starlette
 PORT ?= 8000
 PYTEST_ARGS ?=
+WORKERS ?= 2
 export FRAMEWORK PORT
 
 MAKEFLAGS += --no-print-directory
@@ -30,9 +31,9 @@ env-demo:
 demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=flask, PORT=8000)
 	@.venv-demo/bin/python -m examples.demo
 
-test: env ## run all tests with branch coverage (PYTEST_ARGS='-k token -x')
+test: env ## run all tests with branch coverage (PYTEST_ARGS='-k token -x', WORKERS=4)
 	@rm -f $(COVERAGE_FILE) $(COVERAGE_FILE).*
-	@COVERAGE_FILE=$(COVERAGE_FILE) $(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 $(PYTEST_ARGS) \
+	@COVERAGE_FILE=$(COVERAGE_FILE) $(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 -n $(WORKERS) $(PYTEST_ARGS) \
 		|| { status=$$?; rm -f $(COVERAGE_FILE); exit $$status; }
 
 # Written by a whole and passing run of the tests; older than a source file, it is worth nothing.

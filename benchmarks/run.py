@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-from benchmarks import calls, contestants
+from benchmarks import calls, contestants, in_redis
 from benchmarks.timing import ROUNDS, Burst, Series, race
 from keyguard import AsyncKeyguard, Keyguard, require_scopes
 from keyguard.adapters import asgi, wsgi
@@ -36,6 +36,7 @@ IMPORT_ROUNDS = 40
 MOST_TIMES_THE_FLOOR = 2.5
 MOST_IMPORT_MILLISECONDS = 60
 MOST_OF_SLOWAPI = 0.5
+MOST_TIMES_EVALSHA = 1.3
 MOST_OF_FLASK_LIMITER = 0.1
 RATE = "1000000/minute"
 CLIENTS = 100_000
@@ -55,13 +56,14 @@ with the least and the most in parentheses. A round times each contestant of its
 burst of about 20 ms, in an order that moves on by one from round to round; every burst's answer is
 checked. An *overhead* is a contestant less the bare application of the same round, a *ratio* is
 taken within a round as well. Time is the thread's own, so that other programs have little part in
-it; where something waits, for cold keys and imports, it is the clock's on the wall.
+it; where something waits, for cold keys, Redis and imports, it is the clock's on the wall.
 
 keyguard runs as it comes: no pepper, logging at its default level, one public path; only
 `max_staleness` is raised, so that the warm path stays warm, `failure_limit` is off, so that
 refusals are not refused for their number, and `cache_size` is 0 for cold keys.
 The hand-written middleware is the floor: SHA-256 of the token and one look into a dict, without
-scopes, times, limits or revocation."""
+scopes, times, limits or revocation. A bare EVALSHA is redis-py's client, as it comes, calling the
+script that keyguard calls, with the same arguments, on the same server over loopback."""
 
 
 class Bench:
@@ -301,6 +303,25 @@ def flatness() -> str:
     )
 
 
+def limits_in_redis(bench: Bench) -> str:
+    """Compare what a limit in Redis adds to a request with one bare call of its script."""
+    rows, verdicts = [], []
+    for name, found in in_redis.measure(bench.loop, bench.store, bench.warm, SETTINGS).items():
+        added = found["limited"] - found["no limit"]
+        bare = found["bare EVALSHA"]
+        rows.append([name, bare.spell(1), added.spell(1), str(added / bare)])
+        verdicts.append(
+            verdict(
+                f"Redis, {name}: at most {MOST_TIMES_EVALSHA} times one bare EVALSHA",
+                (added / bare).median,
+                MOST_TIMES_EVALSHA,
+                str(added / bare),
+            )
+        )
+    head = ["limits in Redis", "bare EVALSHA, µs", "added to a request", "ratio"]
+    return "\n\n".join([table(head, rows), "\n".join(verdicts)])
+
+
 def imports() -> str:
     """Compare whole processes that import keyguard's dependencies with such that import it too."""
     base, whole = "import argon2, limits", "import argon2, limits, keyguard"
@@ -359,6 +380,7 @@ def machine() -> str:
         "argon2-cffi",
         "limits",
         "SQLAlchemy",
+        "redis",
         "starlette",
         "Flask",
         "slowapi",
@@ -385,6 +407,7 @@ def main() -> None:
         "Cold verification": lambda: cold(bench),
         "Frameworks": lambda: frameworks(bench),
         "Limits": lambda: limits(bench),
+        "Limits in Redis": lambda: limits_in_redis(bench),
         "Importing": imports,
     }
     text = f"# What keyguard costs\n\n{machine()}\n\n{METHOD}\n"

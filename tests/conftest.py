@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests.services import MariaDB, PostgreSQL, running
+from tests.services import (
+    MariaDB,
+    PostgreSQL,
+    RedisCluster,
+    RedisSentinel,
+    RedisServer,
+    running,
+)
+
+# No test depends on how fast the machine is.
+settings.register_profile("keyguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("keyguard")
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +31,21 @@ def postgresql() -> Iterator[PostgreSQL]:
 def mariadb() -> Iterator[MariaDB]:
     with running(MariaDB) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    with running(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    with running(RedisCluster) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel() -> Iterator[RedisSentinel]:
+    with running(RedisSentinel) as servers:
+        yield servers

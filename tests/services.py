@@ -18,20 +18,31 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import psutil  # type: ignore[import-untyped]  # a test's helper need not be typed
 import psycopg
 import pymysql  # type: ignore[import-untyped]  # it has no types
 import pytest
+import redis
 
 _START = 60
 _numbers = itertools.count(1)
 
-AnyServer = TypeVar("AnyServer", bound="Server")
+
+class Startable(Protocol):
+    """What can be started for the tests, and is stopped after them."""
+
+    def install(self) -> None: ...
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+
+
+AnyServer = TypeVar("AnyServer", bound=Startable)
 
 
 class Missing(Exception):
@@ -247,6 +258,231 @@ class MariaDB(Server):
             connection.cursor().execute(statement)
         finally:
             connection.close()
+
+
+class RedisServer(Server):
+    """A Redis on a port of its own, which keeps what it is told.
+
+    Args:
+        options: More options of redis-server, each a name without dashes and its value.
+    """
+
+    name = "redis"
+    crash = signal.SIGKILL
+
+    def __init__(self, **options: str) -> None:
+        super().__init__()
+        self.port = free_port()
+        self.options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "databases": "10000",
+            "dir": str(self.data),
+            "appendonly": "yes",
+            "appendfsync": "no",
+            "save": "",
+            "unixsocket": str(self.sockets / "redis"),
+            "unixsocketperm": "777",
+        } | {name.replace("_", "-"): value for name, value in options.items()}
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def find(self) -> Path:
+        found = shutil.which("redis-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found is None:
+            raise Missing("no Redis here: install redis-server")
+        return Path(found).parent
+
+    def install(self) -> None:
+        self.data.mkdir()
+        if self.user is not None:
+            shutil.chown(self.data, self.user)
+
+    def command(self) -> list[str]:
+        options = [part for name, value in self.options.items() for part in (f"--{name}", value)]
+        return [str(self.programs / "redis-server"), *options]
+
+    def ping(self) -> None:
+        self.call("PING")
+
+    def call(self, *command: str) -> Any:
+        """Send one command on a connection of its own; return the reply as it comes."""
+        password = self.options.get("requirepass")
+        connection = redis.Connection(port=self.port, password=password, protocol=2)
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            connection.disconnect()
+
+    def flush(self) -> None:
+        self.call("FLUSHALL")
+
+    def create_database(self) -> tuple[str, str]:
+        url = f"redis://127.0.0.1:{self.port}/{next(_numbers)}"
+        return url, url
+
+
+class _RedisServers:
+    """Several servers that are started, stopped and suspended together."""
+
+    def __init__(self) -> None:
+        self.servers: list[RedisServer] = []
+
+    def install(self) -> None:
+        for server in self.servers:
+            server.install()
+
+    def start(self) -> None:
+        """Start those that do not run; a second start would leave the first process behind."""
+        for server in self.servers:
+            if server.process is None or server.process.poll() is not None:
+                server.start()
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def close(self) -> None:
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.callback(server.close)
+
+    @contextmanager
+    def suspended(self) -> Generator[None]:
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server.suspended())
+            yield
+
+
+class RedisCluster(_RedisServers):
+    """A cluster of three nodes without replicas."""
+
+    name = "redis-cluster"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.servers = [
+            RedisServer(cluster_enabled="yes", cluster_port=str(free_port()), databases="1")
+            for _ in range(3)
+        ]
+        self._joined = False
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.servers[0].port}"
+
+    def start(self) -> None:
+        super().start()
+        if not self._joined:
+            self._join()
+        for server in self.servers:
+            until(partial(_serves_every_slot, server))
+
+    def _join(self) -> None:
+        first, *others = self.servers
+        for number, server in enumerate(self.servers):
+            slots = range(number * 16384 // 3, (number + 1) * 16384 // 3)
+            server.call("CLUSTER", "ADDSLOTSRANGE", str(slots[0]), str(slots[-1]))
+            server.call("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        for server in others:
+            first.call(
+                "CLUSTER", "MEET", "127.0.0.1", str(server.port), server.options["cluster-port"]
+            )
+        self._joined = True
+
+    def flush(self) -> None:
+        for server in self.servers:
+            server.flush()
+
+    def create_database(self) -> tuple[str, str]:
+        self.flush()  # a cluster has but one
+        return self.url, self.url
+
+
+def _serves_every_slot(server: RedisServer) -> bool:
+    return b"cluster_state:ok" in server.call("CLUSTER", "INFO")
+
+
+class RedisSentinel(_RedisServers):
+    """A primary, a replica of it, and one Sentinel that watches both."""
+
+    name = "redis-sentinel"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.primary = RedisServer(repl_diskless_sync_delay="0")
+        self.replica = RedisServer(
+            replicaof=f"127.0.0.1 {self.primary.port}", repl_diskless_sync_delay="0"
+        )
+        self.sentinel = _Sentinel(self.primary.port)
+        self.servers = [self.primary, self.replica, self.sentinel]
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/mymaster/0"
+
+    def start(self) -> None:
+        super().start()
+        until(lambda: b"state=online" in self.primary.call("INFO", "replication"))
+        until(lambda: b"num-slaves" in self.sentinel.call("SENTINEL", "MASTER", "mymaster"))
+        until(self._can_fail_over)
+
+    def _can_fail_over(self) -> bool:
+        replicas = self.sentinel.call("SENTINEL", "REPLICAS", "mymaster")
+        # Known is not yet connected: a replica that is "slave,disconnected" cannot take over.
+        return [replica[replica.index(b"flags") + 1] for replica in replicas] == [b"slave"]
+
+    def flush(self) -> None:
+        self.primary.flush()
+
+    def create_database(self) -> tuple[str, str]:
+        url = f"{self.url.rpartition('/')[0]}/{next(_numbers)}"
+        return url, url
+
+
+class _Sentinel(RedisServer):
+    name = "sentinel"
+
+    def __init__(self, watched: int) -> None:
+        super().__init__()
+        self.options = {"bind": "127.0.0.1", "port": str(self.port)}
+        self.watched = watched
+
+    def install(self) -> None:
+        super().install()
+        self.file = self.data / "sentinel.conf"  # where a Sentinel keeps what it knows
+        self.file.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.data}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {self.watched} 1\n"
+            "sentinel down-after-milliseconds mymaster 400\n"
+            "sentinel failover-timeout mymaster 3000\n"
+        )
+        if self.user is not None:
+            shutil.chown(self.file, self.user)
+
+    def command(self) -> list[str]:
+        return [str(self.programs / "redis-server"), str(self.file), "--sentinel"]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that a server does in its own time."""
+    give_up = time.monotonic() + _START
+    while not condition():
+        if time.monotonic() > give_up:
+            raise RuntimeError("a server did not come to where it should in time")
+        time.sleep(0.01)
 
 
 @contextmanager

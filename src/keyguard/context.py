@@ -14,7 +14,7 @@ from keyguard.ratelimit.gates import AsyncGate, Gate
 from keyguard.sansio.charges import Charge, LimitStatus, Outcome, statuses
 from keyguard.sansio.charging import Charged, charges_of, conclude, give_back, settle
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny, Reason
-from keyguard.sansio.effects import Effect, Flow, HitLimits
+from keyguard.sansio.effects import Effect, Flow
 from keyguard.sansio.limits import RouteLimit
 from keyguard.sansio.requests import Principal, Request
 
@@ -133,23 +133,29 @@ class Access:
             InvalidValueError: A limit's function returned what is no cost or no name.
             ConfigurationError: It would have to be awaited, and this is the event loop.
         """
-        memory = self.gate.memory
-        if memory is None:
-            return run(self._charging(route), self._perform)
-        # It never waits and never fails: the warm path takes the shortest way.
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
-        deny = self._end(charges, own, unpaid, memory.hit(charges))
+        outcome: Any = self.gate.hit(charges)
+        if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
+            outcome = self.on_the_loop(outcome)
+        deny = self._end(charges, own, unpaid, outcome)
         if deny is not None and self.charged is not None:
             self.give_back()
         return deny
 
     async def acharge(self, route: Sequence[RouteLimit] = ()) -> Deny | None:
         """Like :meth:`charge`, awaited."""
-        if self.gate.memory is not None:
-            return self.charge(route)
-        return await arun(self._charging(route), self._aperform)
+        charges, own, unpaid = self._begin(route)
+        if not charges:
+            return None
+        outcome = self.gate.hit(charges)
+        if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
+            outcome = await outcome
+        deny = self._end(charges, own, unpaid, outcome)
+        if deny is not None:
+            await self.agive_back()
+        return deny
 
     def give_back(self) -> None:
         """Give back all that was charged, as the request is refused after all."""
@@ -174,21 +180,16 @@ class Access:
             return route
         return [limit for limit in route if limit not in self.paid]
 
-    def _charging(self, route: Sequence[RouteLimit]) -> Flow[Deny | None]:
-        charges, own, unpaid = self._begin(route)
-        if not charges:
-            return None
-        deny = self._end(charges, own, unpaid, (yield from HitLimits(charges)))
-        if deny is not None:
-            yield from self._giving_back()
-        return deny
-
     def _begin(
         self, route: Sequence[RouteLimit]
     ) -> tuple[tuple[Charge, ...], int, Sequence[RouteLimit]]:
         unpaid = self._unpaid(route)
         due, self.due = self.due, False  # before anything is awaited, so that it is asked once
-        charges, own = charges_of(self.allow, unpaid, self.request, own=due)
+        try:
+            charges, own = charges_of(self.allow, unpaid, self.request, own=due)
+        except BaseException:
+            self.due = due  # a limit's function failed; what the key owes is owed still
+            raise
         return charges, own, unpaid
 
     def _end(

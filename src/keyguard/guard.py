@@ -26,13 +26,14 @@ from keyguard.hash_pool import HashPool
 from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.gates import AsyncGate, Gate
-from keyguard.ratelimit.opening import open_async_limiter, open_limiter
+from keyguard.ratelimit.opening import check_countable, open_async_limiter, open_limiter
 from keyguard.sansio import lifecycle
 from keyguard.sansio.authenticate import authenticate, authorize, check_transport
 from keyguard.sansio.charging import Charged
 from keyguard.sansio.credentials import describe_misuse
 from keyguard.sansio.decisions import Allow, Decision, Deny
 from keyguard.sansio.effects import Flow
+from keyguard.sansio.limits import Limit
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.responses import Response
 from keyguard.sansio.scopes import Requirement
@@ -144,6 +145,11 @@ class _Guard:
 
     def _tell(self, event: Event) -> None:
         tell(self._hooks, event)
+
+    def _limits_at_start(self) -> list[Limit]:
+        policy = self._parts.policy
+        failures = [] if policy.failure_limit is None else [policy.failure_limit]
+        return [*policy.default_limits, *failures]
 
     def _gate_options(self) -> dict[str, Any]:
         return {
@@ -303,6 +309,7 @@ class Keyguard(_Guard, flavour=True):
         self._backend = open_backend(backend)
         self._owned = self._backend is not backend
         self.gate = Gate(open_limiter(limiter, self._backend, clock=clock), **self._gate_options())
+        check_countable(self.gate.limiter, self._limits_at_start())
         self._owns_limiter = self.gate.limiter is not limiter
         self.organizations = OrganizationManager(self._manage)
         self.keys = KeyManager(self._manage)
@@ -411,6 +418,7 @@ class AsyncKeyguard(_Guard, flavour=True):
         self.gate = AsyncGate(
             open_async_limiter(limiter, self._backend, clock=clock), **self._gate_options()
         )
+        check_countable(self.gate.limiter, self._limits_at_start())
         self._owns_limiter = self.gate.limiter is not limiter
         self.organizations = AsyncOrganizationManager(self._manage)
         self.keys = AsyncKeyManager(self._manage)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from keyguard.backends.opening import open_async_backend, open_backend
-from tests.services import Server
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
+REDISES = ("redis", "redis_cluster", "redis_sentinel")
 FLAVOURS = ("sync", "async")
 
 
@@ -25,7 +25,7 @@ class Database:
     kind: str
     url: str
     async_url: str
-    server: Server | None = None
+    server: Any = None
 
     def backend(self) -> Any:
         return open_backend(self.url)
@@ -35,7 +35,7 @@ def make_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Da
     if kind == "sqlite":
         url = f"sqlite:///{folder}/keys.db"
         return Database(kind, url, url)
-    server: Server = request.getfixturevalue(kind)
+    server: Any = request.getfixturevalue(kind)
     return Database(kind, *server.create_database(), server)
 
 
@@ -150,7 +150,7 @@ def migrated(
     return get
 
 
-@pytest.fixture(params=("memory", *DATABASES))
+@pytest.fixture(params=("memory", *DATABASES, *REDISES))
 def store(
     request: pytest.FixtureRequest,
     flavour: str,
@@ -163,19 +163,26 @@ def store(
         store = opened(flavour, "memory://", runner)
     else:
         database = migrated(kind)
-        emptied(database.url)
+        emptied(database)
         store = opened(flavour, database.url if flavour == "sync" else database.async_url, runner)
     yield store
     store.close()
 
 
-def emptied(url: str) -> None:
+def emptied(database: Database) -> None:
+    if database.kind in REDISES:
+        server: Any = database.server
+        server.flush()
+        backend: Any = database.backend()
+        backend.migrate()
+        backend.close()
+        return
     from sqlalchemy import delete
 
     from keyguard.backends.sql import open_backend as open_sql
     from keyguard.backends.sql.tables import KEYS, ORGANIZATIONS
 
-    backend = open_sql(url)
+    backend = open_sql(database.url)
     with backend._writes.begin() as connection:
         connection.execute(delete(KEYS))
         connection.execute(delete(ORGANIZATIONS))

@@ -69,7 +69,7 @@ def test_memory_has_no_name(open_any: Any, url: str) -> None:
         "postgresql+asyncpg://h/db",
         "postgresql+psycopg2://h/db",
         "sqlite+aiosqlite:///keys.db",
-        "redis://h",
+        "mongodb://h",
         "nonsense://",
     ],
 )

@@ -10,9 +10,14 @@ import pytest
 from tests.examples.running import FRAMEWORKS, Service, Store, running
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path_factory.mktemp('aiaas')}/keys.db")
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('aiaas')}/keys.db"
+    if request.param == "redis":
+        url, _ = request.getfixturevalue("redis").create_database()
+    made = Store(url)
     with made.guard:
         yield made
 

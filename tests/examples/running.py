@@ -71,7 +71,8 @@ class Service:
     def revoke(self, key_id: str) -> None:
         """Revoke a key through the service's own guard."""
         if hasattr(self.app, "state"):
-            asyncio.run(self.app.state.guard.keys.revoke(key_id))
+            call = self.app.state.guard.keys.revoke(key_id)
+            asyncio.run_coroutine_threadsafe(call, self.app.state.loop).result(30)
         else:
             self.app.config["GUARD"].keys.revoke(key_id)
 
@@ -88,7 +89,12 @@ def running(framework: str, url: str) -> Iterator[Service]:
 def _running_starlette(sock: socket.socket, url: str) -> Iterator[Any]:
     app = create_starlette_app(url)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-    thread = threading.Thread(target=server.run, args=([sock.dup()],))
+
+    async def serve() -> None:
+        app.state.loop = asyncio.get_running_loop()
+        await server.serve([sock.dup()])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
         yield app

@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 
 from keyguard.backends.opening import open_async_backend, open_backend
+from keyguard.backends.redis import AsyncRedisBackend, RedisBackend
+from keyguard.backends.sql import SqlBackend
 from keyguard.ratelimit.memory import MemoryRateLimiter
+from keyguard.ratelimit.redis import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.ratelimit.sql import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.sansio.charges import Charge
 from keyguard.sansio.limits import Strategy
 from tests.backends.conftest import make_database
 from tests.world import StandingClock
 
-KINDS = ("memory", "sqlite", "postgresql", "mariadb")
+KINDS = ("memory", "sqlite", "postgresql", "mariadb", "redis", "redis_cluster", "redis_sentinel")
 
 
 def charge(number: int = 1, *, owner: str = "org_1", window: int = 60, **fields: Any) -> Charge:
@@ -33,6 +36,17 @@ def charge(number: int = 1, *, owner: str = "org_1", window: int = 60, **fields:
         "cost": 1,
     }
     return Charge(**default | fields)
+
+
+def limiter_of(backend: Any, **options: Any) -> Any:
+    """Return a limiter of a backend's kind and flavour, which closes the backend with itself."""
+    kinds = {
+        SqlBackend: SqlRateLimiter,
+        RedisBackend: RedisRateLimiter,
+        AsyncRedisBackend: AsyncRedisRateLimiter,
+    }
+    kind: Any = kinds.get(type(backend), AsyncSqlRateLimiter)
+    return kind(backend, owned=True, **options)
 
 
 @dataclass
@@ -54,7 +68,8 @@ class Store:
         return left
 
     def sweep(self) -> None:
-        self.call(self.limiter.sweep)
+        if hasattr(self.limiter, "sweep"):  # Redis sweeps by itself
+            self.call(self.limiter.sweep)
 
 
 @pytest.fixture
@@ -92,7 +107,7 @@ def store(
         return
     database = make_database(kind, request, tmp_path)
     if flavour == "sync":
-        limiter = SqlRateLimiter(open_backend(database.url), owned=True, now=clock.monotonic)  # type: ignore[arg-type]
+        limiter = limiter_of(open_backend(database.url), now=clock.monotonic)
         limiter.migrate()
         yield Store(clock, limiter, lambda call: call())
         limiter.close()
@@ -105,9 +120,8 @@ def store(
 
             return runner.run(on_the_loop())
 
-        async def opened() -> AsyncSqlRateLimiter:
-            backend: Any = open_async_backend(database.async_url)
-            return AsyncSqlRateLimiter(backend, owned=True, now=clock.monotonic)
+        async def opened() -> Any:
+            return limiter_of(open_async_backend(database.async_url), now=clock.monotonic)
 
         other = runner.run(opened())
         awaited(other.migrate)

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import redis
 
 from keyguard.backends.opening import open_backend
-from keyguard.ratelimit.sql import SqlRateLimiter
 from tests.backends.conftest import make_database
-from tests.ratelimit.conftest import charge
+from tests.ratelimit.conftest import charge, limiter_of
 from tests.services import python
 
 ONE = """
@@ -24,12 +24,11 @@ one = Charge(
 THREADS = (
     ONE
     + """
-import os, sys, threading
-from keyguard.backends.opening import open_backend
-from keyguard.ratelimit.sql import SqlRateLimiter
-limiter = SqlRateLimiter(open_backend(sys.argv[1]), owned=True)
+import os, sys, threading, time
+from keyguard.ratelimit.opening import open_limiter
+limiter = open_limiter(sys.argv[1], None, clock=time)
 def work():
-    for _ in range(5):
+    for _ in range(2):
         if limiter.hit([one]).admitted:
             os.write(1, b"admitted\\n")  # whole, whatever the other threads write
 threads = [threading.Thread(target=work) for _ in range(32)]
@@ -44,13 +43,12 @@ print("done", flush=True)
 TASKS = (
     ONE
     + """
-import asyncio, sys
-from keyguard.backends.opening import open_async_backend
-from keyguard.ratelimit.sql import AsyncSqlRateLimiter
+import asyncio, sys, time
+from keyguard.ratelimit.opening import open_async_limiter
 async def main():
-    limiter = AsyncSqlRateLimiter(open_async_backend(sys.argv[1]), owned=True)
+    limiter = open_async_limiter(sys.argv[1], None, clock=time)
     async def work():
-        for _ in range(5):
+        for _ in range(2):
             if (await limiter.hit([one])).admitted:
                 print("admitted", flush=True)
     print("ready", flush=True)
@@ -74,13 +72,18 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+def keys_without_an_end(url: str) -> list[bytes]:
+    with redis.Redis.from_url(url) as client:
+        return [key for key in client.keys("*") if client.ttl(key) == -1]
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["", "one killed"])
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "redis"])
 def test_exactly_a_hundred_are_admitted(
     kind: str, flavour: str, killed: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     database = make_database(kind, request, tmp_path)
-    limiter = SqlRateLimiter(open_backend(database.url), owned=True)  # type: ignore[arg-type]
+    limiter = limiter_of(open_backend(database.url))
     limiter.migrate()
     code, url = (THREADS, database.url) if flavour == "sync" else (TASKS, database.async_url)
     processes = [python(code, url) for _ in range(4)]
@@ -115,3 +118,5 @@ def test_exactly_a_hundred_are_admitted(
     # What was counted for a process that died before it could say so was admitted to nobody.
     assert 1000 - tally.remaining == 100
     assert admitted == 100 or (killed and admitted <= 100)
+    if kind == "redis":
+        assert keys_without_an_end(database.url) == []

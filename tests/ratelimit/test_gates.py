@@ -29,9 +29,10 @@ from keyguard.adapters.starlette import KeyguardMiddleware
 from keyguard.deadlines import remaining
 from keyguard.events import LimiterFailed, LimiterRecovered
 from keyguard.exceptions import BackendUnavailableError
-from keyguard.ratelimit.gates import ASK_AGAIN_AFTER
+from keyguard.ratelimit.gates import ASK_AGAIN_AFTER, Gate
 from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge, Outcome
+from keyguard.sansio.limits import Strategy
 from tests.adapters.stacks import Request, asgi_app, call_asgi, call_wsgi, wsgi_app
 from tests.world import World
 
@@ -336,3 +337,55 @@ def test_the_limits_of_key_and_route_are_one_question_to_the_store() -> None:
     service.token = service.world.token("inference:read")
     assert plain_endpoint(service, endpoint).status == 403
     assert service.store.asked == 1
+
+
+def test_what_was_asked_before_an_outage_neither_ends_nor_prolongs_it() -> None:
+    world = World()
+    store = Store(world.clock)
+    events: list[Any] = []
+    gate = Gate(store, timeout=0.05, fails_open=True, clock=world.clock, tell=events.append)  # type: ignore[arg-type]
+    early = gate._turn()
+    assert early is not None
+    store.fails = refuse
+    gate.hit([_charge()])
+    # Both were on their way when it failed.
+    answered = gate._settled(lambda limiter: limiter.hit([_charge()]), Outcome(True, ()), early)
+    assert answered == Outcome(True, ())
+    assert gate._settled(lambda limiter: limiter.hit([_charge()]), OSError(), early) is not None
+    assert [type(event) for event in events] == [LimiterFailed]
+    assert gate._turn() is None
+    world.clock.advance(timedelta(seconds=ASK_AGAIN_AFTER))
+    store.fails = None
+    gate.hit([_charge()])
+    # One that is late by now says nothing of how things are.
+    gate._settled(lambda limiter: limiter.hit([_charge()]), OSError(), early)
+    assert [type(event) for event in events] == [LimiterFailed, LimiterRecovered]
+    assert gate._turn() is not None
+    gate.close(limiter=False)
+
+
+def test_a_limit_that_the_store_cannot_count_is_no_outage() -> None:
+    world = World()
+    store = Store(world.clock)
+    events: list[Any] = []
+    gate = Gate(store, timeout=0.05, fails_open=False, clock=world.clock, tell=events.append)  # type: ignore[arg-type]
+
+    def uncountable() -> None:
+        raise ConfigurationError("it can't count limit 'a'")
+
+    store.fails = uncountable
+    assert [gate.hit([_charge()]) for _ in range(3)] == [None] * 3
+    assert [type(event) for event in events] == [LimiterFailed]  # told once
+    store.fails = None
+    answer = gate.hit([_charge()])
+    assert answer is not None
+    assert answer.admitted
+    gate.close(limiter=False)
+
+
+def refuse() -> None:
+    raise BackendUnavailableError("it is down")
+
+
+def _charge() -> Charge:
+    return Charge("keyguard:{org_1}:x", "x", 10, 60, Strategy.FIXED_WINDOW, True, 1)

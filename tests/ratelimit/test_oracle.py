@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,17 +14,20 @@ from unittest import mock
 import limits.storage.memory
 import limits.strategies
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyguard import InvalidValueError, Limit, Strategy
 from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge
 from keyguard.sansio.windows import COUNTING, State
+from tests.backends.conftest import make_database
+from tests.ratelimit.conftest import limiter_of
 from tests.world import StandingClock
 
 AMOUNT, WINDOW = 10, 8
 # In eighths of a second: exact in floating point, and on the boundaries of windows often.
+_buckets = itertools.count(1)
 STEPS = st.lists(st.tuples(st.integers(0, 100), st.integers(1, 12)), min_size=1, max_size=40)
 
 
@@ -58,24 +62,97 @@ class Oracle:
             return admitted, self.limiter.get_window_stats(self.item, "a")
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
-@given(steps=STEPS)
-def test_hits_are_counted_as_limits_counts_them(strategy: Strategy, steps: Any) -> None:
+@pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql", "mariadb", "redis"])
+def counted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[StandingClock, Any]]:
+    """Each implementation of ours, on a clock that stands."""
     clock = StandingClock()
-    clock.uptime = 8000.0
-    oracle = Oracle(strategy, clock)
-    limiter = MemoryRateLimiter(clock=clock)
-    for wait, cost in steps:
-        clock.uptime += wait / 8
-        one = Charge("keyguard:{org_1}:x", "x", AMOUNT, WINDOW, strategy, True, cost)
-        outcome = limiter.hit([one])
-        admitted, stats = oracle.hit(cost)
-        [tally] = outcome.tallies
-        assert outcome.admitted == admitted
-        assert tally.remaining == max(0, stats.remaining)
-        if tally.remaining < AMOUNT:  # else there is nothing to be reset
-            assert tally.reset_after == pytest.approx(stats.reset_time - clock.uptime)
+    if request.param == "memory":
+        limiter: Any = MemoryRateLimiter(clock=clock)
+    else:
+        database = make_database(request.param, request, tmp_path_factory.mktemp("counted"))
+        limiter = limiter_of(database.backend(), now=clock.monotonic)
+        limiter.migrate()
+    yield clock, limiter
     limiter.close()
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_hits_are_counted_as_limits_counts_them(
+    strategy: Strategy, counted: tuple[StandingClock, Any]
+) -> None:
+    clock, limiter = counted
+
+    @settings(max_examples=100 if isinstance(limiter, MemoryRateLimiter) else 20)
+    @given(steps=STEPS)
+    def compare(steps: Any) -> None:
+        clock.uptime = 8000.0
+        oracle = Oracle(strategy, clock)
+        key = f"keyguard:{{org_1}}:{strategy}:{next(_buckets)}"
+        for wait, cost in steps:
+            clock.uptime += wait / 8
+            outcome = limiter.hit([Charge(key, "x", AMOUNT, WINDOW, strategy, True, cost)])
+            admitted, stats = oracle.hit(cost)
+            [tally] = outcome.tallies
+            assert outcome.admitted == admitted
+            assert tally.remaining == max(0, stats.remaining)
+            if tally.remaining < AMOUNT:  # else there is nothing to be reset
+                reset = stats.reset_time - clock.uptime
+                assert tally.reset_after == pytest.approx(reset, abs=2e-6)  # Redis answers in µs
+
+    compare()
+
+
+@pytest.mark.parametrize("counted", ["redis"], indirect=True)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 100),
+            st.booleans(),
+            st.lists(
+                st.tuples(
+                    st.integers(0, 2),  # which bucket
+                    st.sampled_from(list(Strategy)),
+                    st.integers(1, 12),
+                    st.booleans(),
+                ),
+                min_size=1,
+                max_size=4,
+            ),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+@settings(max_examples=60)
+def test_redis_counts_as_memory_does(counted: tuple[StandingClock, Any], steps: Any) -> None:
+    clock, limiter = counted
+    clock.uptime = 8000.0
+    memory = MemoryRateLimiter(clock=clock)
+    run = next(_buckets)
+    for wait, adjusts, parts in steps:
+        clock.uptime += wait / 8
+        charges = [
+            Charge(
+                f"keyguard:{{org_1}}:{run}:{strategy}:{number}",
+                *("x", AMOUNT, WINDOW, strategy, enforce, cost),
+            )
+            for number, strategy, cost, enforce in parts
+        ]
+        if adjusts:
+            units = [charge.cost - 6 for charge in charges]
+            outcomes = [each.adjust(charges, units) for each in (memory, limiter)]
+            # One bucket of two charges: memory reports each as it stood in between.
+            if len({charge.key for charge in charges}) < len(charges):
+                continue
+        else:
+            outcomes = [each.hit(charges) for each in (memory, limiter)]
+        theirs, ours = outcomes
+        assert ours.admitted == theirs.admitted
+        for mine, other in zip(ours.tallies, theirs.tallies, strict=True):
+            assert mine == pytest.approx(other, abs=2e-6)
+    memory.close()
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,15 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyguard import InvalidValueError, Limit, Principal, Request, Strategy, rate_limit
+from keyguard.exceptions import BackendUnavailableError
 from keyguard.sansio.addresses import client_of
 from keyguard.sansio.charges import (
     NO_LIMITS,
     AppliedLimits,
+    Outcome,
     _bucket,
     failure_charges,
     policy_field,
     route_charges,
 )
+from keyguard.sansio.charging import Charged, settle
 from keyguard.sansio.limits import (
     RouteLimit,
     dump_limits,
@@ -26,6 +30,7 @@ from keyguard.sansio.limits import (
     read_limits,
 )
 from keyguard.sansio.scopes import ScopeGrant
+from keyguard.sansio.windows import Tally
 
 
 def principal(number: int = 1, organization: str = "org_1") -> Principal:
@@ -347,6 +352,9 @@ def test_the_policy_field_names_every_policy() -> None:
         ("::1", "::/64"),
         ("testclient", "testclient"),
         ("", ""),
+        ("192.0.2.7:50001", "192.0.2.7"),
+        ("[2001:db8::5]:443", "2001:db8::/64"),
+        ("[::1]", "::/64"),
         ("1.2.3", "1.2.3"),
         ("x" * 200, "x" * 64),
         ("1:2:not", "1:2:not"),
@@ -354,3 +362,25 @@ def test_the_policy_field_names_every_policy() -> None:
 )
 def test_an_address_stands_for_a_client(address: str, client: str) -> None:
     assert client_of(address) == client
+
+
+def test_what_is_given_back_twice_at_once_is_given_back_once() -> None:
+    charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
+    charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0)], "", 0)
+    first, second = settle(charged, 0, ()), settle(charged, 0, ())
+    asked: Any = next(first)
+    assert list(asked.units) == [-1]
+    assert next(second, None) is None
+    with suppress(StopIteration):
+        first.send(Outcome(True, [Tally(True, 10, 0.0, 0.0)]))
+    assert charged.paid() == [0]
+
+
+def test_what_could_not_be_given_back_is_owed_still() -> None:
+    charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
+    charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0)], "", 0)
+    flow = settle(charged, 5, ())
+    next(flow)
+    with pytest.raises(BackendUnavailableError):
+        flow.send(None)
+    assert charged.paid() == [1]

@@ -8,20 +8,24 @@ from typing import Any, TypeGuard
 from keyguard.backends.base import AsyncBackend, Backend
 from keyguard.exceptions import ConfigurationError
 
-__all__ = ["open_async_backend", "open_backend"]
+__all__ = ["STORES", "is_redis_client", "open_async_backend", "open_backend"]
 
-_KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql:// or mariadb://"
+_KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
+_REDIS = ("redis://", "rediss://", "redis+", "rediss+")
+_REDIS_CLIENTS = ("redis", "redis.asyncio")
+STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS)
+"""With what the URLs of key stores begin."""
 
 
 def open_backend(target: str | Backend | object) -> Backend:
     """Return the backend that a service names, for sync code.
 
     Args:
-        target: A URL, a SQLAlchemy ``Engine``, or a backend.
+        target: A URL, a SQLAlchemy ``Engine``, a client of redis-py, or a backend.
 
     Returns:
         The ``target`` itself where it is a backend, which is its owner's to close. Else a new one,
-        for the caller to close; that leaves an engine as it is.
+        for the caller to close; that leaves an engine or a client as it is.
 
     Raises:
         ConfigurationError: It is none of these, or one for async code.
@@ -32,6 +36,10 @@ def open_backend(target: str | Backend | object) -> Backend:
             from keyguard.backends.memory import MemoryBackend
 
             return MemoryBackend()
+        if _is_redis_url(target):
+            from keyguard.backends import redis
+
+            return redis.RedisBackend(redis.parse(target))
         from keyguard.backends import sql
 
         return sql.open_backend(target)
@@ -42,6 +50,14 @@ def open_backend(target: str | Backend | object) -> Backend:
         return sql.SqlBackend(engine)
     if _is_engine(target, "sqlalchemy.ext.asyncio", "AsyncEngine"):
         raise ConfigurationError("pass Keyguard an Engine; an AsyncEngine is for AsyncKeyguard")
+    if is_redis_client(target):
+        from keyguard.backends import redis
+
+        if not redis.is_client(target):
+            raise ConfigurationError(
+                "pass Keyguard a client of redis; one of redis.asyncio is for AsyncKeyguard"
+            )
+        return redis.RedisBackend(redis.address_of(target))
     if _is_backend(target):
         return target
     if _is_async_backend(target):
@@ -55,13 +71,18 @@ def open_async_backend(target: str | AsyncBackend | object) -> AsyncBackend:
     """Return the backend that a service names, for async code; else like :func:`open_backend`.
 
     Args:
-        target: A URL, a SQLAlchemy ``AsyncEngine``, or a backend for async code.
+        target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a backend for
+            async code.
     """
     if isinstance(target, str):
         if _is_memory(target):
             from keyguard.backends.memory import AsyncMemoryBackend
 
             return AsyncMemoryBackend()
+        if _is_redis_url(target):
+            from keyguard.backends import redis
+
+            return redis.AsyncRedisBackend(redis.parse(target))
         from keyguard.backends import sql
 
         return sql.open_async_backend(target)
@@ -72,6 +93,14 @@ def open_async_backend(target: str | AsyncBackend | object) -> AsyncBackend:
         return sql.AsyncSqlBackend(engine)
     if _is_engine(target, "sqlalchemy", "Engine"):
         raise ConfigurationError("pass AsyncKeyguard an AsyncEngine; an Engine is for Keyguard")
+    if is_redis_client(target):
+        from keyguard.backends import redis
+
+        if not redis.is_async_client(target):
+            raise ConfigurationError(
+                "pass AsyncKeyguard a client of redis.asyncio; one of redis is for Keyguard"
+            )
+        return redis.AsyncRedisBackend(redis.address_of(target))
     if _is_async_backend(target):
         return target
     if _is_backend(target):
@@ -104,14 +133,28 @@ def _is_memory(url: str) -> bool:
     return True
 
 
+def _is_redis_url(url: str) -> bool:
+    return url.startswith(_REDIS)
+
+
+def is_redis_client(target: object) -> bool:
+    """Tell whether something is a client of redis-py, of either flavour."""
+    return any(
+        _is_engine(target, module, name)
+        for module in _REDIS_CLIENTS
+        for name in ("Redis", "RedisCluster")
+    )
+
+
 def _is_engine(target: object, module: str, name: str) -> bool:
-    # Whoever holds an engine has imported SQLAlchemy; nobody else is made to.
+    # Whoever holds an engine or a client has imported its library; nobody else is made to.
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(target, getattr(loaded, name))
 
 
 def _neither(target: object, engine: str, backend: str) -> ConfigurationError:
     return ConfigurationError(
-        f"a backend is a URL such as {_KINDS}, a SQLAlchemy {engine}, or an object with the "
-        f"methods of keyguard.backends.base.{backend}; {type(target).__name__} is none of these"
+        f"a backend is a URL such as {_KINDS}, a SQLAlchemy {engine}, a client of redis-py, or an "
+        f"object with the methods of keyguard.backends.base.{backend}; {type(target).__name__} is "
+        "none of these"
     )

@@ -15,6 +15,7 @@ import typer
 from typer import TyperException
 
 from keyguard.cli import key, organization, output, setup
+from keyguard.cli.doctor import doctor
 from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command("init")(setup.init)
 app.command("migrate")(setup.migrate)
+app.command("doctor")(doctor)
 app.add_typer(organization.app, name="org")
 app.add_typer(key.app, name="key")
 

@@ -23,7 +23,7 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import Keyguard
 
-__all__ = ["Common", "Json", "Limiter", "Limits", "PepperFile", "Url", "key_id"]
+__all__ = ["Common", "Json", "Limiter", "Limits", "PepperFile", "Url", "explain_cause", "key_id"]
 
 LONGEST_BACKEND_TIMEOUT = 60.0
 
@@ -137,7 +137,7 @@ class Common:
             except SchemaError:
                 raise  # says all there is to say
             except BackendError as failure:
-                raise _with_cause(failure, str(self.url)) from failure
+                raise explain_cause(failure, str(self.url)) from failure
 
     def require_url(self) -> None:
         """Refuse to go on without a URL.
@@ -170,7 +170,13 @@ def key_id(text: str) -> str:
     return text
 
 
-def _with_cause(failure: BackendError, url: str) -> BackendError:
+def explain_cause(failure: BackendError, url: str) -> BackendError:
+    """Return a failure told with the driver's own words, where no secret is among them.
+
+    Args:
+        failure: What failed.
+        url: The store's URL, with its secrets.
+    """
     cause = failure.__cause__
     if cause is None or isinstance(cause, KeyguardError):
         return failure

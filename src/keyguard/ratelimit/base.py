@@ -30,8 +30,8 @@ class RateLimiter(Protocol):
         """Count charges, all or none, in one step that no other process can come between.
 
         Args:
-            charges: At least one. Where one that is enforced has no room, nothing is counted at
-                all; one that is not enforced is counted where it has room.
+            charges: At least one, all of one owner. Where one that is enforced has no room, nothing
+                is counted at all; one that is not enforced is counted where it has room.
 
         Returns:
             Whether they were counted, and how each bucket stands after it.

@@ -18,7 +18,7 @@ from keyguard._drivers import arun, run
 from keyguard._process import Clock, after_fork
 from keyguard.deadlines import awithin, within
 from keyguard.events import Event, LimiterFailed, LimiterRecovered
-from keyguard.exceptions import CorruptDataError
+from keyguard.exceptions import ConfigurationError, CorruptDataError
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge, Outcome
@@ -61,7 +61,9 @@ class _Gate:
         self._clock = clock
         self._tell = tell
         self._failing_since: float | None = None
+        self._outage = 0  # how often the limiter has failed or come back
         self._ask_again_at = 0.0
+        self._told = ""
         self._stand_in: MemoryRateLimiter | None = None
         self._stood_in = 0
         self._start_afresh()
@@ -72,42 +74,73 @@ class _Gate:
 
     def _course(self, question: Question) -> Course:
         """Ask the limiter, or do without it."""
-        if not self._may_ask():
+        outage = self._turn()
+        if outage is None:
             return self._meanwhile(question)
+        answer: object
         try:
-            outcome = yield question
-            if not isinstance(outcome, Outcome):
-                raise CorruptDataError("the limiter answered something else than an outcome")
+            answer = yield question
         except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
-            self._failed(failure)
-            return self._meanwhile(question)
-        if self._failing_since is not None:
-            self._recovered()
-        return outcome
+            answer = failure
+        return self._settled(question, answer, outage)
 
-    def _may_ask(self) -> bool:
+    def _settled(self, question: Question, answer: object, outage: int) -> Outcome | None:
+        """Return what a question comes to, given the limiter's answer or its failure.
+
+        Args:
+            question: The question.
+            answer: The outcome, or why there is none.
+            outage: What :meth:`_turn` returned before the limiter was asked.
+        """
+        if isinstance(answer, Outcome):
+            if self._failing_since is not None:
+                self._recovered(outage)
+            return answer
+        if not isinstance(answer, Exception):
+            answer = CorruptDataError("the limiter answered something else than an outcome")
+        if isinstance(answer, CorruptDataError | ConfigurationError):
+            self._refused(answer)  # by this bucket or this limit, which says nothing of others
+        else:
+            self._failed(answer, outage)
+        return self._meanwhile(question)
+
+    def _turn(self) -> int | None:
+        """Return which outage it is that the limiter may be asked in, or None if it may not be."""
+        outage = self._outage
         if self._failing_since is None:
-            return True
+            return outage
         with self._lock:
             now = self._clock.monotonic()
             if now < self._ask_again_at:
-                return False
+                return None
             self._ask_again_at = now + ASK_AGAIN_AFTER  # the others wait for this one's answer
-            return True
+            return self._outage
 
-    def _failed(self, failure: Exception) -> None:
+    def _failed(self, failure: Exception, outage: int) -> None:
         with self._lock:
+            if outage != self._outage:
+                return  # it was asked before the others found out, or before it recovered
             now = self._clock.monotonic()
-            first = self._failing_since is None
-            if first:
-                self._failing_since, self._stood_in = now, 0
             self._ask_again_at = now + ASK_AGAIN_AFTER
-        if first:
+            if self._failing_since is not None:
+                return
+            self._failing_since, self._stood_in = now, 0
+            self._outage += 1
+        self._tell(LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
+
+    def _refused(self, failure: Exception) -> None:
+        with self._lock:
+            is_known = self._told == str(failure)
+            self._told = str(failure)
+        if not is_known:
             self._tell(LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
 
-    def _recovered(self) -> None:
+    def _recovered(self, outage: int) -> None:
         with self._lock:
+            if outage != self._outage:
+                return  # it was asked before it failed
             since, self._failing_since = self._failing_since, None
+            self._outage += 1
         if since is not None:
             lasted = self._clock.monotonic() - since
             self._tell(LimiterRecovered(at=self._now(), lasted=lasted, decisions=self._stood_in))
@@ -139,11 +172,11 @@ class Gate(_Gate):
         """Count charges, all or none; None where they can't be counted and that must not pass."""
         if self.memory is not None:
             return self.memory.hit(charges)
-        return run(self._course(lambda limiter: limiter.hit(charges)), self._ask)
+        return self._count(lambda limiter: limiter.hit(charges))
 
     def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome | None:
         """Count more or give back; None as above."""
-        return run(self._course(lambda limiter: limiter.adjust(charges, units)), self._ask)
+        return self._count(lambda limiter: limiter.adjust(charges, units))
 
     def perform(self, effect: Effect[Any]) -> Any:
         """Perform one effect of charging."""
@@ -154,6 +187,9 @@ class Gate(_Gate):
         self._close()
         if limiter:
             self.limiter.close()
+
+    def _count(self, question: Question) -> Outcome | None:
+        return run(self._course(question), self._ask)
 
     def _ask(self, question: Question) -> Any:
         with within(self._timeout):
@@ -167,13 +203,13 @@ class AsyncGate(_Gate):
         """Like :meth:`Gate.hit`, or an awaitable of it."""
         if self.memory is not None:
             return self.memory.hit(charges)
-        return arun(self._course(lambda limiter: limiter.hit(charges)), self._ask)
+        return self._count(lambda limiter: limiter.hit(charges))
 
     def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Any:
         """Like :meth:`Gate.adjust`, or an awaitable of it."""
         if self.memory is not None:
             return self.memory.adjust(charges, units)
-        return arun(self._course(lambda limiter: limiter.adjust(charges, units)), self._ask)
+        return self._count(lambda limiter: limiter.adjust(charges, units))
 
     async def aperform(self, effect: Effect[Any]) -> Any:
         """Perform one effect of charging."""
@@ -197,6 +233,9 @@ class AsyncGate(_Gate):
     def _async_limiter(self) -> AsyncRateLimiter:
         limiter: Any = self.limiter  # who opened it saw to the flavour
         return cast("AsyncRateLimiter", limiter)
+
+    async def _count(self, question: Question) -> Outcome | None:
+        return await arun(self._course(question), self._ask)
 
     async def _ask(self, question: Question) -> Any:
         async with awithin(self._timeout):

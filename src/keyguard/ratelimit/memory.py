@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -26,6 +26,8 @@ _SWEEP_EVERY = 10.0
 _SLICE = 200
 _ANONYMOUS_SHARE = 4
 _OWNER = len("keyguard:{")
+
+_outcome = Outcome._make  # which takes less time than Outcome(...)
 
 _Pool: TypeAlias = "OrderedDict[str, State]"
 _PoolName: TypeAlias = tuple[bool, Strategy, int]
@@ -44,7 +46,7 @@ class MemoryRateLimiter:
         self._now = clock.monotonic
         self._size = size
         # Within one pool, the least recently hit first: the first to end, give or take a window.
-        self._pools: dict[_PoolName, _Pool] = {}
+        self._pools: defaultdict[_PoolName, _Pool] = defaultdict(OrderedDict)
         self._start_afresh()
         after_fork(self._start_afresh)
 
@@ -62,6 +64,22 @@ class MemoryRateLimiter:
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        if len(charges) != 1:
+            return self._hit_all(charges)
+        key, _, amount, window, strategy, enforce, cost = charges[0]
+        with self._lock:
+            pool = self._pools[key.startswith("org_", _OWNER), strategy, window]
+            before = pool.get(key, ())
+            tally, state = COUNTING[strategy].take(before, amount, window, self._now(), cost)
+            if not tally[0]:
+                return Outcome(not enforce, (tally,))
+            pool[key] = state
+            pool.move_to_end(key)
+            if not before:
+                self._bound(pool, key)
+        return _outcome((True, (tally,)))
+
+    def _hit_all(self, charges: Sequence[Charge]) -> Outcome:
         with self._lock:
             now = self._now()
             tallies: list[Tally] = []
@@ -69,7 +87,7 @@ class MemoryRateLimiter:
             admitted = True
             for charge in charges:
                 key, _, amount, window, strategy, enforce, cost = charge
-                pool = self._pool(key, strategy, window)
+                pool = self._pool(charge)
                 before = pool.get(key, ())
                 if counted:
                     before = next((c[2] for c in reversed(counted) if c[1][0] == key), before)
@@ -92,7 +110,7 @@ class MemoryRateLimiter:
             now = self._now()
             for charge, change in zip(charges, units, strict=True):
                 counting = COUNTING[charge.strategy]
-                pool = self._pool(charge.key, charge.strategy, charge.window)
+                pool = self._pool(charge)
                 state = pool.get(charge.key, ())
                 if change:
                     state = counting.adjust(state, charge.window, now, change)
@@ -125,7 +143,7 @@ class MemoryRateLimiter:
         """Return how buckets stand that were not counted after all."""
         return [
             COUNTING[charge.strategy].look(
-                self._pool(charge.key, charge.strategy, charge.window).get(charge.key, ()),
+                self._pool(charge).get(charge.key, ()),
                 charge.amount,
                 charge.window,
                 now,
@@ -136,22 +154,19 @@ class MemoryRateLimiter:
             for charge, tally in zip(charges, tallies, strict=True)
         ]
 
-    def _pool(self, key: str, strategy: Strategy, window: int) -> _Pool:
-        name = (key.startswith("org_", _OWNER), strategy, window)
-        pool = self._pools.get(name)
-        if pool is None:
-            pool = self._pools[name] = OrderedDict()
-        return pool
+    def _pool(self, charge: Charge) -> _Pool:
+        return self._pools[charge.key.startswith("org_", _OWNER), charge.strategy, charge.window]
 
     def _keep(self, pool: _Pool, key: str, state: State) -> None:
-        if key in pool:
-            pool[key] = state
-            pool.move_to_end(key)
-            return
-        known = key.startswith("org_", _OWNER)
-        if len(pool) >= (self._size if known else self._size // _ANONYMOUS_SHARE):
-            pool.popitem(last=False)
         pool[key] = state
+        pool.move_to_end(key)
+        self._bound(pool, key)
+
+    def _bound(self, pool: _Pool, key: str) -> None:
+        """See that a pool in which a bucket was put stays within its size, and is swept."""
+        known = key.startswith("org_", _OWNER)
+        if len(pool) > (self._size if known else self._size // _ANONYMOUS_SHARE):
+            pool.popitem(last=False)
         if self._sweeper is None:
             self._sweeper = threading.Thread(
                 target=_sweep_now_and_then,

@@ -18,11 +18,15 @@ def client_of(address: str) -> str:
     IPv4-mapped address is that IPv4 address, and one form stands for all spellings.
 
     Args:
-        address: The address as the server gives it, with or without a zone.
+        address: The address as the server gives it, with or without a zone or a port.
     """
     from ipaddress import IPv4Address, IPv6Address  # only who counts addresses pays for it
 
     try:
+        if address.startswith("["):  # with a port, as some proxies give it
+            address = address[1:].partition("]")[0]
+        elif address.count(":") == 1:
+            address = address.partition(":")[0]
         if ":" not in address:
             return str(IPv4Address(address))
         number = IPv6Address(address.partition("%")[0])

@@ -194,14 +194,11 @@ def policy_field(charges: Iterable[Charge]) -> str:
     return ", ".join(f'"{charge.name}";q={charge.amount};w={charge.window}' for charge in charges)
 
 
-def limit_field(charges: Iterable[Charge], tallies: Iterable[Tally]) -> str:
+def limit_field(charges: Sequence[Charge], tallies: Sequence[Tally]) -> str:
     """Return the value of ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
-    return ", ".join(
-        [
-            f'"{charge[1]}";r={tally[1]};t={ceil(tally[2])}'
-            for charge, tally in zip(charges, tallies, strict=True)
-        ]
-    )
+    if len(charges) == 1:
+        return _standing(charges[0], tallies[0])
+    return ", ".join(map(_standing, charges, tallies))
 
 
 def in_seconds(tallies: Iterable[Tally]) -> int:
@@ -222,6 +219,10 @@ def statuses(charges: Iterable[Charge], tallies: Iterable[Tally]) -> tuple[Limit
         )
         for charge, tally in zip(charges, tallies, strict=True)
     )
+
+
+def _standing(charge: Charge, tally: Tally) -> str:
+    return f'"{charge[1]}";r={tally[1]};t={ceil(tally[2])}'
 
 
 def _charges_of_request(

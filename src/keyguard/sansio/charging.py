@@ -146,13 +146,15 @@ def settle(charged: Charged, cost: int, names: Sequence[str]) -> Flow[None]:
     units = [cost - before if wanted else 0 for before, wanted in zip(paid, chosen, strict=True)]
     if not any(units):
         return
+    # Before it is asked, so that another one at the same time does not give it back again.
+    charged.costs = [before + change for before, change in zip(paid, units, strict=True)]
     outcome = yield from AdjustLimits(charged.charges, units)
     if outcome is None:
+        charged.costs = [now - change for now, change in zip(charged.paid(), units, strict=True)]
         raise BackendUnavailableError(
             "the store of the limits is down, and what the request cost is not settled; "
             "try again later"
         )
-    charged.costs = [before + change for before, change in zip(paid, units, strict=True)]
     charged.tallies = tuple(
         after._replace(fits=before.fits)
         for before, after in zip(charged.tallies, outcome.tallies, strict=True)

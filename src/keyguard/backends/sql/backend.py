@@ -13,21 +13,21 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool
 
 from keyguard._drivers import arun, run
-from keyguard.backends.sql import schema
+from keyguard.backends.methods import AsyncMethods, Methods
+from keyguard.backends.sql import operations, schema
 from keyguard.backends.sql.errors import (
     explained,
     may_be_the_schema,
     no_connection_free,
     place_of,
 )
-from keyguard.backends.sql.methods import AsyncMethods, Methods
 from keyguard.backends.sql.operations import ConnectionLost, Operation, Step
 from keyguard.deadlines import remaining
 from keyguard.exceptions import ConfigurationError, KeyguardError, SchemaError
@@ -48,6 +48,8 @@ _DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
 
 class _SqlBackend(Generic[AnyEngine]):
     """What both flavours share: everything but carrying an operation to the database."""
+
+    operations: ClassVar[Any] = operations
 
     def __init__(self, engine: AnyEngine, writes: AnyEngine | None, *, owned: bool) -> None:
         dialect = engine.dialect.name

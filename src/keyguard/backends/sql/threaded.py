@@ -12,10 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from keyguard.backends.methods import AsyncMethods
+from keyguard.backends.sql import operations
 from keyguard.backends.sql.backend import SqlBackend, running_loop
-from keyguard.backends.sql.methods import AsyncMethods
 from keyguard.backends.sql.operations import Operation
 
 __all__ = ["ThreadedSqlBackend"]
@@ -36,6 +37,8 @@ class ThreadedSqlBackend(AsyncMethods):
     Args:
         backend: The store, for sync code; it is closed with this one.
     """
+
+    operations: ClassVar[Any] = operations
 
     def __init__(self, backend: SqlBackend) -> None:
         self._backend = backend

@@ -1,0 +1,105 @@
+"""What the errors of redis-py and the server mean to a user of keyguard."""
+
+from __future__ import annotations
+
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - redis-py's own
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - redis-py's own
+    TryAgainError,
+)
+
+from keyguard.exceptions import (
+    BackendError,
+    BackendUnavailableError,
+    CorruptDataError,
+    SchemaError,
+)
+
+__all__ = ["CORRUPT", "UNFIT", "explained", "is_lost"]
+
+UNFIT = "KEYGUARDSCHEMA"
+"""With which a script's error begins where the store was not made by this version of keyguard."""
+
+CORRUPT = "KEYGUARDCORRUPT"
+"""With which a script's error begins where it found something that keyguard never wrote."""
+
+_REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
+_DOWN = (
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    OSError,
+    RedisClusterException,
+    TimeoutError,
+    TryAgainError,
+)
+_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
+_ADVICE = "run 'keyguard migrate', or call migrate() at start"
+
+
+def is_lost(failure: BaseException) -> bool:
+    """Tell whether the connection broke; a look-up may be asked again on a new one."""
+    return isinstance(failure, ConnectionError | OSError) and not isinstance(failure, _REFUSED)
+
+
+def explained(failure: BaseException, place: str) -> BackendError:
+    """Return the error of keyguard's that says what a failure means, and what to do.
+
+    Args:
+        failure: What redis-py raised.
+        place: The server's address, without secrets.
+    """
+    text = str(failure)
+    match failure:
+        case _ if isinstance(failure, _REFUSED) or "unauthenticated" in text:
+            return BackendUnavailableError(
+                f"{place} does not let keyguard in, or not do what it must; see the user and "
+                "password of the URL, and what the server's ACL allows the user"
+            )
+        case ReadOnlyError():
+            return BackendUnavailableError(
+                f"{place} is a replica and can't be written to; name the primary, or use "
+                "redis+sentinel://"
+            )
+        case OutOfMemoryError():
+            return BackendUnavailableError(
+                f"{place} is out of memory and takes no more; raise its maxmemory"
+            )
+        case ResponseError() if UNFIT in text:
+            return _unfit(text.partition(UNFIT)[2].split()[0], place)
+        case ResponseError() if CORRUPT in text or "WRONGTYPE" in text:
+            return CorruptDataError(
+                f"{place} holds something under keyguard's names that keyguard never wrote; the "
+                "cause says what; delete it or restore it from a backup"
+            )
+        case ResponseError() if text.startswith(_REFUSALS):
+            return BackendUnavailableError(
+                f"{place} takes no commands or no changes at present; the cause says why"
+            )
+        case _ if isinstance(failure, _DOWN):
+            return BackendUnavailableError(
+                f"{place} is down, slow or overloaded; see that it runs and can be reached, then "
+                "try again"
+            )
+        case _:
+            return BackendError(
+                f"{place} failed in a way that keyguard does not know; the cause says how"
+            )
+
+
+def _unfit(found: str, place: str) -> SchemaError:
+    if found == "none":
+        return SchemaError(f"{place} has no keyguard store yet, or lost it; {_ADVICE}")
+    return SchemaError(
+        f"{place} holds a keyguard store of version {found!r}, which this keyguard does not know; "
+        "use the version of keyguard that wrote it"
+    )

@@ -1,0 +1,128 @@
+"""Counters in Redis, right under any number of processes.
+
+A hit is one script, and so one round trip, whatever the number of limits. All processes count on
+the server's clock. It runs through the Redis backend, whose deadlines, connections and error texts
+it shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from keyguard.backends.redis import AsyncRedisBackend, RedisBackend
+from keyguard.backends.redis.scripts import Call
+from keyguard.exceptions import CorruptDataError
+from keyguard.ratelimit.redis_scripts import ADJUST, HIT
+from keyguard.sansio.charges import Charge, Outcome
+from keyguard.sansio.limits import Strategy
+from keyguard.sansio.windows import Tally
+
+__all__ = ["AsyncRedisRateLimiter", "RedisRateLimiter"]
+
+Now: TypeAlias = Callable[[], float]
+
+_MICROSECONDS = 1_000_000
+_STRATEGIES = {
+    Strategy.FIXED_WINDOW: "f",
+    Strategy.SLIDING_WINDOW_COUNTER: "s",
+    Strategy.MOVING_WINDOW: "m",
+}
+
+
+class RedisRateLimiter:
+    """A store of counters for sync code.
+
+    Args:
+        backend: Where the Redis is.
+        owned: Whether the backend is the limiter's, to close.
+        now: Where time comes from, in seconds; None for the server's clock.
+    """
+
+    def __init__(
+        self, backend: RedisBackend, *, owned: bool = False, now: Now | None = None
+    ) -> None:
+        self._backend = backend
+        self._owned = owned
+        self._now = now
+
+    def migrate(self) -> None:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`; there is nothing to create."""
+
+    def close(self) -> None:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        if self._owned:
+            self._backend.close()
+
+    def hit(self, charges: Sequence[Charge]) -> Outcome:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        return _outcome(self._backend.ask(_hitting(charges, self._now)), charges)
+
+    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        return _outcome(self._backend.ask(_adjusting(charges, units, self._now)), charges)
+
+
+class AsyncRedisRateLimiter:
+    """A store of counters for code on asyncio; else like :class:`RedisRateLimiter`.
+
+    Args:
+        backend: Where the Redis is.
+        owned: Whether the backend is the limiter's, to close.
+        now: Where time comes from, in seconds; None for the server's clock.
+    """
+
+    def __init__(
+        self, backend: AsyncRedisBackend, *, owned: bool = False, now: Now | None = None
+    ) -> None:
+        self._backend = backend
+        self._owned = owned
+        self._now = now
+
+    async def migrate(self) -> None:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`; there is nothing to create."""
+
+    async def aclose(self) -> None:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        if self._owned:
+            await self._backend.aclose()
+
+    async def hit(self, charges: Sequence[Charge]) -> Outcome:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        return _outcome(await self._backend.ask(_hitting(charges, self._now)), charges)
+
+    async def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+        """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
+        return _outcome(await self._backend.ask(_adjusting(charges, units, self._now)), charges)
+
+
+def _hitting(charges: Sequence[Charge], now: Now | None) -> Call:
+    keys = tuple([charge.key for charge in charges])
+    arguments = ["" if now is None else repr(now())]
+    for _, _, amount, window, strategy, enforce, cost in charges:
+        arguments.append(f"{_STRATEGIES[strategy]} {amount} {window} {cost} {enforce:d}")
+    return Call(HIT, keys, tuple(arguments))
+
+
+def _adjusting(charges: Sequence[Charge], units: Sequence[int], now: Now | None) -> Call:
+    changes = [charge._replace(cost=change) for charge, change in zip(charges, units, strict=True)]
+    return _hitting(changes, now)._replace(script=ADJUST)
+
+
+def _outcome(reply: Any, charges: Sequence[Charge]) -> Outcome:
+    try:
+        admitted, *numbers = map(int, reply.split())
+        rows = zip(*[iter(numbers)] * 4, strict=True)
+        tallies = [
+            Tally(fits == 1, remaining, reset / _MICROSECONDS, wait / _MICROSECONDS)
+            for fits, remaining, reset, wait in rows
+        ]
+    except (AttributeError, ValueError) as failure:
+        raise _no_answer() from failure
+    if len(tallies) != len(charges):
+        raise _no_answer()
+    return Outcome(admitted == 1, tallies)
+
+
+def _no_answer() -> CorruptDataError:
+    return CorruptDataError("Redis answered a hit with something else than counts")

@@ -1,0 +1,150 @@
+"""What the doctor finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyguard import Keyguard
+from tests.cli.conftest import Program
+from tests.services import RedisCluster, RedisSentinel, RedisServer, free_port, running
+
+WELL = {"appendonly": "yes", "appendfsync": "everysec", "min-replicas-to-write": "1"}
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    with running(RedisServer) as server:
+        with Keyguard(server.url) as guard:
+            guard.migrate()
+        yield server
+
+
+def test_a_database_that_is_well_is_said_to_be(keyguard: Program, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+    with Keyguard(url) as guard:
+        guard.migrate()
+    run = keyguard("doctor", "--url", url)
+    assert (run.status, run.stdout) == (
+        0,
+        "ok       the key store answers, and this keyguard knows its form\n"
+        "ok       limits are counted beside the keys\n",
+    )
+    assert keyguard("doctor", "--url", url, "--json").json == {
+        "healthy": True,
+        "findings": [
+            {"ok": True, "text": "the key store answers, and this keyguard knows its form"},
+            {"ok": True, "text": "limits are counted beside the keys"},
+        ],
+    }
+
+
+def test_a_database_without_tables_is_a_problem(keyguard: Program, tmp_path: Path) -> None:
+    run = keyguard("doctor", "--url", f"sqlite:///{tmp_path}/keys.db")
+    assert run.status == 1
+    assert run.stdout.startswith("problem  the database has no keyguard tables yet; run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_in_memory_are_a_problem(keyguard: Program) -> None:
+    run = keyguard("doctor", "--url", "memory://")
+    assert run.status == 1
+    assert "keys in memory end with the process" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"appendonly": "no"}, "keeps no append-only file: a crash loses every change"),
+        ({"appendfsync": "no"}, "leaves it to the system when changes reach the disk"),
+        (
+            {"maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"},
+            "has a maxmemory and the policy allkeys-lru: when it is full, it drops keys",
+        ),
+        ({"min-replicas-to-write": "0"}, "acknowledges changes that no replica has"),
+    ],
+)
+def test_each_setting_that_loses_keys_is_one_line(
+    settings: dict[str, str], says: str, own_redis: RedisServer, keyguard: Program
+) -> None:
+    for name, value in (WELL | settings).items():
+        own_redis.call("CONFIG", "SET", name, value)
+    run = keyguard("doctor", "--url", own_redis.url)
+    assert run.status == 1
+    [problem] = [line for line in run.stdout.splitlines() if line.startswith("problem")]
+    assert says in problem
+
+
+def test_a_redis_that_loses_nothing_is_well(own_redis: RedisServer, keyguard: Program) -> None:
+    for name, value in WELL.items():
+        own_redis.call("CONFIG", "SET", name, value)
+    run = keyguard("doctor", "--url", own_redis.url)
+    assert (run.status, run.stdout.count("problem")) == (0, 0)
+
+
+def test_what_was_dropped_for_want_of_memory_is_told(
+    own_redis: RedisServer, keyguard: Program
+) -> None:
+    own_redis.call("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+    own_redis.call("SET", "other", "x" * 1_000_000)
+    used = own_redis.call("INFO", "memory").partition(b"used_memory:")[2].split()[0]
+    own_redis.call("CONFIG", "SET", "maxmemory", str(int(used) - 100_000))
+    own_redis.call("SET", "one", "more")
+    own_redis.call("CONFIG", "SET", "maxmemory", "0")
+    run = keyguard("doctor", "--url", own_redis.url)
+    assert "entries for want of memory already" in run.stdout
+    assert run.status == 1
+
+
+def test_what_cannot_be_reached_is_named_without_its_password(keyguard: Program) -> None:
+    port = free_port()
+    run = keyguard("doctor", "--url", f"redis://:hunter2@127.0.0.1:{port}")
+    assert run.status == 1
+    assert run.stdout.startswith(f"problem  redis://127.0.0.1:{port}/0 is down, slow or overloaded")
+    assert run.stdout.count("problem") == 1
+    assert "hunter2" not in run.stdout + run.stderr
+
+
+def test_the_store_of_counters_is_looked_at_too(keyguard: Program, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+    with Keyguard(url) as guard:
+        guard.migrate()
+    assert keyguard("doctor", "--url", url, "--limiter", url).stdout.endswith(
+        "ok       the store of counters answers\n"
+    )
+    run = keyguard("doctor", "--url", url, "--limiter", f"redis://127.0.0.1:{free_port()}")
+    assert run.status == 1
+    assert "problem  limits: redis://127.0.0.1:" in run.stdout
+
+
+def test_every_node_of_a_cluster_is_looked_at(
+    redis_cluster: RedisCluster, keyguard: Program
+) -> None:
+    redis_cluster.flush()
+    with Keyguard(redis_cluster.url) as guard:
+        guard.migrate()
+    run = keyguard("doctor", "--url", redis_cluster.url)
+    for server in redis_cluster.servers:
+        assert f"ok       redis://127.0.0.1:{server.port}/0 answers, Redis" in run.stdout
+        assert f"problem  redis://127.0.0.1:{server.port}/0 acknowledges changes" in run.stdout
+
+
+def test_sentinels_are_looked_at_and_a_replica_is_no_store(
+    redis_sentinel: RedisSentinel, keyguard: Program
+) -> None:
+    redis_sentinel.flush()
+    with Keyguard(redis_sentinel.url) as guard:
+        guard.migrate()
+    gone = free_port()
+    url = redis_sentinel.url.replace("/mymaster", f",127.0.0.1:{gone}/mymaster")
+    run = keyguard("doctor", "--url", url)
+    assert (
+        f"ok       the Sentinel redis://127.0.0.1:{redis_sentinel.sentinel.port} answers"
+        in run.stdout
+    )
+    assert f"problem  the Sentinel redis://127.0.0.1:{gone} is down" in run.stdout
+    run = keyguard("doctor", "--url", redis_sentinel.replica.url)
+    assert "is a replica and can't be written to" in run.stdout
+    assert run.status == 1
