@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.loops import event_loop
 from tests.services import (
     MariaDB,
     PostgreSQL,
@@ -49,3 +51,17 @@ def redis_cluster() -> Iterator[RedisCluster]:
 def redis_sentinel() -> Iterator[RedisSentinel]:
     with running(RedisSentinel) as servers:
         yield servers
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server that a test may stop, fill and kill."""
+    with running(RedisServer) as server:
+        yield server
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """An event loop for the calls of a test that is no coroutine itself."""
+    with event_loop() as runner:
+        yield runner

@@ -31,6 +31,7 @@ from keyguard import (
     Settings,
 )
 from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
+from tests.loops import event_loop
 from tests.world import StandingClock, World
 
 
@@ -61,7 +62,7 @@ def world() -> World:
 
 @pytest.fixture(params=["sync", "async"])
 def guard(request: pytest.FixtureRequest, world: World) -> Iterator[Any]:
-    with asyncio.Runner() as runner:
+    with event_loop() as runner:
         real = world.guard if request.param == "sync" else world.async_guard
         yield Guard(real, runner)
 

@@ -12,10 +12,17 @@ from typing import Any
 import pytest
 
 from keyguard.backends.opening import open_async_backend, open_backend
+from keyguard.deadlines import awithin, within
+from keyguard.exceptions import BackendUnavailableError
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 REDISES = ("redis", "redis_cluster", "redis_sentinel")
 FLAVOURS = ("sync", "async")
+
+DEADLINE = 0.25
+"""Seconds for a call, as the guard gives it."""
+
+Call = Callable[[Any], Any]
 
 
 @dataclass
@@ -49,12 +56,6 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """A new database without tables, on each kind that is reached over a socket."""
     return make_database(request.param, request, tmp_path)
-
-
-@pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
 
 
 class Plain:
@@ -187,3 +188,19 @@ def emptied(database: Database) -> None:
         connection.execute(delete(KEYS))
         connection.execute(delete(ORGANIZATIONS))
     backend.close()
+
+
+def bounded(store: Plain | Awaited, call: Call) -> Any:
+    """Make a call the way the guard does."""
+    if isinstance(store, Plain):
+        with within(DEADLINE):
+            return call(store)
+
+    async def awaited() -> Any:
+        try:
+            async with awithin(DEADLINE):
+                return await call(store.backend)
+        except TimeoutError as late:
+            raise BackendUnavailableError("late") from late
+
+    return store.runner.run(awaited())

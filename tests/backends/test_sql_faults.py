@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,17 +19,14 @@ from keyguard.backends.sql import AsyncSqlBackend, SqlBackend, operations
 from keyguard.backends.sql.backend import MOST_READS
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendError, BackendUnavailableError
-from tests.backends.conftest import Awaited, Database, Plain, opened
+from tests.backends.conftest import DEADLINE, Awaited, Call, Database, Plain, bounded, opened
 from tests.backends.records import NOON, key, organization, record
 
 # Nothing here measures time. A call that does not come back ends with the test's own watchdog.
 WATCHDOG = pytest.mark.timeout(8, func_only=True)
-DEADLINE = 0.25
 
 # Drivers that give up on a server leave sockets for the garbage collector, and it warns.
 LEAKY = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-Call = Callable[[Any], Any]
 
 
 @pytest.fixture(autouse=True)
@@ -44,22 +41,6 @@ def find(store: Any) -> Any:
 
 def revoke(store: Any) -> Any:
     return store.revoke_key(key().id, NOON, None)
-
-
-def bounded(store: Plain | Awaited, call: Call) -> Any:
-    """Make a call the way the guard does."""
-    if isinstance(store, Plain):
-        with within(DEADLINE):
-            return call(store)
-
-    async def awaited() -> Any:
-        try:
-            async with awithin(DEADLINE):
-                return await call(store.backend)
-        except TimeoutError as late:
-            raise BackendUnavailableError("late") from late
-
-    return store.runner.run(awaited())
 
 
 @pytest.fixture

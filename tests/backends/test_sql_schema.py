@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import KeyChanges
 from tests.backends.conftest import Database, opened
 from tests.backends.records import NOON, key, organization, record
+from tests.loops import event_loop
 from tests.services import python
 
 Call = Callable[[], Any]
@@ -308,10 +308,10 @@ def test_a_hosts_own_alembic_and_logging_are_left_alone(backend: SqlBackend) -> 
 
 
 def test_a_store_opened_on_one_event_loop_works_on_the_next(database: Database) -> None:
-    with asyncio.Runner() as first:
+    with event_loop() as first:
         store: Any = opened("async", database.async_url, first)
         store.migrate()
-    with asyncio.Runner() as second:
+    with event_loop() as second:
         store.runner = second
         assert store.find_key(key().id) is None
         store.close()

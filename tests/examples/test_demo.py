@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,11 @@ class Demo:
         return re.findall(r"^# (.*)\n(\S.*)$", self.printed, re.MULTILINE)
 
     def interrupt(self) -> tuple[int, str, str]:
-        self.process.send_signal(signal.SIGINT)
+        for patience in (20, 40):  # whoever sees nothing happen presses Ctrl-C again
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience)
+                break
         out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 

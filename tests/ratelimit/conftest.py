@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from keyguard.ratelimit.sql import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.sansio.charges import Charge
 from keyguard.sansio.limits import Strategy
 from tests.backends.conftest import make_database
+from tests.loops import event_loop
 from tests.world import StandingClock
 
 KINDS = ("memory", "sqlite", "postgresql", "mariadb", "redis", "redis_cluster", "redis_sentinel")
@@ -112,7 +112,7 @@ def store(
         yield Store(clock, limiter, lambda call: call())
         limiter.close()
         return
-    with asyncio.Runner() as runner:
+    with event_loop() as runner:
 
         def awaited(call: Callable[[], Any]) -> Any:
             async def on_the_loop() -> Any:

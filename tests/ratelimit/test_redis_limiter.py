@@ -21,16 +21,10 @@ from keyguard.ratelimit.gates import ASK_AGAIN_AFTER
 from keyguard.ratelimit.redis import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.sansio.limits import Strategy
 from tests.ratelimit.conftest import charge
-from tests.services import RedisCluster, RedisServer, running
+from tests.services import RedisCluster, RedisServer
 from tests.world import StandingClock
 
 WATCHDOG = pytest.mark.timeout(20, func_only=True)
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    with running(RedisServer) as server:
-        yield server
 
 
 @pytest.fixture
@@ -81,6 +75,7 @@ class Guarded:
             self.guard.close()
         else:
             self.runner.run(self.guard.aclose())
+            self.runner.run(asyncio.sleep(0))
         self.runner.close()
 
 
@@ -250,9 +245,3 @@ def test_it_serves_beside_keys_that_are_elsewhere(
     other = runner.run(made())
     assert isinstance(other.gate.limiter, AsyncRedisRateLimiter)
     runner.run(other.aclose())
-
-
-@pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner

@@ -22,6 +22,7 @@ from keyguard.ratelimit.storages import (
     StorageRateLimiter,
     is_storage_uri,
 )
+from tests.loops import event_loop
 from tests.ratelimit import memcached as servers
 from tests.ratelimit.conftest import charge
 from tests.ratelimit.memcached import Memcached
@@ -70,7 +71,7 @@ def counted(memcached: Memcached, flavour: str) -> Iterator[Counted]:
         yield Counted(limiter, lambda call: call())
         freed(limiter)
         return
-    with asyncio.Runner() as runner:
+    with event_loop() as runner:
 
         async def made() -> AsyncStorageRateLimiter:
             return AsyncStorageRateLimiter(url)
