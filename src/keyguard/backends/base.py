@@ -8,19 +8,59 @@ store fails. A store of your own needs these methods and nothing else; honour
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from keyguard.sansio.models import (
-    Key,
-    KeyChanges,
-    KeyRecord,
-    Organization,
-    OrganizationChanges,
-    Page,
-)
+from keyguard.sansio.audit import AuditEntry
+from keyguard.sansio.commits import Commit
+from keyguard.sansio.models import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.sansio.values import Page
 
-__all__ = ["AsyncBackend", "Backend"]
+__all__ = ["AsyncBackend", "AsyncChangeFeed", "Backend", "ChangeFeed", "News"]
+
+
+class News(NamedTuple):
+    """What a change feed told.
+
+    Args:
+        position: Where in the feed the reader stands now.
+        subjects: The ids of the keys and organizations that changed; None where that can't be told,
+            and everything may have.
+    """
+
+    position: str
+    subjects: tuple[str, ...] | None
+
+
+class ChangeFeed(Protocol):
+    """A reader of the audit trail, for one thread."""
+
+    def read(self, position: str | None, patience: float) -> News:
+        """Return what changed after a position.
+
+        Args:
+            position: What the last call returned; None to learn where the feed ends now.
+            patience: Seconds for which it may wait for something to change, where the store can
+                tell of it; else it returns at once.
+
+        Raises:
+            BackendError: The store failed. A later call starts anew, at the same position.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the feed opened for itself; calling it twice is fine."""
+
+
+class AsyncChangeFeed(Protocol):
+    """A reader of the audit trail, for one task: :class:`ChangeFeed`, awaited."""
+
+    async def read(self, position: str | None, patience: float) -> News:
+        """See :meth:`ChangeFeed.read`."""
+        ...
+
+    async def aclose(self) -> None:
+        """See :meth:`ChangeFeed.close`."""
 
 
 @runtime_checkable
@@ -37,12 +77,18 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back what the backend opened itself; calling it twice is fine."""
 
-    def add_organization(self, organization: Organization) -> None:
-        """Store a new organization.
+    def commit(self, commit: Commit) -> bool:
+        """Make all changes of a commit and add its entries to the audit trail, or do nothing.
+
+        Entries get ids that rise in the order in which commits are seen.
+
+        Returns:
+            False where a record that the commit expects has another version, or is gone.
 
         Raises:
-            RefusedError: Its slug or id is taken.
+            RefusedError: The slug or id of a new organization, or the id of a new key, is taken.
         """
+        ...
 
     def find_organization(self, name: str) -> Organization | None:
         """Return the organization whose id or slug is ``name``; an exact, case-sensitive match."""
@@ -57,70 +103,55 @@ class Backend(Protocol):
         """
         ...
 
-    def change_organization(
-        self, organization: str, changes: OrganizationChanges
-    ) -> Organization | None:
-        """Set the given columns of an organization, and only those.
-
-        Args:
-            organization: Its id.
-            changes: The columns.
-
-        Returns:
-            The organization as it stands after, or None where there is none.
-        """
-        ...
-
-    def set_organization_disabled(
-        self, organization: str, at: datetime | None
-    ) -> Organization | None:
-        """Disable an organization that is enabled, or enable it.
-
-        Args:
-            organization: Its id.
-            at: Since when it is disabled; one that is disabled already keeps its time. None to
-                enable it.
-
-        Returns:
-            The organization as it stands after, or None where there is none.
-        """
-        ...
-
-    def add_key(self, record: KeyRecord) -> None:
-        """Store a new key.
-
-        Raises:
-            RefusedError: Its id is taken, or its organization does not exist.
-        """
-
     def find_key(self, key_id: str) -> KeyRecord | None:
         """Return a key with its organization as both stand now; an exact, case-sensitive match."""
         ...
 
-    def list_keys(self, *, organization: str | None, after: str | None, limit: int) -> Page[Key]:
-        """Return up to ``limit`` keys, dead ones included, by time of creation and then id.
+    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """Return those of up to 1000 ids that are the ids of keys."""
+        ...
+
+    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
+        """Return up to ``limit`` keys that a filter admits, by time of creation and then id.
 
         Args:
-            organization: The id of the only organization whose keys are wanted, or None for all.
+            wanted: Which; dead ones are listed unless it says otherwise.
             after: The id behind which to start, or None. An unknown one gives an empty page.
             limit: How many at most, at least 1.
         """
         ...
 
-    def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
-        """Set the given columns of a key, and only those, unless it is revoked.
+    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
+        """Return up to ``limit`` stored forms of keys that are not revoked, by key id."""
+        ...
 
-        Returns:
-            The key as it stands after, or None where there is none.
+    def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """Replace the stored form of a key's token, if it is still the old one.
+
+        It is no change of the key: neither its version nor the audit trail moves.
+        """
+
+    def mark_used(self, uses: Sequence[Use]) -> None:
+        """Set when keys were last used, where that is later than what the store knows.
+
+        It is no change of the key: neither its version nor the audit trail moves.
+        """
+
+    def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """Return up to ``limit`` entries of the audit trail, newest first.
+
+        Args:
+            organization: The id of the organization whose entries are wanted, or None for all.
+            subject: The id of the only record whose entries are wanted, or None.
+            after: The id behind which to start, or None.
+            limit: How many at most, at least 1.
         """
         ...
 
-    def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
-        """Revoke a key that is not revoked; one that is keeps its time and reason.
-
-        Returns:
-            The key as it stands after, or None where there is none.
-        """
+    def feed(self) -> ChangeFeed:
+        """Return a new reader of the audit trail; nothing is opened before its first read."""
         ...
 
 
@@ -134,8 +165,9 @@ class AsyncBackend(Protocol):
     async def aclose(self) -> None:
         """See :meth:`Backend.close`."""
 
-    async def add_organization(self, organization: Organization) -> None:
-        """See :meth:`Backend.add_organization`."""
+    async def commit(self, commit: Commit) -> bool:
+        """See :meth:`Backend.commit`."""
+        ...
 
     async def find_organization(self, name: str) -> Organization | None:
         """See :meth:`Backend.find_organization`."""
@@ -145,35 +177,34 @@ class AsyncBackend(Protocol):
         """See :meth:`Backend.list_organizations`."""
         ...
 
-    async def change_organization(
-        self, organization: str, changes: OrganizationChanges
-    ) -> Organization | None:
-        """See :meth:`Backend.change_organization`."""
-        ...
-
-    async def set_organization_disabled(
-        self, organization: str, at: datetime | None
-    ) -> Organization | None:
-        """See :meth:`Backend.set_organization_disabled`."""
-        ...
-
-    async def add_key(self, record: KeyRecord) -> None:
-        """See :meth:`Backend.add_key`."""
-
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """See :meth:`Backend.find_key`."""
         ...
 
-    async def list_keys(
-        self, *, organization: str | None, after: str | None, limit: int
-    ) -> Page[Key]:
+    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """See :meth:`Backend.find_existing`."""
+        ...
+
+    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         """See :meth:`Backend.list_keys`."""
         ...
 
-    async def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
-        """See :meth:`Backend.change_key`."""
+    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
+        """See :meth:`Backend.list_digests`."""
         ...
 
-    async def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
-        """See :meth:`Backend.revoke_key`."""
+    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :meth:`Backend.rehash_key`."""
+
+    async def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :meth:`Backend.mark_used`."""
+
+    async def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :meth:`Backend.list_audit`."""
+        ...
+
+    def feed(self) -> AsyncChangeFeed:
+        """See :meth:`Backend.feed`."""
         ...

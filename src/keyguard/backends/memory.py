@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from keyguard.backends.base import News
 from keyguard.exceptions import RefusedError
-from keyguard.sansio.models import (
-    Key,
-    KeyChanges,
-    KeyRecord,
-    Organization,
-    OrganizationChanges,
-    Page,
-)
+from keyguard.sansio.audit import AuditEntry
+from keyguard.sansio.commits import Commit
+from keyguard.sansio.models import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.sansio.values import Page
 
 __all__ = ["AsyncMemoryBackend", "MemoryBackend"]
 
-Record = TypeVar("Record", Key, Organization)
+Record = TypeVar("Record", Key, Organization, KeyDigest)
 
 
 class MemoryBackend:
@@ -31,6 +27,7 @@ class MemoryBackend:
         self._organizations: dict[str, Organization] = {}
         self._keys: dict[str, Key] = {}
         self._digests: dict[str, str] = {}
+        self._trail: list[AuditEntry] = []
 
     def migrate(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -38,57 +35,47 @@ class MemoryBackend:
     def close(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
 
-    def add_organization(self, organization: Organization) -> None:
+    def commit(self, commit: Commit) -> bool:
         """See :class:`~keyguard.backends.base.Backend`."""
         with self._lock:
-            if self._organization(organization.slug) is not None:
-                raise RefusedError(f"organization {organization.slug!r} exists already")
-            if organization.id in self._organizations:
-                raise RefusedError(f"organization {organization.id!r} exists already")
-            self._organizations[organization.id] = organization
+            for record_id, version in commit.expected().items():
+                record = self._organizations.get(record_id) or self._keys.get(record_id)
+                if record is None or record.version != version:
+                    return False
+            for organization in commit.organizations:
+                for name in (organization.slug, organization.id):
+                    if self._find(name) is not None:
+                        raise RefusedError(f"organization {name!r} exists already")
+            for new in commit.keys:
+                if new.key.id in self._keys:
+                    raise RefusedError(f"key {new.key.id!r} exists already")
+            self._organizations |= {one.id: one for one in commit.organizations}
+            for new in commit.keys:
+                self._keys[new.key.id], self._digests[new.key.id] = new.key, new.digest
+            for change in commit.changes:
+                if isinstance(change.after, Organization):
+                    self._organizations[change.id] = change.after
+                else:
+                    # not what is no change of the key, and may have happened since it was read
+                    now = self._keys[change.id]
+                    self._keys[change.id] = replace(
+                        change.after,
+                        last_used_at=now.last_used_at,
+                        last_used_address=now.last_used_address,
+                    )
+            for entry in commit.entries:
+                self._trail.append(replace(entry, id=str(len(self._trail) + 1)))
+            return True
 
     def find_organization(self, name: str) -> Organization | None:
         """See :class:`~keyguard.backends.base.Backend`."""
         with self._lock:
-            return self._organizations.get(name) or self._organization(name)
+            return self._find(name)
 
     def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         """See :class:`~keyguard.backends.base.Backend`."""
         with self._lock:
-            return _page(self._organizations.values(), after, limit)
-
-    def change_organization(
-        self, organization: str, changes: OrganizationChanges
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        with self._lock:
-            found = self._organizations.get(organization)
-            if found is not None:
-                found = self._organizations[organization] = replace(found, **changes.columns())
-            return found
-
-    def set_organization_disabled(
-        self, organization: str, at: datetime | None
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        with self._lock:
-            found = self._organizations.get(organization)
-            if found is None:
-                return None
-            if at is None or found.disabled_at is None:
-                found = self._organizations[organization] = replace(found, disabled_at=at)
-            return found
-
-    def add_key(self, record: KeyRecord) -> None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        key = record.key
-        with self._lock:
-            if key.id in self._keys:
-                raise RefusedError(f"key {key.id!r} exists already")
-            if key.organization not in self._organizations:
-                raise RefusedError(f"there is no organization {key.organization!r}")
-            self._keys[key.id] = key
-            self._digests[key.id] = record.digest
+            return _page(_by_age(self._organizations.values()), after, limit)
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -102,32 +89,91 @@ class MemoryBackend:
                 digest=self._digests[key_id],
             )
 
-    def list_keys(self, *, organization: str | None, after: str | None, limit: int) -> Page[Key]:
+    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         """See :class:`~keyguard.backends.base.Backend`."""
         with self._lock:
-            keys = self._keys.values()
-            return _page(
-                (key for key in keys if organization in (None, key.organization)), after, limit
-            )
+            return frozenset(key_ids) & self._keys.keys()
 
-    def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
+    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         """See :class:`~keyguard.backends.base.Backend`."""
         with self._lock:
-            key = self._keys.get(key_id)
-            if key is not None and key.revoked_at is None:
-                key = self._keys[key_id] = replace(key, **changes.columns())
-            return key
+            owned = [
+                key
+                for key in self._keys.values()
+                if wanted.organization in (None, key.organization)
+            ]
+            # The filter comes after the cursor: the key behind which to go on may fit no more.
+            ordered = _behind(_by_age(owned), after)
+            return _page([key for key in ordered if wanted.admits(key)], None, limit)
 
-    def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
+    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         """See :class:`~keyguard.backends.base.Backend`."""
         with self._lock:
-            key = self._keys.get(key_id)
-            if key is not None and key.revoked_at is None:
-                key = self._keys[key_id] = replace(key, revoked_at=at, revoked_reason=reason)
-            return key
+            live = sorted(key.id for key in self._keys.values() if key.revoked_at is None)
+            behind = [key_id for key_id in live if after is None or key_id > after]
+            return _page([KeyDigest(one, self._digests[one]) for one in behind], None, limit)
 
-    def _organization(self, slug: str) -> Organization | None:
-        return next((one for one in self._organizations.values() if one.slug == slug), None)
+    def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        with self._lock:
+            if self._digests.get(key_id) == old:
+                self._digests[key_id] = new
+
+    def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        with self._lock:
+            for use in uses:
+                key = self._keys.get(use.key_id)
+                if key is not None and (key.last_used_at is None or key.last_used_at < use.at):
+                    self._keys[key.id] = replace(
+                        key, last_used_at=use.at, last_used_address=use.address
+                    )
+
+    def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        with self._lock:
+            entries = [
+                entry
+                for entry in reversed(self._trail)
+                if organization in (None, entry.organization)
+                and subject in (None, entry.subject)
+                and (after is None or (after.isdecimal() and int(entry.id) < int(after)))
+            ]
+        items = tuple(entries[:limit])
+        return Page(items, items[-1].id if len(entries) > limit else None)
+
+    def feed(self) -> MemoryFeed:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return MemoryFeed(self)
+
+    def news(self, position: str | None) -> News:
+        """Return what changed after a position."""
+        with self._lock:
+            end = len(self._trail)
+            start = end if position is None else int(position)
+            return News(str(end), tuple(entry.subject for entry in self._trail[start:]))
+
+    def _find(self, name: str) -> Organization | None:
+        found = self._organizations.get(name)
+        if found is not None:
+            return found
+        return next((one for one in self._organizations.values() if one.slug == name), None)
+
+
+class MemoryFeed:
+    """What changed in a :class:`MemoryBackend`."""
+
+    def __init__(self, store: MemoryBackend) -> None:
+        self._store = store
+
+    def read(self, position: str | None, patience: float) -> News:  # noqa: ARG002 - the protocol's
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
+        return self._store.news(position)
+
+    def close(self) -> None:
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
 
 
 class AsyncMemoryBackend:
@@ -146,9 +192,9 @@ class AsyncMemoryBackend:
     async def aclose(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
 
-    async def add_organization(self, organization: Organization) -> None:
+    async def commit(self, commit: Commit) -> bool:
         """See :class:`~keyguard.backends.base.Backend`."""
-        self._store.add_organization(organization)
+        return self._store.commit(commit)
 
     async def find_organization(self, name: str) -> Organization | None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -158,45 +204,77 @@ class AsyncMemoryBackend:
         """See :class:`~keyguard.backends.base.Backend`."""
         return self._store.list_organizations(after=after, limit=limit)
 
-    async def change_organization(
-        self, organization: str, changes: OrganizationChanges
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        return self._store.change_organization(organization, changes)
-
-    async def set_organization_disabled(
-        self, organization: str, at: datetime | None
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        return self._store.set_organization_disabled(organization, at)
-
-    async def add_key(self, record: KeyRecord) -> None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        self._store.add_key(record)
-
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """See :class:`~keyguard.backends.base.Backend`."""
         return self._store.find_key(key_id)
 
-    async def list_keys(
-        self, *, organization: str | None, after: str | None, limit: int
-    ) -> Page[Key]:
+    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self._store.list_keys(organization=organization, after=after, limit=limit)
+        return self._store.find_existing(key_ids)
 
-    async def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
+    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self._store.change_key(key_id, changes)
+        return self._store.list_keys(wanted, after=after, limit=limit)
 
-    async def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
+    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self._store.revoke_key(key_id, at, reason)
+        return self._store.list_digests(after=after, limit=limit)
+
+    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        self._store.rehash_key(key_id, old, new)
+
+    async def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        self._store.mark_used(uses)
+
+    async def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self._store.list_audit(
+            organization=organization, subject=subject, after=after, limit=limit
+        )
+
+    def feed(self) -> AsyncMemoryFeed:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return AsyncMemoryFeed(self._store)
 
 
-def _page(records: Iterable[Record], after: str | None, limit: int) -> Page[Record]:
-    ordered = sorted(records, key=lambda record: (record.created_at, record.id))
-    if after is not None:
-        ids = [record.id for record in ordered]
-        ordered = ordered[ids.index(after) + 1 :] if after in ids else []
+class AsyncMemoryFeed:
+    """What changed in a :class:`MemoryBackend`, for async code."""
+
+    def __init__(self, store: MemoryBackend) -> None:
+        self._store = store
+
+    async def read(
+        self,
+        position: str | None,
+        patience: float,  # noqa: ARG002 - the protocol's
+    ) -> News:
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
+        return self._store.news(position)
+
+    async def aclose(self) -> None:
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
+
+
+def _by_age(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=_age)
+
+
+def _age(record: Any) -> Any:
+    return record.created_at, record.id
+
+
+def _behind(ordered: list[Record], after: str | None) -> list[Record]:
+    if after is None:
+        return ordered
+    ids = [record.id for record in ordered]
+    return ordered[ids.index(after) + 1 :] if after in ids else []
+
+
+def _page(ordered: list[Record], after: str | None, limit: int) -> Page[Record]:
+    ordered = _behind(ordered, after)
     items = tuple(ordered[:limit])
     return Page(items, items[-1].id if len(ordered) > limit else None)

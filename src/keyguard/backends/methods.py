@@ -1,26 +1,21 @@
-"""The protocol's methods, each one operation, whatever carries it to the store.
+"""The methods of a backend whose operations are written once for both flavours.
 
-A kind of store writes its operations once, as functions in a module that are called like the
-methods; its two flavours differ in how they perform one.
+What a store does is a module of operations; how one is run is its backend's ``perform``. These
+classes put the two together, so that no backend spells the protocol out again. How the change feed
+waits for news is each backend's own.
 """
-
-# mypy: disable-error-code="no-any-return"
-# What an operation gives is the business of the module it comes from.
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from keyguard.sansio.models import (
-    Key,
-    KeyChanges,
-    KeyRecord,
-    Organization,
-    OrganizationChanges,
-    Page,
-)
+from keyguard.backends.base import AsyncChangeFeed, ChangeFeed
+from keyguard.sansio.audit import AuditEntry
+from keyguard.sansio.commits import Commit
+from keyguard.sansio.models import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.sansio.values import Page
 
 __all__ = ["AsyncMethods", "Methods"]
 
@@ -35,9 +30,13 @@ class Methods(ABC):
     def perform(self, operation: Any) -> Any:
         """Run one operation."""
 
-    def add_organization(self, organization: Organization) -> None:
+    @abstractmethod
+    def feed(self) -> ChangeFeed:
         """See :class:`~keyguard.backends.base.Backend`."""
-        self.perform(self.operations.add_organization(organization))
+
+    def commit(self, commit: Commit) -> bool:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(self.operations.commit(commit))
 
     def find_organization(self, name: str) -> Organization | None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -47,37 +46,35 @@ class Methods(ABC):
         """See :class:`~keyguard.backends.base.Backend`."""
         return self.perform(self.operations.list_organizations(after, limit))
 
-    def change_organization(
-        self, organization: str, changes: OrganizationChanges
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.change_organization(organization, changes))
-
-    def set_organization_disabled(
-        self, organization: str, at: datetime | None
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.set_organization_disabled(organization, at))
-
-    def add_key(self, record: KeyRecord) -> None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        self.perform(self.operations.add_key(record))
-
     def find_key(self, key_id: str) -> KeyRecord | None:
         """See :class:`~keyguard.backends.base.Backend`."""
         return self.perform(self.operations.find_key(key_id))
 
-    def list_keys(self, *, organization: str | None, after: str | None, limit: int) -> Page[Key]:
+    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.list_keys(organization, after, limit))
+        return self.perform(self.operations.find_existing(key_ids))
 
-    def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
+    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.change_key(key_id, changes))
+        return self.perform(self.operations.list_keys(wanted, after, limit))
 
-    def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
+    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.revoke_key(key_id, at, reason))
+        return self.perform(self.operations.list_digests(after, limit))
+
+    def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        self.perform(self.operations.rehash_key(key_id, old, new))
+
+    def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        self.perform(self.operations.mark_used(uses))
+
+    def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return self.perform(self.operations.list_audit(organization, subject, after, limit))
 
 
 class AsyncMethods(ABC):
@@ -90,9 +87,13 @@ class AsyncMethods(ABC):
     async def perform(self, operation: Any) -> Any:
         """Run one operation."""
 
-    async def add_organization(self, organization: Organization) -> None:
+    @abstractmethod
+    def feed(self) -> AsyncChangeFeed:
         """See :class:`~keyguard.backends.base.Backend`."""
-        await self.perform(self.operations.add_organization(organization))
+
+    async def commit(self, commit: Commit) -> bool:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(self.operations.commit(commit))
 
     async def find_organization(self, name: str) -> Organization | None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -102,36 +103,32 @@ class AsyncMethods(ABC):
         """See :class:`~keyguard.backends.base.Backend`."""
         return await self.perform(self.operations.list_organizations(after, limit))
 
-    async def change_organization(
-        self, organization: str, changes: OrganizationChanges
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.change_organization(organization, changes))
-
-    async def set_organization_disabled(
-        self, organization: str, at: datetime | None
-    ) -> Organization | None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.set_organization_disabled(organization, at))
-
-    async def add_key(self, record: KeyRecord) -> None:
-        """See :class:`~keyguard.backends.base.Backend`."""
-        await self.perform(self.operations.add_key(record))
-
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """See :class:`~keyguard.backends.base.Backend`."""
         return await self.perform(self.operations.find_key(key_id))
 
-    async def list_keys(
-        self, *, organization: str | None, after: str | None, limit: int
-    ) -> Page[Key]:
+    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.list_keys(organization, after, limit))
+        return await self.perform(self.operations.find_existing(key_ids))
 
-    async def change_key(self, key_id: str, changes: KeyChanges) -> Key | None:
+    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.change_key(key_id, changes))
+        return await self.perform(self.operations.list_keys(wanted, after, limit))
 
-    async def revoke_key(self, key_id: str, at: datetime, reason: str | None) -> Key | None:
+    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.revoke_key(key_id, at, reason))
+        return await self.perform(self.operations.list_digests(after, limit))
+
+    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        await self.perform(self.operations.rehash_key(key_id, old, new))
+
+    async def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        await self.perform(self.operations.mark_used(uses))
+
+    async def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return await self.perform(self.operations.list_audit(organization, subject, after, limit))

@@ -1,7 +1,7 @@
 """How a request is let in or refused.
 
 The order is the promise: failures of the client's address, credentials grammar, token grammar,
-lookup, digest, status and times, transport, scopes, limits (:mod:`keyguard.sansio.charging`). What
+lookup, digest, status and times, network allowlist, transport, scopes, limits (:mod:`keyguard.sansio.charging`). What
 is refused early spends nothing later, and only an ``Allow`` passes.
 """
 
@@ -20,9 +20,10 @@ from keyguard.sansio.effects import (
     AdjustLimits,
     Block,
     BlockedFor,
-    FindKey,
     Flow,
     HitLimits,
+    LookUp,
+    NoteUse,
     ReadClock,
     Recall,
     Remember,
@@ -31,6 +32,7 @@ from keyguard.sansio.effects import (
 )
 from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import KeyRecord, KeyStatus
+from keyguard.sansio.networks import contains
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.scopes import Requirement
 from keyguard.sansio.secret import Secret
@@ -46,26 +48,35 @@ _FAILED_ATTEMPTS = {
     Reason.SECRET_WRONG,
     Reason.KEY_REVOKED,
     Reason.KEY_EXPIRED,
+    Reason.KEY_ROTATED,
     Reason.KEY_NOT_YET_VALID,
     Reason.ORGANIZATION_DISABLED,
+    Reason.ADDRESS_NOT_ALLOWED,
 }
 
 _DEAD = {
     KeyStatus.REVOKED: Reason.KEY_REVOKED,
     KeyStatus.EXPIRED: Reason.KEY_EXPIRED,
+    KeyStatus.ROTATED: Reason.KEY_ROTATED,
     KeyStatus.NOT_YET_VALID: Reason.KEY_NOT_YET_VALID,
 }
 
 
 def authenticate(
-    fields: Sequence[str | bytes], policy: Policy, address: str | None = None
+    fields: Sequence[str | bytes],
+    policy: Policy,
+    address: str | None = None,
+    *,
+    fresh: bool = False,
 ) -> Flow[Decision]:
     """Decide who sent a request.
 
     Args:
         fields: Its ``Authorization`` field values, as received.
         policy: What the service has settled.
-        address: The client's address; without one, failures are not counted.
+        address: The client's address; without one, failures are not counted, and a key that is
+            bound to networks is refused.
+        fresh: Whether to look the key up whatever is remembered of it.
 
     Returns:
         ``Allow`` with the principal of a live key, else ``Deny``; never raises for what a client
@@ -74,7 +85,7 @@ def authenticate(
     credentials = parse_authorization(fields)
     del fields  # what is refused or fails from here on must not show the token
     if policy.failure_limit is None or address is None:
-        return (yield from _authenticate(credentials, policy))
+        return (yield from _authenticate(credentials, policy, address, fresh=fresh))
     client = client_of(address)
     blocked = yield from BlockedFor(client)
     # Who has the same address as a guesser, and a key that worked here before, goes on.
@@ -82,7 +93,7 @@ def authenticate(
         isinstance(credentials, Reason) or not (yield from WasVerified(credentials))
     ):
         return _too_many_failures(blocked)
-    decision = yield from _authenticate(credentials, policy)
+    decision = yield from _authenticate(credentials, policy, address, fresh=fresh)
     if isinstance(decision, Deny) and decision.reason in _FAILED_ATTEMPTS:
         if blocked is not None:
             return _too_many_failures(blocked)
@@ -111,26 +122,41 @@ def _too_many_failures(wait: float) -> Deny:
     return Deny(Reason.TOO_MANY_FAILURES, retry_after=max(1, ceil(wait)))
 
 
-def _authenticate(credentials: Secret | Reason, policy: Policy) -> Flow[Decision]:
+def _authenticate(
+    credentials: Secret | Reason, policy: Policy, address: str | None, *, fresh: bool
+) -> Flow[Decision]:
     if isinstance(credentials, Reason):
         return Deny(credentials)
-    parts = policy.tokens.parse(credentials.reveal())
-    if parts is None:
-        return Deny(Reason.TOKEN_MALFORMED)
-    key_id = parts.key_id
-    del parts
-    try:
-        return (yield from _identify(credentials, key_id, policy))
-    except Exception as failure:  # noqa: BLE001 - whatever a backend does, nobody is let in
-        return Deny(Reason.STORE_UNAVAILABLE, key_id, cause=failure)
+    candidates = policy.candidates(credentials)
+    decision: Decision = Deny(Reason.TOKEN_MALFORMED)
+    for key_id in candidates:
+        try:
+            decision = yield from _identify(credentials, key_id, policy, fresh=fresh)
+        except Exception as failure:  # noqa: BLE001 - whatever a backend does, nobody is let in
+            return Deny(Reason.STORE_UNAVAILABLE, key_id, cause=failure)
+        if isinstance(decision, Allow):
+            return (yield from _from_where_it_may(decision, credentials, address))
+        if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
+            break
+    return decision
 
 
-def _identify(token: Secret, key_id: str, policy: Policy) -> Flow[Decision]:
-    known = yield from Recall(token)
-    if isinstance(known, Allow):
-        return known
+def _from_where_it_may(allow: Allow, token: Secret, address: str | None) -> Flow[Decision]:
+    """Refuse a key that is bound to other networks; a stolen one is not told that it is genuine."""
+    if allow.networks and not contains(allow.networks, address):
+        principal = allow.principal
+        return Deny(Reason.ADDRESS_NOT_ALLOWED, principal.key_id, principal.organization)
+    yield from NoteUse(token, address)
+    return allow
+
+
+def _identify(token: Secret, key_id: str, policy: Policy, *, fresh: bool) -> Flow[Decision]:
+    if not fresh:
+        known = yield from Recall(token)
+        if isinstance(known, Allow):
+            return known
     for _ in range(LOOKUP_ATTEMPTS):
-        record = yield from FindKey(key_id)
+        record = yield from LookUp(key_id, fresh)
         if record is not None and (not isinstance(record, KeyRecord) or record.key.id != key_id):
             raise CorruptDataError("the backend answered a lookup with something else than the key")
         genuine = yield from VerifyToken(token, record.digest if record else None)

@@ -25,8 +25,10 @@ class Reason(enum.StrEnum):
     SECRET_WRONG = "secret_wrong"  # noqa: S105 - a reason, not a password
     KEY_REVOKED = "key_revoked"
     KEY_EXPIRED = "key_expired"
+    KEY_ROTATED = "key_rotated"
     KEY_NOT_YET_VALID = "key_not_yet_valid"
     ORGANIZATION_DISABLED = "organization_disabled"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
     SCOPE_MISSING = "scope_missing"
     TRANSPORT_INSECURE = "transport_insecure"
     OBJECT_NOT_FOUND = "object_not_found"
@@ -43,10 +45,16 @@ class Allow:
     Args:
         principal: Who it is.
         limits: What it may ask for, wherever that was set.
+        networks: The networks that its key works from, which are checked on every request; empty
+            for any.
+        retires: When its key, which has a successor, ends, as an HTTP date (RFC 9110, section
+            5.6.7); None for a key without one.
     """
 
     principal: Principal
     limits: AppliedLimits = field(default=NO_LIMITS, repr=False, compare=False)
+    networks: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    retires: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,43 +16,39 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from keyguard.sansio.audit import AuditEntry
 from keyguard.sansio.charges import Charge, Outcome
+from keyguard.sansio.commits import Commit
 from keyguard.sansio.decisions import Allow
-from keyguard.sansio.models import (
-    Key,
-    KeyChanges,
-    KeyRecord,
-    Organization,
-    OrganizationChanges,
-    Page,
-)
+from keyguard.sansio.models import Key, KeyDigest, KeyFilter, KeyRecord, Organization
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.secret import Secret
+from keyguard.sansio.values import Page
 
 __all__ = [
-    "AddKey",
-    "AddOrganization",
     "AdjustLimits",
     "Block",
     "BlockedFor",
-    "ChangeKey",
-    "ChangeOrganization",
+    "CommitChanges",
     "DrawEntropy",
     "Effect",
+    "FindExisting",
     "FindKey",
     "FindOrganization",
     "Flow",
     "HashToken",
     "HitLimits",
+    "ListAudit",
+    "ListDigests",
     "ListKeys",
     "ListOrganizations",
+    "LookUp",
+    "NoteUse",
     "ReadClock",
     "ReadLimits",
     "ReadPolicy",
     "Recall",
     "Remember",
-    "RevokeKey",
-    "SetOrganizationDisabled",
     "VerifyToken",
     "WasVerified",
 ]
@@ -67,7 +63,7 @@ class Effect(Generic[Answer]):
     __slots__ = ()
 
     changes: ClassVar[bool] = False
-    """Whether it changes what is stored; then :meth:`subject` says of what."""
+    """Whether it changes what is stored; then :meth:`subjects` says of what."""
 
     asks_backend: ClassVar[bool] = True
     """Whether it has the key store's deadline; counters have a shorter one of their own."""
@@ -79,8 +75,8 @@ class Effect(Generic[Answer]):
         """Ask: return the answer or an awaitable of it."""
         raise NotImplementedError
 
-    def subject(self) -> str:
-        """Return the id of the key or organization that it changes."""
+    def subjects(self) -> Sequence[str]:
+        """Return the ids of the keys and organizations that it changes."""
         raise NotImplementedError
 
 
@@ -237,76 +233,61 @@ class FindKey(Effect[KeyRecord | None]):
 
 
 @dataclass(frozen=True, eq=False)
-class ListKeys(Effect[Page[Key]]):
-    """One page of keys, oldest first; of one organization, or of all."""
+class LookUp(Effect[KeyRecord | None]):
+    """The record of a key for a request; those that ask at the same time share one answer.
 
-    organization: str | None
+    With ``fresh`` it is looked up from now on, and not shared.
+    """
+
+    key_id: str
+    fresh: bool = False
+
+    def perform(self, outside: Any) -> Any:
+        return outside.look_up(self.key_id, fresh=self.fresh)
+
+
+@dataclass(frozen=True, eq=False)
+class NoteUse(Effect[None]):
+    """Remember that a key was let in, for its ``last_used_at``."""
+
+    token: Secret
+    address: str | None
+
+    def perform(self, outside: Any) -> Any:
+        return outside.note_use(self.token, self.address)
+
+
+@dataclass(frozen=True, eq=False)
+class ListKeys(Effect[Page[Key]]):
+    """One page of the keys that a filter admits, oldest first."""
+
+    wanted: KeyFilter
     after: str | None
     limit: int
 
     def perform(self, outside: Any) -> Any:
-        return outside.backend.list_keys(
-            organization=self.organization, after=self.after, limit=self.limit
-        )
+        return outside.backend.list_keys(self.wanted, after=self.after, limit=self.limit)
 
 
 @dataclass(frozen=True, eq=False)
-class AddKey(Effect[None]):
-    """Store a new key."""
+class ListDigests(Effect[Page[KeyDigest]]):
+    """One page of the stored forms of keys that are not revoked, by key id."""
 
-    changes = True
-    record: KeyRecord
+    after: str | None
+    limit: int
 
     def perform(self, outside: Any) -> Any:
-        return outside.backend.add_key(self.record)
-
-    def subject(self) -> str:
-        return self.record.key.id
+        return outside.backend.list_digests(after=self.after, limit=self.limit)
 
 
 @dataclass(frozen=True, eq=False)
-class ChangeKey(Effect[Key | None]):
-    """Set columns of a key that is not revoked; the answer is the key as it stands after."""
+class FindExisting(Effect[frozenset[str]]):
+    """Which of some ids are those of keys."""
 
-    changes = True
-    key_id: str
-    columns: KeyChanges
+    key_ids: Sequence[str]
 
     def perform(self, outside: Any) -> Any:
-        return outside.backend.change_key(self.key_id, self.columns)
-
-    def subject(self) -> str:
-        return self.key_id
-
-
-@dataclass(frozen=True, eq=False)
-class RevokeKey(Effect[Key | None]):
-    """Revoke a key, once; the answer is the key as it stands after."""
-
-    changes = True
-    key_id: str
-    at: datetime
-    reason: str | None
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.revoke_key(self.key_id, self.at, self.reason)
-
-    def subject(self) -> str:
-        return self.key_id
-
-
-@dataclass(frozen=True, eq=False)
-class AddOrganization(Effect[None]):
-    """Store a new organization."""
-
-    changes = True
-    organization: Organization
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.add_organization(self.organization)
-
-    def subject(self) -> str:
-        return self.organization.id
+        return outside.backend.find_existing(self.key_ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,30 +312,32 @@ class ListOrganizations(Effect[Page[Organization]]):
 
 
 @dataclass(frozen=True, eq=False)
-class ChangeOrganization(Effect[Organization | None]):
-    """Set columns of an organization; the answer is how it stands after."""
+class ListAudit(Effect[Page[AuditEntry]]):
+    """One page of the audit trail, newest first."""
 
-    changes = True
-    organization: str
-    columns: OrganizationChanges
+    organization: str | None
+    subject: str | None
+    after: str | None
+    limit: int
 
     def perform(self, outside: Any) -> Any:
-        return outside.backend.change_organization(self.organization, self.columns)
-
-    def subject(self) -> str:
-        return self.organization
+        return outside.backend.list_audit(
+            organization=self.organization,
+            subject=self.subject,
+            after=self.after,
+            limit=self.limit,
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class SetOrganizationDisabled(Effect[Organization | None]):
-    """Disable an organization, or enable it with None; the answer is how it stands after."""
+class CommitChanges(Effect[bool]):
+    """Make all changes of a commit, or none; False where a record is not as it was read."""
 
     changes = True
-    organization: str
-    at: datetime | None
+    commit: Commit
 
     def perform(self, outside: Any) -> Any:
-        return outside.backend.set_organization_disabled(self.organization, self.at)
+        return outside.backend.commit(self.commit)
 
-    def subject(self) -> str:
-        return self.organization
+    def subjects(self) -> Sequence[str]:
+        return self.commit.subjects()

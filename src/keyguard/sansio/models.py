@@ -1,107 +1,48 @@
 """The records: organizations, keys, and what a request is once it is let in.
 
 All are frozen and checked where they are built. Times are aware datetimes, kept in UTC with
-microseconds.
+microseconds. A record's version counts its changes: what was read is only ever replaced where it
+still stands as it was read (:mod:`keyguard.sansio.commits`).
 """
 
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Generic, NoReturn, TypeVar
+from datetime import datetime, timedelta
+from typing import Any
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.limits import Limit, read_limits
+from keyguard.sansio.networks import parse_networks
 from keyguard.sansio.scopes import parse_granted
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import KEY_ID
+from keyguard.sansio.values import (
+    FAMILY_ID,
+    ORGANIZATION_ID,
+    Page,
+    as_utc,
+    check_metadata,
+    check_pattern,
+    check_slug,
+    check_text,
+)
 
 __all__ = [
-    "ORGANIZATION_NAME",
-    "UNCHANGED",
     "IssuedKey",
     "Key",
-    "KeyChanges",
+    "KeyDigest",
+    "KeyFilter",
     "KeyRecord",
     "KeyStatus",
-    "Metadata",
     "Organization",
-    "OrganizationChanges",
     "Page",
-    "Unchanged",
+    "RevocationReason",
+    "RotatedKey",
+    "Use",
 ]
-
-T_co = TypeVar("T_co", covariant=True)
-
-_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-_ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
-_FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
-ORGANIZATION_NAME = re.compile(rf"{_ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
-_LONGEST_TEXT = 200
-_MOST_METADATA = 50
-_LONGEST_METADATA = 500
-
-
-def _check_pattern(what: str, value: object, pattern: re.Pattern[str]) -> None:
-    if not isinstance(value, str) or not pattern.match(value):
-        raise InvalidValueError(f"{value!r} is no {what}")
-
-
-def _check_slug(value: object) -> None:
-    if not isinstance(value, str) or not _SLUG.match(value):
-        raise InvalidValueError(
-            f"{value!r} is no organization slug: use 1 to 63 lower-case letters, digits and inner "
-            "'-', such as 'acme-labs'"
-        )
-
-
-def _check_text(what: str, value: object) -> None:
-    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_TEXT:
-        raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {value!r}")
-    if not value.isprintable():
-        raise InvalidValueError(f"{what} takes printable characters only, not {value!r}")
-
-
-def _as_utc(what: str, value: Any) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise InvalidValueError(
-            f"{what} takes an aware datetime, such as datetime.now(UTC), not {value!r}"
-        )
-    return value.astimezone(UTC)
-
-
-def _check_metadata(value: Mapping[str, str]) -> Mapping[str, str]:
-    items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else [None]
-    if not all(isinstance(item, str) for item in items):
-        raise InvalidValueError("metadata takes a mapping of strings to strings")
-    if len(value) > _MOST_METADATA or any(len(item or "") > _LONGEST_METADATA for item in items):
-        raise InvalidValueError(
-            f"metadata takes at most {_MOST_METADATA} items "
-            f"of at most {_LONGEST_METADATA} characters each"
-        )
-    return Metadata(value)
-
-
-def _refuse_change(*_: object, **__: object) -> NoReturn:
-    raise TypeError("metadata does not change; pass keys.update a new mapping")
-
-
-_unchangeable: Any = _refuse_change
-
-
-class Metadata(dict[str, str]):
-    """A dictionary that does not change, so that requests can share it."""
-
-    __setitem__ = __delitem__ = __ior__ = _unchangeable
-    clear = pop = popitem = setdefault = update = _unchangeable
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Metadata, (dict(self),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +56,9 @@ class Organization:
         created_at: When it was created.
         disabled_at: Since when none of its keys works, or None.
         limits: What its keys may ask for, together or each; see :class:`~keyguard.Limit`.
+        scopes: All that its keys may do, whatever they are granted; None for anything.
+        max_key_lifetime: How long its keys work at the most; None for ever.
+        version: How often it was changed, from 1 on.
 
     Raises:
         InvalidValueError: A value is not as said.
@@ -126,14 +70,26 @@ class Organization:
     created_at: datetime
     disabled_at: datetime | None = None
     limits: tuple[Limit, ...] = ()
+    scopes: frozenset[str] | None = None
+    max_key_lifetime: timedelta | None = None
+    version: int = 1
 
     def __post_init__(self) -> None:
-        _check_pattern("organization id", self.id, _ORGANIZATION_ID)
-        _check_slug(self.slug)
-        _check_text("an organization's name", self.name)
+        check_pattern("organization id", self.id, ORGANIZATION_ID)
+        check_slug(self.slug)
+        check_text("an organization's name", self.name)
         object.__setattr__(self, "limits", read_limits(self.limits, "organization", stored=True))
+        if self.scopes is not None:
+            object.__setattr__(self, "scopes", parse_granted(self.scopes))
+        lifetime = self.max_key_lifetime
+        if lifetime is not None and (
+            not isinstance(lifetime, timedelta) or lifetime < timedelta(seconds=1)
+        ):
+            raise InvalidValueError(
+                f"max_key_lifetime takes a timedelta of at least a second, not {lifetime!r}"
+            )
         for name in ("created_at", "disabled_at"):
-            object.__setattr__(self, name, _as_utc(name, getattr(self, name)))
+            object.__setattr__(self, name, as_utc(name, getattr(self, name)))
 
 
 class KeyStatus(enum.StrEnum):
@@ -142,7 +98,34 @@ class KeyStatus(enum.StrEnum):
     ACTIVE = "active"
     NOT_YET_VALID = "not yet valid"
     EXPIRED = "expired"
+    ROTATED = "rotated"
     REVOKED = "revoked"
+
+
+class RevocationReason(enum.StrEnum):
+    """Why a key was revoked, in the terms of RFC 5280, section 5.3.1."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "key compromise"
+    AFFILIATION_CHANGED = "affiliation changed"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessation of operation"
+    PRIVILEGE_WITHDRAWN = "privilege withdrawn"
+
+    @classmethod
+    def of(cls, reason: RevocationReason | str) -> RevocationReason:
+        """Return the reason of that name; ``-`` and ``_`` stand for spaces.
+
+        Raises:
+            InvalidValueError: There is none.
+        """
+        try:
+            return cls(str(reason).replace("_", " ").replace("-", " "))
+        except ValueError:
+            known = ", ".join(one.value for one in cls)
+            raise InvalidValueError(
+                f"{reason!r} is no reason; there are: {known}. Your own words go into the note"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +142,17 @@ class Key:
         not_before: From when on it works, or None for at once.
         expires_at: From when on it works no more, or None for never.
         revoked_at: When it was revoked, or None.
-        revoked_reason: Why, in free text, or None.
+        revoked_reason: Why, or None.
+        revoked_note: Why in somebody's own words, at most 200 characters, or None.
         metadata: The service's own notes, strings to strings.
         limits: What it may ask for; see :class:`~keyguard.Limit`.
+        allowed_networks: The networks that it works from, in CIDR notation; empty for any.
+        successor: The id of the key that took its place, or None.
+        grace_ends_at: From when on it works no more because it has a successor, or None.
+        rotation_key: The idempotency key of that rotation, if one was given.
+        last_used_at: When it was last let in, to the minute, or None for never.
+        last_used_address: The client's address then, where the service records it.
+        version: How often it was changed, from 1 on.
 
     Raises:
         InvalidValueError: A value is not as said.
@@ -176,22 +167,46 @@ class Key:
     not_before: datetime | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
-    revoked_reason: str | None = None
+    revoked_reason: RevocationReason | None = None
+    revoked_note: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: tuple[Limit, ...] = ()
+    allowed_networks: tuple[str, ...] = ()
+    successor: str | None = None
+    grace_ends_at: datetime | None = None
+    rotation_key: str | None = None
+    last_used_at: datetime | None = None
+    last_used_address: str | None = None
+    version: int = 1
 
     def __post_init__(self) -> None:
-        _check_pattern("key id", self.id, KEY_ID)
-        _check_pattern("key family", self.family, _FAMILY_ID)
-        _check_pattern("organization id", self.organization, _ORGANIZATION_ID)
-        _check_text("a key's name", self.name)
+        check_pattern("key id", self.id, KEY_ID)
+        check_pattern("key family", self.family, FAMILY_ID)
+        check_pattern("organization id", self.organization, ORGANIZATION_ID)
+        check_text("a key's name", self.name)
+        if self.revoked_note is not None:
+            check_text("a revocation's note", self.revoked_note)
+        if self.rotation_key is not None:
+            check_text("an idempotency key", self.rotation_key)
+        if self.successor is not None:
+            check_pattern("key id", self.successor, KEY_ID)
         if self.revoked_reason is not None:
-            _check_text("a revocation's reason", self.revoked_reason)
+            object.__setattr__(self, "revoked_reason", RevocationReason.of(self.revoked_reason))
         object.__setattr__(self, "scopes", parse_granted(self.scopes))
-        object.__setattr__(self, "metadata", _check_metadata(self.metadata))
+        object.__setattr__(self, "metadata", check_metadata(self.metadata))
         object.__setattr__(self, "limits", read_limits(self.limits, "key", stored=True))
-        for name in ("created_at", "not_before", "expires_at", "revoked_at"):
-            object.__setattr__(self, name, _as_utc(name, getattr(self, name)))
+        object.__setattr__(self, "allowed_networks", parse_networks(self.allowed_networks))
+        for name in (
+            *("created_at", "not_before", "expires_at", "revoked_at"),
+            *("grace_ends_at", "last_used_at"),
+        ):
+            object.__setattr__(self, name, as_utc(name, getattr(self, name)))
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """From when on it works no more, revoked or not; None for never."""
+        ends = [end for end in (self.expires_at, self.grace_ends_at) if end is not None]
+        return min(ends, default=None)
 
     def status(self, now: datetime) -> KeyStatus:
         """Tell what the key is good for at ``now``; its organization's state is not in it."""
@@ -199,6 +214,8 @@ class Key:
             return KeyStatus.REVOKED
         if self.expires_at is not None and now >= self.expires_at:
             return KeyStatus.EXPIRED
+        if self.grace_ends_at is not None and now >= self.grace_ends_at:
+            return KeyStatus.ROTATED
         if self.not_before is not None and now < self.not_before:
             return KeyStatus.NOT_YET_VALID
         return KeyStatus.ACTIVE
@@ -228,6 +245,19 @@ class KeyRecord:
             raise InvalidValueError("a key's record carries the stored form of its token")
 
 
+@dataclass(frozen=True, slots=True)
+class KeyDigest:
+    """The stored form of one key's token.
+
+    Args:
+        id: The key's id.
+        digest: The stored form.
+    """
+
+    id: str
+    digest: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedKey:
     """A key and its token, at the only time the token exists.
@@ -241,80 +271,73 @@ class IssuedKey:
     token: Secret
 
 
-class Unchanged(enum.Enum):
-    """The type of :data:`UNCHANGED`."""
-
-    UNCHANGED = "unchanged"
-
-    def __repr__(self) -> str:
-        return "UNCHANGED"
-
-
-UNCHANGED = Unchanged.UNCHANGED
-"""Says that a column keeps its value, where None would clear it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyChanges:
-    """The columns of a key that one update sets; a record is never written back whole.
+class RotatedKey:
+    """A key that took another's place.
 
     Args:
-        name: The new name.
-        scopes: The new scopes.
-        not_before: The new start, None for at once.
-        expires_at: The new end, None for never.
-        metadata: The new notes, which replace the old ones.
-        limits: The new limits, which replace the old ones.
+        key: The successor, as it was stored.
+        predecessor: The key before it, which works until its ``grace_ends_at``.
+        token: What the client sends from now on; shown once, and nowhere kept. None where an
+            earlier call of the same idempotency key made the successor, and showed it.
     """
 
-    name: str | Unchanged = UNCHANGED
-    scopes: frozenset[str] | Unchanged = UNCHANGED
-    not_before: datetime | Unchanged | None = UNCHANGED
-    expires_at: datetime | Unchanged | None = UNCHANGED
-    metadata: Mapping[str, str] | Unchanged = UNCHANGED
-    limits: tuple[Limit, ...] | Unchanged = UNCHANGED
-
-    def columns(self) -> dict[str, Any]:
-        """Return the columns that change, by name."""
-        return _changed(self, self.__slots__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrganizationChanges:
-    """The columns of an organization that one update sets.
-
-    Args:
-        name: The new name.
-        limits: The new limits, which replace the old ones.
-    """
-
-    name: str | Unchanged = UNCHANGED
-    limits: tuple[Limit, ...] | Unchanged = UNCHANGED
-
-    def columns(self) -> dict[str, Any]:
-        """Return the columns that change, by name."""
-        return _changed(self, self.__slots__)
-
-
-def _changed(changes: object, names: Iterable[str]) -> dict[str, Any]:
-    values = ((name, getattr(changes, name)) for name in names)
-    return {name: value for name, value in values if value is not UNCHANGED}
+    key: Key
+    predecessor: Key
+    token: Secret | None
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[T_co]):
-    """One page of a list.
+class Use:
+    """That a key was let in.
 
     Args:
-        items: The records, oldest first.
-        next: What to pass as ``after`` for the page that follows, or None at the end.
+        key_id: Its id.
+        at: When last.
+        address: The client's address then, where the service records it.
     """
 
-    items: tuple[T_co, ...]
-    next: str | None = None
+    key_id: str
+    at: datetime
+    address: str | None = None
 
-    def __iter__(self) -> Iterator[T_co]:
-        return iter(self.items)
 
-    def __len__(self) -> int:
-        return len(self.items)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """Which keys a list is to hold; without any field set, all.
+
+    Args:
+        organization: The id of the organization that owns them.
+        family: Their family.
+        ends_before: They end before that, and have not ended by ``alive_at``.
+        unused_since: They were not let in since, and issued before.
+        alive_at: They can still be let in at that time or later.
+    """
+
+    organization: str | None = None
+    family: str | None = None
+    ends_before: datetime | None = None
+    unused_since: datetime | None = None
+    alive_at: datetime | None = None
+
+    def admits(self, key: Key) -> bool:
+        """Tell whether a key is to be listed."""
+        if self.organization not in (None, key.organization):
+            return False
+        if self.family not in (None, key.family):
+            return False
+        end = key.ends_at
+        if self.alive_at is not None and (
+            key.revoked_at is not None or (end is not None and end <= self.alive_at)
+        ):
+            return False
+        if self.ends_before is not None and (end is None or end >= self.ends_before):
+            return False
+        if self.unused_since is None:
+            return True
+        return (key.last_used_at or key.created_at) < self.unused_since
+
+
+def fields_of(record: Key | Organization) -> dict[str, Any]:
+    """Return the fields of a record by name."""
+    return {name: getattr(record, name) for name in record.__slots__}

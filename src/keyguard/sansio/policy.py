@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from keyguard.sansio.charges import AppliedLimits
 from keyguard.sansio.decisions import Allow
 from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.requests import Principal
-from keyguard.sansio.scopes import ScopeCatalogue, ScopeGrant
+from keyguard.sansio.scopes import ScopeCatalogue, ScopeGrant, narrowed
+from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import TokenFormat
 
 __all__ = ["Policy"]
@@ -37,16 +39,41 @@ class Policy:
         """Return the decision for a request with this key."""
         principal = self.principal(record)
         levels = (self.default_limits, record.organization.limits, record.key.limits)
-        return Allow(principal, AppliedLimits.of(principal, *levels))
+        grace_ends_at = record.key.grace_ends_at
+        return Allow(
+            principal,
+            AppliedLimits.of(principal, *levels),
+            record.key.allowed_networks,
+            None if grace_ends_at is None else _http_date(grace_ends_at),
+        )
 
     def principal(self, record: KeyRecord) -> Principal:
         """Return who a request with this key is."""
         key = record.key
-        implied = self.catalogue.implied_by(key.scopes) if self.catalogue else frozenset[str]()
+        grant = self.grant(key.scopes)
+        if record.organization.scopes is not None:
+            ceiling = self.grant(record.organization.scopes)
+            grant = self.grant(narrowed(grant, ceiling))
         return Principal(
             key_id=key.id,
             family=key.family,
             organization=key.organization,
-            grant=ScopeGrant(key.scopes, implied),
+            grant=grant,
             metadata=key.metadata,
         )
+
+    def grant(self, scopes: frozenset[str]) -> ScopeGrant:
+        """Return what these scopes allow, with what they imply."""
+        implied = self.catalogue.implied_by(scopes) if self.catalogue else frozenset[str]()
+        return ScopeGrant(scopes, implied)
+
+    def candidates(self, token: Secret) -> tuple[str, ...]:
+        """Return the ids of the keys that a token may be of; none where it can be no token."""
+        parts = self.tokens.parse(token.reveal())
+        return () if parts is None else (parts.key_id,)
+
+
+def _http_date(at: datetime) -> str:
+    from email.utils import format_datetime  # only who rotates keys pays for it
+
+    return format_datetime(at.replace(microsecond=0), usegmt=True)

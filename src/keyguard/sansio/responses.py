@@ -84,8 +84,10 @@ _ANSWERS = {
     Reason.SECRET_WRONG: _INVALID,
     Reason.KEY_REVOKED: _INVALID,
     Reason.KEY_EXPIRED: _INVALID,
+    Reason.KEY_ROTATED: _INVALID,
     Reason.KEY_NOT_YET_VALID: _INVALID,
     Reason.ORGANIZATION_DISABLED: _INVALID,
+    Reason.ADDRESS_NOT_ALLOWED: _INVALID,
     Reason.SCOPE_MISSING: _Answer(
         403,
         "The API key may not do this. It needs the scopes: {scopes}",

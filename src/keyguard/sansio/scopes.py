@@ -14,7 +14,14 @@ from typing import Any, NoReturn
 
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["Requirement", "ScopeCatalogue", "ScopeGrant", "parse_granted", "parse_required"]
+__all__ = [
+    "Requirement",
+    "ScopeCatalogue",
+    "ScopeGrant",
+    "narrowed",
+    "parse_granted",
+    "parse_required",
+]
 
 # RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")
@@ -169,6 +176,16 @@ class ScopeGrant(Collection[str]):
 
     def __repr__(self) -> str:
         return f"ScopeGrant({sorted(self.granted)!r})"
+
+
+def narrowed(grant: ScopeGrant, ceiling: ScopeGrant) -> frozenset[str]:
+    """Return what is both granted and under a ceiling: of two wildcards the narrower."""
+    return frozenset(
+        [
+            *(one for one in grant.exact if one in ceiling),
+            *(one for one in ceiling.exact if one in grant),
+        ]
+    )
 
 
 class ScopeCatalogue:

@@ -1,0 +1,61 @@
+"""An organization keeps a key with ``admin``, unless somebody insists."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from keyguard.exceptions import RefusedError
+from keyguard.sansio.commits import Change, changed
+from keyguard.sansio.effects import Flow, ReadPolicy
+from keyguard.sansio.lifecycle.common import all_keys
+from keyguard.sansio.models import Key, KeyFilter, KeyRecord, KeyStatus
+from keyguard.sansio.policy import Policy
+
+__all__ = ["ADMIN", "refuse_to_lose_the_last"]
+
+ADMIN = "admin"
+
+
+def refuse_to_lose_the_last(
+    record: KeyRecord,
+    after: Key,
+    now: datetime,
+    *,
+    force: bool = False,
+    besides: Collection[str] = (),
+) -> Flow[tuple[Change, ...]]:
+    """Refuse to take the last key with ``admin`` away from an organization.
+
+    Args:
+        record: The key as it is.
+        after: The key as it shall be.
+        now: The time now.
+        force: Whether somebody insists.
+        besides: The ids of other keys that end in the same commit.
+
+    Returns:
+        What else has to be committed, so that of two keys that end at the same time one stays: a
+        new version of the organization.
+
+    Raises:
+        RefusedError: It is the last.
+    """
+    policy = yield from ReadPolicy()
+    owner = record.organization
+    if not _administers(policy, record.key, now) or _administers(policy, after, now):
+        return ()
+    gone = {record.key.id, *besides}
+    others = yield from all_keys(KeyFilter(organization=owner.id, alive_at=now))
+    if not force and not any(
+        _administers(policy, other, now) for other in others if other.id not in gone
+    ):
+        raise RefusedError(
+            f"key {record.key.id!r} is the last of organization {owner.slug!r} that has "
+            f"{ADMIN!r}; issue another first, or insist with force"
+        )
+    return (Change(owner, changed(owner)),)
+
+
+def _administers(policy: Policy, key: Key, now: datetime) -> bool:
+    return key.status(now) is KeyStatus.ACTIVE and ADMIN in policy.grant(key.scopes)

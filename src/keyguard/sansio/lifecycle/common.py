@@ -1,0 +1,218 @@
+"""What the flows of several kinds share: deciding anew, ids, pages, and the privilege ceiling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TypeVar
+
+from keyguard.exceptions import (
+    BackendUnavailableError,
+    InvalidValueError,
+    NotFoundError,
+    RefusedError,
+)
+from keyguard.sansio.audit import Actor
+from keyguard.sansio.commits import Commit
+from keyguard.sansio.effects import CommitChanges, FindKey, FindOrganization, Flow, ListKeys
+from keyguard.sansio.models import Key, KeyFilter, KeyRecord, Organization
+from keyguard.sansio.policy import Policy
+from keyguard.sansio.requests import Principal
+from keyguard.sansio.scopes import ScopeGrant, parse_granted
+from keyguard.sansio.tokens import KEY_ID
+from keyguard.sansio.values import ORGANIZATION_NAME, check_text
+
+__all__ = [
+    "LARGEST_PAGE",
+    "all_keys",
+    "check_actor",
+    "check_ceiling",
+    "check_end",
+    "check_id",
+    "find_organization",
+    "find_record",
+    "granted_scopes",
+    "owner_grant",
+    "page_size",
+    "refuse_disabled",
+    "settled",
+    "unknown",
+]
+
+Result = TypeVar("Result")
+
+LARGEST_PAGE = 1000
+LONGEST_ID = 63
+_ATTEMPTS = 200
+
+
+def settled(attempt: Callable[[], Flow[tuple[Commit | None, Result]]]) -> Flow[Result]:
+    """Decide until what was decided could be done.
+
+    Args:
+        attempt: Reads and decides; returns what to commit, or None for nothing, and the result.
+
+    Raises:
+        BackendUnavailableError: Others changed the same records under every attempt.
+    """
+    for _ in range(_ATTEMPTS):
+        commit, result = yield from attempt()
+        if commit is None or (yield from CommitChanges(commit)) is True:
+            return result
+    raise BackendUnavailableError("others change the same records all the time; try again")
+
+
+def find_organization(name: str) -> Flow[Organization]:
+    """Return an organization by id or slug.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    check_id("organization", name, ORGANIZATION_NAME)
+    found = yield from FindOrganization(name)
+    if found is None:
+        raise unknown("organization", name)
+    return found
+
+
+def find_record(key_id: str) -> Flow[KeyRecord]:
+    """Return a key's record.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    check_id("key", key_id, KEY_ID)
+    found = yield from FindKey(key_id)
+    if found is None:
+        raise unknown("key", key_id)
+    return found
+
+
+def all_keys(wanted: KeyFilter) -> Flow[list[Key]]:
+    """Return all keys that a filter admits, page by page."""
+    keys: list[Key] = []
+    after: str | None = None
+    while True:
+        page = yield from ListKeys(wanted, after, LARGEST_PAGE)
+        keys += page.items
+        if page.next is None:
+            return keys
+        after = page.next
+
+
+def granted_scopes(policy: Policy, scopes: Iterable[str]) -> frozenset[str]:
+    """Return scopes as they can be granted.
+
+    Raises:
+        InvalidValueError: One is no scope, or outside the catalogue.
+    """
+    granted = parse_granted(scopes)
+    if policy.catalogue is not None:
+        policy.catalogue.check_granted(granted)
+    return granted
+
+
+def owner_grant(policy: Policy, owner: Organization) -> ScopeGrant | None:
+    """Return all that an organization's keys may do, or None for anything."""
+    return None if owner.scopes is None else policy.grant(owner.scopes)
+
+
+def check_actor(actor: Actor) -> None:
+    """Refuse who can be no actor.
+
+    Raises:
+        InvalidValueError: It is neither a principal nor a short text nor None.
+    """
+    if actor is not None and not isinstance(actor, Principal):
+        check_text("an actor", actor)
+
+
+def check_ceiling(
+    policy: Policy, actor: Actor, owner: Organization, granted: frozenset[str]
+) -> None:
+    """Refuse to grant what the actor has not itself, or the organization may not have.
+
+    Raises:
+        RefusedError: Some scope is above the ceiling; the message names it.
+    """
+    ceiling = owner_grant(policy, owner)
+    if ceiling is not None:
+        beyond = sorted(scope for scope in granted if scope not in ceiling)
+        if beyond:
+            raise RefusedError(
+                f"organization {owner.slug!r} may not have {', '.join(beyond)}; "
+                f"its keys may have: {', '.join(ceiling) or 'nothing'}"
+            )
+    if isinstance(actor, Principal):
+        beyond = sorted(scope for scope in granted if scope not in actor.grant)
+        if beyond:
+            raise RefusedError(
+                f"key {actor.key_id!r} can't grant what it does not have: {', '.join(beyond)}"
+            )
+
+
+def refuse_disabled(owner: Organization, doing: str) -> None:
+    """Refuse to make keys of an organization that is disabled.
+
+    Raises:
+        RefusedError: It is.
+    """
+    if owner.disabled_at is not None:
+        raise RefusedError(f"organization {owner.slug!r} is disabled; enable it before {doing}")
+
+
+def check_end(key: Key, owner: Organization, issued_at: datetime | None) -> None:
+    """Refuse an end that makes no sense, or that lies beyond what the organization allows.
+
+    Raises:
+        InvalidValueError: The key would never work.
+        RefusedError: It would work for longer than the organization's keys may.
+    """
+    end = key.expires_at
+    if end is not None:
+        if issued_at is not None and end <= issued_at:
+            raise InvalidValueError("the key would already have expired; set its end in the future")
+        if key.not_before is not None and end <= key.not_before:
+            raise InvalidValueError("the key would expire before it starts to work")
+    longest = owner.max_key_lifetime
+    if longest is None:
+        return
+    start = key.created_at if key.not_before is None else key.not_before
+    if end is None or end - start > longest:
+        raise RefusedError(
+            f"keys of organization {owner.slug!r} work for at most {longest}; set an earlier end"
+        )
+
+
+def page_size(limit: int) -> int:
+    """Return the size of a page.
+
+    Raises:
+        InvalidValueError: It is out of range.
+    """
+    if not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
+        raise InvalidValueError(f"a page takes 1 to {LARGEST_PAGE} items, not {limit!r}")
+    return limit
+
+
+def check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
+    """Refuse what can be no id, before it reaches a backend: it may be a whole token.
+
+    Raises:
+        InvalidValueError: It is no string.
+        NotFoundError: It is no id.
+    """
+    if not isinstance(name, str):
+        raise InvalidValueError(
+            f"the id of a key or organization is a string, not a {type(name).__name__}"
+        )
+    if not pattern.match(name):
+        if len(name) > LONGEST_ID:
+            raise NotFoundError(f"that is no id of any {kind}; pass its id, never a whole token")
+        raise unknown(kind, name)
+
+
+def unknown(kind: str, name: str) -> NotFoundError:
+    """Return the error for what does not exist."""
+    return NotFoundError(f"there is no {kind} {name!r}")

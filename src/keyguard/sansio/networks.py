@@ -1,0 +1,89 @@
+"""The networks that a key may be used from, in CIDR notation (RFC 4632, RFC 4291)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from keyguard.exceptions import InvalidValueError
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+__all__ = ["contains", "parse_networks"]
+
+_MOST = 100
+
+
+def parse_networks(networks: Iterable[str]) -> tuple[str, ...]:
+    """Return networks as they are stored: each in its shortest spelling, sorted, each once.
+
+    Args:
+        networks: IPv4 or IPv6 networks such as ``192.0.2.0/24``, or single addresses. An
+            IPv4-mapped IPv6 network stands for the IPv4 network.
+
+    Raises:
+        InvalidValueError: One is none, has bits set beyond its prefix, or they are too many.
+    """
+    if isinstance(networks, tuple) and not networks:
+        return networks
+    if isinstance(networks, str):
+        raise InvalidValueError(f"allowed_networks are a list: write [{networks[:80]!r}]")
+    if not isinstance(networks, Iterable):
+        raise InvalidValueError(f"allowed_networks are a list, not {type(networks).__name__}")
+    found = {str(_parse(one)) for one in networks}
+    if len(found) > _MOST:
+        raise InvalidValueError(f"a key takes at most {_MOST} networks, not {len(found)}")
+    return tuple(sorted(found))
+
+
+def contains(networks: tuple[str, ...], address: str | None) -> bool:
+    """Tell whether an address lies in one of the networks.
+
+    Args:
+        networks: As :func:`parse_networks` returned them.
+        address: The client's address as the server gives it; an unknown one lies in none.
+    """
+    if address is None:
+        return False
+    from ipaddress import IPv6Address, ip_address  # only who restricts keys pays for it
+
+    if address.startswith("["):  # with a port, as some proxies give it
+        address = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        address = address.partition(":")[0]
+    try:
+        client = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(client, IPv6Address) and client.ipv4_mapped is not None:
+        client = client.ipv4_mapped
+    return any(client in network for network in _compiled(networks))
+
+
+@lru_cache(1024)
+def _compiled(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    from ipaddress import ip_network
+
+    return tuple(ip_network(one) for one in networks)
+
+
+def _parse(network: object) -> IPv4Network | IPv6Network:
+    from ipaddress import IPv4Network, IPv6Network, ip_network
+
+    try:
+        if not isinstance(network, str):
+            raise ValueError
+        parsed = ip_network(network)
+    except ValueError:
+        raise InvalidValueError(
+            f"{str(network)[:80]!r} is no network: use CIDR notation such as 192.0.2.0/24 or "
+            "2001:db8::/32, with no bit set behind the prefix"
+        ) from None
+    mapped_bits = 96
+    if isinstance(parsed, IPv6Network) and parsed.prefixlen >= mapped_bits:
+        mapped = parsed.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((int(mapped), parsed.prefixlen - mapped_bits))
+    return parsed

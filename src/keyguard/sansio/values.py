@@ -1,0 +1,133 @@
+"""What records are made of, and how their values are checked."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, NoReturn, TypeVar
+
+from keyguard.exceptions import InvalidValueError
+
+__all__ = [
+    "FAMILY_ID",
+    "ORGANIZATION_ID",
+    "ORGANIZATION_NAME",
+    "UNCHANGED",
+    "Metadata",
+    "Page",
+    "Unchanged",
+    "as_utc",
+    "check_metadata",
+    "check_pattern",
+    "check_slug",
+    "check_text",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
+FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
+ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
+_LONGEST_TEXT = 200
+_MOST_METADATA = 50
+_LONGEST_METADATA = 500
+
+
+def check_pattern(what: str, value: object, pattern: re.Pattern[str]) -> None:
+    """Refuse what does not match a pattern."""
+    if not isinstance(value, str) or not pattern.match(value):
+        raise InvalidValueError(f"{value!r} is no {what}")
+
+
+def check_slug(value: object) -> None:
+    """Refuse what is no slug."""
+    if not isinstance(value, str) or not _SLUG.match(value):
+        raise InvalidValueError(
+            f"{value!r} is no organization slug: use 1 to 63 lower-case letters, digits and inner "
+            "'-', such as 'acme-labs'"
+        )
+
+
+def check_text(what: str, value: object) -> None:
+    """Refuse what is no short text for people."""
+    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_TEXT:
+        raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {value!r}")
+    if not value.isprintable():
+        raise InvalidValueError(f"{what} takes printable characters only, not {value!r}")
+
+
+def as_utc(what: str, value: Any) -> datetime | None:
+    """Return an aware datetime in UTC, and None as it is."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidValueError(
+            f"{what} takes an aware datetime, such as datetime.now(UTC), not {value!r}"
+        )
+    return value.astimezone(UTC)
+
+
+def check_metadata(value: Mapping[str, str]) -> Mapping[str, str]:
+    """Return notes, frozen."""
+    items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else [None]
+    if not all(isinstance(item, str) for item in items):
+        raise InvalidValueError("metadata takes a mapping of strings to strings")
+    if len(value) > _MOST_METADATA or any(len(item or "") > _LONGEST_METADATA for item in items):
+        raise InvalidValueError(
+            f"metadata takes at most {_MOST_METADATA} items "
+            f"of at most {_LONGEST_METADATA} characters each"
+        )
+    return Metadata(value)
+
+
+def _refuse_change(*_: object, **__: object) -> NoReturn:
+    raise TypeError("metadata does not change; pass keys.update a new mapping")
+
+
+_unchangeable: Any = _refuse_change
+
+
+class Metadata(dict[str, str]):
+    """A dictionary that does not change, so that requests can share it."""
+
+    __setitem__ = __delitem__ = __ior__ = _unchangeable
+    clear = pop = popitem = setdefault = update = _unchangeable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Metadata, (dict(self),)
+
+
+class Unchanged(enum.Enum):
+    """The type of :data:`UNCHANGED`."""
+
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+"""Says that a column keeps its value, where None would clear it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T_co]):
+    """One page of a list.
+
+    Args:
+        items: The records, oldest first.
+        next: What to pass as ``after`` for the page that follows, or None at the end.
+    """
+
+    items: tuple[T_co, ...]
+    next: str | None = None
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
