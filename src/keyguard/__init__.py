@@ -24,6 +24,7 @@ from keyguard.exceptions import (
     SchemaError,
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.sansio.audit import Action, AuditEntry
 from keyguard.sansio.charges import LimitStatus
 from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny, Reason
 from keyguard.sansio.limits import Limit, Strategy
@@ -33,6 +34,8 @@ from keyguard.sansio.models import (
     KeyStatus,
     Organization,
     Page,
+    RevocationReason,
+    RotatedKey,
 )
 from keyguard.sansio.requests import Principal, Request
 from keyguard.sansio.scopes import ScopeCatalogue
@@ -40,8 +43,10 @@ from keyguard.sansio.secret import Secret
 
 __all__ = [
     "AccessDenied",
+    "Action",
     "Allow",
     "AsyncKeyguard",
+    "AuditEntry",
     "BackendError",
     "BackendUnavailableError",
     "ConfigurationError",
@@ -65,6 +70,8 @@ __all__ = [
     "Reason",
     "RefusedError",
     "Request",
+    "RevocationReason",
+    "RotatedKey",
     "SchemaError",
     "ScopeCatalogue",
     "Secret",

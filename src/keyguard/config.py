@@ -38,6 +38,8 @@ class Settings:
         require_https: Refuse keys that come over plain HTTP.
         max_staleness: Seconds after which another process's revocation is felt here at the latest.
         cache_size: How many verified tokens are remembered.
+        record_addresses: Note the client's address beside the time when a key was last used. Every
+            request then takes a little longer.
         backend_timeout: Seconds that one backend call of a request may take.
         management_timeout: Seconds that one backend call of a management operation may take.
         hash_workers: How many slow hashes run at once.
@@ -65,6 +67,7 @@ class Settings:
     require_https: bool = False
     max_staleness: float = 5.0
     cache_size: int = 10_000
+    record_addresses: bool = False
     backend_timeout: float = 0.25
     management_timeout: float = 10.0
     hash_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
@@ -84,7 +87,7 @@ class Settings:
             ("limiter_timeout", 0.001, 60.0),
         ):
             _check_number(name, getattr(self, name), least, most)
-        for name in ("require_https", "legacy_headers"):
+        for name in ("require_https", "legacy_headers", "record_addresses"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidValueError(f"{name} takes True or False, not {getattr(self, name)!r}")
         if self.on_limiter_error not in _ON_LIMITER_ERROR:
@@ -134,6 +137,7 @@ class Settings:
 
         ``KEYGUARD_REALM``, ``KEYGUARD_PREFIX``, ``KEYGUARD_HASHER``, ``KEYGUARD_REQUIRE_HTTPS``
         (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS``, ``KEYGUARD_CACHE_SIZE``,
+        ``KEYGUARD_RECORD_ADDRESSES``,
         ``KEYGUARD_BACKEND_TIMEOUT``, ``KEYGUARD_MANAGEMENT_TIMEOUT`` and ``KEYGUARD_HASH_WORKERS``
         set the field of that name, and so do ``KEYGUARD_FAILURE_LIMIT`` (a rate, or ``none``),
         ``KEYGUARD_LIMITER_TIMEOUT``, ``KEYGUARD_ON_LIMITER_ERROR`` and ``KEYGUARD_LEGACY_HEADERS``.
@@ -239,6 +243,7 @@ _READERS: dict[str, tuple[Any, str]] = {
     "require_https": (_flag, "true or false"),
     "max_staleness": (float, "a number of seconds"),
     "cache_size": (int, "a whole number"),
+    "record_addresses": (_flag, "true or false"),
     "backend_timeout": (float, "a number of seconds"),
     "management_timeout": (float, "a number of seconds"),
     "hash_workers": (int, "a whole number"),

@@ -112,6 +112,10 @@ class TokenHasher:
         """Whether hashing a new token takes a slow hash."""
         return self.scheme == "argon2id"
 
+    def is_outdated(self, digest: str) -> bool:
+        """Tell whether a genuine token would be stored in another form now."""
+        return not digest.startswith(f"${self.scheme}$")
+
     def is_slow(self, digest: str | None) -> bool:
         """Tell whether verifying against a stored form takes a slow hash.
 

@@ -31,9 +31,7 @@ def adding(*new: Organization | KeyRecord, at: datetime = NOON, actor: str = "te
 def changing(before: Key | Organization, at: datetime = NOON, **fields: Any) -> Commit:
     """Return the commit that sets fields of a record as it was read."""
     after = changed(before, **fields)
-    action = (
-        Action.ORGANIZATION_UPDATED if isinstance(after, Organization) else Action.KEY_UPDATED
-    )
+    action = Action.ORGANIZATION_UPDATED if isinstance(after, Organization) else Action.KEY_UPDATED
     entry: AuditEntry = describe(action, at, "test", before, after)
     return Commit(entries=(entry,), changes=(Change(before, after),))
 

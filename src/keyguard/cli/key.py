@@ -20,7 +20,8 @@ from keyguard.cli.times import parse_instant, parse_span, relative, spelled
 from keyguard.cli.tokens import hand_over, verify
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.limits import parse_limit
-from keyguard.sansio.models import UNCHANGED, Key, Page
+from keyguard.sansio.models import Key, Page, RevocationReason
+from keyguard.sansio.values import UNCHANGED
 
 __all__ = ["app"]
 
@@ -223,8 +224,14 @@ def revoke(
     ctx: typer.Context,
     named: Named,
     reason: Annotated[
-        str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")
+        str, typer.Option("--reason", metavar="REASON", help="Why, such as 'key compromise'.")
+    ] = RevocationReason.UNSPECIFIED.value,
+    note_text: Annotated[
+        str | None, typer.Option("--note", metavar="TEXT", help="Why in your own words.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even the last key of its organization with admin.")
+    ] = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -233,7 +240,7 @@ def revoke(
     now = datetime.now(UTC)
     with common.guard() as guard:
         before = guard.keys.get(key_id(named))
-        key = guard.keys.revoke(before.id, reason=reason)
+        key = guard.keys.revoke(before.id, reason=reason, note=note_text, force=force)
     if common.as_json:
         document(key_document(key, now))
     elif before.revoked_at is None:

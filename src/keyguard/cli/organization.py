@@ -16,7 +16,8 @@ from keyguard.cli.tables import table
 from keyguard.cli.times import absolute, relative
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.limits import parse_limit
-from keyguard.sansio.models import UNCHANGED, Organization, Page
+from keyguard.sansio.models import Organization, Page
+from keyguard.sansio.values import UNCHANGED
 
 __all__ = ["app"]
 

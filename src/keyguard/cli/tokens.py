@@ -30,6 +30,8 @@ _REASONS = {
     Reason.KEY_UNKNOWN: "there is no key {key}",
     Reason.SECRET_WRONG: "the token names key {key}, but its secret is wrong",
     Reason.KEY_REVOKED: "key {key} is revoked",
+    Reason.KEY_ROTATED: "key {key} was rotated, and its grace is over",
+    Reason.ADDRESS_NOT_ALLOWED: "key {key} does not work from here",
     Reason.KEY_EXPIRED: "key {key} has expired",
     Reason.KEY_NOT_YET_VALID: "key {key} does not work yet",
     Reason.ORGANIZATION_DISABLED: "key {key} does not work while its organization is disabled",

@@ -44,6 +44,7 @@ __all__ = [
     "ListOrganizations",
     "LookUp",
     "NoteUse",
+    "OfferRehash",
     "ReadClock",
     "ReadLimits",
     "ReadPolicy",
@@ -229,7 +230,7 @@ class FindKey(Effect[KeyRecord | None]):
     key_id: str
 
     def perform(self, outside: Any) -> Any:
-        return outside.find_key(self.key_id)
+        return outside.backend.find_key(self.key_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,11 +251,23 @@ class LookUp(Effect[KeyRecord | None]):
 class NoteUse(Effect[None]):
     """Remember that a key was let in, for its ``last_used_at``."""
 
-    token: Secret
+    key_id: str
     address: str | None
 
     def perform(self, outside: Any) -> Any:
-        return outside.note_use(self.token, self.address)
+        return outside.note_use(self.key_id, self.address)
+
+
+@dataclass(frozen=True, eq=False)
+class OfferRehash(Effect[None]):
+    """Have a genuine token stored under the current scheme, in the background, if it is not."""
+
+    key_id: str
+    token: Secret
+    digest: str = field(repr=False)
+
+    def perform(self, outside: Any) -> Any:
+        return outside.rehash(self.key_id, self.token, self.digest)
 
 
 @dataclass(frozen=True, eq=False)

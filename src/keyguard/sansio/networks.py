@@ -73,9 +73,7 @@ def _parse(network: object) -> IPv4Network | IPv6Network:
     from ipaddress import IPv4Network, IPv6Network, ip_network
 
     try:
-        if not isinstance(network, str):
-            raise ValueError
-        parsed = ip_network(network)
+        parsed = ip_network(network if isinstance(network, str) else "")
     except ValueError:
         raise InvalidValueError(
             f"{str(network)[:80]!r} is no network: use CIDR notation such as 192.0.2.0/24 or "

@@ -19,6 +19,7 @@ from keyguard.sansio.effects import (
     ReadLimits,
     ReadPolicy,
 )
+from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
 from keyguard.sansio.lifecycle.common import (
     check_actor,
     check_ceiling,
@@ -31,7 +32,6 @@ from keyguard.sansio.lifecycle.common import (
     settled,
     unknown,
 )
-from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
 from keyguard.sansio.limits import Limits, read_limits
 from keyguard.sansio.models import IssuedKey, Key, KeyFilter, KeyRecord, Organization
 from keyguard.sansio.networks import parse_networks
