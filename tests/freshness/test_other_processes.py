@@ -52,7 +52,7 @@ class Doomed:
     def kill(self, *names: str) -> None:
         """Have keys die, each in the way of its name."""
         ways: dict[str, Callable[[str], object]] = {
-            "api": lambda key_id: self.guard.keys.revoke(key_id),
+            "api": self.guard.keys.revoke,
             "command line": self._by_command,
             "row": self._by_row,
             "organization": lambda _: self.guard.organizations.disable("paused"),
