@@ -29,7 +29,7 @@ ACTIONS = {
 
 def work(url: str, seed: int, out: int) -> None:
     """Change keys until somebody ends this; write each acknowledged change to ``out``."""
-    rng = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)
     guard = Keyguard(url, failure_limit=None)
 
     def acknowledge(what: str, key_id: str) -> None:
@@ -67,7 +67,7 @@ def killed(url: str, seed: int) -> list[tuple[str, str]]:
         finally:
             os._exit(3)  # it works until it is killed
     os.close(writing)
-    time.sleep(random.Random(seed).uniform(0, LONGEST_LIFE))  # noqa: S311 - no secret
+    time.sleep(random.Random(seed).uniform(0, LONGEST_LIFE))
     os.kill(child, signal.SIGKILL)
     with os.fdopen(reading) as lines:
         acknowledged = [(line.split()[0], line.split()[1]) for line in lines if line.endswith("\n")]

@@ -22,7 +22,7 @@ def test_a_killed_process_leaves_whole_changes(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     database = make_database(kind, request, tmp_path)
-    seed = random.randrange(10**9)  # noqa: S311 - pytest-randomly says which
+    seed = random.randrange(10**9)
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos.campaign", database.url, str(KILLS), str(seed)],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
