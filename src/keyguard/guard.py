@@ -85,6 +85,7 @@ class _Guard:
             max_staleness=self.settings.max_staleness,
             clock=clock,
             sees_all=self.settings.record_addresses,
+            foreign=bool(self.settings.imported_formats),
         )
         self._parts = Parts(
             policy=self.settings.policy(),

@@ -20,12 +20,27 @@ from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import ID_LENGTH, base62
 
-__all__ = ["LONGEST_TOKEN", "ForeignFormat", "read_formats"]
+__all__ = [
+    "LARGEST_BCRYPT_COST",
+    "LONGEST_TOKEN",
+    "MOST_ARGON2",
+    "SHORTEST_TOKEN",
+    "ForeignFormat",
+    "read_formats",
+]
+
+LARGEST_BCRYPT_COST = 14
+"""How much work a stored bcrypt digest may ask for, as the power of 2."""
+
+MOST_ARGON2 = {"time_cost": 16, "memory_cost": 256 * 1024, "parallelism": 8}
+"""How much work a stored argon2 digest may ask for, memory in KiB."""
 
 LONGEST_TOKEN = 512
 """Of how many characters an imported token is at most."""
 
 SHORTEST_TOKEN = 6
+"""Of how many characters it is at least: fewer are no secret, however slow their hash."""
+
 _SHORTEST_PREFIX, _LONGEST_PREFIX = 4, 32
 _LONGEST_PUBLIC = 128
 
@@ -142,9 +157,7 @@ class ForeignFormat:
         return f"ForeignFormat({self.name!r}{', keyed' if self.keyed else ''})"
 
 
-def read_formats(
-    names: Iterable[str], *, keys: Sequence[Secret] = ()
-) -> tuple[ForeignFormat, ...]:
+def read_formats(names: Iterable[str], *, keys: Sequence[Secret] = ()) -> tuple[ForeignFormat, ...]:
     """Return formats by name, in the order in which a token is tried as one of them.
 
     Args:

@@ -11,26 +11,21 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from keyguard.exceptions import InvalidValueError
-from keyguard.sansio.foreign import LONGEST_TOKEN, SHORTEST_TOKEN, ForeignFormat
+from keyguard.sansio.foreign import (
+    LARGEST_BCRYPT_COST,
+    LONGEST_TOKEN,
+    MOST_ARGON2,
+    SHORTEST_TOKEN,
+    ForeignFormat,
+)
 from keyguard.sansio.limits import Limit, parse_limit, read_limits
-from keyguard.sansio.models import ORGANIZATION_NAME
 from keyguard.sansio.scopes import parse_granted
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.strength import is_weak
 from keyguard.sansio.tokens import TokenFormat
+from keyguard.sansio.values import ORGANIZATION_NAME
 
-__all__ = [
-    "LARGEST_BCRYPT_COST",
-    "MOST_ARGON2",
-    "ImportIdentity",
-    "ImportRow",
-    "identify",
-    "parse_row",
-]
-
-LARGEST_BCRYPT_COST = 14
-MOST_ARGON2 = {"time_cost": 16, "memory_cost": 256 * 1024, "parallelism": 8}
-"""How much work a stored argon2 digest may ask for, memory in KiB."""
+__all__ = ["ImportIdentity", "ImportRow", "identify", "parse_row"]
 
 _LONGEST_ROW = 64 * 1024
 _LONGEST_TEXT = 200
@@ -279,10 +274,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _row(given: dict[str, Any]) -> ImportRow:
-    for name in given.keys() - set(_FIELDS):
-        shown = f" {name!r}" if _FIELD_NAME.match(name) else ""
+    for unknown in given.keys() - set(_FIELDS):
+        shown = f" {unknown!r}" if _FIELD_NAME.match(unknown) else ""
         raise _Refusal(f"there is no field{shown}; there are: {', '.join(_FIELDS)}")
-    organization, name = _text(given, "organization"), _text(given, "name")
+    organization = _text(given, "organization")
+    name = _text(given, "name")
     token, stored = _text(given, "token", LONGEST_TOKEN), _text(given, "hash", LONGEST_TOKEN)
     lookup = _text(given, "lookup")
     if organization is None or not ORGANIZATION_NAME.match(organization):
@@ -327,7 +323,7 @@ def _list(given: dict[str, Any], name: str) -> list[Any]:
         return []
     if not isinstance(value, list):
         raise _Refusal(f"{name} takes a list")
-    return cast("list[Any]", value)
+    return value  # pyright: ignore[reportUnknownVariableType]  # of anything
 
 
 def _time(given: dict[str, Any], name: str) -> datetime | None:
@@ -346,8 +342,9 @@ def _time(given: dict[str, Any], name: str) -> datetime | None:
 def _metadata(value: Any) -> dict[str, str]:
     if value is None:
         return {}
-    notes = cast("dict[str, Any]", value) if isinstance(value, dict) else {"": None}
-    for text in (*notes.keys(), *notes.values()):
+    notes: dict[str, Any] = value if isinstance(value, dict) else {"": None}
+    each: list[Any] = [*notes.keys(), *notes.values()]
+    for text in each:
         if not isinstance(text, str) or len(text) > _LONGEST_METADATA or _UNSTORABLE.search(text):
             raise _Refusal(
                 f"metadata takes an object of strings of at most {_LONGEST_METADATA} characters"

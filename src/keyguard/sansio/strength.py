@@ -35,13 +35,13 @@ _BITS_A_LETTER = 1.5  # of words, between the bounds that Shannon found for Engl
 _FEWEST_COMMON_PAIRS = 0.6
 _MOST_IN_WORDS = 0.7
 # The pairs of letters that two thirds of English are made of; of random ones it is a seventh.
-_PAIRS = frozenset(
-    "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve "
-    "co me de hi ri ro ic ne ea ra ce li ch ll be ma si om ur ca el ta la ns di fo ho pe ec pr no "
-    "ct us ac ot il tr ly nc et ut ss so rs un lo wa ge ie wh ee wi em ad ol rt po we na ul ni ts "
-    "mo ow pa im mi ai sh ir su id os iv ia am fi ci vi pl ig tu ev ld ry mp fe bl ab gh ty op wo "
-    "sa ay ex ke ey pi ap ok my ki".split()
+_COMMON = (
+    "thheineranreonatenndtiesorteofedisitalarsttontngsehaasouiolevecomedehiriroicneearace"
+    "lichllbemasiomurcaeltalansdifohopeecprnoctusacotiltrlyncetutsssorsunlowageiewheewiem"
+    "adolrtpowenaulnitsmoowpaimmiaishirsuidosiviaamficivipligtuevldrympfeblabghtyopwosaay"
+    "exkeeypiapokmyki"
 )
+_PAIRS = frozenset(map("".join, zip(_COMMON[::2], _COMMON[1::2], strict=True)))
 
 
 def is_weak(secret: Secret) -> bool:
