@@ -27,6 +27,7 @@ from keyguard.sansio.values import ORGANIZATION_NAME
 
 __all__ = ["ImportIdentity", "ImportRow", "identify", "parse_row"]
 
+_TELLING = 8
 _LONGEST_ROW = 64 * 1024
 _LONGEST_TEXT = 200
 _LONGEST_METADATA = 500
@@ -48,7 +49,7 @@ _FIELDS = (
 _FIELD_NAME = re.compile(r"[a-z_]{1,20}\Z")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
-_HEX = re.compile(r"[0-9a-fA-F]+\Z")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{64}){1,2}\Z")
 _SHA256_DIGITS, _SHA512_DIGITS = 64, 128
 _OF_DRF = "sha512$$"
 _OF_NOTHING = (
@@ -260,10 +261,18 @@ def _attempt(text: str) -> ImportRow | str:
         return _row(cast("dict[str, Any]", given))
     except (_Refusal, InvalidValueError) as refusal:
         shown = str(refusal)
-        secrets = [given.get("token"), given.get("hash")]
-        if any(isinstance(one, str) and one and one in shown for one in secrets):
-            return "a field of the row is not as said, and holds the token or the hash"
+        if any(_shows(shown, given.get(name)) for name in ("token", "hash")):
+            return "a field of the row is not as said, and holds some of the token or the hash"
         return shown
+
+
+def _shows(sentence: str, secret: Any) -> bool:
+    """Tell whether so much of a secret is in a sentence that it can't be by chance."""
+    if not isinstance(secret, str) or not secret:
+        return False
+    size = min(_TELLING, len(secret))
+    parts = {secret[at : at + size] for at in range(len(secret) - size + 1)}
+    return any(part in sentence for part in parts)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

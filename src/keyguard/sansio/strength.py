@@ -25,6 +25,8 @@ _UUID = re.compile(
     r"[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{4}-?[0-9a-f]{12}\Z", re.I
 )
 _LETTERS = re.compile(r"(?=[A-Za-z]{4})(?:[A-Z]?[a-z]{2,})+|[A-Z]{4,}")  # as people write words
+_BETWEEN = re.compile(r"[^A-Za-z0-9]+")
+_WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)\Z")
 _DISGUISED = re.compile(r"(?<=[A-Za-z])[01345@$](?=[A-Za-z])")
 _LEET = {"0": "o", "1": "l", "3": "e", "4": "a", "5": "s", "@": "a", "$": "s"}
 _KEYBOARD = "1234567890 qwertyuiop asdfghjkl zxcvbnm"
@@ -105,8 +107,9 @@ def _predictable(text: str) -> int:
 
 
 def _in_words(text: str) -> int:
-    """Return how many characters stand in what reads like English."""
-    found = 0
+    """Return how many characters stand in what reads like English, or like separate words."""
+    parts = _BETWEEN.split(text)
+    found = sum(len(part) for part in parts if _WORD.match(part)) if len(parts) > 2 else 0
     for spelt in {text, _DISGUISED.sub(lambda one: _LEET[one[0]], text)}:
         inside = 0
         for letters in _LETTERS.findall(spelt):
