@@ -19,8 +19,11 @@ __all__ = ["FEWEST_BITS", "is_weak"]
 FEWEST_BITS = 112
 """From how many bits on a secret is no longer guessed, whatever it is hashed with."""
 
-# What everybody knows of a token, such as sk_live_; a shorter one may be random.
-_LABELS = re.compile(r"(?:(?:[a-z]{4,12}|[sprak]k|key|api|pat|dev)[_.:-]){1,3}")
+# What everybody knows of a token, such as acme_live_; other short ones may be random.
+_LABELS = re.compile(
+    r"(?:(?:[a-z][a-z0-9]{1,11}[_.:-])?(?:[sprak]k|live|test|prod|dev|api|key|pat|token)[_.:-]"
+    r"|[a-z]{6,12}[_.:-]){1,3}"
+)
 _UUID = re.compile(
     r"[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{4}-?[0-9a-f]{12}\Z", re.I
 )
