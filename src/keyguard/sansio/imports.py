@@ -257,11 +257,12 @@ def _attempt(text: str) -> ImportRow | str:
         return "a row is one JSON object on one line"
     if not isinstance(given, dict):
         return "a row is one JSON object on one line"
+    fields = cast("dict[str, Any]", given)
     try:
-        return _row(cast("dict[str, Any]", given))
+        return _row(fields)
     except (_Refusal, InvalidValueError) as refusal:
         shown = str(refusal)
-        if any(_shows(shown, given.get(name)) for name in ("token", "hash")):
+        if any(_shows(shown, fields.get(name)) for name in ("token", "hash")):
             return "a field of the row is not as said, and holds some of the token or the hash"
         return shown
 
@@ -351,8 +352,8 @@ def _time(given: dict[str, Any], name: str) -> datetime | None:
 def _metadata(value: Any) -> dict[str, str]:
     if value is None:
         return {}
-    notes: dict[str, Any] = value if isinstance(value, dict) else {"": None}
-    each: list[Any] = [*notes.keys(), *notes.values()]
+    notes = cast("dict[str, str]", value) if isinstance(value, dict) else {}
+    each: list[Any] = [*notes.keys(), *notes.values()] if isinstance(value, dict) else [None]
     for text in each:
         if not isinstance(text, str) or len(text) > _LONGEST_METADATA or _UNSTORABLE.search(text):
             raise _Refusal(
