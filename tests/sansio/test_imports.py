@@ -1,4 +1,4 @@
-"""Rows of an import, the ids that tokens of other systems are kept under, and their stored forms."""
+"""Rows of an import, the ids that foreign tokens are kept under, and their stored forms."""
 
 from __future__ import annotations
 

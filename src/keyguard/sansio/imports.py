@@ -25,10 +25,14 @@ from keyguard.sansio.strength import is_weak
 from keyguard.sansio.tokens import TokenFormat
 from keyguard.sansio.values import ORGANIZATION_NAME
 
-__all__ = ["ImportIdentity", "ImportRow", "identify", "parse_row"]
+__all__ = ["LONGEST_ROW", "ImportIdentity", "ImportRow", "identify", "parse_row"]
 
+LONGEST_ROW = 64 * 1024
+"""Of how many characters a row is at most."""
+
+
+_NO_ROW = "a row is one JSON object on one line, in UTF-8"
 _TELLING = 8
-_LONGEST_ROW = 64 * 1024
 _LONGEST_TEXT = 200
 _LONGEST_METADATA = 500
 _MOST_METADATA = 50
@@ -247,16 +251,16 @@ _HASHES_OF_NUMBERED = (
 
 def _attempt(text: str) -> ImportRow | str:
     """Return the row, or what is wrong with it; never raises."""
-    if len(text) > _LONGEST_ROW:
-        return f"a row takes at most {_LONGEST_ROW} characters"
+    if len(text) > LONGEST_ROW:
+        return f"a row takes at most {LONGEST_ROW} characters"
     try:
         given: Any = json.loads(text, object_pairs_hook=_object)
     except _Refusal as refusal:
         return str(refusal)
     except (ValueError, RecursionError):
-        return "a row is one JSON object on one line"
+        return _NO_ROW
     if not isinstance(given, dict):
-        return "a row is one JSON object on one line"
+        return _NO_ROW
     fields = cast("dict[str, Any]", given)
     try:
         return _row(fields)
