@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from keyguard import Allow, IssuedKey
+from keyguard import Allow, IssuedKey, Secret
 from keyguard.cache import VerifiedTokens
 from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.tokens import TokenFormat
@@ -233,3 +234,20 @@ def test_a_forked_child_starts_afresh_even_where_the_lock_was_held() -> None:
 
     assert answers.get(timeout=30) == (False, True, True)
     child.join()
+
+
+def test_what_is_not_our_own_is_hashed_only_where_some_was_imported() -> None:
+    for foreign in (False, True):
+        cache = Cache()
+        cache.tokens = VerifiedTokens(
+            TokenFormat("aiaas_live"), size=3, max_staleness=5.0, clock=cache.clock, foreign=foreign
+        )
+        issued = cache.world.issue()
+        other = replace(issued, token=Secret("AbCdEfGh.of-another-system"))
+        cache.remember(issued)
+        cache.remember(other)
+
+        assert cache.knows(issued)
+        assert cache.knows(other) is foreign
+        assert cache.tokens.recall(b"Bearer " + b"x" * 513) is None
+        assert cache.tokens.recall(b"Basic AbCdEfGh.of-another-system") is None

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from keyguard.cli import pages
+from keyguard.cli.importing import import_keys
 from keyguard.cli.options import Common, Json, Limiter, Limits, PepperFile, Url, key_id
 from keyguard.cli.output import document, emit, note
 from keyguard.cli.pages import After, All, Limit
@@ -26,6 +27,7 @@ from keyguard.sansio.values import UNCHANGED
 __all__ = ["app"]
 
 app = typer.Typer(help="Manage keys.", no_args_is_help=True)
+app.command("import")(import_keys)
 app.command("verify", context_settings={"allow_extra_args": True})(verify)
 
 Named: TypeAlias = Annotated[
