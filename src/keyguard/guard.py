@@ -266,6 +266,7 @@ class KeyManager(_Manager):
     revoke = _operation(lifecycle.revoke_key)
     revoke_family = _operation(lifecycle.revoke_family)
     revoke_token = _operation(lifecycle.revoke_token)
+    digests = _operation(lifecycle.digest_report)
 
 
 class AuditManager(_Manager):
@@ -303,6 +304,7 @@ class AsyncKeyManager(_Manager):
     revoke = _async_operation(lifecycle.revoke_key)
     revoke_family = _async_operation(lifecycle.revoke_family)
     revoke_token = _async_operation(lifecycle.revoke_token)
+    digests = _async_operation(lifecycle.digest_report)
 
 
 @final

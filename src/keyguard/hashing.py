@@ -28,7 +28,7 @@ from keyguard.exceptions import (
 )
 from keyguard.sansio.secret import Secret
 
-__all__ = ["SCHEMES", "TokenHasher", "parse_peppers"]
+__all__ = ["SCHEMES", "TokenHasher", "parse_peppers", "scheme_of"]
 
 SCHEMES = ("hmac-sha256", "sha256", "argon2id")
 
@@ -43,6 +43,22 @@ _ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=
 _MOST_ARGON2 = {"time_cost": 16, "memory_cost": 256 * 1024, "parallelism": 8}
 _NOTHING = bytes(32)
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+
+
+def scheme_of(digest: str) -> str:
+    """Return what a stored form hangs on, for people to read.
+
+    Returns:
+        The scheme, with a pepper's id where it takes one (``hmac-sha256:1a2b3c4d``); ``unknown``
+        for what keyguard did not store.
+    """
+    match digest.split("$"):
+        case ["", "hmac-sha256", pepper_id, _]:
+            return f"hmac-sha256:{pepper_id}"
+        case ["", "sha256" | "argon2id" as scheme, *_]:
+            return scheme
+        case _:
+            return "unknown"
 
 
 class _Pepper:
@@ -111,6 +127,18 @@ class TokenHasher:
     def hashes_slowly(self) -> bool:
         """Whether hashing a new token takes a slow hash."""
         return self.scheme == "argon2id"
+
+    @property
+    def pepper_ids(self) -> tuple[str, ...]:
+        """The ids under which stored forms name the peppers of the ring, the newest first."""
+        return tuple(self._ring)
+
+    @property
+    def current(self) -> str:
+        """What a new token's stored form hangs on, as :func:`scheme_of` says it."""
+        if self._current is not None and self.scheme == "hmac-sha256":
+            return f"hmac-sha256:{self._current.id}"
+        return self.scheme
 
     def is_outdated(self, digest: str) -> bool:
         """Tell whether a genuine token would be stored in another form now."""
