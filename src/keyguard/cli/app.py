@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         output.complain(str(problem))
         return USAGE
     except KeyguardError as problem:
-        output.complain(str(problem))
+        output.complain(str(problem).replace("insist with force", "insist with --force"))
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED

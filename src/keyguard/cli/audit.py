@@ -77,7 +77,7 @@ def audit(
         common.as_json,
         _document,
         lambda page: _table(page, now),
-        "Nothing was changed.",
+        "No such change is on record.",
     )
 
 

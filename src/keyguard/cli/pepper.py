@@ -13,6 +13,8 @@ from keyguard.cli.tables import table
 
 __all__ = ["app"]
 
+_IMPORTED = "argon2id:"  # what can be guessed is kept so, whatever the scheme
+
 app = typer.Typer(help="See which peppers are still needed.", no_args_is_help=True)
 
 
@@ -77,7 +79,7 @@ def status(
     else:
         shown = [(row.stored, str(row.keys), row.remark) for row in rows]
         emit(table(("Stored as", "Keys", ""), shown, flexible={}))
-        emit("".join(f"{line}\n" for line in _advice(rows, droppable)))
+        emit("".join(f"{line}\n" for line in _advice(rows, droppable, hasher.pepper_ids[:1])))
     for pepper in missing:
         keys = sum(row.keys for row in rows if row.pepper == pepper)
         if not common.as_json:
@@ -106,14 +108,25 @@ def _rows(found: Mapping[str, int], current: str, peppers: tuple[str, ...]) -> l
     return sorted(rows, key=lambda row: (not row.current, -row.keys, row.stored))
 
 
-def _advice(rows: list[_Row], droppable: list[str]) -> list[str]:
-    waiting = sum(row.keys for row in rows if not row.current and row.known)
-    lines = [""] if waiting or droppable else []
+def _advice(rows: list[_Row], droppable: list[str], newest: tuple[str, ...]) -> list[str]:
+    old = [row for row in rows if row.known and not row.current and row.keys]
+    imported = [row for row in old if row.stored.startswith(_IMPORTED)]
+    waiting = sum(row.keys for row in old if row not in imported)
+    lines: list[str] = []
     if waiting:
-        lines.append(f"{_count(waiting)} of an older form; each is stored anew when it is used.")
+        verb = "is" if waiting == 1 else "are"
+        lines.append(
+            f"{_count(waiting)} {verb} stored in an older form; a key's next use renews it."
+        )
+    for row in imported:
+        if row.pepper not in newest:
+            lines.append(
+                f"Imported keys hang on the pepper {row.pepper}; some may for good: rotate them, "
+                "and it may be dropped."
+            )
     for pepper in droppable:
         lines.append(f"No key hangs on the pepper {pepper} any more: it may be dropped.")
-    return lines
+    return ["", *lines] if lines else []
 
 
 def _count(keys: int) -> str:

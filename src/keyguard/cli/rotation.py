@@ -11,7 +11,7 @@ from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor,
 from keyguard.cli.output import document, note
 from keyguard.cli.times import absolute, parse_span
 from keyguard.cli.tokens import hand_over, token_document
-from keyguard.sansio.models import IssuedKey, KeyStatus, RotatedKey
+from keyguard.sansio.models import IssuedKey, Key, KeyStatus, RotatedKey
 from keyguard.sansio.values import UNCHANGED
 
 __all__ = ["rotate"]
@@ -74,9 +74,15 @@ def _tell_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
     old, new = rotated.predecessor, rotated.key
     now = datetime.now(UTC)
     note(
-        f"Key {old.id} was rotated under this idempotency key before: its successor is {new.id}. "
-        "The token was shown then, and is not shown again."
+        f"Key {old.id} was rotated under this idempotency key before.\n"
+        f"Its successor is {new.id}{_unless_it_works(new, now)}; "
+        "the token was shown then, and is not shown again."
     )
     if old.revoked_at is None and old.grace_ends_at is not None:
         verb = "works" if old.status(now) is KeyStatus.ACTIVE else "worked"
         note(f"Key {old.id} {verb} until {absolute(old.grace_ends_at, now)}.")
+
+
+def _unless_it_works(key: Key, now: datetime) -> str:
+    status = key.status(now)
+    return "" if status is KeyStatus.ACTIVE else f", {status.value} by now"

@@ -15,8 +15,16 @@ Cleared = TypeVar("Cleared")
 
 
 def parse_scopes(texts: Sequence[str] | None) -> list[str]:
-    """Return scopes that are repeated, or separated by commas or white space."""
-    return ",".join(texts or ()).replace(",", " ").split()
+    """Return scopes that are repeated, or separated by commas or white space.
+
+    Raises:
+        InvalidValueError: They were given, and are none: an organization without any given could
+            do anything.
+    """
+    scopes = ",".join(texts or ()).replace(",", " ").split()
+    if texts and not scopes:
+        raise InvalidValueError("--scope is given and holds no scope")
+    return scopes
 
 
 def new_value(
