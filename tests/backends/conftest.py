@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from keyguard._drivers import arun, run
 from keyguard.backends.opening import open_async_backend, open_backend
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendUnavailableError
+from tests.backends import changes
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 REDISES = ("redis", "redis_cluster", "redis_sentinel")
@@ -58,23 +60,63 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     return make_database(request.param, request, tmp_path)
 
 
-class Plain:
+class _Conveniences:
+    """What tests do to a store in one call; each flow is of :mod:`tests.backends.changes`."""
+
+    def add_organization(self, organization: Any) -> Any:
+        return self.follow(changes.add_organization(organization))
+
+    def add_key(self, record: Any) -> Any:
+        return self.follow(changes.add_key(record))
+
+    def change_key(self, key_id: str, /, **fields: Any) -> Any:
+        return self.follow(changes.change_key(key_id, fields))
+
+    def change_organization(self, wanted: str, /, **fields: Any) -> Any:
+        return self.follow(changes.change_organization(wanted, fields))
+
+    def revoke_key(self, key_id: str, at: Any, note: str | None = None) -> Any:
+        return self.follow(changes.revoke_key(key_id, at, note))
+
+    def set_organization_disabled(self, name: str, at: Any) -> Any:
+        return self.follow(changes.set_organization_disabled(name, at))
+
+    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        raise NotImplementedError
+
+
+class Plain(_Conveniences):
     """A backend for sync code, as the tests call it."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method: Callable[..., Any] = getattr(self.backend, name)
-        return method
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
 
-    def together(self, calls: list[Callable[[Any], Any]]) -> list[Any]:
+    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        return run(flow, lambda call: getattr(self.backend, call.name)(*call.args))
+
+    def together(self, calls: list[Call]) -> list[Any]:
         """Make calls at the same time."""
         with ThreadPoolExecutor(len(calls)) as threads:
-            return list(threads.map(lambda call: call(self.backend), calls))
+            return list(threads.map(lambda call: call(self), calls))
 
 
-class Awaited:
+class Async(_Conveniences):
+    """A backend for async code, with the same conveniences, awaited."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    async def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        return await arun(flow, lambda call: getattr(self.backend, call.name)(*call.args))
+
+
+class Awaited(_Conveniences):
     """A backend for async code, called as one for sync code is."""
 
     def __init__(self, backend: Any, runner: asyncio.Runner) -> None:
@@ -91,13 +133,18 @@ class Awaited:
 
         return lambda *args, **kwargs: self.runner.run(awaited(*args, **kwargs))
 
-    def together(self, calls: list[Callable[[Any], Any]]) -> list[Any]:
+    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        return self.runner.run(Async(self.backend).follow(flow))
+
+    def feed(self) -> Any:
+        return Awaited(self.backend.feed(), self.runner)
+
+    def together(self, calls: list[Call]) -> list[Any]:
         """Make calls at the same time, and wait for all."""
+        store = Async(self.backend)
 
         async def gathered() -> list[Any]:
-            return await asyncio.gather(
-                *(call(self.backend) for call in calls), return_exceptions=True
-            )
+            return await asyncio.gather(*(call(store) for call in calls), return_exceptions=True)
 
         answers = self.runner.run(gathered())
         for answer in answers:
@@ -178,15 +225,16 @@ def emptied(database: Database) -> None:
         backend.migrate()
         backend.close()
         return
-    from sqlalchemy import delete
+    from sqlalchemy import delete, update
 
     from keyguard.backends.sql import open_backend as open_sql
-    from keyguard.backends.sql.tables import KEYS, ORGANIZATIONS
+    from keyguard.backends.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
     backend = open_sql(database.url)
     with backend._writes.begin() as connection:
-        connection.execute(delete(KEYS))
-        connection.execute(delete(ORGANIZATIONS))
+        connection.execute(update(FEED).values(last=0))
+        for table in (KEYS, ORGANIZATIONS, AUDIT):
+            connection.execute(delete(table))
     backend.close()
 
 
@@ -199,7 +247,7 @@ def bounded(store: Plain | Awaited, call: Call) -> Any:
     async def awaited() -> Any:
         try:
             async with awithin(DEADLINE):
-                return await call(store.backend)
+                return await call(Async(store.backend))
         except TimeoutError as late:
             raise BackendUnavailableError("late") from late
 

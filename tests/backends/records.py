@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from keyguard.sansio.models import Key, KeyRecord, Organization
+from keyguard.sansio.models import Key, KeyRecord, Organization, RevocationReason
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LATER = NOON + timedelta(days=1, microseconds=1)
@@ -40,3 +40,10 @@ def record(number: int = 1, *, owner: Organization | None = None, **fields: Any)
         organization=owner,
         digest=f"$sha256$digest-{number}",
     )
+
+
+def revoked(number: int = 1, at: datetime = NOON, note: str | None = None, **fields: Any) -> Key:
+    """Return a key as it stands after its first change, which was to be revoked."""
+    why = RevocationReason.KEY_COMPROMISE
+    default = {"revoked_at": at, "revoked_reason": why, "revoked_note": note, "version": 2}
+    return key(number, **default | fields)
