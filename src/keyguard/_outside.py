@@ -19,7 +19,7 @@ from keyguard.backends.base import AsyncBackend, Backend
 from keyguard.cache import VerifiedTokens
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendUnavailableError
-from keyguard.hashing import TokenHasher
+from keyguard.hashing import TokenHasher, scheme_of
 from keyguard.lookups import Lookups
 from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.gates import AsyncGate, Gate
@@ -166,6 +166,10 @@ class Outside:
     def hash_weak(self, token: Secret, *, pinned: bool) -> Any:
         """Return the form in which a token is stored that can be guessed."""
         return self._slowly(functools.partial(self._parts.hasher.hash_slowly, token, pinned=pinned))
+
+    def describe_digest(self, digest: str) -> str:
+        """Return what a stored form hangs on."""
+        return scheme_of(digest)
 
     def verify(self, token: Secret, digest: str | None) -> Any:
         """Tell whether a token is the one behind a stored form."""

@@ -270,6 +270,7 @@ class KeyManager(_Manager):
     revoke_family = _operation(lifecycle.revoke_family)
     revoke_token = _operation(lifecycle.revoke_token)
     import_tokens = _operation(importing.import_tokens)
+    digests = _operation(lifecycle.digest_report)
 
 
 class AuditManager(_Manager):
@@ -308,6 +309,7 @@ class AsyncKeyManager(_Manager):
     revoke_family = _async_operation(lifecycle.revoke_family)
     revoke_token = _async_operation(lifecycle.revoke_token)
     import_tokens = _async_operation(importing.import_tokens)
+    digests = _async_operation(lifecycle.digest_report)
 
 
 @final

@@ -115,6 +115,18 @@ class TokenHasher:
         """What each pepper gives to make the ids of guessable imported tokens under."""
         return tuple(pepper.lookup_key() for pepper in self._ring.values())
 
+    @property
+    def pepper_ids(self) -> tuple[str, ...]:
+        """The ids under which stored forms name the peppers of the ring, the newest first."""
+        return tuple(self._ring)
+
+    @property
+    def current(self) -> str:
+        """What a new token's stored form hangs on, as :func:`scheme_of` says it."""
+        if self._current is not None and self.scheme == "hmac-sha256":
+            return f"hmac-sha256:{self._current.id}"
+        return self.scheme
+
     def is_slow(self, digest: str | None) -> bool:
         """Tell whether verifying against a stored form takes a slow hash.
 

@@ -30,6 +30,7 @@ __all__ = [
     "Block",
     "BlockedFor",
     "CommitChanges",
+    "DescribeDigest",
     "DrawEntropy",
     "Effect",
     "FindExisting",
@@ -118,6 +119,16 @@ class HashToken(Effect[str]):
 
     def perform(self, outside: Any) -> Any:
         return outside.hash(self.token)
+
+
+@dataclass(frozen=True, eq=False)
+class DescribeDigest(Effect[str]):
+    """What a stored form hangs on: its scheme, and its pepper's id where it takes one."""
+
+    digest: str = field(repr=False)
+
+    def perform(self, outside: Any) -> Any:
+        return outside.describe_digest(self.digest)
 
 
 @dataclass(frozen=True, eq=False)
