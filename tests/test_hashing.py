@@ -467,7 +467,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(("token", "stored"), FOREIGN)
+@pytest.mark.parametrize(("token", "stored"), FOREIGN, ids=[str(n) for n in range(len(FOREIGN))])
 def test_what_other_systems_stored_verifies_as_it_is(token: Secret, stored: str) -> None:
     hasher = TokenHasher(peppers=[PEPPER])
 
@@ -477,7 +477,7 @@ def test_what_other_systems_stored_verifies_as_it_is(token: Secret, stored: str)
     assert hasher.is_slow(stored) is stored.startswith(("$argon2", "$2"))
 
 
-@pytest.mark.parametrize(("token", "stored"), FOREIGN)
+@pytest.mark.parametrize(("token", "stored"), FOREIGN, ids=[str(n) for n in range(len(FOREIGN))])
 def test_what_other_systems_stored_is_hashed_anew(token: Secret, stored: str) -> None:
     for hasher in (TokenHasher(), TokenHasher(peppers=[PEPPER]), TokenHasher("argon2id")):
         assert hasher.is_outdated(stored)
@@ -513,6 +513,7 @@ def test_bcrypt_reads_72_bytes_as_it_always_did() -> None:
         ("$weak$$argon2id$nonsense", "damaged"),
         ("$weak$00000000$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAA", "needs the pepper"),
     ],
+    ids=[str(number) for number in range(12)],  # bcrypt's salt is another in each process
 )
 def test_a_foreign_digest_that_is_none_is_never_a_match(stored: str, said: str) -> None:
     with pytest.raises(CorruptDataError, match=said) as failed:
