@@ -163,6 +163,10 @@ class Outside:
         job = functools.partial(self._parts.hasher.hash, token)
         return self._slowly(job) if self._parts.hasher.hashes_slowly else job()
 
+    def hash_weak(self, token: Secret, *, pinned: bool) -> Any:
+        """Return the form in which a token is stored that can be guessed."""
+        return self._slowly(functools.partial(self._parts.hasher.hash_slowly, token, pinned=pinned))
+
     def describe_digest(self, digest: str) -> str:
         """Return what a stored form hangs on."""
         return scheme_of(digest)

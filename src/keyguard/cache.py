@@ -20,6 +20,7 @@ from hashlib import sha256
 
 from keyguard._process import Clock, after_fork
 from keyguard.sansio.decisions import Allow
+from keyguard.sansio.foreign import LONGEST_TOKEN
 from keyguard.sansio.models import KeyRecord, Use
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import TokenFormat
@@ -27,6 +28,7 @@ from keyguard.sansio.tokens import TokenFormat
 __all__ = ["VerifiedTokens"]
 
 _SCHEME = "Bearer "
+_SCHEME_BYTES = _SCHEME.encode()
 _FAR_PAST = float("-inf")
 _FAR_FUTURE = float("inf")
 _RECENT_CHANGES = 1024
@@ -58,6 +60,7 @@ class VerifiedTokens:
         max_staleness: Seconds for which an entry is believed.
         clock: Where time comes from.
         sees_all: Whether every hit has to go through the flow, for its client's address is noted.
+        foreign: Whether other tokens may be genuine too, because they were imported.
     """
 
     def __init__(
@@ -68,9 +71,11 @@ class VerifiedTokens:
         max_staleness: float,
         clock: Clock,
         sees_all: bool = False,
+        foreign: bool = False,
     ) -> None:
         self._field_start = f"{_SCHEME}{tokens.prefix}_".encode()
         self._field_length = len(_SCHEME) + tokens.length
+        self._longest_other = len(_SCHEME) + LONGEST_TOKEN if foreign else 0
         self._size = size
         self._max_staleness = max_staleness
         self._sees_all = sees_all
@@ -98,13 +103,15 @@ class VerifiedTokens:
 
         Args:
             field: The field value. Only the usual spelling, ``Bearer <token>``, is recognized, and
-                only what has the length and prefix of one is hashed.
+                only what has the length and prefix of one is hashed, or what an imported one could
+                be where there are any.
 
         Returns:
             The decision, or None where it must be taken.
         """
-        if len(field) != self._field_length or not field.startswith(self._field_start):
-            return None
+        if len(field) != self._field_length or not field.startswith(self._field_start):  # noqa: SIM102
+            if len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES):
+                return None
         entry = self._open.get(sha256(field).digest())
         if entry is not None:  # from here on like _believed, without the call
             now = self._monotonic()

@@ -29,7 +29,7 @@ from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.gates import AsyncGate, Gate
 from keyguard.ratelimit.opening import check_countable, open_async_limiter, open_limiter
-from keyguard.sansio import lifecycle
+from keyguard.sansio import importing, lifecycle
 from keyguard.sansio.authenticate import authenticate, authorize, check_transport
 from keyguard.sansio.charging import Charged
 from keyguard.sansio.credentials import describe_misuse
@@ -85,6 +85,7 @@ class _Guard:
             max_staleness=self.settings.max_staleness,
             clock=clock,
             sees_all=self.settings.record_addresses,
+            foreign=bool(self.settings.imported_formats),
         )
         self._parts = Parts(
             policy=self.settings.policy(),
@@ -231,7 +232,9 @@ class _async_operation(Generic[P, T]):  # noqa: N801 - used as a decorator is
 def _bind(flow: Callable[..., Flow[Any]], manager: _Manager) -> Callable[..., Any]:
     @functools.wraps(flow)
     def operation(*args: Any, **kwargs: Any) -> Any:
-        return manager._drive(flow(*args, **kwargs))
+        course = flow(*args, **kwargs)
+        del args, kwargs  # an import's lines hold tokens, and this frame is in every traceback
+        return manager._drive(course)
 
     return operation
 
@@ -266,6 +269,7 @@ class KeyManager(_Manager):
     revoke = _operation(lifecycle.revoke_key)
     revoke_family = _operation(lifecycle.revoke_family)
     revoke_token = _operation(lifecycle.revoke_token)
+    import_tokens = _operation(importing.import_tokens)
     digests = _operation(lifecycle.digest_report)
 
 
@@ -304,6 +308,7 @@ class AsyncKeyManager(_Manager):
     revoke = _async_operation(lifecycle.revoke_key)
     revoke_family = _async_operation(lifecycle.revoke_family)
     revoke_token = _async_operation(lifecycle.revoke_token)
+    import_tokens = _async_operation(importing.import_tokens)
     digests = _async_operation(lifecycle.digest_report)
 
 

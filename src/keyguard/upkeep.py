@@ -129,7 +129,7 @@ class _Upkeep(ABC):
         while self._rehashes:
             key_id, old, token = self._rehashes.popleft()
             with suppress(Exception):  # the next use of the key tries again
-                new = yield partial(self._hash, token)
+                new = yield partial(self._hash, token, old)
                 yield partial(self._call, "rehash_key", key_id, old, new)
             del token
 
@@ -172,8 +172,8 @@ class _Upkeep(ABC):
         """Call the backend within its deadline."""
 
     @abstractmethod
-    def _hash(self, token: Secret) -> Any:
-        """Return the form in which a token is to be stored."""
+    def _hash(self, token: Secret, old: str) -> Any:
+        """Return the form in which a token is to be stored instead of an outdated one."""
 
     @abstractmethod
     def _sleep(self, seconds: float) -> Any:
@@ -244,9 +244,10 @@ class Upkeep(_Upkeep):
         with within(self._timeout):
             return getattr(self._backend, method)(*args)
 
-    def _hash(self, token: Secret) -> str:
-        job = partial(self._hasher.hash, token)
-        return self._pool.run(job) if self._hasher.hashes_slowly else job()
+    def _hash(self, token: Secret, old: str) -> str:
+        job = partial(self._hasher.rehash, token, old)
+        slow = self._hasher.rehashes_slowly(token, old)
+        return self._pool.run(job) if slow else job()
 
     def _sleep(self, seconds: float) -> None:
         self._over.wait(seconds)
@@ -312,9 +313,10 @@ class AsyncUpkeep(_Upkeep):
         async with awithin(self._timeout):
             return await getattr(self._backend, method)(*args)
 
-    async def _hash(self, token: Secret) -> str:
-        job = partial(self._hasher.hash, token)
-        return await self._pool.arun(job) if self._hasher.hashes_slowly else job()
+    async def _hash(self, token: Secret, old: str) -> str:
+        job = partial(self._hasher.rehash, token, old)
+        slow = self._hasher.rehashes_slowly(token, old)
+        return await self._pool.arun(job) if slow else job()
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from keyguard.cli import key_list, revocation, rotation
+from keyguard.cli.importing import import_keys
 from keyguard.cli.options import (
     Common,
     Json,
@@ -35,6 +36,7 @@ from keyguard.sansio.values import UNCHANGED
 __all__ = ["app"]
 
 app = typer.Typer(help="Manage keys.", no_args_is_help=True)
+app.command("import")(import_keys)
 
 ForceScopes = Annotated[
     bool,

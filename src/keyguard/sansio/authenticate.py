@@ -84,7 +84,7 @@ def authenticate(
         ``Allow`` with the principal of a live key, else ``Deny``; never raises for what a client
         sends or for what a backend does.
     """
-    credentials = parse_authorization(fields)
+    credentials = parse_authorization(fields, bar=policy.takes_bar)
     del fields  # what is refused or fails from here on must not show the token
     if policy.failure_limit is None or address is None:
         return (yield from _authenticate(credentials, policy, address, fresh=fresh))

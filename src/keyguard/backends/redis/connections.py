@@ -25,7 +25,7 @@ from keyguard.backends.redis.pools import MOST_CONNECTIONS, WITHOUT_DEADLINE, pa
 from keyguard.deadlines import awithin, remaining
 from keyguard.exceptions import ConfigurationError
 
-__all__ = ["AsyncConnections", "Connections"]
+__all__ = ["AsyncConnections", "Connections", "running_loop"]
 
 
 class Connections:
@@ -116,7 +116,7 @@ class Connections:
 
     def _exchange(self, pool: Any, *commands: tuple[str | int, ...]) -> Any:
         reply: Any = None
-        connection = pool.lend(self._address.place)
+        connection = self._lend(pool)
         try:
             for command in commands:
                 connection.send_packed_command((_packed(command),))
@@ -128,7 +128,13 @@ class Connections:
             connection.disconnect()
             raise
         finally:
-            pool.idle.put(connection)
+            self._take_back(pool, connection)
+
+    def _lend(self, pool: Any) -> Any:
+        return pool.lend(self._address.place)
+
+    def _take_back(self, pool: Any, connection: Any) -> None:
+        pool.idle.put(connection)
 
     def _whole_pool(self) -> Any:
         if self._pool is None:
@@ -196,12 +202,12 @@ class AsyncConnections:
     async def aclose(self) -> None:
         """Close what is open; what is needed later is opened again."""
         clients, self._clients = self._clients, []
-        if self._loop is _running_loop():
+        if self._loop is running_loop():
             for client in clients:
                 await client.aclose()
 
     def _on_this_loop(self) -> Any:
-        loop = _running_loop()
+        loop = running_loop()
         if loop is not self._loop:
             # Connections of a loop that is gone can't be closed without it; they end when freed.
             self._loop, self._clients = loop, []
@@ -229,7 +235,12 @@ def _apart(address: Address, node: tuple[str, int]) -> tuple[str, Connections]:
     return one.place, Connections(one)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop:
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs.
+
+    Raises:
+        ConfigurationError: It is none of asyncio's.
+    """
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

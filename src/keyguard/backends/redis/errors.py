@@ -24,7 +24,10 @@ from keyguard.exceptions import (
     SchemaError,
 )
 
-__all__ = ["CORRUPT", "UNFIT", "explained", "is_lost"]
+__all__ = ["AMID_MIGRATION", "CORRUPT", "UNFIT", "explained", "is_lost"]
+
+AMID_MIGRATION = "1>2"
+"""The version of a store while it is brought from the one to the other; nobody else touches it."""
 
 UNFIT = "KEYGUARDSCHEMA"
 """With which a script's error begins where the store was not made by this version of keyguard."""
@@ -43,6 +46,7 @@ _DOWN = (
     TryAgainError,
 )
 _REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
+_OLDER = ("1",)
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
@@ -99,6 +103,16 @@ def explained(failure: BaseException, place: str) -> BackendError:
 def _unfit(found: str, place: str) -> SchemaError:
     if found == "none":
         return SchemaError(f"{place} has no keyguard store yet, or lost it; {_ADVICE}")
+    if found == AMID_MIGRATION:
+        return SchemaError(
+            f"{place} holds a keyguard store that is being brought up to date; try again soon. If "
+            f"nobody is at it, {_ADVICE}"
+        )
+    if found in _OLDER:
+        return SchemaError(
+            f"{place} holds a keyguard store of version {found!r}, which is older than this "
+            f"keyguard; {_ADVICE}"
+        )
     return SchemaError(
         f"{place} holds a keyguard store of version {found!r}, which this keyguard does not know; "
         "use the version of keyguard that wrote it"

@@ -7,45 +7,44 @@ to the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from datetime import datetime
+import re
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from keyguard.backends.base import News
 from keyguard.backends.redis import scripts
+from keyguard.backends.redis.committing import commit_call
+from keyguard.backends.redis.migrating import VERSION, migrate
 from keyguard.backends.redis.records import (
-    columns_of,
-    entry_of,
+    entry_from,
     key_from,
     organization_from,
     record_from,
     text_of,
+    time_text,
 )
 from keyguard.backends.redis.scripts import STORE, Call, Script
 from keyguard.exceptions import RefusedError
-from keyguard.sansio.models import (
-    ORGANIZATION_NAME,
-    Key,
-    KeyChanges,
-    KeyRecord,
-    Organization,
-    OrganizationChanges,
-    Page,
-)
+from keyguard.sansio.audit import AuditEntry
+from keyguard.sansio.commits import Commit
+from keyguard.sansio.models import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.sansio.tokens import KEY_ID
+from keyguard.sansio.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
 
 __all__ = [
     "Flow",
-    "add_key",
-    "add_organization",
-    "change_key",
-    "change_organization",
+    "commit",
+    "find_existing",
     "find_key",
     "find_organization",
+    "list_audit",
+    "list_digests",
     "list_keys",
     "list_organizations",
+    "mark_used",
     "migrate",
-    "revoke_key",
-    "set_organization_disabled",
+    "news",
+    "rehash_key",
 ]
 
 Result = TypeVar("Result")
@@ -53,28 +52,24 @@ Listed = TypeVar("Listed", Key, Organization)
 
 Flow: TypeAlias = Generator[Call, Any, Result]
 
-_VERSION = "1"
+_STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
+_LARGEST = 2**64
+_MOST_NEWS = 1000
+_FEWEST_DIGESTS = 200
+_LOOKED_AT = 2000
+"""Keys that one script looks at for a filter; it takes milliseconds, for which Redis stands."""
 
 
-def migrate() -> Flow[None]:
-    """Make the store."""
-    yield _call(scripts.MIGRATE)
-
-
-def add_organization(organization: Organization) -> Flow[None]:
-    """Add an organization."""
-    added = yield _call(
-        scripts.ADD_ORGANIZATION,
-        *(organization.id, organization.slug, entry_of(organization), *columns_of(organization)),
-        keys=(_record(organization.id), "slugs", "organizations"),
-    )
-    match text_of(added):
-        case "slug":
-            raise RefusedError(f"organization {organization.slug!r} exists already")
-        case "id":
-            raise RefusedError(f"organization {organization.id!r} exists already")
-        case _:
-            return
+def commit(commit: Commit) -> Flow[bool]:
+    """Make all changes of a commit, or none."""
+    outcome, *taken = yield commit_call(commit, VERSION)
+    match text_of(outcome):
+        case "done":
+            return True
+        case "conflict":
+            return False
+        case kind:
+            raise RefusedError(f"{kind} {text_of(taken[0])!r} exists already")
 
 
 def find_organization(name: str) -> Flow[Organization | None]:
@@ -90,46 +85,13 @@ def find_organization(name: str) -> Flow[Organization | None]:
 
 def list_organizations(after: str | None, limit: int) -> Flow[Page[Organization]]:
     """List organizations."""
-    return (yield from _page(organization_from, "organization", "organizations", after, limit))
-
-
-def change_organization(
-    organization: str, changes: OrganizationChanges
-) -> Flow[Organization | None]:
-    """Set columns of an organization."""
-    if not ORGANIZATION_NAME.match(organization):
-        return None
-    columns = columns_of(changes.columns())
-    return organization_from(
-        (yield _call(scripts.CHANGE_ORGANIZATION, *columns, keys=(_record(organization),)))
+    if after is not None and not ORGANIZATION_ID.match(after):
+        return Page(())
+    return (
+        yield from _page(
+            organization_from, "organization", "organizations", KeyFilter(), after, limit
+        )
     )
-
-
-def set_organization_disabled(organization: str, at: datetime | None) -> Flow[Organization | None]:
-    """Disable an organization that is enabled, or enable it."""
-    if not ORGANIZATION_NAME.match(organization):
-        return None
-    _, since = columns_of({"disabled_at": at})
-    return organization_from(
-        (yield _call(scripts.DISABLE_ORGANIZATION, since, keys=(_record(organization),)))
-    )
-
-
-def add_key(record: KeyRecord) -> Flow[None]:
-    """Add a key."""
-    key = record.key
-    added = yield _call(
-        scripts.ADD_KEY,
-        *(entry_of(key), *columns_of(key), "digest", record.digest),
-        keys=(_record(key.id), _record(key.organization), "keys", f"keys:{key.organization}"),
-    )
-    match text_of(added):
-        case "id":
-            raise RefusedError(f"key {key.id!r} exists already")
-        case "organization":
-            raise RefusedError(f"there is no organization {key.organization!r}")
-        case _:
-            return
 
 
 def find_key(key_id: str) -> Flow[KeyRecord | None]:
@@ -140,49 +102,141 @@ def find_key(key_id: str) -> Flow[KeyRecord | None]:
     return None if rows is None else record_from(rows)
 
 
-def list_keys(organization: str | None, after: str | None, limit: int) -> Flow[Page[Key]]:
-    """List keys, of one organization or of all."""
-    if organization is None:
-        return (yield from _page(key_from, "key", "keys", after, limit))
-    if not ORGANIZATION_NAME.match(organization):
+def find_existing(key_ids: Sequence[str]) -> Flow[frozenset[str]]:
+    """Tell which ids are those of keys."""
+    possible = [key_id for key_id in dict.fromkeys(key_ids) if KEY_ID.match(key_id)]
+    if not possible:
+        return frozenset()
+    reply = yield _call(scripts.FIND_EXISTING, keys=tuple(map(_record, possible)))
+    there: list[int] = reply
+    return frozenset(possible[place] for place in there)
+
+
+def list_keys(wanted: KeyFilter, after: str | None, limit: int) -> Flow[Page[Key]]:
+    """List the keys that a filter admits."""
+    index = "keys"
+    if wanted.organization is not None:
+        index = f"keys:{wanted.organization}"
+        if not ORGANIZATION_ID.match(wanted.organization):
+            return Page(())
+    if wanted.family is not None:
+        index = f"family:{wanted.family}"
+        if not FAMILY_ID.match(wanted.family):
+            return Page(())
+    if after is not None and not KEY_ID.match(after):
         return Page(())
-    return (yield from _page(key_from, "key", f"keys:{organization}", after, limit))
+
+    def decode(row: Any) -> Key | None:
+        key = key_from(row)
+        return key if key is not None and wanted.admits(key) else None
+
+    return (yield from _page(decode, "key", index, wanted, after, limit))
 
 
-def change_key(key_id: str, changes: KeyChanges) -> Flow[Key | None]:
-    """Set columns of a key that is not revoked."""
-    return (yield from _change(key_id, columns_of(changes.columns())))
+def list_digests(after: str | None, limit: int) -> Flow[Page[KeyDigest]]:
+    """List stored forms of tokens."""
+    if after is not None and not KEY_ID.match(after):
+        return Page(())
+    items: list[KeyDigest] = []
+    last = after or ""
+    while True:
+        look = max(limit + 1 - len(items), _FEWEST_DIGESTS)
+        end, rows = yield _call(scripts.LIST_DIGESTS, last, str(look), keys=("ids",))
+        items += [KeyDigest(text_of(key_id), text_of(digest)) for key_id, digest in rows]
+        last = text_of(end)
+        if len(items) > limit or not last:
+            page = tuple(items[:limit])
+            return Page(page, page[-1].id if len(items) > limit else None)
 
 
-def revoke_key(key_id: str, at: datetime, reason: str | None) -> Flow[Key | None]:
-    """Revoke a key that is not revoked."""
-    columns = columns_of({"revoked_at": at, "revoked_reason": reason})
-    return (yield from _change(key_id, columns))
+def rehash_key(key_id: str, old: str, new: str) -> Flow[None]:
+    """Replace the stored form of a token."""
+    if KEY_ID.match(key_id):
+        yield _call(scripts.REHASH_KEY, old, new, keys=(_record(key_id),))
 
 
-def _change(key_id: str, columns: tuple[str, ...]) -> Flow[Key | None]:
-    if not KEY_ID.match(key_id):
-        return None
-    return key_from((yield _call(scripts.CHANGE_KEY, *columns, keys=(_record(key_id),))))
+def mark_used(uses: Sequence[Use]) -> Flow[None]:
+    """Set when keys were last used."""
+    possible = [use for use in uses if KEY_ID.match(use.key_id)]
+    if possible:
+        yield _call(
+            scripts.MARK_USED,
+            *(part for use in possible for part in (time_text(use.at), use.address or "")),
+            keys=tuple(_record(use.key_id) for use in possible),
+        )
+
+
+def list_audit(
+    organization: str | None, subject: str | None, after: str | None, limit: int
+) -> Flow[Page[AuditEntry]]:
+    """List entries of the audit trail.
+
+    Those of one record, and those of one organization, are listed by themselves, so that nobody's
+    trail is searched through for another's.
+    """
+    if organization is not None and not ORGANIZATION_ID.match(organization):
+        return Page(())
+    if subject is not None and not (ORGANIZATION_ID.match(subject) or KEY_ID.match(subject)):
+        return Page(())
+    if after is not None and not _is_stream_id(after):
+        return Page(())
+    script, keys = scripts.LIST_AUDIT, ["audit"]
+    if subject is not None or organization is not None:
+        script = scripts.LIST_TRAIL
+        keys.append(f"owned:{organization}" if subject is None else f"trail:{subject}")
+    items: list[AuditEntry] = []
+    last = after or ""
+    while True:
+        asked = limit + 1 - len(items)
+        rows = yield _call(script, last, str(asked), keys=tuple(keys))
+        entries = [entry for row in rows if (entry := entry_from(row)) is not None]
+        items += [entry for entry in entries if organization in (None, entry.organization)]
+        if len(items) > limit or len(rows) < asked:
+            page = tuple(items[:limit])
+            return Page(page, page[-1].id if len(items) > limit else None)
+        last = text_of(rows[-1][0])
+
+
+def news(position: str | None) -> Flow[News]:
+    """Tell what changed behind a position in the trail."""
+    reply = yield _call(scripts.NEWS, position or "", str(_MOST_NEWS), keys=("audit",))
+    end, subjects = reply
+    told = None if subjects is None else tuple(text_of(subject) for subject in subjects)
+    return News(text_of(end), told)
 
 
 def _page(
-    decode: Callable[[Any], Listed | None], kind: str, index: str, after: str | None, limit: int
+    decode: Callable[[Any], Listed | None],
+    kind: str,
+    index: str,
+    wanted: KeyFilter,
+    after: str | None,
+    limit: int,
 ) -> Flow[Page[Listed]]:
-    if after is not None and not (KEY_ID.match(after) or ORGANIZATION_NAME.match(after)):
-        return Page(())
+    times: list[str] = [
+        time_text(at) for at in (wanted.ends_before, wanted.unused_since, wanted.alive_at)
+    ]
     items: list[Listed] = []
-    last = ""
+    last, keys = "", (index,) if after is None else (index, _record(after))
     while True:
         asked = limit + 1 - len(items)
-        rows = yield _call(scripts.LIST, kind, str(asked), after or "", last, keys=(index,))
+        look = max(asked, _LOOKED_AT) if any(times) else asked
+        end, rows = yield _call(
+            scripts.LIST,
+            *(kind, str(asked), str(look), last, wanted.organization or "", *times),
+            keys=keys,
+        )
         # What a crash left in an index without a record is passed over.
-        items += [item for _, row in rows if (item := decode(row)) is not None]
-        if len(items) > limit or len(rows) < asked:
-            break
-        after, last = None, text_of(rows[-1][0])
-    page = tuple(items[:limit])
-    return Page(page, page[-1].id if len(items) > limit else None)
+        items += [item for row in rows if (item := decode(row)) is not None]
+        last, keys = text_of(end), (index,)
+        if len(items) > limit or not last:
+            page = tuple(items[:limit])
+            return Page(page, page[-1].id if len(items) > limit else None)
+
+
+def _is_stream_id(text: str) -> bool:
+    found = _STREAM_ID.match(text)
+    return found is not None and all(int(part) < _LARGEST for part in found.groups())
 
 
 def _record(record_id: str) -> str:
@@ -191,4 +245,4 @@ def _record(record_id: str) -> str:
 
 def _call(script: Script, *arguments: str, keys: tuple[str, ...] = ()) -> Call:
     names = tuple(f"{STORE}{key}" for key in ("schema", *keys))
-    return Call(script, names, (_VERSION, *arguments))
+    return Call(script, names, (VERSION, *arguments))

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from keyguard.exceptions import CorruptDataError
+from keyguard.sansio.audit import Action, AuditEntry
+from keyguard.sansio.commits import Change
 from keyguard.sansio.limits import dump_limits, load_limits
-from keyguard.sansio.models import Key, KeyRecord, Organization
+from keyguard.sansio.models import Key, KeyRecord, Organization, RevocationReason, fields_of
 
 __all__ = [
+    "change_columns",
     "columns_of",
+    "entry_columns",
+    "entry_from",
     "entry_of",
     "key_from",
     "organization_from",
     "record_from",
     "text_of",
+    "time_text",
 ]
 
-Record = TypeVar("Record", Key, KeyRecord, Organization)
+Record = TypeVar("Record", AuditEntry, Key, KeyRecord, Organization)
+
+_MICROSECOND = timedelta(microseconds=1)
+_NO_SCOPES = " "  # for "" is None
 
 
 def text_of(value: str | bytes | None) -> str:
@@ -30,14 +39,45 @@ def text_of(value: str | bytes | None) -> str:
 
 def entry_of(record: Key | Organization) -> str:
     """Return how a record is listed: by time of creation, then id, in the order of its bytes."""
-    return f"{_time(record.created_at)} {record.id}"
+    return f"{time_text(record.created_at)} {record.id}"
 
 
-def columns_of(values: Mapping[str, Any] | Key | Organization) -> tuple[str, ...]:
-    """Return fields of a record as names and values for a hash, one after the other."""
-    if isinstance(values, Key | Organization):
-        values = {name: getattr(values, name) for name in values.__slots__}
-    return tuple(part for name, value in values.items() for part in (name, _text(name, value)))
+def columns_of(record: Key | Organization) -> tuple[str, ...]:
+    """Return a record as names and values for a hash, one after the other."""
+    return _columns(fields_of(record))
+
+
+def change_columns(change: Change) -> tuple[str, ...]:
+    """Return what a change sets, likewise; when a key was last used is set by no change."""
+    return _columns(
+        {
+            name: value
+            for name, value in change.columns().items()
+            if not name.startswith("last_used_")
+        }
+    )
+
+
+def entry_columns(entry: AuditEntry) -> tuple[str, ...]:
+    """Return an entry of the audit trail as names and values for a stream."""
+    return (
+        *("at", time_text(entry.at), "actor", entry.actor, "action", entry.action.value),
+        *("subject", entry.subject, "organization", entry.organization),
+        *("before", "" if entry.before is None else json.dumps(dict(entry.before))),
+        *("after", json.dumps(dict(entry.after))),
+    )
+
+
+def entry_from(row: Any) -> AuditEntry | None:
+    """Return the entry in an item of the stream, or None where the item is about no record.
+
+    Raises:
+        CorruptDataError: keyguard never wrote that item.
+    """
+    entry_id, columns = row
+    if not columns or text_of(columns[0]) == "made":
+        return None
+    return _decoded(_entry, [b"id", entry_id, *columns])
 
 
 def organization_from(row: Any) -> Organization | None:
@@ -74,25 +114,48 @@ def record_from(rows: Any) -> KeyRecord:
 
 
 def _organization(row: Mapping[str, str]) -> Organization:
+    scopes, lifetime = row.get("scopes"), row.get("max_key_lifetime")
     return Organization(
         **{name: row[name] for name in ("id", "slug", "name")},
         created_at=_time_from(row["created_at"]),
         disabled_at=_time_or_none(row["disabled_at"]),
         limits=load_limits(row["limits"]),
+        scopes=frozenset(scopes.split()) if scopes else None,
+        max_key_lifetime=int(lifetime) * _MICROSECOND if lifetime else None,
+        version=int(row.get("version", "1")),
     )
 
 
 def _key(row: Mapping[str, str]) -> Key:
-    return Key(
+    reason = row["revoked_reason"]
+    fields: dict[str, Any] = {
         **{name: row[name] for name in ("id", "family", "organization", "name")},
-        scopes=frozenset(row["scopes"].split(" ") if row["scopes"] else ()),
+        **{name: row.get(name) or None for name in _OPTIONAL_TEXTS},
+        **{name: _time_or_none(row.get(name, "")) for name in _OPTIONAL_TIMES},
+    }
+    return Key(
+        **fields,
+        scopes=frozenset(row["scopes"].split()),
         created_at=_time_from(row["created_at"]),
-        not_before=_time_or_none(row["not_before"]),
-        expires_at=_time_or_none(row["expires_at"]),
-        revoked_at=_time_or_none(row["revoked_at"]),
-        revoked_reason=row["revoked_reason"] or None,
+        revoked_reason=RevocationReason(reason) if reason else None,
         metadata=json.loads(row["metadata"]),
         limits=load_limits(row["limits"]),
+        allowed_networks=tuple(row.get("allowed_networks", "").split()),
+        version=int(row.get("version", "1")),
+    )
+
+
+_OPTIONAL_TEXTS = ("revoked_note", "successor", "rotation_key", "last_used_address")
+_OPTIONAL_TIMES = ("not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
+
+
+def _entry(row: Mapping[str, str]) -> AuditEntry:
+    return AuditEntry(
+        **{name: row[name] for name in ("id", "actor", "subject", "organization")},
+        at=_time_from(row["at"]),
+        action=Action(row["action"]),
+        before=json.loads(row["before"]) if row["before"] else None,
+        after=json.loads(row["after"]),
     )
 
 
@@ -119,23 +182,33 @@ def _corrupt(fields: Mapping[str, str], why: object) -> CorruptDataError:
     )
 
 
+def time_text(value: datetime | None) -> str:
+    """Return how a time is kept: of one length, so that the order of the bytes is that of time."""
+    if value is None:
+        return ""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _columns(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(part for name, value in values.items() for part in (name, _text(name, value)))
+
+
 def _text(name: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return _time(value)
+        return time_text(value)
+    if isinstance(value, timedelta):
+        return str(value // _MICROSECOND)
     if name == "scopes":
-        return " ".join(sorted(value))
+        return " ".join(sorted(value)) or _NO_SCOPES
+    if name == "allowed_networks":
+        return " ".join(value)
     if name == "metadata":
         return json.dumps(dict(value), sort_keys=True)
     if name == "limits":
         return dump_limits(value)
     return str(value)
-
-
-def _time(value: datetime) -> str:
-    # Of one length, so that the order of the bytes is that of time.
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _time_from(text: str) -> datetime:

@@ -1,0 +1,73 @@
+"""How a script is called: by its name, again where that is safe, and with errors that say why."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, TypeAlias
+
+from redis.exceptions import NoScriptError
+
+from keyguard._drivers import arun, run
+from keyguard.backends.redis.connections import AsyncConnections, Connections
+from keyguard.backends.redis.errors import explained, is_lost
+from keyguard.backends.redis.scripts import Call
+from keyguard.deadlines import remaining
+from keyguard.exceptions import KeyguardError
+
+__all__ = ["aask", "ask"]
+
+Command: TypeAlias = tuple[str | int, ...]
+
+
+def ask(connections: Connections, call: Call, place: str) -> Any:
+    """Call one script and return its reply.
+
+    Args:
+        connections: The way to the server.
+        call: The script, its keys and arguments.
+        place: The address, without secrets.
+
+    Raises:
+        BackendError: It failed; the error says why.
+    """
+    key = call.keys[0]
+    try:
+        return connections.call(_by_name(call), key)
+    except Exception as failure:  # noqa: BLE001 - what it means is decided in one place
+        rescue = _rescue(call, failure, place)
+    return run(rescue, lambda command: connections.call(command, key))
+
+
+async def aask(connections: AsyncConnections, call: Call, place: str) -> Any:
+    """Call one script and return its reply; else like :func:`ask`."""
+    key = call.keys[0]
+    try:
+        return await connections.call(_by_name(call), key)
+    except Exception as failure:  # noqa: BLE001 - what it means is decided in one place
+        rescue = _rescue(call, failure, place)
+    return await arun(rescue, lambda command: connections.call(command, key))
+
+
+def _by_name(call: Call) -> Command:
+    script, keys, arguments = call
+    return ("EVALSHA", script.name, len(keys), *keys, *arguments)
+
+
+def _rescue(call: Call, failure: Exception, place: str) -> Generator[Command, Any, Any]:
+    """Take a call that failed to a reply after all, or to an error that says why.
+
+    Like an operation, this is a generator that does no I/O; it yields the commands to send.
+    """
+    try:
+        if isinstance(failure, NoScriptError):  # nothing was run
+            _, _, *rest = _by_name(call)
+            return (yield ("EVAL", call.script.text, *rest))
+        # One from the pool may have died long ago. A change may have been made, though.
+        if is_lost(failure) and not call.script.writes and remaining() != 0:
+            return (yield _by_name(call))
+    except Exception as another:  # noqa: BLE001 - told below
+        failure = another
+    if isinstance(failure, KeyguardError):
+        raise failure
+    # Its frames are redis-py's, and hold the password.
+    raise explained(failure, place) from failure.with_traceback(None)
