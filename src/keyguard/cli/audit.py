@@ -21,6 +21,10 @@ __all__ = ["audit"]
 
 # What the other columns say, or what says nothing to people.
 _SAID_ELSEWHERE = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
+_FIRST = (
+    *("slug", "name", "scopes", "not_before", "expires_at", "max_key_lifetime", "limits"),
+    "allowed_networks",
+)
 _WORDS = {
     "not_before": "works from",
     "expires_at": "expires",
@@ -128,8 +132,10 @@ def in_words(entry: AuditEntry) -> str:
 
 def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
-    for name, value in after.items():
+    for name, value in sorted(after.items(), key=_importance):
         if name in _SAID_ELSEWHERE or (before is None and not value):
+            continue
+        if before is None and name == "name" and value == after.get("slug"):
             continue
         new = _spelled(name, value)
         word = _WORDS.get(name, name.replace("_", " "))
@@ -138,6 +144,11 @@ def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> 
         else:
             found.append(f"{word} {new}, was {_spelled(name, before.get(name))}")
     return found
+
+
+def _importance(field: tuple[str, Any]) -> tuple[int, str]:
+    name, _ = field
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST)), name
 
 
 def _spelled(name: str, value: Any) -> str:
