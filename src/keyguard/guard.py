@@ -231,7 +231,9 @@ class _async_operation(Generic[P, T]):  # noqa: N801 - used as a decorator is
 def _bind(flow: Callable[..., Flow[Any]], manager: _Manager) -> Callable[..., Any]:
     @functools.wraps(flow)
     def operation(*args: Any, **kwargs: Any) -> Any:
-        return manager._drive(flow(*args, **kwargs))
+        begun = flow(*args, **kwargs)
+        del args, kwargs  # a traceback that passes here must not show a token among them
+        return manager._drive(begun)
 
     return operation
 
