@@ -198,6 +198,10 @@ class Outside:
         """Look at buckets."""
         return self._gate.limiter.adjust(charges, [0] * len(charges))
 
+    def discard(self, token: Secret) -> None:
+        """Remember a token no longer."""
+        self._parts.tokens.discard(token)
+
     def remember(self, token: Secret, record: KeyRecord, allow: Allow) -> bool:
         """Keep a verified token, unless its key changed since it was looked up."""
         return self._parts.tokens.remember(token, record, allow, self._mark)

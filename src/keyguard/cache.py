@@ -203,6 +203,13 @@ class VerifiedTokens:
                     self._held.setdefault(subject, set()).add(name)
             return True
 
+    def discard(self, token: Secret) -> None:
+        """Drop a token that was refused: the store says that it is good for nothing any more."""
+        name = _name(token)
+        if name in self._entries:
+            with self._lock:
+                self._drop(name)
+
     def note_use(self, use: Use) -> None:
         """Note that a key was let in otherwise than by :meth:`recall`."""
         with self._lock:

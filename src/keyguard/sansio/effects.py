@@ -30,6 +30,7 @@ __all__ = [
     "Block",
     "BlockedFor",
     "CommitChanges",
+    "Discard",
     "DrawEntropy",
     "Effect",
     "FindExisting",
@@ -157,6 +158,16 @@ class Remember(Effect[bool]):
 
     def perform(self, outside: Any) -> Any:
         return outside.remember(self.token, self.record, self.allow)
+
+
+@dataclass(frozen=True, eq=False)
+class Discard(Effect[None]):
+    """Remember a token no longer, which was looked up and is dead."""
+
+    token: Secret
+
+    def perform(self, outside: Any) -> Any:
+        return outside.discard(self.token)
 
 
 @dataclass(frozen=True, eq=False)
