@@ -23,6 +23,7 @@ from keyguard.hashing import TokenHasher
 from keyguard.lookups import Lookups
 from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.gates import AsyncGate, Gate
+from keyguard.sansio.addresses import parse_address
 from keyguard.sansio.charges import Charge
 from keyguard.sansio.decisions import Allow
 from keyguard.sansio.effects import Effect
@@ -155,8 +156,11 @@ class Outside:
 
     def note_use(self, key_id: str, address: str | None) -> None:
         """Note that a key was let in."""
-        seen = address if self._parts.records_addresses else None
-        self._parts.tokens.note_use(Use(key_id, self.now(), seen))
+        seen = None
+        if address is not None and self._parts.records_addresses:
+            # What is none could be more than a store takes, and hold up all that is told with it.
+            seen = parse_address(address)
+        self._parts.tokens.note_use(Use(key_id, self.now(), None if seen is None else str(seen)))
 
     def hash(self, token: Secret) -> Any:
         """Return the form in which a token is stored."""
