@@ -23,6 +23,7 @@ from keyguard.hashing import TokenHasher, scheme_of
 from keyguard.lookups import Lookups
 from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.gates import AsyncGate, Gate
+from keyguard.sansio.addresses import parse_address
 from keyguard.sansio.charges import Charge
 from keyguard.sansio.decisions import Allow
 from keyguard.sansio.effects import Effect
@@ -155,8 +156,11 @@ class Outside:
 
     def note_use(self, key_id: str, address: str | None) -> None:
         """Note that a key was let in."""
-        seen = address if self._parts.records_addresses else None
-        self._parts.tokens.note_use(Use(key_id, self.now(), seen))
+        seen = None
+        if address is not None and self._parts.records_addresses:
+            # What is none could be more than a store takes, and hold up all that is told with it.
+            seen = parse_address(address)
+        self._parts.tokens.note_use(Use(key_id, self.now(), None if seen is None else str(seen)))
 
     def hash(self, token: Secret) -> Any:
         """Return the form in which a token is stored."""
@@ -205,6 +209,10 @@ class Outside:
     def read_limits(self, charges: Sequence[Charge]) -> Any:
         """Look at buckets."""
         return self._gate.limiter.adjust(charges, [0] * len(charges))
+
+    def discard(self, token: Secret) -> None:
+        """Remember a token no longer."""
+        self._parts.tokens.discard(token)
 
     def remember(self, token: Secret, record: KeyRecord, allow: Allow) -> bool:
         """Keep a verified token, unless its key changed since it was looked up."""

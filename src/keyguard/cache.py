@@ -140,10 +140,12 @@ class VerifiedTokens:
         """Return the mark from which a look-up is judged; take it before looking."""
         return self._change, self._monotonic()
 
-    def changed(self, key_id: str, mark: tuple[int, float]) -> bool:
-        """Tell whether a key changed since a mark, as far as is known."""
+    def is_current(self, key_id: str, mark: tuple[int, float]) -> bool:
+        """Tell whether a look-up since a mark can be believed now, as far as is known."""
+        change, looked_at = mark
         with self._lock:
-            return self._changed_since(mark[0], key_id)
+            changed = self._changed_since(change, key_id)
+        return not changed and self._monotonic() < looked_at + self._max_staleness
 
     def vouch(self, at: float) -> None:
         """Believe entries for longer: whatever changed before ``at`` has been forgotten.
@@ -207,6 +209,13 @@ class VerifiedTokens:
                 for subject in (key.id, key.organization):
                     self._held.setdefault(subject, set()).add(name)
             return True
+
+    def discard(self, token: Secret) -> None:
+        """Drop a token that was refused: the store says that it is good for nothing any more."""
+        name = _name(token)
+        if name in self._entries:
+            with self._lock:
+                self._drop(name)
 
     def note_use(self, use: Use) -> None:
         """Note that a key was let in otherwise than by :meth:`recall`."""

@@ -2,7 +2,8 @@
 
 A thousand requests that meet a cold cache ask the store once. What is shared is the look-up and not
 the decision, so a wrong secret gains nothing by it. An answer to a question that was asked before
-the key changed in this process is shared with nobody who comes after.
+the key changed in this process is shared with nobody who comes after, and none is shared for longer
+than what is remembered is believed: a change in another process must be felt by then.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Lookups:
     ) -> tuple[_Flight, bool, AnyEvent]:
         with self._lock:
             flight = self._flights.get(name)
-            if flight is None or self._tokens.changed(name[1], flight.mark):
+            if flight is None or not self._tokens.is_current(name[1], flight.mark):
                 flight = self._flights[name] = _Flight(self._tokens.begin())
                 return flight, True, event()
             if flight.landed is None:

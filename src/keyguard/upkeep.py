@@ -39,6 +39,7 @@ FLUSH_EVERY = 60.0
 """Seconds between two flushes of uses: what a process that is killed can lose."""
 
 _LONGEST_PATIENCE = 1.0
+_LONGEST_PARTING = 2.0  # seconds between SIGTERM and the end
 _MOST_USES = 500  # in one call of the store
 _MOST_REHASHES = 1000  # waiting
 
@@ -79,7 +80,6 @@ class _Upkeep(ABC):
         self._patience = min(_LONGEST_PATIENCE, max_staleness / 4)
         self._tell = tell
         self._follows = max_staleness > 0
-        self._position: str | None = None
         self._failed_at: float | None = None
         self._rehashes: deque[tuple[str, str, Secret]] = deque(maxlen=_MOST_REHASHES)
 
@@ -94,44 +94,48 @@ class _Upkeep(ABC):
         self._rehashes.append((key_id, digest, token))
 
     def _course(self, feed: Any, is_over: Callable[[], bool]) -> Course:
+        position: str | None = None
         flushed_at = self._clock.monotonic()
         while not is_over():
             began = self._clock.monotonic()
-            told = False
+            busy = False
             if feed is not None and self._follows:
                 try:
-                    news = yield partial(self._read, feed)
+                    patience = 0.0 if self._rehashes else self._patience
+                    news = yield partial(self._read, feed, position, patience)
+                    busy = self._apply(position, news, began)
+                    position = news.position
                 except Exception as failure:  # noqa: BLE001 - told once, and tried again
                     self._note_failure(failure)
                 else:
                     self._note_success()
-                    told = bool(news.subjects)
-                    self._apply(news, began)
-            yield from self._hash_anew()
+            if self._rehashes:
+                # One, then the feed again: a slow hash takes as long as a change may lag.
+                yield from self._hash_anew()
+                busy = True
             if self._clock.monotonic() - flushed_at >= FLUSH_EVERY:
                 flushed_at = self._clock.monotonic()
                 yield from self._flush()
             spent = self._clock.monotonic() - began
             pause = (self._patience or _LONGEST_PATIENCE) - spent
-            if not told and pause > 0:
+            if not busy and pause > 0:
                 yield partial(self._sleep, pause)
 
-    def _apply(self, news: News, asked_at: float) -> None:
-        if self._position is None or news.subjects is None:
+    def _apply(self, position: str | None, news: News, asked_at: float) -> bool:
+        """Forget what changed; return whether anything did."""
+        if position is None or news.subjects is None:
             # What was remembered before the feed was followed may have changed before, too.
             self._tokens.forget_all()
         else:
             self._tokens.forget_here(news.subjects)
-        self._position = news.position
         self._tokens.vouch(asked_at)
+        return bool(news.subjects)
 
     def _hash_anew(self) -> Course:
-        while self._rehashes:
-            key_id, old, token = self._rehashes.popleft()
-            with suppress(Exception):  # the next use of the key tries again
-                new = yield partial(self._hash, token, old)
-                yield partial(self._call, "rehash_key", key_id, old, new)
-            del token
+        key_id, old, token = self._rehashes.popleft()
+        with suppress(Exception):  # the next use of the key tries again
+            new = yield partial(self._hash, token, old)
+            yield partial(self._call, "rehash_key", key_id, old, new)
 
     def _flush(self) -> Course:
         uses = self._tokens.take_uses()
@@ -139,9 +143,11 @@ class _Upkeep(ABC):
             portion, uses = uses[:_MOST_USES], uses[_MOST_USES:]
             try:
                 yield partial(self._call, "mark_used", portion)
-            except Exception:  # noqa: BLE001 - they are told later
+            except BaseException as failure:  # cancelled, too: they are told later
                 self._give_back([*portion, *uses])
-                return
+                if isinstance(failure, Exception):
+                    return
+                raise
 
     def _give_back(self, uses: list[Use]) -> None:
         for use in uses:
@@ -164,7 +170,7 @@ class _Upkeep(ABC):
         return datetime.fromtimestamp(self._clock.time(), UTC)
 
     @abstractmethod
-    def _read(self, feed: Any) -> Any:
+    def _read(self, feed: Any, position: str | None, patience: float) -> Any:
         """Ask the feed."""
 
     @abstractmethod
@@ -194,13 +200,13 @@ class Upkeep(_Upkeep):
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._position = None
 
     def start(self) -> None:
         """Start the worker, if it does not run."""
-        if self._thread is None:
+        thread = self._thread
+        if thread is None or not thread.is_alive():
             with self._lock:
-                if self._thread is None and not self._over.is_set():
+                if self._thread is thread and not self._over.is_set():
                     _flush_at_exit(self)
                     self._thread = threading.Thread(
                         target=self._work, name="keyguard-upkeep", daemon=True
@@ -236,9 +242,9 @@ class Upkeep(_Upkeep):
                 with suppress(Exception):
                     feed.close()
 
-    def _read(self, feed: Any) -> Any:
-        with within(self._patience + self._timeout):
-            return feed.read(self._position, self._patience)
+    def _read(self, feed: Any, position: str | None, patience: float) -> Any:
+        with within(patience + self._timeout):
+            return feed.read(position, patience)
 
     def _call(self, method: str, *args: Any) -> Any:
         with within(self._timeout):
@@ -254,7 +260,7 @@ class Upkeep(_Upkeep):
 
 
 class AsyncUpkeep(_Upkeep):
-    """The worker of a guard for async code: a task. Only asyncio has one."""
+    """The worker of a guard for async code: a task on each event loop. Only asyncio has one."""
 
     _backend: AsyncBackend
 
@@ -264,30 +270,35 @@ class AsyncUpkeep(_Upkeep):
         after_fork(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._over = False
+        self._tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._over = threading.Event()
 
     def start(self) -> None:
         """Start the worker on this event loop, if it does not run here."""
-        task = self._task
-        if task is not None and not task.done() and self._loop is _running_loop():
-            return
         loop = _running_loop()
-        if loop is not None:
-            self._loop, self._over, self._position = loop, False, None
+        if loop is None:
+            return
+        task = self._tasks.get(loop)
+        if task is None or task.done():
             # In a context of its own: that of the request that started it would never be freed.
             context = contextvars.Context()
-            self._task = loop.create_task(self._work(), name="keyguard-upkeep", context=context)
+            self._tasks[loop] = loop.create_task(
+                self._work(), name="keyguard-upkeep", context=context
+            )
 
     def stop(self) -> None:
         """Have the worker end, without waiting for it."""
-        self._over = True
+        self._over.set()
 
     async def aclose(self) -> None:
         """End the worker, and tell the store of all uses."""
-        task, self._task = self._task, None
-        if task is not None and self._loop is _running_loop():
+        over, self._over = self._over, threading.Event()  # used again, it starts again
+        over.set()  # for the workers of other loops
+        loop = _running_loop()
+        task = None if loop is None else self._tasks.pop(loop, None)
+        if task is not None:
             task.cancel()
             await asyncio.wait([task])
         await self.flush()
@@ -299,15 +310,15 @@ class AsyncUpkeep(_Upkeep):
     async def _work(self) -> None:
         feed = self._backend.feed()
         try:
-            await arun(self._course(feed, lambda: self._over), _acalled)
+            await arun(self._course(feed, self._over.is_set), _acalled)
         finally:
             if feed is not None:
                 with suppress(Exception):
                     await feed.aclose()
 
-    async def _read(self, feed: Any) -> Any:
-        async with awithin(self._patience + self._timeout):
-            return await feed.read(self._position, self._patience)
+    async def _read(self, feed: Any, position: str | None, patience: float) -> Any:
+        async with awithin(patience + self._timeout):
+            return await feed.read(position, patience)
 
     async def _call(self, method: str, *args: Any) -> Any:
         async with awithin(self._timeout):
@@ -362,7 +373,10 @@ def flush_on_sigterm() -> None:
 
 def _on_sigterm(number: int, frame: object) -> None:  # noqa: ARG001 - what signal calls
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _part()
+    # On a thread of its own: this one may hold, under the handler, the very lock that it needs.
+    parting = threading.Thread(target=_part, name="keyguard-parting", daemon=True)
+    parting.start()
+    parting.join(_LONGEST_PARTING)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -12,6 +12,7 @@ import pytest
 from keyguard import Allow, Deny, Key, Organization, Reason, ScopeCatalogue
 from keyguard.sansio.authenticate import LOOKUP_ATTEMPTS, authenticate, check_transport
 from keyguard.sansio.effects import (
+    Discard,
     Effect,
     LookUp,
     NoteUse,
@@ -121,17 +122,17 @@ def test_a_live_key_is_remembered_and_let_in() -> None:
         ),
     ],
 )
-def test_a_dead_key_is_refused_and_not_remembered(record: KeyRecord, reason: Reason) -> None:
-    asked, decision = result(flow(), None, record, True, NOW)
+def test_a_dead_key_is_refused_and_forgotten(record: KeyRecord, reason: Reason) -> None:
+    asked, decision = result(flow(), None, record, True, NOW, None)
 
-    assert asked == [Recall, LookUp, VerifyToken, ReadClock]
+    assert asked == [Recall, LookUp, VerifyToken, ReadClock, Discard]
     assert decision == Deny(reason, KEY.id, ORGANIZATION.id)
 
 
 def test_a_key_that_changed_meanwhile_is_looked_up_again() -> None:
     revoked = replace(RECORD, key=replace(KEY, revoked_at=NOW))
 
-    _, decision = result(flow(), None, RECORD, True, NOW, False, revoked, True, NOW)
+    _, decision = result(flow(), None, RECORD, True, NOW, False, revoked, True, NOW, None)
 
     assert decision == Deny(Reason.KEY_REVOKED, KEY.id, ORGANIZATION.id)
 

@@ -21,6 +21,7 @@ from keyguard.sansio.effects import (
     AdjustLimits,
     Block,
     BlockedFor,
+    Discard,
     Flow,
     HitLimits,
     LookUp,
@@ -168,6 +169,8 @@ def _identify(token: Secret, key_id: str, policy: Policy, *, fresh: bool) -> Flo
             return Deny(Reason.SECRET_WRONG, key_id)
         decision = judge(record, (yield from ReadClock()), policy)
         if isinstance(decision, Deny):
+            # Nor may an older look let it in again, which the change feed might yet vouch for.
+            yield from Discard(token)
             return decision
         if (yield from Remember(token, record, decision)) is True:
             yield from OfferRehash(key_id, token, record.digest)

@@ -31,6 +31,7 @@ __all__ = [
     "BlockedFor",
     "CommitChanges",
     "DescribeDigest",
+    "Discard",
     "DrawEntropy",
     "Effect",
     "FindExisting",
@@ -168,6 +169,16 @@ class Remember(Effect[bool]):
 
     def perform(self, outside: Any) -> Any:
         return outside.remember(self.token, self.record, self.allow)
+
+
+@dataclass(frozen=True, eq=False)
+class Discard(Effect[None]):
+    """Remember a token no longer, which was looked up and is dead."""
+
+    token: Secret
+
+    def perform(self, outside: Any) -> Any:
+        return outside.discard(self.token)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,12 +42,12 @@ class Policy:
         """Return the decision for a request with this key."""
         principal = self.principal(record)
         levels = (self.default_limits, record.organization.limits, record.key.limits)
-        grace_ends_at = record.key.grace_ends_at
+        ends_at = record.key.ends_at if record.key.successor is not None else None
         return Allow(
             principal,
             AppliedLimits.of(principal, *levels),
             record.key.allowed_networks,
-            None if grace_ends_at is None else _http_date(grace_ends_at),
+            None if ends_at is None else _http_date(ends_at),
         )
 
     def principal(self, record: KeyRecord) -> Principal:
