@@ -32,8 +32,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from keyguard.backends.sql import AsyncSqlBackend, SqlBackend, ThreadedSqlBackend
-from keyguard.backends.sql.operations import Flow, Step, writing
-from keyguard.backends.sql.sqlite import begin_writing
+from keyguard.backends.sql.flows import Flow, begin_hastily, writing
 from keyguard.backends.sql.tables import COUNTERS
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendError, CorruptDataError
@@ -157,8 +156,7 @@ class _SqlRateLimiter:
     ) -> Flow[tuple[States, float]]:
         """Lock the rows of buckets, in one order for all; return their states, and the time."""
         keys = sorted({charge.key for charge in charges})
-        if self._dialect in _BEGINNINGS:
-            yield _BEGINNINGS[self._dialect]
+        yield begin_hastily  # on SQLite the whole database has one lock
         columns: list[Any] = [COUNTERS.c.id, COUNTERS.c.state]
         if self._now is None:
             columns.append(_CLOCKS[self._dialect].label("now"))
@@ -350,20 +348,6 @@ class AsyncSqlRateLimiter(_SqlRateLimiter):
 
 class _Swept(Exception):  # noqa: N818 - it never leaves the limiter
     """A row was deleted between its making and its locking."""
-
-
-def _leave_autocommit(connection: Connection) -> None:
-    # A host may have an engine that commits each statement: its locks would hold nobody.
-    driver = connection.connection.dbapi_connection
-    if driver is not None and connection.dialect.detect_autocommit_setting(driver):
-        connection.execution_options(isolation_level="READ COMMITTED")
-
-
-_BEGINNINGS: Mapping[str, Step] = {
-    "sqlite": begin_writing,  # the whole database has one lock
-    "mysql": _leave_autocommit,
-    "mariadb": _leave_autocommit,
-}
 
 
 def _is_conflict(failure: Exception) -> bool:

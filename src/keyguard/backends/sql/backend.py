@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool
 
 from keyguard._drivers import arun, run
+from keyguard.backends.base import AsyncChangeFeed, ChangeFeed
 from keyguard.backends.methods import AsyncMethods, Methods
 from keyguard.backends.sql import operations, schema
 from keyguard.backends.sql.errors import (
@@ -28,7 +29,8 @@ from keyguard.backends.sql.errors import (
     no_connection_free,
     place_of,
 )
-from keyguard.backends.sql.operations import ConnectionLost, Operation, Step
+from keyguard.backends.sql.feeds import AsyncSqlFeed, SqlFeed
+from keyguard.backends.sql.flows import ConnectionLost, Operation, Step
 from keyguard.deadlines import remaining
 from keyguard.exceptions import ConfigurationError, KeyguardError, SchemaError
 
@@ -71,11 +73,15 @@ class _SqlBackend(Generic[AnyEngine]):
         # On an engine of the host's that commits each statement, a lost answer may hide a change
         # that was made; on PostgreSQL keyguard chooses the level itself.
         self._tries_writes_again: bool = owned or dialect == "postgresql"
-        self._place = place_of(engine.url)
+        self.place = place_of(engine.url)
         self._checked = False
         self._home: tuple[object, ...] | None = None
         self._left_behind: list[Pool] = []
         self._turns = _turns()
+
+    @property
+    def _can_listen(self) -> bool:
+        return self.dialect == "postgresql" and self._reads.dialect.driver == "psycopg"
 
     def _course(
         self, operation: Operation[Result], *, check: bool = True
@@ -99,7 +105,7 @@ class _SqlBackend(Generic[AnyEngine]):
             if check and may_be_the_schema(cause):
                 self._checked = False
                 yield from self._look_at_schema(cause)
-            raise explained(cause, self._place) from cause
+            raise explained(cause, self.place) from cause
 
     def _look_at_schema(self, cause: BaseException) -> Generator[Operation[Any], Any, None]:
         try:
@@ -162,11 +168,27 @@ class SqlBackend(_SqlBackend[Engine], Methods):
         """Run one operation."""
         return run(self._course(operation), self._carry)
 
+    def feed(self) -> ChangeFeed:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        if not self._can_listen:
+            return SqlFeed(self.perform)
+        from keyguard.backends.sql.listening import ListeningFeed
+
+        return ListeningFeed(self)
+
     def _carry(self, operation: Operation[Result]) -> Result:
         self._settle()
         engine = self._writes if operation.writes else self._reads
-        with self._turn(operation), engine.connect() as connection:
-            return run(operation.flow(), partial(_take, connection))
+        with self._turn(operation):
+            connection = engine.connect()
+            try:
+                result = run(operation.flow(), partial(_take, connection))
+            except BaseException:
+                connection.close()
+                raise
+            if not operation.keeps:
+                connection.close()
+            return result
 
     @contextmanager
     def _turn(self, operation: Operation[Any]) -> Generator[None]:
@@ -176,7 +198,7 @@ class SqlBackend(_SqlBackend[Engine], Methods):
             return
         turns = self._turns[operation.writes]
         if not turns.acquire(timeout=remaining()):
-            raise no_connection_free(self._place)
+            raise no_connection_free(self.place)
         try:
             yield
         finally:
@@ -215,11 +237,30 @@ class AsyncSqlBackend(_SqlBackend[AsyncEngine], AsyncMethods):
         """Run one operation."""
         return await arun(self._course(operation), self._carry)
 
+    def feed(self) -> AsyncChangeFeed:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        if not self._can_listen:
+            return AsyncSqlFeed(self.perform)
+        from keyguard.backends.sql.listening import AsyncListeningFeed
+
+        return AsyncListeningFeed(self)
+
     async def _carry(self, operation: Operation[Result]) -> Result:
         self._settle(running_loop())
         engine = self._writes if operation.writes else self._reads
+        if operation.keeps:
+            return await _kept(engine, operation)
         async with engine.connect() as connection:
             return await arun(operation.flow(), partial(_atake, connection))
+
+
+async def _kept(engine: AsyncEngine, operation: Operation[Result]) -> Result:
+    connection = await engine.connect()
+    try:
+        return await arun(operation.flow(), partial(_atake, connection))
+    except BaseException:
+        await connection.close()
+        raise
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

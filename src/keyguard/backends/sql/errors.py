@@ -14,9 +14,25 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from keyguard.exceptions import BackendError, BackendUnavailableError, CorruptDataError
+from keyguard.exceptions import (
+    BackendError,
+    BackendUnavailableError,
+    CorruptDataError,
+    SchemaError,
+)
 
-__all__ = ["explained", "may_be_the_schema", "no_connection_free", "place_of"]
+__all__ = [
+    "MIGRATE",
+    "explained",
+    "may_be_the_schema",
+    "no_connection_free",
+    "no_tables",
+    "place_of",
+    "unavailable",
+]
+
+MIGRATE = "run `keyguard migrate` or guard.migrate()"
+"""What to do about tables that are not there, or old."""
 
 
 def place_of(url: URL) -> str:
@@ -29,6 +45,11 @@ def no_connection_free(place: str) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"all connections to {place} are in use; try again later, or see what holds them"
     )
+
+
+def no_tables() -> SchemaError:
+    """Return the error for a database that keyguard has not been in yet."""
+    return SchemaError(f"the database has no keyguard tables yet; {MIGRATE}")
 
 
 def may_be_the_schema(failure: BaseException) -> bool:
@@ -58,16 +79,17 @@ def explained(failure: BaseException, place: str) -> BackendError:
                 "says which"
             )
         case DBAPIError(connection_invalidated=True) | OperationalError() | InterfaceError():
-            return _unavailable(place)
+            return unavailable(place)
         case InternalError() | OSError():
-            return _unavailable(place)
+            return unavailable(place)
         case _:
             return BackendError(
                 f"{place} failed in a way that keyguard does not know; the cause says how"
             )
 
 
-def _unavailable(place: str) -> BackendUnavailableError:
+def unavailable(place: str) -> BackendUnavailableError:
+    """Return the error for a database that does not answer."""
     return BackendUnavailableError(
         f"{place} is down, slow or overloaded; see that it runs, can be reached and lets this "
         "user in, then try again"

@@ -11,27 +11,21 @@ from sqlalchemy.exc import OperationalError
 
 from keyguard.backends.sql import migrations
 from keyguard.backends.sql.columns import ascii_string
-from keyguard.backends.sql.operations import Flow, reading, writing
+from keyguard.backends.sql.errors import MIGRATE, no_tables
+from keyguard.backends.sql.flows import Flow, reading, writing
 from keyguard.backends.sql.tables import TABLES
 from keyguard.deadlines import remaining
 from keyguard.exceptions import BackendUnavailableError, SchemaError
 
-__all__ = ["check", "check_all", "migrate", "no_tables"]
+__all__ = ["check", "check_all", "migrate"]
 
 _VERSION = Table(
     "keyguard_version", MetaData(), Column("version_num", ascii_string(32), primary_key=True)
 )
 
-_ADVICE = "run `keyguard migrate` or guard.migrate()"
-
 # Any number will do, as long as no other program locks the same one.
 _POSTGRESQL_LOCK = int.from_bytes(b"keyguard", "big") >> 1
 _LONGEST_WAIT = 600
-
-
-def no_tables() -> SchemaError:
-    """Return the error for a database that keyguard has not been in yet."""
-    return SchemaError(f"the database has no keyguard tables yet; {_ADVICE}")
 
 
 @reading
@@ -69,7 +63,7 @@ def _check_version(connection: Connection) -> None:
     if version != migrations.HEAD:
         raise SchemaError(
             f"keyguard's tables are at revision {version}, and this keyguard needs "
-            f"{migrations.HEAD}; {_ADVICE}"
+            f"{migrations.HEAD}; {MIGRATE}"
         )
 
 
@@ -79,7 +73,7 @@ def _check_tables(connection: Connection) -> None:
         if not inspector.has_table(table):
             raise SchemaError(
                 f"the table {table} is missing, though keyguard made it once; restore it from a "
-                f"backup, or drop keyguard_version as well and {_ADVICE}"
+                f"backup, or drop keyguard_version as well and {MIGRATE}"
             )
 
 

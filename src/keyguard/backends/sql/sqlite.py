@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from keyguard.backends.sql.schema import no_tables
+from keyguard.backends.sql.errors import no_tables
 from keyguard.deadlines import remaining
 
-__all__ = ["begin_writing", "prepare"]
+__all__ = ["begin_durably", "begin_writing", "prepare"]
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
@@ -49,15 +49,25 @@ def begin_writing(connection: Connection) -> None:
     written through to the disk; the next that is takes it along, and a process that dies loses
     nothing.
     """
+    _leave_host_s_transaction(connection)
+    if connection.info.get("keyguard_wal"):
+        connection.info["keyguard_hasty"] = True
+        connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def begin_durably(connection: Connection) -> None:
+    """Begin a transaction as the one writer; once it is committed it is on the disk."""
+    _leave_host_s_transaction(connection)
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _leave_host_s_transaction(connection: Connection) -> None:
     if not connection.in_transaction():
         connection.begin()
     driver: Any = connection.connection.driver_connection
     if driver.in_transaction:  # a host may have begun it already, of a kind that reads first
         connection.exec_driver_sql("COMMIT")
-    if connection.info.get("keyguard_wal"):
-        connection.info["keyguard_hasty"] = True
-        connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _make(path: Path, *_: object) -> None:

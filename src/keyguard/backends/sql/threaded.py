@@ -17,7 +17,8 @@ from typing import Any, ClassVar, TypeVar
 from keyguard.backends.methods import AsyncMethods
 from keyguard.backends.sql import operations
 from keyguard.backends.sql.backend import SqlBackend, running_loop
-from keyguard.backends.sql.operations import Operation
+from keyguard.backends.sql.feeds import AsyncSqlFeed
+from keyguard.backends.sql.flows import Operation
 
 __all__ = ["ThreadedSqlBackend"]
 
@@ -61,6 +62,10 @@ class ThreadedSqlBackend(AsyncMethods):
         """Run one operation."""
         call = partial(self._backend.perform, operation)
         return await self._hop(call, writes=operation.writes)
+
+    def feed(self) -> AsyncSqlFeed:
+        """See :class:`~keyguard.backends.base.Backend`."""
+        return AsyncSqlFeed(self.perform)
 
     async def _hop(self, call: Callable[[], Result], *, writes: bool) -> Result:
         # The deadline is a context variable.

@@ -1,0 +1,217 @@
+"""The change feed on PostgreSQL: a connection that is told of commits (LISTEN, NOTIFY).
+
+It is taken out of the pool for good, so that nobody waits for it, and with it come the host's ways
+of connecting. What changed is then asked for through the pool; should a word get lost, as behind a
+pooler that shares connections, the next read asks all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import socket
+import threading
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, text
+
+from keyguard.backends.base import News
+from keyguard.backends.sql.commits import CHANNEL
+from keyguard.backends.sql.errors import unavailable
+from keyguard.backends.sql.feeds import ASKING, AsyncSqlFeed, SqlFeed
+from keyguard.backends.sql.flows import Flow, keeping
+from keyguard.deadlines import awithin, remaining, within
+
+if TYPE_CHECKING:
+    from keyguard.backends.sql.backend import AsyncSqlBackend, SqlBackend
+
+__all__ = ["AsyncListeningFeed", "ListeningFeed", "listen"]
+
+
+@keeping
+def listen() -> Flow[Any]:
+    """Have a connection listen; return it as psycopg's own."""
+    yield text(f"LISTEN {CHANNEL}")
+    return (yield _detached)
+
+
+def _detached(connection: Connection) -> Any:
+    connection.detach()
+    return connection.connection.driver_connection
+
+
+class ListeningFeed(SqlFeed):
+    """A reader of the audit trail that waits for news, for sync code.
+
+    Args:
+        backend: Where the audit trail is.
+    """
+
+    def __init__(self, backend: SqlBackend) -> None:
+        super().__init__(backend.perform)
+        self._backend = backend
+        self._process = os.getpid()
+        self._reading = threading.Lock()
+        self._closed = False
+        self._driver: Any = None
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+
+    def read(self, position: str | None, patience: float) -> News:
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
+        ends = time.monotonic() + patience
+        with self._reading:
+            waits = position is not None and patience > 0 and not self._closed
+            if waits:
+                self._listen()  # first, so that what is not seen now will be told
+            news = self._ask(position)
+            if not waits or news != (position, ()):
+                return news
+            return self._ask(position) if self._is_told(ends) else news
+
+    def close(self) -> None:
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
+        if self._process != os.getpid():  # the connection is the parent's
+            return
+        self._closed = True
+        waker = self._waker
+        if waker is not None:
+            with suppress(OSError):
+                waker[1].send(b"\0")
+        with self._reading:  # who reads is on the way out
+            self._hang_up()
+            waker, self._waker = self._waker, None
+            for end in waker or ():
+                end.close()
+
+    def _listen(self) -> None:
+        if self._waker is None:
+            self._waker = socket.socketpair()
+        if self._driver is not None:
+            return
+        with ExitStack() as stack:
+            if remaining() is None:
+                stack.enter_context(within(ASKING))
+            self._driver = self._backend.perform(listen())
+
+    def _is_told(self, ends: float) -> bool:
+        left = remaining()
+        if left is not None:
+            ends = min(ends, time.monotonic() + left)
+        assert self._waker is not None  # noqa: S101 - for type checkers; _listen made it
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._driver.pgconn.socket, selectors.EVENT_READ)
+                selector.register(self._waker[0], selectors.EVENT_READ)
+                while not self._closed:
+                    if _was_told(self._driver):
+                        return True
+                    left = ends - time.monotonic()
+                    if left <= 0:
+                        return False
+                    selector.select(left)
+        except Exception as failure:
+            self._hang_up()
+            raise unavailable(self._backend.place) from failure
+        return False
+
+    def _hang_up(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
+
+
+class AsyncListeningFeed(AsyncSqlFeed):
+    """The same for code on asyncio.
+
+    Args:
+        backend: Where the audit trail is.
+    """
+
+    def __init__(self, backend: AsyncSqlBackend) -> None:
+        super().__init__(backend.perform)
+        self._backend = backend
+        self._process = os.getpid()
+        self._reads = False
+        self._closed = False
+        self._driver: Any = None
+        self._wake: asyncio.Event | None = None
+
+    async def read(self, position: str | None, patience: float) -> News:
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
+        ends = time.monotonic() + patience
+        waits = position is not None and patience > 0 and not self._closed
+        self._reads = True
+        try:
+            if waits:
+                await self._listen()  # first, so that what is not seen now will be told
+            news = await self._ask(position)
+            if not waits or news != (position, ()):
+                return news
+            return await self._ask(position) if await self._is_told(ends) else news
+        finally:
+            self._reads = False
+            if self._closed:
+                await self._hang_up()
+
+    async def aclose(self) -> None:
+        """See :class:`~keyguard.backends.base.ChangeFeed`."""
+        if self._process != os.getpid():  # the connection is the parent's
+            return
+        self._closed = True
+        if self._wake is not None:
+            self._wake.set()
+        if not self._reads:  # else who reads is on the way out, and does it
+            await self._hang_up()
+
+    async def _listen(self) -> None:
+        if self._driver is not None and not self._driver.closed:
+            return
+        if remaining() is not None:
+            self._driver = await self._backend.perform(listen())
+            return
+        try:
+            async with awithin(ASKING):
+                self._driver = await self._backend.perform(listen())
+        except TimeoutError as late:
+            raise unavailable(self._backend.place) from late
+
+    async def _is_told(self, ends: float) -> bool:
+        loop = asyncio.get_running_loop()
+        wake = self._wake = asyncio.Event()
+        try:
+            watched = self._driver.pgconn.socket
+            loop.add_reader(watched, wake.set)
+            try:
+                while not self._closed:
+                    wake.clear()
+                    if _was_told(self._driver):
+                        return True
+                    async with asyncio.timeout(ends - time.monotonic()):
+                        await wake.wait()
+            finally:
+                loop.remove_reader(watched)
+                self._wake = None
+        except TimeoutError:
+            return False
+        except Exception as failure:
+            await self._hang_up()
+            raise unavailable(self._backend.place) from failure
+        return False
+
+    async def _hang_up(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.close()
+
+
+def _was_told(driver: Any) -> bool:
+    # Below psycopg's notifies(), which looks ten times a second whether something else happened,
+    # and can't be ended from elsewhere.
+    told = False
+    driver.pgconn.consume_input()
+    while driver.pgconn.notifies() is not None:
+        told = True
+    return told
