@@ -58,15 +58,18 @@ def _rescue(call: Call, failure: Exception, place: str) -> Generator[Command, An
 
     Like an operation, this is a generator that does no I/O; it yields the commands to send.
     """
-    try:
-        if isinstance(failure, NoScriptError):  # nothing was run
-            _, _, *rest = _by_name(call)
-            return (yield ("EVAL", call.script.text, *rest))
-        # One from the pool may have died long ago. A change may have been made, though.
-        if is_lost(failure) and not call.script.writes and remaining() != 0:
+    # One from the pool may have died long ago. A change may have been made, though.
+    if is_lost(failure) and not call.script.writes and remaining() != 0:
+        try:
             return (yield _by_name(call))
-    except Exception as another:  # noqa: BLE001 - told below
-        failure = another
+        except Exception as another:  # noqa: BLE001 - told below
+            failure = another
+    if isinstance(failure, NoScriptError):  # nothing was run
+        _, _, *rest = _by_name(call)
+        try:
+            return (yield ("EVAL", call.script.text, *rest))
+        except Exception as another:  # noqa: BLE001 - told below
+            failure = another
     if isinstance(failure, KeyguardError):
         raise failure
     # Its frames are redis-py's, and hold the password.

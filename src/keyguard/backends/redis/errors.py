@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterator
+
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -52,7 +55,11 @@ _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 def is_lost(failure: BaseException) -> bool:
     """Tell whether the connection broke; a look-up may be asked again on a new one."""
-    return isinstance(failure, ConnectionError | OSError) and not isinstance(failure, _REFUSED)
+    return (
+        isinstance(failure, ConnectionError | OSError)
+        and not isinstance(failure, _REFUSED)
+        and _in_tls(failure) is None
+    )
 
 
 def explained(failure: BaseException, place: str) -> BackendError:
@@ -89,6 +96,8 @@ def explained(failure: BaseException, place: str) -> BackendError:
             return BackendUnavailableError(
                 f"{place} takes no commands or no changes at present; the cause says why"
             )
+        case _ if (cause := _in_tls(failure)) is not None:
+            return _mistrusted(cause, place)
         case _ if isinstance(failure, _DOWN):
             return BackendUnavailableError(
                 f"{place} is down, slow or overloaded; see that it runs and can be reached, then "
@@ -98,6 +107,36 @@ def explained(failure: BaseException, place: str) -> BackendError:
             return BackendError(
                 f"{place} failed in a way that keyguard does not know; the cause says how"
             )
+
+
+def _in_tls(failure: BaseException) -> ssl.SSLError | None:
+    """Return what TLS found wrong, where that is behind a failure."""
+    for cause in _causes(failure):
+        # That a connection ended amid a record says no more than that it ended.
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            return cause
+    return None
+
+
+def _causes(failure: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while failure is not None and id(failure) not in seen:
+        seen.add(id(failure))
+        yield failure
+        failure = failure.__cause__ or failure.__context__
+
+
+def _mistrusted(cause: ssl.SSLError, place: str) -> BackendUnavailableError:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return BackendUnavailableError(
+            f"{place} shows a certificate that keyguard does not trust "
+            f"({cause.verify_message.rstrip('.')}); name the CA that signed it by ssl_ca_certs, "
+            "and the server as its certificate names it"
+        )
+    return BackendUnavailableError(
+        f"{place} and keyguard do not agree on TLS ({cause.reason}); see that the port is the one "
+        "for TLS, and what the options that begin with ssl_ say"
+    )
 
 
 def _unfit(found: str, place: str) -> SchemaError:

@@ -24,7 +24,7 @@ from keyguard.backends.redis.errors import explained
 from keyguard.backends.redis.operations import news
 from keyguard.backends.redis.scripts import STORE, Call
 from keyguard.deadlines import awithin, within
-from keyguard.exceptions import BackendUnavailableError, KeyguardError
+from keyguard.exceptions import BackendError, BackendUnavailableError, KeyguardError
 
 __all__ = ["AsyncRedisFeed", "RedisFeed"]
 
@@ -70,12 +70,12 @@ class _Interruptible(Connections):
         super()._start_afresh()
         self._turn = threading.Lock()
         self._lent: Any = None
-        self._is_over = False
+        self.is_over = False
 
     def interrupt(self) -> None:
         """End the wait that is under way, and allow no more."""
         with self._turn:
-            self._is_over = True
+            self.is_over = True
             waiting: Any = getattr(self._lent, "_sock", None)
             if waiting is not None:
                 # Not closed: that is for the thread that reads from it. And past what TLS would
@@ -87,7 +87,7 @@ class _Interruptible(Connections):
         connection = super()._lend(pool)
         with self._turn:
             self._lent = connection
-            is_over = self._is_over
+            is_over = self.is_over
         if is_over:
             self._take_back(pool, connection)
             raise _closed()
@@ -96,7 +96,7 @@ class _Interruptible(Connections):
     def _take_back(self, pool: Any, connection: Any) -> None:
         with self._turn:
             self._lent = None
-            is_over = self._is_over
+            is_over = self.is_over
         if is_over:
             connection.disconnect()
         super()._take_back(pool, connection)
@@ -118,9 +118,11 @@ class RedisFeed:
         try:
             with within(max(patience, 0) + _GRACE):
                 return run(_read(position, patience), self._answer)
-        except BaseException:
+        except BaseException as failure:
             # The next read connects anew, and so learns who the primary is by then.
             self._connections.close()
+            if self._connections.is_over and isinstance(failure, BackendError):
+                raise _closed() from None
             raise
 
     def close(self) -> None:

@@ -25,21 +25,21 @@ VERSION = "2"
 """The version of the layout."""
 
 _BATCH = 500
-_OVER = "over"
 
 Steps: TypeAlias = Generator[Call, Any, Any]
 
 # KEYS: schema, audit; version, amid, versions that can be brought up...
+# It returns nothing where nothing is to be brought up.
 _BEGIN = Script(
     f"""
 local found = redis.call('GET', KEYS[1])
 if not found then
   redis.call('XADD', KEYS[2], '*', 'made', ARGV[1])
   redis.call('SET', KEYS[1], ARGV[1])
-  return 'over'
+  return false
 end
 if found == ARGV[1] then
-  return 'over'
+  return false
 end
 for place = 3, #ARGV do
   if found == ARGV[place] then
@@ -50,7 +50,7 @@ end
 if found ~= ARGV[2] then
   return redis.error_reply('{UNFIT} ' .. found)
 end
-return 'amid'
+return 1
 """,
     writes=True,
 )
@@ -119,7 +119,7 @@ return 1
 def migrate() -> Steps:
     """Make the store, or bring it up to date."""
     begun = yield _call(_BEGIN, VERSION, AMID_MIGRATION, "1", keys=("audit",))
-    if text_of(begun) == _OVER:
+    if begun is None:
         return
     last = ""
     while True:
