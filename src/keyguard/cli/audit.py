@@ -158,9 +158,9 @@ def _spelled(name: str, value: Any) -> str:
         return ", ".join(f"{one['name']} {one['rate']}" for one in value) or "none"
     if name == "max_key_lifetime":
         return lifetime(timedelta(seconds=value))
-    if isinstance(value, Mapping):
+    if name == "metadata":
         return ", ".join(f"{key}={one}" for key, one in value.items()) or "none"
-    if isinstance(value, list):
+    if name in ("scopes", "allowed_networks"):
         return ", ".join(map(str, value)) or ("any" if name == "allowed_networks" else "none")
     if name.endswith(("_at", "_before")):
         return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -308,10 +308,10 @@ def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -
     Raises:
         RefusedError: It has begun to work, and would later be as if it had not.
     """
-    if owner.max_key_lifetime is None or after.not_before in (None, present.not_before):
+    if owner.max_key_lifetime is None or after.not_before is None:
         return
     start = present.created_at if present.not_before is None else present.not_before
-    if start <= now and after.not_before is not None and start < after.not_before:
+    if start <= now and start < after.not_before:
         raise RefusedError(
             f"key {present.id!r} works already, and keys of organization {owner.slug!r} work for "
             f"at most {owner.max_key_lifetime}: it can't be made to begin later"
