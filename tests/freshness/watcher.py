@@ -76,7 +76,8 @@ async def awatched(guard: AsyncKeyguard, watch: Watch) -> None:
 
 
 def said_ready(guard: Any, watch: Watch) -> bool:
-    if len(watch.accepted) < len(watch.tokens) or guard._upkeep._position is None:
+    follows = guard._parts.tokens._vouched_until > 0
+    if len(watch.accepted) < len(watch.tokens) or not follows:
         return False
     print("ready", flush=True)
     threading.Thread(target=watch.wait_for_end, daemon=True).start()
