@@ -6,6 +6,7 @@ FRAMEWORK ?= starlette
 PORT ?= 8000
 PYTEST_ARGS ?=
 WORKERS ?= 2
+KILLS ?= 200
 export FRAMEWORK PORT
 
 MAKEFLAGS += --no-print-directory
@@ -16,7 +17,7 @@ COVERAGE_FILE := $(if $(strip $(PYTEST_ARGS)),.coverage-partial,.coverage)
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo demo test check bench docs pins clean
+.PHONY: help env env-demo demo test check bench chaos docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -53,6 +54,9 @@ check: env ## run every gate, stopping at the first that fails
 
 bench: env ## measure what keyguard costs a request
 	@$(BIN)/python -m benchmarks.run
+
+chaos: env ## kill processes amid their changes, on every store (KILLS=200)
+	@CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos -s -q
 
 docs: env ## build the documentation into docs/_build/html
 	@$(SPHINX)

@@ -8,8 +8,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-from benchmarks import calls, contestants, in_redis
+from benchmarks import attack, calls, contestants, in_redis, revocation
 from benchmarks.timing import ROUNDS, Burst, Series, race
 from keyguard import AsyncKeyguard, Keyguard, require_scopes
 from keyguard.adapters import asgi, wsgi
@@ -38,6 +38,8 @@ MOST_IMPORT_MILLISECONDS = 60
 MOST_OF_SLOWAPI = 0.5
 MOST_TIMES_EVALSHA = 1.3
 MOST_OF_FLASK_LIMITER = 0.1
+MOST_LAG_MILLISECONDS = 100
+MOST_LOOP_LAG_MILLISECONDS = 20
 RATE = "1000000/minute"
 CLIENTS = 100_000
 
@@ -398,6 +400,66 @@ def pin() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
+def revocations() -> str:
+    lines = [
+        "From an acknowledged revocation to the first refusal in another process, which uses all",
+        f"keys of {revocation.ROUNDS} rounds about once a millisecond. PostgreSQL tells by NOTIFY,",
+        f"Redis by its stream; SQLite is polled (`max_staleness={revocation.MAX_STALENESS:g}`).",
+        "",
+        "| store | flavour | p50, ms | p99, ms | max, ms |",
+        "|---|---|--:|--:|--:|",
+    ]
+    verdicts = []
+    with unpinned():
+        measured = revocation.measure()
+    for store, flavours in measured.items():
+        most = 1000 * revocation.MAX_STALENESS if store == "SQLite" else MOST_LAG_MILLISECONDS
+        for flavour, lags in flavours.items():
+            median, p99, longest = revocation.spread(lags)
+            lines.append(f"| {store} | {flavour} | {median:.1f} | {p99:.1f} | {longest:.1f} |")
+            target = f"{store}, {flavour}: the 99th percentile at most {most:g} ms"
+            verdicts.append(verdict(target, p99, most, f"{p99:.1f}"))
+    return "\n".join([*lines, "", *verdicts])
+
+
+def attacks(bench: Bench) -> str:
+    lines = [
+        f"{attack.RATE} requests a second for {attack.SECONDS:g} seconds, all keys stored under",
+        "Argon2id, in the process that is attacked.",
+        "",
+        "| attack | answers | slow hashes | slowest answer, ms | loop lag p99, ms | max, ms |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    verdicts = []
+    with unpinned():
+        outcomes = attack.measure(bench.loop)
+    for name, outcome in outcomes.items():
+        answers = ", ".join(f"{n} {reason}" for reason, n in outcome.reasons.most_common())
+        lags = sorted(outcome.lags)
+        p99, longest = 1000 * lags[int(len(lags) * 0.99)], 1000 * lags[-1]
+        lines.append(
+            f"| {name} | {answers} | {outcome.slow_hashes} | {1000 * outcome.slowest:.1f} "
+            f"| {p99:.1f} | {longest:.1f} |"
+        )
+        target = f"{name}: the event loop late by at most {MOST_LOOP_LAG_MILLISECONDS} ms"
+        verdicts.append(verdict(target, longest, MOST_LOOP_LAG_MILLISECONDS, f"{longest:.1f}"))
+    return "\n".join([*lines, "", *verdicts])
+
+
+@contextmanager
+def unpinned() -> Generator[None]:
+    """Use all cores, as a service does: slow hashes run beside the event loop."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, pinned)
+
+
 def main() -> None:
     pin()
     bench = Bench()
@@ -408,6 +470,8 @@ def main() -> None:
         "Frameworks": lambda: frameworks(bench),
         "Limits": lambda: limits(bench),
         "Limits in Redis": lambda: limits_in_redis(bench),
+        "Revocation": revocations,
+        "Guessing against Argon2id": lambda: attacks(bench),
         "Importing": imports,
     }
     text = f"# What keyguard costs\n\n{machine()}\n\n{METHOD}\n"

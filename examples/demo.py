@@ -56,7 +56,7 @@ def main() -> int:
             url = fresh_store(port)
             keys = issue_keys(url, settings)
             show_refusals()
-            text = guide(f"http://{HOST}:{port}", keys, url)
+            text = guide(f"http://{HOST}:{port}", keys, url, settings.prefix)
             serve(url, sock, partial(print, text, flush=True))
     except (CannotStartError, KeyguardError) as problem:
         print(f"demo: {problem}", file=sys.stderr)
@@ -107,12 +107,16 @@ def fresh_store(port: int) -> str:
 def issue_keys(url: str, settings: Settings) -> Keys:
     with Keyguard(url, settings=settings) as guard:
         guard.migrate()
-        guard.organizations.create("acme", name="Acme Inc.")
-        guard.organizations.create("globex", name="Globex Corporation")
+        guard.organizations.create("acme", name="Acme Inc.", actor="demo")
+        guard.organizations.create("globex", name="Globex Corporation", actor="demo")
 
         def issue(organization: str, name: str, *scopes: str) -> IssuedKey:
             return guard.keys.issue(
-                organization=organization, name=name, scopes=scopes, expires_in=timedelta(days=90)
+                organization=organization,
+                name=name,
+                scopes=scopes,
+                expires_in=timedelta(days=90),
+                actor="demo",
             )
 
         keys = Keys(
@@ -122,11 +126,11 @@ def issue_keys(url: str, settings: Settings) -> Keys:
             retired=issue("acme", "retired", "inference:*"),
             globex=issue("globex", "admin", "*"),
         )
-        guard.keys.revoke(keys.retired.key.id, reason="to see it refused")
+        guard.keys.revoke(keys.retired.key.id, note="to see it refused", actor="demo")
         return keys
 
 
-def guide(base: str, keys: Keys, url: str) -> str:
+def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
     post = f"curl -i -X POST {base}/v1/inference"
     quiet = f"curl -s -o /dev/null -X POST {base}/v1/inference"
     program = os.path.relpath(Path(sys.executable).with_name("keyguard"))
@@ -185,6 +189,12 @@ def guide(base: str, keys: Keys, url: str) -> str:
 
         # 429: the writer may ask 60 times a minute
         {many} {post} {bearer(keys.writer)} {JSON_BODY}
+
+        # rotates the writer: its old token works on for a day, and its answers say so
+        KEYGUARD_PREFIX={prefix} {program} key rotate {keys.writer.key.id} --url {url}
+
+        # shows who changed what
+        {program} audit --url {url}
 
         # revokes the reader, from this directory: within 5 seconds its answers are 401
         {program} key revoke {keys.reader.key.id} --url {url}

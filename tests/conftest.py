@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,6 +18,7 @@ from tests.services import (
     RedisServer,
     running,
 )
+from tests.stored import FLAVOURS, STORES, Stored, open_stored
 
 # No test depends on how fast the machine is.
 settings.register_profile("keyguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -65,3 +67,18 @@ def runner() -> Iterator[asyncio.Runner]:
     """An event loop for the calls of a test that is no coroutine itself."""
     with event_loop() as runner:
         yield runner
+
+
+@pytest.fixture(params=[f"{kind}-{flavour}" for kind in STORES for flavour in FLAVOURS])
+def stored(
+    request: pytest.FixtureRequest, runner: asyncio.Runner, tmp_path: Path
+) -> Iterator[Stored]:
+    """A new store of each kind behind guards of each flavour, with an organization ``acme``.
+
+    ``@pytest.mark.settings(...)`` sets fields of the guards' settings.
+    """
+    kind, flavour = request.param.split("-")
+    marker = request.node.get_closest_marker("settings")
+    yield from open_stored(
+        kind, flavour, runner, request, tmp_path, **(marker.kwargs if marker else {})
+    )

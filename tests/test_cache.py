@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from keyguard import Allow, IssuedKey
+from keyguard import Allow, IssuedKey, Secret
 from keyguard.cache import VerifiedTokens
 from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.tokens import TokenFormat
@@ -94,7 +95,7 @@ def test_forgetting_a_key_leaves_the_others() -> None:
     cache.remember(one)
     cache.remember(other)
 
-    cache.tokens.forget(one.key.id)
+    cache.tokens.forget([one.key.id])
 
     assert not cache.knows(one)
     assert cache.knows(other)
@@ -107,7 +108,7 @@ def test_forgetting_an_organization_drops_all_its_keys() -> None:
     for one in (*ours, theirs):
         cache.remember(one)
 
-    cache.tokens.forget(cache.world.acme.id)
+    cache.tokens.forget([cache.world.acme.id])
 
     assert [cache.knows(one) for one in (*ours, theirs)] == [False, False, True]
 
@@ -117,7 +118,7 @@ def test_a_look_up_that_began_before_a_change_is_not_believed() -> None:
     key, bystander = cache.world.issue(), cache.world.issue(organization="other")
     mark = cache.tokens.begin()
 
-    cache.tokens.forget(key.key.id)
+    cache.tokens.forget([key.key.id])
 
     assert not cache.remember(key, mark)
     assert cache.remember(bystander, mark)
@@ -129,7 +130,7 @@ def test_a_look_up_that_began_before_its_organization_changed_is_not_believed() 
     issued = cache.world.issue()
     mark = cache.tokens.begin()
 
-    cache.tokens.forget(cache.world.acme.id)
+    cache.tokens.forget([cache.world.acme.id])
 
     assert not cache.remember(issued, mark)
 
@@ -138,10 +139,10 @@ def test_a_look_up_older_than_the_changes_kept_in_mind_is_not_believed() -> None
     cache = Cache()
     issued = cache.world.issue()
     mark = cache.tokens.begin()
-    cache.tokens.forget(issued.key.id)
+    cache.tokens.forget([issued.key.id])
 
     for number in range(2000):
-        cache.tokens.forget(f"somebody else {number}")
+        cache.tokens.forget([f"somebody else {number}"])
 
     assert not cache.remember(issued, mark)
 
@@ -203,7 +204,7 @@ def test_many_threads_keep_the_bounds_and_the_books() -> None:
             one = issued[(start * 7 + step) % 20]
             cache.remember(one)
             if step % 5 == 0:
-                cache.tokens.forget(one.key.id)
+                cache.tokens.forget([one.key.id])
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -233,3 +234,20 @@ def test_a_forked_child_starts_afresh_even_where_the_lock_was_held() -> None:
 
     assert answers.get(timeout=30) == (False, True, True)
     child.join()
+
+
+def test_what_is_not_our_own_is_hashed_only_where_some_was_imported() -> None:
+    for foreign in (False, True):
+        cache = Cache()
+        cache.tokens = VerifiedTokens(
+            TokenFormat("aiaas_live"), size=3, max_staleness=5.0, clock=cache.clock, foreign=foreign
+        )
+        issued = cache.world.issue()
+        other = replace(issued, token=Secret("AbCdEfGh.of-another-system"))
+        cache.remember(issued)
+        cache.remember(other)
+
+        assert cache.knows(issued)
+        assert cache.knows(other) is foreign
+        assert cache.tokens.recall(b"Bearer " + b"x" * 513) is None
+        assert cache.tokens.recall(b"Basic AbCdEfGh.of-another-system") is None

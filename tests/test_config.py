@@ -58,6 +58,10 @@ def test_the_defaults_are_safe() -> None:
         ({"cache_size": -1}, "cache_size takes"),
         ({"backend_timeout": 0}, "backend_timeout takes"),
         ({"hash_workers": 0}, "hash_workers takes"),
+        ({"imported_formats": "drf"}, "imported_formats takes a list"),
+        ({"imported_formats": None}, "imported_formats takes a list"),
+        ({"imported_formats": ["jwt"]}, "'jwt' is no format of imported tokens"),
+        ({"imported_formats": ["drf", "drf"]}, "names 'drf' twice"),
     ],
 )
 def test_what_can_t_be_is_refused_at_start(options: dict[str, Any], said: str) -> None:
@@ -176,3 +180,19 @@ def test_what_kubernetes_sets_for_a_service_of_that_name_is_left_alone() -> None
             "KEYGUARD_PORT_80_TCP_ADDR": "10.0.0.1",
         }
     )
+
+
+def test_imported_formats_are_read_in_order_and_become_part_of_the_policy() -> None:
+    settings = Settings.from_env(
+        {"KEYGUARD_IMPORTED_FORMATS": "sanctum, prefix:8 token", "KEYGUARD_PEPPER": PEPPER}
+    )
+
+    assert settings.imported_formats == ("sanctum", "prefix:8", "token")
+    assert [one.name for one in settings.policy().foreign] == [
+        "sanctum",
+        "prefix:8",
+        *["token"] * 2,
+    ]
+    assert settings.policy().takes_bar
+    assert not Settings().policy().takes_bar
+    assert Settings().policy().foreign == ()

@@ -28,9 +28,13 @@ from keyguard import (
     NotFoundError,
     Reason,
     RefusedError,
+    RevocationReason,
     Settings,
 )
 from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
+from keyguard.sansio.commits import Commit
+from keyguard.sansio.models import Key
+from tests.backends.changes import revoking
 from tests.loops import event_loop
 from tests.world import StandingClock, World
 
@@ -69,6 +73,11 @@ def guard(request: pytest.FixtureRequest, world: World) -> Iterator[Any]:
 
 def bearer(token: str) -> list[str | bytes]:
     return [f"Bearer {token}"]
+
+
+def elsewhere(world: World, key: Key) -> None:
+    """Revoke a key as another process would."""
+    assert world.store.commit(revoking(key, world.clock.now))
 
 
 def test_an_issued_key_is_let_in_as_who_it_is(guard: Any, world: World) -> None:
@@ -153,9 +162,10 @@ def test_a_revoked_key_is_refused_on_the_next_request(guard: Any) -> None:
     field = bearer(issued.token.reveal())
     assert isinstance(guard.authenticate(field), Allow)
 
-    revoked = guard.keys.revoke(issued.key.id, reason="leaked")
+    revoked = guard.keys.revoke(issued.key.id, reason="key compromise", note="leaked")
 
-    assert revoked.revoked_reason == "leaked"
+    assert revoked.revoked_reason is RevocationReason.KEY_COMPROMISE
+    assert revoked.revoked_note == "leaked"
     assert guard.authenticate(field) == Deny(
         Reason.KEY_REVOKED, issued.key.id, issued.key.organization
     )
@@ -163,19 +173,19 @@ def test_a_revoked_key_is_refused_on_the_next_request(guard: Any) -> None:
 
 def test_the_first_revocation_stays(guard: Any, world: World) -> None:
     key = guard.keys.issue(organization="acme", name="x").key
-    first = guard.keys.revoke(key.id, reason="first")
+    first = guard.keys.revoke(key.id, reason="superseded", note="first")
     world.clock.advance(timedelta(days=1))
 
-    assert guard.keys.revoke(key.id, reason="second") == first
+    assert guard.keys.revoke(key.id, reason="key compromise", note="second") == first
 
 
-def test_revoking_needs_no_reason_but_refuses_one_that_breaks_a_log(guard: Any) -> None:
+def test_revoking_needs_no_reason_but_refuses_a_note_that_breaks_a_log(guard: Any) -> None:
     key = guard.keys.issue(organization="acme", name="x").key
 
     with pytest.raises(InvalidValueError, match="printable"):
-        guard.keys.revoke(key.id, reason="a\nb")
+        guard.keys.revoke(key.id, note="a\nb")
     assert guard.keys.get(key.id).revoked_at is None
-    assert guard.keys.revoke(key.id).revoked_reason is None
+    assert guard.keys.revoke(key.id).revoked_reason is RevocationReason.UNSPECIFIED
 
 
 @pytest.mark.parametrize("action", ["get", "revoke", "update"])
@@ -383,6 +393,7 @@ def test_the_wrong_flavour_of_backend_is_refused_at_start() -> None:
 @pytest.mark.parametrize("kind", ["revoke", "disable", "scopes"])
 def test_another_guard_of_the_process_feels_a_change_on_the_next_request(kind: str) -> None:
     world = World()
+    world.issue("admin")  # so that the other is not the last that administers
     issued = world.issue("admin")
     field = bearer(issued.token.reveal())
     assert isinstance(asyncio.run(world.async_guard.authenticate(field)), Allow)
@@ -405,7 +416,7 @@ def test_another_process_feels_a_revocation_within_max_staleness() -> None:
     field = bearer(issued.token.reveal())
     assert isinstance(world.guard.authenticate(field), Allow)
 
-    world.store.revoke_key(issued.key.id, world.clock.now, None)  # as another process would
+    elsewhere(world, issued.key)
 
     world.clock.advance(timedelta(seconds=5) - timedelta(microseconds=1))
     assert isinstance(world.guard.authenticate(field), Allow)
@@ -456,8 +467,9 @@ def test_a_key_revoked_while_it_was_looked_up_is_not_served(flavour: str) -> Non
             if flavour == "sync":
                 world.guard.keys.revoke(key_id)
             else:
-                world.store.revoke_key(key_id, world.clock.now, None)
-                world.async_guard._parts.tokens.forget(key_id)
+                assert record is not None
+                elsewhere(world, record.key)
+                world.async_guard._parts.tokens.forget([key_id])
         return record
 
     world.store.find_key = find_key  # type: ignore[method-assign]
@@ -482,7 +494,7 @@ def test_a_key_that_changes_under_every_look_is_unavailable_not_served() -> None
         return record
 
     def update_key_without_looking(key_id: str, **_: Any) -> None:
-        world.guard._parts.tokens.forget(key_id)
+        world.guard._parts.tokens.forget([key_id])
 
     world.guard.keys.update = update_key_without_looking  # type: ignore[assignment, method-assign]
     world.store.find_key = find_key  # type: ignore[method-assign]
@@ -497,13 +509,13 @@ def test_a_failed_change_is_forgotten_all_the_same() -> None:
     issued = world.issue()
     field = bearer(issued.token.reveal())
     assert isinstance(world.guard.authenticate(field), Allow)
-    really = world.store.revoke_key
+    really = world.store.commit
 
-    def revoke_key(*args: Any) -> Any:
-        really(*args)
+    def committed_unheard(commit: Commit) -> bool:
+        really(commit)
         raise BackendUnavailableError("the answer got lost")
 
-    world.store.revoke_key = revoke_key  # type: ignore[method-assign]
+    world.store.commit = committed_unheard  # type: ignore[method-assign]
     with pytest.raises(BackendUnavailableError):
         world.guard.keys.revoke(issued.key.id)
 
@@ -526,8 +538,8 @@ def test_an_async_store_that_hangs_is_given_up() -> None:
 
 def test_a_management_call_that_hangs_says_that_its_outcome_is_unknown() -> None:
     class Hanging(AsyncMemoryBackend):
-        async def add_organization(self, organization: Any) -> None:
-            await asyncio.Event().wait()
+        async def commit(self, commit: Commit) -> bool:
+            return await asyncio.Event().wait()
 
     guard = AsyncKeyguard(Hanging(), management_timeout=0.001)
 

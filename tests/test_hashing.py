@@ -6,12 +6,18 @@ import asyncio
 import hashlib
 import hmac
 import multiprocessing
+import re
+import secrets
+import sys
 import threading
 import traceback
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import argon2
+import bcrypt
 import pytest
 import trio
 
@@ -23,11 +29,13 @@ from keyguard import (
     Deny,
     InvalidValueError,
     Keyguard,
+    MissingExtraError,
     Reason,
     Secret,
 )
 from keyguard.hash_pool import HashPool
-from keyguard.hashing import TokenHasher, parse_peppers
+from keyguard.hashing import TokenHasher, scheme_of
+from keyguard.peppers import parse_peppers
 from tests.world import World
 
 TOKEN = Secret("kg_live_0000000000000000_" + "a" * 49)
@@ -172,6 +180,23 @@ def test_an_unknown_id_and_a_wrong_secret_cost_the_same_work(
         "my-example-key-Zb8WnTeKc5DyMhRgV",
         "Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOPEPPER",
         "0123456789abcdef0123456789ABCDEFx",
+        "".join(map(chr, range(48, 88))),
+        "9876543210zyxwvutsrqponmlkjihgfedcba",
+        "correct-horse-battery-staple-and-some-more-words",
+        "ThisIsTheKeyOfTheProductionDatabaseServer",
+        "Zb8WnTeKc5DyMhRg" * 3,
+        "Zb8WnTeKc5DyMhRgZb8WnTeKc5DyMhRgZb8WnTe",
+        bytes(range(32)).hex(),
+        bytes(range(64, 16, -1)).hex(),
+        b64encode(bytes(range(40))).decode(),
+        b64encode(b"change-me-change-me-change-me-12").decode(),
+        urlsafe_b64encode(b"correct-horse-battery-staple-and-more").decode(),
+        b"my very own key, which nobody knows".hex(),
+        # what the documentation of Python's secrets, of Flask and of FastAPI shows
+        "f9bf78b9a18ce6d46a0cd2b0b86df9da",
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "django-insecure-k3v(z9@x!q7w$e5r^t2y&u8i*o1p)a6s",
     ],
 )
 def test_a_short_or_weak_pepper_is_refused_without_showing_it(pepper: str) -> None:
@@ -179,6 +204,34 @@ def test_a_short_or_weak_pepper_is_refused_without_showing_it(pepper: str) -> No
         TokenHasher(peppers=[Secret(pepper)])
     if len(pepper) > 8:
         assert pepper not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: secrets.token_urlsafe(48),
+        lambda: secrets.token_urlsafe(32),
+        lambda: secrets.token_hex(32),
+        lambda: b64encode(secrets.token_bytes(32)).decode(),
+    ],
+)
+def test_a_random_pepper_is_taken_however_it_is_spelt(draw: Callable[[], str]) -> None:
+    for _ in range(200):
+        TokenHasher(peppers=[Secret(draw())])
+
+
+def test_no_pepper_of_our_own_documentation_is_taken() -> None:
+    root = Path(__file__).parent.parent
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("examples/**/*.py")]
+    shown = [
+        pepper
+        for page in pages
+        for pepper in re.findall(r"PEPPER(?:=|\": \")([^\s\"$]{32,})", page.read_text())
+    ]
+
+    for pepper in shown:
+        with pytest.raises(InvalidValueError):
+            TokenHasher(peppers=[Secret(pepper)])
 
 
 def test_a_pepper_is_given_once() -> None:
@@ -383,3 +436,188 @@ def test_a_hash_without_memory_shows_no_token(monkeypatch: pytest.MonkeyPatch) -
         TokenHasher("argon2id").hash(TOKEN)
 
     assert failed.value.__cause__ is None
+
+
+WEAK = Secret("hunter2hunter")
+DRF = Secret("AbCdEfGh.q7Zp0Lw3Vn8XcT5bRy2Kd9Hs6Jf4Mg1A")
+SANCTUM = Secret("42|q7Zp0Lw3Vn8XcT5bRy2Kd9Hs6Jf4Mg1Au2")
+SEAM = Secret("my_company_BRTRKFsL_51FwqftsmMDHHbJAMEXXHCgG")
+OF_BCRYPT = bcrypt.hashpw(DRF.reveal().encode(), bcrypt.gensalt(4)).decode()
+
+
+def of_argon2(kind: argon2.Type, token: Secret = DRF) -> str:
+    hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, type=kind)
+    return hasher.hash(token.reveal())
+
+
+def sha256_of(text: str) -> str:
+    return b64(hashlib.sha256(text.encode()).digest())
+
+
+FOREIGN = [
+    (DRF, "$sha512$" + b64(hashlib.sha512(DRF.reveal().encode()).digest())),
+    (SANCTUM, "$sha256-tail$|$" + sha256_of("q7Zp0Lw3Vn8XcT5bRy2Kd9Hs6Jf4Mg1Au2")),
+    (SEAM, "$sha256-tail$_$" + sha256_of("51FwqftsmMDHHbJAMEXXHCgG")),
+    (DRF, of_argon2(argon2.Type.I)),
+    (DRF, of_argon2(argon2.Type.D)),
+    (DRF, of_argon2(argon2.Type.ID)),
+    (DRF, OF_BCRYPT),
+    (DRF, OF_BCRYPT.replace("$2b$", "$2a$")),
+    (DRF, OF_BCRYPT.replace("$2b$", "$2y$")),
+]
+
+
+@pytest.mark.parametrize(("token", "stored"), FOREIGN, ids=[str(n) for n in range(len(FOREIGN))])
+def test_what_other_systems_stored_verifies_as_it_is(token: Secret, stored: str) -> None:
+    hasher = TokenHasher(peppers=[PEPPER])
+
+    assert hasher.verify(token, stored)
+    assert not hasher.verify(Secret(token.reveal() + "x"), stored)
+    assert not hasher.verify(TOKEN, stored)
+    assert hasher.is_slow(stored) is stored.startswith(("$argon2", "$2"))
+
+
+@pytest.mark.parametrize(("token", "stored"), FOREIGN, ids=[str(n) for n in range(len(FOREIGN))])
+def test_what_other_systems_stored_is_hashed_anew(token: Secret, stored: str) -> None:
+    for hasher in (TokenHasher(), TokenHasher(peppers=[PEPPER]), TokenHasher("argon2id")):
+        assert hasher.is_outdated(stored)
+
+        again = hasher.rehash(token, stored)
+
+        assert hasher.verify(token, again)
+        assert not hasher.is_outdated(again)
+        assert hasher.is_slow(again) is hasher.rehashes_slowly(token, stored)
+
+
+def test_bcrypt_reads_72_bytes_as_it_always_did() -> None:
+    long = "x" * 72
+    stored = bcrypt.hashpw(long.encode(), bcrypt.gensalt(4)).decode()
+
+    assert TokenHasher().verify(Secret(long + "y"), stored)
+    assert not TokenHasher().verify(Secret(long[:-1] + "y"), stored)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (OF_BCRYPT.replace("$04$", "$15$"), "more work"),
+        (OF_BCRYPT.replace("$04$", "$99$"), "more work"),
+        (OF_BCRYPT[:-1], "damaged"),
+        (OF_BCRYPT.replace("$04$", "$03$"), "damaged"),
+        ("$2b$", "damaged"),
+        ("$2x$04$" + "a" * 53, "no scheme"),
+        ("$sha512$" + "A" * 85, "damaged"),
+        ("$sha256-tail$.$" + "A" * 43, "no scheme"),
+        ("$sha256-tail$|$", "damaged"),
+        ("$weak$$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAA", "no scheme"),
+        ("$weak$$argon2id$nonsense", "damaged"),
+        ("$weak$00000000$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAA", "needs the pepper"),
+    ],
+    ids=[str(number) for number in range(12)],  # bcrypt's salt is another in each process
+)
+def test_a_foreign_digest_that_is_none_is_never_a_match(stored: str, said: str) -> None:
+    with pytest.raises(CorruptDataError, match=said) as failed:
+        TokenHasher(peppers=[PEPPER]).verify(DRF, stored)
+
+    assert failed.value.__cause__ is None
+
+
+def test_bcrypt_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bcrypt", None)
+
+    with pytest.raises(MissingExtraError, match=r"keyguard\[bcrypt\]"):
+        TokenHasher().verify(DRF, OF_BCRYPT)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("peppers", [[], [PEPPER]], ids=["plain", "peppered"])
+def test_a_guessable_token_is_always_hashed_slowly(peppers: list[Secret], pinned: bool) -> None:
+    hasher = TokenHasher(peppers=peppers)
+
+    stored = hasher.hash_slowly(WEAK, pinned=pinned)
+
+    assert stored.startswith("$pinned$" if pinned else "$weak$")
+    assert "$argon2id$v=19$m=19456,t=2,p=1$" in stored
+    assert hasher.is_slow(stored)
+    assert hasher.verify(WEAK, stored)
+    assert not hasher.verify(TOKEN, stored)
+    assert not hasher.is_outdated(stored)
+
+
+def test_a_guessable_token_moves_to_the_newest_pepper_and_stays_slow() -> None:
+    old, new = TokenHasher(peppers=[OLD_PEPPER]), TokenHasher(peppers=[PEPPER, OLD_PEPPER])
+    stored = old.hash_slowly(WEAK)
+
+    assert new.verify(WEAK, stored)
+    assert new.is_outdated(stored)
+    again = new.rehash(WEAK, stored)
+    assert again.startswith("$weak$")
+    assert TokenHasher(peppers=[PEPPER]).verify(WEAK, again)
+    assert not new.is_outdated(again)
+
+
+def test_what_is_weak_stays_slow_although_all_of_it_looks_strong() -> None:
+    hasher = TokenHasher()
+    token = Secret("a-public-part-of-many-characters-X9k2.hunter2")
+    stored = TokenHasher(peppers=[PEPPER]).hash_slowly(token)
+
+    assert TokenHasher(peppers=[OLD_PEPPER, PEPPER]).rehash(token, stored).startswith("$weak$")
+    assert hasher.rehash(WEAK, of_argon2(argon2.Type.ID, WEAK)).startswith("$weak$$argon2id$")
+
+
+def test_a_key_whose_id_hangs_on_a_pepper_says_so_for_ever() -> None:
+    old, new = TokenHasher(peppers=[OLD_PEPPER]), TokenHasher(peppers=[PEPPER, OLD_PEPPER])
+    stored = old.hash_slowly(WEAK, pinned=True)
+
+    assert not new.is_outdated(stored)
+    assert new.verify(WEAK, stored)
+    with pytest.raises(CorruptDataError, match="add it to KEYGUARD_PEPPER"):
+        TokenHasher(peppers=[PEPPER]).verify(WEAK, stored)
+
+
+def test_a_digest_is_outdated_where_hash_would_make_another() -> None:
+    hashers = {
+        "plain": TokenHasher(),
+        "new pepper": TokenHasher(peppers=[PEPPER, OLD_PEPPER]),
+        "old pepper": TokenHasher(peppers=[OLD_PEPPER]),
+        "argon2id": TokenHasher("argon2id"),
+    }
+    for name, hasher in hashers.items():
+        for other, made_by in hashers.items():
+            stored = made_by.hash(TOKEN)
+            assert hasher.is_outdated(stored) is (name != other)
+    assert hashers["argon2id"].is_outdated(of_argon2(argon2.Type.ID))  # of fewer passes
+    assert hashers["plain"].is_outdated("nonsense")
+
+
+def test_a_token_of_our_own_is_rehashed_under_the_current_scheme() -> None:
+    world = World()
+    hasher = TokenHasher(peppers=[PEPPER])
+
+    for _ in range(50):
+        token = world.issue().token
+        assert hasher.rehash(token, TokenHasher().hash(token)) == hasher.hash(token)
+
+
+def test_what_a_digest_hangs_on_can_be_told() -> None:
+    hasher = TokenHasher(peppers=[PEPPER])
+    pepper_id = hasher.hash(TOKEN).split("$")[2]
+
+    assert scheme_of(hasher.hash(TOKEN)) == f"hmac-sha256:{pepper_id}"
+    assert scheme_of(hasher.hash_slowly(WEAK)) == f"argon2id:{pepper_id}"
+    assert scheme_of(hasher.hash_slowly(WEAK, pinned=True)) == f"argon2id:{pepper_id}"
+    assert scheme_of(TokenHasher().hash_slowly(WEAK)) == "argon2id"
+    assert scheme_of(TokenHasher().hash(TOKEN)) == "sha256"
+    schemes = [scheme_of(stored) for _, stored in FOREIGN]
+    assert schemes == [
+        *("sha512", "sha256", "sha256", "argon2i", "argon2d", "argon2id"),
+        *("bcrypt", "bcrypt", "bcrypt"),
+    ]
+    assert [scheme_of(stored) for stored in ("", "$md5$x", "x")] == ["unknown"] * 3
+
+
+def test_the_keys_of_ids_differ_by_pepper_and_are_none_of_the_peppers() -> None:
+    keys = [one.reveal() for one in TokenHasher(peppers=[PEPPER, OLD_PEPPER]).lookup_keys]
+
+    assert len({*keys, PEPPER.reveal(), OLD_PEPPER.reveal()}) == 4
+    assert TokenHasher().lookup_keys == ()

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from keyguard import AsyncKeyguard, IssuedKey, Keyguard, NotFoundError, Secret
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.flask import FlaskKeyguard
+from keyguard.sansio.commits import Commit
 from keyguard.sansio.tokens import TokenFormat
 from tests.adapters.stacks import Request, call_asgi, call_wsgi, stacks
 from tests.world import World
@@ -240,10 +241,10 @@ def test_a_failed_issue_shows_no_token_in_our_frames() -> None:
         minted.append(mint(self, parts).reveal())
         return Secret(minted[-1])
 
-    def add_key(record: Any) -> None:
+    def failing(commit: Commit) -> bool:
         raise OSError("down")
 
-    world.store.add_key = add_key  # type: ignore[method-assign]
+    world.store.commit = failing  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TokenFormat, "mint", spy)
         with pytest.raises(OSError, match="down") as failed:

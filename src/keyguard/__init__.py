@@ -24,8 +24,10 @@ from keyguard.exceptions import (
     SchemaError,
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.sansio.audit import Action, AuditEntry
 from keyguard.sansio.charges import LimitStatus
 from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny, Reason
+from keyguard.sansio.importing import ImportReport
 from keyguard.sansio.limits import Limit, Strategy
 from keyguard.sansio.models import (
     IssuedKey,
@@ -33,6 +35,8 @@ from keyguard.sansio.models import (
     KeyStatus,
     Organization,
     Page,
+    RevocationReason,
+    RotatedKey,
 )
 from keyguard.sansio.requests import Principal, Request
 from keyguard.sansio.scopes import ScopeCatalogue
@@ -40,8 +44,10 @@ from keyguard.sansio.secret import Secret
 
 __all__ = [
     "AccessDenied",
+    "Action",
     "Allow",
     "AsyncKeyguard",
+    "AuditEntry",
     "BackendError",
     "BackendUnavailableError",
     "ConfigurationError",
@@ -49,6 +55,7 @@ __all__ = [
     "CurrentLimits",
     "Decision",
     "Deny",
+    "ImportReport",
     "InvalidValueError",
     "IssuedKey",
     "Key",
@@ -65,6 +72,8 @@ __all__ = [
     "Reason",
     "RefusedError",
     "Request",
+    "RevocationReason",
+    "RotatedKey",
     "SchemaError",
     "ScopeCatalogue",
     "Secret",

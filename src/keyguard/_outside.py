@@ -16,18 +16,21 @@ from typing import Any
 
 from keyguard._process import Clock
 from keyguard.backends.base import AsyncBackend, Backend
-from keyguard.cache import VerifiedTokens, spelling
+from keyguard.cache import VerifiedTokens
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendUnavailableError
-from keyguard.hashing import TokenHasher
+from keyguard.hashing import TokenHasher, scheme_of
+from keyguard.lookups import Lookups
 from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.gates import AsyncGate, Gate
+from keyguard.sansio.addresses import parse_address
 from keyguard.sansio.charges import Charge
 from keyguard.sansio.decisions import Allow
 from keyguard.sansio.effects import Effect
-from keyguard.sansio.models import KeyRecord
+from keyguard.sansio.models import KeyRecord, Use
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.secret import Secret
+from keyguard.upkeep import AsyncUpkeep, Upkeep
 
 __all__ = ["Outside", "Parts"]
 
@@ -38,9 +41,11 @@ class Parts:
 
     policy: Policy
     tokens: VerifiedTokens
+    lookups: Lookups
     hasher: TokenHasher
     blocked: BlockedClients
     clock: Clock
+    records_addresses: bool = False
 
     def now(self) -> datetime:
         """Return the time now, in UTC."""
@@ -54,22 +59,25 @@ class Outside:
         parts: The guard's parts.
         backend: Where keys live.
         gate: The way to where counters live.
+        upkeep: What is done beside requests.
         slowly: Runs a slow hash in its turn: at once, or as an awaitable.
         timeout: Seconds that one effect may take.
     """
 
-    __slots__ = ("_gate", "_mark", "_parts", "_slowly", "_timeout", "backend")
+    __slots__ = ("_gate", "_mark", "_parts", "_slowly", "_timeout", "_upkeep", "backend")
 
     def __init__(
         self,
         parts: Parts,
         backend: Backend | AsyncBackend,
         gate: Gate | AsyncGate,
+        upkeep: Upkeep | AsyncUpkeep,
         slowly: Callable[[Callable[[], Any]], Any],
         timeout: float,
     ) -> None:
         self.backend = backend
         self._gate = gate
+        self._upkeep = upkeep
         self._parts = parts
         self._slowly = slowly
         self._timeout = timeout
@@ -109,7 +117,7 @@ class Outside:
 
     def _settle(self, effect: Effect[Any]) -> None:
         if effect.changes:  # also when it failed: it may have happened all the same
-            self._parts.tokens.forget(effect.subject())
+            self._parts.tokens.forget(effect.subjects())
 
     @property
     def policy(self) -> Policy:
@@ -124,15 +132,48 @@ class Outside:
         """Return so many random bytes."""
         return secrets.token_bytes(size)
 
-    def find_key(self, key_id: str) -> Any:
-        """Look a key up, noting from when on its changes count."""
-        self._mark = self._parts.tokens.begin()
-        return self.backend.find_key(key_id)
+    def look_up(self, key_id: str, *, fresh: bool) -> Any:
+        """Look a key up for a request, noting from when on its changes count."""
+        self._upkeep.start()
+        if fresh:
+            self._mark = self._parts.tokens.begin()
+            return self.backend.find_key(key_id)
+        if isinstance(self._upkeep, AsyncUpkeep):
+            return self._alook_up(key_id)
+        find_key: Any = self.backend.find_key
+        record, self._mark = self._parts.lookups.find(key_id, find_key)
+        return record
+
+    async def _alook_up(self, key_id: str) -> KeyRecord | None:
+        find_key: Any = self.backend.find_key
+        record, self._mark = await self._parts.lookups.afind(key_id, find_key)
+        return record
+
+    def rehash(self, key_id: str, token: Secret, digest: str) -> None:
+        """Have a genuine token stored anew where its stored form is outdated."""
+        if self._parts.hasher.is_outdated(digest):
+            self._upkeep.rehash(key_id, digest, token)
+
+    def note_use(self, key_id: str, address: str | None) -> None:
+        """Note that a key was let in."""
+        seen = None
+        if address is not None and self._parts.records_addresses:
+            # What is none could be more than a store takes, and hold up all that is told with it.
+            seen = parse_address(address)
+        self._parts.tokens.note_use(Use(key_id, self.now(), None if seen is None else str(seen)))
 
     def hash(self, token: Secret) -> Any:
         """Return the form in which a token is stored."""
         job = functools.partial(self._parts.hasher.hash, token)
         return self._slowly(job) if self._parts.hasher.hashes_slowly else job()
+
+    def hash_weak(self, token: Secret, *, pinned: bool) -> Any:
+        """Return the form in which a token is stored that can be guessed."""
+        return self._slowly(functools.partial(self._parts.hasher.hash_slowly, token, pinned=pinned))
+
+    def describe_digest(self, digest: str) -> str:
+        """Return what a stored form hangs on."""
+        return scheme_of(digest)
 
     def verify(self, token: Secret, digest: str | None) -> Any:
         """Tell whether a token is the one behind a stored form."""
@@ -143,7 +184,7 @@ class Outside:
 
     def recall(self, token: Secret) -> Allow | None:
         """Return what a token was verified as lately."""
-        return self._parts.tokens.recall(spelling(token))
+        return self._parts.tokens.recall_any(token)
 
     def was_verified(self, token: Secret) -> bool:
         """Tell whether a token was verified in this process before."""
@@ -168,6 +209,10 @@ class Outside:
     def read_limits(self, charges: Sequence[Charge]) -> Any:
         """Look at buckets."""
         return self._gate.limiter.adjust(charges, [0] * len(charges))
+
+    def discard(self, token: Secret) -> None:
+        """Remember a token no longer."""
+        self._parts.tokens.discard(token)
 
     def remember(self, token: Secret, record: KeyRecord, allow: Allow) -> bool:
         """Keep a verified token, unless its key changed since it was looked up."""

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from keyguard.exceptions import ConfigurationError, InvalidValueError
-from keyguard.hashing import TokenHasher, parse_peppers
+from keyguard.hashing import TokenHasher
+from keyguard.peppers import parse_peppers
+from keyguard.sansio.foreign import read_formats
 from keyguard.sansio.limits import Limit, Limits, parse_limit, read_limits
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.responses import Responder
@@ -38,6 +40,8 @@ class Settings:
         require_https: Refuse keys that come over plain HTTP.
         max_staleness: Seconds after which another process's revocation is felt here at the latest.
         cache_size: How many verified tokens are remembered.
+        record_addresses: Note the client's address beside the time when a key was last used. Every
+            request then takes a little longer.
         backend_timeout: Seconds that one backend call of a request may take.
         management_timeout: Seconds that one backend call of a management operation may take.
         hash_workers: How many slow hashes run at once.
@@ -50,6 +54,9 @@ class Settings:
         on_limiter_error: What becomes of requests while it fails: ``"open"`` counts them in this
             process, ``"closed"`` refuses those with limits with 503.
         legacy_headers: Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well.
+        imported_formats: Which tokens of other systems are looked up, in this order: ``"token"``
+            (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
+            :doc:`importing keys <import>`.
 
     Raises:
         InvalidValueError: A value is not as said.
@@ -65,6 +72,7 @@ class Settings:
     require_https: bool = False
     max_staleness: float = 5.0
     cache_size: int = 10_000
+    record_addresses: bool = False
     backend_timeout: float = 0.25
     management_timeout: float = 10.0
     hash_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
@@ -73,6 +81,7 @@ class Settings:
     limiter_timeout: float = 0.05
     on_limiter_error: str = "open"
     legacy_headers: bool = False
+    imported_formats: Iterable[str] = ()
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -84,7 +93,7 @@ class Settings:
             ("limiter_timeout", 0.001, 60.0),
         ):
             _check_number(name, getattr(self, name), least, most)
-        for name in ("require_https", "legacy_headers"):
+        for name in ("require_https", "legacy_headers", "record_addresses"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidValueError(f"{name} takes True or False, not {getattr(self, name)!r}")
         if self.on_limiter_error not in _ON_LIMITER_ERROR:
@@ -102,6 +111,7 @@ class Settings:
             "peppers": tuple(_as_secret(pepper) for pepper in self.peppers),
             "default_limits": read_limits(self.default_limits, "key"),
             "failure_limit": _as_failure_limit(self.failure_limit),
+            "imported_formats": tuple(one.name for one in read_formats(self.imported_formats)),
         }
         for name, value in frozen.items():
             object.__setattr__(self, name, value)
@@ -118,7 +128,11 @@ class Settings:
             require_https=self.require_https,
             default_limits=frozen.default_limits,
             failure_limit=frozen.failure_limit,
+            foreign=read_formats(self.imported_formats, keys=self._lookup_keys()),
         )
+
+    def _lookup_keys(self) -> tuple[Secret, ...]:
+        return self.token_hasher().lookup_keys if "token" in self.imported_formats else ()
 
     def responder(self) -> Responder:
         """Return who spells the answers."""
@@ -134,15 +148,16 @@ class Settings:
 
         ``KEYGUARD_REALM``, ``KEYGUARD_PREFIX``, ``KEYGUARD_HASHER``, ``KEYGUARD_REQUIRE_HTTPS``
         (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS``, ``KEYGUARD_CACHE_SIZE``,
+        ``KEYGUARD_RECORD_ADDRESSES``,
         ``KEYGUARD_BACKEND_TIMEOUT``, ``KEYGUARD_MANAGEMENT_TIMEOUT`` and ``KEYGUARD_HASH_WORKERS``
         set the field of that name, and so do ``KEYGUARD_FAILURE_LIMIT`` (a rate, or ``none``),
         ``KEYGUARD_LIMITER_TIMEOUT``, ``KEYGUARD_ON_LIMITER_ERROR`` and ``KEYGUARD_LEGACY_HEADERS``.
         ``KEYGUARD_DEFAULT_LIMITS`` takes rates separated by ``;``, each with or without a name:
-        ``100/minute; daily=5000/day``. ``KEYGUARD_PUBLIC`` and ``KEYGUARD_SCOPES`` (the catalogue's
-        names) take a list separated by white space or commas, ``KEYGUARD_PEPPER`` the pepper ring
-        likewise; ``KEYGUARD_PEPPER_FILE`` names a file that holds it instead. ``KEYGUARD_URL`` and
-        ``KEYGUARD_LIMITER`` are for who opens the stores. Any other ``KEYGUARD_`` name is
-        refused: it may be a misspelt one.
+        ``100/minute; daily=5000/day``. ``KEYGUARD_PUBLIC``, ``KEYGUARD_IMPORTED_FORMATS`` and
+        ``KEYGUARD_SCOPES`` (the catalogue's names) take a list separated by white space or commas,
+        ``KEYGUARD_PEPPER`` the pepper ring likewise; ``KEYGUARD_PEPPER_FILE`` names a file that
+        holds it instead. ``KEYGUARD_URL`` and ``KEYGUARD_LIMITER`` are for who opens the stores.
+        Any other ``KEYGUARD_`` name is refused: it may be a misspelt one.
 
         Args:
             environ: Where to read; the process's environment by default.
@@ -239,6 +254,7 @@ _READERS: dict[str, tuple[Any, str]] = {
     "require_https": (_flag, "true or false"),
     "max_staleness": (float, "a number of seconds"),
     "cache_size": (int, "a whole number"),
+    "record_addresses": (_flag, "true or false"),
     "backend_timeout": (float, "a number of seconds"),
     "management_timeout": (float, "a number of seconds"),
     "hash_workers": (int, "a whole number"),
@@ -247,6 +263,7 @@ _READERS: dict[str, tuple[Any, str]] = {
     "limiter_timeout": (float, "a number of seconds"),
     "on_limiter_error": (str, "open or closed"),
     "legacy_headers": (_flag, "true or false"),
+    "imported_formats": (_words, "a list of formats"),
 }
 
 

@@ -46,6 +46,7 @@ class Access:
         due: Whether the limits of its key are still to be charged.
         charged: What it was charged so far.
         paid: The limits of its route among that.
+        retires: When its key, which has a successor, ends, as an HTTP date.
     """
 
     allow: Allow | None = None
@@ -54,6 +55,7 @@ class Access:
     due: bool = False
     charged: Charged | None = None
     paid: tuple[RouteLimit, ...] = ()
+    retires: str | None = None
 
     @property
     def gate(self) -> Gate | AsyncGate:

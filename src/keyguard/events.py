@@ -17,6 +17,8 @@ from keyguard.sansio.decisions import Deny, Reason
 __all__ = [
     "AccessRefused",
     "Event",
+    "FeedFailed",
+    "FeedRecovered",
     "Hook",
     "KeyExposed",
     "LimitExceeded",
@@ -121,7 +123,41 @@ class LimiterRecovered:
     decisions: int
 
 
-Event: TypeAlias = AccessRefused | KeyExposed | LimitExceeded | LimiterFailed | LimiterRecovered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedFailed:
+    """The change feed does not answer. Told once; meanwhile keys are looked up anew more often.
+
+    Args:
+        at: When.
+        cause: The failure.
+    """
+
+    at: datetime
+    cause: BaseException = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedRecovered:
+    """The change feed answers again.
+
+    Args:
+        at: When.
+        lasted: Seconds since it failed.
+    """
+
+    at: datetime
+    lasted: float
+
+
+Event: TypeAlias = (
+    AccessRefused
+    | KeyExposed
+    | LimitExceeded
+    | LimiterFailed
+    | LimiterRecovered
+    | FeedFailed
+    | FeedRecovered
+)
 Hook: TypeAlias = Callable[[Event], object]
 
 
@@ -154,7 +190,8 @@ def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
     A refused request is INFO, and so is one that passed over a limit in shadow mode; an exposed key
-    and a limiter that answers again are WARNING, a store that fails is ERROR.
+    and a limiter that answers again or a change feed
+    that answers again are WARNING, a store or feed that fails is ERROR.
     """
     match event:
         case KeyExposed():
@@ -199,6 +236,13 @@ def log_event(event: Event) -> None:
                 event.lasted,
                 event.decisions,
             )
+        case FeedFailed():
+            _logger.error(
+                "the change feed does not answer (%s); until it does, keys are looked up anew",
+                event.cause,
+            )
+        case FeedRecovered():
+            _logger.warning("the change feed answers again, after %.1f seconds", event.lasted)
         case AccessRefused():
             _logger.info(
                 "request from %s refused: %s (key %s)", event.address, event.reason, event.key_id

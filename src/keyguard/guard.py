@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -23,11 +24,12 @@ from keyguard.config import Settings
 from keyguard.events import Event, Hook, LimitExceeded, events_of, log_event, tell
 from keyguard.exceptions import InvalidValueError
 from keyguard.hash_pool import HashPool
+from keyguard.lookups import Lookups
 from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.gates import AsyncGate, Gate
 from keyguard.ratelimit.opening import check_countable, open_async_limiter, open_limiter
-from keyguard.sansio import lifecycle
+from keyguard.sansio import importing, lifecycle
 from keyguard.sansio.authenticate import authenticate, authorize, check_transport
 from keyguard.sansio.charging import Charged
 from keyguard.sansio.credentials import describe_misuse
@@ -37,11 +39,14 @@ from keyguard.sansio.limits import Limit
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.responses import Response
 from keyguard.sansio.scopes import Requirement
+from keyguard.upkeep import AsyncUpkeep, Upkeep
 
 __all__ = [
+    "AsyncAuditManager",
     "AsyncKeyManager",
     "AsyncKeyguard",
     "AsyncOrganizationManager",
+    "AuditManager",
     "KeyManager",
     "Keyguard",
     "OrganizationManager",
@@ -74,17 +79,22 @@ class _Guard:
     ) -> None:
         settings = settings or Settings()
         self.settings = replace(settings, **options) if options else settings
+        tokens = VerifiedTokens(
+            self.settings.policy().tokens,
+            size=self.settings.cache_size,
+            max_staleness=self.settings.max_staleness,
+            clock=clock,
+            sees_all=self.settings.record_addresses,
+            foreign=bool(self.settings.imported_formats),
+        )
         self._parts = Parts(
             policy=self.settings.policy(),
-            tokens=VerifiedTokens(
-                self.settings.policy().tokens,
-                size=self.settings.cache_size,
-                max_staleness=self.settings.max_staleness,
-                clock=clock,
-            ),
+            tokens=tokens,
+            lookups=Lookups(tokens),
             hasher=self.settings.token_hasher(),
             blocked=BlockedClients(clock),
             clock=clock,
+            records_addresses=self.settings.record_addresses,
         )
         self._recall = self._parts.tokens.recall  # the adapters' warm path
         self._pool = HashPool(workers=self.settings.hash_workers, waiting=_HASHES_WAITING)
@@ -159,6 +169,14 @@ class _Guard:
             "tell": self._tell,
         }
 
+    def _upkeep_options(self) -> dict[str, Any]:
+        return {
+            "clock": self._parts.clock,
+            "timeout": self.settings.backend_timeout,
+            "max_staleness": self.settings.max_staleness,
+            "tell": functools.partial(tell, self._hooks),  # not the guard, which may go
+        }
+
     def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
         requirement = Requirement.of(scopes, any_of)
         if self._parts.policy.catalogue is not None:
@@ -214,7 +232,9 @@ class _async_operation(Generic[P, T]):  # noqa: N801 - used as a decorator is
 def _bind(flow: Callable[..., Flow[Any]], manager: _Manager) -> Callable[..., Any]:
     @functools.wraps(flow)
     def operation(*args: Any, **kwargs: Any) -> Any:
-        return manager._drive(flow(*args, **kwargs))
+        course = flow(*args, **kwargs)
+        del args, kwargs  # an import's lines hold tokens, and this frame is in every traceback
+        return manager._drive(course)
 
     return operation
 
@@ -245,7 +265,24 @@ class KeyManager(_Manager):
     limits = _operation(lifecycle.key_limits)
     list = _operation(lifecycle.list_keys)
     update = _operation(lifecycle.update_key)
+    rotate = _operation(lifecycle.rotate_key)
     revoke = _operation(lifecycle.revoke_key)
+    revoke_family = _operation(lifecycle.revoke_family)
+    revoke_token = _operation(lifecycle.revoke_token)
+    import_tokens = _operation(importing.import_tokens)
+    digests = _operation(lifecycle.digest_report)
+
+
+class AuditManager(_Manager):
+    """The audit trail of one guard's key store."""
+
+    list = _operation(lifecycle.list_audit)
+
+
+class AsyncAuditManager(_Manager):
+    """The audit trail of one async guard's key store."""
+
+    list = _async_operation(lifecycle.list_audit)
 
 
 class AsyncOrganizationManager(_Manager):
@@ -267,7 +304,12 @@ class AsyncKeyManager(_Manager):
     limits = _async_operation(lifecycle.key_limits)
     list = _async_operation(lifecycle.list_keys)
     update = _async_operation(lifecycle.update_key)
+    rotate = _async_operation(lifecycle.rotate_key)
     revoke = _async_operation(lifecycle.revoke_key)
+    revoke_family = _async_operation(lifecycle.revoke_family)
+    revoke_token = _async_operation(lifecycle.revoke_token)
+    import_tokens = _async_operation(importing.import_tokens)
+    digests = _async_operation(lifecycle.digest_report)
 
 
 @final
@@ -313,6 +355,13 @@ class Keyguard(_Guard, flavour=True):
         self._owns_limiter = self.gate.limiter is not limiter
         self.organizations = OrganizationManager(self._manage)
         self.keys = KeyManager(self._manage)
+        self.audit = AuditManager(self._manage)
+        self._upkeep = Upkeep(
+            self._backend,
+            *(self._parts.tokens, self._parts.hasher, self._pool),
+            **self._upkeep_options(),
+        )
+        weakref.finalize(self, self._upkeep.stop).atexit = False
 
     def authenticate(
         self,
@@ -322,6 +371,7 @@ class Keyguard(_Guard, flavour=True):
         any_of: Iterable[str] | None = None,
         secure: bool = False,
         address: str | None = None,
+        fresh: bool = False,
     ) -> Decision:
         """Decide whether a request may pass.
 
@@ -330,7 +380,10 @@ class Keyguard(_Guard, flavour=True):
             scopes: Scopes that are all needed.
             any_of: Scopes of which one is needed.
             secure: Whether the client's connection is encrypted; matters with ``require_https``.
-            address: The client's address: for events, and to count its failures.
+            address: The client's address: for events, to count its failures, and for keys that are
+                bound to networks.
+            fresh: Whether to look the key up whatever is remembered of it: then a change in any
+                process that was acknowledged before is in force.
 
         Returns:
             ``Allow`` with the principal, or ``Deny`` with the reason. What clients send and what
@@ -341,13 +394,17 @@ class Keyguard(_Guard, flavour=True):
                 or outside the catalogue, or ``any_of`` is an empty list.
         """
         misuse = describe_misuse(fields)
-        flow = authenticate(fields, self._parts.policy, address)
+        flow = authenticate(fields, self._parts.policy, address, fresh=fresh)
         del fields  # a traceback that passes here must not show the token
         if misuse is not None:
             raise InvalidValueError(misuse)
         requirement = self._require(scopes, any_of)
         decision = run(flow, self._outside(self.settings.backend_timeout).perform)
         return self._conclude(decision, requirement, secure=secure, address=address)
+
+    def flush(self) -> None:
+        """Tell the store now when keys were last used; else that is done once a minute."""
+        self._upkeep.flush()
 
     def migrate(self) -> None:
         """Create the store's tables or bring them up to date; safe to call at every start.
@@ -359,7 +416,8 @@ class Keyguard(_Guard, flavour=True):
         self.gate.limiter.migrate()
 
     def close(self) -> None:
-        """Give back what the guard opened itself."""
+        """Tell the store when keys were last used, and give back what the guard opened itself."""
+        self._upkeep.close()
         self._pool.close()
         self.gate.close(limiter=self._owns_limiter)
         if self._owned:
@@ -380,7 +438,7 @@ class Keyguard(_Guard, flavour=True):
         return run(flow, self._outside(self.settings.management_timeout).perform)
 
     def _outside(self, timeout: float) -> Outside:
-        return Outside(self._parts, self._backend, self.gate, self._pool.run, timeout)
+        return Outside(self._parts, self._backend, self.gate, self._upkeep, self._pool.run, timeout)
 
 
 @final
@@ -422,6 +480,13 @@ class AsyncKeyguard(_Guard, flavour=True):
         self._owns_limiter = self.gate.limiter is not limiter
         self.organizations = AsyncOrganizationManager(self._manage)
         self.keys = AsyncKeyManager(self._manage)
+        self.audit = AsyncAuditManager(self._manage)
+        self._upkeep = AsyncUpkeep(
+            self._backend,
+            *(self._parts.tokens, self._parts.hasher, self._pool),
+            **self._upkeep_options(),
+        )
+        weakref.finalize(self, self._upkeep.stop).atexit = False
 
     async def authenticate(
         self,
@@ -431,10 +496,11 @@ class AsyncKeyguard(_Guard, flavour=True):
         any_of: Iterable[str] | None = None,
         secure: bool = False,
         address: str | None = None,
+        fresh: bool = False,
     ) -> Decision:
         """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
         misuse = describe_misuse(fields)
-        flow = authenticate(fields, self._parts.policy, address)
+        flow = authenticate(fields, self._parts.policy, address, fresh=fresh)
         del fields  # a traceback that passes here must not show the token
         if misuse is not None:
             raise InvalidValueError(misuse)
@@ -442,13 +508,18 @@ class AsyncKeyguard(_Guard, flavour=True):
         decision = await arun(flow, self._outside(self.settings.backend_timeout).aperform)
         return self._conclude(decision, requirement, secure=secure, address=address)
 
+    async def flush(self) -> None:
+        """Tell the store now when keys were last used; see :meth:`Keyguard.flush`."""
+        await self._upkeep.flush()
+
     async def migrate(self) -> None:
         """Create the store's tables or bring them up to date; see :meth:`Keyguard.migrate`."""
         await self._backend.migrate()
         await self.gate.migrate()
 
     async def aclose(self) -> None:
-        """Give back what the guard opened itself."""
+        """Tell the store when keys were last used, and give back what the guard opened itself."""
+        await self._upkeep.aclose()
         self._pool.close()
         await self.gate.aclose(limiter=self._owns_limiter)
         if self._owned:
@@ -469,4 +540,6 @@ class AsyncKeyguard(_Guard, flavour=True):
         return await arun(flow, self._outside(self.settings.management_timeout).aperform)
 
     def _outside(self, timeout: float) -> Outside:
-        return Outside(self._parts, self._backend, self.gate, self._pool.arun, timeout)
+        return Outside(
+            self._parts, self._backend, self.gate, self._upkeep, self._pool.arun, timeout
+        )

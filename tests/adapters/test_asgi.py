@@ -80,16 +80,22 @@ async def answer(send: Any, status: int = 200) -> None:
 
 def test_lifespan_passes_untouched(world: World) -> None:
     seen: list[Any] = []
+    message = {"type": "lifespan.startup"}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append((scope, receive, send))
+        seen.append((scope, await receive(), send))
 
-    wire = Wire(type="lifespan")
+    class Server(Wire):
+        async def receive(self) -> Any:
+            return message
+
+    wire = Server(type="lifespan")
     wire.run(guarded(world, app))
 
-    ((scope, receive, send),) = seen
+    ((scope, received, send),) = seen
     assert scope is wire.scope
-    assert (receive, send) == (wire.receive, wire.send)
+    assert received is message
+    assert send == wire.send
 
 
 @pytest.mark.parametrize("kind", ["http2", "webtransport", ""])

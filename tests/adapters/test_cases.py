@@ -91,7 +91,7 @@ class Cast:
         self.reader = world.token("inference:read")
         self.wildcard = world.token("inference:*")
         revoked = world.issue("inference:write")
-        world.guard.keys.revoke(revoked.key.id, reason="test")
+        world.guard.keys.revoke(revoked.key.id, note="test")
         self.revoked = revoked.token.reveal()
         self.expired = world.token("inference:write", expires_in=timedelta(hours=1))
         self.future = world.token(

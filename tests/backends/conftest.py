@@ -137,7 +137,8 @@ class Awaited(_Conveniences):
         return self.runner.run(Async(self.backend).follow(flow))
 
     def feed(self) -> Any:
-        return Awaited(self.backend.feed(), self.runner)
+        feed = self.backend.feed()
+        return None if feed is None else Awaited(feed, self.runner)
 
     def together(self, calls: list[Call]) -> list[Any]:
         """Make calls at the same time, and wait for all."""

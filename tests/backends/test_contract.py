@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -405,13 +406,9 @@ def test_a_commit_upon_what_has_changed_does_nothing(
     commit_all(store, record(1), record(2))
     store.change_key(key(1).id, name="new")
     store.change_organization(acme.id, name="New")
-    feed = store.feed()
-    position = feed.read(None, 0).position
     before = everything(store)
     assert store.commit(stale) is False
     assert everything(store) == before
-    assert feed.read(position, 0).subjects == ()
-    feed.close()
     store.add_organization(organization(4))  # it goes on
 
 
@@ -882,8 +879,27 @@ def test_behind_what_is_no_entry_there_is_nothing(store: Any, acme: Organization
 # The change feed
 
 
-def test_a_feed_tells_what_changed_since(store: Any, acme: Organization) -> None:
+@pytest.fixture
+def feed(store: Any) -> Iterator[Any]:
+    """A reader of the audit trail; there is none where only this process can change the store."""
     feed = store.feed()
+    if feed is None:
+        pytest.skip("only this process can change the store")
+    yield feed
+    feed.close()
+
+
+def test_a_feed_tells_nothing_of_a_commit_that_was_not_made(
+    store: Any, acme: Organization, feed: Any
+) -> None:
+    position = feed.read(None, 0).position
+    assert store.commit(changing(organization(version=2), name="Other")) is False
+    with pytest.raises(RefusedError):
+        store.commit(adding(organization(2), acme))
+    assert feed.read(position, 0) == (position, ())
+
+
+def test_a_feed_tells_what_changed_since(store: Any, acme: Organization, feed: Any) -> None:
     start = feed.read(None, 0)
     assert not start.subjects
     assert feed.read(start.position, 0) == (start.position, ())
@@ -899,8 +915,7 @@ def test_a_feed_tells_what_changed_since(store: Any, acme: Organization) -> None
         one.close()
 
 
-def test_a_feed_tells_of_more_than_fits_at_once(store: Any, acme: Organization) -> None:
-    feed = store.feed()
+def test_a_feed_tells_of_more_than_fits_at_once(store: Any, acme: Organization, feed: Any) -> None:
     position = feed.read(None, 0).position
     for first in range(0, 2500, 500):
         commit_all(store, *(record(number) for number in range(first, first + 500)))
@@ -912,21 +927,19 @@ def test_a_feed_tells_of_more_than_fits_at_once(store: Any, acme: Organization) 
         position = news.position
         told += news.subjects
     assert sorted(set(told)) == [key(number).id for number in range(2500)]
-    feed.close()
 
 
-def test_a_feed_tells_nothing_of_uses_and_rehashes(store: Any, acme: Organization) -> None:
+def test_a_feed_tells_nothing_of_uses_and_rehashes(
+    store: Any, acme: Organization, feed: Any
+) -> None:
     commit_all(store, record())
-    feed = store.feed()
     start = feed.read(None, 0)
     store.mark_used([Use(key().id, LATER)])
     store.rehash_key(key().id, record().digest, "$sha256$new")
     assert feed.read(start.position, 0) == (start.position, ())
-    feed.close()
 
 
-def test_a_feed_that_was_never_read_may_be_closed(store: Any) -> None:
-    feed = store.feed()
+def test_a_feed_that_was_never_read_may_be_closed(feed: Any) -> None:
     feed.close()
     feed.close()
 
@@ -986,13 +999,14 @@ def test_entries_of_commits_at_once_are_each_there_and_in_one_order(
     store: Any, acme: Organization
 ) -> None:
     feed = store.feed()
-    position = feed.read(None, 0).position
+    position = feed and feed.read(None, 0).position
     calls = [adding(record(number)) for number in range(30)]
     assert all(store.together([lambda backend, c=c: backend.commit(c) for c in calls]))
     trail = [entry.subject for entry in reversed(trail_of(store))][1:]
     assert sorted(trail) == [key(number).id for number in range(30)]
-    assert list(dict.fromkeys(feed.read(position, 0).subjects)) == trail
-    feed.close()
+    if feed is not None:
+        assert list(dict.fromkeys(feed.read(position, 0).subjects)) == trail
+        feed.close()
 
 
 def test_changes_at_once_that_are_decided_anew_all_take_hold(

@@ -15,6 +15,7 @@ from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
 from keyguard.backends.opening import open_async_backend, open_backend
 from keyguard.backends.sql import AsyncSqlBackend, SqlBackend, ThreadedSqlBackend
 from keyguard.exceptions import ConfigurationError, MissingExtraError
+from tests.backends.changes import adding
 from tests.backends.records import organization
 
 BOTH = pytest.mark.parametrize("open_any", [open_backend, open_async_backend])
@@ -209,7 +210,7 @@ def test_two_flavours_may_share_one_memory() -> None:
     import trio
 
     store = MemoryBackend()
-    store.add_organization(organization())
+    assert store.commit(adding(organization()))
     found = trio.run(AsyncMemoryBackend(store).find_organization, "acme-1")
     assert found == organization()
 

@@ -30,9 +30,10 @@ from keyguard.exceptions import (
     RefusedError,
     SchemaError,
 )
-from keyguard.sansio.models import KeyChanges
-from tests.backends.conftest import Database
-from tests.backends.records import LATER, NOON, key, organization, record
+from keyguard.sansio.models import KeyFilter, Use
+from tests.backends.changes import adding, changing, revoking
+from tests.backends.conftest import Async, Database, Plain
+from tests.backends.records import LATER, NOON, key, organization, record, revoked
 from tests.services import python
 
 FORK = """
@@ -45,7 +46,7 @@ for round in range(3):
     child = os.fork()
     for _ in range(30):
         assert backend.find_key(sys.argv[2]) is not None
-        assert backend.revoke_key("0" * 16, None, None) is None
+        backend.rehash_key("0" * 16, "old", "new")
     if child == 0:
         backend.close()
         os._exit(0)
@@ -59,9 +60,10 @@ print("done")
 WRITE = """
 import sys
 from keyguard.backends.opening import open_backend
-from tests.backends.records import organization, record
+from tests.backends.conftest import Plain
+from tests.backends.records import record
 
-backend = open_backend(sys.argv[1])
+backend = Plain(open_backend(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 first = int(sys.argv[2])
@@ -74,9 +76,9 @@ print("done")
 
 
 @pytest.fixture
-def backend(database: Database) -> Generator[SqlBackend]:
+def backend(database: Database) -> Generator[Plain]:
     """A sync backend with one key, in a database of each kind."""
-    backend: SqlBackend = database.backend()
+    backend = Plain(database.backend())
     backend.migrate()
     backend.add_organization(organization())
     backend.add_key(record())
@@ -87,16 +89,12 @@ def backend(database: Database) -> Generator[SqlBackend]:
 # Beside other processes
 
 
-def test_a_child_process_makes_connections_of_its_own(
-    backend: SqlBackend, database: Database
-) -> None:
+def test_a_child_process_makes_connections_of_its_own(backend: Plain, database: Database) -> None:
     output, _ = python(FORK, database.url, key().id).communicate()
     assert output == "done\n"
 
 
-def test_a_fork_leaves_the_pool_behind(
-    backend: SqlBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fork_leaves_the_pool_behind(backend: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
     pools = [backend._reads.pool, backend._writes.pool]
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert backend.find_key(key().id) == record()
@@ -108,9 +106,7 @@ def test_a_fork_leaves_the_pool_behind(
         pool.dispose()
 
 
-def test_processes_may_write_to_one_database_at_once(
-    backend: SqlBackend, database: Database
-) -> None:
+def test_processes_may_write_to_one_database_at_once(backend: Plain, database: Database) -> None:
     processes = [python(WRITE, database.url, str(1000 * n)) for n in range(1, 5)]
     for process in processes:
         assert process.stdout is not None
@@ -120,15 +116,15 @@ def test_processes_may_write_to_one_database_at_once(
         process.stdin.write("\n")
         process.stdin.flush()
     assert [process.communicate()[0] for process in processes] == ["done\n"] * 4
-    assert len(backend.list_keys(organization=None, after=None, limit=1000)) == 161
+    assert len(backend.list_keys(KeyFilter(), after=None, limit=1000)) == 161
 
 
 # In a host's engine
 
 
-def test_a_hosts_engine_is_not_disposed_of(backend: SqlBackend) -> None:
+def test_a_hosts_engine_is_not_disposed_of(backend: Plain) -> None:
     engine = create_engine(backend._reads.url)
-    store = open_backend(engine)
+    store = Plain(open_backend(engine))
     assert store.find_key(key().id) == record()
     pool = engine.pool
     store.close()
@@ -139,7 +135,7 @@ def test_a_hosts_engine_is_not_disposed_of(backend: SqlBackend) -> None:
 
 
 def test_a_hosts_async_engine_is_not_disposed_of(
-    backend: SqlBackend, database: Database, runner: asyncio.Runner
+    backend: Plain, database: Database, runner: asyncio.Runner
 ) -> None:
     if database.kind == "sqlite":
         pytest.skip("asyncio reaches SQLite through keyguard's own engine only")
@@ -148,10 +144,9 @@ def test_a_hosts_async_engine_is_not_disposed_of(
         own: Any = open_async_backend(database.async_url)
         engine = create_async_engine(own._reads.url)
         await own.aclose()
-        store = open_async_backend(engine)
+        store = Async(open_async_backend(engine))
         assert await store.find_key(key().id) == record()
-        revoked = await store.revoke_key(key().id, NOON, None)
-        assert revoked == key(revoked_at=NOON)
+        assert await store.revoke_key(key().id, NOON, None) == revoked()
         pool = engine.pool
         await store.aclose()
         assert engine.pool is pool
@@ -161,17 +156,20 @@ def test_a_hosts_async_engine_is_not_disposed_of(
 
 
 @pytest.mark.parametrize("level", [None, "SERIALIZABLE", "AUTOCOMMIT"])
-def test_a_hosts_isolation_level_changes_nothing(backend: SqlBackend, level: str | None) -> None:
+def test_a_hosts_isolation_level_changes_nothing(backend: Plain, level: str | None) -> None:
     options: dict[str, Any] = {} if level is None else {"isolation_level": level}
     engine = create_engine(backend._reads.url, **options)
-    store: Any = SqlBackend(engine)
+    store = Plain(SqlBackend(engine))
     store.migrate()
     with pytest.raises(RefusedError):
         store.add_key(record())
     store.add_key(record(2))
-    with pytest.raises(RefusedError, match=r"there is no organization"):
-        store.add_key(record(3, owner=organization(9)))
-    assert store.change_key(key(2).id, KeyChanges(name="new")) == key(2, name="new")
+    assert store.commit(adding(record(3, owner=organization(9)))) is False
+    taken = adding(organization(5), record(3), record(1))
+    with pytest.raises(RefusedError, match=r"^key '0000000000000001' exists already$"):
+        store.commit(taken)
+    assert backend.find_organization(organization(5).id) is None
+    assert store.change_key(key(2).id, name="new") == key(2, name="new", version=2)
     assert store.revoke_key(key(2).id, LATER, "lost").revoked_at == LATER
     assert store.find_key(key(2).id).key.revoked_at == LATER
     assert backend.find_key(key(3).id) is None
@@ -189,20 +187,18 @@ def test_a_host_may_begin_transactions_on_sqlite_itself(tmp_path: Path) -> None:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
-    store = open_backend(engine)
+    store = Plain(open_backend(engine))
     store.migrate()
     store.add_organization(organization())
     store.add_key(record())
-    assert store.revoke_key(key().id, NOON, None) == key(revoked_at=NOON)
+    assert store.revoke_key(key().id, NOON, None) == revoked()
     assert open_backend(f"sqlite:///{tmp_path}/keys.db").find_key(key().id) is not None
     engine.dispose()
 
 
-def test_a_hosts_echo_shows_no_digest(
-    backend: SqlBackend, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_hosts_echo_shows_no_digest(backend: Plain, caplog: pytest.LogCaptureFixture) -> None:
     engine = create_engine(backend._reads.url, echo=True)
-    store = open_backend(engine)
+    store = Plain(open_backend(engine))
     with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
         store.add_key(record(2))
         assert store.find_key(key(2).id) == record(2)
@@ -212,9 +208,9 @@ def test_a_hosts_echo_shows_no_digest(
     engine.dispose()
 
 
-def test_an_error_on_a_hosts_engine_shows_no_digest(backend: SqlBackend) -> None:
+def test_an_error_on_a_hosts_engine_shows_no_digest(backend: Plain) -> None:
     engine = create_engine(backend._reads.url)
-    store = open_backend(engine)
+    store = Plain(open_backend(engine))
     store.find_key(key().id)
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)
@@ -234,7 +230,7 @@ def test_an_error_on_a_hosts_engine_shows_no_digest(backend: SqlBackend) -> None
 def keys(tmp_path: Path) -> Path:
     """An SQLite database with one key."""
     path = tmp_path / "keys.db"
-    backend = open_backend(f"sqlite:///{path}")
+    backend = Plain(open_backend(f"sqlite:///{path}"))
     backend.migrate()
     backend.add_organization(organization())
     backend.add_key(record())
@@ -243,7 +239,7 @@ def keys(tmp_path: Path) -> Path:
 
 
 def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> None:
-    store = open_backend(f"sqlite:///{keys}")
+    store = Plain(open_backend(f"sqlite:///{keys}"))
     other = sqlite3.connect(keys)
     other.execute("BEGIN IMMEDIATE")
     with within(0.25):
@@ -251,7 +247,7 @@ def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> 
         with pytest.raises(BackendUnavailableError, match=r"is down, slow or overloaded"):
             store.revoke_key(key().id, NOON, None)
     other.rollback()
-    assert store.revoke_key(key().id, NOON, None) == key(revoked_at=NOON)
+    assert store.revoke_key(key().id, NOON, None) == revoked()
     other.close()
     store.close()
 
@@ -260,10 +256,10 @@ def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
     keys: Path, runner: asyncio.Runner
 ) -> None:
     async def scenario() -> None:
-        store = open_async_backend(f"sqlite:///{keys}")
+        store = Async(open_async_backend(f"sqlite:///{keys}"))
         other = sqlite3.connect(keys)
         other.execute("BEGIN IMMEDIATE")
-        task = asyncio.create_task(store.revoke_key(key().id, NOON, None))
+        task = asyncio.create_task(store.commit(revoking(key(), NOON)))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.sleep(0)
@@ -274,7 +270,7 @@ def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
             await task
         found = await store.find_key(key().id)
         assert found is not None
-        assert found.key == key(revoked_at=NOON)
+        assert found.key == revoked()
         await store.aclose()
 
     runner.run(scenario())
@@ -282,7 +278,7 @@ def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
 
 def test_the_deadline_reaches_the_thread(keys: Path, runner: asyncio.Runner) -> None:
     async def scenario() -> None:
-        store = open_async_backend(f"sqlite:///{keys}")
+        store = Async(open_async_backend(f"sqlite:///{keys}"))
         other = sqlite3.connect(keys)
         other.execute("BEGIN IMMEDIATE")
         with within(0.1), pytest.raises(BackendUnavailableError):
@@ -298,8 +294,8 @@ def test_the_threads_are_new_after_a_fork(
     keys: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        store = open_async_backend(f"sqlite:///{keys}")
-        assert isinstance(store, ThreadedSqlBackend)
+        store = Async(open_async_backend(f"sqlite:///{keys}"))
+        assert isinstance(store.backend, ThreadedSqlBackend)
         assert await store.find_key(key().id) == record()
         before = store._executor(writes=False)
         assert store._executor(writes=False) is before
@@ -315,29 +311,37 @@ def test_the_threads_are_new_after_a_fork(
 
 def test_a_file_that_is_no_database_is_a_backend_error(tmp_path: Path) -> None:
     (tmp_path / "keys.db").write_bytes(b"not a database, but long enough to be read as one" * 100)
-    store = open_backend(f"sqlite:///{tmp_path}/keys.db")
+    store = Plain(open_backend(f"sqlite:///{tmp_path}/keys.db"))
     with pytest.raises(BackendError, match=r"^sqlite.*keys.db failed in a way"):
         store.find_key(key().id)
     store.close()
 
 
-@pytest.mark.parametrize("kind", ["find", "change"])
-def test_what_a_call_sends_to_the_server(backend: SqlBackend, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["find", "commit", "use"])
+def test_what_a_call_sends_to_the_server(backend: Plain, database: Database, kind: str) -> None:
     calls: dict[str, Callable[[], Any]] = {
         "find": lambda: backend.find_key(key().id),
-        "change": lambda: backend.change_key(key().id, KeyChanges(name="new")),
+        "commit": lambda: backend.commit(next(commits)),
+        "use": lambda: backend.mark_used([Use(key().id, LATER)]),
     }
+    commits = iter([changing(key(), name="a"), changing(key(version=2), name="b")])
     calls[kind]()
     sent: list[str] = []
     for engine in (backend._reads, backend._writes):
         event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2].split()[0]))
     contextvars.copy_context().run(calls[kind])
-    assert sent == {"find": ["SELECT"], "change": ["UPDATE", "SELECT"]}[kind]
+    commit = {
+        "sqlite": ["BEGIN", "UPDATE", "SELECT", "UPDATE", "INSERT"],
+        "postgresql": ["UPDATE", "SELECT", "UPDATE", "INSERT", "SELECT"],
+        "mariadb": ["UPDATE", "SELECT", "SELECT", "UPDATE", "INSERT"],
+    }
+    use = ["PRAGMA", "BEGIN", "UPDATE"] if database.kind == "sqlite" else ["UPDATE"]
+    assert sent == {"find": ["SELECT"], "commit": commit[database.kind], "use": use}[kind]
 
 
 def test_changes_that_wait_keep_no_look_up_waiting(keys: Path, runner: asyncio.Runner) -> None:
     async def scenario() -> None:
-        store = open_async_backend(f"sqlite:///{keys}")
+        store = Async(open_async_backend(f"sqlite:///{keys}"))
         assert await store.find_key(key().id) == record()
         other = sqlite3.connect(keys)
         other.execute("BEGIN IMMEDIATE")
@@ -357,7 +361,7 @@ def test_a_look_up_makes_no_file(
     tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = open_backend(f"sqlite:///{path}")
+    store = Plain(open_backend(f"sqlite:///{path}"))
     with pytest.raises(SchemaError, match="has no keyguard tables yet"):
         store.find_key(key().id)
     with pytest.raises(SchemaError, match="has no keyguard tables yet"):
@@ -368,7 +372,7 @@ def test_a_look_up_makes_no_file(
 
 
 def test_a_new_file_is_its_owner_s_alone(tmp_path: Path) -> None:
-    store = open_backend(f"sqlite:///{tmp_path}/keys.db")
+    store = Plain(open_backend(f"sqlite:///{tmp_path}/keys.db"))
     store.migrate()
     store.close()
 
@@ -380,7 +384,7 @@ def test_another_program_s_file_is_left_as_it_is(tmp_path: Path) -> None:
         other.execute("CREATE TABLE theirs (x)")
         other.commit()
     before = (tmp_path / "other.db").read_bytes()
-    store = open_backend(f"sqlite:///{tmp_path}/other.db")
+    store = Plain(open_backend(f"sqlite:///{tmp_path}/other.db"))
     with pytest.raises(SchemaError, match="has no keyguard tables yet"):
         store.find_key(key().id)
     store.close()
@@ -389,7 +393,7 @@ def test_another_program_s_file_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_under_trio_a_database_says_what_to_do(tmp_path: Path) -> None:
-    store = open_async_backend(f"sqlite:///{tmp_path}/keys.db")
+    store = Async(open_async_backend(f"sqlite:///{tmp_path}/keys.db"))
 
     async def main() -> None:
         with pytest.raises(ConfigurationError, match="under trio use memory://"):
@@ -408,7 +412,7 @@ def test_event_loops_that_are_gone_leave_no_connections(served: Database) -> Non
     migrating = served.backend()
     migrating.migrate()
     migrating.close()
-    store = open_async_backend(served.async_url)
+    store = Async(open_async_backend(served.async_url))
     with warnings.catch_warnings():
         # asyncio warns of transports that are left to a loop that is gone, which is the point.
         warnings.simplefilter("ignore", ResourceWarning)

@@ -19,8 +19,8 @@ from keyguard.backends.sql import AsyncSqlBackend, SqlBackend, operations
 from keyguard.backends.sql.backend import MOST_READS
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import BackendError, BackendUnavailableError
-from tests.backends.conftest import DEADLINE, Awaited, Call, Database, Plain, bounded, opened
-from tests.backends.records import NOON, key, organization, record
+from tests.backends.conftest import DEADLINE, Async, Awaited, Call, Database, Plain, bounded, opened
+from tests.backends.records import NOON, key, organization, record, revoked
 
 # Nothing here measures time. A call that does not come back ends with the test's own watchdog.
 WATCHDOG = pytest.mark.timeout(8, func_only=True)
@@ -158,7 +158,7 @@ def test_a_server_that_was_restarted_goes_unnoticed(
     store: Any, served: Database, call: Call
 ) -> None:
     assert served.server is not None
-    expected = find(store) if call is find else key(revoked_at=NOON)
+    expected = find(store) if call is find else revoked()
     served.server.kill()
     served.server.start()
     assert call(store) == expected
@@ -195,7 +195,7 @@ def test_a_call_that_was_cancelled_leaves_the_store_usable(
     served: Database, runner: asyncio.Runner
 ) -> None:
     async def scenario() -> None:
-        store = open_async_backend(served.async_url)
+        store = Async(open_async_backend(served.async_url))
         await store.migrate()
         await store.add_organization(organization())
         await store.add_key(record())

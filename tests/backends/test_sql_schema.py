@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from keyguard.backends.sql import HEAD, SqlBackend, migrations
+from keyguard.backends.sql import HEAD, SqlBackend, migrations, schema
 from keyguard.backends.sql.tables import TABLES
 from keyguard.exceptions import BackendUnavailableError, CorruptDataError, SchemaError
-from keyguard.sansio.limits import Limit
-from keyguard.sansio.models import KeyChanges
-from tests.backends.conftest import Database, opened
-from tests.backends.records import NOON, key, organization, record
+from keyguard.sansio.models import KeyFilter, RevocationReason
+from tests.backends.conftest import Database, Plain, opened
+from tests.backends.records import LATER, NOON, key, organization, record
 from tests.loops import event_loop
 from tests.services import python
 
@@ -52,14 +52,14 @@ print("done")
 
 
 @pytest.fixture
-def backend(database: Database) -> Iterator[SqlBackend]:
+def backend(database: Database) -> Iterator[Plain]:
     """A sync backend in a new database without tables."""
-    backend: SqlBackend = database.backend()
+    backend = Plain(database.backend())
     yield backend
     backend.close()
 
 
-def execute(backend: SqlBackend, *statements: str) -> None:
+def execute(backend: Plain, *statements: str) -> None:
     with backend._writes.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
@@ -72,7 +72,7 @@ def test_the_packaged_head_is_alembics() -> None:
     assert known == list(reversed(migrations.REVISIONS))
 
 
-def test_the_migrations_make_the_tables_that_the_code_uses(backend: SqlBackend) -> None:
+def test_the_migrations_make_the_tables_that_the_code_uses(backend: Plain) -> None:
     backend.migrate()
     with backend._reads.connect() as connection:
         context = MigrationContext.configure(
@@ -89,8 +89,9 @@ def test_the_migrations_make_the_tables_that_the_code_uses(backend: SqlBackend) 
 def test_without_tables_every_call_says_to_migrate(database_store: Any) -> None:
     calls: list[Call] = [
         lambda: database_store.find_key(key().id),
+        lambda: database_store.feed().read(None, 0),
         lambda: database_store.add_organization(organization()),
-        lambda: database_store.list_keys(organization=None, after=None, limit=1),
+        lambda: database_store.list_keys(KeyFilter(), after=None, limit=1),
     ]
     for call in calls:
         with pytest.raises(SchemaError) as caught:
@@ -105,14 +106,14 @@ def test_a_store_that_was_migrated_after_all_works(database_store: Any) -> None:
     assert database_store.find_key(key().id) is None
 
 
-def test_older_tables_say_to_migrate(backend: SqlBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_tables_say_to_migrate(backend: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
     backend.migrate()
-    monkeypatch.setattr(migrations, "HEAD", "0003")
-    later = SqlBackend(backend._reads)
+    monkeypatch.setattr(migrations, "HEAD", "0004")
+    later: Any = SqlBackend(backend._reads)
     with pytest.raises(SchemaError) as caught:
         later.find_key(key().id)
     assert str(caught.value) == (
-        f"keyguard's tables are at revision 0002, and this keyguard needs 0003; {ADVICE}"
+        f"keyguard's tables are at revision 0003, and this keyguard needs 0004; {ADVICE}"
     )
 
 
@@ -120,7 +121,7 @@ def test_older_tables_say_to_migrate(backend: SqlBackend, monkeypatch: pytest.Mo
 def test_newer_tables_say_to_upgrade_keyguard(
     database_store: Any, database: Database, call: str
 ) -> None:
-    other = database.backend()
+    other = Plain(database.backend())
     other.migrate()
     execute(other, "UPDATE keyguard_version SET version_num = '9999'")
     other.close()
@@ -135,7 +136,7 @@ def test_newer_tables_say_to_upgrade_keyguard(
 def test_a_table_that_went_missing_is_named(database_store: Any, database: Database) -> None:
     database_store.migrate()
     assert database_store.find_key(key().id) is None
-    other = database.backend()
+    other = Plain(database.backend())
     execute(other, "DROP TABLE keyguard_keys")
     other.close()
     with pytest.raises(
@@ -145,7 +146,7 @@ def test_a_table_that_went_missing_is_named(database_store: Any, database: Datab
     assert caught.value.__cause__ is not None
 
 
-def test_all_tables_that_went_missing_ask_for_a_migration(backend: SqlBackend) -> None:
+def test_all_tables_that_went_missing_ask_for_a_migration(backend: Plain) -> None:
     backend.migrate()
     assert backend.find_key(key().id) is None
     execute(
@@ -178,12 +179,12 @@ def test_a_foreign_key_row_is_named_and_never_its_digest(
     database_store.migrate()
     database_store.add_organization(organization())
     database_store.add_key(record())
-    other = database.backend()
+    other = Plain(database.backend())
     execute(other, f"UPDATE keyguard_keys SET {assignment.replace(':', chr(92) + ':')}")
     other.close()
     calls: list[Call] = [
         lambda: database_store.find_key(key().id),
-        lambda: database_store.list_keys(organization=None, after=None, limit=1),
+        lambda: database_store.list_keys(KeyFilter(), after=None, limit=1),
         lambda: database_store.revoke_key(key().id, NOON, None),
     ]
     for call in calls:
@@ -199,7 +200,7 @@ def test_a_foreign_key_row_is_named_and_never_its_digest(
 def test_a_foreign_organization_row_is_named(database_store: Any, database: Database) -> None:
     database_store.migrate()
     database_store.add_organization(organization())
-    other = database.backend()
+    other = Plain(database.backend())
     execute(other, "UPDATE keyguard_organizations SET name = ' '")
     other.close()
     with pytest.raises(
@@ -210,7 +211,7 @@ def test_a_foreign_organization_row_is_named(database_store: Any, database: Data
 
 @pytest.mark.parametrize("value", ["garbage", "", "2026-03-01T12:00:00.000000", "0"])
 def test_a_time_that_is_none_is_refused_on_sqlite(tmp_path: Path, value: str) -> None:
-    backend = Database("sqlite", f"sqlite:///{tmp_path}/keys.db", "").backend()
+    backend = Plain(Database("sqlite", f"sqlite:///{tmp_path}/keys.db", "").backend())
     backend.migrate()
     backend.add_organization(organization())
     execute(backend, f"UPDATE keyguard_organizations SET created_at = '{value}'")
@@ -220,7 +221,7 @@ def test_a_time_that_is_none_is_refused_on_sqlite(tmp_path: Path, value: str) ->
 
 
 def test_a_key_whose_organization_is_gone_is_no_unknown_key(tmp_path: Path) -> None:
-    backend = Database("sqlite", f"sqlite:///{tmp_path}/keys.db", "").backend()
+    backend = Plain(Database("sqlite", f"sqlite:///{tmp_path}/keys.db", "").backend())
     backend.migrate()
     backend.add_organization(organization())
     backend.add_key(record())
@@ -260,10 +261,8 @@ def test_threads_may_migrate_at_once(database_store: Any) -> None:
 
 
 def test_a_migration_that_was_cut_short_is_finished_by_the_next(
-    backend: SqlBackend, monkeypatch: pytest.MonkeyPatch
+    backend: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alembic.operations import Operations
-
     original: Callable[..., Any] = Operations.create_index
     made: list[str] = []
 
@@ -282,11 +281,11 @@ def test_a_migration_that_was_cut_short_is_finished_by_the_next(
     backend.migrate()
     backend.add_organization(organization())
     backend.add_key(record())
-    assert backend.change_key(key().id, KeyChanges(name="new")) == key(name="new")
+    assert backend.change_key(key().id, name="new") == key(name="new", version=2)
     test_the_migrations_make_the_tables_that_the_code_uses(backend)
 
 
-def test_a_hosts_own_alembic_and_logging_are_left_alone(backend: SqlBackend) -> None:
+def test_a_hosts_own_alembic_and_logging_are_left_alone(backend: Plain) -> None:
     import logging
 
     from alembic import context, op
@@ -317,45 +316,140 @@ def test_a_store_opened_on_one_event_loop_works_on_the_next(database: Database) 
         store.close()
 
 
-def test_tables_of_revision_0001_are_brought_up_with_their_keys(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old: SqlBackend = database.backend()
-    old.migrate()
-    old.add_organization(organization())
-    old.add_key(record())
-    with old._writes.begin() as connection:
-        connection.execute(text("DROP TABLE keyguard_counters"))
-        for table in ("keyguard_organizations", "keyguard_keys"):
-            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN limits"))
-        connection.execute(text("UPDATE keyguard_version SET version_num = '0001'"))
-    old.close()
+# Stores of before
 
-    backend: SqlBackend = database.backend()
-    with pytest.raises(SchemaError, match="are at revision 0001, and this keyguard needs"):
+REASONS = ("lost \N{ROCKET} on a train", "superseded", "key-compromise", "x" * 200, None)
+
+
+def make_old(backend: Plain, revision: str) -> None:
+    """Make a store as an older keyguard left it: one organization, and keys revoked or not."""
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    with backend._writes.connect() as connection:
+        schema._VERSION.create(connection)
+        context = MigrationContext.configure(
+            connection, opts={"version_table": schema._VERSION.name}
+        )
+        for script in reversed([*scripts.iterate_revisions(revision, None)]):
+            script.module.upgrade(Operations(context))
+            context.stamp(scripts, script.revision)
+        connection.commit()
+        moment = {
+            "sqlite": "2026-03-01T12:00:00.123456+00:00",
+            "postgresql": "2026-03-01T12:00:00.123456+00:00",
+        }.get(connection.dialect.name, "2026-03-01T12:00:00.123456")
+        connection.execute(
+            text(
+                "INSERT INTO keyguard_organizations (id, slug, name, created_at) "
+                "VALUES (:id, 'acme-1', 'Acme 1', :at)"
+            ),
+            {"id": organization().id, "at": moment},
+        )
+        for number, reason in enumerate((*REASONS, None), 1):
+            connection.execute(
+                text(
+                    "INSERT INTO keyguard_keys (id, family, organization_id, name, scopes, "
+                    "created_at, metadata, digest, revoked_at, revoked_reason) VALUES (:id, :family"
+                    ", :owner, :name, 'models\\:read', :at, '{}', :digest, :revoked, :reason)"
+                ),
+                {
+                    "id": key(number).id,
+                    "family": key(number).family,
+                    "owner": organization().id,
+                    "name": key(number).name,
+                    "digest": record(number).digest,
+                    "at": moment,
+                    "revoked": moment if number <= len(REASONS) else None,
+                    "reason": reason,
+                },
+            )
+        connection.commit()
+
+
+def check_that_it_came_up(backend: Plain) -> None:
+    """Check that what an older keyguard kept is still there, and that changes go on from there."""
+    ends: list[tuple[RevocationReason | None, str | None]] = [
+        (RevocationReason.UNSPECIFIED, REASONS[0]),
+        (RevocationReason.SUPERSEDED, None),
+        (RevocationReason.UNSPECIFIED, "key-compromise"),
+        (RevocationReason.UNSPECIFIED, "x" * 200),
+        (None, None),
+    ]
+    for number, (reason, note) in enumerate(ends, 1):
+        dead = record(number, revoked_at=NOON, revoked_reason=reason, revoked_note=note)
+        assert backend.find_key(key(number).id) == dead
+    alive = key(len(ends) + 1)
+    assert backend.find_key(alive.id) == record(len(ends) + 1)
+    assert backend.find_organization("acme-1") == organization()
+    feed = backend.feed()
+    assert feed.read(None, 0) == ("0", ())
+    assert backend.change_key(alive.id, expires_at=LATER).version == 2
+    assert feed.read("0", 0) == ("1", (alive.id,))
+    feed.close()
+
+
+def check_its_schema(backend: Plain) -> None:
+    test_the_migrations_make_the_tables_that_the_code_uses(backend)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_tables_of_before_are_brought_up_with_their_keys(backend: Plain, revision: str) -> None:
+    make_old(backend, revision)
+    with pytest.raises(SchemaError, match=f"are at revision {revision}, and this keyguard needs"):
         backend.find_key(key().id)
     backend.migrate()
-    found = backend.find_key(key().id)
-    assert found is not None
-    assert found.key == key()
-    assert found.key.limits == found.organization.limits == ()
-    limited = backend.change_key(key().id, KeyChanges(limits=(Limit("a", "1/day"),)))
-    assert limited is not None
-    assert limited.limits == (Limit("a", "1/day"),)
+    check_that_it_came_up(backend)
+    check_its_schema(backend)
+
+
+def test_ten_processes_may_bring_up_tables_of_before_at_once(database: Database) -> None:
+    backend = Plain(database.backend())
+    make_old(backend, "0002")
+    processes = [
+        python(*((MIGRATE, database.url) if n % 2 else (AMIGRATE, database.async_url)))
+        for n in range(10)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in processes] == ["done\n"] * 10
+    check_that_it_came_up(backend)
+    check_its_schema(backend)
     backend.close()
 
 
-def test_a_migration_to_0002_that_was_cut_short_is_finished(database: Database) -> None:
-    old: SqlBackend = database.backend()
-    old.migrate()
-    with old._writes.begin() as connection:
-        connection.execute(text("DROP TABLE keyguard_counters"))
-        connection.execute(text("ALTER TABLE keyguard_keys DROP COLUMN limits"))
-        connection.execute(text("UPDATE keyguard_version SET version_num = '0001'"))
-    old.migrate()
-    old.add_organization(organization(limits=(Limit("a", "1/day"),)))
-    old.add_key(record(owner=organization(limits=(Limit("a", "1/day"),))))
-    found = old.find_key(key().id)
-    assert found is not None
-    assert found.organization.limits == (Limit("a", "1/day"),)
-    old.close()
+def test_a_migration_of_tables_of_before_may_be_cut_short_anywhere(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ("add_column", "create_table", "create_index")
+    originals: dict[str, Any] = {name: getattr(Operations, name) for name in steps}
+    left = 0
+
+    def counted(name: str) -> Any:
+        def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise ConnectionResetError("the power went out")
+            return originals[name](self, *args, **kwargs)
+
+        return step
+
+    backend = Plain(database.backend())
+    make_old(backend, "0001")
+    with monkeypatch.context() as patch:
+        for name in steps:
+            patch.setattr(Operations, name, counted(name))
+        for allowed in range(100):
+            left = allowed  # on MySQL each run goes on where the last one was cut
+            try:
+                backend.migrate()
+                break
+            except BackendUnavailableError:
+                continue
+    check_that_it_came_up(backend)
+    check_its_schema(backend)
+    backend.close()

@@ -13,11 +13,12 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from keyguard.backends.sql import SqlBackend, operations, sqlite
+from keyguard.backends.sql.flows import ConnectionLost
 from keyguard.backends.sql.mysql import DeadlineConnection as MySqlConnection
-from keyguard.backends.sql.operations import ConnectionLost
 from keyguard.backends.sql.postgresql import _until
 from keyguard.deadlines import within
 from keyguard.exceptions import BackendError
+from tests.backends.changes import adding, revoking
 from tests.backends.records import NOON, key, organization, record
 
 # Deadlines, without waiting for any
@@ -110,42 +111,86 @@ def lost() -> DBAPIError:
     return OperationalError("SELECT", {}, Lost(), connection_invalidated=True)
 
 
-def test_a_connection_lost_before_the_commit_may_be_tried_again() -> None:
-    flow = operations.revoke_key(key().id, NOON, None).flow()
-    next(flow)
+class Rows:
+    """What a database might answer: no row, and that it did what it was told."""
+
+    rowcount = 1
+
+    def __init__(self, *rows: Any) -> None:
+        self.rows = rows
+
+    def all(self) -> Any:
+        return self.rows
+
+    def first(self) -> Any:
+        return None
+
+    def scalars(self) -> Any:
+        return self.rows
+
+
+class Standing:
+    """A row that says that a key stands as it was read."""
+
+    id = key().id
+    version = 1
+
+
+def answered(flow: Any, answers: list[Any]) -> Any:
+    """Step a flow, and return the first step that there is no answer for."""
+    step = next(flow)
+    for answer in answers:
+        step = flow.send(answer)
+    return step
+
+
+REVOKED = (None, 1, Rows(Standing()), Rows(), Rows(), None)
+"""Answers to a commit: begun, claimed, looked at, changed, entered, told."""
+
+
+@pytest.mark.parametrize("statements", range(len(REVOKED)))
+def test_a_connection_lost_before_the_commit_may_be_tried_again(statements: int) -> None:
+    flow = operations.commit(revoking(key(), NOON)).flow()
+    answered(flow, [*REVOKED[:statements]])
     with pytest.raises(ConnectionLost):
         flow.throw(lost())
 
 
 def test_a_connection_lost_at_the_commit_is_not_tried_again() -> None:
-    class Result:
-        def one_or_none(self) -> None:
-            return None
-
-    flow = operations.revoke_key(key().id, NOON, None).flow()
-    next(flow)
-    flow.send(Result())
-    assert flow.send(Result()) is Connection.commit
+    flow = operations.commit(revoking(key(), NOON)).flow()
+    assert answered(flow, [*REVOKED]) is Connection.commit
     with pytest.raises(OperationalError):
         flow.throw(lost())
 
 
-@pytest.mark.parametrize(
-    "operation", [operations.add_key(record()), operations.add_organization(organization())]
-)
-def test_a_violation_that_no_row_explains_stays_an_error(operation: Any) -> None:
-    class Nothing:
-        def one_or_none(self) -> None:
-            return None
+def test_what_was_changed_behind_keyguard_s_back_is_rolled_back() -> None:
+    flow = operations.commit(revoking(key(), NOON)).flow()
+    none = Rows()
+    none.rowcount = 0
+    assert answered(flow, [*REVOKED[:3], none]) is Connection.rollback
+    assert flow.send(None) is Connection.commit  # of nothing
+    with pytest.raises(StopIteration) as end:
+        flow.send(None)
+    assert end.value.value is False
 
-    flow = operation.flow()
-    next(flow)
+
+@pytest.mark.parametrize("new", [record(), organization()])
+def test_a_violation_that_no_row_explains_stays_an_error(new: Any) -> None:
+    flow = operations.commit(adding(new)).flow()
+    answered(flow, [None, 1, *([Rows(Owner())] if new == record() else [])])
     step = flow.throw(IntegrityError("INSERT", {}, Lost()))
     assert step is Connection.rollback
     step = flow.send(None)
     with pytest.raises(IntegrityError):
         while True:
-            step = flow.send(Nothing())
+            step = flow.send(Rows())
+
+
+class Owner:
+    """A row that says that an organization stands as it was read."""
+
+    id = organization().id
+    version = 1
 
 
 def test_a_lookup_is_one_statement() -> None:
@@ -165,7 +210,7 @@ def test_a_change_is_not_tried_again_where_each_statement_is_committed() -> None
     """On a host's engine a lost answer may hide a change that was made."""
     store = SqlBackend(create_engine("sqlite://"))
     store._checked = True
-    course = store._course(operations.revoke_key(key().id, NOON, None))
+    course = store._course(operations.commit(revoking(key(), NOON)))
     next(course)
     with pytest.raises(BackendError):
         course.throw(ConnectionLost())

@@ -60,8 +60,8 @@ class Store:
         self.path = path
         self.url = f"sqlite:///{path}"
 
-    def open(self) -> Keyguard:
-        return Keyguard(self.url)
+    def open(self, **options: Any) -> Keyguard:
+        return Keyguard(self.url, **options)
 
     def keys(self) -> tuple[Key, ...]:
         with self.open() as guard:

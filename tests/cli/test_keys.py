@@ -1,11 +1,13 @@
-"""`keyguard key create`, `list`, `show` and `revoke`."""
+"""`keyguard key create`, `list`, `show` and `update`."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from keyguard import Allow, Keyguard
 from tests.cli.conftest import Program, Store
+from tests.world import StandingClock
 
 TOKEN = r"kg_live_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -88,6 +90,8 @@ def test_metadata_are_names_and_values(keyguard: Program, store: Store) -> None:
         (("--metadata", "=web"), 2, "--metadata takes NAME=VALUE"),
         (("--metadata", "team=\x07"), 2, "--metadata takes printable characters only"),
         (("--metadata", "a=1", "--metadata", "a=2"), 2, "--metadata gives 'a' twice"),
+        (("--network", "192.0.2.1/24"), 2, "'192.0.2.1/24' is no network: use CIDR notation"),
+        (("--network", ""), 2, "'' is no network"),
     ],
 )
 def test_what_is_not_understood_makes_no_key(
@@ -133,10 +137,12 @@ def test_the_list_shows_status_and_relative_times(keyguard: Program, store: Stor
 
     lines = keyguard("key", "list", "--org", "acme").stdout.splitlines()
 
-    assert re.fullmatch(r"Key +Name +Scopes +Status +Ends", lines[0])
-    assert re.fullmatch(r"\w{16}  first +a:b +active +in 89 days", lines[1])
-    assert re.fullmatch(r"\w{16}  second +a:b +not yet valid +never", lines[2])
-    assert re.fullmatch(r"\w{16}  third +a:b +revoked +(just now|\d+ seconds? ago)", lines[3])
+    assert re.fullmatch(r"Key +Name +Scopes +Status +Ends +Last used", lines[0])
+    assert re.fullmatch(r"\w{16}  first +a:b +active +in 89 days +never", lines[1])
+    assert re.fullmatch(r"\w{16}  second +a:b +not yet valid +never +never", lines[2])
+    assert re.fullmatch(
+        r"\w{16}  third +a:b +revoked +(just now|\d+ seconds? ago) +never", lines[3]
+    )
 
 
 def test_a_list_of_all_keys_names_their_organizations(keyguard: Program, store: Store) -> None:
@@ -210,7 +216,8 @@ def test_show_tells_all_but_the_token(keyguard: Program, store: Store) -> None:
 
     assert list(shown) == [
         *("id", "family", "organization", "name", "scopes", "status", "created_at", "not_before"),
-        *("expires_at", "revoked_at", "revoked_reason", "metadata", "limits"),
+        *("expires_at", "revoked_at", "revoked_reason", "revoked_note", "metadata", "limits"),
+        *("allowed_networks", "successor", "grace_ends_at", "last_used_at", "last_used_address"),
     ]
     assert (shown["status"], shown["metadata"]) == ("active", {"team": "web"})
     for line in (r"Name +ci", r"Organization +acme \(org_\w{16}\)", r"Metadata +team=web"):
@@ -229,37 +236,9 @@ def test_show_says_that_a_disabled_organization_stops_the_key(
 
 
 def test_an_unknown_key_is_not_found(keyguard: Program, store: Store) -> None:
-    for command in ("show", "revoke"):
+    for command in ("show", "update", "rotate", "revoke"):
         done = keyguard("key", command, "nope")
         assert (done.status, done.sentence) == (1, "there is no key 'nope'")
-
-
-def test_revoking_keeps_the_first_time_and_reason(keyguard: Program, store: Store) -> None:
-    key = store.issue(scopes=["a:b"]).key
-
-    first = keyguard("key", "revoke", key.id, "--reason", "lost laptop")
-    second = keyguard("key", "revoke", key.id, "--reason", "another")
-
-    assert (first.status, first.stdout) == (0, f"Key {key.id} is revoked.\n")
-    assert second.status == 0
-    assert second.stdout.startswith(f"Key {key.id} was revoked already, ")
-    assert store.keys()[0].revoked_reason == "lost laptop"
-
-
-def test_revoke_as_json_prints_the_key_as_it_stands_after(keyguard: Program, store: Store) -> None:
-    key = store.issue(scopes=["a:b"]).key
-
-    revoked = keyguard("key", "revoke", key.id, "--json").json
-
-    assert (revoked["id"], revoked["status"]) == (key.id, "revoked")
-    assert re.fullmatch(TIME, revoked["revoked_at"])
-
-
-def test_a_reason_that_is_none_revokes_nothing(keyguard: Program, store: Store) -> None:
-    key = store.issue(scopes=["a:b"]).key
-
-    assert keyguard("key", "revoke", key.id, "--reason", "x" * 201).status == 2
-    assert store.keys()[0].revoked_at is None
 
 
 def test_names_are_shown_as_they_are_and_never_as_markup(keyguard: Program, store: Store) -> None:
@@ -279,3 +258,137 @@ def test_nothing_in_metadata_reaches_the_terminal_as_control(
 
     assert r"note=\x1b[2J\n\u202e\x07 [red]" in shown
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", shown)
+
+
+def test_a_key_is_bound_to_networks_and_says_so(keyguard: Program, store: Store) -> None:
+    networks = ("--network", "2001:db8::/32", "--network", "192.0.2.0/24")
+
+    created = keyguard(*CREATE, *networks)
+    (key,) = store.keys()
+
+    assert key.allowed_networks == ("192.0.2.0/24", "2001:db8::/32")
+    for said in (created.stderr, keyguard("key", "show", key.id).stdout):
+        assert re.search(r"^Networks +192\.0\.2\.0/24, 2001:db8::/32$", said, re.MULTILINE)
+    shown = keyguard("key", "show", key.id, "--json").json
+    assert shown["allowed_networks"] == ["192.0.2.0/24", "2001:db8::/32"]
+
+
+def test_update_replaces_what_it_is_given_and_nothing_else(keyguard: Program, store: Store) -> None:
+    key = store.issue(scopes=["a:b"], limits=["9/minute"], metadata={"team": "web"}).key
+
+    given = ("--scope", "b:c,c:d", "--network", "192.0.2.7")
+    updated = keyguard("key", "update", key.id, *given, "--json").json
+
+    assert updated["scopes"] == ["b:c", "c:d"]
+    assert updated["allowed_networks"] == ["192.0.2.7/32"]
+    assert [limit["rate"] for limit in updated["limits"]] == ["9/minute"]
+    assert (updated["name"], updated["metadata"]) == ("ci", {"team": "web"})
+
+
+def test_update_takes_away_what_it_is_told_to(keyguard: Program, store: Store) -> None:
+    key = store.issue(scopes=["a:b"], limits=["9/minute"], allowed_networks=["192.0.2.0/24"]).key
+
+    cleared = ("--no-scopes", "--no-limits", "--no-networks")
+    said = keyguard("key", "update", key.id, *cleared).stdout
+
+    (after,) = store.keys()
+    assert said == f"Key {key.id} is changed.\n"
+    assert (after.scopes, after.limits, after.allowed_networks) == (frozenset(), (), ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--scope", "a:b", "--no-scopes"), "give --scope or --no-scopes, not both"),
+        (("--limit", "1/day", "--no-limits"), "give --limit or --no-limits, not both"),
+        (("--network", "::1", "--no-networks"), "give --network or --no-networks, not both"),
+        (("--scope", " , "), "--scope is given and holds no scope"),
+        (("--network", "home"), "'home' is no network"),
+    ],
+)
+def test_an_update_that_is_not_understood_changes_nothing(
+    arguments: tuple[str, ...], sentence: str, keyguard: Program, store: Store
+) -> None:
+    key = store.issue(scopes=["a:b"]).key
+
+    done = keyguard("key", "update", key.id, *arguments)
+
+    assert done.status == 2
+    assert sentence in done.sentence
+    assert store.keys() == (key,)
+
+
+def test_the_last_administrator_keeps_admin_unless_somebody_insists(
+    keyguard: Program, store: Store
+) -> None:
+    key = store.issue(scopes=["admin"]).key
+
+    refused = keyguard("key", "update", key.id, "--scope", "a:b")
+    forced = keyguard("key", "update", key.id, "--scope", "a:b", "--force")
+
+    assert refused.status == 1
+    assert refused.sentence == (
+        f"key '{key.id}' is the last of organization 'acme' that has 'admin'; "
+        "issue another first, or insist with --force"
+    )
+    assert forced.status == 0
+    assert store.keys()[0].scopes == {"a:b"}
+
+
+def test_reports_list_keys_that_work_and_end_soon_or_that_nobody_uses(
+    keyguard: Program, store: Store
+) -> None:
+    soon = store.issue("soon", expires_in=timedelta(days=9)).key
+    late = store.issue("late", expires_in=timedelta(days=99)).key
+    ever = store.issue("ever").key
+    with store.open() as guard:
+        guard.keys.revoke(store.issue("gone", expires_in=timedelta(days=9)).key.id)
+    with Keyguard(store.url, clock=StandingClock(datetime(2026, 1, 1, tzinfo=UTC))) as guard:
+        old = guard.keys.issue(organization="acme", name="old").key
+
+    def ids(*arguments: str) -> list[str]:
+        return [item["id"] for item in keyguard("key", "list", *arguments, "--json").json["items"]]
+
+    assert ids("--expiring-within", "30d") == [soon.id]
+    assert ids("--expiring-within", "100d", "--org", "acme") == [soon.id, late.id]
+    assert ids("--unused-for", "1d") == [old.id]
+    assert ids("--family", ever.family) == [ever.id]
+    said = keyguard("key", "list", "--unused-for", "1d", "--expiring-within", "1d")
+    assert (said.status, said.stdout, said.stderr) == (0, "", "There are no such keys.\n")
+
+
+@pytest.mark.parametrize("option", ["--expiring-within", "--unused-for"])
+def test_a_report_over_no_span_is_wrong_usage(option: str, keyguard: Program, store: Store) -> None:
+    for span in ("soon", "0", "0d", "-1d", ""):
+        done = keyguard("key", "list", f"{option}={span}")
+        assert done.status == 2
+        assert done.sentence
+
+
+def test_when_a_key_was_last_used_is_shown(keyguard: Program, store: Store) -> None:
+    issued = store.issue(scopes=["a:b"])
+    with Keyguard(store.url, record_addresses=True) as guard:
+        field = f"Bearer {issued.token.reveal()}"
+        assert isinstance(guard.authenticate([field], address="192.0.2.7"), Allow)
+
+    shown = keyguard("key", "show", issued.key.id, "--json").json
+    words = keyguard("key", "show", issued.key.id).stdout
+    listed = keyguard("key", "list").stdout
+
+    assert re.fullmatch(r"20.*T\d\d:\d\d:00\.000000Z", shown["last_used_at"])
+    assert shown["last_used_address"] == "192.0.2.7"
+    ago = r"(just now|1 minute ago)"
+    assert re.search(rf"^Last used +20\S+ \d\d:\d\d UTC \({ago}\), from 192\.0\.2\.7$", words, re.M)
+    assert re.search(rf"never +{ago}$", listed, re.MULTILINE)
+
+
+def test_a_list_of_long_words_is_cut_nowhere(keyguard: Program, store: Store) -> None:
+    starts = datetime(2999, 1, 1, tzinfo=UTC)
+    key = store.issue("z" * 40, scopes=["q" * 40], not_before=starts).key
+
+    shown = keyguard("key", "list").stdout
+
+    assert max(map(len, shown.splitlines())) <= 80
+    assert key.id in shown
+    for part, count in (("z", 40), ("q", 40), ("acme", 1), ("valid", 1), ("Last used", 1)):
+        assert shown.replace(key.id, "").count(part) == count

@@ -1,6 +1,9 @@
 """`keyguard org`."""
 
 import re
+from datetime import timedelta
+
+import pytest
 
 from tests.cli.conftest import Program, Store
 
@@ -92,6 +95,108 @@ def test_an_organization_is_named_by_slug_or_by_id(keyguard: Program, store: Sto
 
 
 def test_an_unknown_organization_is_not_found(keyguard: Program, store: Store) -> None:
-    for command in ("disable", "enable"):
+    for command in ("show", "update", "disable", "enable"):
         done = keyguard("org", command, "nope", "--json")
         assert (done.status, done.sentence) == (1, "there is no organization 'nope'")
+
+
+def test_an_organization_has_a_ceiling_and_a_longest_lifetime(
+    keyguard: Program, store: Store
+) -> None:
+    ceiling = ("--scope", "inference:*,admin", "--max-key-lifetime", "90d")
+    created = keyguard("org", "create", "beta", *ceiling, "--json").json
+
+    assert created["scopes"] == ["admin", "inference:*"]
+    assert created["max_key_lifetime"] == 90 * 86_400
+    with store.open() as guard:
+        beta = guard.organizations.get("beta")
+    assert beta.scopes == {"inference:*", "admin"}
+    assert beta.max_key_lifetime == timedelta(days=90)
+
+
+def test_a_ceiling_and_a_longest_lifetime_are_set_and_taken_away(
+    keyguard: Program, store: Store
+) -> None:
+    set_ = keyguard(
+        "org", "update", "acme", "--scope", "a:b", "--max-key-lifetime", "1d12h", "--json"
+    )
+    kept = keyguard("org", "update", "acme", "--name", "Acme", "--json").json
+    gone = keyguard("org", "update", "acme", "--any-scope", "--no-max-key-lifetime", "--json").json
+
+    assert (set_.json["scopes"], set_.json["max_key_lifetime"]) == (["a:b"], 129_600)
+    assert (kept["scopes"], kept["max_key_lifetime"]) == (["a:b"], 129_600)
+    assert (gone["scopes"], gone["max_key_lifetime"]) == (None, None)
+
+
+def test_what_is_above_the_ceiling_is_refused(keyguard: Program, store: Store) -> None:
+    keyguard("org", "update", "acme", "--scope", "a:b", "--max-key-lifetime", "90d")
+    create = ("key", "create", "--org", "acme", "--name", "ci")
+
+    beyond = keyguard(*create, "--scope", "admin")
+    too_long = keyguard(*create, "--expires-in", "91d")
+
+    assert (beyond.status, too_long.status) == (1, 1)
+    assert beyond.sentence == "organization 'acme' may not have admin; its keys may have: a:b"
+    assert too_long.sentence.startswith("keys of organization 'acme' work for at most 90 days")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--scope", ""), "--scope is given and holds no scope"),
+        (("--scope", "a*"), "'a*' is no scope"),
+        (("--max-key-lifetime", "0"), "'0' is no span of time"),
+        (("--max-key-lifetime", ""), "'' is no span of time"),
+    ],
+)
+def test_a_ceiling_that_is_none_creates_nothing(
+    arguments: tuple[str, str], sentence: str, keyguard: Program, store: Store
+) -> None:
+    done = keyguard("org", "create", "beta", *arguments)
+
+    assert done.status == 2
+    assert sentence in done.sentence
+    assert len(keyguard("org", "list", "--json").json["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        ("--scope", "a:b", "--any-scope"),
+        ("--max-key-lifetime", "1d", "--no-max-key-lifetime"),
+        ("--limit", "1/day", "--no-limits"),
+    ],
+)
+def test_to_set_and_to_clear_at_once_is_wrong_usage(
+    both: tuple[str, ...], keyguard: Program, store: Store
+) -> None:
+    done = keyguard("org", "update", "acme", *both)
+
+    assert (done.status, done.sentence) == (2, f"give {both[0]} or {both[-1]}, not both")
+
+
+def test_show_tells_all_of_an_organization(keyguard: Program, store: Store) -> None:
+    ceiling = ("--scope", "a:b", "--max-key-lifetime", "90d", "--limit", "9/minute")
+    keyguard("org", "update", "acme", *ceiling)
+    keyguard("org", "disable", "acme")
+
+    words = keyguard("org", "show", "acme").stdout
+    shown = keyguard("org", "show", "acme", "--json").json
+
+    for line in (
+        *("Slug +acme", r"Name +Acme Inc\.", "Status +disabled", r"Disabled +20.* UTC \(.*\)"),
+        *("Its keys may +a:b", "Keys work for +90 d at most"),
+        "Limit +organization-minute: 9/minute",
+    ):
+        assert re.search(f"^{line}$", words, re.MULTILINE), line
+    assert list(shown) == [
+        *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
+        "max_key_lifetime",
+    ]
+
+
+def test_an_organization_without_a_ceiling_says_so(keyguard: Program, store: Store) -> None:
+    words = keyguard("org", "show", "acme").stdout
+
+    assert re.search("^Its keys may +do anything$", words, re.MULTILINE)
+    assert re.search("^Keys work for +ever$", words, re.MULTILINE)

@@ -53,7 +53,11 @@ def test_a_token_is_not_in_the_database(keyguard: Program, store: Store) -> None
 
 @pytest.mark.parametrize(
     "command",
-    [("key", "verify"), ("key", "show"), ("key", "revoke"), ("key", "list"), ("org", "disable")],
+    [
+        *(("key", name) for name in ("verify", "show", "list", "update", "rotate")),
+        *(("key", f"revoke{what}") for what in ("", "-family", "-token")),
+        *(("org", "disable"), ("org", "show"), ("audit", "--key"), ("audit", "--org")),
+    ],
 )
 def test_a_token_given_as_an_argument_is_not_repeated(
     command: tuple[str, ...], keyguard: Program, store: Store
@@ -85,6 +89,16 @@ def test_a_token_in_place_of_a_key_id_is_answered_with_the_id(
     assert store.keys()[0].revoked_at is None
 
 
+def test_a_rotated_token_is_on_stdout_once_and_not_on_stderr(
+    keyguard: Program, store: Store
+) -> None:
+    for arguments in ((), ("--json",)):
+        done = keyguard("key", "rotate", store.issue().key.id, *arguments)
+        secret = secret_of(done.json["token"] if arguments else done.stdout)
+        assert done.stdout.count(secret) == 1
+        assert secret not in done.stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
 def test_a_token_that_can_not_be_handed_over_leaves_no_live_key(
     process: Callable[..., Run], store: Store
@@ -99,7 +113,27 @@ def test_a_token_that_can_not_be_handed_over_leaves_no_live_key(
         "the token could not be written to stdout (No space left on device), "
         f"so its key {key.id} was revoked at once"
     )
-    assert key.revoked_reason == "its token could not be written"
+    assert key.revoked_note == "its token could not be written"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
+def test_a_rotated_token_that_can_not_be_handed_over_leaves_no_live_successor(
+    process: Callable[..., Run], store: Store
+) -> None:
+    full = f"import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); {PROGRAM[2]}"
+    key = store.issue(scopes=["admin"]).key
+
+    done = process("key", "rotate", key.id, program=(sys.executable, "-c", full))
+
+    old, new = store.keys()
+    assert done.status == 1
+    assert done.sentence == (
+        "the token could not be written to stdout (No space left on device), so its key "
+        f"{new.id} was revoked at once; its predecessor {old.id} ends as well when its grace is "
+        "over: create a new key"
+    )
+    assert old.revoked_at is None
+    assert new.revoked_note == "its token could not be written"
 
 
 def test_a_key_that_can_neither_be_handed_over_nor_revoked_is_named(

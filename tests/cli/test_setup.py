@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keyguard.hashing import TokenHasher, parse_peppers
+from keyguard.hashing import TokenHasher
+from keyguard.peppers import parse_peppers
 from tests.cli.conftest import Program, Store
 
 URL = "sqlite:///keys.db"  # in the folder of the test

@@ -33,7 +33,19 @@ def test_a_live_token_is_active_as_json(keyguard: Program, store: Store) -> None
         "id": issued.key.id,
         "organization": issued.key.organization,
         "scopes": ["a:b"],
+        "allowed_networks": [],
     }
+
+
+def test_a_token_that_is_bound_to_networks_is_active_there(keyguard: Program, store: Store) -> None:
+    issued = store.issue(scopes=["a:b"], allowed_networks=["192.0.2.0/24"])
+
+    words = keyguard("key", "verify", stdin=issued.token.reveal())
+    shown = keyguard("key", "verify", "--json", stdin=issued.token.reveal()).json
+
+    assert words.status == 0
+    assert re.search(r"^Networks +192\.0\.2\.0/24$", words.stdout, re.MULTILINE)
+    assert (shown["active"], shown["allowed_networks"]) == (True, ["192.0.2.0/24"])
 
 
 @pytest.mark.parametrize("around", ["{}\n", "  {}  ", "{}\r\n", "\n{}\n\n"])
@@ -62,7 +74,12 @@ def test_a_dead_token_is_refused_with_its_reason(keyguard: Program, store: Store
             organization="acme", name="old", scopes=["a:b"], expires_in=timedelta(days=1)
         )
 
+    rotated = store.issue(scopes=["a:b"])
+    with store.open() as guard:
+        guard.keys.rotate(rotated.key.id, grace=timedelta(microseconds=1))
+
     for issued, words, reason in (
+        (rotated, "was rotated, and its grace is over", "key_rotated"),
         (later, "does not work yet", "key_not_yet_valid"),
         (revoked, "is revoked", "key_revoked"),
         (expired, "has expired", "key_expired"),

@@ -112,7 +112,7 @@ def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) 
                 capture_output=True, text=True, check=True, timeout=60,
             ).stdout  # fmt: skip
 
-        *curls, (revokes, revocation) = demo.commands()
+        *curls, (rotates, rotation), (shows, trail), (revokes, revocation) = demo.commands()
         for comment, line in curls:
             assert line.startswith(("curl ", "for i in "))
             answer = paste(line)
@@ -121,6 +121,20 @@ def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) 
                 comment[:3] == "429"
             )
         assert {comment[:3] for comment, _ in curls} == {"200", "401", "403", "422", "429"}
+
+        assert rotates.startswith("rotates the writer")
+        writer = next(line for comment, line in curls if "the writer may;" in comment)
+        wait = "\nKeyguard-Key-Expires: "
+        assert wait.lower() not in paste(writer).lower()
+        new = paste(rotation).strip()
+        assert TOKEN.fullmatch(new)
+        assert wait.lower() in paste(writer).lower()
+        assert wait.lower() not in paste(TOKEN.sub(new, writer)).lower()
+
+        assert shows == "shows who changed what"
+        said = paste(trail)
+        assert re.search(r"^When +Who +What +Which +Change$", said, re.MULTILINE)
+        assert re.search(r" demo +revoked +\w{16} +unspecified: to see it", said)
 
         assert revokes.startswith("revokes the reader")
         paste(revocation)

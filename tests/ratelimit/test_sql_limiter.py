@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard._drivers import run
 from keyguard.backends.sql import AsyncSqlBackend, SqlBackend, open_async_backend, open_backend
-from keyguard.backends.sql.operations import ConnectionLost
+from keyguard.backends.sql.flows import ConnectionLost
 from keyguard.backends.sql.sqlite import begin_writing
 from keyguard.backends.sql.tables import COUNTERS
 from keyguard.deadlines import awithin, within

@@ -11,7 +11,17 @@ import pytest
 
 from keyguard import Allow, Deny, Key, Organization, Reason, ScopeCatalogue
 from keyguard.sansio.authenticate import LOOKUP_ATTEMPTS, authenticate, check_transport
-from keyguard.sansio.effects import Effect, FindKey, ReadClock, Recall, Remember, VerifyToken
+from keyguard.sansio.effects import (
+    Discard,
+    Effect,
+    LookUp,
+    NoteUse,
+    OfferRehash,
+    ReadClock,
+    Recall,
+    Remember,
+    VerifyToken,
+)
 from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.tokens import TokenFormat, TokenParts
@@ -66,20 +76,20 @@ def test_what_can_be_no_key_asks_for_nothing(fields: list[str | bytes]) -> None:
 def test_a_known_token_asks_for_no_look_up() -> None:
     allow = Allow(POLICY.principal(RECORD))
 
-    assert result(flow(), allow) == ([Recall], allow)
+    assert result(flow(), allow, None) == ([Recall, NoteUse], allow)
 
 
 def test_an_unknown_key_is_compared_all_the_same() -> None:
     asked, decision = result(flow(), None, None, False)
 
-    assert asked == [Recall, FindKey, VerifyToken]
+    assert asked == [Recall, LookUp, VerifyToken]
     assert decision == Deny(Reason.KEY_UNKNOWN, PARTS.key_id)
 
 
 def test_a_wrong_secret_asks_for_the_same_as_an_unknown_key() -> None:
     asked, decision = result(flow(), None, RECORD, False)
 
-    assert asked == [Recall, FindKey, VerifyToken]
+    assert asked == [Recall, LookUp, VerifyToken]
     assert decision == Deny(Reason.SECRET_WRONG, PARTS.key_id)
 
 
@@ -91,9 +101,9 @@ def test_only_true_is_a_match(answer: Any) -> None:
 
 
 def test_a_live_key_is_remembered_and_let_in() -> None:
-    asked, decision = result(flow(), None, RECORD, True, NOW, True)
+    asked, decision = result(flow(), None, RECORD, True, NOW, True, None, None)
 
-    assert asked == [Recall, FindKey, VerifyToken, ReadClock, Remember]
+    assert asked == [Recall, LookUp, VerifyToken, ReadClock, Remember, OfferRehash, NoteUse]
     assert decision == Allow(POLICY.principal(RECORD))
 
 
@@ -112,17 +122,17 @@ def test_a_live_key_is_remembered_and_let_in() -> None:
         ),
     ],
 )
-def test_a_dead_key_is_refused_and_not_remembered(record: KeyRecord, reason: Reason) -> None:
-    asked, decision = result(flow(), None, record, True, NOW)
+def test_a_dead_key_is_refused_and_forgotten(record: KeyRecord, reason: Reason) -> None:
+    asked, decision = result(flow(), None, record, True, NOW, None)
 
-    assert asked == [Recall, FindKey, VerifyToken, ReadClock]
+    assert asked == [Recall, LookUp, VerifyToken, ReadClock, Discard]
     assert decision == Deny(reason, KEY.id, ORGANIZATION.id)
 
 
 def test_a_key_that_changed_meanwhile_is_looked_up_again() -> None:
     revoked = replace(RECORD, key=replace(KEY, revoked_at=NOW))
 
-    _, decision = result(flow(), None, RECORD, True, NOW, False, revoked, True, NOW)
+    _, decision = result(flow(), None, RECORD, True, NOW, False, revoked, True, NOW, None)
 
     assert decision == Deny(Reason.KEY_REVOKED, KEY.id, ORGANIZATION.id)
 
@@ -158,14 +168,14 @@ def test_whatever_fails_wherever_it_fails_nobody_is_let_in(
 def test_a_store_that_answers_nonsense_lets_nobody_in(nonsense: Any) -> None:
     asked, decision = result(flow(), None, nonsense)
 
-    assert asked == [Recall, FindKey]
+    assert asked == [Recall, LookUp]
     assert decision == Deny(Reason.STORE_UNAVAILABLE, PARTS.key_id)
 
 
 def test_a_cache_that_answers_nonsense_is_ignored() -> None:
     asked, _ = result(flow(), True, None, False)
 
-    assert asked == [Recall, FindKey, VerifyToken]
+    assert asked == [Recall, LookUp, VerifyToken]
 
 
 def test_plain_http_is_refused_only_where_https_is_required() -> None:

@@ -112,3 +112,18 @@ def test_a_long_field_is_read_in_one_pass(unit: str) -> None:
 
     for scheme in ("Bearer ", "Basic ", ""):
         assert parse_authorization([scheme + long]) is not None
+
+
+@pytest.mark.parametrize("token", ["42|abc", "a|b|c", "|", "42|abc=="])
+def test_a_bar_is_part_of_a_token_only_where_it_is_allowed(token: str) -> None:
+    assert parse_authorization([f"Bearer {token}"]) is Reason.CREDENTIALS_MALFORMED
+
+    found = parse_authorization([f"Bearer {token}"], bar=True)
+
+    assert isinstance(found, Secret)
+    assert found.reveal() == token
+
+
+@pytest.mark.parametrize("token", ["a b|c", "a,|b", "=|a", "é|a", "a|b\x00"])
+def test_a_bar_allows_nothing_else(token: str) -> None:
+    assert parse_authorization([f"Bearer {token}"], bar=True) is Reason.CREDENTIALS_MALFORMED

@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import assert_type
 
 from keyguard import (
+    Action,
     Allow,
     AsyncKeyguard,
+    AuditEntry,
     CurrentLimits,
     Decision,
     Deny,
@@ -21,6 +23,8 @@ from keyguard import (
     Principal,
     Reason,
     Request,
+    RevocationReason,
+    RotatedKey,
     ScopeCatalogue,
     Secret,
     Settings,
@@ -65,7 +69,24 @@ assert_type(issued.token.reveal(), str)
 assert_type(guard.keys.get(issued.key.id), Key)
 assert_type(guard.keys.list(organization="acme").items, tuple[Key, ...])
 assert_type(guard.keys.update(issued.key.id, expires_at=None), Key)
-assert_type(guard.keys.revoke(issued.key.id, reason="leaked"), Key)
+assert_type(guard.keys.revoke(issued.key.id, reason="key compromise", note="on GitHub"), Key)
+assert_type(guard.keys.revoke(issued.key.id, reason=RevocationReason.SUPERSEDED, force=True), Key)
+assert_type(issued.key.revoked_reason, RevocationReason | None)
+assert_type(guard.keys.revoke_family(issued.key.family, actor="ops"), tuple[Key, ...])
+assert_type(guard.keys.revoke_token(issued.token), Key)
+assert_type(guard.keys.list(expiring_within=timedelta(days=7)), Page[Key])
+assert_type(guard.keys.list(unused_for=timedelta(days=90)), Page[Key])
+rotated = guard.keys.rotate(issued.key.id, grace=timedelta(hours=1), idempotency_key="x")
+assert_type(rotated, RotatedKey)
+assert_type(rotated.key, Key)
+assert_type(rotated.token, Secret | None)
+assert_type(guard.audit.list(organization="acme", limit=10), Page[AuditEntry])
+assert_type([entry.action for entry in guard.audit.list()], list[Action])
+assert_type(
+    guard.organizations.update("acme", scopes=["admin"], max_key_lifetime=timedelta(days=90)),
+    Organization,
+)
+assert_type(guard.flush(), None)
 assert_type([key.name for key in guard.keys.list()], list[str])
 
 daily = Limit("daily", "5000/day", per="organization", strategy=Strategy.FIXED_WINDOW)
@@ -109,7 +130,9 @@ async def main() -> None:
             IssuedKey,
         )
         assert_type(await async_guard.keys.list(), Page[Key])
-        found: Decision = await async_guard.authenticate([b"Bearer ..."])
+        assert_type(await async_guard.keys.rotate("4fKq0ZbT1mXw8RyA"), RotatedKey)
+        assert_type(await async_guard.audit.list(), Page[AuditEntry])
+        found: Decision = await async_guard.authenticate([b"Bearer ..."], fresh=True)
         assert_type(found, Allow | Deny)
 
 

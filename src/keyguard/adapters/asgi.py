@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 from keyguard.adapters._endpoints import check_endpoints, find_protection, find_router
@@ -16,7 +16,7 @@ from keyguard.sansio.charges import NO_LIMITS
 from keyguard.sansio.charging import Charged
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
 from keyguard.sansio.requests import CREDENTIAL_FIELDS, Principal, Request
-from keyguard.sansio.responses import LIMIT_FIELDS, Response
+from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD, Response
 from keyguard.sansio.rules import PublicPaths, route_path
 
 __all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -76,7 +76,7 @@ class KeyguardMiddleware:
         kind = scope["type"]
         if kind != "http" and kind != "websocket":  # noqa: PLR1714 - faster on the warm path
             if kind == "lifespan":
-                return await self.app(scope, receive, send)
+                return await self.app(scope, partial(self._flushing, receive), send)
             raise ConfigurationError(f"keyguard lets no ASGI scope of type {kind!r} through")
         public = (
             scope["path"] in self._public_paths or scope.get("root_path")
@@ -92,6 +92,7 @@ class KeyguardMiddleware:
                     return await exchange.answer(decision)
                 allow = decision
             exchange.allow = allow
+            exchange.retires = allow.retires
             principal = allow.principal
             if allow.limits is not NO_LIMITS:
                 if self._router is None and self.guard.gate.memory is not None:
@@ -129,6 +130,12 @@ class KeyguardMiddleware:
         if field is None or (self._require_https and not _is_secure(scope)):
             return None
         return self._recall(field)
+
+    async def _flushing(self, receive: Receive) -> Message:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await self.guard.flush()  # the server serves nobody any more
+        return message
 
     async def _charge(self, exchange: _Exchange, allow: Allow) -> Deny | None:
         """Charge all limits together: those of the key, and of the route where it can be told."""
@@ -207,18 +214,23 @@ class _Exchange(Access):
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""
         if self.denied is None:
-            if self.charged is not None and message["type"] == "http.response.start":
-                message = self._with_limit_fields(message, self.charged)
+            if (self.charged is not None or self.retires is not None) and (
+                message["type"] == "http.response.start"
+            ):
+                message = self._adorned(message)
             self._last = message
             return self._send(message)
         return self._send_after_refusal(message)
 
-    def _with_limit_fields(self, message: Message, charged: Charged) -> Message:
+    def _adorned(self, message: Message) -> Message:
         headers = [*message.get("headers", ())]
-        for name, _ in headers:
-            if name.lower() in _LIMIT_FIELDS:
-                return message  # the application has a limiter of its own
-        headers += _encoded(self._guard.limit_fields(charged))
+        # Unless the application has a limiter of its own.
+        if self.charged is not None and not any(
+            name.lower() in _LIMIT_FIELDS for name, _ in headers
+        ):
+            headers += _encoded(self._guard.limit_fields(self.charged))
+        if self.retires is not None:
+            headers += _encoded([(RETIRES_FIELD, self.retires)])
         return {**message, "headers": headers}
 
     async def _send_after_refusal(self, message: Message) -> None:
@@ -232,8 +244,8 @@ class _Exchange(Access):
             return
         if message["type"] not in _PRELUDES:
             self.denied = None  # the application answers as it sees fit
-        if self.charged is not None and message["type"] == "http.response.start":
-            message = self._with_limit_fields(message, self.charged)
+        if message["type"] == "http.response.start":
+            message = self._adorned(message)
         self._last = message
         await self._send(message)
 

@@ -15,8 +15,9 @@ from keyguard.sansio.charges import NO_LIMITS
 from keyguard.sansio.charging import Charged
 from keyguard.sansio.decisions import AccessDenied, Allow, Deny
 from keyguard.sansio.requests import CREDENTIAL_FIELDS, Request
-from keyguard.sansio.responses import LIMIT_FIELDS
+from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD
 from keyguard.sansio.rules import PublicPaths
+from keyguard.upkeep import flush_on_sigterm
 
 __all__ = ["Environ", "Exchange", "KeyguardMiddleware", "StartResponse", "WSGIApp"]
 
@@ -56,6 +57,7 @@ class KeyguardMiddleware:
                 f"a WSGI application takes a Keyguard, not {type(guard).__name__}"
             )
         check_endpoints(app, guard.policy.catalogue)
+        flush_on_sigterm()
         self.app = app
         self.guard = guard
         self._recall = guard._recall
@@ -80,6 +82,7 @@ class KeyguardMiddleware:
                     return self.refuse(decision, exchange)
                 allow = decision
             exchange.allow = allow
+            exchange.retires = allow.retires
             principal = allow.principal
             if allow.limits is not NO_LIMITS:
                 exchange.due = True
@@ -215,6 +218,8 @@ class Exchange(Access):
         self.started = True
         if self.charged is not None:
             headers = self._with_limit_fields(headers, self.charged)
+        if self.retires is not None:
+            headers = [*headers, (RETIRES_FIELD, self.retires)]
         if exc_info is None:
             return self.start_response(status, headers)
         return self.start_response(status, headers, exc_info)

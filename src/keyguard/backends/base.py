@@ -150,8 +150,11 @@ class Backend(Protocol):
         """
         ...
 
-    def feed(self) -> ChangeFeed:
-        """Return a new reader of the audit trail; nothing is opened before its first read."""
+    def feed(self) -> ChangeFeed | None:
+        """Return a new reader of the audit trail; nothing is opened before its first read.
+
+        None where only this process can change the store, whose guards know of it anyway.
+        """
         ...
 
 
@@ -205,6 +208,6 @@ class AsyncBackend(Protocol):
         """See :meth:`Backend.list_audit`."""
         ...
 
-    def feed(self) -> AsyncChangeFeed:
+    def feed(self) -> AsyncChangeFeed | None:
         """See :meth:`Backend.feed`."""
         ...

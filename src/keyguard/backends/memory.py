@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from keyguard.backends.base import News
 from keyguard.exceptions import RefusedError
 from keyguard.sansio.audit import AuditEntry
 from keyguard.sansio.commits import Commit
@@ -144,36 +143,14 @@ class MemoryBackend:
         items = tuple(entries[:limit])
         return Page(items, items[-1].id if len(entries) > limit else None)
 
-    def feed(self) -> MemoryFeed:
+    def feed(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return MemoryFeed(self)
-
-    def news(self, position: str | None) -> News:
-        """Return what changed after a position."""
-        with self._lock:
-            end = len(self._trail)
-            start = end if position is None else int(position)
-            return News(str(end), tuple(entry.subject for entry in self._trail[start:]))
 
     def _find(self, name: str) -> Organization | None:
         found = self._organizations.get(name)
         if found is not None:
             return found
         return next((one for one in self._organizations.values() if one.slug == name), None)
-
-
-class MemoryFeed:
-    """What changed in a :class:`MemoryBackend`."""
-
-    def __init__(self, store: MemoryBackend) -> None:
-        self._store = store
-
-    def read(self, position: str | None, patience: float) -> News:  # noqa: ARG002 - the protocol's
-        """See :class:`~keyguard.backends.base.ChangeFeed`."""
-        return self._store.news(position)
-
-    def close(self) -> None:
-        """See :class:`~keyguard.backends.base.ChangeFeed`."""
 
 
 class AsyncMemoryBackend:
@@ -236,27 +213,8 @@ class AsyncMemoryBackend:
             organization=organization, subject=subject, after=after, limit=limit
         )
 
-    def feed(self) -> AsyncMemoryFeed:
+    def feed(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return AsyncMemoryFeed(self._store)
-
-
-class AsyncMemoryFeed:
-    """What changed in a :class:`MemoryBackend`, for async code."""
-
-    def __init__(self, store: MemoryBackend) -> None:
-        self._store = store
-
-    async def read(
-        self,
-        position: str | None,
-        patience: float,  # noqa: ARG002 - the protocol's
-    ) -> News:
-        """See :class:`~keyguard.backends.base.ChangeFeed`."""
-        return self._store.news(position)
-
-    async def aclose(self) -> None:
-        """See :class:`~keyguard.backends.base.ChangeFeed`."""
 
 
 def _by_age(records: Iterable[Record]) -> list[Record]:

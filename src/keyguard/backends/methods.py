@@ -36,31 +36,38 @@ class Methods(ABC):
 
     def commit(self, commit: Commit) -> bool:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.commit(commit))
+        result: bool = self.perform(self.operations.commit(commit))
+        return result
 
     def find_organization(self, name: str) -> Organization | None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.find_organization(name))
+        result: Organization | None = self.perform(self.operations.find_organization(name))
+        return result
 
     def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.list_organizations(after, limit))
+        result: Page[Organization] = self.perform(self.operations.list_organizations(after, limit))
+        return result
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.find_key(key_id))
+        result: KeyRecord | None = self.perform(self.operations.find_key(key_id))
+        return result
 
     def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.find_existing(key_ids))
+        result: frozenset[str] = self.perform(self.operations.find_existing(key_ids))
+        return result
 
     def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.list_keys(wanted, after, limit))
+        result: Page[Key] = self.perform(self.operations.list_keys(wanted, after, limit))
+        return result
 
     def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.list_digests(after, limit))
+        result: Page[KeyDigest] = self.perform(self.operations.list_digests(after, limit))
+        return result
 
     def rehash_key(self, key_id: str, old: str, new: str) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -74,7 +81,10 @@ class Methods(ABC):
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return self.perform(self.operations.list_audit(organization, subject, after, limit))
+        result: Page[AuditEntry] = self.perform(
+            self.operations.list_audit(organization, subject, after, limit)
+        )
+        return result
 
 
 class AsyncMethods(ABC):
@@ -93,31 +103,40 @@ class AsyncMethods(ABC):
 
     async def commit(self, commit: Commit) -> bool:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.commit(commit))
+        result: bool = await self.perform(self.operations.commit(commit))
+        return result
 
     async def find_organization(self, name: str) -> Organization | None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.find_organization(name))
+        result: Organization | None = await self.perform(self.operations.find_organization(name))
+        return result
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.list_organizations(after, limit))
+        result: Page[Organization] = await self.perform(
+            self.operations.list_organizations(after, limit)
+        )
+        return result
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.find_key(key_id))
+        result: KeyRecord | None = await self.perform(self.operations.find_key(key_id))
+        return result
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.find_existing(key_ids))
+        result: frozenset[str] = await self.perform(self.operations.find_existing(key_ids))
+        return result
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.list_keys(wanted, after, limit))
+        result: Page[Key] = await self.perform(self.operations.list_keys(wanted, after, limit))
+        return result
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.list_digests(after, limit))
+        result: Page[KeyDigest] = await self.perform(self.operations.list_digests(after, limit))
+        return result
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -131,4 +150,7 @@ class AsyncMethods(ABC):
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
         """See :class:`~keyguard.backends.base.Backend`."""
-        return await self.perform(self.operations.list_audit(organization, subject, after, limit))
+        result: Page[AuditEntry] = await self.perform(
+            self.operations.list_audit(organization, subject, after, limit)
+        )
+        return result

@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 from typer import TyperException
 
-from keyguard.cli import key, organization, output, setup
+from keyguard.cli import key, organization, output, pepper, setup
+from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
@@ -36,6 +37,8 @@ app.command("migrate")(setup.migrate)
 app.command("doctor")(doctor)
 app.add_typer(organization.app, name="org")
 app.add_typer(key.app, name="key")
+app.command("audit")(audit)
+app.add_typer(pepper.app, name="pepper")
 
 
 def _show_version(wanted: bool) -> None:
@@ -84,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         output.complain(str(problem))
         return USAGE
     except KeyguardError as problem:
-        output.complain(str(problem))
+        output.complain(str(problem).replace("insist with force", "insist with --force"))
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping
@@ -23,7 +24,20 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import Keyguard
 
-__all__ = ["Common", "Json", "Limiter", "Limits", "PepperFile", "Url", "explain_cause", "key_id"]
+__all__ = [
+    "Common",
+    "Json",
+    "KeyNamed",
+    "Limiter",
+    "Limits",
+    "Networks",
+    "PepperFile",
+    "Scopes",
+    "Url",
+    "actor",
+    "explain_cause",
+    "key_id",
+]
 
 LONGEST_BACKEND_TIMEOUT = 60.0
 
@@ -53,6 +67,26 @@ Limits: TypeAlias = Annotated[
         "repeated.",
     ),
 ]
+Scopes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        metavar="SCOPE",
+        help="What it may do, such as inference:read; may be repeated, or hold several separated "
+        "by commas.",
+    ),
+]
+Networks: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        metavar="CIDR",
+        help="Where it works from, such as 192.0.2.0/24 or 2001:db8::/32; may be repeated.",
+    ),
+]
+KeyNamed: TypeAlias = Annotated[
+    str, typer.Argument(metavar="KEY", help="The key's id.", show_default=False)
+]
 Limiter: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -65,6 +99,7 @@ Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else.")
 ]
 
+_LONGEST_LOGIN = 150
 _TOKEN = re.compile(r"[a-z][a-z0-9_]*_([0-9A-Za-z]{16})_[0-9A-Za-z]{40,}")
 
 
@@ -155,6 +190,16 @@ class Common:
 def _first(*given: str | None) -> str | None:
     # An empty one was given, if by mistake: it must not fall through to another store.
     return next((one for one in given if one is not None), None)
+
+
+def actor() -> str:
+    """Return how the audit trail names who runs this command: ``cli:`` and the login name."""
+    try:
+        login = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user that has no name
+        login = ""
+    harmless = login.strip() and login.isprintable() and len(login) <= _LONGEST_LOGIN
+    return f"cli:{login if harmless else 'unknown'}"
 
 
 def key_id(text: str) -> str:

@@ -8,15 +8,20 @@ from typing import Annotated, TypeAlias
 import typer
 
 from keyguard.cli import pages
-from keyguard.cli.options import Common, Json, Limits, Url
+from keyguard.cli.options import Common, Json, Limits, Url, actor
 from keyguard.cli.output import document, emit
 from keyguard.cli.pages import After, All, Limit
-from keyguard.cli.records import organization_document, organization_status
-from keyguard.cli.tables import table
-from keyguard.cli.times import absolute, relative
-from keyguard.exceptions import InvalidValueError
+from keyguard.cli.records import (
+    organization_details,
+    organization_document,
+    organization_status,
+)
+from keyguard.cli.tables import details, table
+from keyguard.cli.times import absolute, parse_span, relative
+from keyguard.cli.values import new_value, parse_scopes
 from keyguard.sansio.limits import parse_limit
-from keyguard.sansio.models import UNCHANGED, Organization, Page
+from keyguard.sansio.models import Organization, Page
+from keyguard.sansio.values import UNCHANGED
 
 __all__ = ["app"]
 
@@ -24,6 +29,23 @@ app = typer.Typer(help="Manage organizations, which own keys.", no_args_is_help=
 
 Named: TypeAlias = Annotated[
     str, typer.Argument(metavar="ORG", help="The organization's id or slug.", show_default=False)
+]
+Scopes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        metavar="SCOPE",
+        help="What its keys may do at the most; may be repeated, or hold several separated by "
+        "commas. Anything by default.",
+    ),
+]
+Longest: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-key-lifetime",
+        metavar="SPAN",
+        help="How long its keys work at the most, such as 90d; for ever by default.",
+    ),
 ]
 
 
@@ -40,6 +62,8 @@ def create(
         str | None, typer.Option("--name", metavar="NAME", help="Its name for people.")
     ] = None,
     limits: Limits = None,
+    scopes: Scopes = None,
+    longest: Longest = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +71,14 @@ def create(
     wanted = [parse_limit(text, "organization") for text in limits or []]
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
-        organization = guard.organizations.create(slug, name=name, limits=wanted)
+        organization = guard.organizations.create(
+            slug,
+            name=name,
+            limits=wanted,
+            scopes=parse_scopes(scopes) or None,
+            max_key_lifetime=None if longest is None else parse_span(longest),
+            actor=actor(),
+        )
     _show(organization, common, f"Organization {organization.slug} is created")
 
 
@@ -75,6 +106,18 @@ def list_organizations(
 
 
 @app.command()
+def show(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = False) -> None:
+    """Show all that is known of an organization."""
+    common = Common.of(ctx, url, as_json)
+    with common.guard() as guard:
+        organization = guard.organizations.get(named)
+    if common.as_json:
+        document(organization_document(organization))
+    else:
+        emit(details(organization_details(organization, datetime.now(UTC))))
+
+
+@app.command()
 def update(
     ctx: typer.Context,
     named: Named,
@@ -83,19 +126,42 @@ def update(
     ] = None,
     limits: Limits = None,
     no_limits: Annotated[bool, typer.Option("--no-limits", help="Take its limits away.")] = False,
+    scopes: Scopes = None,
+    any_scope: Annotated[
+        bool, typer.Option("--any-scope", help="Its keys may do whatever they are granted.")
+    ] = False,
+    longest: Longest = None,
+    any_lifetime: Annotated[
+        bool, typer.Option("--no-max-key-lifetime", help="Its keys may work for ever.")
+    ] = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Change an organization; the limits given replace all it had."""
+    """Change an organization; the limits or scopes given replace all it had.
+
+    A new --max-key-lifetime is for keys that are issued from now on.
+    """
     common = Common.of(ctx, url, as_json)
-    if limits and no_limits:
-        raise InvalidValueError("give --limit or --no-limits, not both")
-    wanted = [parse_limit(text, "organization") for text in limits or []]
+    own_limits = [parse_limit(text, "organization") for text in limits or []]
+    wanted_limits = new_value("--limit", own_limits, "--no-limits", cleared=no_limits, empty=())
+    ceiling = new_value(
+        "--scope", parse_scopes(scopes), "--any-scope", cleared=any_scope, empty=None
+    )
+    lifetime = new_value(
+        "--max-key-lifetime",
+        None if longest is None else parse_span(longest),
+        "--no-max-key-lifetime",
+        cleared=any_lifetime,
+        empty=None,
+    )
     with common.guard() as guard:
         organization = guard.organizations.update(
             named,
             name=UNCHANGED if name is None else name,
-            limits=wanted if limits or no_limits else UNCHANGED,
+            limits=wanted_limits,
+            scopes=ceiling,
+            max_key_lifetime=lifetime,
+            actor=actor(),
         )
     _show(organization, common, f"Organization {organization.slug} is changed")
 
@@ -106,7 +172,7 @@ def disable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = F
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
         before = guard.organizations.get(named)
-        organization = guard.organizations.disable(before.id)
+        organization = guard.organizations.disable(before.id, actor=actor())
     if before.disabled_at is None:
         message = f"Organization {organization.slug} is disabled; none of its keys works"
     else:
@@ -121,7 +187,7 @@ def enable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = Fa
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
         before = guard.organizations.get(named)
-        organization = guard.organizations.enable(before.id)
+        organization = guard.organizations.enable(before.id, actor=actor())
     state = "was enabled already" if before.disabled_at is None else "is enabled"
     _show(organization, common, f"Organization {organization.slug} {state}")
 

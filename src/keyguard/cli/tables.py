@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ from keyguard.cli.output import plain
 
 __all__ = ["details", "status", "table"]
 
+_GAP = 2
 _COLOURS = {"active": "green", "enabled": "green", "not yet valid": "yellow"}
 
 
@@ -34,13 +36,41 @@ def table(
         flexible: The headings of the columns that take more lines where the terminal is narrow,
             and the least width of each, in characters.
     """
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for heading in headings:
-        least = flexible.get(heading)
-        grid.add_column(heading, no_wrap=least is None, min_width=least, overflow="fold")
-    for row in rows:
-        grid.add_row(*map(_cell, row))
-    return _render(grid, sys.stdout)
+    grid = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    cells = [[_cell(value) for value in row] for row in rows]
+    console = _console(sys.stdout)
+    for heading, width in zip(headings, _widths(headings, cells, flexible, console), strict=True):
+        grid.add_column(heading, width=width, no_wrap=heading not in flexible, overflow="fold")
+    for row in cells:
+        grid.add_row(*row)
+    return _render(grid, console)
+
+
+def _widths(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    flexible: Mapping[str, int],
+    console: Console,
+) -> list[int]:
+    # Rich would make columns equally wide first and see to the least width of each after, and cut
+    # off what is then too much.
+    widths = [
+        max(
+            [
+                cell_len(heading),
+                *(cell_len(line) for row in rows for line in row[n].plain.split("\n")),
+            ]
+        )
+        for n, heading in enumerate(headings)
+    ]
+    room = console.width - _GAP * (len(headings) - 1)
+    while sum(widths) > room:
+        spare = [n for n, name in enumerate(headings) if widths[n] > flexible.get(name, widths[n])]
+        if not spare:
+            break
+        widest = max(spare, key=widths.__getitem__)
+        widths[widest] -= 1
+    return widths
 
 
 def details(items: Iterable[tuple[str, str | Text | None]], stream: TextIO | None = None) -> str:
@@ -56,7 +86,7 @@ def details(items: Iterable[tuple[str, str | Text | None]], stream: TextIO | Non
     for name, value in items:
         if value is not None:
             grid.add_row(Text(name, style="bold"), _cell(value))
-    return _render(grid, stream or sys.stdout)
+    return _render(grid, _console(stream or sys.stdout))
 
 
 def _cell(value: str | Text) -> Text:
@@ -64,15 +94,18 @@ def _cell(value: str | Text) -> Text:
     return value if isinstance(value, Text) else Text(plain(value))
 
 
-def _render(grid: Table, stream: TextIO | None) -> str:
+def _console(stream: TextIO | None) -> Console:
     shown = stream is not None and stream.isatty()
     coloured = shown and not os.environ.get("NO_COLOR")
-    console = Console(
+    return Console(
         file=stream,
         force_terminal=shown,
         color_system="auto" if coloured else None,
         highlight=False,
     )
+
+
+def _render(grid: Table, console: Console) -> str:
     with console.capture() as capture:
         console.print(grid)
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

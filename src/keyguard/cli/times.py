@@ -27,17 +27,20 @@ _RELATIVE = (
 )
 
 
-def parse_span(text: str) -> timedelta:
+def parse_span(text: str, *, or_none: bool = False) -> timedelta:
     """Read a span of time.
 
     Args:
         text: Whole weeks, days, hours, minutes and seconds, in this order, those that are zero left
             out: ``90d``, ``2w``, ``1d12h``; or the same in ISO 8601: ``P90D``, ``P1DT12H``. Years
             and months have no fixed length.
+        or_none: Whether ``0`` is a span as well.
 
     Raises:
         InvalidValueError: It is none, or nothing, or too long.
     """
+    if or_none and text == "0":
+        return timedelta(0)
     found = _SHORT.match(text) or _ISO_8601.match(text)
     amounts = {
         unit: int(amount)
@@ -53,7 +56,7 @@ def parse_span(text: str) -> timedelta:
         span = timedelta(**amounts)
     except OverflowError:
         raise InvalidValueError(f"{text!r} is longer than any key can last") from None
-    if not span:
+    if not span and not or_none:
         raise InvalidValueError(f"{text!r} is no time at all")
     return span
 

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-__all__ = ["client_of"]
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+__all__ = ["client_of", "parse_address"]
 
 _LONGEST = 64
 _HOST_BITS = 64
+
+
+@lru_cache(4096)
+def parse_address(address: str) -> IPv4Address | IPv6Address | None:
+    """Return a client's address; an IPv4-mapped one is that IPv4 address. None where it is none.
+
+    Args:
+        address: The address as the server gives it, with or without a zone or a port.
+    """
+    from ipaddress import IPv6Address, ip_address  # only who looks at addresses pays for it
+
+    if address.startswith("["):  # with a port, as some proxies give it
+        address = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        address = address.partition(":")[0]
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return mapped or parsed
 
 
 @lru_cache(4096)
@@ -22,16 +47,9 @@ def client_of(address: str) -> str:
     """
     from ipaddress import IPv4Address, IPv6Address  # only who counts addresses pays for it
 
-    try:
-        if address.startswith("["):  # with a port, as some proxies give it
-            address = address[1:].partition("]")[0]
-        elif address.count(":") == 1:
-            address = address.partition(":")[0]
-        if ":" not in address:
-            return str(IPv4Address(address))
-        number = IPv6Address(address.partition("%")[0])
-    except ValueError:
+    number = parse_address(address)
+    if number is None:
         return address[:_LONGEST]  # a name of the server's own, such as a test client's
-    if number.ipv4_mapped is not None:
-        return str(number.ipv4_mapped)
+    if isinstance(number, IPv4Address):
+        return str(number)
     return f"{IPv6Address(int(number) >> _HOST_BITS << _HOST_BITS)}/{_HOST_BITS}"

@@ -111,16 +111,18 @@ def describe(
 
 
 def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if name == "limits":
-        return json.loads(dump_limits(value))
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    return value
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case _ if name == "scopes" and value is not None:
+            return sorted(value)
+        case _ if name == "limits":
+            return json.loads(dump_limits(value))
+        case _ if name == "allowed_networks":
+            return [*value]
+        case _ if name == "metadata":
+            return {**value}
+        case _:
+            return value

@@ -1,8 +1,9 @@
 """How a request is let in or refused.
 
 The order is the promise: failures of the client's address, credentials grammar, token grammar,
-lookup, digest, status and times, network allowlist, transport, scopes, limits (:mod:`keyguard.sansio.charging`). What
-is refused early spends nothing later, and only an ``Allow`` passes.
+lookup, digest, status and times, network allowlist, transport, scopes, limits
+(:mod:`keyguard.sansio.charging`). What is refused early spends nothing later, and only an ``Allow``
+passes.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from keyguard.sansio.effects import (
     AdjustLimits,
     Block,
     BlockedFor,
+    Discard,
     Flow,
     HitLimits,
     LookUp,
     NoteUse,
+    OfferRehash,
     ReadClock,
     Recall,
     Remember,
@@ -82,7 +85,7 @@ def authenticate(
         ``Allow`` with the principal of a live key, else ``Deny``; never raises for what a client
         sends or for what a backend does.
     """
-    credentials = parse_authorization(fields)
+    credentials = parse_authorization(fields, bar=policy.takes_bar)
     del fields  # what is refused or fails from here on must not show the token
     if policy.failure_limit is None or address is None:
         return (yield from _authenticate(credentials, policy, address, fresh=fresh))
@@ -135,18 +138,18 @@ def _authenticate(
         except Exception as failure:  # noqa: BLE001 - whatever a backend does, nobody is let in
             return Deny(Reason.STORE_UNAVAILABLE, key_id, cause=failure)
         if isinstance(decision, Allow):
-            return (yield from _from_where_it_may(decision, credentials, address))
+            return (yield from _from_where_it_may(decision, address))
         if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
             break
     return decision
 
 
-def _from_where_it_may(allow: Allow, token: Secret, address: str | None) -> Flow[Decision]:
+def _from_where_it_may(allow: Allow, address: str | None) -> Flow[Decision]:
     """Refuse a key that is bound to other networks; a stolen one is not told that it is genuine."""
+    principal = allow.principal
     if allow.networks and not contains(allow.networks, address):
-        principal = allow.principal
         return Deny(Reason.ADDRESS_NOT_ALLOWED, principal.key_id, principal.organization)
-    yield from NoteUse(token, address)
+    yield from NoteUse(principal.key_id, address)
     return allow
 
 
@@ -165,7 +168,12 @@ def _identify(token: Secret, key_id: str, policy: Policy, *, fresh: bool) -> Flo
         if genuine is not True:
             return Deny(Reason.SECRET_WRONG, key_id)
         decision = judge(record, (yield from ReadClock()), policy)
-        if isinstance(decision, Deny) or (yield from Remember(token, record, decision)) is True:
+        if isinstance(decision, Deny):
+            # Nor may an older look let it in again, which the change feed might yet vouch for.
+            yield from Discard(token)
+            return decision
+        if (yield from Remember(token, record, decision)) is True:
+            yield from OfferRehash(key_id, token, record.digest)
             return decision
     return Deny(Reason.STORE_UNAVAILABLE, key_id)  # it changed under every look
 

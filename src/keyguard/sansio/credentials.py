@@ -19,6 +19,7 @@ __all__ = ["describe_misuse", "parse_authorization"]
 
 _AUTH_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+_WITH_BAR = re.compile(r"[A-Za-z0-9._~+/|-]+=*\Z")
 _JOINED_BEARER = re.compile(r",[ \t]*bearer(?![^ \t,])", re.IGNORECASE)
 
 
@@ -38,12 +39,14 @@ def describe_misuse(fields: object) -> str | None:
     return None
 
 
-def parse_authorization(fields: Sequence[str | bytes]) -> Secret | Reason:
+def parse_authorization(fields: Sequence[str | bytes], *, bar: bool = False) -> Secret | Reason:
     """Find the bearer token in the ``Authorization`` fields of one request.
 
     Args:
         fields: The field values as received, one item for each field line; bytes, or the latin-1
             strings that WSGI uses. A lone string counts as one field.
+        bar: Whether a token may hold ``|`` as well, which the grammar does not allow and Laravel
+            Sanctum sends.
 
     Returns:
         The token, or why there is none.
@@ -55,10 +58,11 @@ def parse_authorization(fields: Sequence[str | bytes]) -> Secret | Reason:
     if len(fields) > 1:
         return Reason.CREDENTIALS_MALFORMED
     value = fields[0]
-    return _parse_field(value.decode("latin-1") if isinstance(value, bytes) else value)
+    grammar = _WITH_BAR if bar else _B64TOKEN
+    return _parse_field(value.decode("latin-1") if isinstance(value, bytes) else value, grammar)
 
 
-def _parse_field(value: str) -> Secret | Reason:
+def _parse_field(value: str, grammar: re.Pattern[str]) -> Secret | Reason:
     value = value.strip(" \t")
     if not value:
         return Reason.CREDENTIALS_MISSING
@@ -72,4 +76,4 @@ def _parse_field(value: str) -> Secret | Reason:
         joined = _JOINED_BEARER.search(rest)
         return Reason.CREDENTIALS_MALFORMED if joined else Reason.SCHEME_UNSUPPORTED
     token = rest.lstrip(" ")
-    return Secret(token) if _B64TOKEN.match(token) else Reason.CREDENTIALS_MALFORMED
+    return Secret(token) if grammar.match(token) else Reason.CREDENTIALS_MALFORMED

@@ -30,6 +30,8 @@ __all__ = [
     "Block",
     "BlockedFor",
     "CommitChanges",
+    "DescribeDigest",
+    "Discard",
     "DrawEntropy",
     "Effect",
     "FindExisting",
@@ -44,6 +46,7 @@ __all__ = [
     "ListOrganizations",
     "LookUp",
     "NoteUse",
+    "OfferRehash",
     "ReadClock",
     "ReadLimits",
     "ReadPolicy",
@@ -120,6 +123,16 @@ class HashToken(Effect[str]):
 
 
 @dataclass(frozen=True, eq=False)
+class DescribeDigest(Effect[str]):
+    """What a stored form hangs on: its scheme, and its pepper's id where it takes one."""
+
+    digest: str = field(repr=False)
+
+    def perform(self, outside: Any) -> Any:
+        return outside.describe_digest(self.digest)
+
+
+@dataclass(frozen=True, eq=False)
 class VerifyToken(Effect[bool]):
     """Whether a token is the one behind a stored digest.
 
@@ -156,6 +169,16 @@ class Remember(Effect[bool]):
 
     def perform(self, outside: Any) -> Any:
         return outside.remember(self.token, self.record, self.allow)
+
+
+@dataclass(frozen=True, eq=False)
+class Discard(Effect[None]):
+    """Remember a token no longer, which was looked up and is dead."""
+
+    token: Secret
+
+    def perform(self, outside: Any) -> Any:
+        return outside.discard(self.token)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +252,7 @@ class FindKey(Effect[KeyRecord | None]):
     key_id: str
 
     def perform(self, outside: Any) -> Any:
-        return outside.find_key(self.key_id)
+        return outside.backend.find_key(self.key_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,11 +273,23 @@ class LookUp(Effect[KeyRecord | None]):
 class NoteUse(Effect[None]):
     """Remember that a key was let in, for its ``last_used_at``."""
 
-    token: Secret
+    key_id: str
     address: str | None
 
     def perform(self, outside: Any) -> Any:
-        return outside.note_use(self.token, self.address)
+        return outside.note_use(self.key_id, self.address)
+
+
+@dataclass(frozen=True, eq=False)
+class OfferRehash(Effect[None]):
+    """Have a genuine token stored under the current scheme, in the background, if it is not."""
+
+    key_id: str
+    token: Secret
+    digest: str = field(repr=False)
+
+    def perform(self, outside: Any) -> Any:
+        return outside.rehash(self.key_id, self.token, self.digest)
 
 
 @dataclass(frozen=True, eq=False)

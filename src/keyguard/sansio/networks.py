@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from keyguard.exceptions import InvalidValueError
+from keyguard.sansio.addresses import parse_address
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -45,21 +46,8 @@ def contains(networks: tuple[str, ...], address: str | None) -> bool:
         networks: As :func:`parse_networks` returned them.
         address: The client's address as the server gives it; an unknown one lies in none.
     """
-    if address is None:
-        return False
-    from ipaddress import IPv6Address, ip_address  # only who restricts keys pays for it
-
-    if address.startswith("["):  # with a port, as some proxies give it
-        address = address[1:].partition("]")[0]
-    elif address.count(":") == 1:
-        address = address.partition(":")[0]
-    try:
-        client = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(client, IPv6Address) and client.ipv4_mapped is not None:
-        client = client.ipv4_mapped
-    return any(client in network for network in _compiled(networks))
+    client = None if address is None else parse_address(address)
+    return client is not None and any(client in network for network in _compiled(networks))
 
 
 @lru_cache(1024)
@@ -73,9 +61,7 @@ def _parse(network: object) -> IPv4Network | IPv6Network:
     from ipaddress import IPv4Network, IPv6Network, ip_network
 
     try:
-        if not isinstance(network, str):
-            raise ValueError
-        parsed = ip_network(network)
+        parsed = ip_network(network if isinstance(network, str) else "")
     except ValueError:
         raise InvalidValueError(
             f"{str(network)[:80]!r} is no network: use CIDR notation such as 192.0.2.0/24 or "

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from keyguard.sansio.charges import AppliedLimits
 from keyguard.sansio.decisions import Allow
+from keyguard.sansio.foreign import ForeignFormat
 from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.requests import Principal
@@ -27,6 +28,7 @@ class Policy:
         require_https: Whether a key sent over plain HTTP is refused.
         default_limits: What every key may ask for, unless its organization or it says otherwise.
         failure_limit: How many failed authentications an address may have, or None for any.
+        foreign: The formats of imported tokens, in the order in which they are tried.
     """
 
     tokens: TokenFormat
@@ -34,17 +36,18 @@ class Policy:
     require_https: bool = False
     default_limits: tuple[Limit, ...] = ()
     failure_limit: Limit | None = None
+    foreign: tuple[ForeignFormat, ...] = ()
 
     def allow(self, record: KeyRecord) -> Allow:
         """Return the decision for a request with this key."""
         principal = self.principal(record)
         levels = (self.default_limits, record.organization.limits, record.key.limits)
-        grace_ends_at = record.key.grace_ends_at
+        ends_at = record.key.ends_at if record.key.successor is not None else None
         return Allow(
             principal,
             AppliedLimits.of(principal, *levels),
             record.key.allowed_networks,
-            None if grace_ends_at is None else _http_date(grace_ends_at),
+            None if ends_at is None else _http_date(ends_at),
         )
 
     def principal(self, record: KeyRecord) -> Principal:
@@ -68,9 +71,20 @@ class Policy:
         return ScopeGrant(scopes, implied)
 
     def candidates(self, token: Secret) -> tuple[str, ...]:
-        """Return the ids of the keys that a token may be of; none where it can be no token."""
+        """Return the ids of the keys that a token may be of; none where it can be no token.
+
+        One of the service's own is of one key; one that was imported may be of one a format.
+        """
         parts = self.tokens.parse(token.reveal())
-        return () if parts is None else (parts.key_id,)
+        if parts is not None:
+            return (parts.key_id,)
+        found = (one.lookup(token.reveal()) for one in self.foreign)
+        return tuple(key_id for key_id in found if key_id is not None)
+
+    @property
+    def takes_bar(self) -> bool:
+        """Whether tokens may hold a ``|``, which is no b64token."""
+        return any(one.separator == "|" for one in self.foreign)
 
 
 def _http_date(at: datetime) -> str:

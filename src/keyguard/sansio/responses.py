@@ -17,7 +17,7 @@ from keyguard.sansio.charges import Charge, limit_field, policy_field
 from keyguard.sansio.decisions import Deny, Reason
 from keyguard.sansio.windows import Tally
 
-__all__ = ["LIMIT_FIELDS", "Responder", "Response"]
+__all__ = ["LIMIT_FIELDS", "RETIRES_FIELD", "Responder", "Response"]
 
 RETRY_AFTER_SECONDS = 1
 
@@ -73,6 +73,9 @@ _MALFORMED = _Answer(
 _MISSING = _Answer(
     401, "This needs an API key. Send it as: Authorization: Bearer <key>", challenge=True
 )
+RETIRES_FIELD = "Keyguard-Key-Expires"
+"""Tells a client whose key was rotated, on accepted responses, when it ends: an HTTP date."""
+
 _INVALID = _Answer(401, "The API key is not valid.", challenge=True, error="invalid_token")
 
 _ANSWERS = {

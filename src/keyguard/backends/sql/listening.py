@@ -39,8 +39,9 @@ def listen() -> Flow[Any]:
 
 
 def _detached(connection: Connection) -> Any:
+    driver = connection.connection.driver_connection  # once it is detached it is not told any more
     connection.detach()
-    return connection.connection.driver_connection
+    return driver
 
 
 class ListeningFeed(SqlFeed):
@@ -67,7 +68,7 @@ class ListeningFeed(SqlFeed):
             if waits:
                 self._listen()  # first, so that what is not seen now will be told
             news = self._ask(position)
-            if not waits or news != (position, ()):
+            if not waits or news.subjects != () or news.position != position:
                 return news
             return self._ask(position) if self._is_told(ends) else news
 
@@ -148,7 +149,7 @@ class AsyncListeningFeed(AsyncSqlFeed):
             if waits:
                 await self._listen()  # first, so that what is not seen now will be told
             news = await self._ask(position)
-            if not waits or news != (position, ()):
+            if not waits or news.subjects != () or news.position != position:
                 return news
             return await self._ask(position) if await self._is_told(ends) else news
         finally:

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from keyguard.backends.sql.tables import AUDIT, KEYS, ORGANIZATIONS
 from keyguard.exceptions import CorruptDataError
 from keyguard.sansio.audit import Action, AuditEntry
-from keyguard.sansio.limits import dump_limits, load_limits
+from keyguard.sansio.limits import Limit, dump_limits, load_limits
 from keyguard.sansio.models import Key, KeyRecord, Organization, fields_of
 
 __all__ = [
@@ -184,17 +184,25 @@ def _dumped(value: Mapping[str, Any]) -> str:
     return json.dumps(dict(value), sort_keys=True)
 
 
+def _limits(limits: tuple[Limit, ...]) -> str | None:
+    return dump_limits(limits) if limits else None
+
+
+def _networks(networks: tuple[str, ...]) -> str | None:
+    return " ".join(networks) or None
+
+
 def _microseconds(span: timedelta) -> int:
     return min(span // _MICROSECOND, _LARGEST)  # in 292,000 years it will not matter
 
 
 _NAMES = {"organization": "organization_id"}
 _AS_STORED: Mapping[str, Any] = {
-    "limits": lambda limits: dump_limits(limits) if limits else None,
+    "limits": _limits,
     "scopes": _joined,
     "metadata": _dumped,
-    "revoked_reason": lambda reason: reason.value,
-    "allowed_networks": lambda networks: " ".join(networks) or None,
+    "revoked_reason": str,
+    "allowed_networks": _networks,
     "max_key_lifetime": _microseconds,
 }
 

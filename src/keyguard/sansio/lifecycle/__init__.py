@@ -7,6 +7,7 @@ what it changes is one commit with its entries in the audit trail.
 
 from __future__ import annotations
 
+from keyguard.sansio.lifecycle.digests import digest_report
 from keyguard.sansio.lifecycle.keys import get_key, issue_key, key_limits, list_keys, update_key
 from keyguard.sansio.lifecycle.organizations import (
     create_organization,
@@ -22,6 +23,7 @@ from keyguard.sansio.lifecycle.trail import list_audit
 
 __all__ = [
     "create_organization",
+    "digest_report",
     "disable_organization",
     "enable_organization",
     "get_key",

@@ -47,8 +47,11 @@ def refuse_to_lose_the_last(
         return ()
     gone = {record.key.id, *besides}
     others = yield from all_keys(KeyFilter(organization=owner.id, alive_at=now))
+    # One that has a successor is about to end, and so can be nobody's replacement.
     if not force and not any(
-        _administers(policy, other, now) for other in others if other.id not in gone
+        other.successor is None and _administers(policy, other, now)
+        for other in others
+        if other.id not in gone
     ):
         raise RefusedError(
             f"key {record.key.id!r} is the last of organization {owner.slug!r} that has "

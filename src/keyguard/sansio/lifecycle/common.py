@@ -30,6 +30,7 @@ __all__ = [
     "check_ceiling",
     "check_end",
     "check_id",
+    "check_widening",
     "find_organization",
     "find_record",
     "granted_scopes",
@@ -150,6 +151,25 @@ def check_ceiling(
             raise RefusedError(
                 f"key {actor.key_id!r} can't grant what it does not have: {', '.join(beyond)}"
             )
+
+
+def check_widening(
+    policy: Policy, actor: Actor, owner: Organization, scopes: frozenset[str] | None
+) -> None:
+    """Refuse to raise an organization's ceiling above the actor: its keys get back what was cut.
+
+    Raises:
+        RefusedError: Some scope is above the ceiling; the message names it.
+    """
+    ceiling = owner_grant(policy, owner)
+    if not isinstance(actor, Principal) or ceiling is None:
+        return
+    wanted = frozenset({"*"}) if scopes is None else scopes
+    beyond = sorted(one for one in wanted if one not in ceiling and one not in actor.grant)
+    if beyond:
+        raise RefusedError(
+            f"key {actor.key_id!r} can't allow what it does not have: {', '.join(beyond)}"
+        )
 
 
 def refuse_disabled(owner: Organization, doing: str) -> None:

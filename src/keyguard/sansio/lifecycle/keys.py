@@ -19,6 +19,7 @@ from keyguard.sansio.effects import (
     ReadLimits,
     ReadPolicy,
 )
+from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
 from keyguard.sansio.lifecycle.common import (
     check_actor,
     check_ceiling,
@@ -31,7 +32,6 @@ from keyguard.sansio.lifecycle.common import (
     settled,
     unknown,
 )
-from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
 from keyguard.sansio.limits import Limits, read_limits
 from keyguard.sansio.models import IssuedKey, Key, KeyFilter, KeyRecord, Organization
 from keyguard.sansio.networks import parse_networks
@@ -257,7 +257,8 @@ def update_key(
         InvalidValueError: A value is not as said, or a scope is outside the catalogue.
         NotFoundError: There is no such key.
         RefusedError: The key is revoked, it would work for longer than its organization's keys
-            may, or the organization or the actor may not have a scope.
+            may, the organization or the actor may not have a scope, or it is the last that has
+            ``admin``.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -287,17 +288,34 @@ def update_key(
         if "scopes" in fields:
             # what it has already is not granted anew
             check_ceiling(policy, actor, owner, after.scopes - present.scopes)
+        now = yield from ReadClock()
         if not_before is not UNCHANGED or expires_at is not UNCHANGED:
             check_end(after, owner, None)
+            _check_start(present, after, owner, now)
         change = Change(present, after)
         if len(change.columns()) == 1:  # the version alone
             return None, present
-        now = yield from ReadClock()
         guarded = yield from refuse_to_lose_the_last(record, after, now, force=force)
         entry = describe(Action.KEY_UPDATED, now, actor, present, after)
         return Commit(entries=(entry,), changes=(change, *guarded)), after
 
     return (yield from settled(attempt))
+
+
+def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -> None:
+    """Refuse to begin a key's life anew where its organization limits how long that may be.
+
+    Raises:
+        RefusedError: It has begun to work, and would later be as if it had not.
+    """
+    if owner.max_key_lifetime is None or after.not_before is None:
+        return
+    start = present.created_at if present.not_before is None else present.not_before
+    if start <= now and start < after.not_before:
+        raise RefusedError(
+            f"key {present.id!r} works already, and keys of organization {owner.slug!r} work for "
+            f"at most {owner.max_key_lifetime}: it can't be made to begin later"
+        )
 
 
 def refuse_revoked(key: Key) -> None:

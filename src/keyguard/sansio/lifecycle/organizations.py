@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from keyguard.sansio.effects import (
 )
 from keyguard.sansio.lifecycle.common import (
     check_actor,
+    check_widening,
     find_organization,
     granted_scopes,
     page_size,
@@ -129,7 +130,8 @@ def update_organization(
         limits: The limits that replace the old ones.
         scopes: All that its keys may do from now on, whatever they were granted; None for anything.
         max_key_lifetime: How long keys that are issued from now on work at the most; None for ever.
-        actor: Who changes it, for the audit trail.
+        actor: Who changes it, for the audit trail. A principal can allow no scope that it has not
+            itself.
 
     Returns:
         The organization as it stands after.
@@ -137,6 +139,7 @@ def update_organization(
     Raises:
         InvalidValueError: A value is not as said.
         NotFoundError: There is no such organization.
+        RefusedError: The actor has not some scope that the organization's keys would get back.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -146,7 +149,16 @@ def update_organization(
         wanted["limits"] = read_limits(limits, "organization", stored=True)
     if not isinstance(scopes, Unchanged):
         wanted["scopes"] = None if scopes is None else granted_scopes(policy, scopes)
-    return (yield from _change(organization, Action.ORGANIZATION_UPDATED, actor, wanted))
+
+    def may_change(present: Organization) -> None:
+        if not isinstance(scopes, Unchanged):
+            check_widening(policy, actor, present, wanted["scopes"])
+
+    return (
+        yield from _change(
+            organization, Action.ORGANIZATION_UPDATED, actor, wanted, may_change=may_change
+        )
+    )
 
 
 def disable_organization(organization: str, *, actor: Actor = None) -> Flow[Organization]:
@@ -194,11 +206,13 @@ def _change(
     wanted: dict[str, Any],
     *,
     at: datetime | None = None,
+    may_change: Callable[[Organization], None] = lambda _: None,
 ) -> Flow[Organization]:
     fields = {name: value for name, value in wanted.items() if value is not UNCHANGED}
 
     def attempt() -> Flow[tuple[Commit | None, Organization]]:
         present = yield from find_organization(organization)
+        may_change(present)
         if at is not None and present.disabled_at is None:
             fields["disabled_at"] = at
         after = changed(present, **fields)

@@ -103,7 +103,7 @@ def revoke_family(
         guarded: dict[str, Change] = {}
         for key in alive:
             record = yield from FindKey(key.id)
-            if record is None or record.key != key:
+            if record is None or record.key.version != key.version:
                 continue  # it changed: the commit will say so
             lost = yield from refuse_to_lose_the_last(
                 record, after[key.id], now, force=force, besides=list(after)

@@ -1,0 +1,133 @@
+"""``keyguard pepper``: which peppers are still needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import typer
+
+from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.cli.output import complain, document, emit
+from keyguard.cli.tables import table
+
+__all__ = ["app"]
+
+_IMPORTED = "argon2id:"  # what can be guessed is kept so, whatever the scheme
+
+app = typer.Typer(help="See which peppers are still needed.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:  # so that `status` is a command of its own
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One form in which tokens are stored."""
+
+    stored: str
+    keys: int
+    pepper: str | None
+    current: bool
+    known: bool
+
+    @property
+    def remark(self) -> str:
+        if self.current:
+            return "current"
+        if not self.known:
+            return "damaged" if self.stored == "unknown" else "this pepper is not set"
+        return "may be dropped" if self.pepper and not self.keys else ""
+
+
+@app.command()
+def status(
+    ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
+) -> None:
+    """Count the keys by what the stored forms of their tokens hang on.
+
+    Keys that are revoked do not count. Exit code 1 where a key hangs on a pepper that is not set.
+    """
+    common = Common.of(ctx, url, as_json, pepper_file)
+    with common.guard() as guard:
+        found = guard.keys.digests()
+        hasher = guard.settings.token_hasher()
+    rows = _rows(found, hasher.current, hasher.pepper_ids)
+    needed = {row.pepper for row in rows if row.keys or row.current}
+    droppable = [one for one in hasher.pepper_ids if one not in needed]
+    missing = sorted({row.pepper for row in rows if row.pepper and not row.known})
+    if common.as_json:
+        document(
+            {
+                "current": hasher.current,
+                "digests": [
+                    {
+                        "stored_as": row.stored,
+                        "pepper": row.pepper,
+                        "keys": row.keys,
+                        "current": row.current,
+                        "known": row.known,
+                    }
+                    for row in rows
+                ],
+                "droppable": droppable,
+                "missing": missing,
+            }
+        )
+    else:
+        shown = [(row.stored, str(row.keys), row.remark) for row in rows]
+        emit(table(("Stored as", "Keys", ""), shown, flexible={}))
+        emit("".join(f"{line}\n" for line in _advice(rows, droppable, hasher.pepper_ids[:1])))
+    for pepper in missing:
+        keys = sum(row.keys for row in rows if row.pepper == pepper)
+        if not common.as_json:
+            complain(
+                f"{_count(keys)} can't be verified: the pepper {pepper} is not among those set; "
+                "add it to KEYGUARD_PEPPER again, or to the pepper file"
+            )
+    if not all(row.known for row in rows):
+        raise typer.Exit(1)
+
+
+def _rows(found: Mapping[str, int], current: str, peppers: tuple[str, ...]) -> list[_Row]:
+    labels = {current, *found, *(f"hmac-sha256:{one}" for one in peppers)}
+    rows: list[_Row] = []
+    for label in labels:
+        pepper = label.partition(":")[2] or None
+        rows.append(
+            _Row(
+                label,
+                found.get(label, 0),
+                pepper,
+                current=label == current,
+                known=label != "unknown" and (pepper is None or pepper in peppers),
+            )
+        )
+    return sorted(rows, key=lambda row: (not row.current, -row.keys, row.stored))
+
+
+def _advice(rows: list[_Row], droppable: list[str], newest: tuple[str, ...]) -> list[str]:
+    old = [row for row in rows if row.known and not row.current and row.keys]
+    imported = [row for row in old if row.stored.startswith(_IMPORTED)]
+    waiting = sum(row.keys for row in old if row not in imported)
+    lines: list[str] = []
+    if waiting:
+        verb = "is" if waiting == 1 else "are"
+        lines.append(
+            f"{_count(waiting)} {verb} stored in an older form; a key's next use renews it."
+        )
+    for row in imported:
+        if row.pepper not in newest:
+            lines.append(
+                f"Imported keys hang on the pepper {row.pepper}; some may for good: rotate them, "
+                "and it may be dropped."
+            )
+    for pepper in droppable:
+        lines.append(f"No key hangs on the pepper {pepper} any more: it may be dropped.")
+    return ["", *lines] if lines else []
+
+
+def _count(keys: int) -> str:
+    return "1 key" if keys == 1 else f"{keys} keys"

@@ -1,0 +1,88 @@
+"""``keyguard key rotate``: a key gets a successor, and works on for a while."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor, key_id
+from keyguard.cli.output import document, note
+from keyguard.cli.times import absolute, parse_span
+from keyguard.cli.tokens import hand_over, token_document
+from keyguard.sansio.models import IssuedKey, Key, KeyStatus, RotatedKey
+from keyguard.sansio.values import UNCHANGED
+
+__all__ = ["rotate"]
+
+
+def rotate(
+    ctx: typer.Context,
+    named: KeyNamed,
+    grace: Annotated[
+        str,
+        typer.Option(
+            "--grace",
+            metavar="SPAN",
+            help="How long the old token works beside the new one; 0 ends it at once.",
+        ),
+    ] = "24h",
+    expires_in: Annotated[
+        str | None,
+        typer.Option(
+            "--expires-in",
+            metavar="SPAN",
+            help="How long the new key works; by default as long as the old one was to.",
+        ),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            metavar="TEXT",
+            help="A name for this rotation: run again with it, nothing more happens.",
+        ),
+    ] = None,
+    url: Url = None,
+    pepper_file: PepperFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a key a successor, and print its token: the only time it is shown."""
+    common = Common.of(ctx, url, as_json, pepper_file)
+    beside = parse_span(grace, or_none=True)
+    span = UNCHANGED if expires_in is None else parse_span(expires_in)
+    with common.guard() as guard:
+        rotated = guard.keys.rotate(
+            key_id(named),
+            grace=beside,
+            expires_in=span,
+            idempotency_key=idempotency_key,
+            actor=actor(),
+        )
+        if rotated.token is None:
+            _tell_repeated(rotated, as_json=common.as_json)
+        else:
+            issued = IssuedKey(key=rotated.key, token=rotated.token)
+            hand_over(guard, issued, as_json=common.as_json, predecessor=rotated.predecessor)
+
+
+def _tell_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
+    if as_json:
+        document(token_document(rotated.key, None, rotated.predecessor))
+        return
+    old, new = rotated.predecessor, rotated.key
+    now = datetime.now(UTC)
+    note(
+        f"Key {old.id} was rotated under this idempotency key before.\n"
+        f"Its successor is {new.id}{_unless_it_works(new, now)}; "
+        "the token was shown then, and is not shown again."
+    )
+    if old.revoked_at is None and old.grace_ends_at is not None:
+        verb = "works" if old.status(now) is KeyStatus.ACTIVE else "worked"
+        note(f"Key {old.id} {verb} until {absolute(old.grace_ends_at, now)}.")
+
+
+def _unless_it_works(key: Key, now: datetime) -> str:
+    status = key.status(now)
+    return "" if status is KeyStatus.ACTIVE else f", {status.value} by now"

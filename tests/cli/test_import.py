@@ -1,0 +1,192 @@
+"""`keyguard key import`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyguard import Allow
+from tests.cli.conftest import PROGRAM, Program, Run, Store, Terminal
+
+STRONG = "q7Zp0Lw3Vn8XcT5bRy2Kd9Hs6Jf4Mg1A"
+
+
+@pytest.fixture(autouse=True)
+def formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYGUARD_IMPORTED_FORMATS", "drf token")
+
+
+def row(number: int, **fields: Any) -> str:
+    token = {"format": "drf", "token": f"{number:08d}.{STRONG}"}
+    return json.dumps({"organization": "acme", "name": f"key {number}"} | token | fields)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Callable[..., str]:
+    def write(*lines: str | bytes) -> str:
+        path = tmp_path / "rows.jsonl"
+        path.write_bytes(
+            b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)
+        )
+        return str(path)
+
+    return write
+
+
+def test_what_was_imported_is_counted_and_works(
+    keyguard: Program, store: Store, rows: Callable[..., str]
+) -> None:
+    path = rows(row(1), row(2))
+
+    done = keyguard("key", "import", path)
+
+    assert done.status == 0
+    assert done.stdout == "Of the keys, 2 were imported, 0 were there already, 0 were refused.\n"
+    assert done.stderr == ""
+    again = keyguard("key", "import", path)
+    assert again.stdout == "Of the keys, 0 were imported, 2 were there already, 0 were refused.\n"
+    with store.open(imported_formats=["drf"]) as guard:
+        assert isinstance(guard.authenticate([f"Bearer 00000001.{STRONG}"]), Allow)
+
+
+def test_as_json_the_report_is_one_document_of_these_fields(
+    keyguard: Program, store: Store, rows: Callable[..., str]
+) -> None:
+    done = keyguard("key", "import", rows(row(1), "{}"), "--json")
+
+    assert done.status == 1
+    assert done.json == {
+        "dry_run": False,
+        "imported": 1,
+        "present": 0,
+        "refused": [{"line": 2, "reason": "organization takes the id or the slug of one"}],
+    }
+    assert done.stderr == ""
+
+
+def test_what_is_refused_is_told_by_line_without_the_token(
+    keyguard: Program, store: Store, rows: Callable[..., str]
+) -> None:
+    path = rows(
+        row(1),
+        row(2, organization="nobody"),
+        "",
+        row(1),
+        row(3, name="\x1b[2J"),
+        b"\xff",
+        '"' + "x" * 200_000,
+        row(4),
+    )
+
+    done = keyguard("key", "import", path)
+
+    assert done.status == 1
+    assert done.stdout == (
+        "line 2: there is no organization 'nobody'\n"
+        "line 4: line 1 has the same token, or the same public part\n"
+        "line 5: name takes 1 to 200 printable characters\n"
+        "line 6: a row is one JSON object on one line, in UTF-8\n"
+        "line 7: a row takes at most 65536 characters\n"
+        "Of the keys, 2 were imported, 0 were there already, 5 were refused.\n"
+    )
+    assert STRONG not in done.stdout + done.stderr
+
+
+def test_a_dry_run_changes_nothing(
+    keyguard: Program, store: Store, rows: Callable[..., str]
+) -> None:
+    done = keyguard("key", "import", rows(row(1), row(2)), "--dry-run")
+
+    assert done.stdout == (
+        "Of the keys, 2 would be imported, 0 are there already, 0 would be refused.\n"
+    )
+    assert store.keys() == ()
+
+
+def test_rows_may_come_from_stdin_with_or_without_a_last_newline(
+    keyguard: Program, store: Store
+) -> None:
+    done = keyguard("key", "import", "-", stdin=b"\xef\xbb\xbf" + f"{row(1)}\r\n{row(2)}".encode())
+
+    assert done.status == 0
+    assert len(store.keys()) == 2
+
+
+@pytest.mark.parametrize("path", ["missing.jsonl", ".", "a\x00b"])
+def test_a_file_that_can_t_be_read_is_wrong_usage(
+    path: str, keyguard: Program, store: Store
+) -> None:
+    done = keyguard("key", "import", path)
+
+    assert done.status == 2
+    assert "can't be read" in done.sentence
+
+
+def test_a_format_that_the_service_does_not_take_is_refused(
+    keyguard: Program, store: Store, rows: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KEYGUARD_IMPORTED_FORMATS")
+
+    done = keyguard("key", "import", rows(row(1)))
+
+    assert done.status == 1
+    assert "KEYGUARD_IMPORTED_FORMATS" in done.stdout
+
+
+def test_on_a_terminal_there_is_a_bar(
+    terminal: Callable[..., Terminal], store: Store, rows: Callable[..., str]
+) -> None:
+    window = terminal("key", "import", rows(*(row(number) for number in range(1200))))
+
+    assert window.finish() == 0
+    assert "Importing" in window.shown
+    assert "1200/1200" in window.text
+    assert "Of the keys, 1200 were imported" in window.text
+
+
+def test_an_import_that_is_killed_is_run_again_and_nothing_is_there_twice(
+    process: Callable[..., Run], store: Store, rows: Callable[..., str]
+) -> None:
+    lines = [row(number) for number in range(6000)]
+    path = rows(*lines)
+    killed = subprocess.Popen([*PROGRAM, "key", "import", path], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (found := _count(store)):
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert found % 500 == 0
+
+    left = _count(store)
+    done = process("key", "import", path, "--json").json
+
+    assert left < len(lines)
+    assert left % 500 == 0
+    assert (done["imported"], done["present"]) == (len(lines) - left, left)
+    assert _count(store) == len(lines)
+    assert _count(store, "keyguard_audit WHERE action = 'key.imported'") == len(lines)
+    assert process("key", "import", path, "--json").json["present"] == len(lines)
+
+
+def _count(store: Store, what: str = "keyguard_keys") -> int:
+    code = (
+        "import sqlite3, sys; "
+        "print(sqlite3.connect(sys.argv[1]).execute(f'SELECT count(*) FROM {sys.argv[2]}')"
+        ".fetchone()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(store.path), what],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)

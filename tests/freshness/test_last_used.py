@@ -1,0 +1,53 @@
+"""When a key was last used is told the store before a server ends, and at most a minute late."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from keyguard import Keyguard
+from tests.backends.conftest import make_database
+from tests.services import free_port, until
+
+
+@pytest.mark.parametrize("server", ["wsgi", "asgi"])
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_sigterm_loses_no_use(
+    kind: str, server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    database = make_database(kind, request, tmp_path)
+    with Keyguard(database.url) as guard:
+        guard.migrate()
+        guard.organizations.create("acme")
+        issued = guard.keys.issue(organization="acme", name="used")
+        port = free_port()
+        url = database.url if server == "wsgi" else database.async_url
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.freshness.served", server, url, str(port)],
+            cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+
+            def answers() -> bool:
+                fields = {"Authorization": f"Bearer {issued.token.reveal()}"}
+                try:
+                    answer = httpx.get(f"http://127.0.0.1:{port}/", headers=fields, timeout=10)
+                except httpx.TransportError:
+                    return False
+                return answer.status_code == 200
+
+            until(answers)
+            assert guard.keys.get(issued.key.id).last_used_at is None  # not on the request's way
+        finally:
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        assert "Traceback" not in said, said
+        key = guard.keys.get(issued.key.id)
+        assert key.last_used_at is not None
+        assert (key.last_used_at.second, key.last_used_at.microsecond) == (0, 0)
+        assert key.last_used_address == "127.0.0.1"

@@ -1,0 +1,108 @@
+"""A process that uses keys all the time and remembers when each was last let in.
+
+``python -m tests.freshness.watcher FLAVOUR URL MAX_STALENESS`` with one token a line on stdin, each
+followed by a scope or ``-``; an empty line ends them. It says ``ready`` once every token was let in
+and its guard follows the feed. On the next line of stdin it ends, and prints for each token, as
+JSON, when the last request that was let in began, and when the first that was refused did, on the
+monotonic clock, which all processes share. Each token has the reason of its refusal beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from keyguard import Allow, AsyncKeyguard, Keyguard
+from keyguard.events import Event, FeedFailed
+
+
+class Watch:
+    """What was seen of the keys."""
+
+    def __init__(self, lines: list[str]) -> None:
+        pairs = [line.split() for line in lines]
+        self.tokens = [(token, () if scope == "-" else (scope,)) for token, scope in pairs]
+        self.accepted: dict[str, float] = {}
+        self.refused: dict[str, float] = {}
+        self.reasons: dict[str, str] = {}
+        self.over = False
+
+    def note(self, token: str, began: float, decision: Any) -> None:
+        if isinstance(decision, Allow):
+            self.accepted[token] = began
+            self.refused.pop(token, None)
+        else:
+            self.refused.setdefault(token, began)
+            self.reasons[token] = decision.reason.value
+
+    def wait_for_end(self) -> None:
+        sys.stdin.readline()
+        self.over = True
+
+    def report(self) -> str:
+        return json.dumps(
+            [
+                [self.accepted.get(t), self.refused.get(t), self.reasons.get(t)]
+                for t, _ in self.tokens
+            ]
+        )
+
+
+def watched(guard: Keyguard, watch: Watch) -> None:
+    ready = False
+    while not watch.over:
+        for token, scopes in watch.tokens:
+            began = time.monotonic()
+            decision = guard.authenticate([f"Bearer {token}"], scopes=scopes)
+            watch.note(token, began, decision)
+        ready = ready or said_ready(guard, watch)
+        time.sleep(0.001)
+
+
+async def awatched(guard: AsyncKeyguard, watch: Watch) -> None:
+    ready = False
+    while not watch.over:
+        for token, scopes in watch.tokens:
+            began = time.monotonic()
+            decision = await guard.authenticate([f"Bearer {token}"], scopes=scopes)
+            watch.note(token, began, decision)
+        ready = ready or said_ready(guard, watch)
+        await asyncio.sleep(0.001)
+
+
+def said_ready(guard: Any, watch: Watch) -> bool:
+    if len(watch.accepted) < len(watch.tokens) or guard._upkeep._position is None:
+        return False
+    print("ready", flush=True)
+    threading.Thread(target=watch.wait_for_end, daemon=True).start()
+    return True
+
+
+def main(flavour: str, url: str, max_staleness: float, hook: Callable[[Event], object]) -> None:
+    watch = Watch([line.strip() for line in iter(sys.stdin.readline, "\n")])
+    options: dict[str, Any] = {"max_staleness": max_staleness, "failure_limit": None}
+    if flavour == "sync":
+        with Keyguard(url, hooks=[hook], **options) as guard:
+            watched(guard, watch)
+    else:
+
+        async def served() -> None:
+            async with AsyncKeyguard(url, hooks=[hook], **options) as guard:
+                await awatched(guard, watch)
+
+        asyncio.run(served())
+    print(watch.report(), flush=True)
+
+
+def say_failures(event: Event) -> None:
+    if isinstance(event, FeedFailed):
+        print(f"the feed failed: {event.cause}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), say_failures)

@@ -1,0 +1,226 @@
+"""Guards of either flavour over a store of any kind, called alike."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyguard import Allow, AsyncKeyguard, Deny, IssuedKey, Keyguard, Reason
+from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
+from keyguard.events import Event
+from tests.backends.conftest import make_database
+from tests.world import CATALOGUE, StandingClock
+
+# Add "sqlite", "postgresql", "mariadb", "redis", "redis_cluster" or "redis_sentinel" to run every
+# test that takes `stored` over these as well.
+STORES = ("memory",)
+FLAVOURS = ("sync", "async")
+
+PREFIX = "aiaas_live"
+
+
+class Called:
+    """A guard, or what hangs on it, called as if it were sync."""
+
+    def __init__(self, real: Any, runner: asyncio.Runner) -> None:
+        self.real, self._runner = real, runner
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.real, name)
+        if name in ("keys", "organizations", "audit"):
+            return Called(value, self._runner)
+        return partial(self._call, value) if callable(value) else value
+
+    def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # On the loop also where it is no coroutine: it may start something there.
+        async def called() -> Any:
+            result = method(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+        if isinstance(self.real, Keyguard) or not inspect.iscoroutinefunction(
+            inspect.unwrap(method)
+        ):
+            result = method(*args, **kwargs)
+            if not inspect.iscoroutine(result):
+                return result
+            return self._runner.run(result)
+        return self._runner.run(called())
+
+
+class Interposed:
+    """A backend that does something else between what an operation reads and what it commits.
+
+    Args:
+        backend: The backend, of either flavour.
+        interposed: What to do before the first commit; may return something to await.
+    """
+
+    def __init__(self, backend: Any, interposed: Callable[[], Any]) -> None:
+        self._backend = backend
+        self._interposed: list[Callable[[], Any]] = [interposed]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def commit(self, commit: Any) -> Any:
+        result = self._interposed.pop()() if self._interposed else None
+        if inspect.iscoroutinefunction(self._backend.commit):
+            return self._committed(result, commit)
+        return self._backend.commit(commit)
+
+    async def _committed(self, result: Any, commit: Any) -> Any:
+        if inspect.isawaitable(result):
+            await result
+        return await self._backend.commit(commit)
+
+
+@dataclass
+class Stored:
+    """One store with as many guards in front of it as a test asks for."""
+
+    kind: str
+    flavour: str
+    runner: asyncio.Runner
+    target: Any
+    options: dict[str, Any] = field(default_factory=dict)
+    clock: StandingClock = field(default_factory=StandingClock)
+    events: list[Event] = field(default_factory=list)
+    made: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.guard = self.another()
+        self.guard.migrate()
+        self.acme = self.guard.organizations.create("acme")
+
+    def another(self, backend: Any = None, **options: Any) -> Any:
+        """Return one more guard on the store, with nothing in memory yet."""
+        target = self.target if backend is None else backend
+        known: dict[str, Any] = {
+            "prefix": PREFIX,
+            "catalogue": CATALOGUE,
+            "clock": self.clock,
+            "hooks": [self.events.append],
+            "failure_limit": None,
+        }
+        options = known | self.options | options
+
+        async def on_the_loop() -> Any:
+            return AsyncKeyguard(target, **options)
+
+        sync = self.flavour == "sync"
+        real: Any = Keyguard(target, **options) if sync else self.runner.run(on_the_loop())
+        self.made.append(real)
+        return Called(real, self.runner)
+
+    def interposing(self, operation: Callable[[Any], Any]) -> Any:
+        """Return a guard that has another do something between its first read and commit.
+
+        Args:
+            operation: What to do, with a guard; the result is awaited where it has to be.
+        """
+        other = self.another().real
+        return self.another(Interposed(self.guard.real._backend, lambda: operation(other)))
+
+    def issue(self, *scopes: str, **options: Any) -> IssuedKey:
+        issued: IssuedKey = self.guard.keys.issue(
+            **{"organization": "acme", "name": "test", "scopes": scopes} | options
+        )
+        return issued
+
+    def ask(self, token: Any, guard: Any = None, **options: Any) -> Any:
+        """Return the decision on a token."""
+        text = token.reveal()
+        return (guard or self.guard).authenticate([f"Bearer {text}"], **options)
+
+    def lets_in(self, token: Any, guard: Any = None, **options: Any) -> bool:
+        return isinstance(self.ask(token, guard, **options), Allow)
+
+    def refusal(self, token: Any, guard: Any = None, **options: Any) -> Reason:
+        decision = self.ask(token, guard, **options)
+        assert isinstance(decision, Deny)
+        return decision.reason
+
+    def principal(self, issued: IssuedKey) -> Any:
+        return self.ask(issued.token).principal
+
+    def trail(self, **options: Any) -> list[Any]:
+        """Return the audit trail, oldest first."""
+        return [*self.guard.audit.list(limit=1000, **options)][::-1]
+
+    def together(self, calls: list[Callable[[Any], Any]]) -> list[Any]:
+        """Make calls at the same time, each with a guard of its own; return what came of each."""
+        guards = [self.another().real for _ in calls]
+        if self.flavour == "sync":
+            start = threading.Barrier(len(calls))
+
+            def one(call: Callable[[Any], Any], guard: Any) -> Any:
+                start.wait()
+                try:
+                    return call(guard)
+                except Exception as failure:  # noqa: BLE001 - what came of it
+                    return failure
+
+            with ThreadPoolExecutor(len(calls)) as threads:
+                return list(threads.map(one, calls, guards))
+
+        async def gathered() -> list[Any]:
+            return await asyncio.gather(
+                *(call(guard) for call, guard in zip(calls, guards, strict=True)),
+                return_exceptions=True,
+            )
+
+        return self.runner.run(gathered())
+
+    def close(self) -> None:
+        for real in self.made:
+            if isinstance(real, Keyguard):
+                real.close()
+            else:
+                self.runner.run(real.aclose())
+
+
+class Turning(AsyncMemoryBackend):
+    """A store that lets others have a turn before each answer, as one across a network does."""
+
+    def __getattribute__(self, name: str) -> Any:
+        method = super().__getattribute__(name)
+        if not inspect.iscoroutinefunction(method):
+            return method
+
+        async def in_turn(*args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(0)
+            answer = await method(*args, **kwargs)
+            await asyncio.sleep(0)
+            return answer
+
+        return in_turn
+
+
+def open_stored(
+    kind: str,
+    flavour: str,
+    runner: asyncio.Runner,
+    request: pytest.FixtureRequest,
+    folder: Path,
+    **options: Any,
+) -> Iterator[Stored]:
+    """Make a store, and close all its guards after the test."""
+    target: Any
+    if kind == "memory":
+        store = MemoryBackend()
+        target = store if flavour == "sync" else Turning(store)
+    else:
+        database = make_database(kind, request, folder)
+        target = database.url if flavour == "sync" else database.async_url
+    stored = Stored(kind, flavour, runner, target, options)
+    yield stored
+    stored.close()
