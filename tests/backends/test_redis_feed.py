@@ -161,18 +161,21 @@ def test_readers_take_no_connection_from_anybody(
 ) -> None:
     url, _ = redis.create_database()
     store = filled(url, flavour, runner)
-    position = store.feed().read(None, 0).position
+    feeds = [store.feed() for _ in range(60)]
+    position = feeds[0].read(None, 0).position
 
     def act() -> None:
         started(redis, 60)
         commit(url, record())
 
-    calls = [lambda backend: backend.feed().read(position, LONG) for _ in range(60)]
+    calls = [lambda _, one=one: getattr(one, "backend", one).read(position, LONG) for one in feeds]
     with ThreadPoolExecutor(1) as threads:
         acting = threads.submit(act)
         for told in store.together(calls):
             assert told.subjects == (key().id,)
         acting.result()
+    for feed in feeds:
+        feed.close()
     store.close()
 
 
@@ -393,24 +396,26 @@ def test_closing_ends_a_read_that_is_under_way(
     feed = store.feed()
     position = feed.read(None, 0).position
     servers = getattr(server, "servers", [server])
-    until(lambda: not any(is_waited_at(one) for one in servers[:1]))
+    servers = servers if kind == "redis_cluster" else servers[:1]
 
+    def is_waiting() -> bool:
+        return any(is_waited_at(one) for one in servers)
+
+    until(lambda: not is_waiting())
     if isinstance(feed, Awaited):
 
         async def close_amid() -> None:
             task = asyncio.create_task(feed.backend.read(position, LONG))
-            await asyncio.to_thread(until, lambda: any(is_waited_at(one) for one in waiting))
+            await asyncio.to_thread(until, is_waiting)
             await feed.backend.aclose()
             with pytest.raises(BackendUnavailableError, match="was closed"):
                 await task
 
-        waiting = servers if kind == "redis_cluster" else servers[:1]
         runner.run(close_amid())
     else:
-        waiting = servers if kind == "redis_cluster" else servers[:1]
 
         def act() -> None:
-            until(lambda: any(is_waited_at(one) for one in waiting))
+            until(is_waiting)
             feed.close()
 
         with pytest.raises(BackendUnavailableError, match="was closed"):

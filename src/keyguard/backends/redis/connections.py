@@ -204,6 +204,8 @@ class AsyncConnections:
         clients, self._clients = self._clients, []
         if self._loop is running_loop():
             for client in clients:
+                if self._address.kind is Kind.CLUSTER:
+                    client._initialize = False  # else it takes itself for closed, once one was late
                 await client.aclose()
 
     def _on_this_loop(self) -> Any:

@@ -97,9 +97,9 @@ class _Interruptible(Connections):
         with self._turn:
             self._lent = None
             is_over = self.is_over
-        if is_over:
-            connection.disconnect()
         super()._take_back(pool, connection)
+        if is_over:
+            pool.drain()  # which nobody holds any more
 
 
 class RedisFeed:

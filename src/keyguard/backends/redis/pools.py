@@ -189,3 +189,10 @@ class TimelySentinelPool(_Lender, redis.sentinel.SentinelConnectionPool):
         primary = this.master_address
         if primary is not None and primary != (connection.host, connection.port):
             connection.disconnect()
+
+    def drain(self) -> None:
+        """Close the connections that nobody uses, those to Sentinels among them."""
+        super().drain()
+        this: Any = self
+        for sentinel in this.sentinel_manager.sentinels:
+            sentinel.connection_pool.disconnect(inuse_connections=False)
