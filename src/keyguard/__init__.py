@@ -39,6 +39,7 @@ from keyguard.sansio.models import (
     RotatedKey,
 )
 from keyguard.sansio.requests import Principal, Request
+from keyguard.sansio.rules import Rule
 from keyguard.sansio.scopes import ScopeCatalogue
 from keyguard.sansio.secret import Secret
 
@@ -74,6 +75,7 @@ __all__ = [
     "Request",
     "RevocationReason",
     "RotatedKey",
+    "Rule",
     "SchemaError",
     "ScopeCatalogue",
     "Secret",

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -91,6 +92,7 @@ class VerifiedTokens:
         self._held: dict[str, set[bytes]] = {}  # subject -> token digests
         self._changed: dict[str, int] = {}  # subject -> change number, oldest first
         self._uses: dict[str, Use] = {}  # by key, not yet given to the store
+        self._watchers: list[Callable[[], object]] = []
         self._change = 0
         self._vouched_until = _FAR_PAST
         self._lock = threading.Lock()
@@ -154,6 +156,34 @@ class VerifiedTokens:
             at: A time on the monotonic clock, before the feed was asked.
         """
         self._vouched_until = at + self._max_staleness
+
+    def believed_for(self, token: Secret) -> float:
+        """Return for how many seconds a token is believed, unless a change is told before."""
+        entry = self._entries.get(_name(token))
+        if entry is None:
+            return 0.0
+        until = max(entry.fresh_until, min(self._vouched_until, entry.dies_at))
+        time = self._time()
+        if not entry.not_before <= time:
+            return 0.0
+        return max(0.0, min(until - self._monotonic(), entry.ends_at - time))
+
+    @contextmanager
+    def watching(self, wake: Callable[[], object]) -> Generator[None]:
+        """Call a function after each change that is told, from whichever thread tells it.
+
+        Args:
+            wake: The function; it must be quick, and not raise.
+        """
+        self._watchers.append(wake)
+        try:
+            yield
+        finally:
+            self._watchers.remove(wake)
+
+    def _wake_watchers(self) -> None:
+        for wake in tuple(self._watchers):
+            wake()
 
     def matched(self, token: Secret, digest: str) -> bool:
         """Tell whether a token is known to match a stored form, sparing the hash.
@@ -248,6 +278,7 @@ class VerifiedTokens:
             self._change += _RECENT_CHANGES + 1
             for name in tuple(self._entries):
                 self._drop(name)
+        self._wake_watchers()
 
     @staticmethod
     def forget(subjects: Iterable[str]) -> None:
@@ -279,6 +310,8 @@ class VerifiedTokens:
                 del self._changed[next(iter(self._changed))]
             for name in tuple(self._held.get(subject, ())):
                 self._drop(name)
+        if self._watchers:
+            self._wake_watchers()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.hashing import TokenHasher
-from keyguard.peppers import parse_peppers
 from keyguard.sansio.foreign import read_formats
-from keyguard.sansio.limits import Limit, Limits, parse_limit, read_limits
+from keyguard.sansio.forwarding import TrustedProxies
+from keyguard.sansio.limits import Limit, Limits, read_limits
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.responses import Responder
-from keyguard.sansio.rules import PublicPaths
+from keyguard.sansio.rules import Rule, RuleBook
 from keyguard.sansio.scopes import ScopeCatalogue
 from keyguard.sansio.secret import Secret
+from keyguard.sansio.subprotocols import TokenProtocol
 from keyguard.sansio.tokens import TokenFormat
+from keyguard.sansio.upstream import PrincipalFields
+from keyguard.sources import read_environ
 
 __all__ = ["Settings"]
 
@@ -34,10 +36,23 @@ class Settings:
         catalogue: The scopes the service knows, as a :class:`ScopeCatalogue` or a mapping of name
             to description; None allows any scope.
         public: Exact paths that need no key. Everything else needs one.
+        rules: What requests need by path and method, see :class:`~keyguard.Rule`.
+        allow_preflight: Let a browser's CORS preflight through to the application, without a key.
         peppers: The pepper ring, newest first, each at least 32 random bytes.
         hasher: ``"hmac-sha256"``, ``"sha256"`` or ``"argon2id"``; None for the first where there is
             a pepper, else the second.
         require_https: Refuse keys that come over plain HTTP.
+        revoke_exposed: Revoke a key that came over plain HTTP where that is refused.
+        trusted_proxies: The networks of the proxies whose ``Forwarded`` or ``X-Forwarded-For`` and
+            ``X-Forwarded-Proto`` are believed, in CIDR notation; ``"unix"`` for a peer without an
+            address, as behind a UNIX socket. They must set or remove all of these fields.
+        principal_headers: Fields that tell the application who the principal is, such as
+            ``{"X-Key-Id": "key_id", "X-Scopes": "scopes"}``; ``family`` and ``organization`` are
+            the other values. Whatever a client sends under these names is dropped.
+        close_on_revoke: End a WebSocket within ``max_staleness`` once its key is good for nothing
+            any more.
+        websocket_protocol: Read the key of a WebSocket from the subprotocol
+            ``<websocket_protocol>.<key>`` as well, for browsers; such as ``"keyguard.bearer"``.
         max_staleness: Seconds after which another process's revocation is felt here at the latest.
         cache_size: How many verified tokens are remembered.
         record_addresses: Note the client's address beside the time when a key was last used. Every
@@ -67,9 +82,16 @@ class Settings:
     prefix: str = "kg_live"
     catalogue: ScopeCatalogue | Mapping[str, str] | None = None
     public: Iterable[str] = ()
+    rules: Iterable[Rule] = ()
+    allow_preflight: bool = True
     peppers: Iterable[Secret | str] = ()
     hasher: str | None = None
     require_https: bool = False
+    revoke_exposed: bool = False
+    trusted_proxies: Iterable[str] = ()
+    principal_headers: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    close_on_revoke: bool = False
+    websocket_protocol: str | None = None
     max_staleness: float = 5.0
     cache_size: int = 10_000
     record_addresses: bool = False
@@ -93,7 +115,7 @@ class Settings:
             ("limiter_timeout", 0.001, 60.0),
         ):
             _check_number(name, getattr(self, name), least, most)
-        for name in ("require_https", "legacy_headers", "record_addresses"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidValueError(f"{name} takes True or False, not {getattr(self, name)!r}")
         if self.on_limiter_error not in _ON_LIMITER_ERROR:
@@ -107,7 +129,9 @@ class Settings:
             catalogue = ScopeCatalogue(catalogue)
         frozen = {
             "catalogue": catalogue,
-            "public": tuple(sorted(PublicPaths(self.public).paths)),
+            "public": tuple(sorted(RuleBook(public=self.public).paths)),
+            "rules": tuple(self.rules),
+            "trusted_proxies": TrustedProxies(self.trusted_proxies).names,
             "peppers": tuple(_as_secret(pepper) for pepper in self.peppers),
             "default_limits": read_limits(self.default_limits, "key"),
             "failure_limit": _as_failure_limit(self.failure_limit),
@@ -115,9 +139,15 @@ class Settings:
         }
         for name, value in frozen.items():
             object.__setattr__(self, name, value)
+        if self.revoke_exposed and not self.require_https:
+            raise ConfigurationError("revoke_exposed goes with require_https=True")
         self.policy()
         self.token_hasher()
         self.responder()
+        self.rule_book()
+        self.principal_fields()
+        object.__setattr__(self, "principal_headers", {**self.principal_headers})
+        self.token_protocol()
 
     def policy(self) -> Policy:
         """Return what decisions need of the settings."""
@@ -126,6 +156,7 @@ class Settings:
             tokens=TokenFormat(self.prefix),
             catalogue=frozen.catalogue,
             require_https=self.require_https,
+            revoke_exposed=self.revoke_exposed,
             default_limits=frozen.default_limits,
             failure_limit=frozen.failure_limit,
             foreign=read_formats(self.imported_formats, keys=self._lookup_keys()),
@@ -138,6 +169,37 @@ class Settings:
         """Return who spells the answers."""
         return Responder(self.realm, legacy_headers=self.legacy_headers)
 
+    def rule_book(
+        self, *, public: Iterable[str] | None = None, rules: Iterable[Rule] | None = None
+    ) -> RuleBook:
+        """Return who says what a request needs.
+
+        Args:
+            public: Paths in the place of the settings'.
+            rules: Rules in the place of the settings'.
+
+        Raises:
+            InvalidValueError: One is none, they conflict, or a scope is unknown.
+        """
+        frozen: Any = self
+        return RuleBook(
+            self.rules if rules is None else rules,
+            self.public if public is None else public,
+            frozen.catalogue,
+        )
+
+    def principal_fields(self) -> PrincipalFields:
+        """Return who tells an application behind another server who the principal is."""
+        return PrincipalFields(self.principal_headers)
+
+    def token_protocol(self) -> TokenProtocol | None:
+        """Return who reads keys from subprotocols, or None."""
+        return None if self.websocket_protocol is None else TokenProtocol(self.websocket_protocol)
+
+    def proxies(self) -> TrustedProxies:
+        """Return who tells a client from its proxies."""
+        return TrustedProxies(self.trusted_proxies)
+
     def token_hasher(self) -> TokenHasher:
         """Return the hasher of the settings."""
         return TokenHasher(self.hasher, tuple(self.peppers))  # type: ignore[arg-type]  # frozen above
@@ -146,17 +208,15 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
         """Read settings from the environment.
 
-        ``KEYGUARD_REALM``, ``KEYGUARD_PREFIX``, ``KEYGUARD_HASHER``, ``KEYGUARD_REQUIRE_HTTPS``
-        (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS``, ``KEYGUARD_CACHE_SIZE``,
-        ``KEYGUARD_RECORD_ADDRESSES``,
-        ``KEYGUARD_BACKEND_TIMEOUT``, ``KEYGUARD_MANAGEMENT_TIMEOUT`` and ``KEYGUARD_HASH_WORKERS``
-        set the field of that name, and so do ``KEYGUARD_FAILURE_LIMIT`` (a rate, or ``none``),
-        ``KEYGUARD_LIMITER_TIMEOUT``, ``KEYGUARD_ON_LIMITER_ERROR`` and ``KEYGUARD_LEGACY_HEADERS``.
-        ``KEYGUARD_DEFAULT_LIMITS`` takes rates separated by ``;``, each with or without a name:
-        ``100/minute; daily=5000/day``. ``KEYGUARD_PUBLIC``, ``KEYGUARD_IMPORTED_FORMATS`` and
-        ``KEYGUARD_SCOPES`` (the catalogue's names) take a list separated by white space or commas,
-        ``KEYGUARD_PEPPER`` the pepper ring likewise; ``KEYGUARD_PEPPER_FILE`` names a file that
-        holds it instead. ``KEYGUARD_URL`` and ``KEYGUARD_LIMITER`` are for who opens the stores.
+        ``KEYGUARD_`` and the field's name in upper case sets a field: ``KEYGUARD_REALM``,
+        ``KEYGUARD_REQUIRE_HTTPS`` (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS`` and so on.
+        Lists are separated by white space or commas (``KEYGUARD_PUBLIC``,
+        ``KEYGUARD_TRUSTED_PROXIES``, ``KEYGUARD_IMPORTED_FORMATS``); ``KEYGUARD_FAILURE_LIMIT``
+        takes a rate or ``none``; ``KEYGUARD_DEFAULT_LIMITS`` rates separated by ``;``, each with or
+        without a name: ``100/minute; daily=5000/day``. ``KEYGUARD_SCOPES`` lists the catalogue's
+        names, ``KEYGUARD_PEPPER`` is the pepper ring, and ``KEYGUARD_PEPPER_FILE`` names a file
+        that holds it instead. ``KEYGUARD_SETTINGS`` names a file for the rest, see
+        :meth:`from_file`. ``KEYGUARD_URL`` and ``KEYGUARD_LIMITER`` are for who opens the stores.
         Any other ``KEYGUARD_`` name is refused: it may be a misspelt one.
 
         Args:
@@ -165,27 +225,54 @@ class Settings:
 
         Raises:
             InvalidValueError: A value is not as said.
-            ConfigurationError: A variable is unknown, the pepper file can't be read, or values do
-                not go together.
+            ConfigurationError: A variable is unknown, a file can't be read, or values do not go
+                together.
         """
         environ = os.environ if environ is None else environ
-        for name in environ:
-            if (
-                name.startswith(_VARIABLES)
-                and name not in _known_variables()
-                and not _OF_KUBERNETES.match(name)
-            ):
-                known = ", ".join(sorted(_known_variables()))
-                raise ConfigurationError(f"{name} is no setting of keyguard's; there are: {known}")
-        found: dict[str, Any] = {}
-        for setting in fields(cls):
-            text = environ.get(f"{_VARIABLES}{setting.name.upper()}", "").strip()
-            if text and setting.name in _READERS:
-                found[setting.name] = _read(setting.name, text)
-        if scopes := _read_list(environ, "KEYGUARD_SCOPES"):
-            found["catalogue"] = dict.fromkeys(scopes, "")
-        if "peppers" not in overrides and (ring := _read_peppers(environ)):
-            found["peppers"] = ring
+        found = read_environ(environ, peppers="peppers" not in overrides)
+        return cls(**(found | overrides))
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        environ: Mapping[str, str] | None = None,
+        /,
+        **overrides: Any,
+    ) -> Settings:
+        """Read settings from a TOML file, so that an application is guarded by configuration alone.
+
+        ::
+
+            realm = "AIaaS"
+            public = ["/healthz"]
+
+            [[rules]]
+            path = "/v1/models/{model_id}"
+            methods = ["GET"]
+            scopes = ["inference:read"]
+            limits = ["60/minute"]
+
+        The fields have their names here. ``rules`` are tables with the arguments of
+        :class:`~keyguard.Rule`, ``catalogue`` is a table of scope and description, and a limit is a
+        rate or a table with the arguments of :class:`~keyguard.Limit`. Where the environment sets a
+        field (see :meth:`from_env`), it takes the place of the file's. Peppers are only ever read
+        from there.
+
+        Args:
+            path: The file.
+            environ: The environment; that of the process by default.
+            overrides: Fields set here, whatever file and environment say.
+
+        Raises:
+            InvalidValueError: A value is not as said.
+            ConfigurationError: The file can't be read, is no TOML or has a name that is no setting;
+                or as :meth:`from_env`.
+        """
+        environ = os.environ if environ is None else environ
+        found = read_environ(
+            {**environ, "KEYGUARD_SETTINGS": str(path)}, peppers="peppers" not in overrides
+        )
         return cls(**(found | overrides))
 
 
@@ -217,87 +304,12 @@ def _as_secret(pepper: Any) -> Secret:
     return pepper if isinstance(pepper, Secret) else Secret(pepper)
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
-
-
-def _flag(text: str) -> bool:
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-        text.lower()
-    ]
-
-
-def _failure_limit(text: str) -> str | None:
-    return None if text.lower() == "none" else text
-
-
-def _limits(text: str) -> tuple[Limit, ...]:
-    return read_limits([parse_limit(part, "key") for part in text.split(";")], "key")
-
-
-_ON_LIMITER_ERROR = ("open", "closed")
-_VARIABLES = "KEYGUARD_"
-_OTHER_VARIABLES = (
-    "KEYGUARD_URL",
-    "KEYGUARD_LIMITER",
-    "KEYGUARD_SCOPES",
-    "KEYGUARD_PEPPER",
-    "KEYGUARD_PEPPER_FILE",
+_FLAGS = (
+    "allow_preflight",
+    "close_on_revoke",
+    "legacy_headers",
+    "record_addresses",
+    "require_https",
+    "revoke_exposed",
 )
-# What Kubernetes gives every pod beside a service that is called keyguard.
-_OF_KUBERNETES = re.compile(r"KEYGUARD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)\Z")
-_READERS: dict[str, tuple[Any, str]] = {
-    "realm": (str, "text"),
-    "prefix": (str, "text"),
-    "hasher": (str, "text"),
-    "public": (_words, "a list of paths"),
-    "require_https": (_flag, "true or false"),
-    "max_staleness": (float, "a number of seconds"),
-    "cache_size": (int, "a whole number"),
-    "record_addresses": (_flag, "true or false"),
-    "backend_timeout": (float, "a number of seconds"),
-    "management_timeout": (float, "a number of seconds"),
-    "hash_workers": (int, "a whole number"),
-    "default_limits": (_limits, "rates such as '100/minute; daily=5000/day'"),
-    "failure_limit": (_failure_limit, "a rate such as '30/minute', or none"),
-    "limiter_timeout": (float, "a number of seconds"),
-    "on_limiter_error": (str, "open or closed"),
-    "legacy_headers": (_flag, "true or false"),
-    "imported_formats": (_words, "a list of formats"),
-}
-
-
-def _known_variables() -> set[str]:
-    return {*_OTHER_VARIABLES, *(f"{_VARIABLES}{name.upper()}" for name in _READERS)}
-
-
-def _read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
-    text = environ.get(name, "")
-    if text and not _words(text):
-        raise ConfigurationError(f"{name} is set and holds nothing; unset it, or give it a value")
-    return _words(text)
-
-
-def _read(name: str, text: str) -> Any:
-    read, kind = _READERS[name]
-    try:
-        return read(text)
-    except (ValueError, KeyError):
-        raise InvalidValueError(f"KEYGUARD_{name.upper()} takes {kind}, not {text!r}") from None
-
-
-def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
-    path = environ.get("KEYGUARD_PEPPER_FILE", "")
-    given = _read_list(environ, "KEYGUARD_PEPPER")
-    if given and path:
-        raise ConfigurationError("set KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE, not both")
-    if not path:
-        return tuple(Secret(pepper) for pepper in given)
-    try:
-        ring = parse_peppers(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        kind = type(problem).__name__
-        raise ConfigurationError(f"the pepper file {path!r} can't be read ({kind})") from None
-    if not ring:
-        raise ConfigurationError(f"the pepper file {path!r} holds no pepper")
-    return ring
+_ON_LIMITER_ERROR = ("open", "closed")

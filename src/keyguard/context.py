@@ -17,6 +17,7 @@ from keyguard.sansio.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.sansio.effects import Effect, Flow
 from keyguard.sansio.limits import RouteLimit
 from keyguard.sansio.requests import Principal, Request
+from keyguard.sansio.rules import Rule
 
 __all__ = [
     "ACCESS",
@@ -43,7 +44,9 @@ class Access:
         allow: The decision, or None on a public path.
         denied: What was refused inside, for the middleware to answer.
         optional: Whether that came of asking who it is, which an application may well catch.
-        due: Whether the limits of its key are still to be charged.
+        rule: The rule for its path, where there is one.
+        ruled: The limits that the rule for its path sets.
+        due: Whether the limits of its key and those of the rule are still to be charged.
         charged: What it was charged so far.
         paid: The limits of its route among that.
         retires: When its key, which has a successor, ends, as an HTTP date.
@@ -52,6 +55,8 @@ class Access:
     allow: Allow | None = None
     denied: Deny | None = None
     optional: bool = False
+    rule: Rule | None = None
+    ruled: tuple[RouteLimit, ...] = ()
     due: bool = False
     charged: Charged | None = None
     paid: tuple[RouteLimit, ...] = ()
@@ -178,6 +183,8 @@ class Access:
             await arun(settle(self.charged, cost, names), self._aperform)
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
+        if self.ruled:
+            route = (*self.ruled, *route)
         if not self.paid:
             return route
         return [limit for limit in route if limit not in self.paid]

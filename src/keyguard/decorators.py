@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from keyguard.context import ACCESS, Access, present_access
@@ -45,6 +45,14 @@ class Protection:
 
     requirements: tuple[Requirement, ...] = ()
     limits: tuple[RouteLimit, ...] = ()
+    _plain: frozenset[str] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # What most endpoints ask for, and most keys have to the letter: some scopes, all of them.
+        plain = None
+        if not any(requirement.any_of for requirement in self.requirements):
+            plain = frozenset[str]().union(*(one.all_of for one in self.requirements))
+        object.__setattr__(self, "_plain", plain)
 
     def __bool__(self) -> bool:
         return bool(self.requirements or self.limits)
@@ -72,8 +80,11 @@ class Protection:
             if self.requirements or any(limit.limit.per in _NEEDS_KEY for limit in self.limits):
                 access.admitted()
             return None
+        grant = allow.principal.grant
+        if self._plain is not None and self._plain <= grant.exact:
+            return None
         for requirement in self.requirements:
-            if not requirement.met_by(allow.principal.grant):
+            if not requirement.met_by(grant):
                 return self.refuses(allow)
         return None
 

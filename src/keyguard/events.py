@@ -59,19 +59,21 @@ class AccessRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyExposed:
-    """A live key came over plain HTTP: others may have read it. Revoke it.
+    """A live key came over plain HTTP: others may have read it. Revoke it, if it is not yet.
 
     Args:
         at: When.
         key_id: The key.
         organization: The organization that owns it.
         address: The client's address, where it is known.
+        revoked: Whether keyguard has revoked it (``revoke_exposed``).
     """
 
     at: datetime
     key_id: str
     organization: str
     address: str | None = None
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +176,13 @@ def events_of(deny: Deny, at: datetime, address: str | None) -> Iterable[Event]:
         cause=deny.cause,
     )
     if deny.reason is Reason.TRANSPORT_INSECURE and deny.key_id and deny.organization:
-        yield KeyExposed(at=at, key_id=deny.key_id, organization=deny.organization, address=address)
+        yield KeyExposed(
+            at=at,
+            key_id=deny.key_id,
+            organization=deny.organization,
+            address=address,
+            revoked=deny.revoked,
+        )
 
 
 def tell(hooks: Iterable[Hook], event: Event) -> None:
@@ -196,10 +204,11 @@ def log_event(event: Event) -> None:
     match event:
         case KeyExposed():
             _logger.warning(
-                "key %s of %s came over plain HTTP from %s and counts as exposed: revoke it",
+                "key %s of %s came over plain HTTP from %s and counts as exposed: %s",
                 event.key_id,
                 event.organization,
                 event.address,
+                "it was revoked" if event.revoked else "revoke it",
             )
         case AccessRefused(reason=Reason.STORE_UNAVAILABLE):
             _logger.error(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, final, overload
+from typing import Any, Self, TypeVar, final
 
 from keyguard._drivers import arun, run
 from keyguard._outside import Outside, Parts
@@ -25,34 +26,32 @@ from keyguard.events import Event, Hook, LimitExceeded, events_of, log_event, te
 from keyguard.exceptions import InvalidValueError
 from keyguard.hash_pool import HashPool
 from keyguard.lookups import Lookups
+from keyguard.managers import (
+    AsyncAuditManager,
+    AsyncKeyManager,
+    AsyncOrganizationManager,
+    AuditManager,
+    KeyManager,
+    OrganizationManager,
+)
 from keyguard.ratelimit.attempts import BlockedClients
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.gates import AsyncGate, Gate
 from keyguard.ratelimit.opening import check_countable, open_async_limiter, open_limiter
-from keyguard.sansio import importing, lifecycle
-from keyguard.sansio.authenticate import authenticate, authorize, check_transport
+from keyguard.sansio.authenticate import admit, authorize
 from keyguard.sansio.charging import Charged
-from keyguard.sansio.credentials import describe_misuse
+from keyguard.sansio.credentials import describe_misuse, parse_authorization
 from keyguard.sansio.decisions import Allow, Decision, Deny
 from keyguard.sansio.effects import Flow
 from keyguard.sansio.limits import Limit
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.responses import Response
 from keyguard.sansio.scopes import Requirement
+from keyguard.sansio.secret import Secret
 from keyguard.upkeep import AsyncUpkeep, Upkeep
 
-__all__ = [
-    "AsyncAuditManager",
-    "AsyncKeyManager",
-    "AsyncKeyguard",
-    "AsyncOrganizationManager",
-    "AuditManager",
-    "KeyManager",
-    "Keyguard",
-    "OrganizationManager",
-]
+__all__ = ["AsyncKeyguard", "Keyguard"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _HASHES_WAITING = 16
@@ -130,6 +129,28 @@ class _Guard:
         for event in events_of(deny, self._parts.now(), address):
             self._tell(event)
 
+    def vouched_for(self, fields: Sequence[str | bytes]) -> float:
+        """Return for how many seconds what was let in is known to be good, without being asked.
+
+        A change that is told in that time ends it; see :meth:`watching`.
+
+        Args:
+            fields: Its ``Authorization`` field values.
+        """
+        credentials = parse_authorization(fields, bar=self._parts.policy.takes_bar)
+        del fields
+        if not isinstance(credentials, Secret):
+            return 0.0
+        return self._parts.tokens.believed_for(credentials)
+
+    def watching(self, wake: Callable[[], object]) -> AbstractContextManager[None]:
+        """Have a function called after each change of a key or organization that is told.
+
+        Args:
+            wake: The function, called from any thread; it must be quick.
+        """
+        return self._parts.tokens.watching(wake)
+
     def report_exceeded(self, charged: Charged, address: str | None) -> None:
         """Tell the hooks of limits in shadow mode that had no room.
 
@@ -184,132 +205,13 @@ class _Guard:
         return requirement if requirement.scopes else None
 
     def _conclude(
-        self,
-        decision: Decision,
-        requirement: Requirement | None,
-        *,
-        secure: bool,
-        address: str | None,
+        self, decision: Decision, requirement: Requirement | None, address: str | None
     ) -> Decision:
-        decision = check_transport(decision, self._parts.policy, secure=secure)
         if isinstance(decision, Allow):
             decision = authorize(decision, requirement)
         if isinstance(decision, Deny):
             self.report(decision, address=address)
         return decision
-
-
-class _operation(Generic[P, T]):  # noqa: N801 - used as a decorator is
-    """A lifecycle flow as a method of a manager, with the flow's own signature."""
-
-    def __init__(self, flow: Callable[P, Flow[T]]) -> None:
-        self._flow = flow
-        self.__doc__ = flow.__doc__
-
-    @overload
-    def __get__(self, manager: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, manager: _Manager, owner: type) -> Callable[P, T]: ...
-    def __get__(self, manager: _Manager | None, owner: type) -> Any:
-        return self if manager is None else _bind(self._flow, manager)
-
-
-class _async_operation(Generic[P, T]):  # noqa: N801 - used as a decorator is
-    """Like ``_operation``, awaited."""
-
-    def __init__(self, flow: Callable[P, Flow[T]]) -> None:
-        self._flow = flow
-        self.__doc__ = flow.__doc__
-
-    @overload
-    def __get__(self, manager: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, manager: _Manager, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, manager: _Manager | None, owner: type) -> Any:
-        return self if manager is None else _bind(self._flow, manager)
-
-
-def _bind(flow: Callable[..., Flow[Any]], manager: _Manager) -> Callable[..., Any]:
-    @functools.wraps(flow)
-    def operation(*args: Any, **kwargs: Any) -> Any:
-        course = flow(*args, **kwargs)
-        del args, kwargs  # an import's lines hold tokens, and this frame is in every traceback
-        return manager._drive(course)
-
-    return operation
-
-
-class _Manager:
-    """Runs lifecycle flows for one guard."""
-
-    def __init__(self, drive: Callable[[Flow[Any]], Any]) -> None:
-        self._drive = drive
-
-
-class OrganizationManager(_Manager):
-    """The organizations of one guard."""
-
-    create = _operation(lifecycle.create_organization)
-    get = _operation(lifecycle.get_organization)
-    list = _operation(lifecycle.list_organizations)
-    update = _operation(lifecycle.update_organization)
-    disable = _operation(lifecycle.disable_organization)
-    enable = _operation(lifecycle.enable_organization)
-
-
-class KeyManager(_Manager):
-    """The keys of one guard."""
-
-    issue = _operation(lifecycle.issue_key)
-    get = _operation(lifecycle.get_key)
-    limits = _operation(lifecycle.key_limits)
-    list = _operation(lifecycle.list_keys)
-    update = _operation(lifecycle.update_key)
-    rotate = _operation(lifecycle.rotate_key)
-    revoke = _operation(lifecycle.revoke_key)
-    revoke_family = _operation(lifecycle.revoke_family)
-    revoke_token = _operation(lifecycle.revoke_token)
-    import_tokens = _operation(importing.import_tokens)
-    digests = _operation(lifecycle.digest_report)
-
-
-class AuditManager(_Manager):
-    """The audit trail of one guard's key store."""
-
-    list = _operation(lifecycle.list_audit)
-
-
-class AsyncAuditManager(_Manager):
-    """The audit trail of one async guard's key store."""
-
-    list = _async_operation(lifecycle.list_audit)
-
-
-class AsyncOrganizationManager(_Manager):
-    """The organizations of one async guard."""
-
-    create = _async_operation(lifecycle.create_organization)
-    get = _async_operation(lifecycle.get_organization)
-    list = _async_operation(lifecycle.list_organizations)
-    update = _async_operation(lifecycle.update_organization)
-    disable = _async_operation(lifecycle.disable_organization)
-    enable = _async_operation(lifecycle.enable_organization)
-
-
-class AsyncKeyManager(_Manager):
-    """The keys of one async guard."""
-
-    issue = _async_operation(lifecycle.issue_key)
-    get = _async_operation(lifecycle.get_key)
-    limits = _async_operation(lifecycle.key_limits)
-    list = _async_operation(lifecycle.list_keys)
-    update = _async_operation(lifecycle.update_key)
-    rotate = _async_operation(lifecycle.rotate_key)
-    revoke = _async_operation(lifecycle.revoke_key)
-    revoke_family = _async_operation(lifecycle.revoke_family)
-    revoke_token = _async_operation(lifecycle.revoke_token)
-    import_tokens = _async_operation(importing.import_tokens)
-    digests = _async_operation(lifecycle.digest_report)
 
 
 @final
@@ -394,13 +296,13 @@ class Keyguard(_Guard, flavour=True):
                 or outside the catalogue, or ``any_of`` is an empty list.
         """
         misuse = describe_misuse(fields)
-        flow = authenticate(fields, self._parts.policy, address, fresh=fresh)
+        flow = admit(fields, self._parts.policy, address, secure=secure, fresh=fresh)
         del fields  # a traceback that passes here must not show the token
         if misuse is not None:
             raise InvalidValueError(misuse)
         requirement = self._require(scopes, any_of)
         decision = run(flow, self._outside(self.settings.backend_timeout).perform)
-        return self._conclude(decision, requirement, secure=secure, address=address)
+        return self._conclude(decision, requirement, address)
 
     def flush(self) -> None:
         """Tell the store now when keys were last used; else that is done once a minute."""
@@ -476,6 +378,7 @@ class AsyncKeyguard(_Guard, flavour=True):
         self.gate = AsyncGate(
             open_async_limiter(limiter, self._backend, clock=clock), **self._gate_options()
         )
+        self.counts_elsewhere = self.gate.memory is None  # so that it has to be awaited
         check_countable(self.gate.limiter, self._limits_at_start())
         self._owns_limiter = self.gate.limiter is not limiter
         self.organizations = AsyncOrganizationManager(self._manage)
@@ -500,13 +403,31 @@ class AsyncKeyguard(_Guard, flavour=True):
     ) -> Decision:
         """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
         misuse = describe_misuse(fields)
-        flow = authenticate(fields, self._parts.policy, address, fresh=fresh)
+        flow = admit(fields, self._parts.policy, address, secure=secure, fresh=fresh)
         del fields  # a traceback that passes here must not show the token
         if misuse is not None:
             raise InvalidValueError(misuse)
         requirement = self._require(scopes, any_of)
         decision = await arun(flow, self._outside(self.settings.backend_timeout).aperform)
-        return self._conclude(decision, requirement, secure=secure, address=address)
+        return self._conclude(decision, requirement, address)
+
+    async def check_again(
+        self, fields: Sequence[str | bytes], *, secure: bool = False, address: str | None = None
+    ) -> Decision:
+        """Decide anew on what was let in, by what the store says now.
+
+        The client has not tried anything: a refusal counts as no failed attempt of its, and is told
+        to no hook.
+
+        Args:
+            fields: The ``Authorization`` field values, as for :meth:`Keyguard.authenticate`.
+            secure: Whether the client's connection is encrypted.
+            address: The client's address.
+        """
+        policy = replace(self._parts.policy, failure_limit=None)
+        flow = admit(fields, policy, address, secure=secure, fresh=True)
+        del fields
+        return await arun(flow, self._outside(self.settings.backend_timeout).aperform)
 
     async def flush(self) -> None:
         """Tell the store now when keys were last used; see :meth:`Keyguard.flush`."""

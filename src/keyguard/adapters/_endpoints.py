@@ -8,10 +8,10 @@ from typing import Any
 from keyguard.decorators import Protection, check_declared, is_declared, protection_of
 from keyguard.sansio.scopes import ScopeCatalogue
 
-__all__ = ["check_endpoints", "find_protection", "find_router"]
+__all__ = ["UNKNOWN", "check_endpoints", "find_protection", "find_router"]
 
 _FULL_MATCH = 2  # Starlette's Match.FULL
-_UNKNOWN = Protection()
+UNKNOWN = Protection()
 _NO_SUCH_NAME = "keyguard_no_such_name"  # what has it answers to every name, and leads nowhere
 
 
@@ -62,7 +62,7 @@ def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
     """
     for route in router.routes:
         if not hasattr(route, "matches"):
-            return _UNKNOWN  # routes of another kind
+            return UNKNOWN  # routes of another kind
         match, child = route.matches(scope)
         if match.value == _FULL_MATCH:
             endpoint = child.get("endpoint")
@@ -70,7 +70,7 @@ def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
             if hasattr(mounted, "routes") and not hasattr(mounted, _NO_SUCH_NAME):
                 return find_protection(mounted, {**scope, **child})
             return protection_of(endpoint, scope.get("method", "GET"))
-    return _UNKNOWN
+    return UNKNOWN
 
 
 def _nodes(app: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from keyguard.decorators import Protection, is_declared, protection_of
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
+from keyguard.sansio.rules import Rule
 
 try:
     from flask import Flask, Request, request
@@ -38,6 +39,7 @@ class FlaskKeyguard:
         app: The application, or None where :meth:`init_app` follows.
         guard: Who decides.
         public: Exact paths that need no key; by default those of the guard's settings.
+        rules: What requests need by path and method; by default the rules of the guard's settings.
 
     Raises:
         ConfigurationError: The guard is no :class:`~keyguard.Keyguard`.
@@ -51,9 +53,10 @@ class FlaskKeyguard:
         guard: Keyguard | None = None,
         *,
         public: Iterable[str] | None = None,
+        rules: Iterable[Rule] | None = None,
     ) -> None:
         self._guard = guard
-        self._public = public
+        self._options = {"public": public, "rules": rules}
         if app is not None:
             self.init_app(app)
 
@@ -73,7 +76,7 @@ class FlaskKeyguard:
             raise ConfigurationError("FlaskKeyguard needs a guard: FlaskKeyguard(app, guard)")
         if "keyguard" in app.extensions:
             raise ConfigurationError("this Flask application has a FlaskKeyguard already")
-        middleware = _FlaskMiddleware(app, guard, public=self._public)
+        middleware = _FlaskMiddleware(app, guard, **self._options)
         for view in app.view_functions.values():
             middleware.check(view)
         app.add_url_rule = _checking(app.add_url_rule, middleware)  # type: ignore[method-assign]
@@ -83,8 +86,8 @@ class FlaskKeyguard:
 
 
 class _FlaskMiddleware(wsgi.KeyguardMiddleware):
-    def __init__(self, app: Flask, guard: Keyguard, *, public: Iterable[str] | None) -> None:
-        super().__init__(app.wsgi_app, guard, public=public)
+    def __init__(self, app: Flask, guard: Keyguard, **options: Any) -> None:
+        super().__init__(app.wsgi_app, guard, **options)
         self._flask = app
         self._protections: dict[tuple[Any, str], Protection] = {}
 
@@ -120,7 +123,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
             AccessDenied: There is no room, or a scope is missing.
         """
         access = ACCESS.get()
-        if access is None or access.allow is None or not access.due:
+        if access is None or not access.due:
             return
         present: Request = cast("Any", request)._get_current_object()  # once, not for each name
         view: Any = self._flask.view_functions.get(present.endpoint or "")
@@ -128,7 +131,8 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         protection = self._protections.get(named)
         if protection is None:
             protection = self._protections[named] = protection_of(*named)
-        refusal = protection.refuses(access.allow) or access.charge(protection.limits)
+        refusal = access.allow and protection.refuses(access.allow)
+        refusal = refusal or access.charge(protection.limits if access.allow else ())
         if refusal is not None:
             raise access.deny(refusal)
 

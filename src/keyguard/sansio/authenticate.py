@@ -9,10 +9,11 @@ passes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from math import ceil
 
-from keyguard.exceptions import CorruptDataError
+from keyguard.exceptions import CorruptDataError, KeyguardError
 from keyguard.sansio.addresses import client_of
 from keyguard.sansio.charges import failure_charges
 from keyguard.sansio.credentials import parse_authorization
@@ -33,14 +34,15 @@ from keyguard.sansio.effects import (
     VerifyToken,
     WasVerified,
 )
+from keyguard.sansio.lifecycle.revocation import revoke_key
 from keyguard.sansio.limits import Limit
-from keyguard.sansio.models import KeyRecord, KeyStatus
+from keyguard.sansio.models import KeyRecord, KeyStatus, RevocationReason
 from keyguard.sansio.networks import contains
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.scopes import Requirement
 from keyguard.sansio.secret import Secret
 
-__all__ = ["authenticate", "authorize", "check_transport", "judge"]
+__all__ = ["admit", "authenticate", "authorize", "judge"]
 
 LOOKUP_ATTEMPTS = 3
 
@@ -63,6 +65,35 @@ _DEAD = {
     KeyStatus.ROTATED: Reason.KEY_ROTATED,
     KeyStatus.NOT_YET_VALID: Reason.KEY_NOT_YET_VALID,
 }
+
+
+def admit(
+    fields: Sequence[str | bytes],
+    policy: Policy,
+    address: str | None = None,
+    *,
+    secure: bool = False,
+    fresh: bool = False,
+) -> Flow[Decision]:
+    """Decide whether a request may pass: who sent it, and over what.
+
+    Args:
+        fields: Its ``Authorization`` field values, as received.
+        policy: What the service has settled.
+        address: The client's address, see :func:`authenticate`.
+        secure: Whether the client's connection is encrypted.
+        fresh: Whether to look the key up whatever is remembered of it.
+    """
+    flow = authenticate(fields, policy, address, fresh=fresh)
+    del fields  # a traceback that passes here must not show the token
+    decision = check_transport((yield from flow), policy, secure=secure)
+    if (
+        policy.revoke_exposed
+        and isinstance(decision, Deny)
+        and decision.reason is Reason.TRANSPORT_INSECURE
+    ):
+        return replace(decision, revoked=(yield from _revoke_exposed(decision.key_id)))
+    return decision
 
 
 def authenticate(
@@ -202,6 +233,18 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
     return Deny(
         Reason.SCOPE_MISSING, principal.key_id, principal.organization, scopes=requirement.scopes
     )
+
+
+def _revoke_exposed(key_id: str | None) -> Flow[bool]:
+    """Revoke the key that came over plain HTTP, if it was a live one; tell whether it is."""
+    if key_id is None:
+        return False
+    reason = RevocationReason.KEY_COMPROMISE
+    try:
+        yield from revoke_key(key_id, reason=reason, note="it came over plain HTTP", force=True)
+    except KeyguardError:
+        return False  # the event says so, and the request is refused all the same
+    return True
 
 
 def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Decision:

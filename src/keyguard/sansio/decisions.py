@@ -36,6 +36,8 @@ class Reason(enum.StrEnum):
     RATE_LIMITED = "rate_limited"
     TOO_MANY_FAILURES = "too_many_failures"
     LIMITER_UNAVAILABLE = "limiter_unavailable"
+    PATH_AMBIGUOUS = "path_ambiguous"
+    CLIENT_AMBIGUOUS = "client_ambiguous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Deny:
         charges: All limits of the request, where one of them had no room.
         tallies: How they stood.
         retry_after: Seconds after which the client may try again, where that is known.
+        revoked: Whether its key was revoked over it.
         cause: The failure behind it, where there was one.
     """
 
@@ -80,6 +83,7 @@ class Deny:
     charges: tuple[Charge, ...] = field(default=(), repr=False)
     tallies: tuple[Tally, ...] = field(default=(), repr=False)
     retry_after: int | None = None
+    revoked: bool = False
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:

@@ -26,6 +26,7 @@ class Policy:
         tokens: What its tokens look like.
         catalogue: The scopes it knows, or None where any may be used.
         require_https: Whether a key sent over plain HTTP is refused.
+        revoke_exposed: Whether it is revoked as well.
         default_limits: What every key may ask for, unless its organization or it says otherwise.
         failure_limit: How many failed authentications an address may have, or None for any.
         foreign: The formats of imported tokens, in the order in which they are tried.
@@ -34,6 +35,7 @@ class Policy:
     tokens: TokenFormat
     catalogue: ScopeCatalogue | None = None
     require_https: bool = False
+    revoke_exposed: bool = False
     default_limits: tuple[Limit, ...] = ()
     failure_limit: Limit | None = None
     foreign: tuple[ForeignFormat, ...] = ()

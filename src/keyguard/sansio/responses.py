@@ -111,6 +111,14 @@ _ANSWERS = {
     Reason.LIMITER_UNAVAILABLE: _Answer(
         503, "The request can't be counted now. Try again shortly."
     ),
+    Reason.PATH_AMBIGUOUS: _Answer(
+        400,
+        "The path can be read in several ways. Send it without encoded slashes, backslashes, dot "
+        "segments, empty segments and control characters.",
+    ),
+    Reason.CLIENT_AMBIGUOUS: _Answer(
+        400, "The fields of the request that proxies set are malformed, or contradict each other."
+    ),
 }
 
 _VARYING = {Reason.SCOPE_MISSING, Reason.RATE_LIMITED, Reason.TOO_MANY_FAILURES}

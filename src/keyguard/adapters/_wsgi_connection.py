@@ -1,0 +1,105 @@
+"""One WSGI request, as a server tells of it (PEP 3333)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from keyguard.sansio.forwarding import Client
+from keyguard.sansio.requests import CREDENTIAL_FIELDS, Request
+
+__all__ = ["Connection", "Environ", "variable_of"]
+
+Environ: TypeAlias = dict[str, Any]
+
+
+class Connection:
+    """Reads an environ.
+
+    Attributes:
+        environ: The environ.
+        client: The other end, where proxies were asked for it.
+    """
+
+    environ: Environ
+    client: Client | None = None
+
+    @property
+    def peer(self) -> str | None:
+        """The address of who holds the connection, where it has one."""
+        return self.environ.get("REMOTE_ADDR") or None
+
+    @property
+    def address(self) -> str | None:
+        """The client's address, where it is known."""
+        return self.peer if self.client is None else self.client.address
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the client's connection is encrypted."""
+        if self.client is not None:
+            return self.client.secure
+        return bool(self.environ["wsgi.url_scheme"] == "https")
+
+    @property
+    def method(self) -> str:
+        """The request method."""
+        method: str = self.environ["REQUEST_METHOD"]
+        return method
+
+    def lone_field(self) -> bytes | None:
+        """Return the ``Authorization`` field value; of several, joined, none is one."""
+        field: str | None = self.environ.get("HTTP_AUTHORIZATION")
+        return None if field is None else field.encode("latin-1", "replace")
+
+    @property
+    def path(self) -> str:
+        """The path that the router sees, decoded."""
+        raw: str = self.environ.get("PATH_INFO", "")
+        return raw.encode("latin-1", "replace").decode("utf-8", "replace")
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as it stood on the request line, where the server says; else empty."""
+        target: str = self.environ.get("RAW_URI") or self.environ.get("REQUEST_URI") or ""
+        return target.partition("?")[0].encode("latin-1", "replace")
+
+    def credentials(self) -> list[str]:
+        """Return the ``Authorization`` field values; a server joins several with commas."""
+        field = self.environ.get("HTTP_AUTHORIZATION")
+        return [] if field is None else [field]
+
+    def fields_named(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return the values of some fields by name, as the server joined them.
+
+        Args:
+            names: Their names in lower case.
+        """
+        found = {name: self.environ.get(variable_of(name)) for name in names}
+        return {name: [value] for name, value in found.items() if value is not None}
+
+    def request(self) -> Request:
+        """Return what the functions of limits get to see of the request."""
+        environ = self.environ
+        headers = {
+            name[5:].replace("_", "-").lower(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if environ.get(name):
+                headers[name.replace("_", "-").lower()] = environ[name]
+        for name in CREDENTIAL_FIELDS:
+            headers.pop(name, None)
+        return Request(
+            method=self.method,
+            path=self.path,
+            query=environ.get("QUERY_STRING", ""),
+            headers=headers,
+            address=self.address,
+        )
+
+
+def variable_of(name: str) -> str:
+    """Return the variable that holds a field, and others whose names differ in ``_`` or ``-``."""
+    return f"HTTP_{name.upper().replace('-', '_')}"

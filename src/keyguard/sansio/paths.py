@@ -1,0 +1,97 @@
+"""Paths: what a router sees, what two parties may read differently, and templates.
+
+A template is what the routers of Python's frameworks have in common::
+
+    /v1/models                  that path
+    /v1/models/{model_id}       any one segment in place of the parameter
+    /static/{path:path}         anything below, at the end only
+"""
+
+from __future__ import annotations
+
+import re
+
+from keyguard.exceptions import InvalidValueError
+
+__all__ = ["REST", "SEGMENT", "is_ambiguous", "parse_template", "route_path"]
+
+# Where a server decodes these before routing, two parties may read the path differently.
+_AMBIGUOUS_RAW = re.compile(rb"%(2f|5c|00|2e)|[\\\x00]|//|/\.{1,2}(/|\Z)|\A[^/]", re.IGNORECASE)
+# The same once it is decoded; an escape that is still there was escaped twice.
+_AMBIGUOUS = re.compile(
+    r"%(2f|5c|00|2e)|[\\\x00-\x1f\x7f\ufffd]|//|/\.{1,2}(/|\Z)|\A(?!/)", re.IGNORECASE
+)
+_LITERAL = re.compile(r"[^/\\?#%*{}\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z")
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}\Z")
+
+SEGMENT = "{}"
+"""Any one segment, in a template that was read."""
+REST = "{:path}"
+"""Anything below, in a template that was read."""
+
+
+def is_ambiguous(path: str, raw_path: bytes | None) -> bool:
+    """Tell whether two parties may read a path differently.
+
+    Encoded slashes, dot segments, empty segments, backslashes, control characters, bytes that are
+    no UTF-8, and what is no path at all (``*``, the absolute form).
+
+    Args:
+        path: The decoded path that the router sees.
+        raw_path: The path as it stood on the request line, without the query, or None where the
+            server does not say.
+    """
+    return bool(_AMBIGUOUS.search(path) or (raw_path and _AMBIGUOUS_RAW.search(raw_path)))
+
+
+def route_path(path: str, root_path: str) -> str:
+    """Return the path that an ASGI router sees: ``path`` without the mount it lies under."""
+    if root_path and path.startswith(root_path) and path[len(root_path) :][:1] in ("", "/"):
+        return path[len(root_path) :]
+    return path
+
+
+def parse_template(template: object) -> tuple[str, ...]:
+    """Return the segments of a path template; parameters are :data:`SEGMENT` or :data:`REST`.
+
+    Args:
+        template: Such as ``/v1/models/{model_id}``.
+
+    Raises:
+        InvalidValueError: It is none, or no path can ever match it.
+    """
+    if not isinstance(template, str):
+        raise InvalidValueError(f"a path is a string, not {template!r}")
+    if not template.startswith("/"):
+        raise _no_path(template, "it starts with '/'")
+    segments: list[str] = []
+    names: list[str] = []
+    *inner, last = template[1:].split("/")
+    for number, text in enumerate([*inner, last]):
+        at_end = number == len(inner)
+        parameter = _PARAMETER.match(text)
+        if parameter is not None:
+            names.append(parameter[1])
+            segments.append(REST if parameter[2] else SEGMENT)
+            if parameter[2] and not at_end:
+                raise _no_path(template, "{name:path} stands at its end")
+        elif text == "" and at_end:
+            segments.append("")
+        elif text in ("", ".", ".."):
+            raise _no_path(template, "no path with empty or dot segments is ever matched")
+        elif "{" in text or "}" in text:
+            raise _no_path(
+                template, "a parameter is a whole segment, {name}, or at the end {name:path}"
+            )
+        elif _LITERAL.match(text):
+            segments.append(text)
+        else:
+            raise _no_path(template, "it is written decoded, without escapes, '*' and a query")
+    for name in names:
+        if names.count(name) > 1:
+            raise _no_path(template, f"it has two parameters named {name!r}")
+    return tuple(segments)
+
+
+def _no_path(template: str, why: str) -> InvalidValueError:
+    return InvalidValueError(f"{template[:200]!r} is no path of a rule: {why}")
