@@ -37,7 +37,7 @@ def test_the_defaults_are_safe() -> None:
         ({"public": ["/a%2fb"]}, "no (exact )?path"),
         ({"public": ["/a?b"]}, "no (exact )?path"),
         ({"public": ["/*"]}, "no (exact )?path"),
-        ({"public": [7]}, "no (exact )?path"),
+        ({"public": [7]}, "a path is a string"),
         ({"peppers": PEPPER}, "peppers are a list"),
         ({"peppers": ["short"]}, "at least 32"),
         ({"hasher": "md5"}, "unknown hasher"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, TypeAlias, cast
 
 from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_connection import ASGIApp, Message, Receive, Scope, Send
@@ -18,11 +17,8 @@ from keyguard.sansio.charges import NO_LIMITS
 from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny
 from keyguard.sansio.requests import Principal
 from keyguard.sansio.rules import Rule
-from keyguard.sansio.upstream import PrincipalFields
 
 __all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
-
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 class KeyguardMiddleware(Admission):
@@ -83,16 +79,11 @@ class KeyguardMiddleware(Admission):
             refusal = await self._charge(exchange)
             if refusal is not None:
                 return await exchange.answer(refusal)
-        allow = exchange.allow
-        principal = None if allow is None else allow.principal
-        inner = self.child_scope(exchange.scope, principal)
-        if self._upstream is not None:
-            inner["headers"] = self._upstream_fields(exchange.scope, principal)
         present = ACCESS.set(exchange)
         try:
             if self._connections is not None and kind == "websocket":
                 receive = self._connections.watch(exchange, receive)
-            await self.app(inner, receive, exchange.send)
+            await self.app(self._inner_scope(exchange), receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
@@ -143,11 +134,19 @@ class KeyguardMiddleware(Admission):
             )
         return self.enter(exchange, decision) if isinstance(decision, Allow) else decision
 
-    def _upstream_fields(self, scope: Scope, principal: Principal | None) -> Headers:
-        fields: PrincipalFields = cast("Any", self._upstream)
-        kept = [item for item in scope["headers"] if not fields.claims(item[0].decode("latin-1"))]
-        written = fields.written(principal)
-        return [*kept, *((name.encode(), value.encode()) for name, value in written)]
+    def _inner_scope(self, exchange: Exchange) -> Scope:
+        allow = exchange.allow
+        principal = None if allow is None else allow.principal
+        scope = self.child_scope(exchange.scope, principal)
+        if self._upstream is not None:
+            claims = self._upstream.claims
+            kept = [item for item in scope["headers"] if not claims(item[0].decode("latin-1"))]
+            written = self._upstream.written(principal)
+            scope["headers"] = [
+                *kept,
+                *((name.encode(), value.encode()) for name, value in written),
+            ]
+        return scope
 
     async def _charge(self, exchange: Exchange) -> Deny | None:
         """Charge all limits together: those of the key, of the rule, and of the route if known."""
