@@ -8,8 +8,9 @@ import weakref
 from functools import partial
 from typing import Any
 
-from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
+from keyguard.adapters._asgi_connection import ASGIApp, Message, Receive, Scope, Send
 from keyguard.adapters._asgi_exchange import Exchange, running_loop
+from keyguard.context import ACCESS
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 from keyguard.sansio.decisions import Allow, Deny, Reason
@@ -103,27 +104,29 @@ class OpenConnections:
             weakref.WeakKeyDictionary()
         )
 
-    def watch(self, exchange: Exchange, receive: Receive) -> Receive:
-        """Take a connection in; return the ``receive`` that the application is to use.
+    def watched(self, app: ASGIApp) -> ASGIApp:
+        """Return an application whose WebSockets are watched while they are open."""
 
-        Raises:
-            ConfigurationError: The event loop is not asyncio's.
-        """
+        async def watching(scope: Scope, receive: Receive, send: Send) -> None:
+            exchange = ACCESS.get()
+            if not isinstance(exchange, WebSocketExchange) or exchange.allow is None:
+                return await app(scope, receive, send)
+            open_ones = self._on_this_loop()
+            open_ones.enter(exchange)
+            try:
+                await app(scope, partial(_receive, exchange, receive), send)
+            finally:
+                open_ones.leave(exchange)
+
+        return watching
+
+    def _on_this_loop(self) -> _Round:
         loop = running_loop()
         if loop is None:
             raise ConfigurationError("close_on_revoke needs asyncio: no other event loop will do")
-        if not isinstance(exchange, WebSocketExchange) or exchange.allow is None:
-            return receive
         if loop not in self._open:
             self._open[loop] = _Round(self._guard, loop)
-        self._open[loop].enter(exchange)
-        return partial(_receive, exchange, receive)
-
-    def leave(self, exchange: Exchange) -> None:
-        """Let a connection go."""
-        loop = running_loop()
-        if loop is not None and loop in self._open:
-            self._open[loop].leave(exchange)
+        return self._open[loop]
 
 
 class _Round:
@@ -147,11 +150,10 @@ class _Round:
                 self._run(), name="keyguard-websockets", context=contextvars.Context()
             )
 
-    def leave(self, exchange: Exchange) -> None:
-        if isinstance(exchange, WebSocketExchange):
-            self._exchanges.discard(exchange)
-            if not self._exchanges and self._task is not None:
-                self._task.cancel()
+    def leave(self, exchange: WebSocketExchange) -> None:
+        self._exchanges.discard(exchange)
+        if not self._exchanges and self._task is not None:
+            self._task.cancel()
 
     async def _run(self) -> None:
         with self._guard.watching(self._wake):
