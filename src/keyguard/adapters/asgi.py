@@ -9,7 +9,8 @@ from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_connection import ASGIApp, Message, Receive, Scope, Send
 from keyguard.adapters._asgi_exchange import Exchange
 from keyguard.adapters._endpoints import UNKNOWN, find_protection, find_router
-from keyguard.adapters._websockets import OpenConnections, WebSocketExchange
+from keyguard.adapters._websocket_exchange import WebSocketExchange
+from keyguard.adapters._websockets import OpenConnections
 from keyguard.context import ACCESS
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
