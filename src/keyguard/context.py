@@ -109,6 +109,7 @@ class Access:
     def deny(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware."""
         self.denied, self.optional, self.due = deny, False, False
+        self.retires = None  # which is told to who is let in, whoever writes the answer
         return AccessDenied(deny)
 
     def admitted(self, *, optional: bool = False) -> Allow:

@@ -344,12 +344,12 @@ NEWS = Script(
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 local stop = last and last[1] or '0-0'
 if ARGV[2] == '' or ARGV[2] == stop then
-  return {stop, {}}
+  return {stop, {}, 1}
 end
 if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then
-  return {stop, false}
+  return {stop, false, 1}
 end
-local subjects, seen = {}, {}
+local final, subjects, seen = stop, {}, {}
 for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[2], '+', 'COUNT', ARGV[3])) do
   stop = entry[1]
   for place = 1, #entry[2], 2 do
@@ -360,7 +360,7 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[2], '+', 'COUNT
     end
   end
 end
-return {stop, subjects}
+return {stop, subjects, stop == final and 1 or 0}
 """,
     writes=False,
 )
