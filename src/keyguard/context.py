@@ -178,14 +178,12 @@ class Access:
             await arun(settle(self.charged, cost, names), self._aperform)
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
-        if not self.paid:
-            return route
         return [limit for limit in route if limit not in self.paid]
 
     def _begin(
         self, route: Sequence[RouteLimit]
     ) -> tuple[tuple[Charge, ...], int, Sequence[RouteLimit]]:
-        unpaid = self._unpaid(route)
+        unpaid = self._unpaid(route) if self.paid else route
         due, self.due = self.due, False  # before anything is awaited, so that it is asked once
         try:
             charges, own = charges_of(self.allow, unpaid, self.request, own=due)
