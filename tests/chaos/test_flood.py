@@ -1,0 +1,60 @@
+"""A flood of guesses is counted, refused and forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tracemalloc
+from datetime import timedelta
+
+import pytest
+
+from keyguard import Allow, AsyncKeyguard, Deny, Keyguard
+from tests.test_failures import guess
+from tests.world import World
+
+# `make chaos` asks for more.
+GUESSES = int(os.environ.get("CHAOS_GUESSES", "8000"))
+ADDRESSES = [f"198.51.{high}.{low}" for high in range(4) for low in range(250)]
+
+
+class Flood:
+    """Random tokens from a thousand addresses, a thousand in three seconds."""
+
+    def __init__(self) -> None:
+        self.world = World(options={"failure_limit": "3/minute"})
+        self.world.clock.uptime = 86400.0
+        self.sent = 0
+
+    async def send(self, guard: Keyguard | AsyncKeyguard, number: int) -> None:
+        for n in range(self.sent, self.sent + number):
+            token, address = guess(n), ADDRESSES[n % len(ADDRESSES)]
+            answer = guard.authenticate([f"Bearer {token}"], address=address)
+            assert not (answer if isinstance(answer, Allow | Deny) else await answer)
+        self.sent += number
+        self.world.clock.advance(timedelta(seconds=3 * number / len(ADDRESSES)))
+        self.world.events.clear()
+
+
+async def growth(flood: Flood, guard: Keyguard | AsyncKeyguard) -> int:
+    """Return by how many bytes a flood made memory grow, once everything has its size."""
+    batch = 4 * len(ADDRESSES)
+    await flood.send(guard, 2 * batch)
+    before = tracemalloc.get_traced_memory()[0]
+    while flood.sent < 2 * batch + GUESSES:
+        await flood.send(guard, batch)
+    return tracemalloc.get_traced_memory()[0] - before
+
+
+@pytest.mark.timeout(60 + GUESSES // 2000)
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_flood_from_a_thousand_addresses_leaves_memory_flat(flavour: str) -> None:
+    flood = Flood()
+    guard = flood.world.guard if flavour == "sync" else flood.world.async_guard
+    tracemalloc.start()  # before anything is kept, or what takes its place counted as more
+    try:
+        grown = asyncio.run(growth(flood, guard))
+    finally:
+        tracemalloc.stop()
+    print(f"{flavour}: {GUESSES} guesses, {grown} bytes more")
+    assert grown < 100_000
