@@ -19,7 +19,15 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-from benchmarks import attack, calls, contestants, in_redis, revocation, taking_over
+from benchmarks import (
+    attack,
+    calls,
+    contestants,
+    in_redis,
+    outage,
+    revocation,
+    taking_over,
+)
 from benchmarks.timing import ROUNDS, Burst, Series, race
 from keyguard import AsyncKeyguard, Keyguard, require_scopes
 from keyguard.adapters import asgi, wsgi
@@ -39,6 +47,8 @@ MOST_OF_SLOWAPI = 0.5
 MOST_TIMES_EVALSHA = 1.3
 MOST_OF_FLASK_LIMITER = 0.1
 MOST_LAG_MILLISECONDS = 100
+MOST_WAIT_MILLISECONDS = 50
+MOST_RECOVERY_SECONDS = 2
 MOST_LOOP_LAG_MILLISECONDS = 20
 MOST_IMPORT_SECONDS = 60
 RATE = "1000000/minute"
@@ -423,6 +433,37 @@ def revocations() -> str:
     return "\n".join([*lines, "", *verdicts])
 
 
+def outages() -> str:
+    rows, verdicts = [], []
+    with unpinned():
+        measured = outage.measure()
+    for way, flavours in measured.items():
+        for flavour, felt in flavours.items():
+            longest = 1000 * felt.longest
+            rows.append([way, flavour, f"{felt.hits}", f"{longest:.1f}", f"{felt.recovered:.2f}"])
+            verdicts += [
+                verdict(
+                    f"{way}, {flavour}: no hit holds a request up for more than "
+                    f"{MOST_WAIT_MILLISECONDS} ms",
+                    longest,
+                    MOST_WAIT_MILLISECONDS,
+                    f"{longest:.1f}",
+                ),
+                verdict(
+                    f"{way}, {flavour}: it counts again within {MOST_RECOVERY_SECONDS} s",
+                    felt.recovered,
+                    MOST_RECOVERY_SECONDS,
+                    f"{felt.recovered:.2f}",
+                ),
+            ]
+    said = (
+        f"For {outage.OUTAGE:g} seconds the store of the counters does not answer, while "
+        f"{outage.CALLERS} callers count without end."
+    )
+    head = [said, table(["what happens", "flavour", "hits", "longest, ms", "back, s"], rows)]
+    return "\n\n".join([*head, "\n".join(verdicts)])
+
+
 def attacks(bench: Bench) -> str:
     lines = [
         f"{attack.RATE} requests a second for {attack.SECONDS:g} seconds, all keys stored under",
@@ -487,6 +528,7 @@ def main() -> None:
         "Frameworks": lambda: frameworks(bench),
         "Limits": lambda: limits(bench),
         "Limits in Redis": lambda: limits_in_redis(bench),
+        "Counters that do not answer": outages,
         "Revocation": revocations,
         "Guessing against Argon2id": lambda: attacks(bench),
         "Taking over keys": takings,

@@ -163,7 +163,9 @@ def test_the_hook_of_the_limits_page_measures_an_outage() -> None:
 def test_the_fields_of_an_accepted_answer_are_as_shown() -> None:
     deny = denied(Reason.RATE_LIMITED)
     tallies = (Tally(True, 42, 17.2, 0.0), deny.tallies[1])
-    fields = Responder("AIaaS").limit_fields(deny.charges, tallies, policy_field(deny.charges), 0.0)
+    fields = Responder("AIaaS").limit_fields(
+        deny.charges, tallies, policy_field(deny.charges), lambda: 0.0
+    )
 
     shown = "".join(f"{name}: {value}\n" for name, value in fields)
     assert shown in blocks(page("docs/limits.md"), "text")

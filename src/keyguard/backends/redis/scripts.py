@@ -28,8 +28,8 @@ looks for before it writes.
 from __future__ import annotations
 
 from hashlib import sha1
-from typing import NamedTuple
 
+from keyguard.backends.redis.commands import Command
 from keyguard.backends.redis.errors import UNFIT
 
 __all__ = [
@@ -70,18 +70,29 @@ class Script:
         self.name = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class Call(NamedTuple):
+class Call:
     """A script with its keys and arguments.
 
     Args:
         script: The script.
         keys: The keys that it is about, the first of which says where it runs.
         arguments: What else it is given.
+
+    Attributes:
+        by_name: The command that calls it where the server knows it.
     """
 
-    script: Script
-    keys: tuple[str, ...]
-    arguments: tuple[str, ...]
+    __slots__ = ("arguments", "by_name", "keys", "script")
+
+    def __init__(self, script: Script, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+        self.script = script
+        self.keys = keys
+        self.arguments = arguments
+        self.by_name = Command("EVALSHA", script.name, len(keys), *keys, *arguments)
+
+    def in_full(self) -> Command:
+        """Return the command that calls it anywhere."""
+        return Command("EVAL", self.script.text, *self.by_name.parts[2:])
 
 
 _START = f"""
