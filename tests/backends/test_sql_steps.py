@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import ssl
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_psycopg_waits_for_what_is_left(
         connection.wait(exchange)
     connection.wait(exchange)
     assert waits == [pytest.approx(0.25), *[pytest.approx(0.05)] * 2, 0.0, None]
+
+
+def test_pymysql_reads_no_certificates_that_it_does_not_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(**_: Any) -> ssl.SSLContext:
+        raise AssertionError("it reads them")
+
+    monkeypatch.setattr("ssl.create_default_context", read)
+    connection = MySqlConnection(defer_connect=True)
+    assert connection.ctx.verify_mode is ssl.CERT_NONE
+    with pytest.raises(AssertionError):
+        MySqlConnection(defer_connect=True, ssl_verify_cert=True)
 
 
 def test_pymysql_waits_for_what_is_left(clock: list[float]) -> None:
