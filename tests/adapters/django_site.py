@@ -18,12 +18,13 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse
 from django.test import override_settings
 
+DATABASE = "file:keyguard?mode=memory&cache=shared"  # for all threads
 KEYGUARD = "keyguard.adapters.django.KeyguardMiddleware"
 
 if not settings.configured:
     settings.configure(
         ALLOWED_HOSTS=["*"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATABASE}},
         INSTALLED_APPS=["keyguard.adapters.django", "rest_framework"],
         KEYGUARD={"guard": None},
         LOGGING_CONFIG=None,

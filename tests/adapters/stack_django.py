@@ -15,11 +15,19 @@ def django_wsgi(reads: list[str], world: World) -> Any:
 
 
 def django_asgi(reads: list[str], world: World) -> Any:
-    handler = asgi_handler(world.async_guard)
+    inner = over_asgi(asgi_handler(world.async_guard))
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         READS.set(reads)
+        await inner(scope, receive, send)
 
+    return app
+
+
+def over_asgi(handler: Any) -> Any:
+    """Return Django's handler as a server calls it, for a client that sends no body and stays."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         async def lower(message: Any) -> None:
             if "headers" in message:  # Django leaves the case of names to the server
                 headers = [(name.lower(), value) for name, value in message["headers"]]

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from keyguard.adapters.django.setup import read_setup
+from keyguard.adapters.django._exchange import AsyncExchange, Exchange
 from keyguard.context import present_access
 from keyguard.decorators import Protection, declare
 from keyguard.exceptions import InvalidValueError, MissingExtraError
-from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.sansio.decisions import Deny, Reason
 from keyguard.sansio.requests import Principal
 from keyguard.sansio.scopes import Requirement
@@ -75,9 +74,8 @@ class KeyguardAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
         """Return the challenge of an answer to nobody."""
-        setup = read_setup()
-        guard = cast("Keyguard | AsyncKeyguard", setup.guard or setup.async_guard)
-        answer = guard.respond(Deny(Reason.CREDENTIALS_MISSING))
+        exchange = cast("Exchange | AsyncExchange", present_access())
+        answer = exchange.guard.respond(Deny(Reason.CREDENTIALS_MISSING))
         return dict(answer.headers)["WWW-Authenticate"]
 
 
