@@ -6,7 +6,7 @@ Limits need no throttle classes: the middleware and :func:`keyguard.rate_limit` 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from keyguard.adapters.django._exchange import AsyncExchange, Exchange
 from keyguard.context import present_access
@@ -19,10 +19,12 @@ from keyguard.sansio.scopes import Requirement
 try:
     from rest_framework.authentication import BaseAuthentication
     from rest_framework.permissions import BasePermission, OperationHolderMixin
-    from rest_framework.request import Request
-    from rest_framework.views import APIView
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.rest_framework", "drf") from missing
+
+if TYPE_CHECKING:  # importing views needs Django's settings
+    from rest_framework.request import Request
+    from rest_framework.views import APIView
 
 __all__ = ["HasScopes", "KeyguardAuthentication", "KeyguardUser"]
 
