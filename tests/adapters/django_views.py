@@ -181,6 +181,10 @@ def meta(request: Any) -> HttpResponse:
     return HttpResponse(",".join(map(str, values)))
 
 
+def broken(request: Any) -> HttpResponse:
+    raise RuntimeError("broken")
+
+
 @require_scopes("admin")
 def need_admin() -> None: ...
 
@@ -271,6 +275,7 @@ urlpatterns = [
     path("caught", caught),
     path("forbidden", forbidden),
     path("meta", meta),
+    path("broken", broken),
     path("rest", Rest.as_view()),
     path("rest/decorated", RestDecorated.as_view()),
     path("rest/combined", RestCombined.as_view()),

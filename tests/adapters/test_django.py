@@ -7,13 +7,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import iscoroutinefunction
 from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
 from django.http import HttpResponse
 from django.test import RequestFactory
+from django.views import View
 
-from keyguard import ConfigurationError, InvalidValueError, Limit, ScopeCatalogue
+from keyguard import ConfigurationError, InvalidValueError, Limit, Rule, ScopeCatalogue
 from keyguard.adapters.django import KeyguardMiddleware, ScopesRequiredMixin
+from keyguard.adapters.django.views import protection_for
+from keyguard.adapters.rest_framework import HasScopes
 from keyguard.context import ACCESS
 from keyguard.events import AccessRefused
 from tests.adapters import django_views
@@ -245,9 +250,6 @@ class Asking:
     sync_capable = async_capable = True
 
     def __new__(cls, get_response: Any) -> Any:
-        from asgiref.sync import iscoroutinefunction
-        from django.utils.decorators import sync_and_async_middleware  # noqa: F401
-
         if iscoroutinefunction(get_response):
 
             async def middleware(request: Any) -> Any:
@@ -339,8 +341,6 @@ def test_a_project_may_be_served_both_ways() -> None:
     with changed(KEYGUARD=both):
         assert KeyguardMiddleware.sync_capable
         assert KeyguardMiddleware.async_capable
-        from django.core.handlers.wsgi import WSGIHandler
-
         assert call_wsgi(WSGIHandler(), request).status == 200
         assert call_asgi(over_asgi(ASGIHandler()), request).status == 200
 
@@ -368,24 +368,16 @@ NOT_A_GUARD = 3
 )
 def test_what_is_no_setup_is_refused_at_start(value: Any, message: str) -> None:
     with changed(KEYGUARD=value), pytest.raises(ConfigurationError, match=message):
-        wsgi_handler_as_set()
-
-
-def wsgi_handler_as_set() -> Any:
-    from django.core.handlers.wsgi import WSGIHandler
-
-    return WSGIHandler()
+        WSGIHandler()
 
 
 @pytest.mark.parametrize("named", [make, f"{__name__}.make", make()])
 def test_a_guard_is_named_by_path_function_or_itself(named: Any) -> None:
     with changed(KEYGUARD={"guard": named}):
-        assert call_wsgi(wsgi_handler_as_set(), Request("/who")).status == 401
+        assert call_wsgi(WSGIHandler(), Request("/who")).status == 401
 
 
 def test_public_paths_and_rules_of_the_setup_take_the_place_of_the_guard_s() -> None:
-    from keyguard import Rule
-
     world = World()
     with changed(
         KEYGUARD={
@@ -394,7 +386,7 @@ def test_public_paths_and_rules_of_the_setup_take_the_place_of_the_guard_s() -> 
             "rules": [Rule("/inner/{name}", scopes=["admin"])],
         }
     ):
-        handler = wsgi_handler_as_set()
+        handler = WSGIHandler()
     request = Request("/inner/who", authorization=(b"Bearer " + world.token().encode(),))
 
     assert call_wsgi(handler, Request("/who")).status == 200
@@ -412,8 +404,6 @@ def test_a_view_that_requires_an_unknown_scope_is_refused_at_start(mode: str) ->
     [{}, {"required_scopes": "admin"}, {"required_scopes": ["no scope"]}],
 )
 def test_a_mixin_without_scopes_is_refused_with_the_urlconf(attributes: dict[str, Any]) -> None:
-    from django.views import View
-
     view: Any = type("Mine", (ScopesRequiredMixin, View), attributes)
 
     with pytest.raises(InvalidValueError):
@@ -422,8 +412,6 @@ def test_a_mixin_without_scopes_is_refused_with_the_urlconf(attributes: dict[str
 
 def test_scopes_given_to_as_view_are_asked_for() -> None:
     view = django_views.Mixed.as_view(required_scopes=["admin"])
-    from keyguard.adapters.django.views import protection_for
-
     assert protection_for(view, "GET").requirements[0].scopes == ("admin",)
 
 
@@ -452,3 +440,34 @@ def test_permissions_combine(project: Project) -> None:
     ]
 
     assert statuses == [200, 403, 403]
+
+
+def test_an_error_page_shows_no_token(mode: str) -> None:
+    with changed(DEBUG=True):
+        project = Project(mode)
+        token = project.world.token()
+        answer = project.ask("/broken", token)
+
+    assert answer.status == 500
+    assert b"RuntimeError" in answer.body
+    assert b"HTTP_AUTHORIZATION" in answer.body
+    assert token.encode() not in answer.body
+
+
+def test_a_refusal_that_django_lets_pass_is_answered(mode: str) -> None:
+    with changed(DEBUG_PROPAGATE_EXCEPTIONS=True):
+        project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.Asking"])
+        answer = project.ask("/who", project.world.token())
+
+    assert answer.status == 403
+    assert answer.header("content-type") == "application/problem+json"
+
+
+def test_a_permission_takes_a_scope() -> None:
+    with pytest.raises(InvalidValueError, match="at least one scope"):
+        HasScopes()
+
+
+def test_rest_framework_without_the_middleware_lets_nobody_in() -> None:
+    with pytest.raises(ConfigurationError, match="no keyguard middleware"):
+        django_views.Rest.as_view()(RequestFactory().get("/rest"))
