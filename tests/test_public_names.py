@@ -54,6 +54,8 @@ def test_importing_keyguard_brings_no_framework_and_no_driver() -> None:
     [
         ("keyguard.adapters.starlette", "starlette", "pip install 'keyguard[starlette]'"),
         ("keyguard.adapters.flask", "flask", "pip install 'keyguard[flask]'"),
+        ("keyguard.adapters.django", "django", "pip install 'keyguard[django]'"),
+        ("keyguard.adapters.rest_framework", "rest_framework", "pip install 'keyguard[drf]'"),
         ("keyguard.backends.sql", "sqlalchemy", "pip install 'keyguard[sql]'"),
     ],
 )

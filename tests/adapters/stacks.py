@@ -326,4 +326,8 @@ def stacks(world: World) -> list[Stack]:
         call_wsgi,
         lambda reads: wsgi.KeyguardMiddleware(flask_app(reads), world.guard),
     )
+    from tests.adapters.stack_django import django_asgi, django_wsgi  # whose views are these
+
+    add("django over wsgi", call_wsgi, lambda reads: django_wsgi(reads, world))
+    add("django over asgi", call_asgi, lambda reads: django_asgi(reads, world))
     return made
