@@ -24,7 +24,7 @@ from keyguard.events import AccessRefused, LimitExceeded
 from tests.adapters.stacks import Answer, Request, Stack, call_asgi, call_wsgi, stacks
 from tests.world import World
 
-STACKS = ["asgi", "wsgi", "starlette", "asgi around starlette", "flask", "wsgi around flask"]
+STACKS = {stack.name: stack for stack in stacks(World())}
 
 
 def world(*limits: Limit | str, **options: Any) -> World:
@@ -224,7 +224,7 @@ def test_a_request_refused_by_one_limit_spends_nothing_of_another(name: str) -> 
 
 def guard_limits(here: World, name: str, key_id: str) -> Any:
     """Each guard of the world has counters of its own, in memory."""
-    if "asgi" in name or name == "starlette":
+    if STACKS[name].is_async:
         return asyncio.run(here.async_guard.keys.limits(key_id))
     return here.guard.keys.limits(key_id)
 

@@ -8,7 +8,14 @@ from typing import Any
 from keyguard.decorators import Protection, check_declared, is_declared, protection_of
 from keyguard.sansio.scopes import ScopeCatalogue
 
-__all__ = ["UNKNOWN", "check_endpoints", "find_protection", "find_router"]
+__all__ = [
+    "UNKNOWN",
+    "check_endpoints",
+    "each_node",
+    "each_route",
+    "find_protection",
+    "find_router",
+]
 
 _FULL_MATCH = 2  # Starlette's Match.FULL
 UNKNOWN = Protection()
@@ -29,7 +36,7 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
         InvalidValueError: A scope is unknown.
     """
     if catalogue is not None:
-        for node in _nodes(app):
+        for node in each_node(app):
             check_declared(node, catalogue)
 
 
@@ -42,7 +49,7 @@ def find_router(app: Any) -> Any:
     Args:
         app: An application or middleware of Starlette's kind.
     """
-    if not any(map(is_declared, _nodes(app))):
+    if not any(map(is_declared, each_node(app))):
         return None
     seen: set[int] = set()
     while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
@@ -60,7 +67,7 @@ def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
         router: What :func:`find_router` found.
         scope: The connection.
     """
-    for route in router.routes:
+    for route in each_route(router.routes):
         if not hasattr(route, "matches"):
             return UNKNOWN  # routes of another kind
         match, child = route.matches(scope)
@@ -73,7 +80,12 @@ def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
     return UNKNOWN
 
 
-def _nodes(app: Any) -> Iterator[Any]:
+def each_node(app: Any) -> Iterator[Any]:
+    """Give an application and all that can be found in it: middleware, routers, routes, endpoints.
+
+    Args:
+        app: An application, middleware, router, route or endpoint.
+    """
     open_ends: list[Any] = [app]
     seen: dict[int, Any] = {}  # held, for the id of an object that is gone may be given again
     while open_ends:
@@ -83,6 +95,24 @@ def _nodes(app: Any) -> Iterator[Any]:
         seen[id(node)] = node
         yield node
         open_ends += [getattr(node, "app", None), getattr(node, "endpoint", None)]
-        routes = getattr(node, "routes", ())
+        routes: Iterable[Any] | None = getattr(node, "routes", None)
         if isinstance(routes, Iterable):
-            open_ends += routes
+            open_ends += each_route(routes)
+
+
+def each_route(routes: Iterable[Any]) -> Iterator[Any]:
+    """Give the routes of a router, and those of the routers that FastAPI includes in it.
+
+    Args:
+        routes: What the router calls its routes.
+    """
+    for route in routes:
+        included = None
+        if not hasattr(route, _NO_SUCH_NAME):
+            included = getattr(route, "effective_route_contexts", None)
+        if included is None:
+            yield route
+        else:
+            for one in included():
+                # FastAPI makes another of a route that is not its own, for the path it is now at.
+                yield getattr(one, "starlette_route", None) or one
