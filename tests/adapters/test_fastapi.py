@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Security, WebSocket
+from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, SecurityScopes
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.testclient import WebSocketDenialResponse
 
 from keyguard import (
+    AccessDenied,
     ConfigurationError,
     InvalidValueError,
     Limit,
@@ -295,6 +297,20 @@ def test_a_scope_that_is_none_stops_the_start_without_a_catalogue() -> None:
         TestClient(guarded(World({"catalogue": None}), app)),
     ):
         pass
+
+
+def test_an_application_may_handle_a_dependency_s_refusal_itself(world: World) -> None:
+    app = guarded(world)
+
+    @app.exception_handler(AccessDenied)
+    async def handle(request: Any, refusal: AccessDenied) -> JSONResponse:
+        return JSONResponse({"why": refusal.decision.reason}, status_code=418)
+
+    @app.get("/")
+    async def endpoint(principal: Writer) -> None: ...
+
+    answer = call(app, "/", world.token())
+    assert (answer.status, answer.body) == (418, b'{"why":"scope_missing"}')
 
 
 def test_a_test_may_put_another_principal_in_the_place_of_the_dependency() -> None:
