@@ -249,6 +249,16 @@ def test_a_refused_request_spends_nothing(refused: str, name: str) -> None:
     assert [one.remaining for one in guard_limits(here, name, issued.key.id)] == [8]
 
 
+@pytest.mark.parametrize("name", ["starlette", "fastapi", "asgi around starlette", "flask"])
+def test_who_lacks_a_scope_is_told_so_and_not_of_limits(name: str) -> None:
+    here = world("1/minute")
+    app, token = stack(here, name), here.token("inference:read")
+
+    assert app.call(bearer(token)).status == 200
+    assert app.call(bearer(token)).status == 429
+    assert app.call(bearer(token, "/infer")).status == 403
+
+
 def test_a_route_s_limit_counts_with_the_key_s(name: str) -> None:
     here = world("3/minute")
     issued = here.issue("inference:write")

@@ -164,7 +164,8 @@ class KeyguardMiddleware(Admission):
                 protection = find_protection(self._router, exchange.scope)
             allow = exchange.allow
             refusal = None if allow is None else protection.refuses(allow)
-            refusal = refusal or await exchange.acharge(protection.limits)
+            if refusal is None:
+                refusal = await exchange.acharge(protection.limits)
         return None if refusal is None else self.reported(refusal, exchange)
 
     async def _flushing(self, receive: Receive) -> Message:
