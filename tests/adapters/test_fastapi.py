@@ -225,6 +225,37 @@ def test_dependencies_decorators_and_limits_go_together(world: World) -> None:
     assert scopes_of(app, "/v1/inference", "post") == [["inference:read", "inference:write"]]
 
 
+@pytest.mark.parametrize("how", ["dependency", "decorator", "router"])
+def test_who_lacks_a_scope_is_told_so_and_not_of_limits(how: str) -> None:
+    here = World(options={"default_limits": [Limit("key-minute", "1/minute")]})
+    app = FastAPI()
+    asked = [Security(keyguard_principal, scopes=["inference:write"])]
+    router = APIRouter(dependencies=asked if how == "router" else [])
+
+    @router.get("/", dependencies=asked if how == "dependency" else [])
+    async def endpoint() -> None: ...
+
+    @router.get("/decorated")
+    @require_scopes("inference:write")
+    async def decorated() -> None: ...
+
+    @router.get("/else")
+    async def other() -> None: ...
+
+    if how != "router":
+        app.include_router(router)
+    else:
+        app.include_router(router, prefix="/v1")
+        app.get("/else")(other)
+    guarded(here, app)
+    token = here.token("inference:read")
+    path = {"dependency": "/", "decorator": "/decorated", "router": "/v1/"}[how]
+
+    assert call(app, "/else", token).status == 200
+    assert call(app, "/else", token).status == 429
+    assert call(app, path, token) == NEEDS_WRITE
+
+
 def test_the_caller_s_scope_stays_as_it_was_where_a_limit_looks_for_the_route(
     world: World,
 ) -> None:

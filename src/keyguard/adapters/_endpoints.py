@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
-from keyguard.decorators import Protection, check_declared, is_declared, protection_of
+from keyguard.decorators import Protection, check_declared, is_declared
 from keyguard.sansio.scopes import ScopeCatalogue
 
 __all__ = [
@@ -40,7 +40,7 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
             check_declared(node, catalogue)
 
 
-def find_router(app: Any) -> Any:
+def find_router(app: Any, guarded: Callable[[Any], bool] = is_declared) -> Any:
     """Return the router of an application whose endpoints are decorated, or None.
 
     Only where there are such is it worth the time to ask the router, before the application does,
@@ -48,8 +48,9 @@ def find_router(app: Any) -> Any:
 
     Args:
         app: An application or middleware of Starlette's kind.
+        guarded: What tells whether an endpoint is decorated, or a route says as much.
     """
-    if not any(map(is_declared, each_node(app))):
+    if not any(map(guarded, each_node(app))):
         return None
     seen: set[int] = set()
     while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
@@ -60,12 +61,17 @@ def find_router(app: Any) -> Any:
     return None
 
 
-def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
+def find_protection(
+    router: Any,
+    scope: MutableMapping[str, Any],
+    declared: Callable[[Any, Any, str], Protection],
+) -> Protection:
     """Return what stands before the endpoint that a request leads to, as far as a router says.
 
     Args:
         router: What :func:`find_router` found.
         scope: The connection.
+        declared: What tells of a route, its endpoint and a method what stands before it.
     """
     for route in each_route(router.routes):
         if not hasattr(route, "matches"):
@@ -75,8 +81,8 @@ def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
             endpoint = child.get("endpoint")
             mounted = getattr(route, "app", None)
             if hasattr(mounted, "routes") and not hasattr(mounted, _NO_SUCH_NAME):
-                return find_protection(mounted, {**scope, **child})
-            return protection_of(endpoint, scope.get("method", "GET"))
+                return find_protection(mounted, {**scope, **child}, declared)
+            return declared(route, endpoint, scope.get("method", "GET"))
     return UNKNOWN
 
 
