@@ -415,8 +415,8 @@ def pin() -> None:
 
 def revocations() -> str:
     lines = [
-        "From an acknowledged revocation to the first refusal in another process, which uses all",
-        f"keys of {revocation.ROUNDS} rounds about once a millisecond. PostgreSQL tells by NOTIFY,",
+        "From an acknowledged revocation to the first refusal in another process, which uses the",
+        f"key every few milliseconds; {revocation.ROUNDS} rounds. PostgreSQL tells by NOTIFY,",
         f"Redis by its stream; SQLite is polled (`max_staleness={revocation.MAX_STALENESS:g}`).",
         "",
         "| store | flavour | p50, ms | p99, ms | max, ms |",
