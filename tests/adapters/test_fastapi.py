@@ -445,6 +445,16 @@ def test_what_the_application_says_of_its_answers_stays(world: World) -> None:
     assert operation(app, "/")["security"] == [{"HTTPBearer": []}, {"APIKeyHeader": []}]
 
 
+def test_an_answer_that_the_application_keeps_elsewhere_stays_a_reference(world: World) -> None:
+    app = guarded(world)
+    reference = {"$ref": "#/components/responses/Mine", "description": "Mine"}
+
+    @app.get("/", responses={429: reference})
+    async def endpoint() -> None: ...
+
+    assert operation(app, "/")["responses"]["429"] == reference
+
+
 def test_the_document_follows_the_rules_and_decorators(world: World) -> None:
     app = FastAPI()
 
