@@ -130,7 +130,7 @@ class Settings:
         frozen = {
             "catalogue": catalogue,
             "public": tuple(sorted(RuleBook(public=self.public).paths)),
-            "rules": tuple(self.rules),
+            "rules": RuleBook(self.rules).rules,
             "trusted_proxies": TrustedProxies(self.trusted_proxies).names,
             "peppers": tuple(_as_secret(pepper) for pepper in self.peppers),
             "default_limits": read_limits(self.default_limits, "key"),

@@ -67,6 +67,11 @@ class Access:
         """The way to where counters live."""
         raise NotImplementedError
 
+    @property
+    def address(self) -> str | None:
+        """The client's address, where it is known."""
+        raise NotImplementedError
+
     def request(self) -> Request:
         """Return what the functions of limits get to see of the request."""
         raise NotImplementedError
@@ -185,7 +190,9 @@ class Access:
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
         if self.ruled:
-            route = (*self.ruled, *route)
+            # One that the rule and the route share is charged once.
+            named = {(one.limit, one.route) for one in self.ruled}
+            route = (*self.ruled, *(one for one in route if (one.limit, one.route) not in named))
         return [limit for limit in route if limit not in self.paid]
 
     def _begin(

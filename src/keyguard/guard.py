@@ -180,7 +180,9 @@ class _Guard:
     def _limits_at_start(self) -> list[Limit]:
         policy = self._parts.policy
         failures = [] if policy.failure_limit is None else [policy.failure_limit]
-        return [*policy.default_limits, *failures]
+        rules = self.settings.rule_book().rules
+        ruled = [one.limit for rule in rules for one in rule.charged]
+        return [*policy.default_limits, *failures, *ruled]
 
     def _gate_options(self) -> dict[str, Any]:
         return {

@@ -34,6 +34,7 @@ from keyguard import (
 )
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters import starlette as keyguard_starlette
+from keyguard.adapters._wsgi_connection import variable_of
 from keyguard.adapters.flask import FlaskKeyguard
 from tests.adapters.stack_fastapi import fastapi_app
 from tests.world import World
@@ -285,7 +286,7 @@ def call_wsgi(app: Any, request: Request) -> Answer:
     if request.authorization:  # a server joins repeated fields, as RFC 9110 lets it
         environ["HTTP_AUTHORIZATION"] = b",".join(request.authorization).decode("latin-1")
     for name, value in request.headers:
-        environ["HTTP_" + name.decode().upper().replace("-", "_")] = value.decode("latin-1")
+        environ[variable_of(name.decode())] = value.decode("latin-1")
     body = validator(app)(environ, start_response)
     try:
         content = b"".join(body)

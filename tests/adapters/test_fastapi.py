@@ -550,3 +550,14 @@ def test_the_pages_of_the_documentation_need_a_key_unless_they_are_public(world:
     assert client.get("/docs").status_code == 200
     assert client.get("/openapi.json").json() == app.openapi()
     assert client.get("/redoc").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/admin", "/api/admin"])
+def test_a_root_path_of_the_application_s_own_evades_no_rule(path: str) -> None:
+    here = World(options={"rules": [Rule("/admin", scopes=["admin"])]})
+    app = FastAPI()
+    app.root_path = "/api"  # as its argument does, which newer ones warn of
+    app.get("/admin")(lambda: "secret")
+    guarded = asgi.KeyguardMiddleware(app, here.async_guard)
+    request = Request(path, authorization=(b"Bearer " + here.token().encode(),))
+    assert call_asgi(guarded, request).status == 403

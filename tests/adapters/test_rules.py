@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from keyguard import Limit, Reason, RevocationReason, Rule
+from keyguard import Limit, Reason, RevocationReason, Rule, rate_limit
 from keyguard.adapters import asgi, wsgi
 from keyguard.events import AccessRefused, KeyExposed
 from tests.adapters.stacks import Answer, Request, Stack, call_asgi, call_wsgi, stacks
@@ -175,6 +176,18 @@ def test_a_public_rule_may_be_limited_for_each_address(name: str) -> None:
     assert statuses == [401, 401, 429]  # the application asks who it is
 
 
+@pytest.mark.parametrize("name", ["asgi", "wsgi"])
+def test_a_limit_that_the_rule_and_the_route_share_is_charged_once(name: str) -> None:
+    shared = Limit("shared", "4/minute")
+    here = world(rules=[Rule("/any", limits=[shared])])
+    request = bearer(here.token())
+    view = rate_limit(shared)(lambda: None)
+    for left in (3, 2):
+        answer = answered(here, name, request, view)
+        assert str(answer.header("ratelimit")).startswith(f'"shared";r={left};t=')
+        assert str(answer.header("ratelimit")).count("shared") == 1
+
+
 # Preflights
 
 
@@ -204,6 +217,7 @@ def test_a_preflight_of_what_a_rule_limits_spends_nothing(name: str) -> None:
         Request("/any", method="OPTIONS", headers=ASKED[1:]),
         Request("/any", method="OPTIONS", headers=ASKED, authorization=(b"Basic YQ==",)),
         Request("/any", method="OPTIONS", headers=(*ASKED, (b"cookie", b"a=b"))),
+        Request("/any", method="OPTIONS", headers=(*ASKED, (b"content-length", b"3"))),
         Request("/any", method="OPTIONS", headers=(*ASKED, (b"x-http-method-override", b"PUT"))),
         Request("/any", method="POST", headers=ASKED),
     ],
@@ -247,6 +261,13 @@ def test_anybody_else_is_not_believed(name: str) -> None:
     assert [event.address for event in here.events if isinstance(event, AccessRefused)] == [
         "192.0.2.7"
     ]
+
+
+def test_a_decorator_s_refusal_names_the_client_as_well(name: str) -> None:
+    here = world(trusted_proxies=["192.0.2.0/24"], rules=[])
+    stack(here, name).call(bearer(here.token(), "/write", headers=PROXIED))
+    (refused,) = [event for event in here.events if isinstance(event, AccessRefused)]
+    assert refused.address == "198.51.100.1"
 
 
 def test_failures_count_against_the_client_and_not_its_proxy(name: str) -> None:
@@ -310,6 +331,13 @@ def test_a_key_that_is_no_live_one_exposes_nothing(name: str) -> None:
     assert app.call(bearer(issued.token.reveal(), scheme="https")).status == 200
 
 
+def test_a_key_that_is_bound_to_a_network_is_exposed_from_another(name: str) -> None:
+    here = world(require_https=True, revoke_exposed=True)
+    issued = here.issue(allowed_networks=["10.0.0.0/8"])
+    assert stack(here, name).call(bearer(issued.token.reveal())).status == 403
+    assert here.guard.keys.get(issued.key.id).revoked_at is not None
+
+
 def test_the_last_administrator_s_key_is_revoked_all_the_same(name: str) -> None:
     here = world(require_https=True, revoke_exposed=True)
     issued = here.issue("admin")
@@ -336,32 +364,50 @@ def test_where_it_can_not_be_revoked_the_event_says_so(name: str) -> None:
 
 
 UPSTREAM = {"X-Key-Id": "key_id", "X-Scopes": "scopes"}
-FORGED = ((b"x-key-id", b"forged"), (b"X-SCOPES", b"admin"), (b"x-key_id", b"forged"))
+FORGED = (
+    *((b"x-key-id", b"forged"), (b"X-SCOPES", b"admin"), (b"x-key_id", b"forged")),
+    (b"connection", b"x-key-id"),
+)
 
 
 def asked(world: World, name: str, request: Request) -> dict[str, list[str]]:
     """Return the fields that an application behind a pure adapter sees."""
     seen: dict[str, list[str]] = {}
 
+    def note(key: str, value: str) -> None:
+        seen.setdefault(key.lower().replace("_", "-"), []).append(value)
+
+    assert answered(world, name, request, lambda: None, note).status == 200
+    return seen
+
+
+def answered(
+    world: World,
+    name: str,
+    request: Request,
+    view: Callable[[], object],
+    note: Callable[[str, str], None] = lambda key, value: None,
+) -> Answer:
+    """Return what an application behind a pure adapter answers."""
+
     async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         for key, value in scope["headers"]:
-            seen.setdefault(key.decode().lower().replace("_", "-"), []).append(value.decode())
+            note(key.decode(), value.decode())
+        view()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     def wsgi_app(environ: Any, start_response: Any) -> Any:
         for key, value in environ.items():
             if key.startswith("HTTP_"):
-                seen.setdefault(key[5:].lower().replace("_", "-"), []).append(value)
+                note(key[5:], value)
+        view()
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b""]
 
     if name == "asgi":
-        answer: Answer = call_asgi(asgi.KeyguardMiddleware(asgi_app, world.async_guard), request)
-    else:
-        answer = call_wsgi(wsgi.KeyguardMiddleware(wsgi_app, world.guard), request)
-    assert answer.status == 200
-    return seen
+        return call_asgi(asgi.KeyguardMiddleware(asgi_app, world.async_guard), request)
+    return call_wsgi(wsgi.KeyguardMiddleware(wsgi_app, world.guard), request)
 
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
@@ -374,6 +420,7 @@ def test_an_upstream_is_told_who_it_is_and_nothing_that_a_client_wrote(name: str
         assert seen["x-key-id"] == [issued.key.id]
         assert seen["x-scopes"] == ["inference:read inference:write"]
         assert seen["host"] == ["localhost"]
+        assert seen["connection"] == [""]
 
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])

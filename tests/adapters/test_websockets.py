@@ -14,6 +14,7 @@ import trio
 from keyguard import AsyncKeyguard, ConfigurationError, Rule, current_principal
 from keyguard.adapters.asgi import KeyguardMiddleware
 from keyguard.backends.memory import AsyncMemoryBackend
+from tests.test_secrecy import frames_of_keyguard, shows
 from tests.world import World
 
 EXTENSIONS = {"websocket.http.response": {}}
@@ -310,6 +311,104 @@ def test_while_the_store_is_down_nobody_knows_and_connections_end() -> None:
         return code
 
     assert within(PATIENCE, main()) == 1013
+
+
+async def opened(middleware: Any, token: str, **options: Any) -> tuple[Socket, Any]:
+    socket = Socket(token)
+    for name, value in options.items():
+        setattr(socket, name, value)
+    task = asyncio.create_task(middleware(socket.scope, socket.receive, socket.send))
+    await socket.accepted.wait()
+    return socket, task
+
+
+async def left(socket: Socket, task: Any) -> None:
+    socket.messages.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await task
+
+
+def test_who_comes_while_the_last_one_leaves_is_watched_as_well() -> None:
+    here = world(close_on_revoke=True, max_staleness=3600.0)
+    first, second = here.issue(), here.issue()
+
+    async def main() -> None:
+        middleware = KeyguardMiddleware(echo, here.async_guard)
+        leaving, going = await opened(middleware, first.token.reveal())
+        leaving.messages.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        staying, task = await opened(middleware, second.token.reveal())
+        await going
+        here.guard.keys.revoke(second.key.id)
+        await staying.closed.wait()
+        await task
+
+    within(PATIENCE, main())
+
+
+def test_a_client_that_is_gone_or_reads_nothing_keeps_no_other_open() -> None:
+    here = world(close_on_revoke=True, max_staleness=3600.0)
+    gone, stuck, other = here.issue(), here.issue(), here.issue()
+
+    async def main() -> None:
+        async def lingering(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            await asyncio.Event().wait()
+
+        closing: list[str] = []
+
+        def unable(how: str, socket_send: Any) -> Any:
+            async def send(message: Any) -> None:
+                if message["type"] == "websocket.close":
+                    closing.append(how)
+                    if how == "gone":
+                        raise RuntimeError("it was closed before")
+                    await asyncio.Event().wait()
+                await socket_send(message)
+
+            return send
+
+        middleware = KeyguardMiddleware(lingering, here.async_guard)
+        tasks = []
+        for how, issued in (("gone", gone), ("stuck", stuck)):
+            socket = Socket(issued.token.reveal())
+            socket.send = unable(how, socket.send)  # type: ignore[method-assign]
+            tasks.append(asyncio.create_task(middleware(socket.scope, socket.receive, socket.send)))
+            await socket.accepted.wait()
+        last, task = await opened(middleware, other.token.reveal())
+        for issued in (gone, stuck, other):
+            here.guard.keys.revoke(issued.key.id)
+        await last.closed.wait()
+        assert sorted(closing) == ["gone", "stuck"]
+        for one in (*tasks, task):
+            one.cancel()
+        await asyncio.wait([*tasks, task])
+
+    within(PATIENCE, main())
+
+
+def test_an_event_loop_that_is_gone_is_not_held() -> None:
+    here = world(close_on_revoke=True)
+    middleware = KeyguardMiddleware(echo, here.async_guard)
+    token = here.token()
+
+    async def main() -> None:
+        await left(*(await opened(middleware, token)))
+
+    within(PATIENCE, main())
+    assert middleware._connections is not None
+    assert len(middleware._connections._watches) == 0
+
+
+def test_no_frame_of_ours_shows_the_token_of_a_watched_connection() -> None:
+    here = world(close_on_revoke=True)
+    token = here.token()
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError
+
+    socket = Socket(token)
+    with pytest.raises(ZeroDivisionError) as failed:
+        within(PATIENCE, serve(here, socket, failing))
+    assert not shows(frames_of_keyguard(failed.value), token)
 
 
 def test_an_application_that_only_sends_is_told_that_it_is_over() -> None:

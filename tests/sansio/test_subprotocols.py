@@ -42,3 +42,9 @@ def test_an_offer_shows_no_token() -> None:
 def test_what_is_no_subprotocol_is_refused(name: str) -> None:
     with pytest.raises(InvalidValueError, match="is no subprotocol"):
         TokenProtocol(name)
+
+
+def test_a_flood_of_tokens_is_read_in_linear_time() -> None:
+    offer = PROTOCOL.read([",".join(f"keyguard.bearer.{number}" for number in range(200_000))])
+    assert len(offer.fields) == 2  # one too many
+    assert offer.others == ()

@@ -33,7 +33,7 @@ def test_nobody_is_nothing() -> None:
     assert FIELDS.written(None) == []
 
 
-@pytest.mark.parametrize("name", ["X-Key-Id", "x-key-id", "X_KEY_ID", "x_Key-id"])
+@pytest.mark.parametrize("name", ["X-Key-Id", "x-key-id", "X_KEY_ID", "x_Key-id", "X.Key.Id"])
 def test_a_client_s_own_is_claimed_in_every_spelling(name: str) -> None:
     assert FIELDS.claims(name)
 
@@ -54,6 +54,7 @@ def test_other_fields_are_not_claimed() -> None:
         ({"Authorization": "key_id"}, "has a meaning in HTTP"),
         ({"X-Forwarded-For": "key_id"}, "has a meaning in HTTP"),
         ({"Content-Length": "key_id"}, "has a meaning in HTTP"),
+        ({"X-Key": ["key_id"]}, "holds one of"),
         ({"X-Key": "secret"}, "holds one of key_id, family, organization, scopes, not 'secret'"),
         ({"X-Key": "key_id", "x-key": "family"}, "differ only in case"),
     ],
@@ -61,3 +62,14 @@ def test_other_fields_are_not_claimed() -> None:
 def test_what_can_not_be_written_is_refused(fields: Any, why: str) -> None:
     with pytest.raises(InvalidValueError, match=why):
         PrincipalFields(fields)
+
+
+def test_a_request_is_rewritten_without_what_a_client_wrote() -> None:
+    fields = [
+        ("Host", "h"),
+        ("X-Key-Id", "forged"),
+        ("x_scopes", "admin"),
+        ("Connection", "close, x-key-id,X_Scopes , keep-alive"),  # which a proxy would drop
+    ]
+    assert FIELDS.rewritten(fields, None) == [("Host", "h"), ("Connection", "close, keep-alive")]
+    assert FIELDS.rewritten(fields, PRINCIPAL)[:4] == FIELDS.written(PRINCIPAL)

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.ratelimit.opening import check_countable
 from keyguard.sansio.authenticate import authorize
 from keyguard.sansio.charges import NO_LIMITS
 from keyguard.sansio.decisions import Allow, Deny, Reason
 from keyguard.sansio.forwarding import FORWARDING_FIELDS, Client
 from keyguard.sansio.limits import RouteLimit
-from keyguard.sansio.rules import OVERRIDE_FIELDS, PREFLIGHT_FIELDS, Rule, is_preflight
+from keyguard.sansio.rules import UNASKED_FIELDS, Rule, is_preflight, needs_no_key
 
 __all__ = ["Admission", "Arrival"]
 
@@ -69,6 +70,10 @@ class Admission:
         check_endpoints(app, guard.policy.catalogue)
         settings = guard.settings
         self.rule_book = settings.rule_book(public=public, rules=rules)
+        check_countable(
+            guard.gate.limiter,
+            [one.limit for rule in self.rule_book.rules for one in rule.charged],
+        )
         self._recall = guard._recall
         self._report = guard.report
         self._require_https = settings.require_https
@@ -108,15 +113,10 @@ class Admission:
 
     def passes_unasked(self, arrival: Arrival) -> bool:
         """Tell whether a request is let through without a key: by a rule, or as a preflight."""
-        rule = arrival.rule
-        if rule is not None and rule.public:
-            # Open for some methods only: an application may believe a field that names another one.
-            return rule.methods is None or not arrival.fields_named(OVERRIDE_FIELDS)
-        if (
-            self._allows_preflight
-            and arrival.method == "OPTIONS"
-            and is_preflight("OPTIONS", arrival.fields_named(PREFLIGHT_FIELDS))
-        ):
+        fields = arrival.fields_named(UNASKED_FIELDS)
+        if needs_no_key(arrival.rule, fields):
+            return True
+        if self._allows_preflight and is_preflight(arrival.method, fields):
             arrival.rule, arrival.ruled, arrival.due = None, (), False
             return True
         return False

@@ -35,7 +35,7 @@ class Connection:
     def peer(self) -> str | None:
         """The address of who holds the connection, where it has one."""
         client = self.scope.get("client")
-        return client[0] if client else None
+        return (client[0] or None) if client else None
 
     @property
     def address(self) -> str | None:

@@ -14,6 +14,7 @@ __all__ = [
     "each_node",
     "each_route",
     "find_protection",
+    "find_root_path",
     "find_router",
 ]
 
@@ -40,6 +41,22 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
             check_declared(node, catalogue)
 
 
+def find_root_path(app: Any) -> str:
+    """Return the mount that an application says itself that it lies under, or an empty text.
+
+    FastAPI's ``root_path`` is put into the scope only inside of it, where its router takes it off
+    the path.
+
+    Args:
+        app: An application or middleware.
+    """
+    for layer in _layers(app):
+        root_path = getattr(layer, "root_path", "")
+        if isinstance(root_path, str) and root_path:
+            return root_path.rstrip("/")
+    return ""
+
+
 def find_router(app: Any, guarded: Callable[[Any], bool] = is_declared) -> Any:
     """Return the router of an application whose endpoints are decorated, or None.
 
@@ -52,13 +69,7 @@ def find_router(app: Any, guarded: Callable[[Any], bool] = is_declared) -> Any:
     """
     if not any(map(guarded, each_node(app))):
         return None
-    seen: set[int] = set()
-    while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
-        if hasattr(app, "routes"):
-            return app
-        seen.add(id(app))
-        app = getattr(app, "app", None)
-    return None
+    return next((layer for layer in _layers(app) if hasattr(layer, "routes")), None)
 
 
 def find_protection(
@@ -84,6 +95,15 @@ def find_protection(
                 return find_protection(mounted, {**scope, **child}, declared)
             return declared(route, endpoint, scope.get("method", "GET"))
     return UNKNOWN
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    """Give an application's layers, the outermost first, as far as each names the next ``app``."""
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
+        seen.add(id(app))
+        yield app
+        app = getattr(app, "app", None)
 
 
 def each_node(app: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
@@ -16,13 +17,17 @@ POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 _INTERNAL_ERROR = 1011
 _SERVER_ERROR = 500
 _PROTOCOL_FIELD = b"sec-websocket-protocol"
+_LONGEST_FAREWELL = 10.0  # seconds, for a client that reads nothing any more
 _OPEN = ("websocket.accept", "websocket.send")
 
 
 class WebSocketExchange(Exchange):
     """One WebSocket. What it may be closed after is the application's accept and its messages."""
 
-    ended = False
+    over = False
+    """Whether it is at its end, by either side."""
+
+    _ended = False
     _marker: str | None = None
 
     def __init__(
@@ -45,7 +50,7 @@ class WebSocketExchange(Exchange):
 
     def send(self, message: Message) -> Any:
         """Pass a message of the application on, unless the connection was ended here."""
-        if self.ended:
+        if self._ended:
             # As a server says it (ASGI, "send after disconnect"), for an application that only
             # ever sends.
             raise ConnectionAbortedError("keyguard has closed this WebSocket: its key was revoked")
@@ -59,16 +64,17 @@ class WebSocketExchange(Exchange):
 
     async def received(self, receive: Receive) -> Message:
         """Return what the application receives: the server's message, or that it is over."""
-        message = None if self.ended else await receive()
-        if message is None or self.ended:
+        message = None if self._ended else await receive()
+        if message is None or self._ended:
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
+        self.over = self.over or message["type"] == "websocket.disconnect"
         return message
 
     async def end(self, code: int) -> None:
-        """Close a connection that was let in."""
-        if not self.ended:
-            self.ended = True
-            if self._last is None or self._last["type"] in _OPEN:
+        """Close a connection that was let in; wait for it no longer than the client may take."""
+        self.over = self._ended = True
+        if self._last is None or self._last["type"] in _OPEN:
+            async with asyncio.timeout(_LONGEST_FAREWELL):
                 await self._close(code)
 
     def _status_of(self, message: Message) -> int:

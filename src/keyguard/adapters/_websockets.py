@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
+from collections.abc import Coroutine, Iterable
 from functools import partial
+from typing import Any, TypeAlias
 
-from keyguard.adapters._asgi_connection import ASGIApp, Receive, Scope, Send
-from keyguard.adapters._asgi_exchange import running_loop
+from keyguard.adapters._asgi_connection import Receive
+from keyguard.adapters._asgi_exchange import Exchange, running_loop
 from keyguard.adapters._websocket_exchange import POLICY_VIOLATION, WebSocketExchange
-from keyguard.context import ACCESS
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 from keyguard.sansio.decisions import Allow, Reason
@@ -18,15 +19,18 @@ from keyguard.sansio.decisions import Allow, Reason
 __all__ = ["OpenConnections"]
 
 _TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
-_AT_ONCE = 50  # look-ups of one round
+_Asked: TypeAlias = tuple[tuple[bytes, ...], bool, str | None]  # fields, whether secure, address
+
+_AT_ONCE = 50  # look-ups
+_SHORTEST_ROUND = 0.05
 
 
 class OpenConnections:
     """The WebSockets that are open, each ended within ``max_staleness`` of its key's end.
 
     One task for each event loop, while any is open. It asks the cache, which is told of changes by
-    the feed; and the store, where the cache can't vouch for a key much longer. Where the store is
-    down for longer than that, they are ended as well: nobody knows whether the key is still good.
+    the feed; and the store, where the cache can't vouch for a key much longer. What the store does
+    not answer in time is ended as well: nobody knows whether the key is still good.
 
     Args:
         guard: Who decides.
@@ -34,88 +38,134 @@ class OpenConnections:
 
     def __init__(self, guard: AsyncKeyguard) -> None:
         self._guard = guard
-        self._open: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Round] = (
+        self._watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = (
             weakref.WeakKeyDictionary()
         )
 
-    def watched(self, app: ASGIApp) -> ASGIApp:
-        """Return an application whose WebSockets are watched while they are open."""
+    def enter(self, exchange: Exchange, receive: Receive) -> Receive:
+        """Take a connection in; return the ``receive`` that its application is to use.
 
-        async def watching(scope: Scope, receive: Receive, send: Send) -> None:
-            exchange = ACCESS.get()
-            if not isinstance(exchange, WebSocketExchange) or exchange.allow is None:
-                return await app(scope, receive, send)
-            open_ones = self._on_this_loop()
-            open_ones.enter(exchange)
-            try:
-                await app(scope, partial(exchange.received, receive), send)
-            finally:
-                open_ones.leave(exchange)
-
-        return watching
-
-    def _on_this_loop(self) -> _Round:
+        Raises:
+            ConfigurationError: The event loop is not asyncio's.
+        """
         loop = running_loop()
         if loop is None:
             raise ConfigurationError("close_on_revoke needs asyncio: no other event loop will do")
-        if loop not in self._open:
-            self._open[loop] = _Round(self._guard, loop)
-        return self._open[loop]
+        if not isinstance(exchange, WebSocketExchange) or exchange.allow is None:
+            return receive
+        watch = self._watches.get(loop)
+        if watch is None:
+            watch = self._watches[loop] = _Watch(self._guard, loop)
+        watch.enter(exchange)
+        return partial(exchange.received, receive)
+
+    def leave(self, exchange: Exchange) -> None:
+        """Let a connection go."""
+        loop = running_loop()
+        if loop is None or not isinstance(exchange, WebSocketExchange):
+            return
+        watch = self._watches.get(loop)
+        if watch is not None and watch.leave(exchange):
+            del self._watches[loop]  # it holds the loop
 
 
-class _Round:
-    """The open connections of one event loop."""
+class _Watch:
+    """The open connections of one event loop, as long as there are any.
+
+    A round comes a quarter of ``max_staleness`` after the one before, or with a change. A key that
+    is known to be good for less than two more is looked up, and one for less than one more is given
+    up, so that no connection outlives its key by more than ``max_staleness``.
+    """
 
     def __init__(self, guard: AsyncKeyguard, loop: asyncio.AbstractEventLoop) -> None:
         self._guard = guard
         self._loop = loop
-        self._exchanges: set[WebSocketExchange] = set()
+        self._good_until: dict[WebSocketExchange, float] = {}  # the open ones, on the loop's clock
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        # A change wakes it; else it comes by this often. What the cache vouches for less than twice
-        # as long is looked up, so that a change that is only just missed is found in time.
-        self._patience = max(guard.settings.max_staleness / 4, 0.01)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._asking: set[_Asked] = set()
+        self._others: set[asyncio.Task[None]] = set()
+        self._pause = max(guard.settings.max_staleness / 4, _SHORTEST_ROUND)
+        self._task = self._started(self._run(), "keyguard-websockets")
 
     def enter(self, exchange: WebSocketExchange) -> None:
-        self._exchanges.add(exchange)
-        if self._task is None or self._task.done():
-            # In a context of its own: that of this connection would never be freed.
-            self._task = self._loop.create_task(
-                self._run(), name="keyguard-websockets", context=contextvars.Context()
-            )
+        self._good_until[exchange] = self._loop.time() + 4 * self._pause
 
-    def leave(self, exchange: WebSocketExchange) -> None:
-        self._exchanges.discard(exchange)
-        if not self._exchanges and self._task is not None:
-            self._task.cancel()
+    def leave(self, exchange: WebSocketExchange) -> bool:
+        """Let a connection go; return whether it was the last, and the watch is over."""
+        if exchange not in self._good_until:
+            return False
+        del self._good_until[exchange]
+        if self._good_until:
+            return False
+        self._task.cancel()
+        return True
 
     async def _run(self) -> None:
         with self._guard.watching(self._wake):
-            while self._exchanges:
+            while True:
                 self._changed.clear()
-                unsure = [one for one in self._exchanges if not self._is_vouched(one)]
-                for start in range(0, len(unsure), _AT_ONCE):
-                    await asyncio.gather(*map(self._ask, unsure[start : start + _AT_ONCE]))
+                self._look()
                 try:
-                    async with asyncio.timeout(self._patience):
+                    async with asyncio.timeout(self._pause):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        unsure: dict[_Asked, list[WebSocketExchange]] = {}
+        for exchange, until in tuple(self._good_until.items()):
+            asked = (tuple(exchange.credentials()), exchange.is_secure, exchange.address)
+            vouched = self._guard.vouched_for(asked[0])
+            good_until = self._good_until[exchange] = max(until, now + vouched)
+            if good_until - now <= self._pause:
+                self._end([exchange], _TRY_AGAIN_LATER)
+            elif vouched < 2 * self._pause and not exchange.over:
+                unsure.setdefault(asked, []).append(exchange)
+        for asked, exchanges in unsure.items():
+            if asked not in self._asking:
+                self._asking.add(asked)
+                self._aside(self._ask(asked, exchanges))
+
+    async def _ask(self, asked: _Asked, exchanges: list[WebSocketExchange]) -> None:
+        fields, secure, address = asked
+        try:
+            async with self._turns:
+                asked_at = self._loop.time()
+                decision = await self._guard.check_again(fields, secure=secure, address=address)
+        finally:
+            self._asking.discard(asked)
+        if isinstance(decision, Allow):
+            for exchange in exchanges:
+                if exchange in self._good_until:  # still
+                    self._good_until[exchange] = asked_at + 4 * self._pause
+        elif decision.reason is not Reason.STORE_UNAVAILABLE:
+            self._end(exchanges, POLICY_VIOLATION)
+
+    def _end(self, exchanges: Iterable[WebSocketExchange], code: int) -> None:
+        for exchange in exchanges:
+            if not exchange.over:
+                exchange.over = True
+                # Aside, for a client that reads nothing may hold it up.
+                self._aside(exchange.end(code))
 
     def _wake(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed.set)
 
-    def _is_vouched(self, exchange: WebSocketExchange) -> bool:
-        return self._guard.vouched_for(exchange.credentials()) >= 2 * self._patience
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._started(_quietly(work), "keyguard-websocket")
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
 
-    async def _ask(self, exchange: WebSocketExchange) -> None:
-        decision = await self._guard.check_again(
-            exchange.credentials(), secure=exchange.is_secure, address=exchange.address
-        )
-        if isinstance(decision, Allow):
-            return
-        unknown = decision.reason is Reason.STORE_UNAVAILABLE
-        if unknown and self._guard.vouched_for(exchange.credentials()) > 0:
-            return  # it may still answer in time
-        await exchange.end(_TRY_AGAIN_LATER if unknown else POLICY_VIOLATION)
+    def _started(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        # In a context of its own: that of a connection would never be freed.
+        return self._loop.create_task(work, name=name, context=contextvars.Context())
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - a client that has left, or a store: the next round sees to it
+        return

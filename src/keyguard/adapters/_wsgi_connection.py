@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from keyguard.sansio.forwarding import Client
-from keyguard.sansio.requests import CREDENTIAL_FIELDS, Request
+from keyguard.sansio.requests import CREDENTIAL_FIELDS, Principal, Request
+from keyguard.sansio.upstream import PrincipalFields
 
-__all__ = ["Connection", "Environ", "variable_of"]
+__all__ = ["Connection", "Environ", "rewrite", "variable_of"]
 
 Environ: TypeAlias = dict[str, Any]
+
+_WITHOUT_PREFIX = ("CONTENT_LENGTH", "CONTENT_TYPE")
 
 
 class Connection:
@@ -76,7 +79,7 @@ class Connection:
             names: Their names in lower case.
         """
         found = {name: self.environ.get(variable_of(name)) for name in names}
-        return {name: [value] for name, value in found.items() if value is not None}
+        return {name: [value] for name, value in found.items() if value}
 
     def request(self) -> Request:
         """Return what the functions of limits get to see of the request."""
@@ -100,6 +103,24 @@ class Connection:
         )
 
 
+def rewrite(environ: Environ, upstream: PrincipalFields, principal: Principal | None) -> None:
+    """Tell an application behind another server, in fields, who the principal is.
+
+    Args:
+        environ: The variables of the request, which are changed.
+        upstream: What the fields are called.
+        principal: Who it is, or None.
+    """
+    before = {name for name in environ if name.startswith("HTTP_")}
+    fields = [(name[5:], environ[name]) for name in before]
+    rewritten = upstream.rewritten(fields, principal)
+    after = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in rewritten}
+    for name in before - after.keys():
+        del environ[name]
+    environ.update(after)
+
+
 def variable_of(name: str) -> str:
     """Return the variable that holds a field, and others whose names differ in ``_`` or ``-``."""
-    return f"HTTP_{name.upper().replace('-', '_')}"
+    variable = name.upper().replace("-", "_")
+    return variable if variable in _WITHOUT_PREFIX else f"HTTP_{variable}"

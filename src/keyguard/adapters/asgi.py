@@ -9,7 +9,7 @@ from typing import Any
 from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_connection import ASGIApp, Message, Receive, Scope, Send
 from keyguard.adapters._asgi_exchange import Exchange
-from keyguard.adapters._endpoints import UNKNOWN, find_protection, find_router
+from keyguard.adapters._endpoints import UNKNOWN, find_protection, find_root_path, find_router
 from keyguard.adapters._websocket_exchange import WebSocketExchange
 from keyguard.adapters._websockets import OpenConnections
 from keyguard.context import ACCESS
@@ -59,14 +59,15 @@ class KeyguardMiddleware(Admission):
         self.app = app
         self.guard = guard
         self._token_protocol = guard.settings.token_protocol()
-        self._served = app
-        if guard.settings.close_on_revoke:
-            self._served = OpenConnections(guard).watched(app)
+        self._root_path = find_root_path(app)
+        self._connections = OpenConnections(guard) if guard.settings.close_on_revoke else None
         self._router = find_router(app, self.is_declared)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
+        if self._root_path and kind != "lifespan":
+            scope = {**scope, "root_path": self._root_path}  # as the application will do
         if kind == "http":
             exchange = Exchange(self.guard, scope, send)
         elif kind == "websocket":
@@ -85,13 +86,18 @@ class KeyguardMiddleware(Admission):
             if refusal is not None:
                 return await exchange.answer(refusal)
         present = ACCESS.set(exchange)
+        watch = self._connections
         try:
-            await self._served(self._inner_scope(exchange), receive, exchange.send)
+            if watch is not None and kind == "websocket":
+                receive = watch.enter(exchange, receive)
+            await self.app(self._inner_scope(exchange), receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
         finally:
             ACCESS.reset(present)
+            if watch is not None and kind == "websocket":
+                watch.leave(exchange)
 
     async def admit(self, exchange: Exchange) -> Deny | None:
         """Let a connection in, and charge it; or return the refusal, which was reported.
@@ -155,12 +161,12 @@ class KeyguardMiddleware(Admission):
         principal = None if allow is None else allow.principal
         scope = self.child_scope(exchange.scope, principal)
         if self._upstream is not None:
-            claims = self._upstream.claims
-            kept = [item for item in scope["headers"] if not claims(item[0].decode("latin-1"))]
-            written = self._upstream.written(principal)
+            told = [
+                (raw.decode("latin-1"), value.decode("latin-1")) for raw, value in scope["headers"]
+            ]
             scope["headers"] = [
-                *kept,
-                *((name.encode(), value.encode()) for name, value in written),
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in self._upstream.rewritten(told, principal)
             ]
         return scope
 

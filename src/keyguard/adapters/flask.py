@@ -139,8 +139,9 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
 
     def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
         """Turn a decorator's refusal into Flask's error."""
-        present_access().denied = None  # Flask answers it
-        self.guard.report(refusal.decision, address=request.remote_addr)
+        access = present_access()
+        access.denied = None  # Flask answers it
+        self.guard.report(refusal.decision, address=access.address)
         return self._flask.handle_http_exception(self._as_http_exception(refusal.decision))
 
     def _as_http_exception(self, deny: Deny) -> HTTPException:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from keyguard.adapters._admission import Admission
-from keyguard.adapters._wsgi_connection import Environ, variable_of
+from keyguard.adapters._wsgi_connection import Environ, rewrite
 from keyguard.adapters._wsgi_exchange import Body, Exchange, StartResponse
 from keyguard.context import ACCESS
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import Keyguard
 from keyguard.sansio.charges import NO_LIMITS
 from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny
-from keyguard.sansio.requests import Principal
 from keyguard.sansio.rules import Rule
 from keyguard.upkeep import flush_on_sigterm
 
@@ -76,7 +75,7 @@ class KeyguardMiddleware(Admission):
         principal = None if allow is None else allow.principal
         exchange.environ["keyguard.principal"] = principal
         if self._upstream is not None:
-            self._write_upstream(exchange.environ, principal)
+            rewrite(exchange.environ, self._upstream, principal)
         present = ACCESS.set(exchange)
         try:
             body = self.app(exchange.environ, exchange.begin)
@@ -141,13 +140,6 @@ class KeyguardMiddleware(Admission):
                 exchange.credentials(), secure=exchange.is_secure, address=exchange.address
             )
         return self.enter(exchange, decision) if isinstance(decision, Allow) else decision
-
-    def _write_upstream(self, environ: Environ, principal: Principal | None) -> None:
-        assert self._upstream is not None  # noqa: S101 - who calls has asked
-        for name in self._upstream.names:
-            environ.pop(variable_of(name), None)
-        for name, value in self._upstream.written(principal):
-            environ[variable_of(name)] = value
 
 
 def _is_file(body: object, environ: Environ) -> bool:

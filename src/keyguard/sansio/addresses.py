@@ -14,13 +14,18 @@ _LONGEST = 64
 _HOST_BITS = 64
 
 
-@lru_cache(4096)
 def parse_address(address: str) -> IPv4Address | IPv6Address | None:
     """Return a client's address; an IPv4-mapped one is that IPv4 address. None where it is none.
 
     Args:
         address: The address as the server gives it, with or without a zone or a port.
     """
+    # Whatever a client writes may end here: nothing that is too long for an address is kept.
+    return _parse(address) if len(address) <= _LONGEST else None
+
+
+@lru_cache(4096)
+def _parse(address: str) -> IPv4Address | IPv6Address | None:
     from ipaddress import IPv6Address, ip_address  # only who looks at addresses pays for it
 
     if address.startswith("["):  # with a port, as some proxies give it
@@ -35,7 +40,6 @@ def parse_address(address: str) -> IPv4Address | IPv6Address | None:
     return mapped or parsed
 
 
-@lru_cache(4096)
 def client_of(address: str) -> str:
     """Return the client that an address stands for.
 
@@ -45,11 +49,16 @@ def client_of(address: str) -> str:
     Args:
         address: The address as the server gives it, with or without a zone or a port.
     """
+    return _client_of(address[:_LONGEST])  # a name of the server's own, such as a test client's
+
+
+@lru_cache(4096)
+def _client_of(address: str) -> str:
     from ipaddress import IPv4Address, IPv6Address  # only who counts addresses pays for it
 
     number = parse_address(address)
     if number is None:
-        return address[:_LONGEST]  # a name of the server's own, such as a test client's
+        return address
     if isinstance(number, IPv4Address):
         return str(number)
     return f"{IPv6Address(int(number) >> _HOST_BITS << _HOST_BITS)}/{_HOST_BITS}"

@@ -257,6 +257,9 @@ def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Deci
     """
     if secure or not policy.require_https:
         return decision
+    if isinstance(decision, Deny) and decision.reason is Reason.ADDRESS_NOT_ALLOWED:
+        # It was a live one that somebody could read on its way.
+        return Deny(Reason.TRANSPORT_INSECURE, decision.key_id, decision.organization)
     if isinstance(decision, Allow):
         return Deny(
             Reason.TRANSPORT_INSECURE, decision.principal.key_id, decision.principal.organization

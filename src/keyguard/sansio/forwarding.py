@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.addresses import parse_address
@@ -21,9 +21,8 @@ __all__ = ["FORWARDING_FIELDS", "Client", "TrustedProxies"]
 FORWARDING_FIELDS = ("forwarded", "x-forwarded-for", "x-forwarded-proto")
 """The fields that are read, in lower case."""
 
-T = TypeVar("T")
-
 UNIX = "unix"
+_MOST = 10_000
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # RFC 7239 as proxies send it: some leave the quotes out where a value holds ':' and brackets.
 _PAIR = re.compile(rf'\s*({_NAME})=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*(;|,|\Z)')
@@ -72,7 +71,9 @@ class TrustedProxies:
             raise InvalidValueError(f"trusted_proxies are a list, not {type(proxies).__name__}")
         given = tuple(proxies)
         self._unix = UNIX in given
-        self._networks = parse_networks(tuple(one for one in given if one != UNIX))
+        self._networks = parse_networks(
+            tuple(one for one in given if one != UNIX), "trusted_proxies", most=_MOST
+        )
         self.names = (*self._networks, *((UNIX,) if self._unix else ()))
 
     def __bool__(self) -> bool:
@@ -95,14 +96,22 @@ class TrustedProxies:
         if not self._trusts(peer):
             return Client(peer or None, secure)
         try:
-            standard = self._walk(_read_forwarded(fields.get("forwarded", ())))
-            older = self._walk(_read_older(fields))
-            address = _agreed(standard.address, older.address)
-            encrypted = _agreed(standard.secure, older.secure)
+            found = [
+                self._walk(hops)
+                for hops in (_read_forwarded(fields), _read_older(fields))
+                if hops is not None
+            ]
         except ValueError:
             return None
+        if not found:
+            return Client(peer or None, secure)
+        first, *others = found
+        if any(other != first for other in others):
+            return None
         # A proxy that does not say how it was asked, was asked as it asks itself.
-        return Client(address or peer or None, secure if encrypted is None else encrypted)
+        return Client(
+            first.address or peer or None, secure if first.secure is None else first.secure
+        )
 
     def _trusts(self, address: str | None) -> bool:
         return contains(self._networks, address) if address else self._unix
@@ -116,18 +125,21 @@ class TrustedProxies:
         return client
 
 
-def _read_forwarded(lines: Sequence[str]) -> list[_Hop]:
-    hops: list[_Hop] = []
-    for element in (element for line in lines for element in _elements(line)):
-        address, proto = element.get("for"), element.get("proto")
-        if address is not None or proto is not None:  # and not only "by" or "host"
-            hops.append(
-                _Hop(
-                    None if address is None else _node(address),
-                    None if proto is None else _is_secure(proto),
-                )
-            )
-    return hops[::-1]
+def _read_forwarded(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
+    """Return what ``Forwarded`` says of each hop, the nearest first; None where it says nothing.
+
+    Raises:
+        ValueError: It is not of the form.
+    """
+    elements = [element for line in fields.get("forwarded", ()) for element in _elements(line)]
+    return map(_hop, reversed(elements)) if any(elements) else None
+
+
+def _hop(element: Mapping[str, str]) -> _Hop:
+    address, proto = element.get("for"), element.get("proto")
+    return _Hop(
+        None if address is None else _node(address), None if proto is None else _is_secure(proto)
+    )
 
 
 def _elements(line: str) -> list[dict[str, str]]:
@@ -149,27 +161,26 @@ def _elements(line: str) -> list[dict[str, str]]:
             raise ValueError("no forwarded-pair")
         if end == ",":
             elements.append({})
-    return [element for element in elements if element]
+    return elements
 
 
-def _read_older(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop]:
+def _read_older(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
+    """Return what ``X-Forwarded-*`` say of each hop, the nearest first; None where they are empty.
+
+    Which scheme is of which hop can't be told: encrypted is only what all of them say is.
+    """
     addresses = _items(fields.get("x-forwarded-for", ()))
-    schemes = [_is_secure(one) for one in _items(fields.get("x-forwarded-proto", ()))]
+    schemes = _items(fields.get("x-forwarded-proto", ()))
+    secure = all(map(_is_secure, schemes)) if schemes else None
     if not addresses:
         # Who sets only the scheme says nothing of the client: it is who asked.
-        if schemes:
-            yield _Hop(None, all(schemes))
-    elif len(schemes) == len(addresses):
-        for address, secure in zip(reversed(addresses), reversed(schemes), strict=True):
-            yield _Hop(_node(address), secure)
-    else:
-        # They can't be told apart: encrypted is only what all say is.
-        for address in reversed(addresses):
-            yield _Hop(_node(address), all(schemes) if schemes else None)
+        return iter([_Hop(None, secure)]) if schemes else None
+    return (_Hop(_node(address), secure) for address in reversed(addresses))
 
 
 def _items(lines: Sequence[str]) -> list[str]:
-    return [item.strip() for line in lines for item in line.split(",") if item.strip()]
+    items = [item.strip() for line in lines for item in line.split(",")]
+    return items if any(items) else []
 
 
 def _node(text: str) -> str:
@@ -184,9 +195,3 @@ def _is_secure(scheme: str) -> bool:
     if secure is None:
         raise ValueError("no scheme")
     return secure
-
-
-def _agreed(one: T | None, other: T | None) -> T | None:
-    if one is not None and other is not None and one != other:
-        raise ValueError("they disagree")
-    return other if one is None else one

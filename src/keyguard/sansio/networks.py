@@ -17,12 +17,16 @@ __all__ = ["contains", "parse_networks"]
 _MOST = 100
 
 
-def parse_networks(networks: Iterable[str]) -> tuple[str, ...]:
+def parse_networks(
+    networks: Iterable[str], what: str = "allowed_networks", *, most: int = _MOST
+) -> tuple[str, ...]:
     """Return networks as they are stored: each in its shortest spelling, sorted, each once.
 
     Args:
         networks: IPv4 or IPv6 networks such as ``192.0.2.0/24``, or single addresses. An
             IPv4-mapped IPv6 network stands for the IPv4 network.
+        what: What they are called in a refusal.
+        most: How many they may be.
 
     Raises:
         InvalidValueError: One is none, has bits set beyond its prefix, or they are too many.
@@ -30,12 +34,12 @@ def parse_networks(networks: Iterable[str]) -> tuple[str, ...]:
     if isinstance(networks, tuple) and not networks:
         return networks
     if isinstance(networks, str):
-        raise InvalidValueError(f"allowed_networks are a list: write [{networks[:80]!r}]")
+        raise InvalidValueError(f"{what} are a list: write [{networks[:80]!r}]")
     if not isinstance(networks, Iterable):
-        raise InvalidValueError(f"allowed_networks are a list, not {type(networks).__name__}")
+        raise InvalidValueError(f"{what} are a list, not {type(networks).__name__}")
     found = {str(_parse(one)) for one in networks}
-    if len(found) > _MOST:
-        raise InvalidValueError(f"a key takes at most {_MOST} networks, not {len(found)}")
+    if len(found) > most:
+        raise InvalidValueError(f"{what} take at most {most} networks, not {len(found)}")
     return tuple(sorted(found))
 
 

@@ -16,10 +16,14 @@ from keyguard.exceptions import InvalidValueError
 __all__ = ["REST", "SEGMENT", "is_ambiguous", "parse_template", "route_path"]
 
 # Where a server decodes these before routing, two parties may read the path differently.
-_AMBIGUOUS_RAW = re.compile(rb"%(2f|5c|00|2e)|[\\\x00]|//|/\.{1,2}(/|\Z)|\A[^/]", re.IGNORECASE)
+# Some take what follows ";" for no part of a segment.
+_AMBIGUOUS_RAW = re.compile(
+    rb"%(2f|5c|00|2e)|[\\\x00]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A[^/]", re.IGNORECASE
+)
 # The same once it is decoded; an escape that is still there was escaped twice.
 _AMBIGUOUS = re.compile(
-    r"%(2f|5c|00|2e)|[\\\x00-\x1f\x7f\ufffd]|//|/\.{1,2}(/|\Z)|\A(?!/)", re.IGNORECASE
+    r"%[0-9a-f]{2}|[\\\x00-\x1f\x7f\ufffd\ud800-\udfff]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A(?!/)",
+    re.IGNORECASE,
 )
 _LITERAL = re.compile(r"[^/\\?#%*{}\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z")
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}\Z")

@@ -19,18 +19,18 @@ from keyguard.sansio.paths import REST, SEGMENT, is_ambiguous, parse_template
 from keyguard.sansio.requests import Request
 from keyguard.sansio.scopes import Requirement, ScopeCatalogue
 
-__all__ = ["OVERRIDE_FIELDS", "PREFLIGHT_FIELDS", "Rule", "RuleBook", "is_preflight"]
+__all__ = ["UNASKED_FIELDS", "Rule", "RuleBook", "is_preflight", "needs_no_key"]
 
-OVERRIDE_FIELDS = ("x-http-method-override", "x-http-method", "x-method-override")
+_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 """By these some applications let a client name another method; keyguard goes by none of them."""
 
 _ASKS = ("origin", "access-control-request-method")
 _NEVER_ASKS = (
     *("authorization", "proxy-authorization", "cookie", "content-length", "transfer-encoding"),
-    *OVERRIDE_FIELDS,
+    *_OVERRIDES,
 )
-PREFLIGHT_FIELDS = (*_ASKS, *_NEVER_ASKS)
-"""What tells a preflight from another request, in lower case."""
+UNASKED_FIELDS = (*_ASKS, *_NEVER_ASKS)
+"""By these it is decided whether a request needs no key, in lower case."""
 
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*\Z")  # RFC 9110 lets more be one; no framework routes those
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9]+")
@@ -120,7 +120,7 @@ class Rule:
             return None
         if isinstance(self.methods, str) or not isinstance(self.methods, Iterable):
             raise self._refusal(f"methods is a list, such as ['GET'], not {self.methods!r}")
-        methods = frozenset(self.methods)
+        methods = tuple(self.methods)
         for method in methods:
             if not isinstance(method, str) or not _METHOD.match(method):
                 raise self._refusal(f"{method!r} is no method: write it in upper case, as 'GET'")
@@ -128,13 +128,15 @@ class Rule:
             raise self._refusal("methods is empty: leave it out for all, or name some")
         if "HEAD" in methods and "GET" not in methods:
             raise self._refusal("HEAD is guarded as GET: name 'GET'")
-        return methods - {"HEAD"}
+        return frozenset(methods) - {"HEAD"}
 
     def _read_requirement(self) -> Requirement | None:
         scopes, any_of = self.scopes, self.any_of
         for name, given in (("scopes", scopes), ("any_of", any_of)):
             if isinstance(given, str):
                 raise self._refusal(f"{name} is a list: write [{given!r}]")
+            if given is not None and not isinstance(given, Iterable):
+                raise self._refusal(f"{name} is a list, not {given!r}")
         if scopes is not None:
             object.__setattr__(self, "scopes", scopes := tuple(scopes))
             if not scopes:
@@ -284,6 +286,19 @@ class RuleBook:
         found: list[tuple[list[Rule], bool]] = []
         _walk(self._root, path[1:].split("/"), 0, found)
         return found
+
+
+def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
+    """Tell whether a rule lets a request through without a key.
+
+    Args:
+        rule: The rule for it.
+        fields: Which of :data:`UNASKED_FIELDS` it has.
+    """
+    if rule is None or not rule.public:
+        return False
+    # Open for some methods only: an application may believe a field that names another one.
+    return rule.methods is None or not any(name in fields for name in _OVERRIDES)
 
 
 def is_preflight(method: str, fields: Container[str]) -> bool:

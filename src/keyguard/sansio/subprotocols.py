@@ -21,6 +21,8 @@ __all__ = ["Offer", "TokenProtocol"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,63}\Z")
 
+_MOST_TOKENS = 2  # which is one too many already
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -64,10 +66,14 @@ class TokenProtocol:
         Args:
             lines: The field values, one item a field line.
         """
-        offered = [item.strip() for line in lines for item in line.split(",")]
-        tokens = [item for item in offered if item.startswith(self._start)]
-        return Offer(
-            fields=tuple(Secret(f"Bearer {item[len(self._start) :]}") for item in tokens),
-            others=tuple(item for item in offered if item not in tokens and item != self.name),
-            marked=self.name in offered,
-        )
+        tokens: list[Secret] = []
+        others: list[str] = []
+        marked = False
+        for item in (item.strip() for line in lines for item in line.split(",")):
+            if item == self.name:
+                marked = True
+            elif not item.startswith(self._start):
+                others.append(item)
+            elif len(tokens) < _MOST_TOKENS:
+                tokens.append(Secret(f"Bearer {item[len(self._start) :]}"))
+        return Offer(fields=tuple(tokens), others=tuple(others), marked=marked)

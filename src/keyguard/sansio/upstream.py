@@ -7,7 +7,7 @@ makes the same (``X_Key_Id`` for ``X-Key-Id``): only what is written here arrive
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.requests import Principal
@@ -15,6 +15,7 @@ from keyguard.sansio.requests import Principal
 __all__ = ["PrincipalFields"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}\Z")
+_OTHER = re.compile(r"[^a-z0-9]")  # what some server or gateway makes the same
 _TAKEN = re.compile(
     r"(authorization|proxy-.*|cookie|host|connection|content-.*|transfer-encoding|te|trailer|"
     r"upgrade|expect|forwarded|x-forwarded-.*|sec-.*)\Z",
@@ -55,7 +56,7 @@ class PrincipalFields:
                 )
             if _TAKEN.match(name):
                 raise InvalidValueError(f"{name!r} has a meaning in HTTP already; use another name")
-            if value not in _VALUES:
+            if not isinstance(value, str) or value not in _VALUES:
                 known = ", ".join(_VALUES)
                 raise InvalidValueError(f"a field holds one of {known}, not {value!r}")
         self._writers = tuple((name.lower(), _VALUES[value]) for name, value in fields.items())
@@ -72,7 +73,29 @@ class PrincipalFields:
         Args:
             name: Its name, in any spelling.
         """
-        return name.lower().replace("_", "-") in self.names
+        return _OTHER.sub("-", name.lower()) in self.names
+
+    def rewritten(
+        self, fields: Iterable[tuple[str, str]], principal: Principal | None
+    ) -> list[tuple[str, str]]:
+        """Return the fields of a request as the application is to see them.
+
+        What a client wrote under our names is not among them, nor is the ``Connection`` option that
+        would have a proxy further on drop ours (RFC 9110, section 7.6.1).
+
+        Args:
+            fields: Names and values, as they came.
+            principal: Who it is, or None.
+        """
+        kept = [(name, value) for name, value in fields if not self.claims(name)]
+        return self.written(principal) + [
+            (name, self._connection(value) if name.lower() == "connection" else value)
+            for name, value in kept
+        ]
+
+    def _connection(self, options: str) -> str:
+        kept = (one.strip() for one in options.split(","))
+        return ", ".join(one for one in kept if not self.claims(one))
 
     def written(self, principal: Principal | None) -> list[tuple[str, str]]:
         """Return the fields of a request, names in lower case; none where there is no principal."""

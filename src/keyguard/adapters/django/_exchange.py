@@ -8,11 +8,10 @@ from django.http import HttpRequest
 
 from keyguard.adapters import _asgi_exchange, asgi, wsgi
 from keyguard.adapters._admission import Admission
-from keyguard.adapters._wsgi_connection import variable_of
+from keyguard.adapters._wsgi_connection import rewrite
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.sansio.decisions import Deny
-from keyguard.sansio.requests import Principal
 
 __all__ = ["AsyncExchange", "AsyncKeeper", "Exchange", "Keeper"]
 
@@ -89,15 +88,8 @@ class _Keeper(Admission):
         principal = None if allow is None else allow.principal
         cast("Any", request).principal = principal
         if self._upstream is not None:
-            self._write_fields(request, principal)
-
-    def _write_fields(self, request: HttpRequest, principal: Principal | None) -> None:
-        assert self._upstream is not None  # noqa: S101 - who calls has asked
-        for name in self._upstream.names:
-            request.META.pop(variable_of(name), None)
-        for name, value in self._upstream.written(principal):
-            request.META[variable_of(name)] = value
-        vars(request).pop("headers", None)  # a view of META that was made before
+            rewrite(request.META, self._upstream, principal)
+            vars(request).pop("headers", None)  # a view of META that was made before
 
 
 class Keeper(_Keeper, wsgi.KeyguardMiddleware):
