@@ -19,6 +19,7 @@ from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
+from keyguard.guard import Keyguard
 
 __all__ = ["app", "run"]
 
@@ -60,14 +61,16 @@ def _common(
         ),
     ] = False,
 ) -> None:
-    ctx.obj = Common(url=url, pepper_file=pepper_file, as_json=as_json)
+    ctx.obj = Common(url=url, pepper_file=pepper_file, as_json=as_json, given=ctx.obj)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], *, name: str = "keyguard", guard: Keyguard | None = None) -> int:
     """Run the command line.
 
     Args:
         arguments: What follows the program's name.
+        name: The program's name.
+        guard: The guard to work on; by default the one that options and environment describe.
 
     Returns:
         The exit code: 0 done, 1 refused or not found, 2 wrong usage or settings, 130 interrupted.
@@ -79,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         _check_encoding(arguments)
-        status = app(arguments, prog_name="keyguard", standalone_mode=False)
+        status = app(arguments, prog_name=name, standalone_mode=False, obj=guard)
     except TyperException as problem:
         _explain(problem)
         return USAGE
