@@ -57,7 +57,17 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
     assert set(documented) == {spelled(reason) for reason in Reason}
 
 
-@pytest.mark.parametrize("name", ["docs/security.md", "docs/backends.md", "docs/limits.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/security.md",
+        "docs/backends.md",
+        "docs/limits.md",
+        "docs/rules.md",
+        "docs/proxies.md",
+        "docs/websockets.md",
+    ],
+)
 def test_the_code_of_a_page_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

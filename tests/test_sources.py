@@ -1,0 +1,153 @@
+"""Settings from a TOML file, beside the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keyguard import ConfigurationError, InvalidValueError, Limit, Rule, Settings
+
+FILE = """
+realm = "AIaaS"
+prefix = "aiaas_live"
+public = ["/healthz"]
+require_https = true
+max_staleness = 2.5
+trusted_proxies = ["10.0.0.0/8", "unix"]
+default_limits = ["100/minute", { name = "org-day", rate = "5000/day", per = "organization" }]
+
+[catalogue]
+"inference:read" = "Read"
+admin = { description = "All", implies = ["inference:read"] }
+
+[principal_headers]
+X-Key-Id = "key_id"
+
+[[rules]]
+path = "/v1/models/{model_id}"
+methods = ["GET"]
+scopes = ["inference:read"]
+limits = ["60/minute", { name = "models", rate = "9/second" }]
+cost = 2
+
+[[rules]]
+path = "/static/{path:path}"
+public = true
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "keyguard.toml"
+    path.write_text(FILE)
+    return path
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "keyguard.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_says_what_python_would(file: Path) -> None:
+    settings = Settings.from_file(file, {})
+    assert settings.realm == "AIaaS"
+    assert settings.require_https
+    assert settings.max_staleness == 2.5
+    assert settings.public == ("/healthz",)
+    assert settings.trusted_proxies == ("10.0.0.0/8", "unix")
+    assert settings.principal_headers == {"X-Key-Id": "key_id"}
+    assert settings.rules == (
+        Rule(
+            "/v1/models/{model_id}",
+            methods=["GET"],
+            scopes=["inference:read"],
+            limits=["60/minute", Limit("models", "9/second")],
+            cost=2,
+        ),
+        Rule("/static/{path:path}", public=True),
+    )
+    policy = settings.policy()
+    assert [limit.name for limit in policy.default_limits] == ["key-minute", "org-day"]
+    assert policy.catalogue is not None
+    assert policy.catalogue.implied_by(frozenset({"admin"})) == {"admin", "inference:read"}
+
+
+def test_the_environment_comes_before_the_file_and_arguments_before_both(file: Path) -> None:
+    environ = {"KEYGUARD_REALM": "env", "KEYGUARD_PREFIX": "env", "KEYGUARD_PUBLIC": "/a /b"}
+    settings = Settings.from_file(file, environ, prefix="here")
+    assert (settings.realm, settings.prefix, settings.public) == ("env", "here", ("/a", "/b"))
+
+
+def test_a_variable_may_name_the_file(file: Path) -> None:
+    assert Settings.from_env({"KEYGUARD_SETTINGS": str(file)}).realm == "AIaaS"
+    assert Settings.from_env({"KEYGUARD_SETTINGS": " "}) == Settings.from_env({})
+
+
+def test_peppers_come_from_the_environment(file: Path) -> None:
+    pepper = "qZ7xW1cV9bN3mK5jH8gF2dS4aP6oI0uY"
+    settings = Settings.from_file(file, {"KEYGUARD_PEPPER": pepper})
+    assert len(tuple(settings.peppers)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "why"),
+    [
+        ("realm =", ConfigurationError, "is no TOML: Invalid value"),
+        ('relm = "x"', ConfigurationError, "'relm' in .* is no setting of keyguard's; there are: "),
+        ('peppers = ["x"]', ConfigurationError, "they are secrets, and go into KEYGUARD_PEPPER"),
+        ("require_https = 1", InvalidValueError, "require_https takes True or False"),
+        ('public = "/a"', InvalidValueError, r"write \['/a'\]"),
+        ("catalogue = 1", InvalidValueError, "catalogue in .*: a table such as"),
+        ("catalogue = { a = 1 }", InvalidValueError, "scope 'a' is a table with description"),
+        (
+            'catalogue = { a = { about = "" } }',
+            InvalidValueError,
+            "scope 'a' has no 'about'; there are: description, implies",
+        ),
+        ("rules = 1", InvalidValueError, r"begin each with \[\[rules\]\]"),
+        ("rules = [1]", InvalidValueError, "rule 1 is a table"),
+        ("[[rules]]\npublic = true", InvalidValueError, "rule 1 has no path"),
+        (
+            '[[rules]]\npath = "/a"\nscope = ["a"]',
+            InvalidValueError,
+            "rule 1 has no 'scope'; there are: any_of, cost, limits, methods, path, public, scopes",
+        ),
+        ('[[rules]]\npath = "a"', InvalidValueError, "rules in .*'a' is no path"),
+        (
+            '[[rules]]\npath = "/a"\nlimits = [{ rate = "1/day" }]',
+            InvalidValueError,
+            "has a name and a rate",
+        ),
+        (
+            '[[rules]]\npath = "/a"\nlimits = [{ name = "x", rate = "1/day", for = "key" }]',
+            InvalidValueError,
+            "a limit has no 'for'",
+        ),
+        ('default_limits = "1/fortnight"', InvalidValueError, "1/fortnight"),
+        ('[principal_headers]\nX-Key = "token"', InvalidValueError, "not 'token'"),
+        ('trusted_proxies = ["*"]', InvalidValueError, "is no network"),
+        (
+            'catalogue = { a = "" }\n[[rules]]\npath = "/a"\nscopes = ["b"]',
+            InvalidValueError,
+            "unknown scope 'b'",
+        ),
+        ("revoke_exposed = true", ConfigurationError, "goes with require_https=True"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_sentence(
+    tmp_path: Path, text: str, kind: type[Exception], why: str
+) -> None:
+    with pytest.raises(kind, match=why):
+        Settings.from_file(written(tmp_path, text), {})
+
+
+def test_a_file_that_can_not_be_read_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"can't be read \(FileNotFoundError\)"):
+        Settings.from_file(tmp_path / "none.toml", {})
+    with pytest.raises(ConfigurationError, match=r"can't be read \(IsADirectoryError\)"):
+        Settings.from_env({"KEYGUARD_SETTINGS": str(tmp_path)})
+    (tmp_path / "latin.toml").write_bytes(b'realm = "\xe9"')
+    with pytest.raises(ConfigurationError, match=r"can't be read \(UnicodeDecodeError\)"):
+        Settings.from_file(tmp_path / "latin.toml", {})
