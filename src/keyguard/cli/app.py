@@ -18,6 +18,7 @@ from keyguard.cli import key, organization, output, pepper, setup
 from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.cli.routes import routes
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
 from keyguard.guard import Keyguard
 
@@ -39,6 +40,7 @@ app.command("doctor")(doctor)
 app.add_typer(organization.app, name="org")
 app.add_typer(key.app, name="key")
 app.command("audit")(audit)
+app.command("routes")(routes)
 app.add_typer(pepper.app, name="pepper")
 
 

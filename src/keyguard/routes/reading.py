@@ -1,0 +1,105 @@
+"""Reading an application, whatever it is made of: wrappers off, then its framework's table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keyguard.adapters._admission import Admission
+from keyguard.exceptions import ConfigurationError
+from keyguard.routes.table import Place, Route
+from keyguard.sansio.paths import REST
+
+__all__ = ["is_a", "read", "read_application", "read_project"]
+
+# Under which names middleware keeps what it wraps.
+_INSIDE = ("app", "application", "wsgi_app", "asgi_app", "wrapped", "_app", "__wrapped__")
+
+
+def read_application(app: Any) -> list[Route]:
+    """Return the routes of an application.
+
+    Args:
+        app: An application of Starlette, FastAPI, Flask or Django, with or without middleware
+            around it.
+
+    Raises:
+        ConfigurationError: It is of another kind.
+    """
+    routes = list(read(app, Place()))
+    if any(route.place.path == "" and route.segments == (REST,) for route in routes):
+        raise ConfigurationError(
+            f"the application is a {type(app).__name__}, whose routes can't be read: only those of "
+            "Starlette, FastAPI, Flask and Django can"
+        )
+    return routes
+
+
+def read_project() -> list[Route]:
+    """Return the routes of the Django project that ``DJANGO_SETTINGS_MODULE`` names.
+
+    Raises:
+        ConfigurationError: It names none, or it can't be used.
+    """
+    from keyguard.routes import django
+
+    django.set_up()
+    return list(django.read(Place()))
+
+
+def read(app: Any, place: Place) -> Iterator[Route]:
+    """Give the routes of an application, or of a part of it; of one that can't be read, one for all.
+
+    Args:
+        app: The application, or a middleware around it.
+        place: Where it lies.
+    """
+    seen: list[Any] = []
+    while not any(app is one for one in seen):
+        seen.append(app)
+        if isinstance(app, Admission):
+            place = place.behind(app)
+        flask_app = _flask_of(app)
+        if flask_app is not None:
+            from keyguard.routes import flask
+
+            yield from flask.read(flask_app, place)
+            return
+        if is_a(app, "starlette.applications.Starlette", "starlette.routing.Router"):
+            from keyguard.routes import starlette
+
+            yield from starlette.read(app, place)
+            return
+        if is_a(app, "django.core.handlers.base.BaseHandler"):
+            from keyguard.routes import django
+
+            yield from django.read(place)
+            return
+        if is_a(app, "werkzeug.middleware.dispatcher.DispatcherMiddleware"):
+            for path, mounted in app.mounts.items():
+                path = path.rstrip("/")
+                yield from read(mounted, place.below(path, tuple(path.split("/")[1:])))
+        inside = (_attribute(app, name) for name in _INSIDE)
+        app = next((one for one in inside if one is not None), app)
+    yield Route(place=place, path="/{path:path}", segments=(REST,), methods=None)
+
+
+def is_a(value: object, *names: str) -> bool:
+    """Tell whether a value is of a class that is named by its module and name.
+
+    A framework is not imported to find out that an application is not of it.
+    """
+    return any(f"{one.__module__}.{one.__qualname__}" in names for one in type(value).__mro__)
+
+
+def _flask_of(app: Any) -> Any:
+    """Return the application whose bound method ``wsgi_app`` this is: what its middleware wraps."""
+    owner = getattr(app, "__self__", None)
+    return owner if is_a(owner, "flask.app.Flask") else None
+
+
+def _attribute(app: Any, name: str) -> Any:
+    try:
+        return getattr(app, name, None)
+    except Exception:  # noqa: BLE001 - another's property; what can't be read is reported as that
+        return None
