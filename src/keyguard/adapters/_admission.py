@@ -72,7 +72,7 @@ class Admission:
         self._recall = guard._recall
         self._report = guard.report
         self._require_https = settings.require_https
-        self._allows_preflight = settings.allow_preflight
+        self.allows_preflight = settings.allow_preflight
         self._proxies = settings.proxies() or None
         self._upstream = settings.principal_fields() or None
         self._public_paths = self.rule_book.paths
@@ -111,7 +111,7 @@ class Admission:
         if arrival.rule is not None and arrival.rule.public:
             return True
         if (
-            self._allows_preflight
+            self.allows_preflight
             and arrival.method == "OPTIONS"
             and is_preflight("OPTIONS", arrival.fields_named(PREFLIGHT_FIELDS))
         ):
