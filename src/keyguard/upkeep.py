@@ -128,7 +128,9 @@ class _Upkeep(ABC):
             self._tokens.forget_all()
         else:
             self._tokens.forget_here(news.subjects)
-        self._tokens.vouch(asked_at)
+        if news.whole:
+            # Amid a backlog nobody can tell: what changed may be told only by the next read.
+            self._tokens.vouch(asked_at)
         return bool(news.subjects)
 
     def _hash_anew(self) -> Course:

@@ -130,6 +130,14 @@ def test_a_method_override_is_ignored(name: str) -> None:
         assert app.call(request).status == 401
 
 
+def test_a_path_that_is_open_to_one_method_is_not_open_to_another_by_a_field(name: str) -> None:
+    here = world(rules=[Rule("/any", methods=["GET"], public=True)])
+    app = stack(here, name)
+    request = Request("/any", headers=((b"x-http-method-override", b"DELETE"),))
+    assert app.call(request).status == 401
+    assert app.reads == []
+
+
 def test_a_rule_s_limit_is_charged_at_its_cost_with_all_others(name: str) -> None:
     here = world(default_limits=["10/minute"])
     app, token = stack(here, name), here.token()
@@ -195,6 +203,8 @@ def test_a_preflight_of_what_a_rule_limits_spends_nothing(name: str) -> None:
         Request("/any", method="OPTIONS", headers=ASKED[:1]),
         Request("/any", method="OPTIONS", headers=ASKED[1:]),
         Request("/any", method="OPTIONS", headers=ASKED, authorization=(b"Basic YQ==",)),
+        Request("/any", method="OPTIONS", headers=(*ASKED, (b"cookie", b"a=b"))),
+        Request("/any", method="OPTIONS", headers=(*ASKED, (b"x-http-method-override", b"PUT"))),
         Request("/any", method="POST", headers=ASKED),
     ],
 )

@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keyguard import Allow, AsyncKeyguard, Keyguard
@@ -40,6 +40,13 @@ class Watch:
             self.refused.setdefault(token, began)
             self.reasons[token] = decision.reason.value
 
+    def rounds(self) -> Iterator[None]:
+        """Yield for each round of all keys, the last of which begins once it is to end."""
+        ends = False
+        while not ends:
+            ends = self.over
+            yield
+
     def wait_for_end(self) -> None:
         sys.stdin.readline()
         self.over = True
@@ -55,7 +62,7 @@ class Watch:
 
 def watched(guard: Keyguard, watch: Watch) -> None:
     ready = False
-    while not watch.over:
+    for _ in watch.rounds():
         for token, scopes in watch.tokens:
             began = time.monotonic()
             decision = guard.authenticate([f"Bearer {token}"], scopes=scopes)
@@ -66,7 +73,7 @@ def watched(guard: Keyguard, watch: Watch) -> None:
 
 async def awatched(guard: AsyncKeyguard, watch: Watch) -> None:
     ready = False
-    while not watch.over:
+    for _ in watch.rounds():
         for token, scopes in watch.tokens:
             began = time.monotonic()
             decision = await guard.authenticate([f"Bearer {token}"], scopes=scopes)

@@ -14,6 +14,7 @@ import redis as redis_py
 from keyguard import AsyncKeyguard, Keyguard, Limit, Reason
 from keyguard.adapters import asgi, wsgi
 from keyguard.backends.opening import open_backend
+from keyguard.backends.redis.commands import Command
 from keyguard.deadlines import within
 from keyguard.events import LimiterFailed, LimiterRecovered
 from keyguard.exceptions import BackendUnavailableError, CorruptDataError
@@ -165,7 +166,7 @@ def test_nonsense_in_a_counter_is_said_to_be(
     strategy: Strategy, value: str, limiter: RedisRateLimiter
 ) -> None:
     one = charge(strategy=strategy)
-    limiter._backend.connections.call(("SET", one.key, value), one.key)
+    limiter._backend.connections.call(Command("SET", one.key, value), one.key)
     with pytest.raises(CorruptDataError, match="that keyguard never wrote"):
         limiter.hit([one])
 

@@ -105,6 +105,17 @@ def test_a_rule_for_the_root_covers_the_empty_path_of_a_mounted_application() ->
     assert RuleBook([asks]).find("", "GET") is asks
 
 
+def test_a_method_in_another_case_is_asked_for_as_much_and_opens_nothing() -> None:
+    write, read = (
+        Rule("/a", methods=["POST"], scopes=["a"]),
+        Rule("/b", methods=["GET"], public=True),
+    )
+    book = RuleBook([write, read])
+    assert book.find("/a", "pOST") is write
+    assert book.find("/b", "get") is None
+    assert book.find("/b", "head") is None
+
+
 def test_an_exact_path_comes_before_the_same_with_a_slash() -> None:
     bare, slash = Rule("/a", scopes=["a"]), Rule("/a/", scopes=["b"])
     book = RuleBook([slash, bare])
@@ -343,6 +354,10 @@ def test_a_browser_s_question_before_a_cors_request_is_a_preflight() -> None:
         ("OPTIONS", {"access-control-request-method"}),
         ("OPTIONS", set[str]()),
         ("OPTIONS", {*ASKED, "authorization"}),
+        ("OPTIONS", {*ASKED, "cookie"}),
+        ("OPTIONS", {*ASKED, "content-length"}),
+        ("OPTIONS", {*ASKED, "transfer-encoding"}),
+        ("OPTIONS", {*ASKED, "x-http-method-override"}),
     ],
 )
 def test_nothing_else_is_one(method: str, fields: set[str]) -> None:

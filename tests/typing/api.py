@@ -25,6 +25,7 @@ from keyguard import (
     Request,
     RevocationReason,
     RotatedKey,
+    Rule,
     ScopeCatalogue,
     Secret,
     Settings,
@@ -55,6 +56,11 @@ def on_event(event: Event) -> None:
         assert_type(event.reason, Reason)
 
 
+rules = [
+    Rule("/v1/{model}", methods=["GET"], scopes=["a"], limits=["9/minute"], cost=lambda _: 2),
+    Rule("/static/{path:path}", public=True),
+]
+assert_type(Settings.from_file("keyguard.toml", rules=rules), Settings)
 settings = Settings(realm="AIaaS", prefix="aiaas_live", catalogue={"admin": "All"})
 guard = Keyguard("memory://", settings=settings, hooks=[on_event], public=["/healthz"])
 assert_type(guard.organizations.create("acme", name="Acme Inc."), Organization)

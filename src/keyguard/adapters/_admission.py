@@ -12,7 +12,7 @@ from keyguard.sansio.charges import NO_LIMITS
 from keyguard.sansio.decisions import Allow, Deny, Reason
 from keyguard.sansio.forwarding import FORWARDING_FIELDS, Client
 from keyguard.sansio.limits import RouteLimit
-from keyguard.sansio.rules import PREFLIGHT_FIELDS, Rule, is_preflight
+from keyguard.sansio.rules import OVERRIDE_FIELDS, PREFLIGHT_FIELDS, Rule, is_preflight
 
 __all__ = ["Admission", "Arrival"]
 
@@ -108,8 +108,10 @@ class Admission:
 
     def passes_unasked(self, arrival: Arrival) -> bool:
         """Tell whether a request is let through without a key: by a rule, or as a preflight."""
-        if arrival.rule is not None and arrival.rule.public:
-            return True
+        rule = arrival.rule
+        if rule is not None and rule.public:
+            # Open for some methods only: an application may believe a field that names another one.
+            return rule.methods is None or not arrival.fields_named(OVERRIDE_FIELDS)
         if (
             self.allows_preflight
             and arrival.method == "OPTIONS"

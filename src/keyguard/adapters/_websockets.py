@@ -1,4 +1,4 @@
-"""WebSockets: refused before they are accepted, and ended once their key is good for nothing."""
+"""The WebSockets that are open, ended once their key is good for nothing."""
 
 from __future__ import annotations
 
@@ -6,84 +6,19 @@ import asyncio
 import contextvars
 import weakref
 from functools import partial
-from typing import Any
 
-from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
-from keyguard.adapters._asgi_exchange import Exchange, running_loop
+from keyguard.adapters._asgi_connection import ASGIApp, Receive, Scope, Send
+from keyguard.adapters._asgi_exchange import running_loop
+from keyguard.adapters._websocket_exchange import POLICY_VIOLATION, WebSocketExchange
+from keyguard.context import ACCESS
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
-from keyguard.sansio.decisions import Allow, Deny, Reason
-from keyguard.sansio.subprotocols import TokenProtocol
+from keyguard.sansio.decisions import Allow, Reason
 
-__all__ = ["OpenConnections", "WebSocketExchange"]
+__all__ = ["OpenConnections"]
 
-_POLICY_VIOLATION, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1008, 1011, 1013  # RFC 6455, 7.4.1, and IANA
-_SERVER_ERROR = 500
-_PROTOCOL_FIELD = b"sec-websocket-protocol"
-_OPEN = ("websocket.accept", "websocket.send")
+_TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
 _AT_ONCE = 50  # look-ups of one round
-
-
-class WebSocketExchange(Exchange):
-    """One WebSocket. What it may be closed after is the application's accept and its messages."""
-
-    ended = False
-    _marker: str | None = None
-
-    def __init__(
-        self, guard: AsyncKeyguard, scope: Scope, send: Send, protocol: TokenProtocol | None
-    ) -> None:
-        if protocol is not None and "subprotocols" in scope:
-            offer = protocol.read(scope["subprotocols"])
-            self.offered = tuple(
-                field.reveal().encode("latin-1", "replace") for field in offer.fields
-            )
-            self._marker = protocol.name if offer.marked else None
-            scope = _without_protocol(scope, offer.others)
-        super().__init__(guard, scope, send)
-
-    async def answer(self, deny: Deny) -> None:
-        """Refuse the WebSocket: with an HTTP answer where the server can, else by closing it."""
-        if "websocket.http.response" in (self.scope.get("extensions") or ()):
-            response = self._guard.respond(deny)
-            await self._respond(response, "websocket.http.response", head=False)
-        else:
-            await self._close(_POLICY_VIOLATION)
-
-    def send(self, message: Message) -> Any:
-        """Pass a message of the application on, unless the connection was ended here."""
-        if self.ended:
-            # As a server says it (ASGI, "send after disconnect"), for an application that only
-            # ever sends.
-            raise ConnectionAbortedError("keyguard has closed this WebSocket: its key was revoked")
-        if (
-            self._marker is not None
-            and message["type"] == "websocket.accept"
-            and not message.get("subprotocol")  # which a browser takes for a failure
-        ):
-            message = {**message, "subprotocol": self._marker}
-        return super().send(message)
-
-    async def end(self, code: int) -> None:
-        """Close a connection that was let in."""
-        if not self.ended:
-            self.ended = True
-            if self._last is None or self._last["type"] in _OPEN:
-                await self._close(code)
-
-    def _status_of(self, message: Message) -> int:
-        if message["type"] == "websocket.close" and message.get("code") == _INTERNAL_ERROR:
-            return _SERVER_ERROR
-        return super()._status_of(message)
-
-    async def _break_off(self) -> bool:
-        if self._last is None or self._last["type"] not in _OPEN:
-            return False
-        await self._close(_POLICY_VIOLATION)
-        return True
-
-    async def _close(self, code: int) -> None:
-        await self._send({"type": "websocket.close", "code": code, "reason": ""})
 
 
 class OpenConnections:
@@ -103,27 +38,29 @@ class OpenConnections:
             weakref.WeakKeyDictionary()
         )
 
-    def watch(self, exchange: Exchange, receive: Receive) -> Receive:
-        """Take a connection in; return the ``receive`` that the application is to use.
+    def watched(self, app: ASGIApp) -> ASGIApp:
+        """Return an application whose WebSockets are watched while they are open."""
 
-        Raises:
-            ConfigurationError: The event loop is not asyncio's.
-        """
+        async def watching(scope: Scope, receive: Receive, send: Send) -> None:
+            exchange = ACCESS.get()
+            if not isinstance(exchange, WebSocketExchange) or exchange.allow is None:
+                return await app(scope, receive, send)
+            open_ones = self._on_this_loop()
+            open_ones.enter(exchange)
+            try:
+                await app(scope, partial(exchange.received, receive), send)
+            finally:
+                open_ones.leave(exchange)
+
+        return watching
+
+    def _on_this_loop(self) -> _Round:
         loop = running_loop()
         if loop is None:
             raise ConfigurationError("close_on_revoke needs asyncio: no other event loop will do")
-        if not isinstance(exchange, WebSocketExchange) or exchange.allow is None:
-            return receive
         if loop not in self._open:
             self._open[loop] = _Round(self._guard, loop)
-        self._open[loop].enter(exchange)
-        return partial(_receive, exchange, receive)
-
-    def leave(self, exchange: Exchange) -> None:
-        """Let a connection go."""
-        loop = running_loop()
-        if loop is not None and loop in self._open:
-            self._open[loop].leave(exchange)
+        return self._open[loop]
 
 
 class _Round:
@@ -147,11 +84,10 @@ class _Round:
                 self._run(), name="keyguard-websockets", context=contextvars.Context()
             )
 
-    def leave(self, exchange: Exchange) -> None:
-        if isinstance(exchange, WebSocketExchange):
-            self._exchanges.discard(exchange)
-            if not self._exchanges and self._task is not None:
-                self._task.cancel()
+    def leave(self, exchange: WebSocketExchange) -> None:
+        self._exchanges.discard(exchange)
+        if not self._exchanges and self._task is not None:
+            self._task.cancel()
 
     async def _run(self) -> None:
         with self._guard.watching(self._wake):
@@ -182,18 +118,4 @@ class _Round:
         unknown = decision.reason is Reason.STORE_UNAVAILABLE
         if unknown and self._guard.vouched_for(exchange.credentials()) > 0:
             return  # it may still answer in time
-        await exchange.end(_TRY_AGAIN_LATER if unknown else _POLICY_VIOLATION)
-
-
-async def _receive(exchange: WebSocketExchange, receive: Receive) -> Message:
-    message = None if exchange.ended else await receive()
-    if message is None or exchange.ended:
-        return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION, "reason": ""}
-    return message
-
-
-def _without_protocol(scope: Scope, others: tuple[str, ...]) -> Scope:
-    headers = [(name, value) for name, value in scope["headers"] if name != _PROTOCOL_FIELD]
-    if others:
-        headers.append((_PROTOCOL_FIELD, ", ".join(others).encode("latin-1", "replace")))
-    return {**scope, "subprotocols": list(others), "headers": headers}
+        await exchange.end(_TRY_AGAIN_LATER if unknown else POLICY_VIOLATION)

@@ -9,7 +9,8 @@ from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_connection import ASGIApp, Message, Receive, Scope, Send
 from keyguard.adapters._asgi_exchange import Exchange
 from keyguard.adapters._endpoints import UNKNOWN, find_protection, find_router
-from keyguard.adapters._websockets import OpenConnections, WebSocketExchange
+from keyguard.adapters._websocket_exchange import WebSocketExchange
+from keyguard.adapters._websockets import OpenConnections
 from keyguard.context import ACCESS
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
@@ -56,7 +57,9 @@ class KeyguardMiddleware(Admission):
         self.app = app
         self.guard = guard
         self._token_protocol = guard.settings.token_protocol()
-        self._connections = OpenConnections(guard) if guard.settings.close_on_revoke else None
+        self._served = app
+        if guard.settings.close_on_revoke:
+            self._served = OpenConnections(guard).watched(app)
         self._router = find_router(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,16 +84,12 @@ class KeyguardMiddleware(Admission):
                 return await exchange.answer(refusal)
         present = ACCESS.set(exchange)
         try:
-            if self._connections is not None and kind == "websocket":
-                receive = self._connections.watch(exchange, receive)
-            await self.app(self._inner_scope(exchange), receive, exchange.send)
+            await self._served(self._inner_scope(exchange), receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
         finally:
             ACCESS.reset(present)
-            if self._connections is not None:
-                self._connections.leave(exchange)
 
     async def admit(self, exchange: Exchange) -> Deny | None:
         """Let a connection in, and charge it; or return the refusal, which was reported.
@@ -112,8 +111,15 @@ class KeyguardMiddleware(Admission):
         scope = exchange.scope
         if self._asks_more or scope["path"] in self._public_paths or scope.get("root_path"):
             return False
-        field = exchange.lone_field()
-        allow = None if field is None else self._recall(field)
+        field = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                if field is not None:
+                    return False
+                field = value
+        if field is None or exchange.offered:
+            return False
+        allow = self._recall(field)
         if allow is None:
             return False
         exchange.allow = allow

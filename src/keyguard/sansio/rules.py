@@ -8,9 +8,9 @@ two with one path the one that names the method.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.decisions import Deny, Reason
@@ -19,9 +19,17 @@ from keyguard.sansio.paths import REST, SEGMENT, is_ambiguous, parse_template
 from keyguard.sansio.requests import Request
 from keyguard.sansio.scopes import Requirement, ScopeCatalogue
 
-__all__ = ["PREFLIGHT_FIELDS", "Rule", "RuleBook", "is_preflight"]
+__all__ = ["OVERRIDE_FIELDS", "PREFLIGHT_FIELDS", "Rule", "RuleBook", "is_preflight"]
 
-PREFLIGHT_FIELDS = ("origin", "access-control-request-method", "authorization")
+OVERRIDE_FIELDS = ("x-http-method-override", "x-http-method", "x-method-override")
+"""By these some applications let a client name another method; keyguard goes by none of them."""
+
+_ASKS = ("origin", "access-control-request-method")
+_NEVER_ASKS = (
+    *("authorization", "proxy-authorization", "cookie", "content-length", "transfer-encoding"),
+    *OVERRIDE_FIELDS,
+)
+PREFLIGHT_FIELDS = (*_ASKS, *_NEVER_ASKS)
 """What tells a preflight from another request, in lower case."""
 
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*\Z")  # RFC 9110 lets more be one; no framework routes those
@@ -141,11 +149,12 @@ class Rule:
         return [limit for limit in given if isinstance(limit, Limit)]
 
     def _read_limits(self) -> tuple[Limit, ...]:
-        limits: Any = self.limits
-        if isinstance(limits, Limit | str):
-            limits = (limits,)
-        elif not isinstance(limits, list | tuple):
-            raise self._refusal(f"limits is a list of limits, not a {type(limits).__name__}")
+        given: object = self.limits
+        if isinstance(given, Limit | str):
+            given = (given,)
+        if not isinstance(given, list | tuple):
+            raise self._refusal(f"limits is a list of limits, not a {type(given).__name__}")
+        limits = cast("Sequence[Any]", given)
         object.__setattr__(self, "limits", limits)
         rates = [one for one in limits if not isinstance(one, Limit)]
         for rate in rates:
@@ -233,9 +242,12 @@ class RuleBook:
         """
         if path and is_ambiguous(path, raw_path):
             return Deny(Reason.PATH_AMBIGUOUS) if self._asks else None
+        # Some routers take an empty path for "/", and methods in any case: who asks for something
+        # means those as well, and what is public is so as it stands.
+        named = not path or not method.isupper()
+        method = method.upper()
         if method == "HEAD":
             method = "GET"
-        named = not path  # some routers take an empty path for "/"
         for rules, exactly in self._matches(path):
             for rule in rules:
                 if rule.covers(method) and not (rule.public and (named or not exactly)):
@@ -277,7 +289,8 @@ class RuleBook:
 def is_preflight(method: str, fields: Container[str]) -> bool:
     """Tell whether a request is a browser's question before a CORS request (Fetch, section 4.8).
 
-    Browsers send no credentials with it; what carries some is a request like any other.
+    Browsers send no credentials with it, no content, and no field that an application may take for
+    another method; what carries some is a request like any other.
 
     Args:
         method: The request method.
@@ -285,9 +298,8 @@ def is_preflight(method: str, fields: Container[str]) -> bool:
     """
     return (
         method == "OPTIONS"
-        and "origin" in fields
-        and "access-control-request-method" in fields
-        and "authorization" not in fields
+        and all(name in fields for name in _ASKS)
+        and not any(name in fields for name in _NEVER_ASKS)
     )
 
 

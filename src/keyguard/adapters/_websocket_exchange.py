@@ -1,0 +1,95 @@
+"""One WebSocket: how it is refused before it is accepted, and how it is ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
+from keyguard.adapters._asgi_exchange import Exchange
+from keyguard.guard import AsyncKeyguard
+from keyguard.sansio.decisions import Deny
+from keyguard.sansio.subprotocols import TokenProtocol
+
+__all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
+
+POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+_INTERNAL_ERROR = 1011
+_SERVER_ERROR = 500
+_PROTOCOL_FIELD = b"sec-websocket-protocol"
+_OPEN = ("websocket.accept", "websocket.send")
+
+
+class WebSocketExchange(Exchange):
+    """One WebSocket. What it may be closed after is the application's accept and its messages."""
+
+    ended = False
+    _marker: str | None = None
+
+    def __init__(
+        self, guard: AsyncKeyguard, scope: Scope, send: Send, protocol: TokenProtocol | None
+    ) -> None:
+        if protocol is not None and "subprotocols" in scope:
+            offer = protocol.read(scope["subprotocols"])
+            self.offered = tuple(
+                field.reveal().encode("latin-1", "replace") for field in offer.fields
+            )
+            self._marker = protocol.name if offer.marked else None
+            scope = _without_protocol(scope, offer.others)
+        super().__init__(guard, scope, send)
+
+    async def answer(self, deny: Deny) -> None:
+        """Refuse the WebSocket: with an HTTP answer where the server can, else by closing it."""
+        if "websocket.http.response" in (self.scope.get("extensions") or ()):
+            response = self._guard.respond(deny)
+            await self._respond(response, "websocket.http.response", head=False)
+        else:
+            await self._close(POLICY_VIOLATION)
+
+    def send(self, message: Message) -> Any:
+        """Pass a message of the application on, unless the connection was ended here."""
+        if self.ended:
+            # As a server says it (ASGI, "send after disconnect"), for an application that only
+            # ever sends.
+            raise ConnectionAbortedError("keyguard has closed this WebSocket: its key was revoked")
+        if (
+            self._marker is not None
+            and message["type"] == "websocket.accept"
+            and not message.get("subprotocol")  # which a browser takes for a failure
+        ):
+            message = {**message, "subprotocol": self._marker}
+        return super().send(message)
+
+    async def received(self, receive: Receive) -> Message:
+        """Return what the application receives: the server's message, or that it is over."""
+        message = None if self.ended else await receive()
+        if message is None or self.ended:
+            return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
+        return message
+
+    async def end(self, code: int) -> None:
+        """Close a connection that was let in."""
+        if not self.ended:
+            self.ended = True
+            if self._last is None or self._last["type"] in _OPEN:
+                await self._close(code)
+
+    def _status_of(self, message: Message) -> int:
+        if message["type"] == "websocket.close" and message.get("code") == _INTERNAL_ERROR:
+            return _SERVER_ERROR
+        return super()._status_of(message)
+
+    async def _break_off(self) -> bool:
+        if self._last is None or self._last["type"] not in _OPEN:
+            return False
+        await self._close(POLICY_VIOLATION)
+        return True
+
+    async def _close(self, code: int) -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": ""})
+
+
+def _without_protocol(scope: Scope, others: tuple[str, ...]) -> Scope:
+    headers = [(name, value) for name, value in scope["headers"] if name != _PROTOCOL_FIELD]
+    if others:
+        headers.append((_PROTOCOL_FIELD, ", ".join(others).encode("latin-1", "replace")))
+    return {**scope, "subprotocols": list(others), "headers": headers}
