@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from keyguard.adapters._admission import Admission
-from keyguard.decorators import protection_of
-from keyguard.exceptions import ConfigurationError
+from keyguard.adapters.django import KeyguardMiddleware
+from keyguard.adapters.django.setup import read_setup
+from keyguard.adapters.django.views import protection_for
+from keyguard.decorators import Protection, protection_of
 from keyguard.routes.table import Place, Route, Segments, read_segments
 from keyguard.sansio.paths import REST
 
-__all__ = ["read", "set_up"]
+__all__ = ["read"]
 
 _PARAMETER = re.compile(r"<(?:(?P<converter>[^>:]+):)?[^>]+>")
 _LITERAL = re.compile(r"[A-Za-z0-9_~@/-]*")  # of a regular expression, what stands for itself
-
-
-def set_up() -> None:
-    """Make the settings that ``DJANGO_SETTINGS_MODULE`` names the present ones.
-
-    Raises:
-        ConfigurationError: It names none, or they can't be used.
-    """
-    if not os.environ.get("DJANGO_SETTINGS_MODULE"):
-        raise ConfigurationError(
-            "say which application: keyguard routes module:attribute, or for Django set "
-            "DJANGO_SETTINGS_MODULE"
-        )
-    try:
-        import django
-    except ImportError:
-        raise ConfigurationError(
-            "DJANGO_SETTINGS_MODULE is set and Django is not installed: pip install django"
-        ) from None
-    django.setup()
 
 
 def read(place: Place) -> Iterator[Route]:
@@ -48,24 +29,26 @@ def read(place: Place) -> Iterator[Route]:
     """
     from django.conf import settings
     from django.urls import get_resolver
-
-    for guard in _guards(settings.MIDDLEWARE):
-        place = place.behind(guard)
-    yield from _read_patterns(get_resolver().url_patterns, place, "", ())
-
-
-def _guards(middleware: list[str]) -> Iterator[Admission]:
     from django.utils.module_loading import import_string
 
-    for name in middleware:
-        made = import_string(name)
-        if getattr(made, "is_keyguard", False) or name.startswith("keyguard."):
-            found = made(_nobody)
-            yield found if isinstance(found, Admission) else found.admission
+    guards: list[Admission] = []
+    if any(_is_own(import_string(name)) for name in settings.MIDDLEWARE):
+        setup = read_setup()
+        options = {"public": None, "rules": None, **setup.options}
+        guards += [
+            Admission(None, guard, **options)
+            for guard in (setup.guard, setup.async_guard)
+            if guard is not None
+        ]
+    if len(guards) > 1 and guards[0].rule_book.rules == guards[1].rule_book.rules:
+        guards.pop()  # else a project that is served both ways has each route in two
+    patterns: list[Any] = get_resolver().url_patterns
+    for at in [place.behind(guard) for guard in guards] or [place]:
+        yield from _read_patterns(patterns, at, "", ())
 
 
-def _nobody(request: object) -> Any:
-    raise AssertionError("nothing is served here")
+def _is_own(middleware: Any) -> bool:
+    return isinstance(middleware, type) and issubclass(middleware, KeyguardMiddleware)
 
 
 def _read_patterns(
@@ -83,7 +66,7 @@ def _read_patterns(
             path="/" + path + written,
             segments=whole,
             methods=_methods_of(view),
-            protection=partial(protection_of, view),
+            protection=partial(_protection, view),
         )
 
 
@@ -123,6 +106,18 @@ def _takes_slashes(found: re.Match[str]) -> bool:
 
     converter = get_converters().get(found["converter"] or "str")
     return converter is None or re.fullmatch(converter.regex, "a/b") is not None
+
+
+def _protection(view: Any, method: str) -> Protection:
+    found = protection_for(view, method)
+    made = getattr(view, "cls", None)  # Django REST Framework's
+    if made is None:
+        return found
+    action = getattr(view, "actions", {}).get(method.lower())
+    found = found.and_(protection_of(getattr(made, action, None) if action else made, method))
+    for permission in made.permission_classes:
+        found = found.and_(protection_of(permission))
+    return found
 
 
 def _methods_of(view: Any) -> frozenset[str] | None:

@@ -6,12 +6,13 @@ import contextlib
 import importlib
 import sys
 import traceback
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from keyguard.exceptions import ConfigurationError, KeyguardError
 
-__all__ = ["load_application"]
+__all__ = ["importing", "load_application"]
 
 
 def load_application(name: str) -> Any:
@@ -33,38 +34,40 @@ def load_application(name: str) -> Any:
             f"{name!r} names no application: write module:attribute, such as service.main:app, or "
             "module:factory()"
         )
+    with importing(f"the module {module_name!r}"):
+        found: Any = importlib.import_module(module_name)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigurationError(
+                f"the module {module_name!r} has no {attribute!r}: name the attribute that holds "
+                "the application"
+            )
+        found = getattr(found, part)
+    if call:
+        with importing(f"what {attribute}() of {module_name!r} makes"):
+            found = found()
+    return found
+
+
+@contextlib.contextmanager
+def importing(what: str) -> Generator[None]:
+    """Run what an application does when it is imported: it prints to stderr, and may fail.
+
+    Args:
+        what: What is imported, as the subject of a sentence.
+
+    Raises:
+        ConfigurationError: It fails.
+    """
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    with contextlib.redirect_stdout(sys.stderr):
-        found: Any = _import(module_name)
-        for part in attribute.split("."):
-            if not hasattr(found, part):
-                raise ConfigurationError(
-                    f"the module {module_name!r} has no {attribute!r}: name the attribute that "
-                    "holds the application"
-                )
-            found = getattr(found, part)
-        if not call:
-            return found
-        try:
-            return found()
-        except KeyguardError:
-            raise
-        except Exception as failure:
-            raise ConfigurationError(
-                f"{attribute}() of {module_name!r} fails: {_told(failure)}"
-            ) from failure
-
-
-def _import(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except KeyguardError:
         raise  # says all there is to say
     except (Exception, SystemExit) as failure:
-        raise ConfigurationError(
-            f"the module {name!r} can't be imported: {_told(failure)}"
-        ) from failure
+        raise ConfigurationError(f"{what} can't be imported: {_told(failure)}") from failure
 
 
 def _told(failure: BaseException) -> str:

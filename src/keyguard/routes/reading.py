@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from keyguard.adapters._admission import Admission
 from keyguard.exceptions import ConfigurationError
+from keyguard.routes.loading import importing
 from keyguard.routes.table import Place, Route
 from keyguard.sansio.paths import REST
 
@@ -41,24 +43,33 @@ def read_project() -> list[Route]:
     Raises:
         ConfigurationError: It names none, or it can't be used.
     """
-    from keyguard.routes import django
+    if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        raise ConfigurationError(
+            "say which application: keyguard routes module:attribute, or for Django set "
+            "DJANGO_SETTINGS_MODULE"
+        )
+    with importing("the project of DJANGO_SETTINGS_MODULE"):
+        import django
 
-    django.set_up()
-    return list(django.read(Place()))
+        from keyguard.routes import django as projects
+
+        django.setup()
+        return list(projects.read(Place()))
 
 
 def read(app: Any, place: Place) -> Iterator[Route]:
-    """Give the routes of an application, or of a part of it; of one that can't be read, one for all.
+    """Give the routes of an application, or of a part; of one that can't be read, one for all.
 
     Args:
         app: The application, or a middleware around it.
         place: Where it lies.
     """
-    seen: list[Any] = []
+    seen: list[object] = []
     while not any(app is one for one in seen):
         seen.append(app)
-        if isinstance(app, Admission):
-            place = place.behind(app)
+        guard: object = app
+        if isinstance(guard, Admission):
+            place = place.behind(guard)
         flask_app = _flask_of(app)
         if flask_app is not None:
             from keyguard.routes import flask
@@ -73,12 +84,14 @@ def read(app: Any, place: Place) -> Iterator[Route]:
         if is_a(app, "django.core.handlers.base.BaseHandler"):
             from keyguard.routes import django
 
-            yield from django.read(place)
+            with importing("the URLconf of the project"):
+                routes = list(django.read(place))
+            yield from routes
             return
         if is_a(app, "werkzeug.middleware.dispatcher.DispatcherMiddleware"):
             for path, mounted in app.mounts.items():
-                path = path.rstrip("/")
-                yield from read(mounted, place.below(path, tuple(path.split("/")[1:])))
+                segments = tuple(path.rstrip("/").split("/")[1:])
+                yield from read(mounted, place.below(path.rstrip("/"), segments))
         inside = (_attribute(app, name) for name in _INSIDE)
         app = next((one for one in inside if one is not None), app)
     yield Route(place=place, path="/{path:path}", segments=(REST,), methods=None)

@@ -90,7 +90,7 @@ def _of_route(route: Route) -> Iterator[Finding]:
             limits=guarding.limits,
             lets_preflight=not route.is_websocket
             and bool(guards)
-            and all(guard.guard.settings.allow_preflight for guard, _ in guards),
+            and all(guard.allows_preflight for guard, _ in guards),
             problem=guarding.problem,
         )
 
