@@ -58,13 +58,11 @@ def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
         method: The request method.
     """
     found = [_covered(book, route, route, method)]
-    seen = {route}
     for rule in book.rules:
         part = _common(route, rule.segments)
-        if part is not None and part not in seen and rule.covers(method):
-            seen.add(part)
+        if part is not None and part != route and rule.covers(method):
             one = _covered(book, route, part, method)
-            if one.rule is rule:
+            if one.rule is rule:  # else another decides there, and tells of it itself
                 found.append(one)
     return found
 
