@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -43,19 +45,32 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 
 @pytest.fixture
-def recipe(store: Store) -> Iterator[Callable[[str], tuple[dict[str, Any], Any]]]:
+def recipe(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], tuple[dict[str, Any], Any]]]:
     """Return what a recipe defines, and a client of its application."""
     opened: list[Any] = []
 
     def make(name: str) -> tuple[dict[str, Any], Any]:
-        names = run(*RECIPES[name], {"__name__": "recipe"})
+        module = ModuleType("recipe")
+        monkeypatch.setitem(sys.modules, "recipe", module)  # where Litestar looks annotations up
+        names = run(*RECIPES[name], vars(module))
         if isinstance(names["guard"], Keyguard):
             opened.append(names["guard"])
             return names, Client(names["app"])
-        client = TestClient(names["app"], raise_server_exceptions=False)
+        client = TestClient(_as_servers_call(names["app"]), raise_server_exceptions=False)
         opened.append(client)
         return names, client.__enter__()
 
     yield make
     for one in opened:
         one.__exit__(None, None, None)
+
+
+def _as_servers_call(app: Any) -> Any:
+    """Return an application that gets ASGI's version with lifespan too, as Falcon insists."""
+
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "asgi": {"version": "3.0"}}, receive, send)
+
+    return called
