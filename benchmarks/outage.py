@@ -62,9 +62,6 @@ def measure() -> dict[str, dict[str, Outage]]:
             "PostgreSQL is stopped": (postgresql.create_database(), postgresql.suspended),
             "MariaDB is stopped": (mariadb.create_database(), mariadb.suspended),
         }
-        for (url, _), _ in ways.values():
-            with Keyguard(url) as guard:
-                guard.migrate()
         return {
             name: {"sync": _felt(urls[0], gone), "async": asyncio.run(_afelt(urls[1], gone))}
             for name, (urls, gone) in ways.items()
@@ -118,6 +115,7 @@ def _felt(url: str, gone: _Gone) -> Outage:
     watch = _Watch()
     charges = [contestants.charge(1)]
     with Keyguard("memory://", limiter=url, hooks=[watch.hook]) as guard:
+        guard.migrate()
 
         def work() -> None:
             while not watch.over:
@@ -140,6 +138,7 @@ async def _afelt(url: str, gone: _Gone) -> Outage:
     watch = _Watch()
     charges = [contestants.charge(1)]
     async with AsyncKeyguard("memory://", limiter=url, hooks=[watch.hook]) as guard:
+        await guard.migrate()
 
         async def work() -> None:
             while not watch.over:

@@ -220,7 +220,7 @@ def test_what_was_remembered_before_the_feed_was_followed_is_looked_up_again() -
 def test_the_feed_is_asked_for_what_came_after_its_last_word() -> None:
     one = Beside()
 
-    one.turn(News("3", ()), News("5", ("one",)), BackendUnavailableError("cut"), sleeps=2)
+    one.turn(News("3", ()), News("5", ("one",)), BackendUnavailableError("cut"))
     one.turn(News("6", ()))
 
     assert [position for position, _ in one.feed.asked] == [None, "3", "5", "5"]
@@ -231,10 +231,23 @@ def test_the_feed_is_asked_four_times_in_max_staleness_and_at_least_each_second(
         one = Beside(max_staleness=max_staleness)
         began = one.world.clock.uptime
 
-        one.turn()
+        one.turn(sleeps=3)
 
-        assert one.feed.asked == [(None, patience)]
-        assert one.world.clock.uptime == began + patience
+        assert one.feed.asked[1:] == [("0", patience)] * 3
+        assert one.world.clock.uptime == began + 3 * patience
+
+
+def test_between_where_the_feed_begins_and_its_first_word_nobody_sleeps() -> None:
+    one = Beside()
+    issued = one.world.issue()
+    began = one.world.clock.uptime
+    assert one.lets_in(issued.token)
+    one.revoked_elsewhere(issued.key.id)
+
+    one.turn(News("7", ()), News("8", (issued.key.id,)))
+
+    assert [position for position, _ in one.feed.asked] == [None, "7", "8"]
+    assert one.world.clock.uptime == began + 1
 
 
 def test_where_nothing_is_believed_no_feed_is_asked() -> None:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from keyguard.context import ACCESS, Access, present_access
@@ -67,7 +67,8 @@ class Protection:
         for requirement in self.requirements:
             decision = authorize(allow, requirement)
             if isinstance(decision, Deny):
-                return decision
+                every = {scope for one in self.requirements for scope in one.scopes}
+                return replace(decision, scopes=tuple(sorted(every)))
         return None
 
     def checked(self, access: Access) -> Deny | None:

@@ -35,6 +35,7 @@ from keyguard import (
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters import starlette as keyguard_starlette
 from keyguard.adapters.flask import FlaskKeyguard
+from tests.adapters.stack_fastapi import fastapi_app
 from tests.world import World
 
 
@@ -68,6 +69,7 @@ class Stack:
     call: Callable[[Request], Answer]
     app: Any
     reads: list[str] = field(default_factory=list)
+    is_async: bool = False  # which of the world's guards is in front
 
 
 @require_scopes("inference:write")
@@ -289,7 +291,8 @@ def stacks(world: World) -> list[Stack]:
     def add(name: str, call: Any, build: Callable[[list[str]], Any]) -> None:
         reads: list[str] = []
         app = build(reads)
-        made.append(Stack(name, lambda request: call(app, request), app, reads))
+        is_async = call is call_asgi
+        made.append(Stack(name, lambda request: call(app, request), app, reads, is_async))
 
     add(
         "asgi",
@@ -309,6 +312,7 @@ def stacks(world: World) -> list[Stack]:
             middleware=[Middleware(keyguard_starlette.KeyguardMiddleware, guard=world.async_guard)],
         ),
     )
+    add("fastapi", call_asgi, lambda reads: fastapi_app(reads, world))
     add(
         "asgi around starlette",
         call_asgi,
@@ -326,4 +330,8 @@ def stacks(world: World) -> list[Stack]:
         call_wsgi,
         lambda reads: wsgi.KeyguardMiddleware(flask_app(reads), world.guard),
     )
+    from tests.adapters.stack_django import django_asgi, django_wsgi  # whose views are these
+
+    add("django over wsgi", call_wsgi, lambda reads: django_wsgi(reads, world))
+    add("django over asgi", call_asgi, lambda reads: django_asgi(reads, world))
     return made

@@ -6,13 +6,12 @@ Limits need no throttle classes: the middleware and :func:`keyguard.rate_limit` 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from keyguard.adapters.django.setup import read_setup
+from keyguard.adapters.django._exchange import AsyncExchange, Exchange
 from keyguard.context import present_access
 from keyguard.decorators import Protection, declare
 from keyguard.exceptions import InvalidValueError, MissingExtraError
-from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.sansio.decisions import Deny, Reason
 from keyguard.sansio.requests import Principal
 from keyguard.sansio.scopes import Requirement
@@ -20,10 +19,12 @@ from keyguard.sansio.scopes import Requirement
 try:
     from rest_framework.authentication import BaseAuthentication
     from rest_framework.permissions import BasePermission, OperationHolderMixin
-    from rest_framework.request import Request
-    from rest_framework.views import APIView
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.rest_framework", "drf") from missing
+
+if TYPE_CHECKING:  # importing views needs Django's settings
+    from rest_framework.request import Request
+    from rest_framework.views import APIView
 
 __all__ = ["HasScopes", "KeyguardAuthentication", "KeyguardUser"]
 
@@ -75,9 +76,8 @@ class KeyguardAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
         """Return the challenge of an answer to nobody."""
-        setup = read_setup()
-        guard = cast("Keyguard | AsyncKeyguard", setup.guard or setup.async_guard)
-        answer = guard.respond(Deny(Reason.CREDENTIALS_MISSING))
+        exchange = cast("Exchange | AsyncExchange", present_access())
+        answer = exchange.guard.respond(Deny(Reason.CREDENTIALS_MISSING))
         return dict(answer.headers)["WWW-Authenticate"]
 
 

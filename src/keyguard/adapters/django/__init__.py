@@ -11,12 +11,12 @@ What belongs here: translation between Django and the two pure adapters, and no 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from keyguard.exceptions import MissingExtraError
 
-try:
-    import django as _django  # noqa: F401 - only to say at once that it is missing
-except ImportError as missing:
-    raise MissingExtraError("keyguard.adapters.django", "django") from missing
+if find_spec("django") is None:
+    raise MissingExtraError("keyguard.adapters.django", "django")
 
 from keyguard.adapters.django.middleware import KeyguardMiddleware
 from keyguard.adapters.django.views import ScopesRequiredMixin

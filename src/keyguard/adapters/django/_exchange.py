@@ -10,6 +10,7 @@ from keyguard.adapters import _asgi_exchange, asgi, wsgi
 from keyguard.adapters._admission import Admission
 from keyguard.adapters._wsgi_connection import variable_of
 from keyguard.exceptions import ConfigurationError
+from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.sansio.decisions import Deny
 from keyguard.sansio.requests import Principal
 
@@ -38,6 +39,11 @@ class Exchange(wsgi.Exchange):
         self.path_info = request.path_info
 
     @property
+    def guard(self) -> Keyguard:
+        """Who let it in."""
+        return self._middleware.guard
+
+    @property
     def path(self) -> str:
         """The path that Django's resolver sees."""
         return self.path_info
@@ -57,6 +63,11 @@ class AsyncExchange(_asgi_exchange.Exchange):
             )
         super().__init__(keeper.guard, scope, _unused)
         self.path_info = request.path_info
+
+    @property
+    def guard(self) -> AsyncKeyguard:
+        """Who let it in."""
+        return self._guard
 
     @property
     def path(self) -> str:

@@ -106,7 +106,8 @@ def _scopes(setup: Setup) -> Iterator[checks.CheckMessage]:
                 try:
                     check_view(view, guard.policy.catalogue)
                 except KeyguardError as failure:
-                    name = f"{view.__module__}.{getattr(view, '__qualname__', view)}"
+                    kind = getattr(view, "view_class", getattr(view, "cls", view))
+                    name = f"{kind.__module__}.{getattr(kind, '__qualname__', kind)}"
                     yield checks.Error(f"{name}: {failure}", id="keyguard.E005")
             return
 

@@ -51,17 +51,19 @@ def read_setup() -> Setup:
             raise ConfigurationError(f"KEYGUARD has no {name!r}, only {', '.join(_KNOWN)}")
     if "guard" not in given:
         raise ConfigurationError(f"KEYGUARD names no guard: write {_EXAMPLE}")
-    first, second = _load("guard", given["guard"]), None
+    first = _load("guard", given["guard"])
+    second: AsyncKeyguard | None = None
     if "async_guard" in given:
         if isinstance(first, AsyncKeyguard):
             raise ConfigurationError(
                 "KEYGUARD names two AsyncKeyguards: beside 'async_guard', 'guard' is a Keyguard"
             )
-        second = _load("async_guard", given["async_guard"])
-        if not isinstance(second, AsyncKeyguard):
+        beside = _load("async_guard", given["async_guard"])
+        if not isinstance(beside, AsyncKeyguard):
             raise ConfigurationError(
                 "KEYGUARD['async_guard'] is an AsyncKeyguard, not a Keyguard: that is 'guard'"
             )
+        second = beside
     options = {name: given[name] for name in ("public", "rules") if name in given}
     if isinstance(first, AsyncKeyguard):
         return Setup(guard=None, async_guard=first, options=options)
