@@ -1,10 +1,8 @@
 """Applications whose routes are read; each with a guard that is never opened."""
 
-from __future__ import annotations
+from typing import Annotated, Any
 
-from typing import Any
-
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Security
 from flask import Blueprint, Flask
 from flask.views import MethodView
 from starlette.applications import Starlette
@@ -13,8 +11,9 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
-from keyguard import AsyncKeyguard, Keyguard, Rule, rate_limit, require_scopes
+from keyguard import AsyncKeyguard, Keyguard, Principal, Rule, rate_limit, require_scopes
 from keyguard.adapters import asgi, wsgi
+from keyguard.adapters.fastapi import KeyguardPrincipal, keyguard_principal
 from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
 
@@ -90,7 +89,27 @@ def fastapi_app() -> Any:
     async def read(item: int) -> int:
         return item
 
+    @router.put("/{item}")
+    async def write(
+        item: int,
+        principal: Annotated[Principal, Security(keyguard_principal, scopes=["items:write"])],
+    ) -> int:
+        return item
+
     app = FastAPI(openapi_url=None)
+
+    @app.get("/internal/who")
+    async def who(principal: Annotated[Principal, Depends(keyguard_principal)]) -> str:
+        return principal.key_id
+
+    @app.get("/internal/anybody")
+    async def anybody(
+        principal: Annotated[
+            Principal | None, Security(KeyguardPrincipal(auto_error=False), scopes=["a:b"])
+        ],
+    ) -> str:
+        return "hello"
+
     app.include_router(router, prefix="/v1")
     app.add_middleware(KeyguardMiddleware, guard=async_guard())
     return app

@@ -83,8 +83,13 @@ def test_guards_of_one_route_or_mount_and_applications_by_host_are_found() -> No
     assert guards(apps.of_one_route) == ["GET /a", *GUARDED, "GET /b/x"]
 
 
-def test_the_routers_that_fastapi_includes_are_read() -> None:
-    assert guards(apps.fastapi_app()) == ["GET /v1/items/{item} items:read"]
+def test_fastapi_s_included_routers_and_security_scopes_are_read() -> None:
+    assert guards(apps.fastapi_app()) == [
+        "GET /internal/who",
+        "GET /internal/anybody public !",
+        "GET /v1/items/{item} items:read",
+        "PUT /v1/items/{item} items:write",
+    ]
 
 
 FLASK = [

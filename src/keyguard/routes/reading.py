@@ -29,7 +29,7 @@ def read_application(app: Any) -> list[Route]:
         ConfigurationError: It is of another kind.
     """
     routes = list(read(app, Place()))
-    if any(route.place.path == "" and route.segments == (REST,) for route in routes):
+    if len(routes) == 1 and routes[0].place.path == "" and routes[0].segments == (REST,):
         raise ConfigurationError(
             f"the application is a {type(app).__name__}, whose routes can't be read: only those of "
             "Starlette, FastAPI, Flask and Django can"

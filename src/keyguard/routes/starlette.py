@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 from starlette.routing import Host, Mount, WebSocketRoute
 
 from keyguard.adapters._admission import Admission
-from keyguard.decorators import Protection, protection_of
+from keyguard.adapters._endpoints import each_route
+from keyguard.decorators import protection_of
 from keyguard.routes import reading
 from keyguard.routes.table import Place, Route, read_segments
 from keyguard.sansio.paths import REST
@@ -37,18 +38,9 @@ def read(app: Any, place: Place) -> Iterator[Route]:
             if isinstance(cls, type) and issubclass(cls, Admission):
                 place = place.behind(cls(app.router, *args, **kwargs))
         app = app.router
-    for route in _flattened(app):
+    # What FastAPI serves once no route matches is kept apart.
+    for route in each_route([*app.routes, *getattr(app, "_low_priority_routes", ())]):
         yield from _read_route(route, place)
-
-
-def _flattened(router: Any) -> Iterable[Any]:
-    """Give the routes of a router, those of included routers among them as FastAPI has them."""
-    routes = [*router.routes, *getattr(router, "_low_priority_routes", ())]
-    try:
-        from fastapi.routing import iter_route_contexts
-    except ImportError:  # none, or one that copies them into the router
-        return routes
-    return iter_route_contexts(routes)
 
 
 def _read_route(route: Any, place: Place) -> Iterator[Route]:
@@ -68,13 +60,15 @@ def _read_route(route: Any, place: Place) -> Iterator[Route]:
     for middleware in _around(getattr(original, "app", None)):
         place = place.behind(middleware)
     websocket = isinstance(original, WebSocketRoute)
+    asked = _asked(route)
     yield Route(
         place=place,
         path=path,
         segments=segments,
         methods=frozenset({"GET"}) if websocket else _methods_of(route),
-        protection=partial(_protection, route),
-        asks_for_key=any(needs_key for needs_key, _ in _asked(route)),
+        protection=partial(protection_of, getattr(route, "endpoint", None)),
+        asks_for_key=any(needs_key for needs_key, _ in asked),
+        asked=tuple(requirement for _, requirement in asked if requirement.scopes),
         is_websocket=websocket,
     )
 
@@ -98,17 +92,13 @@ def _around(app: Any) -> Iterator[Admission]:
         app = getattr(app, "app", None)
 
 
-def _protection(route: Any, method: str) -> Protection:
-    declared = protection_of(getattr(route, "endpoint", None), method)
-    asked = tuple(requirement for _, requirement in _asked(route) if requirement.scopes)
-    return declared.and_(Protection(asked))
-
-
 def _asked(route: Any) -> list[tuple[bool, Requirement]]:
     """Return what ``Security(keyguard_principal, scopes=[...])`` asks for, and whether of all."""
-    adapter: Any = sys.modules.get("keyguard.adapters.fastapi")
-    dependant = getattr(route, "dependant", None)
-    return [] if adapter is None or dependant is None else list(adapter.asked_by(dependant))
+    if "keyguard.adapters._fastapi_dependency" not in sys.modules:
+        return []  # then nobody can have used it
+    from keyguard.adapters._fastapi_dependency import asked_by
+
+    return list(asked_by(getattr(route, "dependant", None)))
 
 
 def _takes_slashes(route: Any, found: re.Match[str]) -> bool:

@@ -132,6 +132,8 @@ def _guarding(
         or any(limit.limit.per in _NEEDS_KEY for limit in declared.limits)
     )
     is_public = decisive.is_public and not asked_inside
+    if not is_public:
+        requirements += route.asked
     problem = None
     if is_public and not decisive.is_named and decisive.rule is not None:
         where = "" if decisive.part is None else f" at {decisive.part}"

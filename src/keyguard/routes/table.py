@@ -10,6 +10,7 @@ from typing import Any
 from keyguard.adapters._admission import Admission
 from keyguard.decorators import Protection
 from keyguard.sansio.paths import REST, SEGMENT
+from keyguard.sansio.scopes import Requirement
 
 __all__ = ["Place", "Route", "Segments", "read_segments"]
 
@@ -56,6 +57,7 @@ class Route:
         methods: Its methods, or None for all.
         protection: Returns what is declared on its endpoint, by method.
         asks_for_key: Whether it asks who it is by itself, so that nobody is let in without a key.
+        asked: The scopes that it asks for by itself, of whoever has a key.
         is_websocket: Whether it is a WebSocket's.
     """
 
@@ -65,6 +67,7 @@ class Route:
     methods: frozenset[str] | None
     protection: Callable[[str], Protection] = field(default=lambda _: Protection())
     asks_for_key: bool = False
+    asked: tuple[Requirement, ...] = ()
     is_websocket: bool = False
 
     @property
