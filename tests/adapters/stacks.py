@@ -14,7 +14,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 from wsgiref.validate import validator
 
@@ -66,10 +66,22 @@ class Stack:
     """One adapter around the service."""
 
     name: str
-    call: Callable[[Request], Answer]
-    app: Any
+    caller: Callable[[Any, Request], Answer]
+    build: Callable[[list[str]], Any]
     reads: list[str] = field(default_factory=list)
-    is_async: bool = False  # which of the world's guards is in front
+
+    @cached_property
+    def app(self) -> Any:
+        """The application, made when it is first asked for."""
+        return self.build(self.reads)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the world's async guard is in front."""
+        return self.caller is call_asgi
+
+    def call(self, request: Request) -> Answer:
+        return self.caller(self.app, request)
 
 
 @require_scopes("inference:write")
@@ -289,10 +301,7 @@ def stacks(world: World) -> list[Stack]:
     made = []
 
     def add(name: str, call: Any, build: Callable[[list[str]], Any]) -> None:
-        reads: list[str] = []
-        app = build(reads)
-        is_async = call is call_asgi
-        made.append(Stack(name, lambda request: call(app, request), app, reads, is_async))
+        made.append(Stack(name, call, build))
 
     add(
         "asgi",
