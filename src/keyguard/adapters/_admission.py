@@ -77,7 +77,7 @@ class Admission:
         self._recall = guard._recall
         self._report = guard.report
         self._require_https = settings.require_https
-        self._allows_preflight = settings.allow_preflight
+        self.allows_preflight = settings.allow_preflight
         self._proxies = settings.proxies() or None
         self._upstream = settings.principal_fields() or None
         self._public_paths = self.rule_book.paths
@@ -116,7 +116,7 @@ class Admission:
         fields = arrival.fields_named(UNASKED_FIELDS)
         if needs_no_key(arrival.rule, fields):
             return True
-        if self._allows_preflight and is_preflight(arrival.method, fields):
+        if self.allows_preflight and is_preflight(arrival.method, fields):
             arrival.rule, arrival.ruled, arrival.due = None, (), False
             return True
         return False

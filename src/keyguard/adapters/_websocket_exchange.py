@@ -14,7 +14,7 @@ from keyguard.sansio.subprotocols import TokenProtocol
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
 
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-_INTERNAL_ERROR = 1011
+_INTERNAL_ERRORS = (1011, 4500)  # RFC 6455's, and Litestar's: 4000 and the HTTP status
 _SERVER_ERROR = 500
 _PROTOCOL_FIELD = b"sec-websocket-protocol"
 _LONGEST_FAREWELL = 10.0  # seconds, for a client that reads nothing any more
@@ -78,7 +78,7 @@ class WebSocketExchange(Exchange):
                 await self._close(code)
 
     def _status_of(self, message: Message) -> int:
-        if message["type"] == "websocket.close" and message.get("code") == _INTERNAL_ERROR:
+        if message["type"] == "websocket.close" and message.get("code") in _INTERNAL_ERRORS:
             return _SERVER_ERROR
         return super()._status_of(message)
 

@@ -12,21 +12,30 @@ from typing import Any, cast
 from keyguard.adapters import wsgi
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.context import ACCESS, present_access
+from keyguard.context import current_principal as find_principal
 from keyguard.decorators import Protection, is_declared, protection_of
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
+from keyguard.sansio.requests import Principal
 from keyguard.sansio.rules import Rule
 
 try:
     from flask import Flask, Request, request
     from flask.typing import ResponseReturnValue
     from werkzeug.exceptions import HTTPException, default_exceptions
+    from werkzeug.local import LocalProxy
     from werkzeug.wrappers import Response
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.flask", "flask") from missing
 
-__all__ = ["FlaskKeyguard"]
+__all__ = ["FlaskKeyguard", "current_principal"]
+
+EXTENSION, MIDDLEWARE = "keyguard", "keyguard.middleware"
+"""Under these names ``app.extensions`` has the extension, and the middleware that guards."""
+
+current_principal: Principal = LocalProxy(find_principal)  # type: ignore[assignment]
+"""Who the present request is, as :func:`keyguard.current_principal` returns it, each time anew."""
 
 
 class FlaskKeyguard:
@@ -74,7 +83,7 @@ class FlaskKeyguard:
         guard = guard or self._guard
         if guard is None:
             raise ConfigurationError("FlaskKeyguard needs a guard: FlaskKeyguard(app, guard)")
-        if "keyguard" in app.extensions:
+        if EXTENSION in app.extensions:
             raise ConfigurationError("this Flask application has a FlaskKeyguard already")
         middleware = _FlaskMiddleware(app, guard, **self._options)
         for view in app.view_functions.values():
@@ -82,7 +91,8 @@ class FlaskKeyguard:
         app.add_url_rule = _checking(app.add_url_rule, middleware)  # type: ignore[method-assign]
         app.register_error_handler(AccessDenied, middleware.handle)
         app.wsgi_app = middleware  # type: ignore[method-assign]
-        app.extensions["keyguard"] = self
+        app.extensions[EXTENSION] = self
+        app.extensions[MIDDLEWARE] = middleware
 
 
 class _FlaskMiddleware(wsgi.KeyguardMiddleware):

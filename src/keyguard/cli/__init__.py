@@ -12,7 +12,7 @@ from keyguard.exceptions import MissingExtraError
 
 __all__ = ["main"]
 
-_EXTRA = {"rich", "typer"}
+EXTRA = {"rich", "typer"}  # what the extra brings
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     try:
         from keyguard.cli.app import run
     except ImportError as failure:
-        if (failure.name or "").partition(".")[0] not in _EXTRA:
+        if (failure.name or "").partition(".")[0] not in EXTRA:
             raise
         sys.stderr.write(f"{MissingExtraError('The command line', 'cli')}\n")
         sys.exit(2)

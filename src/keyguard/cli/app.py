@@ -18,7 +18,9 @@ from keyguard.cli import key, organization, output, pepper, setup
 from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.cli.routes import routes
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
+from keyguard.guard import Keyguard
 
 __all__ = ["app", "run"]
 
@@ -38,6 +40,7 @@ app.command("doctor")(doctor)
 app.add_typer(organization.app, name="org")
 app.add_typer(key.app, name="key")
 app.command("audit")(audit)
+app.command("routes")(routes)
 app.add_typer(pepper.app, name="pepper")
 
 
@@ -60,14 +63,16 @@ def _common(
         ),
     ] = False,
 ) -> None:
-    ctx.obj = Common(url=url, pepper_file=pepper_file, as_json=as_json)
+    ctx.obj = Common(url=url, pepper_file=pepper_file, as_json=as_json, given=ctx.obj)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], *, name: str = "keyguard", guard: Keyguard | None = None) -> int:
     """Run the command line.
 
     Args:
         arguments: What follows the program's name.
+        name: The program's name.
+        guard: The guard to work on; by default the one that options and environment describe.
 
     Returns:
         The exit code: 0 done, 1 refused or not found, 2 wrong usage or settings, 130 interrupted.
@@ -79,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         _check_encoding(arguments)
-        status = app(arguments, prog_name="keyguard", standalone_mode=False)
+        status = app(arguments, prog_name=name, standalone_mode=False, obj=guard)
     except TyperException as problem:
         _explain(problem)
         return USAGE

@@ -112,12 +112,15 @@ class Common:
         pepper_file: The file that holds the pepper, or None where the environment says.
         as_json: Whether the answer is one JSON document.
         limiter: Where the counters are, or None for beside the keys.
+        given: The guard of the application that the command line is a part of, which knows all
+            that; None where it stands alone.
     """
 
     url: str | None
     pepper_file: Path | None
     as_json: bool
     limiter: str | None = None
+    given: Keyguard | None = None
 
     @classmethod
     def of(
@@ -128,8 +131,19 @@ class Common:
         pepper_file: Path | None = None,
         limiter: str | None = None,
     ) -> Common:
-        """Return what a command is told after its name, and before it where it is silent."""
+        """Return what a command is told after its name, and before it where it is silent.
+
+        Raises:
+            ConfigurationError: It is told where keys are, and the application says that.
+        """
         before: Common = ctx.obj
+        if before.given is not None:
+            if any(one is not None for one in (url, before.url, pepper_file, limiter)):
+                raise ConfigurationError(
+                    "this works on the application's own guard: leave out --url, --pepper-file "
+                    "and --limiter"
+                )
+            return replace(before, as_json=as_json or before.as_json)
         return cls(
             url=_first(url, before.url, os.environ.get("KEYGUARD_URL")),
             pepper_file=pepper_file or before.pepper_file,
@@ -144,6 +158,8 @@ class Common:
             InvalidValueError: A value is not as said.
             ConfigurationError: The pepper file can't be read, or values do not go together.
         """
+        if self.given is not None:
+            return self.given.settings
         environ: Mapping[str, str] = os.environ
         if self.pepper_file is not None:
             environ = {
@@ -165,6 +181,9 @@ class Common:
             InvalidValueError: A setting is not as said.
             BackendError: What is done with the guard failed; told with the driver's own words.
         """
+        if self.given is not None:
+            yield self.given  # which the application closes, and whose URL nobody here knows
+            return
         self.require_url()
         with Keyguard(self.url, limiter=self.limiter, settings=self.settings(), hooks=()) as guard:
             try:
@@ -180,6 +199,11 @@ class Common:
         Raises:
             ConfigurationError: There is none.
         """
+        if self.given is not None:
+            raise ConfigurationError(
+                "this command works on a URL, not on an application: set KEYGUARD_URL and run it "
+                "as 'keyguard'; the application's tables are made by its migrate"
+            )
         if not self.url:
             raise ConfigurationError(
                 "say where the keys are: set KEYGUARD_URL or pass --url, such as "

@@ -1,0 +1,43 @@
+"""``flask keyguard ...``: the command line on the guard of a Flask application.
+
+Flask finds it by its entry point, in every application; so nothing is imported before it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from keyguard.cli import EXTRA
+from keyguard.exceptions import MissingExtraError
+
+__all__ = ["command"]
+
+
+@click.command(
+    "keyguard",
+    short_help="Manage the API keys of this application.",
+    context_settings={"ignore_unknown_options": True},
+    add_help_option=False,  # all that follows is for keyguard's own command line
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@with_appcontext
+def command(arguments: tuple[str, ...]) -> None:
+    """Manage the API keys of this application."""
+    try:
+        from keyguard.cli.app import run
+    except ImportError as failure:
+        if (failure.name or "").partition(".")[0] not in EXTRA:
+            raise
+        raise click.ClickException(str(MissingExtraError("flask keyguard", "cli"))) from None
+    from keyguard.adapters.flask import MIDDLEWARE
+
+    middleware = current_app.extensions.get(MIDDLEWARE)
+    if middleware is None:
+        raise click.ClickException(
+            "this application has no FlaskKeyguard: FlaskKeyguard(app, guard)"
+        )
+    sys.exit(run(arguments, name="flask keyguard", guard=middleware.guard))

@@ -1,0 +1,241 @@
+"""``keyguard routes``: every route with what guards it, and an exit code for CI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Program, Run, Terminal
+from tests.routes import apps
+
+ROOT = Path(__file__).parents[2]
+APPS = "tests.routes.apps"
+
+
+def test_the_routes_are_printed_with_what_guards_them(keyguard: Program) -> None:
+    done = keyguard("routes", f"{APPS}:starlette_app")
+
+    assert done.status == 0
+    assert done.stdout == (
+        "Methods    Path                   Guarded by\n"
+        "GET        /healthz               public\n"
+        "POST       /v1/inference          scopes inference:write\n"
+        "                                  limit inference 60/minute per key\n"
+        "GET        /v1/models/{model_id}  any of a:b, c:d\n"
+        "                                  limit v1-models-model 100/minute per key\n"
+        "PUT        /v1/models/{model_id}  key\n"
+        "DELETE     /reports/{id:int}      scopes admin\n"
+        "GET        /reports/{id:int}      key\n"
+        "WebSocket  /ws                    key\n"
+        "\n"
+        "CORS preflights reach the application without a key (allow_preflight).\n"
+    )
+
+
+def test_a_route_that_is_public_without_being_named_so_fails_and_is_explained(
+    keyguard: Program,
+) -> None:
+    done = keyguard("routes", f"{APPS}:wide")
+
+    assert done.status == 1
+    assert "POST     /internal/reset  public, not named so\n" in done.stdout
+    assert done.stdout.endswith(
+        "\nproblem  public only because the wider rule '/internal/{rest:path}' is (name it in a "
+        "public rule of its own if it is meant to be, else in one that is not public): "
+        "POST /internal/reset\n"
+    )
+
+
+def test_an_application_without_a_guard_is_told_in_one_sentence(keyguard: Program) -> None:
+    done = keyguard("routes", f"{APPS}:unguarded")
+
+    assert done.status == 1
+    assert done.stdout.count("problem  ") == 1
+    assert "no keyguard middleware stands before it" in done.stdout
+
+
+def test_json_has_every_route(keyguard: Program) -> None:
+    for arguments in (("routes", f"{APPS}:wide", "--json"), ("--json", "routes", f"{APPS}:wide")):
+        done = keyguard(*arguments)
+        assert done.status == 1
+        reset, asking = done.json["routes"]
+        assert done.json["ok"] is False
+        assert reset["public"] is True
+        assert "wider rule" in reset["problem"]
+        assert asking == {
+            "path": "/internal/ok",
+            "part": None,
+            "methods": ["GET"],
+            "websocket": False,
+            "public": False,
+            "scopes": ["inference:write"],
+            "any_of": [],
+            "limits": ["inference 60/minute per key"],
+            "preflight": False,
+            "problem": None,
+        }
+
+
+def test_a_factory_is_called(keyguard: Program) -> None:
+    done = keyguard("routes", f"{APPS}:flask_app()")
+
+    assert done.status == 0
+    assert "/outer/inner/<name>" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("service", "'service' names no application: write module:attribute"),
+        ("service:", "'service:' names no application"),
+        ("service:a-b", "'service:a-b' names no application"),
+        ("nowhere:app", "the module 'nowhere' can't be imported: No module named 'nowhere'"),
+        ("service:nothing", "the module 'service' has no 'nothing': name the attribute that"),
+        ("service:thing", "the application is a int, whose routes can't be read"),
+        ("service:fails()", "what fails() of 'service' makes can't be imported: ValueError at"),
+        ("broken:app", "the module 'broken' can't be imported: ZeroDivisionError at broken.py:1"),
+        ("leaves:app", "the module 'leaves' can't be imported: SystemExit at leaves.py:2"),
+    ],
+)
+def test_what_is_no_application_is_one_clear_sentence(
+    name: str, sentence: str, process: Callable[..., Run], tmp_path: Path
+) -> None:
+    (tmp_path / "service.py").write_text("thing = 3\ndef fails(): raise ValueError('hunter2')\n")
+    (tmp_path / "broken.py").write_text("app = 1 / 0\n")
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+
+    done = process("routes", name)
+
+    assert done.status == 2
+    assert done.sentence.startswith(sentence)
+    assert "hunter2" not in done.sentence
+
+
+def test_what_an_application_prints_does_not_come_between(
+    process: Callable[..., Run], tmp_path: Path
+) -> None:
+    (tmp_path / "service.py").write_text(
+        "print('hello')\nfrom starlette.applications import Starlette\napp = Starlette()\n"
+    )
+
+    done = process("routes", "service:app", "--json")
+
+    assert done.json == {"ok": True, "routes": []}
+    assert done.stderr == "hello\n"
+
+
+def test_without_an_application_and_a_django_project_it_is_asked_for(keyguard: Program) -> None:
+    done = keyguard("routes")
+
+    assert done.status == 2
+    assert "keyguard routes module:attribute, or for Django set DJANGO_SETTINGS_MODULE" in (
+        done.sentence
+    )
+
+
+DJANGO = """
+from django.http import HttpResponse
+from django.urls import include, path, re_path
+from django.views import View
+from rest_framework.views import APIView
+from keyguard import Keyguard, Rule, require_scopes
+from keyguard.adapters.rest_framework import HasScopes
+
+SECRET_KEY = "x"
+ROOT_URLCONF = "project"
+ALLOWED_HOSTS = ["*"]
+KEYGUARD = {"guard": Keyguard(
+    "postgresql://nobody@127.0.0.1:1/x", public=["/healthz"], rules=[
+        Rule("/internal/{rest:path}", public=True), Rule("/files/{rest:path}", public=True)])}
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "keyguard.adapters.django.KeyguardMiddleware",
+]
+
+def view(request, **named):
+    return HttpResponse()
+
+class Reports(View):
+    def get(self, request, pk): ...
+
+    @require_scopes("admin")
+    def delete(self, request, pk): ...
+
+class Rest(APIView):
+    permission_classes = [HasScopes("analytics:read")]
+
+    def get(self, request): ...
+
+inner = [path("<int:pk>/", Reports.as_view()), path("page-<slug:name>.html", view)]
+urlpatterns = [
+    path("healthz", view),
+    path("v1/", include(inner)),
+    path("rest", Rest.as_view()),
+    path("internal/reset", require_scopes("admin")(view)),
+    path("internal/open", view),
+    path("files/<path:rest>", view),
+    re_path(r"^old/(?P<year>[0-9]{4})/$", view),
+]
+"""
+WSGI = "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("wsgi:application",)])
+def test_a_django_project_is_read_by_its_settings_or_its_application(
+    arguments: tuple[str, ...],
+    process: Callable[..., Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "project.py").write_text(DJANGO)
+    (tmp_path / "wsgi.py").write_text(WSGI)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    done = process("routes", *arguments)
+
+    assert (done.status, done.stderr) == (1, "")
+    assert [line.split(maxsplit=2) for line in done.stdout.splitlines()[1:10]] == [
+        ["any", "/healthz", "public"],
+        ["DELETE", "/v1/<int:pk>/", "scopes admin"],
+        ["GET", "/v1/<int:pk>/", "key"],
+        ["any", "/v1/page-<slug:name>.html", "key"],
+        ["GET", "/rest", "scopes analytics:read"],
+        ["any", "/internal/reset", "scopes admin"],
+        ["any", "/internal/open", "public, not named so"],
+        ["any", "/files/<path:rest>", "public"],
+        ["any", "/^old/(?P<year>[0-9]{4})/$", "key"],
+    ]
+
+
+def test_a_django_project_without_the_middleware_is_a_problem(
+    process: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project.py").write_text(f"{DJANGO}\nMIDDLEWARE = []\n")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    done = process("routes")
+
+    assert done.status == 1
+    assert "no keyguard middleware stands before it" in done.stdout
+
+
+def test_it_fits_into_80_columns(
+    terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    window = terminal("routes", f"{APPS}:starlette_app")
+
+    assert window.finish() == 0
+    assert "\x1b[33mpublic" in window.shown
+    assert max(map(len, window.text.splitlines())) <= 80
+
+
+def test_the_key_store_is_not_opened(keyguard: Program) -> None:
+    # Nobody listens where it would be.
+    assert apps.NOWHERE.startswith("postgresql://nobody@127.0.0.1:1/")
+    assert keyguard("routes", f"{APPS}:starlette_app").status == 0

@@ -1,0 +1,91 @@
+"""The pages of docs/how-to: what they show is run as it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from starlette.testclient import TestClient
+
+from keyguard import Keyguard
+from keyguard.cli.app import run as run_command
+from tests.examples.pages import blocks, page, run
+
+NOTES = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def answer(request):
+    return PlainTextResponse("notes")
+
+app = Starlette(routes=[
+    Route("/healthz", answer),
+    Route("/notes", answer, methods=["POST"]),
+    Route("/notes/{note_id}", answer),
+    Route("/notes/{note_id}", answer, methods=["DELETE"]),
+])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder, whose modules are forgotten in the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path
+    for name in ("notes", "guarded"):
+        sys.modules.pop(name, None)
+
+
+def bearer(guard: Keyguard, *scopes: str) -> dict[str, str]:
+    issued = guard.keys.issue(organization="acme", name="test", scopes=scopes)
+    return {"Authorization": f"Bearer {issued.token.reveal()}"}
+
+
+def test_the_factory_of_the_flask_page_makes_a_guarded_application(folder: Path) -> None:
+    names = run("docs/how-to/flask.md", 0, {"__name__": "service"})
+    with names["guard"] as guard:
+        guard.migrate()
+        organization = guard.organizations.create("acme")
+        client = names["create_app"]().test_client()
+
+        assert client.get("/healthz").get_json() == {"status": "ok"}
+        assert client.post("/v1/inference").status_code == 401
+        answer = client.post("/v1/inference", headers=bearer(guard, "inference:write"))
+        assert answer.get_json() == {"organization": organization.id}
+        reader = bearer(guard, "analytics:read")
+        assert client.get("/v1/reports/7", headers=reader).get_json() == {"report": 7}
+        refused = client.delete("/v1/reports/7", headers=reader)
+        assert (refused.status_code, refused.get_json()) == (403, {"error": "not allowed"})
+        assert 'scope="admin"' in refused.headers["WWW-Authenticate"]
+
+
+def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "docs/how-to/configuration.md"
+    (folder / "notes.py").write_text(NOTES)
+    (folder / "keyguard.toml").write_text(blocks(page(name), "toml")[0])
+    (folder / "guarded.py").write_text(blocks(page(name), "python")[0])
+    guarded = ModuleType("guarded")
+    names = run(name, 0, vars(guarded))
+    with Keyguard("sqlite:///keys.db", settings=names["guard"].settings) as guard:
+        guard.migrate()
+        guard.organizations.create("acme")
+        reader = bearer(guard, "notes:read")
+    client = TestClient(names["app"])
+
+    assert client.get("/healthz").text == "notes"
+    assert client.get("/notes/1").status_code == 401
+    assert client.get("/notes/1", headers=reader).text == "notes"
+    assert client.post("/notes", headers=reader).status_code == 403
+    asyncio.run(names["guard"].aclose())
+
+    assert run_command(["routes", "guarded:app"]) == 0
+    (shown,) = blocks(page(name), "console")
+    assert capsys.readouterr().out == shown.removeprefix("$ keyguard routes guarded:app\n")

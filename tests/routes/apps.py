@@ -1,0 +1,148 @@
+"""Applications whose routes are read; each with a guard that is never opened."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Security
+from flask import Blueprint, Flask
+from flask.views import MethodView
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Host, Mount, Route, WebSocketRoute
+
+from keyguard import AsyncKeyguard, Keyguard, Principal, Rule, rate_limit, require_scopes
+from keyguard.adapters import asgi, wsgi
+from keyguard.adapters.fastapi import KeyguardPrincipal, keyguard_principal
+from keyguard.adapters.flask import FlaskKeyguard
+from keyguard.adapters.starlette import KeyguardMiddleware
+
+RULES = [
+    Rule("/internal/{rest:path}", public=True),
+    Rule("/v1/models/{model}", methods=["GET"], any_of=["a:b", "c:d"], limits="100/minute"),
+]
+OPTIONS: dict[str, Any] = {"public": ["/healthz"], "rules": RULES}
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"  # what would be opened is refused
+
+
+async def endpoint(request: Any) -> PlainTextResponse:
+    return PlainTextResponse("x")
+
+
+@rate_limit("60/minute", name="inference")
+@require_scopes("inference:write")
+async def inference(request: Any) -> PlainTextResponse:
+    return PlainTextResponse("x")
+
+
+class Reports(HTTPEndpoint):
+    async def get(self, request: Any) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+    @require_scopes("admin")
+    async def delete(self, request: Any) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+
+def routes() -> list[Any]:
+    return [
+        Route("/healthz", endpoint),
+        Route("/v1/inference", inference, methods=["POST"]),
+        Route("/v1/models/{model_id}", endpoint, methods=["GET", "PUT"]),
+        Route("/reports/{id:int}", Reports),
+        WebSocketRoute("/ws", endpoint),
+    ]
+
+
+def async_guard(**options: Any) -> AsyncKeyguard:
+    return AsyncKeyguard(NOWHERE, **{**OPTIONS, **options})
+
+
+starlette_app = Starlette(
+    routes=routes(), middleware=[Middleware(KeyguardMiddleware, guard=async_guard())]
+)
+unguarded = Starlette(routes=routes())
+wrapped = asgi.KeyguardMiddleware(Starlette(routes=routes()), async_guard())
+partly = Starlette(routes=[Mount("/api", app=starlette_app), Route("/other", endpoint)])
+wide = Starlette(
+    routes=[Route("/internal/reset", endpoint, methods=["POST"]), Route("/internal/ok", inference)],
+    middleware=[Middleware(KeyguardMiddleware, guard=async_guard(allow_preflight=False))],
+)
+of_one_route = Starlette(
+    routes=[
+        Route("/a", endpoint, middleware=[Middleware(KeyguardMiddleware, guard=async_guard())]),
+        Host("api.example", app=starlette_app),
+        Mount(
+            "/b",
+            routes=[Route("/x", endpoint)],
+            middleware=[Middleware(KeyguardMiddleware, guard=async_guard())],
+        ),
+    ]
+)
+
+
+def fastapi_app() -> Any:
+    router = APIRouter(prefix="/items")
+
+    @router.get("/{item}")
+    @require_scopes("items:read")
+    async def read(item: int) -> int:
+        return item
+
+    @router.put("/{item}")
+    async def write(
+        item: int,
+        principal: Annotated[Principal, Security(keyguard_principal, scopes=["items:write"])],
+    ) -> int:
+        return item
+
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/internal/who")
+    async def who(principal: Annotated[Principal, Depends(keyguard_principal)]) -> str:
+        return principal.key_id
+
+    @app.get("/internal/anybody")
+    async def anybody(
+        principal: Annotated[
+            Principal | None, Security(KeyguardPrincipal(auto_error=False), scopes=["a:b"])
+        ],
+    ) -> str:
+        return "hello"
+
+    app.include_router(router, prefix="/v1")
+    app.add_middleware(KeyguardMiddleware, guard=async_guard())
+    return app
+
+
+class Views(MethodView):
+    def get(self, name: str) -> str:
+        return name
+
+    @require_scopes("admin")
+    def put(self, name: str) -> str:
+        return name
+
+
+def bare_flask() -> Flask:
+    app = Flask("app", static_folder=None)
+    inner, outer = Blueprint("inner", "inner"), Blueprint("outer", "outer")
+    inner.add_url_rule("/<name>", view_func=Views.as_view("views"))
+    inner.add_url_rule("/<int(min=1):id>/<path:rest>", "rest", lambda id, rest: "x")
+    outer.register_blueprint(inner, url_prefix="/inner")
+    app.register_blueprint(outer, url_prefix="/outer")
+    app.add_url_rule("/healthz", "health", lambda: "x")
+    return app
+
+
+def flask_app() -> Flask:
+    app = bare_flask()
+    FlaskKeyguard(app, Keyguard(NOWHERE, **OPTIONS))
+    return app
+
+
+def flask_in_wsgi() -> Any:
+    return wsgi.KeyguardMiddleware(bare_flask(), Keyguard(NOWHERE, **OPTIONS))
+
+
+async def opaque(scope: Any, receive: Any, send: Any) -> None: ...
