@@ -27,7 +27,8 @@ FORMATS = ["drf", "sanctum", "seam", "prefix:8", "token"]
 
 
 def world(**options: Any) -> World:
-    return World({"imported_formats": FORMATS, "peppers": [PEPPER]} | options)
+    patient = {"backend_timeout": 60.0}  # a slow hash takes as long as the machine is busy
+    return World({"imported_formats": FORMATS, "peppers": [PEPPER]} | patient | options)
 
 
 def line(**fields: Any) -> str:
