@@ -146,10 +146,14 @@ def _sliding_look(state: State, amount: int, window: int, now: float, cost: int)
 def _sliding_take(
     state: State, amount: int, window: int, now: float, cost: int
 ) -> tuple[Tally, State]:
-    known = state and state[0] == int(now / window)  # most often, and then no call is needed
-    index, current, previous = state if known else _sliding(state, window, now)
-    left = (index + 1) * window - now
-    remaining = amount - cost - int(previous * left / window + current)
+    left = (state[0] + 1) * window - now if state else 0.0
+    if 0 < left <= window:  # most often, and then no call is needed
+        index, current, previous = state
+    else:
+        index, current, previous = _sliding(state, window, now)
+        left = (index + 1) * window - now
+    used = int(previous * left / window + current) if previous else current
+    remaining = amount - cost - used
     if remaining < 0:
         return _sliding_look(state, amount, window, now, cost), state
     current += cost
