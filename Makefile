@@ -17,7 +17,7 @@ COVERAGE_FILE := $(if $(strip $(PYTEST_ARGS)),.coverage-partial,.coverage)
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo demo test check bench chaos docs pins clean
+.PHONY: help env env-demo env-servers demo test check bench chaos servers docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -28,6 +28,9 @@ env:
 
 env-demo:
 	@sh scripts/venv.sh '$(PYTHON)' .venv-demo requirements/demo.txt
+
+env-servers:
+	@sh scripts/venv.sh '$(PYTHON)' .venv-servers requirements/servers.txt
 
 demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=flask, PORT=8000)
 	@.venv-demo/bin/python -m examples.demo
@@ -58,6 +61,10 @@ bench: env ## measure what keyguard costs a request
 chaos: env ## kill processes amid their changes, on every store (KILLS=200)
 	@CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos -s -q
 
+servers: env-servers ## run the guard behind every server, and write docs/servers.md (needs a C compiler)
+	@.venv-servers/bin/python -m tests.servers.page
+	@SERVERS=all COVERAGE_FILE=.coverage-partial .venv-servers/bin/python -m pytest tests/servers -n $(WORKERS)
+
 docs: env ## build the documentation into docs/_build/html
 	@$(SPHINX)
 	@echo 'docs/_build/html/index.html'
@@ -66,6 +73,6 @@ pins: ## resolve pyproject.toml anew into requirements/*.txt (needs Debian 12's 
 	@sh scripts/pins.sh '$(PYTHON)'
 
 clean: ## remove the environments and everything that was built
-	@rm -rf .venv .venv-demo build dist docs/_build htmlcov \
+	@rm -rf .venv .venv-demo .venv-servers build dist docs/_build htmlcov \
 		.coverage .coverage.* .coverage-partial* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

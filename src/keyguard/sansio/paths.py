@@ -16,7 +16,9 @@ from keyguard.exceptions import InvalidValueError
 __all__ = ["REST", "SEGMENT", "is_ambiguous", "parse_template", "route_path"]
 
 # Where a server decodes these before routing, two parties may read the path differently.
-_AMBIGUOUS_RAW = re.compile(rb"%(2f|5c|00|2e)|[\\\x00]|//|/\.{1,2}(/|\Z)|\A[^/]", re.IGNORECASE)
+_AMBIGUOUS_RAW = re.compile(
+    rb"%(2f|5c|00|2e)|[\\\x00-\x20\x7f]|//|/\.{1,2}(/|\Z)|\A[^/]", re.IGNORECASE
+)
 # The same once it is decoded; an escape that is still there was escaped twice.
 _AMBIGUOUS = re.compile(
     r"%(2f|5c|00|2e)|[\\\x00-\x1f\x7f\ufffd]|//|/\.{1,2}(/|\Z)|\A(?!/)", re.IGNORECASE
