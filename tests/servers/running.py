@@ -67,7 +67,7 @@ def _granian(interface: str, app: str) -> Callable[[int], list[str]]:
 
 
 SERVERS = [
-    Server("uvicorn (h11, websockets)", "asgi", "h11", _uvicorn("h11", "websockets"), short=True),
+    Server("uvicorn (h11, websockets)", "asgi", "h11", _uvicorn("h11", "websockets-sansio"), short=True),
     Server("uvicorn (httptools, wsproto)", "asgi", "httptools", _uvicorn("httptools", "wsproto")),
     Server("hypercorn", "asgi", "hypercorn", lambda port: _python(
         "hypercorn", ASGI, "--bind", f"127.0.0.1:{port}", "--log-level", "critical"
@@ -110,11 +110,14 @@ SERVERS = [
 NAMES = [server.name for server in SERVERS]
 
 
-def chosen(kind: str | None = None) -> list[Any]:
-    """Return the servers to run, as parameters: those of ``make test``, or all with SERVERS=all."""
+def chosen(kind: str | None = None, *, websockets: bool = False) -> list[Any]:
+    """Return the servers to run, as parameters: those of ``make test``, or all with SERVERS=all.
+
+    Both ways of uvicorn to speak WebSockets are run in either case.
+    """
     wanted = [server for server in SERVERS if kind in (None, server.kind)]
     if os.environ.get("SERVERS") != "all":
-        wanted = [server for server in wanted if server.short]
+        wanted = [one for one in wanted if one.short or (websockets and "uvicorn" in one.name)]
     return [pytest.param(server, id=server.name) for server in wanted]
 
 
