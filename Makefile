@@ -7,6 +7,7 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 WORKERS ?= 2
 KILLS ?= 200
+FLOOD ?= 1000000
 export FRAMEWORK PORT
 
 MAKEFLAGS += --no-print-directory
@@ -58,8 +59,8 @@ check: env ## run every gate, stopping at the first that fails
 bench: env ## measure what keyguard costs a request
 	@$(BIN)/python -m benchmarks.run
 
-chaos: env ## kill processes amid their changes, on every store (KILLS=200)
-	@CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos -s -q
+chaos: env ## kill processes amid their changes, on every store, and flood a guard (KILLS=200, FLOOD=1000000)
+	@CHAOS_KILLS=$(KILLS) CHAOS_FLOOD=$(FLOOD) $(BIN)/python -m pytest tests/chaos -s -q
 
 servers: env-servers ## run the guard behind every server, and write docs/servers.md (needs a C compiler)
 	@.venv-servers/bin/python -m tests.servers.page

@@ -79,7 +79,7 @@ def _lags(url: str, flavour: str, watched_url: str) -> list[float]:
 @contextmanager
 def _watcher(flavour: str, url: str, tokens: list[str]) -> Generator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.freshness.watcher", flavour, url, str(MAX_STALENESS)],
+        [sys.executable, "-m", "tests.freshness.watcher", flavour, url, str(MAX_STALENESS), "once"],
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

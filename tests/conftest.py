@@ -18,7 +18,7 @@ from tests.services import (
     RedisServer,
     running,
 )
-from tests.stored import FLAVOURS, STORES, Stored, open_stored
+from tests.stored import ALL_STORES, FLAVOURS, STORES, Stored, open_stored
 
 # No test depends on how fast the machine is.
 settings.register_profile("keyguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -69,6 +69,16 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
+def _opened(
+    request: pytest.FixtureRequest, runner: asyncio.Runner, folder: Path
+) -> Iterator[Stored]:
+    kind, flavour = request.param.split("-")
+    marker = request.node.get_closest_marker("settings")
+    yield from open_stored(
+        kind, flavour, runner, request, folder, **(marker.kwargs if marker else {})
+    )
+
+
 @pytest.fixture(params=[f"{kind}-{flavour}" for kind in STORES for flavour in FLAVOURS])
 def stored(
     request: pytest.FixtureRequest, runner: asyncio.Runner, tmp_path: Path
@@ -77,8 +87,12 @@ def stored(
 
     ``@pytest.mark.settings(...)`` sets fields of the guards' settings.
     """
-    kind, flavour = request.param.split("-")
-    marker = request.node.get_closest_marker("settings")
-    yield from open_stored(
-        kind, flavour, runner, request, tmp_path, **(marker.kwargs if marker else {})
-    )
+    yield from _opened(request, runner, tmp_path)
+
+
+@pytest.fixture(params=[f"{kind}-{flavour}" for kind in ALL_STORES for flavour in FLAVOURS])
+def anywhere(
+    request: pytest.FixtureRequest, runner: asyncio.Runner, tmp_path: Path
+) -> Iterator[Stored]:
+    """Like ``stored``, for what each kind of store must keep by its own means."""
+    yield from _opened(request, runner, tmp_path)

@@ -109,6 +109,7 @@ class Access:
     def deny(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware."""
         self.denied, self.optional, self.due = deny, False, False
+        self.retires = None  # which is told to who is let in, whoever writes the answer
         return AccessDenied(deny)
 
     def admitted(self, *, optional: bool = False) -> Allow:
@@ -185,14 +186,12 @@ class Access:
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
         if self.ruled:
             route = (*self.ruled, *route)
-        if not self.paid:
-            return route
         return [limit for limit in route if limit not in self.paid]
 
     def _begin(
         self, route: Sequence[RouteLimit]
     ) -> tuple[tuple[Charge, ...], int, Sequence[RouteLimit]]:
-        unpaid = self._unpaid(route)
+        unpaid = self._unpaid(route) if self.paid or self.ruled else route
         due, self.due = self.due, False  # before anything is awaited, so that it is asked once
         try:
             charges, own = charges_of(self.allow, unpaid, self.request, own=due)

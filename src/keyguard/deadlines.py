@@ -110,7 +110,7 @@ class _WithinOnAsyncio:
             self._task.uncancel()
         # Whoever else cancelled the task is not told that it was late.
         if self._task.cancelling() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from problem
+            raise TimeoutError(_late(self._seconds)) from problem
 
     def _cancel(self) -> None:
         self._cancellations += 1
@@ -127,4 +127,8 @@ async def _within_on_trio(seconds: float) -> AsyncGenerator[None]:
         with within(seconds), trio.fail_after(seconds):
             yield
     except trio.TooSlowError as late:
-        raise TimeoutError from late
+        raise TimeoutError(_late(seconds)) from late
+
+
+def _late(seconds: float) -> str:
+    return f"it took longer than {seconds:g} seconds"

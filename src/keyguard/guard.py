@@ -116,7 +116,7 @@ class _Guard:
             charged: What the request was charged.
         """
         return self._responder.limit_fields(
-            charged.charges, charged.tallies, charged.policy, self._parts.clock.time()
+            charged.charges, charged.tallies, charged.policy, self._parts.clock.time
         )
 
     def report(self, deny: Deny, *, address: str | None = None) -> None:

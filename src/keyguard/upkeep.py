@@ -122,14 +122,17 @@ class _Upkeep(ABC):
                 yield partial(self._sleep, pause)
 
     def _apply(self, position: str | None, news: News, asked_at: float) -> bool:
-        """Forget what changed; return whether anything did."""
+        """Forget what changed; return whether there may be more to hear at once."""
         if position is None or news.subjects is None:
             # What was remembered before the feed was followed may have changed before, too.
             self._tokens.forget_all()
         else:
             self._tokens.forget_here(news.subjects)
-        self._tokens.vouch(asked_at)
-        return bool(news.subjects)
+        if news.whole:
+            # Amid a backlog nobody can tell: what changed may be told only by the next read.
+            self._tokens.vouch(asked_at)
+        # The first answer only says where to begin: who slept now would be deaf meanwhile.
+        return bool(news.subjects) or position is None
 
     def _hash_anew(self) -> Course:
         key_id, old, token = self._rehashes.popleft()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyguard.backends.base import AsyncBackend, Backend
+from keyguard.backends.base import AsyncBackend, Backend, News
 from keyguard.exceptions import RefusedError
 from keyguard.sansio.audit import Action, AuditEntry
 from keyguard.sansio.commits import Commit
@@ -896,18 +896,18 @@ def test_a_feed_tells_nothing_of_a_commit_that_was_not_made(
     assert store.commit(changing(organization(version=2), name="Other")) is False
     with pytest.raises(RefusedError):
         store.commit(adding(organization(2), acme))
-    assert feed.read(position, 0) == (position, ())
+    assert feed.read(position, 0) == News(position, ())
 
 
 def test_a_feed_tells_what_changed_since(store: Any, acme: Organization, feed: Any) -> None:
     start = feed.read(None, 0)
     assert not start.subjects
-    assert feed.read(start.position, 0) == (start.position, ())
+    assert feed.read(start.position, 0) == News(start.position, ())
     commit_all(store, record(1), record(2))
     store.change_organization(acme.id, name="New")
     news = feed.read(start.position, 0)
     assert set(news.subjects) == {key(1).id, key(2).id, acme.id}
-    assert feed.read(news.position, 0) == (news.position, ())
+    assert feed.read(news.position, 0) == News(news.position, ())
     # As often as one likes, and by anyone.
     other = store.feed()
     assert other.read(start.position, 0) == news
@@ -926,6 +926,8 @@ def test_a_feed_tells_of_more_than_fits_at_once(store: Any, acme: Organization, 
             break
         position = news.position
         told += news.subjects
+        # Only who has read all may say that what it remembers has not changed.
+        assert news.whole is (feed.read(position, 0).subjects == ())
     assert sorted(set(told)) == [key(number).id for number in range(2500)]
 
 
@@ -936,7 +938,7 @@ def test_a_feed_tells_nothing_of_uses_and_rehashes(
     start = feed.read(None, 0)
     store.mark_used([Use(key().id, LATER)])
     store.rehash_key(key().id, record().digest, "$sha256$new")
-    assert feed.read(start.position, 0) == (start.position, ())
+    assert feed.read(start.position, 0) == News(start.position, ())
 
 
 def test_a_feed_that_was_never_read_may_be_closed(feed: Any) -> None:

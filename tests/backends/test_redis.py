@@ -544,7 +544,7 @@ def dying(self, command, key):
     if count == step and when == "amid":
         pool = self._whole_pool()
         connection = pool.get_connection()
-        connection.send_command(*command)
+        connection.send_command(*command.parts)
         os.kill(os.getpid(), signal.SIGKILL)
     try:
         return call(self, command, key)

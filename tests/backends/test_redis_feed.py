@@ -102,7 +102,7 @@ def test_a_reader_that_waits_is_told_at_once(
 
     told = while_reading(feed, start.position, act)
     assert set(told.subjects or ()) == {key(1).id, key(2).id}
-    assert feed.read(told.position, 0) == (told.position, ())
+    assert feed.read(told.position, 0) == News(told.position, ())
     feed.close()
     store.close()
 
@@ -150,7 +150,7 @@ def test_a_reader_waits_no_longer_than_its_patience(
     feed = store.feed()
     position = feed.read(None, 0).position
     for patience in (0.02, 0.0001, 0, -1):
-        assert feed.read(position, patience) == (position, ())
+        assert feed.read(position, patience) == News(position, ())
     feed.close()
     store.close()
 
@@ -195,7 +195,7 @@ def test_a_store_that_was_emptied_says_so(
     store.migrate()
     told = feed.read(position, LONG)
     assert told.subjects is None
-    assert feed.read(told.position, 0) == (told.position, ())
+    assert feed.read(told.position, 0) == News(told.position, ())
     # Also where nothing had ever happened in it, nor has since.
     redis.flush()
     store.migrate()
@@ -215,16 +215,16 @@ def test_a_trail_that_lost_where_a_reader_stood_may_have_lost_anything(
     position = feed.read(before, 0).position
     with redis_py.Redis.from_url(url) as client:
         client.xdel(STREAM, position)  # as a promoted replica that had not got it yet
-        assert feed.read(position, LONG) == (before, None)
-        assert feed.read(before, 0) == (before, ())
+        assert feed.read(position, LONG) == News(before, None)
+        assert feed.read(before, 0) == News(before, ())
         store.add_key(record(2))
         told = feed.read(position, LONG)
         assert told.subjects is None
-        assert feed.read(told.position, 0) == (told.position, ())
+        assert feed.read(told.position, 0) == News(told.position, ())
         client.delete(STREAM)
-        assert feed.read(told.position, LONG) == ("0-0", None)
-        assert feed.read("0-0", 0.01) == ("0-0", ())
-        assert feed.read(None, 0) == ("0-0", ())
+        assert feed.read(told.position, LONG) == News("0-0", None)
+        assert feed.read("0-0", 0.01) == News("0-0", ())
+        assert feed.read(None, 0) == News("0-0", ())
         store.add_key(record(3))
         assert feed.read("0-0", LONG).subjects is None
         client.delete(STREAM)
@@ -304,7 +304,7 @@ def test_a_primary_that_becomes_a_replica_is_left(
     with pytest.raises(BackendUnavailableError):
         while_reading(feed, position, act)
     own_redis.call("REPLICAOF", "NO", "ONE")
-    assert feed.read(position, 0) == (position, ())
+    assert feed.read(position, 0) == News(position, ())
     feed.close()
     store.close()
 
@@ -463,7 +463,7 @@ def test_a_reader_that_is_cancelled_leaves_nothing_open(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await feed.read(position, 0) == (position, ())
+        assert await feed.read(position, 0) == News(position, ())
         await feed.aclose()
 
     runner.run(cancel())

@@ -204,14 +204,15 @@ KILLED = """
 import os, signal, sys
 from keyguard.backends.opening import open_backend
 from keyguard.backends.redis import migrating
+from keyguard.backends.redis.commands import Command
 from keyguard.backends.redis.connections import Connections
 migrating._BATCH = 2
 url, step, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 call, count = Connections.call, 0
 def dying(self, command, key):
     global count
-    if command[0] == "EVALSHA":
-        command = ("EVAL", texts[command[1]], *command[2:])
+    if command.parts[0] == "EVALSHA":
+        command = Command("EVAL", texts[command.parts[1]], *command.parts[2:])
     count += 1
     if count == step and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)

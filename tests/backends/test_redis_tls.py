@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from keyguard.backends.base import News
 from keyguard.exceptions import BackendUnavailableError
 from tests.backends.conftest import Awaited, Plain, bounded, opened
 from tests.backends.records import key, organization, record
@@ -212,7 +213,7 @@ def test_a_server_that_is_silent_is_given_up_in_time(
             with pytest.raises(BackendUnavailableError):
                 feed.read(position, 0.01)
     assert find(store) == record()
-    assert feed.read(position, 0) == (position, ())
+    assert feed.read(position, 0) == News(position, ())
     feed.close()
     store.close()
 

@@ -371,6 +371,34 @@ def test_a_look_up_makes_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+REVOKE = """
+import sys
+from keyguard import Keyguard
+
+with Keyguard(sys.argv[1]) as guard:
+    guard.keys.revoke(sys.argv[2])
+print("done")
+"""
+
+
+def test_another_connection_takes_no_lock_from_those_that_are_there(keys: Path) -> None:
+    url = f"sqlite:///{keys}"
+    store = Plain(open_backend(url))
+    store.add_key(record(2))
+    store.close()
+    assert store.find_key(key().id) is not None
+    # This opens another connection. Without the locks of the one that reads, a process that leaves
+    # would take itself for the last, and the log away from under both.
+    store.mark_used([Use(key().id, LATER)])
+    for one in (key(), key(2)):
+        with python(REVOKE, url, one.id) as process:
+            assert process.communicate()[0] == "done\n"
+        found = store.find_key(one.id)
+        assert found is not None
+        assert found.key.revoked_at is not None
+    store.close()
+
+
 def test_a_new_file_is_its_owner_s_alone(tmp_path: Path) -> None:
     store = Plain(open_backend(f"sqlite:///{tmp_path}/keys.db"))
     store.migrate()

@@ -13,6 +13,7 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from keyguard.backends.base import News
 from keyguard.backends.sql import HEAD, SqlBackend, migrations, schema
 from keyguard.backends.sql.tables import TABLES
 from keyguard.exceptions import BackendUnavailableError, CorruptDataError, SchemaError
@@ -381,9 +382,9 @@ def check_that_it_came_up(backend: Plain) -> None:
     assert backend.find_key(alive.id) == record(len(ends) + 1)
     assert backend.find_organization("acme-1") == organization()
     feed = backend.feed()
-    assert feed.read(None, 0) == ("0", ())
+    assert feed.read(None, 0) == News("0", ())
     assert backend.change_key(alive.id, expires_at=LATER).version == 2
-    assert feed.read("0", 0) == ("1", (alive.id,))
+    assert feed.read("0", 0) == News("1", (alive.id,))
     feed.close()
 
 

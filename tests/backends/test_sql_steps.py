@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Generator
+import ssl
+from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 import pytest
+from psycopg.pq import ConnStatus
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from keyguard.backends.sql import SqlBackend, operations, sqlite
 from keyguard.backends.sql.flows import ConnectionLost
 from keyguard.backends.sql.mysql import DeadlineConnection as MySqlConnection
-from keyguard.backends.sql.postgresql import _until
+from keyguard.backends.sql.postgresql import DeadlineConnection as PostgresConnection
 from keyguard.deadlines import within
 from keyguard.exceptions import BackendError
 from tests.backends.changes import adding, revoking
@@ -32,30 +33,41 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def exchange() -> Generator[str, str, str]:
-    answer = yield "read"
-    while answer != "ready":
-        answer = yield "read"
-    return "result"
+def test_psycopg_waits_for_what_is_left(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float | None] = []
+
+    def wait(gen: Any, *_: Any, interval: float, timeout: float | None) -> None:
+        waits.append(timeout)
+
+    for name in ("wait", "wait_conn"):
+        monkeypatch.setattr(f"psycopg.waiting.{name}", wait)
+    connection = PostgresConnection.__new__(PostgresConnection)
+    connection.pgconn = SimpleNamespace(socket=0, status=ConnStatus.BAD)  # type: ignore[assignment]
+    exchange: Any = None
+    with within(0.25):
+        connection.wait(exchange)
+        clock[0] += 0.2
+        connection.wait(exchange)
+        assert list(PostgresConnection._connect_gen()) == []
+        clock[0] += 1
+        connection.wait(exchange)
+    connection.wait(exchange)
+    assert waits == [pytest.approx(0.25), *[pytest.approx(0.05)] * 2, 0.0, None]
 
 
-def test_psycopgs_exchange_is_passed_on(clock: list[float]) -> None:
-    gen = _until(1001, exchange())
-    assert next(gen) == "read"
-    assert gen.send("not yet") == "read"
-    with pytest.raises(StopIteration) as end:
-        gen.send("ready")
-    assert end.value.value == "result"
+def test_pymysql_reads_no_certificates_that_it_does_not_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(**_: Any) -> ssl.SSLContext:
+        raise AssertionError("it reads them")
 
-
-def test_psycopgs_exchange_ends_when_the_time_is_over(clock: list[float]) -> None:
-    inner: Any = exchange()
-    gen = _until(1001, inner)
-    next(gen)
-    clock[0] = 1001
-    with pytest.raises(psycopg.OperationalError, match=r"^the database did not answer in time$"):
-        gen.send("not yet")
-    assert inner.gi_frame is None
+    monkeypatch.setattr("ssl.create_default_context", read)
+    connection = MySqlConnection(defer_connect=True)
+    assert connection.ctx.verify_mode is ssl.CERT_NONE
+    with pytest.raises(AssertionError):
+        MySqlConnection(defer_connect=True, ssl_verify_cert=True)
 
 
 def test_pymysql_waits_for_what_is_left(clock: list[float]) -> None:

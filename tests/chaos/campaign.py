@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 from keyguard import Action, IssuedKey, Key, Keyguard, KeyguardError, RotatedKey
 
-LONGEST_LIFE = 0.12  # seconds
+LONGEST_LIFE = 0.12  # seconds from the first change on
 ACTIONS = {
     "issue": Action.KEY_ISSUED,
     "rotate": Action.KEY_ROTATED,
@@ -67,6 +68,7 @@ def killed(url: str, seed: int) -> list[tuple[str, str]]:
         finally:
             os._exit(3)  # it works until it is killed
     os.close(writing)
+    select.select([reading], [], [])  # it has begun to work, or has ended
     time.sleep(random.Random(seed).uniform(0, LONGEST_LIFE))
     os.kill(child, signal.SIGKILL)
     with os.fdopen(reading) as lines:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+from keyguard import Keyguard
+from keyguard.adapters import wsgi
+from tests.adapters.stacks import Request, call_wsgi, wsgi_app
+from tests.backends.conftest import make_database
 from tests.cli.conftest import Program, Store
 
 
@@ -29,6 +34,28 @@ def test_a_key_is_created_with_limits_and_shows_what_is_left(
         "enforce": True,
     }  # fmt: skip
     assert "daily: 5000/day" in keyguard("key", "show", key_id).stdout
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_what_is_left_is_what_requests_have_left(
+    kind: str, keyguard: Program, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = make_database(kind, request, tmp_path).url
+    with Keyguard(url, limiter_timeout=10.0) as guard:
+        guard.migrate()
+        guard.organizations.create("acme", limits=["1000/day"])
+        issued = guard.keys.issue(organization="acme", name="ci", limits=["10/hour"])
+        app = wsgi.KeyguardMiddleware(wsgi_app([]), guard)
+        bearer = b"Bearer " + issued.token.reveal().encode()
+        statuses = [
+            call_wsgi(app, Request("/any", authorization=(bearer,))).status for _ in range(12)
+        ]
+    assert statuses == [200] * 10 + [429] * 2
+    shown = keyguard("key", "limits", issued.key.id, "--url", url, "--json").json["limits"]
+    assert {limit["name"]: limit["remaining"] for limit in shown} == {
+        "organization-day": 990,
+        "key-hour": 0,
+    }
 
 
 def test_limits_are_replaced_and_taken_away(keyguard: Program, store: Store) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -85,9 +85,16 @@ def running(framework: str, url: str) -> Iterator[Service]:
         yield Service(sock.getsockname()[1], app)
 
 
+def made(create_app: Callable[[], Any], url: str) -> Any:
+    """Make an application as its users do: the environment says where the keys are."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KEYGUARD_URL", url)
+        return create_app()
+
+
 @contextmanager
 def _running_starlette(sock: socket.socket, url: str) -> Iterator[Any]:
-    app = create_starlette_app(url)
+    app = made(create_starlette_app, url)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
 
     async def serve() -> None:
@@ -105,7 +112,7 @@ def _running_starlette(sock: socket.socket, url: str) -> Iterator[Any]:
 
 @contextmanager
 def _running_flask(sock: socket.socket, url: str) -> Iterator[Any]:
-    app = create_flask_app(url)
+    app = made(create_flask_app, url)
     with make_server(*sock.getsockname(), app, threaded=True, fd=sock.fileno()) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

@@ -6,20 +6,23 @@ import asyncio
 import inspect
 import re
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
 import keyguard
-from keyguard import AsyncKeyguard, Deny, Reason, Strategy, current_limits
+from keyguard import AsyncKeyguard, Deny, Keyguard, Reason, Strategy, current_limits
 from keyguard.events import LimiterFailed, LimiterRecovered
-from keyguard.guard import KeyManager, OrganizationManager
+from keyguard.guard import AuditManager, KeyManager, OrganizationManager
 from keyguard.sansio.charges import Charge, policy_field
 from keyguard.sansio.responses import Responder
 from keyguard.sansio.windows import Tally
 from tests.examples.pages import blocks, page, run
+from tests.services import PostgreSQL
 
 
 def denied(reason: Reason) -> Deny:
@@ -160,10 +163,49 @@ def test_the_hook_of_the_limits_page_measures_an_outage() -> None:
 def test_the_fields_of_an_accepted_answer_are_as_shown() -> None:
     deny = denied(Reason.RATE_LIMITED)
     tallies = (Tally(True, 42, 17.2, 0.0), deny.tallies[1])
-    fields = Responder("AIaaS").limit_fields(deny.charges, tallies, policy_field(deny.charges), 0.0)
+    fields = Responder("AIaaS").limit_fields(
+        deny.charges, tallies, policy_field(deny.charges), lambda: 0.0
+    )
 
     shown = "".join(f"{name}: {value}\n" for name, value in fields)
     assert shown in blocks(page("docs/limits.md"), "text")
+
+
+def test_the_life_of_a_key_goes_as_its_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "docs"}
+
+    for number in range(len(blocks(page("docs/lifecycle.md"), "python"))):
+        run("docs/lifecycle.md", number, names)
+
+    with names["guard"]:
+        assert "can't grant what it does not have: admin" in capsys.readouterr().out
+        assert names["rotated"].predecessor.id == names["issued"].key.id
+        assert len(names["soon"]) == 1
+        assert len(names["idle"]) == 0
+
+
+def test_who_changes_a_row_by_hand_tells_the_feed_as_the_page_says(
+    postgresql: PostgreSQL,
+) -> None:
+    url, _ = postgresql.create_database()
+    (statements,) = blocks(page("docs/lifecycle.md"), "sql")
+    with Keyguard(url) as guard:
+        guard.migrate()
+        owner = guard.organizations.create("acme")
+        key = guard.keys.issue(organization="acme", name="ci").key
+        feed: Any = guard._backend.feed()
+        position = feed.read(None, 0).position
+        named = statements.replace("KEY", key.id).replace("ORGANIZATION", owner.id)
+        with psycopg.connect(url.replace("+psycopg", "")) as connection:
+            connection.execute(named)  # one transaction
+
+        assert feed.read(position, 0).subjects == (key.id,)
+        feed.close()
+        assert guard.keys.get(key.id).revoked_at is not None
+        assert guard.audit.list(limit=1).items[0].actor == "by hand"
 
 
 def test_the_reference_has_every_public_name() -> None:
@@ -174,7 +216,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert documented == set(keyguard.__all__)
 
 
-@pytest.mark.parametrize("manager", [OrganizationManager, KeyManager])
+@pytest.mark.parametrize("manager", [OrganizationManager, KeyManager, AuditManager])
 def test_the_reference_has_every_operation_with_its_parameters(manager: type) -> None:
     written = re.findall(
         rf"^\.\. automethod:: keyguard\.guard\.{manager.__name__}\.(\w+)(\(.*\))$",
@@ -192,7 +234,13 @@ def test_the_reference_has_every_operation_with_its_parameters(manager: type) ->
 def signature(function: Any) -> str:
     found = inspect.signature(function)
     bare = [
-        parameter.replace(annotation=inspect.Parameter.empty)
+        parameter.replace(
+            annotation=inspect.Parameter.empty,
+            # an enum's member is written as the string that may be passed instead
+            default=str(parameter.default)
+            if isinstance(parameter.default, StrEnum)
+            else parameter.default,
+        )
         for parameter in found.parameters.values()
     ]
     return str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty))

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from keyguard import ConfigurationError, NotFoundError
 from tests.examples.pages import ROOT, blocks, page, run
 
-ISSUE, STARLETTE, FLASK, DECORATORS, LIMITS = range(5)
+ISSUE, STARLETTE, FLASK, DECORATORS, LIMITS, ROTATE = range(6)
 
 
 @pytest.fixture
@@ -111,8 +111,24 @@ def test_the_decorators_refuse_without_a_middleware() -> None:
             decorated()
 
 
+def test_the_issued_key_is_rotated_and_its_successor_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run("README.md", ISSUE, {"__name__": "readme"})
+    capsys.readouterr()
+
+    run("README.md", ROTATE, names)
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [words[3] for words in lines] == [
+        *("key.revoked", "key.issued", "key.rotated", "key.issued", "organization.created"),
+    ]
+    names["guard"].close()
+
+
 def test_the_readme_has_no_other_code() -> None:
-    assert len(blocks(page("README.md"), "python")) == 5
+    assert len(blocks(page("README.md"), "python")) == 6
 
 
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])

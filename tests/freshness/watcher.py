@@ -1,10 +1,12 @@
 """A process that uses keys all the time and remembers when each was last let in.
 
-``python -m tests.freshness.watcher FLAVOUR URL MAX_STALENESS`` with one token a line on stdin, each
-followed by a scope or ``-``; an empty line ends them. It says ``ready`` once every token was let in
-and its guard follows the feed. On the next line of stdin it ends, and prints for each token, as
-JSON, when the last request that was let in began, and when the first that was refused did, on the
-monotonic clock, which all processes share. Each token has the reason of its refusal beside it.
+``python -m tests.freshness.watcher FLAVOUR URL MAX_STALENESS [once]`` with one token a line on
+stdin, each followed by a scope or ``-``; an empty line ends them. It says ``ready`` once every
+token was let in and its guard follows the feed. On the next line of stdin it ends, and prints for
+each token, as JSON, when the last request that was let in began, and when the first that was
+refused did, on the monotonic clock, which all processes share. Each token has the reason of its
+refusal beside it. With ``once`` they die in their order: it uses the next of them only, and none
+that was refused, each use of which would cost a look-up for which the others had to wait.
 """
 
 from __future__ import annotations
@@ -14,22 +16,27 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from keyguard import Allow, AsyncKeyguard, Keyguard
 from keyguard.events import Event, FeedFailed
 
+AHEAD = 50
+"""Of how many keys each may be the next that dies."""
+
 
 class Watch:
     """What was seen of the keys."""
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], *, once: bool) -> None:
+        self.once = once
         pairs = [line.split() for line in lines]
         self.tokens = [(token, () if scope == "-" else (scope,)) for token, scope in pairs]
         self.accepted: dict[str, float] = {}
         self.refused: dict[str, float] = {}
         self.reasons: dict[str, str] = {}
+        self.ready = False
         self.over = False
 
     def note(self, token: str, began: float, decision: Any) -> None:
@@ -39,6 +46,16 @@ class Watch:
         else:
             self.refused.setdefault(token, began)
             self.reasons[token] = decision.reason.value
+
+    def rounds(self) -> Iterator[list[tuple[str, tuple[str, ...]]]]:
+        """Yield the keys of each round, the last of which begins once it is to end."""
+        ends = False
+        while not ends:
+            ends = self.over
+            if self.once and self.ready:
+                yield [one for one in self.tokens if one[0] not in self.refused][:AHEAD]
+            else:
+                yield self.tokens
 
     def wait_for_end(self) -> None:
         sys.stdin.readline()
@@ -54,24 +71,23 @@ class Watch:
 
 
 def watched(guard: Keyguard, watch: Watch) -> None:
-    ready = False
-    while not watch.over:
-        for token, scopes in watch.tokens:
+    for tokens in watch.rounds():
+        for token, scopes in tokens:
             began = time.monotonic()
             decision = guard.authenticate([f"Bearer {token}"], scopes=scopes)
             watch.note(token, began, decision)
-        ready = ready or said_ready(guard, watch)
+        watch.ready = watch.ready or said_ready(guard, watch)
         time.sleep(0.001)
 
 
 async def awatched(guard: AsyncKeyguard, watch: Watch) -> None:
-    ready = False
-    while not watch.over:
-        for token, scopes in watch.tokens:
+    for tokens in watch.rounds():
+        for token, scopes in tokens:
             began = time.monotonic()
             decision = await guard.authenticate([f"Bearer {token}"], scopes=scopes)
             watch.note(token, began, decision)
-        ready = ready or said_ready(guard, watch)
+            await asyncio.sleep(0)  # others have their turn between requests, as in a server
+        watch.ready = watch.ready or said_ready(guard, watch)
         await asyncio.sleep(0.001)
 
 
@@ -84,16 +100,16 @@ def said_ready(guard: Any, watch: Watch) -> bool:
     return True
 
 
-def main(flavour: str, url: str, max_staleness: float, hook: Callable[[Event], object]) -> None:
-    watch = Watch([line.strip() for line in iter(sys.stdin.readline, "\n")])
+def main(flavour: str, url: str, max_staleness: float, *, once: bool) -> None:
+    watch = Watch([line.strip() for line in iter(sys.stdin.readline, "\n")], once=once)
     options: dict[str, Any] = {"max_staleness": max_staleness, "failure_limit": None}
     if flavour == "sync":
-        with Keyguard(url, hooks=[hook], **options) as guard:
+        with Keyguard(url, hooks=[say_failures], **options) as guard:
             watched(guard, watch)
     else:
 
         async def served() -> None:
-            async with AsyncKeyguard(url, hooks=[hook], **options) as guard:
+            async with AsyncKeyguard(url, hooks=[say_failures], **options) as guard:
                 await awatched(guard, watch)
 
         asyncio.run(served())
@@ -106,4 +122,4 @@ def say_failures(event: Event) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), say_failures)
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), once=sys.argv[4:] == ["once"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -252,53 +251,6 @@ def test_another_idempotency_key_is_another_rotation_and_refused(stored: Stored)
     for other in ("two", None):
         with pytest.raises(RefusedError, match="has a successor already"):
             stored.guard.keys.rotate(old.key.id, idempotency_key=other)
-
-
-def test_fifty_rotations_at_once_make_one_successor(stored: Stored) -> None:
-    old = stored.issue()
-
-    results = stored.together([lambda guard: guard.keys.rotate(old.key.id)] * 50)
-
-    done = [one for one in results if isinstance(one, RotatedKey)]
-    assert len(done) == 1
-    assert all("has a successor already" in str(one) for one in results if one is not done[0])
-    family = stored.guard.keys.list(family=old.key.family).items
-    assert {key.id for key in family} == {old.key.id, done[0].key.id}
-    assert stored.lets_in(done[0].token)
-
-
-def test_fifty_rotations_of_one_name_give_one_token(stored: Stored) -> None:
-    old = stored.issue()
-
-    results = stored.together(
-        [lambda guard: guard.keys.rotate(old.key.id, idempotency_key="one")] * 50
-    )
-
-    assert {one.key.id for one in results} == {results[0].key.id}
-    assert len([one for one in results if one.token is not None]) == 1
-
-
-@pytest.mark.parametrize("grace", [timedelta(0), HOUR])
-def test_a_rotation_against_a_revocation_never_makes_a_live_key_of_a_dead_one(
-    stored: Stored, grace: timedelta
-) -> None:
-    for _ in range(10):
-        old = stored.issue()
-        rotated, revoked = stored.together(
-            [
-                partial(lambda key, guard: guard.keys.rotate(key, grace=grace), old.key.id),
-                partial(lambda key, guard: guard.keys.revoke(key), old.key.id),
-            ]
-        )
-
-        present = stored.guard.keys.get(old.key.id)
-        assert present.revoked_at is not None
-        assert not isinstance(revoked, Exception)
-        assert stored.refusal(old.token) is Reason.KEY_REVOKED
-        if isinstance(rotated, Exception):
-            assert len(stored.guard.keys.list(family=old.key.family)) == 1
-        else:
-            assert present.successor == rotated.key.id
 
 
 def test_a_revocation_between_a_rotation_s_read_and_its_commit_wins(stored: Stored) -> None:

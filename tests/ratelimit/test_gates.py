@@ -209,7 +209,9 @@ def test_a_silent_limiter_is_given_up_in_time() -> None:
     service.async_store.silent = True
     assert service.call(4) == [200, 200, 200, 429]
     assert service.store.asked == 1
-    assert isinstance(service.told(LimiterFailed)[0].cause, TimeoutError)
+    cause = service.told(LimiterFailed)[0].cause
+    assert isinstance(cause, TimeoutError)
+    assert str(cause) == "it took longer than 0.01 seconds"
 
 
 def test_one_request_at_a_time_asks_a_limiter_that_failed() -> None:

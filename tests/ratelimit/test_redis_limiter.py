@@ -13,15 +13,16 @@ import redis as redis_py
 
 from keyguard import AsyncKeyguard, Keyguard, Limit, Reason
 from keyguard.adapters import asgi, wsgi
-from keyguard.backends.opening import open_backend
-from keyguard.deadlines import within
+from keyguard.backends.opening import open_async_backend, open_backend
+from keyguard.backends.redis.commands import Command
+from keyguard.deadlines import awithin, within
 from keyguard.events import LimiterFailed, LimiterRecovered
-from keyguard.exceptions import BackendUnavailableError, CorruptDataError
+from keyguard.exceptions import BackendError, BackendUnavailableError, CorruptDataError
 from keyguard.ratelimit.gates import ASK_AGAIN_AFTER
 from keyguard.ratelimit.redis import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.sansio.limits import Strategy
-from tests.ratelimit.conftest import charge
-from tests.services import RedisCluster, RedisServer
+from tests.ratelimit.conftest import charge, limiter_of
+from tests.services import RedisCluster, RedisSentinel, RedisServer, running, until
 from tests.world import StandingClock
 
 WATCHDOG = pytest.mark.timeout(20, func_only=True)
@@ -165,7 +166,7 @@ def test_nonsense_in_a_counter_is_said_to_be(
     strategy: Strategy, value: str, limiter: RedisRateLimiter
 ) -> None:
     one = charge(strategy=strategy)
-    limiter._backend.connections.call(("SET", one.key, value), one.key)
+    limiter._backend.connections.call(Command("SET", one.key, value), one.key)
     with pytest.raises(CorruptDataError, match="that keyguard never wrote"):
         limiter.hit([one])
 
@@ -229,6 +230,41 @@ def test_no_call_waits_longer_than_it_may(own_redis: RedisServer) -> None:
             with pytest.raises(BackendUnavailableError):
                 limiter.hit([charge()])
     limiter.close()
+
+
+@pytest.mark.timeout(60)
+def test_the_replica_that_took_over_counts_on(flavour: str, runner: asyncio.Runner) -> None:
+    with running(RedisSentinel) as servers:
+        url = f"{servers.url.rpartition('/')[0]}/0"
+
+        async def made() -> Any:
+            return limiter_of(open_async_backend(url))
+
+        limiter = limiter_of(open_backend(url)) if flavour == "sync" else runner.run(made())
+
+        async def awaited() -> Any:
+            async with awithin(1.0):
+                return await limiter.hit([charge()])
+
+        def hit() -> Any:
+            if flavour == "async":
+                return runner.run(awaited())
+            with within(1.0):
+                return limiter.hit([charge()])
+
+        def counts_on() -> bool:
+            try:
+                remaining: int = hit().tallies[0].remaining
+            except (BackendError, TimeoutError):
+                return False
+            return remaining == 8
+
+        assert hit().tallies[0].remaining == 9
+        until(lambda: servers.replica.call("DBSIZE") == 1)
+        servers.primary.kill()
+        until(counts_on)
+        assert b"role:master" in servers.replica.call("INFO", "replication")
+        limiter.close() if flavour == "sync" else runner.run(limiter.aclose())
 
 
 def test_it_serves_beside_keys_that_are_elsewhere(

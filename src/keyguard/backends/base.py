@@ -26,10 +26,12 @@ class News(NamedTuple):
         position: Where in the feed the reader stands now.
         subjects: The ids of the keys and organizations that changed; None where that can't be told,
             and everything may have.
+        whole: Whether that is all that had changed by then; else the next read goes on at once.
     """
 
     position: str
     subjects: tuple[str, ...] | None
+    whole: bool = True
 
 
 class ChangeFeed(Protocol):

@@ -2,19 +2,17 @@
 
 A limiter that does not answer within its timeout is left alone for a second. Meanwhile requests
 are counted in this process, or refused, as ``on_limiter_error`` says, and none waits. Then one
-request asks again. What is decided is written once, as a generator; the two gates differ in how a
-question is asked.
+request asks again. What is decided is written once; the two gates differ in how they ask.
 """
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
-from keyguard._drivers import arun, run
 from keyguard._process import Clock, after_fork
 from keyguard.deadlines import awithin, within
 from keyguard.events import Event, LimiterFailed, LimiterRecovered
@@ -30,7 +28,6 @@ ASK_AGAIN_AFTER = 1.0
 """Seconds for which a limiter that failed is left alone."""
 
 Question: TypeAlias = Callable[[Any], Any]
-Course: TypeAlias = Generator[Question, Any, Outcome | None]
 
 
 class _Gate:
@@ -71,18 +68,6 @@ class _Gate:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-
-    def _course(self, question: Question) -> Course:
-        """Ask the limiter, or do without it."""
-        outage = self._turn()
-        if outage is None:
-            return self._meanwhile(question)
-        answer: object
-        try:
-            answer = yield question
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
-            answer = failure
-        return self._settled(question, answer, outage)
 
     def _settled(self, question: Question, answer: object, outage: int) -> Outcome | None:
         """Return what a question comes to, given the limiter's answer or its failure.
@@ -189,11 +174,15 @@ class Gate(_Gate):
             self.limiter.close()
 
     def _count(self, question: Question) -> Outcome | None:
-        return run(self._course(question), self._ask)
-
-    def _ask(self, question: Question) -> Any:
-        with within(self._timeout):
-            return question(self.limiter)
+        outage = self._turn()
+        if outage is None:
+            return self._meanwhile(question)
+        try:
+            with within(self._timeout):
+                answer = question(self.limiter)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
+            answer = failure
+        return self._settled(question, answer, outage)
 
 
 class AsyncGate(_Gate):
@@ -235,8 +224,12 @@ class AsyncGate(_Gate):
         return cast("AsyncRateLimiter", limiter)
 
     async def _count(self, question: Question) -> Outcome | None:
-        return await arun(self._course(question), self._ask)
-
-    async def _ask(self, question: Question) -> Any:
-        async with awithin(self._timeout):
-            return await question(self._async_limiter)
+        outage = self._turn()
+        if outage is None:
+            return self._meanwhile(question)
+        try:
+            async with awithin(self._timeout):
+                answer = await question(self._async_limiter)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
+            answer = failure
+        return self._settled(question, answer, outage)

@@ -8,10 +8,11 @@ it shares.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from keyguard.backends.redis import AsyncRedisBackend, RedisBackend
-from keyguard.backends.redis.scripts import Call
+from keyguard.backends.redis.scripts import Call, Script
 from keyguard.exceptions import CorruptDataError
 from keyguard.ratelimit.redis_scripts import ADJUST, HIT
 from keyguard.sansio.charges import Charge, Outcome
@@ -28,6 +29,8 @@ _STRATEGIES = {
     Strategy.SLIDING_WINDOW_COUNTER: "s",
     Strategy.MOVING_WINDOW: "m",
 }
+
+_tally = Tally._make  # which takes less time than Tally(...)
 
 
 class RedisRateLimiter:
@@ -97,16 +100,28 @@ class AsyncRedisRateLimiter:
 
 
 def _hitting(charges: Sequence[Charge], now: Now | None) -> Call:
-    keys = tuple([charge.key for charge in charges])
-    arguments = ["" if now is None else repr(now())]
-    for _, _, amount, window, strategy, enforce, cost in charges:
-        arguments.append(f"{_STRATEGIES[strategy]} {amount} {window} {cost} {enforce:d}")
-    return Call(HIT, keys, tuple(arguments))
+    if now is None:
+        return _hitting_now(tuple(charges))
+    return _call(HIT, charges, repr(now()))
+
+
+@lru_cache(1_000)
+def _hitting_now(charges: tuple[Charge, ...]) -> Call:
+    # The same for every request of a key, as the time is the server's.
+    return _call(HIT, charges, "")
 
 
 def _adjusting(charges: Sequence[Charge], units: Sequence[int], now: Now | None) -> Call:
     changes = [charge._replace(cost=change) for charge, change in zip(charges, units, strict=True)]
-    return _hitting(changes, now)._replace(script=ADJUST)
+    return _call(ADJUST, changes, "" if now is None else repr(now()))
+
+
+def _call(script: Script, charges: Sequence[Charge], time: str) -> Call:
+    keys = tuple([charge.key for charge in charges])
+    arguments = [time]
+    for _, _, amount, window, strategy, enforce, cost in charges:
+        arguments.append(f"{_STRATEGIES[strategy]} {amount} {window} {cost} {enforce:d}")
+    return Call(script, keys, tuple(arguments))
 
 
 def _outcome(reply: Any, charges: Sequence[Charge]) -> Outcome:
@@ -114,7 +129,7 @@ def _outcome(reply: Any, charges: Sequence[Charge]) -> Outcome:
         admitted, *numbers = map(int, reply.split())
         rows = zip(*[iter(numbers)] * 4, strict=True)
         tallies = [
-            Tally(fits == 1, remaining, reset / _MICROSECONDS, wait / _MICROSECONDS)
+            _tally((fits == 1, remaining, reset / _MICROSECONDS, wait / _MICROSECONDS))
             for fits, remaining, reset, wait in rows
         ]
     except (AttributeError, ValueError) as failure:

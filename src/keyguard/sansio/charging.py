@@ -76,7 +76,10 @@ def charges_of(
     """
     charges: tuple[Charge, ...] = ()
     if own and allow is not None:
-        charges = allow.limits.of_request(allow.principal, request)
+        limits = allow.limits
+        charges = limits.charges
+        if limits.varying:
+            charges = limits.of_request(allow.principal, request)
     count = len(charges)
     if route:
         principal = None if allow is None else allow.principal

@@ -7,7 +7,7 @@ not why. The table is in docs/http.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
@@ -160,7 +160,11 @@ class Responder:
         return self._always.get(deny.reason) or self._spell(deny, now)
 
     def limit_fields(
-        self, charges: Sequence[Charge], tallies: Sequence[Tally], policy: str, now: float
+        self,
+        charges: Sequence[Charge],
+        tallies: Sequence[Tally],
+        policy: str,
+        now: Callable[[], float],
     ) -> list[tuple[str, str]]:
         """Return the fields that tell a client of its limits.
 
@@ -168,7 +172,7 @@ class Responder:
             charges: The policies.
             tallies: How they stand.
             policy: The value of ``RateLimit-Policy``.
-            now: Seconds since the epoch.
+            now: Returns the seconds since the epoch; called only where a field holds a time.
         """
         fields = [("RateLimit-Policy", policy), ("RateLimit", limit_field(charges, tallies))]
         if self._legacy:
@@ -178,7 +182,7 @@ class Responder:
             fields += [
                 ("X-RateLimit-Limit", str(charge.amount)),
                 ("X-RateLimit-Remaining", str(tally.remaining)),
-                ("X-RateLimit-Reset", str(ceil(now + tally.reset_after))),
+                ("X-RateLimit-Reset", str(ceil(now() + tally.reset_after))),
             ]
         return fields
 
@@ -215,7 +219,7 @@ class Responder:
             # Only the violated ones are told how they stand, so that Retry-After is the longest.
             charges, tallies = zip(*violations, strict=True)
             policy = policy_field(deny.charges)
-            headers += self.limit_fields(charges, tallies, policy, now)
+            headers += self.limit_fields(charges, tallies, policy, lambda: now)
         return Response(answer.status, tuple(headers), body)
 
     def _challenge(self, answer: _Answer, scopes: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, TypeAlias
+from typing import Any
 
 from redis.exceptions import NoScriptError
 
 from keyguard._drivers import arun, run
+from keyguard.backends.redis.commands import Command
 from keyguard.backends.redis.connections import AsyncConnections, Connections
 from keyguard.backends.redis.errors import explained, is_lost
 from keyguard.backends.redis.scripts import Call
@@ -15,8 +16,6 @@ from keyguard.deadlines import remaining
 from keyguard.exceptions import KeyguardError
 
 __all__ = ["aask", "ask"]
-
-Command: TypeAlias = tuple[str | int, ...]
 
 
 def ask(connections: Connections, call: Call, place: str) -> Any:
@@ -32,7 +31,7 @@ def ask(connections: Connections, call: Call, place: str) -> Any:
     """
     key = call.keys[0]
     try:
-        return connections.call(_by_name(call), key)
+        return connections.call(call.by_name, key)
     except Exception as failure:  # noqa: BLE001 - what it means is decided in one place
         rescue = _rescue(call, failure, place)
     return run(rescue, lambda command: connections.call(command, key))
@@ -42,15 +41,10 @@ async def aask(connections: AsyncConnections, call: Call, place: str) -> Any:
     """Call one script and return its reply; else like :func:`ask`."""
     key = call.keys[0]
     try:
-        return await connections.call(_by_name(call), key)
+        return await connections.call(call.by_name, key)
     except Exception as failure:  # noqa: BLE001 - what it means is decided in one place
         rescue = _rescue(call, failure, place)
     return await arun(rescue, lambda command: connections.call(command, key))
-
-
-def _by_name(call: Call) -> Command:
-    script, keys, arguments = call
-    return ("EVALSHA", script.name, len(keys), *keys, *arguments)
 
 
 def _rescue(call: Call, failure: Exception, place: str) -> Generator[Command, Any, Any]:
@@ -61,13 +55,12 @@ def _rescue(call: Call, failure: Exception, place: str) -> Generator[Command, An
     # One from the pool may have died long ago. A change may have been made, though.
     if is_lost(failure) and not call.script.writes and remaining() != 0:
         try:
-            return (yield _by_name(call))
+            return (yield call.by_name)
         except Exception as another:  # noqa: BLE001 - told below
             failure = another
     if isinstance(failure, NoScriptError):  # nothing was run
-        _, _, *rest = _by_name(call)
         try:
-            return (yield ("EVAL", call.script.text, *rest))
+            return (yield call.in_full())
         except Exception as another:  # noqa: BLE001 - told below
             failure = another
     if isinstance(failure, KeyguardError):

@@ -21,6 +21,7 @@ from keyguard.backends.redis.clients import (
     make_pool,
     sentinels_of,
 )
+from keyguard.backends.redis.commands import Command
 from keyguard.backends.redis.pools import MOST_CONNECTIONS, WITHOUT_DEADLINE, patience
 from keyguard.deadlines import awithin, remaining
 from keyguard.exceptions import ConfigurationError
@@ -37,6 +38,7 @@ class Connections:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._place = address.place  # which takes a while to spell
         self._start_afresh()
         after_fork(self._start_afresh)
 
@@ -47,11 +49,11 @@ class Connections:
         self._cluster: Any = None
         self._layout_is_old = False
 
-    def call(self, command: tuple[str | int, ...], key: str) -> Any:
+    def call(self, command: Command, key: str) -> Any:
         """Send one command and return its reply.
 
         Args:
-            command: Its parts.
+            command: The command.
             key: A key that it is about, which says what server of a cluster has it.
 
         Raises:
@@ -90,7 +92,7 @@ class Connections:
             for one in sentinels_of(self._address)
         ]
 
-    def _routed(self, command: tuple[str | int, ...], key: str) -> Any:
+    def _routed(self, command: Command, key: str) -> Any:
         for last in (False, True):
             cluster = self._laid_out()
             node = cluster.nodes_manager.get_node_from_slot(cluster.keyslot(key))
@@ -108,18 +110,18 @@ class Connections:
                     self._layout_is_old = True
                     raise
                 pool = cluster.get_redis_connection(target).connection_pool
-                return self._exchange(pool, ("ASKING",), command)
+                return self._exchange(pool, Command("ASKING"), command)
             except (ClusterDownError, redis.ConnectionError, redis.TimeoutError):
                 self._layout_is_old = True  # a replica may have taken over
                 raise
         raise AssertionError  # the last turn returns or raises
 
-    def _exchange(self, pool: Any, *commands: tuple[str | int, ...]) -> Any:
+    def _exchange(self, pool: Any, *commands: Command) -> Any:
         reply: Any = None
         connection = self._lend(pool)
         try:
             for command in commands:
-                connection.send_packed_command((_packed(command),))
+                connection.send_packed_command((command.packed,))
                 reply = connection.read_response(disconnect_on_error=True)
             return reply
         except redis.ResponseError:
@@ -131,7 +133,7 @@ class Connections:
             self._take_back(pool, connection)
 
     def _lend(self, pool: Any) -> Any:
-        return pool.lend(self._address.place)
+        return pool.lend(self._place)
 
     def _take_back(self, pool: Any, connection: Any) -> None:
         pool.idle.put(connection)
@@ -167,7 +169,7 @@ class AsyncConnections:
         self._clients: list[Any] = []
         self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
 
-    async def call(self, command: tuple[str | int, ...], key: str) -> Any:
+    async def call(self, command: Command, key: str) -> Any:
         """Send one command and return its reply; else like :meth:`Connections.call`.
 
         Raises:
@@ -180,7 +182,7 @@ class AsyncConnections:
         async with self._turns:
             if self._address.kind is Kind.CLUSTER:
                 try:
-                    return await client.execute_command(*command)
+                    return await client.execute_command(*command.parts)
                 except asyncio.CancelledError:
                     # It was late, of which the client knows nothing: the node may be gone, and a
                     # replica have taken over. Before its next command it reads the layout anew.
@@ -189,7 +191,7 @@ class AsyncConnections:
             pool = client.connection_pool
             connection = await pool.get_connection()
             try:
-                await connection.send_packed_command(_packed(command))
+                await connection.send_packed_command(command.packed)
                 return await connection.read_response(disconnect_on_error=True)
             except redis.ResponseError:
                 raise  # a whole reply
@@ -217,13 +219,6 @@ class AsyncConnections:
         if not self._clients:
             self._clients = make_async_clients(self._address)
         return self._clients[0]
-
-
-def _packed(command: tuple[str | int, ...]) -> bytes:
-    # In the protocol's own words, for redis-py takes as long over it as over all the rest.
-    parts = [str(part).encode() for part in command]
-    bulks = [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
-    return b"*%d\r\n%b" % (len(parts), b"".join(bulks))
 
 
 def _apart(address: Address, node: tuple[str, int]) -> tuple[str, Connections]:

@@ -11,6 +11,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyguard.backends.diagnosis import Finding
+from keyguard.backends.redis.commands import Command
 from keyguard.backends.redis.connections import Connections
 from keyguard.backends.redis.errors import explained
 from keyguard.backends.redis.records import text_of
@@ -71,7 +72,7 @@ def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
 
 def _of_synchronization(place: str, server: Connections) -> Iterator[Finding]:
     try:
-        reply: list[Any] = server.call(("CONFIG", "GET", "appendfsync"), "")
+        reply: list[Any] = server.call(Command("CONFIG", "GET", "appendfsync"), "")
     except ResponseError:  # not every user may ask, and Sentinels have no such thing
         return
     if len(reply) > 1 and text_of(reply[1]) == "no":
@@ -82,7 +83,7 @@ def _of_synchronization(place: str, server: Connections) -> Iterator[Finding]:
 
 
 def _info(server: Connections) -> dict[str, str]:
-    reply: Any = server.call(("INFO",), "")
+    reply: Any = server.call(Command("INFO"), "")
     lines = text_of(reply).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 

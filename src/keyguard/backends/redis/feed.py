@@ -19,6 +19,7 @@ from keyguard._drivers import arun, run
 from keyguard.backends.base import News
 from keyguard.backends.redis.addresses import Address
 from keyguard.backends.redis.asking import aask, ask
+from keyguard.backends.redis.commands import Command
 from keyguard.backends.redis.connections import AsyncConnections, Connections, running_loop
 from keyguard.backends.redis.errors import explained
 from keyguard.backends.redis.operations import news
@@ -45,10 +46,10 @@ class _Wait(NamedTuple):
     patience: float
 
     @property
-    def command(self) -> tuple[str | int, ...]:
+    def command(self) -> Command:
         # No less than a millisecond, for 0 is for ever.
         limit = max(1, round(self.patience * 1000))
-        return ("XREAD", "COUNT", 1, "BLOCK", limit, "STREAMS", _STREAM, self.position)
+        return Command("XREAD", "COUNT", 1, "BLOCK", limit, "STREAMS", _STREAM, self.position)
 
 
 Steps: TypeAlias = Generator[Call | _Wait, Any, News]

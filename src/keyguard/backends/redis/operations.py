@@ -200,9 +200,9 @@ def list_audit(
 def news(position: str | None) -> Flow[News]:
     """Tell what changed behind a position in the trail."""
     reply = yield _call(scripts.NEWS, position or "", str(_MOST_NEWS), keys=("audit",))
-    end, subjects = reply
+    end, subjects, whole = reply
     told = None if subjects is None else tuple(text_of(subject) for subject in subjects)
-    return News(text_of(end), told)
+    return News(text_of(end), told, whole=bool(whole))
 
 
 def _page(

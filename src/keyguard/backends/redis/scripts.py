@@ -28,8 +28,8 @@ looks for before it writes.
 from __future__ import annotations
 
 from hashlib import sha1
-from typing import NamedTuple
 
+from keyguard.backends.redis.commands import Command
 from keyguard.backends.redis.errors import UNFIT
 
 __all__ = [
@@ -70,18 +70,29 @@ class Script:
         self.name = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class Call(NamedTuple):
+class Call:
     """A script with its keys and arguments.
 
     Args:
         script: The script.
         keys: The keys that it is about, the first of which says where it runs.
         arguments: What else it is given.
+
+    Attributes:
+        by_name: The command that calls it where the server knows it.
     """
 
-    script: Script
-    keys: tuple[str, ...]
-    arguments: tuple[str, ...]
+    __slots__ = ("arguments", "by_name", "keys", "script")
+
+    def __init__(self, script: Script, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+        self.script = script
+        self.keys = keys
+        self.arguments = arguments
+        self.by_name = Command("EVALSHA", script.name, len(keys), *keys, *arguments)
+
+    def in_full(self) -> Command:
+        """Return the command that calls it anywhere."""
+        return Command("EVAL", self.script.text, *self.by_name.parts[2:])
 
 
 _START = f"""
@@ -344,12 +355,12 @@ NEWS = Script(
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 local stop = last and last[1] or '0-0'
 if ARGV[2] == '' or ARGV[2] == stop then
-  return {stop, {}}
+  return {stop, {}, 1}
 end
 if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then
-  return {stop, false}
+  return {stop, false, 1}
 end
-local subjects, seen = {}, {}
+local final, subjects, seen = stop, {}, {}
 for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[2], '+', 'COUNT', ARGV[3])) do
   stop = entry[1]
   for place = 1, #entry[2], 2 do
@@ -360,7 +371,7 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[2], '+', 'COUNT
     end
   end
 end
-return {stop, subjects}
+return {stop, subjects, stop == final and 1 or 0}
 """,
     writes=False,
 )

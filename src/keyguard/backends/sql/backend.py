@@ -248,19 +248,16 @@ class AsyncSqlBackend(_SqlBackend[AsyncEngine], AsyncMethods):
     async def _carry(self, operation: Operation[Result]) -> Result:
         self._settle(running_loop())
         engine = self._writes if operation.writes else self._reads
-        if operation.keeps:
-            return await _kept(engine, operation)
-        async with engine.connect() as connection:
-            return await arun(operation.flow(), partial(_atake, connection))
-
-
-async def _kept(engine: AsyncEngine, operation: Operation[Result]) -> Result:
-    connection = await engine.connect()
-    try:
-        return await arun(operation.flow(), partial(_atake, connection))
-    except BaseException:
-        await connection.close()
-        raise
+        # Not by "async with", which waits for a silent server however often it is cancelled.
+        connection = await engine.connect()
+        try:
+            result = await arun(operation.flow(), partial(_atake, connection))
+        except BaseException:
+            await connection.close()
+            raise
+        if not operation.keeps:
+            await connection.close()
+        return result
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

@@ -46,6 +46,9 @@ _WRITES: dict[str, Any] = {
     "hide_parameters": True,
     "pool_size": MOST_WRITES,  # limits are counted through them
     "max_overflow": 0,
+    # Each operation ends its transaction itself. To roll back once more as a connection comes back
+    # is one more round trip on MySQL, on which a silent server would hold what is done already.
+    "pool_reset_on_return": None,
 }
 # What changes need is to wait for one another. On PostgreSQL a database may be set to refuse that.
 _LEVELS = {"postgresql": "READ COMMITTED"}

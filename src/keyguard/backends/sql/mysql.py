@@ -4,6 +4,8 @@
 # PyMySQL has no types, and what it has in their place is not meant for subclasses.
 from __future__ import annotations
 
+import ssl
+from functools import cache
 from typing import Any
 
 from pymysql.connections import Connection, MysqlPacket  # type: ignore[import-untyped]
@@ -29,6 +31,9 @@ class DeadlineConnection(Connection):  # type: ignore[misc]
             self.connect_timeout = max(left, _LEAST)
         super().connect(sock)
 
+    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+        return super()._create_ssl_ctx(sslp) if sslp else _unverified()
+
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
         self._read_timeout = _left()
         return super()._read_packet(packet_type)
@@ -36,6 +41,16 @@ class DeadlineConnection(Connection):  # type: ignore[misc]
     def _write_bytes(self, data: bytes) -> None:
         self._write_timeout = _left()
         super()._write_bytes(data)
+
+
+@cache
+def _unverified() -> ssl.SSLContext:
+    # What PyMySQL uses where the URL names no certificate, which is for any server. It would read
+    # all of the system's for each connection, and take longer over it than a hit may.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _left() -> float | None:

@@ -220,7 +220,8 @@ def read_feed(position: str | None) -> Flow[News]:
     if last < known or not found or found[0].id != known + 1:
         # The database was restored from a backup, or its trail cut: ids follow without a gap.
         return News(str(last), None)
-    return News(str(found[-1].id), tuple(row.subject for row in found))
+    subjects = tuple(row.subject for row in found)
+    return News(str(found[-1].id), subjects, whole=found[-1].id == last)
 
 
 def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:

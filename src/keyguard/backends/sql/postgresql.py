@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import waiting
 from psycopg.abc import PQGen, PQGenConn
+from psycopg.pq import TransactionStatus
 
 from keyguard.deadlines import remaining
 
 __all__ = ["AsyncDeadlineConnection", "DeadlineConnection"]
 
 Result = TypeVar("Result")
-State = TypeVar("State")
-Ready = TypeVar("Ready")
 
 # How long psycopg waits at most before it looks whether something else has happened.
 _INTERVAL = 0.1
@@ -30,9 +27,12 @@ class DeadlineConnection(psycopg.Connection[Any]):
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Any]:
-        left = remaining()
         gen = super()._connect_gen(conninfo)
-        return gen if left is None else _until(time.monotonic() + left, gen)
+        left = remaining()
+        if left is None:
+            return (yield from gen)
+        # Waited for here, for psycopg would look at the time ten times a second.
+        return waiting.wait_conn(gen, interval=_INTERVAL, timeout=left)
 
     def wait(
         self, gen: PQGen[Result], interval: float = _INTERVAL, timeout: float | None = None
@@ -46,10 +46,12 @@ class DeadlineConnection(psycopg.Connection[Any]):
         if left is None:
             return super().wait(gen, interval, timeout)
         try:
-            return super().wait(_until(time.monotonic() + left, gen), min(interval, left), timeout)
-        except _TooLate:
+            return super().wait(gen, interval, left)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
             self.close()
-            raise
+            raise psycopg.OperationalError("the database did not answer in time") from None
 
 
 class AsyncDeadlineConnection(psycopg.AsyncConnection[Any]):
@@ -73,24 +75,3 @@ class AsyncDeadlineConnection(psycopg.AsyncConnection[Any]):
             if not isinstance(failure, Exception):
                 self.pgconn.finish()
             raise
-
-
-class _TooLate(psycopg.OperationalError):
-    """The time is over."""
-
-
-def _until(
-    deadline: float, gen: Generator[State, Ready, Result]
-) -> Generator[State, Ready, Result]:
-    """Pass on what psycopg's generator and its waiter say to one another, until it is too late."""
-    try:
-        state = next(gen)
-        while True:
-            ready = yield state
-            if time.monotonic() >= deadline:
-                raise _TooLate("the database did not answer in time")
-            state = gen.send(ready)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    finally:
-        gen.close()

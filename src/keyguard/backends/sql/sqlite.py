@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 _PATIENCE = 5_000
 _GRAIN = 50
 _SHORT, _FINE_GRAIN = 150, 5
+
+_making = threading.Lock()
 
 
 def prepare(engine: Engine, *, writes: bool) -> None:
@@ -71,9 +74,13 @@ def _leave_host_s_transaction(connection: Connection) -> None:
 
 
 def _make(path: Path, *_: object) -> None:
-    # SQLite would let others read it.
-    with suppress(OSError):
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    # SQLite would let others read it. A file that is there is never opened: to close it again would
+    # drop the locks of every connection of this process (POSIX), and the next process to leave
+    # would take itself for the last, and the log away from under those that stay.
+    with _making:
+        if not path.exists():
+            with suppress(OSError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _find(path: Path, *_: object) -> None:

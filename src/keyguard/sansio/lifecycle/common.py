@@ -29,6 +29,7 @@ __all__ = [
     "check_actor",
     "check_ceiling",
     "check_end",
+    "check_has",
     "check_id",
     "check_widening",
     "find_organization",
@@ -145,12 +146,22 @@ def check_ceiling(
                 f"organization {owner.slug!r} may not have {', '.join(beyond)}; "
                 f"its keys may have: {', '.join(ceiling) or 'nothing'}"
             )
-    if isinstance(actor, Principal):
-        beyond = sorted(scope for scope in granted if scope not in actor.grant)
-        if beyond:
-            raise RefusedError(
-                f"key {actor.key_id!r} can't grant what it does not have: {', '.join(beyond)}"
-            )
+    check_has(actor, granted)
+
+
+def check_has(actor: Actor, granted: Iterable[str]) -> None:
+    """Refuse to grant what the actor has not itself.
+
+    Raises:
+        RefusedError: It is a principal without some scope; the message names it.
+    """
+    if not isinstance(actor, Principal):
+        return
+    beyond = sorted(scope for scope in granted if scope not in actor.grant)
+    if beyond:
+        raise RefusedError(
+            f"key {actor.key_id!r} can't grant what it does not have: {', '.join(beyond)}"
+        )
 
 
 def check_widening(

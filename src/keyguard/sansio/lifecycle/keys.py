@@ -24,6 +24,7 @@ from keyguard.sansio.lifecycle.common import (
     check_actor,
     check_ceiling,
     check_end,
+    check_has,
     find_organization,
     find_record,
     granted_scopes,
@@ -248,7 +249,7 @@ def update_key(
         allowed_networks: The networks that replace the old ones; empty for any.
         force: Take ``admin`` away even from the last key of its organization that has it.
         actor: Who changes it, for the audit trail. A principal can grant no scope that it has not
-            itself.
+            itself, nor have a key work for longer that has one.
 
     Returns:
         The key as it stands after.
@@ -286,8 +287,11 @@ def update_key(
         refuse_revoked(present)
         after = changed(present, **fields)
         if "scopes" in fields:
-            # what it has already is not granted anew
-            check_ceiling(policy, actor, owner, after.scopes - present.scopes)
+            had = policy.grant(present.scopes)  # which is not granted anew
+            new = frozenset(scope for scope in after.scopes if scope not in had)
+            check_ceiling(policy, actor, owner, new)
+        if _works_longer(present, after):
+            check_has(actor, after.scopes)
         now = yield from ReadClock()
         if not_before is not UNCHANGED or expires_at is not UNCHANGED:
             check_end(after, owner, None)
@@ -300,6 +304,17 @@ def update_key(
         return Commit(entries=(entry,), changes=(change, *guarded)), after
 
     return (yield from settled(attempt))
+
+
+def _works_longer(before: Key, after: Key) -> bool:
+    """Tell whether a key works at a time at which it would not have: it has its scopes anew."""
+    ends_later = before.expires_at is not None and (
+        after.expires_at is None or after.expires_at > before.expires_at
+    )
+    starts_earlier = before.not_before is not None and (
+        after.not_before is None or after.not_before < before.not_before
+    )
+    return ends_later or starts_earlier
 
 
 def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -> None:

@@ -1,0 +1,153 @@
+"""How long counters that stop answering hold up a request, and when they count again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from benchmarks import contestants
+from keyguard import AsyncKeyguard, Keyguard
+from keyguard.events import Event, LimiterRecovered
+from tests.services import MariaDB, PostgreSQL, RedisServer, running
+
+__all__ = ["CALLERS", "OUTAGE", "Outage", "measure"]
+
+OUTAGE = 1.5
+"""Seconds for which it does not answer."""
+
+_Gone: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""While it is entered, the store does not answer."""
+
+CALLERS = 4
+"""How many count at once."""
+
+_PAUSE = 0.002
+_PATIENCE = 10.0
+
+
+@dataclass
+class Outage:
+    """What came of one outage.
+
+    Args:
+        longest: Seconds that a hit took at most, of all that began before the store was back.
+        hits: How many that were.
+        recovered: Seconds from the store's return until it counted again.
+    """
+
+    longest: float = 0.0
+    hits: int = 0
+    recovered: float = 0.0
+
+
+def measure() -> dict[str, dict[str, Outage]]:
+    """Take stores away and give them back, while several callers count in them without end.
+
+    Returns:
+        By what happened and by flavour, what came of it.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(running(RedisServer))
+        postgresql = stack.enter_context(running(PostgreSQL))
+        mariadb = stack.enter_context(running(MariaDB))
+        ways: dict[str, tuple[tuple[str, str], _Gone]] = {
+            "Redis is stopped": (redis.create_database(), redis.suspended),
+            "Redis is killed": (redis.create_database(), lambda: _killed(redis)),
+            "Redis is read-only": (redis.create_database(), lambda: _read_only(redis)),
+            "PostgreSQL is stopped": (postgresql.create_database(), postgresql.suspended),
+            "MariaDB is stopped": (mariadb.create_database(), mariadb.suspended),
+        }
+        return {
+            name: {"sync": _felt(urls[0], gone), "async": asyncio.run(_afelt(urls[1], gone))}
+            for name, (urls, gone) in ways.items()
+        }
+
+
+@contextmanager
+def _killed(server: RedisServer) -> Generator[None]:
+    server.kill()
+    yield
+    server.start()
+
+
+@contextmanager
+def _read_only(server: RedisServer) -> Generator[None]:
+    server.call("REPLICAOF", "127.0.0.1", "1")
+    yield
+    server.call("REPLICAOF", "NO", "ONE")
+
+
+class _Watch:
+    """The times of hits and of the recovery."""
+
+    def __init__(self) -> None:
+        self.hits: list[tuple[float, float]] = []
+        self.recovered = threading.Event()
+        self.recovered_at = 0.0
+        self.over = False
+
+    def hook(self, event: Event) -> None:
+        if isinstance(event, LimiterRecovered):
+            self.recovered_at = time.monotonic()
+            self.recovered.set()
+
+    def outage(self, gone: _Gone) -> Outage:
+        """Take the store away for a while, and look at what came of it once it counts again."""
+        try:
+            time.sleep(OUTAGE / 3)
+            with gone():
+                time.sleep(OUTAGE)
+            back = time.monotonic()
+            if not self.recovered.wait(_PATIENCE):
+                raise RuntimeError(f"it did not count again within {_PATIENCE:g} seconds")
+        finally:
+            self.over = True
+        longest = max(ended - began for began, ended in self.hits if began < back)
+        return Outage(longest, len(self.hits), self.recovered_at - back)
+
+
+def _felt(url: str, gone: _Gone) -> Outage:
+    watch = _Watch()
+    charges = [contestants.charge(1)]
+    with Keyguard("memory://", limiter=url, hooks=[watch.hook]) as guard:
+        guard.migrate()
+
+        def work() -> None:
+            while not watch.over:
+                began = time.monotonic()
+                guard.gate.hit(charges)
+                watch.hits.append((began, time.monotonic()))
+                time.sleep(_PAUSE)
+
+        callers = [threading.Thread(target=work) for _ in range(CALLERS)]
+        for caller in callers:
+            caller.start()
+        try:
+            return watch.outage(gone)
+        finally:
+            for caller in callers:
+                caller.join()
+
+
+async def _afelt(url: str, gone: _Gone) -> Outage:
+    watch = _Watch()
+    charges = [contestants.charge(1)]
+    async with AsyncKeyguard("memory://", limiter=url, hooks=[watch.hook]) as guard:
+        await guard.migrate()
+
+        async def work() -> None:
+            while not watch.over:
+                began = time.monotonic()
+                await guard.gate.hit(charges)
+                watch.hits.append((began, time.monotonic()))
+                await asyncio.sleep(_PAUSE)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CALLERS):
+                group.create_task(work())
+            return await asyncio.to_thread(watch.outage, gone)
