@@ -14,7 +14,7 @@ from tests.servers.wire import outcome
 
 PAGE = Path(__file__).parents[2] / "docs" / "servers.md"
 HEADING = "## Every case"
-REFUSED = "×"
+REFUSED = "refused"
 
 INTRODUCTION = """# Behind each server
 
@@ -157,9 +157,9 @@ def render(deliveries: dict[str, Delivery]) -> str:
     ]
     return (
         f"{INTRODUCTION}\n## What each delivers\n\n`KEY` stands for a live key, `OTHER` for one that is "
-        f"revoked; {REFUSED} is what the server refuses by itself.\n\n"
+        f"revoked; `{REFUSED}` is by the server itself.\n\n"
         f"{table(['case', *heads], delivered)}\n{HEADING}\n\nThe status that the client gets from "
-        f"keyguard or the application. {REFUSED} is what the server refuses by itself. Paths are asked for "
+        f"keyguard or the application. `{REFUSED}` is by the server itself. Paths are asked for "
         f"without key, but where a line says otherwise.\n\n{table(['case', *heads], answered)}"
     )
 

@@ -67,7 +67,8 @@ def _granian(interface: str, app: str) -> Callable[[int], list[str]]:
 
 
 SERVERS = [
-    Server("uvicorn (h11, websockets)", "asgi", "h11", _uvicorn("h11", "websockets-sansio"), short=True),
+    Server("uvicorn (h11, websockets)", "asgi", "h11", _uvicorn("h11", "websockets-sansio"),
+           short=True),
     Server("uvicorn (httptools, wsproto)", "asgi", "httptools", _uvicorn("httptools", "wsproto")),
     Server("hypercorn", "asgi", "hypercorn", lambda port: _python(
         "hypercorn", ASGI, "--bind", f"127.0.0.1:{port}", "--log-level", "critical"

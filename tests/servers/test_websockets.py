@@ -63,6 +63,8 @@ def test_a_refused_one_gets_the_real_answer_where_the_server_can_send_it(
 ) -> None:
     tokens = served.keys.tokens
     live = f"Bearer {tokens['live']}"
+    if name == "ambiguous" and served.server.name == "daphne":
+        pytest.skip("daphne hands on '//open' as an empty path")
     path, fields, status, challenge = {
         "none": ("/chat", [], 401, 'Bearer realm="AIaaS"'),
         "two": ("/chat", [live, live], 400, 'Bearer realm="AIaaS", error="invalid_request"'),
@@ -151,7 +153,8 @@ def test_an_open_one_is_ended_once_its_key_is_revoked(served: Running) -> None:
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(60)
     assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1008
+    # daphne lets no application say 1008.
+    assert closed.value.rcvd.code == (3000 if served.server.name == "daphne" else 1008)
     until(lambda: bool(served.notes("ended", "brief")))
     (note,) = served.notes("ended", "brief")
     assert note["by"] == "websocket.disconnect"
@@ -164,4 +167,3 @@ def test_the_application_sees_that_the_client_has_gone(served: Running) -> None:
     until(lambda: bool(served.notes("ended", "gone")))
     (note,) = served.notes("ended", "gone")
     assert note["by"] == "websocket.disconnect"
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
@@ -13,6 +15,7 @@ from keyguard.sansio.subprotocols import TokenProtocol
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
 
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+_UNAUTHORIZED = 3000  # as IANA has it; some servers let an application say no code below
 _INTERNAL_ERROR = 1011
 _SERVER_ERROR = 500
 _PROTOCOL_FIELD = b"sec-websocket-protocol"
@@ -23,6 +26,8 @@ class WebSocketExchange(Exchange):
     """One WebSocket. What it may be closed after is the application's accept and its messages."""
 
     ended = False
+    _receiving: asyncio.Future[Message] | None = None
+    _said: asyncio.Event | None = None
     _marker: str | None = None
 
     def __init__(
@@ -61,17 +66,41 @@ class WebSocketExchange(Exchange):
 
     async def received(self, receive: Receive) -> Message:
         """Return what the application receives: the server's message, or that it is over."""
-        message = None if self.ended else await receive()
+        message = None if self.ended else await self._until_ended(receive)
         if message is None or self.ended:
+            if self._said is not None:
+                await self._said.wait()  # where the application leaves first, no code is sent
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
         return message
 
+    async def _until_ended(self, receive: Receive) -> Message | None:
+        self._receiving = asyncio.ensure_future(receive())
+        try:
+            return await self._receiving
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self.ended or (task is not None and task.cancelling()):
+                raise
+            return None
+
     async def end(self, code: int) -> None:
         """Close a connection that was let in."""
-        if not self.ended:
-            self.ended = True
+        if self.ended:
+            return
+        self.ended, self._said = True, asyncio.Event()
+        if self._receiving is not None:
+            self._receiving.cancel()  # there are servers that send nothing while they are asked
+        try:
             if self._last is None or self._last["type"] in _OPEN:
-                await self._close(code)
+                await self._close_somehow(code)
+        finally:
+            self._said.set()
+
+    async def _close_somehow(self, code: int) -> None:
+        for one in (code, _UNAUTHORIZED):
+            with suppress(Exception):  # it may be gone; the others are still there
+                await self._close(one)
+                return
 
     def _status_of(self, message: Message) -> int:
         if message["type"] == "websocket.close" and message.get("code") == _INTERNAL_ERROR:
