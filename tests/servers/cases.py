@@ -330,7 +330,8 @@ def framing(tokens: Tokens) -> dict[str, Case]:
     add("Expect: 100-continue without key", b"Expect: 100-continue", b"Content-Length: 11",
         expected=(MISSING,), method=b"POST", body=b"hello world")  # fmt: skip
     add("Expect: 100-continue", live, b"Expect: 100-continue", b"Content-Length: 11",
-        expected=(SERVED,), who="live", method=b"POST", body=b"hello world", must_arrive=True)  # fmt: skip
+        expected=(SERVED,), who="live", method=b"POST", body=b"hello world",
+        must_arrive=True)  # fmt: skip
     for name, lines in {
         "Content-Length and chunked": (b"Content-Length: 4", chunked),
         "two Content-Lengths": (b"Content-Length: 0", b"Content-Length: 4"),
