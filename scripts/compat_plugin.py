@@ -83,7 +83,10 @@ def _guard_werkzeug() -> None:
     guard = _sync_guard()
     run = werkzeug.test.run_wsgi_app
 
-    def guarded(app: Any, *args: Any, **kwargs: Any) -> Any:
-        return run(KeyguardMiddleware(app, guard), *args, **kwargs)
+    # Some tests pass an empty environ, which no server does (PEP 3333).
+    required = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "wsgi.url_scheme": "http"}
+
+    def guarded(app: Any, environ: Any, *args: Any, **kwargs: Any) -> Any:
+        return run(KeyguardMiddleware(app, guard), required | environ, *args, **kwargs)
 
     werkzeug.test.run_wsgi_app = guarded
