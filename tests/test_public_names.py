@@ -53,7 +53,10 @@ def test_importing_keyguard_brings_no_framework_and_no_driver() -> None:
     ("module", "blocked", "said"),
     [
         ("keyguard.adapters.starlette", "starlette", "pip install 'keyguard[starlette]'"),
+        ("keyguard.adapters.fastapi", "fastapi", "pip install 'keyguard[fastapi]'"),
         ("keyguard.adapters.flask", "flask", "pip install 'keyguard[flask]'"),
+        ("keyguard.adapters.django", "django", "pip install 'keyguard[django]'"),
+        ("keyguard.adapters.rest_framework", "rest_framework", "pip install 'keyguard[drf]'"),
         ("keyguard.backends.sql", "sqlalchemy", "pip install 'keyguard[sql]'"),
     ],
 )

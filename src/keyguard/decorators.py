@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from keyguard.context import ACCESS, Access, present_access
@@ -20,6 +20,7 @@ from keyguard.sansio.scopes import Requirement, ScopeCatalogue
 __all__ = [
     "Protection",
     "check_declared",
+    "declare",
     "is_declared",
     "protection_of",
     "rate_limit",
@@ -66,7 +67,8 @@ class Protection:
         for requirement in self.requirements:
             decision = authorize(allow, requirement)
             if isinstance(decision, Deny):
-                return decision
+                every = {scope for one in self.requirements for scope in one.scopes}
+                return replace(decision, scopes=tuple(sorted(every)))
         return None
 
     def checked(self, access: Access) -> Deny | None:
@@ -171,18 +173,32 @@ def rate_limit(
             "a Limit says itself what it is called, whom it counts and whether it is enforced"
         )
 
-    def protection(target: Any) -> Protection:
-        own = re.sub(_NOT_IN_A_NAME, "-", getattr(target, "__name__", "route")).strip("-._")
+    shared = whole.name if whole else name
+    one: RouteLimit | None = None
+    if shared is not None:
+        # The same for all that this decorates, also where that is decorated anew for each call.
         limit = whole or Limit(
-            name or own[:64] or "route",
+            shared,
+            cast("str", rate),
+            per=per,
+            strategy=Strategy(strategy),
+            enforce=enforce,
+        )
+        one = RouteLimit(limit=limit, route=shared, cost=cost)
+
+    def protection(target: Any) -> Protection:
+        if one is not None:
+            return Protection(limits=(one,))
+        own = re.sub(_NOT_IN_A_NAME, "-", getattr(target, "__name__", "route")).strip("-._")
+        limit = Limit(
+            own[:64] or "route",
             cast("str", rate),
             per=per,
             strategy=Strategy(strategy),
             enforce=enforce,
         )
         where = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', own)}"
-        shared = whole.name if whole else name
-        return Protection(limits=(RouteLimit(limit=limit, route=shared or where, cost=cost),))
+        return Protection(limits=(RouteLimit(limit=limit, route=where, cost=cost),))
 
     return _decorator("rate_limit", protection)
 
@@ -204,6 +220,16 @@ def protection_of(endpoint: Any, method: str = "") -> Protection:
             own = getattr(view, "get", None)
         found = found.and_(getattr(own, _MARK, _NOTHING))
     return found
+
+
+def declare(target: object, protection: Protection) -> None:
+    """Declare on an endpoint what stands before it.
+
+    Args:
+        target: What does the guarding itself.
+        protection: What it asks for.
+    """
+    setattr(target, _MARK, protection)
 
 
 def is_declared(target: object) -> bool:

@@ -14,7 +14,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 from wsgiref.validate import validator
 
@@ -35,6 +35,7 @@ from keyguard import (
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters import starlette as keyguard_starlette
 from keyguard.adapters.flask import FlaskKeyguard
+from tests.adapters.stack_fastapi import fastapi_app
 from tests.world import World
 
 
@@ -65,9 +66,22 @@ class Stack:
     """One adapter around the service."""
 
     name: str
-    call: Callable[[Request], Answer]
-    app: Any
+    caller: Callable[[Any, Request], Answer]
+    build: Callable[[list[str]], Any]
     reads: list[str] = field(default_factory=list)
+
+    @cached_property
+    def app(self) -> Any:
+        """The application, made when it is first asked for."""
+        return self.build(self.reads)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the world's async guard is in front."""
+        return self.caller is call_asgi
+
+    def call(self, request: Request) -> Answer:
+        return self.caller(self.app, request)
 
 
 @require_scopes("inference:write")
@@ -287,9 +301,7 @@ def stacks(world: World) -> list[Stack]:
     made = []
 
     def add(name: str, call: Any, build: Callable[[list[str]], Any]) -> None:
-        reads: list[str] = []
-        app = build(reads)
-        made.append(Stack(name, lambda request: call(app, request), app, reads))
+        made.append(Stack(name, call, build))
 
     add(
         "asgi",
@@ -309,6 +321,7 @@ def stacks(world: World) -> list[Stack]:
             middleware=[Middleware(keyguard_starlette.KeyguardMiddleware, guard=world.async_guard)],
         ),
     )
+    add("fastapi", call_asgi, lambda reads: fastapi_app(reads, world))
     add(
         "asgi around starlette",
         call_asgi,
@@ -326,4 +339,8 @@ def stacks(world: World) -> list[Stack]:
         call_wsgi,
         lambda reads: wsgi.KeyguardMiddleware(flask_app(reads), world.guard),
     )
+    from tests.adapters.stack_django import django_asgi, django_wsgi  # whose views are these
+
+    add("django over wsgi", call_wsgi, lambda reads: django_wsgi(reads, world))
+    add("django over asgi", call_asgi, lambda reads: django_asgi(reads, world))
     return made

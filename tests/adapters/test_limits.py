@@ -24,7 +24,7 @@ from keyguard.events import AccessRefused, LimitExceeded
 from tests.adapters.stacks import Answer, Request, Stack, call_asgi, call_wsgi, stacks
 from tests.world import World
 
-STACKS = ["asgi", "wsgi", "starlette", "asgi around starlette", "flask", "wsgi around flask"]
+STACKS = {stack.name: stack for stack in stacks(World())}
 
 
 def world(*limits: Limit | str, **options: Any) -> World:
@@ -224,7 +224,7 @@ def test_a_request_refused_by_one_limit_spends_nothing_of_another(name: str) -> 
 
 def guard_limits(here: World, name: str, key_id: str) -> Any:
     """Each guard of the world has counters of its own, in memory."""
-    if "asgi" in name or name == "starlette":
+    if STACKS[name].is_async:
         return asyncio.run(here.async_guard.keys.limits(key_id))
     return here.guard.keys.limits(key_id)
 
@@ -247,6 +247,16 @@ def test_a_refused_request_spends_nothing(refused: str, name: str) -> None:
         assert answer.status == status
         assert answer.header("ratelimit") is None
     assert [one.remaining for one in guard_limits(here, name, issued.key.id)] == [8]
+
+
+@pytest.mark.parametrize("name", ["starlette", "fastapi", "asgi around starlette", "flask"])
+def test_who_lacks_a_scope_is_told_so_and_not_of_limits(name: str) -> None:
+    here = world("1/minute")
+    app, token = stack(here, name), here.token("inference:read")
+
+    assert app.call(bearer(token)).status == 200
+    assert app.call(bearer(token)).status == 429
+    assert app.call(bearer(token, "/infer")).status == 403
 
 
 def test_a_route_s_limit_counts_with_the_key_s(name: str) -> None:

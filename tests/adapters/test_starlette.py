@@ -16,8 +16,10 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from keyguard import AccessDenied, InvalidValueError, require_scopes
+from keyguard import AccessDenied, InvalidValueError, Rule, require_scopes
 from keyguard.adapters.starlette import KeyguardMiddleware, KeyguardUser
+from tests.adapters.stacks import Request as RawRequest
+from tests.adapters.stacks import call_asgi
 from tests.world import World
 
 
@@ -194,3 +196,163 @@ def test_a_scope_outside_the_catalogue_stops_the_start(world: World) -> None:
 
     with pytest.raises(InvalidValueError, match="unknown scope 'inference:reed'"), app:
         pass
+
+
+class Whoami(HTTPEndpoint):
+    async def get(self, request: Request) -> JSONResponse:
+        return await whoami(request)
+
+
+def whoami_in_a_thread(request: Request) -> JSONResponse:
+    return JSONResponse(
+        {
+            "authenticated": request.user.is_authenticated,
+            "name": request.user.display_name,
+            "scopes": list(request.auth.scopes),
+        }
+    )
+
+
+class WhoamiSocket(WebSocketEndpoint):
+    async def on_connect(self, websocket: WebSocket) -> None:
+        await whoami_socket(websocket)
+
+
+async def whoami_socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_json(
+        {
+            "authenticated": websocket.user.is_authenticated,
+            "name": websocket.user.display_name,
+            "scopes": list(websocket.auth.scopes),
+        }
+    )
+    await websocket.close()
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route("/x", whoami),
+        Route("/x", whoami_in_a_thread),
+        Route("/x", Whoami),
+        WebSocketRoute("/x", whoami_socket),
+        WebSocketRoute("/x", WhoamiSocket),
+    ],
+    ids=["coroutine", "function", "class", "websocket function", "websocket class"],
+)
+@pytest.mark.parametrize("mounts", [0, 1, 2])
+def test_user_and_auth_reach_every_kind_of_endpoint_under_mounts(
+    world: World, route: Route | WebSocketRoute, mounts: int
+) -> None:
+    issued = world.issue("inference:read")
+    headers = bearer(issued.token.reveal())
+    routes, path = [route], "/x"
+    for number in range(mounts):
+        routes, path = [Mount(f"/m{number}", routes=routes)], f"/m{number}{path}"  # type: ignore[list-item]
+    app = client(world, *routes)
+
+    if isinstance(route, WebSocketRoute):
+        with app.websocket_connect(path, headers=headers) as socket:
+            found = socket.receive_json()
+    else:
+        found = app.get(path, headers=headers).json()
+
+    assert found == {"authenticated": True, "name": issued.key.id, "scopes": ["inference:read"]}
+
+
+RULES = [
+    Rule("/models/open", public=True),
+    Rule("/models/{model}", methods=["GET"], scopes=["inference:read"]),
+    Rule("/models/{model}", methods=["DELETE"], scopes=["admin"]),
+]
+
+
+async def path_seen(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(request.path_params["model"])
+
+
+def models() -> list[Route]:
+    return [Route("/models/{model}", path_seen, methods=["GET", "DELETE"])]
+
+
+def inside_a_mount(world: World) -> Any:
+    guard = Middleware(KeyguardMiddleware, guard=world.async_guard, rules=RULES)
+    return Starlette(routes=[Mount("/v1", routes=models(), middleware=[guard])])
+
+
+def in_a_sub_application(world: World) -> Any:
+    guard = Middleware(KeyguardMiddleware, guard=world.async_guard, rules=RULES)
+    return Starlette(routes=[Mount("/v1", app=Starlette(routes=models(), middleware=[guard]))])
+
+
+def around_a_sub_application(world: World) -> Any:
+    guarded = KeyguardMiddleware(Starlette(routes=models()), world.async_guard, rules=RULES)
+    return Starlette(routes=[Mount("/outer", routes=[Mount("/v1", app=guarded)])])
+
+
+@pytest.mark.parametrize(
+    ("make", "root"),
+    [
+        (inside_a_mount, "/v1"),
+        (in_a_sub_application, "/v1"),
+        (around_a_sub_application, "/outer/v1"),
+    ],
+)
+@pytest.mark.parametrize("server_root", ["", "/behind/a/proxy"])
+def test_rules_inside_a_mount_are_for_the_path_that_its_router_sees(
+    world: World, make: Callable[[World], Any], root: str, server_root: str
+) -> None:
+    app = TestClient(make(world), root_path=server_root)
+    reader, admin = bearer(world.token("inference:read")), bearer(world.token("admin"))
+    base = server_root + root
+
+    assert app.get(f"{base}/models/open").text == "open"
+    assert app.get(f"{base}/models/large").status_code == 401
+    assert app.get(f"{base}/models/large", headers=reader).text == "large"
+    assert app.get(f"{base}/models/large", headers=admin).status_code == 403
+    assert app.delete(f"{base}/models/large", headers=reader).status_code == 403
+    assert app.delete(f"{base}/models/large", headers=admin).text == "large"
+    assert app.get("/models/open").status_code == 404  # nobody's, outside the mount
+
+
+def test_rules_outside_a_mount_are_for_the_whole_path(world: World) -> None:
+    rules = [Rule("/v1/models/open", public=True), Rule("/models/{model}", public=True)]
+    app = TestClient(
+        Starlette(
+            routes=[Mount("/v1", routes=models())],
+            middleware=[Middleware(KeyguardMiddleware, guard=world.async_guard, rules=rules)],
+        )
+    )
+
+    assert app.get("/v1/models/open").status_code == 200
+    assert app.get("/v1/models/large").status_code == 401
+    assert app.get("/v1/models/large", headers=bearer(world.token())).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1//models/open", "/v1/x/../models/open", "/v1/models%2fopen", "/v1/models/open%00"]
+)
+def test_an_ambiguous_path_under_a_mount_is_never_public(world: World, path: str) -> None:
+    rules = [Rule("/{path:path}", public=True), Rule("/models/secret", scopes=["admin"])]
+    guarded = KeyguardMiddleware(Starlette(routes=models()), world.async_guard, rules=rules)
+    app = Starlette(routes=[Mount("/v1", app=guarded)])
+    raw = path.encode()
+    decoded = path.replace("%2f", "/").replace("%00", "\x00")
+
+    answer = call_asgi(app, RawRequest(decoded, raw_path=raw))
+
+    assert answer.status == 400
+
+
+def test_one_guard_may_stand_outside_and_inside_a_mount(world: World) -> None:
+    inner = Middleware(
+        KeyguardMiddleware,
+        guard=world.async_guard,
+        rules=[Rule("/models/{model}", scopes=["admin"])],
+    )
+    app = client(world, Mount("/v1", routes=models(), middleware=[inner]))
+
+    assert app.get("/v1/models/large").status_code == 401
+    assert app.get("/v1/models/large", headers=bearer(world.token())).status_code == 403
+    assert app.get("/v1/models/large", headers=bearer(world.token("admin"))).text == "large"

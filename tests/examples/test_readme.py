@@ -131,7 +131,9 @@ def test_the_readme_has_no_other_code() -> None:
     assert len(blocks(page("README.md"), "python")) == 6
 
 
-@pytest.mark.parametrize("name", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+@pytest.mark.parametrize(
+    "name", ["README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))]
+)
 def test_every_link_to_a_file_leads_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page(name))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import assert_type
+from typing import Annotated, assert_type
+
+from fastapi import FastAPI, Security
 
 from keyguard import (
     Action,
@@ -34,6 +36,12 @@ from keyguard import (
     current_principal,
     rate_limit,
     require_scopes,
+)
+from keyguard.adapters.fastapi import (
+    KeyguardMiddleware,
+    KeyguardPrincipal,
+    describe,
+    keyguard_principal,
 )
 from keyguard.backends.base import AsyncBackend, Backend
 from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
@@ -175,3 +183,16 @@ async def use_limits(guard: AsyncKeyguard, store: AsyncRateLimiter) -> None:
     assert_type(await billed("a"), str)
     assert_type(await guard.keys.limits("a"), tuple[LimitStatus, ...])
     AsyncKeyguard("memory://", limiter=store, legacy_headers=True)
+
+
+def guard_fastapi(app: FastAPI, guard: AsyncKeyguard) -> None:
+    app.add_middleware(KeyguardMiddleware, guard=guard, public=["/healthz"])
+    assert_type(describe(app), None)
+    describe(app, KeyguardMiddleware(app, guard), mounted_at="/v2")
+
+
+async def use_fastapi(
+    principal: Annotated[Principal, Security(keyguard_principal, scopes=["admin"])],
+    somebody: Annotated[Principal | None, Security(KeyguardPrincipal(auto_error=False))],
+) -> str:
+    return principal.key_id if somebody is None else somebody.organization

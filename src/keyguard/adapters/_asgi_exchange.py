@@ -37,6 +37,10 @@ class Exchange(Connection, Access):
 
     def __init__(self, guard: AsyncKeyguard, scope: Scope, send: Send) -> None:
         self.scope = scope
+        # What every request asks for is found sooner on the object than on its class.
+        self.allow = self.denied = self.charged = self.retires = None
+        self.due = False
+        self.offered = ()
         self._guard = guard
         self._send = send
         if guard.counts_elsewhere:

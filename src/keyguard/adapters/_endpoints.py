@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
-from keyguard.decorators import Protection, check_declared, is_declared, protection_of
+from keyguard.decorators import Protection, check_declared, is_declared
 from keyguard.sansio.scopes import ScopeCatalogue
 
-__all__ = ["UNKNOWN", "check_endpoints", "find_protection", "find_router"]
+__all__ = [
+    "UNKNOWN",
+    "check_endpoints",
+    "each_node",
+    "each_route",
+    "find_protection",
+    "find_router",
+]
 
 _FULL_MATCH = 2  # Starlette's Match.FULL
 UNKNOWN = Protection()
@@ -29,11 +36,11 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
         InvalidValueError: A scope is unknown.
     """
     if catalogue is not None:
-        for node in _nodes(app):
+        for node in each_node(app):
             check_declared(node, catalogue)
 
 
-def find_router(app: Any) -> Any:
+def find_router(app: Any, guarded: Callable[[Any], bool] = is_declared) -> Any:
     """Return the router of an application whose endpoints are decorated, or None.
 
     Only where there are such is it worth the time to ask the router, before the application does,
@@ -41,8 +48,9 @@ def find_router(app: Any) -> Any:
 
     Args:
         app: An application or middleware of Starlette's kind.
+        guarded: What tells whether an endpoint is decorated, or a route says as much.
     """
-    if not any(map(is_declared, _nodes(app))):
+    if not any(map(guarded, each_node(app))):
         return None
     seen: set[int] = set()
     while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
@@ -53,14 +61,19 @@ def find_router(app: Any) -> Any:
     return None
 
 
-def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
+def find_protection(
+    router: Any,
+    scope: MutableMapping[str, Any],
+    declared: Callable[[Any, Any, str], Protection],
+) -> Protection:
     """Return what stands before the endpoint that a request leads to, as far as a router says.
 
     Args:
         router: What :func:`find_router` found.
         scope: The connection.
+        declared: What tells of a route, its endpoint and a method what stands before it.
     """
-    for route in router.routes:
+    for route in each_route(router.routes):
         if not hasattr(route, "matches"):
             return UNKNOWN  # routes of another kind
         match, child = route.matches(scope)
@@ -68,12 +81,17 @@ def find_protection(router: Any, scope: MutableMapping[str, Any]) -> Protection:
             endpoint = child.get("endpoint")
             mounted = getattr(route, "app", None)
             if hasattr(mounted, "routes") and not hasattr(mounted, _NO_SUCH_NAME):
-                return find_protection(mounted, {**scope, **child})
-            return protection_of(endpoint, scope.get("method", "GET"))
+                return find_protection(mounted, {**scope, **child}, declared)
+            return declared(route, endpoint, scope.get("method", "GET"))
     return UNKNOWN
 
 
-def _nodes(app: Any) -> Iterator[Any]:
+def each_node(app: Any) -> Iterator[Any]:
+    """Give an application and all that can be found in it: middleware, routers, routes, endpoints.
+
+    Args:
+        app: An application, middleware, router, route or endpoint.
+    """
     open_ends: list[Any] = [app]
     seen: dict[int, Any] = {}  # held, for the id of an object that is gone may be given again
     while open_ends:
@@ -83,6 +101,24 @@ def _nodes(app: Any) -> Iterator[Any]:
         seen[id(node)] = node
         yield node
         open_ends += [getattr(node, "app", None), getattr(node, "endpoint", None)]
-        routes = getattr(node, "routes", ())
+        routes: Iterable[Any] | None = getattr(node, "routes", None)
         if isinstance(routes, Iterable):
-            open_ends += routes
+            open_ends += each_route(routes)
+
+
+def each_route(routes: Iterable[Any]) -> Iterator[Any]:
+    """Give the routes of a router, and those of the routers that FastAPI includes in it.
+
+    Args:
+        routes: What the router calls its routes.
+    """
+    for route in routes:
+        included = None
+        if not hasattr(route, _NO_SUCH_NAME):
+            included = getattr(route, "effective_route_contexts", None)
+        if included is None:
+            yield route
+        else:
+            for one in included():
+                # FastAPI makes another of a route that is not its own, for the path it is now at.
+                yield getattr(one, "starlette_route", None) or one

@@ -33,14 +33,12 @@ class WebSocketExchange(Exchange):
     def __init__(
         self, guard: AsyncKeyguard, scope: Scope, send: Send, protocol: TokenProtocol | None
     ) -> None:
+        super().__init__(guard, scope, send)
         if protocol is not None and "subprotocols" in scope:
             offer = protocol.read(scope["subprotocols"])
-            self.offered = tuple(
-                field.reveal().encode("latin-1", "replace") for field in offer.fields
-            )
+            self.offered = tuple(one.reveal().encode("latin-1", "replace") for one in offer.fields)
             self._marker = protocol.name if offer.marked else None
-            scope = _without_protocol(scope, offer.others)
-        super().__init__(guard, scope, send)
+            self.scope = _without_protocol(scope, offer.others)
 
     async def answer(self, deny: Deny) -> None:
         """Refuse the WebSocket: with an HTTP answer where the server can, else by closing it."""

@@ -41,6 +41,9 @@ class Exchange(Connection, Access):
         self, middleware: KeyguardMiddleware, environ: Environ, start_response: StartResponse
     ) -> None:
         self.environ = environ
+        # What every request asks for is found sooner on the object than on its class.
+        self.allow = self.denied = self.charged = self.retires = self.instead = None
+        self.due = self.started = False
         self.start_response = start_response
         self._middleware = middleware
 

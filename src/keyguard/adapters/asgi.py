@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_connection import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +13,7 @@ from keyguard.adapters._endpoints import UNKNOWN, find_protection, find_router
 from keyguard.adapters._websocket_exchange import WebSocketExchange
 from keyguard.adapters._websockets import OpenConnections
 from keyguard.context import ACCESS
+from keyguard.decorators import Protection, is_declared, protection_of
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 from keyguard.sansio.charges import NO_LIMITS
@@ -60,7 +62,7 @@ class KeyguardMiddleware(Admission):
         self._served = app
         if guard.settings.close_on_revoke:
             self._served = OpenConnections(guard).watched(app)
-        self._router = find_router(app)
+        self._router = find_router(app, self.is_declared)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -105,6 +107,14 @@ class KeyguardMiddleware(Admission):
     def child_scope(self, scope: Scope, principal: Principal | None) -> Scope:
         """Return what the application gets to see of a connection."""
         return {**scope, "keyguard.principal": principal}
+
+    def is_declared(self, node: Any) -> bool:
+        """Tell whether scopes or limits are declared on an endpoint, or on a route."""
+        return is_declared(node)
+
+    def declared_on(self, route: Any, endpoint: Any, method: str) -> Protection:  # noqa: ARG002 - the route is for FastAPI
+        """Return what stands before an endpoint, as far as it is declared on it or its route."""
+        return protection_of(endpoint, method)
 
     def _recognizes(self, exchange: Exchange) -> bool:
         """Let in a key that was seen before, where that is all there is to ask: the warm path."""
@@ -161,10 +171,11 @@ class KeyguardMiddleware(Admission):
         else:
             protection = UNKNOWN
             if self._router is not None and exchange.allow is not None:
-                protection = find_protection(self._router, exchange.scope)
+                protection = find_protection(self._router, exchange.scope, self.declared_on)
             allow = exchange.allow
             refusal = None if allow is None else protection.refuses(allow)
-            refusal = refusal or await exchange.acharge(protection.limits)
+            if refusal is None:
+                refusal = await exchange.acharge(protection.limits)
         return None if refusal is None else self.reported(refusal, exchange)
 
     async def _flushing(self, receive: Receive) -> Message:

@@ -131,8 +131,9 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         protection = self._protections.get(named)
         if protection is None:
             protection = self._protections[named] = protection_of(*named)
-        refusal = access.allow and protection.refuses(access.allow)
-        refusal = refusal or access.charge(protection.limits if access.allow else ())
+        refusal = None if access.allow is None else protection.refuses(access.allow)
+        if refusal is None:
+            refusal = access.charge(() if access.allow is None else protection.limits)
         if refusal is not None:
             raise access.deny(refusal)
 

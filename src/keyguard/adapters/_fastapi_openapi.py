@@ -1,0 +1,80 @@
+"""What the OpenAPI document of a FastAPI application tells of its guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from fastapi import FastAPI
+
+from keyguard.adapters import asgi
+from keyguard.adapters._endpoints import each_route
+from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal
+from keyguard.adapters._openapi import Described, describe_document, sample_path
+from keyguard.decorators import protection_of
+from keyguard.exceptions import ConfigurationError
+from keyguard.sansio.rules import RuleBook
+
+__all__ = ["describe"]
+
+
+def describe(
+    app: FastAPI, guarded_by: asgi.KeyguardMiddleware | None = None, *, mounted_at: str = ""
+) -> None:
+    """Let the OpenAPI document of an application tell what its guard asks for and answers.
+
+    Every operation that needs a key gets the security scheme, with the scopes that dependencies,
+    decorators and rules ask for, and the answers 400, 401, 403, 429 and 503; a public one gets
+    none. What the application says itself stays.
+
+    Args:
+        app: The application.
+        guarded_by: The middleware around it, where that was not added with ``add_middleware``.
+        mounted_at: The path under which an application with another one around it is mounted.
+
+    Raises:
+        ConfigurationError: When the document is asked for: there is no keyguard middleware.
+    """
+    generate = app.openapi
+    described: dict[str, Any] | None = None
+
+    def openapi() -> dict[str, Any]:
+        nonlocal described
+        document = generate()
+        if document is not described:  # FastAPI keeps it until its routes change
+            book = (guarded_by or _middleware_of(app)).rule_book
+            scheme = keyguard_principal.model.model_dump(by_alias=True, exclude_none=True)
+            describe_document(document, scheme, _described(document, app, book, mounted_at))
+            described = document
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _described(
+    document: dict[str, Any], app: FastAPI, book: RuleBook, mounted_at: str
+) -> Iterator[Described]:
+    for route in each_route(app.routes):
+        operations = document.get("paths", {}).get(getattr(route, "path_format", None), {})
+        for method in getattr(route, "methods", None) or ():
+            if method.lower() not in operations:
+                continue  # it is not to be shown
+            asked = list(asked_by(route.dependant))
+            declared = protection_of(route.endpoint, method).requirements
+            yield Described(
+                operation=operations[method.lower()],
+                rule=book.find(mounted_at + sample_path(route.path), method),
+                needs=[*(requirement for _, requirement in asked), *declared],
+                asks_for_key=bool(declared) or any(needs_key for needs_key, _ in asked),
+            )
+
+
+def _middleware_of(app: FastAPI) -> asgi.KeyguardMiddleware:
+    for one in app.user_middleware:
+        kind: Any = one.cls
+        if isinstance(kind, type) and issubclass(kind, asgi.KeyguardMiddleware):
+            return cast("Any", kind)(app.router, *one.args, **one.kwargs)  # type: ignore[no-any-return]
+    raise ConfigurationError(
+        "describe found no keyguard middleware: add it with app.add_middleware(KeyguardMiddleware, "
+        "guard=guard), or name the one that is around the application: describe(app, middleware)"
+    )

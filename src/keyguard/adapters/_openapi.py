@@ -1,0 +1,133 @@
+"""What an OpenAPI document says of operations that need a key (OpenAPI 3.1, RFC 9457)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from keyguard.sansio.rules import Rule
+from keyguard.sansio.scopes import Requirement
+
+__all__ = ["SCHEME", "Described", "describe_document", "sample_path"]
+
+SCHEME = "HTTPBearer"
+"""The name of the security scheme: FastAPI's for the class, under which its users look for it."""
+
+_PROBLEM = "KeyguardProblem"
+_PROBLEM_SCHEMA = {
+    "title": _PROBLEM,
+    "description": "Why a request was refused (RFC 9457)",
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "violated-policies": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+_PARAMETER = re.compile(r"\{[^{}:]*(?::(\w+))?\}")
+
+_CHALLENGE = {"WWW-Authenticate": "The challenge of RFC 6750, section 3"}
+_RETRY = {"Retry-After": "Seconds after which to try again"}
+_LIMITS = {
+    "RateLimit": "How the limits stand that have no room",
+    "RateLimit-Policy": "The limits of the request",
+}
+_ANSWERS: dict[str, tuple[str, dict[str, str]]] = {
+    "400": ("The Authorization header, or the path, is malformed", _CHALLENGE),
+    "401": ("The API key is missing, or not valid", _CHALLENGE),
+    "403": ("The API key lacks a scope, or came over plain HTTP", _CHALLENGE),
+    "429": ("A rate limit has no room, or too many attempts failed", _RETRY | _LIMITS),
+    "503": ("The API key can't be checked, or the request not counted, now", _RETRY),
+}
+
+
+def sample_path(template: str) -> str:
+    """Return a path that a route of a framework matches, to ask the rules about.
+
+    Args:
+        template: The route's path, with its parameters and their converters.
+    """
+    return _PARAMETER.sub(lambda found: "x/x" if found[1] == "path" else "x", template)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """An operation of a document, and what stands before it.
+
+    Args:
+        operation: The operation object, which is changed; what it says of an answer stays.
+        rule: What the guard's rules say of its path: a rule, a refusal or nothing.
+        needs: What its endpoint asks for.
+        asks_for_key: Whether the endpoint refuses who has no key, where the path is public.
+    """
+
+    operation: dict[str, Any]
+    rule: object
+    needs: Sequence[Requirement]
+    asks_for_key: bool = False
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it is served without a key."""
+        public = isinstance(self.rule, Rule) and self.rule.public
+        return public and not self.asks_for_key
+
+    @property
+    def requirements(self) -> list[Requirement]:
+        """All that is asked for, by the rule and by the endpoint."""
+        ruled = self.rule.requirement if isinstance(self.rule, Rule) else None
+        return [*self.needs, *([] if ruled is None else [ruled])]
+
+
+def describe_document(
+    document: dict[str, Any], scheme: dict[str, Any], operations: Iterable[Described]
+) -> None:
+    """Let a document tell which operations need a key, which scopes, and how they are refused.
+
+    Args:
+        document: The whole document, which is changed.
+        scheme: The security scheme object.
+        operations: Those of its operations that are known.
+    """
+    guarded = False
+    for one in operations:
+        if one.is_public:
+            one.operation.pop("security", None)
+        else:
+            guarded = True
+            _describe_security(one.operation, one.requirements)
+            _describe_answers(one.operation)
+    if guarded:
+        components = document.setdefault("components", {})
+        components.setdefault("securitySchemes", {}).setdefault(SCHEME, scheme)
+        components.setdefault("schemas", {})[_PROBLEM] = _PROBLEM_SCHEMA
+
+
+def _describe_security(operation: dict[str, Any], needs: Sequence[Requirement]) -> None:
+    """Name the scopes; of alternatives (``any_of``) a client may choose."""
+    all_of = {scope for need in needs for scope in need.all_of}
+    either = [sorted(need.any_of) for need in needs if need.any_of]
+    ways = [sorted({*all_of, *choice}) for choice in product(*either)]
+    others = [one for one in operation.get("security", ()) if SCHEME not in one]
+    operation["security"] = [*({SCHEME: scopes} for scopes in ways), *others]
+
+
+def _describe_answers(operation: dict[str, Any]) -> None:
+    responses = operation.setdefault("responses", {})
+    for status, (description, headers) in _ANSWERS.items():
+        response = responses.setdefault(status, {"description": description})
+        if "$ref" in response:
+            continue
+        fields = response.setdefault("headers", {})
+        for name, told in headers.items():
+            fields.setdefault(name, {"description": told, "schema": {"type": "string"}})
+        content = response.setdefault("content", {})
+        content.setdefault(
+            "application/problem+json", {"schema": {"$ref": f"#/components/schemas/{_PROBLEM}"}}
+        )

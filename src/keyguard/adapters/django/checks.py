@@ -1,0 +1,128 @@
+"""Django's system checks of keyguard: ``manage.py check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.utils.module_loading import import_string
+
+from keyguard.adapters.django.middleware import KeyguardMiddleware
+from keyguard.adapters.django.setup import Setup, read_setup
+from keyguard.adapters.django.views import check_view, views_of_urlconf
+from keyguard.exceptions import KeyguardError
+
+__all__ = ["check_keyguard"]
+
+_CACHES = {
+    "django.middleware.cache.CacheMiddleware",
+    "django.middleware.cache.FetchFromCacheMiddleware",
+    "django.middleware.cache.UpdateCacheMiddleware",
+}
+# What answers by itself, or asks who somebody is.
+_LATER = _CACHES | {
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.auth.middleware.RemoteUserMiddleware",
+    "django.contrib.flatpages.middleware.FlatpageFallbackMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.contrib.redirects.middleware.RedirectFallbackMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+}
+_PATH = "'keyguard.adapters.django.KeyguardMiddleware'"
+
+
+def check_keyguard(**_: Any) -> list[checks.CheckMessage]:
+    """Return what is wrong with how a project sets keyguard up."""
+    try:
+        setup = read_setup()
+    except KeyguardError as failure:
+        return [checks.Error(str(failure), id="keyguard.E001")]
+    return [*_middleware(), *_flavours(setup), *_scopes(setup)]
+
+
+def _middleware() -> Iterator[checks.CheckMessage]:
+    found = [(path, _loaded(path)) for path in settings.MIDDLEWARE]
+    own = [number for number, (_, loaded) in enumerate(found) if _is_own(loaded)]
+    if not own:
+        yield checks.Error(
+            "KeyguardMiddleware is not in MIDDLEWARE: nothing is guarded.",
+            hint=f"Put {_PATH} at its beginning.",
+            id="keyguard.E002",
+        )
+        return
+    if len(own) > 1:
+        yield checks.Error(
+            "KeyguardMiddleware is in MIDDLEWARE more than once: limits would count twice.",
+            hint="Keep the first.",
+            id="keyguard.E003",
+        )
+    for path, loaded in found[: own[0]]:
+        if _names(loaded) & _LATER:
+            yield checks.Error(
+                f"{path} comes before KeyguardMiddleware, and answers or asks who somebody is "
+                "before any key was.",
+                hint=f"Move {_PATH} before it; only SecurityMiddleware and the like come first.",
+                id="keyguard.E004",
+            )
+    for path, loaded in found:
+        if _names(loaded) & _CACHES:
+            yield checks.Warning(
+                f"{path} gives what one key was answered to every other key.",
+                hint="Use cache_page below the decorators of a view, with "
+                "vary_on_headers('Authorization').",
+                id="keyguard.W001",
+            )
+
+
+def _flavours(setup: Setup) -> Iterator[checks.CheckMessage]:
+    over_asgi = getattr(settings, "ASGI_APPLICATION", None)
+    if over_asgi and setup.async_guard is None:
+        yield checks.Warning(
+            "ASGI_APPLICATION is set, and KEYGUARD names no AsyncKeyguard: over ASGI every "
+            "request would be refused with 500.",
+            hint="Name one in KEYGUARD['async_guard'].",
+            id="keyguard.W002",
+        )
+    if getattr(settings, "WSGI_APPLICATION", None) and not over_asgi and setup.guard is None:
+        yield checks.Warning(
+            "WSGI_APPLICATION is set, and KEYGUARD names no Keyguard: over WSGI, and with "
+            "runserver, every request would be refused with 500.",
+            hint="Name one in KEYGUARD['guard'] and the AsyncKeyguard in KEYGUARD['async_guard'], "
+            "or set ASGI_APPLICATION instead.",
+            id="keyguard.W002",
+        )
+
+
+def _scopes(setup: Setup) -> Iterator[checks.CheckMessage]:
+    for guard in (setup.guard, setup.async_guard):
+        if guard is not None and guard.policy.catalogue is not None:
+            for view in views_of_urlconf():
+                try:
+                    check_view(view, guard.policy.catalogue)
+                except KeyguardError as failure:
+                    kind = getattr(view, "view_class", getattr(view, "cls", view))
+                    name = f"{kind.__module__}.{getattr(kind, '__qualname__', kind)}"
+                    yield checks.Error(f"{name}: {failure}", id="keyguard.E005")
+            return
+
+
+def _loaded(path: str) -> Any:
+    try:
+        return import_string(path)
+    except ImportError:
+        return None  # Django itself refuses it
+
+
+def _is_own(loaded: Any) -> bool:
+    return isinstance(loaded, type) and issubclass(loaded, KeyguardMiddleware)
+
+
+def _names(loaded: Any) -> set[str]:
+    kinds: tuple[type, ...] = loaded.__mro__ if isinstance(loaded, type) else ()
+    return {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}

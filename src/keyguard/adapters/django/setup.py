@@ -1,0 +1,94 @@
+"""What Django's settings say of keyguard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from keyguard.exceptions import ConfigurationError
+from keyguard.guard import AsyncKeyguard, Keyguard
+
+__all__ = ["Setup", "read_setup"]
+
+_EXAMPLE = "KEYGUARD = {'guard': 'project.guards.guard'}"
+_KNOWN = ("guard", "async_guard", "public", "rules")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """The guards of a project, one for each way in which it is served.
+
+    Args:
+        guard: Who decides over WSGI, or None.
+        async_guard: Who decides over ASGI, or None.
+        options: What else the middleware takes: ``public`` and ``rules``.
+    """
+
+    guard: Keyguard | None
+    async_guard: AsyncKeyguard | None
+    options: Mapping[str, Any]
+
+
+def read_setup() -> Setup:
+    """Return what ``KEYGUARD`` in Django's settings says.
+
+    Raises:
+        ConfigurationError: It is missing, or not as it should be.
+    """
+    value: Any = getattr(settings, "KEYGUARD", None)
+    if value is None:
+        raise ConfigurationError(f"Django's settings have no KEYGUARD: write {_EXAMPLE}")
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"KEYGUARD is a dictionary: write {_EXAMPLE}")
+    given = cast("Mapping[str, Any]", value)
+    for name in given:
+        if name not in _KNOWN:
+            raise ConfigurationError(f"KEYGUARD has no {name!r}, only {', '.join(_KNOWN)}")
+    if "guard" not in given:
+        raise ConfigurationError(f"KEYGUARD names no guard: write {_EXAMPLE}")
+    first = _load("guard", given["guard"])
+    second: AsyncKeyguard | None = None
+    if "async_guard" in given:
+        if isinstance(first, AsyncKeyguard):
+            raise ConfigurationError(
+                "KEYGUARD names two AsyncKeyguards: beside 'async_guard', 'guard' is a Keyguard"
+            )
+        beside = _load("async_guard", given["async_guard"])
+        if not isinstance(beside, AsyncKeyguard):
+            raise ConfigurationError(
+                "KEYGUARD['async_guard'] is an AsyncKeyguard, not a Keyguard: that is 'guard'"
+            )
+        second = beside
+    options = {name: given[name] for name in ("public", "rules") if name in given}
+    if isinstance(first, AsyncKeyguard):
+        return Setup(guard=None, async_guard=first, options=options)
+    return Setup(guard=first, async_guard=second, options=options)
+
+
+def _load(name: str, named: object) -> Keyguard | AsyncKeyguard:
+    found = named
+    if isinstance(named, str):
+        try:
+            found = import_string(named)
+        except ImportError as failure:
+            raise ConfigurationError(
+                f"KEYGUARD[{name!r}] = {named!r} can't be imported: {failure}"
+            ) from failure
+    if callable(found):
+        found = _made(found)
+    if not isinstance(found, Keyguard | AsyncKeyguard):
+        raise ConfigurationError(
+            f"KEYGUARD[{name!r}] is a Keyguard, an AsyncKeyguard, a function that returns one, or "
+            f"the dotted path to any of these, not {type(found).__name__}"
+        )
+    return found
+
+
+@lru_cache(maxsize=8)  # every handler and every check of a process asks, and means the same guard
+def _made(factory: Any) -> Any:
+    return factory()

@@ -1,0 +1,117 @@
+"""Django's views, and what is declared on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from django.urls import get_resolver
+
+from keyguard.decorators import Protection, check_declared, protection_of, require_scopes
+from keyguard.exceptions import InvalidValueError
+from keyguard.sansio.scopes import ScopeCatalogue
+
+__all__ = ["ScopesRequiredMixin", "check_views", "protection_for", "views_of_urlconf"]
+
+_STAND_IN = "django.utils.decorators."  # the function that method_decorator tries decorators on
+
+
+class ScopesRequiredMixin:
+    """Let a class-based view's requests through only for a principal with scopes.
+
+    ::
+
+        class Reports(ScopesRequiredMixin, View):
+            required_scopes = ["reports:read"]
+
+    It stands before Django's own class, as Django's ``PermissionRequiredMixin`` does. What is
+    missing or no scope is refused by ``as_view``.
+
+    Attributes:
+        required_scopes: Scopes that are all needed.
+        required_any_of: Scopes of which one is needed.
+    """
+
+    required_scopes: ClassVar[Sequence[str]] = ()
+    required_any_of: ClassVar[Iterable[str] | None] = None
+
+    @classmethod
+    def as_view(cls, *args: Any, **initkwargs: Any) -> Any:
+        """Return the view as a function, guarded.
+
+        Raises:
+            InvalidValueError: No scope is given, or one is none.
+        """
+        scopes = initkwargs.get("required_scopes", cls.required_scopes)
+        any_of = initkwargs.get("required_any_of", cls.required_any_of)
+        if isinstance(scopes, str):
+            raise InvalidValueError(f"required_scopes is a list: write [{scopes!r}]")
+        guarded = require_scopes(*scopes, any_of=any_of)
+        return guarded(super().as_view(*args, **initkwargs))  # type: ignore[misc]  # the view's
+
+
+def protection_for(view: Any, method: str | None) -> Protection:
+    """Return what stands before a view, for the limits to be charged with those of the key.
+
+    ``method_decorator`` decorates anew for each call; the call charges what that sets.
+
+    Args:
+        view: What the URLconf names.
+        method: The request method.
+    """
+    found = protection_of(view, method or "")
+    limits = [one for one in found.limits if not one.route.startswith(_STAND_IN)]
+    return replace(found, limits=tuple(dict.fromkeys(limits)))  # a class's are on its function too
+
+
+def check_views(catalogue: ScopeCatalogue) -> None:
+    """Refuse a URLconf with a view that requires a scope which the catalogue does not know.
+
+    Args:
+        catalogue: The scopes of the service.
+
+    Raises:
+        InvalidValueError: A scope is unknown.
+    """
+    for view in views_of_urlconf():
+        check_view(view, catalogue)
+
+
+def check_view(view: Any, catalogue: ScopeCatalogue) -> None:
+    """Refuse a view that requires a scope which the catalogue does not know.
+
+    Args:
+        view: What the URLconf names.
+        catalogue: The scopes of the service.
+
+    Raises:
+        InvalidValueError: A scope is unknown.
+    """
+    check_declared(view, catalogue)
+    kind = getattr(view, "cls", None)  # Django REST Framework's
+    if kind is not None:
+        check_declared(kind, catalogue)
+        for permission in _permissions(getattr(kind, "permission_classes", ())):
+            check_declared(permission, catalogue)
+
+
+def views_of_urlconf() -> Iterator[Any]:
+    """Give every view that Django's URLconf names."""
+    pending = list(get_resolver().url_patterns)
+    while pending:
+        pattern = pending.pop()
+        inner = getattr(pattern, "url_patterns", None)
+        if inner is None:
+            yield pattern.callback
+        else:
+            pending += inner
+
+
+def _permissions(classes: Iterable[Any]) -> Iterator[Any]:
+    pending = list(classes)
+    while pending:
+        permission = pending.pop()
+        parts = [getattr(permission, name, None) for name in ("op1_class", "op2_class")]
+        pending += [part for part in parts if part is not None]
+        yield permission

@@ -1,0 +1,473 @@
+"""What keyguard is to a Django project, over WSGI and ASGI: real handlers, called in process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import iscoroutinefunction
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import connection
+from django.http import HttpResponse
+from django.test import RequestFactory
+from django.views import View
+
+from keyguard import ConfigurationError, InvalidValueError, Limit, Rule, ScopeCatalogue
+from keyguard.adapters.django import KeyguardMiddleware, ScopesRequiredMixin
+from keyguard.adapters.django.views import protection_for
+from keyguard.adapters.rest_framework import HasScopes
+from keyguard.context import ACCESS
+from keyguard.events import AccessRefused
+from tests.adapters import django_views
+from tests.adapters.django_site import KEYGUARD, asgi_handler, changed, wsgi_handler
+from tests.adapters.stack_django import over_asgi
+from tests.adapters.stacks import Answer, Request, call_asgi, call_wsgi
+from tests.world import World
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def _project() -> Iterator[None]:
+    with changed(ROOT_URLCONF="tests.adapters.django_views"):
+        django_views.STREAMED.clear()
+        yield
+
+
+class Project:
+    """The project, served one way."""
+
+    def __init__(self, mode: str, options: dict[str, Any] | None = None, **settings: Any) -> None:
+        public = ["/open", "/open/rest", "/open/rest/scopes"]
+        self.world = World({"public": public} | (options or {}))
+        self.is_async = mode == "asgi"
+        if self.is_async:
+            handler = asgi_handler(self.world.async_guard, **settings)
+            self._call = lambda request: call_asgi(over_asgi(handler), request)
+        else:
+            inner = wsgi_handler(self.world.guard, **settings)
+            self._call = lambda request: call_wsgi(inner, request)
+
+    def ask(self, path: str, token: str | None = None, **options: Any) -> Answer:
+        sent = () if token is None else (b"Bearer " + token.encode(),)
+        answer = self._call(Request(path=path, authorization=sent, **options))
+        assert ACCESS.get() is None
+        return answer
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def project(mode: str) -> Project:
+    return Project(mode)
+
+
+def test_a_view_finds_the_principal(project: Project) -> None:
+    issued = project.world.issue()
+
+    for path in ("/who", "/inner/who"):
+        answer = project.ask(path, issued.token.reveal())
+        assert (answer.status, answer.body.decode()) == (200, issued.key.id)
+
+
+def test_nobody_is_the_principal_of_a_public_path(project: Project) -> None:
+    assert project.ask("/open").body == b"nobody"
+    assert project.ask("/open", project.world.token()).body == b"nobody"
+
+
+GUARDED = [
+    "/async/who",
+    "/decorated",
+    "/method",
+    "/dispatch",
+    "/async/decorated",
+    "/mixed",
+    "/async/mixed",
+    "/rest",
+    "/rest/decorated",
+    "/rest/function",
+    "/rest/set",
+]
+
+
+@pytest.mark.parametrize("path", GUARDED)
+def test_a_view_of_any_kind_asks_for_its_scopes(project: Project, path: str) -> None:
+    writer = project.world.issue("inference:write")
+    reader = project.world.issue("inference:read")
+
+    assert project.ask(path, writer.token.reveal()).status == 200
+    project.world.events.clear()
+    refused = project.ask(path, reader.token.reveal())
+
+    assert refused.status == 403
+    assert refused.header("content-type") == "application/problem+json"
+    assert 'error="insufficient_scope"' in str(refused.header("www-authenticate"))
+    assert refused.header("cache-control") == "no-store"
+    (event,) = project.world.events
+    assert isinstance(event, AccessRefused)
+    assert event.key_id == reader.key.id
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/limited",
+        "/limited/method",
+        "/limited/named",
+        "/limited/async",
+        "/rest/set",
+        "/rest/function",
+    ],
+)
+def test_a_view_of_any_kind_counts_once(mode: str, path: str) -> None:
+    project = Project(mode, {"default_limits": [Limit("day", "100/day")]})
+    token = project.world.token("inference:write")
+
+    first, second, third = (project.ask(path, token) for _ in range(3))
+
+    assert [first.status, second.status, third.status] == [200, 200, 429]
+    assert '"day";r=98' in str(second.header("ratelimit"))
+    assert ";r=0;" in str(second.header("ratelimit"))
+    assert len([name for name, _ in second.headers if name == "ratelimit"]) == 1
+    assert project.ask("/who", token).header("ratelimit").startswith('"day";r=97;')
+
+
+def test_what_lacks_a_scope_is_not_counted(mode: str) -> None:
+    project = Project(mode, {"default_limits": [Limit("day", "100/day")]})
+    token = project.world.token("inference:read")
+
+    for path in GUARDED:
+        assert project.ask(path, token).status == 403
+
+    assert str(project.ask("/who", token).header("ratelimit")).startswith('"day";r=99;')
+
+
+def test_what_leads_nowhere_is_counted(mode: str) -> None:
+    project = Project(mode, {"default_limits": [Limit("day", "1/day")]})
+    token = project.world.token()
+
+    assert [project.ask("/nowhere", token).status for _ in range(2)] == [404, 429]
+
+
+def test_a_key_that_is_rotated_learns_once_when_it_ends(project: Project) -> None:
+    issued = project.world.issue()
+    project.world.guard.keys.rotate(issued.key.id, grace=timedelta(days=1))
+
+    answer = project.ask("/who", issued.token.reveal())
+
+    assert answer.header("keyguard-key-expires") is not None
+
+
+@pytest.mark.parametrize("path", ["/stream", "/async/stream"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")  # either way round
+def test_a_stream_sees_whom_it_is_for_until_it_ends(project: Project, path: str) -> None:
+    issued = project.world.issue()
+
+    answer = project.ask(path, issued.token.reveal())
+
+    assert answer.body.decode() == issued.key.id + "."
+    assert [issued.key.id] == django_views.STREAMED
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")  # Django's, of any file
+def test_a_file_is_left_to_the_server(project: Project) -> None:
+    answer = project.ask("/file", project.world.token())
+
+    assert answer.status == 200
+    assert answer.body.startswith(b'"""Django\'s views')
+
+
+def test_a_file_response_is_passed_on_as_it_is() -> None:
+    project = Project("wsgi")
+    made: list[Any] = []
+
+    class Wrapper:
+        def __init__(self, file: Any, size: int) -> None:
+            made.append(file)
+
+        def __iter__(self) -> Any:
+            return iter([b"sent by the server"])
+
+    handler = wsgi_handler(project.world.guard)
+    request = RequestFactory().get("/file", headers={"authorization": bearer(project)})
+    body = handler({**request.environ, "wsgi.file_wrapper": Wrapper}, lambda *_: None)
+
+    assert isinstance(body, Wrapper)
+    assert made[0].name.endswith("django_views.py")
+    made[0].close()
+
+
+def bearer(project: Project, *scopes: str) -> str:
+    return f"Bearer {project.world.token(*scopes)}"
+
+
+def test_a_refusal_in_a_template_is_answered(project: Project) -> None:
+    answer = project.ask("/template", project.world.token())
+
+    assert answer.status == 403
+    assert 'scope="admin"' in str(answer.header("www-authenticate"))
+    assert project.ask("/template", project.world.token("admin")).body == b"xyzzy"
+
+
+def test_a_refusal_in_a_transaction_rolls_it_back(project: Project) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE kept (one INTEGER)")
+        try:
+            assert project.ask("/atomic", project.world.token()).status == 403
+            assert cursor.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+            assert project.ask("/atomic", project.world.token("admin")).status == 200
+            assert cursor.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+        finally:
+            cursor.execute("DROP TABLE kept")
+
+
+def test_a_refusal_in_a_task_group_is_answered(project: Project) -> None:
+    assert project.ask("/group", project.world.token()).status == 403
+
+
+def test_a_refusal_that_the_view_catches_is_its_own_matter(project: Project) -> None:
+    answer = project.ask("/caught", project.world.token())
+
+    assert (answer.status, answer.body) == (203, b"without")
+
+
+def test_the_application_s_own_403_stays_its_own(project: Project) -> None:
+    answer = project.ask("/forbidden", project.world.token())
+
+    assert (answer.status, answer.body) == (403, b"the application's own")
+    assert answer.header("www-authenticate") is None
+
+
+class Asking:
+    """A middleware that asks for a scope itself, where Django catches no exception of views."""
+
+    sync_capable = async_capable = True
+
+    def __new__(cls, get_response: Any) -> Any:
+        if iscoroutinefunction(get_response):
+
+            async def middleware(request: Any) -> Any:
+                django_views.need_admin()
+                return await get_response(request)
+
+        else:
+
+            def middleware(request: Any) -> Any:
+                django_views.need_admin()
+                return get_response(request)
+
+        return middleware
+
+
+def rendering(get_response: Any) -> Any:
+    """Return a middleware, sync only, that turns every exception of a view into a 500."""
+
+    class Middleware:
+        def __call__(self, request: Any) -> Any:
+            return get_response(request)
+
+        def process_exception(self, request: Any, exception: Exception) -> HttpResponse:
+            return HttpResponse("something went wrong", status=500)
+
+    return Middleware()
+
+
+@pytest.mark.parametrize(("middleware", "path"), [("Asking", "/who"), ("rendering", "/decorated")])
+def test_a_refusal_that_is_shown_as_a_500_is_answered(
+    mode: str, middleware: str, path: str
+) -> None:
+    project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.{middleware}"])
+
+    answer = project.ask(path, project.world.token("inference:read"))
+
+    assert answer.status == 403
+    assert answer.header("content-type") == "application/problem+json"
+
+
+@pytest.mark.parametrize("token", ["live", None])
+def test_a_client_can_t_say_who_it_is(mode: str, token: str | None) -> None:
+    project = Project(
+        mode,
+        {"principal_headers": {"X-Key-Id": "key_id"}, "public": ["/meta"] if token is None else []},
+    )
+    issued = project.world.issue()
+
+    answer = project.ask(
+        "/meta", token and issued.token.reveal(), headers=((b"x-key-id", b"root"),)
+    )
+
+    assert set(answer.body.decode().split(",")) == {issued.key.id if token else "None"}
+
+
+def test_a_project_below_a_prefix_is_guarded_by_the_paths_of_its_urlconf(mode: str) -> None:
+    with changed(FORCE_SCRIPT_NAME="/prefix"):
+        project = Project(mode)
+        if project.is_async:  # over WSGI, PATH_INFO never has the prefix
+            assert project.ask("/prefix/open").body == b"nobody"
+            assert project.ask("/prefix/open", project.world.token()).body == b"nobody"
+            assert project.ask("/prefix/who").status == 401
+        else:
+            assert project.ask("/open").body == b"nobody"
+            assert project.ask("/prefix/open").status == 401
+
+
+def test_a_request_that_django_serves_the_other_way_is_refused() -> None:
+    world = World()
+
+    with (
+        changed(KEYGUARD={"guard": world.async_guard}),
+        pytest.raises(ConfigurationError, match="names none"),
+    ):
+        KeyguardMiddleware(lambda request: HttpResponse())
+    for handler, call in (
+        (wsgi_handler(world.async_guard), call_wsgi),
+        (over_asgi(asgi_handler(world.guard)), call_asgi),
+    ):
+        assert call(handler, Request("/open")).status == 500
+
+
+def test_a_project_may_be_served_both_ways() -> None:
+    world = World()
+    token = world.token()
+    both = {"guard": world.guard, "async_guard": world.async_guard}
+    request = Request("/who", authorization=(b"Bearer " + token.encode(),))
+
+    with changed(KEYGUARD=both):
+        assert KeyguardMiddleware.sync_capable
+        assert KeyguardMiddleware.async_capable
+        assert call_wsgi(WSGIHandler(), request).status == 200
+        assert call_asgi(over_asgi(ASGIHandler()), request).status == 200
+
+
+def make() -> Any:
+    """Return a guard: what KEYGUARD may name."""
+    return World().guard
+
+
+NOT_A_GUARD = 3
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "have no KEYGUARD: write KEYGUARD = "),
+        ("project.guard", "KEYGUARD is a dictionary"),
+        ({}, "names no guard"),
+        ({"guard": make, "realm": "x"}, "KEYGUARD has no 'realm', only guard, async_guard"),
+        ({"guard": "no.such.guard"}, r"KEYGUARD\['guard'\] = 'no.such.guard' can't be imported"),
+        ({"guard": f"{__name__}.NOT_A_GUARD"}, "dotted path to any of these, not int"),
+        ({"guard": make, "async_guard": make}, "is an AsyncKeyguard, not a Keyguard"),
+        ({"guard": World().async_guard, "async_guard": make}, "names two AsyncKeyguards"),
+    ],
+)
+def test_what_is_no_setup_is_refused_at_start(value: Any, message: str) -> None:
+    with changed(KEYGUARD=value), pytest.raises(ConfigurationError, match=message):
+        WSGIHandler()
+
+
+@pytest.mark.parametrize("named", [make, f"{__name__}.make", make()])
+def test_a_guard_is_named_by_path_function_or_itself(named: Any) -> None:
+    with changed(KEYGUARD={"guard": named}):
+        assert call_wsgi(WSGIHandler(), Request("/who")).status == 401
+
+
+def test_public_paths_and_rules_of_the_setup_take_the_place_of_the_guard_s() -> None:
+    world = World()
+    with changed(
+        KEYGUARD={
+            "guard": world.guard,
+            "public": ["/who"],
+            "rules": [Rule("/inner/{name}", scopes=["admin"])],
+        }
+    ):
+        handler = WSGIHandler()
+    request = Request("/inner/who", authorization=(b"Bearer " + world.token().encode(),))
+
+    assert call_wsgi(handler, Request("/who")).status == 200
+    assert call_wsgi(handler, Request("/open")).status == 401
+    assert [call_wsgi(handler, request).status for _ in range(2)] == [403, 403]
+
+
+def test_a_view_that_requires_an_unknown_scope_is_refused_at_start(mode: str) -> None:
+    with pytest.raises(InvalidValueError, match="inference:write"):
+        Project(mode, {"catalogue": ScopeCatalogue({"admin": "All"})})
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, {"required_scopes": "admin"}, {"required_scopes": ["no scope"]}],
+)
+def test_a_mixin_without_scopes_is_refused_with_the_urlconf(attributes: dict[str, Any]) -> None:
+    view: Any = type("Mine", (ScopesRequiredMixin, View), attributes)
+
+    with pytest.raises(InvalidValueError):
+        view.as_view()
+
+
+def test_scopes_given_to_as_view_are_asked_for() -> None:
+    view = django_views.Mixed.as_view(required_scopes=["admin"])
+    assert protection_for(view, "GET").requirements[0].scopes == ("admin",)
+
+
+def test_rest_framework_names_the_principal(project: Project) -> None:
+    issued = project.world.issue("inference:write")
+
+    answer = project.ask("/rest", issued.token.reveal())
+
+    assert answer.body.decode().count(issued.key.id) == 3
+
+
+def test_rest_framework_asks_nobody_for_a_key_with_the_challenge(project: Project) -> None:
+    answer = project.ask("/open/rest")
+
+    assert answer.status == 401
+    assert answer.header("www-authenticate") == 'Bearer realm="AIaaS"'
+    refused = project.ask("/open/rest/scopes")
+    assert refused.status == 401
+    assert refused.header("content-type") == "application/problem+json"
+
+
+def test_permissions_combine(project: Project) -> None:
+    statuses = [
+        project.ask("/rest/combined", project.world.token(*scopes)).status
+        for scopes in (["inference:write"], ["inference:read"], ["admin"])
+    ]
+
+    assert statuses == [200, 403, 403]
+
+
+def test_an_error_page_shows_no_token(mode: str) -> None:
+    with changed(DEBUG=True):
+        project = Project(mode)
+        token = project.world.token()
+        answer = project.ask("/broken", token)
+
+    assert answer.status == 500
+    assert b"RuntimeError" in answer.body
+    assert b"HTTP_AUTHORIZATION" in answer.body
+    assert token.encode() not in answer.body
+
+
+def test_a_refusal_that_django_lets_pass_is_answered(mode: str) -> None:
+    with changed(DEBUG_PROPAGATE_EXCEPTIONS=True):
+        project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.Asking"])
+        answer = project.ask("/who", project.world.token())
+
+    assert answer.status == 403
+    assert answer.header("content-type") == "application/problem+json"
+
+
+def test_a_permission_takes_a_scope() -> None:
+    with pytest.raises(InvalidValueError, match="at least one scope"):
+        HasScopes()
+
+
+def test_rest_framework_without_the_middleware_lets_nobody_in() -> None:
+    with pytest.raises(ConfigurationError, match="no keyguard middleware"):
+        django_views.Rest.as_view()(RequestFactory().get("/rest"))

@@ -1,0 +1,107 @@
+"""Django's system checks say what is wrong with how a project sets keyguard up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+
+from keyguard import ScopeCatalogue
+from keyguard.adapters.django import KeyguardMiddleware
+from tests.adapters.django_site import KEYGUARD, changed
+from tests.world import World
+
+WORLD = World()
+NARROW = World({"catalogue": ScopeCatalogue({"admin": "All"})})
+SECURITY = "django.middleware.security.SecurityMiddleware"
+COMMON = "django.middleware.common.CommonMiddleware"
+CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+SESSION = "django.contrib.sessions.middleware.SessionMiddleware"
+UPDATE = "django.middleware.cache.UpdateCacheMiddleware"
+FETCH = "django.middleware.cache.FetchFromCacheMiddleware"
+HERE = "tests.adapters.test_django_checks"
+
+
+class Guarding(KeyguardMiddleware):
+    """A project's own."""
+
+
+def found(**options: Any) -> list[tuple[str | None, str]]:
+    defaults = {
+        "KEYGUARD": {"guard": WORLD.guard},
+        "ROOT_URLCONF": "tests.adapters.django_views",
+        "MIDDLEWARE": [SECURITY, KEYGUARD, COMMON],
+    }
+    with changed(**(defaults | options)):
+        return [(one.id, one.msg) for one in run_checks(tags=["keyguard"])]
+
+
+@pytest.mark.parametrize("first", [KEYGUARD, f"{HERE}.Guarding"])
+def test_a_project_that_is_set_up_well_has_nothing_wrong(first: str) -> None:
+    assert found() == []
+    assert found(MIDDLEWARE=[first, SESSION, COMMON, CSRF]) == []
+
+
+@pytest.mark.parametrize("early", [COMMON, CSRF, SESSION])
+def test_what_answers_by_itself_or_asks_who_somebody_is_comes_later(early: str) -> None:
+    ((name, message),) = found(MIDDLEWARE=[SECURITY, early, KEYGUARD])
+
+    assert name == "keyguard.E004"
+    assert message.startswith(f"{early} comes before KeyguardMiddleware")
+
+
+def test_a_cache_in_front_of_the_guard_is_wrong_and_one_behind_it_is_doubtful() -> None:
+    assert [name for name, _ in found(MIDDLEWARE=[UPDATE, KEYGUARD, FETCH])] == [
+        "keyguard.E004",
+        "keyguard.W001",
+        "keyguard.W001",
+    ]
+
+
+def test_a_project_without_the_middleware_is_not_guarded() -> None:
+    ((name, message),) = found(MIDDLEWARE=[SECURITY, "no.such.middleware"])
+
+    assert (name, message) == (
+        "keyguard.E002",
+        "KeyguardMiddleware is not in MIDDLEWARE: nothing is guarded.",
+    )
+
+
+def test_the_middleware_is_there_once() -> None:
+    ((name, _),) = found(MIDDLEWARE=[KEYGUARD, f"{HERE}.Guarding"])
+
+    assert name == "keyguard.E003"
+
+
+@pytest.mark.parametrize("value", [None, {"guard": "no.such.guard"}])
+def test_a_setup_that_is_none_is_said(value: Any) -> None:
+    ((name, message),) = found(KEYGUARD=value)
+
+    assert name == "keyguard.E001"
+    assert "KEYGUARD" in message
+
+
+@pytest.mark.parametrize(
+    ("guard", "application", "missing"),
+    [
+        (WORLD.guard, "ASGI_APPLICATION", "names no AsyncKeyguard"),
+        (WORLD.async_guard, "WSGI_APPLICATION", "names no Keyguard"),
+    ],
+)
+def test_a_guard_of_the_wrong_flavour_is_said(guard: Any, application: str, missing: str) -> None:
+    ((name, message),) = found(KEYGUARD={"guard": guard}, **{application: "project.application"})
+
+    assert name == "keyguard.W002"
+    assert missing in message
+    both = {"guard": WORLD.guard, "async_guard": WORLD.async_guard}
+    assert found(KEYGUARD=both, **{application: "project.application"}) == []
+
+
+@pytest.mark.parametrize("guard", [NARROW.guard, NARROW.async_guard])
+def test_every_view_with_an_unknown_scope_is_named(guard: Any) -> None:
+    messages = found(KEYGUARD={"guard": guard})
+
+    assert {name for name, _ in messages} == {"keyguard.E005"}
+    for view in ("Decorated", "DecoratedMethod", "Mixed", "Rest", "RestCombined", "who_async"):
+        assert any(f"django_views.{view}" in message for _, message in messages), view

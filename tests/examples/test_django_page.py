@@ -1,0 +1,90 @@
+"""The project that docs/how-to/django.md shows, file by file, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.examples.pages import blocks, page
+
+DRIVER = """
+import json, os
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+import django
+from django.core.management import call_command
+from django.test import Client
+from django.urls import path
+
+django.setup()
+call_command("check", "--fail-level", "WARNING")
+from project import urls
+from project.guards import guard
+from project.reports import Report
+
+urls.urlpatterns.append(path("v1/rest", Report.as_view()))
+guard.migrate()
+organization = guard.organizations.create("acme")
+answers = []
+with guard:
+    for scope in ("inference:write", "analytics:read"):
+        issued = guard.keys.issue(organization=organization.id, name="ci", scopes=[scope])
+        fields = {"Authorization": f"Bearer {issued.token.reveal()}"}
+        for path in ("/healthz", "/v1/inference", "/v1/reports", "/v1/rest"):
+            for headers in (fields, {}):
+                answer = Client().get(path, headers=headers)
+                limit = answer.headers.get("RateLimit-Policy")
+                answers.append([path, scope if headers else None, answer.status_code, limit])
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str | None], list[Any]]:
+    folder = tmp_path_factory.mktemp("django")
+    for code in blocks(page("docs/how-to/django.md"), "python"):
+        file = folder / code.splitlines()[0].removeprefix("# ")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        cwd=Path(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {(path, scope): rest for path, scope, *rest in found}
+
+
+def test_only_what_is_public_is_open(answers: dict[tuple[str, str | None], list[Any]]) -> None:
+    found = {path: status for (path, scope), (status, _) in answers.items() if scope is None}
+
+    assert found == {"/healthz": 200, "/v1/inference": 401, "/v1/reports": 401, "/v1/rest": 401}
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [
+        ("/v1/inference", "inference:write"),
+        ("/v1/reports", "analytics:read"),
+        ("/v1/rest", "analytics:read"),
+    ],
+)
+def test_a_view_takes_the_keys_with_its_scope(
+    answers: dict[tuple[str, str | None], list[Any]], path: str, scope: str
+) -> None:
+    statuses = {key[1]: status for key, (status, _) in answers.items() if key[0] == path}
+
+    assert [sent for sent, status in statuses.items() if status == 200] == [scope]
+    assert sorted(statuses.values()) == [200, 401, 403]
+
+
+def test_the_limits_of_views_are_told(answers: dict[tuple[str, str | None], list[Any]]) -> None:
+    assert answers["/v1/inference", "inference:write"][1] == '"inference";q=60;w=60'
+    assert answers["/v1/rest", "analytics:read"][1] == '"Report";q=60;w=60'
