@@ -18,7 +18,7 @@ COVERAGE_FILE := $(if $(strip $(PYTEST_ARGS)),.coverage-partial,.coverage)
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo demo test check bench chaos docs pins clean
+.PHONY: help env env-demo env-servers env-compat demo test check bench chaos servers compat matrix docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -29,6 +29,12 @@ env:
 
 env-demo:
 	@sh scripts/venv.sh '$(PYTHON)' .venv-demo requirements/demo.txt
+
+env-servers:
+	@sh scripts/venv.sh '$(PYTHON)' .venv-servers requirements/servers.txt
+
+env-compat:
+	@sh scripts/venv.sh '$(PYTHON)' .venv-compat requirements/compat.txt
 
 demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=flask, PORT=8000)
 	@.venv-demo/bin/python -m examples.demo
@@ -59,6 +65,16 @@ bench: env ## measure what keyguard costs a request
 chaos: env ## kill processes amid their changes, on every store, and flood a guard (KILLS=200, FLOOD=1000000)
 	@CHAOS_KILLS=$(KILLS) CHAOS_FLOOD=$(FLOOD) $(BIN)/python -m pytest tests/chaos -s -q
 
+servers: env-servers ## run the guard behind every server, and write docs/servers.md (needs a C compiler)
+	@.venv-servers/bin/python -m tests.servers.page
+	@SERVERS=all COVERAGE_FILE=.coverage-partial .venv-servers/bin/python -m pytest tests/servers -n $(WORKERS)
+
+compat: env-compat ## run the test suites of Starlette, Flask and Werkzeug, bare and behind keyguard
+	@.venv-compat/bin/python scripts/compat.py
+
+matrix: ## run the adapters' tests with each Python, and the lowest and newest of every framework
+	@sh scripts/matrix.sh
+
 docs: env ## build the documentation into docs/_build/html
 	@$(SPHINX)
 	@echo 'docs/_build/html/index.html'
@@ -67,6 +83,6 @@ pins: ## resolve pyproject.toml anew into requirements/*.txt (needs Debian 12's 
 	@sh scripts/pins.sh '$(PYTHON)'
 
 clean: ## remove the environments and everything that was built
-	@rm -rf .venv .venv-demo build dist docs/_build htmlcov \
+	@rm -rf .venv .venv-demo .venv-servers .venv-compat .compat .matrix build dist docs/_build htmlcov \
 		.coverage .coverage.* .coverage-partial* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

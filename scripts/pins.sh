@@ -41,3 +41,5 @@ pin requirements/demo.txt "What \`make demo\` installs: both examples and the co
     ".[cli,flask,starlette]" uvicorn
 pin requirements/dev.txt "What \`make test\`, \`make check\`, \`make bench\` and \`make docs\` install." \
     ".[dev]"
+pin requirements/servers.txt "What \`make servers\` installs: every server, and what the tests need." \
+    ".[servers]"

@@ -25,6 +25,8 @@ from keyguard.sansio.paths import REST, SEGMENT, is_ambiguous, parse_template, r
         b"*",
         b"/a\\b",
         b"/a/b\x00",
+        b"/a/b\t",
+        b"/a/b ",
     ],
 )
 def test_a_request_line_that_two_parties_may_read_differently_is_ambiguous(raw: bytes) -> None:

@@ -13,7 +13,7 @@ from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 from keyguard.ratelimit.gates import AsyncGate
 from keyguard.sansio.charging import Charged
-from keyguard.sansio.decisions import AccessDenied, Deny
+from keyguard.sansio.decisions import AccessDenied, Allow, Deny
 from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD, Response
 
 __all__ = ["Exchange", "running_loop"]
@@ -38,9 +38,12 @@ class Exchange(Connection, Access):
     def __init__(self, guard: AsyncKeyguard, scope: Scope, send: Send) -> None:
         self.scope = scope
         # What every request asks for is found sooner on the object than on its class.
-        self.allow = self.denied = self.charged = self.retires = None
+        self.allow: Allow | None = None
+        self.denied: Deny | None = None
+        self.charged: Charged | None = None
+        self.retires: str | None = None
         self.due = False
-        self.offered = ()
+        self.offered: tuple[bytes, ...] = ()
         self._guard = guard
         self._send = send
         if guard.counts_elsewhere:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from keyguard.sansio.subprotocols import TokenProtocol
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
 
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+_UNAUTHORIZED = 3000  # as IANA has it; some servers let an application say no code below
 _INTERNAL_ERRORS = (1011, 4500)  # RFC 6455's, and Litestar's: 4000 and the HTTP status
 _SERVER_ERROR = 500
 _PROTOCOL_FIELD = b"sec-websocket-protocol"
@@ -28,6 +30,8 @@ class WebSocketExchange(Exchange):
     """Whether it is at its end, by either side."""
 
     _ended = False
+    _receiving: asyncio.Future[Message] | None = None
+    _said: asyncio.Event | None = None
     _marker: str | None = None
 
     def __init__(
@@ -64,18 +68,42 @@ class WebSocketExchange(Exchange):
 
     async def received(self, receive: Receive) -> Message:
         """Return what the application receives: the server's message, or that it is over."""
-        message = None if self._ended else await receive()
+        message = None if self._ended else await self._until_ended(receive)
         if message is None or self._ended:
+            if self._said is not None:
+                await self._said.wait()  # where the application leaves first, no code is sent
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
         self.over = self.over or message["type"] == "websocket.disconnect"
         return message
 
+    async def _until_ended(self, receive: Receive) -> Message | None:
+        self._receiving = asyncio.ensure_future(receive())
+        try:
+            return await self._receiving
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._ended or (task is not None and task.cancelling()):
+                raise
+            return None
+
     async def end(self, code: int) -> None:
         """Close a connection that was let in; wait for it no longer than the client may take."""
         self.over = self._ended = True
-        if self._last is None or self._last["type"] in _OPEN:
-            async with asyncio.timeout(_LONGEST_FAREWELL):
-                await self._close(code)
+        self._said = asyncio.Event()
+        if self._receiving is not None:
+            self._receiving.cancel()  # there are servers that send nothing while they are asked
+        try:
+            if self._last is None or self._last["type"] in _OPEN:
+                async with asyncio.timeout(_LONGEST_FAREWELL):
+                    await self._close_somehow(code)
+        finally:
+            self._said.set()
+
+    async def _close_somehow(self, code: int) -> None:
+        for one in (code, _UNAUTHORIZED):
+            with suppress(Exception):  # it may be gone, or the server wants another code
+                await self._close(one)
+                return
 
     def _status_of(self, message: Message) -> int:
         if message["type"] == "websocket.close" and message.get("code") in _INTERNAL_ERRORS:

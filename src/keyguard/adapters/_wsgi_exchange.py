@@ -10,7 +10,7 @@ from keyguard.adapters._wsgi_connection import Connection, Environ
 from keyguard.context import ACCESS, Access
 from keyguard.ratelimit.gates import Gate
 from keyguard.sansio.charging import Charged
-from keyguard.sansio.decisions import AccessDenied, Deny
+from keyguard.sansio.decisions import AccessDenied, Allow, Deny
 from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ class Exchange(Connection, Access):
     ) -> None:
         self.environ = environ
         # What every request asks for is found sooner on the object than on its class.
-        self.allow = self.denied = self.charged = self.retires = self.instead = None
+        self.allow: Allow | None = None
+        self.denied: Deny | None = None
+        self.charged: Charged | None = None
+        self.retires: str | None = None
+        self.instead: Iterable[bytes] | None = None
         self.due = self.started = False
         self.start_response = start_response
         self._middleware = middleware

@@ -18,7 +18,7 @@ __all__ = ["REST", "SEGMENT", "is_ambiguous", "parse_template", "route_path"]
 # Where a server decodes these before routing, two parties may read the path differently.
 # Some take what follows ";" for no part of a segment.
 _AMBIGUOUS_RAW = re.compile(
-    rb"%(2f|5c|00|2e)|[\\\x00]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A[^/]", re.IGNORECASE
+    rb"%(2f|5c|00|2e)|[\\\x00-\x20\x7f]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A[^/]", re.IGNORECASE
 )
 # The same once it is decoded; an escape that is still there was escaped twice.
 _AMBIGUOUS = re.compile(

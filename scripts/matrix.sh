@@ -1,0 +1,44 @@
+#!/bin/sh
+# Run the adapters' tests with every supported Python, and the lowest and newest version of each framework.
+#
+# Each run has an environment of its own under .matrix/. MATRIX_PYTHONS and MATRIX_ENDS choose some.
+set -eu
+
+pythons=${MATRIX_PYTHONS:-"3.11 3.12 3.13"}
+ends=${MATRIX_ENDS:-"lowest newest"}
+status=0
+
+# What the extras of these names ask for at least, as pins.
+lowest() { # PYTHON
+    "$1" -c '
+import re, tomllib
+with open("pyproject.toml", "rb") as file:
+    extras = tomllib.load(file)["project"]["optional-dependencies"]
+for extra in ("starlette", "flask", "fastapi", "django"):
+    for requirement in extras.get(extra, ()):
+        if not requirement.startswith("keyguard["):
+            print(re.sub(r"\[.*?\]", "", requirement.split(";")[0]).replace(">=", "~=", 1)
+                  if requirement.count(".") > 1 else requirement.replace(">=", "==", 1) + ".*")'
+}
+
+for number in $pythons; do
+    python=python$number
+    # A shim that names no interpreter does not run.
+    if ! "$python" -c "import sys, venv; sys.exit(sys.version_info[:2] != tuple(map(int, '$number'.split('.'))))" 2>/dev/null; then
+        echo "matrix: Python $number: skipped, for it is not installed"
+        continue
+    fi
+    for end in $ends; do
+        venv=.matrix/$number-$end
+        rm -rf "$venv"
+        mkdir -p .matrix
+        "$python" -m venv "$venv"
+        if [ "$end" = lowest ]; then pins=$(lowest "$python"); else pins=; fi
+        echo "matrix: Python $number, $end: ${pins:+$(echo $pins)}"
+        # shellcheck disable=SC2086  # several requirements
+        "$venv/bin/python" -m pip --disable-pip-version-check -qq install -e '.[dev]' $pins &&
+            COVERAGE_FILE=$PWD/.coverage-partial "$venv/bin/python" -m pytest -q -n 2 tests/adapters ||
+            { echo "matrix: Python $number, $end: FAILED"; status=1; }
+    done
+done
+exit $status
