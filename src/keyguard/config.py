@@ -100,7 +100,7 @@ class Settings:
     hash_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
     default_limits: Limits = ()
     failure_limit: Limit | str | None = "30/minute"
-    limiter_timeout: float = 0.05
+    limiter_timeout: float = 0.045
     on_limiter_error: str = "open"
     legacy_headers: bool = False
     imported_formats: Iterable[str] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 from keyguard import ConfigurationError, NotFoundError
 from tests.examples.pages import ROOT, blocks, page, run
 
-ISSUE, STARLETTE, FLASK, DECORATORS, LIMITS, ROTATE = range(6)
+ISSUE, STARLETTE, FLASK, DECORATORS, LIMITS, RULES, ROTATE = range(7)
 
 
 @pytest.fixture
@@ -127,8 +128,18 @@ def test_the_issued_key_is_rotated_and_its_successor_revoked(
     names["guard"].close()
 
 
+def test_the_rules_ask_for_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    guard = run("README.md", RULES, {"__name__": "readme"})["guard"]
+    book = guard.settings.rule_book()
+    assert book.find("/static/app.css", "GET").public
+    assert book.find("/v1/models/7", "GET").requirement.scopes == ("inference:read",)
+    assert book.find("/v1/models/7", "DELETE") is None
+    asyncio.run(guard.aclose())
+
+
 def test_the_readme_has_no_other_code() -> None:
-    assert len(blocks(page("README.md"), "python")) == 6
+    assert len(blocks(page("README.md"), "python")) == 7
 
 
 @pytest.mark.parametrize(
@@ -146,7 +157,7 @@ def test_every_extra_is_in_the_table() -> None:
     import tomllib
 
     with (ROOT / "pyproject.toml").open("rb") as file:
-        extras = set(tomllib.load(file)["project"]["optional-dependencies"]) - {"dev"}
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"]) - {"dev", "servers"}
 
     assert set(re.findall(r"^\| `(\w+)` \|", page("README.md"), re.MULTILINE)) == extras
 
