@@ -21,7 +21,6 @@ SUITES = ("starlette", "flask", "werkzeug")
 ONLY = {"werkzeug": ("-m", "not dev_server")}
 # Tests that differ on purpose, by suite, each with the reason.
 _AMBIGUOUS = "a path that may be read in several ways is never public"
-_EMPTY = "an empty path, which some routers take for '/', is never public"
 EXPECTED: dict[str, dict[str, str]] = {
     "starlette": {
         f"tests/{test}[{backend}]": why
@@ -29,14 +28,11 @@ EXPECTED: dict[str, dict[str, str]] = {
         for test, why in (
             ("test_requests.py::test_request_raw_path", _AMBIGUOUS),
             ("test_staticfiles.py::test_staticfiles_null_byte_in_path", _AMBIGUOUS),
-            ("test_routing.py::test_url_for_with_root_path_ending_with_slash", _EMPTY),
         )
     },
     "werkzeug": {
         "tests/middleware/test_lint.py::test_lint_middleware_check_environ"
         "[PATH_INFO-test-'PATH_INFO' does not start with a slash:]": _AMBIGUOUS,
-        "tests/test_test.py::test_follow_redirect_non_root_base_url": _EMPTY,
-        "tests/test_test.py::test_full_url_requests_with_args": _EMPTY,
         "tests/test_test.py::test_raw_request_uri": _AMBIGUOUS,
         **{
             f"tests/test_utils.py::test_append_slash_redirect[{autocorrect}-foo-"

@@ -14,7 +14,7 @@ lowest() { # PYTHON
 import re, tomllib
 with open("pyproject.toml", "rb") as file:
     extras = tomllib.load(file)["project"]["optional-dependencies"]
-for extra in ("starlette", "flask", "fastapi", "django"):
+for extra in ("starlette", "flask", "fastapi", "django", "drf"):
     for requirement in extras.get(extra, ()):
         if not requirement.startswith("keyguard["):
             print(re.sub(r"\[.*?\]", "", requirement.split(";")[0]).replace(">=", "~=", 1)
@@ -37,7 +37,7 @@ for number in $pythons; do
         echo "matrix: Python $number, $end: ${pins:+$(echo $pins)}"
         # shellcheck disable=SC2086  # several requirements
         "$venv/bin/python" -m pip --disable-pip-version-check -qq install -e '.[dev]' $pins &&
-            COVERAGE_FILE=$PWD/.coverage-partial "$venv/bin/python" -m pytest -q -n 2 tests/adapters ||
+            COVERAGE_FILE=$PWD/.coverage-partial "$venv/bin/python" -m pytest -q -n 2 tests/adapters tests/recipes ||
             { echo "matrix: Python $number, $end: FAILED"; status=1; }
     done
 done

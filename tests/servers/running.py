@@ -34,7 +34,8 @@ class Server:
 
     ``module`` is what must be installed, and ``command`` what is run, with a port. ``short`` are
     those of ``make test``. ``deviates`` has the answers to cases that it does not deliver as they
-    were sent, so that the guard has nothing to refuse.
+    were sent, so that the guard has nothing to refuse; ``lacks`` is a part of PEP 3333 that it does
+    not have.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Server:
     command: Callable[[int], list[str]]
     short: bool = False
     deviates: Mapping[str, str] = field(default_factory=dict)
+    lacks: str = ""
 
     @property
     def distribution(self) -> str:
@@ -83,7 +85,7 @@ SERVERS = [
     ), short=True),
     # It hands on an empty value in the place of one that is not ASCII.
     Server("granian (WSGI)", "wsgi", "granian", _granian("wsgi", WSGI),
-           deviates={"a high byte": "401", "UTF-8": "401"}),
+           deviates={"a high byte": "401", "UTF-8": "401"}, lacks="write"),
     Server("waitress", "wsgi", "waitress", lambda port: _python(
         "waitress", f"--listen=127.0.0.1:{port}", WSGI
     )),
@@ -91,7 +93,7 @@ SERVERS = [
         str(BIN / "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--module", WSGI, "--need-app",
         "--home", str(BIN.parent), "--pythonpath", str(ROOT), "--enable-threads", "--threads", "4",
         "--die-on-term", "--disable-logging",
-    ]),
+    ], lacks="exc_info"),
     Server("cheroot", "wsgi", "cheroot", lambda port: _python(
         "cheroot", "--bind", f"127.0.0.1:{port}", WSGI
     ), deviates={

@@ -62,7 +62,7 @@ class KeyguardMiddleware(Admission):
         self.guard = guard
         self._public_paths = frozenset(
             path.encode().decode("latin-1") for path in self.rule_book.paths
-        )
+        ) | ({""} if "/" in self.rule_book.paths else frozenset())
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""

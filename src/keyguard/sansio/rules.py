@@ -242,11 +242,12 @@ class RuleBook:
             may be read as another one, where rules ask for more than a key. Such a path is never
             public.
         """
-        if path and is_ambiguous(path, raw_path):
+        path = path or "/"  # some routers take the one for the other
+        if is_ambiguous(path, raw_path):
             return Deny(Reason.PATH_AMBIGUOUS) if self._asks else None
-        # Some routers take an empty path for "/", and methods in any case: who asks for something
-        # means those as well, and what is public is so as it stands.
-        named = not path or not method.isupper()
+        # Some routers take methods in any case: who asks for something means those as well, and
+        # what is public is so as it stands.
+        named = not method.isupper()
         method = method.upper()
         if method == "HEAD":
             method = "GET"
