@@ -60,9 +60,8 @@ class KeyguardMiddleware(Admission):
         flush_on_sigterm()
         self.app = app
         self.guard = guard
-        self._public_paths = frozenset(
-            path.encode().decode("latin-1") for path in self.rule_book.paths
-        ) | ({""} if "/" in self.rule_book.paths else frozenset())
+        paths = {*self.rule_book.paths, *(("",) if "/" in self.rule_book.paths else ())}
+        self._public_paths = frozenset(path.encode().decode("latin-1") for path in paths)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
