@@ -62,8 +62,9 @@ check: env ## run every gate, stopping at the first that fails
 bench: env ## measure what keyguard costs a request
 	@$(BIN)/python -m benchmarks.run
 
-chaos: env ## kill processes amid their changes, on every store, and flood a guard (KILLS=200, FLOOD=1000000)
+chaos: env ## run the campaigns: kills, floods, races of processes on every store (KILLS=200, FLOOD=1000000)
 	@CHAOS_KILLS=$(KILLS) CHAOS_FLOOD=$(FLOOD) $(BIN)/python -m pytest tests/chaos -s -q
+	@CAMPAIGNS=1 CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS)
 
 servers: env-servers ## run the guard behind every server, and write docs/servers.md (needs a C compiler)
 	@.venv-servers/bin/python -m tests.servers.page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,20 @@ from tests.stored import ALL_STORES, FLAVOURS, STORES, Stored, open_stored
 # No test depends on how fast the machine is.
 settings.register_profile("keyguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("keyguard")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long forms of campaigns to `make chaos`, which asks for nothing else."""
+    asked = os.environ.get("CAMPAIGNS") == "1"
+    kept = [item for item in items if _is_long(item) == asked]
+    config.hook.pytest_deselected(items=[item for item in items if _is_long(item) != asked])
+    items[:] = kept
+
+
+def _is_long(item: pytest.Item) -> bool:
+    """Tell whether a test is a campaign's, and none of the cases that the suite keeps of it."""
+    campaign = item.get_closest_marker("campaign")
+    return campaign is not None and not any(f"[{case}" in item.name for case in campaign.args)
 
 
 @pytest.fixture(scope="session")

@@ -236,6 +236,7 @@ def test_a_key_whose_organization_is_gone_is_no_unknown_key(tmp_path: Path) -> N
     backend.close()
 
 
+@pytest.mark.campaign("sqlite", "postgresql")
 def test_ten_processes_may_migrate_at_once(database: Database) -> None:
     processes = [
         python(*((MIGRATE, database.url) if n % 2 else (AMIGRATE, database.async_url)))
@@ -402,6 +403,7 @@ def test_tables_of_before_are_brought_up_with_their_keys(backend: Plain, revisio
     check_its_schema(backend)
 
 
+@pytest.mark.campaign("sqlite", "postgresql")
 def test_ten_processes_may_bring_up_tables_of_before_at_once(database: Database) -> None:
     backend = Plain(database.backend())
     make_old(backend, "0002")

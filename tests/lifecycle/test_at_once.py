@@ -11,6 +11,8 @@ import pytest
 from keyguard import Action, Key, Reason, RefusedError, RotatedKey
 from tests.stored import Stored
 
+pytestmark = pytest.mark.campaign("memory", "sqlite-sync", "postgresql-async", "redis-sync")
+
 HOUR = timedelta(hours=1)
 INSTANT = timedelta(microseconds=1)
 
