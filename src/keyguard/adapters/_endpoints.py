@@ -51,7 +51,8 @@ def find_root_path(app: Any) -> str:
         app: An application or middleware.
     """
     for layer in _layers(app):
-        root_path = getattr(layer, "root_path", "")
+        # Elsewhere the name means other things, such as the folder of a Quart application.
+        root_path = getattr(layer, "root_path", "") if hasattr(layer, "routes") else ""
         if isinstance(root_path, str) and root_path:
             return root_path.rstrip("/")
     return ""
