@@ -54,7 +54,7 @@ def find_root_path(app: Any) -> str:
         # Elsewhere the name means other things, such as the folder of a Quart application.
         root_path = getattr(layer, "root_path", "") if hasattr(layer, "routes") else ""
         if isinstance(root_path, str) and root_path:
-            return root_path.rstrip("/")
+            return root_path  # as it stands: it is taken off as it stands
     return ""
 
 

@@ -7,6 +7,7 @@ import contextvars
 import weakref
 from collections.abc import Coroutine, Iterable
 from functools import partial
+from math import inf
 from typing import Any, TypeAlias
 
 from keyguard.adapters._asgi_connection import Receive
@@ -23,6 +24,7 @@ _Asked: TypeAlias = tuple[tuple[bytes, ...], bool, str | None]  # fields, whethe
 
 _AT_ONCE = 50  # look-ups
 _SHORTEST_ROUND = 0.05
+_GRAIN = 0.01
 
 
 class OpenConnections:
@@ -72,9 +74,9 @@ class OpenConnections:
 class _Watch:
     """The open connections of one event loop, as long as there are any.
 
-    A round comes a quarter of ``max_staleness`` after the one before, or with a change. A key that
-    is known to be good for less than two more is looked up, and one for less than one more is given
-    up, so that no connection outlives its key by more than ``max_staleness``.
+    A round comes a quarter of ``max_staleness`` after the one before, or with a change, or when what
+    is known of a key ends. A key that is known to be good for less than half of it is looked up,
+    and what is not answered by its end is given up.
     """
 
     def __init__(self, guard: AsyncKeyguard, loop: asyncio.AbstractEventLoop) -> None:
@@ -89,7 +91,11 @@ class _Watch:
         self._task = self._started(self._run(), "keyguard-websockets")
 
     def enter(self, exchange: WebSocketExchange) -> None:
-        self._good_until[exchange] = self._loop.time() + 4 * self._pause
+        # What let it in may be almost as old as is believed. What is not remembered was looked up.
+        vouched = self._guard.vouched_for(exchange.credentials())
+        fresh = max(4 * self._pause - self._guard.settings.backend_timeout, self._pause)
+        self._good_until[exchange] = self._loop.time() + (vouched or fresh)
+        self._changed.set()
 
     def leave(self, exchange: WebSocketExchange) -> bool:
         """Let a connection go; return whether it was the last, and the watch is over."""
@@ -106,8 +112,10 @@ class _Watch:
             while True:
                 self._changed.clear()
                 self._look()
+                open_until = (until for one, until in self._good_until.items() if not one.over)
+                ends = min(open_until, default=inf) - self._loop.time()
                 try:
-                    async with asyncio.timeout(self._pause):
+                    async with asyncio.timeout(max(_GRAIN, min(self._pause, ends))):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
@@ -119,7 +127,7 @@ class _Watch:
             asked = (tuple(exchange.credentials()), exchange.is_secure, exchange.address)
             vouched = self._guard.vouched_for(asked[0])
             good_until = self._good_until[exchange] = max(until, now + vouched)
-            if good_until - now <= self._pause:
+            if good_until <= now:
                 self._end([exchange], _TRY_AGAIN_LATER)
             elif vouched < 2 * self._pause and not exchange.over:
                 unsure.setdefault(asked, []).append(exchange)
