@@ -148,6 +148,37 @@ def test_what_lacks_a_scope_is_not_counted(mode: str) -> None:
     assert str(project.ask("/who", token).header("ratelimit")).startswith('"day";r=99;')
 
 
+@pytest.mark.parametrize("limits", [(), (Limit("day", "100/day"),)])
+def test_a_scope_is_asked_for_before_anything_around_the_view_answers(
+    mode: str, limits: tuple[Limit, ...]
+) -> None:
+    project = Project(mode, {"default_limits": limits})
+    reader = project.world.issue("inference:read")
+
+    assert project.ask("/answered", project.world.token("inference:write")).status == 200
+    project.world.events.clear()
+    refused = project.ask("/answered", reader.token.reveal())
+
+    assert refused.status == 403
+    assert 'error="insufficient_scope"' in str(refused.header("www-authenticate"))
+    assert refused.header("ratelimit") is None
+    (event,) = project.world.events
+    assert isinstance(event, AccessRefused)
+    if limits:  # the refusal was not counted
+        assert str(project.ask("/who", reader.token.reveal()).header("ratelimit")).startswith(
+            '"day";r=99;'
+        )
+
+
+def test_a_cached_view_answers_nobody_without_its_scope(project: Project) -> None:
+    admin = project.world.token("admin")
+
+    assert project.ask("/cached", admin).status == 200
+    for limits in ((), (Limit("day", "100/day"),)):
+        token = project.world.token("inference:read", limits=limits)
+        assert project.ask("/cached", token).status == 403
+
+
 def test_what_leads_nowhere_is_counted(mode: str) -> None:
     project = Project(mode, {"default_limits": [Limit("day", "1/day")]})
     token = project.world.token()

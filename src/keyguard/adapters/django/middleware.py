@@ -128,24 +128,30 @@ class KeyguardMiddleware(metaclass=_Modes):
     def _admit_to_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponseBase | None:
-        """Charge the limits of the key and of the view together, if the view's scopes are there."""
+        """Charge the limits of the key and of the view together, if the view's scopes are there.
+
+        The scopes are asked for here, before anything between Django and the view's decorators
+        answers in its place, such as ``cache_page``.
+        """
         exchange = cast("Exchange", ACCESS.get())
-        if not exchange.due:
-            return None
         protection, allow = self._protection(view, request.method), exchange.allow
-        refusal = allow and protection.refuses(allow)
-        refusal = refusal or exchange.charge(protection.limits if allow else ())
+        refusal = None if allow is None else protection.refuses(allow)
+        if refusal is not None:
+            exchange.give_back()
+        elif exchange.due:
+            refusal = exchange.charge(() if allow is None else protection.limits)
         return None if refusal is None else self._answers.told(refusal, exchange)
 
     async def _admit_to_view_async(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponseBase | None:
         exchange = cast("AsyncExchange", ACCESS.get())
-        if not exchange.due:
-            return None
         protection, allow = self._protection(view, request.method), exchange.allow
-        refusal = allow and protection.refuses(allow)
-        refusal = refusal or await exchange.acharge(protection.limits if allow else ())
+        refusal = None if allow is None else protection.refuses(allow)
+        if refusal is not None:
+            await exchange.agive_back()
+        elif exchange.due:
+            refusal = await exchange.acharge(() if allow is None else protection.limits)
         return None if refusal is None else self._answers.told(refusal, exchange)
 
     def process_exception(
