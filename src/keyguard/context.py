@@ -112,8 +112,12 @@ class Access:
         return False
 
     def deny(self, deny: Deny) -> AccessDenied:
-        """Note a refusal and return the exception that carries it to the middleware."""
-        self.denied, self.optional, self.due = deny, False, False
+        """Note a refusal and return the exception that carries it to the middleware.
+
+        What is due stays so: whoever catches the refusal goes on, and owes it still. The adapter
+        drops it where it answers the refusal.
+        """
+        self.denied, self.optional = deny, False
         self.retires = None  # which is told to who is let in, whoever writes the answer
         return AccessDenied(deny)
 
@@ -227,7 +231,7 @@ class Access:
         return None
 
     def _giving_back(self) -> Flow[None]:
-        charged, self.charged, self.due = self.charged, None, False
+        charged, self.charged = self.charged, None
         if charged is not None:
             yield from give_back(charged)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,15 @@ from django.http import HttpResponse
 from django.test import RequestFactory
 from django.views import View
 
-from keyguard import ConfigurationError, InvalidValueError, Limit, Rule, ScopeCatalogue
+from keyguard import (
+    AccessDenied,
+    ConfigurationError,
+    InvalidValueError,
+    Limit,
+    Rule,
+    ScopeCatalogue,
+    current_principal,
+)
 from keyguard.adapters.django import KeyguardMiddleware, ScopesRequiredMixin
 from keyguard.adapters.django.views import protection_for
 from keyguard.adapters.rest_framework import HasScopes
@@ -307,6 +316,49 @@ def rendering(get_response: Any) -> Any:
             return HttpResponse("something went wrong", status=500)
 
     return Middleware()
+
+
+class Wondering:
+    """A middleware that does without what it is refused: who it is, and a scope."""
+
+    sync_capable = async_capable = True
+
+    def __new__(cls, get_response: Any) -> Any:
+        def wonder() -> None:
+            for ask in (current_principal, django_views.need_admin):
+                with suppress(AccessDenied):
+                    ask()
+
+        if iscoroutinefunction(get_response):
+
+            async def middleware(request: Any) -> Any:
+                wonder()
+                return await get_response(request)
+
+        else:
+
+            def middleware(request: Any) -> Any:
+                wonder()
+                return get_response(request)
+
+        return middleware
+
+
+@pytest.mark.parametrize("path", ["/open", "/nowhere", "/who", "/limited"])
+def test_who_goes_on_after_a_refusal_owes_what_is_due(mode: str, path: str) -> None:
+    front = [Limit("front", "1/day", per="address")]
+    rules = [Rule(public, public=True, limits=front) for public in ("/open", "/nowhere")]
+    project = Project(
+        mode,
+        {"rules": rules, "public": [], "default_limits": [Limit("day", "1/day")]},
+        MIDDLEWARE=[KEYGUARD, f"{__name__}.Wondering"],
+    )
+    token = None if path in ("/open", "/nowhere") else project.world.token()
+
+    first, second = project.ask(path, token).status, project.ask(path, token).status
+
+    assert first != 429
+    assert second == 429
 
 
 @pytest.mark.parametrize(("middleware", "path"), [("Asking", "/who"), ("rendering", "/decorated")])

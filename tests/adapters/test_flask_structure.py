@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
@@ -245,6 +246,27 @@ def test_the_proxy_on_a_public_path_is_401(world: World) -> None:
 
     assert app.test_client().get("/open").status_code == 401
     assert app.test_client().get("/open/write").text == "anonymous"
+
+
+@pytest.mark.parametrize("path", ["/open", "/nowhere"])
+def test_who_goes_on_after_a_refusal_owes_what_is_due(path: str) -> None:
+    limits = [Limit("front", "1/day", per="address")]
+    world = World({"rules": [Rule(path, public=True, limits=limits)], "public": []})
+    app = Flask("app")
+    FlaskKeyguard(app, world.guard)
+    app.add_url_rule("/open", "open", lambda: "open")
+    # One that is decorated makes charges wait for the route, which comes after preprocessors.
+    app.add_url_rule("/guarded", "guarded", require_scopes("admin")(lambda: "guarded"))
+
+    @app.url_value_preprocessor
+    def wonder(endpoint: str | None, values: dict[str, Any] | None) -> None:
+        with suppress(AccessDenied):
+            assert current_principal.key_id
+
+    client = app.test_client()
+
+    assert client.get(path).status_code in {200, 404}
+    assert client.get(path).status_code == 429
 
 
 def test_the_proxy_outside_of_a_guarded_request_is_an_error(world: World) -> None:

@@ -145,12 +145,13 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         if refusal is None:
             refusal = access.charge(() if access.allow is None else protection.limits)
         if refusal is not None:
+            access.due = False
             raise access.deny(refusal)
 
     def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
         """Turn a decorator's refusal into Flask's error."""
         access = present_access()
-        access.denied = None  # Flask answers it
+        access.denied, access.due = None, False  # Flask answers it
         self.guard.report(refusal.decision, address=access.address)
         return self._flask.handle_http_exception(self._as_http_exception(refusal.decision))
 

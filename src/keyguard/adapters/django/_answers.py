@@ -53,11 +53,17 @@ class Answers:
         _closers(refusal).extend(_closers(response))
         return refusal
 
+    def hides_refusal(
+        self, response: HttpResponseBase, exchange: Exchange | AsyncExchange
+    ) -> bool:
+        """Tell whether Django's answer is only its rendering of a refusal."""
+        return exchange.denied is not None and exchange.hides_refusal(response.status_code)
+
     def finish(
         self, response: HttpResponseBase, exchange: Exchange | AsyncExchange
     ) -> HttpResponseBase:
         """Return Django's answer with keyguard's fields, unless it only hides a refusal."""
-        if exchange.denied is not None and exchange.hides_refusal(response.status_code):
+        if exchange.denied is not None and self.hides_refusal(response, exchange):
             return self.instead(response, exchange.denied, exchange)
         if not exchange.refused:
             # Unless the application has a limiter of its own.

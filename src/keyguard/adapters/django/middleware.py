@@ -99,7 +99,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             return self._answers.told(denied.decision, exchange)
         finally:
             ACCESS.reset(present)
-        if exchange.due and exchange.denied is None:
+        if exchange.due and not self._answers.hides_refusal(response, exchange):
             # Something answered before any view was found.
             refusal = exchange.charge()
             if refusal is not None:
@@ -119,7 +119,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             return self._answers.told(denied.decision, exchange)
         finally:
             ACCESS.reset(present)
-        if exchange.due and exchange.denied is None:
+        if exchange.due and not self._answers.hides_refusal(response, exchange):
             refusal = await exchange.acharge()
             if refusal is not None:
                 return self._answers.instead(response, refusal, exchange)
