@@ -22,6 +22,7 @@ from django.views import View
 from django.views.decorators.cache import cache_control, cache_page
 from rest_framework.decorators import api_view, authentication_classes, permission_classes
 from rest_framework.permissions import AllowAny, BasePermission, IsAuthenticated
+from rest_framework.renderers import BrowsableAPIRenderer, JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
@@ -221,6 +222,23 @@ class RestDecorated(APIView):
         return Response(str(request.user))
 
 
+class RestByMethod(APIView):
+    """Whom it lets write, the browsable API shows the form to."""
+
+    authentication_classes = [KeyguardAuthentication]
+    renderer_classes = [JSONRenderer, BrowsableAPIRenderer]
+
+    def get_permissions(self) -> Any:
+        writes = self.request.method in {"POST", "PUT"}
+        return [HasScopes("inference:write" if writes else "inference:read")]
+
+    def get(self, request: Any) -> Response:
+        return Response("read")
+
+    def post(self, request: Any) -> Response:
+        return Response("written")
+
+
 class _Never(BasePermission):
     def has_permission(self, request: Any, view: Any) -> bool:
         return False
@@ -293,6 +311,7 @@ urlpatterns = [
     path("rest", Rest.as_view()),
     path("rest/decorated", RestDecorated.as_view()),
     path("rest/combined", RestCombined.as_view()),
+    path("rest/method", RestByMethod.as_view()),
     path("open/rest", RestOpen.as_view()),
     path("open/rest/scopes", Rest.as_view()),
     path("rest/set", RestSet.as_view({"get": "list"})),

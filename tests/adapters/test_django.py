@@ -516,6 +516,31 @@ def test_rest_framework_asks_nobody_for_a_key_with_the_challenge(project: Projec
     assert refused.header("content-type") == "application/problem+json"
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_what_the_browsable_api_tries_refuses_nothing(mode: str, kind: str) -> None:
+    project = Project(mode, {"default_limits": [Limit("day", "2/day")]})
+    token = project.world.token("inference:read")
+    asked: dict[str, Any] = {"headers": ((b"accept", kind.encode()),)}
+
+    answers = [project.ask("/rest/method", token, **asked) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[0].header("content-type").startswith(kind)
+    assert b"read" in answers[0].body
+    assert [type(event).__name__ for event in project.world.events] == ["AccessRefused"]
+
+
+def test_a_permission_that_is_missing_is_refused_in_keyguard_s_words(mode: str) -> None:
+    project = Project(mode, {"default_limits": [Limit("day", "2/day")]})
+    token = project.world.token("inference:read")
+    plain = project.ask("/decorated", token)
+
+    for kind in (b"application/json", b"text/html"):
+        refused = project.ask("/rest/method", token, method="POST", headers=((b"accept", kind),))
+        assert refused == plain
+    assert str(project.ask("/who", token).header("ratelimit")).startswith('"day";r=1;')
+
+
 def test_permissions_combine(project: Project) -> None:
     statuses = [
         project.ask("/rest/combined", project.world.token(*scopes)).status

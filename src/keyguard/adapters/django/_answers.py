@@ -53,9 +53,7 @@ class Answers:
         _closers(refusal).extend(_closers(response))
         return refusal
 
-    def hides_refusal(
-        self, response: HttpResponseBase, exchange: Exchange | AsyncExchange
-    ) -> bool:
+    def hides_refusal(self, response: HttpResponseBase, exchange: Exchange | AsyncExchange) -> bool:
         """Tell whether Django's answer is only its rendering of a refusal."""
         return exchange.denied is not None and exchange.hides_refusal(response.status_code)
 
