@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from flask import Blueprint, Flask
 from flask.views import MethodView
-from werkzeug.exceptions import Forbidden, TooManyRequests
+from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests
 
 from keyguard import (
     AccessDenied,
@@ -205,6 +205,43 @@ def test_a_handler_of_every_exception_lets_nobody_in(world: World) -> None:
     for headers, status in (({}, 401), (bearer(world.token()), 403)):
         answer = client.get("/", headers=headers)
         assert (answer.status_code, answer.text) == (status, "handled")
+
+
+@pytest.mark.parametrize("of_blueprint", [False, True])
+def test_a_handler_of_every_exception_makes_no_refusal_a_failure(
+    world: World, of_blueprint: bool
+) -> None:
+    app, blueprint = Flask("app"), Blueprint("v1", "v1")
+    FlaskKeyguard(app, world.guard)
+    blueprint.add_url_rule("/", "view", require_scopes("admin")(lambda: "secret"))
+    blueprint.add_url_rule("/broken", "broken", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+
+    def swallow(error: Exception) -> Any:
+        return "something went wrong", 500
+
+    (blueprint if of_blueprint else app).register_error_handler(Exception, swallow)
+    app.register_blueprint(blueprint)
+    client = app.test_client()
+    token = bearer(world.token())
+
+    for headers, status in (({}, 401), (token, 403)):
+        answer = client.get("/", headers=headers)
+        assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+        assert "WWW-Authenticate" in answer.headers
+    assert client.get("/broken", headers=token).text == "something went wrong"
+
+
+@pytest.mark.parametrize("handled", [403, Forbidden, HTTPException])
+def test_a_handler_of_refusals_may_call_them_failures(world: World, handled: Any) -> None:
+    app = Flask("app")
+    FlaskKeyguard(app, world.guard)
+    app.add_url_rule("/", "view", require_scopes("admin")(lambda: "secret"))
+    app.register_error_handler(handled, lambda error: ("mine", 500))
+    app.register_error_handler(Exception, lambda error: ("everybody's", 500))
+
+    answer = app.test_client().get("/", headers=bearer(world.token()))
+
+    assert (answer.status_code, answer.text) == (500, "mine")
 
 
 def test_the_proxy_is_the_principal_of_each_request_anew(world: World) -> None:

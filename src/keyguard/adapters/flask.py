@@ -7,13 +7,14 @@ the application does not handle it, the client gets the same bytes as from every
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, cast
 
 from keyguard.adapters import wsgi
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.context import ACCESS, present_access
 from keyguard.context import current_principal as find_principal
-from keyguard.decorators import Protection, is_declared, protection_of
+from keyguard.decorators import is_declared, protection_of
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
@@ -31,6 +32,8 @@ except ImportError as missing:
 
 __all__ = ["FlaskKeyguard", "current_principal"]
 
+_INTERNAL_SERVER_ERROR = 500
+_FAILED = "the application failed to answer a refused request; it gets keyguard's own answer"
 EXTENSION, MIDDLEWARE = "keyguard", "keyguard.middleware"
 """Under these names ``app.extensions`` has the extension, and the middleware that guards."""
 
@@ -99,7 +102,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
     def __init__(self, app: Flask, guard: Keyguard, **options: Any) -> None:
         super().__init__(app.wsgi_app, guard, **options)
         self._flask = app
-        self._protections: dict[tuple[Any, str], Protection] = {}
+        self._protection = lru_cache(maxsize=1024)(protection_of)  # clients make methods up
 
     def check(self, view: Callable[..., Any]) -> None:
         """Check a view that is registered; the first that is decorated makes charges wait.
@@ -118,13 +121,14 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         present = ACCESS.set(exchange)
         try:
             with self._flask.request_context(exchange.environ):
-                answer = self._flask.handle_http_exception(self._as_http_exception(deny))
+                answer = self._flask.make_response(self._answer(deny))
                 response = self._flask.finalize_request(answer, from_error_handler=True)
-                return response(exchange.environ, exchange.start_response)
-        except AccessDenied:  # an error handler that asks who this is
+        except Exception:  # the session's or a teardown's
+            self._flask.logger.exception(_FAILED)
             return super().refuse(deny, exchange)
         finally:
             ACCESS.reset(present)
+        return response(exchange.environ, exchange.start_response)
 
     def charge(self) -> None:
         """Charge the limits of the key and of the route together, if the route's scopes are there.
@@ -137,10 +141,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
             return
         present: Request = cast("Any", request)._get_current_object()  # once, not for each name
         view: Any = self._flask.view_functions.get(present.endpoint or "")
-        named = (view, present.method)
-        protection = self._protections.get(named)
-        if protection is None:
-            protection = self._protections[named] = protection_of(*named)
+        protection = self._protection(view, present.method)
         refusal = None if access.allow is None else protection.refuses(access.allow)
         if refusal is None:
             refusal = access.charge(() if access.allow is None else protection.limits)
@@ -153,7 +154,35 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         access = present_access()
         access.denied, access.due = None, False  # Flask answers it
         self.guard.report(refusal.decision, address=access.address)
-        return self._flask.handle_http_exception(self._as_http_exception(refusal.decision))
+        return self._answer(refusal.decision)
+
+    def _answer(self, deny: Deny) -> ResponseReturnValue:
+        """Let the application's error handlers answer, where one of them means refusals.
+
+        One that fails does not, nor one for every exception that calls a refusal a failure.
+        """
+        refusal = self._as_http_exception(deny)
+        try:
+            answer = self._flask.make_response(self._flask.handle_http_exception(refusal))
+            if answer.status_code == _INTERNAL_SERVER_ERROR and self._is_for_all(type(refusal)):
+                return refusal.get_response()
+        except AccessDenied:  # an error handler that asks who this is
+            return refusal.get_response()
+        except Exception:  # whatever a handler raises
+            self._flask.logger.exception(_FAILED)
+            return refusal.get_response()
+        return answer
+
+    def _is_for_all(self, kind: type[HTTPException]) -> bool:
+        """Tell whether what handles an error was registered for every exception."""
+        names = (*request.blueprints, None)
+        handlers = [self._flask.error_handler_spec[name] for name in names]
+        for code in (kind.code, None):
+            for found in handlers:
+                for one in kind.__mro__:
+                    if one in found[code]:
+                        return one in (Exception, BaseException)
+        return False
 
     def _as_http_exception(self, deny: Deny) -> HTTPException:
         answer = self.guard.respond(deny)
