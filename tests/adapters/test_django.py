@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from asgiref.sync import iscoroutinefunction
@@ -14,6 +14,8 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
 from django.http import HttpResponse
 from django.test import RequestFactory
+from django.urls import path as url
+from django.utils.decorators import sync_and_async_middleware
 from django.views import View
 
 from keyguard import (
@@ -284,25 +286,35 @@ def test_the_application_s_own_403_stays_its_own(project: Project) -> None:
     assert answer.header("www-authenticate") is None
 
 
-class Asking:
-    """A middleware that asks for a scope itself, where Django catches no exception of views."""
+def asking(ask: Callable[[], object]) -> Any:
+    """Return a middleware that asks for something itself, where Django sees no view's exception."""
 
-    sync_capable = async_capable = True
-
-    def __new__(cls, get_response: Any) -> Any:
+    def factory(get_response: Any) -> Any:
         if iscoroutinefunction(get_response):
 
             async def middleware(request: Any) -> Any:
-                django_views.need_admin()
+                ask()
                 return await get_response(request)
 
         else:
 
             def middleware(request: Any) -> Any:
-                django_views.need_admin()
+                ask()
                 return get_response(request)
 
         return middleware
+
+    return sync_and_async_middleware(factory)
+
+
+def wonder() -> None:
+    """Do without what is refused: who it is, and a scope."""
+    for ask in (current_principal, django_views.need_admin):
+        with suppress(AccessDenied):
+            ask()
+
+
+Asking, AskingWho, Wondering = map(asking, (django_views.need_admin, current_principal, wonder))
 
 
 def rendering(get_response: Any) -> Any:
@@ -316,32 +328,6 @@ def rendering(get_response: Any) -> Any:
             return HttpResponse("something went wrong", status=500)
 
     return Middleware()
-
-
-class Wondering:
-    """A middleware that does without what it is refused: who it is, and a scope."""
-
-    sync_capable = async_capable = True
-
-    def __new__(cls, get_response: Any) -> Any:
-        def wonder() -> None:
-            for ask in (current_principal, django_views.need_admin):
-                with suppress(AccessDenied):
-                    ask()
-
-        if iscoroutinefunction(get_response):
-
-            async def middleware(request: Any) -> Any:
-                wonder()
-                return await get_response(request)
-
-        else:
-
-            def middleware(request: Any) -> Any:
-                wonder()
-                return get_response(request)
-
-        return middleware
 
 
 @pytest.mark.parametrize("path", ["/open", "/nowhere", "/who", "/limited"])
@@ -371,6 +357,31 @@ def test_a_refusal_that_is_shown_as_a_500_is_answered(
 
     assert answer.status == 403
     assert answer.header("content-type") == "application/problem+json"
+
+
+def test_a_middleware_that_asks_who_it_is_on_a_public_path_gets_401(mode: str) -> None:
+    project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.AskingWho"])
+
+    answer = project.ask("/open")
+
+    assert answer.status == 401
+    assert answer.header("www-authenticate") == 'Bearer realm="AIaaS"'
+    assert answer.header("content-type") == "application/problem+json"
+
+
+def test_a_failure_after_a_refusal_that_was_caught_stays_one(mode: str) -> None:
+    with changed(ROOT_URLCONF=_Broken):
+        project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.Wondering"])
+        answer = project.ask("/open")
+
+    assert answer.status == 500
+    assert answer.header("www-authenticate") is None
+
+
+class _Broken:
+    """A URLconf whose public view fails."""
+
+    urlpatterns: ClassVar[list[Any]] = [url("open", django_views.broken)]
 
 
 @pytest.mark.parametrize("token", ["live", None])

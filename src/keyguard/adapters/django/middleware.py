@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from keyguard.adapters.django._answers import Answers, lone_refusal
+from keyguard.adapters.django._answers import Answers, lone_refusal, notice_uncaught
 from keyguard.adapters.django._exchange import AsyncExchange, AsyncKeeper, Exchange, Keeper
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import check_views, protection_for
@@ -78,6 +79,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             self._keeper = Keeper(cast("Any", get_response), guard, **setup.options)
             self.process_view = self._admit_to_view
         self._answers = Answers(guard)
+        got_request_exception.connect(notice_uncaught)
         self._protection = lru_cache(maxsize=1024)(protection_for)
         if guard.policy.catalogue is not None:
             check_views(guard.policy.catalogue)
