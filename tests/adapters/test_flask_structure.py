@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from typing import Any, ClassVar
 
 import pytest
@@ -205,6 +206,31 @@ def test_a_handler_of_every_exception_lets_nobody_in(world: World) -> None:
     for headers, status in (({}, 401), (bearer(world.token()), 403)):
         answer = client.get("/", headers=headers)
         assert (answer.status_code, answer.text) == (status, "handled")
+
+
+@pytest.mark.parametrize("limits", [(), (Limit("day", "100/day"),)])
+def test_a_scope_is_asked_for_before_anything_around_the_view_answers(
+    limits: tuple[Limit, ...],
+) -> None:
+    world = World({"default_limits": limits})
+    app = Flask("app")
+    FlaskKeyguard(app, world.guard)
+
+    @app.get("/")
+    @answering
+    @require_scopes("admin")
+    def view() -> str:
+        raise AssertionError
+
+    client = app.test_client()
+
+    assert client.get("/", headers=bearer(world.token("admin"))).text == "kept from before"
+    assert client.get("/", headers=bearer(world.token())).status_code == 403
+
+
+def answering(view: Callable[[], str]) -> Callable[[], str]:
+    """Put in front of a view what answers in its place, and seems to be it, as a cache does."""
+    return wraps(view)(lambda: "kept from before")
 
 
 @pytest.mark.parametrize("of_blueprint", [False, True])

@@ -24,16 +24,14 @@ from keyguard.sansio.rules import Rule
 try:
     from flask import Flask, Request, request
     from flask.typing import ResponseReturnValue
-    from werkzeug.exceptions import HTTPException, default_exceptions
     from werkzeug.local import LocalProxy
-    from werkzeug.wrappers import Response
+
+    from keyguard.adapters._flask_errors import FAILED, answer_to
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.flask", "flask") from missing
 
 __all__ = ["FlaskKeyguard", "current_principal"]
 
-_INTERNAL_SERVER_ERROR = 500
-_FAILED = "the application failed to answer a refused request; it gets keyguard's own answer"
 EXTENSION, MIDDLEWARE = "keyguard", "keyguard.middleware"
 """Under these names ``app.extensions`` has the extension, and the middleware that guards."""
 
@@ -121,10 +119,10 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         present = ACCESS.set(exchange)
         try:
             with self._flask.request_context(exchange.environ):
-                answer = self._flask.make_response(self._answer(deny))
+                answer = answer_to(self._flask, self.guard.respond(deny))
                 response = self._flask.finalize_request(answer, from_error_handler=True)
         except Exception:  # the session's or a teardown's
-            self._flask.logger.exception(_FAILED)
+            self._flask.logger.exception(FAILED)
             return super().refuse(deny, exchange)
         finally:
             ACCESS.reset(present)
@@ -133,17 +131,22 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
     def charge(self) -> None:
         """Charge the limits of the key and of the route together, if the route's scopes are there.
 
+        The scopes are asked for here, before anything between Flask and the view's decorators
+        answers in its place, such as a cache.
+
         Raises:
             AccessDenied: There is no room, or a scope is missing.
         """
         access = ACCESS.get()
-        if access is None or not access.due:
+        if access is None or (access.allow is None and not access.due):
             return
         present: Request = cast("Any", request)._get_current_object()  # once, not for each name
         view: Any = self._flask.view_functions.get(present.endpoint or "")
         protection = self._protection(view, present.method)
         refusal = None if access.allow is None else protection.refuses(access.allow)
-        if refusal is None:
+        if refusal is not None:
+            access.give_back()
+        elif access.due:
             refusal = access.charge(() if access.allow is None else protection.limits)
         if refusal is not None:
             access.due = False
@@ -154,40 +157,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         access = present_access()
         access.denied, access.due = None, False  # Flask answers it
         self.guard.report(refusal.decision, address=access.address)
-        return self._answer(refusal.decision)
-
-    def _answer(self, deny: Deny) -> ResponseReturnValue:
-        """Let the application's error handlers answer, where one of them means refusals.
-
-        One that fails does not, nor one for every exception that calls a refusal a failure.
-        """
-        refusal = self._as_http_exception(deny)
-        try:
-            answer = self._flask.make_response(self._flask.handle_http_exception(refusal))
-            if answer.status_code == _INTERNAL_SERVER_ERROR and self._is_for_all(type(refusal)):
-                return refusal.get_response()
-        except AccessDenied:  # an error handler that asks who this is
-            return refusal.get_response()
-        except Exception:  # whatever a handler raises
-            self._flask.logger.exception(_FAILED)
-            return refusal.get_response()
-        return answer
-
-    def _is_for_all(self, kind: type[HTTPException]) -> bool:
-        """Tell whether what handles an error was registered for every exception."""
-        names = (*request.blueprints, None)
-        handlers = [self._flask.error_handler_spec[name] for name in names]
-        for code in (kind.code, None):
-            for found in handlers:
-                for one in kind.__mro__:
-                    if one in found[code]:
-                        return one in (Exception, BaseException)
-        return False
-
-    def _as_http_exception(self, deny: Deny) -> HTTPException:
-        answer = self.guard.respond(deny)
-        response = Response(answer.body, answer.status_line, list(answer.headers))
-        return default_exceptions[answer.status](response=response)
+        return answer_to(self._flask, self.guard.respond(refusal.decision))
 
 
 def _checking(
