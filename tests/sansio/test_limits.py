@@ -455,3 +455,15 @@ def test_late_settlements_let_nobody_have_more(
             assert after - before <= reserved - used
             if lasts >= 60:
                 assert after == before
+
+
+def test_a_long_subject_is_not_kept_and_meets_no_other() -> None:
+    limit = Limit("team", "9/minute", per=lambda _, request: request.headers["x-team"])
+    keys = set()
+    for last in "ab":
+        request = Request(method="GET", path="/", headers={"x-team": "x" * 30_000 + last})
+        route = RouteLimit(limit=limit, route="r")
+        (charge,) = route_charges([route], principal(), lambda request=request: request)
+        assert len(charge.key) <= 255
+        keys.add(charge.key)
+    assert len(keys) == 2
