@@ -57,6 +57,117 @@ backend.close()
 print("done")
 """
 
+FORK_AND_LEAVE = """
+import os, sys
+from keyguard.backends.opening import open_backend
+from tests.backends.conftest import Plain
+from tests.backends.records import record
+from tests.backends.test_sql import WRITE
+from tests.services import python
+
+backend = Plain(open_backend(sys.argv[1]))
+assert backend.find_key(sys.argv[2]) is not None
+(heard, ready), (begun, begin) = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    backend.add_key(record(4000))
+    os.write(ready, b"1")
+    os.read(begun, 1)
+    backend.add_key(record(5000))
+    os._exit(0)
+os.read(heard, 1)
+backend.close()
+python(WRITE, sys.argv[1], "1000").communicate("\\n")
+os.write(begin, b"1")
+assert os.waitpid(child, 0)[1] == 0
+assert backend.find_key(f"{5000:016}") is not None
+backend.close()
+print("done")
+"""
+
+FORK_BESIDE_A_CHANGE = """
+import os, sys, threading
+from keyguard.backends.opening import open_backend
+from keyguard.backends.sql.flows import begin, writing
+from tests.backends.conftest import Plain
+from tests.backends.records import record
+
+backend = Plain(open_backend(sys.argv[1]))
+amid, end = threading.Event(), threading.Event()
+
+@writing
+def change():
+    yield begin
+    amid.set()
+    end.wait()
+
+changing = threading.Thread(target=lambda: backend.perform(change()))
+changing.start()
+amid.wait()
+os.register_at_fork(before=end.set)
+sys.setswitchinterval(60)  # so it goes on only when this thread waits for it
+child = os.fork()
+backend.add_key(record(2 if child else 3))
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+changing.join()
+print("done")
+"""
+
+FORK_AMID_A_CHANGE = """
+import os, sys
+from keyguard.backends.opening import open_backend
+from keyguard.backends.sql import backend as module
+from keyguard.backends.sql.flows import begin, writing
+from keyguard.exceptions import BackendUnavailableError
+from tests.backends.conftest import Plain
+from tests.backends.records import record
+
+module._LONGEST_WAIT_TO_FORK = 0.0
+backend = Plain(open_backend(sys.argv[1]))
+
+def fork(connection):
+    if os.fork():
+        assert os.wait()[1] == 0
+        return
+    for store in (backend, Plain(open_backend(sys.argv[1]))):
+        try:
+            store.find_key(sys.argv[2])
+        except BackendUnavailableError as refused:
+            assert "forked" in str(refused), refused
+        else:
+            os._exit(1)
+    os._exit(0)
+
+@writing
+def change():
+    yield begin
+    yield fork
+
+backend.perform(change())
+backend.add_key(record(2))
+assert backend.find_key(f"{2:016}") is not None
+backend.close()
+print("done")
+"""
+
+FORK_AS_A_FILE_IS_MADE = """
+import os, sys, threading
+from keyguard.backends.opening import open_backend
+from keyguard.backends.sql import sqlite
+
+backend = open_backend(sys.argv[1])
+backend.find_key(sys.argv[2])
+sqlite._making.setdefault(os.getpid(), threading.Lock()).acquire()
+child = os.fork()
+if child == 0:
+    backend.migrate()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("done")
+"""
+
 WRITE = """
 import sys
 from keyguard.backends.opening import open_backend
@@ -91,6 +202,26 @@ def backend(database: Database) -> Generator[Plain]:
 
 def test_a_child_process_makes_connections_of_its_own(backend: Plain, database: Database) -> None:
     output, _ = python(FORK, database.url, key().id).communicate()
+    assert output == "done\n"
+
+
+def test_what_a_child_changes_on_sqlite_outlives_its_parent(keys: Path) -> None:
+    output, _ = python(FORK_AND_LEAVE, f"sqlite:///{keys}", key().id).communicate()
+    assert output == "done\n"
+
+
+def test_a_fork_on_sqlite_waits_for_the_changes_of_other_threads(keys: Path) -> None:
+    output, _ = python(FORK_BESIDE_A_CHANGE, f"sqlite:///{keys}", key().id).communicate()
+    assert output == "done\n"
+
+
+def test_a_child_that_inherits_a_change_on_sqlite_refuses_to_work(keys: Path) -> None:
+    output, _ = python(FORK_AMID_A_CHANGE, f"sqlite:///{keys}", key().id).communicate()
+    assert output == "done\n"
+
+
+def test_a_child_may_make_the_file_that_its_parent_is_making(keys: Path) -> None:
+    output, _ = python(FORK_AS_A_FILE_IS_MADE, f"sqlite:///{keys}", key().id).communicate()
     assert output == "done\n"
 
 

@@ -15,8 +15,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyguard.backends.sql.errors import no_tables
 from keyguard.deadlines import remaining
+from keyguard.exceptions import BackendUnavailableError
 
-__all__ = ["begin_durably", "begin_writing", "prepare"]
+__all__ = ["begin_durably", "begin_writing", "inherit", "prepare"]
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
@@ -27,7 +28,12 @@ _PATIENCE = 5_000
 _GRAIN = 50
 _SHORT, _FINE_GRAIN = 150, 5
 
-_making = threading.Lock()
+# By process, for a fork may find the lock held by a thread that the child has not.
+_making: dict[int, threading.Lock] = {}
+
+# The files whose locks SQLite, which keeps one list of them a process, believes to hold here,
+# though the parent does.
+_inherited: set[str] = set()
 
 
 def prepare(engine: Engine, *, writes: bool) -> None:
@@ -38,11 +44,21 @@ def prepare(engine: Engine, *, writes: bool) -> None:
         writes: Whether it makes a file that is not there. One that only reads says that there are
             no tables, so that a mistyped path leaves nothing behind.
     """
+    file = str(engine.url.database)
+    event.listen(engine, "do_connect", partial(_refuse_inherited, file))
     if "uri" not in engine.url.query:
-        path = Path(str(engine.url.database))
-        event.listen(engine, "do_connect", partial(_make if writes else _find, path))
+        event.listen(engine, "do_connect", partial(_make if writes else _find, Path(file)))
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "checkout", _on_checkout)
+
+
+def inherit(engine: Engine) -> None:
+    """Note, in a forked child, that the parent had the engine's file open as it forked.
+
+    What SQLite believes of the file's locks was inherited along, and can't be unlearnt: a
+    connection would take none, and lose its changes to the next process that does. So none is made.
+    """
+    _inherited.add(str(engine.url.database))
 
 
 def begin_writing(connection: Connection) -> None:
@@ -73,11 +89,19 @@ def _leave_host_s_transaction(connection: Connection) -> None:
         connection.exec_driver_sql("COMMIT")
 
 
+def _refuse_inherited(file: str, *_: object) -> None:
+    if file in _inherited:
+        raise BackendUnavailableError(
+            f"this process was forked while its parent was amid a change of {file}, and can't "
+            "use it safely; start another, and fork when no thread uses the guard"
+        )
+
+
 def _make(path: Path, *_: object) -> None:
     # SQLite would let others read it. A file that is there is never opened: to close it again would
     # drop the locks of every connection of this process (POSIX), and the next process to leave
     # would take itself for the last, and the log away from under those that stay.
-    with _making:
+    with _making.setdefault(os.getpid(), threading.Lock()):
         if not path.exists():
             with suppress(OSError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
