@@ -530,6 +530,25 @@ def test_another_connection_takes_no_lock_from_those_that_are_there(keys: Path) 
     store.close()
 
 
+def test_a_file_that_took_the_other_s_place_is_the_one_that_counts(keys: Path) -> None:
+    backup = keys.with_name("backup.db")
+    with closing(sqlite3.connect(keys)) as before, closing(sqlite3.connect(backup)) as after:
+        before.backup(after)
+    store = Plain(open_backend(f"sqlite:///{keys}"))
+    assert store.commit(revoking(key(), NOON))
+    found = store.find_key(key().id)
+    assert found is not None
+    assert found.key == revoked()
+    backup.replace(keys)
+    keys.with_name("keys.db-wal").unlink()
+    keys.with_name("keys.db-shm").unlink()
+    assert store.find_key(key().id) == record()
+    store.add_key(record(2))
+    with closing(sqlite3.connect(keys)) as other:
+        assert other.execute("SELECT count(*) FROM keyguard_keys").fetchone() == (2,)
+    store.close()
+
+
 def test_a_new_file_is_its_owner_s_alone(tmp_path: Path) -> None:
     store = Plain(open_backend(f"sqlite:///{tmp_path}/keys.db"))
     store.migrate()

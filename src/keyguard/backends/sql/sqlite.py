@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyguard.backends.sql.errors import no_tables
@@ -45,11 +46,12 @@ def prepare(engine: Engine, *, writes: bool) -> None:
             no tables, so that a mistyped path leaves nothing behind.
     """
     file = str(engine.url.database)
+    path = None if "uri" in engine.url.query else Path(file)
     event.listen(engine, "do_connect", partial(_refuse_inherited, file))
-    if "uri" not in engine.url.query:
-        event.listen(engine, "do_connect", partial(_make if writes else _find, Path(file)))
+    if path is not None:
+        event.listen(engine, "do_connect", partial(_make if writes else _find, path))
     event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "checkout", _on_checkout)
+    event.listen(engine, "checkout", partial(_on_checkout, None if path is None else file))
 
 
 def inherit(engine: Engine) -> None:
@@ -97,7 +99,7 @@ def _refuse_inherited(file: str, *_: object) -> None:
         )
 
 
-def _make(path: Path, *_: object) -> None:
+def _make(path: Path, dialect: object, entry: ConnectionPoolEntry, *_: object) -> None:
     # SQLite would let others read it. A file that is there is never opened: to close it again would
     # drop the locks of every connection of this process (POSIX), and the next process to leave
     # would take itself for the last, and the log away from under those that stay.
@@ -105,10 +107,18 @@ def _make(path: Path, *_: object) -> None:
         if not path.exists():
             with suppress(OSError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    _find(path, dialect, entry)
 
 
-def _find(path: Path, *_: object) -> None:
-    if not path.exists():
+def _find(
+    path: Path,
+    dialect: object,  # noqa: ARG001 - SQLAlchemy gives it
+    entry: ConnectionPoolEntry,
+    *_: object,
+) -> None:
+    # Before the file is opened: where another takes its place meanwhile, that shows.
+    entry.info["keyguard_file"] = file = _file_at(path)
+    if file is None:
         raise no_tables()
 
 
@@ -124,11 +134,23 @@ def _on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> N
             entry.info["keyguard_wal"] = mode == ("wal",)
 
 
+def _file_at(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _on_checkout(
+    path: str | None,
     connection: sqlite3.Connection,
     entry: ConnectionPoolEntry,
     proxy: Any,  # noqa: ARG001 - SQLAlchemy gives it
 ) -> None:
+    if path is not None and entry.info["keyguard_file"] != _file_at(path):
+        # A backup has taken its place, of which a connection to the file before would never hear.
+        raise DisconnectionError("the file was replaced")
     _set_patience(connection, entry)
     if entry.info.pop("keyguard_hasty", False):
         connection.execute("PRAGMA synchronous = FULL")
