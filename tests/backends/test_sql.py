@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import sqlite3
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Generator
@@ -22,7 +23,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard.backends.opening import open_async_backend, open_backend
 from keyguard.backends.sql import SqlBackend, ThreadedSqlBackend
-from keyguard.deadlines import within
+from keyguard.backends.sql.flows import Flow, writing
+from keyguard.deadlines import awithin, within
 from keyguard.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -405,6 +407,39 @@ def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
         await store.aclose()
 
     runner.run(scenario())
+
+
+def test_a_cancelled_change_that_has_no_thread_yet_never_begins(
+    keys: Path, runner: asyncio.Runner
+) -> None:
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    @writing
+    def slow() -> Flow[None]:
+        begun.release()
+        end.wait()
+        yield text("SELECT 1")
+
+    async def scenario() -> None:
+        store = Async(open_async_backend(f"sqlite:///{keys}"))
+        assert await store.find_key(key().id) == record()
+        holders = [asyncio.create_task(store.perform(slow())) for _ in range(2)]
+        await asyncio.sleep(0)
+        for _ in holders:
+            begun.acquire()
+        with pytest.raises(TimeoutError):
+            async with awithin(0.01):
+                await store.commit(revoking(key(), NOON))
+        assert not any(holder.done() for holder in holders)
+        end.set()
+        await asyncio.gather(*holders)
+        assert await store.find_key(key().id) == record()
+        await store.aclose()
+
+    try:
+        runner.run(scenario())
+    finally:
+        end.set()
 
 
 def test_the_deadline_reaches_the_thread(keys: Path, runner: asyncio.Runner) -> None:
