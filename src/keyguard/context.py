@@ -181,12 +181,12 @@ class Access:
     def settle(self, cost: int, names: Sequence[str]) -> None:
         """Charge what the request turned out to cost."""
         if self.charged is not None:
-            run(settle(self.charged, cost, names), self._perform)
+            run(settle(self.charged, cost, names, self.gate.moment()), self._perform)
 
     async def asettle(self, cost: int, names: Sequence[str]) -> None:
         """Like :meth:`settle`, awaited."""
         if self.charged is not None:
-            await arun(settle(self.charged, cost, names), self._aperform)
+            await arun(settle(self.charged, cost, names, self.gate.moment()), self._aperform)
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
         if self.ruled:
@@ -219,6 +219,7 @@ class Access:
             return charged
         if unpaid:
             self.paid = (*self.paid, *unpaid)
+        charged.moment = self.gate.moment()
         self.charged = charged if self.charged is None else self.charged.joined(charged)
         for tally in charged.tallies:
             if not tally.fits:

@@ -74,9 +74,9 @@ class OpenConnections:
 class _Watch:
     """The open connections of one event loop, as long as there are any.
 
-    A round comes a quarter of ``max_staleness`` after the one before, with a change, or when what is
-    known of a key ends. A key that is known to be good for less than half of it is looked up, and
-    what is not answered by then is given up.
+    A round comes a quarter of ``max_staleness`` after the one before, with a change, or when what
+    is known of a key ends. A key that is known to be good for less than half of it is looked up,
+    and what is not answered by then is given up.
     """
 
     def __init__(self, guard: AsyncKeyguard, loop: asyncio.AbstractEventLoop) -> None:
