@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -396,6 +397,9 @@ def test_a_commit_of_keys_of_many_organizations(store: Any) -> None:
         Commit(entries=(), changes=changing(key(2)).changes + changing(key(1)).changes),
         Commit(entries=(), changes=changing(key(1)).changes + changing(key(2)).changes),
         Commit(entries=(), unchanged=(organization(),)),
+        Commit(entries=(), unchanged=(key(1),)),
+        Commit(entries=(), unchanged=(key(9),)),
+        Commit(entries=(), unchanged=(key(1),), changes=changing(key(2)).changes),
         Commit(entries=adding(organization(3)).entries, unchanged=(organization(),),
             organizations=(organization(3),)),
     ],
@@ -446,6 +450,14 @@ def test_a_commit_upon_an_unchanged_organization_changes_it_not(
 ) -> None:
     assert store.commit(Commit(entries=(), unchanged=(acme,))) is True
     assert store.find_organization(acme.id) == acme
+
+
+def test_a_commit_upon_an_unchanged_key_changes_it_not(store: Any, acme: Organization) -> None:
+    commit_all(store, record(1), record(2))
+    commit = changing(key(2), name="new")
+    assert store.commit(replace(commit, unchanged=(acme, key(1)))) is True
+    assert store.find_key(key(1).id).key == key(1)
+    assert store.find_key(key(2).id).key.name == "new"
 
 
 def test_a_change_leaves_what_moves_without_a_version(store: Any, acme: Organization) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -297,6 +298,21 @@ def test_an_index_without_a_record_is_passed_over(
 
 
 @WATCHDOG
+def test_a_trail_that_takes_no_more_entries_leaves_nothing_half_done(
+    flavour: str, own_redis: RedisServer, runner: asyncio.Runner
+) -> None:
+    store = filled(own_redis.url, flavour, runner)
+    last = f"{2**64 - 1}-{2**64 - 1}"
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.xadd(f"{STORE}audit", {"made": "2"}, id=last)
+
+    with pytest.raises(BackendError):
+        revoke(store)
+    assert find(store) == record()
+    store.close()
+
+
+@WATCHDOG
 def test_a_server_that_is_silent_is_given_up_in_time(
     flavour: str, own_redis: RedisServer, runner: asyncio.Runner
 ) -> None:
@@ -307,6 +323,29 @@ def test_a_server_that_is_silent_is_given_up_in_time(
                 bounded(store, call)
     assert bounded(store, find).key.id == key().id
     store.close()
+
+
+@pytest.mark.parametrize("start", [b"$9999999\r\n", b"+"])
+@WATCHDOG
+def test_a_server_whose_reply_never_ends_is_given_up_in_time(
+    flavour: str, runner: asyncio.Runner, start: bytes
+) -> None:
+    def reply_for_ever(server: socket.socket) -> None:
+        with suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.recv(1)
+                connection.sendall(start)
+                while True:
+                    connection.sendall(b"1")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=reply_for_ever, args=(server,), daemon=True).start()
+        store = opened(flavour, f"redis://127.0.0.1:{server.getsockname()[1]}", runner)
+        with pytest.raises(BackendError):
+            bounded(store, find)
+        store.close()
 
 
 @WATCHDOG

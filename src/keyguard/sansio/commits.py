@@ -50,14 +50,14 @@ class Commit:
         organizations: New organizations.
         keys: New keys, each of an organization that is among ``unchanged``.
         changes: Records to change; they must still have the version that was read.
-        unchanged: Organizations that must still have the version that was read.
+        unchanged: Records that must still have the version that was read.
     """
 
     entries: tuple[AuditEntry, ...]
     organizations: tuple[Organization, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
     changes: tuple[Change, ...] = ()
-    unchanged: tuple[Organization, ...] = ()
+    unchanged: tuple[Key | Organization, ...] = ()
 
     def subjects(self) -> tuple[str, ...]:
         """Return the ids of all keys and organizations that it adds or changes."""

@@ -29,6 +29,8 @@ from keyguard.sansio.effects import (
 )
 from keyguard.sansio.imports import ImportIdentity, ImportRow, identify, parse_row
 from keyguard.sansio.lifecycle.common import (
+    Authority,
+    authority_of,
     check_actor,
     check_ceiling,
     check_end,
@@ -134,14 +136,15 @@ def import_tokens(
         rows: Lines of JSON, or rows; empty lines are skipped.
         dry_run: Whether only to check the rows, and to change nothing.
         progress: Called now and then with how many rows are done.
-        actor: Who imports them, for the audit trail. A principal can grant no scope that it has not
-            itself.
+        actor: Who imports them, for the audit trail. A principal imports keys of its own
+            organization alone, and can grant no scope that it has not itself.
 
     Returns:
         How many keys were imported, how many were there, and which rows were refused and why.
 
     Raises:
         InvalidValueError: ``rows`` is no list or other iterable of rows, or the actor is none.
+        RefusedError: The actor's key works no more; what was imported before stays.
         BackendError: The key store failed; what was imported before stays.
     """
     check_actor(actor)
@@ -211,6 +214,8 @@ def _import_portion(portion: list[_Row], course: _Course) -> Flow[None]:
     if not portion:
         return
     for attempt in range(_ATTEMPTS):
+        authority = yield from authority_of(course.actor)
+        portion = yield from _reached(portion, course, authority)
         ids = [row.identity.key_id for row in portion]
         existing = yield from FindExisting(ids)
         new: list[_Row] = []
@@ -221,17 +226,31 @@ def _import_portion(portion: list[_Row], course: _Course) -> Flow[None]:
                 course.present += 1
             else:
                 course.refuse(row, "another key has the same public part")
-        portion = yield from _check(new, course)
+        portion = yield from _check(new, course, authority)
         yield from _prepare(portion, course)
         if course.dry_run or not portion:
             course.imported += len(portion)
             return
         try:
-            course.imported += yield from settled(partial(_attempt, portion, course))
+            course.imported += yield from settled(course.actor, partial(_attempt, portion, course))
             return
         except RefusedError:  # somebody imports the same at the same time
             if attempt == _ATTEMPTS - 1:
                 raise
+
+
+def _reached(portion: list[_Row], course: _Course, authority: Authority) -> Flow[list[_Row]]:
+    """Return the rows of organizations that the actor reaches; the others it learns nothing of."""
+    reached: list[_Row] = []
+    for row in portion:
+        try:
+            if authority.record is not None:
+                yield from find_organization(row.given.organization, authority)
+        except NotFoundError as refusal:
+            course.refuse(row, refusal)
+        else:
+            reached.append(row)
+    return reached
 
 
 def _is_present(row: _Row) -> Flow[bool]:
@@ -266,7 +285,7 @@ def _prepare(portion: list[_Row], course: _Course) -> Flow[None]:
             row.digest = yield from HashToken(token)
 
 
-def _check(rows: list[_Row], course: _Course) -> Flow[list[_Row]]:
+def _check(rows: list[_Row], course: _Course, authority: Authority) -> Flow[list[_Row]]:
     """Return the rows of which keys can be made; the others are refused."""
     owners: dict[str, Organization | str] = {}
     fine: list[_Row] = []
@@ -274,14 +293,14 @@ def _check(rows: list[_Row], course: _Course) -> Flow[list[_Row]]:
         name = row.given.organization
         if name not in owners:
             try:
-                owners[name] = yield from find_organization(name)
+                owners[name] = yield from find_organization(name, authority)
             except NotFoundError as unknown:
                 owners[name] = str(unknown)
         owner = owners[name]
         try:
             if isinstance(owner, str):
                 raise InvalidValueError(owner)
-            _key(row, owner, course)
+            _key(row, owner, course, authority)
         except (InvalidValueError, RefusedError) as refusal:
             course.refuse(row, refusal)
         else:
@@ -289,14 +308,16 @@ def _check(rows: list[_Row], course: _Course) -> Flow[list[_Row]]:
     return fine
 
 
-def _attempt(rows: list[_Row], course: _Course) -> Flow[tuple[Commit | None, int]]:
+def _attempt(
+    rows: list[_Row], course: _Course, authority: Authority
+) -> Flow[tuple[Commit | None, int]]:
     owners: dict[str, Organization] = {}
     for name in {row.given.organization for row in rows}:
-        owners[name] = yield from find_organization(name)
+        owners[name] = yield from find_organization(name, authority)
     records: list[KeyRecord] = []
     for row in rows:
         owner = owners[row.given.organization]
-        key = _key(row, owner, course)
+        key = _key(row, owner, course, authority)
         records.append(KeyRecord(key=key, organization=owner, digest=row.digest))
     entries = [
         describe(Action.KEY_IMPORTED, course.now, course.actor, None, record.key)
@@ -307,7 +328,7 @@ def _attempt(rows: list[_Row], course: _Course) -> Flow[tuple[Commit | None, int
     return commit, len(records)
 
 
-def _key(row: _Row, owner: Organization, course: _Course) -> Key:
+def _key(row: _Row, owner: Organization, course: _Course, authority: Authority) -> Key:
     """Return the key of a row.
 
     Raises:
@@ -317,7 +338,7 @@ def _key(row: _Row, owner: Organization, course: _Course) -> Key:
     given = row.given
     refuse_disabled(owner, "importing keys")
     granted = granted_scopes(course.policy, given.scopes)
-    check_ceiling(course.policy, course.actor, owner, granted)
+    check_ceiling(course.policy, authority, owner, granted)
     created_at = course.now if given.created_at is None else given.created_at
     if created_at > course.now:
         raise InvalidValueError("created_at lies in the future")

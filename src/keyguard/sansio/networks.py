@@ -12,7 +12,7 @@ from keyguard.sansio.addresses import parse_address
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
-__all__ = ["contains", "parse_networks"]
+__all__ = ["contains", "parse_networks", "within_networks"]
 
 _MOST = 100
 
@@ -52,6 +52,31 @@ def contains(networks: tuple[str, ...], address: str | None) -> bool:
     """
     client = None if address is None else parse_address(address)
     return client is not None and any(client in network for network in _compiled(networks))
+
+
+def within_networks(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
+    """Tell whether all of some networks lies in others; none at all stand for any address.
+
+    Args:
+        inner: As :func:`parse_networks` returned them.
+        outer: Likewise.
+    """
+    if not outer or inner == outer:
+        return True
+    if not inner:
+        return False
+    from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+
+    compiled = _compiled(outer)
+    # Collapsed, as two halves allow the whole.
+    v4 = [*collapse_addresses(one for one in compiled if isinstance(one, IPv4Network))]
+    v6 = [*collapse_addresses(one for one in compiled if isinstance(one, IPv6Network))]
+    return all(
+        any(one.subnet_of(other) for other in v4)
+        if isinstance(one, IPv4Network)
+        else any(one.subnet_of(other) for other in v6)
+        for one in _compiled(inner)
+    )
 
 
 @lru_cache(1024)

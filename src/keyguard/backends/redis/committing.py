@@ -73,8 +73,8 @@ def commit_call(commit: Commit, version: str) -> Call:
             if (columns := change_columns(change))
         ),
     ]
-    add((command, number(name), str(len(rest)), *rest) for command, name, rest in writes)
     add((number(trail), number(owned), str(len(row)), *row) for trail, owned, row in entries)
+    add((command, number(name), str(len(rest)), *rest) for command, name, rest in writes)
     return Call(COMMIT, tuple(f"{STORE}{name}" for name in numbers), (version, *arguments))
 
 

@@ -9,7 +9,6 @@ comes from the server that takes changes now.
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Generator
 from contextlib import suppress
@@ -79,10 +78,8 @@ class _Interruptible(Connections):
             self.is_over = True
             waiting: Any = getattr(self._lent, "_sock", None)
             if waiting is not None:
-                # Not closed: that is for the thread that reads from it. And past what TLS would
-                # do first, which is nothing for two threads at once.
-                with suppress(OSError):
-                    socket.socket.shutdown(waiting, socket.SHUT_RDWR)
+                # Not closed: that is for the thread that reads from it.
+                waiting.interrupt()
 
     def _lend(self, pool: Any) -> Any:
         connection = super()._lend(pool)

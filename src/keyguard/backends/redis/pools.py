@@ -1,12 +1,14 @@
 """redis-py's connections and pools, taught to wait no longer than the present call may take.
 
 Its clients wait for five seconds and try again by themselves. Here each connection asks
-:func:`keyguard.deadlines.remaining` when it connects and when it reads.
+:func:`keyguard.deadlines.remaining` when it connects, and at each read and write of its socket: a
+timeout of redis-py's is that of each, and so a server that sends a byte now and then holds a call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -16,7 +18,7 @@ from typing import Any, ClassVar
 import redis
 import redis.sentinel
 
-from keyguard.deadlines import remaining
+from keyguard.deadlines import remaining, within
 from keyguard.exceptions import BackendUnavailableError
 
 __all__ = [
@@ -62,12 +64,53 @@ class _Timely:
         this: Any = self
         this.socket_connect_timeout = this.socket_timeout = patience() * self.share
         base: Any = super()
-        return base._connect()
+        return _TimelySocket(base._connect())
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs["timeout"] = patience() * self.share
+        kwargs["timeout"] = wait = patience() * self.share
         base: Any = super()
-        return base.read_response(*args, **kwargs)
+        with within(wait):
+            return base.read_response(*args, **kwargs)
+
+
+class _TimelySocket:
+    """A socket whose reads and writes take, all together, no longer than the present call may.
+
+    Args:
+        real: The socket, connected.
+    """
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def recv(self, *args: Any) -> Any:
+        self._hurry()
+        return self._real.recv(*args)
+
+    def recv_into(self, *args: Any) -> Any:
+        self._hurry()
+        return self._real.recv_into(*args)
+
+    def sendall(self, *args: Any) -> Any:
+        self._hurry()
+        return self._real.sendall(*args)
+
+    def interrupt(self) -> None:
+        """End a read that is under way in another thread."""
+        # Past what TLS would do first, which is nothing for two threads at once.
+        with suppress(OSError):
+            socket.socket.shutdown(self._real, socket.SHUT_RDWR)
+
+    def _hurry(self) -> None:
+        if self._real.gettimeout() == 0:
+            return  # it does not wait
+        left = remaining()
+        if left == 0:
+            raise TimeoutError("the call's time is over")
+        self._real.settimeout(WITHOUT_DEADLINE if left is None else left)
 
 
 class AsyncTimely:

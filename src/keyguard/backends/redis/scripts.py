@@ -122,8 +122,8 @@ end
 #   expected: K, version
 #   new organizations: K, id, slug
 #   new keys: K, id
-#   writes: command, K, number of arguments, arguments...
 #   entries: K of the record's trail, K of the organization's, number of columns, columns...
+#   writes: command, K, number of arguments, arguments...
 COMMIT = Script(
     _START
     + _NAMES
@@ -169,15 +169,16 @@ for _ = 1, number() do
     return {'key', id}
   end
 end
-for _ = 1, number() do
-  local command, name = text(), key()
-  redis.call(command, name, list())
-end
+-- First what can fail though all keys are of their types: a stream may have given its last id.
 for _ = 1, number() do
   local trail, owned = key(), key()
   local name = padded(redis.call('XADD', KEYS[2], '*', list()))
   redis.call('ZADD', trail, 0, name)
   redis.call('ZADD', owned, 0, name)
+end
+for _ = 1, number() do
+  local command, name = text(), key()
+  redis.call(command, name, list())
 end
 return {'done'}
 """,

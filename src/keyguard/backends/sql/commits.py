@@ -50,14 +50,11 @@ def _made(commit: Commit) -> Flow[bool]:
     yield begin
     last = yield partial(_claimed, count=len(commit.entries))
     organizations, keys = _by_table(commit.changes)
-    expected = [
-        (
-            ORGANIZATIONS,
-            {one.id: one.version for one in commit.unchanged} | _versions(organizations),
-        ),
-        (KEYS, _versions(keys)),
-    ]
-    for table, versions in expected:
+    expected: dict[Table, dict[str, int]] = {ORGANIZATIONS: {}, KEYS: {}}
+    for record in (*commit.unchanged, *(change.before for change in commit.changes)):
+        table = ORGANIZATIONS if isinstance(record, Organization) else KEYS
+        expected[table][record.id] = record.version
+    for table, versions in expected.items():
         if versions and not (yield from _still_stand(table, versions)):
             return False
     if commit.organizations:
@@ -146,7 +143,3 @@ def _by_table(changes: Iterable[Change]) -> tuple[list[Change], list[Change]]:
     for change in changes:
         (organizations if isinstance(change.before, Organization) else keys).append(change)
     return organizations, keys
-
-
-def _versions(changes: Iterable[Change]) -> dict[str, int]:
-    return {change.id: change.before.version for change in changes}

@@ -25,7 +25,7 @@ def refuse_to_lose_the_last(
     force: bool = False,
     besides: Collection[str] = (),
 ) -> Flow[tuple[Change, ...]]:
-    """Refuse to take the last key with ``admin`` away from an organization.
+    """Refuse to take the last key with ``admin`` from an organization, at once or by a nearer end.
 
     Args:
         record: The key as it is.
@@ -43,13 +43,18 @@ def refuse_to_lose_the_last(
     """
     policy = yield from ReadPolicy()
     owner = record.organization
-    if not _administers(policy, record.key, now) or _administers(policy, after, now):
+    if not _administers(policy, record.key, now):
+        return ()
+    end = after.ends_at if _administers(policy, after, now) else now
+    if not _ends_before(end, record.key.ends_at):
         return ()
     gone = {record.key.id, *besides}
     others = yield from all_keys(KeyFilter(organization=owner.id, alive_at=now))
     # One that has a successor is about to end, and so can be nobody's replacement.
     if not force and not any(
-        other.successor is None and _administers(policy, other, now)
+        other.successor is None
+        and _administers(policy, other, now)
+        and _ends_before(end, other.ends_at)
         for other in others
         if other.id not in gone
     ):
@@ -58,6 +63,10 @@ def refuse_to_lose_the_last(
             f"{ADMIN!r}; issue another first, or insist with force"
         )
     return (Change(owner, changed(owner)),)
+
+
+def _ends_before(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and (other is None or one < other)
 
 
 def _administers(policy: Policy, key: Key, now: datetime) -> bool:

@@ -1,9 +1,10 @@
-"""What the flows of several kinds share: deciding anew, ids, pages, and the privilege ceiling."""
+"""What the flows of several kinds share: deciding anew, who may what, ids, and pages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -15,8 +16,16 @@ from keyguard.exceptions import (
 )
 from keyguard.sansio.audit import Actor
 from keyguard.sansio.commits import Commit
-from keyguard.sansio.effects import CommitChanges, FindKey, FindOrganization, Flow, ListKeys
-from keyguard.sansio.models import Key, KeyFilter, KeyRecord, Organization
+from keyguard.sansio.effects import (
+    CommitChanges,
+    FindKey,
+    FindOrganization,
+    Flow,
+    ListKeys,
+    ReadClock,
+    ReadPolicy,
+)
+from keyguard.sansio.models import Key, KeyFilter, KeyRecord, KeyStatus, Organization
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.requests import Principal
 from keyguard.sansio.scopes import ScopeGrant, parse_granted
@@ -25,7 +34,9 @@ from keyguard.sansio.values import ORGANIZATION_NAME, check_text
 
 __all__ = [
     "LARGEST_PAGE",
+    "Authority",
     "all_keys",
+    "authority_of",
     "check_actor",
     "check_ceiling",
     "check_end",
@@ -49,44 +60,116 @@ LONGEST_ID = 63
 _ATTEMPTS = 200
 
 
-def settled(attempt: Callable[[], Flow[tuple[Commit | None, Result]]]) -> Flow[Result]:
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What an actor may do, as its key stands in the store now, however old its principal is.
+
+    Args:
+        record: The record of its key; None for the service or a name, which nothing binds.
+        grant: What that key may do now.
+    """
+
+    record: KeyRecord | None = None
+    grant: ScopeGrant | None = None
+
+    def reaches(self, organization: str) -> bool:
+        """Tell whether it may change the organization of that id, and its keys."""
+        return self.record is None or self.record.organization.id == organization
+
+    def beyond(self, scopes: Iterable[str]) -> list[str]:
+        """Return those of some scopes that it has not."""
+        grant = self.grant
+        return [] if grant is None else sorted(scope for scope in scopes if scope not in grant)
+
+    def bind(self, commit: Commit) -> Commit | None:
+        """Return a commit that fails where the actor's key or organization changed meanwhile.
+
+        Returns:
+            The commit; None where what it rests on was read later, and is another version.
+        """
+        if self.record is None:
+            return commit
+        expected = commit.expected()
+        own = (self.record.organization, self.record.key)
+        if any(expected.get(one.id, one.version) != one.version for one in own):
+            return None
+        return replace(commit, unchanged=(*commit.unchanged, *own))
+
+
+_ANYBODY = Authority()
+
+
+def authority_of(actor: Actor) -> Flow[Authority]:
+    """Return what an actor may do now.
+
+    Raises:
+        RefusedError: It is a principal whose key lets nobody in any more.
+    """
+    if not isinstance(actor, Principal):
+        return _ANYBODY
+    record = yield from FindKey(actor.key_id)
+    if record is None:
+        raise RefusedError(f"key {actor.key_id!r} is gone, and can change nothing")
+    status = record.key.status((yield from ReadClock()))
+    if status is not KeyStatus.ACTIVE:
+        what = status.value.replace("_", " ")
+        raise RefusedError(f"key {actor.key_id!r} is {what}, and can change nothing")
+    if record.organization.disabled_at is not None:
+        raise RefusedError(
+            f"the organization of key {actor.key_id!r} is disabled, so it can change nothing"
+        )
+    policy = yield from ReadPolicy()
+    return Authority(record, policy.principal(record).grant)
+
+
+def settled(
+    actor: Actor, attempt: Callable[[Authority], Flow[tuple[Commit | None, Result]]]
+) -> Flow[Result]:
     """Decide until what was decided could be done.
 
     Args:
-        attempt: Reads and decides; returns what to commit, or None for nothing, and the result.
+        actor: Who wants it. What it may do is read anew for each attempt, and the commit holds
+            only if that has not changed.
+        attempt: Reads and decides, by what the actor may do; returns what to commit, or None for
+            nothing, and the result.
 
     Raises:
+        RefusedError: The actor's key lets nobody in any more.
         BackendUnavailableError: Others changed the same records under every attempt.
     """
     for _ in range(_ATTEMPTS):
-        commit, result = yield from attempt()
-        if commit is None or (yield from CommitChanges(commit)) is True:
+        authority = yield from authority_of(actor)
+        commit, result = yield from attempt(authority)
+        if commit is None:
+            return result
+        bound = authority.bind(commit)
+        if bound is not None and (yield from CommitChanges(bound)) is True:
             return result
     raise BackendUnavailableError("others change the same records all the time; try again")
 
 
-def find_organization(name: str) -> Flow[Organization]:
-    """Return an organization by id or slug.
+def find_organization(name: str, authority: Authority = _ANYBODY) -> Flow[Organization]:
+    """Return an organization by id or slug, if whoever asks reaches it.
 
     Raises:
         NotFoundError: There is none.
     """
     check_id("organization", name, ORGANIZATION_NAME)
     found = yield from FindOrganization(name)
-    if found is None:
+    if found is None or not authority.reaches(found.id):
         raise unknown("organization", name)
     return found
 
 
-def find_record(key_id: str) -> Flow[KeyRecord]:
-    """Return a key's record.
+def find_record(key_id: str, authority: Authority = _ANYBODY) -> Flow[KeyRecord]:
+    """Return a key's record, if whoever asks reaches it.
 
     Raises:
         NotFoundError: There is none.
     """
     check_id("key", key_id, KEY_ID)
     found = yield from FindKey(key_id)
-    if found is None:
+    if found is None or not authority.reaches(found.organization.id):
         raise unknown("key", key_id)
     return found
 
@@ -131,7 +214,7 @@ def check_actor(actor: Actor) -> None:
 
 
 def check_ceiling(
-    policy: Policy, actor: Actor, owner: Organization, granted: frozenset[str]
+    policy: Policy, authority: Authority, owner: Organization, granted: frozenset[str]
 ) -> None:
     """Refuse to grant what the actor has not itself, or the organization may not have.
 
@@ -146,26 +229,25 @@ def check_ceiling(
                 f"organization {owner.slug!r} may not have {', '.join(beyond)}; "
                 f"its keys may have: {', '.join(ceiling) or 'nothing'}"
             )
-    check_has(actor, granted)
+    check_has(authority, granted)
 
 
-def check_has(actor: Actor, granted: Iterable[str]) -> None:
+def check_has(authority: Authority, granted: Iterable[str]) -> None:
     """Refuse to grant what the actor has not itself.
 
     Raises:
         RefusedError: It is a principal without some scope; the message names it.
     """
-    if not isinstance(actor, Principal):
-        return
-    beyond = sorted(scope for scope in granted if scope not in actor.grant)
-    if beyond:
+    beyond = authority.beyond(granted)
+    if authority.record is not None and beyond:
         raise RefusedError(
-            f"key {actor.key_id!r} can't grant what it does not have: {', '.join(beyond)}"
+            f"key {authority.record.key.id!r} can't grant what it does not have: "
+            f"{', '.join(beyond)}"
         )
 
 
 def check_widening(
-    policy: Policy, actor: Actor, owner: Organization, scopes: frozenset[str] | None
+    policy: Policy, authority: Authority, owner: Organization, scopes: frozenset[str] | None
 ) -> None:
     """Refuse to raise an organization's ceiling above the actor: its keys get back what was cut.
 
@@ -173,13 +255,14 @@ def check_widening(
         RefusedError: Some scope is above the ceiling; the message names it.
     """
     ceiling = owner_grant(policy, owner)
-    if not isinstance(actor, Principal) or ceiling is None:
+    if authority.record is None or ceiling is None:
         return
     wanted = frozenset({"*"}) if scopes is None else scopes
-    beyond = sorted(one for one in wanted if one not in ceiling and one not in actor.grant)
+    beyond = authority.beyond(one for one in wanted if one not in ceiling)
     if beyond:
         raise RefusedError(
-            f"key {actor.key_id!r} can't allow what it does not have: {', '.join(beyond)}"
+            f"key {authority.record.key.id!r} can't allow what it does not have: "
+            f"{', '.join(beyond)}"
         )
 
 

@@ -21,6 +21,8 @@ from keyguard.sansio.effects import (
 )
 from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
 from keyguard.sansio.lifecycle.common import (
+    Authority,
+    authority_of,
     check_actor,
     check_ceiling,
     check_end,
@@ -35,7 +37,7 @@ from keyguard.sansio.lifecycle.common import (
 )
 from keyguard.sansio.limits import Limits, read_limits
 from keyguard.sansio.models import IssuedKey, Key, KeyFilter, KeyRecord, Organization
-from keyguard.sansio.networks import parse_networks
+from keyguard.sansio.networks import parse_networks, within_networks
 from keyguard.sansio.tokens import ENTROPY_SIZE, TokenParts, base62
 from keyguard.sansio.values import UNCHANGED, Page, Unchanged
 
@@ -71,8 +73,8 @@ def issue_key(
         limits: What it may ask for. One of the same name as a limit of its organization, or of the
             guard's ``default_limits``, takes that one's place.
         allowed_networks: The networks that it works from, such as ``192.0.2.0/24``; empty for any.
-        actor: Who issues it, for the audit trail. A principal can grant no scope that it has not
-            itself.
+        actor: Who issues it, for the audit trail. A principal issues keys of its own organization
+            alone, and can grant no scope that it has not itself.
 
     Returns:
         The key and its token. The token is nowhere kept; it is shown here, once.
@@ -81,7 +83,8 @@ def issue_key(
         InvalidValueError: A value is not as said, or a scope is outside the catalogue.
         NotFoundError: There is no such organization.
         RefusedError: The organization is disabled, or it or the actor may not have a scope, or the
-            key would work for longer than the organization's keys may.
+            key would work for longer than the organization's keys may, or the actor's key works no
+            more.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -98,9 +101,10 @@ def issue_key(
     if expires_in is not None and expires_at is not None:
         raise InvalidValueError("give expires_in or expires_at, not both")
     # Before anything is drawn: what is refused for the organization's sake costs no slow hash.
-    owner = yield from find_organization(organization)
+    authority = yield from authority_of(actor)
+    owner = yield from find_organization(organization, authority)
     refuse_disabled(owner, "issuing keys")
-    check_ceiling(policy, actor, owner, granted)
+    check_ceiling(policy, authority, owner, granted)
     parts = TokenParts.draw((yield from DrawEntropy(ENTROPY_SIZE)))
     family = base62((yield from DrawEntropy(_FAMILY_ENTROPY)), 16)
     token = policy.tokens.mint(parts)
@@ -130,16 +134,16 @@ def issue_key(
     made(owner)  # refuses what can't be, before the hash
     digest = yield from HashToken(token)
 
-    def attempt() -> Flow[tuple[Commit | None, Key]]:
-        owner = yield from find_organization(organization)
+    def attempt(authority: Authority) -> Flow[tuple[Commit | None, Key]]:
+        owner = yield from find_organization(organization, authority)
         refuse_disabled(owner, "issuing keys")
-        check_ceiling(policy, actor, owner, granted)
+        check_ceiling(policy, authority, owner, granted)
         key = made(owner)
         entry = describe(Action.KEY_ISSUED, now, actor, None, key)
         record = KeyRecord(key=key, organization=owner, digest=digest)
         return Commit(entries=(entry,), keys=(record,), unchanged=(owner,)), key
 
-    key = yield from settled(attempt)
+    key = yield from settled(actor, attempt)
     return IssuedKey(key=key, token=token)
 
 
@@ -247,9 +251,11 @@ def update_key(
         metadata: The notes that replace the old ones.
         limits: The limits that replace the old ones.
         allowed_networks: The networks that replace the old ones; empty for any.
-        force: Take ``admin`` away even from the last key of its organization that has it.
-        actor: Who changes it, for the audit trail. A principal can grant no scope that it has not
-            itself, nor have a key work for longer that has one.
+        force: Take ``admin`` away even from the last key of its organization that has it, or have
+            that key end sooner.
+        actor: Who changes it, for the audit trail. A principal changes only keys of its own
+            organization. It can grant no scope that it has not itself, nor have a key work for
+            longer or from more networks that has one.
 
     Returns:
         The key as it stands after.
@@ -258,8 +264,8 @@ def update_key(
         InvalidValueError: A value is not as said, or a scope is outside the catalogue.
         NotFoundError: There is no such key.
         RefusedError: The key is revoked, it would work for longer than its organization's keys
-            may, the organization or the actor may not have a scope, or it is the last that has
-            ``admin``.
+            may, the organization or the actor may not have a scope, it is the last that has
+            ``admin``, or the actor's key works no more.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -281,17 +287,17 @@ def update_key(
     }
     fields = {column: value for column, value in wanted.items() if value is not UNCHANGED}
 
-    def attempt() -> Flow[tuple[Commit | None, Key]]:
-        record = yield from find_record(key_id)
+    def attempt(authority: Authority) -> Flow[tuple[Commit | None, Key]]:
+        record = yield from find_record(key_id, authority)
         present, owner = record.key, record.organization
         refuse_revoked(present)
         after = changed(present, **fields)
         if "scopes" in fields:
             had = policy.grant(present.scopes)  # which is not granted anew
             new = frozenset(scope for scope in after.scopes if scope not in had)
-            check_ceiling(policy, actor, owner, new)
-        if _works_longer(present, after):
-            check_has(actor, after.scopes)
+            check_ceiling(policy, authority, owner, new)
+        if _works_more(present, after):
+            check_has(authority, after.scopes)
         now = yield from ReadClock()
         if not_before is not UNCHANGED or expires_at is not UNCHANGED:
             check_end(after, owner, None)
@@ -303,18 +309,19 @@ def update_key(
         entry = describe(Action.KEY_UPDATED, now, actor, present, after)
         return Commit(entries=(entry,), changes=(change, *guarded)), after
 
-    return (yield from settled(attempt))
+    return (yield from settled(actor, attempt))
 
 
-def _works_longer(before: Key, after: Key) -> bool:
-    """Tell whether a key works at a time at which it would not have: it has its scopes anew."""
+def _works_more(before: Key, after: Key) -> bool:
+    """Tell whether a key works when or where it would not have: it has its scopes anew."""
     ends_later = before.expires_at is not None and (
         after.expires_at is None or after.expires_at > before.expires_at
     )
     starts_earlier = before.not_before is not None and (
         after.not_before is None or after.not_before < before.not_before
     )
-    return ends_later or starts_earlier
+    more_networks = not within_networks(after.allowed_networks, before.allowed_networks)
+    return ends_later or starts_earlier or more_networks
 
 
 def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -> None:

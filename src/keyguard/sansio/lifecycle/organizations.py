@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from keyguard.exceptions import RefusedError
 from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.commits import Change, Commit, changed
 from keyguard.sansio.effects import (
@@ -17,6 +18,7 @@ from keyguard.sansio.effects import (
     ReadPolicy,
 )
 from keyguard.sansio.lifecycle.common import (
+    Authority,
     check_actor,
     check_widening,
     find_organization,
@@ -26,6 +28,7 @@ from keyguard.sansio.lifecycle.common import (
 )
 from keyguard.sansio.limits import Limits, read_limits
 from keyguard.sansio.models import Organization
+from keyguard.sansio.requests import Principal
 from keyguard.sansio.tokens import base62
 from keyguard.sansio.values import UNCHANGED, Page, Unchanged
 
@@ -58,17 +61,22 @@ def create_organization(
         limits: What its keys may ask for; a rate without a name is for all of them together.
         scopes: All that its keys may do, whatever they are granted; None for anything.
         max_key_lifetime: How long its keys work at the most; None for ever.
-        actor: Who creates it, for the audit trail.
+        actor: Who creates it, for the audit trail; no principal can.
 
     Returns:
         The organization, with its new id.
 
     Raises:
         InvalidValueError: The slug, the name or a limit is not as said.
-        RefusedError: There is one of that slug.
+        RefusedError: There is one of that slug, or the actor is a principal.
         BackendError: The key store failed.
     """
     check_actor(actor)
+    if isinstance(actor, Principal):
+        raise RefusedError(
+            f"key {actor.key_id!r} changes only its own organization; create others as the "
+            "service, with a name as the actor or none"
+        )
     policy = yield from ReadPolicy()
     created_at = yield from ReadClock()
     number = base62((yield from DrawEntropy(_ID_ENTROPY)), 16)
@@ -130,8 +138,8 @@ def update_organization(
         limits: The limits that replace the old ones.
         scopes: All that its keys may do from now on, whatever they were granted; None for anything.
         max_key_lifetime: How long keys that are issued from now on work at the most; None for ever.
-        actor: Who changes it, for the audit trail. A principal can allow no scope that it has not
-            itself.
+        actor: Who changes it, for the audit trail. A principal changes no organization but its
+            own, and can allow no scope that it has not itself.
 
     Returns:
         The organization as it stands after.
@@ -139,7 +147,8 @@ def update_organization(
     Raises:
         InvalidValueError: A value is not as said.
         NotFoundError: There is no such organization.
-        RefusedError: The actor has not some scope that the organization's keys would get back.
+        RefusedError: The actor has not some scope that the organization's keys would get back, or
+            its key works no more.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -150,9 +159,9 @@ def update_organization(
     if not isinstance(scopes, Unchanged):
         wanted["scopes"] = None if scopes is None else granted_scopes(policy, scopes)
 
-    def may_change(present: Organization) -> None:
+    def may_change(authority: Authority, present: Organization) -> None:
         if not isinstance(scopes, Unchanged):
-            check_widening(policy, actor, present, wanted["scopes"])
+            check_widening(policy, authority, present, wanted["scopes"])
 
     return (
         yield from _change(
@@ -166,13 +175,14 @@ def disable_organization(organization: str, *, actor: Actor = None) -> Flow[Orga
 
     Args:
         organization: Its id or slug.
-        actor: Who disables it, for the audit trail.
+        actor: Who disables it, for the audit trail; a principal only its own.
 
     Returns:
         The organization as it stands; disabling a disabled one changes nothing.
 
     Raises:
         NotFoundError: There is none.
+        RefusedError: The actor's key works no more.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -185,13 +195,14 @@ def enable_organization(organization: str, *, actor: Actor = None) -> Flow[Organ
 
     Args:
         organization: Its id or slug.
-        actor: Who enables it, for the audit trail.
+        actor: Who enables it, for the audit trail; a principal can't, as none works while it is.
 
     Returns:
         The organization as it stands; enabling an enabled one changes nothing.
 
     Raises:
         NotFoundError: There is none.
+        RefusedError: The actor's key works no more.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -206,13 +217,13 @@ def _change(
     wanted: dict[str, Any],
     *,
     at: datetime | None = None,
-    may_change: Callable[[Organization], None] = lambda _: None,
+    may_change: Callable[[Authority, Organization], None] = lambda *_: None,
 ) -> Flow[Organization]:
     fields = {name: value for name, value in wanted.items() if value is not UNCHANGED}
 
-    def attempt() -> Flow[tuple[Commit | None, Organization]]:
-        present = yield from find_organization(organization)
-        may_change(present)
+    def attempt(authority: Authority) -> Flow[tuple[Commit | None, Organization]]:
+        present = yield from find_organization(organization, authority)
+        may_change(authority, present)
         if at is not None and present.disabled_at is None:
             fields["disabled_at"] = at
         after = changed(present, **fields)
@@ -222,4 +233,4 @@ def _change(
         entry = describe(action, (yield from ReadClock()), actor, present, after)
         return Commit(entries=(entry,), changes=(change,)), after
 
-    return (yield from settled(attempt))
+    return (yield from settled(actor, attempt))

@@ -9,7 +9,14 @@ from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.commits import Change, Commit, changed
 from keyguard.sansio.effects import FindKey, Flow, ReadClock, ReadPolicy, VerifyToken
 from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
-from keyguard.sansio.lifecycle.common import all_keys, check_actor, find_record, settled, unknown
+from keyguard.sansio.lifecycle.common import (
+    Authority,
+    all_keys,
+    check_actor,
+    find_record,
+    settled,
+    unknown,
+)
 from keyguard.sansio.models import Key, KeyFilter, RevocationReason
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.values import FAMILY_ID, check_text
@@ -32,7 +39,7 @@ def revoke_key(
         reason: Why.
         note: Why in your own words, at most 200 characters.
         force: Revoke even the last key of its organization that has ``admin``.
-        actor: Who revokes it, for the audit trail.
+        actor: Who revokes it, for the audit trail; a principal only keys of its own organization.
 
     Returns:
         The key as it stands after. Revoking a revoked key changes nothing; the first time and
@@ -41,14 +48,14 @@ def revoke_key(
     Raises:
         InvalidValueError: The reason or the note is not as said.
         NotFoundError: There is no such key.
-        RefusedError: It is the last that has ``admin``.
+        RefusedError: It is the last that has ``admin``, or the actor's key works no more.
         BackendError: The key store failed.
     """
     check_actor(actor)
     why = _why(reason, note)
 
-    def attempt() -> Flow[tuple[Commit | None, Key]]:
-        record = yield from find_record(key_id)
+    def attempt(authority: Authority) -> Flow[tuple[Commit | None, Key]]:
+        record = yield from find_record(key_id, authority)
         if record.key.revoked_at is not None:
             return None, record.key
         now = yield from ReadClock()
@@ -57,7 +64,7 @@ def revoke_key(
         entry = describe(Action.KEY_REVOKED, now, actor, record.key, after)
         return Commit(entries=(entry,), changes=(Change(record.key, after), *guarded)), after
 
-    return (yield from settled(attempt))
+    return (yield from settled(actor, attempt))
 
 
 def revoke_family(
@@ -75,7 +82,7 @@ def revoke_family(
         reason: Why.
         note: Why in your own words, at most 200 characters.
         force: Revoke even the last key of its organization that has ``admin``.
-        actor: Who revokes them, for the audit trail.
+        actor: Who revokes them, for the audit trail; a principal only keys of its own organization.
 
     Returns:
         All keys of the family as they stand after, oldest first.
@@ -83,7 +90,7 @@ def revoke_family(
     Raises:
         InvalidValueError: The reason or the note is not as said.
         NotFoundError: There is no such family.
-        RefusedError: The last key that has ``admin`` is among them.
+        RefusedError: The last key that has ``admin`` is among them, or the actor's works no more.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -91,9 +98,9 @@ def revoke_family(
     if not isinstance(family, str) or not FAMILY_ID.match(family):
         raise InvalidValueError("a family is fam_ and 16 characters, as a key's record has it")
 
-    def attempt() -> Flow[tuple[Commit | None, tuple[Key, ...]]]:
+    def attempt(authority: Authority) -> Flow[tuple[Commit | None, tuple[Key, ...]]]:
         keys = yield from all_keys(KeyFilter(family=family))
-        if not keys:
+        if not all(authority.reaches(key.organization) for key in keys) or not keys:
             raise unknown("family", family)
         alive = [key for key in keys if key.revoked_at is None]
         if not alive:
@@ -117,7 +124,7 @@ def revoke_family(
         )
         return commit, tuple(after.get(key.id, key) for key in keys)
 
-    return (yield from settled(attempt))
+    return (yield from settled(actor, attempt))
 
 
 def revoke_token(token: Secret | str, *, note: str | None = None) -> Flow[Key]:

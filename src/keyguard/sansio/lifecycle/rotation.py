@@ -9,6 +9,8 @@ from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.commits import Change, Commit, changed
 from keyguard.sansio.effects import DrawEntropy, FindKey, Flow, HashToken, ReadClock, ReadPolicy
 from keyguard.sansio.lifecycle.common import (
+    Authority,
+    authority_of,
     check_actor,
     check_ceiling,
     check_end,
@@ -51,8 +53,8 @@ def rotate_key(
             By default as long as the key was to work, from now on.
         idempotency_key: A name of the caller's for this rotation, at most 200 characters. The same
             again returns the same successor, and no second token.
-        actor: Who rotates it, for the audit trail. A principal can grant no scope that it has not
-            itself.
+        actor: Who rotates it, for the audit trail. A principal rotates only keys of its own
+            organization, and none with a scope that it has not itself.
 
     Returns:
         The successor, its token, and the key as it stands after.
@@ -61,7 +63,7 @@ def rotate_key(
         InvalidValueError: A value is not as said.
         NotFoundError: There is no such key.
         RefusedError: The key has a successor, is revoked or expired, its organization is disabled,
-            or it or the actor may not have a scope.
+            it or the actor may not have a scope, or the actor's key works no more.
         BackendError: The key store failed.
     """
     check_actor(actor)
@@ -76,7 +78,7 @@ def rotate_key(
     elif expires_in is not None and not isinstance(expires_in, Unchanged):
         raise InvalidValueError(f"expires_in takes a timedelta or None, not {expires_in!r}")
 
-    def may_rotate(record: KeyRecord) -> None:
+    def may_rotate(authority: Authority, record: KeyRecord) -> None:
         present = record.key
         refuse_revoked(present)
         if present.successor is not None:
@@ -86,28 +88,29 @@ def rotate_key(
         if present.status(now) is KeyStatus.EXPIRED:
             raise RefusedError(f"key {present.id!r} has expired; issue a new one")
         refuse_disabled(record.organization, "rotating keys")
-        check_ceiling(policy, actor, record.organization, present.scopes)
+        check_ceiling(policy, authority, record.organization, present.scopes)
 
     def repeated(present: Key) -> bool:
         return idempotency_key is not None and present.rotation_key == idempotency_key
 
-    first = yield from find_record(key_id)
+    authority = yield from authority_of(actor)
+    first = yield from find_record(key_id, authority)
     if not repeated(first.key):
-        may_rotate(first)  # before the hash, which may be slow
+        may_rotate(authority, first)  # before the hash, which may be slow
     parts = TokenParts.draw((yield from DrawEntropy(ENTROPY_SIZE)))
     token = policy.tokens.mint(parts)
     successor_id = parts.key_id
     del parts
     digest = "" if repeated(first.key) else (yield from HashToken(token))
 
-    def attempt() -> Flow[tuple[Commit | None, RotatedKey]]:
-        record = yield from find_record(key_id)
+    def attempt(authority: Authority) -> Flow[tuple[Commit | None, RotatedKey]]:
+        record = yield from find_record(key_id, authority)
         present, owner = record.key, record.organization
         if repeated(present) and present.successor is not None:
             made = yield from FindKey(present.successor)
             if made is not None:
                 return None, RotatedKey(key=made.key, predecessor=present, token=None)
-        may_rotate(record)
+        may_rotate(authority, record)
         successor = _successor(present, owner, successor_id, now, expires_in)
         if grace:
             ends = later(now, grace)
@@ -137,7 +140,7 @@ def rotate_key(
         )
         return commit, RotatedKey(key=successor, predecessor=before, token=token)
 
-    return (yield from settled(attempt))
+    return (yield from settled(actor, attempt))
 
 
 def _successor(
