@@ -40,4 +40,5 @@ def command(arguments: tuple[str, ...]) -> None:
         raise click.ClickException(
             "this application has no FlaskKeyguard: FlaskKeyguard(app, guard)"
         )
-    sys.exit(run(arguments, name="flask keyguard", guard=middleware.guard))
+    application: object = current_app._get_current_object()  # type: ignore[attr-defined]  # werkzeug's
+    sys.exit(run(arguments, name="flask keyguard", guard=middleware.guard, application=application))
