@@ -321,6 +321,23 @@ def test_a_django_route_that_is_open_is_never_said_to_need_a_key(
     assert done.status == int(any(one["problem"] for one in public))
 
 
+def test_a_regular_expression_is_believed_as_far_as_it_begins_with_letters(
+    process: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = ["^page-[0-9]+$", "^v1/(pub|[|(])/", r"^qu\|", "^pubs?/x", "^pubs/"]
+    (tmp_path / "project.py").write_text(LANGUAGES)
+    (tmp_path / "urls.py").write_text(
+        URLS % "".join(f"re_path({regex!r}, view)," for regex in [*sure, "^(?#()pub|^x"])
+    )
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+
+    done = process("routes", "--json")
+
+    public = {one["path"] for one in done.json["routes"] if one["problem"]}
+    assert public == {"/^(?#()pub|^x", "/^pubs?/x"}
+
+
 def test_a_django_project_without_the_middleware_is_a_problem(
     process: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

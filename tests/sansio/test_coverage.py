@@ -69,6 +69,23 @@ def test_of_a_route_that_may_match_less_a_wider_rule_within_names_nothing(
     assert named is is_named
 
 
+@pytest.mark.parametrize(
+    ("rule", "part"),
+    [
+        ("/ab", "/ab"),
+        ("/ab/{x}", "/ab/{name}"),
+        ("/{x}/c", "/a{name}/c"),
+        ("/{x:path}", None),
+        ("/b", False),
+        ("/b/{x:path}", False),
+    ],
+)
+def test_a_route_may_go_on_anyhow_after_some_letters(rule: str, part: object) -> None:
+    decided = [one[1] for one in found(public(rule), ("a" + REST,)) if one[0] is not None]
+
+    assert decided == ([] if part is False else [part])
+
+
 def test_a_rule_for_all_that_is_known_of_a_route_names_it() -> None:
     route = ("a", REST)
 

@@ -20,6 +20,8 @@ __all__ = ["read"]
 
 _PARAMETER = re.compile(r"<(?:(?P<converter>[^>:]+):)?[^>]+>")
 _LITERAL = re.compile(r"[A-Za-z0-9_~@/-]*")  # of a regular expression, what stands for itself
+_ESCAPED_OR_CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_GROUP = re.compile(r"\([^()]*\)")
 _MAY_BE_LEFT_OUT = ("?", "*", "{")  # after these, what stands before need not be there
 
 
@@ -41,7 +43,7 @@ class _Part:
         """Return this and the part that follows, as one."""
         *begin, end = self.segments
         first, *rest = inner.segments
-        met = REST if REST in (end, first) else end + first
+        met = end if end.endswith(REST) else end + first
         return _Part(
             written=self.written + inner.written,
             segments=(*begin, met, *rest),
@@ -150,7 +152,7 @@ def _read_regex(regex: str, *, is_whole: bool) -> _Part:
         regex: The regular expression.
         is_whole: Whether nothing follows it.
     """
-    if not regex.startswith("^") or "|" in regex:  # it is searched for, or may begin otherwise
+    if not regex.startswith("^") or _may_begin_otherwise(regex):
         return _Part(written=regex, segments=(REST,), is_exact=False)
     inner = regex.removeprefix("^")
     literal = _LITERAL.match(inner)
@@ -160,7 +162,15 @@ def _read_regex(regex: str, *, is_whole: bool) -> _Part:
         return _Part(written=regex, segments=tuple(found.split("/")))
     if rest.startswith(_MAY_BE_LEFT_OUT):
         found = found[:-1]
-    return _Part(written=regex, segments=(*found.split("/")[:-1], REST), is_exact=False)
+    return _Part(written=regex, segments=tuple((found + REST).split("/")), is_exact=False)
+
+
+def _may_begin_otherwise(regex: str) -> bool:
+    """Tell whether a regular expression may have alternatives that are not within a group."""
+    left, groups = _ESCAPED_OR_CLASS.sub("", regex), 1
+    while groups:
+        left, groups = _GROUP.subn("", left)
+    return any(sign in left for sign in "|()") or "(?#" in regex
 
 
 def _takes_slashes(found: re.Match[str]) -> bool:

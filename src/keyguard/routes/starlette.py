@@ -39,7 +39,8 @@ def read(app: Any, place: Place) -> Iterator[Route]:
                 place = place.behind(cls(app.router, *args, **kwargs))
             else:
                 named = {str(number): value for number, value in enumerate(args, 1)}
-                reading.check_single(getattr(cls, "__name__", "middleware"), named | kwargs, app)
+                kind: Any = cls
+                reading.check_single(getattr(kind, "__name__", "middleware"), named | kwargs, app)
         app = app.router
     # What FastAPI serves once no route matches is kept apart.
     for route in each_route([*app.routes, *getattr(app, "_low_priority_routes", ())]):

@@ -54,9 +54,9 @@ def coverage(
     Args:
         book: The rules.
         route: The segments of its template, as :func:`~keyguard.sansio.paths.parse_template` has
-            them. One may hold a :data:`~keyguard.sansio.paths.SEGMENT` between other characters,
-            and a :data:`~keyguard.sansio.paths.REST` may stand before its end, where a framework
-            takes such: no rule has the same.
+            them. One may hold a :data:`~keyguard.sansio.paths.SEGMENT` between other characters, or
+            a :data:`~keyguard.sansio.paths.REST` after them, and a REST may stand before the end,
+            where a framework takes such: no rule has the same.
         method: The request method.
         is_exact: Whether the route matches all that its segments say. Of one that matches only some
             of that nobody knows whether a wider rule within was made for it.
@@ -109,7 +109,7 @@ def _witness(book: RuleBook, segments: Segments) -> str:
         fresh += "x"
     deep = "/".join([fresh] * (1 + max((len(rule.segments) for rule in book.rules), default=0)))
     return "/" + "/".join(
-        deep if segment == REST else segment.replace(SEGMENT, fresh) for segment in segments
+        segment.replace(REST, deep).replace(SEGMENT, fresh) for segment in segments
     )
 
 
@@ -124,6 +124,11 @@ def _common(one: Segments, other: Segments) -> Segments | None:
             return (*found, *other[number:])
         if theirs == REST:
             return (*found, *one[number:])
+        if mine.endswith(REST):
+            begin = mine.removesuffix(REST)
+            if theirs == SEGMENT:
+                return (*found, begin + SEGMENT, *other[number + 1 :])
+            return (*found, *other[number:]) if theirs.startswith(begin) else None
         segment = _either(mine, theirs)
         if segment is None:
             return None
