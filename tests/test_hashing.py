@@ -621,3 +621,35 @@ def test_the_keys_of_ids_differ_by_pepper_and_are_none_of_the_peppers() -> None:
 
     assert len({*keys, PEPPER.reveal(), OLD_PEPPER.reveal()}) == 4
     assert TokenHasher().lookup_keys == ()
+
+
+def test_a_hash_that_runs_may_take_longer_than_its_turn_is_waited_for() -> None:
+    pool = HashPool(workers=1, waiting=1, patience=0.02)
+    release = threading.Event()
+
+    async def main() -> tuple[bool, BaseException | None]:
+        running = asyncio.create_task(pool.arun(lambda: release.wait(20)))
+        (waiting,) = await asyncio.gather(pool.arun(lambda: None), return_exceptions=True)
+        assert not running.done()
+        release.set()
+        return await running, waiting
+
+    answer, refused = asyncio.run(main())
+    assert answer is True
+    assert isinstance(refused, BackendUnavailableError)
+    pool.close()
+
+
+def test_a_hash_that_takes_too_long_is_given_up() -> None:
+    pool = HashPool(workers=1, waiting=0, longest=0.02)
+    release = threading.Event()
+
+    async def main() -> None:
+        with pytest.raises(BackendUnavailableError, match="too many slow hashes"):
+            await pool.arun(lambda: release.wait(20))
+
+    try:
+        asyncio.run(main())
+    finally:
+        release.set()
+        pool.close()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -537,6 +538,40 @@ def test_a_guard_that_nobody_holds_leaves_no_thread_behind() -> None:
     until(lambda: not thread.is_alive())
 
 
+def test_a_guard_is_freed_even_amid_the_wait_of_its_own_thread() -> None:
+    guard: Any = Keyguard("memory://")
+    guard.authenticate([f"Bearer {World({'prefix': 'kg_live'}).token()}"])
+    thread, over = guard._upkeep._thread, guard._upkeep._over
+
+    with over._cond:  # which the thread holds as it begins to wait
+        del guard
+        collector = threading.Thread(target=gc.collect)
+        collector.start()
+        collector.join(5)
+        assert not collector.is_alive()
+
+    until(lambda: not thread.is_alive())
+
+
+def test_where_no_thread_is_to_be_had_keys_work_and_the_next_look_up_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    world = World()
+    token = world.issue().token.reveal()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        assert isinstance(world.guard.authenticate([f"Bearer {token}"]), Allow)
+    assert world.guard._upkeep._thread is None
+
+    world.clock.advance(timedelta(seconds=6))
+    assert isinstance(world.guard.authenticate([f"Bearer {token}"]), Allow)
+    assert world.guard._upkeep._thread is not None
+    world.guard.close()
+
+
 def test_a_task_begins_with_the_first_look_up_and_ends_with_aclose() -> None:
     async def lived() -> None:
         world = World()
@@ -563,6 +598,18 @@ def test_each_event_loop_has_a_task_of_its_own() -> None:
         return guard._upkeep._tasks[asyncio.get_running_loop()]
 
     assert asyncio.run(begun()) is not asyncio.run(begun())
+
+
+def test_event_loops_that_were_closed_are_not_kept() -> None:
+    guard = AsyncKeyguard(AsyncMemoryBackend())
+
+    async def begun() -> weakref.ref[asyncio.AbstractEventLoop]:
+        guard._upkeep.start()
+        return weakref.ref(asyncio.get_running_loop())
+
+    loops = [asyncio.run(begun()) for _ in range(3)]
+    gc.collect()
+    assert [loop() is None for loop in loops] == [True, True, False]
 
 
 def test_a_forked_child_has_a_worker_of_its_own() -> None:

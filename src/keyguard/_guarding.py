@@ -70,7 +70,12 @@ class Guard:
             records_addresses=self.settings.record_addresses,
         )
         self._recall = self._parts.tokens.recall  # the adapters' warm path
-        self._pool = HashPool(workers=self.settings.hash_workers, waiting=_HASHES_WAITING)
+        self._pool = HashPool(
+            workers=self.settings.hash_workers,
+            waiting=_HASHES_WAITING,
+            patience=self.settings.backend_timeout,
+            longest=self.settings.hash_timeout,
+        )
         self._responder = self.settings.responder()
         self._hooks = tuple(hooks)
 

@@ -60,6 +60,8 @@ class Settings:
         backend_timeout: Seconds that one backend call of a request may take.
         management_timeout: Seconds that one backend call of a management operation may take.
         hash_workers: How many slow hashes run at once.
+        hash_timeout: Seconds that one may take on an event loop's worker thread, once its turn has
+            come; for that it waits as long as for a backend call.
         default_limits: What every key may ask for, as :class:`~keyguard.Limit` or rates such as
             ``"100/minute"``; a limit of the same name of its organization, or of the key, takes its
             place.
@@ -98,6 +100,7 @@ class Settings:
     backend_timeout: float = 0.25
     management_timeout: float = 10.0
     hash_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    hash_timeout: float = 2.0
     default_limits: Limits = ()
     failure_limit: Limit | str | None = "30/minute"
     limiter_timeout: float = 0.045
@@ -112,6 +115,7 @@ class Settings:
             ("backend_timeout", 0.001, 60.0),
             ("management_timeout", 0.001, 3600.0),
             ("hash_workers", 1, 64),
+            ("hash_timeout", 0.01, 60.0),
             ("limiter_timeout", 0.001, 60.0),
         ):
             _check_number(name, getattr(self, name), least, most)

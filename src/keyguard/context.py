@@ -112,8 +112,12 @@ class Access:
         return False
 
     def deny(self, deny: Deny) -> AccessDenied:
-        """Note a refusal and return the exception that carries it to the middleware."""
-        self.denied, self.optional, self.due = deny, False, False
+        """Note a refusal and return the exception that carries it to the middleware.
+
+        What is due stays so: whoever catches the refusal goes on, and owes it still. The adapter
+        drops it where it answers the refusal.
+        """
+        self.denied, self.optional = deny, False
         self.retires = None  # which is told to who is let in, whoever writes the answer
         return AccessDenied(deny)
 
@@ -181,12 +185,12 @@ class Access:
     def settle(self, cost: int, names: Sequence[str]) -> None:
         """Charge what the request turned out to cost."""
         if self.charged is not None:
-            run(settle(self.charged, cost, names), self._perform)
+            run(settle(self.charged, cost, names, self.gate.moment()), self._perform)
 
     async def asettle(self, cost: int, names: Sequence[str]) -> None:
         """Like :meth:`settle`, awaited."""
         if self.charged is not None:
-            await arun(settle(self.charged, cost, names), self._aperform)
+            await arun(settle(self.charged, cost, names, self.gate.moment()), self._aperform)
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
         if self.ruled:
@@ -219,6 +223,7 @@ class Access:
             return charged
         if unpaid:
             self.paid = (*self.paid, *unpaid)
+        charged.moment = self.gate.moment()
         self.charged = charged if self.charged is None else self.charged.joined(charged)
         for tally in charged.tallies:
             if not tally.fits:
@@ -227,7 +232,7 @@ class Access:
         return None
 
     def _giving_back(self) -> Flow[None]:
-        charged, self.charged, self.due = self.charged, None, False
+        charged, self.charged = self.charged, None
         if charged is not None:
             yield from give_back(charged)
 

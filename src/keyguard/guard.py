@@ -93,7 +93,7 @@ class Keyguard(Guard, flavour=True):
             *(self._parts.tokens, self._parts.hasher, self._pool),
             **self._upkeep_options(),
         )
-        weakref.finalize(self, self._upkeep.stop).atexit = False
+        weakref.finalize(self, self._upkeep.abandon).atexit = False
 
     def authenticate(
         self,
@@ -219,7 +219,7 @@ class AsyncKeyguard(Guard, flavour=True):
             *(self._parts.tokens, self._parts.hasher, self._pool),
             **self._upkeep_options(),
         )
-        weakref.finalize(self, self._upkeep.stop).atexit = False
+        weakref.finalize(self, self._upkeep.abandon).atexit = False
 
     async def authenticate(
         self,

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from keyguard.deadlines import remaining
@@ -23,13 +24,17 @@ class HashPool:
     Args:
         workers: How many run at once, in this process.
         waiting: How many more may wait; what comes above is refused at once.
-        patience: Seconds that a waiting sync caller waits at the most.
+        patience: Seconds that a caller waits for its turn at the most.
+        longest: Seconds that a hash may take on a worker thread, once it runs.
     """
 
-    def __init__(self, *, workers: int, waiting: int, patience: float = 1.0) -> None:
+    def __init__(
+        self, *, workers: int, waiting: int, patience: float = 1.0, longest: float = 2.0
+    ) -> None:
         self._workers = workers
         self._waiting = waiting
         self._patience = patience
+        self._longest = longest
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -60,11 +65,11 @@ class HashPool:
         """Run a job on a worker thread.
 
         Raises:
-            BackendUnavailableError: Too many run or wait already.
+            BackendUnavailableError: Too many run or wait already, or it took too long.
             ConfigurationError: The event loop is not asyncio's.
         """
         try:
-            asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError(
                 "hasher 'argon2id' needs asyncio; under trio use the default hasher"
@@ -73,12 +78,23 @@ class HashPool:
         try:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._workers, "keyguard-hash")
-            future = self._executor.submit(job)
+            begun = asyncio.Event()
+            future = self._executor.submit(_begin, job, loop, begun)
         except BaseException:
             admitted.release()
             raise
         future.add_done_callback(lambda _: admitted.release())
-        return await asyncio.wrap_future(future)
+        answer = asyncio.wrap_future(future)
+        try:
+            left = remaining()
+            async with asyncio.timeout(self._patience if left is None else left):
+                await begun.wait()
+            async with asyncio.timeout(self._longest):
+                return await answer
+        except TimeoutError:
+            raise _overloaded() from None
+        finally:
+            answer.cancel()  # if it has not begun, it never will
 
     def close(self) -> None:
         """Let the worker threads go once they are done with what waits."""
@@ -92,6 +108,12 @@ class HashPool:
         if not self._admitted.acquire(blocking=False):
             raise _overloaded()
         return self._admitted
+
+
+def _begin(job: Callable[[], T], loop: asyncio.AbstractEventLoop, begun: asyncio.Event) -> T:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(begun.set)
+    return job()
 
 
 def _overloaded() -> BackendUnavailableError:

@@ -143,6 +143,7 @@ _READERS: dict[str, tuple[Any, str]] = {
     "backend_timeout": (float, "a number of seconds"),
     "management_timeout": (float, "a number of seconds"),
     "hash_workers": (int, "a whole number"),
+    "hash_timeout": (float, "a number of seconds"),
     "default_limits": (_limits, "rates such as '100/minute; daily=5000/day'"),
     "failure_limit": (_failure_limit, "a rate such as '30/minute', or none"),
     "limiter_timeout": (float, "a number of seconds"),

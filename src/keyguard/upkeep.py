@@ -82,6 +82,13 @@ class _Upkeep(ABC):
         self._follows = max_staleness > 0
         self._failed_at: float | None = None
         self._rehashes: deque[tuple[str, str, Secret]] = deque(maxlen=_MOST_REHASHES)
+        self._is_alone = False
+
+    def abandon(self) -> None:
+        """Have the worker end when it next looks, for nobody holds the guard any more."""
+        # Called by the garbage collector, amid anything, even the worker's own wait: an Event,
+        # whose lock that may hold, would never let go.
+        self._is_alone = True
 
     def rehash(self, key_id: str, digest: str, token: Secret) -> None:
         """Have a genuine token stored under the current scheme, when there is time.
@@ -211,14 +218,13 @@ class Upkeep(_Upkeep):
             with self._lock:
                 if self._thread is thread and not self._over.is_set():
                     _flush_at_exit(self)
-                    self._thread = threading.Thread(
+                    worker = threading.Thread(
                         target=self._work, name="keyguard-upkeep", daemon=True
                     )
-                    self._thread.start()
-
-    def stop(self) -> None:
-        """Have the worker end, without waiting for it."""
-        self._over.set()
+                    # No thread may be to be had: the next look-up tries again.
+                    with suppress(RuntimeError):
+                        worker.start()
+                        self._thread = worker
 
     def close(self) -> None:
         """End the worker, and tell the store of all uses."""
@@ -239,7 +245,7 @@ class Upkeep(_Upkeep):
         over = self._over
         feed = self._backend.feed()
         try:
-            run(self._course(feed, over.is_set), _called)
+            run(self._course(feed, lambda: self._is_alone or over.is_set()), _called)
         finally:
             if feed is not None:
                 with suppress(Exception):
@@ -285,15 +291,19 @@ class AsyncUpkeep(_Upkeep):
             return
         task = self._tasks.get(loop)
         if task is None or task.done():
+            self._forget_closed_loops()
             # In a context of its own: that of the request that started it would never be freed.
             context = contextvars.Context()
             self._tasks[loop] = loop.create_task(
                 self._work(), name="keyguard-upkeep", context=context
             )
 
-    def stop(self) -> None:
-        """Have the worker end, without waiting for it."""
-        self._over.set()
+    def _forget_closed_loops(self) -> None:
+        # A task holds its loop, so that these would never be freed.
+        for reference in self._tasks.keyrefs():
+            loop = reference()
+            if loop is not None and loop.is_closed():
+                self._tasks.pop(loop, None)
 
     async def aclose(self) -> None:
         """End the worker, and tell the store of all uses."""
@@ -313,7 +323,8 @@ class AsyncUpkeep(_Upkeep):
     async def _work(self) -> None:
         feed = self._backend.feed()
         try:
-            await arun(self._course(feed, self._over.is_set), _acalled)
+            over = self._over
+            await arun(self._course(feed, lambda: self._is_alone or over.is_set()), _acalled)
         finally:
             if feed is not None:
                 with suppress(Exception):

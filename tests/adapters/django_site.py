@@ -32,7 +32,9 @@ if not settings.configured:
         REST_FRAMEWORK={"UNAUTHENTICATED_USER": None},
         ROOT_URLCONF="tests.adapters.django_urls",
         SECRET_KEY="tests",
-        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
+        TEMPLATES=[
+            {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True},
+        ],
     )
     django.setup()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from django.template.response import TemplateResponse
 from django.urls import include, path
 from django.utils.decorators import method_decorator
 from django.views import View
+from django.views.decorators.cache import cache_control, cache_page
 from rest_framework.decorators import api_view, authentication_classes, permission_classes
 from rest_framework.permissions import AllowAny, BasePermission, IsAuthenticated
+from rest_framework.renderers import BrowsableAPIRenderer, JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
@@ -189,6 +192,16 @@ def broken(request: Any) -> HttpResponse:
 def need_admin() -> None: ...
 
 
+def answering(view: Any) -> Any:
+    """Put in front of a view what answers in its place, and seems to be it, as a cache does."""
+
+    @wraps(view)
+    def wrapper(request: Any) -> HttpResponse:
+        return HttpResponse("kept from before")
+
+    return wrapper
+
+
 def handler403(request: Any, exception: Exception) -> HttpResponse:
     return HttpResponse("the application's own", status=403)
 
@@ -207,6 +220,23 @@ class RestDecorated(APIView):
     @require_scopes("inference:write")
     def get(self, request: Any) -> Response:
         return Response(str(request.user))
+
+
+class RestByMethod(APIView):
+    """Whom it lets write, the browsable API shows the form to."""
+
+    authentication_classes = [KeyguardAuthentication]
+    renderer_classes = [JSONRenderer, BrowsableAPIRenderer]
+
+    def get_permissions(self) -> Any:
+        writes = self.request.method in {"POST", "PUT"}
+        return [HasScopes("inference:write" if writes else "inference:read")]
+
+    def get(self, request: Any) -> Response:
+        return Response("read")
+
+    def post(self, request: Any) -> Response:
+        return Response("written")
 
 
 class _Never(BasePermission):
@@ -273,12 +303,15 @@ urlpatterns = [
     path("atomic", atomic),
     path("group", group),
     path("caught", caught),
+    path("answered", answering(require_scopes("inference:write")(who))),
+    path("cached", cache_page(60)(cache_control(public=True)(require_scopes("admin")(who)))),
     path("forbidden", forbidden),
     path("meta", meta),
     path("broken", broken),
     path("rest", Rest.as_view()),
     path("rest/decorated", RestDecorated.as_view()),
     path("rest/combined", RestCombined.as_view()),
+    path("rest/method", RestByMethod.as_view()),
     path("open/rest", RestOpen.as_view()),
     path("open/rest/scopes", Rest.as_view()),
     path("rest/set", RestSet.as_view({"get": "list"})),

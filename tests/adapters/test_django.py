@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from asgiref.sync import iscoroutinefunction
@@ -13,9 +14,19 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
 from django.http import HttpResponse
 from django.test import RequestFactory
+from django.urls import path as url
+from django.utils.decorators import sync_and_async_middleware
 from django.views import View
 
-from keyguard import ConfigurationError, InvalidValueError, Limit, Rule, ScopeCatalogue
+from keyguard import (
+    AccessDenied,
+    ConfigurationError,
+    InvalidValueError,
+    Limit,
+    Rule,
+    ScopeCatalogue,
+    current_principal,
+)
 from keyguard.adapters.django import KeyguardMiddleware, ScopesRequiredMixin
 from keyguard.adapters.django.views import protection_for
 from keyguard.adapters.rest_framework import HasScopes
@@ -148,6 +159,37 @@ def test_what_lacks_a_scope_is_not_counted(mode: str) -> None:
     assert str(project.ask("/who", token).header("ratelimit")).startswith('"day";r=99;')
 
 
+@pytest.mark.parametrize("limits", [(), (Limit("day", "100/day"),)])
+def test_a_scope_is_asked_for_before_anything_around_the_view_answers(
+    mode: str, limits: tuple[Limit, ...]
+) -> None:
+    project = Project(mode, {"default_limits": limits})
+    reader = project.world.issue("inference:read")
+
+    assert project.ask("/answered", project.world.token("inference:write")).status == 200
+    project.world.events.clear()
+    refused = project.ask("/answered", reader.token.reveal())
+
+    assert refused.status == 403
+    assert 'error="insufficient_scope"' in str(refused.header("www-authenticate"))
+    assert refused.header("ratelimit") is None
+    (event,) = project.world.events
+    assert isinstance(event, AccessRefused)
+    if limits:  # the refusal was not counted
+        assert str(project.ask("/who", reader.token.reveal()).header("ratelimit")).startswith(
+            '"day";r=99;'
+        )
+
+
+def test_a_cached_view_answers_nobody_without_its_scope(project: Project) -> None:
+    admin = project.world.token("admin")
+
+    assert project.ask("/cached", admin).status == 200
+    for limits in ((), (Limit("day", "100/day"),)):
+        token = project.world.token("inference:read", limits=limits)
+        assert project.ask("/cached", token).status == 403
+
+
 def test_what_leads_nowhere_is_counted(mode: str) -> None:
     project = Project(mode, {"default_limits": [Limit("day", "1/day")]})
     token = project.world.token()
@@ -244,25 +286,35 @@ def test_the_application_s_own_403_stays_its_own(project: Project) -> None:
     assert answer.header("www-authenticate") is None
 
 
-class Asking:
-    """A middleware that asks for a scope itself, where Django catches no exception of views."""
+def asking(ask: Callable[[], object]) -> Any:
+    """Return a middleware that asks for something itself, where Django sees no view's exception."""
 
-    sync_capable = async_capable = True
-
-    def __new__(cls, get_response: Any) -> Any:
+    def factory(get_response: Any) -> Any:
         if iscoroutinefunction(get_response):
 
             async def middleware(request: Any) -> Any:
-                django_views.need_admin()
+                ask()
                 return await get_response(request)
 
         else:
 
             def middleware(request: Any) -> Any:
-                django_views.need_admin()
+                ask()
                 return get_response(request)
 
         return middleware
+
+    return sync_and_async_middleware(factory)
+
+
+def wonder() -> None:
+    """Do without what is refused: who it is, and a scope."""
+    for ask in (current_principal, django_views.need_admin):
+        with suppress(AccessDenied):
+            ask()
+
+
+Asking, AskingWho, Wondering = map(asking, (django_views.need_admin, current_principal, wonder))
 
 
 def rendering(get_response: Any) -> Any:
@@ -278,6 +330,23 @@ def rendering(get_response: Any) -> Any:
     return Middleware()
 
 
+@pytest.mark.parametrize("path", ["/open", "/nowhere", "/who", "/limited"])
+def test_who_goes_on_after_a_refusal_owes_what_is_due(mode: str, path: str) -> None:
+    front = [Limit("front", "1/day", per="address")]
+    rules = [Rule(public, public=True, limits=front) for public in ("/open", "/nowhere")]
+    project = Project(
+        mode,
+        {"rules": rules, "public": [], "default_limits": [Limit("day", "1/day")]},
+        MIDDLEWARE=[KEYGUARD, f"{__name__}.Wondering"],
+    )
+    token = None if path in ("/open", "/nowhere") else project.world.token()
+
+    first, second = project.ask(path, token).status, project.ask(path, token).status
+
+    assert first != 429
+    assert second == 429
+
+
 @pytest.mark.parametrize(("middleware", "path"), [("Asking", "/who"), ("rendering", "/decorated")])
 def test_a_refusal_that_is_shown_as_a_500_is_answered(
     mode: str, middleware: str, path: str
@@ -288,6 +357,31 @@ def test_a_refusal_that_is_shown_as_a_500_is_answered(
 
     assert answer.status == 403
     assert answer.header("content-type") == "application/problem+json"
+
+
+def test_a_middleware_that_asks_who_it_is_on_a_public_path_gets_401(mode: str) -> None:
+    project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.AskingWho"])
+
+    answer = project.ask("/open")
+
+    assert answer.status == 401
+    assert answer.header("www-authenticate") == 'Bearer realm="AIaaS"'
+    assert answer.header("content-type") == "application/problem+json"
+
+
+def test_a_failure_after_a_refusal_that_was_caught_stays_one(mode: str) -> None:
+    with changed(ROOT_URLCONF=_Broken):
+        project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.Wondering"])
+        answer = project.ask("/open")
+
+    assert answer.status == 500
+    assert answer.header("www-authenticate") is None
+
+
+class _Broken:
+    """A URLconf whose public view fails."""
+
+    urlpatterns: ClassVar[list[Any]] = [url("open", django_views.broken)]
 
 
 @pytest.mark.parametrize("token", ["live", None])
@@ -431,6 +525,31 @@ def test_rest_framework_asks_nobody_for_a_key_with_the_challenge(project: Projec
     refused = project.ask("/open/rest/scopes")
     assert refused.status == 401
     assert refused.header("content-type") == "application/problem+json"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_what_the_browsable_api_tries_refuses_nothing(mode: str, kind: str) -> None:
+    project = Project(mode, {"default_limits": [Limit("day", "2/day")]})
+    token = project.world.token("inference:read")
+    asked: dict[str, Any] = {"headers": ((b"accept", kind.encode()),)}
+
+    answers = [project.ask("/rest/method", token, **asked) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[0].header("content-type").startswith(kind)
+    assert b"read" in answers[0].body
+    assert [type(event).__name__ for event in project.world.events] == ["AccessRefused"]
+
+
+def test_a_permission_that_is_missing_is_refused_in_keyguard_s_words(mode: str) -> None:
+    project = Project(mode, {"default_limits": [Limit("day", "2/day")]})
+    token = project.world.token("inference:read")
+    plain = project.ask("/decorated", token)
+
+    for kind in (b"application/json", b"text/html"):
+        refused = project.ask("/rest/method", token, method="POST", headers=((b"accept", kind),))
+        assert refused == plain
+    assert str(project.ask("/who", token).header("ratelimit")).startswith('"day";r=1;')
 
 
 def test_permissions_combine(project: Project) -> None:

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.core.handlers.asgi import ASGIHandler
+from django.utils.decorators import async_only_middleware, sync_only_middleware
 
 from keyguard import ScopeCatalogue
 from keyguard.adapters.django import KeyguardMiddleware
 from tests.adapters.django_site import KEYGUARD, changed
+from tests.adapters.stack_django import over_asgi
+from tests.adapters.stacks import Request, call_asgi
 from tests.world import World
 
 WORLD = World()
@@ -96,6 +100,53 @@ def test_a_guard_of_the_wrong_flavour_is_said(guard: Any, application: str, miss
     assert missing in message
     both = {"guard": WORLD.guard, "async_guard": WORLD.async_guard}
     assert found(KEYGUARD=both, **{application: "project.application"}) == []
+
+
+@sync_only_middleware
+def sync_only(get_response: Any) -> Any: ...
+
+
+@async_only_middleware
+def async_only(get_response: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("middleware", "named"),
+    [
+        ([KEYGUARD, f"{HERE}.sync_only", COMMON], True),
+        ([KEYGUARD, COMMON, f"{HERE}.sync_only"], True),
+        ([f"{HERE}.sync_only", KEYGUARD, COMMON], False),
+        ([KEYGUARD, f"{HERE}.async_only", f"{HERE}.sync_only"], False),
+    ],
+)
+def test_middleware_that_makes_django_take_the_wrong_guard_is_named(
+    middleware: list[str], named: bool
+) -> None:
+    both = {"guard": WORLD.guard, "async_guard": WORLD.async_guard}
+    options = {"MIDDLEWARE": middleware, "ASGI_APPLICATION": "project.application"}
+
+    messages = found(KEYGUARD=both, **options)
+
+    assert [name for name, _ in messages] == (["keyguard.W002"] if named else [])
+    assert all(message.startswith(f"{HERE}.sync_only after") for _, message in messages)
+    assert found(KEYGUARD={"guard": WORLD.async_guard}, **options) == []
+
+
+def test_the_middleware_that_is_warned_of_does_make_django_take_the_wrong_guard() -> None:
+    both = {"guard": WORLD.guard, "async_guard": WORLD.async_guard}
+    token = WORLD.token()
+    statuses = []
+    for named in (both, {"guard": WORLD.async_guard}):
+        with changed(
+            KEYGUARD=named,
+            ROOT_URLCONF="tests.adapters.django_views",
+            MIDDLEWARE=[KEYGUARD, "tests.adapters.test_django.rendering"],
+        ):
+            handler = over_asgi(ASGIHandler())
+            request = Request("/who", authorization=(b"Bearer " + token.encode(),))
+            statuses.append(call_asgi(handler, request).status)
+
+    assert statuses == [500, 200]
 
 
 @pytest.mark.parametrize("guard", [NARROW.guard, NARROW.async_guard])

@@ -8,17 +8,20 @@ from typing import Any
 import flask
 import pytest
 from flask import Blueprint, Flask
+from flask.sessions import SecureCookieSessionInterface
 from flask.views import MethodView, View
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
 
 from keyguard import (
     AccessDenied,
     ConfigurationError,
     InvalidValueError,
+    Limit,
+    Rule,
     current_principal,
     require_scopes,
 )
-from keyguard.adapters.flask import FlaskKeyguard
+from keyguard.adapters.flask import MIDDLEWARE, FlaskKeyguard
 from tests.world import World
 
 
@@ -96,14 +99,71 @@ def test_a_refusal_goes_through_the_application_s_error_handler(world: World, ap
     assert (answer.status_code, answer.text) == (403, "custom 403")
 
 
-def test_an_error_handler_that_fails_lets_nobody_in(world: World, app: Flask) -> None:
-    @app.errorhandler(401)
-    def unauthorized(error: Unauthorized) -> Any:
+@pytest.mark.parametrize("testing", [False, True])
+@pytest.mark.parametrize("failure", [ZeroDivisionError(), NotFound()])
+def test_an_error_handler_that_fails_leaves_the_refusal_as_it_is(
+    world: World, app: Flask, caplog: pytest.LogCaptureFixture, failure: Exception, testing: bool
+) -> None:
+    app.add_url_rule("/", "view", require_scopes("admin")(lambda: "secret"))
+    app.testing = testing
+    failures: list[Exception] = []
+
+    def handler(error: Exception) -> Any:
+        if failures:
+            raise failures[0]
+        return error
+
+    app.register_error_handler(401, handler)
+    app.register_error_handler(403, handler)
+    client = app.test_client()
+    token = world.token()
+    plain = [client.get("/"), client.get("/", headers=bearer(token))]
+    failures.append(failure)
+
+    for before, headers in zip(plain, ({}, bearer(token)), strict=True):
+        caplog.clear()
+        answer = client.get("/", headers=headers)
+        assert (answer.status_code, answer.data) == (before.status_code, before.data)
+        assert answer.headers == before.headers
+        (record,) = [one for one in caplog.records if one.name == app.logger.name]
+        assert "failed to answer a refused request" in record.getMessage()
+        assert record.exc_info is not None
+        assert record.exc_info[1] is failure
+
+
+def test_a_session_that_can_t_be_opened_leaves_the_refusal_as_it_is(app: Flask) -> None:
+    class Broken(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: Any) -> Any:
+            raise ZeroDivisionError
+
+    app.session_interface = Broken()
+
+    answer = app.test_client().get("/")
+
+    assert (answer.status_code, answer.mimetype) == (401, "application/problem+json")
+
+
+def test_a_teardown_that_fails_replaces_no_refusal(app: Flask) -> None:
+    @app.teardown_request
+    def fail(error: BaseException | None) -> None:
         raise ZeroDivisionError
 
-    app.add_url_rule("/", "view", lambda: "secret")
-    with pytest.raises(ZeroDivisionError):
-        app.test_client().get("/")
+    answer = app.test_client().get("/")
+
+    assert (answer.status_code, answer.mimetype) == (401, "application/problem+json")
+
+
+def test_what_is_kept_of_methods_that_clients_make_up_has_a_bound() -> None:
+    rule = Rule("/view", public=True, limits=[Limit("front", "9000/minute", per="address")])
+    app = Flask("app")
+    FlaskKeyguard(app, World({"rules": [rule]}).guard)
+    app.add_url_rule("/view", "view", require_scopes("admin")(lambda: "secret"))
+    client = app.test_client()
+
+    for number in range(1100):
+        assert client.open("/view", method=f"MADE{number}").status_code == 405
+
+    assert app.extensions[MIDDLEWARE]._protection.cache_info().currsize <= 1024
 
 
 def test_after_request_sees_refusals(world: World, app: Flask) -> None:

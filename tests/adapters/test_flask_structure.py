@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from typing import Any, ClassVar
 
 import pytest
 from flask import Blueprint, Flask
 from flask.views import MethodView
-from werkzeug.exceptions import Forbidden, TooManyRequests
+from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests
 
 from keyguard import (
     AccessDenied,
@@ -206,6 +208,68 @@ def test_a_handler_of_every_exception_lets_nobody_in(world: World) -> None:
         assert (answer.status_code, answer.text) == (status, "handled")
 
 
+@pytest.mark.parametrize("limits", [(), (Limit("day", "100/day"),)])
+def test_a_scope_is_asked_for_before_anything_around_the_view_answers(
+    limits: tuple[Limit, ...],
+) -> None:
+    world = World({"default_limits": limits})
+    app = Flask("app")
+    FlaskKeyguard(app, world.guard)
+
+    @app.get("/")
+    @answering
+    @require_scopes("admin")
+    def view() -> str:
+        raise AssertionError
+
+    client = app.test_client()
+
+    assert client.get("/", headers=bearer(world.token("admin"))).text == "kept from before"
+    assert client.get("/", headers=bearer(world.token())).status_code == 403
+
+
+def answering(view: Callable[[], str]) -> Callable[[], str]:
+    """Put in front of a view what answers in its place, and seems to be it, as a cache does."""
+    return wraps(view)(lambda: "kept from before")
+
+
+@pytest.mark.parametrize("of_blueprint", [False, True])
+def test_a_handler_of_every_exception_makes_no_refusal_a_failure(
+    world: World, of_blueprint: bool
+) -> None:
+    app, blueprint = Flask("app"), Blueprint("v1", "v1")
+    FlaskKeyguard(app, world.guard)
+    blueprint.add_url_rule("/", "view", require_scopes("admin")(lambda: "secret"))
+    blueprint.add_url_rule("/broken", "broken", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+
+    def swallow(error: Exception) -> Any:
+        return "something went wrong", 500
+
+    (blueprint if of_blueprint else app).register_error_handler(Exception, swallow)
+    app.register_blueprint(blueprint)
+    client = app.test_client()
+    token = bearer(world.token())
+
+    for headers, status in (({}, 401), (token, 403)):
+        answer = client.get("/", headers=headers)
+        assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+        assert "WWW-Authenticate" in answer.headers
+    assert client.get("/broken", headers=token).text == "something went wrong"
+
+
+@pytest.mark.parametrize("handled", [403, Forbidden, HTTPException])
+def test_a_handler_of_refusals_may_call_them_failures(world: World, handled: Any) -> None:
+    app = Flask("app")
+    FlaskKeyguard(app, world.guard)
+    app.add_url_rule("/", "view", require_scopes("admin")(lambda: "secret"))
+    app.register_error_handler(handled, lambda error: ("mine", 500))
+    app.register_error_handler(Exception, lambda error: ("everybody's", 500))
+
+    answer = app.test_client().get("/", headers=bearer(world.token()))
+
+    assert (answer.status_code, answer.text) == (500, "mine")
+
+
 def test_the_proxy_is_the_principal_of_each_request_anew(world: World) -> None:
     app = Flask("app")
     FlaskKeyguard(app, world.guard)
@@ -245,6 +309,27 @@ def test_the_proxy_on_a_public_path_is_401(world: World) -> None:
 
     assert app.test_client().get("/open").status_code == 401
     assert app.test_client().get("/open/write").text == "anonymous"
+
+
+@pytest.mark.parametrize("path", ["/open", "/nowhere"])
+def test_who_goes_on_after_a_refusal_owes_what_is_due(path: str) -> None:
+    limits = [Limit("front", "1/day", per="address")]
+    world = World({"rules": [Rule(path, public=True, limits=limits)], "public": []})
+    app = Flask("app")
+    FlaskKeyguard(app, world.guard)
+    app.add_url_rule("/open", "open", lambda: "open")
+    # One that is decorated makes charges wait for the route, which comes after preprocessors.
+    app.add_url_rule("/guarded", "guarded", require_scopes("admin")(lambda: "guarded"))
+
+    @app.url_value_preprocessor
+    def wonder(endpoint: str | None, values: dict[str, Any] | None) -> None:
+        with suppress(AccessDenied):
+            assert current_principal.key_id
+
+    client = app.test_client()
+
+    assert client.get(path).status_code in {200, 404}
+    assert client.get(path).status_code == 429
 
 
 def test_the_proxy_outside_of_a_guarded_request_is_an_error(world: World) -> None:

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import sqlite3
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Generator
@@ -22,7 +23,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard.backends.opening import open_async_backend, open_backend
 from keyguard.backends.sql import SqlBackend, ThreadedSqlBackend
-from keyguard.deadlines import within
+from keyguard.backends.sql.flows import Flow, writing
+from keyguard.deadlines import awithin, within
 from keyguard.exceptions import (
     BackendError,
     BackendUnavailableError,
@@ -54,6 +56,117 @@ for round in range(3):
     for _ in range(10):
         assert backend.find_key(sys.argv[2]) is not None
 backend.close()
+print("done")
+"""
+
+FORK_AND_LEAVE = """
+import os, sys
+from keyguard.backends.opening import open_backend
+from tests.backends.conftest import Plain
+from tests.backends.records import record
+from tests.backends.test_sql import WRITE
+from tests.services import python
+
+backend = Plain(open_backend(sys.argv[1]))
+assert backend.find_key(sys.argv[2]) is not None
+(heard, ready), (begun, begin) = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    backend.add_key(record(4000))
+    os.write(ready, b"1")
+    os.read(begun, 1)
+    backend.add_key(record(5000))
+    os._exit(0)
+os.read(heard, 1)
+backend.close()
+python(WRITE, sys.argv[1], "1000").communicate("\\n")
+os.write(begin, b"1")
+assert os.waitpid(child, 0)[1] == 0
+assert backend.find_key(f"{5000:016}") is not None
+backend.close()
+print("done")
+"""
+
+FORK_BESIDE_A_CHANGE = """
+import os, sys, threading
+from keyguard.backends.opening import open_backend
+from keyguard.backends.sql.flows import begin, writing
+from tests.backends.conftest import Plain
+from tests.backends.records import record
+
+backend = Plain(open_backend(sys.argv[1]))
+amid, end = threading.Event(), threading.Event()
+
+@writing
+def change():
+    yield begin
+    amid.set()
+    end.wait()
+
+changing = threading.Thread(target=lambda: backend.perform(change()))
+changing.start()
+amid.wait()
+os.register_at_fork(before=end.set)
+sys.setswitchinterval(60)  # so it goes on only when this thread waits for it
+child = os.fork()
+backend.add_key(record(2 if child else 3))
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+changing.join()
+print("done")
+"""
+
+FORK_AMID_A_CHANGE = """
+import os, sys
+from keyguard.backends.opening import open_backend
+from keyguard.backends.sql import backend as module
+from keyguard.backends.sql.flows import begin, writing
+from keyguard.exceptions import BackendUnavailableError
+from tests.backends.conftest import Plain
+from tests.backends.records import record
+
+module._LONGEST_WAIT_TO_FORK = 0.0
+backend = Plain(open_backend(sys.argv[1]))
+
+def fork(connection):
+    if os.fork():
+        assert os.wait()[1] == 0
+        return
+    for store in (backend, Plain(open_backend(sys.argv[1]))):
+        try:
+            store.find_key(sys.argv[2])
+        except BackendUnavailableError as refused:
+            assert "forked" in str(refused), refused
+        else:
+            os._exit(1)
+    os._exit(0)
+
+@writing
+def change():
+    yield begin
+    yield fork
+
+backend.perform(change())
+backend.add_key(record(2))
+assert backend.find_key(f"{2:016}") is not None
+backend.close()
+print("done")
+"""
+
+FORK_AS_A_FILE_IS_MADE = """
+import os, sys, threading
+from keyguard.backends.opening import open_backend
+from keyguard.backends.sql import sqlite
+
+backend = open_backend(sys.argv[1])
+backend.find_key(sys.argv[2])
+sqlite._making.setdefault(os.getpid(), threading.Lock()).acquire()
+child = os.fork()
+if child == 0:
+    backend.migrate()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
 print("done")
 """
 
@@ -91,6 +204,26 @@ def backend(database: Database) -> Generator[Plain]:
 
 def test_a_child_process_makes_connections_of_its_own(backend: Plain, database: Database) -> None:
     output, _ = python(FORK, database.url, key().id).communicate()
+    assert output == "done\n"
+
+
+def test_what_a_child_changes_on_sqlite_outlives_its_parent(keys: Path) -> None:
+    output, _ = python(FORK_AND_LEAVE, f"sqlite:///{keys}", key().id).communicate()
+    assert output == "done\n"
+
+
+def test_a_fork_on_sqlite_waits_for_the_changes_of_other_threads(keys: Path) -> None:
+    output, _ = python(FORK_BESIDE_A_CHANGE, f"sqlite:///{keys}", key().id).communicate()
+    assert output == "done\n"
+
+
+def test_a_child_that_inherits_a_change_on_sqlite_refuses_to_work(keys: Path) -> None:
+    output, _ = python(FORK_AMID_A_CHANGE, f"sqlite:///{keys}", key().id).communicate()
+    assert output == "done\n"
+
+
+def test_a_child_may_make_the_file_that_its_parent_is_making(keys: Path) -> None:
+    output, _ = python(FORK_AS_A_FILE_IS_MADE, f"sqlite:///{keys}", key().id).communicate()
     assert output == "done\n"
 
 
@@ -276,6 +409,39 @@ def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
     runner.run(scenario())
 
 
+def test_a_cancelled_change_that_has_no_thread_yet_never_begins(
+    keys: Path, runner: asyncio.Runner
+) -> None:
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    @writing
+    def slow() -> Flow[None]:
+        begun.release()
+        end.wait()
+        yield text("SELECT 1")
+
+    async def scenario() -> None:
+        store = Async(open_async_backend(f"sqlite:///{keys}"))
+        assert await store.find_key(key().id) == record()
+        holders = [asyncio.create_task(store.perform(slow())) for _ in range(2)]
+        await asyncio.sleep(0)
+        for _ in holders:
+            begun.acquire()
+        with pytest.raises(TimeoutError):
+            async with awithin(0.01):
+                await store.commit(revoking(key(), NOON))
+        assert not any(holder.done() for holder in holders)
+        end.set()
+        await asyncio.gather(*holders)
+        assert await store.find_key(key().id) == record()
+        await store.aclose()
+
+    try:
+        runner.run(scenario())
+    finally:
+        end.set()
+
+
 def test_the_deadline_reaches_the_thread(keys: Path, runner: asyncio.Runner) -> None:
     async def scenario() -> None:
         store = Async(open_async_backend(f"sqlite:///{keys}"))
@@ -396,6 +562,25 @@ def test_another_connection_takes_no_lock_from_those_that_are_there(keys: Path) 
         found = store.find_key(one.id)
         assert found is not None
         assert found.key.revoked_at is not None
+    store.close()
+
+
+def test_a_file_that_took_the_other_s_place_is_the_one_that_counts(keys: Path) -> None:
+    backup = keys.with_name("backup.db")
+    with closing(sqlite3.connect(keys)) as before, closing(sqlite3.connect(backup)) as after:
+        before.backup(after)
+    store = Plain(open_backend(f"sqlite:///{keys}"))
+    assert store.commit(revoking(key(), NOON))
+    found = store.find_key(key().id)
+    assert found is not None
+    assert found.key == revoked()
+    backup.replace(keys)
+    keys.with_name("keys.db-wal").unlink()
+    keys.with_name("keys.db-shm").unlink()
+    assert store.find_key(key().id) == record()
+    store.add_key(record(2))
+    with closing(sqlite3.connect(keys)) as other:
+        assert other.execute("SELECT count(*) FROM keyguard_keys").fetchone() == (2,)
     store.close()
 
 

@@ -94,6 +94,22 @@ def test_the_sweeper_is_a_thread_of_its_own_that_ends_with_the_limiter(
     assert not sweeper.is_alive()
 
 
+def test_where_no_thread_is_to_be_had_it_counts_and_the_next_new_bucket_tries_again(
+    clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    limiter = MemoryRateLimiter(clock=clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        assert limiter.hit([charge()]).admitted
+    assert limiter._sweeper is None
+    limiter.hit([charge(2)])
+    assert limiter._sweeper is not None
+    limiter.close()
+
+
 def test_a_limiter_that_nobody_holds_is_freed_and_its_sweeper_ends(
     clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from keyguard import InvalidValueError, Limit, Principal, Request, Strategy, rate_limit
 from keyguard.exceptions import BackendUnavailableError
+from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.addresses import client_of
 from keyguard.sansio.charges import (
     NO_LIMITS,
@@ -21,7 +23,7 @@ from keyguard.sansio.charges import (
     policy_field,
     route_charges,
 )
-from keyguard.sansio.charging import Charged, settle
+from keyguard.sansio.charging import ORIGIN, Charged, Moment, settle
 from keyguard.sansio.limits import (
     RouteLimit,
     dump_limits,
@@ -31,6 +33,7 @@ from keyguard.sansio.limits import (
 )
 from keyguard.sansio.scopes import ScopeGrant
 from keyguard.sansio.windows import Tally
+from tests.world import StandingClock
 
 
 def principal(number: int = 1, organization: str = "org_1") -> Principal:
@@ -367,7 +370,7 @@ def test_an_address_stands_for_a_client(address: str, client: str) -> None:
 def test_what_is_given_back_twice_at_once_is_given_back_once() -> None:
     charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
     charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0)], "", 0)
-    first, second = settle(charged, 0, ()), settle(charged, 0, ())
+    first, second = settle(charged, 0, (), ORIGIN), settle(charged, 0, (), ORIGIN)
     asked: Any = next(first)
     assert list(asked.units) == [-1]
     assert next(second, None) is None
@@ -379,8 +382,88 @@ def test_what_is_given_back_twice_at_once_is_given_back_once() -> None:
 def test_what_could_not_be_given_back_is_owed_still() -> None:
     charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
     charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0)], "", 0)
-    flow = settle(charged, 5, ())
+    flow = settle(charged, 5, (), ORIGIN)
     next(flow)
     with pytest.raises(BackendUnavailableError):
         flow.send(None)
     assert charged.paid() == [1]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "age", "given_back"),
+    [
+        (Strategy.FIXED_WINDOW, 0.0, 90),
+        (Strategy.FIXED_WINDOW, 29.9, 90),
+        (Strategy.FIXED_WINDOW, 30.0, 0),  # the window that was charged is over
+        (Strategy.MOVING_WINDOW, 59.9, 90),
+        (Strategy.MOVING_WINDOW, 60.0, 0),
+        (Strategy.SLIDING_WINDOW_COUNTER, 0.0, 90),
+        (Strategy.SLIDING_WINDOW_COUNTER, 30.0, 45),  # at the least this much is counted still
+        (Strategy.SLIDING_WINDOW_COUNTER, 60.0, 0),
+        (Strategy.SLIDING_WINDOW_COUNTER, 150.0, 0),
+        (Strategy.SLIDING_WINDOW_COUNTER, -1.0, 0),
+    ],
+)
+def test_only_what_is_counted_still_is_given_back(
+    strategy: Strategy, age: float, given_back: int
+) -> None:
+    limit = Limit("tokens", "100/minute", strategy=strategy)
+    charges = AppliedLimits.of(principal(), [limit]).charges
+    charged = Charged(None, charges, [Tally(True, 0, 30.0, 0.0)], "", 0, [100], Moment(1000.0, 0))
+    asked: Any = next(settle(charged, 10, (), Moment(1000.0 + age, 0)), None)
+    assert (0 if asked is None else -asked.units[0]) == given_back
+    assert charged.paid() == [10]  # it is settled all the same
+
+
+def test_what_another_counted_is_not_given_back_here() -> None:
+    charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
+    tallies = [Tally(True, 0, 0.0, 0.0)]
+    charged = Charged(None, charges, tallies, "", 0, [5], Moment(1000.0, 1))
+    assert next(settle(charged, 0, (), Moment(1000.0, 2)), None) is None
+    charged = Charged(None, charges, tallies, "", 0, [5], Moment(1000.0, 1))
+    asked: Any = next(settle(charged, 7, (), Moment(1000.0, 2)))
+    assert list(asked.units) == [2]  # what is charged more is counted wherever it can be
+
+
+@given(
+    st.sampled_from(Strategy),
+    st.lists(st.tuples(st.integers(1, 10), st.floats(0, 90), st.integers(0, 10)), max_size=12),
+)
+def test_late_settlements_let_nobody_have_more(
+    strategy: Strategy, jobs: list[tuple[int, float, int]]
+) -> None:
+    """Whatever was reserved and settled when, a bucket counts at least what was really used."""
+    clock = StandingClock()
+    clock.uptime = 6_000.0
+    limiter = MemoryRateLimiter(clock=clock)
+    limit = Limit("tokens", "10/minute", strategy=strategy)
+    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    for reserved, lasts, most in jobs:
+        used = min(most, reserved)
+        outcome = limiter.hit([charge._replace(cost=reserved)])
+        if outcome.admitted:
+            at = Moment(clock.monotonic(), 0)
+            charged = Charged(None, (charge,), outcome.tallies, "", 0, [reserved], at)
+            clock.advance(timedelta(seconds=lasts))
+            before = limiter.adjust([charge], [0]).tallies[0].remaining
+            flow = settle(charged, used, (), Moment(clock.monotonic(), 0))
+            asked: Any = next(flow, None)
+            if asked is not None:
+                limiter.adjust([charge], asked.units)
+            after = limiter.adjust([charge], [0]).tallies[0].remaining
+            # Never more room than if the difference had not been reserved in the first place.
+            assert after - before <= reserved - used
+            if lasts >= 60:
+                assert after == before
+
+
+def test_a_long_subject_is_not_kept_and_meets_no_other() -> None:
+    limit = Limit("team", "9/minute", per=lambda _, request: request.headers["x-team"])
+    keys = set()
+    for last in "ab":
+        request = Request(method="GET", path="/", headers={"x-team": "x" * 30_000 + last})
+        route = RouteLimit(limit=limit, route="r")
+        (charge,) = route_charges([route], principal(), lambda request=request: request)
+        assert len(charge.key) <= 255
+        keys.add(charge.key)
+    assert len(keys) == 2

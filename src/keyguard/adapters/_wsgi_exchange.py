@@ -65,10 +65,10 @@ class Exchange(Connection, Access):
         if self.denied is not None:
             if not self.started and self.hides_refusal(int(status[:3])):
                 self.instead = self.refuse(self.denied)
-                self.denied, self.started = None, True
+                self.denied, self.due, self.started = None, False, True
                 return _discard
             self.denied = None  # the application answers as it sees fit
-        elif self.due:
+        if self.due:
             # Nobody inside has charged it: something answers before any route is found.
             refusal = self.charge()
             if refusal is not None:

@@ -7,13 +7,14 @@ the application does not handle it, the client gets the same bytes as from every
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, cast
 
 from keyguard.adapters import wsgi
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.context import ACCESS, present_access
 from keyguard.context import current_principal as find_principal
-from keyguard.decorators import Protection, is_declared, protection_of
+from keyguard.decorators import is_declared, protection_of
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
@@ -23,9 +24,9 @@ from keyguard.sansio.rules import Rule
 try:
     from flask import Flask, Request, request
     from flask.typing import ResponseReturnValue
-    from werkzeug.exceptions import HTTPException, default_exceptions
     from werkzeug.local import LocalProxy
-    from werkzeug.wrappers import Response
+
+    from keyguard.adapters._flask_errors import FAILED, answer_to
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.flask", "flask") from missing
 
@@ -99,7 +100,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
     def __init__(self, app: Flask, guard: Keyguard, **options: Any) -> None:
         super().__init__(app.wsgi_app, guard, **options)
         self._flask = app
-        self._protections: dict[tuple[Any, str], Protection] = {}
+        self._protection = lru_cache(maxsize=1024)(protection_of)  # clients make methods up
 
     def check(self, view: Callable[..., Any]) -> None:
         """Check a view that is registered; the first that is decorated makes charges wait.
@@ -118,46 +119,45 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         present = ACCESS.set(exchange)
         try:
             with self._flask.request_context(exchange.environ):
-                answer = self._flask.handle_http_exception(self._as_http_exception(deny))
+                answer = answer_to(self._flask, self.guard.respond(deny))
                 response = self._flask.finalize_request(answer, from_error_handler=True)
-                return response(exchange.environ, exchange.start_response)
-        except AccessDenied:  # an error handler that asks who this is
+        except Exception:  # the session's or a teardown's
+            self._flask.logger.exception(FAILED)
             return super().refuse(deny, exchange)
         finally:
             ACCESS.reset(present)
+        return response(exchange.environ, exchange.start_response)
 
     def charge(self) -> None:
         """Charge the limits of the key and of the route together, if the route's scopes are there.
+
+        The scopes are asked for here, before anything between Flask and the view's decorators
+        answers in its place, such as a cache.
 
         Raises:
             AccessDenied: There is no room, or a scope is missing.
         """
         access = ACCESS.get()
-        if access is None or not access.due:
+        if access is None or (access.allow is None and not access.due):
             return
         present: Request = cast("Any", request)._get_current_object()  # once, not for each name
         view: Any = self._flask.view_functions.get(present.endpoint or "")
-        named = (view, present.method)
-        protection = self._protections.get(named)
-        if protection is None:
-            protection = self._protections[named] = protection_of(*named)
+        protection = self._protection(view, present.method)
         refusal = None if access.allow is None else protection.refuses(access.allow)
-        if refusal is None:
+        if refusal is not None:
+            access.give_back()
+        elif access.due:
             refusal = access.charge(() if access.allow is None else protection.limits)
         if refusal is not None:
+            access.due = False
             raise access.deny(refusal)
 
     def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
         """Turn a decorator's refusal into Flask's error."""
         access = present_access()
-        access.denied = None  # Flask answers it
+        access.denied, access.due = None, False  # Flask answers it
         self.guard.report(refusal.decision, address=access.address)
-        return self._flask.handle_http_exception(self._as_http_exception(refusal.decision))
-
-    def _as_http_exception(self, deny: Deny) -> HTTPException:
-        answer = self.guard.respond(deny)
-        response = Response(answer.body, answer.status_line, list(answer.headers))
-        return default_exceptions[answer.status](response=response)
+        return answer_to(self._flask, self.guard.respond(refusal.decision))
 
 
 def _checking(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from keyguard.adapters.django._exchange import AsyncExchange, Exchange
-from keyguard.context import present_access
+from keyguard.context import Access, present_access
 from keyguard.decorators import Protection, declare
 from keyguard.exceptions import InvalidValueError, MissingExtraError
 from keyguard.sansio.decisions import Deny, Reason
@@ -18,6 +18,7 @@ from keyguard.sansio.scopes import Requirement
 
 try:
     from rest_framework.authentication import BaseAuthentication
+    from rest_framework.exceptions import PermissionDenied
     from rest_framework.permissions import BasePermission, OperationHolderMixin
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.rest_framework", "drf") from missing
@@ -117,8 +118,7 @@ class HasScopes(OperationHolderMixin, BasePermission):
         Raises:
             ConfigurationError: No keyguard middleware is underneath.
         """
-        allow = present_access().allow
-        return allow is not None and self._protection.refuses(allow) is None
+        return self._refuses(present_access()) is None
 
     @property
     def message(self) -> str:
@@ -128,11 +128,46 @@ class HasScopes(OperationHolderMixin, BasePermission):
         that is part of a combination.
 
         Raises:
-            AccessDenied: Always, but for a principal with the scopes.
+            PermissionDenied: Always, but for a principal with the scopes. The browsable API and the
+                answer to OPTIONS catch it, where they only try what a principal may do.
         """
         access = present_access()
-        refusal = self._protection.checked(access)
+        refusal = self._refuses(access)
         if refusal is None:
             return ""
-        access.give_back()
-        raise access.deny(refusal)
+        raise _ScopeMissing(refusal, access)
+
+    def _refuses(self, access: Access) -> Deny | None:
+        allow = access.allow
+        return (
+            Deny(Reason.CREDENTIALS_MISSING) if allow is None else self._protection.refuses(allow)
+        )
+
+
+class _ScopeMissing(PermissionDenied):
+    """A refusal that may yet be caught; it becomes the request's once it is to be answered.
+
+    Args:
+        decision: The refusal.
+        access: The request.
+    """
+
+    def __init__(self, decision: Deny, access: Access) -> None:
+        super().__init__()
+        self._decision = decision
+        self._access = access
+
+    @property
+    def auth_header(self) -> str:
+        """Leave the view, so that the middleware answers.
+
+        Who asks for the challenge is Django REST Framework's exception handler, which turns the
+        refusal into an answer; a handler of the application that does not call it answers itself.
+
+        Raises:
+            AccessDenied: Always.
+        """
+        access, decision = self._access, self._decision
+        if decision.reason is Reason.SCOPE_MISSING:
+            access.give_back()
+        raise access.deny(decision)

@@ -20,6 +20,7 @@ from keyguard.exceptions import ConfigurationError, CorruptDataError
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge, Outcome
+from keyguard.sansio.charging import Moment
 from keyguard.sansio.effects import Effect
 
 __all__ = ["ASK_AGAIN_AFTER", "AsyncGate", "Gate"]
@@ -68,6 +69,10 @@ class _Gate:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
+
+    def moment(self) -> Moment:
+        """Return the present moment, as charges are dated."""
+        return Moment(self._clock.monotonic(), self._outage)
 
     def _settled(self, question: Question, answer: object, outage: int) -> Outcome | None:
         """Return what a question comes to, given the limiter's answer or its failure.

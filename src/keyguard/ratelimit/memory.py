@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from keyguard._process import Clock, after_fork
@@ -168,13 +169,15 @@ class MemoryRateLimiter:
         if len(pool) > (self._size if known else self._size // _ANONYMOUS_SHARE):
             pool.popitem(last=False)
         if self._sweeper is None:
-            self._sweeper = threading.Thread(
+            sweeper = threading.Thread(
                 target=_sweep_now_and_then,
                 args=(weakref.ref(self), self._closed),
                 name="keyguard-counters",
                 daemon=True,
             )
-            self._sweeper.start()
+            with suppress(RuntimeError):  # no thread is to be had; the next new bucket tries again
+                sweeper.start()
+                self._sweeper = sweeper
 
 
 def _sweep_now_and_then(reference: weakref.ref[MemoryRateLimiter], closed: threading.Event) -> None:

@@ -50,7 +50,7 @@ class Workers:
         """Make a call on a thread, within the caller's deadline, which holds inside as well.
 
         Raises:
-            BackendUnavailableError: All threads are taken.
+            BackendUnavailableError: All threads are taken, or none is to be had.
             TimeoutError: The time was over; what was begun may still be done.
         """
         left = remaining()
@@ -66,6 +66,8 @@ class Workers:
             here = copy_context()
 
         def job() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
             try:
                 result = here.run(call)
             except BaseException as failure:  # noqa: BLE001 - it is the caller's
@@ -77,7 +79,12 @@ class Workers:
 
         crew.jobs.put(job)
         if not crew.idle.acquire(blocking=False):
-            self._start_thread(crew)
+            try:
+                self._start_thread(crew)
+            except RuntimeError as failure:
+                if answer.cancel():  # else another has taken it
+                    crew.turns.release()
+                    raise BackendUnavailableError("no thread is to be had for it") from failure
         return answer.result(max(0.0, left - (time.monotonic() - begin)))
 
     def close(self) -> None:

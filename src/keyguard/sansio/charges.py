@@ -248,6 +248,8 @@ def _charges_of_request(
         subject = principal.family if limit.per == "key" else owner
     if subject is None:
         return ()
+    if len(subject) > _LONGEST_PART:  # a client may have written it, and it is kept for a while
+        subject = _digest(subject)
     return _charges(limit, owner, subject, "route" if route else "limit", route, cost)
 
 
@@ -297,7 +299,7 @@ def _percent(byte: re.Match[bytes]) -> bytes:
 
 
 def _digest(text: str) -> str:
-    return "~" + sha256(text.encode()).hexdigest()
+    return "~" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 NO_LIMITS = AppliedLimits()

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
+from typing import NamedTuple
 
 from keyguard.exceptions import BackendUnavailableError, InvalidValueError
 from keyguard.sansio.charges import Charge, Outcome, in_seconds, policy_field, route_charges
 from keyguard.sansio.decisions import Allow, Deny, Reason
 from keyguard.sansio.effects import AdjustLimits, Flow
-from keyguard.sansio.limits import RouteLimit, check_cost
+from keyguard.sansio.limits import RouteLimit, Strategy, check_cost
 from keyguard.sansio.requests import Principal, Request
 from keyguard.sansio.windows import Tally
 
-__all__ = ["Charged", "charges_of", "conclude", "give_back", "settle"]
+__all__ = ["ORIGIN", "Charged", "Moment", "charges_of", "conclude", "give_back", "settle"]
+
+
+class Moment(NamedTuple):
+    """When something was charged, and who counted it.
+
+    Args:
+        at: Seconds on the monotonic clock.
+        counter: Which of the outages of the limiter it was in, or between; in each another one
+            counts, the store or this process.
+    """
+
+    at: float
+    counter: int
+
+
+ORIGIN = Moment(0.0, 0)
 
 
 @dataclass(slots=True)
@@ -28,6 +46,7 @@ class Charged:
         own: How many of the charges are not the route's.
         costs: What each was charged, 0 for one that had no room and is not enforced; None for what
             the charges say.
+        moment: When it was charged, and by whom.
     """
 
     principal: Principal | None
@@ -36,6 +55,7 @@ class Charged:
     policy: str
     own: int
     costs: list[int] | None = None
+    moment: Moment = ORIGIN
 
     def paid(self) -> list[int]:
         """Return what each was charged."""
@@ -53,6 +73,7 @@ class Charged:
             f"{self.policy}, {later.policy}",
             self.own + later.own,
             [*self.paid(), *later.paid()],
+            min(self.moment, later.moment),
         )
 
 
@@ -120,14 +141,18 @@ def give_back(charged: Charged) -> Flow[None]:
     yield from AdjustLimits(charged.charges, [-cost for cost in charged.paid()])
 
 
-def settle(charged: Charged, cost: int, names: Sequence[str]) -> Flow[None]:
+def settle(charged: Charged, cost: int, names: Sequence[str], now: Moment) -> Flow[None]:
     """Charge what a request turned out to cost: the difference is charged, or given back.
+
+    Given back is only what the charge still takes of the present window: what has ended by itself
+    would else be credit for more than the limit admits.
 
     Args:
         charged: What it was charged so far.
         cost: What it is to be charged in all; 0 gives everything back.
         names: The policies that this is for. None are those of the route, or where it has none,
             all of the request.
+        now: The present moment.
 
     Raises:
         InvalidValueError: The cost is none, or there is no such policy.
@@ -146,14 +171,20 @@ def settle(charged: Charged, cost: int, names: Sequence[str]) -> Flow[None]:
         for number, name in enumerate(known)
     ]
     paid = charged.paid()
-    units = [cost - before if wanted else 0 for before, wanted in zip(paid, chosen, strict=True)]
-    if not any(units):
+    changes = [cost - before if wanted else 0 for before, wanted in zip(paid, chosen, strict=True)]
+    if not any(changes):
         return
     # Before it is asked, so that another one at the same time does not give it back again.
-    charged.costs = [before + change for before, change in zip(paid, units, strict=True)]
+    charged.costs = [before + change for before, change in zip(paid, changes, strict=True)]
+    units = [
+        change if change > 0 else -_still_taken(-change, charge, tally, charged.moment, now)
+        for change, charge, tally in zip(changes, charged.charges, charged.tallies, strict=True)
+    ]
+    if not any(units):
+        return
     outcome = yield from AdjustLimits(charged.charges, units)
     if outcome is None:
-        charged.costs = [now - change for now, change in zip(charged.paid(), units, strict=True)]
+        charged.costs = [now - change for now, change in zip(charged.paid(), changes, strict=True)]
         raise BackendUnavailableError(
             "the store of the limits is down, and what the request cost is not settled; "
             "try again later"
@@ -162,3 +193,17 @@ def settle(charged: Charged, cost: int, names: Sequence[str]) -> Flow[None]:
         after._replace(fits=before.fits)
         for before, after in zip(charged.tallies, outcome.tallies, strict=True)
     )
+
+
+def _still_taken(units: int, charge: Charge, tally: Tally, then: Moment, now: Moment) -> int:
+    """Return how much of some units a bucket still counts, at the least."""
+    age = now.at - then.at
+    if now.counter != then.counter or age < 0:
+        return 0  # another one counts now
+    if charge.strategy is Strategy.MOVING_WINDOW:
+        return units if age < charge.window else 0
+    if charge.strategy is Strategy.FIXED_WINDOW:
+        return units if age < tally.reset_after else 0
+    # Where in its window it was charged is not known here. At the latest, at its end: then it has
+    # slid out evenly since.
+    return ceil(units * max(0.0, 1 - age / charge.window))

@@ -69,7 +69,7 @@ class Effect(Generic[Answer]):
     """Whether it changes what is stored; then :meth:`subjects` says of what."""
 
     asks_backend: ClassVar[bool] = True
-    """Whether it has the key store's deadline; counters have a shorter one of their own."""
+    """Whether it has the key store's deadline; counters and slow hashes have their own."""
 
     def __iter__(self) -> Generator[Effect[Any], Any, Answer]:
         return (yield self)  # type: ignore[no-any-return]  # the driver sends what perform gave
@@ -138,6 +138,8 @@ class VerifyToken(Effect[bool]):
 
     ``digest`` is None for an unknown key: the answer is False, after the work of a comparison.
     """
+
+    asks_backend = False
 
     token: Secret
     digest: str | None = field(repr=False)

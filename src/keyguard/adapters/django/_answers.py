@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
@@ -15,7 +16,7 @@ from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
 from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD
 
-__all__ = ["Answers", "lone_refusal"]
+__all__ = ["Answers", "lone_refusal", "notice_uncaught"]
 
 
 class Answers:
@@ -53,11 +54,15 @@ class Answers:
         _closers(refusal).extend(_closers(response))
         return refusal
 
+    def hides_refusal(self, response: HttpResponseBase, exchange: Exchange | AsyncExchange) -> bool:
+        """Tell whether Django's answer is only its rendering of a refusal."""
+        return exchange.denied is not None and exchange.hides_refusal(response.status_code)
+
     def finish(
         self, response: HttpResponseBase, exchange: Exchange | AsyncExchange
     ) -> HttpResponseBase:
         """Return Django's answer with keyguard's fields, unless it only hides a refusal."""
-        if exchange.denied is not None and exchange.hides_refusal(response.status_code):
+        if exchange.denied is not None and self.hides_refusal(response, exchange):
             return self.instead(response, exchange.denied, exchange)
         if not exchange.refused:
             # Unless the application has a limiter of its own.
@@ -84,6 +89,20 @@ def lone_refusal(failure: BaseException) -> Deny | None:
         found = [lone_refusal(one) for one in group.exceptions]
         return found[0] if all(found) else None
     return None
+
+
+def notice_uncaught(**_: Any) -> None:
+    """Note, as Django tells of an exception that it answers with 500, whether it is a refusal.
+
+    Later, only the 500 is to be seen.
+    """
+    access = ACCESS.get()
+    if access is None or access.denied is None:
+        return
+    if access.hides_refusal(HTTPStatus.INTERNAL_SERVER_ERROR):
+        access.optional = False  # nobody caught it
+    else:
+        access.denied = None  # it was caught, and something else failed
 
 
 def _keep_present(response: StreamingHttpResponse, exchange: Access) -> None:

@@ -73,9 +73,10 @@ def _middleware() -> Iterator[checks.CheckMessage]:
     for path, loaded in found:
         if _names(loaded) & _CACHES:
             yield checks.Warning(
-                f"{path} gives what one key was answered to every other key.",
-                hint="Use cache_page below the decorators of a view, with "
-                "vary_on_headers('Authorization').",
+                f"{path} gives answers with Cache-Control: public to every key, whoever they were "
+                "for and whatever scopes HasScopes asks for; before Django 5.2.19, all answers.",
+                hint="Call an answer public only where it is for every key, or use cache_page "
+                "below the decorators of a view, with vary_on_headers('Authorization').",
                 id="keyguard.W001",
             )
 
@@ -89,6 +90,17 @@ def _flavours(setup: Setup) -> Iterator[checks.CheckMessage]:
             hint="Name one in KEYGUARD['async_guard'].",
             id="keyguard.W002",
         )
+    elif over_asgi and setup.guard is not None:
+        later = _after_ours()
+        if not _is_served_async(later):
+            names = [path for path, loaded in later if not getattr(loaded, "async_capable", False)]
+            yield checks.Warning(
+                f"{', '.join(names)} after KeyguardMiddleware can't be async, and so Django takes "
+                "the Keyguard: over ASGI every request would be refused with 500.",
+                hint="Move it in front of KeyguardMiddleware, make it async-capable, or name the "
+                "AsyncKeyguard alone, in KEYGUARD['guard'].",
+                id="keyguard.W002",
+            )
     if getattr(settings, "WSGI_APPLICATION", None) and not over_asgi and setup.guard is None:
         yield checks.Warning(
             "WSGI_APPLICATION is set, and KEYGUARD names no Keyguard: over WSGI, and with "
@@ -97,6 +109,21 @@ def _flavours(setup: Setup) -> Iterator[checks.CheckMessage]:
             "or set ASGI_APPLICATION instead.",
             id="keyguard.W002",
         )
+
+
+def _after_ours() -> list[tuple[str, Any]]:
+    found = [(path, _loaded(path)) for path in settings.MIDDLEWARE]
+    own = [number for number, (_, loaded) in enumerate(found) if _is_own(loaded)]
+    return found[own[0] + 1 :] if own else []
+
+
+def _is_served_async(middleware: list[tuple[str, Any]]) -> bool:
+    """Tell whether what is in front of these is async over ASGI, as Django loads them."""
+    is_async = True
+    for _, loaded in reversed(middleware):
+        if is_async or not getattr(loaded, "sync_capable", True):
+            is_async = getattr(loaded, "async_capable", False)
+    return is_async
 
 
 def _scopes(setup: Setup) -> Iterator[checks.CheckMessage]:

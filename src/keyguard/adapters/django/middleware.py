@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from keyguard.adapters.django._answers import Answers, lone_refusal
+from keyguard.adapters.django._answers import Answers, lone_refusal, notice_uncaught
 from keyguard.adapters.django._exchange import AsyncExchange, AsyncKeeper, Exchange, Keeper
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import check_views, protection_for
@@ -78,6 +79,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             self._keeper = Keeper(cast("Any", get_response), guard, **setup.options)
             self.process_view = self._admit_to_view
         self._answers = Answers(guard)
+        got_request_exception.connect(notice_uncaught)
         self._protection = lru_cache(maxsize=1024)(protection_for)
         if guard.policy.catalogue is not None:
             check_views(guard.policy.catalogue)
@@ -99,7 +101,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             return self._answers.told(denied.decision, exchange)
         finally:
             ACCESS.reset(present)
-        if exchange.due and exchange.denied is None:
+        if exchange.due and not self._answers.hides_refusal(response, exchange):
             # Something answered before any view was found.
             refusal = exchange.charge()
             if refusal is not None:
@@ -119,7 +121,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             return self._answers.told(denied.decision, exchange)
         finally:
             ACCESS.reset(present)
-        if exchange.due and exchange.denied is None:
+        if exchange.due and not self._answers.hides_refusal(response, exchange):
             refusal = await exchange.acharge()
             if refusal is not None:
                 return self._answers.instead(response, refusal, exchange)
@@ -128,24 +130,30 @@ class KeyguardMiddleware(metaclass=_Modes):
     def _admit_to_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponseBase | None:
-        """Charge the limits of the key and of the view together, if the view's scopes are there."""
+        """Charge the limits of the key and of the view together, if the view's scopes are there.
+
+        The scopes are asked for here, before anything between Django and the view's decorators
+        answers in its place, such as ``cache_page``.
+        """
         exchange = cast("Exchange", ACCESS.get())
-        if not exchange.due:
-            return None
         protection, allow = self._protection(view, request.method), exchange.allow
-        refusal = allow and protection.refuses(allow)
-        refusal = refusal or exchange.charge(protection.limits if allow else ())
+        refusal = None if allow is None else protection.refuses(allow)
+        if refusal is not None:
+            exchange.give_back()
+        elif exchange.due:
+            refusal = exchange.charge(() if allow is None else protection.limits)
         return None if refusal is None else self._answers.told(refusal, exchange)
 
     async def _admit_to_view_async(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
     ) -> HttpResponseBase | None:
         exchange = cast("AsyncExchange", ACCESS.get())
-        if not exchange.due:
-            return None
         protection, allow = self._protection(view, request.method), exchange.allow
-        refusal = allow and protection.refuses(allow)
-        refusal = refusal or await exchange.acharge(protection.limits if allow else ())
+        refusal = None if allow is None else protection.refuses(allow)
+        if refusal is not None:
+            await exchange.agive_back()
+        elif exchange.due:
+            refusal = await exchange.acharge(() if allow is None else protection.limits)
         return None if refusal is None else self._answers.told(refusal, exchange)
 
     def process_exception(

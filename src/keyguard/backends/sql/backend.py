@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
@@ -20,9 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool
 
 from keyguard._drivers import arun, run
+from keyguard._process import around_fork
 from keyguard.backends.base import AsyncChangeFeed, ChangeFeed
 from keyguard.backends.methods import AsyncMethods, Methods
-from keyguard.backends.sql import operations, schema
+from keyguard.backends.sql import operations, schema, sqlite
 from keyguard.backends.sql.errors import (
     explained,
     may_be_the_schema,
@@ -44,6 +46,9 @@ MOST_READS = 10
 
 MOST_WRITES = 5
 """How many it opens at most to change things."""
+
+_LONGEST_WAIT_TO_FORK = 6.0
+"""Seconds: more than a change waits for another process's lock where it has no deadline."""
 
 _DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
 
@@ -152,6 +157,10 @@ class SqlBackend(_SqlBackend[Engine], Methods):
         self, engine: Engine, *, writes: Engine | None = None, owned: bool = False
     ) -> None:
         super().__init__(engine, writes, owned=owned)
+        if owned and self.dialect == "sqlite":
+            self._forking = threading.Lock()
+            self._fork = threading.local()
+            around_fork(self._before_fork, self._fork_is_over, self._start_afresh)
 
     def migrate(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -189,6 +198,38 @@ class SqlBackend(_SqlBackend[Engine], Methods):
             if not operation.keeps:
                 connection.close()
             return result
+
+    # SQLite may not be taken through a fork: a child that inherits a connection, though it never
+    # uses it, takes no locks of its own thereafter, as SQLite believes that the process has them.
+
+    def _before_fork(self) -> None:
+        """Let the calls under way end, begin none, and close what is open."""
+        # One fork at a time, or two would wait for each other's turns.
+        places: list[Any] = [self._forking]
+        for writes, most in ((False, MOST_READS), (True, MOST_WRITES)):
+            places += [self._turns[writes]] * most
+        ends_at = time.monotonic() + _LONGEST_WAIT_TO_FORK
+        self._fork.taken = taken = []
+        self._fork.is_clean = False
+        for place in places:
+            if not place.acquire(timeout=max(0.0, ends_at - time.monotonic())):
+                break
+            taken.append(place)
+        for engine in (self._reads, self._writes):
+            engine.dispose()
+        self._fork.is_clean = len(taken) == len(places)
+
+    def _fork_is_over(self) -> None:
+        for place in self._fork.taken:
+            place.release()
+        del self._fork.taken
+
+    def _start_afresh(self) -> None:
+        if not self._fork.is_clean:
+            sqlite.inherit(self._reads)
+        self._forking = threading.Lock()
+        self._fork = threading.local()
+        self._turns = _turns()
 
     @contextmanager
     def _turn(self, operation: Operation[Any]) -> Generator[None]:

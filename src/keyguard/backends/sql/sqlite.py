@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyguard.backends.sql.errors import no_tables
 from keyguard.deadlines import remaining
+from keyguard.exceptions import BackendUnavailableError
 
-__all__ = ["begin_durably", "begin_writing", "prepare"]
+__all__ = ["begin_durably", "begin_writing", "inherit", "prepare"]
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
@@ -27,7 +29,12 @@ _PATIENCE = 5_000
 _GRAIN = 50
 _SHORT, _FINE_GRAIN = 150, 5
 
-_making = threading.Lock()
+# By process, for a fork may find the lock held by a thread that the child has not.
+_making: dict[int, threading.Lock] = {}
+
+# The files whose locks SQLite, which keeps one list of them a process, believes to hold here,
+# though the parent does.
+_inherited: set[str] = set()
 
 
 def prepare(engine: Engine, *, writes: bool) -> None:
@@ -38,11 +45,22 @@ def prepare(engine: Engine, *, writes: bool) -> None:
         writes: Whether it makes a file that is not there. One that only reads says that there are
             no tables, so that a mistyped path leaves nothing behind.
     """
-    if "uri" not in engine.url.query:
-        path = Path(str(engine.url.database))
+    file = str(engine.url.database)
+    path = None if "uri" in engine.url.query else Path(file)
+    event.listen(engine, "do_connect", partial(_refuse_inherited, file))
+    if path is not None:
         event.listen(engine, "do_connect", partial(_make if writes else _find, path))
     event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "checkout", _on_checkout)
+    event.listen(engine, "checkout", partial(_on_checkout, None if path is None else file))
+
+
+def inherit(engine: Engine) -> None:
+    """Note, in a forked child, that the parent had the engine's file open as it forked.
+
+    What SQLite believes of the file's locks was inherited along, and can't be unlearnt: a
+    connection would take none, and lose its changes to the next process that does. So none is made.
+    """
+    _inherited.add(str(engine.url.database))
 
 
 def begin_writing(connection: Connection) -> None:
@@ -73,18 +91,34 @@ def _leave_host_s_transaction(connection: Connection) -> None:
         connection.exec_driver_sql("COMMIT")
 
 
-def _make(path: Path, *_: object) -> None:
+def _refuse_inherited(file: str, *_: object) -> None:
+    if file in _inherited:
+        raise BackendUnavailableError(
+            f"this process was forked while its parent was amid a change of {file}, and can't "
+            "use it safely; start another, and fork when no thread uses the guard"
+        )
+
+
+def _make(path: Path, dialect: object, entry: ConnectionPoolEntry, *_: object) -> None:
     # SQLite would let others read it. A file that is there is never opened: to close it again would
     # drop the locks of every connection of this process (POSIX), and the next process to leave
     # would take itself for the last, and the log away from under those that stay.
-    with _making:
+    with _making.setdefault(os.getpid(), threading.Lock()):
         if not path.exists():
             with suppress(OSError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    _find(path, dialect, entry)
 
 
-def _find(path: Path, *_: object) -> None:
-    if not path.exists():
+def _find(
+    path: Path,
+    dialect: object,  # noqa: ARG001 - SQLAlchemy gives it
+    entry: ConnectionPoolEntry,
+    *_: object,
+) -> None:
+    # Before the file is opened: where another takes its place meanwhile, that shows.
+    entry.info["keyguard_file"] = file = _file_at(path)
+    if file is None:
         raise no_tables()
 
 
@@ -100,11 +134,23 @@ def _on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> N
             entry.info["keyguard_wal"] = mode == ("wal",)
 
 
+def _file_at(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _on_checkout(
+    path: str | None,
     connection: sqlite3.Connection,
     entry: ConnectionPoolEntry,
     proxy: Any,  # noqa: ARG001 - SQLAlchemy gives it
 ) -> None:
+    if path is not None and entry.info["keyguard_file"] != _file_at(path):
+        # A backup has taken its place, of which a connection to the file before would never hear.
+        raise DisconnectionError("the file was replaced")
     _set_patience(connection, entry)
     if entry.info.pop("keyguard_hasty", False):
         connection.execute("PRAGMA synchronous = FULL")

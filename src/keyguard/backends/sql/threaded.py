@@ -32,8 +32,8 @@ class ThreadedSqlBackend(AsyncMethods):
     """A key store in an SQLite database, for code on asyncio.
 
     Changes have threads of their own: one that waits for another process's lock keeps no look-up
-    waiting. A change whose wait is cancelled is finished or rolled back on its thread before the
-    cancellation goes on, so that what is done after it knows how things stand.
+    waiting. A change whose wait is cancelled never begins, or is finished or rolled back on its
+    thread before the cancellation goes on, so that what is done after it knows how things stand.
 
     Args:
         backend: The store, for sync code; it is closed with this one.
@@ -71,12 +71,15 @@ class ThreadedSqlBackend(AsyncMethods):
         # The deadline is a context variable.
         here = contextvars.copy_context()
         loop = running_loop()
-        future = loop.run_in_executor(self._executor(writes=writes), lambda: here.run(call))
+        job = self._executor(writes=writes).submit(here.run, call)
+        future = asyncio.wrap_future(job, loop=loop)
         if not writes:
             return await future
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
+            if job.cancel():  # it had not begun
+                raise
             while not future.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])

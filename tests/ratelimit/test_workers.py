@@ -1,0 +1,29 @@
+"""The threads for calls that know no deadline."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from keyguard.exceptions import BackendUnavailableError
+from keyguard.ratelimit.workers import Workers
+
+
+def test_calls_that_got_no_thread_take_none_from_those_that_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    workers = Workers("test", most=1, patience=1.0, at_end=lambda: None)
+    calls: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for number in range(2):
+            with pytest.raises(BackendUnavailableError, match="no thread"):
+                workers.run(lambda number=number: calls.append(number))  # type: ignore[misc]
+
+    assert workers.run(lambda: "done") == "done"
+    assert calls == []
+    workers.close()
