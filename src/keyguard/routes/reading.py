@@ -183,9 +183,9 @@ def _kept(app: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _each(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return value if isinstance(value, list | tuple | set | frozenset) else [value]
+    if is_a(value, "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset"):
+        return list(value)
+    return list(value.values()) if is_a(value, "builtins.dict") else [value]
 
 
 def _attributes(app: Any) -> Iterator[str]:

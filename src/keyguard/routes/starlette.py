@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, WebSocketRoute
@@ -39,8 +39,8 @@ def read(app: Any, place: Place) -> Iterator[Route]:
                 place = place.behind(cls(app.router, *args, **kwargs))
             else:
                 named = {str(number): value for number, value in enumerate(args, 1)}
-                kind: Any = cls
-                reading.check_single(getattr(kind, "__name__", "middleware"), named | kwargs, app)
+                name: str = getattr(cast("Any", cls), "__name__", "middleware")
+                reading.check_single(name, named | kwargs, app)
         app = app.router
     # What FastAPI serves once no route matches is kept apart.
     for route in each_route([*app.routes, *getattr(app, "_low_priority_routes", ())]):
