@@ -58,6 +58,11 @@ class Protection:
     def __bool__(self) -> bool:
         return bool(self.requirements or self.limits)
 
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether nobody is let in without a key, on a public path either."""
+        return bool(self.requirements) or any(one.limit.per in _NEEDS_KEY for one in self.limits)
+
     def and_(self, inner: Protection) -> Protection:
         """Return this and what stands further inside, as one."""
         return Protection((*self.requirements, *inner.requirements), (*self.limits, *inner.limits))
@@ -79,7 +84,7 @@ class Protection:
         """
         allow = access.allow
         if allow is None:
-            if self.requirements or any(limit.limit.per in _NEEDS_KEY for limit in self.limits):
+            if self.asks_for_key:
                 access.admitted()
             return None
         grant = allow.principal.grant

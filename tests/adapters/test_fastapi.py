@@ -506,6 +506,35 @@ def test_a_public_path_whose_endpoint_asks_for_a_key_is_documented_as_guarded(
     assert scopes_of(app, "/open/write") == [["inference:write"]]
 
 
+@pytest.mark.parametrize(("per", "status"), [("key", 401), ("organization", 401), ("address", 200)])
+def test_a_public_path_is_documented_as_guarded_where_its_limit_counts_keys(
+    world: World, per: Any, status: int
+) -> None:
+    app = guarded(world)
+
+    @app.get("/open")
+    @rate_limit("2/minute", per=per)
+    async def limited() -> None: ...
+
+    assert call(app, "/open").status == status
+    assert bool(scopes_of(app, "/open")) is (status == 401)
+    assert ("401" in operation(app, "/open")["responses"]) is (status == 401)
+
+
+def test_a_dependency_that_is_overridden_is_not_documented_as_asking_for_a_key(
+    world: World,
+) -> None:
+    app = guarded(world)
+
+    @app.get("/open")
+    async def dependent(principal: Anyone) -> None: ...
+
+    app.dependency_overrides[keyguard_principal] = lambda: None
+
+    assert call(app, "/open").status == 200
+    assert scopes_of(app, "/open") == []
+
+
 def test_the_document_is_made_once_and_anew_for_new_routes(world: World) -> None:
     app = guarded(world)
     first = app.openapi()

@@ -95,6 +95,15 @@ def test_migrate_makes_the_application_s_tables(tmp_path: Path) -> None:
     guard.close()
 
 
+def test_routes_are_those_of_the_application(app: Flask) -> None:
+    app.add_url_rule("/reports", "reports", lambda: "x")
+
+    done = call(app, "routes")
+
+    assert done.exit_code == 0
+    assert "/reports" in done.stdout
+
+
 def test_help_is_keyguard_s_own(app: Flask) -> None:
     done = call(app, "key", "--help")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +49,24 @@ def test_a_route_that_is_public_without_being_named_so_fails_and_is_explained(
         "public rule of its own if it is meant to be, else in one that is not public): "
         "POST /internal/reset\n"
     )
+
+
+def test_a_part_of_a_route_stands_in_a_line_of_its_own(keyguard: Program) -> None:
+    done = keyguard("routes", f"{APPS}:by_tenant")
+
+    assert done.status == 1
+    assert (
+        "GET      /{tenant}/reset       key\n"
+        "GET      /{tenant}/reset       public, not named so\n"
+        "           at /internal/reset\n"
+    ) in done.stdout
+
+
+def test_a_wrapper_around_several_applications_is_refused(keyguard: Program) -> None:
+    done = keyguard("routes", f"{APPS}:split")
+
+    assert done.status == 2
+    assert done.sentence.startswith("a Split leads to several applications (admin, app), and which")
 
 
 def test_an_application_without_a_guard_is_told_in_one_sentence(keyguard: Program) -> None:
@@ -208,6 +229,113 @@ def test_a_django_project_is_read_by_its_settings_or_its_application(
         ["any", "/files/<path:rest>", "public"],
         ["any", "/^old/(?P<year>[0-9]{4})/$", "key"],
     ]
+
+
+LANGUAGES = """
+from keyguard import Keyguard, Rule
+
+SECRET_KEY = "x"
+ROOT_URLCONF = "urls"
+ALLOWED_HOSTS = ["*"]
+LANGUAGES = [("en", "English"), ("de", "German")]
+MIDDLEWARE = [
+    "keyguard.adapters.django.KeyguardMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+]
+KEYGUARD = {"guard": Keyguard("memory://", rules=[
+    Rule("/pub/{rest:path}", public=True),
+    Rule("/de/{rest:path}", public=True),
+    Rule("/named/{name}/", public=True),
+    Rule("/Ja/{rest:path}", public=True),
+    Rule("/ab", public=True),
+])}
+"""
+URLS = """
+from django.conf.urls.i18n import i18n_patterns
+from django.http import HttpResponse
+from django.urls import include, path, re_path
+from django.utils.translation import gettext_lazy
+
+def view(request, *args):
+    return HttpResponse("served")
+
+urlpatterns = [%s]
+"""
+SERVED = """
+import sys, django
+django.setup()
+from django.test import Client
+print(Client(headers={"Accept-Language": sys.argv[2]}).get(sys.argv[1]).content.decode())
+"""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "opened", "language", "part", "is_named"),
+    [
+        # A search finds its text anywhere; an alternative may begin otherwise.
+        ("re_path('api/secret', view)", "/pub/api/secret", "en", "/pub/{path:path}", False),
+        ("re_path('^v1/x$|^pub/alt$', view)", "/pub/alt", "en", "/pub/{path:path}", False),
+        ("re_path('^(v1|pub)/alt$', view)", "/pub/alt", "en", "/pub/{path:path}", False),
+        # What stands before a quantifier need not be there.
+        ("re_path('^a/?b$', view)", "/ab", "en", "/ab", True),
+        ("re_path('^a/*b$', view)", "/ab", "en", "/ab", True),
+        ("re_path('^a/{0,1}b$', view)", "/ab", "en", "/ab", True),
+        ("path('pub/', include([re_path('alt', view)]))", "/pub/x/alt", "en", None, True),
+        ("re_path('^pub/', include([path('alt', view)]))", "/pub/alt", "en", None, False),
+        ("re_path('^named/(.+)/$', view)", "/named/x/", "en", "/named/{name}/", True),
+        # The language may be any, or be left out where it is the one by default.
+        ("*i18n_patterns(path('admin', view))", "/de/admin", "en", "/de/admin", False),
+        (
+            "*i18n_patterns(path('pub/x', view), prefix_default_language=False)",
+            "/pub/x",
+            "en",
+            None,
+            False,
+        ),
+        ("path(gettext_lazy('Yes'), include([path('/x', view)]))", "/Ja/x", "de", None, False),
+    ],
+)
+def test_a_django_route_that_is_open_is_never_said_to_need_a_key(
+    pattern: str,
+    opened: str,
+    language: str,
+    part: str | None,
+    is_named: bool,
+    process: Callable[..., Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "project.py").write_text(LANGUAGES)
+    (tmp_path / "urls.py").write_text(URLS % pattern)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+
+    done = process("routes", "--json")
+
+    served = subprocess.run(
+        [sys.executable, "-c", SERVED, opened, language], capture_output=True, text=True, check=True
+    )
+    assert served.stdout == "served\n"
+    public = [one for one in done.json["routes"] if one["public"]]
+    assert (part, is_named) in [(one["part"], one["problem"] is None) for one in public]
+    assert done.status == int(any(one["problem"] for one in public))
+
+
+def test_a_regular_expression_is_believed_as_far_as_it_begins_with_letters(
+    process: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = ["^page-[0-9]+$", "^v1/(pub|[|(])/", r"^qu\|", "^pubs?/x", "^pubs/"]
+    (tmp_path / "project.py").write_text(LANGUAGES)
+    (tmp_path / "urls.py").write_text(
+        URLS % "".join(f"re_path({regex!r}, view)," for regex in [*sure, "^(?#()pub|^x"])
+    )
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+
+    done = process("routes", "--json")
+
+    public = {one["path"] for one in done.json["routes"] if one["problem"]}
+    assert public == {"/^(?#()pub|^x", "/^pubs?/x"}
 
 
 def test_a_django_project_without_the_middleware_is_a_problem(

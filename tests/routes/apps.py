@@ -145,4 +145,40 @@ def flask_in_wsgi() -> Any:
     return wsgi.KeyguardMiddleware(bare_flask(), Keyguard(NOWHERE, **OPTIONS))
 
 
+class Split:
+    """A wrapper that nobody knows, which sends requests to what it has by rules of its own."""
+
+    def __init__(self, app: Any = None, **others: Any) -> None:
+        vars(self).update(others)
+        if app is not None:
+            self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+split = Split(starlette_app, admin=unguarded)
+by_tenant = Starlette(
+    routes=[Mount("/{tenant}", routes=[Route("/reset", endpoint)])],
+    middleware=[Middleware(KeyguardMiddleware, guard=async_guard())],
+)
+
+
+def overridden(by: Any) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    router = APIRouter()
+
+    @app.get("/internal/own")
+    async def own(principal: Annotated[Any, Security(keyguard_principal)]) -> str:
+        return "hello"
+
+    @router.get("/internal/included")
+    async def included(principal: Annotated[Any, Security(keyguard_principal)]) -> str:
+        return "hello"
+
+    app.include_router(router)
+    app.dependency_overrides[keyguard_principal] = by
+    app.add_middleware(KeyguardMiddleware, guard=async_guard())
+    return app
+
+
 async def opaque(scope: Any, receive: Any, send: Any) -> None: ...

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keyguard import ConfigurationError
+from keyguard.adapters import asgi
+from keyguard.adapters.fastapi import KeyguardPrincipal
 from keyguard.routes.reading import read_application
 from keyguard.routes.survey import Finding, survey
 from tests.routes import apps
@@ -89,6 +94,61 @@ def test_fastapi_s_included_routers_and_security_scopes_are_read() -> None:
         "GET /internal/anybody public !",
         "GET /v1/items/{item} items:read",
         "PUT /v1/items/{item} items:write",
+    ]
+
+
+def test_a_dependency_that_is_overridden_asks_for_nothing() -> None:
+    assert guards(apps.overridden(lambda: None)) == [
+        "GET /internal/own public !",
+        "GET /internal/included public !",
+    ]
+    assert guards(apps.overridden(KeyguardPrincipal())) == [
+        "GET /internal/own",
+        "GET /internal/included",
+    ]
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        {"app": apps.starlette_app, "admin": apps.unguarded},
+        {"app": apps.wrapped, "inner": apps.wrapped.app},
+        {"app": apps.starlette_app, "others": [apps.unguarded]},
+        {"one": apps.Split(apps.starlette_app), "by_path": {"/admin": apps.unguarded}},
+    ],
+)
+def test_a_wrapper_that_leads_to_several_applications_is_refused(inside: dict[str, Any]) -> None:
+    for app in (apps.Split(**inside), Starlette(routes=[Mount("/x", apps.Split(**inside))])):
+        with pytest.raises(ConfigurationError, match="a Split leads to several applications"):
+            read_application(app)
+
+
+def test_middleware_that_is_given_another_application_is_refused() -> None:
+    app = Starlette(middleware=[Middleware(apps.Split, admin=apps.unguarded)])
+
+    with pytest.raises(ConfigurationError, match=r"several applications \(admin, app\)"):
+        read_application(app)
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        apps.Split(inner=apps.starlette_app),
+        apps.Split(apps.Split(apps.starlette_app), same=apps.starlette_app, guard=3),
+    ],
+)
+def test_a_wrapper_that_leads_to_one_application_is_looked_through(wrapper: Any) -> None:
+    assert guards(wrapper) == GUARDED
+
+
+def test_a_guard_before_what_can_t_be_read_is_seen_through_a_wrapper() -> None:
+    guarded = apps.Split(asgi.KeyguardMiddleware(apps.opaque, apps.async_guard()))
+
+    assert guards(Starlette(routes=[Mount("/x", guarded)])) == [
+        "any /x/{path:path}",
+        "any /x/{path:path}@/healthz public",
+        "any /x/{path:path}@/internal/{path:path} public",
+        "GET /x/{path:path}@/v1/models/{name} a:b|c:d 100/minute",
     ]
 
 

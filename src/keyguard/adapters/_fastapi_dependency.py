@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from fastapi.security import HTTPBearer, SecurityScopes
@@ -14,7 +15,7 @@ from keyguard.decorators import Protection
 from keyguard.sansio.requests import Principal
 from keyguard.sansio.scopes import Requirement
 
-__all__ = ["KeyguardPrincipal", "asked_by", "keyguard_principal"]
+__all__ = ["KeyguardPrincipal", "asked_by", "keyguard_principal", "overrides_for"]
 
 
 class KeyguardPrincipal(HTTPBearer):
@@ -66,11 +67,27 @@ keyguard_principal = KeyguardPrincipal()
 """The dependency that gives the present principal."""
 
 
-def asked_by(dependant: Any, around: tuple[str, ...] = ()) -> Iterator[tuple[bool, Requirement]]:
+def overrides_for(route: Any) -> Mapping[Any, Any]:
+    """Return what an application calls in place of the dependencies that a route names.
+
+    Args:
+        route: The route of FastAPI, or what it passes for one.
+    """
+    provider = getattr(route, "dependency_overrides_provider", None)
+    return getattr(provider, "dependency_overrides", None) or {}
+
+
+def asked_by(
+    dependant: Any,
+    overrides: Mapping[Any, Any] = MappingProxyType({}),
+    around: tuple[str, ...] = (),
+) -> Iterator[tuple[bool, Requirement]]:
     """Give what the dependencies of a route ask for, each with whether it refuses who has no key.
 
     Args:
         dependant: What FastAPI has read of a function's dependencies, or None.
+        overrides: What is called in place of which dependency. Of what such a one depends on in
+            turn nothing is believed.
         around: The scopes that are asked for around it.
 
     Raises:
@@ -80,9 +97,12 @@ def asked_by(dependant: Any, around: tuple[str, ...] = ()) -> Iterator[tuple[boo
         return
     for one in dependant.dependencies:
         scopes = (*around, *(getattr(one, "own_oauth_scopes", None) or ()))
-        if isinstance(one.call, KeyguardPrincipal):
-            yield one.call.auto_error, Requirement.of(scopes)
-        yield from asked_by(one, scopes)
+        is_overridden = one.call in overrides
+        call = overrides[one.call] if is_overridden else one.call
+        if isinstance(call, KeyguardPrincipal):
+            yield call.auto_error, Requirement.of(scopes)
+        if not is_overridden:
+            yield from asked_by(one, overrides, scopes)
 
 
 @lru_cache(1024)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from keyguard.adapters import asgi
 from keyguard.adapters._endpoints import each_route
-from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal
+from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal, overrides_for
 from keyguard.adapters._openapi import Described, describe_document, sample_path
 from keyguard.decorators import protection_of
 from keyguard.exceptions import ConfigurationError
@@ -59,13 +59,13 @@ def _described(
         for method in getattr(route, "methods", None) or ():
             if method.lower() not in operations:
                 continue  # it is not to be shown
-            asked = list(asked_by(route.dependant))
-            declared = protection_of(route.endpoint, method).requirements
+            asked = list(asked_by(route.dependant, overrides_for(route)))
+            declared = protection_of(route.endpoint, method)
             yield Described(
                 operation=operations[method.lower()],
                 rule=book.find(mounted_at + sample_path(route.path), method),
-                needs=[*(requirement for _, requirement in asked), *declared],
-                asks_for_key=bool(declared) or any(needs_key for needs_key, _ in asked),
+                needs=[*(requirement for _, requirement in asked), *declared.requirements],
+                asks_for_key=declared.asks_for_key or any(needs_key for needs_key, _ in asked),
             )
 
 

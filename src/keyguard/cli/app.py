@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
@@ -63,16 +64,23 @@ def _common(
         ),
     ] = False,
 ) -> None:
-    ctx.obj = Common(url=url, pepper_file=pepper_file, as_json=as_json, given=ctx.obj)
+    ctx.obj = replace(ctx.obj, url=url, pepper_file=pepper_file, as_json=as_json)
 
 
-def run(arguments: Sequence[str], *, name: str = "keyguard", guard: Keyguard | None = None) -> int:
+def run(
+    arguments: Sequence[str],
+    *,
+    name: str = "keyguard",
+    guard: Keyguard | None = None,
+    application: object = None,
+) -> int:
     """Run the command line.
 
     Args:
         arguments: What follows the program's name.
         name: The program's name.
         guard: The guard to work on; by default the one that options and environment describe.
+        application: The application that has this guard, whose routes are read.
 
     Returns:
         The exit code: 0 done, 1 refused or not found, 2 wrong usage or settings, 130 interrupted.
@@ -84,7 +92,8 @@ def run(arguments: Sequence[str], *, name: str = "keyguard", guard: Keyguard | N
             stream.reconfigure(errors="backslashreplace")
     try:
         _check_encoding(arguments)
-        status = app(arguments, prog_name=name, standalone_mode=False, obj=guard)
+        given = Common(given=guard, application=application)
+        status = app(arguments, prog_name=name, standalone_mode=False, obj=given)
     except TyperException as problem:
         _explain(problem)
         return USAGE

@@ -6,6 +6,7 @@ Flask finds it by its entry point, in every application; so nothing is imported 
 from __future__ import annotations
 
 import sys
+from typing import Any, cast
 
 import click
 from flask import current_app
@@ -40,4 +41,5 @@ def command(arguments: tuple[str, ...]) -> None:
         raise click.ClickException(
             "this application has no FlaskKeyguard: FlaskKeyguard(app, guard)"
         )
-    sys.exit(run(arguments, name="flask keyguard", guard=middleware.guard))
+    application = cast("Any", current_app)._get_current_object()
+    sys.exit(run(arguments, name="flask keyguard", guard=middleware.guard, application=application))

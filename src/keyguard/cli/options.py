@@ -114,13 +114,15 @@ class Common:
         limiter: Where the counters are, or None for beside the keys.
         given: The guard of the application that the command line is a part of, which knows all
             that; None where it stands alone.
+        application: That application.
     """
 
-    url: str | None
-    pepper_file: Path | None
-    as_json: bool
+    url: str | None = None
+    pepper_file: Path | None = None
+    as_json: bool = False
     limiter: str | None = None
     given: Keyguard | None = None
+    application: object = None
 
     @classmethod
     def of(

@@ -35,14 +35,18 @@ def routes(
 ) -> None:
     """Print every route of an application with what guards it.
 
-    Of Starlette, FastAPI, Flask and Django. Exit code 1 where a route is public without being named
-    so. The application is imported, and neither served nor is the key store opened.
+    Of Starlette, FastAPI, Flask and Django; flask keyguard prints those of its own application.
+    Exit code 1 where a route is public without being named so. The application is imported, and
+    neither served nor is the key store opened.
     """
     before: Common = ctx.obj
     as_json = as_json or before.as_json
-    found = (
-        read_project() if application is None else read_application(load_application(application))
-    )
+    if application is not None:
+        found = read_application(load_application(application))
+    elif before.application is not None:
+        found = read_application(before.application)
+    else:
+        found = read_project()
     findings = survey(found)
     problems = [finding for finding in findings if finding.problem is not None]
     if as_json:
@@ -97,8 +101,10 @@ def _methods(finding: Finding) -> str:
     return ", ".join(finding.methods) or "any"
 
 
-def _path(finding: Finding) -> str:
-    return finding.path if finding.part is None else f"{finding.path}\n  at {finding.part}"
+def _path(finding: Finding) -> Text:
+    return _lines(
+        [finding.path] if finding.part is None else [finding.path, f"  at {finding.part}"]
+    )
 
 
 def _guards(finding: Finding) -> Text:
@@ -110,7 +116,12 @@ def _guards(finding: Finding) -> Text:
         lines = list(_scopes(finding.requirements)) or ["key"]
     lines += [f"limit {_limit(limit)}" for limit in finding.limits]
     style = "red" if finding.problem is not None else "yellow" if finding.is_public else ""
-    return Text(plain("\0".join(lines)).replace("\\x00", "\n"), style=style)
+    return _lines(lines, style)
+
+
+def _lines(lines: Iterable[str], style: str = "") -> Text:
+    """Return the lines of one cell, in which what an application says breaks no line."""
+    return Text("\n".join(map(plain, lines)), style=style)
 
 
 def _scopes(requirements: Iterable[Requirement]) -> Iterable[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 from keyguard.adapters._admission import Admission
 from keyguard.exceptions import ConfigurationError
@@ -12,10 +12,18 @@ from keyguard.routes.loading import importing
 from keyguard.routes.table import Place, Route
 from keyguard.sansio.paths import REST
 
-__all__ = ["is_a", "read", "read_application", "read_project"]
+__all__ = ["check_single", "is_a", "read", "read_application", "read_project"]
 
-# Under which names middleware keeps what it wraps.
+# Under which names middleware keeps what it wraps, as a property too.
 _INSIDE = ("app", "application", "wsgi_app", "asgi_app", "wrapped", "_app", "__wrapped__")
+_DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
+_FLASK = "flask.app.Flask"
+_STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
+_DJANGO = "django.core.handlers.base.BaseHandler"
+_TABLES = (*_STARLETTE, _DJANGO, _DISPATCHER)
+_NO_SUCH_NAME = "keyguard_no_such_name"  # what has it answers to every name, and leads nowhere
+
+_End: TypeAlias = tuple[int, ...]
 
 
 def read_application(app: Any) -> list[Route]:
@@ -26,7 +34,7 @@ def read_application(app: Any) -> list[Route]:
             around it.
 
     Raises:
-        ConfigurationError: It is of another kind.
+        ConfigurationError: It is of another kind, or something in it leads to several applications.
     """
     routes = list(read(app, Place()))
     if len(routes) == 1 and routes[0].place.path == "" and routes[0].segments == (REST,):
@@ -63,6 +71,9 @@ def read(app: Any, place: Place) -> Iterator[Route]:
     Args:
         app: The application, or a middleware around it.
         place: Where it lies.
+
+    Raises:
+        ConfigurationError: A wrapper leads to several applications; only it knows when to which.
     """
     seen: list[object] = []
     while not any(app is one for one in seen):
@@ -76,25 +87,112 @@ def read(app: Any, place: Place) -> Iterator[Route]:
 
             yield from flask.read(flask_app, place)
             return
-        if is_a(app, "starlette.applications.Starlette", "starlette.routing.Router"):
+        if is_a(app, *_STARLETTE):
             from keyguard.routes import starlette
 
             yield from starlette.read(app, place)
             return
-        if is_a(app, "django.core.handlers.base.BaseHandler"):
+        if is_a(app, _DJANGO):
             from keyguard.routes import django
 
             with importing("the URLconf of the project"):
                 routes = list(django.read(place))
             yield from routes
             return
-        if is_a(app, "werkzeug.middleware.dispatcher.DispatcherMiddleware"):
+        if is_a(app, _DISPATCHER):
             for path, mounted in app.mounts.items():
                 segments = tuple(path.rstrip("/").split("/")[1:])
                 yield from read(mounted, place.below(path.rstrip("/"), segments))
-        inside = (_attribute(app, name) for name in _INSIDE)
-        app = next((one for one in inside if one is not None), app)
+        app = _inside(app)
     yield Route(place=place, path="/{path:path}", segments=(REST,), methods=None)
+
+
+def check_single(name: str, values: Mapping[str, Any], app: Any) -> None:
+    """Refuse middleware that is given further applications, besides the one that it wraps.
+
+    Args:
+        name: What it is called.
+        values: What it is given, each under its name.
+        app: The application that it wraps.
+
+    Raises:
+        ConfigurationError: One of the values is an application that can be read, or wraps one.
+    """
+    several = [
+        key
+        for key, value in values.items()
+        if any(_ends(one, {}) - {(id(app),)} for one in _each(value))
+    ]
+    if several:
+        raise _leads_to_several(name, ["app", *several])
+
+
+def _leads_to_several(name: str, ways: Iterable[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"a {name} leads to several applications ({', '.join(sorted({*ways}))}), and which of them "
+        "serves a request can't be read: run keyguard routes for each of them"
+    )
+
+
+def _inside(app: Any) -> Any:
+    """Return what a wrapper wraps; itself, where that is nothing that can be read."""
+    ways: dict[_End, tuple[str, Any]] = {}
+    for name, value in _kept(app):
+        for end in _ends(value, {id(app): (app, set())}):
+            ways.setdefault(end, (name, value))
+    if len(ways) > 1:
+        raise _leads_to_several(type(app).__name__, [name for name, _ in ways.values()])
+    return next((value for _, value in ways.values()), app)
+
+
+def _ends(value: Any, known: dict[int, tuple[Any, set[_End]]]) -> set[_End]:
+    """Return where a value leads: to which applications that can be read, behind which guards.
+
+    Args:
+        value: Anything.
+        known: Where others lead, which are held lest their ids be given again.
+    """
+    if isinstance(value, type) or not callable(value):
+        return set()
+    if id(value) in known:
+        return known[id(value)][1]
+    table = _flask_of(value) or (value if is_a(value, *_TABLES) else None)
+    found: set[_End] = set() if table is None else {(id(table),)}
+    known[id(value)] = (value, found)
+    if table is None:
+        for _, one in _kept(value):
+            found |= _ends(one, known)
+        if isinstance(value, Admission):  # also where what it guards can't be read
+            found = {(id(value), *end) for end in found or {()}}
+            known[id(value)] = (value, found)
+    return found
+
+
+def _kept(app: Any) -> Iterator[tuple[str, Any]]:
+    """Give what an object keeps, and what it keeps in collections, each under its name."""
+    if _attribute(app, _NO_SUCH_NAME) is not None:
+        return
+    names: Iterable[str] = dict.fromkeys([*_INSIDE, *_attributes(app)])
+    if isinstance(app, Admission) or is_a(app, _DISPATCHER):
+        names = ["app"]  # all else is their own
+    elif is_a(app, _FLASK):
+        names = ["wsgi_app"]
+    for name in names:
+        for one in _each(_attribute(app, name)):
+            yield name, one
+
+
+def _each(value: Any) -> Iterable[Any]:
+    if is_a(value, "builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset"):
+        return list(value)
+    return list(value.values()) if is_a(value, "builtins.dict") else [value]
+
+
+def _attributes(app: Any) -> Iterator[str]:
+    yield from getattr(app, "__dict__", ())
+    for kind in type(app).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
 
 
 def is_a(value: object, *names: str) -> bool:
@@ -108,7 +206,7 @@ def is_a(value: object, *names: str) -> bool:
 def _flask_of(app: Any) -> Any:
     """Return the application whose bound method ``wsgi_app`` this is: what its middleware wraps."""
     owner = getattr(app, "__self__", None)
-    return owner if is_a(owner, "flask.app.Flask") else None
+    return owner if is_a(owner, _FLASK) else None
 
 
 def _attribute(app: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, WebSocketRoute
@@ -37,6 +37,10 @@ def read(app: Any, place: Place) -> Iterator[Route]:
         for cls, args, kwargs in app.user_middleware:
             if isinstance(cls, type) and issubclass(cls, Admission):
                 place = place.behind(cls(app.router, *args, **kwargs))
+            else:
+                named = {str(number): value for number, value in enumerate(args, 1)}
+                name: str = getattr(cast("Any", cls), "__name__", "middleware")
+                reading.check_single(name, named | kwargs, app)
         app = app.router
     # What FastAPI serves once no route matches is kept apart.
     for route in each_route([*app.routes, *getattr(app, "_low_priority_routes", ())]):
@@ -96,9 +100,9 @@ def _asked(route: Any) -> list[tuple[bool, Requirement]]:
     """Return what ``Security(keyguard_principal, scopes=[...])`` asks for, and whether of all."""
     if "keyguard.adapters._fastapi_dependency" not in sys.modules:
         return []  # then nobody can have used it
-    from keyguard.adapters._fastapi_dependency import asked_by
+    from keyguard.adapters._fastapi_dependency import asked_by, overrides_for
 
-    return list(asked_by(getattr(route, "dependant", None)))
+    return list(asked_by(getattr(route, "dependant", None), overrides_for(route)))
 
 
 def _takes_slashes(route: Any, found: re.Match[str]) -> bool:

@@ -17,7 +17,6 @@ __all__ = ["Finding", "survey"]
 OTHER = "OTHER"
 """Stands for the methods that neither a route nor a rule names."""
 
-_NEEDS_KEY = ("key", "organization")
 _UNGUARDED = (
     "public, as no keyguard middleware stands before it (wrap the application, and not only a part "
     "of it, in keyguard's middleware)"
@@ -112,7 +111,10 @@ def _of_method(
     if not guards:
         yield _Guarding(None, True, declared.requirements, declared.limits, _UNGUARDED)
         return
-    covered = [coverage(guard.rule_book, segments, method) for guard, segments in guards]
+    covered = [
+        coverage(guard.rule_book, segments, method, is_exact=route.is_exact)
+        for guard, segments in guards
+    ]
     # Several guards let nobody in whom one of them refuses: the strictest is the one to look at.
     strictest = min(covered, key=lambda parts: any(one.is_public for one in parts))
     for one in strictest:
@@ -126,12 +128,7 @@ def _guarding(
     rules = [one.rule for one in (decisive, *others) if one.rule is not None]
     requirements = [rule.requirement for rule in rules if rule.requirement is not None]
     limits = (*(limit for rule in rules for limit in rule.charged), *declared.limits)
-    asked_inside = (
-        route.asks_for_key
-        or bool(declared.requirements)
-        or any(limit.limit.per in _NEEDS_KEY for limit in declared.limits)
-    )
-    is_public = decisive.is_public and not asked_inside
+    is_public = decisive.is_public and not (route.asks_for_key or declared.asks_for_key)
     if not is_public:
         requirements += route.asked
     problem = None

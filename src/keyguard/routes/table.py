@@ -54,6 +54,8 @@ class Route:
         place: Where it lies.
         path: Its template, below the place, as the framework writes it.
         segments: The same, read.
+        is_exact: Whether it matches all that the segments say; a regular expression may match only
+            some of that.
         methods: Its methods, or None for all.
         protection: Returns what is declared on its endpoint, by method.
         asks_for_key: Whether it asks who it is by itself, so that nobody is let in without a key.
@@ -69,6 +71,7 @@ class Route:
     asks_for_key: bool = False
     asked: tuple[Requirement, ...] = ()
     is_websocket: bool = False
+    is_exact: bool = True
 
     @property
     def whole_path(self) -> str:

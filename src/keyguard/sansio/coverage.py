@@ -46,28 +46,34 @@ def template_of(segments: Sequence[str]) -> str:
     )
 
 
-def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
+def coverage(
+    book: RuleBook, route: Segments, method: str, *, is_exact: bool = True
+) -> list[Coverage]:
     """Return what covers a route: all of it, then the parts that a narrower rule decides on.
 
     Args:
         book: The rules.
         route: The segments of its template, as :func:`~keyguard.sansio.paths.parse_template` has
-            them. One may hold a :data:`~keyguard.sansio.paths.SEGMENT` between other characters,
-            and a :data:`~keyguard.sansio.paths.REST` may stand before its end, where a framework
-            takes such: no rule has the same.
+            them. One may hold a :data:`~keyguard.sansio.paths.SEGMENT` between other characters, or
+            a :data:`~keyguard.sansio.paths.REST` after them, and a REST may stand before the end,
+            where a framework takes such: no rule has the same.
         method: The request method.
+        is_exact: Whether the route matches all that its segments say. Of one that matches only some
+            of that nobody knows whether a wider rule within was made for it.
     """
-    found = [_covered(book, route, route, method)]
+    found = [_covered(book, route, route, method, is_exact)]
     for rule in book.rules:
         part = _common(route, rule.segments)
         if part is not None and part != route and rule.covers(method):
-            one = _covered(book, route, part, method)
+            one = _covered(book, route, part, method, is_exact)
             if one.rule is rule:  # else another decides there, and tells of it itself
                 found.append(one)
     return found
 
 
-def _covered(book: RuleBook, route: Segments, part: Segments, method: str) -> Coverage:
+def _covered(
+    book: RuleBook, route: Segments, part: Segments, method: str, is_exact: bool
+) -> Coverage:
     rule = book.find(_witness(book, part), method)
     if not isinstance(rule, Rule):
         rule = None  # refused where it is no path that rules are for
@@ -75,8 +81,20 @@ def _covered(book: RuleBook, route: Segments, part: Segments, method: str) -> Co
         rule is not None
         and REST not in route[:-1]
         and _common(route, rule.segments) == rule.segments
+        and (is_exact or _is_for(route, rule.segments))
     )
     return Coverage(rule=rule, part=None if part == route else template_of(part), is_named=within)
+
+
+def _is_for(route: Segments, rule: Segments) -> bool:
+    """Tell whether a rule within a route is for it, though the route may match less than it says.
+
+    It is where it is for just one path, or is all that is known of the route; or where both begin
+    alike and the rule is for no more than a number of segments.
+    """
+    if rule == route or not {SEGMENT, REST} & {*rule}:
+        return True
+    return route[0] != REST and REST not in rule
 
 
 def _witness(book: RuleBook, segments: Segments) -> str:
@@ -91,7 +109,7 @@ def _witness(book: RuleBook, segments: Segments) -> str:
         fresh += "x"
     deep = "/".join([fresh] * (1 + max((len(rule.segments) for rule in book.rules), default=0)))
     return "/" + "/".join(
-        deep if segment == REST else segment.replace(SEGMENT, fresh) for segment in segments
+        segment.replace(REST, deep).replace(SEGMENT, fresh) for segment in segments
     )
 
 
@@ -106,6 +124,11 @@ def _common(one: Segments, other: Segments) -> Segments | None:
             return (*found, *other[number:])
         if theirs == REST:
             return (*found, *one[number:])
+        if mine.endswith(REST):
+            begin = mine.removesuffix(REST)
+            if theirs == SEGMENT:
+                return (*found, begin + SEGMENT, *other[number + 1 :])
+            return (*found, *other[number:]) if theirs.startswith(begin) else None
         segment = _either(mine, theirs)
         if segment is None:
             return None
