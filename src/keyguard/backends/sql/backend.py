@@ -209,7 +209,8 @@ class SqlBackend(_SqlBackend[Engine], Methods):
         for writes, most in ((False, MOST_READS), (True, MOST_WRITES)):
             places += [self._turns[writes]] * most
         ends_at = time.monotonic() + _LONGEST_WAIT_TO_FORK
-        self._fork.taken = taken = []
+        taken: list[Any] = []
+        self._fork.taken = taken
         self._fork.is_clean = False
         for place in places:
             if not place.acquire(timeout=max(0.0, ends_at - time.monotonic())):
