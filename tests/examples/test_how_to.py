@@ -62,7 +62,7 @@ def test_the_factory_of_the_flask_page_makes_a_guarded_application(folder: Path)
         assert client.get("/v1/reports/7", headers=reader).get_json() == {"report": 7}
         refused = client.delete("/v1/reports/7", headers=reader)
         assert (refused.status_code, refused.get_json()) == (403, {"error": "not allowed"})
-        assert 'scope="admin"' in refused.headers["WWW-Authenticate"]
+        assert 'scope="admin analytics:read"' in refused.headers["WWW-Authenticate"]
 
 
 def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(

@@ -217,13 +217,14 @@ def _change(
     wanted: dict[str, Any],
     *,
     at: datetime | None = None,
-    may_change: Callable[[Authority, Organization], None] = lambda *_: None,
+    may_change: Callable[[Authority, Organization], None] | None = None,
 ) -> Flow[Organization]:
     fields = {name: value for name, value in wanted.items() if value is not UNCHANGED}
 
     def attempt(authority: Authority) -> Flow[tuple[Commit | None, Organization]]:
         present = yield from find_organization(organization, authority)
-        may_change(authority, present)
+        if may_change is not None:
+            may_change(authority, present)
         if at is not None and present.disabled_at is None:
             fields["disabled_at"] = at
         after = changed(present, **fields)
