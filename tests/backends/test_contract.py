@@ -28,6 +28,12 @@ from keyguard.sansio.models import (
 from tests.backends.changes import adding, changing, revoking
 from tests.backends.records import LATER, NOON, key, organization, record, revoked
 
+# On Sentinel and, in sync code, on a cluster the same again is left to `make chaos`.
+pytestmark = pytest.mark.campaign(
+    "memory", "sqlite", "postgresql", "mariadb", "redis-", "redis_cluster-async"
+)
+
+
 ALL = KeyFilter()
 LIMITS = (
     Limit("burst", "5 per second; 100/minute"),

@@ -11,6 +11,12 @@ from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.sansio.limits import Strategy
 from tests.ratelimit.conftest import Store, charge
 
+# On Sentinel and, in sync code, on a cluster the same again is left to `make chaos`.
+pytestmark = pytest.mark.campaign(
+    "memory", "sqlite", "postgresql", "mariadb", "redis-", "redis_cluster-async"
+)
+
+
 STRATEGIES = list(Strategy)
 
 
