@@ -13,8 +13,6 @@ export FRAMEWORK PORT
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
-# Coverage counts only for the whole suite: a run with arguments of its own keeps its data elsewhere.
-COVERAGE_FILE := $(if $(strip $(PYTEST_ARGS)),.coverage-partial,.coverage)
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -39,14 +37,13 @@ env-compat:
 demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=flask, PORT=8000)
 	@.venv-demo/bin/python -m examples.demo
 
-test: env ## run all tests with branch coverage (PYTEST_ARGS='-k token -x', WORKERS=4)
-	@rm -f $(COVERAGE_FILE) $(COVERAGE_FILE).*
-	@COVERAGE_FILE=$(COVERAGE_FILE) $(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 -n $(WORKERS) $(PYTEST_ARGS) \
-		|| { status=$$?; rm -f $(COVERAGE_FILE); exit $$status; }
+test: env ## run all tests (PYTEST_ARGS='-k token -x', WORKERS=4)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
-# Written by a whole and passing run of the tests; older than a source file, it is worth nothing.
+# The whole suite with branch coverage, which takes longer; older than a source file, it is worth nothing.
 .coverage: $(SOURCES) pyproject.toml requirements/dev.txt
-	@$(MAKE) test PYTEST_ARGS=
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -q --cov --cov-report= --cov-fail-under=0 -n $(WORKERS) || { status=$$?; rm -f .coverage; exit $$status; }
 
 check: env ## run every gate, stopping at the first that fails
 	@echo '== ruff format' && $(BIN)/ruff format --check --quiet . \
@@ -55,7 +52,7 @@ check: env ## run every gate, stopping at the first that fails
 	@echo '== mypy' && $(BIN)/mypy --no-error-summary
 	@echo '== pyright' && $(BIN)/pyright --warnings
 	@echo '== import-linter' && $(BIN)/lint-imports --no-logo
-	@echo '== coverage' && $(MAKE) -s .coverage PYTEST_ARGS= && $(BIN)/coverage report
+	@echo '== coverage' && $(MAKE) -s .coverage && $(BIN)/coverage report
 	@echo '== docs' && $(SPHINX)
 	@echo '== every gate passed'
 
@@ -68,7 +65,7 @@ chaos: env ## run the campaigns: kills, floods, races of processes on every stor
 
 servers: env-servers ## run the guard behind every server, and write docs/servers.md (needs a C compiler)
 	@.venv-servers/bin/python -m tests.servers.page
-	@SERVERS=all COVERAGE_FILE=.coverage-partial .venv-servers/bin/python -m pytest tests/servers -n $(WORKERS)
+	@SERVERS=all .venv-servers/bin/python -m pytest tests/servers -n $(WORKERS)
 
 compat: env-compat ## run the test suites of Starlette, Flask and Werkzeug, bare and behind keyguard
 	@.venv-compat/bin/python scripts/compat.py
