@@ -411,13 +411,21 @@ def test_a_forked_child_has_its_own_places() -> None:
         "$md5$x",
         "$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$" + "A" * 43,
         "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$",
+        "$argon2id$v=19$m=19456,t=2,p=1$AAAA$BBBB",
         "$argon2id$nonsense",
+        "$2b$04$" + "/" * 53,
     ],
 )
 def test_a_check_that_fails_shows_no_token_in_our_frames(stored: str) -> None:
     with pytest.raises(CorruptDataError) as failed:
         TokenHasher(peppers=[PEPPER]).verify(TOKEN, stored)
 
+    before = failed.value.__context__  # its frames are argon2's, which hold the token
+    while before is not None:
+        for frame, _ in traceback.walk_tb(before.__traceback__):
+            assert TOKEN.reveal() not in repr(frame.f_locals)
+            assert repr(TOKEN.reveal().encode()) not in repr(frame.f_locals)
+        before = before.__context__
     trace = traceback.TracebackException.from_exception(failed.value, capture_locals=True)
     assert "verify" in [frame.name for frame in trace.stack]
     for frame in trace.stack:

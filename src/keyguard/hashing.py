@@ -27,12 +27,14 @@ import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import argon2
 
 from keyguard.exceptions import (
+    BackendError,
     BackendUnavailableError,
     ConfigurationError,
     CorruptDataError,
@@ -236,8 +238,8 @@ class TokenHasher:
 
 
 # The functions below reveal a token only inside the expression that hashes it: a local variable
-# would show in the traceback of whatever goes wrong. Argon2's own frames hold it, so its errors do
-# not become a cause.
+# would show in the traceback of whatever goes wrong. The frames of argon2 and bcrypt hold it, so
+# theirs become neither the cause nor the context of an error: it is raised once they are handled.
 
 
 def _sha256(token: Secret) -> bytes:
@@ -276,17 +278,15 @@ def _verify_bcrypt(token: Secret, digest: str) -> bool:
         bcrypt: Any = import_module("bcrypt")
     except ImportError:
         raise MissingExtraError("a key that was imported with its bcrypt hash", "bcrypt") from None
-    try:
+    with suppress(ValueError):
         return bool(bcrypt.checkpw(token.reveal().encode()[:_BCRYPT_READS], digest.encode()))
-    except ValueError:
-        raise _damaged() from None
+    raise _damaged()
 
 
 def _hash_argon2(token: Secret) -> str:
-    try:
+    with suppress(argon2.exceptions.HashingError, MemoryError):
         return _ARGON2.hash(token.reveal().encode())
-    except (argon2.exceptions.HashingError, MemoryError):
-        raise BackendUnavailableError("there is no memory for a slow hash now") from None
+    raise _no_memory()
 
 
 def _verify_argon2(token: Secret, digest: str) -> bool:
@@ -296,14 +296,16 @@ def _verify_argon2(token: Secret, digest: str) -> bool:
         raise _damaged() from None
     if any(getattr(stored, name) > most for name, most in MOST_ARGON2.items()):
         raise CorruptDataError("a stored argon2 digest asks for more work than is allowed")
+    problem: BackendError
     try:
         return _ARGON2.verify(digest, token.reveal().encode())
     except argon2.exceptions.VerifyMismatchError:
         return False
     except (argon2.exceptions.Argon2Error, argon2.exceptions.InvalidHashError):
-        raise _damaged() from None
+        problem = _damaged()
     except MemoryError:
-        raise BackendUnavailableError("there is no memory for a slow hash now") from None
+        problem = _no_memory()
+    raise problem
 
 
 def _encode(digest: bytes) -> str:
@@ -314,6 +316,10 @@ def _decode(value: str) -> bytes:
     if not _DIGEST.match(value):
         raise _damaged()
     return urlsafe_b64decode(value + "=" * (-len(value) % 4))
+
+
+def _no_memory() -> BackendUnavailableError:
+    return BackendUnavailableError("there is no memory for a slow hash now")
 
 
 def _damaged() -> CorruptDataError:
