@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from keyguard import Allow, Deny, Limit, Reason
+from keyguard import (
+    Allow,
+    BackendUnavailableError,
+    Deny,
+    HashTimeoutError,
+    Limit,
+    Reason,
+)
 from keyguard.backends.memory import MemoryBackend
 from keyguard.sansio.tokens import TokenFormat, TokenParts
 from tests.world import World
@@ -102,6 +109,27 @@ def test_it_counts_whatever_is_wrong_with_the_key(door: Door) -> None:
         for token in tokens:
             assert isinstance(door.ask(token), Deny)
     assert door.ask(guess(1)).reason is Reason.TOO_MANY_FAILURES
+
+
+def test_a_slow_hash_that_was_begun_counts_whatever_comes_of_it(door: Door) -> None:
+    def late(token: Any, digest: str | None) -> bool:
+        raise HashTimeoutError("late")
+
+    for guard in (door.world.guard, door.world.async_guard):
+        guard._parts.hasher.verify = late  # type: ignore[method-assign]
+    token = door.world.token()
+    answers = [door.ask(token).reason for _ in range(31)]
+    assert answers == [Reason.STORE_UNAVAILABLE] * 30 + [Reason.TOO_MANY_FAILURES]
+
+
+def test_a_hash_that_no_place_was_had_for_is_no_try(door: Door) -> None:
+    def full(token: Any, digest: str | None) -> bool:
+        raise BackendUnavailableError("full")
+
+    for guard in (door.world.guard, door.world.async_guard):
+        guard._parts.hasher.verify = full  # type: ignore[method-assign]
+    token = door.world.token()
+    assert {door.ask(token).reason for _ in range(40)} == {Reason.STORE_UNAVAILABLE}
 
 
 def test_no_key_and_a_mangled_field_are_no_tries(door: Door) -> None:

@@ -8,6 +8,7 @@
     ├── RefusedError                the request is understood, and the state of things forbids it
     ├── BackendError                the key store failed
     │   ├── BackendUnavailableError it is down, slow, or overloaded
+    │   │   └── HashTimeoutError    a slow hash was begun, and took too long
     │   ├── SchemaError             its tables are missing, older or newer than keyguard
     │   └── CorruptDataError        it answered something keyguard never wrote
     └── AccessDenied                a decorator refused this request (in sansio.decisions)
@@ -22,6 +23,7 @@ __all__ = [
     "BackendUnavailableError",
     "ConfigurationError",
     "CorruptDataError",
+    "HashTimeoutError",
     "InvalidValueError",
     "KeyguardError",
     "MissingExtraError",
@@ -69,6 +71,10 @@ class BackendError(KeyguardError):
 
 class BackendUnavailableError(BackendError):
     """The key store is down, slow or overloaded; the same call may succeed later."""
+
+
+class HashTimeoutError(BackendUnavailableError):
+    """A slow hash was begun, and what comes of it is not known in time."""
 
 
 class SchemaError(BackendError):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
 from keyguard.deadlines import remaining
-from keyguard.exceptions import BackendUnavailableError, ConfigurationError
+from keyguard.exceptions import BackendUnavailableError, ConfigurationError, HashTimeoutError
 
 __all__ = ["HashPool"]
 
@@ -65,7 +65,8 @@ class HashPool:
         """Run a job on a worker thread.
 
         Raises:
-            BackendUnavailableError: Too many run or wait already, or it took too long.
+            BackendUnavailableError: Too many run or wait already.
+            HashTimeoutError: It was begun, and took too long.
             ConfigurationError: The event loop is not asyncio's.
         """
         try:
@@ -87,12 +88,8 @@ class HashPool:
         answer = asyncio.wrap_future(future)
         try:
             left = remaining()
-            async with asyncio.timeout(self._patience if left is None else left):
-                await begun.wait()
-            async with asyncio.timeout(self._longest):
-                return await answer
-        except TimeoutError:
-            raise _overloaded() from None
+            await _within(self._patience if left is None else left, begun.wait(), _overloaded)
+            return await _within(self._longest, answer, _too_slow)
         finally:
             answer.cancel()  # if it has not begun, it never will
 
@@ -116,5 +113,25 @@ def _begin(job: Callable[[], T], loop: asyncio.AbstractEventLoop, begun: asyncio
     return job()
 
 
+async def _within(
+    seconds: float, waiting: Awaitable[T], late: Callable[[], BackendUnavailableError]
+) -> T:
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            return await waiting
+    except TimeoutError:
+        if not deadline.expired():  # it is the job's own
+            raise
+    raise late()
+
+
 def _overloaded() -> BackendUnavailableError:
     return BackendUnavailableError("too many slow hashes are under way; try again shortly")
+
+
+def _too_slow() -> HashTimeoutError:
+    return HashTimeoutError(
+        "a slow hash did not end in time; give it longer with hash_timeout, or hash_workers less "
+        "to do at once"
+    )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from math import ceil
 
-from keyguard.exceptions import CorruptDataError
+from keyguard.exceptions import CorruptDataError, HashTimeoutError
 from keyguard.sansio.addresses import client_of
 from keyguard.sansio.charges import failure_charges
 from keyguard.sansio.credentials import parse_authorization
@@ -128,11 +128,16 @@ def authenticate(
     ):
         return _too_many_failures(blocked)
     decision = yield from _authenticate(credentials, policy, address, fresh=fresh)
-    if isinstance(decision, Deny) and decision.reason in _FAILED_ATTEMPTS:
+    if isinstance(decision, Deny) and _is_failed_attempt(decision):
         if blocked is not None:
             return _too_many_failures(blocked)
         return (yield from _count_failure(decision, policy.failure_limit, client))
     return decision
+
+
+def _is_failed_attempt(decision: Deny) -> bool:
+    # A hash that was begun has cost what a guess costs, whether or not it was waited for.
+    return decision.reason in _FAILED_ATTEMPTS or isinstance(decision.cause, HashTimeoutError)
 
 
 def _count_failure(decision: Deny, limit: Limit, client: str) -> Flow[Deny]:
