@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from keyguard import Allow, Deny, Reason, Secret
+from keyguard import Allow, BackendUnavailableError, Deny, Reason, Secret
 from keyguard.sansio.authenticate import authenticate
 from keyguard.sansio.effects import Effect, LookUp, VerifyToken
-from keyguard.sansio.foreign import read_formats
+from keyguard.sansio.foreign import ForeignFormat, read_formats
 from keyguard.sansio.models import KeyRecord
 from tests.sansio.test_authenticate import FIELD, KEY, NOW, POLICY, RECORD
 
@@ -105,3 +105,32 @@ def test_a_bar_is_taken_only_for_sanctum() -> None:
     assert stepped("Bearer 42|abcdef", {}, set()) == ([], Deny(Reason.CREDENTIALS_MALFORMED))
     assert stepped("Bearer 42|abcdef", {}, set(), sanctum)[0] == [sanctum.foreign[0].id_of("42")]
     assert stepped("Bearer |", {}, set(), sanctum) == ([], Deny(Reason.TOKEN_MALFORMED))
+
+
+def test_a_fast_hash_of_a_whole_token_is_asked_for_last_and_not_named() -> None:
+    looked_up, decision = stepped(f"Bearer {TOKEN}", {}, set())
+
+    plain = ForeignFormat("token").lookup(TOKEN)
+    assert looked_up[-1] == plain
+    assert decision == Deny(Reason.KEY_UNKNOWN, None)
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_while_the_store_is_down_no_fast_hash_of_a_whole_token_is_named(at: int) -> None:
+    flow = authenticate([f"Bearer {TOKEN}"], FOREIGN)
+    effect: Any = next(flow)
+    while not (isinstance(effect, LookUp) and effect.key_id == IDS[at]):
+        effect = flow.send(None)
+    with pytest.raises(StopIteration) as ended:
+        flow.throw(BackendUnavailableError("down"))
+    decision = ended.value.value
+    assert decision.reason is Reason.STORE_UNAVAILABLE
+    assert decision.key_id == (None if at == 3 else IDS[at])
+
+
+def test_a_key_that_was_found_by_a_fast_hash_is_named() -> None:
+    plain = str(ForeignFormat("token").lookup(TOKEN))
+
+    _, decision = stepped(f"Bearer {TOKEN}", {plain: kept_as(plain)}, set())
+
+    assert decision == Deny(Reason.SECRET_WRONG, plain)

@@ -172,12 +172,19 @@ def _authenticate(
         try:
             decision = yield from _identify(credentials, key_id, policy, fresh=fresh)
         except Exception as failure:  # noqa: BLE001 - whatever a backend does, nobody is let in
-            return Deny(Reason.STORE_UNAVAILABLE, key_id, cause=failure)
+            return Deny(
+                Reason.STORE_UNAVAILABLE, _named(credentials, key_id, policy), cause=failure
+            )
         if isinstance(decision, Allow):
             return (yield from _from_where_it_may(decision, address))
         if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
             break
     return decision
+
+
+def _named(token: Secret, key_id: str, policy: Policy) -> str | None:
+    """Return the id that a refusal names where no key was found under it, or None for none."""
+    return key_id if policy.may_name(token, key_id) else None
 
 
 def _from_where_it_may(allow: Allow, address: str | None) -> Flow[Decision]:
@@ -200,7 +207,7 @@ def _identify(token: Secret, key_id: str, policy: Policy, *, fresh: bool) -> Flo
             raise CorruptDataError("the backend answered a lookup with something else than the key")
         genuine = yield from VerifyToken(token, record.digest if record else None)
         if record is None:
-            return Deny(Reason.KEY_UNKNOWN, key_id)
+            return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, policy))
         if genuine is not True:
             return Deny(Reason.SECRET_WRONG, key_id)
         decision = judge(record, (yield from ReadClock()), policy)

@@ -163,7 +163,8 @@ def read_formats(names: Iterable[str], *, keys: Sequence[Secret] = ()) -> tuple[
     Args:
         names: Their names, see :class:`ForeignFormat`.
         keys: What the peppers give to make ids under, the newest first. With the format ``token``
-            each gives one more: tokens that can be guessed are found under the first of them.
+            each gives one more, which is tried before it: tokens that can be guessed are found
+            under the first of them.
 
     Raises:
         InvalidValueError: One is none, or is named twice.
@@ -175,7 +176,9 @@ def read_formats(names: Iterable[str], *, keys: Sequence[Secret] = ()) -> tuple[
     for name in names:
         if any(one.name == name for one in found):
             raise InvalidValueError(f"imported_formats names {name!r} twice")
-        found.append(ForeignFormat(name))
-        if name == "token":
+        if (
+            name == "token"
+        ):  # a token that can be guessed is found before its fast hash is asked for
             found += [ForeignFormat(name, key) for key in keys]
+        found.append(ForeignFormat(name))
     return tuple(found)

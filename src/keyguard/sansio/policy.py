@@ -83,6 +83,17 @@ class Policy:
         found = (one.lookup(token.reveal()) for one in self.foreign)
         return tuple(key_id for key_id in found if key_id is not None)
 
+    def may_name(self, token: Secret, key_id: str) -> bool:
+        """Tell whether an id may be named before a key was found under it.
+
+        One that is a fast hash of the whole token may not: if the token is a guessable one, or
+        somebody's password, whoever reads the log could try guesses.
+        """
+        return all(
+            one.keyed or one.has_public_part or one.lookup(token.reveal()) != key_id
+            for one in self.foreign
+        )
+
     @property
     def takes_bar(self) -> bool:
         """Whether tokens may hold a ``|``, which is no b64token."""
