@@ -202,9 +202,11 @@ class Outside:
         """Count charges, all or none."""
         return self._gate.hit(charges)
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Any:
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None = None
+    ) -> Any:
         """Count more or give back."""
-        return self._gate.adjust(charges, units)
+        return self._gate.adjust(charges, units, counter)
 
     def read_limits(self, charges: Sequence[Charge]) -> Any:
         """Look at buckets."""

@@ -153,10 +153,11 @@ class Access:
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
+        at = self.gate.monotonic()
         outcome: Any = self.gate.hit(charges)
         if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
             outcome = self.on_the_loop(outcome)
-        deny = self._end(charges, own, unpaid, outcome)
+        deny = self._end(charges, own, unpaid, outcome, at)
         if deny is not None and self.charged is not None:
             self.give_back()
         return deny
@@ -166,10 +167,11 @@ class Access:
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
+        at = self.gate.monotonic()
         outcome = self.gate.hit(charges)
         if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
             outcome = await outcome
-        deny = self._end(charges, own, unpaid, outcome)
+        deny = self._end(charges, own, unpaid, outcome, at)
         if deny is not None:
             await self.agive_back()
         return deny
@@ -185,12 +187,12 @@ class Access:
     def settle(self, cost: int, names: Sequence[str]) -> None:
         """Charge what the request turned out to cost."""
         if self.charged is not None:
-            run(settle(self.charged, cost, names, self.gate.moment()), self._perform)
+            run(settle(self.charged, cost, names, self.gate.at_the_latest()), self._perform)
 
     async def asettle(self, cost: int, names: Sequence[str]) -> None:
         """Like :meth:`settle`, awaited."""
         if self.charged is not None:
-            await arun(settle(self.charged, cost, names, self.gate.moment()), self._aperform)
+            await arun(settle(self.charged, cost, names, self.gate.at_the_latest()), self._aperform)
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
         if self.ruled:
@@ -217,13 +219,13 @@ class Access:
         own: int,
         unpaid: Sequence[RouteLimit],
         outcome: Outcome | None,
+        at: float,
     ) -> Deny | None:
-        charged = conclude(self.allow, charges, own, outcome)
+        charged = conclude(self.allow, charges, own, outcome, at)
         if isinstance(charged, Deny):
             return charged
         if unpaid:
             self.paid = (*self.paid, *unpaid)
-        charged.moment = self.gate.moment()
         self.charged = charged if self.charged is None else self.charged.joined(charged)
         for tally in charged.tallies:
             if not tally.fits:
@@ -234,7 +236,7 @@ class Access:
     def _giving_back(self) -> Flow[None]:
         charged, self.charged = self.charged, None
         if charged is not None:
-            yield from give_back(charged)
+            yield from give_back(charged, self.gate.at_the_latest())
 
     def _perform(self, effect: Effect[Any]) -> Any:
         answer = effect.perform(self.gate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -24,14 +25,16 @@ from keyguard import (
     rate_limit,
     require_scopes,
 )
+from keyguard._drivers import run
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.starlette import KeyguardMiddleware
 from keyguard.deadlines import remaining
 from keyguard.events import LimiterFailed, LimiterRecovered
 from keyguard.exceptions import BackendUnavailableError
-from keyguard.ratelimit.gates import ASK_AGAIN_AFTER, Gate
+from keyguard.ratelimit.gates import ASK_AGAIN_AFTER, AsyncGate, Gate
 from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge, Outcome
+from keyguard.sansio.charging import Charged, conclude, settle
 from keyguard.sansio.limits import Strategy
 from tests.adapters.stacks import Request, asgi_app, call_asgi, call_wsgi, wsgi_app
 from tests.world import World
@@ -391,3 +394,115 @@ def refuse() -> None:
 
 def _charge() -> Charge:
     return Charge("keyguard:{org_1}:x", "x", 10, 60, Strategy.FIXED_WINDOW, True, 1)
+
+
+class Shared:
+    """The store of a gate that others use too, and a job that is settled after a while."""
+
+    def __init__(self, flavour: str) -> None:
+        self.clock = World().clock
+        self.store = Store(self.clock)
+        options: Any = {
+            "timeout": 0.05,
+            "fails_open": True,
+            "clock": self.clock,
+            "tell": lambda _: None,
+        }
+        store: Any = AsyncStore(self.store)
+        self.gate: Any = (
+            Gate(self.store, **options) if flavour == "sync" else AsyncGate(store, **options)
+        )
+
+    def hit(self, cost: int) -> Charged:
+        charges = (_charge()._replace(amount=100, cost=cost),)
+        outcome = self.answer(self.gate.hit(charges))
+        charged = conclude(None, charges, 0, outcome, self.clock.monotonic())
+        assert isinstance(charged, Charged)
+        return charged
+
+    def settle(self, charged: Charged, cost: int) -> None:
+        flow = settle(charged, cost, (), self.gate.at_the_latest())
+        run(flow, lambda effect: self.answer(effect.perform(self.gate)))
+
+    def answer(self, answer: Any) -> Any:
+        async def awaited() -> Any:
+            return await answer
+
+        return asyncio.run(awaited()) if inspect.isawaitable(answer) else answer
+
+    def remaining(self, limiter: Any) -> int:
+        left: int = limiter.adjust([_charge()._replace(amount=100)], [0]).tallies[0].remaining
+        return left
+
+    def wait(self) -> None:
+        self.clock.advance(timedelta(seconds=ASK_AGAIN_AFTER))
+
+
+def test_what_the_stand_in_counted_is_no_credit_in_the_store(flavour: str) -> None:
+    shared = Shared(flavour)
+    shared.hit(100)  # full
+    shared.store.fails = fail
+    job = shared.hit(90)
+    shared.store.fails = None
+    shared.wait()
+    shared.settle(job, 10)  # nobody has noticed yet that the store is back
+    shared.answer(shared.gate.hit([_charge()._replace(key="keyguard:{org_1}:y")]))
+    assert shared.remaining(shared.store.counters) == 0
+    shared.settle(job, 0)
+    assert shared.remaining(shared.store.counters) == 0
+
+
+def test_what_the_store_counted_is_no_credit_in_the_stand_in(flavour: str) -> None:
+    shared = Shared(flavour)
+    job = shared.hit(90)
+    shared.store.fails = fail
+    shared.hit(80)
+    shared.settle(job, 1)
+    assert shared.remaining(shared.gate._stand_in) == 20
+    shared.store.fails = None
+    shared.wait()
+    other = shared.hit(5)
+    shared.store.fails = fail
+    shared.settle(other, 1)  # which is how it is noticed that the store is down again
+    assert shared.remaining(shared.gate._stand_in) == 20
+
+
+def test_what_the_stand_in_counted_it_gives_back(flavour: str) -> None:
+    shared = Shared(flavour)
+    shared.store.fails = fail
+    job = shared.hit(90)
+    shared.settle(job, 20)
+    assert shared.remaining(shared.gate._stand_in) == 80
+
+
+def test_what_is_charged_more_is_counted_by_whoever_can(flavour: str) -> None:
+    shared = Shared(flavour)
+    shared.store.fails = fail
+    job = shared.hit(10)
+    shared.store.fails = None
+    shared.wait()
+    shared.hit(1)
+    shared.settle(job, 40)
+    assert shared.remaining(shared.store.counters) == 69
+
+
+def test_what_the_store_counted_before_an_answer_that_ended_an_outage_it_gives_back(
+    flavour: str,
+) -> None:
+    shared = Shared(flavour)
+    shared.store.fails = fail
+    shared.hit(1)
+    shared.store.fails = None
+    shared.wait()
+    job = shared.hit(50)
+    shared.settle(job, 10)
+    assert shared.remaining(shared.store.counters) == 90
+
+
+def test_a_store_across_a_network_is_given_back_to_only_while_that_is_sure_to_arrive() -> None:
+    shared = Shared("sync")
+    job = shared.hit(50)
+    window = timedelta(seconds=job.tallies[0].lasts)
+    shared.clock.advance(window - timedelta(seconds=0.04))
+    shared.settle(job, 10)
+    assert shared.remaining(shared.store.counters) == 50

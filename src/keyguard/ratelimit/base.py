@@ -34,7 +34,8 @@ class RateLimiter(Protocol):
                 is counted at all; one that is not enforced is counted where it has room.
 
         Returns:
-            Whether they were counted, and how each bucket stands after it.
+            Whether they were counted, and how each bucket stands after it. What a tally does not
+            say to last is never given back.
         """
         ...
 
@@ -43,8 +44,9 @@ class RateLimiter(Protocol):
 
         Args:
             charges: The buckets; their costs mean nothing here.
-            units: How many to add to each; a negative number is given back, down to nothing; with 0
-                a bucket is only looked at, and not made.
+            units: How many to add to each; a negative number is given back, down to nothing, and
+                of what ends at different times the oldest first; with 0 a bucket is only looked at,
+                and not made.
 
         Returns:
             An outcome that is admitted, and how each bucket stands after it, as for a cost of 1.

@@ -20,7 +20,6 @@ from keyguard.exceptions import ConfigurationError, CorruptDataError
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge, Outcome
-from keyguard.sansio.charging import Moment
 from keyguard.sansio.effects import Effect
 
 __all__ = ["ASK_AGAIN_AFTER", "AsyncGate", "Gate"]
@@ -57,6 +56,8 @@ class _Gate:
         self._timeout = timeout
         self._fails_open = fails_open
         self._clock = clock
+        self.monotonic = clock.monotonic
+        """Returns the time in seconds on the monotonic clock."""
         self._tell = tell
         self._failing_since: float | None = None
         self._outage = 0  # how often the limiter has failed or come back
@@ -70,22 +71,21 @@ class _Gate:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
 
-    def moment(self) -> Moment:
-        """Return the present moment, as charges are dated."""
-        return Moment(self._clock.monotonic(), self._outage)
+    def at_the_latest(self) -> float:
+        """Return when what is asked now is counted at the latest, on the monotonic clock."""
+        return self.monotonic() + (self._timeout if self.memory is None else 0.0)
 
     def _settled(self, question: Question, answer: object, outage: int) -> Outcome | None:
         """Return what a question comes to, given the limiter's answer or its failure.
 
         Args:
-            question: The question.
+            question: What its stand-in is asked if it failed.
             answer: The outcome, or why there is none.
             outage: What :meth:`_turn` returned before the limiter was asked.
         """
         if isinstance(answer, Outcome):
-            if self._failing_since is not None:
-                self._recovered(outage)
-            return answer
+            counter = self._recovered(outage) if self._failing_since is not None else outage
+            return answer._replace(counter=counter) if counter != answer.counter else answer
         if not isinstance(answer, Exception):
             answer = CorruptDataError("the limiter answered something else than an outcome")
         if isinstance(answer, CorruptDataError | ConfigurationError):
@@ -125,15 +125,18 @@ class _Gate:
         if not is_known:
             self._tell(LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
 
-    def _recovered(self, outage: int) -> None:
+    def _recovered(self, outage: int) -> int:
+        """Note that the limiter answered; return who it is as a counter."""
         with self._lock:
             if outage != self._outage:
-                return  # it was asked before it failed
+                return outage  # it was asked before it failed
             since, self._failing_since = self._failing_since, None
             self._outage += 1
+            counter = self._outage
         if since is not None:
             lasted = self._clock.monotonic() - since
             self._tell(LimiterRecovered(at=self._now(), lasted=lasted, decisions=self._stood_in))
+        return counter
 
     def _meanwhile(self, question: Question) -> Outcome | None:
         with self._lock:
@@ -142,8 +145,28 @@ class _Gate:
                 return None
             if self._stand_in is None:
                 self._stand_in = MemoryRateLimiter(clock=self._clock)
+            counter = _stand_in_of(self._outage)
         outcome: Outcome = question(self._stand_in)
-        return outcome
+        return outcome._replace(counter=counter)
+
+    def _adjusting(
+        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None
+    ) -> tuple[Question, Question, MemoryRateLimiter | None]:
+        """Return what to ask the limiter, what its stand-in, and the latter if it alone counted.
+
+        Nothing is given back where it was not counted: there it would be credit.
+        """
+        more = [max(0, change) for change in units]
+
+        def adjust(limiter: Any) -> Any:
+            return limiter.adjust(charges, units)
+
+        def charge_more(limiter: Any) -> Any:
+            return limiter.adjust(charges, more)
+
+        if counter == _stand_in_of(self._outage):
+            return charge_more, adjust, self._stand_in
+        return adjust if counter == self._outage else charge_more, charge_more, None
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), UTC)
@@ -151,6 +174,11 @@ class _Gate:
     def _close(self) -> None:
         if self._stand_in is not None:
             self._stand_in.close()
+
+
+def _stand_in_of(outage: int) -> int:
+    """Return what the stand-in is as a counter, the limiter being known as the outage's number."""
+    return -1 - outage
 
 
 class Gate(_Gate):
@@ -164,9 +192,14 @@ class Gate(_Gate):
             return self.memory.hit(charges)
         return self._count(lambda limiter: limiter.hit(charges))
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome | None:
-        """Count more or give back; None as above."""
-        return self._count(lambda limiter: limiter.adjust(charges, units))
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None = None
+    ) -> Outcome | None:
+        """Count more, or give back where ``counter`` counted it; None as above."""
+        if self.memory is not None:
+            return self.memory.adjust(charges, units)
+        question, meanwhile, stand_in = self._adjusting(charges, units, counter)
+        return meanwhile(stand_in) if stand_in is not None else self._count(question, meanwhile)
 
     def perform(self, effect: Effect[Any]) -> Any:
         """Perform one effect of charging."""
@@ -178,16 +211,16 @@ class Gate(_Gate):
         if limiter:
             self.limiter.close()
 
-    def _count(self, question: Question) -> Outcome | None:
+    def _count(self, question: Question, meanwhile: Question | None = None) -> Outcome | None:
         outage = self._turn()
         if outage is None:
-            return self._meanwhile(question)
+            return self._meanwhile(meanwhile or question)
         try:
             with within(self._timeout):
                 answer = question(self.limiter)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
             answer = failure
-        return self._settled(question, answer, outage)
+        return self._settled(meanwhile or question, answer, outage)
 
 
 class AsyncGate(_Gate):
@@ -199,11 +232,14 @@ class AsyncGate(_Gate):
             return self.memory.hit(charges)
         return self._count(lambda limiter: limiter.hit(charges))
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Any:
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None = None
+    ) -> Any:
         """Like :meth:`Gate.adjust`, or an awaitable of it."""
         if self.memory is not None:
             return self.memory.adjust(charges, units)
-        return self._count(lambda limiter: limiter.adjust(charges, units))
+        question, meanwhile, stand_in = self._adjusting(charges, units, counter)
+        return meanwhile(stand_in) if stand_in is not None else self._count(question, meanwhile)
 
     async def aperform(self, effect: Effect[Any]) -> Any:
         """Perform one effect of charging."""
@@ -228,13 +264,13 @@ class AsyncGate(_Gate):
         limiter: Any = self.limiter  # who opened it saw to the flavour
         return cast("AsyncRateLimiter", limiter)
 
-    async def _count(self, question: Question) -> Outcome | None:
+    async def _count(self, question: Question, meanwhile: Question | None = None) -> Outcome | None:
         outage = self._turn()
         if outage is None:
-            return self._meanwhile(question)
+            return self._meanwhile(meanwhile or question)
         try:
             async with awithin(self._timeout):
                 answer = await question(self._async_limiter)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
             answer = failure
-        return self._settled(question, answer, outage)
+        return self._settled(meanwhile or question, answer, outage)

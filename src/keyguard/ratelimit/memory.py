@@ -78,7 +78,7 @@ class MemoryRateLimiter:
             pool.move_to_end(key)
             if not before:
                 self._bound(pool, key)
-        return _outcome((True, (tally,)))
+        return _outcome((True, (tally,), 0))
 
     def _hit_all(self, charges: Sequence[Charge]) -> Outcome:
         with self._lock:

@@ -127,10 +127,10 @@ def _call(script: Script, charges: Sequence[Charge], time: str) -> Call:
 def _outcome(reply: Any, charges: Sequence[Charge]) -> Outcome:
     try:
         admitted, *numbers = map(int, reply.split())
-        rows = zip(*[iter(numbers)] * 4, strict=True)
+        rows = zip(*[iter(numbers)] * 5, strict=True)
         tallies = [
-            _tally((fits == 1, remaining, reset / _MICROSECONDS, wait / _MICROSECONDS))
-            for fits, remaining, reset, wait in rows
+            _tally((fits == 1, remaining, *[time / _MICROSECONDS for time in times]))
+            for fits, remaining, *times in rows
         ]
     except (AttributeError, ValueError) as failure:
         raise _no_answer() from failure

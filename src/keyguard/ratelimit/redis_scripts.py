@@ -53,11 +53,8 @@ function fixed.load(key, window)
 end
 
 function fixed.tally(state, amount, window)
-  local reset = 0
-  if state.count > 0 then
-    reset = state.started + window - now
-  end
-  return amount - state.count, reset
+  local left = state.started + window - now
+  return amount - state.count, state.count > 0 and left or 0, left
 end
 
 function fixed.fits(state, amount, window, cost)
@@ -100,7 +97,7 @@ function sliding.tally(state, amount, window)
     local whole = math.fmod(state.left, window)
     reset = state.previous > 0 and math.min(reset, whole) or whole
   end
-  return amount - math.floor(weighted), reset
+  return amount - math.floor(weighted), reset, state.left
 end
 
 function sliding.fits(state, amount, window, cost)
@@ -157,7 +154,7 @@ end
 function moving.load(key, window)
   local total = redis.call('LINDEX', key, 0)
   if not total then
-    return {{key = key, used = 0, added = 0, missing = true}}
+    return {{key = key, used = 0, kept = 0, added = 0, removed = 0, missing = true}}
   end
   total = tonumber(total)
   if not total then
@@ -174,7 +171,7 @@ function moving.load(key, window)
     redis.call('LTRIM', key, gone, -1)
     redis.call('LSET', key, 0, string.format('%.0f', total))
   end
-  return {{key = key, used = total, added = 0}}
+  return {{key = key, used = total, kept = total, added = 0, removed = 0}}
 end
 
 function moving.tally(state, amount, window)
@@ -190,7 +187,7 @@ function moving.tally(state, amount, window)
   if seen <= 0 or not oldest then
     oldest = now
   end
-  return amount - math.max(0, seen), oldest + window - now
+  return amount - math.max(0, seen), oldest + window - now, window
 end
 
 function moving.fits(state, amount, window, cost)
@@ -209,31 +206,36 @@ function moving.wait(state, amount, window, cost)
 end
 
 function moving.add(state, units)
-  local before = state.used
-  state.used = math.max(0, before + units)
-  state.added = state.added + state.used - before
+  if units > 0 then
+    state.added = state.added + units
+  else
+    local removed = math.min(-units, state.kept)
+    state.kept, state.removed = state.kept - removed, state.removed + removed
+    state.added = math.max(0, state.added + units + removed)
+  end
+  state.used = state.kept + state.added
 end
 
 function moving.save(state, key, window)
-  local added = state.added
-  if added > 0 then
-    local text = string.format('%.6f %.0f', now, added)
+  if state.removed > 0 then
+    local gone, left = 0, state.removed
+    for time, units in entries(key) do
+      if units > left then
+        redis.call('LSET', key, gone + 1, string.format('%.6f %.0f', time, units - left))
+        break
+      end
+      gone, left = gone + 1, left - units
+    end
+    redis.call('LTRIM', key, gone, -1)
+  end
+  if state.added > 0 then
+    local text = string.format('%.6f %.0f', now, state.added)
     if state.missing then
       redis.call('RPUSH', key, '0', text)
     else
       redis.call('RPUSH', key, text)
     end
     redis.call('PEXPIRE', key, math.ceil(window * 1000) + 1000)
-  end
-  while added < 0 do
-    local time, units = parsed(key, redis.call('LINDEX', key, -1))
-    if units + added > 0 then
-      redis.call('LSET', key, -1, string.format('%.6f %.0f', time, units + added))
-      added = 0
-    else
-      redis.call('RPOP', key)
-      added = added + units
-    end
   end
   if not state.missing or state.added > 0 then
     redis.call('LSET', key, 0, string.format('%.0f', state.used))
@@ -282,7 +284,7 @@ end
 
 local function row(one, fits, cost)
   local state = states[one.key]
-  local remaining, reset = one.counting.tally(state, one.amount, one.window)
+  local remaining, reset, lasts = one.counting.tally(state, one.amount, one.window)
   local wait = 0
   if not fits then
     wait = one.window
@@ -291,11 +293,12 @@ local function row(one, fits, cost)
     end
   end
   return string.format(
-    '%d %.0f %.0f %.0f',
+    '%d %.0f %.0f %.0f %.0f',
     fits and 1 or 0,
     math.max(0, remaining),
     math.ceil(reset * 1000000 - 0.001),
-    math.ceil(wait * 1000000)
+    math.ceil(wait * 1000000),
+    math.floor(lasts * 1000000)
   )
 end
 

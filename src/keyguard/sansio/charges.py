@@ -75,10 +75,13 @@ class Outcome(NamedTuple):
         admitted: Whether every charge that is enforced had room; then all were counted that had,
             else none was.
         tallies: How each bucket stands after it, in the order of the charges.
+        counter: Who counted, as the way to the store tells them apart: the store itself between two
+            of its outages, or what stood in for it. Only there can it be given back.
     """
 
     admitted: bool
     tallies: Sequence[Tally]
+    counter: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +251,9 @@ def _charges_of_request(
         subject = principal.family if limit.per == "key" else owner
     if subject is None:
         return ()
-    if len(subject) > _LONGEST_PART:  # a client may have written it, and it is kept for a while
+    # A client may have written it, and it is kept for a while. What looks like a digest becomes one
+    # too, so that nobody meets the bucket of another's long subject.
+    if len(subject) > _LONGEST_PART or subject.startswith("~"):
         subject = _digest(subject)
     return _charges(limit, owner, subject, "route" if route else "limit", route, cost)
 

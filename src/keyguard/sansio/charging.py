@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
-from typing import NamedTuple
 
 from keyguard.exceptions import BackendUnavailableError, InvalidValueError
 from keyguard.sansio.charges import Charge, Outcome, in_seconds, policy_field, route_charges
 from keyguard.sansio.decisions import Allow, Deny, Reason
 from keyguard.sansio.effects import AdjustLimits, Flow
-from keyguard.sansio.limits import RouteLimit, Strategy, check_cost
+from keyguard.sansio.limits import RouteLimit, check_cost
 from keyguard.sansio.requests import Principal, Request
 from keyguard.sansio.windows import Tally
 
-__all__ = ["ORIGIN", "Charged", "Moment", "charges_of", "conclude", "give_back", "settle"]
-
-
-class Moment(NamedTuple):
-    """When something was charged, and who counted it.
-
-    Args:
-        at: Seconds on the monotonic clock.
-        counter: Which of the outages of the limiter it was in, or between; in each another one
-            counts, the store or this process.
-    """
-
-    at: float
-    counter: int
-
-
-ORIGIN = Moment(0.0, 0)
+__all__ = ["Charged", "charges_of", "conclude", "give_back", "settle"]
 
 
 @dataclass(slots=True)
@@ -46,7 +28,9 @@ class Charged:
         own: How many of the charges are not the route's.
         costs: What each was charged, 0 for one that had no room and is not enforced; None for what
             the charges say.
-        moment: When it was charged, and by whom.
+        counter: Who counted all of it; None where they were several.
+        at: When it was charged at the earliest, in seconds on the monotonic clock.
+        ends: Until when each can be given back, on that clock; None for what the tallies say.
     """
 
     principal: Principal | None
@@ -55,7 +39,9 @@ class Charged:
     policy: str
     own: int
     costs: list[int] | None = None
-    moment: Moment = ORIGIN
+    counter: int | None = 0
+    at: float = 0.0
+    ends: list[float] | None = None
 
     def paid(self) -> list[int]:
         """Return what each was charged."""
@@ -63,6 +49,12 @@ class Charged:
             pairs = zip(self.charges, self.tallies, strict=True)
             self.costs = [charge.cost if tally.fits else 0 for charge, tally in pairs]
         return self.costs
+
+    def ending(self) -> list[float]:
+        """Return until when each can be given back."""
+        if self.ends is None:
+            self.ends = [self.at + tally.lasts for tally in self.tallies]
+        return self.ends
 
     def joined(self, later: Charged) -> Charged:
         """Return this and what was charged later, as one."""
@@ -73,7 +65,9 @@ class Charged:
             f"{self.policy}, {later.policy}",
             self.own + later.own,
             [*self.paid(), *later.paid()],
-            min(self.moment, later.moment),
+            self.counter if self.counter == later.counter else None,
+            self.at,
+            [*self.ending(), *later.ending()],
         )
 
 
@@ -109,7 +103,11 @@ def charges_of(
 
 
 def conclude(
-    allow: Allow | None, charges: tuple[Charge, ...], own: int, outcome: Outcome | None
+    allow: Allow | None,
+    charges: tuple[Charge, ...],
+    own: int,
+    outcome: Outcome | None,
+    at: float,
 ) -> Charged | Deny:
     """Return what a request was charged, or its refusal.
 
@@ -118,12 +116,13 @@ def conclude(
         charges: What it was to be charged.
         own: How many of the charges are not the route's.
         outcome: What the limiter answered; None where it can't be counted and that must not pass.
+        at: When it was asked, in seconds on the monotonic clock.
     """
     principal = None if allow is None else allow.principal
     if outcome is not None and outcome.admitted:
-        if allow is not None and charges is allow.limits.charges:
-            return Charged(principal, charges, outcome.tallies, allow.limits.policy, own)
-        return Charged(principal, charges, outcome.tallies, policy_field(charges), own)
+        is_known = allow is not None and charges is allow.limits.charges
+        policy = allow.limits.policy if allow is not None and is_known else policy_field(charges)
+        return Charged(principal, charges, outcome.tallies, policy, own, None, outcome.counter, at)
     key_id, owner = (principal.key_id, principal.organization) if principal else (None, None)
     if outcome is None:
         return Deny(Reason.LIMITER_UNAVAILABLE, key_id, owner)
@@ -132,27 +131,30 @@ def conclude(
     return replace(deny, retry_after=in_seconds([tally for _, tally in deny.violations()]))
 
 
-def give_back(charged: Charged) -> Flow[None]:
+def give_back(charged: Charged, now: float) -> Flow[None]:
     """Give back all that a request was charged, as it was refused after all.
 
     Args:
         charged: What it was charged.
+        now: When that is done at the latest, in seconds on the monotonic clock.
     """
-    yield from AdjustLimits(charged.charges, [-cost for cost in charged.paid()])
+    units = _adjustable(charged, [-cost for cost in charged.paid()], now)
+    if any(units):
+        yield from AdjustLimits(charged.charges, units, charged.counter)
 
 
-def settle(charged: Charged, cost: int, names: Sequence[str], now: Moment) -> Flow[None]:
+def settle(charged: Charged, cost: int, names: Sequence[str], now: float) -> Flow[None]:
     """Charge what a request turned out to cost: the difference is charged, or given back.
 
-    Given back is only what the charge still takes of the present window: what has ended by itself
-    would else be credit for more than the limit admits.
+    Given back is only what is sure to take as much of the present window, and where it was counted:
+    the rest would be credit for more than the limit admits.
 
     Args:
         charged: What it was charged so far.
         cost: What it is to be charged in all; 0 gives everything back.
         names: The policies that this is for. None are those of the route, or where it has none,
             all of the request.
-        now: The present moment.
+        now: When that is done at the latest, in seconds on the monotonic clock.
 
     Raises:
         InvalidValueError: The cost is none, or there is no such policy.
@@ -176,15 +178,13 @@ def settle(charged: Charged, cost: int, names: Sequence[str], now: Moment) -> Fl
         return
     # Before it is asked, so that another one at the same time does not give it back again.
     charged.costs = [before + change for before, change in zip(paid, changes, strict=True)]
-    units = [
-        change if change > 0 else -_still_taken(-change, charge, tally, charged.moment, now)
-        for change, charge, tally in zip(changes, charged.charges, charged.tallies, strict=True)
-    ]
+    units = _adjustable(charged, changes, now)
     if not any(units):
         return
-    outcome = yield from AdjustLimits(charged.charges, units)
+    outcome = yield from AdjustLimits(charged.charges, units, charged.counter)
     if outcome is None:
-        charged.costs = [now - change for now, change in zip(charged.paid(), changes, strict=True)]
+        pairs = zip(charged.paid(), changes, strict=True)
+        charged.costs = [cost - change for cost, change in pairs]
         raise BackendUnavailableError(
             "the store of the limits is down, and what the request cost is not settled; "
             "try again later"
@@ -195,15 +195,7 @@ def settle(charged: Charged, cost: int, names: Sequence[str], now: Moment) -> Fl
     )
 
 
-def _still_taken(units: int, charge: Charge, tally: Tally, then: Moment, now: Moment) -> int:
-    """Return how much of some units a bucket still counts, at the least."""
-    age = now.at - then.at
-    if now.counter != then.counter or age < 0:
-        return 0  # another one counts now
-    if charge.strategy is Strategy.MOVING_WINDOW:
-        return units if age < charge.window else 0
-    if charge.strategy is Strategy.FIXED_WINDOW:
-        return units if age < tally.reset_after else 0
-    # Where in its window it was charged is not known here. At the latest, at its end: then it has
-    # slid out evenly since.
-    return ceil(units * max(0.0, 1 - age / charge.window))
+def _adjustable(charged: Charged, changes: Sequence[int], now: float) -> list[int]:
+    """Return changes without what can't be given back any more."""
+    pairs = zip(changes, charged.ending(), strict=True)
+    return [change if change > 0 or now < end else 0 for change, end in pairs]

@@ -227,14 +227,19 @@ class HitLimits(Effect[Outcome | None]):
 
 @dataclass(frozen=True, eq=False)
 class AdjustLimits(Effect[Outcome | None]):
-    """Count more or give back; the answer is how the buckets stand after, None as above."""
+    """Count more or give back; the answer is how the buckets stand after, None as above.
+
+    It is given back only where ``counter`` counted it, as its
+    :class:`~keyguard.sansio.charges.Outcome` says.
+    """
 
     asks_backend = False
     charges: Sequence[Charge]
     units: Sequence[int]
+    counter: int | None = None
 
     def perform(self, outside: Any) -> Any:
-        return outside.adjust(self.charges, self.units)
+        return outside.adjust(self.charges, self.units, self.counter)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,12 +34,15 @@ class Tally(NamedTuple):
         remaining: How much more has.
         reset_after: Seconds until there is room for more.
         retry_after: Seconds until what was asked for has room, 0 where it had.
+        lasts: Seconds for which what is counted now can be given back, being sure to take as much
+            of the present window; 0 where that is not known.
     """
 
     fits: bool
     remaining: int
     reset_after: float
     retry_after: float
+    lasts: float = 0.0
 
 
 _tally = Tally._make  # which takes less time than Tally(...)
@@ -53,7 +56,7 @@ class Counting(NamedTuple):
         take: ``(state, amount, window, now, cost)`` to the tally after counting, and the new state;
             the old state where there was no room.
         adjust: ``(state, window, now, units)`` to the new state, whatever room there is; negative
-            units are given back.
+            units are given back, the oldest first: what remains can then end too late only.
         ends: ``(state, window)`` to the time from which on the state is worth nothing.
     """
 
@@ -70,8 +73,8 @@ def _fixed(state: State, window: int, now: float) -> tuple[float, int]:
 
 
 def _fixed_tally(started: float, count: int, amount: int, window: int, now: float) -> Tally:
-    reset = started + window - now if count else 0.0
-    return Tally(True, max(0, amount - count), reset, 0.0)
+    left = started + window - now
+    return Tally(True, max(0, amount - count), left if count else 0.0, 0.0, left)
 
 
 def _fixed_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
@@ -129,7 +132,7 @@ def _sliding_look(state: State, amount: int, window: int, now: float, cost: int)
     left = (index + 1) * window - now
     room = amount - int(previous * left / window + current)
     reset = _sliding_reset(current, previous, window, left)
-    tally = Tally(True, max(0, room), reset, 0.0)
+    tally = Tally(True, max(0, room), reset, 0.0, left)
     if cost <= room:
         return tally
     if cost > amount:
@@ -158,13 +161,13 @@ def _sliding_take(
         return _sliding_look(state, amount, window, now, cost), state
     current += cost
     reset = _sliding_reset(current, previous, window, left)
-    return _tally((True, remaining, reset, 0.0)), (index, current, previous)
+    return _tally((True, remaining, reset, 0.0, left)), (index, current, previous)
 
 
 def _sliding_adjust(state: State, window: int, now: float, units: int) -> State:
     index, current, previous = _sliding(state, window, now)
     current += units
-    if current < 0:  # what is given back was charged in the previous window
+    if current < 0:
         previous, current = max(0, previous + current), 0
     return index, current, previous
 
@@ -184,7 +187,8 @@ def _moving_tally(log: State, amount: int, window: int, now: float) -> Tally:
     # at the very end of its time a hit holds room, and is not seen any more, as in ``limits``
     seen = log[2:] if log and log[0] <= now - window else log
     started = seen[0] if seen else now
-    return Tally(True, max(0, amount - sum(seen[1::2])), started + window - now, 0.0)
+    remaining = max(0, amount - sum(seen[1::2]))
+    return Tally(True, remaining, started + window - now, 0.0, float(window))
 
 
 def _moving_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
@@ -217,14 +221,11 @@ def _moving_adjust(state: State, window: int, now: float, units: int) -> State:
     log = _moving(state, window, now)
     if units > 0:
         return _logged(log, now, units)
-    kept = [*log]
-    while units < 0 and kept:
-        units += kept[-1]
+    for first in range(0, len(log), 2):
+        units += log[first + 1]
         if units > 0:
-            kept[-1] = units
-        else:
-            del kept[-2:]
-    return tuple(kept)
+            return (log[first], units, *log[first + 2 :])
+    return ()
 
 
 def _logged(log: State, now: float, units: int) -> State:
