@@ -176,9 +176,8 @@ def read_formats(names: Iterable[str], *, keys: Sequence[Secret] = ()) -> tuple[
     for name in names:
         if any(one.name == name for one in found):
             raise InvalidValueError(f"imported_formats names {name!r} twice")
-        if (
-            name == "token"
-        ):  # a token that can be guessed is found before its fast hash is asked for
+        if name == "token":
+            # A token that can be guessed is found before its fast hash is asked for.
             found += [ForeignFormat(name, key) for key in keys]
         found.append(ForeignFormat(name))
     return tuple(found)
