@@ -7,7 +7,7 @@ from typing import Any
 
 import flask
 import pytest
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, has_app_context
 from flask.sessions import SecureCookieSessionInterface
 from flask.views import MethodView, View
 from werkzeug.exceptions import Forbidden, NotFound, Unauthorized
@@ -141,6 +141,7 @@ def test_a_session_that_can_t_be_opened_leaves_the_refusal_as_it_is(app: Flask) 
     answer = app.test_client().get("/")
 
     assert (answer.status_code, answer.mimetype) == (401, "application/problem+json")
+    assert not has_app_context()
 
 
 def test_a_teardown_that_fails_replaces_no_refusal(app: Flask) -> None:
@@ -151,6 +152,7 @@ def test_a_teardown_that_fails_replaces_no_refusal(app: Flask) -> None:
     answer = app.test_client().get("/")
 
     assert (answer.status_code, answer.mimetype) == (401, "application/problem+json")
+    assert not has_app_context()
 
 
 def test_what_is_kept_of_methods_that_clients_make_up_has_a_bound() -> None:

@@ -163,7 +163,11 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def interrupt(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+        """Press Ctrl-C until something happens, as it is lost just before a program waits."""
+        while True:
+            self.process.send_signal(signal.SIGINT)
+            if select.select([self._master], [], [], 5)[0]:
+                return
 
     def finish(self) -> int:
         deadline = time.monotonic() + 60

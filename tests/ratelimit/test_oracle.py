@@ -14,7 +14,7 @@ from unittest import mock
 import limits.storage.memory
 import limits.strategies
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keyguard import InvalidValueError, Limit, Strategy
@@ -174,6 +174,7 @@ def test_waiting_as_long_as_is_said_lets_the_hit_through(
 
 @pytest.mark.parametrize("strategy", list(Strategy))
 @given(steps=STEPS, units=st.integers(-30, 30))
+@example(steps=[(0, 1), (8 * WINDOW, 1)], units=1)
 def test_what_is_charged_and_given_back_leaves_what_was(
     strategy: Strategy, steps: Any, units: int
 ) -> None:

@@ -82,7 +82,10 @@ def counted(memcached: Memcached, flavour: str) -> Iterator[Counted]:
 
             return runner.run(on_the_loop())
 
-        yield Counted(runner.run(made()), awaited)
+        limiter = runner.run(made())
+        yield Counted(limiter, awaited)
+        vars(limiter).clear()
+        gc.collect()  # while the loop can still close what the storage left open
 
 
 @pytest.mark.parametrize("strategy", COUNTED)

@@ -117,10 +117,14 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         if exchange.started:
             return super().refuse(deny, exchange)  # too late for an answer of Flask's
         present = ACCESS.set(exchange)
+        context = self._flask.request_context(exchange.environ)
         try:
-            with self._flask.request_context(exchange.environ):
+            try:
+                context.push()
                 answer = answer_to(self._flask, self.guard.respond(deny))
                 response = self._flask.finalize_request(answer, from_error_handler=True)
+            finally:
+                context.pop()  # also one that was pushed in part, which "with" would leave
         except Exception:  # the session's or a teardown's
             self._flask.logger.exception(FAILED)
             return super().refuse(deny, exchange)

@@ -154,24 +154,27 @@ end
 function moving.load(key, window)
   local total = redis.call('LINDEX', key, 0)
   if not total then
-    return {{key = key, used = 0, kept = 0, added = 0, removed = 0, missing = true}}
+    return {{key = key, used = 0, kept = 0, ended = 0, added = 0, removed = 0, missing = true}}
   end
   total = tonumber(total)
   if not total then
     error('{CORRUPT} ' .. key, 0)
   end
-  local gone = 0
+  local gone, ended = 0, 0
   for time, units in entries(key) do
-    if time >= now - window then
+    if time > now - window then
       break
+    elseif time == now - window then
+      ended = ended + units
+    else
+      total, gone = total - units, gone + 1
     end
-    total, gone = total - units, gone + 1
   end
   if gone > 0 then
     redis.call('LTRIM', key, gone, -1)
     redis.call('LSET', key, 0, string.format('%.0f', total))
   end
-  return {{key = key, used = total, kept = total, added = 0, removed = 0}}
+  return {{key = key, used = total, kept = total, ended = ended, added = 0, removed = 0}}
 end
 
 function moving.tally(state, amount, window)
@@ -209,9 +212,11 @@ function moving.add(state, units)
   if units > 0 then
     state.added = state.added + units
   else
-    local removed = math.min(-units, state.kept)
-    state.kept, state.removed = state.kept - removed, state.removed + removed
-    state.added = math.max(0, state.added + units + removed)
+    -- what has come to its end holds room at this very instant only, and is not given back
+    local ended, back = state.ended, math.min(-units, state.kept - state.ended)
+    state.ended = 0
+    state.kept, state.removed = state.kept - ended - back, state.removed + ended + back
+    state.added = math.max(0, state.added + units + back)
   end
   state.used = state.kept + state.added
 end

@@ -221,6 +221,8 @@ def _moving_adjust(state: State, window: int, now: float, units: int) -> State:
     log = _moving(state, window, now)
     if units > 0:
         return _logged(log, now, units)
+    if log and log[0] <= now - window:  # which holds room at this very instant only
+        log = log[2:]
     for first in range(0, len(log), 2):
         units += log[first + 1]
         if units > 0:
