@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.garbage import collect
 from tests.loops import event_loop
 from tests.services import (
     MariaDB,
@@ -75,6 +76,13 @@ def own_redis() -> Iterator[RedisServer]:
     """A server that a test may stop, fill and kill."""
     with running(RedisServer) as server:
         yield server
+
+
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """Leave to no other test what drivers throw away that give up on a server."""
+    yield
+    collect()
 
 
 @pytest.fixture

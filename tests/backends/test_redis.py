@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -46,15 +46,11 @@ from tests.services import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("no_garbage")
+
 # Nothing here measures time. A call that does not come back ends with the test's own watchdog.
 WATCHDOG = pytest.mark.timeout(10, func_only=True)
 STORE = "keyguard:{store}:"
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_for_the_next_test() -> Iterator[None]:
-    yield
-    gc.collect()
 
 
 def filled(url: str, flavour: str, runner: asyncio.Runner) -> Plain | Awaited:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -34,16 +33,12 @@ from tests.services import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("no_garbage")
+
 # Nothing here measures time. A read that does not come back ends with the test's own watchdog.
 WATCHDOG = pytest.mark.timeout(20, func_only=True)
 STREAM = "keyguard:{store}:audit"
 LONG = 600.0
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_for_the_next_test() -> Iterator[None]:
-    yield
-    gc.collect()
 
 
 def filled(url: str, flavour: str, runner: asyncio.Runner) -> Plain | Awaited:

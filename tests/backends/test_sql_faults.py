@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import threading
 from collections.abc import Generator
@@ -22,17 +21,13 @@ from keyguard.exceptions import BackendError, BackendUnavailableError
 from tests.backends.conftest import DEADLINE, Async, Awaited, Call, Database, Plain, bounded, opened
 from tests.backends.records import NOON, key, organization, record, revoked
 
+pytestmark = pytest.mark.usefixtures("no_garbage")
+
 # Nothing here measures time. A call that does not come back ends with the test's own watchdog.
 WATCHDOG = pytest.mark.timeout(8, func_only=True)
 
 # Drivers that give up on a server leave sockets for the garbage collector, and it warns.
 LEAKY = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_for_the_next_test() -> Generator[None]:
-    yield
-    gc.collect()
 
 
 def find(store: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sqlite3
 import threading
@@ -34,6 +33,8 @@ from tests.backends.conftest import Database, make_database
 from tests.ratelimit.conftest import Store, charge
 from tests.services import Server
 
+pytestmark = pytest.mark.usefixtures("no_garbage")
+
 DATABASES = pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
 SERVERS = pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 # Only to end a call that hangs. A mere refusal takes a fraction of it.
@@ -52,12 +53,6 @@ def limiter(database: Database) -> Iterator[SqlRateLimiter]:
     limiter.migrate()
     yield limiter
     limiter.close()
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_for_the_next_test() -> Iterator[None]:
-    yield
-    gc.collect()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from keyguard.ratelimit.storages import (
     StorageRateLimiter,
     is_storage_uri,
 )
+from tests.garbage import collect
 from tests.loops import event_loop
 from tests.ratelimit import memcached as servers
 from tests.ratelimit.conftest import charge
@@ -40,7 +40,7 @@ COUNTED = [Strategy.SLIDING_WINDOW_COUNTER, Strategy.FIXED_WINDOW]
 def freed(limiter: StorageRateLimiter) -> None:
     limiter.close()
     vars(limiter).clear()
-    gc.collect()
+    collect()
 
 
 class Counted:
@@ -85,7 +85,7 @@ def counted(memcached: Memcached, flavour: str) -> Iterator[Counted]:
         limiter = runner.run(made())
         yield Counted(limiter, awaited)
         vars(limiter).clear()
-        gc.collect()  # while the loop can still close what the storage left open
+        collect()  # while the loop can still close what the storage left open
 
 
 @pytest.mark.parametrize("strategy", COUNTED)
