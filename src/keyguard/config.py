@@ -103,7 +103,7 @@ class Settings:
     hash_timeout: float = 2.0
     default_limits: Limits = ()
     failure_limit: Limit | str | None = "30/minute"
-    limiter_timeout: float = 0.045
+    limiter_timeout: float = 0.04
     on_limiter_error: str = "open"
     legacy_headers: bool = False
     imported_formats: Iterable[str] = ()

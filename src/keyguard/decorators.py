@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from keyguard.context import ACCESS, Access, present_access
@@ -46,17 +46,16 @@ class Protection:
 
     requirements: tuple[Requirement, ...] = ()
     limits: tuple[RouteLimit, ...] = ()
-    _plain: frozenset[str] | None = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # What most endpoints ask for, and most keys have to the letter: some scopes, all of them.
-        plain = None
-        if not any(requirement.any_of for requirement in self.requirements):
-            plain = frozenset[str]().union(*(one.all_of for one in self.requirements))
-        object.__setattr__(self, "_plain", plain)
 
     def __bool__(self) -> bool:
         return bool(self.requirements or self.limits)
+
+    @property
+    def plain(self) -> frozenset[str] | None:
+        """The scopes, where all are needed: most keys have them to the letter."""
+        if any(requirement.any_of for requirement in self.requirements):
+            return None
+        return frozenset[str]().union(*(one.all_of for one in self.requirements))
 
     @property
     def asks_for_key(self) -> bool:
@@ -87,13 +86,7 @@ class Protection:
             if self.asks_for_key:
                 access.admitted()
             return None
-        grant = allow.principal.grant
-        if self._plain is not None and self._plain <= grant.exact:
-            return None
-        for requirement in self.requirements:
-            if not requirement.met_by(grant):
-                return self.refuses(allow)
-        return None
+        return self.refuses(allow)
 
 
 _NEEDS_KEY = ("key", "organization")
@@ -277,7 +270,7 @@ def _decorator(
 def _guard_function(function: Decorated, own: Protection) -> Decorated:
     # All that is declared is done by the outermost, so that the order of decorators is no matter.
     protection = own.and_(getattr(function, _MARK, _NOTHING))
-    limits = protection.limits
+    limits, plain = protection.limits, protection.plain
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an instance whose call is a coroutine
     ):
@@ -285,7 +278,9 @@ def _guard_function(function: Decorated, own: Protection) -> Decorated:
         @functools.wraps(function)
         async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
             access = ACCESS.get() or present_access()
-            deny = protection.checked(access)
+            allow, deny = access.allow, None
+            if allow is None or plain is None or not plain <= allow.principal.grant.exact:
+                deny = protection.checked(access)
             if deny is not None:
                 await access.agive_back()
             elif access.due or (limits and access.owes(limits)):
@@ -301,7 +296,9 @@ def _guard_function(function: Decorated, own: Protection) -> Decorated:
         @functools.wraps(function)
         def guarded_function(*args: Any, **kwargs: Any) -> Any:
             access = ACCESS.get() or present_access()
-            deny = protection.checked(access)
+            allow, deny = access.allow, None
+            if allow is None or plain is None or not plain <= allow.principal.grant.exact:
+                deny = protection.checked(access)
             if deny is not None:
                 access.give_back()
             elif access.due or (limits and access.owes(limits)):

@@ -90,7 +90,12 @@ class KeyguardMiddleware(Admission):
         try:
             if watch is not None and kind == "websocket":
                 receive = watch.enter(exchange, receive)
-            await self.app(self._inner_scope(exchange), receive, exchange.send)
+            allow = exchange.allow
+            principal = None if allow is None else allow.principal
+            if self._upstream is None:
+                await self.app(self.child_scope(exchange.scope, principal), receive, exchange.send)
+            else:
+                await self.app(self.told_scope(exchange, principal), receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
@@ -113,6 +118,19 @@ class KeyguardMiddleware(Admission):
     def child_scope(self, scope: Scope, principal: Principal | None) -> Scope:
         """Return what the application gets to see of a connection."""
         return {**scope, "keyguard.principal": principal}
+
+    def told_scope(self, exchange: Exchange, principal: Principal | None) -> Scope:
+        """Return what an application gets to see that is told in fields who the principal is."""
+        scope = self.child_scope(exchange.scope, principal)
+        if self._upstream is not None:
+            told = [
+                (raw.decode("latin-1"), value.decode("latin-1")) for raw, value in scope["headers"]
+            ]
+            scope["headers"] = [
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in self._upstream.rewritten(told, principal)
+            ]
+        return scope
 
     def is_declared(self, node: Any) -> bool:
         """Tell whether scopes or limits are declared on an endpoint, or on a route."""
@@ -155,20 +173,6 @@ class KeyguardMiddleware(Admission):
                 exchange.credentials(), secure=exchange.is_secure, address=exchange.address
             )
         return self.enter(exchange, decision) if isinstance(decision, Allow) else decision
-
-    def _inner_scope(self, exchange: Exchange) -> Scope:
-        allow = exchange.allow
-        principal = None if allow is None else allow.principal
-        scope = self.child_scope(exchange.scope, principal)
-        if self._upstream is not None:
-            told = [
-                (raw.decode("latin-1"), value.decode("latin-1")) for raw, value in scope["headers"]
-            ]
-            scope["headers"] = [
-                (name.encode("latin-1"), value.encode("latin-1"))
-                for name, value in self._upstream.rewritten(told, principal)
-            ]
-        return scope
 
     async def _charge(self, exchange: Exchange) -> Deny | None:
         """Charge all limits together: those of the key, of the rule, and of the route if known."""

@@ -108,7 +108,8 @@ class AsyncKeeper(_Keeper, asgi.KeyguardMiddleware):
         """Tell Django who a request is, also those who look into the scope."""
         super().introduce(request, exchange)
         if self._upstream is not None:
-            cast("Any", request).scope = self._inner_scope(cast("AsyncExchange", exchange))
+            principal = exchange.allow.principal if exchange.allow else None
+            cast("Any", request).scope = self.told_scope(cast("AsyncExchange", exchange), principal)
 
 
 def _unused(*_: Any) -> Any:
