@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from keyguard import Settings
 from tests.garbage import collect
 from tests.loops import event_loop
 from tests.services import (
@@ -76,6 +77,14 @@ def own_redis() -> Iterator[RedisServer]:
     """A server that a test may stop, fill and kill."""
     with running(RedisServer) as server:
         yield server
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have guards that come as they are, as documentation shows them, wait for a busy machine."""
+    defaults = Settings.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "backend_timeout", 60.0)
+    monkeypatch.setitem(defaults, "limiter_timeout", 10.0)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 
 from tests.examples.pages import blocks, page
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 DRIVER = """
 import json, os
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"

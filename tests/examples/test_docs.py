@@ -24,6 +24,8 @@ from keyguard.sansio.windows import Tally
 from tests.examples.pages import blocks, page, run
 from tests.services import PostgreSQL
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 
 def denied(reason: Reason) -> Deny:
     if reason is Reason.SCOPE_MISSING:

@@ -15,6 +15,8 @@ from keyguard import Keyguard
 from keyguard.cli.app import run as run_command
 from tests.examples.pages import blocks, page, run
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 NOTES = """
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse

@@ -14,6 +14,8 @@ from starlette.testclient import WebSocketDenialResponse
 from keyguard import Keyguard
 from tests.examples.pages import blocks, page, run
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 PAGE = "docs/how-to/fastapi.md"
 APPLICATION, ROUTERS, OPTIONAL, SOCKETS = range(4)
 

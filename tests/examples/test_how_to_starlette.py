@@ -12,6 +12,8 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from keyguard import Keyguard
 from tests.examples.pages import blocks, page, run
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 PAGE = "docs/how-to/starlette.md"
 APPLICATION, MOUNTS = range(2)
 

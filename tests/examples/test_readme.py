@@ -14,6 +14,8 @@ from starlette.testclient import TestClient
 from keyguard import ConfigurationError, NotFoundError
 from tests.examples.pages import ROOT, blocks, page, run
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 ISSUE, STARLETTE, FLASK, DECORATORS, LIMITS, RULES, ROTATE = range(7)
 
 

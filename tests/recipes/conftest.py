@@ -46,7 +46,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 @pytest.fixture
 def recipe(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, patience: None
 ) -> Iterator[Callable[[str], tuple[dict[str, Any], Any]]]:
     """Return what a recipe defines, and a client of its application."""
     opened: list[Any] = []
