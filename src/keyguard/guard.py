@@ -10,8 +10,9 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from keyguard._drivers import arun, run
 from keyguard._guarding import Guard
@@ -22,14 +23,6 @@ from keyguard.backends.opening import open_async_backend, open_backend
 from keyguard.config import Settings
 from keyguard.events import Hook, log_event
 from keyguard.exceptions import InvalidValueError
-from keyguard.managers import (
-    AsyncAuditManager,
-    AsyncKeyManager,
-    AsyncOrganizationManager,
-    AuditManager,
-    KeyManager,
-    OrganizationManager,
-)
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.gates import AsyncGate, Gate
 from keyguard.ratelimit.opening import check_countable, open_async_limiter, open_limiter
@@ -38,6 +31,16 @@ from keyguard.sansio.credentials import describe_misuse
 from keyguard.sansio.decisions import Decision
 from keyguard.sansio.effects import Flow
 from keyguard.upkeep import AsyncUpkeep, Upkeep
+
+if TYPE_CHECKING:
+    from keyguard.managers import (
+        AsyncAuditManager,
+        AsyncKeyManager,
+        AsyncOrganizationManager,
+        AuditManager,
+        KeyManager,
+        OrganizationManager,
+    )
 
 __all__ = ["AsyncKeyguard", "Keyguard"]
 
@@ -85,15 +88,35 @@ class Keyguard(Guard, flavour=True):
         self.gate = Gate(open_limiter(limiter, self._backend, clock=clock), **self._gate_options())
         check_countable(self.gate.limiter, self._limits_at_start())
         self._owns_limiter = self.gate.limiter is not limiter
-        self.organizations = OrganizationManager(self._manage)
-        self.keys = KeyManager(self._manage)
-        self.audit = AuditManager(self._manage)
         self._upkeep = Upkeep(
             self._backend,
             *(self._parts.tokens, self._parts.hasher, self._pool),
             **self._upkeep_options(),
         )
         weakref.finalize(self, self._upkeep.abandon).atexit = False
+
+    # Management is imported with the first of its managers: most processes only check requests.
+
+    @cached_property
+    def organizations(self) -> OrganizationManager:
+        """The organizations of this guard."""
+        from keyguard.managers import OrganizationManager
+
+        return OrganizationManager(self._manage)
+
+    @cached_property
+    def keys(self) -> KeyManager:
+        """The keys of this guard."""
+        from keyguard.managers import KeyManager
+
+        return KeyManager(self._manage)
+
+    @cached_property
+    def audit(self) -> AuditManager:
+        """The audit trail of this guard's key store."""
+        from keyguard.managers import AuditManager
+
+        return AuditManager(self._manage)
 
     def authenticate(
         self,
@@ -211,15 +234,35 @@ class AsyncKeyguard(Guard, flavour=True):
         self.counts_elsewhere = self.gate.memory is None  # so that it has to be awaited
         check_countable(self.gate.limiter, self._limits_at_start())
         self._owns_limiter = self.gate.limiter is not limiter
-        self.organizations = AsyncOrganizationManager(self._manage)
-        self.keys = AsyncKeyManager(self._manage)
-        self.audit = AsyncAuditManager(self._manage)
         self._upkeep = AsyncUpkeep(
             self._backend,
             *(self._parts.tokens, self._parts.hasher, self._pool),
             **self._upkeep_options(),
         )
         weakref.finalize(self, self._upkeep.abandon).atexit = False
+
+    # Management is imported with the first of its managers: most processes only check requests.
+
+    @cached_property
+    def organizations(self) -> AsyncOrganizationManager:
+        """The organizations of this guard."""
+        from keyguard.managers import AsyncOrganizationManager
+
+        return AsyncOrganizationManager(self._manage)
+
+    @cached_property
+    def keys(self) -> AsyncKeyManager:
+        """The keys of this guard."""
+        from keyguard.managers import AsyncKeyManager
+
+        return AsyncKeyManager(self._manage)
+
+    @cached_property
+    def audit(self) -> AsyncAuditManager:
+        """The audit trail of this guard's key store."""
+        from keyguard.managers import AsyncAuditManager
+
+        return AsyncAuditManager(self._manage)
 
     async def authenticate(
         self,

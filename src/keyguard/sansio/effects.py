@@ -2,11 +2,13 @@
 
 A flow is a generator that yields effects and is sent their answers::
 
-    record = yield from FindKey(key_id)  # KeyRecord | None, as mypy and pyright infer it
+    record = yield from LookUp(key_id)  # KeyRecord | None, as mypy and pyright infer it
 
 An effect says *what* is asked, and :meth:`Effect.perform` names the one operation of
 the outside that answers it, at once or with an awaitable. The drivers (``keyguard._drivers``)
-carry the answers back; who the outside is, is decided in ``keyguard._outside``.
+carry the answers back; who the outside is, is decided in ``keyguard._outside``. Here is what a
+request may ask; what only management asks, :mod:`keyguard.sansio.lifecycle.effects`, is imported
+with that.
 """
 
 from __future__ import annotations
@@ -16,40 +18,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from keyguard.sansio.audit import AuditEntry
 from keyguard.sansio.charges import Charge, Outcome
-from keyguard.sansio.commits import Commit
 from keyguard.sansio.decisions import Allow
-from keyguard.sansio.models import Key, KeyDigest, KeyFilter, KeyRecord, Organization
-from keyguard.sansio.policy import Policy
+from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.secret import Secret
-from keyguard.sansio.values import Page
 
 __all__ = [
     "AdjustLimits",
     "Block",
     "BlockedFor",
-    "CommitChanges",
-    "DescribeDigest",
     "Discard",
-    "DrawEntropy",
     "Effect",
-    "FindExisting",
-    "FindKey",
-    "FindOrganization",
     "Flow",
-    "HashToken",
     "HitLimits",
-    "ListAudit",
-    "ListDigests",
-    "ListKeys",
-    "ListOrganizations",
     "LookUp",
     "NoteUse",
     "OfferRehash",
     "ReadClock",
-    "ReadLimits",
-    "ReadPolicy",
     "Recall",
     "Remember",
     "VerifyToken",
@@ -92,44 +77,6 @@ class ReadClock(Effect[datetime]):
 
     def perform(self, outside: Any) -> Any:
         return outside.now()
-
-
-@dataclass(frozen=True, eq=False)
-class ReadPolicy(Effect[Policy]):
-    """What the service has settled."""
-
-    def perform(self, outside: Any) -> Any:
-        return outside.policy
-
-
-@dataclass(frozen=True, eq=False)
-class DrawEntropy(Effect[bytes]):
-    """Bytes from a cryptographically secure source."""
-
-    size: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.entropy(self.size)
-
-
-@dataclass(frozen=True, eq=False)
-class HashToken(Effect[str]):
-    """The form in which a token is stored."""
-
-    token: Secret
-
-    def perform(self, outside: Any) -> Any:
-        return outside.hash(self.token)
-
-
-@dataclass(frozen=True, eq=False)
-class DescribeDigest(Effect[str]):
-    """What a stored form hangs on: its scheme, and its pepper's id where it takes one."""
-
-    digest: str = field(repr=False)
-
-    def perform(self, outside: Any) -> Any:
-        return outside.describe_digest(self.digest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,26 +190,6 @@ class AdjustLimits(Effect[Outcome | None]):
 
 
 @dataclass(frozen=True, eq=False)
-class ReadLimits(Effect[Outcome]):
-    """How buckets stand; where their store fails, so does this."""
-
-    charges: Sequence[Charge]
-
-    def perform(self, outside: Any) -> Any:
-        return outside.read_limits(self.charges)
-
-
-@dataclass(frozen=True, eq=False)
-class FindKey(Effect[KeyRecord | None]):
-    """The record of a key, with its organization."""
-
-    key_id: str
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.find_key(self.key_id)
-
-
-@dataclass(frozen=True, eq=False)
 class LookUp(Effect[KeyRecord | None]):
     """The record of a key for a request; those that ask at the same time share one answer.
 
@@ -297,89 +224,3 @@ class OfferRehash(Effect[None]):
 
     def perform(self, outside: Any) -> Any:
         return outside.rehash(self.key_id, self.token, self.digest)
-
-
-@dataclass(frozen=True, eq=False)
-class ListKeys(Effect[Page[Key]]):
-    """One page of the keys that a filter admits, oldest first."""
-
-    wanted: KeyFilter
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_keys(self.wanted, after=self.after, limit=self.limit)
-
-
-@dataclass(frozen=True, eq=False)
-class ListDigests(Effect[Page[KeyDigest]]):
-    """One page of the stored forms of keys that are not revoked, by key id."""
-
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_digests(after=self.after, limit=self.limit)
-
-
-@dataclass(frozen=True, eq=False)
-class FindExisting(Effect[frozenset[str]]):
-    """Which of some ids are those of keys."""
-
-    key_ids: Sequence[str]
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.find_existing(self.key_ids)
-
-
-@dataclass(frozen=True, eq=False)
-class FindOrganization(Effect[Organization | None]):
-    """An organization, by id or slug."""
-
-    name: str
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.find_organization(self.name)
-
-
-@dataclass(frozen=True, eq=False)
-class ListOrganizations(Effect[Page[Organization]]):
-    """One page of organizations, oldest first."""
-
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_organizations(after=self.after, limit=self.limit)
-
-
-@dataclass(frozen=True, eq=False)
-class ListAudit(Effect[Page[AuditEntry]]):
-    """One page of the audit trail, newest first."""
-
-    organization: str | None
-    subject: str | None
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_audit(
-            organization=self.organization,
-            subject=self.subject,
-            after=self.after,
-            limit=self.limit,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class CommitChanges(Effect[bool]):
-    """Make all changes of a commit, or none; False where a record is not as it was read."""
-
-    changes = True
-    commit: Commit
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.commit(self.commit)
-
-    def subjects(self) -> Sequence[str]:
-        return self.commit.subjects()
