@@ -57,6 +57,22 @@ def test_importing_keyguard_brings_no_framework_and_no_driver() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_sync_code_imports_no_asyncio_and_async_code_does_when_the_guard_is_built() -> None:
+    code = (
+        "import sys; before = set(sys.modules);"  # coverage brings some along
+        "import keyguard, keyguard.adapters.wsgi;"
+        "guard = keyguard.Keyguard('memory://'); guard.authenticate(['Bearer x']); guard.close();"
+        "names = {'asyncio', 'concurrent.futures.thread', 'ssl', 'subprocess', 'tomllib'};"
+        "print(sorted(names & set(sys.modules) - before));"
+        "keyguard.AsyncKeyguard('memory://');"
+        "print({'asyncio', 'concurrent.futures.thread'} <= set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split("\n") == ["[]", "True", ""]
+
+
 def test_management_is_imported_when_keys_are_managed_and_not_before() -> None:
     code = (
         "import sys; from keyguard import AsyncKeyguard, Keyguard;"

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
@@ -226,6 +227,8 @@ class AsyncKeyguard(Guard, flavour=True):
         **options: Any,
     ) -> None:
         super().__init__(settings, options, clock=clock, hooks=hooks)
+        for name in ("asyncio", "concurrent.futures.thread"):
+            import_module(name)  # not amid the first request, as where the event loop is trio's
         self._backend = open_async_backend(backend)
         self._owned = self._backend is not backend
         self.gate = AsyncGate(
