@@ -46,7 +46,11 @@ Result = TypeVar("Result")
 
 
 class Effect(Generic[Answer]):
-    """One question to the outside, with the type of its answer."""
+    """One question to the outside, with the type of its answer.
+
+    Unlike values it is not frozen. It lives from its yield to its answer, and freezing would double
+    what it takes to make one, which a look-up does several times, and to import them.
+    """
 
     __slots__ = ()
 
@@ -71,7 +75,7 @@ class Effect(Generic[Answer]):
 Flow: TypeAlias = Generator[Effect[Any], Any, Result]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReadClock(Effect[datetime]):
     """The time now, in UTC."""
 
@@ -79,7 +83,7 @@ class ReadClock(Effect[datetime]):
         return outside.now()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class VerifyToken(Effect[bool]):
     """Whether a token is the one behind a stored digest.
 
@@ -95,7 +99,7 @@ class VerifyToken(Effect[bool]):
         return outside.verify(self.token, self.digest)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Recall(Effect[Allow | None]):
     """What a token was verified as lately, or None where it must be looked up."""
 
@@ -105,7 +109,7 @@ class Recall(Effect[Allow | None]):
         return outside.recall(self.token)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Remember(Effect[bool]):
     """Keep a verified token with what it may do.
 
@@ -120,7 +124,7 @@ class Remember(Effect[bool]):
         return outside.remember(self.token, self.record, self.allow)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Discard(Effect[None]):
     """Remember a token no longer, which was looked up and is dead."""
 
@@ -130,7 +134,7 @@ class Discard(Effect[None]):
         return outside.discard(self.token)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class WasVerified(Effect[bool]):
     """Whether a token was verified here before, however long ago: then it is no guess."""
 
@@ -140,7 +144,7 @@ class WasVerified(Effect[bool]):
         return outside.was_verified(self.token)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class BlockedFor(Effect[float | None]):
     """For how many seconds a client is refused for its failures, or None."""
 
@@ -150,7 +154,7 @@ class BlockedFor(Effect[float | None]):
         return outside.blocked_for(self.client)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Block(Effect[None]):
     """Refuse a client for so many seconds, without asking anybody again."""
 
@@ -161,7 +165,7 @@ class Block(Effect[None]):
         return outside.block(self.client, self.seconds)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class HitLimits(Effect[Outcome | None]):
     """Count charges, all or none; None where they can't be counted and that must not pass."""
 
@@ -172,7 +176,7 @@ class HitLimits(Effect[Outcome | None]):
         return outside.hit(self.charges)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class AdjustLimits(Effect[Outcome | None]):
     """Count more or give back; the answer is how the buckets stand after, None as above.
 
@@ -189,7 +193,7 @@ class AdjustLimits(Effect[Outcome | None]):
         return outside.adjust(self.charges, self.units, self.counter)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LookUp(Effect[KeyRecord | None]):
     """The record of a key for a request; those that ask at the same time share one answer.
 
@@ -203,7 +207,7 @@ class LookUp(Effect[KeyRecord | None]):
         return outside.look_up(self.key_id, fresh=self.fresh)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class NoteUse(Effect[None]):
     """Remember that a key was let in, for its ``last_used_at``."""
 
@@ -214,7 +218,7 @@ class NoteUse(Effect[None]):
         return outside.note_use(self.key_id, self.address)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OfferRehash(Effect[None]):
     """Have a genuine token stored under the current scheme, in the background, if it is not."""
 

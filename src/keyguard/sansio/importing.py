@@ -50,7 +50,7 @@ _ATTEMPTS = 5
 _FAST = ("$sha", "$hmac-")  # stored forms that cost nothing to compare with
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class HashWeakToken(Effect[str]):
     """The form in which a token is stored that can be guessed, whatever the scheme is."""
 

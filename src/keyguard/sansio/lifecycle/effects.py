@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReadPolicy(Effect[Policy]):
     """What the service has settled."""
 
@@ -40,7 +40,7 @@ class ReadPolicy(Effect[Policy]):
         return outside.policy
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DrawEntropy(Effect[bytes]):
     """Bytes from a cryptographically secure source."""
 
@@ -50,7 +50,7 @@ class DrawEntropy(Effect[bytes]):
         return outside.entropy(self.size)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class HashToken(Effect[str]):
     """The form in which a token is stored."""
 
@@ -60,7 +60,7 @@ class HashToken(Effect[str]):
         return outside.hash(self.token)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DescribeDigest(Effect[str]):
     """What a stored form hangs on: its scheme, and its pepper's id where it takes one."""
 
@@ -70,7 +70,7 @@ class DescribeDigest(Effect[str]):
         return outside.describe_digest(self.digest)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReadLimits(Effect[Outcome]):
     """How buckets stand; where their store fails, so does this."""
 
@@ -80,7 +80,7 @@ class ReadLimits(Effect[Outcome]):
         return outside.read_limits(self.charges)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class FindKey(Effect[KeyRecord | None]):
     """The record of a key, with its organization."""
 
@@ -90,7 +90,7 @@ class FindKey(Effect[KeyRecord | None]):
         return outside.backend.find_key(self.key_id)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ListKeys(Effect[Page[Key]]):
     """One page of the keys that a filter admits, oldest first."""
 
@@ -102,7 +102,7 @@ class ListKeys(Effect[Page[Key]]):
         return outside.backend.list_keys(self.wanted, after=self.after, limit=self.limit)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ListDigests(Effect[Page[KeyDigest]]):
     """One page of the stored forms of keys that are not revoked, by key id."""
 
@@ -113,7 +113,7 @@ class ListDigests(Effect[Page[KeyDigest]]):
         return outside.backend.list_digests(after=self.after, limit=self.limit)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class FindExisting(Effect[frozenset[str]]):
     """Which of some ids are those of keys."""
 
@@ -123,7 +123,7 @@ class FindExisting(Effect[frozenset[str]]):
         return outside.backend.find_existing(self.key_ids)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class FindOrganization(Effect[Organization | None]):
     """An organization, by id or slug."""
 
@@ -133,7 +133,7 @@ class FindOrganization(Effect[Organization | None]):
         return outside.backend.find_organization(self.name)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ListOrganizations(Effect[Page[Organization]]):
     """One page of organizations, oldest first."""
 
@@ -144,7 +144,7 @@ class ListOrganizations(Effect[Page[Organization]]):
         return outside.backend.list_organizations(after=self.after, limit=self.limit)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ListAudit(Effect[Page[AuditEntry]]):
     """One page of the audit trail, newest first."""
 
@@ -162,7 +162,7 @@ class ListAudit(Effect[Page[AuditEntry]]):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class CommitChanges(Effect[bool]):
     """Make all changes of a commit, or none; False where a record is not as it was read."""
 
