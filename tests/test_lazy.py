@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from keyguard._lazy import _Lazy, asyncio
+from keyguard._lazy import Lazy, asyncio
 
 
 def test_it_is_imported_at_its_first_use_and_from_then_on_is_the_module_itself() -> None:
@@ -25,7 +25,7 @@ def test_it_is_imported_at_its_first_use_and_from_then_on_is_the_module_itself()
 
 
 def test_a_name_that_the_module_lacks_is_an_attribute_error() -> None:
-    lazy = _Lazy("asyncio")
+    lazy = Lazy("asyncio")
 
     with pytest.raises(AttributeError):
         _ = lazy.nonsense
@@ -36,7 +36,7 @@ def test_a_name_that_the_module_lacks_is_an_attribute_error() -> None:
 
 def test_threads_may_use_it_first_together() -> None:
     for _ in range(50):
-        lazy = _Lazy("json")
+        lazy = Lazy("json")
         with ThreadPoolExecutor(4) as threads:
             found = list(threads.map(lambda _, lazy=lazy: lazy.dumps, range(8)))
 

@@ -1,4 +1,4 @@
-"""Modules of the standard library that only one flavour needs, imported at their first use.
+"""Modules that not every service needs, imported at their first use.
 
 asyncio takes about as long to import as all of keyguard, and sync code has no use for it.
 """
@@ -9,11 +9,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["asyncio"]
+__all__ = ["Lazy", "asyncio"]
 
 
-class _Lazy(ModuleType):
-    """Stands for a module, and is as good as it, and as fast, from its first use on."""
+class Lazy(ModuleType):
+    """Stands for a module, and is as good as it, and as fast, from its first use on.
+
+    Args:
+        name: The module's full name.
+    """
 
     def __getattr__(self, name: str) -> Any:
         # Threads may come here together: each does the same, and none holds a lock.
@@ -25,4 +29,4 @@ class _Lazy(ModuleType):
 if TYPE_CHECKING:
     import asyncio
 else:
-    asyncio = _Lazy("asyncio")
+    asyncio = Lazy("asyncio")

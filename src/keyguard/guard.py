@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from keyguard._drivers import arun, run
 from keyguard._guarding import Guard
+from keyguard._lazy import Lazy
 from keyguard._outside import Outside
 from keyguard._process import Clock
 from keyguard.backends.base import AsyncBackend, Backend
@@ -33,15 +34,11 @@ from keyguard.sansio.decisions import Decision
 from keyguard.sansio.effects import Flow
 from keyguard.upkeep import AsyncUpkeep, Upkeep
 
+# Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.managers import (
-        AsyncAuditManager,
-        AsyncKeyManager,
-        AsyncOrganizationManager,
-        AuditManager,
-        KeyManager,
-        OrganizationManager,
-    )
+    from keyguard import managers
+else:
+    managers = Lazy("keyguard.managers")
 
 __all__ = ["AsyncKeyguard", "Keyguard"]
 
@@ -96,28 +93,20 @@ class Keyguard(Guard, flavour=True):
         )
         weakref.finalize(self, self._upkeep.abandon).atexit = False
 
-    # Management is imported with the first of its managers: most processes only check requests.
-
     @cached_property
-    def organizations(self) -> OrganizationManager:
+    def organizations(self) -> managers.OrganizationManager:
         """The organizations of this guard."""
-        from keyguard.managers import OrganizationManager
-
-        return OrganizationManager(self._manage)
+        return managers.OrganizationManager(self._manage)
 
     @cached_property
-    def keys(self) -> KeyManager:
+    def keys(self) -> managers.KeyManager:
         """The keys of this guard."""
-        from keyguard.managers import KeyManager
-
-        return KeyManager(self._manage)
+        return managers.KeyManager(self._manage)
 
     @cached_property
-    def audit(self) -> AuditManager:
+    def audit(self) -> managers.AuditManager:
         """The audit trail of this guard's key store."""
-        from keyguard.managers import AuditManager
-
-        return AuditManager(self._manage)
+        return managers.AuditManager(self._manage)
 
     def authenticate(
         self,
@@ -244,28 +233,20 @@ class AsyncKeyguard(Guard, flavour=True):
         )
         weakref.finalize(self, self._upkeep.abandon).atexit = False
 
-    # Management is imported with the first of its managers: most processes only check requests.
-
     @cached_property
-    def organizations(self) -> AsyncOrganizationManager:
+    def organizations(self) -> managers.AsyncOrganizationManager:
         """The organizations of this guard."""
-        from keyguard.managers import AsyncOrganizationManager
-
-        return AsyncOrganizationManager(self._manage)
+        return managers.AsyncOrganizationManager(self._manage)
 
     @cached_property
-    def keys(self) -> AsyncKeyManager:
+    def keys(self) -> managers.AsyncKeyManager:
         """The keys of this guard."""
-        from keyguard.managers import AsyncKeyManager
-
-        return AsyncKeyManager(self._manage)
+        return managers.AsyncKeyManager(self._manage)
 
     @cached_property
-    def audit(self) -> AsyncAuditManager:
+    def audit(self) -> managers.AsyncAuditManager:
         """The audit trail of this guard's key store."""
-        from keyguard.managers import AsyncAuditManager
-
-        return AsyncAuditManager(self._manage)
+        return managers.AsyncAuditManager(self._manage)
 
     async def authenticate(
         self,
