@@ -16,7 +16,8 @@ from rest_framework_api_key.crypto import KeyGenerator
 
 from keyguard import Allow, BackendUnavailableError, Deny, InvalidValueError, Keyguard, Reason
 from keyguard.backends.memory import MemoryBackend
-from keyguard.sansio.importing import PORTION, ImportReport
+from keyguard.sansio.importing import PORTION
+from keyguard.sansio.models import ImportReport
 from tests.foreign import SANCTUM, SEAM
 from tests.world import World
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import subprocess
 import sys
@@ -11,6 +12,13 @@ import pytest
 
 import keyguard
 
+# What only who manages keys needs.
+MANAGEMENT = [
+    "keyguard.managers",
+    "keyguard.sansio.importing",
+    "keyguard.sansio.imports",
+    "keyguard.sansio.lifecycle",
+]
 NEVER_IMPORTED = [
     "alembic",
     "asyncmy",
@@ -47,6 +55,57 @@ def test_importing_keyguard_brings_no_framework_and_no_driver() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_sync_code_imports_no_asyncio_and_async_code_does_when_the_guard_is_built() -> None:
+    code = (
+        "import sys; before = set(sys.modules);"  # coverage brings some along
+        "import keyguard, keyguard.adapters.wsgi;"
+        "guard = keyguard.Keyguard('memory://'); guard.authenticate(['Bearer x']); guard.close();"
+        "names = {'asyncio', 'concurrent.futures.thread', 'ssl', 'subprocess', 'tomllib'};"
+        "print(sorted(names & set(sys.modules) - before));"
+        "keyguard.AsyncKeyguard('memory://');"
+        "print({'asyncio', 'concurrent.futures.thread'} <= set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split("\n") == ["[]", "True", ""]
+
+
+def test_management_is_imported_when_keys_are_managed_and_not_before() -> None:
+    code = (
+        "import sys; from keyguard import AsyncKeyguard, Keyguard;"
+        "guard, other = Keyguard('memory://'), AsyncKeyguard('memory://');"
+        f"names = set({MANAGEMENT!r});"
+        "print(sorted(names & set(sys.modules)));"
+        "guard.keys is guard.keys or exit(1);"
+        "print(names <= set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split("\n") == ["[]", "True", ""]
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_no_request_is_the_first_to_import_anything(interface: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.first_requests", interface],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(done.stdout) == {
+        "let in": [200, []],
+        "without a key": [401, []],
+        "with a wrong secret": [401, []],
+        "without the scope": [403, []],
+        "within the limit": [200, []],
+        "over the limit": [429, []],
+        "over plain HTTP": [403, []],
+    }
 
 
 @pytest.mark.parametrize(

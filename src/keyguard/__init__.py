@@ -28,9 +28,9 @@ from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.sansio.audit import Action, AuditEntry
 from keyguard.sansio.charges import LimitStatus
 from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny, Reason
-from keyguard.sansio.importing import ImportReport
 from keyguard.sansio.limits import Limit, Strategy
 from keyguard.sansio.models import (
+    ImportReport,
     IssuedKey,
     Key,
     KeyStatus,

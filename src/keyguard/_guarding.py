@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from keyguard._outside import Parts
@@ -52,6 +53,8 @@ class Guard:
     ) -> None:
         settings = settings or Settings()
         self.settings = replace(settings, **options) if options else settings
+        if self.settings.revoke_exposed:
+            import_module("keyguard.sansio.lifecycle")  # not amid the request that needs it
         tokens = VerifiedTokens(
             self.settings.policy().tokens,
             size=self.settings.cache_size,

@@ -10,9 +10,8 @@ import functools
 import inspect
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyguard._process import Clock
 from keyguard.backends.base import AsyncBackend, Backend
@@ -35,8 +34,7 @@ from keyguard.upkeep import AsyncUpkeep, Upkeep
 __all__ = ["Outside", "Parts"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(NamedTuple):
     """The parts of one guard that every flow needs and that wait for nobody."""
 
     policy: Policy

@@ -7,12 +7,13 @@ backend reads :func:`remaining` and hands it to its driver as a timeout.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
+
+from keyguard._lazy import asyncio
 
 __all__ = ["awithin", "remaining", "within"]
 

@@ -10,11 +10,14 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
+from importlib import import_module
 from types import TracebackType
-from typing import Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from keyguard._drivers import arun, run
 from keyguard._guarding import Guard
+from keyguard._lazy import Lazy
 from keyguard._outside import Outside
 from keyguard._process import Clock
 from keyguard.backends.base import AsyncBackend, Backend
@@ -22,14 +25,6 @@ from keyguard.backends.opening import open_async_backend, open_backend
 from keyguard.config import Settings
 from keyguard.events import Hook, log_event
 from keyguard.exceptions import InvalidValueError
-from keyguard.managers import (
-    AsyncAuditManager,
-    AsyncKeyManager,
-    AsyncOrganizationManager,
-    AuditManager,
-    KeyManager,
-    OrganizationManager,
-)
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.gates import AsyncGate, Gate
 from keyguard.ratelimit.opening import check_countable, open_async_limiter, open_limiter
@@ -38,6 +33,12 @@ from keyguard.sansio.credentials import describe_misuse
 from keyguard.sansio.decisions import Decision
 from keyguard.sansio.effects import Flow
 from keyguard.upkeep import AsyncUpkeep, Upkeep
+
+# Management, which most processes never ask for: they only check requests.
+if TYPE_CHECKING:
+    from keyguard import managers
+else:
+    managers = Lazy("keyguard.managers")
 
 __all__ = ["AsyncKeyguard", "Keyguard"]
 
@@ -85,15 +86,27 @@ class Keyguard(Guard, flavour=True):
         self.gate = Gate(open_limiter(limiter, self._backend, clock=clock), **self._gate_options())
         check_countable(self.gate.limiter, self._limits_at_start())
         self._owns_limiter = self.gate.limiter is not limiter
-        self.organizations = OrganizationManager(self._manage)
-        self.keys = KeyManager(self._manage)
-        self.audit = AuditManager(self._manage)
         self._upkeep = Upkeep(
             self._backend,
             *(self._parts.tokens, self._parts.hasher, self._pool),
             **self._upkeep_options(),
         )
         weakref.finalize(self, self._upkeep.abandon).atexit = False
+
+    @cached_property
+    def organizations(self) -> managers.OrganizationManager:
+        """The organizations of this guard."""
+        return managers.OrganizationManager(self._manage)
+
+    @cached_property
+    def keys(self) -> managers.KeyManager:
+        """The keys of this guard."""
+        return managers.KeyManager(self._manage)
+
+    @cached_property
+    def audit(self) -> managers.AuditManager:
+        """The audit trail of this guard's key store."""
+        return managers.AuditManager(self._manage)
 
     def authenticate(
         self,
@@ -203,6 +216,8 @@ class AsyncKeyguard(Guard, flavour=True):
         **options: Any,
     ) -> None:
         super().__init__(settings, options, clock=clock, hooks=hooks)
+        for name in ("asyncio", "concurrent.futures.thread"):
+            import_module(name)  # not amid the first request, as where the event loop is trio's
         self._backend = open_async_backend(backend)
         self._owned = self._backend is not backend
         self.gate = AsyncGate(
@@ -211,15 +226,27 @@ class AsyncKeyguard(Guard, flavour=True):
         self.counts_elsewhere = self.gate.memory is None  # so that it has to be awaited
         check_countable(self.gate.limiter, self._limits_at_start())
         self._owns_limiter = self.gate.limiter is not limiter
-        self.organizations = AsyncOrganizationManager(self._manage)
-        self.keys = AsyncKeyManager(self._manage)
-        self.audit = AsyncAuditManager(self._manage)
         self._upkeep = AsyncUpkeep(
             self._backend,
             *(self._parts.tokens, self._parts.hasher, self._pool),
             **self._upkeep_options(),
         )
         weakref.finalize(self, self._upkeep.abandon).atexit = False
+
+    @cached_property
+    def organizations(self) -> managers.AsyncOrganizationManager:
+        """The organizations of this guard."""
+        return managers.AsyncOrganizationManager(self._manage)
+
+    @cached_property
+    def keys(self) -> managers.AsyncKeyManager:
+        """The keys of this guard."""
+        return managers.AsyncKeyManager(self._manage)
+
+    @cached_property
+    def audit(self) -> managers.AsyncAuditManager:
+        """The audit trail of this guard's key store."""
+        return managers.AsyncAuditManager(self._manage)
 
     async def authenticate(
         self,

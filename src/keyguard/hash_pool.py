@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from contextlib import suppress
 from typing import TypeVar
 
+from keyguard._lazy import asyncio
 from keyguard.deadlines import remaining
 from keyguard.exceptions import BackendUnavailableError, ConfigurationError, HashTimeoutError
 
@@ -41,7 +41,7 @@ class HashPool:
         self._process = os.getpid()
         self._admitted = threading.BoundedSemaphore(self._workers + self._waiting)
         self._running = threading.BoundedSemaphore(self._workers)
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: futures.ThreadPoolExecutor | None = None
 
     def run(self, job: Callable[[], T]) -> T:
         """Run a job in this thread, when its turn comes.
@@ -78,7 +78,7 @@ class HashPool:
         admitted = self._admit()
         try:
             if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._workers, "keyguard-hash")
+                self._executor = futures.ThreadPoolExecutor(self._workers, "keyguard-hash")
             begun = asyncio.Event()
             future = self._executor.submit(_begin, job, loop, begun)
         except BaseException:

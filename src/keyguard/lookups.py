@@ -8,11 +8,11 @@ than what is remembered is believed: a change in another process must be felt by
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
+from keyguard._lazy import asyncio
 from keyguard._process import after_fork
 from keyguard.cache import VerifiedTokens
 from keyguard.deadlines import remaining
@@ -22,7 +22,7 @@ from keyguard.sansio.models import KeyRecord
 __all__ = ["Lookups"]
 
 Mark: TypeAlias = tuple[int, float]
-AnyEvent = TypeVar("AnyEvent", threading.Event, asyncio.Event)
+AnyEvent = TypeVar("AnyEvent", bound="threading.Event | asyncio.Event")
 Found: TypeAlias = tuple[KeyRecord | None, Mark]
 
 _PATIENCE = 5.0  # seconds, where no deadline is set

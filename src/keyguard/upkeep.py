@@ -6,7 +6,6 @@ async code. What it does is one generator, which yields calls that may have to b
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import os
@@ -21,6 +20,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from keyguard._drivers import arun, run
+from keyguard._lazy import asyncio
 from keyguard._process import Clock, after_fork
 from keyguard.backends.base import AsyncBackend, Backend, News
 from keyguard.cache import VerifiedTokens

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 import keyguard
 from keyguard import AsyncKeyguard, Deny, Keyguard, Reason, Strategy, current_limits
 from keyguard.events import LimiterFailed, LimiterRecovered
-from keyguard.guard import AuditManager, KeyManager, OrganizationManager
+from keyguard.managers import AuditManager, KeyManager, OrganizationManager
 from keyguard.sansio.charges import Charge, policy_field
 from keyguard.sansio.responses import Responder
 from keyguard.sansio.windows import Tally
@@ -221,7 +221,7 @@ def test_the_reference_has_every_public_name() -> None:
 @pytest.mark.parametrize("manager", [OrganizationManager, KeyManager, AuditManager])
 def test_the_reference_has_every_operation_with_its_parameters(manager: type) -> None:
     written = re.findall(
-        rf"^\.\. automethod:: keyguard\.guard\.{manager.__name__}\.(\w+)(\(.*\))$",
+        rf"^\.\. automethod:: keyguard\.managers\.{manager.__name__}\.(\w+)(\(.*\))$",
         page("docs/reference.md"),
         re.M,
     )

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.cli.output import document, emit, plain
 from keyguard.exceptions import BackendError, InvalidValueError
-from keyguard.sansio.importing import ImportReport
 from keyguard.sansio.imports import LONGEST_ROW
+from keyguard.sansio.models import ImportReport
 
 __all__ = ["import_keys"]
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 __all__ = ["client_of", "parse_address"]
 
@@ -26,8 +23,6 @@ def parse_address(address: str) -> IPv4Address | IPv6Address | None:
 
 @lru_cache(4096)
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    from ipaddress import IPv6Address, ip_address  # only who looks at addresses pays for it
-
     if address.startswith("["):  # with a port, as some proxies give it
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:
@@ -54,8 +49,6 @@ def client_of(address: str) -> str:
 
 @lru_cache(4096)
 def _client_of(address: str) -> str:
-    from ipaddress import IPv4Address, IPv6Address  # only who counts addresses pays for it
-
     number = parse_address(address)
     if number is None:
         return address

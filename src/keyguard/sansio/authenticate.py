@@ -34,7 +34,6 @@ from keyguard.sansio.effects import (
     VerifyToken,
     WasVerified,
 )
-from keyguard.sansio.lifecycle.revocation import revoke_key
 from keyguard.sansio.limits import Limit
 from keyguard.sansio.models import KeyRecord, KeyStatus, RevocationReason
 from keyguard.sansio.networks import contains
@@ -249,6 +248,9 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
 
 def _revoke_exposed(key_id: str | None) -> Flow[bool]:
     """Revoke the key that came over plain HTTP, if it was a live one; tell whether it is."""
+    # With all of management, so a guard that may come here imports it beforehand.
+    from keyguard.sansio.lifecycle.revocation import revoke_key
+
     if key_id is None:
         return False
     reason = RevocationReason.KEY_COMPROMISE

@@ -2,11 +2,13 @@
 
 A flow is a generator that yields effects and is sent their answers::
 
-    record = yield from FindKey(key_id)  # KeyRecord | None, as mypy and pyright infer it
+    record = yield from LookUp(key_id)  # KeyRecord | None, as mypy and pyright infer it
 
 An effect says *what* is asked, and :meth:`Effect.perform` names the one operation of
 the outside that answers it, at once or with an awaitable. The drivers (``keyguard._drivers``)
-carry the answers back; who the outside is, is decided in ``keyguard._outside``.
+carry the answers back; who the outside is, is decided in ``keyguard._outside``. Here is what a
+request may ask; what only management asks, :mod:`keyguard.sansio.lifecycle.effects`, is imported
+with that.
 """
 
 from __future__ import annotations
@@ -16,40 +18,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from keyguard.sansio.audit import AuditEntry
 from keyguard.sansio.charges import Charge, Outcome
-from keyguard.sansio.commits import Commit
 from keyguard.sansio.decisions import Allow
-from keyguard.sansio.models import Key, KeyDigest, KeyFilter, KeyRecord, Organization
-from keyguard.sansio.policy import Policy
+from keyguard.sansio.models import KeyRecord
 from keyguard.sansio.secret import Secret
-from keyguard.sansio.values import Page
 
 __all__ = [
     "AdjustLimits",
     "Block",
     "BlockedFor",
-    "CommitChanges",
-    "DescribeDigest",
     "Discard",
-    "DrawEntropy",
     "Effect",
-    "FindExisting",
-    "FindKey",
-    "FindOrganization",
     "Flow",
-    "HashToken",
     "HitLimits",
-    "ListAudit",
-    "ListDigests",
-    "ListKeys",
-    "ListOrganizations",
     "LookUp",
     "NoteUse",
     "OfferRehash",
     "ReadClock",
-    "ReadLimits",
-    "ReadPolicy",
     "Recall",
     "Remember",
     "VerifyToken",
@@ -61,7 +46,11 @@ Result = TypeVar("Result")
 
 
 class Effect(Generic[Answer]):
-    """One question to the outside, with the type of its answer."""
+    """One question to the outside, with the type of its answer.
+
+    Unlike values it is not frozen. It lives from its yield to its answer, and freezing would double
+    what it takes to make one, which a look-up does several times, and to import them.
+    """
 
     __slots__ = ()
 
@@ -86,7 +75,7 @@ class Effect(Generic[Answer]):
 Flow: TypeAlias = Generator[Effect[Any], Any, Result]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ReadClock(Effect[datetime]):
     """The time now, in UTC."""
 
@@ -94,45 +83,7 @@ class ReadClock(Effect[datetime]):
         return outside.now()
 
 
-@dataclass(frozen=True, eq=False)
-class ReadPolicy(Effect[Policy]):
-    """What the service has settled."""
-
-    def perform(self, outside: Any) -> Any:
-        return outside.policy
-
-
-@dataclass(frozen=True, eq=False)
-class DrawEntropy(Effect[bytes]):
-    """Bytes from a cryptographically secure source."""
-
-    size: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.entropy(self.size)
-
-
-@dataclass(frozen=True, eq=False)
-class HashToken(Effect[str]):
-    """The form in which a token is stored."""
-
-    token: Secret
-
-    def perform(self, outside: Any) -> Any:
-        return outside.hash(self.token)
-
-
-@dataclass(frozen=True, eq=False)
-class DescribeDigest(Effect[str]):
-    """What a stored form hangs on: its scheme, and its pepper's id where it takes one."""
-
-    digest: str = field(repr=False)
-
-    def perform(self, outside: Any) -> Any:
-        return outside.describe_digest(self.digest)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class VerifyToken(Effect[bool]):
     """Whether a token is the one behind a stored digest.
 
@@ -148,7 +99,7 @@ class VerifyToken(Effect[bool]):
         return outside.verify(self.token, self.digest)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Recall(Effect[Allow | None]):
     """What a token was verified as lately, or None where it must be looked up."""
 
@@ -158,7 +109,7 @@ class Recall(Effect[Allow | None]):
         return outside.recall(self.token)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Remember(Effect[bool]):
     """Keep a verified token with what it may do.
 
@@ -173,7 +124,7 @@ class Remember(Effect[bool]):
         return outside.remember(self.token, self.record, self.allow)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Discard(Effect[None]):
     """Remember a token no longer, which was looked up and is dead."""
 
@@ -183,7 +134,7 @@ class Discard(Effect[None]):
         return outside.discard(self.token)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class WasVerified(Effect[bool]):
     """Whether a token was verified here before, however long ago: then it is no guess."""
 
@@ -193,7 +144,7 @@ class WasVerified(Effect[bool]):
         return outside.was_verified(self.token)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class BlockedFor(Effect[float | None]):
     """For how many seconds a client is refused for its failures, or None."""
 
@@ -203,7 +154,7 @@ class BlockedFor(Effect[float | None]):
         return outside.blocked_for(self.client)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Block(Effect[None]):
     """Refuse a client for so many seconds, without asking anybody again."""
 
@@ -214,7 +165,7 @@ class Block(Effect[None]):
         return outside.block(self.client, self.seconds)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class HitLimits(Effect[Outcome | None]):
     """Count charges, all or none; None where they can't be counted and that must not pass."""
 
@@ -225,7 +176,7 @@ class HitLimits(Effect[Outcome | None]):
         return outside.hit(self.charges)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class AdjustLimits(Effect[Outcome | None]):
     """Count more or give back; the answer is how the buckets stand after, None as above.
 
@@ -242,27 +193,7 @@ class AdjustLimits(Effect[Outcome | None]):
         return outside.adjust(self.charges, self.units, self.counter)
 
 
-@dataclass(frozen=True, eq=False)
-class ReadLimits(Effect[Outcome]):
-    """How buckets stand; where their store fails, so does this."""
-
-    charges: Sequence[Charge]
-
-    def perform(self, outside: Any) -> Any:
-        return outside.read_limits(self.charges)
-
-
-@dataclass(frozen=True, eq=False)
-class FindKey(Effect[KeyRecord | None]):
-    """The record of a key, with its organization."""
-
-    key_id: str
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.find_key(self.key_id)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LookUp(Effect[KeyRecord | None]):
     """The record of a key for a request; those that ask at the same time share one answer.
 
@@ -276,7 +207,7 @@ class LookUp(Effect[KeyRecord | None]):
         return outside.look_up(self.key_id, fresh=self.fresh)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class NoteUse(Effect[None]):
     """Remember that a key was let in, for its ``last_used_at``."""
 
@@ -287,7 +218,7 @@ class NoteUse(Effect[None]):
         return outside.note_use(self.key_id, self.address)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OfferRehash(Effect[None]):
     """Have a genuine token stored under the current scheme, in the background, if it is not."""
 
@@ -297,89 +228,3 @@ class OfferRehash(Effect[None]):
 
     def perform(self, outside: Any) -> Any:
         return outside.rehash(self.key_id, self.token, self.digest)
-
-
-@dataclass(frozen=True, eq=False)
-class ListKeys(Effect[Page[Key]]):
-    """One page of the keys that a filter admits, oldest first."""
-
-    wanted: KeyFilter
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_keys(self.wanted, after=self.after, limit=self.limit)
-
-
-@dataclass(frozen=True, eq=False)
-class ListDigests(Effect[Page[KeyDigest]]):
-    """One page of the stored forms of keys that are not revoked, by key id."""
-
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_digests(after=self.after, limit=self.limit)
-
-
-@dataclass(frozen=True, eq=False)
-class FindExisting(Effect[frozenset[str]]):
-    """Which of some ids are those of keys."""
-
-    key_ids: Sequence[str]
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.find_existing(self.key_ids)
-
-
-@dataclass(frozen=True, eq=False)
-class FindOrganization(Effect[Organization | None]):
-    """An organization, by id or slug."""
-
-    name: str
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.find_organization(self.name)
-
-
-@dataclass(frozen=True, eq=False)
-class ListOrganizations(Effect[Page[Organization]]):
-    """One page of organizations, oldest first."""
-
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_organizations(after=self.after, limit=self.limit)
-
-
-@dataclass(frozen=True, eq=False)
-class ListAudit(Effect[Page[AuditEntry]]):
-    """One page of the audit trail, newest first."""
-
-    organization: str | None
-    subject: str | None
-    after: str | None
-    limit: int
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.list_audit(
-            organization=self.organization,
-            subject=self.subject,
-            after=self.after,
-            limit=self.limit,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class CommitChanges(Effect[bool]):
-    """Make all changes of a commit, or none; False where a record is not as it was read."""
-
-    changes = True
-    commit: Commit
-
-    def perform(self, outside: Any) -> Any:
-        return outside.backend.commit(self.commit)
-
-    def subjects(self) -> Sequence[str]:
-        return self.commit.subjects()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from keyguard.exceptions import InvalidValueError
@@ -31,8 +30,7 @@ _OBFUSCATED = re.compile(r"(?:_[A-Za-z0-9._-]+|unknown)(?::[A-Za-z0-9._-]+)?\Z",
 _SCHEMES = {"https": True, "wss": True, "http": False, "ws": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """The other end of a request, as far as it can be believed.
 
     Args:

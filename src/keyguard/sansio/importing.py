@@ -11,22 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.commits import Commit
-from keyguard.sansio.effects import (
-    DrawEntropy,
-    Effect,
-    FindExisting,
-    FindKey,
-    Flow,
-    HashToken,
-    ReadClock,
-    ReadPolicy,
-    VerifyToken,
-)
+from keyguard.sansio.effects import Effect, Flow, ReadClock, VerifyToken
 from keyguard.sansio.imports import ImportIdentity, ImportRow, identify, parse_row
 from keyguard.sansio.lifecycle.common import (
     Authority,
@@ -39,13 +29,20 @@ from keyguard.sansio.lifecycle.common import (
     refuse_disabled,
     settled,
 )
+from keyguard.sansio.lifecycle.effects import (
+    DrawEntropy,
+    FindExisting,
+    FindKey,
+    HashToken,
+    ReadPolicy,
+)
 from keyguard.sansio.lifecycle.keys import later
-from keyguard.sansio.models import Key, KeyRecord, Organization
+from keyguard.sansio.models import ImportReport, Key, KeyRecord, Organization, RefusedRow
 from keyguard.sansio.policy import Policy
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.tokens import base62
 
-__all__ = ["HashWeakToken", "ImportReport", "RefusedRow", "import_tokens"]
+__all__ = ["HashWeakToken", "import_tokens"]
 
 PORTION = 500
 _FAMILY_ENTROPY = 16
@@ -53,7 +50,7 @@ _ATTEMPTS = 5
 _FAST = ("$sha", "$hmac-")  # stored forms that cost nothing to compare with
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class HashWeakToken(Effect[str]):
     """The form in which a token is stored that can be guessed, whatever the scheme is."""
 
@@ -63,33 +60,6 @@ class HashWeakToken(Effect[str]):
     def perform(self, outside: Any) -> Any:
         """See :class:`~keyguard.sansio.effects.Effect`."""
         return outside.hash_weak(self.token, pinned=self.pinned)
-
-
-class RefusedRow(NamedTuple):
-    """A row that was not imported.
-
-    Args:
-        line: Its number, from 1 on.
-        reason: Why, in one sentence that holds neither the token nor the hash.
-    """
-
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportReport:
-    """What came of an import.
-
-    Args:
-        imported: How many keys it added; in a dry run, how many it would have.
-        present: How many were there already, from an earlier run.
-        refused: The rows that can't be imported, by line.
-    """
-
-    imported: int = 0
-    present: int = 0
-    refused: tuple[RefusedRow, ...] = ()
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.limits import Limit, read_limits
@@ -31,6 +31,7 @@ from keyguard.sansio.values import (
 )
 
 __all__ = [
+    "ImportReport",
     "IssuedKey",
     "Key",
     "KeyDigest",
@@ -39,6 +40,7 @@ __all__ = [
     "KeyStatus",
     "Organization",
     "Page",
+    "RefusedRow",
     "RevocationReason",
     "RotatedKey",
     "Use",
@@ -285,6 +287,33 @@ class RotatedKey:
     key: Key
     predecessor: Key
     token: Secret | None
+
+
+class RefusedRow(NamedTuple):
+    """A row that was not imported.
+
+    Args:
+        line: Its number, from 1 on.
+        reason: Why, in one sentence that holds neither the token nor the hash.
+    """
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """What came of an import.
+
+    Args:
+        imported: How many keys it added; in a dry run, how many it would have.
+        present: How many were there already, from an earlier run.
+        refused: The rows that can't be imported, by line.
+    """
+
+    imported: int = 0
+    present: int = 0
+    refused: tuple[RefusedRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

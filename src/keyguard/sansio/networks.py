@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.addresses import parse_address
-
-if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
 
 __all__ = ["contains", "parse_networks", "within_networks"]
 
@@ -65,8 +62,6 @@ def within_networks(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
         return True
     if not inner:
         return False
-    from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-
     compiled = _compiled(outer)
     # Collapsed, as two halves allow the whole.
     v4 = [*collapse_addresses(one for one in compiled if isinstance(one, IPv4Network))]
@@ -81,14 +76,10 @@ def within_networks(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
 
 @lru_cache(1024)
 def _compiled(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
-    from ipaddress import ip_network
-
     return tuple(ip_network(one) for one in networks)
 
 
 def _parse(network: object) -> IPv4Network | IPv6Network:
-    from ipaddress import IPv4Network, IPv6Network, ip_network
-
     try:
         parsed = ip_network(network if isinstance(network, str) else "")
     except ValueError:

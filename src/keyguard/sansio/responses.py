@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import ceil
+from typing import NamedTuple
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.charges import Charge, limit_field, policy_field
@@ -55,8 +56,7 @@ class Response:
         return f"{self.status} {HTTPStatus(self.status).phrase}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     status: int
     detail: str
     challenge: bool = False

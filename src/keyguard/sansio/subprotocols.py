@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.secret import Secret
@@ -24,8 +24,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,63}\Z")
 _MOST_TOKENS = 2  # which is one too many already
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """What a client offered.
 
     Args:

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from keyguard.exceptions import RefusedError
 from keyguard.sansio.commits import Change, changed
-from keyguard.sansio.effects import Flow, ReadPolicy
+from keyguard.sansio.effects import Flow
 from keyguard.sansio.lifecycle.common import all_keys
+from keyguard.sansio.lifecycle.effects import ReadPolicy
 from keyguard.sansio.models import Key, KeyFilter, KeyRecord, KeyStatus
 from keyguard.sansio.policy import Policy
 

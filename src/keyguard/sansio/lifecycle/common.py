@@ -16,13 +16,12 @@ from keyguard.exceptions import (
 )
 from keyguard.sansio.audit import Actor
 from keyguard.sansio.commits import Commit
-from keyguard.sansio.effects import (
+from keyguard.sansio.effects import Flow, ReadClock
+from keyguard.sansio.lifecycle.effects import (
     CommitChanges,
     FindKey,
     FindOrganization,
-    Flow,
     ListKeys,
-    ReadClock,
     ReadPolicy,
 )
 from keyguard.sansio.models import Key, KeyFilter, KeyRecord, KeyStatus, Organization

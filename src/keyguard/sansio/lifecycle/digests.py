@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from keyguard.sansio.effects import DescribeDigest, Flow, ListDigests
+from keyguard.sansio.effects import Flow
 from keyguard.sansio.lifecycle.common import LARGEST_PAGE
+from keyguard.sansio.lifecycle.effects import DescribeDigest, ListDigests
 
 __all__ = ["digest_report"]
 

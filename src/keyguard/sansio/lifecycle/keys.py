@@ -10,15 +10,7 @@ from keyguard.exceptions import InvalidValueError, RefusedError
 from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.charges import LimitStatus, statuses
 from keyguard.sansio.commits import Change, Commit, changed
-from keyguard.sansio.effects import (
-    DrawEntropy,
-    Flow,
-    HashToken,
-    ListKeys,
-    ReadClock,
-    ReadLimits,
-    ReadPolicy,
-)
+from keyguard.sansio.effects import Flow, ReadClock
 from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
 from keyguard.sansio.lifecycle.common import (
     Authority,
@@ -34,6 +26,13 @@ from keyguard.sansio.lifecycle.common import (
     refuse_disabled,
     settled,
     unknown,
+)
+from keyguard.sansio.lifecycle.effects import (
+    DrawEntropy,
+    HashToken,
+    ListKeys,
+    ReadLimits,
+    ReadPolicy,
 )
 from keyguard.sansio.limits import Limits, read_limits
 from keyguard.sansio.models import IssuedKey, Key, KeyFilter, KeyRecord, Organization

@@ -9,14 +9,7 @@ from typing import Any
 from keyguard.exceptions import RefusedError
 from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.commits import Change, Commit, changed
-from keyguard.sansio.effects import (
-    CommitChanges,
-    DrawEntropy,
-    Flow,
-    ListOrganizations,
-    ReadClock,
-    ReadPolicy,
-)
+from keyguard.sansio.effects import Flow, ReadClock
 from keyguard.sansio.lifecycle.common import (
     Authority,
     check_actor,
@@ -25,6 +18,12 @@ from keyguard.sansio.lifecycle.common import (
     granted_scopes,
     page_size,
     settled,
+)
+from keyguard.sansio.lifecycle.effects import (
+    CommitChanges,
+    DrawEntropy,
+    ListOrganizations,
+    ReadPolicy,
 )
 from keyguard.sansio.limits import Limits, read_limits
 from keyguard.sansio.models import Organization

@@ -7,7 +7,7 @@ from datetime import datetime
 from keyguard.exceptions import InvalidValueError, NotFoundError
 from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.commits import Change, Commit, changed
-from keyguard.sansio.effects import FindKey, Flow, ReadClock, ReadPolicy, VerifyToken
+from keyguard.sansio.effects import Flow, ReadClock, VerifyToken
 from keyguard.sansio.lifecycle.administrators import refuse_to_lose_the_last
 from keyguard.sansio.lifecycle.common import (
     Authority,
@@ -17,6 +17,7 @@ from keyguard.sansio.lifecycle.common import (
     settled,
     unknown,
 )
+from keyguard.sansio.lifecycle.effects import FindKey, ReadPolicy
 from keyguard.sansio.models import Key, KeyFilter, RevocationReason
 from keyguard.sansio.secret import Secret
 from keyguard.sansio.values import FAMILY_ID, check_text

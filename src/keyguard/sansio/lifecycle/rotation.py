@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from keyguard.exceptions import InvalidValueError, RefusedError
 from keyguard.sansio.audit import Action, Actor, describe
 from keyguard.sansio.commits import Change, Commit, changed
-from keyguard.sansio.effects import DrawEntropy, FindKey, Flow, HashToken, ReadClock, ReadPolicy
+from keyguard.sansio.effects import Flow, ReadClock
 from keyguard.sansio.lifecycle.common import (
     Authority,
     authority_of,
@@ -18,6 +18,7 @@ from keyguard.sansio.lifecycle.common import (
     refuse_disabled,
     settled,
 )
+from keyguard.sansio.lifecycle.effects import DrawEntropy, FindKey, HashToken, ReadPolicy
 from keyguard.sansio.lifecycle.keys import later, refuse_revoked
 from keyguard.sansio.models import (
     Key,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from keyguard.exceptions import InvalidValueError
 from keyguard.sansio.audit import AuditEntry
-from keyguard.sansio.effects import Flow, ListAudit
+from keyguard.sansio.effects import Flow
 from keyguard.sansio.lifecycle.common import find_organization, page_size
+from keyguard.sansio.lifecycle.effects import ListAudit
 from keyguard.sansio.values import Page
 
 __all__ = ["list_audit"]
