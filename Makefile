@@ -9,6 +9,8 @@ WORKERS ?= 2
 KILLS ?= 200
 FLOOD ?= 1000000
 export FRAMEWORK PORT
+# Tests start hundreds of processes, which need not compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
