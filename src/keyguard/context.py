@@ -17,6 +17,7 @@ from keyguard.sansio.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.sansio.effects import Effect, Flow
 from keyguard.sansio.limits import RouteLimit
 from keyguard.sansio.requests import Principal, Request
+from keyguard.sansio.responses import status_of
 from keyguard.sansio.rules import Rule
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
 T = TypeVar("T")
 
 _INTERNAL_SERVER_ERROR = 500
+_CHARGED_FOR = (Reason.CREDENTIALS_MISSING, Reason.OBJECT_NOT_FOUND)
 
 
 class Access:
@@ -114,8 +116,8 @@ class Access:
     def deny(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware.
 
-        What is due stays so: whoever catches the refusal goes on, and owes it still. The adapter
-        drops it where it answers the refusal.
+        What was charged or is due stays so: whoever catches the refusal goes on, and owes it still.
+        The adapter forgives it where the refusal is the answer.
         """
         self.denied, self.optional = deny, False
         self.retires = None  # which is told to who is let in, whoever writes the answer
@@ -150,6 +152,7 @@ class Access:
             InvalidValueError: A limit's function returned what is no cost or no name.
             ConfigurationError: It would have to be awaited, and this is the event loop.
         """
+        due = self.due
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
@@ -158,12 +161,13 @@ class Access:
         if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
             outcome = self.on_the_loop(outcome)
         deny = self._end(charges, own, unpaid, outcome, at)
-        if deny is not None and self.charged is not None:
-            self.give_back()
+        if deny is not None:
+            self.due = due
         return deny
 
     async def acharge(self, route: Sequence[RouteLimit] = ()) -> Deny | None:
         """Like :meth:`charge`, awaited."""
+        due = self.due
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
@@ -173,16 +177,35 @@ class Access:
             outcome = await outcome
         deny = self._end(charges, own, unpaid, outcome, at)
         if deny is not None:
-            await self.agive_back()
+            self.due = due
         return deny
 
-    def give_back(self) -> None:
-        """Give back all that was charged, as the request is refused after all."""
-        run(self._giving_back(), self._perform)
+    def forgive(self, deny: Deny) -> None:
+        """Give back all that was charged, as a refusal is the answer.
 
-    async def agive_back(self) -> None:
-        """Like :meth:`give_back`, awaited."""
-        await arun(self._giving_back(), self._aperform)
+        Not where the request is for what is nobody's, or nobody asks for it: trying that is what a
+        limit is there to bound.
+
+        Args:
+            deny: The refusal.
+        """
+        self.due = False
+        if self.charged is not None and deny.reason not in _CHARGED_FOR:
+            run(self._giving_back(), self._perform)
+
+    async def aforgive(self, deny: Deny) -> None:
+        """Like :meth:`forgive`, awaited."""
+        self.due = False
+        if self.charged is not None and deny.reason not in _CHARGED_FOR:
+            await arun(self._giving_back(), self._aperform)
+
+    def repeats_refusal(self, status: int) -> bool:
+        """Tell whether an application answers a refusal in words of its own.
+
+        Args:
+            status: The status of the answer that it begins.
+        """
+        return self.denied is not None and status == status_of(self.denied)
 
     def settle(self, cost: int, names: Sequence[str]) -> None:
         """Charge what the request turned out to cost."""

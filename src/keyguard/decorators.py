@@ -281,9 +281,7 @@ def _guard_function(function: Decorated, own: Protection) -> Decorated:
             allow, deny = access.allow, None
             if allow is None or plain is None or not plain <= allow.principal.grant.exact:
                 deny = protection.checked(access)
-            if deny is not None:
-                await access.agive_back()
-            elif access.due or (limits and access.owes(limits)):
+            if deny is None and (access.due or (limits and access.owes(limits))):
                 deny = await access.acharge(limits)
             if deny is not None:
                 raise access.deny(deny)
@@ -299,9 +297,7 @@ def _guard_function(function: Decorated, own: Protection) -> Decorated:
             allow, deny = access.allow, None
             if allow is None or plain is None or not plain <= allow.principal.grant.exact:
                 deny = protection.checked(access)
-            if deny is not None:
-                access.give_back()
-            elif access.due or (limits and access.owes(limits)):
+            if deny is None and (access.due or (limits and access.owes(limits))):
                 deny = access.charge(limits)
             if deny is not None:
                 raise access.deny(deny)

@@ -279,6 +279,26 @@ def test_a_refusal_that_the_view_catches_is_its_own_matter(project: Project) -> 
     assert (answer.status, answer.body) == (203, b"without")
 
 
+def test_who_catches_a_refusal_and_goes_on_is_charged(mode: str) -> None:
+    project = Project(mode, {"default_limits": ["3/hour"]})
+    project.world.clock.uptime = 86400.0
+    token = project.world.token()
+
+    answers = [project.ask("/caught", token) for _ in range(5)]
+
+    assert [answer.status for answer in answers] == [203, 203, 203, 429, 429]
+
+
+def test_a_refusal_that_is_answered_spends_nothing(mode: str) -> None:
+    project = Project(mode, {"default_limits": ["3/hour"]})
+    issued = project.world.issue()
+
+    answers = [project.ask("/group", issued.token.reveal()) for _ in range(4)]
+
+    assert [answer.status for answer in answers] == [403] * 4
+    assert [one.remaining for one in project.world.guard.keys.limits(issued.key.id)] == [3]
+
+
 def test_the_application_s_own_403_stays_its_own(project: Project) -> None:
     answer = project.ask("/forbidden", project.world.token())
 

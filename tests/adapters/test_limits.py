@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from keyguard import Limit, Reason, current_limits, rate_limit, require_scopes
+from keyguard import AccessDenied, Limit, Reason, current_limits, rate_limit, require_scopes
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
@@ -590,6 +591,85 @@ def test_what_answers_in_front_of_flask_s_routes_is_charged_all_the_same() -> No
     FlaskKeyguard(app, here.guard)
     token = here.token()
     assert [call_wsgi(app, bearer(token)).status for _ in range(2)] == [503, 429]
+
+
+# What the application makes of a refusal
+
+
+@require_scopes("admin")
+def _extras() -> str:
+    return "extras"
+
+
+@rate_limit("1/hour")
+def _fresh() -> str:
+    return "fresh"
+
+
+def _caught(helper: Callable[[], str], otherwise: int) -> tuple[str, int]:
+    try:
+        return helper(), 200
+    except AccessDenied:
+        return "without", otherwise
+
+
+def _charging(here: World, name: str, helper: Callable[[], str], otherwise: int) -> Any:
+    """Return an application whose view catches what a helper refuses, and what calls it."""
+    if name == "flask":
+        app = Flask("limits")
+        app.add_url_rule("/any", "any", lambda: _caught(helper, otherwise))
+        FlaskKeyguard(app, here.guard)
+        return lambda request: call_wsgi(app, request)
+    if name == "wsgi":
+
+        def plain(environ: Any, start_response: Any) -> list[bytes]:
+            text, status = _caught(helper, otherwise)
+            start_response(f"{status} Whatever", [("Content-Type", "text/plain")])
+            return [text.encode()]
+
+        return lambda request: call_wsgi(wsgi.KeyguardMiddleware(plain, here.guard), request)
+
+    async def view(request: Any) -> PlainTextResponse:
+        return PlainTextResponse(*_caught(helper, otherwise))
+
+    starlette = KeyguardMiddleware(Starlette(routes=[Route("/any", view)]), here.async_guard)
+    return lambda request: call_asgi(starlette, request)
+
+
+FRAMEWORKS_THAT_CATCH = pytest.mark.parametrize("name", ["starlette", "flask", "wsgi"])
+
+
+@FRAMEWORKS_THAT_CATCH
+@pytest.mark.parametrize("helper", [_extras, _fresh])
+def test_who_catches_a_refusal_and_goes_on_is_charged(helper: Callable[[], str], name: str) -> None:
+    here = world("3/hour")
+    call, token = _charging(here, name, helper, 200), here.token()
+
+    answers = [call(bearer(token)) for _ in range(5)]
+
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+    assert answers[2].body == b"without"
+    assert next(iter(listed(answers[1], "ratelimit").values()))["r"] == 1
+
+
+@FRAMEWORKS_THAT_CATCH
+@pytest.mark.parametrize(("helper", "status"), [(_extras, 403), (_fresh, 429)])
+def test_a_refusal_in_the_application_s_own_words_spends_nothing(
+    helper: Callable[[], str], status: int, name: str
+) -> None:
+    here = world("3/hour")
+    issued = here.issue()
+    call = _charging(here, name, helper, status)
+    before = 1 if helper is _fresh else 0  # the first has room for both
+
+    answers = [call(bearer(issued.token.reveal())) for _ in range(5)]
+
+    assert [answer.status for answer in answers[before:]] == [status] * (5 - before)
+    assert answers[-1].header("ratelimit") is None
+    guard: Any = here.async_guard if name == "starlette" else here.guard
+    standing = guard.keys.limits(issued.key.id)
+    (left,) = asyncio.run(standing) if name == "starlette" else standing
+    assert left.remaining == 3 - before
 
 
 def test_a_key_s_limit_is_charged_once_when_decorated_functions_call_each_other(name: str) -> None:

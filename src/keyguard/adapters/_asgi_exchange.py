@@ -104,6 +104,8 @@ class Exchange(Connection, Access):
             await self._refuse(self.denied)
             return
         if message["type"] not in _PRELUDES:
+            if self.denied is not None and self.repeats_refusal(self._status_of(message)):
+                await self.aforgive(self.denied)
             self.denied = None  # the application answers as it sees fit
         if message["type"] == "http.response.start":
             message = self._adorned(message)
@@ -143,6 +145,7 @@ class Exchange(Connection, Access):
     async def _refuse(self, deny: Deny) -> None:
         self._answered = True
         self._guard.report(deny, address=self.address)
+        await self.aforgive(deny)
         await self.answer(deny)
 
     async def answer(self, deny: Deny) -> None:

@@ -58,7 +58,6 @@ class KeyguardPrincipal(HTTPBearer):
         if security_scopes.scopes:
             refusal = _protection(tuple(security_scopes.scopes)).checked(access)
             if refusal is not None:
-                await access.agive_back()
                 raise access.deny(refusal)
         return allow.principal
 

@@ -65,8 +65,10 @@ class Exchange(Connection, Access):
         if self.denied is not None:
             if not self.started and self.hides_refusal(int(status[:3])):
                 self.instead = self.refuse(self.denied)
-                self.denied, self.due, self.started = None, False, True
+                self.denied, self.started = None, True
                 return _discard
+            if self.repeats_refusal(int(status[:3])):
+                self.forgive(self.denied)
             self.denied = None  # the application answers as it sees fit
         if self.due:
             # Nobody inside has charged it: something answers before any route is found.
@@ -101,6 +103,7 @@ class Exchange(Connection, Access):
             return self.instead
         guard = self._middleware.guard
         guard.report(deny, address=self.address)
+        self.forgive(deny)
         return self._middleware.refuse(deny, self)
 
     def failure(self) -> tuple[Any, ...]:

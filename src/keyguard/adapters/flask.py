@@ -148,18 +148,16 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         view: Any = self._flask.view_functions.get(present.endpoint or "")
         protection = self._protection(view, present.method)
         refusal = None if access.allow is None else protection.refuses(access.allow)
-        if refusal is not None:
-            access.give_back()
-        elif access.due:
+        if refusal is None and access.due:
             refusal = access.charge(() if access.allow is None else protection.limits)
         if refusal is not None:
-            access.due = False
             raise access.deny(refusal)
 
     def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
         """Turn a decorator's refusal into Flask's error."""
         access = present_access()
-        access.denied, access.due = None, False  # Flask answers it
+        access.denied = None  # Flask answers it
+        access.forgive(refusal.decision)
         self.guard.report(refusal.decision, address=access.address)
         return answer_to(self._flask, self.guard.respond(refusal.decision))
 

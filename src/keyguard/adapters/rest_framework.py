@@ -167,7 +167,4 @@ class _ScopeMissing(PermissionDenied):
         Raises:
             AccessDenied: Always.
         """
-        access, decision = self._access, self._decision
-        if decision.reason is Reason.SCOPE_MISSING:
-            access.give_back()
-        raise access.deny(decision)
+        raise self._access.deny(self._decision)

@@ -18,7 +18,7 @@ from keyguard.sansio.charges import Charge, limit_field, policy_field
 from keyguard.sansio.decisions import Deny, Reason
 from keyguard.sansio.windows import Tally
 
-__all__ = ["LIMIT_FIELDS", "RETIRES_FIELD", "Responder", "Response"]
+__all__ = ["LIMIT_FIELDS", "RETIRES_FIELD", "Responder", "Response", "status_of"]
 
 RETRY_AFTER_SECONDS = 1
 
@@ -122,6 +122,11 @@ _ANSWERS = {
 }
 
 _VARYING = {Reason.SCOPE_MISSING, Reason.RATE_LIMITED, Reason.TOO_MANY_FAILURES}
+
+
+def status_of(deny: Deny) -> int:
+    """Return the status with which a refusal is answered."""
+    return _ANSWERS[deny.reason].status
 
 
 class Responder:

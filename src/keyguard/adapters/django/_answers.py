@@ -42,7 +42,7 @@ class Answers:
 
     def told(self, deny: Deny, exchange: Exchange | AsyncExchange) -> HttpResponse:
         """Tell the hooks of a refusal, and return the answer, which nothing is added to."""
-        exchange.denied, exchange.due, exchange.refused = None, False, True
+        exchange.denied, exchange.due, exchange.refused = None, False, deny
         self._guard.report(deny, address=exchange.address)
         return self.refusal(deny, exchange)
 
@@ -58,13 +58,21 @@ class Answers:
         """Tell whether Django's answer is only its rendering of a refusal."""
         return exchange.denied is not None and exchange.hides_refusal(response.status_code)
 
+    def is_refusal(self, response: HttpResponseBase, exchange: Exchange | AsyncExchange) -> bool:
+        """Tell whether Django's answer is a refusal, in its words or in those of a view."""
+        return self.hides_refusal(response, exchange) or exchange.repeats_refusal(
+            response.status_code
+        )
+
     def finish(
         self, response: HttpResponseBase, exchange: Exchange | AsyncExchange
     ) -> HttpResponseBase:
         """Return Django's answer with keyguard's fields, unless it only hides a refusal."""
         if exchange.denied is not None and self.hides_refusal(response, exchange):
             return self.instead(response, exchange.denied, exchange)
-        if not exchange.refused:
+        if exchange.denied is not None and exchange.repeats_refusal(response.status_code):
+            exchange.refused = exchange.denied
+        if exchange.refused is None:
             # Unless the application has a limiter of its own.
             if exchange.charged is not None and not any(map(response.has_header, LIMIT_FIELDS)):
                 for name, value in self._guard.limit_fields(exchange.charged):

@@ -21,10 +21,10 @@ class Exchange(wsgi.Exchange):
 
     Attributes:
         path_info: The path that Django's resolver sees.
-        refused: Whether the present answer is our refusal.
+        refused: The refusal that the present answer is.
     """
 
-    refused = False
+    refused: Deny | None = None
 
     def __init__(self, keeper: Keeper, request: HttpRequest) -> None:
         environ = getattr(request, "environ", None)
@@ -51,7 +51,7 @@ class Exchange(wsgi.Exchange):
 class AsyncExchange(_asgi_exchange.Exchange):
     """One request over ASGI; its attributes are those of :class:`Exchange`."""
 
-    refused = False
+    refused: Deny | None = None
 
     def __init__(self, keeper: AsyncKeeper, request: HttpRequest) -> None:
         scope = getattr(request, "scope", None)

@@ -98,15 +98,18 @@ class KeyguardMiddleware(metaclass=_Modes):
         try:
             response: HttpResponseBase = self.get_response(request)
         except AccessDenied as denied:  # with DEBUG_PROPAGATE_EXCEPTIONS
-            return self._answers.told(denied.decision, exchange)
+            response = self._answers.told(denied.decision, exchange)
         finally:
             ACCESS.reset(present)
-        if exchange.due and not self._answers.hides_refusal(response, exchange):
+        if exchange.due and not self._answers.is_refusal(response, exchange):
             # Something answered before any view was found.
             refusal = exchange.charge()
             if refusal is not None:
-                return self._answers.instead(response, refusal, exchange)
-        return self._answers.finish(response, exchange)
+                response = self._answers.instead(response, refusal, exchange)
+        response = self._answers.finish(response, exchange)
+        if exchange.refused is not None:
+            exchange.forgive(exchange.refused)
+        return response
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         exchange = AsyncExchange(self._async_keeper, request)
@@ -118,14 +121,17 @@ class KeyguardMiddleware(metaclass=_Modes):
         try:
             response: HttpResponseBase = await self.get_response(request)
         except AccessDenied as denied:
-            return self._answers.told(denied.decision, exchange)
+            response = self._answers.told(denied.decision, exchange)
         finally:
             ACCESS.reset(present)
-        if exchange.due and not self._answers.hides_refusal(response, exchange):
+        if exchange.due and not self._answers.is_refusal(response, exchange):
             refusal = await exchange.acharge()
             if refusal is not None:
-                return self._answers.instead(response, refusal, exchange)
-        return self._answers.finish(response, exchange)
+                response = self._answers.instead(response, refusal, exchange)
+        response = self._answers.finish(response, exchange)
+        if exchange.refused is not None:
+            await exchange.aforgive(exchange.refused)
+        return response
 
     def _admit_to_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
@@ -138,9 +144,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         exchange = cast("Exchange", ACCESS.get())
         protection, allow = self._protection(view, request.method), exchange.allow
         refusal = None if allow is None else protection.refuses(allow)
-        if refusal is not None:
-            exchange.give_back()
-        elif exchange.due:
+        if refusal is None and exchange.due:
             refusal = exchange.charge(() if allow is None else protection.limits)
         return None if refusal is None else self._answers.told(refusal, exchange)
 
@@ -150,9 +154,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         exchange = cast("AsyncExchange", ACCESS.get())
         protection, allow = self._protection(view, request.method), exchange.allow
         refusal = None if allow is None else protection.refuses(allow)
-        if refusal is not None:
-            await exchange.agive_back()
-        elif exchange.due:
+        if refusal is None and exchange.due:
             refusal = await exchange.acharge(() if allow is None else protection.limits)
         return None if refusal is None else self._answers.told(refusal, exchange)
 
