@@ -201,14 +201,19 @@ class Outside:
         return self._gate.hit(charges)
 
     def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None = None
+        self,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],
+        counter: int | None,
     ) -> Any:
         """Count more or give back."""
-        return self._gate.adjust(charges, units, counter)
+        return self._gate.adjust(charges, units, ends_at, counter)
 
     def read_limits(self, charges: Sequence[Charge]) -> Any:
         """Look at buckets."""
-        return self._gate.limiter.adjust(charges, [0] * len(charges))
+        nothing = [0] * len(charges)
+        return self._gate.limiter.adjust(charges, nothing, nothing)
 
     def discard(self, token: Secret) -> None:
         """Remember a token no longer."""

@@ -156,11 +156,10 @@ class Access:
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
-        at = self.gate.monotonic()
         outcome: Any = self.gate.hit(charges)
         if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
             outcome = self.on_the_loop(outcome)
-        deny = self._end(charges, own, unpaid, outcome, at)
+        deny = self._end(charges, own, unpaid, outcome)
         if deny is not None:
             self.due = due
         return deny
@@ -171,11 +170,10 @@ class Access:
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
-        at = self.gate.monotonic()
         outcome = self.gate.hit(charges)
         if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
             outcome = await outcome
-        deny = self._end(charges, own, unpaid, outcome, at)
+        deny = self._end(charges, own, unpaid, outcome)
         if deny is not None:
             self.due = due
         return deny
@@ -210,12 +208,12 @@ class Access:
     def settle(self, cost: int, names: Sequence[str]) -> None:
         """Charge what the request turned out to cost."""
         if self.charged is not None:
-            run(settle(self.charged, cost, names, self.gate.at_the_latest()), self._perform)
+            run(settle(self.charged, cost, names), self._perform)
 
     async def asettle(self, cost: int, names: Sequence[str]) -> None:
         """Like :meth:`settle`, awaited."""
         if self.charged is not None:
-            await arun(settle(self.charged, cost, names, self.gate.at_the_latest()), self._aperform)
+            await arun(settle(self.charged, cost, names), self._aperform)
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
         if self.ruled:
@@ -242,9 +240,8 @@ class Access:
         own: int,
         unpaid: Sequence[RouteLimit],
         outcome: Outcome | None,
-        at: float,
     ) -> Deny | None:
-        charged = conclude(self.allow, charges, own, outcome, at)
+        charged = conclude(self.allow, charges, own, outcome)
         if isinstance(charged, Deny):
             return charged
         if unpaid:
@@ -259,7 +256,7 @@ class Access:
     def _giving_back(self) -> Flow[None]:
         charged, self.charged = self.charged, None
         if charged is not None:
-            yield from give_back(charged, self.gate.at_the_latest())
+            yield from give_back(charged)
 
     def _perform(self, effect: Effect[Any]) -> Any:
         answer = effect.perform(self.gate)

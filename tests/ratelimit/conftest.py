@@ -49,6 +49,10 @@ def limiter_of(backend: Any, **options: Any) -> Any:
     return kind(backend, owned=True, **options)
 
 
+WHENEVER = 9e9
+"""Until when it can be given back, where that is no matter."""
+
+
 @dataclass
 class Store:
     """A store of counters on a clock that stands, whatever its flavour."""
@@ -60,8 +64,9 @@ class Store:
     def hit(self, *charges: Charge) -> Any:
         return self.call(lambda: self.limiter.hit(charges))
 
-    def adjust(self, charges: list[Charge], units: list[int]) -> Any:
-        return self.call(lambda: self.limiter.adjust(charges, units))
+    def adjust(self, charges: list[Charge], units: list[int], ends_at: float = WHENEVER) -> Any:
+        ends = [ends_at] * len(charges)
+        return self.call(lambda: self.limiter.adjust(charges, units, ends))
 
     def remaining(self, one: Charge) -> int:
         left: int = self.adjust([one], [0]).tallies[0].remaining

@@ -114,7 +114,7 @@ def test_exactly_a_hundred_are_admitted(
     assert lines.count("done") == (3 if killed else 4)
     admitted = lines.count("admitted")
     one = charge(amount=1000, window=3600, strategy="fixed-window")
-    [tally] = limiter.adjust([one], [0]).tallies
+    [tally] = limiter.adjust([one], [0], [0]).tallies
     limiter.close()
     # What was counted for a process that died before it could say so was admitted to nobody.
     assert 1000 - tally.remaining == 100

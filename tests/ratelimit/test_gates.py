@@ -66,8 +66,10 @@ class Store:
         outcome: Outcome = self.answer("hit", charges)
         return outcome
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
-        outcome: Outcome = self.answer("adjust", charges, units)
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
+        outcome: Outcome = self.answer("adjust", charges, units, ends_at)
         return outcome
 
 
@@ -87,8 +89,10 @@ class AsyncStore:
             await asyncio.get_running_loop().create_future()
         return self.store.hit(charges)
 
-    async def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
-        return self.store.adjust(charges, units)
+    async def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
+        return self.store.adjust(charges, units, ends_at)
 
 
 def fail() -> None:
@@ -416,12 +420,12 @@ class Shared:
     def hit(self, cost: int) -> Charged:
         charges = (_charge()._replace(amount=100, cost=cost),)
         outcome = self.answer(self.gate.hit(charges))
-        charged = conclude(None, charges, 0, outcome, self.clock.monotonic())
+        charged = conclude(None, charges, 0, outcome)
         assert isinstance(charged, Charged)
         return charged
 
     def settle(self, charged: Charged, cost: int) -> None:
-        flow = settle(charged, cost, (), self.gate.at_the_latest())
+        flow = settle(charged, cost, ())
         run(flow, lambda effect: self.answer(effect.perform(self.gate)))
 
     def answer(self, answer: Any) -> Any:
@@ -431,7 +435,7 @@ class Shared:
         return asyncio.run(awaited()) if inspect.isawaitable(answer) else answer
 
     def remaining(self, limiter: Any) -> int:
-        left: int = limiter.adjust([_charge()._replace(amount=100)], [0]).tallies[0].remaining
+        left: int = limiter.adjust([_charge()._replace(amount=100)], [0], [0]).tallies[0].remaining
         return left
 
     def wait(self) -> None:
@@ -497,12 +501,3 @@ def test_what_the_store_counted_before_an_answer_that_ended_an_outage_it_gives_b
     job = shared.hit(50)
     shared.settle(job, 10)
     assert shared.remaining(shared.store.counters) == 90
-
-
-def test_a_store_across_a_network_is_given_back_to_only_while_that_is_sure_to_arrive() -> None:
-    shared = Shared("sync")
-    job = shared.hit(50)
-    window = timedelta(seconds=job.tallies[0].lasts)
-    shared.clock.advance(window - timedelta(seconds=0.04))
-    shared.settle(job, 10)
-    assert shared.remaining(shared.store.counters) == 50

@@ -53,9 +53,8 @@ def test_what_has_ended_is_swept_and_what_lives_is_kept(
     clock.advance(timedelta(seconds=100))
     limiter.sweep()
     assert len(limiter) <= 11
-    assert (
-        limiter.adjust([charge(5, window=3600, strategy=strategy)], [0]).tallies[0].remaining == 9
-    )
+    lasting = charge(5, window=3600, strategy=strategy)
+    assert limiter.adjust([lasting], [0], [0]).tallies[0].remaining == 9
     limiter.close()
 
 
@@ -63,9 +62,9 @@ def test_the_number_of_buckets_is_bounded_and_the_hottest_stay(clock: StandingCl
     limiter = MemoryRateLimiter(clock=clock, size=100)
     for number in range(1000):
         limiter.hit([charge(number)])
-        limiter.adjust([charge(0)], [1])
+        limiter.adjust([charge(0)], [1], [0])
     assert len(limiter) == 100
-    assert limiter.adjust([charge(0)], [0]).tallies[0].remaining == 0
+    assert limiter.adjust([charge(0)], [0], [0]).tallies[0].remaining == 0
     limiter.close()
 
 
@@ -74,7 +73,7 @@ def test_a_flood_of_strangers_pushes_no_key_s_count_out(clock: StandingClock) ->
     limiter.hit([charge()])
     for number in range(1000):
         limiter.hit([charge(owner=f"198.51.100.{number}")])
-    assert limiter.adjust([charge()], [0]).tallies[0].remaining == 9
+    assert limiter.adjust([charge()], [0], [0]).tallies[0].remaining == 9
     assert len(limiter) == 1 + 25
     limiter.close()
 
@@ -154,5 +153,5 @@ def test_hits_of_many_threads_are_exact(clock: StandingClock) -> None:
     for thread in threads:
         thread.join()
     assert sum(admitted) == 100
-    assert limiter.adjust([charge(2, amount=1000)], [0]).tallies[0].remaining == 900
+    assert limiter.adjust([charge(2, amount=1000)], [0], [0]).tallies[0].remaining == 900
     limiter.close()

@@ -22,7 +22,7 @@ from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge
 from keyguard.sansio.windows import COUNTING, State
 from tests.backends.conftest import make_database
-from tests.ratelimit.conftest import limiter_of
+from tests.ratelimit.conftest import WHENEVER, limiter_of
 from tests.world import StandingClock
 
 AMOUNT, WINDOW = 10, 8
@@ -109,7 +109,7 @@ def test_hits_are_counted_as_limits_counts_them(
     steps=st.lists(
         st.tuples(
             st.integers(0, 100),
-            st.booleans(),
+            st.none() | st.integers(-70, 70),  # until when it is given back, where it is
             st.lists(
                 st.tuples(
                     st.integers(0, 2),  # which bucket
@@ -140,9 +140,10 @@ def test_redis_counts_as_memory_does(counted: tuple[StandingClock, Any], steps: 
             )
             for number, strategy, cost, enforce in parts
         ]
-        if adjusts:
+        if adjusts is not None:
             units = [charge.cost - 6 for charge in charges]
-            outcomes = [each.adjust(charges, units) for each in (memory, limiter)]
+            ends = [clock.uptime + adjusts / 8] * len(charges)
+            outcomes = [each.adjust(charges, units, ends) for each in (memory, limiter)]
             # One bucket of two charges: memory reports each as it stood in between.
             if len({charge.key for charge in charges}) < len(charges):
                 continue
@@ -185,9 +186,9 @@ def test_what_is_charged_and_given_back_leaves_what_was(
         now += wait / 8
         _, state = counting.take(state, AMOUNT, WINDOW, now, cost)
     before = counting.look(state, AMOUNT, WINDOW, now, 1).remaining
-    more = counting.adjust(state, WINDOW, now, abs(units))
+    more = counting.adjust(state, WINDOW, now, abs(units), 0)
     assert counting.look(more, AMOUNT, WINDOW, now, 1).remaining == max(0, before - abs(units))
-    back = counting.adjust(more, WINDOW, now, -abs(units))
+    back = counting.adjust(more, WINDOW, now, -abs(units), WHENEVER)
     assert counting.look(back, AMOUNT, WINDOW, now, 1).remaining == before
 
 

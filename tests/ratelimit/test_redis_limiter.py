@@ -21,7 +21,7 @@ from keyguard.exceptions import BackendError, BackendUnavailableError, CorruptDa
 from keyguard.ratelimit.gates import ASK_AGAIN_AFTER
 from keyguard.ratelimit.redis import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.sansio.limits import Strategy
-from tests.ratelimit.conftest import charge, limiter_of
+from tests.ratelimit.conftest import WHENEVER, charge, limiter_of
 from tests.services import RedisCluster, RedisSentinel, RedisServer, running, until
 from tests.world import StandingClock
 
@@ -132,8 +132,8 @@ def test_every_counter_has_an_end_and_they_of_one_owner_one_slot(
     for owner in ("org_1", "org_2", "org_3", "org_4"):
         charges = [charge(n, owner=owner, strategy=strategy) for n, strategy in enumerate(Strategy)]
         limiter.hit(charges)
-        limiter.adjust(charges, [5, -5, 3])
-        limiter.adjust(charges, [-1, -1, -20])
+        limiter.adjust(charges, [5, -5, 3], [WHENEVER] * 3)
+        limiter.adjust(charges, [-1, -1, -20], [WHENEVER] * 3)
     limiter.close()
     holding = 0
     for server in redis_cluster.servers:

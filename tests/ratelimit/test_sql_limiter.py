@@ -68,7 +68,7 @@ def aside(store: Store) -> Iterator[Connection]:
 
 
 def left(limiter: SqlRateLimiter, one: Any) -> int:
-    return limiter.adjust([one], [0]).tallies[0].remaining
+    return limiter.adjust([one], [0], [0]).tallies[0].remaining
 
 
 def rows_of(limiter: SqlRateLimiter) -> list[Any]:

@@ -60,7 +60,7 @@ class Counted:
         return self.call(lambda: self.limiter.hit(charges))
 
     def adjust(self, charges: Any, units: Any) -> Any:
-        return self.call(lambda: self.limiter.adjust(charges, units))
+        return self.call(lambda: self.limiter.adjust(charges, units, [0] * len(charges)))
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_in_async_code_what_fails_is_named_too() -> None:
             await limiter.hit([charge()])
         assert "hunter2" not in str(raised.value)
         with pytest.raises(BackendUnavailableError):
-            await limiter.adjust([charge()], [1])
+            await limiter.adjust([charge()], [1], [0])
 
     asyncio.run(hit())
 
@@ -259,7 +259,7 @@ def test_a_request_that_was_given_up_is_not_counted_later(memcached: Memcached) 
     for thread in threading.enumerate():  # now they finish what they were amid
         if thread.name.startswith("keyguard-limiter"):
             thread.join()
-    assert limiter.adjust([one], [0]).tallies[0].remaining == 9
+    assert limiter.adjust([one], [0], [0]).tallies[0].remaining == 9
     freed(limiter)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -17,6 +18,7 @@ from keyguard.sansio.addresses import client_of
 from keyguard.sansio.charges import (
     NO_LIMITS,
     AppliedLimits,
+    Charge,
     Outcome,
     _bucket,
     failure_charges,
@@ -370,9 +372,9 @@ def test_an_address_stands_for_a_client(address: str, client: str) -> None:
 def test_what_is_given_back_twice_at_once_is_given_back_once() -> None:
     charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
     charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0, 60.0)], "", 0)
-    first, second = settle(charged, 0, (), 0.0), settle(charged, 0, (), 0.0)
+    first, second = settle(charged, 0, ()), settle(charged, 0, ())
     asked: Any = next(first)
-    assert list(asked.units) == [-1]
+    assert (list(asked.units), list(asked.ends_at)) == ([-1], [60.0])
     assert next(second, None) is None
     with suppress(StopIteration):
         first.send(Outcome(True, [Tally(True, 10, 0.0, 0.0)]))
@@ -382,38 +384,68 @@ def test_what_is_given_back_twice_at_once_is_given_back_once() -> None:
 def test_what_could_not_be_given_back_is_owed_still() -> None:
     charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
     charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0, 60.0)], "", 0)
-    flow = settle(charged, 5, (), 0.0)
+    flow = settle(charged, 5, ())
     next(flow)
     with pytest.raises(BackendUnavailableError):
         flow.send(None)
     assert charged.paid() == [1]
 
 
-@pytest.mark.parametrize("now", [1030.0, 1031.0, 9000.0])
-def test_what_its_window_counts_no_more_is_not_given_back(now: float) -> None:
+@pytest.mark.parametrize(("cost", "paid"), [(90, 10), (4, 4)])
+def test_a_settlement_that_was_cancelled_is_owed_still_and_never_given_back_twice(
+    cost: int, paid: int
+) -> None:
     charges = AppliedLimits.of(principal(), read_limits("100/minute", "key")).charges
-    tallies = [Tally(True, 0, 30.0, 0.0, 30.0)]
-    in_time = Charged(None, charges, tallies, "", 0, [100], 0, 1000.0)
-    asked: Any = next(settle(in_time, 10, (), 1029.9))
-    assert list(asked.units) == [-90]
-    late = Charged(None, charges, tallies, "", 0, [100], 0, 1000.0)
-    assert next(settle(late, 10, (), now), None) is None
-    assert late.paid() == [10]  # it is settled all the same
-    asked = next(settle(late, 15, (), now))
-    assert list(asked.units) == [5]  # what is charged more is counted at any time
-    refused = Charged(None, charges, tallies, "", 0, [100], 0, 1000.0)
-    assert next(give_back(refused, now), None) is None
+    charged = Charged(None, charges, [Tally(True, 90, 0.0, 0.0, 60.0)], "", 0, [10])
+    flow = settle(charged, cost, ())
+    next(flow)
+    with pytest.raises(CancelledError):
+        flow.throw(CancelledError())
+    assert charged.paid() == [paid]
 
 
-def test_what_was_charged_at_two_times_is_given_back_as_each_window_lasts() -> None:
+def test_what_was_charged_at_two_times_is_given_back_until_the_end_of_each() -> None:
     charges = AppliedLimits.of(principal(), read_limits("100/minute", "key")).charges
-    first = Charged(None, charges, [Tally(True, 0, 0.0, 0.0, 30.0)], "", 1, [5], 2, 1000.0)
-    later = Charged(None, charges, [Tally(True, 0, 0.0, 0.0, 60.0)], "", 0, [7], 2, 1020.0)
-    asked: Any = next(give_back(first.joined(later), 1050.0))
-    assert (list(asked.units), asked.counter) == ([0, -7], 2)
+    first = Charged(None, charges, [Tally(True, 0, 0.0, 0.0, 1030.0)], "", 1, [5], 2)
+    later = Charged(None, charges, [Tally(True, 0, 0.0, 0.0, 1080.0)], "", 0, [7], 2)
+    asked: Any = next(give_back(first.joined(later)))
+    assert list(zip(asked.units, asked.ends_at, strict=True)) == [(-5, 1030.0), (-7, 1080.0)]
+    assert asked.counter == 2
     later.counter = -4
-    asked = next(give_back(first.joined(later), 1050.0))
+    asked = next(give_back(first.joined(later)))
     assert asked.counter is None  # of two who counted, neither gives back the other's
+
+
+def test_what_was_charged_more_later_moves_no_end() -> None:
+    charges = AppliedLimits.of(principal(), read_limits("100/minute", "key")).charges
+    charged = Charged(None, charges, [Tally(True, 90, 0.0, 0.0, 1030.0)], "", 0, [10])
+    flow = settle(charged, 20, ())
+    next(flow)
+    with suppress(StopIteration):
+        flow.send(Outcome(True, [Tally(True, 80, 0.0, 0.0, 1090.0)]))
+    asked: Any = next(settle(charged, 0, ()))
+    assert (list(asked.units), list(asked.ends_at)) == ([-20], [1030.0])
+
+
+class Job:
+    """A request whose cost is settled, counted by a limiter in memory."""
+
+    def __init__(self, limiter: MemoryRateLimiter, charge: Charge, cost: int) -> None:
+        self.limiter, self.charge = limiter, charge
+        outcome = limiter.hit([charge._replace(cost=cost)])
+        self.charged = Charged(None, (charge,), outcome.tallies, "", 0, [cost])
+        self.admitted = outcome.admitted
+
+    def settle(self, cost: int) -> None:
+        flow = settle(self.charged, cost, ())
+        asked: Any = next(flow, None)
+        if asked is not None:
+            with suppress(StopIteration):
+                flow.send(self.limiter.adjust([self.charge], asked.units, asked.ends_at))
+
+
+def left(limiter: MemoryRateLimiter, charge: Charge) -> int:
+    return limiter.adjust([charge], [0], [0]).tallies[0].remaining
 
 
 SETTLED = st.tuples(
@@ -442,27 +474,22 @@ def test_late_settlements_let_nobody_have_more(
             at += lasts
             events.append((at, number, used))
         starts += pause
-    running: dict[int, Charged] = {}
+    running: dict[int, Job] = {}
     for at, number, used in sorted(events, key=lambda event: event[0]):
         clock.uptime = at
         reserved, settlements, _ = jobs[number]
         if used is None:
-            outcome = counted.hit([charge._replace(cost=reserved)])
-            if outcome.admitted:
-                tallies = outcome.tallies
-                running[number] = Charged(None, (charge,), tallies, "", 0, [reserved], 0, at)
-                ideal.adjust([charge], [min(reserved, *(used for _, used in settlements))])
+            job = Job(counted, charge, reserved)
+            if job.admitted:
+                running[number] = job
+                least = min(reserved, *(used for _, used in settlements))
+                ideal.adjust([charge], [least], [0])
         elif number in running:
             if strategy is Strategy.FIXED_WINDOW:
                 # A later charge for more would begin a window here that the ideal does not have.
-                used = min(used, *running[number].paid())  # noqa: PLW2901
-            flow = settle(running[number], used, (), at)
-            asked: Any = next(flow, None)
-            if asked is not None:
-                with suppress(StopIteration):
-                    flow.send(counted.adjust([charge], asked.units))
-        left = [one.adjust([charge], [0]).tallies[0].remaining for one in (counted, ideal)]
-        assert left[0] <= left[1]
+                used = min(used, *running[number].charged.paid())  # noqa: PLW2901
+            running[number].settle(used)
+        assert left(counted, charge) <= left(ideal, charge)
 
 
 @pytest.mark.parametrize("strategy", Strategy)
@@ -474,32 +501,49 @@ def test_a_charge_for_more_in_a_later_window_brings_no_credit_there(strategy: St
     (charge,) = AppliedLimits.of(principal(), [limit]).charges
     limiter.hit([charge._replace(cost=1)])
     clock.uptime += 50
-    outcome = limiter.hit([charge._replace(cost=90)])
-    charged = Charged(None, (charge,), outcome.tallies, "", 0, [90], 0, clock.uptime)
+    job = Job(limiter, charge, 90)
     clock.uptime += 15
-    limiter.adjust([charge], [30])
+    limiter.adjust([charge], [30], [0])
     for cost in (91, 1):
-        flow = settle(charged, cost, (), clock.uptime)
-        asked: Any = next(flow, None)
-        if asked is not None:
-            with suppress(StopIteration):
-                flow.send(limiter.adjust([charge], asked.units))
-    assert limiter.adjust([charge], [0]).tallies[0].remaining <= 69
+        job.settle(cost)
+    # In a moving window the job still counts, and is given back.
+    assert left(limiter, charge) <= (70 if strategy is Strategy.MOVING_WINDOW else 69)
 
 
 @pytest.mark.parametrize("strategy", Strategy)
-def test_what_is_settled_in_its_window_is_given_back_whole(strategy: Strategy) -> None:
+def test_what_is_settled_in_its_window_is_given_back_whole_and_after_it_not_at_all(
+    strategy: Strategy,
+) -> None:
     clock = StandingClock()
     clock.uptime = 6_000.0
     limiter = MemoryRateLimiter(clock=clock)
     limit = Limit("tokens", "100/minute", strategy=strategy)
     (charge,) = AppliedLimits.of(principal(), [limit]).charges
-    outcome = limiter.hit([charge._replace(cost=90)])
-    charged = Charged(None, (charge,), outcome.tallies, "", 0, [90], 0, clock.uptime)
+    job = Job(limiter, charge, 90)
     clock.uptime += 59.0
-    flow = settle(charged, 7, (), clock.uptime)
-    asked: Any = next(flow)
-    assert limiter.adjust([charge], asked.units).tallies[0].remaining == 93
+    job.settle(7)
+    assert left(limiter, charge) == 93
+    clock.uptime += 61.0
+    limiter.adjust([charge], [50], [0])
+    job.settle(0)
+    assert left(limiter, charge) <= 50
+
+
+def test_a_moving_window_gives_back_what_the_request_took_and_of_others_nothing_newer() -> None:
+    clock = StandingClock()
+    clock.uptime = 1_000.0
+    limiter = MemoryRateLimiter(clock=clock)
+    limit = Limit("tokens", "20/minute", strategy=Strategy.MOVING_WINDOW)
+    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    first = Job(limiter, charge, 10)
+    clock.uptime = 1_050.0
+    second = Job(limiter, charge, 10)
+    clock.uptime = 1_051.0
+    first.settle(0)
+    clock.uptime = 1_061.0
+    assert left(limiter, charge) == 10  # the second counts on until 1110
+    second.settle(4)
+    assert left(limiter, charge) == 16
 
 
 def test_a_long_subject_is_not_kept_and_meets_no_other() -> None:

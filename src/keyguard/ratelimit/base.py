@@ -34,19 +34,22 @@ class RateLimiter(Protocol):
                 is counted at all; one that is not enforced is counted where it has room.
 
         Returns:
-            Whether they were counted, and how each bucket stands after it. What a tally does not
-            say to last is never given back.
+            Whether they were counted, and how each bucket stands after it.
         """
         ...
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
         """Count more, whatever room there is, or give back.
 
         Args:
             charges: The buckets; their costs mean nothing here.
-            units: How many to add to each; a negative number is given back, down to nothing, and
-                of what ends at different times the oldest first; with 0 a bucket is only looked at,
-                and not made.
+            units: How many to add to each; a negative number is given back, down to nothing; with
+                0 a bucket is only looked at, and not made.
+            ends_at: What the tally of each said when it was counted, for what is given back.
+                Nothing is once that time has come, as it would be credit for more than the limit
+                admits.
 
         Returns:
             An outcome that is admitted, and how each bucket stands after it, as for a cost of 1.
@@ -68,6 +71,8 @@ class AsyncRateLimiter(Protocol):
         """See :meth:`RateLimiter.hit`."""
         ...
 
-    async def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    async def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
         """See :meth:`RateLimiter.adjust`."""
         ...

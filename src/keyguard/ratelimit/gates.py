@@ -56,8 +56,6 @@ class _Gate:
         self._timeout = timeout
         self._fails_open = fails_open
         self._clock = clock
-        self.monotonic = clock.monotonic
-        """Returns the time in seconds on the monotonic clock."""
         self._tell = tell
         self._failing_since: float | None = None
         self._outage = 0  # how often the limiter has failed or come back
@@ -70,10 +68,6 @@ class _Gate:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-
-    def at_the_latest(self) -> float:
-        """Return when what is asked now is counted at the latest, on the monotonic clock."""
-        return self.monotonic() + (self._timeout if self.memory is None else 0.0)
 
     def _settled(self, question: Question, answer: object, outage: int) -> Outcome | None:
         """Return what a question comes to, given the limiter's answer or its failure.
@@ -150,7 +144,11 @@ class _Gate:
         return outcome._replace(counter=counter)
 
     def _adjusting(
-        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None
+        self,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],
+        counter: int | None,
     ) -> tuple[Question, Question, MemoryRateLimiter | None]:
         """Return what to ask the limiter, what its stand-in, and the latter if it alone counted.
 
@@ -159,10 +157,10 @@ class _Gate:
         more = [max(0, change) for change in units]
 
         def adjust(limiter: Any) -> Any:
-            return limiter.adjust(charges, units)
+            return limiter.adjust(charges, units, ends_at)
 
         def charge_more(limiter: Any) -> Any:
-            return limiter.adjust(charges, more)
+            return limiter.adjust(charges, more, ends_at)
 
         if counter == _stand_in_of(self._outage):
             return charge_more, adjust, self._stand_in
@@ -193,12 +191,16 @@ class Gate(_Gate):
         return self._count(lambda limiter: limiter.hit(charges))
 
     def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None = None
+        self,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],
+        counter: int | None,
     ) -> Outcome | None:
-        """Count more, or give back where ``counter`` counted it; None as above."""
+        """Count more, or give back until ``ends_at`` where ``counter`` counted; None as above."""
         if self.memory is not None:
-            return self.memory.adjust(charges, units)
-        question, meanwhile, stand_in = self._adjusting(charges, units, counter)
+            return self.memory.adjust(charges, units, ends_at)
+        question, meanwhile, stand_in = self._adjusting(charges, units, ends_at, counter)
         return meanwhile(stand_in) if stand_in is not None else self._count(question, meanwhile)
 
     def perform(self, effect: Effect[Any]) -> Any:
@@ -233,12 +235,16 @@ class AsyncGate(_Gate):
         return self._count(lambda limiter: limiter.hit(charges))
 
     def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], counter: int | None = None
+        self,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],
+        counter: int | None,
     ) -> Any:
         """Like :meth:`Gate.adjust`, or an awaitable of it."""
         if self.memory is not None:
-            return self.memory.adjust(charges, units)
-        question, meanwhile, stand_in = self._adjusting(charges, units, counter)
+            return self.memory.adjust(charges, units, ends_at)
+        question, meanwhile, stand_in = self._adjusting(charges, units, ends_at, counter)
         return meanwhile(stand_in) if stand_in is not None else self._count(question, meanwhile)
 
     async def aperform(self, effect: Effect[Any]) -> Any:

@@ -104,17 +104,19 @@ class MemoryRateLimiter:
                 self._keep(pool, charge[0], state)
             return Outcome(True, tallies)
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
         tallies: list[Tally] = []
         with self._lock:
             now = self._now()
-            for charge, change in zip(charges, units, strict=True):
+            for charge, change, end in zip(charges, units, ends_at, strict=True):
                 counting = COUNTING[charge.strategy]
                 pool = self._pool(charge)
                 state = pool.get(charge.key, ())
                 if change:
-                    state = counting.adjust(state, charge.window, now, change)
+                    state = counting.adjust(state, charge.window, now, change, end)
                     self._keep(pool, charge.key, state)
                 tallies.append(counting.look(state, charge.amount, charge.window, now, 1))
         return Outcome(True, tallies)

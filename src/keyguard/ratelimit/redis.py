@@ -61,9 +61,11 @@ class RedisRateLimiter:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
         return _outcome(self._backend.ask(_hitting(charges, self._now)), charges)
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        return _outcome(self._backend.ask(_adjusting(charges, units, self._now)), charges)
+        return _outcome(self._backend.ask(_adjusting(charges, units, ends_at, self._now)), charges)
 
 
 class AsyncRedisRateLimiter:
@@ -94,9 +96,13 @@ class AsyncRedisRateLimiter:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
         return _outcome(await self._backend.ask(_hitting(charges, self._now)), charges)
 
-    async def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    async def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        return _outcome(await self._backend.ask(_adjusting(charges, units, self._now)), charges)
+        return _outcome(
+            await self._backend.ask(_adjusting(charges, units, ends_at, self._now)), charges
+        )
 
 
 def _hitting(charges: Sequence[Charge], now: Now | None) -> Call:
@@ -111,17 +117,20 @@ def _hitting_now(charges: tuple[Charge, ...]) -> Call:
     return _call(HIT, charges, "")
 
 
-def _adjusting(charges: Sequence[Charge], units: Sequence[int], now: Now | None) -> Call:
+def _adjusting(
+    charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float], now: Now | None
+) -> Call:
     changes = [charge._replace(cost=change) for charge, change in zip(charges, units, strict=True)]
-    return _call(ADJUST, changes, "" if now is None else repr(now()))
+    ends = [f"{end * _MICROSECONDS:.0f}" for end in ends_at]
+    return _call(ADJUST, changes, "" if now is None else repr(now()), *ends)
 
 
-def _call(script: Script, charges: Sequence[Charge], time: str) -> Call:
+def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> Call:
     keys = tuple([charge.key for charge in charges])
     arguments = [time]
     for _, _, amount, window, strategy, enforce, cost in charges:
         arguments.append(f"{_STRATEGIES[strategy]} {amount} {window} {cost} {enforce:d}")
-    return Call(script, keys, tuple(arguments))
+    return Call(script, keys, (*arguments, *more))
 
 
 def _outcome(reply: Any, charges: Sequence[Charge]) -> Outcome:

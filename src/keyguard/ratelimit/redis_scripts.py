@@ -17,7 +17,8 @@ from keyguard.backends.redis.scripts import Script
 __all__ = ["ADJUST", "HIT"]
 
 # ARGV[1] is the time in seconds, or "" for the server's own; then one text for each key:
-# "strategy amount window units enforced", units being the cost or the change.
+# "strategy amount window units enforced", units being the cost or the change. Of changes, one for
+# each key follows: until when it can be given back, in microseconds.
 _COUNTING = f"""
 local now = tonumber(ARGV[1])
 if not now then
@@ -53,8 +54,8 @@ function fixed.load(key, window)
 end
 
 function fixed.tally(state, amount, window)
-  local left = state.started + window - now
-  return amount - state.count, state.count > 0 and left or 0, left
+  local ends = state.started + window
+  return amount - state.count, state.count > 0 and ends - now or 0, ends
 end
 
 function fixed.fits(state, amount, window, cost)
@@ -66,7 +67,15 @@ function fixed.wait(state, amount, window, cost)
 end
 
 function fixed.add(state, units)
-  state.count = math.max(0, state.count + units)
+  state.count = state.count + units
+end
+
+function fixed.back(state, window, units, ends)
+  if now >= ends then
+    return false -- that window is over
+  end
+  state.count = math.max(0, state.count - units)
+  return true
 end
 
 function fixed.save(state, key, window)
@@ -97,7 +106,7 @@ function sliding.tally(state, amount, window)
     local whole = math.fmod(state.left, window)
     reset = state.previous > 0 and math.min(reset, whole) or whole
   end
-  return amount - math.floor(weighted), reset, state.left
+  return amount - math.floor(weighted), reset, (state.index + 1) * window
 end
 
 function sliding.fits(state, amount, window, cost)
@@ -116,9 +125,14 @@ end
 
 function sliding.add(state, units)
   state.current = state.current + units
-  if state.current < 0 then
-    state.previous, state.current = math.max(0, state.previous + state.current), 0
+end
+
+function sliding.back(state, window, units, ends)
+  if now >= ends then
+    return false
   end
+  state.current = math.max(0, state.current - units)
+  return true
 end
 
 function sliding.save(state, key, window)
@@ -154,27 +168,24 @@ end
 function moving.load(key, window)
   local total = redis.call('LINDEX', key, 0)
   if not total then
-    return {{key = key, used = 0, kept = 0, ended = 0, added = 0, removed = 0, missing = true}}
+    return {{key = key, used = 0, kept = 0, added = 0, missing = true}}
   end
   total = tonumber(total)
   if not total then
     error('{CORRUPT} ' .. key, 0)
   end
-  local gone, ended = 0, 0
+  local gone = 0
   for time, units in entries(key) do
-    if time > now - window then
+    if time >= now - window then
       break
-    elseif time == now - window then
-      ended = ended + units
-    else
-      total, gone = total - units, gone + 1
     end
+    total, gone = total - units, gone + 1
   end
   if gone > 0 then
     redis.call('LTRIM', key, gone, -1)
     redis.call('LSET', key, 0, string.format('%.0f', total))
   end
-  return {{key = key, used = total, kept = total, ended = ended, added = 0, removed = 0}}
+  return {{key = key, used = total, kept = total, added = 0}}
 end
 
 function moving.tally(state, amount, window)
@@ -190,7 +201,7 @@ function moving.tally(state, amount, window)
   if seen <= 0 or not oldest then
     oldest = now
   end
-  return amount - math.max(0, seen), oldest + window - now, window
+  return amount - math.max(0, seen), oldest + window - now, now + window
 end
 
 function moving.fits(state, amount, window, cost)
@@ -209,42 +220,61 @@ function moving.wait(state, amount, window, cost)
 end
 
 function moving.add(state, units)
-  if units > 0 then
-    state.added = state.added + units
-  else
-    -- what has come to its end holds room at this very instant only, and is not given back
-    local ended, back = state.ended, math.min(-units, state.kept - state.ended)
-    state.ended = 0
-    state.kept, state.removed = state.kept - ended - back, state.removed + ended + back
-    state.added = math.max(0, state.added + units + back)
-  end
+  state.added = state.added + units
   state.used = state.kept + state.added
 end
 
-function moving.save(state, key, window)
-  if state.removed > 0 then
-    local gone, left = 0, state.removed
-    for time, units in entries(key) do
-      if units > left then
-        redis.call('LSET', key, gone + 1, string.format('%.6f %.0f', time, units - left))
-        break
-      end
-      gone, left = gone + 1, left - units
+-- Gives back the newest first, of what was there when it was counted.
+function moving.back(state, window, units, ends)
+  local counted = ends - window + JUST_AFTER
+  if now <= counted then
+    local back = math.min(state.added, units)
+    state.added, units = state.added - back, units - back
+  end
+  if not state.log then
+    state.log = {{}}
+    for time, taken in entries(state.key) do
+      table.insert(state.log, {{time = time, units = taken}})
     end
-    redis.call('LTRIM', key, gone, -1)
+  end
+  for at = #state.log, 1, -1 do
+    local one = state.log[at]
+    if one.time <= counted then
+      local back = math.min(one.units, units)
+      one.units, units, state.kept = one.units - back, units - back, state.kept - back
+    end
+  end
+  state.used = state.kept + state.added
+  return true
+end
+
+function moving.save(state, key, window)
+  if state.log then
+    redis.call('DEL', key)
+    state.missing = true
+    for _, one in ipairs(state.log) do
+      if one.units > 0 then
+        moving.append(state, key, one.time, one.units, window)
+      end
+    end
   end
   if state.added > 0 then
-    local text = string.format('%.6f %.0f', now, state.added)
-    if state.missing then
-      redis.call('RPUSH', key, '0', text)
-    else
-      redis.call('RPUSH', key, text)
-    end
-    redis.call('PEXPIRE', key, math.ceil(window * 1000) + 1000)
+    moving.append(state, key, now, state.added, window)
   end
-  if not state.missing or state.added > 0 then
+  if not state.missing then
     redis.call('LSET', key, 0, string.format('%.0f', state.used))
   end
+end
+
+function moving.append(state, key, time, units, window)
+  local text = string.format('%.6f %.0f', time, units)
+  if state.missing then
+    redis.call('RPUSH', key, '0', text)
+    state.missing = false
+  else
+    redis.call('RPUSH', key, text)
+  end
+  redis.call('PEXPIRE', key, math.ceil((time + window - now) * 1000) + 1000)
 end
 
 local STRATEGIES = {{f = fixed, s = sliding, m = moving}}
@@ -289,7 +319,7 @@ end
 
 local function row(one, fits, cost)
   local state = states[one.key]
-  local remaining, reset, lasts = one.counting.tally(state, one.amount, one.window)
+  local remaining, reset, ends = one.counting.tally(state, one.amount, one.window)
   local wait = 0
   if not fits then
     wait = one.window
@@ -303,7 +333,7 @@ local function row(one, fits, cost)
     math.max(0, remaining),
     math.ceil(reset * 1000000 - 0.001),
     math.ceil(wait * 1000000),
-    math.floor(lasts * 1000000)
+    ends * 1000000
   )
 end
 
@@ -345,10 +375,13 @@ return reply(false, rows)
 ADJUST = Script(
     _COUNTING
     + """
-for _, one in ipairs(charges) do
-  if one.units ~= 0 then
+for number, one in ipairs(charges) do
+  if one.units > 0 then
     one.counting.add(states[one.key], one.units)
     one.changed = true
+  elseif one.units < 0 then
+    local ends = tonumber(ARGV[1 + #KEYS + number]) / 1000000
+    one.changed = one.counting.back(states[one.key], one.window, -one.units, ends)
   end
 end
 save()

@@ -97,8 +97,10 @@ class _SqlRateLimiter:
         return (yield from self._persistently(lambda: self._hit(charges)))
 
     @writing
-    def _adjusting(self, charges: Sequence[Charge], units: Sequence[int]) -> Flow[Outcome]:
-        return (yield from self._persistently(lambda: self._adjust(charges, units)))
+    def _adjusting(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Flow[Outcome]:
+        return (yield from self._persistently(lambda: self._adjust(charges, units, ends_at)))
 
     @writing
     def _sweeping(self) -> Flow[None]:
@@ -141,13 +143,15 @@ class _SqlRateLimiter:
             ],
         )
 
-    def _adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Flow[Outcome]:
+    def _adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Flow[Outcome]:
         before, now = yield from self._locked(charges, make=any(units))
         states = dict(before)
-        for charge, change in zip(charges, units, strict=True):
+        for charge, change, end in zip(charges, units, ends_at, strict=True):
             if change:
-                counting = COUNTING[charge.strategy]
-                states[charge.key] = counting.adjust(states[charge.key], charge.window, now, change)
+                adjust, state = COUNTING[charge.strategy].adjust, states[charge.key]
+                states[charge.key] = adjust(state, charge.window, now, change, end)
         yield from self._written(charges, before, states)
         return Outcome(True, [_look(charge, states, now, 1) for charge in charges])
 
@@ -258,9 +262,11 @@ class SqlRateLimiter(_SqlRateLimiter):
         self._sweep_now_and_then()
         return outcome
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        outcome = self._backend.perform(self._adjusting(charges, units))
+        outcome = self._backend.perform(self._adjusting(charges, units, ends_at))
         self._sweep_now_and_then()
         return outcome
 
@@ -321,9 +327,11 @@ class AsyncSqlRateLimiter(_SqlRateLimiter):
         self._sweep_now_and_then()
         return outcome
 
-    async def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    async def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`."""
-        outcome = await self._backend.perform(self._adjusting(charges, units))
+        outcome = await self._backend.perform(self._adjusting(charges, units, ends_at))
         self._sweep_now_and_then()
         return outcome
 

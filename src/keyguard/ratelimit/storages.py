@@ -207,7 +207,12 @@ class StorageRateLimiter(_StorageRateLimiter):
         """See :class:`~keyguard.ratelimit.base.RateLimiter`; the promise is weaker."""
         return self._run(_hit(charges, self._buckets(charges)))
 
-    def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    def adjust(
+        self,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],  # noqa: ARG002 - nothing is given back
+    ) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`; nothing is given back."""
         return self._run(_adjust(charges, self._buckets(charges), units))
 
@@ -242,7 +247,12 @@ class AsyncStorageRateLimiter(_StorageRateLimiter):
         """See :class:`~keyguard.ratelimit.base.RateLimiter`; the promise is weaker."""
         return await self._run(_hit(charges, self._buckets(charges)))
 
-    async def adjust(self, charges: Sequence[Charge], units: Sequence[int]) -> Outcome:
+    async def adjust(
+        self,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],  # noqa: ARG002 - nothing is given back
+    ) -> Outcome:
         """See :class:`~keyguard.ratelimit.base.RateLimiter`; nothing is given back."""
         return await self._run(_adjust(charges, self._buckets(charges), units))
 

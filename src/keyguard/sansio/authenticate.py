@@ -149,7 +149,8 @@ def _count_failure(decision: Deny, limit: Limit, client: str) -> Flow[Deny]:
         if all(tally.remaining for tally in outcome.tallies):
             return decision
         # That was the last one; the next is refused before anybody is asked.
-        outcome = yield from AdjustLimits(charges, [0] * len(charges))
+        nothing = [0] * len(charges)
+        outcome = yield from AdjustLimits(charges, nothing, nothing, None)
     wait = max((tally.retry_after for tally in outcome.tallies), default=0.0) if outcome else 0.0
     if limit.enforce and wait > 0:
         yield from Block(client, wait)

@@ -29,8 +29,8 @@ class Charged:
         costs: What each was charged, 0 for one that had no room and is not enforced; None for what
             the charges say.
         counter: Who counted all of it; None where they were several.
-        at: When it was charged at the earliest, in seconds on the monotonic clock.
-        ends: Until when each can be given back, on that clock; None for what the tallies say.
+        ends: Until when each can be given back, on the counter's clock; None for what the tallies
+            say.
     """
 
     principal: Principal | None
@@ -40,7 +40,6 @@ class Charged:
     own: int
     costs: list[int] | None = None
     counter: int | None = 0
-    at: float = 0.0
     ends: list[float] | None = None
 
     def paid(self) -> list[int]:
@@ -53,7 +52,7 @@ class Charged:
     def ending(self) -> list[float]:
         """Return until when each can be given back."""
         if self.ends is None:
-            self.ends = [self.at + tally.lasts for tally in self.tallies]
+            self.ends = [tally.ends_at for tally in self.tallies]
         return self.ends
 
     def joined(self, later: Charged) -> Charged:
@@ -66,7 +65,6 @@ class Charged:
             self.own + later.own,
             [*self.paid(), *later.paid()],
             self.counter if self.counter == later.counter else None,
-            self.at,
             [*self.ending(), *later.ending()],
         )
 
@@ -107,7 +105,6 @@ def conclude(
     charges: tuple[Charge, ...],
     own: int,
     outcome: Outcome | None,
-    at: float,
 ) -> Charged | Deny:
     """Return what a request was charged, or its refusal.
 
@@ -116,13 +113,12 @@ def conclude(
         charges: What it was to be charged.
         own: How many of the charges are not the route's.
         outcome: What the limiter answered; None where it can't be counted and that must not pass.
-        at: When it was asked, in seconds on the monotonic clock.
     """
     principal = None if allow is None else allow.principal
     if outcome is not None and outcome.admitted:
         is_known = allow is not None and charges is allow.limits.charges
         policy = allow.limits.policy if allow is not None and is_known else policy_field(charges)
-        return Charged(principal, charges, outcome.tallies, policy, own, None, outcome.counter, at)
+        return Charged(principal, charges, outcome.tallies, policy, own, None, outcome.counter)
     key_id, owner = (principal.key_id, principal.organization) if principal else (None, None)
     if outcome is None:
         return Deny(Reason.LIMITER_UNAVAILABLE, key_id, owner)
@@ -131,30 +127,28 @@ def conclude(
     return replace(deny, retry_after=in_seconds([tally for _, tally in deny.violations()]))
 
 
-def give_back(charged: Charged, now: float) -> Flow[None]:
+def give_back(charged: Charged) -> Flow[None]:
     """Give back all that a request was charged, as it was refused after all.
 
     Args:
         charged: What it was charged.
-        now: When that is done at the latest, in seconds on the monotonic clock.
     """
-    units = _adjustable(charged, [-cost for cost in charged.paid()], now)
+    units = [-cost for cost in charged.paid()]
     if any(units):
-        yield from AdjustLimits(charged.charges, units, charged.counter)
+        yield from AdjustLimits(charged.charges, units, charged.ending(), charged.counter)
 
 
-def settle(charged: Charged, cost: int, names: Sequence[str], now: float) -> Flow[None]:
+def settle(charged: Charged, cost: int, names: Sequence[str]) -> Flow[None]:
     """Charge what a request turned out to cost: the difference is charged, or given back.
 
-    Given back is only what is sure to take as much of the present window, and where it was counted:
-    the rest would be credit for more than the limit admits.
+    Given back is only what still takes as much of the present window, and where it was counted: the
+    rest would be credit for more than the limit admits.
 
     Args:
         charged: What it was charged so far.
         cost: What it is to be charged in all; 0 gives everything back.
         names: The policies that this is for. None are those of the route, or where it has none,
             all of the request.
-        now: When that is done at the latest, in seconds on the monotonic clock.
 
     Raises:
         InvalidValueError: The cost is none, or there is no such policy.
@@ -177,14 +171,17 @@ def settle(charged: Charged, cost: int, names: Sequence[str], now: float) -> Flo
     if not any(changes):
         return
     # Before it is asked, so that another one at the same time does not give it back again.
-    charged.costs = [before + change for before, change in zip(paid, changes, strict=True)]
-    units = _adjustable(charged, changes, now)
-    if not any(units):
-        return
-    outcome = yield from AdjustLimits(charged.charges, units, charged.counter)
+    _note(charged, changes)
+    ends_at = charged.ending()
+    try:
+        outcome = yield from AdjustLimits(charged.charges, changes, ends_at, charged.counter)
+    except BaseException:
+        # Whether it was counted is not known: what was to be charged more is owed still, and what
+        # was to be given back is not given back again.
+        _note(charged, [-max(0, change) for change in changes])
+        raise
     if outcome is None:
-        pairs = zip(charged.paid(), changes, strict=True)
-        charged.costs = [cost - change for cost, change in pairs]
+        _note(charged, [-change for change in changes])
         raise BackendUnavailableError(
             "the store of the limits is down, and what the request cost is not settled; "
             "try again later"
@@ -195,7 +192,6 @@ def settle(charged: Charged, cost: int, names: Sequence[str], now: float) -> Flo
     )
 
 
-def _adjustable(charged: Charged, changes: Sequence[int], now: float) -> list[int]:
-    """Return changes without what can't be given back any more."""
-    pairs = zip(changes, charged.ending(), strict=True)
-    return [change if change > 0 or now < end else 0 for change, end in pairs]
+def _note(charged: Charged, changes: Sequence[int]) -> None:
+    pairs = zip(charged.paid(), changes, strict=True)
+    charged.costs = [cost + change for cost, change in pairs]

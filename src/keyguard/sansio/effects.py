@@ -180,17 +180,18 @@ class HitLimits(Effect[Outcome | None]):
 class AdjustLimits(Effect[Outcome | None]):
     """Count more or give back; the answer is how the buckets stand after, None as above.
 
-    It is given back only where ``counter`` counted it, as its
-    :class:`~keyguard.sansio.charges.Outcome` says.
+    It is given back only until ``ends_at``, and where ``counter`` counted it, as was said when it
+    was: see :class:`~keyguard.sansio.charges.Outcome`.
     """
 
     asks_backend = False
     charges: Sequence[Charge]
     units: Sequence[int]
-    counter: int | None = None
+    ends_at: Sequence[float]
+    counter: int | None
 
     def perform(self, outside: Any) -> Any:
-        return outside.adjust(self.charges, self.units, self.counter)
+        return outside.adjust(self.charges, self.units, self.ends_at, self.counter)
 
 
 @dataclass(eq=False)

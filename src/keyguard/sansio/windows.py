@@ -34,15 +34,15 @@ class Tally(NamedTuple):
         remaining: How much more has.
         reset_after: Seconds until there is room for more.
         retry_after: Seconds until what was asked for has room, 0 where it had.
-        lasts: Seconds for which what is counted now can be given back, being sure to take as much
-            of the present window; 0 where that is not known.
+        ends_at: Until when what is counted now can be given back, on the clock of who counts; 0
+            where that is not known.
     """
 
     fits: bool
     remaining: int
     reset_after: float
     retry_after: float
-    lasts: float = 0.0
+    ends_at: float = 0.0
 
 
 _tally = Tally._make  # which takes less time than Tally(...)
@@ -55,14 +55,14 @@ class Counting(NamedTuple):
         look: ``(state, amount, window, now, cost)`` to the tally, nothing counted.
         take: ``(state, amount, window, now, cost)`` to the tally after counting, and the new state;
             the old state where there was no room.
-        adjust: ``(state, window, now, units)`` to the new state, whatever room there is; negative
-            units are given back, the oldest first: what remains can then end too late only.
+        adjust: ``(state, window, now, units, ends_at)`` to the new state, whatever room there is;
+            negative units are given back of what was counted then, which is until ``ends_at``.
         ends: ``(state, window)`` to the time from which on the state is worth nothing.
     """
 
     look: Callable[[State, int, int, float, int], Tally]
     take: Callable[[State, int, int, float, int], tuple[Tally, State]]
-    adjust: Callable[[State, int, float, int], State]
+    adjust: Callable[[State, int, float, int, float], State]
     ends: Callable[[State, int], float]
 
 
@@ -73,8 +73,8 @@ def _fixed(state: State, window: int, now: float) -> tuple[float, int]:
 
 
 def _fixed_tally(started: float, count: int, amount: int, window: int, now: float) -> Tally:
-    left = started + window - now
-    return Tally(True, max(0, amount - count), left if count else 0.0, 0.0, left)
+    ends_at = started + window
+    return Tally(True, max(0, amount - count), ends_at - now if count else 0.0, 0.0, ends_at)
 
 
 def _fixed_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
@@ -96,7 +96,9 @@ def _fixed_take(
     return _fixed_tally(started, count, amount, window, now), (started, count)
 
 
-def _fixed_adjust(state: State, window: int, now: float, units: int) -> State:
+def _fixed_adjust(state: State, window: int, now: float, units: int, ends_at: float) -> State:
+    if units < 0 and now >= ends_at:
+        return state  # that window is over
     started, count = _fixed(state, window, now)
     return started, max(0, count + units)
 
@@ -129,10 +131,11 @@ def _sliding_reset(current: int, previous: int, window: int, left: float) -> flo
 
 def _sliding_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
     index, current, previous = _sliding(state, window, now)
-    left = (index + 1) * window - now
+    ends_at = (index + 1) * window
+    left = ends_at - now
     room = amount - int(previous * left / window + current)
     reset = _sliding_reset(current, previous, window, left)
-    tally = Tally(True, max(0, room), reset, 0.0, left)
+    tally = Tally(True, max(0, room), reset, 0.0, ends_at)
     if cost <= room:
         return tally
     if cost > amount:
@@ -149,27 +152,28 @@ def _sliding_look(state: State, amount: int, window: int, now: float, cost: int)
 def _sliding_take(
     state: State, amount: int, window: int, now: float, cost: int
 ) -> tuple[Tally, State]:
-    left = (state[0] + 1) * window - now if state else 0.0
+    ends_at = (state[0] + 1) * window if state else 0
+    left = ends_at - now
     if 0 < left <= window:  # most often, and then no call is needed
         index, current, previous = state
     else:
         index, current, previous = _sliding(state, window, now)
-        left = (index + 1) * window - now
+        ends_at = (index + 1) * window
+        left = ends_at - now
     used = int(previous * left / window + current) if previous else current
     remaining = amount - cost - used
     if remaining < 0:
         return _sliding_look(state, amount, window, now, cost), state
     current += cost
     reset = _sliding_reset(current, previous, window, left)
-    return _tally((True, remaining, reset, 0.0, left)), (index, current, previous)
+    return _tally((True, remaining, reset, 0.0, ends_at)), (index, current, previous)
 
 
-def _sliding_adjust(state: State, window: int, now: float, units: int) -> State:
+def _sliding_adjust(state: State, window: int, now: float, units: int, ends_at: float) -> State:
+    if units < 0 and now >= ends_at:
+        return state
     index, current, previous = _sliding(state, window, now)
-    current += units
-    if current < 0:
-        previous, current = max(0, previous + current), 0
-    return index, current, previous
+    return index, max(0, current + units), previous
 
 
 def _sliding_ends(state: State, window: int) -> float:
@@ -188,7 +192,7 @@ def _moving_tally(log: State, amount: int, window: int, now: float) -> Tally:
     seen = log[2:] if log and log[0] <= now - window else log
     started = seen[0] if seen else now
     remaining = max(0, amount - sum(seen[1::2]))
-    return Tally(True, remaining, started + window - now, 0.0, float(window))
+    return Tally(True, remaining, started + window - now, 0.0, now + window)
 
 
 def _moving_look(state: State, amount: int, window: int, now: float, cost: int) -> Tally:
@@ -217,17 +221,19 @@ def _moving_take(
     return _moving_tally(log, amount, window, now), log
 
 
-def _moving_adjust(state: State, window: int, now: float, units: int) -> State:
+def _moving_adjust(state: State, window: int, now: float, units: int, ends_at: float) -> State:
     log = _moving(state, window, now)
     if units > 0:
         return _logged(log, now, units)
-    if log and log[0] <= now - window:  # which holds room at this very instant only
-        log = log[2:]
-    for first in range(0, len(log), 2):
-        units += log[first + 1]
-        if units > 0:
-            return (log[first], units, *log[first + 2 :])
-    return ()
+    kept: list[Any] = []
+    for first in range(len(log) - 2, -1, -2):  # the newest first, of what was there by then
+        time, taken = log[first], log[first + 1]
+        if time <= ends_at - window + _JUST_AFTER:
+            back = min(taken, -units)
+            taken, units = taken - back, units + back
+        if taken:
+            kept += (taken, time)
+    return tuple(reversed(kept))
 
 
 def _logged(log: State, now: float, units: int) -> State:
