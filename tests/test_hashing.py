@@ -347,6 +347,28 @@ def test_a_job_that_fails_frees_its_place() -> None:
     pool.close()
 
 
+def test_jobs_that_got_no_thread_never_run_and_free_their_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = HashPool(workers=1, waiting=0)
+    ran: list[int] = []
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            for number in range(3):
+                with pytest.raises(BackendUnavailableError, match="no thread is to be had"):
+                    await pool.arun(lambda number=number: ran.append(number))  # type: ignore[misc]
+        assert await pool.arun(lambda: 7) == 7
+        assert ran == []
+
+    asyncio.run(scenario())
+    pool.close()
+
+
 def test_a_full_pool_is_503_for_the_client() -> None:
     world = World({"hasher": "argon2id", "hash_workers": 1})
     field = f"Bearer {world.token()}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent import futures
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from keyguard._lazy import asyncio
+from keyguard._threads import Threads
 from keyguard.deadlines import remaining
 from keyguard.exceptions import BackendUnavailableError, ConfigurationError, HashTimeoutError
 
@@ -35,13 +36,13 @@ class HashPool:
         self._waiting = waiting
         self._patience = patience
         self._longest = longest
+        self._threads = Threads(workers, "keyguard-hash")
         self._start_afresh()
 
     def _start_afresh(self) -> None:
         self._process = os.getpid()
         self._admitted = threading.BoundedSemaphore(self._workers + self._waiting)
         self._running = threading.BoundedSemaphore(self._workers)
-        self._executor: futures.ThreadPoolExecutor | None = None
 
     def run(self, job: Callable[[], T]) -> T:
         """Run a job in this thread, when its turn comes.
@@ -65,7 +66,7 @@ class HashPool:
         """Run a job on a worker thread.
 
         Raises:
-            BackendUnavailableError: Too many run or wait already.
+            BackendUnavailableError: Too many run or wait already, or no thread is to be had.
             HashTimeoutError: It was begun, and took too long.
             ConfigurationError: The event loop is not asyncio's.
         """
@@ -77,10 +78,8 @@ class HashPool:
             ) from None
         admitted = self._admit()
         try:
-            if self._executor is None:
-                self._executor = futures.ThreadPoolExecutor(self._workers, "keyguard-hash")
             begun = asyncio.Event()
-            future = self._executor.submit(_begin, job, loop, begun)
+            future = self._threads.submit(partial(_begin, job, loop, begun))
         except BaseException:
             admitted.release()
             raise
@@ -95,9 +94,7 @@ class HashPool:
 
     def close(self) -> None:
         """Let the worker threads go once they are done with what waits."""
-        if self._executor is not None and self._process == os.getpid():
-            self._executor.shutdown(wait=False)
-        self._executor = None
+        self._threads.close()
 
     def _admit(self) -> threading.BoundedSemaphore:
         if self._process != os.getpid():  # the parent's threads will release nothing here

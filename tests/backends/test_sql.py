@@ -22,7 +22,7 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard.backends.opening import open_async_backend, open_backend
-from keyguard.backends.sql import SqlBackend, ThreadedSqlBackend
+from keyguard.backends.sql import SqlBackend
 from keyguard.backends.sql.flows import Flow, writing
 from keyguard.deadlines import awithin, within
 from keyguard.exceptions import (
@@ -37,6 +37,9 @@ from tests.backends.changes import adding, changing, revoking
 from tests.backends.conftest import Async, Database, Plain
 from tests.backends.records import LATER, NOON, key, organization, record, revoked
 from tests.services import python
+
+# Nothing here measures time. What does not come back ends with the test's own watchdog.
+WATCHDOG = pytest.mark.timeout(20, func_only=True)
 
 FORK = """
 import os, sys
@@ -156,17 +159,47 @@ print("done")
 
 FORK_AS_A_FILE_IS_MADE = """
 import os, sys, threading
+from sqlalchemy import create_engine
 from keyguard.backends.opening import open_backend
 from keyguard.backends.sql import sqlite
 
 backend = open_backend(sys.argv[1])
-backend.find_key(sys.argv[2])
-sqlite._making.setdefault(os.getpid(), threading.Lock()).acquire()
+another = sys.argv[2]
+engine = create_engine(f"sqlite:///{another}")
+sqlite.prepare(engine, writes=True)
+amid, end = threading.Event(), threading.Event()
+
+def hold(event, args):
+    if event == "open" and args[0] == another and args[2] & os.O_CREAT:
+        amid.set()
+        end.wait()
+
+sys.addaudithook(hold)
+making = threading.Thread(target=lambda: engine.connect().close())
+making.start()
+amid.wait()
 child = os.fork()
 if child == 0:
     backend.migrate()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
+end.set()
+making.join()
+print("done")
+"""
+
+FORK_BESIDE_THREADS = """
+import asyncio, os, sys
+from keyguard.backends.opening import open_async_backend
+
+backend = open_async_backend(sys.argv[1])
+assert asyncio.run(backend.find_key(sys.argv[2])) is not None
+child = os.fork()
+assert asyncio.run(backend.find_key(sys.argv[2])) is not None
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+asyncio.run(backend.aclose())
 print("done")
 """
 
@@ -222,8 +255,10 @@ def test_a_child_that_inherits_a_change_on_sqlite_refuses_to_work(keys: Path) ->
     assert output == "done\n"
 
 
-def test_a_child_may_make_the_file_that_its_parent_is_making(keys: Path) -> None:
-    output, _ = python(FORK_AS_A_FILE_IS_MADE, f"sqlite:///{keys}", key().id).communicate()
+@WATCHDOG
+def test_a_child_may_make_a_file_though_its_parent_was_making_one(tmp_path: Path) -> None:
+    mine, parents = tmp_path / "mine.db", tmp_path / "parents.db"
+    output, _ = python(FORK_AS_A_FILE_IS_MADE, f"sqlite:///{mine}", str(parents)).communicate()
     assert output == "done\n"
 
 
@@ -385,15 +420,24 @@ def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> 
     store.close()
 
 
+@WATCHDOG
 def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
-    keys: Path, runner: asyncio.Runner
+    keys: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun, perform = threading.Event(), SqlBackend.perform
+
+    def noted(backend: SqlBackend, operation: Any) -> Any:
+        begun.set()
+        return perform(backend, operation)
+
     async def scenario() -> None:
         store = Async(open_async_backend(f"sqlite:///{keys}"))
         other = sqlite3.connect(keys)
         other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(SqlBackend, "perform", noted)
         task = asyncio.create_task(store.commit(revoking(key(), NOON)))
         await asyncio.sleep(0)
+        begun.wait()
         task.cancel()
         await asyncio.sleep(0)
         assert not task.done()  # it goes on only when it is known how things stand
@@ -409,6 +453,7 @@ def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
     runner.run(scenario())
 
 
+@WATCHDOG
 def test_a_cancelled_change_that_has_no_thread_yet_never_begins(
     keys: Path, runner: asyncio.Runner
 ) -> None:
@@ -456,23 +501,32 @@ def test_the_deadline_reaches_the_thread(keys: Path, runner: asyncio.Runner) -> 
     runner.run(scenario())
 
 
-def test_the_threads_are_new_after_a_fork(
+@WATCHDOG
+def test_a_change_that_got_no_thread_is_refused_and_never_made(
     keys: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     async def scenario() -> None:
         store = Async(open_async_backend(f"sqlite:///{keys}"))
-        assert isinstance(store.backend, ThreadedSqlBackend)
-        assert await store.find_key(key().id) == record()
-        before = store._executor(writes=False)
-        assert store._executor(writes=False) is before
-        monkeypatch.setattr(os, "getpid", lambda: -1)
-        assert store._executor(writes=False) is not before
-        monkeypatch.undo()
-        before.shutdown()
-        assert await store.find_key(key().id) == record()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(BackendUnavailableError, match="no thread is to be had"):
+                await store.commit(revoking(key(), NOON))
+        await store.change_organization("acme-1", name="Renamed")
+        found = await store.find_key(key().id)
+        assert found is not None
+        assert found.key == key()
         await store.aclose()
 
     runner.run(scenario())
+
+
+@WATCHDOG
+def test_the_threads_are_new_after_a_fork(keys: Path) -> None:
+    output, _ = python(FORK_BESIDE_THREADS, f"sqlite:///{keys}", key().id).communicate()
+    assert output == "done\n"
 
 
 def test_a_file_that_is_no_database_is_a_backend_error(tmp_path: Path) -> None:

@@ -27,3 +27,33 @@ def test_calls_that_got_no_thread_take_none_from_those_that_follow(
     assert workers.run(lambda: "done") == "done"
     assert calls == []
     workers.close()
+
+
+@pytest.mark.timeout(20, func_only=True)
+def test_a_call_that_got_no_thread_takes_none_that_came_free_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = Workers("test", most=3, patience=1.0, at_end=lambda: None)
+    begun, end, over = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        end.wait()
+
+    first = threading.Thread(target=workers.run, args=(hold,))
+    first.start()
+    begun.wait()
+
+    def too_late(thread: threading.Thread) -> None:
+        end.set()
+        first.join()
+        assert workers.run(lambda: "answered") == "answered"
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", too_late)
+    try:
+        with pytest.raises(BackendUnavailableError, match="no thread"):
+            workers.run(over.wait)
+    finally:
+        over.set()
+    workers.close()

@@ -66,8 +66,6 @@ class Workers:
             here = copy_context()
 
         def job() -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
             try:
                 result = here.run(call)
             except BaseException as failure:  # noqa: BLE001 - it is the caller's
@@ -77,14 +75,13 @@ class Workers:
                 crew.done()
                 answer.set_result(result)
 
-        crew.jobs.put(job)
         if not crew.idle.acquire(blocking=False):
             try:
                 self._start_thread(crew)
             except RuntimeError as failure:
-                if answer.cancel():  # else another has taken it
-                    crew.turns.release()
-                    raise BackendUnavailableError("no thread is to be had for it") from failure
+                crew.turns.release()
+                raise BackendUnavailableError("no thread is to be had for it") from failure
+        crew.jobs.put(job)  # last, so that each has a thread of its own that will take it
         return answer.result(max(0.0, left - (time.monotonic() - begin)))
 
     def close(self) -> None:

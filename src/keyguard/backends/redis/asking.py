@@ -65,5 +65,4 @@ def _rescue(call: Call, failure: Exception, place: str) -> Generator[Command, An
             failure = another
     if isinstance(failure, KeyguardError):
         raise failure
-    # Its frames are redis-py's, and hold the password.
-    raise explained(failure, place) from failure.with_traceback(None)
+    raise explained(failure, place) from failure

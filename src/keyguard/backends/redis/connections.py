@@ -14,6 +14,7 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
 from keyguard._process import after_fork
+from keyguard.backends.frames import frameless
 from keyguard.backends.redis.addresses import Address, Kind
 from keyguard.backends.redis.clients import (
     make_async_clients,
@@ -57,12 +58,13 @@ class Connections:
             key: A key that it is about, which says what server of a cluster has it.
 
         Raises:
-            Exception: Whatever redis-py raises.
+            Exception: Whatever redis-py raises, without its frames.
             BackendUnavailableError: All connections are in use for as long as this may wait.
         """
-        if self._address.kind is Kind.CLUSTER:
-            return self._routed(command, key)
-        return self._exchange(self._pool or self._whole_pool(), command)
+        with frameless():
+            if self._address.kind is Kind.CLUSTER:
+                return self._routed(command, key)
+            return self._exchange(self._pool or self._whole_pool(), command)
 
     def close(self) -> None:
         """Close what is open; what is needed later is opened again."""
@@ -179,27 +181,11 @@ class AsyncConnections:
             async with awithin(WITHOUT_DEADLINE):
                 return await self.call(command, key)
         client = self._on_this_loop()
-        async with self._turns:
-            if self._address.kind is Kind.CLUSTER:
-                try:
-                    return await client.execute_command(*command.parts)
-                except asyncio.CancelledError:
-                    # It was late, of which the client knows nothing: the node may be gone, and a
-                    # replica have taken over. Before its next command it reads the layout anew.
-                    client._initialize = True
-                    raise
-            pool = client.connection_pool
-            connection = await pool.get_connection()
-            try:
-                await connection.send_packed_command(command.packed)
-                return await connection.read_response(disconnect_on_error=True)
-            except redis.ResponseError:
-                raise  # a whole reply
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            finally:
-                await pool.release(connection)
+        with frameless():
+            async with self._turns:
+                if self._address.kind is Kind.CLUSTER:
+                    return await self._routed(client, command)
+                return await self._exchange(client.connection_pool, command)
 
     async def aclose(self) -> None:
         """Close what is open; what is needed later is opened again."""
@@ -209,6 +195,28 @@ class AsyncConnections:
                 if self._address.kind is Kind.CLUSTER:
                     client._initialize = False  # else it takes itself for closed, once one was late
                 await client.aclose()
+
+    async def _routed(self, client: Any, command: Command) -> Any:
+        try:
+            return await client.execute_command(*command.parts)
+        except asyncio.CancelledError:
+            # It was late, of which the client knows nothing: the node may be gone, and a replica
+            # have taken over. Before its next command it reads the layout anew.
+            client._initialize = True
+            raise
+
+    async def _exchange(self, pool: Any, command: Command) -> Any:
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(command.packed)
+            return await connection.read_response(disconnect_on_error=True)
+        except redis.ResponseError:
+            raise  # a whole reply
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
 
     def _on_this_loop(self) -> Any:
         loop = running_loop()

@@ -135,9 +135,8 @@ class RedisFeed:
             return self._connections.call(question.command, _STREAM)
         except KeyguardError:
             raise
-        except Exception as failure:  # noqa: BLE001 - its kind says what it means
-            # Its frames are redis-py's, and hold the password.
-            raise explained(failure, self._place) from failure.with_traceback(None)
+        except Exception as failure:
+            raise explained(failure, self._place) from failure
 
 
 class AsyncRedisFeed:
@@ -203,9 +202,8 @@ class AsyncRedisFeed:
             return await self._connections.call(question.command, _STREAM)
         except KeyguardError:
             raise
-        except Exception as failure:  # noqa: BLE001 - its kind says what it means
-            # Its frames are redis-py's, and hold the password.
-            raise explained(failure, self._place) from failure.with_traceback(None)
+        except Exception as failure:
+            raise explained(failure, self._place) from failure
 
 
 def _closed() -> BackendUnavailableError:

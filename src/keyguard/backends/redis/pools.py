@@ -86,17 +86,19 @@ class _TimelySocket:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def recv(self, *args: Any) -> Any:
-        self._hurry()
-        return self._real.recv(*args)
+    # Looked up for each use, so that no frame here holds what is sent: it may be the password.
 
-    def recv_into(self, *args: Any) -> Any:
-        self._hurry()
-        return self._real.recv_into(*args)
+    @property
+    def recv(self) -> Any:
+        return self._hurried().recv
 
-    def sendall(self, *args: Any) -> Any:
-        self._hurry()
-        return self._real.sendall(*args)
+    @property
+    def recv_into(self) -> Any:
+        return self._hurried().recv_into
+
+    @property
+    def sendall(self) -> Any:
+        return self._hurried().sendall
 
     def interrupt(self) -> None:
         """End a read that is under way in another thread."""
@@ -104,13 +106,13 @@ class _TimelySocket:
         with suppress(OSError):
             socket.socket.shutdown(self._real, socket.SHUT_RDWR)
 
-    def _hurry(self) -> None:
-        if self._real.gettimeout() == 0:
-            return  # it does not wait
-        left = remaining()
-        if left == 0:
-            raise TimeoutError("the call's time is over")
-        self._real.settimeout(WITHOUT_DEADLINE if left is None else left)
+    def _hurried(self) -> Any:
+        if self._real.gettimeout() != 0:  # else it does not wait
+            left = remaining()
+            if left == 0:
+                raise TimeoutError("the call's time is over")
+            self._real.settimeout(WITHOUT_DEADLINE if left is None else left)
+        return self._real
 
 
 class AsyncTimely:

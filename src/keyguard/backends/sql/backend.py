@@ -23,6 +23,7 @@ from sqlalchemy.pool import Pool
 from keyguard._drivers import arun, run
 from keyguard._process import around_fork
 from keyguard.backends.base import AsyncChangeFeed, ChangeFeed
+from keyguard.backends.frames import frameless
 from keyguard.backends.methods import AsyncMethods, Methods
 from keyguard.backends.sql import operations, schema, sqlite
 from keyguard.backends.sql.errors import (
@@ -189,7 +190,8 @@ class SqlBackend(_SqlBackend[Engine], Methods):
         self._settle()
         engine = self._writes if operation.writes else self._reads
         with self._turn(operation):
-            connection = engine.connect()
+            with frameless():
+                connection = engine.connect()
             try:
                 result = run(operation.flow(), partial(_take, connection))
             except BaseException:
@@ -291,7 +293,8 @@ class AsyncSqlBackend(_SqlBackend[AsyncEngine], AsyncMethods):
         self._settle(running_loop())
         engine = self._writes if operation.writes else self._reads
         # Not by "async with", which waits for a silent server however often it is cancelled.
-        connection = await engine.connect()
+        with frameless():
+            connection = await engine.connect()
         try:
             result = await arun(operation.flow(), partial(_atake, connection))
         except BaseException:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+from keyguard._threads import Threads
 from keyguard.backends.methods import AsyncMethods
 from keyguard.backends.sql import operations
 from keyguard.backends.sql.backend import SqlBackend, running_loop
@@ -44,8 +43,8 @@ class ThreadedSqlBackend(AsyncMethods):
     def __init__(self, backend: SqlBackend) -> None:
         self._backend = backend
         self.dialect = backend.dialect
-        self._threads: dict[bool, ThreadPoolExecutor] = {}
-        self._process = os.getpid()
+        self._readers = Threads(_READERS, "keyguard-sql-reads")
+        self._writers = Threads(_WRITERS, "keyguard-sql-writes")
 
     async def migrate(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
@@ -54,9 +53,8 @@ class ThreadedSqlBackend(AsyncMethods):
     async def aclose(self) -> None:
         """See :class:`~keyguard.backends.base.Backend`."""
         await self._hop(self._backend.close, writes=True)
-        threads, self._threads = self._threads, {}
-        for executor in threads.values():
-            executor.shutdown(wait=False)
+        self._readers.close()
+        self._writers.close()
 
     async def perform(self, operation: Operation[Result]) -> Result:
         """Run one operation."""
@@ -71,7 +69,8 @@ class ThreadedSqlBackend(AsyncMethods):
         # The deadline is a context variable.
         here = contextvars.copy_context()
         loop = running_loop()
-        job = self._executor(writes=writes).submit(here.run, call)
+        threads = self._writers if writes else self._readers
+        job = threads.submit(partial(here.run, call))
         future = asyncio.wrap_future(job, loop=loop)
         if not writes:
             return await future
@@ -86,11 +85,3 @@ class ThreadedSqlBackend(AsyncMethods):
             if not future.cancelled():
                 future.exception()  # seen, so that nobody warns of it
             raise
-
-    def _executor(self, *, writes: bool) -> ThreadPoolExecutor:
-        if self._process != os.getpid():  # threads do not survive a fork
-            self._process, self._threads = os.getpid(), {}
-        if writes not in self._threads:
-            name = "keyguard-sql-writes" if writes else "keyguard-sql-reads"
-            self._threads[writes] = ThreadPoolExecutor(_WRITERS if writes else _READERS, name)
-        return self._threads[writes]
