@@ -97,21 +97,9 @@ class Access:
         """
         if self.denied is None or status != _INTERNAL_SERVER_ERROR:
             return False
-        handled = sys.exception()
-        if handled is None:
+        if sys.exception() is None:
             return not self.optional  # some frameworks answer after they have handled it
-        seen = set[int]()
-        pending: list[BaseException | None] = [handled]
-        while pending:
-            one = pending.pop()
-            if one is None or id(one) in seen:
-                continue
-            if isinstance(one, AccessDenied):
-                return True
-            seen.add(id(one))
-            pending += [one.__cause__, one.__context__]
-            pending += getattr(one, "exceptions", ())
-        return False
+        return _is_handled()
 
     def deny(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware.
@@ -198,12 +186,12 @@ class Access:
             await arun(self._giving_back(), self._aperform)
 
     def repeats_refusal(self, status: int) -> bool:
-        """Tell whether an application answers a refusal in words of its own.
+        """Tell whether an application answers a refusal, while it handles it, in its own words.
 
         Args:
             status: The status of the answer that it begins.
         """
-        return self.denied is not None and status == status_of(self.denied)
+        return self.denied is not None and status == status_of(self.denied) and _is_handled()
 
     def settle(self, cost: int, names: Sequence[str]) -> None:
         """Charge what the request turned out to cost."""
@@ -254,7 +242,7 @@ class Access:
         return None
 
     def _giving_back(self) -> Flow[None]:
-        charged, self.charged = self.charged, None
+        charged, self.charged, self.paid = self.charged, None, ()
         if charged is not None:
             yield from give_back(charged)
 
@@ -319,6 +307,22 @@ class CurrentLimits:
 
 
 ACCESS: ContextVar[Access | None] = ContextVar("keyguard_access", default=None)
+
+
+def _is_handled() -> bool:
+    """Tell whether a refusal is being handled, or what came of one."""
+    seen = set[int]()
+    pending: list[BaseException | None] = [sys.exception()]
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, AccessDenied):
+            return True
+        seen.add(id(one))
+        pending += [one.__cause__, one.__context__]
+        pending += getattr(one, "exceptions", ())
+    return False
 
 
 def present_access() -> Access:

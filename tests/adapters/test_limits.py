@@ -606,31 +606,31 @@ def _fresh() -> str:
     return "fresh"
 
 
-def _caught(helper: Callable[[], str], otherwise: int) -> tuple[str, int]:
+def _caught(helper: Callable[[], str]) -> str:
     try:
-        return helper(), 200
+        return helper()
     except AccessDenied:
-        return "without", otherwise
+        return "without"
 
 
-def _charging(here: World, name: str, helper: Callable[[], str], otherwise: int) -> Any:
+def _charging(here: World, name: str, helper: Callable[[], str], status: int = 200) -> Any:
     """Return an application whose view catches what a helper refuses, and what calls it."""
     if name == "flask":
         app = Flask("limits")
-        app.add_url_rule("/any", "any", lambda: _caught(helper, otherwise))
+        app.add_url_rule("/any", "any", lambda: (_caught(helper), status))
         FlaskKeyguard(app, here.guard)
         return lambda request: call_wsgi(app, request)
     if name == "wsgi":
 
         def plain(environ: Any, start_response: Any) -> list[bytes]:
-            text, status = _caught(helper, otherwise)
+            text = _caught(helper)
             start_response(f"{status} Whatever", [("Content-Type", "text/plain")])
             return [text.encode()]
 
         return lambda request: call_wsgi(wsgi.KeyguardMiddleware(plain, here.guard), request)
 
     async def view(request: Any) -> PlainTextResponse:
-        return PlainTextResponse(*_caught(helper, otherwise))
+        return PlainTextResponse(_caught(helper), status)
 
     starlette = KeyguardMiddleware(Starlette(routes=[Route("/any", view)]), here.async_guard)
     return lambda request: call_asgi(starlette, request)
@@ -641,35 +641,78 @@ FRAMEWORKS_THAT_CATCH = pytest.mark.parametrize("name", ["starlette", "flask", "
 
 @FRAMEWORKS_THAT_CATCH
 @pytest.mark.parametrize("helper", [_extras, _fresh])
-def test_who_catches_a_refusal_and_goes_on_is_charged(helper: Callable[[], str], name: str) -> None:
+@pytest.mark.parametrize("status", [200, 403])  # also an error of its own that has its status
+def test_who_catches_a_refusal_and_goes_on_is_charged(
+    helper: Callable[[], str], name: str, status: int
+) -> None:
     here = world("3/hour")
-    call, token = _charging(here, name, helper, 200), here.token()
+    call, token = _charging(here, name, helper, status), here.token()
 
     answers = [call(bearer(token)) for _ in range(5)]
 
-    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+    assert [answer.status for answer in answers] == [status, status, status, 429, 429]
     assert answers[2].body == b"without"
     assert next(iter(listed(answers[1], "ratelimit").values()))["r"] == 1
 
 
-@FRAMEWORKS_THAT_CATCH
-@pytest.mark.parametrize(("helper", "status"), [(_extras, 403), (_fresh, 429)])
-def test_a_refusal_in_the_application_s_own_words_spends_nothing(
-    helper: Callable[[], str], status: int, name: str
+@pytest.mark.parametrize(("status", "left"), [(403, 3), (200, 0)])
+@pytest.mark.parametrize("name", ["starlette", "flask"])
+def test_a_refusal_that_an_error_handler_answers_spends_nothing_and_work_does(
+    name: str, status: int, left: int
 ) -> None:
     here = world("3/hour")
     issued = here.issue()
-    call = _charging(here, name, helper, status)
-    before = 1 if helper is _fresh else 0  # the first has room for both
+    request = bearer(issued.token.reveal())
+    if name == "flask":
+        app = Flask("limits")
+        app.add_url_rule("/any", "any", _extras)
+        app.register_error_handler(403, lambda _: ("in its own words", status))
+        FlaskKeyguard(app, here.guard)
+        answers = [call_wsgi(app, request) for _ in range(3)]
+        standing: Any = here.guard.keys.limits(issued.key.id)
+    else:
 
-    answers = [call(bearer(issued.token.reveal())) for _ in range(5)]
+        async def handle(request: Any, refusal: Exception) -> PlainTextResponse:
+            return PlainTextResponse("in its own words", status)
 
-    assert [answer.status for answer in answers[before:]] == [status] * (5 - before)
-    assert answers[-1].header("ratelimit") is None
-    guard: Any = here.async_guard if name == "starlette" else here.guard
-    standing = guard.keys.limits(issued.key.id)
-    (left,) = asyncio.run(standing) if name == "starlette" else standing
-    assert left.remaining == 3 - before
+        async def view(request: Any) -> PlainTextResponse:
+            return PlainTextResponse(_extras())
+
+        handlers: Any = {AccessDenied: handle}
+        routes = [Route("/any", view)]
+        starlette = Starlette(routes=routes, exception_handlers=handlers)
+        guarded = KeyguardMiddleware(starlette, here.async_guard)
+        answers = [call_asgi(guarded, request) for _ in range(3)]
+        standing = asyncio.run(here.async_guard.keys.limits(issued.key.id))
+
+    assert {(answer.status, answer.body) for answer in answers} == {(status, b"in its own words")}
+    assert [one.remaining for one in standing] == [left]
+
+
+def test_a_refusal_amid_a_body_that_is_sent_gives_nothing_back() -> None:
+    here = world("3/hour")
+    issued = here.issue()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"work"
+        yield _extras().encode()
+
+    def served() -> list[bytes]:
+        sent: list[bytes] = []
+
+        def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+            if exc_info is not None:  # what was sent can't be taken back (PEP 3333)
+                raise exc_info[1]
+
+        environ = {"HTTP_AUTHORIZATION": f"Bearer {issued.token.reveal()}"}
+        environ |= {"REQUEST_METHOD": "GET", "PATH_INFO": "/any", "wsgi.url_scheme": "http"}
+        with pytest.raises(AccessDenied):
+            sent.extend(wsgi.KeyguardMiddleware(app, here.guard)(environ, start_response))
+        return sent
+
+    served()
+    assert [one.remaining for one in here.guard.keys.limits(issued.key.id)] == [2]
 
 
 def test_a_key_s_limit_is_charged_once_when_decorated_functions_call_each_other(name: str) -> None:

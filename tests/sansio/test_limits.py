@@ -529,6 +529,20 @@ def test_what_is_settled_in_its_window_is_given_back_whole_and_after_it_not_at_a
     assert left(limiter, charge) <= 50
 
 
+def test_a_moving_window_gives_back_what_was_charged_more_with_the_rest() -> None:
+    clock = StandingClock()
+    clock.uptime = 1_000.0
+    limiter = MemoryRateLimiter(clock=clock)
+    limit = Limit("tokens", "100/minute", strategy=Strategy.MOVING_WINDOW)
+    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    job = Job(limiter, charge, 1)
+    clock.uptime = 1_005.0
+    job.settle(60)
+    assert left(limiter, charge) == 40
+    job.settle(2)
+    assert left(limiter, charge) == 98
+
+
 def test_a_moving_window_gives_back_what_the_request_took_and_of_others_nothing_newer() -> None:
     clock = StandingClock()
     clock.uptime = 1_000.0

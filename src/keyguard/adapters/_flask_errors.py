@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flask import Flask, request
-from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -16,7 +15,7 @@ FAILED = "the application failed to answer a refused request; it gets keyguard's
 _INTERNAL_SERVER_ERROR = 500
 
 
-def answer_to(app: Flask, own: Response) -> ResponseReturnValue:
+def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
     """Let an application's error handlers answer, where one of them means refusals.
 
     One that fails does not, nor one for every exception that calls a refusal a failure.

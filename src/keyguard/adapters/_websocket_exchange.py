@@ -10,6 +10,7 @@ from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
 from keyguard.adapters._asgi_exchange import Exchange
 from keyguard.guard import AsyncKeyguard
 from keyguard.sansio.decisions import Deny
+from keyguard.sansio.responses import status_of
 from keyguard.sansio.subprotocols import TokenProtocol
 
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
@@ -106,8 +107,11 @@ class WebSocketExchange(Exchange):
                 return
 
     def _status_of(self, message: Message) -> int:
-        if message["type"] == "websocket.close" and message.get("code") in _INTERNAL_ERRORS:
-            return _SERVER_ERROR
+        if message["type"] == "websocket.close":
+            if message.get("code") in _INTERNAL_ERRORS:
+                return _SERVER_ERROR
+            if self.denied is not None and self._last is None:
+                return status_of(self.denied)  # to the client it is a refusal of some kind
         return super()._status_of(message)
 
     async def _break_off(self) -> bool:

@@ -103,8 +103,9 @@ class Exchange(Connection, Access):
             return self.instead
         guard = self._middleware.guard
         guard.report(deny, address=self.address)
-        self.forgive(deny)
-        return self._middleware.refuse(deny, self)
+        answer = self._middleware.refuse(deny, self)
+        self.forgive(deny)  # unless an answer was under way, so that the server refused another
+        return answer
 
     def failure(self) -> tuple[Any, ...]:
         """Return what makes ``start_response`` replace an answer that was begun (PEP 3333)."""

@@ -19,6 +19,7 @@ from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
 from keyguard.sansio.requests import Principal
+from keyguard.sansio.responses import status_of
 from keyguard.sansio.rules import Rule
 
 try:
@@ -157,9 +158,11 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         """Turn a decorator's refusal into Flask's error."""
         access = present_access()
         access.denied = None  # Flask answers it
-        access.forgive(refusal.decision)
         self.guard.report(refusal.decision, address=access.address)
-        return answer_to(self._flask, self.guard.respond(refusal.decision))
+        answer = answer_to(self._flask, self.guard.respond(refusal.decision))
+        if answer.status_code == status_of(refusal.decision):
+            access.forgive(refusal.decision)
+        return answer
 
 
 def _checking(

@@ -168,7 +168,7 @@ end
 function moving.load(key, window)
   local total = redis.call('LINDEX', key, 0)
   if not total then
-    return {{key = key, used = 0, kept = 0, added = 0, missing = true}}
+    return {{key = key, used = 0, kept = 0, added = 0, edits = {{}}, missing = true}}
   end
   total = tonumber(total)
   if not total then
@@ -185,7 +185,7 @@ function moving.load(key, window)
     redis.call('LTRIM', key, gone, -1)
     redis.call('LSET', key, 0, string.format('%.0f', total))
   end
-  return {{key = key, used = total, kept = total, added = 0}}
+  return {{key = key, used = total, kept = total, added = 0, edits = {{}}}}
 end
 
 function moving.tally(state, amount, window)
@@ -224,6 +224,53 @@ function moving.add(state, units)
   state.used = state.kept + state.added
 end
 
+-- Iterates over the entries of a log that were there by a time, the newest first.
+local function counted_by(state, time)
+  local last, chunk, at = -1, {{}}, 0
+  return function()
+    while true do
+      if at == 0 then
+        chunk = redis.call('LRANGE', state.key, last - 255, last)
+        at = #chunk
+        last = last - at
+      end
+      local index = last + at
+      local text = chunk[at]
+      if not text or not string.find(text, ' ', 1, true) then
+        return nil -- the first is the number of all units
+      end
+      at = at - 1
+      local one = state.edits[index]
+      if not one then
+        local known, units = parsed(state.key, text)
+        one = {{time = known, units = units}}
+      end
+      if one.time <= time then
+        return index, one
+      end
+    end
+  end
+end
+
+-- Counts more of what was counted then, where that is there still.
+function moving.more(state, window, units, ends)
+  local counted = ends - window + JUST_AFTER
+  if now < ends then
+    for index, one in counted_by(state, counted) do
+      if one.time >= counted - 2 * JUST_AFTER then
+        one.units = one.units + units
+        state.edits[index] = one
+        state.kept = state.kept + units
+        state.used = state.kept + state.added
+        return true
+      end
+      break
+    end
+  end
+  moving.add(state, units)
+  return true
+end
+
 -- Gives back the newest first, of what was there when it was counted.
 function moving.back(state, window, units, ends)
   local counted = ends - window + JUST_AFTER
@@ -231,17 +278,14 @@ function moving.back(state, window, units, ends)
     local back = math.min(state.added, units)
     state.added, units = state.added - back, units - back
   end
-  if not state.log then
-    state.log = {{}}
-    for time, taken in entries(state.key) do
-      table.insert(state.log, {{time = time, units = taken}})
-    end
-  end
-  for at = #state.log, 1, -1 do
-    local one = state.log[at]
-    if one.time <= counted then
+  if units > 0 then
+    for index, one in counted_by(state, counted) do
       local back = math.min(one.units, units)
       one.units, units, state.kept = one.units - back, units - back, state.kept - back
+      state.edits[index] = one
+      if units == 0 then
+        break
+      end
     end
   end
   state.used = state.kept + state.added
@@ -249,32 +293,27 @@ function moving.back(state, window, units, ends)
 end
 
 function moving.save(state, key, window)
-  if state.log then
-    redis.call('DEL', key)
-    state.missing = true
-    for _, one in ipairs(state.log) do
-      if one.units > 0 then
-        moving.append(state, key, one.time, one.units, window)
-      end
-    end
+  local emptied = false
+  for index, one in pairs(state.edits) do
+    local text = one.units > 0 and string.format('%.6f %.0f', one.time, one.units) or 'x'
+    emptied = emptied or one.units == 0
+    redis.call('LSET', key, index, text)
+  end
+  if emptied then
+    redis.call('LREM', key, 0, 'x')
   end
   if state.added > 0 then
-    moving.append(state, key, now, state.added, window)
+    local text = string.format('%.6f %.0f', now, state.added)
+    if state.missing then
+      redis.call('RPUSH', key, '0', text)
+    else
+      redis.call('RPUSH', key, text)
+    end
+    redis.call('PEXPIRE', key, math.ceil(window * 1000) + 1000)
   end
-  if not state.missing then
+  if not state.missing or state.added > 0 then
     redis.call('LSET', key, 0, string.format('%.0f', state.used))
   end
-end
-
-function moving.append(state, key, time, units, window)
-  local text = string.format('%.6f %.0f', time, units)
-  if state.missing then
-    redis.call('RPUSH', key, '0', text)
-    state.missing = false
-  else
-    redis.call('RPUSH', key, text)
-  end
-  redis.call('PEXPIRE', key, math.ceil((time + window - now) * 1000) + 1000)
 end
 
 local STRATEGIES = {{f = fixed, s = sliding, m = moving}}
@@ -376,11 +415,13 @@ ADJUST = Script(
     _COUNTING
     + """
 for number, one in ipairs(charges) do
-  if one.units > 0 then
+  local ends = tonumber(ARGV[1 + #KEYS + number]) / 1000000
+  if one.units > 0 and one.counting.more then
+    one.changed = one.counting.more(states[one.key], one.window, one.units, ends)
+  elseif one.units > 0 then
     one.counting.add(states[one.key], one.units)
     one.changed = true
   elseif one.units < 0 then
-    local ends = tonumber(ARGV[1 + #KEYS + number]) / 1000000
     one.changed = one.counting.back(states[one.key], one.window, -one.units, ends)
   end
 end

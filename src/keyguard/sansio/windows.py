@@ -56,7 +56,8 @@ class Counting(NamedTuple):
         take: ``(state, amount, window, now, cost)`` to the tally after counting, and the new state;
             the old state where there was no room.
         adjust: ``(state, window, now, units, ends_at)`` to the new state, whatever room there is;
-            negative units are given back of what was counted then, which is until ``ends_at``.
+            negative units are given back of what was counted then, which is until ``ends_at``, and
+            more is counted with it.
         ends: ``(state, window)`` to the time from which on the state is worth nothing.
     """
 
@@ -223,17 +224,25 @@ def _moving_take(
 
 def _moving_adjust(state: State, window: int, now: float, units: int, ends_at: float) -> State:
     log = _moving(state, window, now)
-    if units > 0:
+    counted, first = ends_at - window + _JUST_AFTER, len(log)
+    if units > 0:  # more of what was counted then, where that is there still
+        while first and now < ends_at:
+            first -= 2
+            if log[first] <= counted:
+                if log[first] < counted - 2 * _JUST_AFTER:
+                    break
+                return (*log[: first + 1], log[first + 1] + units, *log[first + 2 :])
         return _logged(log, now, units)
     kept: list[Any] = []
-    for first in range(len(log) - 2, -1, -2):  # the newest first, of what was there by then
+    while first and units:  # the newest first, of what was there by then
+        first -= 2
         time, taken = log[first], log[first + 1]
-        if time <= ends_at - window + _JUST_AFTER:
+        if time <= counted:
             back = min(taken, -units)
             taken, units = taken - back, units + back
         if taken:
             kept += (taken, time)
-    return tuple(reversed(kept))
+    return (*log[:first], *reversed(kept))
 
 
 def _logged(log: State, now: float, units: int) -> State:

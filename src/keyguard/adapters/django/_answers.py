@@ -14,7 +14,7 @@ from keyguard.adapters.django._exchange import AsyncExchange, Exchange
 from keyguard.context import ACCESS, Access
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.sansio.decisions import AccessDenied, Deny
-from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD
+from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD, status_of
 
 __all__ = ["Answers", "lone_refusal", "notice_uncaught"]
 
@@ -42,7 +42,7 @@ class Answers:
 
     def told(self, deny: Deny, exchange: Exchange | AsyncExchange) -> HttpResponse:
         """Tell the hooks of a refusal, and return the answer, which nothing is added to."""
-        exchange.denied, exchange.due, exchange.refused = None, False, deny
+        exchange.denied, exchange.refused = None, deny
         self._guard.report(deny, address=exchange.address)
         return self.refusal(deny, exchange)
 
@@ -59,10 +59,10 @@ class Answers:
         return exchange.denied is not None and exchange.hides_refusal(response.status_code)
 
     def is_refusal(self, response: HttpResponseBase, exchange: Exchange | AsyncExchange) -> bool:
-        """Tell whether Django's answer is a refusal, in its words or in those of a view."""
-        return self.hides_refusal(response, exchange) or exchange.repeats_refusal(
-            response.status_code
-        )
+        """Tell whether Django's answer is a refusal, still."""
+        if exchange.refused is not None:
+            return bool(response.status_code == status_of(exchange.refused))
+        return self.hides_refusal(response, exchange)
 
     def finish(
         self, response: HttpResponseBase, exchange: Exchange | AsyncExchange
@@ -70,9 +70,8 @@ class Answers:
         """Return Django's answer with keyguard's fields, unless it only hides a refusal."""
         if exchange.denied is not None and self.hides_refusal(response, exchange):
             return self.instead(response, exchange.denied, exchange)
-        if exchange.denied is not None and exchange.repeats_refusal(response.status_code):
-            exchange.refused = exchange.denied
-        if exchange.refused is None:
+        if not self.is_refusal(response, exchange):
+            exchange.refused = None  # whatever answered in its place
             # Unless the application has a limiter of its own.
             if exchange.charged is not None and not any(map(response.has_header, LIMIT_FIELDS)):
                 for name, value in self._guard.limit_fields(exchange.charged):
