@@ -224,7 +224,8 @@ def open_stored(
         database = make_database(kind, request, folder)
         target = database.url if flavour == "sync" else database.async_url
     # A busy machine is no outage.
-    options = {"backend_timeout": 60.0, "limiter_timeout": 10.0} | options
+    patience = {"backend_timeout": 60.0, "management_timeout": 600.0, "limiter_timeout": 10.0}
+    options = patience | options
     stored = Stored(kind, flavour, runner, target, options)
     yield stored
     stored.close()

@@ -134,13 +134,23 @@ def process() -> Callable[..., Run]:
     return run
 
 
+def _hear_ctrl_c() -> None:
+    """Undo that whoever started the tests in the background has it ignored, unlike a terminal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The command line on a terminal of 80 columns, which shows what it and its user write."""
 
     def __init__(self, *arguments: str) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [*PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            [*PROGRAM, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - it takes no lock
         )
         os.close(slave)
         self._shown = b""
