@@ -299,6 +299,39 @@ def test_a_refusal_that_is_answered_spends_nothing(mode: str) -> None:
     assert [one.remaining for one in project.world.guard.keys.limits(issued.key.id)] == [3]
 
 
+def degrading(get_response: Any) -> Any:
+    """Return a middleware that does some work in the place of what is refused."""
+
+    def instead(answer: Any) -> Any:
+        return HttpResponse("less") if answer.status_code == 403 else answer
+
+    if iscoroutinefunction(get_response):
+
+        async def middleware(request: Any) -> Any:
+            return instead(await get_response(request))
+
+    else:
+
+        def middleware(request: Any) -> Any:
+            return instead(get_response(request))
+
+    return middleware
+
+
+Degrading = sync_and_async_middleware(degrading)
+
+
+def test_work_in_the_place_of_a_refusal_is_charged(mode: str) -> None:
+    middleware = [KEYGUARD, f"{__name__}.Degrading"]
+    project = Project(mode, {"default_limits": ["3/hour"]}, MIDDLEWARE=middleware)
+    project.world.clock.uptime = 86400.0
+    token = project.world.token()
+
+    answers = [project.ask("/template", token) for _ in range(5)]
+
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+
+
 def test_the_application_s_own_403_stays_its_own(project: Project) -> None:
     answer = project.ask("/forbidden", project.world.token())
 

@@ -485,9 +485,8 @@ def test_a_mounted_class_is_charged_by_the_method_that_is_called() -> None:
     ]
 
 
-def test_a_websocket_is_charged_once_and_refused_before_it_is_accepted() -> None:
-    here = world("2/minute")
-    app, token = routed(here), here.token()
+def connect(app: Any, token: str) -> list[Any]:
+    """Return what is sent to a WebSocket that connects."""
     scope = {
         "type": "websocket",
         "asgi": {"version": "3.0"},
@@ -502,23 +501,67 @@ def test_a_websocket_is_charged_once_and_refused_before_it_is_accepted() -> None
         "subprotocols": [],
         "extensions": {"websocket.http.response": {}},
     }
+    sent: list[Any] = []
 
-    def connect() -> list[Any]:
-        sent: list[Any] = []
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
 
-        async def receive() -> Any:
-            return {"type": "websocket.connect"}
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-        async def send(message: Any) -> None:
-            sent.append(message)
+    asyncio.run(app(scope, receive, send))
+    return sent
 
-        asyncio.run(app(dict(scope), receive, send))
-        return sent
 
-    assert [connect()[0]["type"] for _ in range(2)] == ["websocket.accept"] * 2
-    refused = connect()
+def test_a_websocket_is_charged_once_and_refused_before_it_is_accepted() -> None:
+    here = world("2/minute")
+    app, token = routed(here), here.token()
+
+    assert [connect(app, token)[0]["type"] for _ in range(2)] == ["websocket.accept"] * 2
+    refused = connect(app, token)
     assert refused[0]["type"] == "websocket.http.response.start"
     assert refused[0]["status"] == 429
+
+
+def test_a_websocket_whose_refusal_a_handler_closes_spends_nothing() -> None:
+    here = world("3/minute")
+    issued = here.issue()
+
+    async def endpoint(websocket: Any) -> None:
+        _extras()
+
+    async def close(websocket: Any, refusal: Exception) -> None:
+        await websocket.close(1008)
+
+    handlers: Any = {AccessDenied: close}
+    starlette = Starlette(routes=[WebSocketRoute("/v1/hub", endpoint)], exception_handlers=handlers)
+    app = KeyguardMiddleware(starlette, here.async_guard)
+
+    sent = [connect(app, issued.token.reveal()) for _ in range(5)]
+
+    assert {messages[0]["type"] for messages in sent} == {"websocket.close"}
+    (standing,) = asyncio.run(here.async_guard.keys.limits(issued.key.id))
+    assert standing.remaining == 3
+
+
+def test_the_work_of_an_error_handler_leaves_the_request_charged() -> None:
+    here = world("9/hour")
+    token = here.token()
+    app = Flask("limits")
+
+    @rate_limit("2/hour")
+    def model() -> str:
+        return "work"
+
+    def view() -> str:
+        model()
+        return _extras()
+
+    app.add_url_rule("/any", "any", view)
+    app.register_error_handler(403, lambda _: (model(), 200))
+    FlaskKeyguard(app, here.guard)
+
+    assert [call_wsgi(app, bearer(token)).status for _ in range(3)] == [200, 200, 429]
 
 
 def test_an_application_with_routes_of_another_kind_is_charged_in_two_steps() -> None:

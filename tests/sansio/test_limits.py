@@ -444,6 +444,15 @@ class Job:
                 flow.send(self.limiter.adjust([self.charge], asked.units, asked.ends_at))
 
 
+def metered(rate: str, strategy: Strategy) -> tuple[StandingClock, MemoryRateLimiter, Charge]:
+    """Return a limiter in memory at the turn of a minute, its clock, and a charge of one unit."""
+    clock = StandingClock()
+    clock.uptime = 6_000.0
+    limit = Limit("tokens", rate, strategy=strategy)
+    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    return clock, MemoryRateLimiter(clock=clock), charge
+
+
 def left(limiter: MemoryRateLimiter, charge: Charge) -> int:
     return limiter.adjust([charge], [0], [0]).tallies[0].remaining
 
@@ -494,11 +503,7 @@ def test_late_settlements_let_nobody_have_more(
 
 @pytest.mark.parametrize("strategy", Strategy)
 def test_a_charge_for_more_in_a_later_window_brings_no_credit_there(strategy: Strategy) -> None:
-    clock = StandingClock()
-    clock.uptime = 6_000.0
-    limiter = MemoryRateLimiter(clock=clock)
-    limit = Limit("tokens", "100/minute", strategy=strategy)
-    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    clock, limiter, charge = metered("100/minute", strategy)
     limiter.hit([charge._replace(cost=1)])
     clock.uptime += 50
     job = Job(limiter, charge, 90)
@@ -514,11 +519,7 @@ def test_a_charge_for_more_in_a_later_window_brings_no_credit_there(strategy: St
 def test_what_is_settled_in_its_window_is_given_back_whole_and_after_it_not_at_all(
     strategy: Strategy,
 ) -> None:
-    clock = StandingClock()
-    clock.uptime = 6_000.0
-    limiter = MemoryRateLimiter(clock=clock)
-    limit = Limit("tokens", "100/minute", strategy=strategy)
-    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    clock, limiter, charge = metered("100/minute", strategy)
     job = Job(limiter, charge, 90)
     clock.uptime += 59.0
     job.settle(7)
@@ -530,13 +531,9 @@ def test_what_is_settled_in_its_window_is_given_back_whole_and_after_it_not_at_a
 
 
 def test_a_moving_window_gives_back_what_was_charged_more_with_the_rest() -> None:
-    clock = StandingClock()
-    clock.uptime = 1_000.0
-    limiter = MemoryRateLimiter(clock=clock)
-    limit = Limit("tokens", "100/minute", strategy=Strategy.MOVING_WINDOW)
-    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    clock, limiter, charge = metered("100/minute", Strategy.MOVING_WINDOW)
     job = Job(limiter, charge, 1)
-    clock.uptime = 1_005.0
+    clock.uptime = 6_005.0
     job.settle(60)
     assert left(limiter, charge) == 40
     job.settle(2)
@@ -544,18 +541,14 @@ def test_a_moving_window_gives_back_what_was_charged_more_with_the_rest() -> Non
 
 
 def test_a_moving_window_gives_back_what_the_request_took_and_of_others_nothing_newer() -> None:
-    clock = StandingClock()
-    clock.uptime = 1_000.0
-    limiter = MemoryRateLimiter(clock=clock)
-    limit = Limit("tokens", "20/minute", strategy=Strategy.MOVING_WINDOW)
-    (charge,) = AppliedLimits.of(principal(), [limit]).charges
+    clock, limiter, charge = metered("20/minute", Strategy.MOVING_WINDOW)
     first = Job(limiter, charge, 10)
-    clock.uptime = 1_050.0
+    clock.uptime = 6_050.0
     second = Job(limiter, charge, 10)
-    clock.uptime = 1_051.0
+    clock.uptime = 6_051.0
     first.settle(0)
-    clock.uptime = 1_061.0
-    assert left(limiter, charge) == 10  # the second counts on until 1110
+    clock.uptime = 6_061.0
+    assert left(limiter, charge) == 10  # the second counts on until 6110
     second.settle(4)
     assert left(limiter, charge) == 16
 

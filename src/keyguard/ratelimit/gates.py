@@ -69,6 +69,33 @@ class _Gate:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
 
+    def hit(self, charges: Sequence[Charge]) -> Any:
+        """Count charges, all or none.
+
+        Returns:
+            The outcome, or None where they can't be counted and that must not pass; in async code
+            an awaitable of it, but for what never waits.
+        """
+        if self.memory is not None:
+            return self.memory.hit(charges)
+        return self._count(lambda limiter: limiter.hit(charges))
+
+    def adjust(
+        self,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],
+        counter: int | None,
+    ) -> Any:
+        """Count more, or give back until ``ends_at`` where ``counter`` counted; as :meth:`hit`."""
+        if self.memory is not None:
+            return self.memory.adjust(charges, units, ends_at)
+        question, meanwhile, stand_in = self._adjusting(charges, units, ends_at, counter)
+        return meanwhile(stand_in) if stand_in is not None else self._count(question, meanwhile)
+
+    def _count(self, question: Question, meanwhile: Question | None = None) -> Any:
+        raise NotImplementedError
+
     def _settled(self, question: Question, answer: object, outage: int) -> Outcome | None:
         """Return what a question comes to, given the limiter's answer or its failure.
 
@@ -184,25 +211,6 @@ class Gate(_Gate):
 
     limiter: RateLimiter
 
-    def hit(self, charges: Sequence[Charge]) -> Outcome | None:
-        """Count charges, all or none; None where they can't be counted and that must not pass."""
-        if self.memory is not None:
-            return self.memory.hit(charges)
-        return self._count(lambda limiter: limiter.hit(charges))
-
-    def adjust(
-        self,
-        charges: Sequence[Charge],
-        units: Sequence[int],
-        ends_at: Sequence[float],
-        counter: int | None,
-    ) -> Outcome | None:
-        """Count more, or give back until ``ends_at`` where ``counter`` counted; None as above."""
-        if self.memory is not None:
-            return self.memory.adjust(charges, units, ends_at)
-        question, meanwhile, stand_in = self._adjusting(charges, units, ends_at, counter)
-        return meanwhile(stand_in) if stand_in is not None else self._count(question, meanwhile)
-
     def perform(self, effect: Effect[Any]) -> Any:
         """Perform one effect of charging."""
         return effect.perform(self)
@@ -227,25 +235,6 @@ class Gate(_Gate):
 
 class AsyncGate(_Gate):
     """The way to a limiter for async code; what never waits is answered at once."""
-
-    def hit(self, charges: Sequence[Charge]) -> Any:
-        """Like :meth:`Gate.hit`, or an awaitable of it."""
-        if self.memory is not None:
-            return self.memory.hit(charges)
-        return self._count(lambda limiter: limiter.hit(charges))
-
-    def adjust(
-        self,
-        charges: Sequence[Charge],
-        units: Sequence[int],
-        ends_at: Sequence[float],
-        counter: int | None,
-    ) -> Any:
-        """Like :meth:`Gate.adjust`, or an awaitable of it."""
-        if self.memory is not None:
-            return self.memory.adjust(charges, units, ends_at)
-        question, meanwhile, stand_in = self._adjusting(charges, units, ends_at, counter)
-        return meanwhile(stand_in) if stand_in is not None else self._count(question, meanwhile)
 
     async def aperform(self, effect: Effect[Any]) -> Any:
         """Perform one effect of charging."""
