@@ -7,7 +7,6 @@ request asks again. What is decided is written once; the two gates differ in how
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from keyguard.exceptions import ConfigurationError, CorruptDataError
 from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
 from keyguard.ratelimit.memory import MemoryRateLimiter
 from keyguard.sansio.charges import Charge, Outcome
-from keyguard.sansio.effects import Effect
 
 __all__ = ["ASK_AGAIN_AFTER", "AsyncGate", "Gate"]
 
@@ -211,10 +209,6 @@ class Gate(_Gate):
 
     limiter: RateLimiter
 
-    def perform(self, effect: Effect[Any]) -> Any:
-        """Perform one effect of charging."""
-        return effect.perform(self)
-
     def close(self, *, limiter: bool) -> None:
         """Give back what was opened, the limiter itself if it is the guard's."""
         self._close()
@@ -235,11 +229,6 @@ class Gate(_Gate):
 
 class AsyncGate(_Gate):
     """The way to a limiter for async code; what never waits is answered at once."""
-
-    async def aperform(self, effect: Effect[Any]) -> Any:
-        """Perform one effect of charging."""
-        answer = effect.perform(self)
-        return await answer if inspect.isawaitable(answer) else answer
 
     async def migrate(self) -> None:
         """Create what the limiter needs or bring it up to date."""
