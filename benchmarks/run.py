@@ -465,7 +465,8 @@ def outages() -> str:
             ]
     said = (
         f"For {outage.OUTAGE:g} seconds the store of the counters does not answer, while "
-        f"{outage.CALLERS} callers count without end."
+        f"{outage.CALLERS} callers count without end. The garbage collector leaves out what was there\n"
+        "before: its passes over all the frameworks that are imported here would be taken for waiting."
     )
     head = [said, table(["what happens", "flavour", "hits", "longest, ms", "back, s"], rows)]
     return "\n\n".join([*head, "\n".join(verdicts)])
