@@ -465,8 +465,9 @@ def outages() -> str:
             ]
     said = (
         f"For {outage.OUTAGE:g} seconds the store of the counters does not answer, while "
-        f"{outage.CALLERS} callers count without end. The garbage collector leaves out what was there\n"
-        "before: its passes over all the frameworks that are imported here would be taken for waiting."
+        f"{outage.CALLERS} callers count without end.\nThe garbage collector leaves out what was "
+        "there before: its passes over all the frameworks that\nare imported here would be taken "
+        "for waiting."
     )
     head = [said, table(["what happens", "flavour", "hits", "longest, ms", "back, s"], rows)]
     return "\n\n".join([*head, "\n".join(verdicts)])
