@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyguard import Allow, AsyncKeyguard
-from keyguard.backends.memory import AsyncMemoryBackend
-from keyguard.sansio.tokens import ENTROPY_SIZE, TokenFormat, TokenParts
+from keyguard.core.tokens.format import ENTROPY_SIZE, TokenFormat, TokenParts
+from keyguard.stores.memory.keys import AsyncMemoryStore
 
 __all__ = ["Attack", "measure"]
 
@@ -53,7 +53,7 @@ async def _measured() -> dict[str, Attack]:
 
 async def _attacked(known: bool, address: str | None) -> Attack:
     attack = Attack()
-    guard = AsyncKeyguard(AsyncMemoryBackend(), hasher="argon2id", hooks=())
+    guard = AsyncKeyguard(AsyncMemoryStore(), hasher="argon2id", hooks=())
     await guard.organizations.create("acme")
     issued = await guard.keys.issue(organization="acme", name="victim")
     key_id = issued.key.id if known else None

@@ -14,8 +14,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from benchmarks.calls import PATH
-from keyguard.sansio.charges import Charge
-from keyguard.sansio.limits import Strategy
+from keyguard.core.limits.charges import Charge
+from keyguard.core.limits.limit import Strategy
 
 _CHALLENGE = "Bearer"
 

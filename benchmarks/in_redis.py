@@ -14,10 +14,10 @@ from benchmarks import calls, contestants
 from benchmarks.timing import Burst, Series, race
 from keyguard import AsyncKeyguard, Keyguard, Limit
 from keyguard.adapters import asgi, wsgi
-from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
-from keyguard.ratelimit.redis import _hitting
-from keyguard.sansio.charges import Charge
-from keyguard.sansio.limits import Strategy
+from keyguard.core.limits.charges import Charge
+from keyguard.core.limits.limit import Strategy
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
+from keyguard.stores.redis.counters import _hitting
 from tests.services import RedisServer
 
 __all__ = ["measure"]
@@ -26,7 +26,7 @@ LIMITS = (1, 5)
 
 
 def measure(
-    loop: asyncio.AbstractEventLoop, store: MemoryBackend, token: str, settings: dict[str, Any]
+    loop: asyncio.AbstractEventLoop, store: MemoryStore, token: str, settings: dict[str, Any]
 ) -> dict[str, dict[str, Series]]:
     """Race requests with limits in Redis against bare calls.
 
@@ -60,7 +60,7 @@ def _contestants(
     number: int,
     url: str,
     loop: asyncio.AbstractEventLoop,
-    store: MemoryBackend,
+    store: MemoryStore,
     token: str,
     settings: dict[str, Any],
 ) -> dict[str, Burst]:
@@ -77,7 +77,7 @@ def _contestants(
             "no limit": calls.wsgi(plain, fields, waits=True),
             "limited": calls.wsgi(counted, fields, waits=True),
         }
-    keys = AsyncMemoryBackend(store)
+    keys = AsyncMemoryStore(store)
     aplain = asgi.KeyguardMiddleware(contestants.asgi_app, AsyncKeyguard(keys, **settings))
     acounted = asgi.KeyguardMiddleware(contestants.asgi_app, AsyncKeyguard(keys, **limited))
     return {

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from benchmarks import contestants
 from keyguard import AsyncKeyguard, Keyguard
-from keyguard.events import Event, LimiterRecovered
+from keyguard.runtime.events import Event, LimiterRecovered
 from tests.services import MariaDB, PostgreSQL, RedisServer, running
 
 __all__ = ["CALLERS", "OUTAGE", "Outage", "measure"]
@@ -126,7 +126,7 @@ def _felt(url: str, gone: _Gone) -> Outage:
         def work() -> None:
             while not watch.over:
                 began = time.monotonic()
-                guard.gate.hit(charges)
+                guard.breaker.hit(charges)
                 watch.hits.append((began, time.monotonic()))
                 time.sleep(_PAUSE)
 
@@ -149,7 +149,7 @@ async def _afelt(url: str, gone: _Gone) -> Outage:
         async def work() -> None:
             while not watch.over:
                 began = time.monotonic()
-                await guard.gate.hit(charges)
+                await guard.breaker.hit(charges)
                 watch.hits.append((began, time.monotonic()))
                 await asyncio.sleep(_PAUSE)
 

@@ -34,8 +34,8 @@ from keyguard import AsyncKeyguard, Keyguard, require_scopes
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
-from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
-from keyguard.ratelimit.memory import MemoryRateLimiter
+from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SCOPE = "inference:read"
@@ -88,9 +88,9 @@ class Bench:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.store = MemoryBackend()
+        self.store = MemoryStore()
         self.guard = Keyguard(self.store, **SETTINGS)
-        self.async_guard = AsyncKeyguard(AsyncMemoryBackend(self.store), **SETTINGS)
+        self.async_guard = AsyncKeyguard(AsyncMemoryStore(self.store), **SETTINGS)
         self.guard.organizations.create("acme")
         self.warm = issue(self.guard)
         self.known = {sha256(self.warm.encode()).hexdigest(): "acme"}
@@ -179,11 +179,11 @@ def refusals(bench: Bench) -> str:
 def cold(bench: Bench) -> str:
     """Time a different live key in every request, with nothing remembered."""
     options = SETTINGS | {"cache_size": 0}
-    store = MemoryBackend()
+    store = MemoryStore()
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/keys.db"
         memory, sqlite = Keyguard(store, **options), Keyguard(url, **options)
-        async_memory = AsyncKeyguard(AsyncMemoryBackend(store), **options)
+        async_memory = AsyncKeyguard(AsyncMemoryStore(store), **options)
         async_sqlite = AsyncKeyguard(url, **options)
         bursts: dict[str, Burst] = {}
         for name, guard, async_guard in (
@@ -232,7 +232,7 @@ def limits(bench: Bench) -> str:
     fields = [f"Bearer {bench.warm}"]
     options = SETTINGS | {"default_limits": [RATE]}
     limited = Keyguard(bench.store, **options)
-    async_limited = AsyncKeyguard(AsyncMemoryBackend(bench.store), **options)
+    async_limited = AsyncKeyguard(AsyncMemoryStore(bench.store), **options)
 
     def starlette(guard: AsyncKeyguard) -> Any:
         middleware = [Middleware(KeyguardMiddleware, guard=guard)]

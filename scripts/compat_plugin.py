@@ -44,9 +44,9 @@ def _guard_starlette() -> None:
 
     from keyguard import AsyncKeyguard
     from keyguard.adapters.asgi import KeyguardMiddleware
-    from keyguard.backends.memory import AsyncMemoryBackend
+    from keyguard.stores.memory.keys import AsyncMemoryStore
 
-    guard = AsyncKeyguard(AsyncMemoryBackend(), **_options())
+    guard = AsyncKeyguard(AsyncMemoryStore(), **_options())
     init = TestClient.__init__
 
     def guarded(self: Any, app: Any, *args: Any, **kwargs: Any) -> None:
@@ -57,9 +57,9 @@ def _guard_starlette() -> None:
 
 def _sync_guard() -> Any:
     from keyguard import Keyguard
-    from keyguard.backends.memory import MemoryBackend
+    from keyguard.stores.memory.keys import MemoryStore
 
-    return Keyguard(MemoryBackend(), **_options())
+    return Keyguard(MemoryStore(), **_options())
 
 
 def _guard_flask() -> None:

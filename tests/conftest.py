@@ -83,7 +83,7 @@ def own_redis() -> Iterator[RedisServer]:
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have guards that come as they are, as documentation shows them, wait for a busy machine."""
     defaults = Settings.__init__.__kwdefaults__
-    monkeypatch.setitem(defaults, "backend_timeout", 60.0)
+    monkeypatch.setitem(defaults, "store_timeout", 60.0)
     monkeypatch.setitem(defaults, "limiter_timeout", 10.0)
 
 

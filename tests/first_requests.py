@@ -15,11 +15,11 @@ from typing import Any
 
 from keyguard import AsyncKeyguard, Key, Keyguard, Organization, Rule
 from keyguard.adapters import asgi, wsgi
-from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
-from keyguard.hashing import TokenHasher
-from keyguard.sansio.commits import Commit
-from keyguard.sansio.models import KeyRecord
-from keyguard.sansio.tokens import TokenFormat, TokenParts
+from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.records import KeyRecord
+from keyguard.core.tokens.format import TokenFormat, TokenParts
+from keyguard.settings.hashing import TokenHasher
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 
 NOW = datetime.now(UTC)
 PARTS = TokenParts("4fKq0ZbT1mXw8RyA", "s" * 43)
@@ -45,9 +45,9 @@ REQUESTS = (
 Send = Callable[[str, str | None, bool], int]
 
 
-def store() -> MemoryBackend:
+def store() -> MemoryStore:
     """Return a store with one key."""
-    backend = MemoryBackend()
+    backend = MemoryStore()
     owner = Organization(id="org_" + "0" * 16, slug="acme", name="Acme", created_at=NOW)
     key = Key(
         id=PARTS.key_id,
@@ -97,7 +97,7 @@ def over_asgi() -> Send:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    guard = AsyncKeyguard(AsyncMemoryBackend(store()), **OPTIONS)
+    guard = AsyncKeyguard(AsyncMemoryStore(store()), **OPTIONS)
     middleware = asgi.KeyguardMiddleware(app, guard)
 
     def send(path: str, token: str | None, secure: bool) -> int:

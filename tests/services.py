@@ -1,7 +1,7 @@
 """Real servers for the tests: found, started on private sockets, and stopped again.
 
 A server is a subclass of :class:`Server` that says where its programs are, how it is installed,
-started and reached. The fixtures are in ``tests/backends/conftest.py``.
+started and reached. The fixtures are in ``tests/stores/conftest.py``.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from keyguard import Allow, AsyncKeyguard, Deny, IssuedKey, Keyguard, Reason
-from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
-from keyguard.events import Event
-from tests.backends.conftest import make_database
+from keyguard.runtime.events import Event
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
+from tests.stores.conftest import make_database
 from tests.world import CATALOGUE, StandingClock
 
 # Add some of the others to run every test that takes `stored` over these as well.
@@ -66,22 +66,22 @@ class Interposed:
     """
 
     def __init__(self, backend: Any, interposed: Callable[[], Any]) -> None:
-        self._backend = backend
+        self._store = backend
         self._interposed: list[Callable[[], Any]] = [interposed]
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self._store, name)
 
     def commit(self, commit: Any) -> Any:
         result = self._interposed.pop()() if self._interposed else None
-        if inspect.iscoroutinefunction(self._backend.commit):
+        if inspect.iscoroutinefunction(self._store.commit):
             return self._committed(result, commit)
-        return self._backend.commit(commit)
+        return self._store.commit(commit)
 
     async def _committed(self, result: Any, commit: Any) -> Any:
         if inspect.isawaitable(result):
             await result
-        return await self._backend.commit(commit)
+        return await self._store.commit(commit)
 
 
 @dataclass
@@ -102,9 +102,9 @@ class Stored:
         self.guard.migrate()
         self.acme = self.guard.organizations.create("acme")
 
-    def another(self, backend: Any = None, **options: Any) -> Any:
+    def another(self, store: Any = None, **options: Any) -> Any:
         """Return one more guard on the store, with nothing in memory yet."""
-        target = self.target if backend is None else backend
+        target = self.target if store is None else store
         known: dict[str, Any] = {
             "prefix": PREFIX,
             "catalogue": CATALOGUE,
@@ -129,7 +129,7 @@ class Stored:
             operation: What to do, with a guard; the result is awaited where it has to be.
         """
         other = self.another().real
-        return self.another(Interposed(self.guard.real._backend, lambda: operation(other)))
+        return self.another(Interposed(self.guard.real._store, lambda: operation(other)))
 
     def issue(self, *scopes: str, **options: Any) -> IssuedKey:
         issued: IssuedKey = self.guard.keys.issue(
@@ -190,7 +190,7 @@ class Stored:
                 self.runner.run(real.aclose())
 
 
-class Turning(AsyncMemoryBackend):
+class Turning(AsyncMemoryStore):
     """A store that lets others have a turn before each answer, as one across a network does."""
 
     def __getattribute__(self, name: str) -> Any:
@@ -218,13 +218,13 @@ def open_stored(
     """Make a store, and close all its guards after the test."""
     target: Any
     if kind == "memory":
-        store = MemoryBackend()
+        store = MemoryStore()
         target = store if flavour == "sync" else Turning(store)
     else:
         database = make_database(kind, request, folder)
         target = database.url if flavour == "sync" else database.async_url
     # A busy machine is no outage.
-    patience = {"backend_timeout": 60.0, "management_timeout": 600.0, "limiter_timeout": 10.0}
+    patience = {"store_timeout": 60.0, "management_timeout": 600.0, "limiter_timeout": 10.0}
     options = patience | options
     stored = Stored(kind, flavour, runner, target, options)
     yield stored

@@ -10,20 +10,20 @@ import pytest
 
 from keyguard import (
     Allow,
-    BackendUnavailableError,
     Deny,
     HashTimeoutError,
     Limit,
     Reason,
+    StoreUnavailableError,
 )
-from keyguard.backends.memory import MemoryBackend
-from keyguard.sansio.tokens import TokenFormat, TokenParts
+from keyguard.core.tokens.format import TokenFormat, TokenParts
+from keyguard.stores.memory.keys import MemoryStore
 from tests.world import World
 
 TOKENS = TokenFormat("aiaas_live")
 
 
-class CountingBackend(MemoryBackend):
+class CountingStore(MemoryStore):
     lookups = 0
 
     def find_key(self, key_id: str) -> Any:
@@ -68,9 +68,9 @@ def test_thirty_guesses_a_minute_are_answered_and_then_none(door: Door) -> None:
 
 
 def test_over_it_nothing_is_looked_up() -> None:
-    store = CountingBackend()
+    store = CountingStore()
     here = Door("sync")
-    here.world.guard._backend = store  # type: ignore[misc]  # a double that counts
+    here.world.guard._store = store  # type: ignore[misc]  # a double that counts
     here.fail(30)
     looked = store.lookups
     assert here.fail(5) == [Reason.TOO_MANY_FAILURES] * 5
@@ -124,7 +124,7 @@ def test_a_slow_hash_that_was_begun_counts_whatever_comes_of_it(door: Door) -> N
 
 def test_a_hash_that_no_place_was_had_for_is_no_try(door: Door) -> None:
     def full(token: Any, digest: str | None) -> bool:
-        raise BackendUnavailableError("full")
+        raise StoreUnavailableError("full")
 
     for guard in (door.world.guard, door.world.async_guard):
         guard._parts.hasher.verify = full  # type: ignore[method-assign]

@@ -19,7 +19,6 @@ import keyguard
 from keyguard import (
     Allow,
     AsyncKeyguard,
-    BackendUnavailableError,
     ConfigurationError,
     Deny,
     InvalidValueError,
@@ -30,12 +29,13 @@ from keyguard import (
     RefusedError,
     RevocationReason,
     Settings,
+    StoreUnavailableError,
 )
-from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
-from keyguard.sansio.commits import Commit
-from keyguard.sansio.models import Key
-from tests.backends.changes import revoking
+from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.records import Key
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 from tests.loops import event_loop
+from tests.stores.changes import revoking
 from tests.world import StandingClock, World
 
 
@@ -351,11 +351,11 @@ def test_a_guard_closes_what_it_opened_and_not_what_it_was_given(guard: Any) -> 
     class Closed(Exception):
         pass
 
-    class Memory(MemoryBackend):
+    class Memory(MemoryStore):
         def close(self) -> None:
             raise Closed
 
-    class AsyncMemory(AsyncMemoryBackend):
+    class AsyncMemory(AsyncMemoryStore):
         async def aclose(self) -> None:
             raise Closed
 
@@ -381,11 +381,11 @@ def test_settings_and_options_go_together() -> None:
         Keyguard("memory://", colour="red")
 
 
-def test_the_wrong_flavour_of_backend_is_refused_at_start() -> None:
+def test_the_wrong_flavour_of_store_is_refused_at_start() -> None:
     with pytest.raises(ConfigurationError):
-        Keyguard(AsyncMemoryBackend())
+        Keyguard(AsyncMemoryStore())
     with pytest.raises(ConfigurationError):
-        AsyncKeyguard(MemoryBackend())
+        AsyncKeyguard(MemoryStore())
     with pytest.raises(ConfigurationError):
         Keyguard(object())
 
@@ -430,7 +430,7 @@ def test_a_store_that_goes_down_is_felt_within_max_staleness() -> None:
     assert isinstance(world.guard.authenticate(field), Allow)
 
     def down(key_id: str) -> Any:
-        raise BackendUnavailableError("down")
+        raise StoreUnavailableError("down")
 
     world.store.find_key = down  # type: ignore[method-assign]
     world.clock.advance(timedelta(seconds=5))
@@ -513,22 +513,22 @@ def test_a_failed_change_is_forgotten_all_the_same() -> None:
 
     def committed_unheard(commit: Commit) -> bool:
         really(commit)
-        raise BackendUnavailableError("the answer got lost")
+        raise StoreUnavailableError("the answer got lost")
 
     world.store.commit = committed_unheard  # type: ignore[method-assign]
-    with pytest.raises(BackendUnavailableError):
+    with pytest.raises(StoreUnavailableError):
         world.guard.keys.revoke(issued.key.id)
 
     assert isinstance(world.guard.authenticate(field), Deny)
 
 
 def test_an_async_store_that_hangs_is_given_up() -> None:
-    class Hanging(AsyncMemoryBackend):
+    class Hanging(AsyncMemoryStore):
         async def find_key(self, key_id: str) -> Any:
             await asyncio.Event().wait()
 
     world = World()
-    guard = AsyncKeyguard(Hanging(), settings=world.guard.settings, backend_timeout=0.001)
+    guard = AsyncKeyguard(Hanging(), settings=world.guard.settings, store_timeout=0.001)
 
     decision = asyncio.run(guard.authenticate(bearer(world.token())))
 
@@ -537,13 +537,13 @@ def test_an_async_store_that_hangs_is_given_up() -> None:
 
 
 def test_a_management_call_that_hangs_says_that_its_outcome_is_unknown() -> None:
-    class Hanging(AsyncMemoryBackend):
+    class Hanging(AsyncMemoryStore):
         async def commit(self, commit: Commit) -> bool:
             return await asyncio.Event().wait()
 
     guard = AsyncKeyguard(Hanging(), management_timeout=0.001)
 
-    with pytest.raises(BackendUnavailableError, match=r"0\.001 seconds.*not known: look before"):
+    with pytest.raises(StoreUnavailableError, match=r"0\.001 seconds.*not known: look before"):
         asyncio.run(guard.organizations.create("acme"))
 
 

@@ -14,10 +14,10 @@ import bcrypt
 import pytest
 from rest_framework_api_key.crypto import KeyGenerator
 
-from keyguard import Allow, BackendUnavailableError, Deny, InvalidValueError, Keyguard, Reason
-from keyguard.backends.memory import MemoryBackend
-from keyguard.sansio.importing import PORTION
-from keyguard.sansio.models import ImportReport
+from keyguard import Allow, Deny, InvalidValueError, Keyguard, Reason, StoreUnavailableError
+from keyguard.core.keys.records import ImportReport
+from keyguard.core.management.importing import PORTION
+from keyguard.stores.memory.keys import MemoryStore
 from tests.foreign import SANCTUM, SEAM
 from tests.world import World
 
@@ -28,7 +28,7 @@ FORMATS = ["drf", "sanctum", "seam", "prefix:8", "token"]
 
 
 def world(**options: Any) -> World:
-    patient = {"backend_timeout": 60.0}  # a slow hash takes as long as the machine is busy
+    patient = {"store_timeout": 60.0}  # a slow hash takes as long as the machine is busy
     return World({"imported_formats": FORMATS, "peppers": [PEPPER]} | patient | options)
 
 
@@ -285,7 +285,7 @@ def test_what_is_no_list_of_rows_is_refused(rows: Any) -> None:
         world().guard.keys.import_tokens(rows)
 
 
-class Failing(MemoryBackend):
+class Failing(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.commits = 0
@@ -293,7 +293,7 @@ class Failing(MemoryBackend):
     def commit(self, commit: Any) -> bool:
         self.commits += 1
         if self.commits == 3:
-            raise BackendUnavailableError("gone")
+            raise StoreUnavailableError("gone")
         return super().commit(commit)
 
 
@@ -302,7 +302,7 @@ def test_an_import_that_fails_goes_on_where_it_was_and_shows_no_token() -> None:
     with Keyguard(Failing(), imported_formats=["drf"]) as guard:
         guard.organizations.create("acme")
 
-        with pytest.raises(BackendUnavailableError) as failed:
+        with pytest.raises(StoreUnavailableError) as failed:
             guard.keys.import_tokens(lines)
         again = guard.keys.import_tokens(lines)
 
@@ -316,7 +316,7 @@ def test_an_import_that_fails_goes_on_where_it_was_and_shows_no_token() -> None:
 def test_two_that_import_the_same_at_once_import_it_once() -> None:
     lines = [line(token=f"{number:08d}.{STRONG}", format="drf") for number in range(20)]
 
-    class Overtaken(MemoryBackend):
+    class Overtaken(MemoryStore):
         overtaken = False
 
         def commit(self, commit: Any) -> bool:

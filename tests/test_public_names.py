@@ -14,10 +14,10 @@ import keyguard
 
 # What only who manages keys needs.
 MANAGEMENT = [
-    "keyguard.managers",
-    "keyguard.sansio.importing",
-    "keyguard.sansio.imports",
-    "keyguard.sansio.lifecycle",
+    "keyguard.guard.managers",
+    "keyguard.core.management.importing",
+    "keyguard.core.management.import_rows",
+    "keyguard.core.management",
 ]
 NEVER_IMPORTED = [
     "alembic",
@@ -116,7 +116,7 @@ def test_no_request_is_the_first_to_import_anything(interface: str) -> None:
         ("keyguard.adapters.flask", "flask", "pip install 'keyguard[flask]'"),
         ("keyguard.adapters.django", "django", "pip install 'keyguard[django]'"),
         ("keyguard.adapters.rest_framework", "rest_framework", "pip install 'keyguard[drf]'"),
-        ("keyguard.backends.sql", "sqlalchemy", "pip install 'keyguard[sql]'"),
+        ("keyguard.stores.sql", "sqlalchemy", "pip install 'keyguard[sql]'"),
     ],
 )
 def test_a_missing_extra_is_one_sentence_that_names_it(
@@ -136,7 +136,7 @@ def test_a_missing_extra_is_one_sentence_that_names_it(
 
 
 def _modules() -> list[str]:
-    skipped = ("keyguard.backends.sql.migrations",)  # alembic's own, run by alembic
+    skipped = ("keyguard.stores.sql.migrations",)  # alembic's own, run by alembic
     return [
         module.name
         for module in pkgutil.walk_packages(keyguard.__path__, "keyguard.")

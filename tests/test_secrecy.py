@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from keyguard import AsyncKeyguard, IssuedKey, Keyguard, NotFoundError, Secret
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.flask import FlaskKeyguard
-from keyguard.sansio.commits import Commit
-from keyguard.sansio.tokens import TokenFormat
+from keyguard.core.keys.commit import Commit
+from keyguard.core.tokens.format import TokenFormat
 from tests.adapters.stacks import Request, call_asgi, call_wsgi, stacks
 from tests.world import World
 
@@ -86,7 +86,7 @@ def test_nothing_that_is_stored_holds_the_token() -> None:
 
 
 def test_no_log_at_debug_shows_a_token(caplog: pytest.LogCaptureFixture) -> None:
-    from keyguard.events import log_event
+    from keyguard.runtime.events import log_event
 
     caplog.set_level(logging.DEBUG)
     world = World({"hooks": [log_event]})

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from keyguard import AsyncKeyguard, IssuedKey, Keyguard, ScopeCatalogue
-from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
-from keyguard.events import Event
+from keyguard.runtime.events import Event
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 
 CATALOGUE = ScopeCatalogue(
     {
@@ -47,7 +47,7 @@ class World:
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = MemoryBackend()
+        self.store = MemoryStore()
         options = {
             "realm": "AIaaS",
             "prefix": "aiaas_live",
@@ -58,7 +58,7 @@ class World:
             "failure_limit": None,  # one world sees more refusals than an address may have
         } | self.options
         self.guard = Keyguard(self.store, **options)
-        self.async_guard = AsyncKeyguard(AsyncMemoryBackend(self.store), **options)
+        self.async_guard = AsyncKeyguard(AsyncMemoryStore(self.store), **options)
         self.acme = self.guard.organizations.create("acme", name="Acme Inc.")
         self.clock.advance(timedelta(seconds=1))
         self.other = self.guard.organizations.create("other")

@@ -1,6 +1,6 @@
 """API keys for Python web services: safe by default, at a cost per request that can't be felt.
 
-Decisions live in :mod:`keyguard.sansio`, keys in a backend (:mod:`keyguard.backends`);
+Decisions live in :mod:`keyguard.core`, keys in a store (:mod:`keyguard.stores`);
 :class:`Keyguard` and :class:`AsyncKeyguard` put them together, and the adapters
 (:mod:`keyguard.adapters`) stand in front of an application. Importing this package imports no
 framework and no driver.
@@ -8,28 +8,12 @@ framework and no driver.
 
 from __future__ import annotations
 
-from keyguard.config import Settings
-from keyguard.context import CurrentLimits, current_limits, current_principal, require_organization
-from keyguard.decorators import rate_limit, require_scopes
-from keyguard.exceptions import (
-    BackendError,
-    BackendUnavailableError,
-    ConfigurationError,
-    CorruptDataError,
-    HashTimeoutError,
-    InvalidValueError,
-    KeyguardError,
-    MissingExtraError,
-    NotFoundError,
-    RefusedError,
-    SchemaError,
-)
-from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.sansio.audit import Action, AuditEntry
-from keyguard.sansio.charges import LimitStatus
-from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny, Reason
-from keyguard.sansio.limits import Limit, Strategy
-from keyguard.sansio.models import (
+from keyguard.core.access.decisions import AccessDenied, Allow, Decision, Deny, Reason
+from keyguard.core.http.rules import Rule
+from keyguard.core.identity.principal import Principal, Request
+from keyguard.core.identity.scopes import ScopeCatalogue
+from keyguard.core.keys.audit import Action, AuditEntry
+from keyguard.core.keys.records import (
     ImportReport,
     IssuedKey,
     Key,
@@ -39,10 +23,31 @@ from keyguard.sansio.models import (
     RevocationReason,
     RotatedKey,
 )
-from keyguard.sansio.requests import Principal, Request
-from keyguard.sansio.rules import Rule
-from keyguard.sansio.scopes import ScopeCatalogue
-from keyguard.sansio.secret import Secret
+from keyguard.core.limits.charges import LimitStatus
+from keyguard.core.limits.limit import Limit, Strategy
+from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import (
+    ConfigurationError,
+    CorruptDataError,
+    HashTimeoutError,
+    InvalidValueError,
+    KeyguardError,
+    MissingExtraError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+    StoreError,
+    StoreUnavailableError,
+)
+from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.request.context import (
+    CurrentLimits,
+    current_limits,
+    current_principal,
+    require_organization,
+)
+from keyguard.request.decorators import rate_limit, require_scopes
+from keyguard.settings.settings import Settings
 
 __all__ = [
     "AccessDenied",
@@ -50,8 +55,6 @@ __all__ = [
     "Allow",
     "AsyncKeyguard",
     "AuditEntry",
-    "BackendError",
-    "BackendUnavailableError",
     "ConfigurationError",
     "CorruptDataError",
     "CurrentLimits",
@@ -82,6 +85,8 @@ __all__ = [
     "ScopeCatalogue",
     "Secret",
     "Settings",
+    "StoreError",
+    "StoreUnavailableError",
     "Strategy",
     "current_limits",
     "current_principal",

@@ -6,21 +6,19 @@
     ├── InvalidValueError           an argument was refused (also a ValueError)
     ├── NotFoundError               no such organization or key (also a LookupError)
     ├── RefusedError                the request is understood, and the state of things forbids it
-    ├── BackendError                the key store failed
-    │   ├── BackendUnavailableError it is down, slow, or overloaded
+    ├── StoreError                the key store failed
+    │   ├── StoreUnavailableError it is down, slow, or overloaded
     │   │   └── HashTimeoutError    a slow hash was begun, and took too long
     │   ├── SchemaError             its tables are missing, older or newer than keyguard
     │   └── CorruptDataError        it answered something keyguard never wrote
     └── AccessDenied                a decorator refused this request (in sansio.decisions)
 
-Errors of other libraries are wrapped at the backend's edge, with the original as ``__cause__``.
+Errors of other libraries are wrapped at the store's edge, with the original as ``__cause__``.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "BackendError",
-    "BackendUnavailableError",
     "ConfigurationError",
     "CorruptDataError",
     "HashTimeoutError",
@@ -30,6 +28,8 @@ __all__ = [
     "NotFoundError",
     "RefusedError",
     "SchemaError",
+    "StoreError",
+    "StoreUnavailableError",
 ]
 
 
@@ -65,21 +65,21 @@ class RefusedError(KeyguardError):
     """The request is understood, and the present state forbids it; nothing was done."""
 
 
-class BackendError(KeyguardError):
+class StoreError(KeyguardError):
     """The key store failed; the message says what to do."""
 
 
-class BackendUnavailableError(BackendError):
+class StoreUnavailableError(StoreError):
     """The key store is down, slow or overloaded; the same call may succeed later."""
 
 
-class HashTimeoutError(BackendUnavailableError):
+class HashTimeoutError(StoreUnavailableError):
     """A slow hash was begun, and what comes of it is not known in time."""
 
 
-class SchemaError(BackendError):
+class SchemaError(StoreError):
     """The key store's tables are missing, older or newer than this version of keyguard."""
 
 
-class CorruptDataError(BackendError):
+class CorruptDataError(StoreError):
     """The key store answered something that keyguard never wrote."""

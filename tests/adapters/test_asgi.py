@@ -27,7 +27,7 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.asgi import KeyguardMiddleware
-from keyguard.context import ACCESS
+from keyguard.request.context import ACCESS
 from tests.adapters.stacks import Request, call_asgi
 from tests.world import World
 
@@ -197,13 +197,13 @@ def test_it_runs_under_trio(world: World) -> None:
 def test_under_trio_a_store_that_hangs_is_given_up(world: World) -> None:
     class Hanging:
         def __getattr__(self, name: str) -> Any:
-            return getattr(world.async_guard._backend, name)
+            return getattr(world.async_guard._store, name)
 
         async def find_key(self, key_id: str) -> Any:
             await trio.sleep_forever()
 
     wire = Wire(**HTTP).authorize(world.token())
-    guard = AsyncKeyguard(Hanging(), settings=world.guard.settings, backend_timeout=0.001)
+    guard = AsyncKeyguard(Hanging(), settings=world.guard.settings, store_timeout=0.001)
 
     async def main() -> None:
         await KeyguardMiddleware(never, guard)(wire.scope, wire.receive, wire.send)

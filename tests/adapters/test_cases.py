@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from keyguard import AsyncKeyguard, Keyguard, Reason
-from keyguard.events import AccessRefused, KeyExposed
-from keyguard.hashing import TokenHasher
-from keyguard.sansio.tokens import TokenFormat, TokenParts
+from keyguard.core.tokens.format import TokenFormat, TokenParts
+from keyguard.runtime.events import AccessRefused, KeyExposed
+from keyguard.settings.hashing import TokenHasher
 from tests.adapters.stacks import Answer, Request, Stack, stacks
 from tests.world import World
 
@@ -261,7 +261,7 @@ def test_nothing_of_a_refused_token_is_echoed(
         assert token[11:27] not in repr(answer)
 
 
-class BrokenBackend:
+class BrokenStore:
     """A store that fails in a chosen way on every look-up."""
 
     def __init__(self, world: World, failure: Any) -> None:
@@ -276,9 +276,9 @@ class BrokenBackend:
         return self._failure
 
 
-class AsyncBrokenBackend(BrokenBackend):
+class AsyncBrokenStore(BrokenStore):
     async def find_key(self, key_id: str) -> Any:
-        return BrokenBackend.find_key(self, key_id)
+        return BrokenStore.find_key(self, key_id)
 
     async def aclose(self) -> None:
         raise AssertionError("it is not the guard's to close")
@@ -293,8 +293,8 @@ def test_a_store_that_is_down_or_answers_nonsense_is_503(stack: str, failure: An
     world = World()
     token = world.token("inference:write")
     options: Any = {"settings": world.guard.settings, "hooks": [world.events.append]}
-    world.guard = Keyguard(BrokenBackend(world, failure), **options)
-    world.async_guard = AsyncKeyguard(AsyncBrokenBackend(world, failure), **options)
+    world.guard = Keyguard(BrokenStore(world, failure), **options)
+    world.async_guard = AsyncKeyguard(AsyncBrokenStore(world, failure), **options)
     one = {stack.name: stack for stack in stacks(world)}[stack]
 
     answer = one.call(bearer(token))
@@ -412,7 +412,7 @@ def test_what_has_not_the_length_and_prefix_of_a_token_is_not_even_digested(
 ) -> None:
     world = World()
     request, _ = cases(Cast(world))[case]
-    monkeypatch.setattr("keyguard.cache.sha256", None)
+    monkeypatch.setattr("keyguard.freshness.verified_tokens.sha256", None)
 
     for one in stacks(world):
         assert one.call(request).status == 401

@@ -30,8 +30,8 @@ from keyguard import (
 from keyguard.adapters.django import KeyguardMiddleware, ScopesRequiredMixin
 from keyguard.adapters.django.views import protection_for
 from keyguard.adapters.rest_framework import HasScopes
-from keyguard.context import ACCESS
-from keyguard.events import AccessRefused
+from keyguard.request.context import ACCESS
+from keyguard.runtime.events import AccessRefused
 from tests.adapters import django_views
 from tests.adapters.django_site import KEYGUARD, asgi_handler, changed, wsgi_handler
 from tests.adapters.stack_django import over_asgi

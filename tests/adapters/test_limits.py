@@ -21,7 +21,7 @@ from keyguard import AccessDenied, Limit, Reason, current_limits, rate_limit, re
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
-from keyguard.events import AccessRefused, LimitExceeded
+from keyguard.runtime.events import AccessRefused, LimitExceeded
 from tests.adapters.stacks import Answer, Request, Stack, call_asgi, call_wsgi, stacks
 from tests.world import World
 

@@ -10,7 +10,7 @@ import pytest
 
 from keyguard import Limit, Reason, RevocationReason, Rule, rate_limit
 from keyguard.adapters import asgi, wsgi
-from keyguard.events import AccessRefused, KeyExposed
+from keyguard.runtime.events import AccessRefused, KeyExposed
 from tests.adapters.stacks import Answer, Request, Stack, call_asgi, call_wsgi, stacks
 from tests.world import World
 

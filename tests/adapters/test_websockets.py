@@ -13,7 +13,7 @@ import trio
 
 from keyguard import AsyncKeyguard, ConfigurationError, Rule, current_principal
 from keyguard.adapters.asgi import KeyguardMiddleware
-from keyguard.backends.memory import AsyncMemoryBackend
+from keyguard.stores.memory.keys import AsyncMemoryStore
 from tests.test_secrecy import frames_of_keyguard, shows
 from tests.world import World
 
@@ -250,7 +250,7 @@ def test_a_change_that_was_not_told_is_found_in_time() -> None:
     # Two guards that know nothing of each other's memory, over one store without a feed.
     here = World(options={"close_on_revoke": True, "max_staleness": 0.4})
     guard = AsyncKeyguard(
-        AsyncMemoryBackend(here.store), settings=here.guard.settings, hooks=[here.events.append]
+        AsyncMemoryStore(here.store), settings=here.guard.settings, hooks=[here.events.append]
     )
     issued = here.issue()
 
@@ -280,7 +280,7 @@ def test_while_the_store_is_down_nobody_knows_and_connections_end() -> None:
         down = False
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(here.async_guard._backend, name)
+            return getattr(here.async_guard._store, name)
 
         async def find_key(self, key_id: str) -> Any:
             if self.down:

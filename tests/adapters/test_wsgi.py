@@ -19,7 +19,7 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.wsgi import KeyguardMiddleware
-from keyguard.context import ACCESS
+from keyguard.request.context import ACCESS
 from tests.world import World
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.conftest import make_database
+from tests.stores.conftest import make_database
 
 # `make chaos` asks for more.
 KILLS = int(os.environ.get("CHAOS_KILLS", "10"))

@@ -34,7 +34,7 @@ def test_tokens_of_nobody_leave_nothing_behind_and_push_nothing_out(flavour: str
 async def flooded(flavour: str, tokens: int) -> tuple[int, int]:
     """Return by how many bytes a process grew, and how many live keys it still remembers."""
     from keyguard import Allow, Deny
-    from keyguard.sansio.tokens import ENTROPY_SIZE, TokenParts
+    from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
     from tests.world import World
 
     world = World({"cache_size": 2 * LIVE, "hooks": ()})

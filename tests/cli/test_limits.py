@@ -10,8 +10,8 @@ import pytest
 from keyguard import Keyguard
 from keyguard.adapters import wsgi
 from tests.adapters.stacks import Request, call_wsgi, wsgi_app
-from tests.backends.conftest import make_database
 from tests.cli.conftest import Program, Store
+from tests.stores.conftest import make_database
 
 
 def test_a_key_is_created_with_limits_and_shows_what_is_left(

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from keyguard.hashing import TokenHasher
-from keyguard.sansio.secret import Secret
+from keyguard.core.tokens.secret import Secret
+from keyguard.settings.hashing import TokenHasher
 from tests.cli.conftest import Program, Store
 
 OLD, NEW, SPARE = (f"{letter}x8Zk1xYw9vB3nM5tR7uJ2pLs4dFgHaKe6cXi0oVz" for letter in "QRS")

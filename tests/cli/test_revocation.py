@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from keyguard import RevocationReason
-from keyguard.sansio.tokens import ENTROPY_SIZE, TokenParts
+from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
 from tests.cli.conftest import Program, Store, Terminal
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"

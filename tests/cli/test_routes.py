@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Program, Run, Terminal
-from tests.routes import apps
+from tests.route_report import apps
 
 ROOT = Path(__file__).parents[2]
-APPS = "tests.routes.apps"
+APPS = "tests.route_report.apps"
 
 
 def test_the_routes_are_printed_with_what_guards_them(keyguard: Program) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keyguard.hashing import TokenHasher
-from keyguard.peppers import parse_peppers
+from keyguard.settings.hashing import TokenHasher
+from keyguard.settings.peppers import parse_peppers
 from tests.cli.conftest import Program, Store
 
 URL = "sqlite:///keys.db"  # in the folder of the test

@@ -28,7 +28,7 @@ def services(store: Store) -> Iterator[dict[str, Service]]:
         environment = stack.enter_context(pytest.MonkeyPatch.context())
         # one address makes more wrong requests here than a client may
         environment.setenv("KEYGUARD_FAILURE_LIMIT", "none")
-        environment.setenv("KEYGUARD_BACKEND_TIMEOUT", "60")  # a busy machine is no outage
+        environment.setenv("KEYGUARD_STORE_TIMEOUT", "60")  # a busy machine is no outage
         environment.setenv("KEYGUARD_LIMITER_TIMEOUT", "10")
         yield {name: stack.enter_context(running(name, store.url)) for name in FRAMEWORKS}
 

@@ -16,11 +16,11 @@ from starlette.testclient import TestClient
 
 import keyguard
 from keyguard import AsyncKeyguard, Deny, Keyguard, Reason, Strategy, current_limits
-from keyguard.events import LimiterFailed, LimiterRecovered
-from keyguard.managers import AuditManager, KeyManager, OrganizationManager
-from keyguard.sansio.charges import Charge, policy_field
-from keyguard.sansio.responses import Responder
-from keyguard.sansio.windows import Tally
+from keyguard.core.access.answers import Responder
+from keyguard.core.limits.charges import Charge, policy_field
+from keyguard.core.limits.windows import Tally
+from keyguard.guard.managers import AuditManager, KeyManager, OrganizationManager
+from keyguard.runtime.events import LimiterFailed, LimiterRecovered
 from tests.examples.pages import blocks, page, run
 from tests.services import PostgreSQL
 
@@ -66,7 +66,7 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
     "name",
     [
         "docs/security.md",
-        "docs/backends.md",
+        "docs/stores.md",
         "docs/limits.md",
         "docs/rules.md",
         "docs/proxies.md",
@@ -198,7 +198,7 @@ def test_who_changes_a_row_by_hand_tells_the_feed_as_the_page_says(
         guard.migrate()
         owner = guard.organizations.create("acme")
         key = guard.keys.issue(organization="acme", name="ci").key
-        feed: Any = guard._backend.feed()
+        feed: Any = guard._store.feed()
         position = feed.read(None, 0).position
         named = statements.replace("KEY", key.id).replace("ORGANIZATION", owner.id)
         with psycopg.connect(url.replace("+psycopg", "")) as connection:
@@ -221,7 +221,7 @@ def test_the_reference_has_every_public_name() -> None:
 @pytest.mark.parametrize("manager", [OrganizationManager, KeyManager, AuditManager])
 def test_the_reference_has_every_operation_with_its_parameters(manager: type) -> None:
     written = re.findall(
-        rf"^\.\. automethod:: keyguard\.managers\.{manager.__name__}\.(\w+)(\(.*\))$",
+        rf"^\.\. automethod:: keyguard\.guard\.managers\.{manager.__name__}\.(\w+)(\(.*\))$",
         page("docs/reference.md"),
         re.M,
     )

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from keyguard import Keyguard
-from tests.backends.conftest import make_database
 from tests.services import free_port, until
+from tests.stores.conftest import make_database
 
 
 @pytest.mark.parametrize("server", ["wsgi", "asgi"])

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from keyguard import IssuedKey, Keyguard
-from tests.backends.conftest import Database, make_database
+from tests.stores.conftest import Database, make_database
 
 STORES = ("sqlite", "postgresql", "mariadb", "redis")
 PUSHING = ("postgresql", "redis")
@@ -89,7 +89,7 @@ class Doomed:
             return
         from sqlalchemy import create_engine, text
 
-        engine = create_engine(self.guard._backend._writes.url)  # type: ignore[attr-defined]
+        engine = create_engine(self.guard._store._writes.url)  # type: ignore[attr-defined]
         with engine.begin() as connection:
             connection.execute(text("UPDATE keyguard_feed SET last = last + 1"))
             connection.execute(

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from keyguard import Keyguard
-from tests.backends.conftest import make_database
 from tests.services import free_port, until
+from tests.stores.conftest import make_database
 
 WORKERS = 4
 MAX_STALENESS = 2.0

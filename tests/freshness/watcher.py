@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keyguard import Allow, AsyncKeyguard, Keyguard
-from keyguard.events import Event, FeedFailed
+from keyguard.runtime.events import Event, FeedFailed
 
 AHEAD = 50
 """Of how many keys each may be the next that dies."""

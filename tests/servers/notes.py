@@ -32,7 +32,7 @@ def settings() -> Settings:
         failure_limit=None,
         close_on_revoke=True,
         websocket_protocol="keyguard.bearer",
-        backend_timeout=30.0,  # however slow the disk is
+        store_timeout=30.0,  # however slow the disk is
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from keyguard import Keyguard
-from keyguard.sansio.tokens import TokenFormat, TokenParts
+from keyguard.core.tokens.format import TokenFormat, TokenParts
 from tests.servers.notes import BARE, FOLDER, GATE, read_notes, settings, store_url
 from tests.services import free_port, until
 
@@ -202,7 +202,7 @@ class Running:
     server: Server
     port: int
     keys: Keys
-    gate: Gate
+    breaker: Gate
 
     def notes(self, kind: str, case: str) -> list[dict[str, Any]]:
         """Return what was noted of one case."""

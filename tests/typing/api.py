@@ -43,17 +43,16 @@ from keyguard.adapters.fastapi import (
     describe,
     keyguard_principal,
 )
-from keyguard.backends.base import AsyncBackend, Backend
-from keyguard.backends.memory import AsyncMemoryBackend, MemoryBackend
-from keyguard.backends.sql import AsyncSqlBackend, SqlBackend
-from keyguard.events import AccessRefused, Event
-from keyguard.ratelimit.base import AsyncRateLimiter, RateLimiter
-from keyguard.ratelimit.memory import MemoryRateLimiter
+from keyguard.runtime.events import AccessRefused, Event
+from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
+from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
+from keyguard.stores.sql import AsyncSqlStore, SqlStore
 
-sql: type[Backend] = SqlBackend
-async_sql: type[AsyncBackend] = AsyncSqlBackend
-memory: Backend = MemoryBackend()
-async_memory: AsyncBackend = AsyncMemoryBackend()
+sql: type[Store] = SqlStore
+async_sql: type[AsyncStore] = AsyncSqlStore
+memory: Store = MemoryStore()
+async_memory: AsyncStore = AsyncMemoryStore()
 
 
 limiter: RateLimiter = MemoryRateLimiter()

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from keyguard.adapters._endpoints import check_endpoints
-from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.ratelimit.opening import check_countable
-from keyguard.sansio.authenticate import authorize
-from keyguard.sansio.charges import NO_LIMITS
-from keyguard.sansio.decisions import Allow, Deny, Reason
-from keyguard.sansio.forwarding import FORWARDING_FIELDS, Client
-from keyguard.sansio.limits import RouteLimit
-from keyguard.sansio.rules import UNASKED_FIELDS, Rule, is_preflight, needs_no_key
+from keyguard.core.access.authenticate import authorize
+from keyguard.core.access.decisions import Allow, Deny, Reason
+from keyguard.core.http.rules import UNASKED_FIELDS, Rule, is_preflight, needs_no_key
+from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS, Client
+from keyguard.core.limits.charges import NO_LIMITS
+from keyguard.core.limits.limit import RouteLimit
+from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.stores.limiter_opening import check_countable
 
 __all__ = ["Admission", "Arrival"]
 
@@ -71,7 +71,7 @@ class Admission:
         settings = guard.settings
         self.rule_book = settings.rule_book(public=public, rules=rules)
         check_countable(
-            guard.gate.limiter,
+            guard.breaker.limiter,
             [one.limit for rule in self.rule_book.rules for one in rule.charged],
         )
         self._recall = guard._recall

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
-from keyguard.sansio.forwarding import Client
-from keyguard.sansio.paths import route_path
-from keyguard.sansio.requests import CREDENTIAL_FIELDS, Request
+from keyguard.core.http.paths import route_path
+from keyguard.core.http.trusted_proxies import Client
+from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Request
 
 __all__ = ["ASGIApp", "Connection", "Message", "Receive", "Scope", "Send"]
 

@@ -8,13 +8,13 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from keyguard.adapters._asgi_connection import Connection, Message, Scope, Send
-from keyguard.context import Access
+from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD, Response
+from keyguard.core.access.charging import Charged
+from keyguard.core.access.decisions import AccessDenied, Allow, Deny
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard import AsyncKeyguard
-from keyguard.ratelimit.gates import AsyncGate
-from keyguard.sansio.charging import Charged
-from keyguard.sansio.decisions import AccessDenied, Allow, Deny
-from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD, Response
+from keyguard.guard.guards import AsyncKeyguard
+from keyguard.request.context import Access
+from keyguard.stores.failover import AsyncCircuitBreaker
 
 __all__ = ["Exchange", "running_loop"]
 
@@ -50,9 +50,9 @@ class Exchange(Connection, Access):
             self._loop = running_loop()
 
     @property
-    def gate(self) -> AsyncGate:
+    def breaker(self) -> AsyncCircuitBreaker:
         """The way to where counters live."""
-        return self._guard.gate
+        return self._guard.breaker
 
     def report_exceeded(self, charged: Charged) -> None:
         """Tell of limits in shadow mode that had no room."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
-from keyguard.decorators import Protection, check_declared, is_declared
-from keyguard.sansio.scopes import ScopeCatalogue
+from keyguard.core.identity.scopes import ScopeCatalogue
+from keyguard.request.decorators import Protection, check_declared, is_declared
 
 __all__ = [
     "UNKNOWN",

@@ -10,10 +10,10 @@ from typing import Any
 from fastapi.security import HTTPBearer, SecurityScopes
 
 from keyguard.adapters._openapi import SCHEME
-from keyguard.context import present_access
-from keyguard.decorators import Protection
-from keyguard.sansio.requests import Principal
-from keyguard.sansio.scopes import Requirement
+from keyguard.core.identity.principal import Principal
+from keyguard.core.identity.scopes import Requirement
+from keyguard.request.context import present_access
+from keyguard.request.decorators import Protection
 
 __all__ = ["KeyguardPrincipal", "asked_by", "keyguard_principal", "overrides_for"]
 

@@ -11,9 +11,9 @@ from keyguard.adapters import asgi
 from keyguard.adapters._endpoints import each_route
 from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal, overrides_for
 from keyguard.adapters._openapi import Described, describe_document, sample_path
-from keyguard.decorators import protection_of
+from keyguard.core.http.rules import RuleBook
 from keyguard.exceptions import ConfigurationError
-from keyguard.sansio.rules import RuleBook
+from keyguard.request.decorators import protection_of
 
 __all__ = ["describe"]
 

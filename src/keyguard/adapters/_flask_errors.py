@@ -6,8 +6,8 @@ from flask import Flask, request
 from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from keyguard.sansio.decisions import AccessDenied
-from keyguard.sansio.responses import Response
+from keyguard.core.access.answers import Response
+from keyguard.core.access.decisions import AccessDenied
 
 __all__ = ["FAILED", "answer_to"]
 

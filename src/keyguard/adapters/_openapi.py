@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from keyguard.sansio.rules import Rule
-from keyguard.sansio.scopes import Requirement
+from keyguard.core.http.rules import Rule
+from keyguard.core.identity.scopes import Requirement
 
 __all__ = ["SCHEME", "Described", "describe_document", "sample_path"]
 

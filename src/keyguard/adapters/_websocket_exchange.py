@@ -8,10 +8,10 @@ from typing import Any
 
 from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
 from keyguard.adapters._asgi_exchange import Exchange
-from keyguard.guard import AsyncKeyguard
-from keyguard.sansio.decisions import Deny
-from keyguard.sansio.responses import status_of
-from keyguard.sansio.subprotocols import TokenProtocol
+from keyguard.core.access.answers import status_of
+from keyguard.core.access.decisions import Deny
+from keyguard.core.http.websocket_token import TokenProtocol
+from keyguard.guard.guards import AsyncKeyguard
 
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
 

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 from keyguard.adapters._asgi_connection import Receive
 from keyguard.adapters._asgi_exchange import Exchange, running_loop
 from keyguard.adapters._websocket_exchange import POLICY_VIOLATION, WebSocketExchange
+from keyguard.core.access.decisions import Allow, Reason
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard import AsyncKeyguard
-from keyguard.sansio.decisions import Allow, Reason
+from keyguard.guard.guards import AsyncKeyguard
 
 __all__ = ["OpenConnections"]
 
@@ -93,7 +93,7 @@ class _Watch:
     def enter(self, exchange: WebSocketExchange) -> None:
         # What let it in may be almost as old as is believed. What is not remembered was looked up.
         vouched = self._guard.vouched_for(exchange.credentials())
-        fresh = max(4 * self._pause - self._guard.settings.backend_timeout, self._pause)
+        fresh = max(4 * self._pause - self._guard.settings.store_timeout, self._pause)
         self._good_until[exchange] = self._loop.time() + (vouched or fresh)
         self._changed.set()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from keyguard.sansio.forwarding import Client
-from keyguard.sansio.requests import CREDENTIAL_FIELDS, Principal, Request
-from keyguard.sansio.upstream import PrincipalFields
+from keyguard.core.http.principal_fields import PrincipalFields
+from keyguard.core.http.trusted_proxies import Client
+from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 
 __all__ = ["Connection", "Environ", "rewrite", "variable_of"]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from keyguard.adapters._wsgi_connection import Connection, Environ
-from keyguard.context import ACCESS, Access
-from keyguard.ratelimit.gates import Gate
-from keyguard.sansio.charging import Charged
-from keyguard.sansio.decisions import AccessDenied, Allow, Deny
-from keyguard.sansio.responses import LIMIT_FIELDS, RETIRES_FIELD
+from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD
+from keyguard.core.access.charging import Charged
+from keyguard.core.access.decisions import AccessDenied, Allow, Deny
+from keyguard.request.context import ACCESS, Access
+from keyguard.stores.failover import CircuitBreaker
 
 if TYPE_CHECKING:
     from keyguard.adapters.wsgi import KeyguardMiddleware
@@ -52,9 +52,9 @@ class Exchange(Connection, Access):
         self._middleware = middleware
 
     @property
-    def gate(self) -> Gate:
+    def breaker(self) -> CircuitBreaker:
         """The way to where counters live."""
-        return self._middleware.guard.gate
+        return self._middleware.guard.breaker
 
     def report_exceeded(self, charged: Charged) -> None:
         """Tell of limits in shadow mode that had no room."""

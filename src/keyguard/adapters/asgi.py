@@ -12,14 +12,14 @@ from keyguard.adapters._asgi_exchange import Exchange
 from keyguard.adapters._endpoints import UNKNOWN, find_protection, find_root_path, find_router
 from keyguard.adapters._websocket_exchange import WebSocketExchange
 from keyguard.adapters._websockets import OpenConnections
-from keyguard.context import ACCESS
-from keyguard.decorators import Protection, is_declared, protection_of
+from keyguard.core.access.decisions import AccessDenied, Allow, Decision, Deny
+from keyguard.core.http.rules import Rule
+from keyguard.core.identity.principal import Principal
+from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard import AsyncKeyguard
-from keyguard.sansio.charges import NO_LIMITS
-from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny
-from keyguard.sansio.requests import Principal
-from keyguard.sansio.rules import Rule
+from keyguard.guard.guards import AsyncKeyguard
+from keyguard.request.context import ACCESS
+from keyguard.request.decorators import Protection, is_declared, protection_of
 
 __all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -176,7 +176,7 @@ class KeyguardMiddleware(Admission):
 
     async def _charge(self, exchange: Exchange) -> Deny | None:
         """Charge all limits together: those of the key, of the rule, and of the route if known."""
-        if self._router is None and self.guard.gate.memory is not None:
+        if self._router is None and self.guard.breaker.memory is not None:
             refusal = exchange.charge()  # which never waits
         else:
             protection = UNKNOWN

@@ -23,10 +23,10 @@ from typing import Any
 
 from keyguard.adapters import asgi, starlette
 from keyguard.adapters._endpoints import each_node
-from keyguard.decorators import Protection
+from keyguard.core.http.rules import Rule
 from keyguard.exceptions import MissingExtraError
-from keyguard.guard import AsyncKeyguard
-from keyguard.sansio.rules import Rule
+from keyguard.guard.guards import AsyncKeyguard
+from keyguard.request.decorators import Protection
 
 try:
     from keyguard.adapters._fastapi_dependency import (

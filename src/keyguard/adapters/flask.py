@@ -12,15 +12,15 @@ from typing import Any, cast
 
 from keyguard.adapters import wsgi
 from keyguard.adapters._endpoints import check_endpoints
-from keyguard.context import ACCESS, present_access
-from keyguard.context import current_principal as find_principal
-from keyguard.decorators import is_declared, protection_of
+from keyguard.core.access.answers import status_of
+from keyguard.core.access.decisions import AccessDenied, Deny
+from keyguard.core.http.rules import Rule
+from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError, MissingExtraError
-from keyguard.guard import Keyguard
-from keyguard.sansio.decisions import AccessDenied, Deny
-from keyguard.sansio.requests import Principal
-from keyguard.sansio.responses import status_of
-from keyguard.sansio.rules import Rule
+from keyguard.guard.guards import Keyguard
+from keyguard.request.context import ACCESS, present_access
+from keyguard.request.context import current_principal as find_principal
+from keyguard.request.decorators import is_declared, protection_of
 
 try:
     from flask import Flask, Request, request

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from keyguard.adapters.django._exchange import AsyncExchange, Exchange
-from keyguard.context import Access, present_access
-from keyguard.decorators import Protection, declare
+from keyguard.core.access.decisions import Deny, Reason
+from keyguard.core.identity.principal import Principal
+from keyguard.core.identity.scopes import Requirement
 from keyguard.exceptions import InvalidValueError, MissingExtraError
-from keyguard.sansio.decisions import Deny, Reason
-from keyguard.sansio.requests import Principal
-from keyguard.sansio.scopes import Requirement
+from keyguard.request.context import Access, present_access
+from keyguard.request.decorators import Protection, declare
 
 try:
     from rest_framework.authentication import BaseAuthentication

@@ -7,8 +7,8 @@ guard=guard)``. Starlette's own ``@requires`` works, wildcards and implied scope
 from __future__ import annotations
 
 from keyguard.adapters import asgi
+from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import MissingExtraError
-from keyguard.sansio.requests import Principal
 
 try:
     from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser

@@ -8,13 +8,13 @@ from typing import TypeAlias
 from keyguard.adapters._admission import Admission
 from keyguard.adapters._wsgi_connection import Environ, rewrite
 from keyguard.adapters._wsgi_exchange import Body, Exchange, StartResponse
-from keyguard.context import ACCESS
+from keyguard.core.access.decisions import AccessDenied, Allow, Decision, Deny
+from keyguard.core.http.rules import Rule
+from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard import Keyguard
-from keyguard.sansio.charges import NO_LIMITS
-from keyguard.sansio.decisions import AccessDenied, Allow, Decision, Deny
-from keyguard.sansio.rules import Rule
-from keyguard.upkeep import flush_on_sigterm
+from keyguard.freshness.background import flush_on_sigterm
+from keyguard.guard.guards import Keyguard
+from keyguard.request.context import ACCESS
 
 __all__ = ["Environ", "Exchange", "KeyguardMiddleware", "StartResponse", "WSGIApp"]
 

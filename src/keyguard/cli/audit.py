@@ -14,8 +14,8 @@ from keyguard.cli.pages import After, All, Limit
 from keyguard.cli.records import lifetime
 from keyguard.cli.tables import table
 from keyguard.cli.times import instant, relative
-from keyguard.sansio.audit import Action, AuditEntry
-from keyguard.sansio.models import Page
+from keyguard.core.keys.audit import Action, AuditEntry
+from keyguard.core.keys.records import Page
 
 __all__ = ["audit"]
 

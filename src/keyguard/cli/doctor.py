@@ -8,17 +8,17 @@ from contextlib import suppress
 
 import typer
 
-from keyguard.backends.base import Backend
-from keyguard.backends.diagnosis import Diagnosable, Finding
-from keyguard.backends.memory import MemoryBackend
-from keyguard.backends.opening import open_backend
 from keyguard.cli.options import Common, Json, Limiter, Url, explain_cause
 from keyguard.cli.output import document, emit, plain
-from keyguard.deadlines import within
-from keyguard.exceptions import BackendError, KeyguardError, SchemaError
-from keyguard.ratelimit.opening import open_limiter
-from keyguard.sansio.charges import Charge
-from keyguard.sansio.limits import Strategy
+from keyguard.core.limits.charges import Charge
+from keyguard.core.limits.limit import Strategy
+from keyguard.exceptions import KeyguardError, SchemaError, StoreError
+from keyguard.runtime.deadlines import within
+from keyguard.stores.base import Store
+from keyguard.stores.diagnosis import Diagnosable, Finding
+from keyguard.stores.limiter_opening import open_limiter
+from keyguard.stores.memory.keys import MemoryStore
+from keyguard.stores.opening import open_store
 
 __all__ = ["doctor"]
 
@@ -38,14 +38,14 @@ def doctor(
     """
     common = Common.of(ctx, url, as_json, limiter=limiter)
     common.require_url()
-    patience = common.settings().backend_timeout
-    backend = open_backend(common.url)
+    patience = common.settings().store_timeout
+    store = open_store(common.url)
     try:
-        findings = [*_of_keys(backend, common.url or "", patience)]
-        findings += _of_counters(backend, common.limiter, patience)
+        findings = [*_of_keys(store, common.url or "", patience)]
+        findings += _of_counters(store, common.limiter, patience)
     finally:
         with suppress(KeyguardError):
-            backend.close()
+            store.close()
     healthy = all(finding.is_fine for finding in findings)
     if common.as_json:
         rows = [{"ok": finding.is_fine, "text": finding.text} for finding in findings]
@@ -56,18 +56,18 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _of_keys(backend: Backend, url: str, patience: float) -> Iterator[Finding]:
-    if isinstance(backend, MemoryBackend):
+def _of_keys(store: Store, url: str, patience: float) -> Iterator[Finding]:
+    if isinstance(store, MemoryStore):
         yield Finding(is_fine=False, text="keys in memory end with the process; name a database")
         return
     findings: list[Finding] = []
-    if isinstance(backend, Diagnosable):
+    if isinstance(store, Diagnosable):
         with within(patience):
-            findings = backend.diagnose()
+            findings = store.diagnose()
     try:
         with within(patience):
-            backend.list_organizations(after=None, limit=1)
-    except BackendError as failure:
+            store.list_organizations(after=None, limit=1)
+    except StoreError as failure:
         if all(finding.is_fine for finding in findings) or isinstance(failure, SchemaError):
             yield Finding(is_fine=False, text=str(explain_cause(failure, url)))
     else:
@@ -75,15 +75,15 @@ def _of_keys(backend: Backend, url: str, patience: float) -> Iterator[Finding]:
     yield from findings
 
 
-def _of_counters(backend: Backend, limiter: str | None, patience: float) -> Iterator[Finding]:
+def _of_counters(store: Store, limiter: str | None, patience: float) -> Iterator[Finding]:
     if limiter is None:
         yield Finding(is_fine=True, text="limits are counted beside the keys")
         return
-    opened = open_limiter(limiter, backend, clock=time)
+    opened = open_limiter(limiter, store, clock=time)
     try:
         with within(patience):
             opened.hit([_PROBE])
-    except BackendError as failure:
+    except StoreError as failure:
         yield Finding(is_fine=False, text=f"limits: {explain_cause(failure, limiter)}")
     else:
         yield Finding(is_fine=True, text="the store of counters answers")

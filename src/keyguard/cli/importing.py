@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.cli.output import document, emit, plain
-from keyguard.exceptions import BackendError, InvalidValueError
-from keyguard.sansio.imports import LONGEST_ROW
-from keyguard.sansio.models import ImportReport
+from keyguard.core.keys.records import ImportReport
+from keyguard.core.management.import_rows import LONGEST_ROW
+from keyguard.exceptions import InvalidValueError, StoreError
 
 __all__ = ["import_keys"]
 
@@ -57,10 +57,10 @@ def import_keys(
 
             try:
                 report = guard.keys.import_tokens(_lines(file), dry_run=dry_run, progress=advance)
-            except BackendError as failure:
+            except StoreError as failure:
                 if not done:
                     raise
-                raise BackendError(
+                raise StoreError(
                     f"{failure}; {done} rows were done, run it again to go on"
                 ) from failure.__cause__
     if common.as_json:

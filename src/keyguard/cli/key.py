@@ -29,9 +29,9 @@ from keyguard.cli.tables import details, table
 from keyguard.cli.times import parse_instant, parse_span, spelled
 from keyguard.cli.tokens import hand_over, verify
 from keyguard.cli.values import new_value, parse_metadata, parse_scopes
+from keyguard.core.keys.values import UNCHANGED
+from keyguard.core.limits.limit import parse_limit
 from keyguard.exceptions import InvalidValueError
-from keyguard.sansio.limits import parse_limit
-from keyguard.sansio.values import UNCHANGED
 
 __all__ = ["app"]
 

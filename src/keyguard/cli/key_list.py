@@ -16,7 +16,7 @@ from keyguard.cli.pages import After, All, Limit
 from keyguard.cli.records import ending, key_document, last_use
 from keyguard.cli.tables import status, table
 from keyguard.cli.times import parse_span
-from keyguard.sansio.models import Key, Page
+from keyguard.core.keys.records import Key, Page
 
 __all__ = ["list_keys"]
 

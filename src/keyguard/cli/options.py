@@ -14,15 +14,15 @@ from urllib.parse import unquote
 
 import typer
 
-from keyguard.config import Settings
 from keyguard.exceptions import (
-    BackendError,
     ConfigurationError,
     InvalidValueError,
     KeyguardError,
     SchemaError,
+    StoreError,
 )
-from keyguard.guard import Keyguard
+from keyguard.guard.guards import Keyguard
+from keyguard.settings.settings import Settings
 
 __all__ = [
     "Common",
@@ -39,7 +39,7 @@ __all__ = [
     "key_id",
 ]
 
-LONGEST_BACKEND_TIMEOUT = 60.0
+LONGEST_STORE_TIMEOUT = 60.0
 
 Url: TypeAlias = Annotated[
     str | None,
@@ -171,8 +171,8 @@ class Common:
             }
         settings = Settings.from_env(environ)
         # `key verify` opens its connection first, which a server's look-ups need not wait for.
-        patience = min(settings.management_timeout, LONGEST_BACKEND_TIMEOUT)
-        return replace(settings, backend_timeout=max(settings.backend_timeout, patience))
+        patience = min(settings.management_timeout, LONGEST_STORE_TIMEOUT)
+        return replace(settings, store_timeout=max(settings.store_timeout, patience))
 
     @contextmanager
     def guard(self) -> Generator[Keyguard]:
@@ -181,7 +181,7 @@ class Common:
         Raises:
             ConfigurationError: No URL is given, or it can't be used, or settings do not fit.
             InvalidValueError: A setting is not as said.
-            BackendError: What is done with the guard failed; told with the driver's own words.
+            StoreError: What is done with the guard failed; told with the driver's own words.
         """
         if self.given is not None:
             yield self.given  # which the application closes, and whose URL nobody here knows
@@ -192,7 +192,7 @@ class Common:
                 yield guard
             except SchemaError:
                 raise  # says all there is to say
-            except BackendError as failure:
+            except StoreError as failure:
                 raise explain_cause(failure, str(self.url)) from failure
 
     def require_url(self) -> None:
@@ -241,7 +241,7 @@ def key_id(text: str) -> str:
     return text
 
 
-def explain_cause(failure: BackendError, url: str) -> BackendError:
+def explain_cause(failure: StoreError, url: str) -> StoreError:
     """Return a failure told with the driver's own words, where no secret is among them.
 
     Args:
@@ -255,7 +255,7 @@ def explain_cause(failure: BackendError, url: str) -> BackendError:
     words = str(own.args[-1] if own.args else own).strip().partition("\n")[0]
     if not words or any(secret in words for secret in _secrets(url)):
         return failure
-    return BackendError(f"{failure} ({words})")
+    return StoreError(f"{failure} ({words})")
 
 
 def _secrets(url: str) -> Iterator[str]:

@@ -19,9 +19,9 @@ from keyguard.cli.records import (
 from keyguard.cli.tables import details, table
 from keyguard.cli.times import absolute, parse_span, relative
 from keyguard.cli.values import new_value, parse_scopes
-from keyguard.sansio.limits import parse_limit
-from keyguard.sansio.models import Organization, Page
-from keyguard.sansio.values import UNCHANGED
+from keyguard.core.keys.records import Organization, Page
+from keyguard.core.keys.values import UNCHANGED
+from keyguard.core.limits.limit import parse_limit
 
 __all__ = ["app"]
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import typer
 
 from keyguard.cli.output import document, emit, note
+from keyguard.core.keys.records import Page
 from keyguard.exceptions import InvalidValueError
-from keyguard.sansio.models import Page
 
 __all__ = ["After", "All", "Limit", "read", "show"]
 

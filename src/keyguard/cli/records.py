@@ -9,9 +9,9 @@ from rich.text import Text
 
 from keyguard.cli.tables import status
 from keyguard.cli.times import absolute, instant, relative, spelled
-from keyguard.sansio.charges import LimitStatus
-from keyguard.sansio.limits import Limit
-from keyguard.sansio.models import Key, Organization
+from keyguard.core.keys.records import Key, Organization
+from keyguard.core.limits.charges import LimitStatus
+from keyguard.core.limits.limit import Limit
 
 __all__ = [
     "ending",

@@ -12,8 +12,8 @@ from keyguard.cli.output import document, emit
 from keyguard.cli.records import key_document
 from keyguard.cli.times import relative
 from keyguard.cli.tokens import read_token
-from keyguard.sansio.models import Key, KeyStatus, RevocationReason
-from keyguard.sansio.secret import Secret
+from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
+from keyguard.core.tokens.secret import Secret
 
 __all__ = ["revoke", "revoke_family", "revoke_token"]
 

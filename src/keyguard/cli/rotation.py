@@ -11,8 +11,8 @@ from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor,
 from keyguard.cli.output import document, note
 from keyguard.cli.times import absolute, parse_span
 from keyguard.cli.tokens import hand_over, token_document
-from keyguard.sansio.models import IssuedKey, Key, KeyStatus, RotatedKey
-from keyguard.sansio.values import UNCHANGED
+from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, RotatedKey
+from keyguard.core.keys.values import UNCHANGED
 
 __all__ = ["rotate"]
 

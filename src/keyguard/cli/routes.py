@@ -10,12 +10,12 @@ from rich.text import Text
 
 from keyguard.cli.options import Common, Json
 from keyguard.cli.output import document, emit, plain
+from keyguard.cli.route_report.loading import load_application
+from keyguard.cli.route_report.reading import read_application, read_project
+from keyguard.cli.route_report.survey import Finding, survey
 from keyguard.cli.tables import table
-from keyguard.routes.loading import load_application
-from keyguard.routes.reading import read_application, read_project
-from keyguard.routes.survey import Finding, survey
-from keyguard.sansio.limits import RouteLimit
-from keyguard.sansio.scopes import Requirement
+from keyguard.core.identity.scopes import Requirement
+from keyguard.core.limits.limit import RouteLimit
 
 __all__ = ["routes"]
 

@@ -14,16 +14,16 @@ from keyguard.cli.output import complain, document, emit, is_shown, note
 from keyguard.cli.records import scope_list
 from keyguard.cli.tables import details, status
 from keyguard.cli.times import absolute, instant
+from keyguard.core.access.decisions import Allow, Deny, Reason
+from keyguard.core.keys.records import IssuedKey, Key
+from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import (
-    BackendUnavailableError,
     InvalidValueError,
     KeyguardError,
     RefusedError,
+    StoreUnavailableError,
 )
-from keyguard.guard import Keyguard
-from keyguard.sansio.decisions import Allow, Deny, Reason
-from keyguard.sansio.models import IssuedKey, Key
-from keyguard.sansio.secret import Secret
+from keyguard.guard.guards import Keyguard
 
 __all__ = ["hand_over", "read_token", "token_document", "verify"]
 
@@ -230,4 +230,4 @@ def _tell_active(key: Key, scopes: frozenset[str], *, as_json: bool) -> None:
 def _as_error(decision: Deny) -> KeyguardError:
     if isinstance(decision.cause, KeyguardError):
         return decision.cause
-    return BackendUnavailableError("the key store failed; try again later")
+    return StoreUnavailableError("the key store failed; try again later")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError
-from keyguard.sansio.values import UNCHANGED, Unchanged
 
 __all__ = ["new_value", "parse_metadata", "parse_scopes"]
 

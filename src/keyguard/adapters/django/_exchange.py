@@ -9,9 +9,9 @@ from django.http import HttpRequest
 from keyguard.adapters import _asgi_exchange, asgi, wsgi
 from keyguard.adapters._admission import Admission
 from keyguard.adapters._wsgi_connection import rewrite
+from keyguard.core.access.decisions import Deny
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.sansio.decisions import Deny
+from keyguard.guard.guards import AsyncKeyguard, Keyguard
 
 __all__ = ["AsyncExchange", "AsyncKeeper", "Exchange", "Keeper"]
 

@@ -15,10 +15,10 @@ from keyguard.adapters.django._answers import Answers, lone_refusal, notice_unca
 from keyguard.adapters.django._exchange import AsyncExchange, AsyncKeeper, Exchange, Keeper
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import check_views, protection_for
-from keyguard.context import ACCESS
+from keyguard.core.access.decisions import AccessDenied
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.sansio.decisions import AccessDenied
+from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.request.context import ACCESS
 
 __all__ = ["KeyguardMiddleware"]
 

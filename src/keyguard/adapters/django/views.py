@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from django.urls import get_resolver
 
-from keyguard.decorators import Protection, check_declared, protection_of, require_scopes
+from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.exceptions import InvalidValueError
-from keyguard.sansio.scopes import ScopeCatalogue
+from keyguard.request.decorators import Protection, check_declared, protection_of, require_scopes
 
 __all__ = ["ScopesRequiredMixin", "check_views", "protection_for", "views_of_urlconf"]
 

@@ -1,6 +1,0 @@
-"""Where keys live.
-
-What belongs here: the two protocols (:mod:`~keyguard.backends.base`), one module or folder for each
-kind of store, and :mod:`~keyguard.backends.opening`, which turns a URL into a backend. The kinds
-know nothing of each other, and none knows a rule: they find, list, add and change.
-"""

@@ -1,0 +1,41 @@
+"""The routes of a Flask application."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from keyguard.cli.route_report.table import Place, Route, read_segments
+from keyguard.request.decorators import protection_of
+
+__all__ = ["read"]
+
+# Werkzeug's: <converter(arguments):name>, the first two of which may be left out.
+_PARAMETER = re.compile(r"<(?:(?P<converter>[A-Za-z_]\w*)(?:\(.*?\))?:)?[A-Za-z_]\w*>")
+
+
+def read(app: Any, place: Place) -> Iterator[Route]:
+    """Give the routes of a Flask application.
+
+    Args:
+        app: The application.
+        place: Where it lies, behind the middleware around it.
+    """
+    for rule in app.url_map.iter_rules():
+        left_out = {"HEAD"} if "GET" in rule.methods else set[str]()
+        if getattr(rule, "provide_automatic_options", False):
+            left_out.add("OPTIONS")  # which Flask answers by itself
+        yield Route(
+            place=place,
+            path=rule.rule,
+            segments=read_segments(rule.rule, _PARAMETER, partial(_takes_slashes, app)),
+            methods=frozenset(rule.methods - left_out),
+            protection=partial(protection_of, app.view_functions.get(rule.endpoint)),
+        )
+
+
+def _takes_slashes(app: Any, found: re.Match[str]) -> bool:
+    converter = app.url_map.converters.get(found["converter"] or "default")
+    return not getattr(converter, "part_isolating", False)

@@ -1,0 +1,1 @@
+"""How a request is let in or refused: credentials, decisions, charges and answers."""

@@ -1,0 +1,79 @@
+"""The grammar of the ``Authorization`` field (RFC 9110, section 11.6.2; RFC 6750, section 2.1).
+
+    credentials = auth-scheme [ 1*SP ( b64token / ... ) ]
+    b64token    = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
+
+Every function here takes time linear in its input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from keyguard.core.access.decisions import Reason
+from keyguard.core.tokens.secret import Secret
+
+__all__ = ["describe_misuse", "parse_authorization"]
+
+_AUTH_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+_WITH_BAR = re.compile(r"[A-Za-z0-9._~+/|-]+=*\Z")
+_JOINED_BEARER = re.compile(r",[ \t]*bearer(?![^ \t,])", re.IGNORECASE)
+
+
+def describe_misuse(fields: object) -> str | None:
+    """Tell what is wrong with what is passed as fields, without showing any of it; None if nothing.
+
+    Apart from :func:`parse_authorization`, for an error must not have the token in its frames.
+    """
+    if isinstance(fields, str | bytes):
+        return None
+    if not isinstance(fields, list | tuple):
+        return f"the Authorization fields are a list, not a {type(fields).__name__}"
+    each = cast("Iterable[object]", fields)
+    kinds = {type(field).__name__ for field in each if not isinstance(field, str | bytes)}
+    if kinds:
+        return f"an Authorization field is bytes or a string, not a {' or '.join(sorted(kinds))}"
+    return None
+
+
+def parse_authorization(fields: Sequence[str | bytes], *, bar: bool = False) -> Secret | Reason:
+    """Find the bearer token in the ``Authorization`` fields of one request.
+
+    Args:
+        fields: The field values as received, one item for each field line; bytes, or the latin-1
+            strings that WSGI uses. A lone string counts as one field.
+        bar: Whether a token may hold ``|`` as well, which the grammar does not allow and Laravel
+            Sanctum sends.
+
+    Returns:
+        The token, or why there is none.
+    """
+    if isinstance(fields, str | bytes):
+        fields = [fields]
+    if not fields:
+        return Reason.CREDENTIALS_MISSING
+    if len(fields) > 1:
+        return Reason.CREDENTIALS_MALFORMED
+    value = fields[0]
+    grammar = _WITH_BAR if bar else _B64TOKEN
+    return _parse_field(value.decode("latin-1") if isinstance(value, bytes) else value, grammar)
+
+
+def _parse_field(value: str, grammar: re.Pattern[str]) -> Secret | Reason:
+    value = value.strip(" \t")
+    if not value:
+        return Reason.CREDENTIALS_MISSING
+    scheme = _AUTH_SCHEME.match(value)
+    if scheme is None:
+        return Reason.CREDENTIALS_MALFORMED
+    rest = value[scheme.end() :]
+    if rest and rest[0] != " ":
+        return Reason.CREDENTIALS_MALFORMED
+    if scheme[0].lower() != "bearer":
+        joined = _JOINED_BEARER.search(rest)
+        return Reason.CREDENTIALS_MALFORMED if joined else Reason.SCHEME_UNSUPPORTED
+    token = rest.lstrip(" ")
+    return Secret(token) if grammar.match(token) else Reason.CREDENTIALS_MALFORMED

@@ -1,0 +1,1 @@
+"""What is decided by path, proxy or field: rules, trusted proxies, principal fields."""

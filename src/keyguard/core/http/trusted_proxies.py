@@ -1,0 +1,195 @@
+"""Who a request is from, where proxies stand in between (RFC 7239, and the older X-Forwarded-*).
+
+A proxy is believed only where it is named as trusted, and a field is walked from the right: each
+trusted proxy vouches for the one item that it added itself. What a client wrote stands further left
+and is never reached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from keyguard.core.identity.addresses import parse_address
+from keyguard.core.identity.networks import contains, parse_networks
+from keyguard.exceptions import InvalidValueError
+
+__all__ = ["FORWARDING_FIELDS", "Client", "TrustedProxies"]
+
+FORWARDING_FIELDS = ("forwarded", "x-forwarded-for", "x-forwarded-proto")
+"""The fields that are read, in lower case."""
+
+UNIX = "unix"
+_MOST = 10_000
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# RFC 7239 as proxies send it: some leave the quotes out where a value holds ':' and brackets.
+_PAIR = re.compile(rf'\s*({_NAME})=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*(;|,|\Z)')
+_EMPTY = re.compile(r"\s*(;|,|\Z)")
+_OBFUSCATED = re.compile(r"(?:_[A-Za-z0-9._-]+|unknown)(?::[A-Za-z0-9._-]+)?\Z", re.IGNORECASE)
+_SCHEMES = {"https": True, "wss": True, "http": False, "ws": False}
+
+
+class Client(NamedTuple):
+    """The other end of a request, as far as it can be believed.
+
+    Args:
+        address: Its address, a name that a proxy gives instead, or None where nobody says.
+        secure: Whether its connection is encrypted.
+    """
+
+    address: str | None
+    secure: bool
+
+
+class _Hop(NamedTuple):
+    """What one proxy says of who asked it."""
+
+    address: str | None
+    secure: bool | None
+
+
+class TrustedProxies:
+    """The proxies that are believed.
+
+    Args:
+        proxies: Their networks in CIDR notation, or single addresses; ``"unix"`` for a peer without
+            an address, as behind a UNIX socket.
+
+    Raises:
+        InvalidValueError: One is none.
+    """
+
+    __slots__ = ("_networks", "_unix", "names")
+
+    def __init__(self, proxies: Iterable[str] = ()) -> None:
+        if isinstance(proxies, str):
+            raise InvalidValueError(f"trusted_proxies are a list: write [{proxies[:80]!r}]")
+        if not isinstance(proxies, Iterable):
+            raise InvalidValueError(f"trusted_proxies are a list, not {type(proxies).__name__}")
+        given = tuple(proxies)
+        self._unix = UNIX in given
+        self._networks = parse_networks(
+            tuple(one for one in given if one != UNIX), "trusted_proxies", most=_MOST
+        )
+        self.names = (*self._networks, *((UNIX,) if self._unix else ()))
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def client(
+        self, peer: str | None, fields: Mapping[str, Sequence[str]], *, secure: bool
+    ) -> Client | None:
+        """Return who a request is from.
+
+        Args:
+            peer: The address of who holds the connection; None or empty where it has none.
+            fields: The values of :data:`FORWARDING_FIELDS`, one item a field line.
+            secure: Whether that connection is encrypted.
+
+        Returns:
+            The client; None where trusted proxies contradict themselves or each other, or say what
+            can't be read: then nobody knows who it is.
+        """
+        if not self._trusts(peer):
+            return Client(peer or None, secure)
+        try:
+            found = [
+                self._walk(hops)
+                for hops in (_read_forwarded(fields), _read_older(fields))
+                if hops is not None
+            ]
+        except ValueError:
+            return None
+        if not found:
+            return Client(peer or None, secure)
+        first, *others = found
+        if any(other != first for other in others):
+            return None
+        # A proxy that does not say how it was asked, was asked as it asks itself.
+        return Client(
+            first.address or peer or None, secure if first.secure is None else first.secure
+        )
+
+    def _trusts(self, address: str | None) -> bool:
+        return contains(self._networks, address) if address else self._unix
+
+    def _walk(self, hops: Iterable[_Hop]) -> _Hop:
+        """Follow hops, the nearest first, as far as each is from a trusted proxy."""
+        client = _Hop(None, None)
+        for client in hops:
+            if client.address is None or not self._trusts(client.address):
+                break
+        return client
+
+
+def _read_forwarded(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
+    """Return what ``Forwarded`` says of each hop, the nearest first; None where it says nothing.
+
+    Raises:
+        ValueError: It is not of the form.
+    """
+    elements = [element for line in fields.get("forwarded", ()) for element in _elements(line)]
+    return map(_hop, reversed(elements)) if any(elements) else None
+
+
+def _hop(element: Mapping[str, str]) -> _Hop:
+    address, proto = element.get("for"), element.get("proto")
+    return _Hop(
+        None if address is None else _node(address), None if proto is None else _is_secure(proto)
+    )
+
+
+def _elements(line: str) -> list[dict[str, str]]:
+    elements: list[dict[str, str]] = [{}]
+    at = 0
+    while at < len(line):
+        empty = _EMPTY.match(line, at)
+        pair = None if empty else _PAIR.match(line, at)
+        if empty is not None:
+            end, at = empty[1], empty.end()
+        elif pair is not None:
+            name, quoted, plain, end = pair.groups()
+            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            if name.lower() in elements[-1]:
+                raise ValueError(name)
+            elements[-1][name.lower()] = value
+            at = pair.end()
+        else:
+            raise ValueError("no forwarded-pair")
+        if end == ",":
+            elements.append({})
+    return elements
+
+
+def _read_older(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
+    """Return what ``X-Forwarded-*`` say of each hop, the nearest first; None where they are empty.
+
+    Which scheme is of which hop can't be told: encrypted is only what all of them say is.
+    """
+    addresses = _items(fields.get("x-forwarded-for", ()))
+    schemes = _items(fields.get("x-forwarded-proto", ()))
+    secure = all(map(_is_secure, schemes)) if schemes else None
+    if not addresses:
+        # Who sets only the scheme says nothing of the client: it is who asked.
+        return iter([_Hop(None, secure)]) if schemes else None
+    return (_Hop(_node(address), secure) for address in reversed(addresses))
+
+
+def _items(lines: Sequence[str]) -> list[str]:
+    items = [item.strip() for line in lines for item in line.split(",")]
+    return items if any(items) else []
+
+
+def _node(text: str) -> str:
+    address = parse_address(text)
+    if address is None and not _OBFUSCATED.match(text):
+        raise ValueError("no node")
+    return text if address is None else str(address)
+
+
+def _is_secure(scheme: str) -> bool:
+    secure = _SCHEMES.get(scheme.lower())
+    if secure is None:
+        raise ValueError("no scheme")
+    return secure

@@ -1,0 +1,1 @@
+"""Who a request is from: scopes, principals, client addresses and networks."""

@@ -1,0 +1,95 @@
+"""The networks that a key may be used from, in CIDR notation (RFC 4632, RFC 4291)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+
+from keyguard.core.identity.addresses import parse_address
+from keyguard.exceptions import InvalidValueError
+
+__all__ = ["contains", "parse_networks", "within_networks"]
+
+_MOST = 100
+
+
+def parse_networks(
+    networks: Iterable[str], what: str = "allowed_networks", *, most: int = _MOST
+) -> tuple[str, ...]:
+    """Return networks as they are stored: each in its shortest spelling, sorted, each once.
+
+    Args:
+        networks: IPv4 or IPv6 networks such as ``192.0.2.0/24``, or single addresses. An
+            IPv4-mapped IPv6 network stands for the IPv4 network.
+        what: What they are called in a refusal.
+        most: How many they may be.
+
+    Raises:
+        InvalidValueError: One is none, has bits set beyond its prefix, or they are too many.
+    """
+    if isinstance(networks, tuple) and not networks:
+        return networks
+    if isinstance(networks, str):
+        raise InvalidValueError(f"{what} are a list: write [{networks[:80]!r}]")
+    if not isinstance(networks, Iterable):
+        raise InvalidValueError(f"{what} are a list, not {type(networks).__name__}")
+    found = {str(_parse(one)) for one in networks}
+    if len(found) > most:
+        raise InvalidValueError(f"{what} take at most {most} networks, not {len(found)}")
+    return tuple(sorted(found))
+
+
+def contains(networks: tuple[str, ...], address: str | None) -> bool:
+    """Tell whether an address lies in one of the networks.
+
+    Args:
+        networks: As :func:`parse_networks` returned them.
+        address: The client's address as the server gives it; an unknown one lies in none.
+    """
+    client = None if address is None else parse_address(address)
+    return client is not None and any(client in network for network in _compiled(networks))
+
+
+def within_networks(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
+    """Tell whether all of some networks lies in others; none at all stand for any address.
+
+    Args:
+        inner: As :func:`parse_networks` returned them.
+        outer: Likewise.
+    """
+    if not outer or inner == outer:
+        return True
+    if not inner:
+        return False
+    compiled = _compiled(outer)
+    # Collapsed, as two halves allow the whole.
+    v4 = [*collapse_addresses(one for one in compiled if isinstance(one, IPv4Network))]
+    v6 = [*collapse_addresses(one for one in compiled if isinstance(one, IPv6Network))]
+    return all(
+        any(one.subnet_of(other) for other in v4)
+        if isinstance(one, IPv4Network)
+        else any(one.subnet_of(other) for other in v6)
+        for one in _compiled(inner)
+    )
+
+
+@lru_cache(1024)
+def _compiled(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(one) for one in networks)
+
+
+def _parse(network: object) -> IPv4Network | IPv6Network:
+    try:
+        parsed = ip_network(network if isinstance(network, str) else "")
+    except ValueError:
+        raise InvalidValueError(
+            f"{str(network)[:80]!r} is no network: use CIDR notation such as 192.0.2.0/24 or "
+            "2001:db8::/32, with no bit set behind the prefix"
+        ) from None
+    mapped_bits = 96
+    if isinstance(parsed, IPv6Network) and parsed.prefixlen >= mapped_bits:
+        mapped = parsed.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((int(mapped), parsed.prefixlen - mapped_bits))
+    return parsed

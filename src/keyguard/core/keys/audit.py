@@ -1,0 +1,128 @@
+"""The audit trail: who changed what, in the same transaction as the change. It is the change feed.
+
+An entry holds the changed fields before and after, as JSON has them. Secrets and digests are in no
+field of a record, and so in no entry.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyguard.core.identity.principal import Principal
+from keyguard.core.keys.records import Key, Organization, fields_of
+from keyguard.core.keys.values import as_utc, check_text
+from keyguard.core.limits.limit import dump_limits
+
+__all__ = ["Action", "Actor", "AuditEntry", "actor_name", "describe"]
+
+Actor = Principal | str | None
+"""Who changes something: a principal, a name, or None for the service itself."""
+
+SERVICE = "service"
+
+
+class Action(enum.StrEnum):
+    """What was done."""
+
+    ORGANIZATION_CREATED = "organization.created"
+    ORGANIZATION_UPDATED = "organization.updated"
+    ORGANIZATION_DISABLED = "organization.disabled"
+    ORGANIZATION_ENABLED = "organization.enabled"
+    KEY_ISSUED = "key.issued"
+    KEY_UPDATED = "key.updated"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+    KEY_IMPORTED = "key.imported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One change.
+
+    Args:
+        at: When.
+        actor: Who: ``key:`` and a key's id for a principal, a name, or ``service``.
+        action: What was done.
+        subject: The id of the key or organization.
+        organization: The id of the organization, or of the key's.
+        before: The fields that changed, as they were; None for what was new.
+        after: The same fields after.
+        id: Where it stands in the trail; given by the store.
+
+    Raises:
+        InvalidValueError: The actor is no short text.
+    """
+
+    at: datetime
+    actor: str
+    action: Action
+    subject: str
+    organization: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any]
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        check_text("an actor", self.actor)
+        object.__setattr__(self, "action", Action(self.action))
+        object.__setattr__(self, "at", as_utc("at", self.at))
+
+
+def actor_name(actor: Actor) -> str:
+    """Return how the trail names who changed something."""
+    if isinstance(actor, Principal):
+        return f"key:{actor.key_id}"
+    return SERVICE if actor is None else actor
+
+
+def describe(
+    action: Action,
+    at: datetime,
+    actor: Actor,
+    before: Key | Organization | None,
+    after: Key | Organization,
+) -> AuditEntry:
+    """Return the entry for a change.
+
+    Args:
+        action: What is done.
+        at: When.
+        actor: By whom.
+        before: The record as it was, or None where it is new.
+        after: The record as it will be.
+    """
+    old = {} if before is None else fields_of(before)
+    new = fields_of(after)
+    names = [name for name in new if name != "version" and new[name] != old.get(name)]
+    return AuditEntry(
+        at=at,
+        actor=actor_name(actor),
+        action=action,
+        subject=after.id,
+        organization=after.id if isinstance(after, Organization) else after.organization,
+        before=None if before is None else {name: _plain(name, old[name]) for name in names},
+        after={name: _plain(name, new[name]) for name in names},
+    )
+
+
+def _plain(name: str, value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case _ if name == "scopes" and value is not None:
+            return sorted(value)
+        case _ if name == "limits":
+            return json.loads(dump_limits(value))
+        case _ if name == "allowed_networks":
+            return [*value]
+        case _ if name == "metadata":
+            return {**value}
+        case _:
+            return value

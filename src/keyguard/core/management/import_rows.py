@@ -1,0 +1,386 @@
+"""What is imported: one line of JSON a key, with its raw token or with what it was hashed to."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from keyguard.core.identity.scopes import parse_granted
+from keyguard.core.keys.values import ORGANIZATION_NAME
+from keyguard.core.limits.limit import Limit, parse_limit, read_limits
+from keyguard.core.tokens.foreign import (
+    LARGEST_BCRYPT_COST,
+    LONGEST_TOKEN,
+    MOST_ARGON2,
+    SHORTEST_TOKEN,
+    ForeignFormat,
+)
+from keyguard.core.tokens.format import TokenFormat
+from keyguard.core.tokens.secret import Secret
+from keyguard.core.tokens.strength import is_weak
+from keyguard.exceptions import InvalidValueError
+
+__all__ = ["LONGEST_ROW", "ImportIdentity", "ImportRow", "identify", "parse_row"]
+
+LONGEST_ROW = 64 * 1024
+"""Of how many characters a row is at most."""
+
+
+_NO_ROW = "a row is one JSON object on one line, in UTF-8"
+_TELLING = 8
+_LONGEST_TEXT = 200
+_LONGEST_METADATA = 500
+_MOST_METADATA = 50
+_FIELDS = (
+    "organization",
+    "name",
+    "scopes",
+    "token",
+    "hash",
+    "format",
+    "lookup",
+    "expires_at",
+    "not_before",
+    "created_at",
+    "metadata",
+    "limits",
+)
+_FIELD_NAME = re.compile(r"[a-z_]{1,20}\Z")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+_HEX = re.compile(r"(?:[0-9a-fA-F]{64}){1,2}\Z")
+_SHA256_DIGITS, _SHA512_DIGITS = 64, 128
+_OF_DRF = "sha512$$"
+_OF_NOTHING = (
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce"
+    "47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e",
+)
+_ARGON2 = re.compile(
+    r"\$argon2(?:id|i|d)\$v=(?:16|19)\$m=([1-9][0-9]{0,9}),t=([1-9][0-9]{0,9}),p=([1-9][0-9]{0,9})"
+    r"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{16,86}\Z"
+)
+_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRow:
+    """One key to import.
+
+    Args:
+        organization: Id or slug of the organization that shall own it.
+        name: Its name for people.
+        scopes: What it may do.
+        token: The raw token, or None where only its hash is known.
+        hash: What the token was hashed to, as the other system kept it, or None.
+        format: Of which format the token is.
+        lookup: The token's public part, where only its hash is known.
+        expires_at: From when on it works no more, in UTC, or None.
+        not_before: From when on it works, in UTC, or None.
+        created_at: When the other system issued it, in UTC, or None.
+        metadata: The service's own notes.
+        limits: What it may ask for.
+    """
+
+    organization: str
+    name: str
+    scopes: frozenset[str] = frozenset()
+    token: Secret | None = None
+    hash: Secret | None = None
+    format: ForeignFormat
+    lookup: str | None = None
+    expires_at: datetime | None = None
+    not_before: datetime | None = None
+    created_at: datetime | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    limits: tuple[Limit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportIdentity:
+    """Under which id a row's key is kept, and as what.
+
+    Args:
+        key_id: The id.
+        digest: The stored form, or None where the token is still to be hashed.
+        weak: Whether that takes :meth:`~keyguard.settings.hashing.TokenHasher.hash_slowly`.
+        pinned: Whether the id itself was made under the newest pepper, so that the stored form has
+            to say on which it hangs.
+    """
+
+    key_id: str
+    digest: str | None = field(default=None, repr=False)
+    weak: bool = False
+    pinned: bool = False
+
+
+# An error must not have a token in its frames. So what refuses a row below raises inside of
+# _attempt, where that exception ends, and only its sentence goes on to who may see it.
+
+
+class _Refusal(Exception):  # noqa: N818 - it never leaves this module
+    pass
+
+
+def parse_row(text: str) -> ImportRow:
+    """Read one line of an import.
+
+    Args:
+        text: A JSON object of at most 64 KiB with ``organization`` and ``name``, either ``token``
+            or ``hash`` (then also ``lookup``, the token's public part, except for the format
+            ``token``), and maybe ``format`` (``token`` by default), ``scopes``, ``expires_at``,
+            ``not_before`` and ``created_at`` (ISO 8601 with an offset), ``metadata`` and ``limits``
+            (rates such as ``"100/minute"``, ``"NAME=RATE"``, or objects).
+
+    Raises:
+        InvalidValueError: It is none; the message shows neither the token nor the hash.
+    """
+    outcome = _attempt(text)
+    del text
+    if isinstance(outcome, str):
+        raise InvalidValueError(outcome)
+    return outcome
+
+
+def identify(
+    row: ImportRow, tokens: TokenFormat, formats: Sequence[ForeignFormat]
+) -> ImportIdentity:
+    """Tell under which id a row's key is kept, and as what.
+
+    Args:
+        row: The row.
+        tokens: What the service's own tokens look like: one of them keeps its own id.
+        formats: The formats that the service looks imported tokens up by.
+
+    Raises:
+        InvalidValueError: The token is not of the row's format, the hash is none, or a request with
+            the token would never find the key.
+    """
+    parts = None if row.token is None else tokens.parse(row.token.reveal())
+    if parts is not None:
+        return ImportIdentity(key_id=parts.key_id)
+    if all(row.format.name != one.name for one in formats):
+        raise InvalidValueError(
+            f"tokens of the format {row.format.name!r} are not looked up here; add it to "
+            "imported_formats (KEYGUARD_IMPORTED_FORMATS)"
+        )
+    if row.token is not None:
+        return _identify_token(row.token, row.format, formats)
+    stored = cast("Secret", row.hash)
+    digest, complaint = _read_hash(stored.reveal(), row.format)
+    if complaint:
+        raise InvalidValueError(complaint)
+    if row.format.has_public_part:
+        key_id = row.format.id_of(row.lookup or "")
+    else:
+        key_id = row.format.id_of_digest(bytes.fromhex(stored.reveal()))
+    if key_id is None:
+        raise InvalidValueError(
+            f"lookup is no public part of a token of the format {row.format.name!r}"
+        )
+    return ImportIdentity(key_id=key_id, digest=digest)
+
+
+def _identify_token(
+    token: Secret, form: ForeignFormat, formats: Sequence[ForeignFormat]
+) -> ImportIdentity:
+    key_id = form.lookup(token.reveal())
+    if key_id is None:
+        raise InvalidValueError(
+            f"the token is not of the format {form.name!r}, or is not of {SHORTEST_TOKEN} to "
+            f"{LONGEST_TOKEN} characters that RFC 6750 lets clients send"
+        )
+    if not is_weak(Secret(form.split(token.reveal())[1])):
+        return ImportIdentity(key_id=key_id)
+    if form.has_public_part:
+        return ImportIdentity(key_id=key_id, weak=True)
+    for one in formats:
+        found = one.lookup(token.reveal()) if one.keyed else None
+        if found is not None:
+            return ImportIdentity(key_id=found, weak=True, pinned=True)
+    raise InvalidValueError(
+        "the token can be guessed, and has no public part to look it up by: set a pepper, or "
+        "import it in the format 'prefix:N'"
+    )
+
+
+def _read_hash(stored: str, form: ForeignFormat) -> tuple[str, str]:
+    """Return the stored form that a hash becomes, and what is wrong with it; one is empty."""
+    if form.name == "drf":
+        stored = stored.removeprefix(_OF_DRF)
+    if _HEX.match(stored):
+        stored = stored.lower()
+        if stored in _OF_NOTHING:
+            return "", "the hash is that of an empty string"
+        value = urlsafe_b64encode(bytes.fromhex(stored)).rstrip(b"=").decode()
+        if len(stored) == _SHA256_DIGITS and form.name != "drf":
+            tail = f"-tail${form.separator}" if form.separator else ""
+            return f"$sha256{tail}${value}", ""
+        if len(stored) == _SHA512_DIGITS and (form.name == "drf" or form.numbered):
+            return f"$sha512${value}", ""
+    elif form.numbered:
+        argon2, bcrypt = _ARGON2.match(stored), _BCRYPT.match(stored)
+        if argon2:
+            memory, time, lanes = map(int, argon2.groups())
+            work = {"time_cost": time, "memory_cost": memory, "parallelism": lanes}
+            if any(work[name] > most for name, most in MOST_ARGON2.items()):
+                return "", "the argon2 hash asks for more work than is allowed"
+            return stored, ""
+        if bcrypt:
+            if not 4 <= int(bcrypt[1]) <= LARGEST_BCRYPT_COST:
+                return "", f"the bcrypt hash has a cost that is not 4 to {LARGEST_BCRYPT_COST}"
+            return stored, ""
+    return "", f"the hash is not {_HASHES.get(form.name, _HASHES_OF_NUMBERED)}"
+
+
+_HASHES = {
+    "token": "the SHA-256 of the whole token in hex",
+    "drf": "the SHA-512 of the whole token in hex, with or without 'sha512$$' before it",
+    "sanctum": "the SHA-256 in hex of what follows the '|'",
+    "seam": "the SHA-256 in hex of what follows the last '_'",
+}
+_HASHES_OF_NUMBERED = (
+    "an argon2 or bcrypt string, nor the SHA-256 or SHA-512 of the whole token in hex"
+)
+
+
+def _attempt(text: str) -> ImportRow | str:
+    """Return the row, or what is wrong with it; never raises."""
+    if len(text) > LONGEST_ROW:
+        return f"a row takes at most {LONGEST_ROW} characters"
+    try:
+        given: Any = json.loads(text, object_pairs_hook=_object)
+    except _Refusal as refusal:
+        return str(refusal)
+    except (ValueError, RecursionError):
+        return _NO_ROW
+    if not isinstance(given, dict):
+        return _NO_ROW
+    fields = cast("dict[str, Any]", given)
+    try:
+        return _row(fields)
+    except (_Refusal, InvalidValueError) as refusal:
+        shown = str(refusal)
+        if any(_shows(shown, fields.get(name)) for name in ("token", "hash")):
+            return "a field of the row is not as said, and holds some of the token or the hash"
+        return shown
+
+
+def _shows(sentence: str, secret: Any) -> bool:
+    """Tell whether so much of a secret is in a sentence that it can't be by chance."""
+    if not isinstance(secret, str) or not secret:
+        return False
+    size = min(_TELLING, len(secret))
+    parts = {secret[at : at + size] for at in range(len(secret) - size + 1)}
+    return any(part in sentence for part in parts)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Refusal("a row names no field twice")
+    return found
+
+
+def _row(given: dict[str, Any]) -> ImportRow:
+    for unknown in given.keys() - set(_FIELDS):
+        shown = f" {unknown!r}" if _FIELD_NAME.match(unknown) else ""
+        raise _Refusal(f"there is no field{shown}; there are: {', '.join(_FIELDS)}")
+    organization = _text(given, "organization")
+    name = _text(given, "name")
+    token, stored = _text(given, "token", LONGEST_TOKEN), _text(given, "hash", LONGEST_TOKEN)
+    lookup = _text(given, "lookup")
+    if organization is None or not ORGANIZATION_NAME.match(organization):
+        raise _Refusal("organization takes the id or the slug of one")
+    if name is None or not name.strip() or not name.isprintable():
+        raise _Refusal(f"name takes 1 to {_LONGEST_TEXT} printable characters")
+    if (token is None) is (stored is None):
+        raise _Refusal("a row takes either token or hash")
+    form = ForeignFormat(_text(given, "format") or "token")
+    if lookup is not None and (stored is None or not form.has_public_part):
+        raise _Refusal("lookup goes with a hash of a token that has a public part, and only there")
+    if lookup is None and stored is not None and form.has_public_part:
+        raise _Refusal(f"a hash in the format {form.name!r} takes lookup, the token's public part")
+    return ImportRow(
+        organization=organization,
+        name=name,
+        scopes=parse_granted(_list(given, "scopes")),
+        token=None if token is None else Secret(token),
+        hash=None if stored is None else Secret(stored),
+        format=form,
+        lookup=lookup,
+        expires_at=_time(given, "expires_at"),
+        not_before=_time(given, "not_before"),
+        created_at=_time(given, "created_at"),
+        metadata=_metadata(given.get("metadata")),
+        limits=_limits(_list(given, "limits")),
+    )
+
+
+def _text(given: dict[str, Any], name: str, most: int = _LONGEST_TEXT) -> str | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= most or _UNSTORABLE.search(value):
+        raise _Refusal(f"{name} takes a string of 1 to {most} characters")
+    return value
+
+
+def _list(given: dict[str, Any], name: str) -> list[Any]:
+    value = given.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _Refusal(f"{name} takes a list")
+    return value  # pyright: ignore[reportUnknownVariableType]  # of anything
+
+
+def _time(given: dict[str, Any], name: str) -> datetime | None:
+    text = _text(given, name)
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise _Refusal(f"{name} takes a time with its offset, such as 2027-01-31T09:00:00Z")
+
+
+def _metadata(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    notes = cast("dict[str, str]", value) if isinstance(value, dict) else {}
+    each: list[Any] = [*notes.keys(), *notes.values()] if isinstance(value, dict) else [None]
+    for text in each:
+        if not isinstance(text, str) or len(text) > _LONGEST_METADATA or _UNSTORABLE.search(text):
+            raise _Refusal(
+                f"metadata takes an object of strings of at most {_LONGEST_METADATA} characters"
+            )
+    if len(notes) > _MOST_METADATA:
+        raise _Refusal(f"metadata takes at most {_MOST_METADATA} items")
+    return notes
+
+
+def _limits(given: list[Any]) -> tuple[Limit, ...]:
+    found: list[Limit] = []
+    for one in given:
+        if isinstance(one, str):
+            found.append(parse_limit(one, "key"))
+        elif isinstance(one, dict) and {"name", "rate"} <= one.keys() <= _LIMIT_FIELDS:
+            found.append(Limit(**cast("dict[str, Any]", one)))
+        else:
+            raise _Refusal(
+                "limits takes rates such as '100/minute', 'NAME=RATE', or objects with name and "
+                "rate, and maybe per, strategy and enforce"
+            )
+    return read_limits(found, "key", stored=True)
+
+
+_LIMIT_FIELDS = {"name", "rate", "per", "strategy", "enforce"}

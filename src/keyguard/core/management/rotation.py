@@ -1,0 +1,178 @@
+"""How a key gets a successor, and works on until nobody needs it any more."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from keyguard.core.access.effects import Flow, ReadClock
+from keyguard.core.keys.audit import Action, Actor, describe
+from keyguard.core.keys.commit import Change, Commit, changed
+from keyguard.core.keys.records import (
+    Key,
+    KeyRecord,
+    KeyStatus,
+    Organization,
+    RevocationReason,
+    RotatedKey,
+)
+from keyguard.core.keys.values import UNCHANGED, Unchanged, check_text
+from keyguard.core.management.common import (
+    Authority,
+    authority_of,
+    check_actor,
+    check_ceiling,
+    check_end,
+    find_record,
+    refuse_disabled,
+    settled,
+)
+from keyguard.core.management.effects import DrawEntropy, FindKey, HashToken, ReadPolicy
+from keyguard.core.management.keys import later, refuse_revoked
+from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
+from keyguard.exceptions import InvalidValueError, RefusedError
+
+__all__ = ["rotate_key"]
+
+DEFAULT_GRACE = timedelta(hours=24)
+
+
+def rotate_key(
+    key_id: str,
+    *,
+    grace: timedelta = DEFAULT_GRACE,
+    expires_in: timedelta | Unchanged | None = UNCHANGED,
+    idempotency_key: str | None = None,
+    actor: Actor = None,
+) -> Flow[RotatedKey]:
+    """Give a key a successor in its family, with all that it may do; limits count for both.
+
+    Args:
+        key_id: The id of the key to rotate.
+        grace: For how long it works beside its successor, though no longer than it would have
+            worked anyway; 0 revokes it in the same transaction.
+        expires_in: How long the successor works; None for as long as its organization's keys may.
+            By default as long as the key was to work, from now on.
+        idempotency_key: A name of the caller's for this rotation, at most 200 characters. The same
+            again returns the same successor, and no second token.
+        actor: Who rotates it, for the audit trail. A principal rotates only keys of its own
+            organization, and none with a scope that it has not itself.
+
+    Returns:
+        The successor, its token, and the key as it stands after.
+
+    Raises:
+        InvalidValueError: A value is not as said.
+        NotFoundError: There is no such key.
+        RefusedError: The key has a successor, is revoked or expired, its organization is disabled,
+            it or the actor may not have a scope, or the actor's key works no more.
+        StoreError: The key store failed.
+    """
+    check_actor(actor)
+    if not isinstance(grace, timedelta) or grace < timedelta(0):
+        raise InvalidValueError(f"grace takes a timedelta of 0 or more, not {grace!r}")
+    if idempotency_key is not None:
+        check_text("an idempotency key", idempotency_key)
+    policy = yield from ReadPolicy()
+    now = yield from ReadClock()
+    if isinstance(expires_in, timedelta):
+        later(now, expires_in)  # refuses what is no span
+    elif expires_in is not None and not isinstance(expires_in, Unchanged):
+        raise InvalidValueError(f"expires_in takes a timedelta or None, not {expires_in!r}")
+
+    def may_rotate(authority: Authority, record: KeyRecord) -> None:
+        present = record.key
+        refuse_revoked(present)
+        if present.successor is not None:
+            raise RefusedError(
+                f"key {present.id!r} has a successor already: {present.successor!r}; rotate that"
+            )
+        if present.status(now) is KeyStatus.EXPIRED:
+            raise RefusedError(f"key {present.id!r} has expired; issue a new one")
+        refuse_disabled(record.organization, "rotating keys")
+        check_ceiling(policy, authority, record.organization, present.scopes)
+
+    def repeated(present: Key) -> bool:
+        return idempotency_key is not None and present.rotation_key == idempotency_key
+
+    authority = yield from authority_of(actor)
+    first = yield from find_record(key_id, authority)
+    if not repeated(first.key):
+        may_rotate(authority, first)  # before the hash, which may be slow
+    parts = TokenParts.draw((yield from DrawEntropy(ENTROPY_SIZE)))
+    token = policy.tokens.mint(parts)
+    successor_id = parts.key_id
+    del parts
+    digest = "" if repeated(first.key) else (yield from HashToken(token))
+
+    def attempt(authority: Authority) -> Flow[tuple[Commit | None, RotatedKey]]:
+        record = yield from find_record(key_id, authority)
+        present, owner = record.key, record.organization
+        if repeated(present) and present.successor is not None:
+            made = yield from FindKey(present.successor)
+            if made is not None:
+                return None, RotatedKey(key=made.key, predecessor=present, token=None)
+        may_rotate(authority, record)
+        successor = _successor(present, owner, successor_id, now, expires_in)
+        if grace:
+            ends = later(now, grace)
+            before = changed(
+                present,
+                successor=successor_id,
+                rotation_key=idempotency_key,
+                grace_ends_at=ends if present.expires_at is None else min(ends, present.expires_at),
+            )
+        else:
+            before = changed(
+                present,
+                successor=successor_id,
+                rotation_key=idempotency_key,
+                grace_ends_at=now,
+                revoked_at=now,
+                revoked_reason=RevocationReason.SUPERSEDED,
+            )
+        commit = Commit(
+            entries=(
+                describe(Action.KEY_ROTATED, now, actor, present, before),
+                describe(Action.KEY_ISSUED, now, actor, None, successor),
+            ),
+            keys=(KeyRecord(key=successor, organization=owner, digest=digest),),
+            changes=(Change(present, before),),
+            unchanged=(owner,),
+        )
+        return commit, RotatedKey(key=successor, predecessor=before, token=token)
+
+    return (yield from settled(actor, attempt))
+
+
+def _successor(
+    present: Key,
+    owner: Organization,
+    successor_id: str,
+    now: datetime,
+    expires_in: timedelta | Unchanged | None,
+) -> Key:
+    waits = present.not_before is not None and present.not_before > now
+    start = present.not_before if waits and present.not_before is not None else now
+    span = expires_in
+    if isinstance(span, Unchanged):
+        began = present.created_at if present.not_before is None else present.not_before
+        span = None if present.expires_at is None else present.expires_at - began
+    if span is None:
+        span = owner.max_key_lifetime
+    elif isinstance(expires_in, Unchanged) and owner.max_key_lifetime is not None:
+        span = min(span, owner.max_key_lifetime)
+    successor = Key(
+        id=successor_id,
+        family=present.family,
+        organization=present.organization,
+        name=present.name,
+        scopes=present.scopes,
+        created_at=now,
+        not_before=present.not_before if waits else None,
+        expires_at=None if span is None else later(start, span),
+        metadata=present.metadata,
+        limits=present.limits,
+        allowed_networks=present.allowed_networks,
+    )
+    check_end(successor, owner, now)
+    return successor

@@ -1,0 +1,121 @@
+"""Tokens: ``<prefix>_<id>_<secret><checksum>``.
+
+One alphabet (base62 and ``_``) that a double click selects whole and that is a legal RFC 6750
+b64token. The checksum refuses typing errors and random guesses before any hash or lookup; it is no
+secret and proves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import InvalidValueError
+
+__all__ = ["ENTROPY_SIZE", "KEY_ID", "TokenFormat", "TokenParts", "base62"]
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH = 16
+SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
+CHECKSUM_LENGTH = 6  # 62 ** 6 > 2 ** 32
+ENTROPY_SIZE = 16 + 32
+"""Bytes of randomness that one token takes: 16 for the id, 32 for the secret."""
+
+KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}\Z")
+_PREFIX = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
+_LONGEST_PREFIX = 32
+
+
+def base62(data: bytes, length: int) -> str:
+    """Spell bytes, read as one big-endian number modulo ``62 ** length``, in base62.
+
+    Args:
+        data: Random bytes; at least 16 bits more than ``length`` digits hold keeps the bias
+            immeasurable, and an exact fit (256 bits in 43 digits) has none.
+        length: How many digits to return, zero-padded.
+    """
+    number = int.from_bytes(data, "big")
+    digits: list[str] = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenParts:
+    """What a well-formed token says.
+
+    Args:
+        key_id: The public part, the lookup handle.
+        secret: The random part.
+    """
+
+    key_id: str
+    secret: str = field(repr=False)
+
+    @classmethod
+    def draw(cls, entropy: bytes) -> TokenParts:
+        """Make new parts from :data:`ENTROPY_SIZE` random bytes."""
+        if len(entropy) != ENTROPY_SIZE:
+            raise InvalidValueError(f"a token takes {ENTROPY_SIZE} random bytes")
+        return cls(base62(entropy[:16], ID_LENGTH), base62(entropy[16:], SECRET_LENGTH))
+
+
+class TokenFormat:
+    """The tokens of one service.
+
+    Args:
+        prefix: What every token starts with, such as ``aiaas_live``: lower-case words joined by
+            ``_``, at most 32 characters.
+
+    Raises:
+        InvalidValueError: The prefix is none.
+    """
+
+    __slots__ = ("_pattern", "length", "prefix")
+
+    def __init__(self, prefix: str) -> None:
+        if (
+            not isinstance(prefix, str)
+            or not _PREFIX.match(prefix)
+            or len(prefix) > _LONGEST_PREFIX
+        ):
+            raise InvalidValueError(
+                f"{prefix!r} is no token prefix: use lower-case letters and digits, words joined "
+                f"by '_', a letter first, at most {_LONGEST_PREFIX} characters, as in 'acme_live'"
+            )
+        self.prefix = prefix
+        self.length = len(prefix) + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH + 2
+        self._pattern = re.compile(
+            rf"{prefix}_([0-9A-Za-z]{{{ID_LENGTH}}})_"
+            rf"([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})\Z"
+        )
+
+    @property
+    def regex(self) -> str:
+        """A regular expression that finds leaked tokens of this service in any text."""
+        return self._pattern.pattern.replace("(", "").replace(")", "").replace(r"\Z", r"\b")
+
+    def mint(self, parts: TokenParts) -> Secret:
+        """Return the token that says ``parts``."""
+        body = f"{self.prefix}_{parts.key_id}_{parts.secret}"
+        return Secret(body + _checksum(body))
+
+    def parse(self, token: str) -> TokenParts | None:
+        """Return what a token says, or None where prefix, length, alphabet or checksum is wrong.
+
+        Never raises, whatever the string.
+        """
+        if len(token) != self.length:
+            return None
+        match = self._pattern.match(token)
+        if match is None or _checksum(token[:-CHECKSUM_LENGTH]) != match[3]:
+            return None
+        return TokenParts(match[1], match[2])
+
+
+def _checksum(body: str) -> str:
+    return base62(crc32(body.encode("ascii")).to_bytes(4, "big"), CHECKSUM_LENGTH)

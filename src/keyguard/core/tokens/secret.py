@@ -1,0 +1,47 @@
+"""Values that must not show."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, final
+
+__all__ = ["Secret"]
+
+
+@final
+class Secret:
+    """Hold a string that only :meth:`reveal` shows.
+
+    ``repr``, ``str`` and formatting mask it; pickling, copying and ``dataclasses.asdict`` refuse.
+    Two secrets are equal only if they are the same object: secrets are compared in
+    :mod:`keyguard.settings.hashing`, in constant time, and nowhere else.
+
+    Args:
+        value: The string to hold.
+    """
+
+    __slots__ = ("__value",)
+
+    def __init__(self, value: str) -> None:
+        self.__value = value
+
+    def reveal(self) -> str:
+        """Return the string itself."""
+        return self.__value
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    def __str__(self) -> str:
+        return "**********"
+
+    def __getstate__(self) -> NoReturn:
+        self.__reduce_ex__(0)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Secret is not pickled or copied; reveal() it where it is really needed")
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce_ex__(0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        self.__reduce_ex__(0)

@@ -1,0 +1,340 @@
+"""The memory of verified tokens.
+
+A token is remembered by the SHA-256 digest of ``Bearer <token>``, never itself, and only once it
+was verified: unknown ones leave no trace, so a flood of them pushes nothing out. An entry carries
+its key's times, which are checked on every hit. It is believed for ``max_staleness`` after its key
+was looked up; longer only while the change feed vouches that nothing has changed, and in no case
+for more than a minute. What changes in this process is forgotten at once by all its guards, and a
+look-up that was under way meanwhile is not believed. Freshness goes by the monotonic clock: setting
+the time of day neither revives nor kills.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from keyguard.core.access.decisions import Allow
+from keyguard.core.keys.records import KeyRecord, Use
+from keyguard.core.tokens.foreign import LONGEST_TOKEN
+from keyguard.core.tokens.format import TokenFormat
+from keyguard.core.tokens.secret import Secret
+from keyguard.runtime.process import Clock, after_fork
+
+__all__ = ["VerifiedTokens"]
+
+_SCHEME = "Bearer "
+_SCHEME_BYTES = _SCHEME.encode()
+_FAR_PAST = float("-inf")
+_FAR_FUTURE = float("inf")
+_RECENT_CHANGES = 1024
+_LONGEST = 60.0  # seconds, however well the feed vouches
+_MINUTE = 60
+
+# The one thing that guards share: ids are unique, so to forget too much is all it can do.
+_memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueDictionary()
+
+
+@dataclass(slots=True)
+class _Entry:
+    allow: Allow
+    digest: str  # the stored form that the token matched
+    not_before: float
+    ends_at: float
+    fresh_until: float
+    dies_at: float
+    used_at: float = 0.0
+    told_at: float = 0.0  # the minute of the last use that was given to the store
+
+
+class VerifiedTokens:
+    """Remembers up to ``size`` verified tokens.
+
+    Args:
+        tokens: What the service's tokens look like.
+        size: How many; 0 remembers none.
+        max_staleness: Seconds for which an entry is believed.
+        clock: Where time comes from.
+        sees_all: Whether every hit has to go through the flow, for its client's address is noted.
+        foreign: Whether other tokens may be genuine too, because they were imported.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenFormat,
+        *,
+        size: int,
+        max_staleness: float,
+        clock: Clock,
+        sees_all: bool = False,
+        foreign: bool = False,
+    ) -> None:
+        self._field_start = f"{_SCHEME}{tokens.prefix}_".encode()
+        self._field_length = len(_SCHEME) + tokens.length
+        self._longest_other = len(_SCHEME) + LONGEST_TOKEN if foreign else 0
+        self._size = size
+        self._max_staleness = max_staleness
+        self._sees_all = sees_all
+        self._time = clock.time
+        self._monotonic = clock.monotonic
+        self._start_afresh()
+        after_fork(self._start_afresh)
+        _memories[id(self)] = self
+
+    def _start_afresh(self) -> None:
+        self._entries: dict[bytes, _Entry] = {}  # by token digest, oldest fill first
+        self._open: dict[bytes, _Entry] = {}  # those that nothing of the request can refuse
+        self._held: dict[str, set[bytes]] = {}  # subject -> token digests
+        self._changed: dict[str, int] = {}  # subject -> change number, oldest first
+        self._uses: dict[str, Use] = {}  # by key, not yet given to the store
+        self._watchers: list[Callable[[], object]] = []
+        self._change = 0
+        self._vouched_until = _FAR_PAST
+        self._lock = threading.Lock()
+
+    def recall(self, field: bytes) -> Allow | None:
+        """Return what an ``Authorization`` field was verified as lately, and note the use.
+
+        This is the warm path of every request. Neither transport nor scopes are in the answer. Keys
+        that are bound to networks are not found here, for the client's address decides over them.
+
+        Args:
+            field: The field value. Only the usual spelling, ``Bearer <token>``, is recognized, and
+                only what has the length and prefix of one is hashed, or what an imported one could
+                be where there are any.
+
+        Returns:
+            The decision, or None where it must be taken.
+        """
+        if len(field) != self._field_length or not field.startswith(self._field_start):  # noqa: SIM102
+            if len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES):
+                return None
+        entry = self._open.get(sha256(field).digest())
+        if entry is not None:  # from here on like _believed, without the call
+            now = self._monotonic()
+            if now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at):
+                time = self._time()
+                if entry.not_before <= time < entry.ends_at:
+                    entry.used_at = time
+                    return entry.allow
+        return None
+
+    def recall_any(self, token: Secret) -> Allow | None:
+        """Return what a token was verified as lately; its networks are still to be checked."""
+        entry = self._entries.get(_name(token))
+        return None if entry is None else self._believed(entry)
+
+    def _believed(self, entry: _Entry) -> Allow | None:
+        now = self._monotonic()
+        if now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at):
+            time = self._time()
+            if entry.not_before <= time < entry.ends_at:
+                entry.used_at = time
+                return entry.allow
+        return None
+
+    def begin(self) -> tuple[int, float]:
+        """Return the mark from which a look-up is judged; take it before looking."""
+        return self._change, self._monotonic()
+
+    def is_current(self, key_id: str, mark: tuple[int, float]) -> bool:
+        """Tell whether a look-up since a mark can be believed now, as far as is known."""
+        change, looked_at = mark
+        with self._lock:
+            changed = self._changed_since(change, key_id)
+        return not changed and self._monotonic() < looked_at + self._max_staleness
+
+    def vouch(self, at: float) -> None:
+        """Believe entries for longer: whatever changed before ``at`` has been forgotten.
+
+        Args:
+            at: A time on the monotonic clock, before the feed was asked.
+        """
+        self._vouched_until = at + self._max_staleness
+
+    def believed_for(self, token: Secret) -> float:
+        """Return for how many seconds a token is believed, unless a change is told before."""
+        entry = self._entries.get(_name(token))
+        if entry is None:
+            return 0.0
+        until = max(entry.fresh_until, min(self._vouched_until, entry.dies_at))
+        time = self._time()
+        if not entry.not_before <= time:
+            return 0.0
+        return max(0.0, min(until - self._monotonic(), entry.ends_at - time))
+
+    @contextmanager
+    def watching(self, wake: Callable[[], object]) -> Generator[None]:
+        """Call a function after each change that is told, from whichever thread tells it.
+
+        Args:
+            wake: The function; it must be quick, and not raise.
+        """
+        self._watchers.append(wake)
+        try:
+            yield
+        finally:
+            self._watchers.remove(wake)
+
+    def _wake_watchers(self) -> None:
+        for wake in tuple(self._watchers):
+            wake()
+
+    def matched(self, token: Secret, digest: str) -> bool:
+        """Tell whether a token is known to match a stored form, sparing the hash.
+
+        The answer outlives the entry's freshness: a match of two constants never goes stale.
+        """
+        entry = self._entries.get(_name(token))
+        return entry is not None and entry.digest == digest
+
+    def knows(self, token: Secret) -> bool:
+        """Tell whether a token is remembered, however stale."""
+        return _name(token) in self._entries
+
+    def remember(
+        self, token: Secret, record: KeyRecord, allow: Allow, mark: tuple[int, float]
+    ) -> bool:
+        """Keep a verified token.
+
+        Args:
+            token: The token.
+            record: What the look-up found.
+            allow: What it is good for.
+            mark: What :meth:`begin` returned before the look-up.
+
+        Returns:
+            False where the key or its organization changed since the mark: nothing is kept, and
+            what was found must not be used.
+        """
+        key = record.key
+        change, looked_at = mark
+        end = key.ends_at
+        entry = _Entry(
+            allow=allow,
+            digest=record.digest,
+            not_before=key.not_before.timestamp() if key.not_before else _FAR_PAST,
+            ends_at=end.timestamp() if end else _FAR_FUTURE,
+            fresh_until=looked_at + self._max_staleness,
+            dies_at=looked_at + max(self._max_staleness, _LONGEST),
+        )
+        name = _name(token)
+        with self._lock:
+            if self._changed_since(change, key.id, key.organization):
+                return False
+            before = self._drop(name)
+            if before is not None:
+                entry.told_at = before.told_at
+            if self._size:
+                if len(self._entries) >= self._size:
+                    self._drop(next(iter(self._entries)))
+                self._entries[name] = entry
+                if not allow.networks and not self._sees_all:
+                    self._open[name] = entry
+                for subject in (key.id, key.organization):
+                    self._held.setdefault(subject, set()).add(name)
+            return True
+
+    def discard(self, token: Secret) -> None:
+        """Drop a token that was refused: the store says that it is good for nothing any more."""
+        name = _name(token)
+        if name in self._entries:
+            with self._lock:
+                self._drop(name)
+
+    def note_use(self, use: Use) -> None:
+        """Note that a key was let in otherwise than by :meth:`recall`."""
+        with self._lock:
+            self._note(use)
+
+    def take_uses(self) -> list[Use]:
+        """Return when keys were last used, to the minute, that were not taken before."""
+        with self._lock:
+            for entry in self._entries.values():
+                self._note_use_of(entry)
+            uses, self._uses = list(self._uses.values()), {}
+        return uses
+
+    def _note_use_of(self, entry: _Entry) -> None:
+        minute = entry.used_at // _MINUTE * _MINUTE
+        if minute > entry.told_at:
+            entry.told_at = minute
+            self._note(Use(entry.allow.principal.key_id, datetime.fromtimestamp(minute, UTC)))
+
+    def _note(self, use: Use) -> None:
+        known = self._uses.get(use.key_id)
+        at = use.at.replace(second=0, microsecond=0)
+        if known is None or known.at < at or (known.at == at and use.address is not None):
+            self._uses[use.key_id] = Use(use.key_id, at, use.address)
+
+    def forget_all(self) -> None:
+        """Drop all that this guard remembers: nobody can tell what has changed."""
+        with self._lock:
+            self._change += _RECENT_CHANGES + 1
+            for name in tuple(self._entries):
+                self._drop(name)
+        self._wake_watchers()
+
+    @staticmethod
+    def forget(subjects: Iterable[str]) -> None:
+        """Drop what this process remembers of keys or organizations, which have just changed.
+
+        Every guard of the process forgets them, whichever made the change: an administrator's sync
+        code and the service's async code have one each.
+
+        Args:
+            subjects: The ids of the keys and organizations.
+        """
+        for reference in _memories.valuerefs():
+            memory = reference()
+            if memory is not None:
+                for subject in subjects:
+                    memory._forget(subject)
+
+    def forget_here(self, subjects: Iterable[str]) -> None:
+        """Drop what this guard remembers of keys or organizations, of which its feed told."""
+        for subject in subjects:
+            self._forget(subject)
+
+    def _forget(self, subject: str) -> None:
+        with self._lock:
+            self._change += 1
+            self._changed.pop(subject, None)
+            self._changed[subject] = self._change
+            while len(self._changed) > _RECENT_CHANGES:
+                del self._changed[next(iter(self._changed))]
+            for name in tuple(self._held.get(subject, ())):
+                self._drop(name)
+        if self._watchers:
+            self._wake_watchers()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _drop(self, name: bytes) -> _Entry | None:
+        self._open.pop(name, None)
+        entry = self._entries.pop(name, None)
+        if entry is None:
+            return None
+        self._note_use_of(entry)
+        principal = entry.allow.principal
+        for subject in (principal.key_id, principal.organization):
+            names = self._held[subject]
+            names.discard(name)
+            if not names:
+                del self._held[subject]
+        return entry
+
+    def _changed_since(self, change: int, *subjects: str) -> bool:
+        if self._change - change > _RECENT_CHANGES:
+            return True  # more changed than is kept in mind
+        return any(self._changed.get(subject, 0) > change for subject in subjects)
+
+
+def _name(token: Secret) -> bytes:
+    return sha256(f"{_SCHEME}{token.reveal()}".encode()).digest()

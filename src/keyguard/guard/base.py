@@ -1,0 +1,198 @@
+"""What both guards share: everything that waits for nobody."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from keyguard.core.access.answers import Response
+from keyguard.core.access.authenticate import authorize
+from keyguard.core.access.charging import Charged
+from keyguard.core.access.credentials import parse_authorization
+from keyguard.core.access.decisions import Allow, Decision, Deny
+from keyguard.core.access.policy import Policy
+from keyguard.core.identity.scopes import Requirement
+from keyguard.core.limits.limit import Limit
+from keyguard.core.tokens.secret import Secret
+from keyguard.freshness.blocked_clients import BlockedClients
+from keyguard.freshness.lookups import Lookups
+from keyguard.freshness.verified_tokens import VerifiedTokens
+from keyguard.guard.outside import Parts
+from keyguard.runtime.events import Event, Hook, LimitExceeded, events_of, tell
+from keyguard.runtime.hash_pool import HashPool
+from keyguard.runtime.process import Clock
+from keyguard.settings.settings import Settings
+
+__all__ = ["Guard"]
+
+_HASHES_WAITING = 16
+
+
+class Guard:
+    """What both flavours share: everything that waits for nobody.
+
+    A guard is used, not extended: the adapters answer what is known without asking
+    ``authenticate``, and would never call an override. Wrap it, or pass hooks.
+    """
+
+    def __init_subclass__(cls, *, flavour: bool = False) -> None:
+        if not flavour:
+            raise TypeError("a guard can't be subclassed; wrap it, or pass it hooks")
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        options: dict[str, Any],
+        *,
+        clock: Clock,
+        hooks: Iterable[Hook],
+    ) -> None:
+        settings = settings or Settings()
+        self.settings = replace(settings, **options) if options else settings
+        if self.settings.revoke_exposed:
+            import_module("keyguard.core.management")  # not amid the request that needs it
+        tokens = VerifiedTokens(
+            self.settings.policy().tokens,
+            size=self.settings.cache_size,
+            max_staleness=self.settings.max_staleness,
+            clock=clock,
+            sees_all=self.settings.record_addresses,
+            foreign=bool(self.settings.imported_formats),
+        )
+        self._parts = Parts(
+            policy=self.settings.policy(),
+            tokens=tokens,
+            lookups=Lookups(tokens),
+            hasher=self.settings.token_hasher(),
+            blocked=BlockedClients(clock),
+            clock=clock,
+            records_addresses=self.settings.record_addresses,
+        )
+        self._recall = self._parts.tokens.recall  # the adapters' warm path
+        self._pool = HashPool(
+            workers=self.settings.hash_workers,
+            waiting=_HASHES_WAITING,
+            patience=self.settings.store_timeout,
+            longest=self.settings.hash_timeout,
+        )
+        self._responder = self.settings.responder()
+        self._hooks = tuple(hooks)
+
+    @property
+    def policy(self) -> Policy:
+        """What decisions know of the settings."""
+        return self._parts.policy
+
+    def respond(self, deny: Deny) -> Response:
+        """Return the answer that a refused client gets."""
+        return self._responder.respond(deny, self._parts.clock.time())
+
+    def limit_fields(self, charged: Charged) -> list[tuple[str, str]]:
+        """Return the fields that tell a client that was let in how its limits stand.
+
+        Args:
+            charged: What the request was charged.
+        """
+        return self._responder.limit_fields(
+            charged.charges, charged.tallies, charged.policy, self._parts.clock.time
+        )
+
+    def report(self, deny: Deny, *, address: str | None = None) -> None:
+        """Tell the hooks of a refusal; :meth:`authenticate` has done so for its own.
+
+        Args:
+            deny: The refusal.
+            address: The client's address, where it is known.
+        """
+        for event in events_of(deny, self._parts.now(), address):
+            self._tell(event)
+
+    def vouched_for(self, fields: Sequence[str | bytes]) -> float:
+        """Return for how many seconds what was let in is known to be good, without being asked.
+
+        A change that is told in that time ends it; see :meth:`watching`.
+
+        Args:
+            fields: Its ``Authorization`` field values.
+        """
+        credentials = parse_authorization(fields, bar=self._parts.policy.takes_bar)
+        del fields
+        if not isinstance(credentials, Secret):
+            return 0.0
+        return self._parts.tokens.believed_for(credentials)
+
+    def watching(self, wake: Callable[[], object]) -> AbstractContextManager[None]:
+        """Have a function called after each change of a key or organization that is told.
+
+        Args:
+            wake: The function, called from any thread; it must be quick.
+        """
+        return self._parts.tokens.watching(wake)
+
+    def report_exceeded(self, charged: Charged, address: str | None) -> None:
+        """Tell the hooks of limits in shadow mode that had no room.
+
+        Args:
+            charged: What the request was charged.
+            address: The client's address, where it is known.
+        """
+        principal = charged.principal
+        names = [
+            one.name
+            for one, tally in zip(charged.charges, charged.tallies, strict=True)
+            if not tally.fits
+        ]
+        self._tell(
+            LimitExceeded(
+                at=self._parts.now(),
+                limits=tuple(names),
+                key_id=principal.key_id if principal else None,
+                organization=principal.organization if principal else None,
+                address=address,
+            )
+        )
+
+    def _tell(self, event: Event) -> None:
+        tell(self._hooks, event)
+
+    def _limits_at_start(self) -> list[Limit]:
+        policy = self._parts.policy
+        failures = [] if policy.failure_limit is None else [policy.failure_limit]
+        rules = self.settings.rule_book().rules
+        ruled = [one.limit for rule in rules for one in rule.charged]
+        return [*policy.default_limits, *failures, *ruled]
+
+    def _breaker_options(self) -> dict[str, Any]:
+        return {
+            "timeout": self.settings.limiter_timeout,
+            "fails_open": self.settings.on_limiter_error == "open",
+            "clock": self._parts.clock,
+            "tell": self._tell,
+        }
+
+    def _background_options(self) -> dict[str, Any]:
+        return {
+            "clock": self._parts.clock,
+            "timeout": self.settings.store_timeout,
+            "max_staleness": self.settings.max_staleness,
+            "tell": functools.partial(tell, self._hooks),  # not the guard, which may go
+        }
+
+    def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
+        requirement = Requirement.of(scopes, any_of)
+        if self._parts.policy.catalogue is not None:
+            self._parts.policy.catalogue.check_required(requirement.scopes)
+        return requirement if requirement.scopes else None
+
+    def _conclude(
+        self, decision: Decision, requirement: Requirement | None, address: str | None
+    ) -> Decision:
+        if isinstance(decision, Allow):
+            decision = authorize(decision, requirement)
+        if isinstance(decision, Deny):
+            self.report(decision, address=address)
+        return decision

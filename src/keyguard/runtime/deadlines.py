@@ -1,0 +1,135 @@
+"""How long the present store call may take.
+
+The guard opens a deadline around every call it makes to a store. On an event loop the deadline
+ends the call. In sync code nothing can end a call from outside without a thread of its own, so a
+store reads :func:`remaining` and hands it to its driver as a timeout.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+
+from keyguard.runtime.lazy import asyncio
+
+__all__ = ["awithin", "remaining", "within"]
+
+_GRACE = 0.1
+
+_deadline: ContextVar[float | None] = ContextVar("keyguard_deadline", default=None)
+
+
+def remaining() -> float | None:
+    """Return the seconds left for the present store call, never negative; None for no limit."""
+    deadline = _deadline.get()
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+class within:  # noqa: N801 - used as a function is
+    """Set the deadline of the store calls inside, without ending any.
+
+    Args:
+        seconds: How long they may take.
+    """
+
+    __slots__ = ("_before", "_seconds")
+
+    _before: Token[float | None]
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._before = _deadline.set(time.monotonic() + self._seconds)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _deadline.reset(self._before)
+
+
+def awithin(seconds: float) -> AbstractAsyncContextManager[None]:
+    """Set the deadline of the store calls inside, and end them when it is over.
+
+    Args:
+        seconds: How long they may take.
+
+    Raises:
+        TimeoutError: It was over.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return _within_on_trio(seconds)
+    return _WithinOnAsyncio(seconds, loop)
+
+
+class _WithinOnAsyncio:
+    """What asyncio.timeout does, which costs several times as much, but for a second cancellation.
+
+    On Python 3.11 asyncio.wait_for, by which drivers connect, may swallow a cancellation that
+    arrives as it completes (python/cpython#86296). So a second one follows the first.
+    """
+
+    __slots__ = ("_before", "_cancellations", "_cancelling", "_loop", "_seconds", "_task", "_timer")
+
+    _before: Token[float | None]
+    _task: asyncio.Task[object]
+    _timer: asyncio.TimerHandle
+
+    def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._seconds = seconds
+        self._loop = loop
+        self._cancellations = 0
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task(self._loop)
+        if task is None:
+            raise RuntimeError("a deadline ends the task that it is in, and this is no task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = self._loop.call_later(self._seconds, self._cancel)
+        self._before = _deadline.set(time.monotonic() + self._seconds)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _deadline.reset(self._before)
+        self._timer.cancel()
+        if not self._cancellations:
+            return
+        for _ in range(self._cancellations):
+            self._task.uncancel()
+        # Whoever else cancelled the task is not told that it was late.
+        if self._task.cancelling() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError(_late(self._seconds)) from problem
+
+    def _cancel(self) -> None:
+        self._cancellations += 1
+        if self._cancellations == 1:
+            self._timer = self._loop.call_later(_GRACE, self._cancel)
+        self._task.cancel()
+
+
+@asynccontextmanager
+async def _within_on_trio(seconds: float) -> AsyncGenerator[None]:
+    import trio
+
+    try:
+        with within(seconds), trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError as late:
+        raise TimeoutError(_late(seconds)) from late
+
+
+def _late(seconds: float) -> str:
+    return f"it took longer than {seconds:g} seconds"

@@ -1,0 +1,1 @@
+"""What a service settles: its settings, where they are read from, peppers, and hashing."""

@@ -1,0 +1,326 @@
+"""How tokens are stored: digest schemes and the pepper ring.
+
+A generated token carries 256 random bits, so one approved hash is enough (NIST SP 800-63B, section
+5.1.2.2 asks for more only below 112 bits): HMAC-SHA-256 under a pepper that lives outside the
+database, plain SHA-256 where no pepper is set. Argon2id (RFC 9106, OWASP parameters) can be chosen.
+The stored form names its scheme, so schemes and peppers change without invalidating keys.
+
+    $hmac-sha256$<pepper id>$<digest>      $sha256$<digest>      $argon2id$v=19$m=...$salt$digest
+
+A token that came from elsewhere and can be guessed is always kept under Argon2id, of its HMAC under
+a pepper where there is one; ``pinned`` where the key's id was made under that pepper as well:
+
+    $weak$<pepper id or nothing>$argon2id$...              $pinned$<pepper id>$argon2id$...
+
+What other systems made of their tokens verifies as it is, until it is hashed anew:
+
+    $sha512$<digest>      $sha256-tail$<separator>$<digest of what follows it>
+    $argon2i$...          $argon2d$...          $2a$, $2b$, $2y$ (bcrypt)
+
+This is the only place where secrets are compared, always in constant time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import argon2
+
+from keyguard.core.tokens.foreign import LARGEST_BCRYPT_COST, MOST_ARGON2
+from keyguard.core.tokens.secret import Secret
+from keyguard.core.tokens.strength import is_weak
+from keyguard.exceptions import (
+    ConfigurationError,
+    CorruptDataError,
+    InvalidValueError,
+    MissingExtraError,
+    StoreError,
+    StoreUnavailableError,
+)
+from keyguard.settings.peppers import Pepper
+
+__all__ = ["SCHEMES", "TokenHasher", "scheme_of"]
+
+SCHEMES = ("hmac-sha256", "sha256", "argon2id")
+
+# OWASP Password Storage Cheat Sheet, Argon2id
+_ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+_NOTHING = bytes(32)
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}(?:[A-Za-z0-9_-]{43})?\Z")  # of 32 bytes, or of 64
+_SLOW = ("$argon2", "$2", "$weak$", "$pinned$")
+_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}\Z")
+_BCRYPT_READS = 72  # bytes; what follows was never part of such a hash
+
+
+def scheme_of(digest: str) -> str:
+    """Return what a stored form hangs on, for people to read.
+
+    Returns:
+        The scheme, with a pepper's id where it takes one (``hmac-sha256:1a2b3c4d``); ``unknown``
+        for what keyguard did not store.
+    """
+    match digest.split("$"):
+        case ["", "hmac-sha256", pepper_id, _]:
+            return f"hmac-sha256:{pepper_id}"
+        case ["", "weak" | "pinned", pepper_id, "argon2id", *_]:
+            return f"argon2id:{pepper_id}" if pepper_id else "argon2id"
+        case ["", "sha256" | "sha512" | "argon2id" | "argon2i" | "argon2d" as scheme, *_]:
+            return scheme
+        case ["", "sha256-tail", *_]:
+            return "sha256"
+        case ["", "2a" | "2b" | "2y", *_]:
+            return "bcrypt"
+        case _:
+            return "unknown"
+
+
+class TokenHasher:
+    """Hashes tokens under the current scheme and verifies them under any.
+
+    Args:
+        scheme: One of :data:`SCHEMES`; None for ``hmac-sha256`` where there is a pepper, else
+            ``sha256``.
+        peppers: The ring, newest first: the first hashes, all verify.
+
+    Raises:
+        InvalidValueError: A pepper is short, weak or given twice; the scheme is unknown.
+        ConfigurationError: ``hmac-sha256`` is chosen without a pepper.
+    """
+
+    def __init__(self, scheme: str | None = None, peppers: Sequence[Secret] = ()) -> None:
+        ring = [Pepper(pepper) for pepper in peppers]
+        self._ring = {pepper.id: pepper for pepper in ring}
+        if len(self._ring) < len(ring):
+            raise InvalidValueError("a pepper is given twice")
+        self._current = ring[0] if ring else None
+        self._current_id = ring[0].id if ring else ""
+        self.scheme = scheme or ("hmac-sha256" if ring else "sha256")
+        if self.scheme not in SCHEMES:
+            raise InvalidValueError(f"unknown hasher {scheme!r}; there are: {', '.join(SCHEMES)}")
+        if self.scheme == "hmac-sha256" and not ring:
+            raise ConfigurationError("hasher 'hmac-sha256' needs a pepper: set KEYGUARD_PEPPER")
+
+    @property
+    def hashes_slowly(self) -> bool:
+        """Whether hashing a new token takes a slow hash."""
+        return self.scheme == "argon2id"
+
+    @property
+    def lookup_keys(self) -> tuple[Secret, ...]:
+        """What each pepper gives to make the ids of guessable imported tokens under."""
+        return tuple(pepper.lookup_key() for pepper in self._ring.values())
+
+    @property
+    def pepper_ids(self) -> tuple[str, ...]:
+        """The ids under which stored forms name the peppers of the ring, the newest first."""
+        return tuple(self._ring)
+
+    @property
+    def current(self) -> str:
+        """What a new token's stored form hangs on, as :func:`scheme_of` says it."""
+        if self._current is not None and self.scheme == "hmac-sha256":
+            return f"hmac-sha256:{self._current.id}"
+        return self.scheme
+
+    def is_slow(self, digest: str | None) -> bool:
+        """Tell whether verifying against a stored form takes a slow hash.
+
+        None stands for an unknown key, for which no slow hash is ever computed.
+        """
+        return digest is not None and digest.startswith(_SLOW)
+
+    def is_outdated(self, digest: str) -> bool:
+        """Tell whether a stored form is another than a token would get now.
+
+        Where it is, :meth:`rehash` gives the one that may take its place.
+
+        Args:
+            digest: The stored form, which a token was found to match.
+        """
+        match digest.split("$"):
+            case ["", "pinned", *_]:  # the key's id hangs on the pepper all the same
+                return False
+            case ["", "weak", pepper_id, *rest]:
+                return pepper_id != self._current_id or _asks_for_less("$" + "$".join(rest))
+            case ["", "argon2id", *_]:
+                return self.scheme != "argon2id" or _asks_for_less(digest)
+            case ["", "hmac-sha256", pepper_id, _]:
+                return self.scheme != "hmac-sha256" or pepper_id != self._current_id
+            case ["", "sha256", _]:
+                return self.scheme != "sha256"
+            case _:
+                return True
+
+    def hash(self, token: Secret) -> str:
+        """Return the form in which a token is stored."""
+        if self.hashes_slowly:
+            return _hash_argon2(token)
+        if self._current is not None and self.scheme == "hmac-sha256":
+            return f"$hmac-sha256${self._current.id}${_encode(self._current.digest(token))}"
+        return f"$sha256${_encode(_sha256(token))}"
+
+    def hash_slowly(self, token: Secret, *, pinned: bool = False) -> str:
+        """Return the form in which a token that can be guessed is stored, whatever the scheme.
+
+        Args:
+            token: The token.
+            pinned: Whether the id of its key was made under the newest pepper, so that both have to
+                stay with that pepper.
+        """
+        label = "pinned" if pinned else "weak"
+        return f"${label}${self._current_id}{_hash_argon2(_under(self._current, token))}"
+
+    def rehash(self, token: Secret, digest: str) -> str:
+        """Return the form that takes the place of an outdated one.
+
+        Args:
+            token: The token, which was found to match.
+            digest: The outdated form. What is weak there stays slow to try.
+        """
+        if digest.startswith("$weak$") or is_weak(token):
+            return self.hash_slowly(token)
+        return self.hash(token)
+
+    def rehashes_slowly(self, token: Secret, digest: str) -> bool:
+        """Tell whether :meth:`rehash` takes a slow hash."""
+        return self.hashes_slowly or digest.startswith("$weak$") or is_weak(token)
+
+    def verify(self, token: Secret, digest: str | None) -> bool:
+        """Tell whether a token is the one behind a stored form.
+
+        Args:
+            token: The token as it was sent.
+            digest: The stored form, or None for an unknown key: the answer is False then, after
+                the work that the current scheme's fast hash takes.
+
+        Raises:
+            CorruptDataError: The stored form is none, or names a pepper that is not in the ring.
+            MissingExtraError: It is bcrypt's, and that package is not installed.
+        """
+        match digest.split("$") if digest is not None else None:
+            case None:
+                computed = self._current.digest(token) if self._current else _sha256(token)
+                hmac.compare_digest(computed, _NOTHING)
+                return False
+            case ["", "sha256", value]:
+                return hmac.compare_digest(_decode(value), _sha256(token))
+            case ["", "hmac-sha256", pepper_id, value]:
+                return hmac.compare_digest(_decode(value), self._pepper(pepper_id).digest(token))
+            case ["", "argon2id" | "argon2i" | "argon2d", *_]:
+                return _verify_argon2(token, str(digest))
+            case ["", "weak" | "pinned", pepper_id, "argon2id", *rest]:
+                pepper = self._pepper(pepper_id) if pepper_id else None
+                return _verify_argon2(_under(pepper, token), "$argon2id$" + "$".join(rest))
+            case ["", "sha512", value]:
+                return hmac.compare_digest(_decode(value), _sha512(token))
+            case ["", "sha256-tail", "|" | "_" as separator, value]:
+                return hmac.compare_digest(_decode(value), _sha256(_tail(token, separator)))
+            case ["", "2a" | "2b" | "2y", *_]:
+                return _verify_bcrypt(token, str(digest))
+            case _:
+                raise CorruptDataError("a stored digest names no scheme that keyguard knows")
+
+    def _pepper(self, pepper_id: str) -> Pepper:
+        try:
+            return self._ring[pepper_id]
+        except KeyError:
+            raise CorruptDataError(
+                f"a stored digest needs the pepper {pepper_id!r}, which this process does not "
+                "have: add it to KEYGUARD_PEPPER"
+            ) from None
+
+
+# The functions below reveal a token only inside the expression that hashes it: a local variable
+# would show in the traceback of whatever goes wrong. The frames of argon2 and bcrypt hold it, so
+# theirs become neither the cause nor the context of an error: it is raised once they are handled.
+
+
+def _sha256(token: Secret) -> bytes:
+    return hashlib.sha256(token.reveal().encode()).digest()
+
+
+def _sha512(token: Secret) -> bytes:
+    return hashlib.sha512(token.reveal().encode()).digest()
+
+
+def _tail(token: Secret, separator: str) -> Secret:
+    """Return what follows the first ``|`` or the last ``_``."""
+    if separator == "|":
+        return Secret(token.reveal().partition(separator)[2])
+    return Secret(token.reveal().rpartition(separator)[2])
+
+
+def _under(pepper: Pepper | None, token: Secret) -> Secret:
+    return token if pepper is None else Secret(_encode(pepper.digest(token)))
+
+
+def _asks_for_less(digest: str) -> bool:
+    try:
+        return _ARGON2.check_needs_rehash(digest)
+    except argon2.exceptions.InvalidHashError:
+        return True
+
+
+def _verify_bcrypt(token: Secret, digest: str) -> bool:
+    stored = _BCRYPT.match(digest)
+    if stored is None:
+        raise _damaged()
+    if int(stored[1]) > LARGEST_BCRYPT_COST:
+        raise CorruptDataError("a stored bcrypt digest asks for more work than is allowed")
+    try:
+        bcrypt: Any = import_module("bcrypt")
+    except ImportError:
+        raise MissingExtraError("a key that was imported with its bcrypt hash", "bcrypt") from None
+    with suppress(ValueError):
+        return bool(bcrypt.checkpw(token.reveal().encode()[:_BCRYPT_READS], digest.encode()))
+    raise _damaged()
+
+
+def _hash_argon2(token: Secret) -> str:
+    with suppress(argon2.exceptions.HashingError, MemoryError):
+        return _ARGON2.hash(token.reveal().encode())
+    raise _no_memory()
+
+
+def _verify_argon2(token: Secret, digest: str) -> bool:
+    try:
+        stored = argon2.extract_parameters(digest)
+    except argon2.exceptions.InvalidHashError:
+        raise _damaged() from None
+    if any(getattr(stored, name) > most for name, most in MOST_ARGON2.items()):
+        raise CorruptDataError("a stored argon2 digest asks for more work than is allowed")
+    problem: StoreError
+    try:
+        return _ARGON2.verify(digest, token.reveal().encode())
+    except argon2.exceptions.VerifyMismatchError:
+        return False
+    except (argon2.exceptions.Argon2Error, argon2.exceptions.InvalidHashError):
+        problem = _damaged()
+    except MemoryError:
+        problem = _no_memory()
+    raise problem
+
+
+def _encode(digest: bytes) -> str:
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _decode(value: str) -> bytes:
+    if not _DIGEST.match(value):
+        raise _damaged()
+    return urlsafe_b64decode(value + "=" * (-len(value) % 4))
+
+
+def _no_memory() -> StoreUnavailableError:
+    return StoreUnavailableError("there is no memory for a slow hash now")
+
+
+def _damaged() -> CorruptDataError:
+    return CorruptDataError("a stored digest is damaged")

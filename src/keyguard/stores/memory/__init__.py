@@ -1,0 +1,1 @@
+"""Keys and counters in this process: for tests, demos, and a single worker."""

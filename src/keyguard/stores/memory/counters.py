@@ -1,0 +1,191 @@
+"""Counters in the memory of one process.
+
+It never waits, so it serves async code as well. A hit costs the same whatever the number of live
+clients: what has ended is swept by a thread of its own, in slices, and beyond ``size`` the bucket
+that was hit longest ago makes room. Buckets that anybody can have made (failed attempts, public
+paths) are kept apart, so that a flood of addresses pushes no key's count out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.limits.limit import Strategy
+from keyguard.core.limits.windows import COUNTING, State, Tally
+from keyguard.runtime.process import Clock, after_fork
+
+__all__ = ["MemoryRateLimiter"]
+
+_SWEEP_EVERY = 10.0
+_SLICE = 200
+_ANONYMOUS_SHARE = 4
+_OWNER = len("keyguard:{")
+
+_outcome = Outcome._make  # which takes less time than Outcome(...)
+
+_Pool: TypeAlias = "OrderedDict[str, State]"
+_PoolName: TypeAlias = tuple[bool, Strategy, int]
+
+
+class MemoryRateLimiter:
+    """Count in dictionaries; what is counted ends with the process.
+
+    Args:
+        clock: Where time comes from; its monotonic scale counts.
+        size: How many buckets of keys and organizations are kept at most for each strategy and
+            length of window; of others a quarter as many.
+    """
+
+    def __init__(self, *, clock: Clock = time, size: int = 200_000) -> None:
+        self._now = clock.monotonic
+        self._size = size
+        # Within one pool, the least recently hit first: the first to end, give or take a window.
+        self._pools: defaultdict[_PoolName, _Pool] = defaultdict(OrderedDict)
+        self._start_afresh()
+        after_fork(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._sweeper: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def migrate(self) -> None:
+        """See :class:`~keyguard.stores.base.RateLimiter`."""
+
+    def close(self) -> None:
+        """See :class:`~keyguard.stores.base.RateLimiter`."""
+        self._closed.set()
+
+    def hit(self, charges: Sequence[Charge]) -> Outcome:
+        """See :class:`~keyguard.stores.base.RateLimiter`."""
+        if len(charges) != 1:
+            return self._hit_all(charges)
+        key, _, amount, window, strategy, enforce, cost = charges[0]
+        with self._lock:
+            pool = self._pools[key.startswith("org_", _OWNER), strategy, window]
+            before = pool.get(key, ())
+            tally, state = COUNTING[strategy].take(before, amount, window, self._now(), cost)
+            if not tally[0]:
+                return Outcome(not enforce, (tally,))
+            pool[key] = state
+            pool.move_to_end(key)
+            if not before:
+                self._bound(pool, key)
+        return _outcome((True, (tally,), 0))
+
+    def _hit_all(self, charges: Sequence[Charge]) -> Outcome:
+        with self._lock:
+            now = self._now()
+            tallies: list[Tally] = []
+            counted: list[tuple[_Pool, Charge, State]] = []
+            admitted = True
+            for charge in charges:
+                key, _, amount, window, strategy, enforce, cost = charge
+                pool = self._pool(charge)
+                before = pool.get(key, ())
+                if counted:
+                    before = next((c[2] for c in reversed(counted) if c[1][0] == key), before)
+                tally, state = COUNTING[strategy].take(before, amount, window, now, cost)
+                tallies.append(tally)
+                if tally[0]:
+                    counted.append((pool, charge, state))
+                elif enforce:
+                    admitted = False
+            if not admitted:
+                return Outcome(False, self._uncounted(charges, tallies, now))
+            for pool, charge, state in counted:
+                self._keep(pool, charge[0], state)
+            return Outcome(True, tallies)
+
+    def adjust(
+        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
+    ) -> Outcome:
+        """See :class:`~keyguard.stores.base.RateLimiter`."""
+        tallies: list[Tally] = []
+        with self._lock:
+            now = self._now()
+            for charge, change, end in zip(charges, units, ends_at, strict=True):
+                counting = COUNTING[charge.strategy]
+                pool = self._pool(charge)
+                state = pool.get(charge.key, ())
+                if change:
+                    state = counting.adjust(state, charge.window, now, change, end)
+                    self._keep(pool, charge.key, state)
+                tallies.append(counting.look(state, charge.amount, charge.window, now, 1))
+        return Outcome(True, tallies)
+
+    def sweep(self) -> None:
+        """Drop the buckets whose time is over, a slice at a time, so that no hit waits for it."""
+        for (_, strategy, window), pool in tuple(self._pools.items()):
+            ends = COUNTING[strategy].ends
+            ended = _SLICE
+            while ended == _SLICE:
+                with self._lock:
+                    now = self._now()
+                    ended = 0
+                    for key in pool:
+                        if ended == _SLICE or ends(pool[key], window) > now:
+                            break
+                        ended += 1
+                    for _ in range(ended):
+                        pool.popitem(last=False)
+
+    def __len__(self) -> int:
+        return sum(len(pool) for pool in self._pools.values())
+
+    def _uncounted(
+        self, charges: Sequence[Charge], tallies: list[Tally], now: float
+    ) -> list[Tally]:
+        """Return how buckets stand that were not counted after all."""
+        return [
+            COUNTING[charge.strategy].look(
+                self._pool(charge).get(charge.key, ()),
+                charge.amount,
+                charge.window,
+                now,
+                charge.cost,
+            )
+            if tally.fits
+            else tally
+            for charge, tally in zip(charges, tallies, strict=True)
+        ]
+
+    def _pool(self, charge: Charge) -> _Pool:
+        return self._pools[charge.key.startswith("org_", _OWNER), charge.strategy, charge.window]
+
+    def _keep(self, pool: _Pool, key: str, state: State) -> None:
+        pool[key] = state
+        pool.move_to_end(key)
+        self._bound(pool, key)
+
+    def _bound(self, pool: _Pool, key: str) -> None:
+        """See that a pool in which a bucket was put stays within its size, and is swept."""
+        known = key.startswith("org_", _OWNER)
+        if len(pool) > (self._size if known else self._size // _ANONYMOUS_SHARE):
+            pool.popitem(last=False)
+        if self._sweeper is None:
+            sweeper = threading.Thread(
+                target=_sweep_now_and_then,
+                args=(weakref.ref(self), self._closed),
+                name="keyguard-counters",
+                daemon=True,
+            )
+            with suppress(RuntimeError):  # no thread is to be had; the next new bucket tries again
+                sweeper.start()
+                self._sweeper = sweeper
+
+
+def _sweep_now_and_then(reference: weakref.ref[MemoryRateLimiter], closed: threading.Event) -> None:
+    while not closed.wait(_SWEEP_EVERY):
+        limiter = reference()
+        if limiter is None:
+            return
+        limiter.sweep()
+        del limiter

@@ -1,0 +1,238 @@
+"""A key store in the memory of one process, for tests and demos."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.values import Page
+from keyguard.exceptions import RefusedError
+
+__all__ = ["AsyncMemoryStore", "MemoryStore"]
+
+Record = TypeVar("Record", Key, Organization, KeyDigest)
+
+
+class MemoryStore:
+    """Keep organizations and keys in dictionaries; what it holds ends with the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._organizations: dict[str, Organization] = {}
+        self._keys: dict[str, Key] = {}
+        self._digests: dict[str, str] = {}
+        self._trail: list[AuditEntry] = []
+
+    def migrate(self) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+
+    def close(self) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+
+    def commit(self, commit: Commit) -> bool:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            for record_id, version in commit.expected().items():
+                record = self._organizations.get(record_id) or self._keys.get(record_id)
+                if record is None or record.version != version:
+                    return False
+            for organization in commit.organizations:
+                for name in (organization.slug, organization.id):
+                    if self._find(name) is not None:
+                        raise RefusedError(f"organization {name!r} exists already")
+            for new in commit.keys:
+                if new.key.id in self._keys:
+                    raise RefusedError(f"key {new.key.id!r} exists already")
+            self._organizations |= {one.id: one for one in commit.organizations}
+            for new in commit.keys:
+                self._keys[new.key.id], self._digests[new.key.id] = new.key, new.digest
+            for change in commit.changes:
+                if isinstance(change.after, Organization):
+                    self._organizations[change.id] = change.after
+                else:
+                    # not what is no change of the key, and may have happened since it was read
+                    now = self._keys[change.id]
+                    self._keys[change.id] = replace(
+                        change.after,
+                        last_used_at=now.last_used_at,
+                        last_used_address=now.last_used_address,
+                    )
+            for entry in commit.entries:
+                self._trail.append(replace(entry, id=str(len(self._trail) + 1)))
+            return True
+
+    def find_organization(self, name: str) -> Organization | None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            return self._find(name)
+
+    def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            return _page(_by_age(self._organizations.values()), after, limit)
+
+    def find_key(self, key_id: str) -> KeyRecord | None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            key = self._keys.get(key_id)
+            if key is None:
+                return None
+            return KeyRecord(
+                key=key,
+                organization=self._organizations[key.organization],
+                digest=self._digests[key_id],
+            )
+
+    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            return frozenset(key_ids) & self._keys.keys()
+
+    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            owned = [
+                key
+                for key in self._keys.values()
+                if wanted.organization in (None, key.organization)
+            ]
+            # The filter comes after the cursor: the key behind which to go on may fit no more.
+            ordered = _behind(_by_age(owned), after)
+            return _page([key for key in ordered if wanted.admits(key)], None, limit)
+
+    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            live = sorted(key.id for key in self._keys.values() if key.revoked_at is None)
+            behind = [key_id for key_id in live if after is None or key_id > after]
+            return _page([KeyDigest(one, self._digests[one]) for one in behind], None, limit)
+
+    def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            if self._digests.get(key_id) == old:
+                self._digests[key_id] = new
+
+    def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            for use in uses:
+                key = self._keys.get(use.key_id)
+                if key is not None and (key.last_used_at is None or key.last_used_at < use.at):
+                    self._keys[key.id] = replace(
+                        key, last_used_at=use.at, last_used_address=use.address
+                    )
+
+    def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        with self._lock:
+            entries = [
+                entry
+                for entry in reversed(self._trail)
+                if organization in (None, entry.organization)
+                and subject in (None, entry.subject)
+                and (after is None or (after.isdecimal() and int(entry.id) < int(after)))
+            ]
+        items = tuple(entries[:limit])
+        return Page(items, items[-1].id if len(entries) > limit else None)
+
+    def feed(self) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+
+    def _find(self, name: str) -> Organization | None:
+        found = self._organizations.get(name)
+        if found is not None:
+            return found
+        return next((one for one in self._organizations.values() if one.slug == name), None)
+
+
+class AsyncMemoryStore:
+    """The same for async code; it never awaits, so any event loop will do.
+
+    Args:
+        store: Where to keep things; None for a new :class:`MemoryStore`.
+    """
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self._store = store or MemoryStore()
+
+    async def migrate(self) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+
+    async def aclose(self) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+
+    async def commit(self, commit: Commit) -> bool:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.commit(commit)
+
+    async def find_organization(self, name: str) -> Organization | None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.find_organization(name)
+
+    async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.list_organizations(after=after, limit=limit)
+
+    async def find_key(self, key_id: str) -> KeyRecord | None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.find_key(key_id)
+
+    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.find_existing(key_ids)
+
+    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.list_keys(wanted, after=after, limit=limit)
+
+    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.list_digests(after=after, limit=limit)
+
+    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        self._store.rehash_key(key_id, old, new)
+
+    async def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+        self._store.mark_used(uses)
+
+    async def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :class:`~keyguard.stores.base.Store`."""
+        return self._store.list_audit(
+            organization=organization, subject=subject, after=after, limit=limit
+        )
+
+    def feed(self) -> None:
+        """See :class:`~keyguard.stores.base.Store`."""
+
+
+def _by_age(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=_age)
+
+
+def _age(record: Any) -> Any:
+    return record.created_at, record.id
+
+
+def _behind(ordered: list[Record], after: str | None) -> list[Record]:
+    if after is None:
+        return ordered
+    ids = [record.id for record in ordered]
+    return ordered[ids.index(after) + 1 :] if after in ids else []
+
+
+def _page(ordered: list[Record], after: str | None, limit: int) -> Page[Record]:
+    ordered = _behind(ordered, after)
+    items = tuple(ordered[:limit])
+    return Page(items, items[-1].id if len(ordered) > limit else None)

@@ -1,0 +1,437 @@
+"""The scripts that count inside Redis: :mod:`keyguard.core.limits.windows` once more, in Lua.
+
+Tests hold the two against each other. A bucket is one key, always with an end:
+
+:fixed window: a string ``started count``
+:sliding window counter: a string ``index current previous``
+:moving window: a list, first of the units in it, then of ``time units``, oldest first
+
+All that a request is charged is looked at before anything is written.
+"""
+
+from __future__ import annotations
+
+from keyguard.stores.redis.errors import CORRUPT
+from keyguard.stores.redis.scripts import Script
+
+__all__ = ["ADJUST", "HIT"]
+
+# ARGV[1] is the time in seconds, or "" for the server's own; then one text for each key:
+# "strategy amount window units enforced", units being the cost or the change. Of changes, one for
+# each key follows: until when it can be given back, in microseconds.
+_COUNTING = f"""
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] + time[2] / 1000000
+end
+local JUST_AFTER = 0.000001
+
+local function numbers(key, pattern)
+  local text = redis.call('GET', key)
+  if not text then
+    return nil
+  end
+  local a, b, c = string.match(text, pattern)
+  if not a then
+    error('{CORRUPT} ' .. key, 0)
+  end
+  return tonumber(a), tonumber(b), tonumber(c)
+end
+
+local function keep(key, text, ends)
+  redis.call('SET', key, text, 'PX', math.max(1, math.ceil((ends - now) * 1000)) + 1000)
+end
+
+local fixed = {{}}
+
+function fixed.load(key, window)
+  local started, count = numbers(key, '^(%-?[%d.]+) (%d+)$')
+  if not started or now >= started + window then
+    return {{started = now, count = 0}}
+  end
+  return {{started = started, count = count}}
+end
+
+function fixed.tally(state, amount, window)
+  local ends = state.started + window
+  return amount - state.count, state.count > 0 and ends - now or 0, ends
+end
+
+function fixed.fits(state, amount, window, cost)
+  return state.count + cost <= amount
+end
+
+function fixed.wait(state, amount, window, cost)
+  return state.started + window - now
+end
+
+function fixed.add(state, units)
+  state.count = state.count + units
+end
+
+function fixed.back(state, window, units, ends)
+  if now >= ends then
+    return false -- that window is over
+  end
+  state.count = math.max(0, state.count - units)
+  return true
+end
+
+function fixed.save(state, key, window)
+  keep(key, string.format('%.6f %.0f', state.started, state.count), state.started + window)
+end
+
+local sliding = {{}}
+
+function sliding.load(key, window)
+  local index = math.floor(now / window)
+  local known, current, previous = numbers(key, '^(%-?%d+) (%d+) (%d+)$')
+  if not known or known < index - 1 then
+    current, previous = 0, 0
+  elseif known == index - 1 then
+    current, previous = 0, current
+  end
+  local left = (index + 1) * window - now
+  return {{index = index, current = current, previous = previous, left = left}}
+end
+
+function sliding.tally(state, amount, window)
+  local weighted, reset = state.current, 0
+  if state.previous > 0 then
+    weighted = weighted + state.previous * state.left / window
+    reset = math.fmod(state.left, window / state.previous)
+  end
+  if state.current > 0 then
+    local whole = math.fmod(state.left, window)
+    reset = state.previous > 0 and math.min(reset, whole) or whole
+  end
+  return amount - math.floor(weighted), reset, (state.index + 1) * window
+end
+
+function sliding.fits(state, amount, window, cost)
+  return math.floor(state.previous * state.left / window + state.current) + cost <= amount
+end
+
+function sliding.wait(state, amount, window, cost)
+  local wait
+  if state.current + cost <= amount then
+    wait = state.left - (amount - cost - state.current + 1) * window / state.previous
+  else
+    wait = state.left + math.max(0, window - (amount - cost + 1) * window / state.current)
+  end
+  return math.max(0, wait) + JUST_AFTER
+end
+
+function sliding.add(state, units)
+  state.current = state.current + units
+end
+
+function sliding.back(state, window, units, ends)
+  if now >= ends then
+    return false
+  end
+  state.current = math.max(0, state.current - units)
+  return true
+end
+
+function sliding.save(state, key, window)
+  local text = string.format('%.0f %.0f %.0f', state.index, state.current, state.previous)
+  keep(key, text, (state.index + 2) * window)
+end
+
+local moving = {{}}
+
+local function parsed(key, text)
+  local time, units = string.match(text, '^(%-?[%d.]+) (%d+)$')
+  if not time then
+    error('{CORRUPT} ' .. key, 0)
+  end
+  return tonumber(time), tonumber(units)
+end
+
+-- Iterates over the entries of a log, the oldest first, a number of them at a time.
+local function entries(key)
+  local first, chunk, at = 1, {{}}, 0
+  return function()
+    if at == #chunk then
+      chunk, at = redis.call('LRANGE', key, first, first + 255), 0
+      first = first + #chunk
+    end
+    at = at + 1
+    if chunk[at] then
+      return parsed(key, chunk[at])
+    end
+  end
+end
+
+function moving.load(key, window)
+  local total = redis.call('LINDEX', key, 0)
+  if not total then
+    return {{key = key, used = 0, kept = 0, added = 0, edits = {{}}, missing = true}}
+  end
+  total = tonumber(total)
+  if not total then
+    error('{CORRUPT} ' .. key, 0)
+  end
+  local gone = 0
+  for time, units in entries(key) do
+    if time >= now - window then
+      break
+    end
+    total, gone = total - units, gone + 1
+  end
+  if gone > 0 then
+    redis.call('LTRIM', key, gone, -1)
+    redis.call('LSET', key, 0, string.format('%.0f', total))
+  end
+  return {{key = key, used = total, kept = total, added = 0, edits = {{}}}}
+end
+
+function moving.tally(state, amount, window)
+  -- at the very end of its time a hit holds room, and is not seen any more
+  local seen, oldest = state.used, nil
+  for time, units in entries(state.key) do
+    if time > now - window then
+      oldest = time
+      break
+    end
+    seen = seen - units
+  end
+  if seen <= 0 or not oldest then
+    oldest = now
+  end
+  return amount - math.max(0, seen), oldest + window - now, now + window
+end
+
+function moving.fits(state, amount, window, cost)
+  return state.used + cost <= amount
+end
+
+function moving.wait(state, amount, window, cost)
+  local used = state.used
+  for time, units in entries(state.key) do
+    used = used - units
+    if used + cost <= amount then
+      return time + window - now + JUST_AFTER
+    end
+  end
+  return window + JUST_AFTER
+end
+
+function moving.add(state, units)
+  state.added = state.added + units
+  state.used = state.kept + state.added
+end
+
+-- Iterates over the entries of a log that were there by a time, the newest first.
+local function counted_by(state, time)
+  local last, chunk, at = -1, {{}}, 0
+  return function()
+    while true do
+      if at == 0 then
+        chunk = redis.call('LRANGE', state.key, last - 255, last)
+        at = #chunk
+        last = last - at
+      end
+      local index = last + at
+      local text = chunk[at]
+      if not text or not string.find(text, ' ', 1, true) then
+        return nil -- the first is the number of all units
+      end
+      at = at - 1
+      local one = state.edits[index]
+      if not one then
+        local known, units = parsed(state.key, text)
+        one = {{time = known, units = units}}
+      end
+      if one.time <= time then
+        return index, one
+      end
+    end
+  end
+end
+
+-- Counts more of what was counted then, where that is there still.
+function moving.more(state, window, units, ends)
+  local counted = ends - window + JUST_AFTER
+  if now < ends then
+    for index, one in counted_by(state, counted) do
+      if one.time >= counted - 2 * JUST_AFTER then
+        one.units = one.units + units
+        state.edits[index] = one
+        state.kept = state.kept + units
+        state.used = state.kept + state.added
+        return true
+      end
+      break
+    end
+  end
+  moving.add(state, units)
+  return true
+end
+
+-- Gives back the newest first, of what was there when it was counted.
+function moving.back(state, window, units, ends)
+  local counted = ends - window + JUST_AFTER
+  if now <= counted then
+    local back = math.min(state.added, units)
+    state.added, units = state.added - back, units - back
+  end
+  if units > 0 then
+    for index, one in counted_by(state, counted) do
+      local back = math.min(one.units, units)
+      one.units, units, state.kept = one.units - back, units - back, state.kept - back
+      state.edits[index] = one
+      if units == 0 then
+        break
+      end
+    end
+  end
+  state.used = state.kept + state.added
+  return true
+end
+
+function moving.save(state, key, window)
+  local emptied = false
+  for index, one in pairs(state.edits) do
+    local text = one.units > 0 and string.format('%.6f %.0f', one.time, one.units) or 'x'
+    emptied = emptied or one.units == 0
+    redis.call('LSET', key, index, text)
+  end
+  if emptied then
+    redis.call('LREM', key, 0, 'x')
+  end
+  if state.added > 0 then
+    local text = string.format('%.6f %.0f', now, state.added)
+    if state.missing then
+      redis.call('RPUSH', key, '0', text)
+    else
+      redis.call('RPUSH', key, text)
+    end
+    redis.call('PEXPIRE', key, math.ceil(window * 1000) + 1000)
+  end
+  if not state.missing or state.added > 0 then
+    redis.call('LSET', key, 0, string.format('%.0f', state.used))
+  end
+end
+
+local STRATEGIES = {{f = fixed, s = sliding, m = moving}}
+
+local charges, states = {{}}, {{}}
+for number, key in ipairs(KEYS) do
+  local strategy, amount, window, units, enforced =
+    string.match(ARGV[number + 1], '^(%l) (%d+) (%d+) (%-?%d+) (%d)$')
+  local one = {{
+    key = key,
+    counting = STRATEGIES[strategy],
+    amount = tonumber(amount),
+    window = tonumber(window),
+    units = tonumber(units),
+    enforced = enforced == '1',
+  }}
+  charges[number] = one
+  if not states[key] then
+    states[key] = one.counting.load(key, one.window)
+  end
+end
+
+local function take(one)
+  local state = states[one.key]
+  if one.counting.fits(state, one.amount, one.window, one.units) then
+    one.counting.add(state, one.units)
+    one.changed = true
+    return true
+  end
+  return false
+end
+
+local function save()
+  local saved = {{}}
+  for _, one in ipairs(charges) do
+    if one.changed and not saved[one.key] then
+      saved[one.key] = true
+      one.counting.save(states[one.key], one.key, one.window)
+    end
+  end
+end
+
+local function row(one, fits, cost)
+  local state = states[one.key]
+  local remaining, reset, ends = one.counting.tally(state, one.amount, one.window)
+  local wait = 0
+  if not fits then
+    wait = one.window
+    if cost <= one.amount then
+      wait = one.counting.wait(state, one.amount, one.window, cost)
+    end
+  end
+  return string.format(
+    '%d %.0f %.0f %.0f %.0f',
+    fits and 1 or 0,
+    math.max(0, remaining),
+    math.ceil(reset * 1000000 - 0.001),
+    math.ceil(wait * 1000000),
+    ends * 1000000
+  )
+end
+
+-- In one piece: a client reads a text faster than a list of numbers.
+local function reply(admitted, rows)
+  return (admitted and '1 ' or '0 ') .. table.concat(rows, ' ')
+end
+"""
+
+HIT = Script(
+    _COUNTING
+    + """
+local admitted, rows = true, {}
+for number, one in ipairs(charges) do
+  local fits = take(one)
+  rows[number] = row(one, fits, one.units)
+  if one.enforced and not fits then
+    admitted = false
+  end
+end
+if admitted then
+  save()
+  return reply(true, rows)
+end
+for _, one in ipairs(charges) do
+  states[one.key] = one.counting.load(one.key, one.window)
+end
+for number, one in ipairs(charges) do
+  if one.changed then
+    rows[number] = row(one, true, one.units)
+  end
+end
+return reply(false, rows)
+""",
+    writes=True,
+)
+"""Count charges, all or none."""
+
+ADJUST = Script(
+    _COUNTING
+    + """
+for number, one in ipairs(charges) do
+  local ends = tonumber(ARGV[1 + #KEYS + number]) / 1000000
+  if one.units > 0 and one.counting.more then
+    one.changed = one.counting.more(states[one.key], one.window, one.units, ends)
+  elseif one.units > 0 then
+    one.counting.add(states[one.key], one.units)
+    one.changed = true
+  elseif one.units < 0 then
+    one.changed = one.counting.back(states[one.key], one.window, -one.units, ends)
+  end
+end
+save()
+local rows = {}
+for number, one in ipairs(charges) do
+  rows[number] = row(one, one.counting.fits(states[one.key], one.amount, one.window, 1), 1)
+end
+return reply(true, rows)
+""",
+    writes=True,
+)
+"""Count more, or give back."""

@@ -1,0 +1,116 @@
+"""The tables, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, text
+
+from keyguard.stores.sql.columns import (
+    Digest,
+    UtcDateTime,
+    ascii_string,
+    ascii_text,
+    unicode_string,
+)
+
+__all__ = ["AUDIT", "COUNTERS", "FEED", "KEYS", "ORGANIZATIONS", "TABLES"]
+
+TABLES = MetaData(
+    naming_convention={
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# Foreign keys and exact comparison of emoji are not what every MySQL server does by default.
+_MYSQL: dict[str, Any] = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("engine", "InnoDB"), ("default_charset", "utf8mb4"))
+}
+
+ORGANIZATIONS = Table(
+    "keyguard_organizations",
+    TABLES,
+    Column("id", ascii_string(20), primary_key=True),
+    Column("slug", ascii_string(63), nullable=False, unique=True),
+    Column("name", unicode_string(200), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+    Column("limits", ascii_text()),
+    Column("scopes", ascii_text()),  # NULL: anything
+    Column("max_key_lifetime", BigInteger),  # in microseconds
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    Index("ix_keyguard_organizations_created_at", "created_at", "id"),
+    **_MYSQL,
+)
+
+KEYS = Table(
+    "keyguard_keys",
+    TABLES,
+    Column("id", ascii_string(16), primary_key=True),
+    Column("family", ascii_string(20), nullable=False),
+    Column("organization_id", ascii_string(20), ForeignKey(ORGANIZATIONS.c.id), nullable=False),
+    Column("name", unicode_string(200), nullable=False),
+    Column("scopes", ascii_text(), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("not_before", UtcDateTime),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("revoked_reason", unicode_string(200)),
+    Column("metadata", ascii_text(), nullable=False),
+    Column("digest", Digest, nullable=False),
+    Column("limits", ascii_text()),
+    Column("revoked_note", unicode_string(200)),
+    Column("allowed_networks", ascii_text()),
+    Column("successor", ascii_string(16)),
+    Column("grace_ends_at", UtcDateTime),
+    Column("rotation_key", unicode_string(200)),
+    Column("last_used_at", UtcDateTime),
+    Column("last_used_address", unicode_string(64)),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    Index("ix_keyguard_keys_organization_id", "organization_id", "created_at", "id"),
+    Index("ix_keyguard_keys_created_at", "created_at", "id"),
+    Index("ix_keyguard_keys_family", "family"),
+    Index("ix_keyguard_keys_expires_at", "expires_at"),
+    Index("ix_keyguard_keys_grace_ends_at", "grace_ends_at"),
+    **_MYSQL,
+)
+
+# The buckets of limits, for keyguard.stores.sql.counters.
+COUNTERS = Table(
+    "keyguard_counters",
+    TABLES,
+    Column("id", ascii_string(255), primary_key=True),
+    Column("state", ascii_text(), nullable=False),
+    Column("ends_at", BigInteger, nullable=False),  # in seconds since the epoch
+    Index("ix_keyguard_counters_ends_at", "ends_at"),
+    **_MYSQL,
+)
+
+# Who changed what: ids rise by one, in the order in which commits are seen.
+AUDIT = Table(
+    "keyguard_audit",
+    TABLES,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", unicode_string(200), nullable=False),
+    Column("action", ascii_string(40), nullable=False),
+    Column("subject", ascii_string(20), nullable=False),
+    Column("organization", ascii_string(20), nullable=False),
+    Column("before", ascii_text()),
+    Column("after", ascii_text(), nullable=False),
+    Index("ix_keyguard_audit_subject", "subject", "id"),
+    Index("ix_keyguard_audit_organization", "organization", "id"),
+    **_MYSQL,
+)
+
+# One row, whose lock every commit takes first: the id of the last entry.
+FEED = Table(
+    "keyguard_feed",
+    TABLES,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    **_MYSQL,
+)

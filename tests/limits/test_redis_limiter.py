@@ -1,0 +1,286 @@
+"""What is particular to counters in Redis: round trips, ends, and a server that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import redis as redis_py
+
+from keyguard import AsyncKeyguard, Keyguard, Limit, Reason
+from keyguard.adapters import asgi, wsgi
+from keyguard.core.limits.limit import Strategy
+from keyguard.exceptions import CorruptDataError, StoreError, StoreUnavailableError
+from keyguard.runtime.deadlines import awithin, within
+from keyguard.runtime.events import LimiterFailed, LimiterRecovered
+from keyguard.stores.failover import ASK_AGAIN_AFTER
+from keyguard.stores.opening import open_async_store, open_store
+from keyguard.stores.redis.commands import Command
+from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
+from tests.limits.conftest import WHENEVER, charge, limiter_of
+from tests.services import RedisCluster, RedisSentinel, RedisServer, running, until
+from tests.world import StandingClock
+
+WATCHDOG = pytest.mark.timeout(20, func_only=True)
+
+
+@pytest.fixture
+def limiter(redis: RedisServer) -> Iterator[RedisRateLimiter]:
+    store: Any = open_store(redis.create_database()[0])
+    limiter = RedisRateLimiter(store, owned=True)
+    yield limiter
+    limiter.close()
+
+
+class Guarded:
+    """A guard of either flavour over a Redis, called through its pure adapter."""
+
+    def __init__(self, flavour: str, url: str, limits: int, **options: Any) -> None:
+        self.clock = StandingClock()
+        self.events: list[Any] = []
+        options = {
+            "clock": self.clock,
+            "hooks": [self.events.append],
+            "default_limits": [Limit(f"limit-{n}", f"100/{n} hours") for n in range(1, limits + 1)],
+            "limiter_timeout": 10.0,  # a slow machine is no outage
+            **options,
+        }
+        with Keyguard(url, **options) as guard:
+            guard.migrate()
+            guard.organizations.create("acme")
+            self.token = guard.keys.issue(organization="acme", name="a").token.reveal()
+        self.runner = asyncio.Runner()
+        if flavour == "sync":
+            self.guard: Any = Keyguard(url, **options)
+            app = wsgi.KeyguardMiddleware(wsgi_app, guard=self.guard)
+            self.client: Any = httpx.Client(transport=httpx.WSGITransport(app))
+        else:
+            self.guard = self.runner.run(self._made(url, options))
+            aapp: Any = asgi.KeyguardMiddleware(asgi_app, guard=self.guard)
+            self.client = httpx.AsyncClient(transport=httpx.ASGITransport(aapp))
+        self.flavour = flavour
+        # What is asked beside requests is not counted here, and meets failures in its own time.
+        self.guard._background.start = lambda: None
+
+    async def _made(self, url: str, options: Any) -> AsyncKeyguard:
+        return AsyncKeyguard(url, **options)
+
+    def get(self) -> httpx.Response:
+        fields = {"Authorization": f"Bearer {self.token}"}
+        answer = self.client.get("http://test/", headers=fields)
+        return answer if self.flavour == "sync" else self.runner.run(answer)
+
+    def close(self) -> None:
+        if self.flavour == "sync":
+            self.guard.close()
+        else:
+            self.runner.run(self.guard.aclose())
+            self.runner.run(asyncio.sleep(0))
+        self.runner.close()
+
+
+def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+
+
+async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def connected(server: RedisServer) -> redis_py.Redis:
+    client = redis_py.Redis(port=server.port)
+    client.ping()
+    return client
+
+
+@pytest.mark.parametrize("limits", [1, 5])
+def test_a_limited_request_is_one_command(limits: int, flavour: str, redis: RedisServer) -> None:
+    url, _ = redis.create_database()
+    guarded = Guarded(flavour, url, limits)
+    guarded.get()  # the look-up, and the script's first use
+    with (
+        connected(redis) as client,
+        connected(redis) as watcher,
+        watcher.monitor() as monitor,
+    ):
+        for _ in range(3):
+            assert guarded.get().status_code == 200
+        client.echo("that is all")
+        seen: list[str] = []
+        for command in monitor.listen():
+            if command["command"].startswith("ECHO"):
+                break
+            if command["client_type"] == "lua":
+                continue
+            seen.append(command["command"].split()[0])
+    assert seen == ["EVALSHA"] * 3
+    guarded.close()
+
+
+def test_every_counter_has_an_end_and_they_of_one_owner_one_slot(
+    redis_cluster: RedisCluster,
+) -> None:
+    redis_cluster.flush()
+    store: Any = open_store(redis_cluster.url)
+    limiter = RedisRateLimiter(store, owned=True)
+    for owner in ("org_1", "org_2", "org_3", "org_4"):
+        charges = [charge(n, owner=owner, strategy=strategy) for n, strategy in enumerate(Strategy)]
+        limiter.hit(charges)
+        limiter.adjust(charges, [5, -5, 3], [WHENEVER] * 3)
+        limiter.adjust(charges, [-1, -1, -20], [WHENEVER] * 3)
+    limiter.close()
+    holding = 0
+    for server in redis_cluster.servers:
+        with redis_py.Redis(port=server.port) as client:
+            keys = client.keys("*")
+            assert [key for key in keys if not 0 < client.ttl(key) <= 122] == []
+            assert all(key.startswith(b"keyguard:{org_") for key in keys)
+            holding += bool(keys)
+    assert holding > 1
+
+
+def test_time_is_the_servers(limiter: RedisRateLimiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = charge(amount=1, window=3600, strategy=Strategy.FIXED_WINDOW)
+    assert limiter.hit([one]).admitted
+    monkeypatch.setattr("time.time", lambda: 9e9)
+    monkeypatch.setattr("time.monotonic", lambda: 9e9)
+    assert not limiter.hit([one]).admitted
+
+
+def test_a_script_that_the_server_forgot_is_sent_again(
+    limiter: RedisRateLimiter, redis: RedisServer
+) -> None:
+    assert limiter.hit([charge()]).tallies[0].remaining == 9
+    redis.call("SCRIPT", "FLUSH")
+    assert limiter.hit([charge()]).tallies[0].remaining == 8
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("value", ["nonsense", "1 2 3 4", "-1", ""])
+def test_nonsense_in_a_counter_is_said_to_be(
+    strategy: Strategy, value: str, limiter: RedisRateLimiter
+) -> None:
+    one = charge(strategy=strategy)
+    limiter._store.connections.call(Command("SET", one.key, value), one.key)
+    with pytest.raises(CorruptDataError, match="that keyguard never wrote"):
+        limiter.hit([one])
+
+
+@pytest.mark.parametrize("answer", [None, ["what", "is", "this"], b"1", b"1 2 3", b"1 1 1 x 1"])
+def test_an_answer_that_is_none_is_refused(limiter: RedisRateLimiter, answer: Any) -> None:
+    limiter._store.ask = lambda _: answer  # type: ignore[method-assign]
+    with pytest.raises(CorruptDataError):
+        limiter.hit([charge()])
+
+
+@WATCHDOG
+@pytest.mark.parametrize("how", ["stopped", "killed", "read-only", "full"])
+@pytest.mark.parametrize("on_error", ["open", "closed"])
+def test_while_it_is_gone_requests_go_on_or_get_503_and_then_it_counts_again(
+    how: str, on_error: str, flavour: str, own_redis: RedisServer
+) -> None:
+    url = own_redis.url
+    guarded = Guarded(flavour, url, 1, on_limiter_error=on_error, limiter_timeout=1.0)
+    assert guarded.get().headers["ratelimit"].startswith('"limit-1";r=99')
+    status = 200 if on_error == "open" else 503
+
+    def refused() -> None:
+        for _ in range(3):
+            assert guarded.get().status_code == status
+
+    if how == "stopped":
+        with own_redis.suspended():
+            refused()
+    elif how == "killed":
+        own_redis.kill()
+        refused()
+        own_redis.start()
+    elif how == "read-only":
+        own_redis.call("REPLICAOF", "127.0.0.1", "1")
+        refused()
+        own_redis.call("REPLICAOF", "NO", "ONE")
+    else:
+        own_redis.call("CONFIG", "SET", "maxmemory", "1")
+        refused()
+        own_redis.call("CONFIG", "SET", "maxmemory", "0")
+    assert guarded.get().status_code == status  # it is left alone for a second
+    guarded.clock.advance(timedelta(seconds=ASK_AGAIN_AFTER))
+    if flavour == "async":
+        guarded.runner.run(asyncio.sleep(0))
+    assert guarded.get().status_code == 200
+    kinds = [type(e) for e in guarded.events if isinstance(e, LimiterFailed | LimiterRecovered)]
+    assert kinds == [LimiterFailed, LimiterRecovered]
+    if on_error == "closed":
+        assert Reason.LIMITER_UNAVAILABLE in [getattr(e, "reason", None) for e in guarded.events]
+    guarded.close()
+
+
+@WATCHDOG
+def test_no_call_waits_longer_than_it_may(own_redis: RedisServer) -> None:
+    store: Any = open_store(own_redis.url)
+    limiter = RedisRateLimiter(store, owned=True)
+    limiter.hit([charge()])
+    with own_redis.suspended(), within(0.05):
+        for _ in range(5):
+            with pytest.raises(StoreUnavailableError):
+                limiter.hit([charge()])
+    limiter.close()
+
+
+@pytest.mark.timeout(60)
+def test_the_replica_that_took_over_counts_on(flavour: str, runner: asyncio.Runner) -> None:
+    with running(RedisSentinel) as servers:
+        url = f"{servers.url.rpartition('/')[0]}/0"
+
+        async def made() -> Any:
+            return limiter_of(open_async_store(url))
+
+        limiter = limiter_of(open_store(url)) if flavour == "sync" else runner.run(made())
+
+        async def awaited() -> Any:
+            async with awithin(1.0):
+                return await limiter.hit([charge()])
+
+        def hit() -> Any:
+            if flavour == "async":
+                return runner.run(awaited())
+            with within(1.0):
+                return limiter.hit([charge()])
+
+        def counts_on() -> bool:
+            try:
+                remaining: int = hit().tallies[0].remaining
+            except (StoreError, TimeoutError):
+                return False
+            return remaining == 8
+
+        assert hit().tallies[0].remaining == 9
+        until(lambda: servers.replica.call("DBSIZE") == 1)
+        servers.primary.kill()
+        until(counts_on)
+        assert b"role:master" in servers.replica.call("INFO", "replication")
+        limiter.close() if flavour == "sync" else runner.run(limiter.aclose())
+
+
+def test_it_serves_beside_keys_that_are_elsewhere(
+    flavour: str, redis: RedisServer, runner: asyncio.Runner
+) -> None:
+    url, _ = redis.create_database()
+
+    async def made() -> Any:
+        return AsyncKeyguard("memory://", limiter=url)
+
+    if flavour == "sync":
+        with Keyguard("memory://", limiter=redis_py.Redis.from_url(url)) as guard:
+            assert isinstance(guard.breaker.limiter, RedisRateLimiter)
+            assert guard.breaker.limiter.hit([charge()]).admitted
+        return
+    other = runner.run(made())
+    assert isinstance(other.breaker.limiter, AsyncRedisRateLimiter)
+    runner.run(other.aclose())

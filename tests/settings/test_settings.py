@@ -1,0 +1,198 @@
+"""Settings: frozen, validated once, readable from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyguard import ConfigurationError, InvalidValueError, Keyguard, Secret, Settings
+
+PEPPER = "vUq3xJ9tRwz0HdC7YkLmNpQsEaGiBfXo"
+OLDER = "Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOo1i"
+
+
+def test_the_defaults_are_safe() -> None:
+    settings = Settings()
+
+    assert settings.public == ()
+    assert settings.max_staleness == 5.0
+    assert settings.store_timeout == 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"realm": ""}, "a realm takes"),
+        ({"realm": "a\nb"}, "a realm takes"),
+        ({"realm": "é"}, "a realm takes"),
+        ({"prefix": "Nope"}, "no token prefix"),
+        ({"catalogue": {"a b": ""}}, "is no scope"),
+        ({"public": "/healthz"}, r"write \['/healthz'\]"),
+        ({"public": ["healthz"]}, "no (exact )?path"),
+        ({"public": ["/a/../b"]}, "no (exact )?path"),
+        ({"public": ["/a//b"]}, "no (exact )?path"),
+        ({"public": ["/a%2fb"]}, "no (exact )?path"),
+        ({"public": ["/a?b"]}, "no (exact )?path"),
+        ({"public": ["/*"]}, "no (exact )?path"),
+        ({"public": [7]}, "a path is a string"),
+        ({"peppers": PEPPER}, "peppers are a list"),
+        ({"peppers": ["short"]}, "at least 32"),
+        ({"hasher": "md5"}, "unknown hasher"),
+        ({"max_staleness": -1}, "max_staleness takes"),
+        ({"max_staleness": float("nan")}, "max_staleness takes"),
+        ({"max_staleness": "5"}, "takes a number"),
+        ({"cache_size": True}, "takes a whole number"),
+        ({"cache_size": 1.5}, "takes a whole number"),
+        ({"hash_workers": 1.5}, "takes a whole number"),
+        ({"require_https": "false"}, "True or False"),
+        ({"require_https": None}, "True or False"),
+        ({"prefix": 5}, "no token prefix"),
+        ({"catalogue": ["a:b"]}, "mapping of scope to description"),
+        ({"public": None}, "public paths are a list"),
+        ({"public": ["/\ud800"]}, "no (exact )?path"),
+        ({"peppers": None}, "peppers are a list"),
+        ({"peppers": [None]}, "a Secret or a string"),
+        ({"cache_size": -1}, "cache_size takes"),
+        ({"store_timeout": 0}, "store_timeout takes"),
+        ({"hash_workers": 0}, "hash_workers takes"),
+        ({"imported_formats": "drf"}, "imported_formats takes a list"),
+        ({"imported_formats": None}, "imported_formats takes a list"),
+        ({"imported_formats": ["jwt"]}, "'jwt' is no format of imported tokens"),
+        ({"imported_formats": ["drf", "drf"]}, "names 'drf' twice"),
+    ],
+)
+def test_what_can_t_be_is_refused_at_start(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidValueError, match=said):
+        Settings(**options)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().realm = "other"  # type: ignore[misc]
+
+
+def test_settings_do_not_show_peppers() -> None:
+    assert PEPPER not in repr(Settings(peppers=[PEPPER]))
+
+
+def test_everything_can_come_from_the_environment() -> None:
+    settings = Settings.from_env(
+        {
+            "KEYGUARD_REALM": "AIaaS",
+            "KEYGUARD_PREFIX": "aiaas_live",
+            "KEYGUARD_SCOPES": "inference:read, inference:write admin",
+            "KEYGUARD_PUBLIC": "/healthz,/ready",
+            "KEYGUARD_PEPPER": f"{PEPPER} {OLDER}",
+            "KEYGUARD_HASHER": "hmac-sha256",
+            "KEYGUARD_REQUIRE_HTTPS": "true",
+            "KEYGUARD_MAX_STALENESS": "2.5",
+            "KEYGUARD_CACHE_SIZE": "100",
+            "KEYGUARD_STORE_TIMEOUT": "0.5",
+            "KEYGUARD_MANAGEMENT_TIMEOUT": "20",
+            "KEYGUARD_HASH_WORKERS": "2",
+        }
+    )
+
+    assert (settings.realm, settings.prefix) == ("AIaaS", "aiaas_live")
+    assert list(settings.catalogue or ()) == ["inference:read", "inference:write", "admin"]
+    assert settings.public == ("/healthz", "/ready")
+    assert [p.reveal() for p in settings.peppers if isinstance(p, Secret)] == [PEPPER, OLDER]
+    assert settings.require_https is True
+    assert (settings.max_staleness, settings.cache_size) == (2.5, 100)
+    assert (settings.store_timeout, settings.management_timeout) == (0.5, 20.0)
+    assert settings.hash_workers == 2
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert repr(Settings.from_env({"KEYGUARD_REALM": " "})) == repr(Settings())
+
+
+def test_what_is_given_here_wins_over_the_environment() -> None:
+    settings = Settings.from_env({"KEYGUARD_REALM": "env"}, realm="here")
+
+    assert settings.realm == "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("KEYGUARD_REQUIRE_HTTPS", "maybe", "takes true or false, not 'maybe'"),
+        ("KEYGUARD_MAX_STALENESS", "soon", "takes a number of seconds, not 'soon'"),
+        ("KEYGUARD_CACHE_SIZE", "1.5", "takes a whole number, not '1.5'"),
+    ],
+)
+def test_a_variable_that_can_t_be_read_is_named(name: str, value: str, said: str) -> None:
+    with pytest.raises(InvalidValueError, match=f"{name} {said}"):
+        Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["KEYGUARD_PEPPERS", "KEYGUARD_REQUIRES_HTTPS", "KEYGUARD_CATALOGUE", "KEYGUARD_"]
+)
+def test_a_misspelt_variable_is_refused_not_ignored(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is no setting of keyguard's; there are"):
+        Settings.from_env({name: "x"})
+
+
+@pytest.mark.parametrize("name", ["KEYGUARD_PEPPER", "KEYGUARD_SCOPES"])
+def test_a_list_that_is_set_and_empty_is_refused_not_ignored(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is set and holds nothing"):
+        Settings.from_env({name: " , "})
+
+
+def test_the_pepper_ring_may_lie_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "peppers"
+    file.write_text(f"{PEPPER}\n{OLDER}\n")
+
+    settings = Settings.from_env({"KEYGUARD_PEPPER_FILE": str(file)})
+
+    assert len(tuple(settings.peppers)) == 2
+
+
+def test_a_pepper_file_that_can_t_be_used_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(ConfigurationError, match="holds no pepper"):
+        Settings.from_env({"KEYGUARD_PEPPER_FILE": str(empty)})
+    with pytest.raises(ConfigurationError, match=r"can't be read \(FileNotFoundError\)"):
+        Settings.from_env({"KEYGUARD_PEPPER_FILE": str(tmp_path / "none")})
+    with pytest.raises(ConfigurationError, match="not both"):
+        Settings.from_env({"KEYGUARD_PEPPER_FILE": str(empty), "KEYGUARD_PEPPER": PEPPER})
+
+
+def test_a_guard_takes_the_same_options() -> None:
+    guard = Keyguard("memory://", catalogue={"admin": "All"}, public=["/healthz"])
+
+    assert guard.settings.public == ("/healthz",)
+    with pytest.raises(InvalidValueError, match="no token prefix"):
+        Keyguard("memory://", prefix="-")
+
+
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_left_alone() -> None:
+    Settings.from_env(
+        {
+            "KEYGUARD_SERVICE_HOST": "10.0.0.1",
+            "KEYGUARD_SERVICE_PORT_HTTP": "80",
+            "KEYGUARD_PORT": "tcp://10.0.0.1:80",
+            "KEYGUARD_PORT_80_TCP_ADDR": "10.0.0.1",
+        }
+    )
+
+
+def test_imported_formats_are_read_in_order_and_become_part_of_the_policy() -> None:
+    settings = Settings.from_env(
+        {"KEYGUARD_IMPORTED_FORMATS": "sanctum, prefix:8 token", "KEYGUARD_PEPPER": PEPPER}
+    )
+
+    assert settings.imported_formats == ("sanctum", "prefix:8", "token")
+    assert [one.name for one in settings.policy().foreign] == [
+        "sanctum",
+        "prefix:8",
+        *["token"] * 2,
+    ]
+    assert settings.policy().takes_bar
+    assert not Settings().policy().takes_bar
+    assert Settings().policy().foreign == ()

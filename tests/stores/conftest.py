@@ -1,0 +1,255 @@
+"""The stores that the tests run against."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyguard.exceptions import StoreUnavailableError
+from keyguard.runtime.deadlines import awithin, within
+from keyguard.runtime.drivers import arun, run
+from keyguard.stores.opening import open_async_store, open_store
+from tests.stores import changes
+
+DATABASES = ("sqlite", "postgresql", "mariadb")
+REDISES = ("redis", "redis_cluster", "redis_sentinel")
+FLAVOURS = ("sync", "async")
+
+DEADLINE = 0.25
+"""Seconds for a call, as the guard gives it."""
+
+Call = Callable[[Any], Any]
+
+
+@dataclass
+class Database:
+    """A new database: how to open it in each flavour, and the server it is on."""
+
+    kind: str
+    url: str
+    async_url: str
+    server: Any = None
+
+    def backend(self) -> Any:
+        return open_store(self.url)
+
+
+def make_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Database:
+    if kind == "sqlite":
+        url = f"sqlite:///{folder}/keys.db"
+        return Database(kind, url, url)
+    server: Any = request.getfixturevalue(kind)
+    return Database(kind, *server.create_database(), server)
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """A new database without tables, on each kind of server."""
+    return make_database(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """A new database without tables, on each kind that is reached over a socket."""
+    return make_database(request.param, request, tmp_path)
+
+
+class _Conveniences:
+    """What tests do to a store in one call; each flow is of :mod:`tests.stores.changes`."""
+
+    def add_organization(self, organization: Any) -> Any:
+        return self.follow(changes.add_organization(organization))
+
+    def add_key(self, record: Any) -> Any:
+        return self.follow(changes.add_key(record))
+
+    def change_key(self, key_id: str, /, **fields: Any) -> Any:
+        return self.follow(changes.change_key(key_id, fields))
+
+    def change_organization(self, wanted: str, /, **fields: Any) -> Any:
+        return self.follow(changes.change_organization(wanted, fields))
+
+    def revoke_key(self, key_id: str, at: Any, note: str | None = None) -> Any:
+        return self.follow(changes.revoke_key(key_id, at, note))
+
+    def set_organization_disabled(self, name: str, at: Any) -> Any:
+        return self.follow(changes.set_organization_disabled(name, at))
+
+    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        raise NotImplementedError
+
+
+class Plain(_Conveniences):
+    """A backend for sync code, as the tests call it."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        return run(flow, lambda call: getattr(self.backend, call.name)(*call.args))
+
+    def together(self, calls: list[Call]) -> list[Any]:
+        """Make calls at the same time."""
+        with ThreadPoolExecutor(len(calls)) as threads:
+            return list(threads.map(lambda call: call(self), calls))
+
+
+class Async(_Conveniences):
+    """A backend for async code, with the same conveniences, awaited."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    async def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        return await arun(flow, lambda call: getattr(self.backend, call.name)(*call.args))
+
+
+class Awaited(_Conveniences):
+    """A backend for async code, called as one for sync code is."""
+
+    def __init__(self, backend: Any, runner: asyncio.Runner) -> None:
+        self.backend = backend
+        self.runner = runner
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Awaitable[Any]] = getattr(
+            self.backend, "aclose" if name == "close" else name
+        )
+
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            return await method(*args, **kwargs)
+
+        return lambda *args, **kwargs: self.runner.run(awaited(*args, **kwargs))
+
+    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+        return self.runner.run(Async(self.backend).follow(flow))
+
+    def feed(self) -> Any:
+        feed = self.backend.feed()
+        return None if feed is None else Awaited(feed, self.runner)
+
+    def together(self, calls: list[Call]) -> list[Any]:
+        """Make calls at the same time, and wait for all."""
+        store = Async(self.backend)
+
+        async def gathered() -> list[Any]:
+            return await asyncio.gather(*(call(store) for call in calls), return_exceptions=True)
+
+        answers = self.runner.run(gathered())
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+
+def opened(flavour: str, url: str, runner: asyncio.Runner) -> Plain | Awaited:
+    """Open a URL in a flavour."""
+    if flavour == "sync":
+        return Plain(open_store(url))
+
+    async def on_the_loop() -> Any:
+        return open_async_store(url)
+
+    return Awaited(runner.run(on_the_loop()), runner)
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database_store(
+    flavour: str, database: Database, runner: asyncio.Runner
+) -> Iterator[Plain | Awaited]:
+    """A store in a new database without tables."""
+    store = opened(flavour, database.url if flavour == "sync" else database.async_url, runner)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Database]:
+    """Return one database of each kind, with tables, for all tests to empty and use."""
+    made: dict[str, Database] = {}
+
+    def get(kind: str) -> Database:
+        if kind not in made:
+            made[kind] = make_database(kind, request, tmp_path_factory.mktemp(kind))
+            backend = made[kind].backend()
+            backend.migrate()
+            backend.close()
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture(params=("memory", *DATABASES, *REDISES))
+def store(
+    request: pytest.FixtureRequest,
+    flavour: str,
+    migrated: Callable[[str], Database],
+    runner: asyncio.Runner,
+) -> Iterator[Plain | Awaited]:
+    """An empty store of each kind in each flavour."""
+    kind: str = request.param
+    if kind == "memory":
+        store = opened(flavour, "memory://", runner)
+    else:
+        database = migrated(kind)
+        emptied(database)
+        store = opened(flavour, database.url if flavour == "sync" else database.async_url, runner)
+    yield store
+    store.close()
+
+
+def emptied(database: Database) -> None:
+    if database.kind in REDISES:
+        server: Any = database.server
+        server.flush()
+        backend: Any = database.backend()
+        backend.migrate()
+        backend.close()
+        return
+    from sqlalchemy import delete, update
+
+    from keyguard.stores.sql import open_store as open_sql
+    from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
+
+    backend = open_sql(database.url)
+    with backend._writes.begin() as connection:
+        connection.execute(update(FEED).values(last=0))
+        for table in (KEYS, ORGANIZATIONS, AUDIT):
+            connection.execute(delete(table))
+    backend.close()
+
+
+def bounded(store: Plain | Awaited, call: Call) -> Any:
+    """Make a call the way the guard does."""
+    if isinstance(store, Plain):
+        with within(DEADLINE):
+            return call(store)
+
+    async def awaited() -> Any:
+        try:
+            async with awithin(DEADLINE):
+                return await call(Async(store.backend))
+        except TimeoutError as late:
+            raise StoreUnavailableError("late") from late
+
+    return store.runner.run(awaited())

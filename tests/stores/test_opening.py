@@ -1,0 +1,228 @@
+"""What a service may pass as its backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from keyguard.exceptions import ConfigurationError, MissingExtraError
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
+from keyguard.stores.opening import open_async_store, open_store
+from keyguard.stores.sql import AsyncSqlStore, SqlStore, ThreadedSqlStore
+from tests.stores.changes import adding
+from tests.stores.records import organization
+
+BOTH = pytest.mark.parametrize("open_any", [open_store, open_async_store])
+
+
+@pytest.mark.parametrize(
+    ("url", "used", "async_used"),
+    [
+        ("postgresql://h/db", "postgresql+psycopg://h/db", "postgresql+psycopg://h/db"),
+        ("postgres://h/db", "postgresql+psycopg://h/db", "postgresql+psycopg://h/db"),
+        ("mysql://h/db", "mysql+pymysql://h/db", "mysql+asyncmy://h/db"),
+        ("mariadb://h/db", "mariadb+pymysql://h/db", "mariadb+asyncmy://h/db"),
+    ],
+)
+def test_a_url_names_the_driver(url: str, used: str, async_used: str) -> None:
+    opened: Any = open_store(url)
+    assert isinstance(opened, SqlStore)
+    assert str(opened._reads.url) == used
+    aopened: Any = open_async_store(url)
+    assert isinstance(aopened, AsyncSqlStore)
+    assert str(aopened._reads.url) == async_used
+
+
+def test_a_driver_may_be_named() -> None:
+    assert isinstance(open_store("postgresql+psycopg://h/db"), SqlStore)
+    assert isinstance(open_store("mysql+pymysql://h/db"), SqlStore)
+    assert isinstance(open_async_store("mysql+asyncmy://h/db"), AsyncSqlStore)
+
+
+def test_sqlite_is_reached_through_threads_on_an_event_loop(tmp_path: Path) -> None:
+    assert isinstance(open_store(f"sqlite:///{tmp_path}/keys.db"), SqlStore)
+    assert isinstance(open_async_store(f"sqlite:///{tmp_path}/keys.db"), ThreadedSqlStore)
+
+
+def test_memory_is_opened_by_its_url() -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+    assert isinstance(open_async_store("memory://"), AsyncMemoryStore)
+
+
+@BOTH
+@pytest.mark.parametrize("url", ["memory:", "memory://name", "memory:///"])
+def test_memory_has_no_name(open_any: Any, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"use memory://$"):
+        open_any(url)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mssql://h/db",
+        "postgresql+asyncpg://h/db",
+        "postgresql+psycopg2://h/db",
+        "sqlite+aiosqlite:///keys.db",
+        "mongodb://h",
+        "nonsense://",
+    ],
+)
+def test_other_databases_and_drivers_are_refused(open_any: Any, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"it can use sqlite.pysqlite://, postgresql") as e:
+        open_any(url)
+    assert url.partition(":")[0] in str(e.value)
+
+
+def test_the_driver_of_the_other_flavour_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"mysql\+pymysql://"):
+        open_store("mysql+asyncmy://h/db")
+    with pytest.raises(ConfigurationError, match=r"mysql\+asyncmy://"):
+        open_async_store("mysql+pymysql://h/db")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "url", ["", "keys.db", "postgresql://user:hunter2@host:port/db", "postgresql:/hunter2", "://"]
+)
+def test_a_url_that_cannot_be_read_is_not_shown(open_any: Any, url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_any(url)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@BOTH
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_sqlite_in_memory_is_refused(open_any: Any, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"use memory://"):
+        open_any(url)
+
+
+@BOTH
+def test_a_directory_that_does_not_exist_is_named(open_any: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^there is no directory {tmp_path}/no for the"):
+        open_any(f"sqlite:///{tmp_path}/no/keys.db")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("url", "modules", "extra"),
+    [
+        ("postgresql://h/db", ["psycopg"], "postgresql"),
+        ("mysql://h/db", ["pymysql", "asyncmy"], "mysql"),
+    ],
+)
+def test_a_missing_driver_names_the_extra(
+    open_any: Any, url: str, modules: list[str], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'keyguard\[{extra}\]'$"):
+        open_any(url)
+
+
+def test_without_sqlalchemy_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['sqlalchemy'] = None\n"
+        "from keyguard.stores.opening import open_store\n"
+        "from keyguard.exceptions import MissingExtraError\n"
+        "open_store('memory://')\n"
+        "try: open_store('sqlite:///keys.db')\n"
+        "except MissingExtraError as e: print(e)\n"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert output == (
+        "A key store in an SQL database needs the extra 'sql': pip install 'keyguard[sql]'\n"
+    )
+
+
+def test_memory_needs_neither_sqlalchemy_nor_a_driver() -> None:
+    code = (
+        "import sys\n"
+        "from keyguard.stores.opening import open_store\n"
+        "open_store(open_store('memory://'))\n"
+        "print(sorted({'sqlalchemy', 'alembic', 'psycopg', 'pymysql'} & set(sys.modules)))\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_migrations_are_imported_by_who_migrates() -> None:
+    code = (
+        "import sys\n"
+        "from keyguard.stores.opening import open_store\n"
+        "open_store('postgresql://h/db')\n"
+        "print('alembic' in sys.modules)\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_an_engine_is_taken() -> None:
+    assert isinstance(open_store(create_engine("sqlite://")), SqlStore)
+    engine = create_async_engine("postgresql+psycopg://h/db")
+    assert isinstance(open_async_store(engine), AsyncSqlStore)
+
+
+def test_an_engine_of_the_other_flavour_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^pass Keyguard an Engine; an AsyncEngine is for"
+    ):
+        open_store(create_async_engine("postgresql+psycopg://h/db"))
+    with pytest.raises(ConfigurationError, match=r"^pass AsyncKeyguard an AsyncEngine; an Engine"):
+        open_async_store(create_engine("sqlite://"))
+
+
+def test_an_engine_of_another_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = create_engine("sqlite://")
+    monkeypatch.setattr(engine.dialect, "name", "oracle")
+    with pytest.raises(ConfigurationError, match=r"does not know the database 'oracle'"):
+        open_store(engine)
+
+
+def test_a_backend_is_taken_as_it_is() -> None:
+    backend, abackend = MemoryStore(), AsyncMemoryStore()
+    assert open_store(backend) is backend
+    assert open_async_store(abackend) is abackend
+
+
+def test_a_backend_of_the_other_flavour_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"AsyncMemoryStore is for AsyncKeyguard$"):
+        open_store(AsyncMemoryStore())
+    with pytest.raises(ConfigurationError, match=r"MemoryStore is for Keyguard$"):
+        open_async_store(MemoryStore())
+
+
+@BOTH
+@pytest.mark.parametrize("target", [None, 1, object(), b"memory://", Path("keys.db")])
+def test_anything_else_is_refused(open_any: Any, target: object) -> None:
+    with pytest.raises(ConfigurationError, match=rf"; {type(target).__name__} is none of these$"):
+        open_any(target)
+
+
+def test_two_flavours_may_share_one_memory() -> None:
+    import trio
+
+    store = MemoryStore()
+    assert store.commit(adding(organization()))
+    found = trio.run(AsyncMemoryStore(store).find_organization, "acme-1")
+    assert found == organization()
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_sign_in_a_password_that_is_not_escaped_shows_none_of_it(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match="written as %40") as refused:
+        open_store(f"{kind}://user:sec@ret@localhost/keys")
+    assert "sec" not in str(refused.value)
+    assert "ret@" not in str(refused.value)
+
+
+def test_an_option_that_can_t_be_read_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the database URL can't be used"):
+        open_store(f"sqlite:///{tmp_path}/keys.db?timeout=soon")

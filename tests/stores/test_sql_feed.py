@@ -1,0 +1,382 @@
+"""The change feed of SQL databases: how it waits, and what becomes of it when things break."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, delete, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from keyguard.exceptions import CorruptDataError, RefusedError, StoreUnavailableError
+from keyguard.stores.base import News
+from keyguard.stores.opening import open_async_store, open_store
+from keyguard.stores.sql.feeds import SqlFeed
+from keyguard.stores.sql.tables import AUDIT, FEED
+from tests.services import python
+from tests.stores.changes import adding, changing
+from tests.stores.conftest import Async, Awaited, Database, Plain, make_database, opened
+from tests.stores.records import organization, record
+
+LONG = 60.0
+"""Seconds that no test waits for: who would, runs into its watchdog."""
+
+WATCHDOG = pytest.mark.timeout(20, func_only=True)
+
+
+@pytest.fixture
+def postgresql_database(request: pytest.FixtureRequest, tmp_path: Any) -> Database:
+    return make_database("postgresql", request, tmp_path)
+
+
+@pytest.fixture
+def store(
+    postgresql_database: Database, flavour: str, runner: asyncio.Runner
+) -> Generator[Plain | Awaited]:
+    """A store in a new PostgreSQL database."""
+    store = opened(flavour, postgresql_database.url, runner)
+    store.migrate()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other(store: Any, postgresql_database: Database) -> Generator[Plain]:
+    """Another process's store in the same database, by and large."""
+    other = Plain(postgresql_database.backend())
+    yield other
+    other.close()
+
+
+def listeners(other: Plain) -> int:
+    query = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+    with other._reads.connect() as connection:
+        count: int = connection.scalar(text(query))
+        return count
+
+
+def while_it_waits(store: Any, feed: Any, position: str, then: Callable[[], Any]) -> Any:
+    """Read a feed that has nothing to tell, do something once it waits, return what it told."""
+    asked = threading.Event()
+    perform = feed._perform if isinstance(store, Plain) else feed.backend._perform
+    inner = feed if isinstance(store, Plain) else feed.backend
+
+    def noted(operation: Any) -> Any:
+        try:
+            return perform(operation)
+        finally:
+            asked.set()
+
+    async def anoted(operation: Any) -> Any:
+        try:
+            return await perform(operation)
+        finally:
+            asyncio.get_running_loop().call_soon(asked.set)
+
+    inner._perform = noted if isinstance(store, Plain) else anoted
+    with ThreadPoolExecutor(1) as threads:
+        # listening is one operation, and asking the second
+        def act() -> Any:
+            while not asked.wait():
+                pass
+            return then()
+
+        acting = threads.submit(act)
+        try:
+            return feed.read(position, LONG)
+        finally:
+            inner._perform = perform
+            acting.result()
+
+
+@WATCHDOG
+def test_a_feed_that_waits_is_woken_by_a_commit(store: Any, other: Plain) -> None:
+    feed = store.feed()
+    position = feed.read(None, 0).position
+    for number in range(3):
+        news = while_it_waits(
+            store, feed, position, lambda n=number: other.add_organization(organization(n))
+        )
+        assert news.subjects == (organization(number).id,)
+        position = news.position
+    feed.close()
+
+
+@WATCHDOG
+def test_what_happened_before_it_waits_is_told_at_once(store: Any, other: Plain) -> None:
+    feed = store.feed()
+    position = feed.read(None, LONG).position
+    other.add_organization(organization())
+    assert feed.read(position, LONG) == News("1", (organization().id,))
+    feed.close()
+
+
+@WATCHDOG
+def test_patience_comes_to_an_end(store: Any, other: Plain) -> None:
+    feed = store.feed()
+    position = feed.read(None, 0).position
+    assert feed.read(position, 0.01) == News(position, ())
+    assert feed.read(position, 0) == News(position, ())
+    feed.close()
+
+
+@WATCHDOG
+def test_a_feed_takes_a_connection_of_its_own_and_gives_it_back(store: Any, other: Plain) -> None:
+    feed = store.feed()
+    position = feed.read(None, LONG).position
+    assert listeners(other) == 0  # nothing before it has to wait
+    for _ in range(3):
+        feed.read(position, 0.01)
+    assert listeners(other) == 1
+    assert store.backend._reads.pool.checkedout() == 0
+    feed.close()
+    for _ in range(5000):  # the server learns of an end in its own time
+        if listeners(other) == 0:
+            break
+    assert listeners(other) == 0
+    feed.close()
+    assert feed.read(position, LONG) == News(position, ())  # it waits no more
+
+
+@WATCHDOG
+def test_a_feed_that_waits_may_be_closed_from_elsewhere(store: Any, other: Plain) -> None:
+    for _ in range(5):
+        feed = store.feed()
+        position = feed.read(None, 0).position
+
+        def close(feed: Any = feed) -> None:
+            if isinstance(store, Plain):
+                feed.close()
+            else:
+                loop = store.runner.get_loop()
+                asyncio.run_coroutine_threadsafe(feed.backend.aclose(), loop).result()
+
+        assert while_it_waits(store, feed, position, close) == News(position, ())
+        feed.close()
+
+
+@WATCHDOG
+def test_a_broken_connection_is_an_error_and_the_next_read_reconnects(
+    store: Any, other: Plain
+) -> None:
+    kill = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+
+    def cut() -> None:
+        with other._reads.connect() as connection:
+            while not listeners(other):
+                pass
+            connection.execute(text(kill)).all()
+
+    feed = store.feed()
+    position = feed.read(None, 0).position
+    with pytest.raises(StoreUnavailableError, match=r"is down, slow or overloaded"):
+        while_it_waits(store, feed, position, cut)
+    other.add_organization(organization())
+    news = feed.read(position, LONG)
+    assert news.subjects == (organization().id,)
+    # Also one that broke while nobody was reading.
+    cut()
+    other.add_organization(organization(2))
+    with_news = []
+    for _ in range(2):
+        try:
+            with_news.append(feed.read(news.position, LONG))
+        except StoreUnavailableError:
+            continue
+    assert with_news[-1].subjects == (organization(2).id,)
+    feed.close()
+
+
+@WATCHDOG
+def test_a_server_that_is_down_is_unavailable_until_it_is_up(
+    store: Any, postgresql_database: Database
+) -> None:
+    feed = store.feed()
+    position = feed.read(None, 0).position
+    feed.read(position, 0.01)
+    postgresql_database.server.kill()
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                feed.read(position, 0.01)
+    finally:
+        postgresql_database.server.start()
+    store.add_organization(organization())
+    assert feed.read(position, LONG).subjects == (organization().id,)
+    feed.close()
+
+
+@WATCHDOG
+def test_a_commit_that_is_not_made_wakes_nobody(store: Any, other: Plain) -> None:
+    store.add_organization(organization())
+    feed = store.feed()
+    position = feed.read(None, 0).position
+    feed.read(position, 0.01)
+    assert other.commit(changing(organization(version=7), name="Other")) is False
+    assert feed.read(position, 0.01) == News(position, ())
+    feed.close()
+
+
+@WATCHDOG
+def test_a_hosts_engine_can_wait_too(postgresql_database: Database) -> None:
+    own: Any = open_store(postgresql_database.url)
+    own.migrate()
+    engine = create_engine(own._reads.url, pool_size=1, max_overflow=0)
+    store = Plain(open_store(engine))
+    feed = store.feed()
+    assert feed.read("0", 0.01) == News("0", ())
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert while_it_waits(
+        store, feed, "0", lambda: own.commit(adding(organization()))
+    ).subjects == (organization().id,)
+    feed.close()
+    engine.dispose()
+    own.close()
+
+
+@WATCHDOG
+def test_a_hosts_async_engine_can_wait_too(
+    postgresql_database: Database, runner: asyncio.Runner
+) -> None:
+    async def scenario() -> None:
+        own: Any = Async(open_async_store(postgresql_database.url))
+        await own.migrate()
+        engine = create_async_engine(own._reads.url, pool_size=1, max_overflow=0)
+        feed = open_async_store(engine).feed()
+        assert await feed.read("0", 0.01) == News("0", ())
+        reading = asyncio.create_task(feed.read("0", LONG))
+        await own.add_organization(organization())
+        assert (await reading).subjects == (organization().id,)
+        # One whose wait is cancelled is still good.
+        reading = asyncio.create_task(feed.read("1", LONG))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await feed.read("0", LONG) == News("1", (organization().id,))
+        await feed.aclose()
+        await engine.dispose()
+        await own.aclose()
+
+    runner.run(scenario())
+
+
+def test_other_drivers_are_asked(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend: Any = open_store(postgresql_database.url)
+    monkeypatch.setattr(backend._reads.dialect, "driver", "pg8000")
+    assert type(backend.feed()) is SqlFeed
+    backend.close()
+
+
+FORK = """
+import os, sys
+from keyguard.stores.base import News
+from keyguard.stores.opening import open_store
+from tests.stores.changes import adding
+from tests.stores.records import organization
+
+backend = open_store(sys.argv[1])
+feed = backend.feed()
+assert feed.read("0", 0.01) == News("0", ())
+child = os.fork()
+if child == 0:
+    feed.close()
+    own = backend.feed()
+    assert own.read("0", 0.01) == News("0", ())
+    own.close()
+    assert backend.commit(adding(organization()))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+while feed.read("0", 60) == News("0", ()):
+    pass
+assert feed.read("1", 0.01) == News("1", ())
+feed.close()
+backend.close()
+print("done")
+"""
+
+
+@WATCHDOG
+def test_a_child_s_feed_is_its_own_and_the_parent_s_goes_on(
+    store: Any, postgresql_database: Database
+) -> None:
+    output, _ = python(FORK, postgresql_database.url).communicate()
+    assert output == "done\n"
+
+
+# Where the trail is not what was left
+
+
+@pytest.fixture
+def backend(database: Database) -> Generator[Plain]:
+    backend = Plain(database.backend())
+    backend.migrate()
+    yield backend
+    backend.close()
+
+
+def test_after_a_restore_from_a_backup_everything_may_have_changed(backend: Plain) -> None:
+    feed = backend.feed()
+    backend.add_organization(organization())
+    assert feed.read("7", 0) == News("1", None)
+    assert feed.read("1", 0) == News("1", ())
+    for nonsense in ("", "1-0", "x", "9" * 30):
+        assert feed.read(nonsense, 0) == News("1", None)
+    feed.close()
+
+
+def test_a_trail_that_was_cut_is_noticed(backend: Plain) -> None:
+    feed = backend.feed()
+    for number in range(4):
+        backend.add_organization(organization(number))
+    with backend._writes.begin() as connection:
+        connection.execute(delete(AUDIT).where(AUDIT.c.id <= 2))
+    assert feed.read("1", 0) == News("4", None)
+    assert feed.read("2", 0).subjects == (organization(2).id, organization(3).id)
+    with backend._writes.begin() as connection:
+        connection.execute(delete(AUDIT))
+    assert feed.read("2", 0) == News("4", None)
+    assert feed.read("4", 0) == News("4", ())
+    feed.close()
+
+
+def test_without_the_row_that_is_the_lock_nothing_is_changed(backend: Plain) -> None:
+    with backend._writes.begin() as connection:
+        connection.execute(delete(FEED))
+    with pytest.raises(CorruptDataError, match=r"^the table keyguard_feed has lost its row;"):
+        backend.add_organization(organization())
+    assert backend.find_organization("acme-1") is None
+    assert backend.feed().read(None, 0) == News("0", ())
+
+
+def test_a_thousand_are_told_at_a_time(backend: Plain) -> None:
+    backend.add_organization(organization())
+    assert backend.commit(adding(*(record(number) for number in range(1500))))
+    feed = backend.feed()
+    first = feed.read("0", 0)
+    assert (first.position, len(first.subjects), first.whole) == ("1000", 1000, False)
+    second = feed.read("1000", 0)
+    assert (second.position, len(second.subjects), second.whole) == ("1501", 501, True)
+    feed.close()
+
+
+def test_ids_rise_by_one_over_refusals_and_conflicts(backend: Plain) -> None:
+    backend.add_organization(organization())
+    assert backend.commit(changing(organization(version=9), name="x")) is False
+    with pytest.raises(RefusedError):
+        backend.add_organization(organization())
+    backend.add_organization(organization(2))
+    trail = backend.list_audit(organization=None, subject=None, after=None, limit=9)
+    assert [entry.id for entry in trail] == ["2", "1"]
