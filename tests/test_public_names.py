@@ -14,7 +14,7 @@ import keyguard
 
 # What only who manages keys needs.
 MANAGEMENT = [
-    "keyguard.guard.managers",
+    "keyguard.guard.keys",
     "keyguard.core.management.importing",
     "keyguard.core.management.import_rows",
     "keyguard.core.management",

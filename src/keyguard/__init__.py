@@ -39,7 +39,7 @@ from keyguard.exceptions import (
     StoreError,
     StoreUnavailableError,
 )
-from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import (
     CurrentLimits,
     current_limits,

@@ -175,7 +175,7 @@ def test_what_is_no_keys_token_is_refused_without_repeating_it(
 ) -> None:
     done = keyguard("key", "revoke-token", stdin=text)
 
-    assert (done.status, done.sentence) == (1, "that token is no key's")
+    assert (done.status, done.sentence) == (1, "that token belongs to no key")
 
 
 def test_a_token_whose_secret_is_wrong_revokes_nothing(keyguard: Program, store: Store) -> None:
@@ -186,7 +186,7 @@ def test_a_token_whose_secret_is_wrong_revokes_nothing(keyguard: Program, store:
 
     done = keyguard("key", "revoke-token", stdin=forged.reveal())
 
-    assert (done.status, done.sentence) == (1, "that token is no key's")
+    assert (done.status, done.sentence) == (1, "that token belongs to no key")
     assert store.keys()[0].revoked_at is None
 
 

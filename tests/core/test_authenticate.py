@@ -1,8 +1,7 @@
-"""The authentication flow, stepped by hand: which effects in which order, and nothing else."""
+"""Authentication over scripted ports: what is asked in which order, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,21 +9,11 @@ from typing import Any
 import pytest
 
 from keyguard import Allow, Deny, Key, Organization, Reason, ScopeCatalogue
-from keyguard.core.access.authenticate import LOOKUP_ATTEMPTS, authenticate, check_transport
-from keyguard.core.access.effects import (
-    Discard,
-    Effect,
-    LookUp,
-    NoteUse,
-    OfferRehash,
-    ReadClock,
-    Recall,
-    Remember,
-    VerifyToken,
-)
+from keyguard.core.access.authenticate import LOOKUP_ATTEMPTS, check_transport
 from keyguard.core.access.policy import Policy
 from keyguard.core.keys.records import KeyRecord
 from keyguard.core.tokens.format import TokenFormat, TokenParts
+from tests.core.scripted import decided
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PARTS = TokenParts("4fKq0ZbT1mXw8RyA", "s" * 43)
@@ -41,25 +30,9 @@ KEY = Key(
 )
 RECORD = KeyRecord(key=KEY, organization=ORGANIZATION, digest="$sha256$x")
 
-Flow = Generator[Effect[Any], Any, Any]
 
-
-def result(flow: Flow, *answers: Any) -> tuple[list[type], Any]:
-    """Step a flow with the given answers; return the effects it asked for and what it returned."""
-    asked: list[type] = []
-    pending = iter(answers)
-    try:
-        effect = next(flow)
-        while True:
-            asked.append(type(effect))
-            answer = next(pending)
-            effect = flow.throw(answer) if isinstance(answer, Exception) else flow.send(answer)
-    except StopIteration as end:
-        return asked, end.value
-
-
-def flow(field: str = FIELD) -> Flow:
-    return authenticate([field], POLICY)
+def asked_of(*answers: Any) -> tuple[list[str], Any]:
+    return decided([FIELD], POLICY, *answers)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +40,7 @@ def flow(field: str = FIELD) -> Flow:
     [[], ["Basic x"], ["Bearer"], ["Bearer garbage"], [FIELD[:-1]], [FIELD + "0"], [FIELD] * 2],
 )
 def test_what_can_be_no_key_asks_for_nothing(fields: list[str | bytes]) -> None:
-    asked, decision = result(authenticate(fields, POLICY))
+    asked, decision = decided(fields, POLICY)
 
     assert asked == []
     assert isinstance(decision, Deny)
@@ -76,34 +49,34 @@ def test_what_can_be_no_key_asks_for_nothing(fields: list[str | bytes]) -> None:
 def test_a_known_token_asks_for_no_look_up() -> None:
     allow = Allow(POLICY.principal(RECORD))
 
-    assert result(flow(), allow, None) == ([Recall, NoteUse], allow)
+    assert asked_of(allow, None) == (["recall", "note_use"], allow)
 
 
 def test_an_unknown_key_is_compared_all_the_same() -> None:
-    asked, decision = result(flow(), None, None, False)
+    asked, decision = asked_of(None, None, False)
 
-    assert asked == [Recall, LookUp, VerifyToken]
+    assert asked == ["recall", "find_key", "verify"]
     assert decision == Deny(Reason.KEY_UNKNOWN, PARTS.key_id)
 
 
 def test_a_wrong_secret_asks_for_the_same_as_an_unknown_key() -> None:
-    asked, decision = result(flow(), None, RECORD, False)
+    asked, decision = asked_of(None, RECORD, False)
 
-    assert asked == [Recall, LookUp, VerifyToken]
+    assert asked == ["recall", "find_key", "verify"]
     assert decision == Deny(Reason.SECRET_WRONG, PARTS.key_id)
 
 
 @pytest.mark.parametrize("answer", [None, 1, "True", object(), [True]])
 def test_only_true_is_a_match(answer: Any) -> None:
-    _, decision = result(flow(), None, RECORD, answer)
+    _, decision = asked_of(None, RECORD, answer)
 
     assert decision == Deny(Reason.SECRET_WRONG, PARTS.key_id)
 
 
 def test_a_live_key_is_remembered_and_let_in() -> None:
-    asked, decision = result(flow(), None, RECORD, True, NOW, True, None, None)
+    asked, decision = asked_of(None, RECORD, True, NOW, True, None, None)
 
-    assert asked == [Recall, LookUp, VerifyToken, ReadClock, Remember, OfferRehash, NoteUse]
+    assert asked == ["recall", "find_key", "verify", "now", "remember", "offer_rehash", "note_use"]
     assert decision == Allow(POLICY.principal(RECORD))
 
 
@@ -123,16 +96,16 @@ def test_a_live_key_is_remembered_and_let_in() -> None:
     ],
 )
 def test_a_dead_key_is_refused_and_forgotten(record: KeyRecord, reason: Reason) -> None:
-    asked, decision = result(flow(), None, record, True, NOW, None)
+    asked, decision = asked_of(None, record, True, NOW, None)
 
-    assert asked == [Recall, LookUp, VerifyToken, ReadClock, Discard]
+    assert asked == ["recall", "find_key", "verify", "now", "discard"]
     assert decision == Deny(reason, KEY.id, ORGANIZATION.id)
 
 
 def test_a_key_that_changed_meanwhile_is_looked_up_again() -> None:
     revoked = replace(RECORD, key=replace(KEY, revoked_at=NOW))
 
-    _, decision = result(flow(), None, RECORD, True, NOW, False, revoked, True, NOW, None)
+    _, decision = asked_of(None, RECORD, True, NOW, False, revoked, True, NOW, None)
 
     assert decision == Deny(Reason.KEY_REVOKED, KEY.id, ORGANIZATION.id)
 
@@ -141,7 +114,7 @@ def test_a_key_that_changed_meanwhile_is_looked_up_again() -> None:
 def test_a_key_that_changes_under_every_look_is_not_let_in(remembered: Any) -> None:
     looks = [RECORD, True, NOW, remembered] * LOOKUP_ATTEMPTS
 
-    _, decision = result(flow(), None, *looks)
+    _, decision = asked_of(None, *looks)
 
     assert decision == Deny(Reason.STORE_UNAVAILABLE, KEY.id)
 
@@ -154,7 +127,7 @@ def test_whatever_fails_wherever_it_fails_nobody_is_let_in(
     answers: list[Any] = [None, RECORD, True, NOW, True]
     answers[step] = failure("boom")
 
-    _, decision = result(flow(), *answers)
+    _, decision = asked_of(*answers)
 
     assert decision == Deny(Reason.STORE_UNAVAILABLE, PARTS.key_id)
     assert isinstance(decision.cause, failure)
@@ -166,16 +139,16 @@ def test_whatever_fails_wherever_it_fails_nobody_is_let_in(
     ids=["True", "str", "dict", "a key without record", "another key"],
 )
 def test_a_store_that_answers_nonsense_lets_nobody_in(nonsense: Any) -> None:
-    asked, decision = result(flow(), None, nonsense)
+    asked, decision = asked_of(None, nonsense)
 
-    assert asked == [Recall, LookUp]
+    assert asked == ["recall", "find_key"]
     assert decision == Deny(Reason.STORE_UNAVAILABLE, PARTS.key_id)
 
 
 def test_a_cache_that_answers_nonsense_is_ignored() -> None:
-    asked, _ = result(flow(), True, None, False)
+    asked, _ = asked_of(True, None, False)
 
-    assert asked == [Recall, LookUp, VerifyToken]
+    assert asked == ["recall", "find_key", "verify"]
 
 
 def test_plain_http_is_refused_only_where_https_is_required() -> None:

@@ -1,4 +1,4 @@
-"""Tokens of other systems in the authentication flow, stepped by hand."""
+"""Tokens of other systems, authenticated over scripted ports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 
 from keyguard import Allow, Deny, Reason, Secret, StoreUnavailableError
 from keyguard.core.access.authenticate import authenticate
-from keyguard.core.access.effects import Effect, LookUp, VerifyToken
 from keyguard.core.keys.records import KeyRecord
 from keyguard.core.tokens.foreign import ForeignFormat, read_formats
+from keyguard.runtime.sync import run_sync
+from tests.core.scripted import MARK, ScriptedPorts
 from tests.core.test_authenticate import FIELD, KEY, NOW, POLICY, RECORD
 
 FOREIGN = replace(POLICY, foreign=read_formats(["drf", "prefix:4", "token"], keys=[Secret("key")]))
@@ -19,28 +20,52 @@ TOKEN = "AbCdEfGh.q7Zp0Lw3Vn8XcT5bRy2Kd9Hs6Jf4Mg1A"
 IDS = [one.lookup(TOKEN) for one in FOREIGN.foreign]
 
 
+class Records(ScriptedPorts):
+    """Ports over some records.
+
+    Args:
+        policy: What the service has settled.
+        records: The records by key id.
+        genuine: The ids of the keys whose secret the token has.
+        down_at: The id under which the store fails.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        records: dict[str, KeyRecord],
+        genuine: set[str],
+        down_at: str | None = None,
+    ) -> None:
+        super().__init__(policy)
+        self.looked_up: list[str] = []
+        self._records = records
+        self._genuine = genuine
+        self._down_at = down_at
+
+    async def find_key(self, key_id: str, *, fresh: bool) -> Any:
+        self.looked_up.append(key_id)
+        if key_id == self._down_at:
+            raise StoreUnavailableError("down")
+        return self._records.get(key_id), MARK
+
+    async def verify(self, token: Any, digest: str | None) -> bool:
+        return digest is not None and self.looked_up[-1] in self._genuine
+
+    def now(self) -> Any:
+        return NOW
+
+    def remember(self, *found: Any) -> bool:
+        return True
+
+
 def stepped(
     field: str, records: dict[str, KeyRecord], genuine: set[str], policy: Any = FOREIGN
 ) -> tuple[list[str], Any]:
-    """Run the flow over some records; return the ids it looked up and the decision."""
-    looked_up: list[str] = []
-    flow = authenticate([field], policy)
-    answer: Any = None
-    try:
-        while True:
-            effect: Effect[Any] = flow.send(answer)
-            answer = None
-            if isinstance(effect, LookUp):
-                looked_up.append(effect.key_id)
-                answer = records.get(effect.key_id)
-            elif isinstance(effect, VerifyToken):
-                answer = effect.digest is not None and looked_up[-1] in genuine
-            elif type(effect).__name__ == "ReadClock":
-                answer = NOW
-            elif type(effect).__name__ == "Remember":
-                answer = True
-    except StopIteration as end:
-        return looked_up, end.value
+    """Authenticate over some records; return the ids that were looked up, and the decision."""
+    ports: Any = Records(policy, records, genuine)
+    decision = run_sync(authenticate(ports, [field]))
+    return ports.looked_up, decision
 
 
 def kept_as(key_id: str | None) -> KeyRecord:
@@ -117,13 +142,8 @@ def test_a_fast_hash_of_a_whole_token_is_asked_for_last_and_not_named() -> None:
 
 @pytest.mark.parametrize("at", range(4))
 def test_while_the_store_is_down_no_fast_hash_of_a_whole_token_is_named(at: int) -> None:
-    flow = authenticate([f"Bearer {TOKEN}"], FOREIGN)
-    effect: Any = next(flow)
-    while not (isinstance(effect, LookUp) and effect.key_id == IDS[at]):
-        effect = flow.send(None)
-    with pytest.raises(StopIteration) as ended:
-        flow.throw(StoreUnavailableError("down"))
-    decision = ended.value.value
+    ports: Any = Records(FOREIGN, {}, set(), down_at=IDS[at])
+    decision: Any = run_sync(authenticate(ports, [f"Bearer {TOKEN}"]))
     assert decision.reason is Reason.STORE_UNAVAILABLE
     assert decision.key_id == (None if at == 3 else IDS[at])
 

@@ -6,8 +6,9 @@ import asyncio
 import gc
 import multiprocessing
 import threading
+import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -46,6 +47,12 @@ class Feed:
         pass
 
 
+@types.coroutine
+def slept(seconds: float) -> Generator[float, None, None]:
+    """Hand over to the test, which lets the seconds pass."""
+    yield seconds
+
+
 class Beside:
     """A guard whose worker does what a test steps it through, and nothing by itself."""
 
@@ -58,8 +65,8 @@ class Beside:
         self._watch_store()
         background = self.guard._background
         background.start = lambda: None  # type: ignore[method-assign]
-        self._course: Iterator[Any] = background._course(self.feed, lambda: False)
-        self._send: Any = None
+        background._sleep = slept  # type: ignore[method-assign]
+        self._work = background._follow(self.feed, lambda: False)
 
     def _watch_store(self) -> None:
         mark_used, find_key = self.world.store.mark_used, self.world.store.find_key
@@ -84,21 +91,8 @@ class Beside:
     def turn(self, *answers: News | Exception, sleeps: int = 1) -> None:
         """Go on until the worker has slept, with these answers of the feed."""
         self.feed.answers += answers
-        course: Any = self._course
-        question = self._send or next(course)
-        while sleeps:
-            if question.func.__name__ == "_sleep":
-                self.world.clock.advance(timedelta(seconds=question.args[0]))
-                question = course.send(None)
-                sleeps -= 1
-                continue
-            try:
-                answer = question()
-            except Exception as failure:  # noqa: BLE001 - the course decides what it means
-                question = course.throw(failure)
-            else:
-                question = course.send(answer)
-        self._send = question
+        for _ in range(sleeps):
+            self.world.clock.advance(timedelta(seconds=self._work.send(None)))
 
     def ask(self, token: Any, **options: Any) -> Any:
         return self.guard.authenticate([f"Bearer {token.reveal()}"], **options)

@@ -40,13 +40,13 @@ class Slow:
         self._really = self.world.store.find_key
         self.answers = threading.Event()
         self.aanswers: Any = None
-        lookups = self.guard._parts.lookups
+        lookups = self.guard._ports.lookups
         board = lookups._board
 
         def boarded(*args: Any) -> Any:
             found = board(*args)
             with self._turn:
-                self.led.append(found[1])
+                self.led.append(found[1] is None)
                 self._turn.notify_all()
             return found
 

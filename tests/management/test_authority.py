@@ -80,7 +80,7 @@ def test_an_actor_whose_key_is_unknown_changes_nothing(stored: Stored, change: A
     elsewhere.organizations.create("acme")
     key = elsewhere.keys.issue(organization="acme", name="test").key
 
-    with pytest.raises(RefusedError, match="is gone"):
+    with pytest.raises(RefusedError, match="no longer exists"):
         change(elsewhere, key, actor)
 
 

@@ -175,7 +175,7 @@ def test_who_knows_an_id_alone_kills_nothing(stored: Stored) -> None:
     wrong = tokens.mint(type(parts)(parts.key_id, "0" * 43))
 
     for token in (wrong, issued.key.id, "", "Bearer", issued.token.reveal()[:-1], Secret("x")):
-        with pytest.raises(NotFoundError, match=r"^that token is no key's$"):
+        with pytest.raises(NotFoundError, match=r"^that token belongs to no key$"):
             stored.guard.keys.revoke_token(token)
     assert stored.lets_in(issued.token)
 

@@ -372,8 +372,8 @@ def test_jobs_that_got_no_thread_never_run_and_free_their_place(
 def test_a_full_pool_is_503_for_the_client() -> None:
     world = World({"hasher": "argon2id", "hash_workers": 1})
     field = f"Bearer {world.token()}"
-    world.guard._pool = HashPool(workers=1, waiting=0)
-    world.guard._pool._admitted.acquire()
+    world.guard._ports._pool = pool = HashPool(workers=1, waiting=0)
+    pool._admitted.acquire()
 
     decision = world.guard.authenticate([field])
 

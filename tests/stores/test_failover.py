@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Generator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -32,9 +33,14 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
-from keyguard.runtime.drivers import run
 from keyguard.runtime.events import LimiterFailed, LimiterRecovered
-from keyguard.stores.failover import ASK_AGAIN_AFTER, AsyncCircuitBreaker, CircuitBreaker
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.failover import (
+    ASK_AGAIN_AFTER,
+    AsyncLimiterPort,
+    CircuitBreaker,
+    SyncLimiterPort,
+)
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from tests.adapters.stacks import Request, asgi_app, call_asgi, call_wsgi, wsgi_app
 from tests.world import World
@@ -352,48 +358,83 @@ def test_what_was_asked_before_an_outage_neither_ends_nor_prolongs_it() -> None:
     world = World()
     store = Store(world.clock)
     events: list[Any] = []
-    breaker = CircuitBreaker(
-        store, timeout=0.05, fails_open=True, clock=world.clock, tell=events.append
-    )  # type: ignore[arg-type]
-    early = breaker._turn()
-    assert early is not None
+    breaker = breaker_over(store, world, events, fails_open=True)
+    early = Late(Outcome(True, ()))
+    late = Late(OSError())
+    # All three are on their way when it fails.
+    answering = breaker._ask(early.answer, lambda stand_in: stand_in.hit([_charge()]))
+    failing = breaker._ask(late.answer, lambda stand_in: stand_in.hit([_charge()]))
+    too_late = breaker._ask(late.answer, lambda stand_in: stand_in.hit([_charge()]))
+    for asking in (answering, failing, too_late):
+        asking.send(None)
     store.fails = refuse
-    breaker.hit([_charge()])
-    # Both were on their way when it failed.
-    answered = breaker._settled(lambda limiter: limiter.hit([_charge()]), Outcome(True, ()), early)
-    assert answered == Outcome(True, ())
-    assert breaker._settled(lambda limiter: limiter.hit([_charge()]), OSError(), early) is not None
+    run_sync(breaker.hit([_charge()]))
+    assert ended(answering) == Outcome(True, ())
+    assert ended(failing) is not None
     assert [type(event) for event in events] == [LimiterFailed]
-    assert breaker._turn() is None
+    assert breaker._admitted_outage() is None
     world.clock.advance(timedelta(seconds=ASK_AGAIN_AFTER))
     store.fails = None
-    breaker.hit([_charge()])
-    # One that is late by now says nothing of how things are.
-    breaker._settled(lambda limiter: limiter.hit([_charge()]), OSError(), early)
+    run_sync(breaker.hit([_charge()]))
+    # An answer that is late by now says nothing of how things are.
+    ended(too_late)
     assert [type(event) for event in events] == [LimiterFailed, LimiterRecovered]
-    assert breaker._turn() is not None
-    breaker.close(limiter=False)
+    assert breaker._admitted_outage() is not None
+    breaker.close()
 
 
 def test_a_limit_that_the_store_cannot_count_is_no_outage() -> None:
     world = World()
     store = Store(world.clock)
     events: list[Any] = []
-    breaker = CircuitBreaker(
-        store, timeout=0.05, fails_open=False, clock=world.clock, tell=events.append
-    )  # type: ignore[arg-type]
+    breaker = breaker_over(store, world, events, fails_open=False)
 
     def uncountable() -> None:
         raise ConfigurationError("it can't count limit 'a'")
 
     store.fails = uncountable
-    assert [breaker.hit([_charge()]) for _ in range(3)] == [None] * 3
+    assert [run_sync(breaker.hit([_charge()])) for _ in range(3)] == [None] * 3
     assert [type(event) for event in events] == [LimiterFailed]  # told once
     store.fails = None
-    answer = breaker.hit([_charge()])
+    answer = run_sync(breaker.hit([_charge()]))
     assert answer is not None
     assert answer.admitted
-    breaker.close(limiter=False)
+    breaker.close()
+
+
+def breaker_over(
+    store: Any, world: World, events: list[Any], *, fails_open: bool
+) -> CircuitBreaker:
+    port = SyncLimiterPort(store, 0.05)
+    return CircuitBreaker(port, fails_open=fails_open, clock=world.clock, tell=events.append)
+
+
+class Late:
+    """A question that is under way until its answer is wanted.
+
+    Args:
+        outcome: The answer; an exception is raised.
+    """
+
+    def __init__(self, outcome: Any) -> None:
+        self._outcome = outcome
+
+    async def answer(self) -> Any:
+        await _on_its_way()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+@types.coroutine
+def _on_its_way() -> Generator[None, None, None]:
+    yield
+
+
+def ended(asking: Any) -> Any:
+    with pytest.raises(StopIteration) as end:
+        asking.send(None)
+    return end.value.value
 
 
 def refuse() -> None:
@@ -410,17 +451,13 @@ class Shared:
     def __init__(self, flavour: str) -> None:
         self.clock = World().clock
         self.store = Store(self.clock)
-        options: Any = {
-            "timeout": 0.05,
-            "fails_open": True,
-            "clock": self.clock,
-            "tell": lambda _: None,
-        }
-        store: Any = AsyncStore(self.store)
-        self.breaker: Any = (
-            CircuitBreaker(self.store, **options)
-            if flavour == "sync"
-            else AsyncCircuitBreaker(store, **options)
+        store: Any = self.store
+        other: Any = AsyncStore(self.store)
+        self.breaker = CircuitBreaker(
+            SyncLimiterPort(store, 0.05) if flavour == "sync" else AsyncLimiterPort(other, 0.05),
+            fails_open=True,
+            clock=self.clock,
+            tell=lambda _: None,
         )
 
     def hit(self, cost: int) -> Charged:
@@ -431,8 +468,7 @@ class Shared:
         return charged
 
     def settle(self, charged: Charged, cost: int) -> None:
-        flow = settle(charged, cost, ())
-        run(flow, lambda effect: self.answer(effect.perform(self.breaker)))
+        self.answer(settle(self.breaker, charged, cost, ()))
 
     def answer(self, answer: Any) -> Any:
         async def awaited() -> Any:

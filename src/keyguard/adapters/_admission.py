@@ -12,7 +12,7 @@ from keyguard.core.http.rules import UNASKED_FIELDS, Rule, is_preflight, needs_n
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS, Client
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.core.limits.limit import RouteLimit
-from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.stores.limiter_opening import check_countable
 
 __all__ = ["Admission", "Arrival"]
@@ -71,7 +71,7 @@ class Admission:
         settings = guard.settings
         self.rule_book = settings.rule_book(public=public, rules=rules)
         check_countable(
-            guard.breaker.limiter,
+            guard.limiter,
             [one.limit for rule in self.rule_book.rules for one in rule.charged],
         )
         self._recall = guard._recall

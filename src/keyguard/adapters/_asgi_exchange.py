@@ -12,9 +12,9 @@ from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD, Response
 from keyguard.core.access.charging import Charged
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard.guards import AsyncKeyguard
+from keyguard.guard import AsyncKeyguard
 from keyguard.request.context import Access
-from keyguard.stores.failover import AsyncCircuitBreaker
+from keyguard.stores.failover import CircuitBreaker
 
 __all__ = ["Exchange", "running_loop"]
 
@@ -46,11 +46,12 @@ class Exchange(Connection, Access):
         self.offered: tuple[bytes, ...] = ()
         self._guard = guard
         self._send = send
-        if guard.counts_elsewhere:
+        if guard.breaker.memory is None:
+            self.waits = True
             self._loop = running_loop()
 
     @property
-    def breaker(self) -> AsyncCircuitBreaker:
+    def breaker(self) -> CircuitBreaker:
         """The way to where counters live."""
         return self._guard.breaker
 

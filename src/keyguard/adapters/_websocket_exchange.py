@@ -11,7 +11,7 @@ from keyguard.adapters._asgi_exchange import Exchange
 from keyguard.core.access.answers import status_of
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.websocket_token import TokenProtocol
-from keyguard.guard.guards import AsyncKeyguard
+from keyguard.guard import AsyncKeyguard
 
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
 

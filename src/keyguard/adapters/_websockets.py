@@ -15,7 +15,7 @@ from keyguard.adapters._asgi_exchange import Exchange, running_loop
 from keyguard.adapters._websocket_exchange import POLICY_VIOLATION, WebSocketExchange
 from keyguard.core.access.decisions import Allow, Reason
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard.guards import AsyncKeyguard
+from keyguard.guard import AsyncKeyguard
 
 __all__ = ["OpenConnections"]
 

@@ -17,7 +17,7 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard.guards import AsyncKeyguard
+from keyguard.guard import AsyncKeyguard
 from keyguard.request.context import ACCESS
 from keyguard.request.decorators import Protection, is_declared, protection_of
 

@@ -25,7 +25,7 @@ from keyguard.adapters import asgi, starlette
 from keyguard.adapters._endpoints import each_node
 from keyguard.core.http.rules import Rule
 from keyguard.exceptions import MissingExtraError
-from keyguard.guard.guards import AsyncKeyguard
+from keyguard.guard import AsyncKeyguard
 from keyguard.request.decorators import Protection
 
 try:

@@ -17,7 +17,7 @@ from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError, MissingExtraError
-from keyguard.guard.guards import Keyguard
+from keyguard.guard import Keyguard
 from keyguard.request.context import ACCESS, present_access
 from keyguard.request.context import current_principal as find_principal
 from keyguard.request.decorators import is_declared, protection_of

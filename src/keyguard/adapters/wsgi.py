@@ -13,7 +13,7 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.exceptions import ConfigurationError
 from keyguard.freshness.background import flush_on_sigterm
-from keyguard.guard.guards import Keyguard
+from keyguard.guard import Keyguard
 from keyguard.request.context import ACCESS
 
 __all__ = ["Environ", "Exchange", "KeyguardMiddleware", "StartResponse", "WSGIApp"]

@@ -21,7 +21,7 @@ from keyguard.cli.doctor import doctor
 from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.cli.routes import routes
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
-from keyguard.guard.guards import Keyguard
+from keyguard.guard import Keyguard
 
 __all__ = ["app", "run"]
 

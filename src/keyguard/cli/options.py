@@ -21,7 +21,7 @@ from keyguard.exceptions import (
     SchemaError,
     StoreError,
 )
-from keyguard.guard.guards import Keyguard
+from keyguard.guard import Keyguard
 from keyguard.settings.settings import Settings
 
 __all__ = [

@@ -23,7 +23,7 @@ from keyguard.exceptions import (
     RefusedError,
     StoreUnavailableError,
 )
-from keyguard.guard.guards import Keyguard
+from keyguard.guard import Keyguard
 
 __all__ = ["hand_over", "read_token", "token_document", "verify"]
 

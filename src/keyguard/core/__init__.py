@@ -1,6 +1,5 @@
 """The decisions, and nothing else: values in, values out.
 
-What belongs here: plain functions and generators over values. No module of this folder reads a
-byte, a clock, randomness, the environment or a log. A flow that needs the outside yields an effect
-(:mod:`keyguard.core.access.effects`) and is sent the answer.
+What belongs here: plain functions over values, and ``async def`` functions that take typed ports
+for what must be waited for. Nothing here reads a byte, a clock, randomness, the environment or a log.
 """

@@ -1,7 +1,8 @@
-"""What a guard does beside requests: follow the change feed, tell the store of uses, hash anew.
+"""What a guard does beside requests.
 
-One worker for each guard, started at its first look-up: a daemon thread in sync code, a task in
-async code. What it does is one generator, which yields calls that may have to be awaited.
+It follows the change feed, tells the store when keys were last used, and hashes tokens again whose
+digest is outdated. Each guard has one worker, started at its first look-up: a daemon thread in sync
+code, a task in async code. Both run the same coroutine; in the thread nothing of it suspends.
 """
 
 from __future__ import annotations
@@ -14,26 +15,28 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Generic, TypeVar
 
+from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Use
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import awithin, within
-from keyguard.runtime.drivers import arun, run
 from keyguard.runtime.events import Event, FeedFailed, FeedRecovered
 from keyguard.runtime.hash_pool import HashPool
 from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.process import Clock, after_fork
+from keyguard.runtime.sync import run_sync
 from keyguard.settings.hashing import TokenHasher
-from keyguard.stores.base import AsyncStore, News, Store
+from keyguard.stores.base import AsyncChangeFeed, ChangeFeed, News
 
 __all__ = ["AsyncBackgroundWork", "BackgroundWork", "flush_on_sigterm"]
 
-Course: TypeAlias = Generator[Callable[[], Any], Any, None]
+AnyFeed = TypeVar("AnyFeed", ChangeFeed, AsyncChangeFeed)
 
 FLUSH_EVERY = 60.0
 """Seconds between two flushes of uses: what a process that is killed can lose."""
@@ -44,23 +47,25 @@ _MOST_USES = 500  # in one call of the store
 _MOST_REHASHES = 1000  # waiting
 
 
-class _BackgroundWork(ABC):
+class _BackgroundWork(ABC, Generic[AnyFeed]):
     """What both flavours share.
 
     Args:
-        store: Where keys live.
-        tokens: What has to be kept in step with it.
-        hasher: Hashes tokens as they shall be stored.
-        pool: Where slow hashes are made.
+        store: The key store, with a deadline for each call.
+        open_feed: Returns a new reader of the change feed, or None where there is no feed.
+        tokens: The memory that is kept in step with the store.
+        hasher: Hashes tokens.
+        pool: Runs slow hashes.
         clock: Where time comes from.
         timeout: Seconds that one call of the store may take.
-        max_staleness: Seconds within which a change is to be known.
+        max_staleness: Seconds within which a change must be known.
         tell: Takes events.
     """
 
     def __init__(
         self,
-        store: Any,
+        store: KeyStore,
+        open_feed: Callable[[], AnyFeed | None],
         tokens: VerifiedTokens,
         hasher: TokenHasher,
         pool: HashPool,
@@ -71,6 +76,7 @@ class _BackgroundWork(ABC):
         tell: Callable[[Event], None],
     ) -> None:
         self._store = store
+        self._open_feed: Callable[[], AnyFeed | None] = open_feed
         self._tokens = tokens
         self._hasher = hasher
         self._pool = pool
@@ -82,25 +88,32 @@ class _BackgroundWork(ABC):
         self._follows = max_staleness > 0
         self._failed_at: float | None = None
         self._rehashes: deque[tuple[str, str, Secret]] = deque(maxlen=_MOST_REHASHES)
-        self._is_alone = False
+        self._is_abandoned = False
+        self._start_afresh()
+        after_fork(self._start_afresh)
+
+    @abstractmethod
+    def _start_afresh(self) -> None:
+        """Make what a forked child must not inherit."""
 
     def abandon(self) -> None:
-        """Have the worker end when it next looks, for nobody holds the guard any more."""
-        # Called by the garbage collector, amid anything, even the worker's own wait: an Event,
-        # whose lock that may hold, would never let go.
-        self._is_alone = True
+        """Have the worker end at its next look, because the guard is no longer in use."""
+        # The garbage collector calls this at any moment, even within the worker's own wait. An
+        # Event's lock, which that wait may hold, would deadlock.
+        self._is_abandoned = True
 
     def rehash(self, key_id: str, digest: str, token: Secret) -> None:
-        """Have a genuine token stored under the current scheme, when there is time.
+        """Have a genuine token hashed by the current scheme, when there is time.
 
         Args:
             key_id: The token's key.
-            digest: Its stored form.
+            digest: Its stored digest.
             token: The token.
         """
         self._rehashes.append((key_id, digest, token))
 
-    def _course(self, feed: Any, is_over: Callable[[], bool]) -> Course:
+    async def _follow(self, feed: AnyFeed | None, is_over: Callable[[], bool]) -> None:
+        """Work until it is over."""
         position: str | None = None
         flushed_at = self._clock.monotonic()
         while not is_over():
@@ -108,8 +121,9 @@ class _BackgroundWork(ABC):
             busy = False
             if feed is not None and self._follows:
                 try:
-                    patience = 0.0 if self._rehashes else self._patience
-                    news = yield partial(self._read, feed, position, patience)
+                    news = await self._read(
+                        feed, position, 0.0 if self._rehashes else self._patience
+                    )
                     busy = self._apply(position, news, began)
                     position = news.position
                 except Exception as failure:  # noqa: BLE001 - told once, and tried again
@@ -117,49 +131,52 @@ class _BackgroundWork(ABC):
                 else:
                     self._note_success()
             if self._rehashes:
-                # One, then the feed again: a slow hash takes as long as a change may lag.
-                yield from self._hash_anew()
+                # One hash, then the feed again: a slow hash takes as long as a change may lag.
+                await self._rehash_next()
                 busy = True
             if self._clock.monotonic() - flushed_at >= FLUSH_EVERY:
                 flushed_at = self._clock.monotonic()
-                yield from self._flush()
+                await self._flush()
             spent = self._clock.monotonic() - began
             pause = (self._patience or _LONGEST_PATIENCE) - spent
             if not busy and pause > 0:
-                yield partial(self._sleep, pause)
+                await self._sleep(pause)
 
     def _apply(self, position: str | None, news: News, asked_at: float) -> bool:
-        """Forget what changed; return whether there may be more to hear at once."""
+        """Forget what changed; return whether the feed may have more to tell at once."""
         if position is None or news.subjects is None:
             # What was remembered before the feed was followed may have changed before, too.
             self._tokens.forget_all()
         else:
             self._tokens.forget_here(news.subjects)
         if news.whole:
-            # Amid a backlog nobody can tell: what changed may be told only by the next read.
+            # In a backlog nothing can be vouched for: the next read may tell of a change.
             self._tokens.vouch(asked_at)
-        # The first answer only says where to begin: who slept now would be deaf meanwhile.
+        # The first answer only says where to begin. A pause now would miss what comes meanwhile.
         return bool(news.subjects) or position is None
 
-    def _hash_anew(self) -> Course:
+    async def _rehash_next(self) -> None:
         key_id, old, token = self._rehashes.popleft()
         with suppress(Exception):  # the next use of the key tries again
-            new = yield partial(self._hash, token, old)
-            yield partial(self._call, "rehash_key", key_id, old, new)
+            job = partial(self._hasher.rehash, token, old)
+            slow = self._hasher.rehashes_slowly(token, old)
+            new = await self._run_slowly(job) if slow else job()
+            await self._store.rehash_key(key_id, old, new)
 
-    def _flush(self) -> Course:
-        uses = self._tokens.take_uses()
+    async def _flush(self) -> None:
+        uses: list[Use] = self._tokens.take_uses()
         while uses:
-            portion, uses = uses[:_MOST_USES], uses[_MOST_USES:]
+            portion: list[Use] = uses[:_MOST_USES]
+            uses = uses[_MOST_USES:]
             try:
-                yield partial(self._call, "mark_used", portion)
-            except BaseException as failure:  # cancelled, too: they are told later
-                self._give_back([*portion, *uses])
+                await self._store.mark_used(portion)
+            except BaseException as failure:  # a cancellation, too: they are told later
+                self._put_back([*portion, *uses])
                 if isinstance(failure, Exception):
                     return
                 raise
 
-    def _give_back(self, uses: list[Use]) -> None:
+    def _put_back(self, uses: list[Use]) -> None:
         for use in uses:
             self._tokens.note_use(use)
 
@@ -174,37 +191,24 @@ class _BackgroundWork(ABC):
             self._failed_at = None
             self._tell(FeedRecovered(at=self._now(), lasted=lasted))
 
-    def _now(self) -> Any:
-        from datetime import UTC, datetime
-
+    def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), UTC)
 
     @abstractmethod
-    def _read(self, feed: Any, position: str | None, patience: float) -> Any:
-        """Ask the feed."""
+    async def _read(self, feed: AnyFeed, position: str | None, patience: float) -> News:
+        """Ask the feed, within a deadline."""
 
     @abstractmethod
-    def _call(self, method: str, *args: Any) -> Any:
-        """Call the store within its deadline."""
+    async def _run_slowly(self, job: Callable[[], str]) -> str:
+        """Run a slow hash."""
 
     @abstractmethod
-    def _hash(self, token: Secret, old: str) -> Any:
-        """Return the form in which a token is to be stored instead of an outdated one."""
-
-    @abstractmethod
-    def _sleep(self, seconds: float) -> Any:
-        """Wait, or until it is over."""
+    async def _sleep(self, seconds: float) -> None:
+        """Wait."""
 
 
-class BackgroundWork(_BackgroundWork):
-    """The worker of a guard for sync code: a daemon thread."""
-
-    _store: Store
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._start_afresh()
-        after_fork(self._start_afresh)
+class BackgroundWork(_BackgroundWork[ChangeFeed]):
+    """The worker of a guard for sync code: a daemon thread. See :class:`_BackgroundWork`."""
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
@@ -221,7 +225,7 @@ class BackgroundWork(_BackgroundWork):
                     worker = threading.Thread(
                         target=self._work, name="keyguard-background", daemon=True
                     )
-                    # No thread may be to be had: the next look-up tries again.
+                    # The system may refuse a thread. The next look-up tries again.
                     with suppress(RuntimeError):
                         worker.start()
                         self._thread = worker
@@ -239,44 +243,31 @@ class BackgroundWork(_BackgroundWork):
 
     def flush(self) -> None:
         """Tell the store of all uses now."""
-        run(self._flush(), _called)
+        run_sync(self._flush())
 
     def _work(self) -> None:
         over = self._over
-        feed = self._store.feed()
+        feed = self._open_feed()
         try:
-            run(self._course(feed, lambda: self._is_alone or over.is_set()), _called)
+            run_sync(self._follow(feed, lambda: self._is_abandoned or over.is_set()))
         finally:
             if feed is not None:
                 with suppress(Exception):
                     feed.close()
 
-    def _read(self, feed: Any, position: str | None, patience: float) -> Any:
+    async def _read(self, feed: ChangeFeed, position: str | None, patience: float) -> News:
         with within(patience + self._timeout):
             return feed.read(position, patience)
 
-    def _call(self, method: str, *args: Any) -> Any:
-        with within(self._timeout):
-            return getattr(self._store, method)(*args)
+    async def _run_slowly(self, job: Callable[[], str]) -> str:
+        return self._pool.run(job)
 
-    def _hash(self, token: Secret, old: str) -> str:
-        job = partial(self._hasher.rehash, token, old)
-        slow = self._hasher.rehashes_slowly(token, old)
-        return self._pool.run(job) if slow else job()
-
-    def _sleep(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         self._over.wait(seconds)
 
 
-class AsyncBackgroundWork(_BackgroundWork):
-    """The worker of a guard for async code: a task on each event loop. Only asyncio has one."""
-
-    _store: AsyncStore
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._start_afresh()
-        after_fork(self._start_afresh)
+class AsyncBackgroundWork(_BackgroundWork[AsyncChangeFeed]):
+    """The worker of a guard for async code: a task on each event loop of asyncio."""
 
     def _start_afresh(self) -> None:
         self._tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
@@ -292,7 +283,7 @@ class AsyncBackgroundWork(_BackgroundWork):
         task = self._tasks.get(loop)
         if task is None or task.done():
             self._forget_closed_loops()
-            # In a context of its own: that of the request that started it would never be freed.
+            # In a context of its own, or that of the request that started it would never be freed.
             context = contextvars.Context()
             self._tasks[loop] = loop.create_task(
                 self._work(), name="keyguard-background", context=context
@@ -318,41 +309,27 @@ class AsyncBackgroundWork(_BackgroundWork):
 
     async def flush(self) -> None:
         """Tell the store of all uses now."""
-        await arun(self._flush(), _acalled)
+        await self._flush()
 
     async def _work(self) -> None:
-        feed = self._store.feed()
+        feed = self._open_feed()
         try:
             over = self._over
-            await arun(self._course(feed, lambda: self._is_alone or over.is_set()), _acalled)
+            await self._follow(feed, lambda: self._is_abandoned or over.is_set())
         finally:
             if feed is not None:
                 with suppress(Exception):
                     await feed.aclose()
 
-    async def _read(self, feed: Any, position: str | None, patience: float) -> Any:
+    async def _read(self, feed: AsyncChangeFeed, position: str | None, patience: float) -> News:
         async with awithin(patience + self._timeout):
             return await feed.read(position, patience)
 
-    async def _call(self, method: str, *args: Any) -> Any:
-        async with awithin(self._timeout):
-            return await getattr(self._store, method)(*args)
-
-    async def _hash(self, token: Secret, old: str) -> str:
-        job = partial(self._hasher.rehash, token, old)
-        slow = self._hasher.rehashes_slowly(token, old)
-        return await self._pool.arun(job) if slow else job()
+    async def _run_slowly(self, job: Callable[[], str]) -> str:
+        return await self._pool.arun(job)
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-
-
-def _called(call: Callable[[], Any]) -> Any:
-    return call()
-
-
-async def _acalled(call: Callable[[], Any]) -> Any:
-    return await call()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

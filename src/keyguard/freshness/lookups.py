@@ -1,17 +1,18 @@
-"""Look-ups that are shared: who asks for a key while it is being looked up waits for that answer.
+"""Single-flight look-ups: concurrent requests for one key share one query.
 
-A thousand requests that meet a cold cache ask the store once. What is shared is the look-up and not
-the decision, so a wrong secret gains nothing by it. An answer to a question that was asked before
-the key changed in this process is shared with nobody who comes after, and none is shared for longer
-than what is remembered is believed: a change in another process must be felt by then.
+A thousand requests that meet a cold cache ask the store once. They share the look-up and not the
+decision, so a wrong secret gains nothing. A look-up that began before its key changed in this
+process is not shared with later requests. None is shared for longer than ``max_staleness``, so that
+a change in another process is felt in time.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from keyguard.core.access.ports import Found, Mark
 from keyguard.core.keys.records import KeyRecord
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.freshness.verified_tokens import VerifiedTokens
@@ -19,135 +20,161 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.process import after_fork
 
-__all__ = ["Lookups"]
-
-Mark: TypeAlias = tuple[int, float]
-AnyEvent = TypeVar("AnyEvent", bound="threading.Event | asyncio.Event")
-Found: TypeAlias = tuple[KeyRecord | None, Mark]
+__all__ = ["Lookups", "TaskWaits", "ThreadWaits"]
 
 _PATIENCE = 5.0  # seconds, where no deadline is set
 
 
-class _Flight:
+class _Settable(Protocol):
+    def set(self) -> None: ...
+
+
+AnyEvent = TypeVar("AnyEvent", bound=_Settable)
+
+
+class Waits(Protocol[AnyEvent]):
+    """How a request waits for another request's look-up."""
+
+    def place(self) -> int | None:
+        """Return where requests can wait for one another; None where they can't."""
+        ...
+
+    def event(self) -> AnyEvent:
+        """Return a new event."""
+        ...
+
+    async def wait(self, landed: AnyEvent) -> None:
+        """Wait for an event.
+
+        Raises:
+            StoreUnavailableError: It did not come in time.
+        """
+        ...
+
+
+class ThreadWaits:
+    """Threads wait for one another, wherever they run."""
+
+    def place(self) -> int | None:
+        """See :meth:`Waits.place`."""
+        return 0
+
+    def event(self) -> threading.Event:
+        """See :meth:`Waits.event`."""
+        return threading.Event()
+
+    async def wait(self, landed: threading.Event) -> None:
+        """See :meth:`Waits.wait`."""
+        left = remaining()
+        if not landed.wait(_PATIENCE if left is None else left):
+            raise StoreUnavailableError("another request's look-up of the key is still under way")
+
+
+class TaskWaits:
+    """Tasks wait for one another on one event loop. Under trio look-ups are not shared."""
+
+    def place(self) -> int | None:
+        """See :meth:`Waits.place`."""
+        try:
+            return id(asyncio.get_running_loop())
+        except RuntimeError:
+            return None
+
+    def event(self) -> asyncio.Event:
+        """See :meth:`Waits.event`."""
+        return asyncio.Event()
+
+    async def wait(self, landed: asyncio.Event) -> None:
+        """See :meth:`Waits.wait`. The guard's deadline ends the wait."""
+        await landed.wait()
+
+
+class _Flight(Generic[AnyEvent]):
     """One look-up under way."""
 
     __slots__ = ("abandoned", "answer", "failure", "landed", "mark")
 
     def __init__(self, mark: Mark) -> None:
         self.mark = mark
-        self.landed: threading.Event | asyncio.Event | None = None  # made for who waits
+        self.landed: AnyEvent | None = None  # made once a request waits
         self.answer: KeyRecord | None = None
         self.failure: Exception | None = None
-        self.abandoned = False  # its leader was cancelled, and knows nothing
-
-    def result(self) -> Found:
-        """Return what was found.
-
-        Raises:
-            StoreUnavailableError: The look-up failed.
-        """
-        if self.failure is not None:
-            raise StoreUnavailableError(str(self.failure)) from self.failure
-        return self.answer, self.mark
+        self.abandoned = False  # the request that led it was cancelled
 
 
-class Lookups:
+class Lookups(Generic[AnyEvent]):
     """The look-ups of one guard.
 
     Args:
-        tokens: The memory that says what has changed since a look-up began.
+        tokens: Says what has changed since a look-up began.
+        waits: How requests wait for one another.
     """
 
-    def __init__(self, tokens: VerifiedTokens) -> None:
+    def __init__(self, tokens: VerifiedTokens, waits: Waits[AnyEvent]) -> None:
         self._tokens = tokens
+        self._waits = waits
         self._start_afresh()
         after_fork(self._start_afresh)
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[tuple[int, str], _Flight] = {}  # by event loop (0: threads) and key
+        self._flights: dict[tuple[int, str], _Flight[AnyEvent]] = {}  # by place and key
 
-    def find(self, key_id: str, find_key: Callable[[str], KeyRecord | None]) -> Found:
-        """Look a key up, or wait for who is looking it up already.
+    async def find(
+        self, key_id: str, find_key: Callable[[str], Awaitable[KeyRecord | None]]
+    ) -> Found:
+        """Look a key up, or wait for a request that is looking it up already.
 
         Args:
             key_id: The key's id.
             find_key: Asks the store.
 
         Returns:
-            What the store answered, and the mark from which that is to be judged.
+            What the store answered, and the mark of the look-up.
 
         Raises:
-            StoreUnavailableError: Another thread's look-up, which this one shared, failed.
+            StoreUnavailableError: The look-up of another request failed, or did not end in time.
         """
-        name = (0, key_id)
-        while True:
-            flight, leads, landed = self._board(name, threading.Event)
-            if leads:
-                try:
-                    flight.answer = find_key(key_id)
-                    return flight.answer, flight.mark
-                except BaseException as failure:
-                    self._fail(flight, failure)
-                    raise
-                finally:
-                    self._land(name, flight)
-            left = remaining()
-            if not landed.wait(_PATIENCE if left is None else left):
-                raise StoreUnavailableError(
-                    "another request's look-up of the key is still under way"
-                )
-            if not flight.abandoned:
-                return flight.result()
-
-    async def afind(
-        self, key_id: str, find_key: Callable[[str], Awaitable[KeyRecord | None]]
-    ) -> Found:
-        """Look a key up, or wait for whoever does; see :meth:`find`."""
-        try:
-            name = (id(asyncio.get_running_loop()), key_id)
-        except RuntimeError:  # trio: there look-ups go unshared
+        place = self._waits.place()
+        if place is None:
             mark = self._tokens.begin()
             return await find_key(key_id), mark
+        name = (place, key_id)
         while True:
-            flight, leads, landed = self._board(name, asyncio.Event)
-            if leads:
+            flight, landed = self._board(name)
+            if landed is None:
                 try:
                     flight.answer = await find_key(key_id)
                     return flight.answer, flight.mark
-                except BaseException as failure:
-                    self._fail(flight, failure)
+                except Exception as failure:
+                    flight.failure = failure
+                    raise
+                except BaseException:
+                    flight.abandoned = True
                     raise
                 finally:
                     self._land(name, flight)
-            await landed.wait()
+            await self._waits.wait(landed)
+            if flight.failure is not None:
+                raise StoreUnavailableError(str(flight.failure)) from flight.failure
             if not flight.abandoned:
-                return flight.result()
+                return flight.answer, flight.mark
 
-    def _board(
-        self, name: tuple[int, str], event: Callable[[], AnyEvent]
-    ) -> tuple[_Flight, bool, AnyEvent]:
+    def _board(self, name: tuple[int, str]) -> tuple[_Flight[AnyEvent], AnyEvent | None]:
+        """Return a look-up, and what to wait for, or None for a new look-up to lead."""
         with self._lock:
             flight = self._flights.get(name)
             if flight is None or not self._tokens.is_current(name[1], flight.mark):
-                flight = self._flights[name] = _Flight(self._tokens.begin())
-                return flight, True, event()
+                flight = self._flights[name] = _Flight[AnyEvent](self._tokens.begin())
+                return flight, None
             if flight.landed is None:
-                flight.landed = event()
-            landed: Any = flight.landed
-            return flight, False, landed
+                flight.landed = self._waits.event()
+            return flight, flight.landed
 
-    def _land(self, name: tuple[int, str], flight: _Flight) -> None:
+    def _land(self, name: tuple[int, str], flight: _Flight[AnyEvent]) -> None:
         with self._lock:
             if self._flights.get(name) is flight:
                 del self._flights[name]
             landed = flight.landed
         if landed is not None:
             landed.set()
-
-    @staticmethod
-    def _fail(flight: _Flight, failure: BaseException) -> None:
-        if isinstance(failure, Exception):
-            flight.failure = failure
-        else:
-            flight.abandoned = True

@@ -1,12 +1,12 @@
 """The memory of verified tokens.
 
-A token is remembered by the SHA-256 digest of ``Bearer <token>``, never itself, and only once it
-was verified: unknown ones leave no trace, so a flood of them pushes nothing out. An entry carries
-its key's times, which are checked on every hit. It is believed for ``max_staleness`` after its key
-was looked up; longer only while the change feed vouches that nothing has changed, and in no case
-for more than a minute. What changes in this process is forgotten at once by all its guards, and a
-look-up that was under way meanwhile is not believed. Freshness goes by the monotonic clock: setting
-the time of day neither revives nor kills.
+A token is remembered under its fingerprint, the SHA-256 digest of ``Bearer <token>``, never itself,
+and only once it was verified: unknown tokens leave no trace, so a flood of them evicts nothing. An
+entry carries its key's times, which are checked on every hit. An entry is believed for
+``max_staleness`` after its key was looked up. It is believed longer only while the change feed
+vouches that nothing has changed, and never for more than a minute. All guards of a process forget
+at once what the process changes, and do not believe a look-up that was under way meanwhile.
+Freshness goes by the monotonic clock, so setting the time of day neither revives nor ends an entry.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from keyguard.core.access.decisions import Allow
+from keyguard.core.access.ports import Mark
 from keyguard.core.keys.records import KeyRecord, Use
 from keyguard.core.tokens.foreign import LONGEST_TOKEN
 from keyguard.core.tokens.format import TokenFormat
@@ -36,20 +37,20 @@ _RECENT_CHANGES = 1024
 _LONGEST = 60.0  # seconds, however well the feed vouches
 _MINUTE = 60
 
-# The one thing that guards share: ids are unique, so to forget too much is all it can do.
+# The one thing that guards share. Ids are unique, so it can at worst forget too much.
 _memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueDictionary()
 
 
 @dataclass(slots=True)
 class _Entry:
     allow: Allow
-    digest: str  # the stored form that the token matched
+    digest: str  # the stored digest that the token matched
     not_before: float
     ends_at: float
     fresh_until: float
     dies_at: float
     used_at: float = 0.0
-    told_at: float = 0.0  # the minute of the last use that was given to the store
+    told_at: float = 0.0  # the minute of the last use that was passed to the store
 
 
 class VerifiedTokens:
@@ -57,11 +58,11 @@ class VerifiedTokens:
 
     Args:
         tokens: What the service's tokens look like.
-        size: How many; 0 remembers none.
+        size: How many; with 0 nothing is remembered.
         max_staleness: Seconds for which an entry is believed.
         clock: Where time comes from.
-        sees_all: Whether every hit has to go through the flow, for its client's address is noted.
-        foreign: Whether other tokens may be genuine too, because they were imported.
+        sees_all: Whether :meth:`recall` finds nothing, because every client's address is noted.
+        foreign: Whether imported tokens may be genuine as well.
     """
 
     def __init__(
@@ -91,31 +92,31 @@ class VerifiedTokens:
         self._open: dict[bytes, _Entry] = {}  # those that nothing of the request can refuse
         self._held: dict[str, set[bytes]] = {}  # subject -> token digests
         self._changed: dict[str, int] = {}  # subject -> change number, oldest first
-        self._uses: dict[str, Use] = {}  # by key, not yet given to the store
+        self._uses: dict[str, Use] = {}  # by key, not yet passed to the store
         self._watchers: list[Callable[[], object]] = []
         self._change = 0
         self._vouched_until = _FAR_PAST
         self._lock = threading.Lock()
 
     def recall(self, field: bytes) -> Allow | None:
-        """Return what an ``Authorization`` field was verified as lately, and note the use.
+        """Return what an ``Authorization`` field was verified as, and note the use.
 
-        This is the warm path of every request. Neither transport nor scopes are in the answer. Keys
-        that are bound to networks are not found here, for the client's address decides over them.
+        This is the warm path of every request. The answer covers neither transport nor scopes. Keys
+        that are bound to networks are not found here, because the client's address decides.
 
         Args:
-            field: The field value. Only the usual spelling, ``Bearer <token>``, is recognized, and
-                only what has the length and prefix of one is hashed, or what an imported one could
-                be where there are any.
+            field: The field value. Only the usual spelling, ``Bearer <token>``, is recognized. A
+                token is hashed only if it has the length and prefix of the service's own, or could
+                be an imported one.
 
         Returns:
-            The decision, or None where it must be taken.
+            The decision; None if the key must be looked up.
         """
         if len(field) != self._field_length or not field.startswith(self._field_start):  # noqa: SIM102
             if len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES):
                 return None
         entry = self._open.get(sha256(field).digest())
-        if entry is not None:  # from here on like _believed, without the call
+        if entry is not None:  # the rest is _believed, without the call
             now = self._monotonic()
             if now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at):
                 time = self._time()
@@ -124,9 +125,14 @@ class VerifiedTokens:
                     return entry.allow
         return None
 
-    def recall_any(self, token: Secret) -> Allow | None:
-        """Return what a token was verified as lately; its networks are still to be checked."""
-        entry = self._entries.get(_name(token))
+    @staticmethod
+    def fingerprint(token: Secret) -> bytes:
+        """Return the name under which a token is remembered."""
+        return sha256(f"{_SCHEME}{token.reveal()}".encode()).digest()
+
+    def recall_any(self, fingerprint: bytes) -> Allow | None:
+        """Return what a token was verified as. The caller still checks its networks."""
+        entry = self._entries.get(fingerprint)
         return None if entry is None else self._believed(entry)
 
     def _believed(self, entry: _Entry) -> Allow | None:
@@ -138,28 +144,28 @@ class VerifiedTokens:
                 return entry.allow
         return None
 
-    def begin(self) -> tuple[int, float]:
-        """Return the mark from which a look-up is judged; take it before looking."""
+    def begin(self) -> Mark:
+        """Return the mark of a look-up that begins now."""
         return self._change, self._monotonic()
 
-    def is_current(self, key_id: str, mark: tuple[int, float]) -> bool:
-        """Tell whether a look-up since a mark can be believed now, as far as is known."""
+    def is_current(self, key_id: str, mark: Mark) -> bool:
+        """Tell whether what a look-up found can still be believed."""
         change, looked_at = mark
         with self._lock:
             changed = self._changed_since(change, key_id)
         return not changed and self._monotonic() < looked_at + self._max_staleness
 
     def vouch(self, at: float) -> None:
-        """Believe entries for longer: whatever changed before ``at`` has been forgotten.
+        """Believe entries for longer: all that changed before ``at`` has been forgotten.
 
         Args:
             at: A time on the monotonic clock, before the feed was asked.
         """
         self._vouched_until = at + self._max_staleness
 
-    def believed_for(self, token: Secret) -> float:
-        """Return for how many seconds a token is believed, unless a change is told before."""
-        entry = self._entries.get(_name(token))
+    def believed_for(self, fingerprint: bytes) -> float:
+        """Return for how many seconds a token is believed, unless a change is heard of before."""
+        entry = self._entries.get(fingerprint)
         if entry is None:
             return 0.0
         until = max(entry.fresh_until, min(self._vouched_until, entry.dies_at))
@@ -170,10 +176,10 @@ class VerifiedTokens:
 
     @contextmanager
     def watching(self, wake: Callable[[], object]) -> Generator[None]:
-        """Call a function after each change that is told, from whichever thread tells it.
+        """Call a function after each change, on the thread that hears of the change.
 
         Args:
-            wake: The function; it must be quick, and not raise.
+            wake: The function. It must be quick and must not raise.
         """
         self._watchers.append(wake)
         try:
@@ -185,32 +191,30 @@ class VerifiedTokens:
         for wake in tuple(self._watchers):
             wake()
 
-    def matched(self, token: Secret, digest: str) -> bool:
-        """Tell whether a token is known to match a stored form, sparing the hash.
+    def matched(self, fingerprint: bytes, digest: str) -> bool:
+        """Tell whether a token is known to match a stored digest, which saves the hash.
 
         The answer outlives the entry's freshness: a match of two constants never goes stale.
         """
-        entry = self._entries.get(_name(token))
+        entry = self._entries.get(fingerprint)
         return entry is not None and entry.digest == digest
 
-    def knows(self, token: Secret) -> bool:
+    def knows(self, fingerprint: bytes) -> bool:
         """Tell whether a token is remembered, however stale."""
-        return _name(token) in self._entries
+        return fingerprint in self._entries
 
-    def remember(
-        self, token: Secret, record: KeyRecord, allow: Allow, mark: tuple[int, float]
-    ) -> bool:
-        """Keep a verified token.
+    def remember(self, fingerprint: bytes, record: KeyRecord, allow: Allow, mark: Mark) -> bool:
+        """Remember a verified token.
 
         Args:
-            token: The token.
+            fingerprint: The token's fingerprint.
             record: What the look-up found.
-            allow: What it is good for.
+            allow: What the token may do.
             mark: What :meth:`begin` returned before the look-up.
 
         Returns:
-            False where the key or its organization changed since the mark: nothing is kept, and
-            what was found must not be used.
+            False if the key or its organization changed since the mark. Then nothing is remembered,
+            and what was found must not be used.
         """
         key = record.key
         change, looked_at = mark
@@ -223,37 +227,35 @@ class VerifiedTokens:
             fresh_until=looked_at + self._max_staleness,
             dies_at=looked_at + max(self._max_staleness, _LONGEST),
         )
-        name = _name(token)
         with self._lock:
             if self._changed_since(change, key.id, key.organization):
                 return False
-            before = self._drop(name)
+            before = self._drop(fingerprint)
             if before is not None:
                 entry.told_at = before.told_at
             if self._size:
                 if len(self._entries) >= self._size:
                     self._drop(next(iter(self._entries)))
-                self._entries[name] = entry
+                self._entries[fingerprint] = entry
                 if not allow.networks and not self._sees_all:
-                    self._open[name] = entry
+                    self._open[fingerprint] = entry
                 for subject in (key.id, key.organization):
-                    self._held.setdefault(subject, set()).add(name)
+                    self._held.setdefault(subject, set()).add(fingerprint)
             return True
 
-    def discard(self, token: Secret) -> None:
-        """Drop a token that was refused: the store says that it is good for nothing any more."""
-        name = _name(token)
-        if name in self._entries:
+    def discard(self, fingerprint: bytes) -> None:
+        """Forget a token that the store no longer accepts."""
+        if fingerprint in self._entries:
             with self._lock:
-                self._drop(name)
+                self._drop(fingerprint)
 
     def note_use(self, use: Use) -> None:
-        """Note that a key was let in otherwise than by :meth:`recall`."""
+        """Note that a key was let in, other than by :meth:`recall`."""
         with self._lock:
             self._note(use)
 
     def take_uses(self) -> list[Use]:
-        """Return when keys were last used, to the minute, that were not taken before."""
+        """Return the uses, to the minute, that were not taken before."""
         with self._lock:
             for entry in self._entries.values():
                 self._note_use_of(entry)
@@ -273,19 +275,18 @@ class VerifiedTokens:
             self._uses[use.key_id] = Use(use.key_id, at, use.address)
 
     def forget_all(self) -> None:
-        """Drop all that this guard remembers: nobody can tell what has changed."""
+        """Forget everything: it is not known what has changed."""
         with self._lock:
             self._change += _RECENT_CHANGES + 1
-            for name in tuple(self._entries):
-                self._drop(name)
+            for fingerprint in tuple(self._entries):
+                self._drop(fingerprint)
         self._wake_watchers()
 
     @staticmethod
     def forget(subjects: Iterable[str]) -> None:
-        """Drop what this process remembers of keys or organizations, which have just changed.
+        """Forget keys or organizations that have just changed, in every guard of the process.
 
-        Every guard of the process forgets them, whichever made the change: an administrator's sync
-        code and the service's async code have one each.
+        An administrator's sync code and the service's async code may have a guard each.
 
         Args:
             subjects: The ids of the keys and organizations.
@@ -297,7 +298,7 @@ class VerifiedTokens:
                     memory._forget(subject)
 
     def forget_here(self, subjects: Iterable[str]) -> None:
-        """Drop what this guard remembers of keys or organizations, of which its feed told."""
+        """Forget keys or organizations of which this guard's feed told."""
         for subject in subjects:
             self._forget(subject)
 
@@ -308,33 +309,29 @@ class VerifiedTokens:
             self._changed[subject] = self._change
             while len(self._changed) > _RECENT_CHANGES:
                 del self._changed[next(iter(self._changed))]
-            for name in tuple(self._held.get(subject, ())):
-                self._drop(name)
+            for fingerprint in tuple(self._held.get(subject, ())):
+                self._drop(fingerprint)
         if self._watchers:
             self._wake_watchers()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _drop(self, name: bytes) -> _Entry | None:
-        self._open.pop(name, None)
-        entry = self._entries.pop(name, None)
+    def _drop(self, fingerprint: bytes) -> _Entry | None:
+        self._open.pop(fingerprint, None)
+        entry = self._entries.pop(fingerprint, None)
         if entry is None:
             return None
         self._note_use_of(entry)
         principal = entry.allow.principal
         for subject in (principal.key_id, principal.organization):
-            names = self._held[subject]
-            names.discard(name)
-            if not names:
+            held = self._held[subject]
+            held.discard(fingerprint)
+            if not held:
                 del self._held[subject]
         return entry
 
     def _changed_since(self, change: int, *subjects: str) -> bool:
         if self._change - change > _RECENT_CHANGES:
-            return True  # more changed than is kept in mind
+            return True  # more changed than is remembered
         return any(self._changed.get(subject, 0) > change for subject in subjects)
-
-
-def _name(token: Secret) -> bytes:
-    return sha256(f"{_SCHEME}{token.reveal()}".encode()).digest()

@@ -1,4 +1,4 @@
-"""What both guards share: everything that waits for nobody."""
+"""What both guards share: everything that never waits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from keyguard.core.access.answers import Response
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.charging import Charged
 from keyguard.core.access.credentials import parse_authorization
-from keyguard.core.access.decisions import Allow, Decision, Deny
+from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
-from keyguard.freshness.blocked_clients import BlockedClients
-from keyguard.freshness.lookups import Lookups
-from keyguard.freshness.verified_tokens import VerifiedTokens
-from keyguard.guard.outside import Parts
+from keyguard.guard.ports import Parts
 from keyguard.runtime.events import Event, Hook, LimitExceeded, events_of, tell
 from keyguard.runtime.hash_pool import HashPool
 from keyguard.runtime.process import Clock
@@ -33,10 +30,10 @@ _HASHES_WAITING = 16
 
 
 class Guard:
-    """What both flavours share: everything that waits for nobody.
+    """What both flavours share: everything that never waits.
 
-    A guard is used, not extended: the adapters answer what is known without asking
-    ``authenticate``, and would never call an override. Wrap it, or pass hooks.
+    A guard can't be subclassed: the adapters' warm path never calls ``authenticate``, so it would
+    never call an override. Wrap a guard, or pass it hooks.
     """
 
     def __init_subclass__(cls, *, flavour: bool = False) -> None:
@@ -54,24 +51,10 @@ class Guard:
         settings = settings or Settings()
         self.settings = replace(settings, **options) if options else settings
         if self.settings.revoke_exposed:
-            import_module("keyguard.core.management")  # not amid the request that needs it
-        tokens = VerifiedTokens(
-            self.settings.policy().tokens,
-            size=self.settings.cache_size,
-            max_staleness=self.settings.max_staleness,
-            clock=clock,
-            sees_all=self.settings.record_addresses,
-            foreign=bool(self.settings.imported_formats),
-        )
-        self._parts = Parts(
-            policy=self.settings.policy(),
-            tokens=tokens,
-            lookups=Lookups(tokens),
-            hasher=self.settings.token_hasher(),
-            blocked=BlockedClients(clock),
-            clock=clock,
-            records_addresses=self.settings.record_addresses,
-        )
+            import_module(
+                "keyguard.core.management.revocation"
+            )  # not during the request that needs it
+        self._parts = Parts(self.settings, clock)
         self._recall = self._parts.tokens.recall  # the adapters' warm path
         self._pool = HashPool(
             workers=self.settings.hash_workers,
@@ -112,24 +95,25 @@ class Guard:
             self._tell(event)
 
     def vouched_for(self, fields: Sequence[str | bytes]) -> float:
-        """Return for how many seconds what was let in is known to be good, without being asked.
+        """Return for how many seconds a request that was let in needs no new decision.
 
-        A change that is told in that time ends it; see :meth:`watching`.
+        A change that is heard of in that time ends it; see :meth:`watching`.
 
         Args:
             fields: Its ``Authorization`` field values.
         """
-        credentials = parse_authorization(fields, bar=self._parts.policy.takes_bar)
+        token = parse_authorization(fields, bar=self._parts.policy.takes_bar)
         del fields
-        if not isinstance(credentials, Secret):
+        if not isinstance(token, Secret):
             return 0.0
-        return self._parts.tokens.believed_for(credentials)
+        tokens = self._parts.tokens
+        return tokens.believed_for(tokens.fingerprint(token))
 
     def watching(self, wake: Callable[[], object]) -> AbstractContextManager[None]:
-        """Have a function called after each change of a key or organization that is told.
+        """Have a function called after each change of a key or organization that is heard of.
 
         Args:
-            wake: The function, called from any thread; it must be quick.
+            wake: The function. It is called from any thread, and must be quick.
         """
         return self._parts.tokens.watching(wake)
 
@@ -142,8 +126,8 @@ class Guard:
         """
         principal = charged.principal
         names = [
-            one.name
-            for one, tally in zip(charged.charges, charged.tallies, strict=True)
+            charge.name
+            for charge, tally in zip(charged.charges, charged.tallies, strict=True)
             if not tally.fits
         ]
         self._tell(
@@ -163,12 +147,11 @@ class Guard:
         policy = self._parts.policy
         failures = [] if policy.failure_limit is None else [policy.failure_limit]
         rules = self.settings.rule_book().rules
-        ruled = [one.limit for rule in rules for one in rule.charged]
+        ruled = [charged.limit for rule in rules for charged in rule.charged]
         return [*policy.default_limits, *failures, *ruled]
 
     def _breaker_options(self) -> dict[str, Any]:
         return {
-            "timeout": self.settings.limiter_timeout,
             "fails_open": self.settings.on_limiter_error == "open",
             "clock": self._parts.clock,
             "tell": self._tell,
@@ -176,17 +159,31 @@ class Guard:
 
     def _background_options(self) -> dict[str, Any]:
         return {
+            "tokens": self._parts.tokens,
+            "hasher": self._parts.hasher,
+            "pool": self._pool,
             "clock": self._parts.clock,
             "timeout": self.settings.store_timeout,
             "max_staleness": self.settings.max_staleness,
-            "tell": functools.partial(tell, self._hooks),  # not the guard, which may go
+            "tell": functools.partial(tell, self._hooks),  # not the guard, which may be freed
         }
 
     def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
+        if scopes == () and any_of is None:
+            return None
         requirement = Requirement.of(scopes, any_of)
         if self._parts.policy.catalogue is not None:
             self._parts.policy.catalogue.check_required(requirement.scopes)
         return requirement if requirement.scopes else None
+
+    def _is_exposed(self, decision: Decision) -> bool:
+        """Tell whether a refusal is of a live key that came over plain HTTP, and is revoked."""
+        return (
+            isinstance(decision, Deny)
+            and decision.reason is Reason.TRANSPORT_INSECURE
+            and decision.key_id is not None
+            and self._parts.policy.revoke_exposed
+        )
 
     def _conclude(
         self, decision: Decision, requirement: Requirement | None, address: str | None

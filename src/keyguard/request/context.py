@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from keyguard.core.access.answers import status_of
 from keyguard.core.access.charging import Charged, charges_of, conclude, give_back, settle
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
-from keyguard.core.access.effects import Effect, Flow
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.limits.charges import Charge, LimitStatus, Outcome, statuses
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.exceptions import ConfigurationError
-from keyguard.runtime.drivers import arun, run
-from keyguard.stores.failover import AsyncCircuitBreaker, CircuitBreaker
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.failover import CircuitBreaker
 
 __all__ = [
     "ACCESS",
@@ -63,9 +61,10 @@ class Access:
     charged: Charged | None = None
     paid: tuple[RouteLimit, ...] = ()
     retires: str | None = None
+    waits = False
 
     @property
-    def breaker(self) -> CircuitBreaker | AsyncCircuitBreaker:
+    def breaker(self) -> CircuitBreaker:
         """The way to where counters live."""
         raise NotImplementedError
 
@@ -144,9 +143,7 @@ class Access:
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
-        outcome: Any = self.breaker.hit(charges)
-        if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
-            outcome = self.on_the_loop(outcome)
+        outcome = self._run(self.breaker.hit(charges))
         deny = self._end(charges, own, unpaid, outcome)
         if deny is not None:
             self.due = due
@@ -158,9 +155,7 @@ class Access:
         charges, own, unpaid = self._begin(route)
         if not charges:
             return None
-        outcome = self.breaker.hit(charges)
-        if not isinstance(outcome, Outcome) and inspect.isawaitable(outcome):
-            outcome = await outcome
+        outcome = await self.breaker.hit(charges)
         deny = self._end(charges, own, unpaid, outcome)
         if deny is not None:
             self.due = due
@@ -177,13 +172,13 @@ class Access:
         """
         self.due = False
         if self.charged is not None and deny.reason not in _CHARGED_FOR:
-            run(self._giving_back(), self._perform)
+            self._run(self._giving_back())
 
     async def aforgive(self, deny: Deny) -> None:
         """Like :meth:`forgive`, awaited."""
         self.due = False
         if self.charged is not None and deny.reason not in _CHARGED_FOR:
-            await arun(self._giving_back(), self._aperform)
+            await self._giving_back()
 
     def repeats_refusal(self, status: int) -> bool:
         """Tell whether an application answers a refusal, while it handles it, in its own words.
@@ -196,12 +191,12 @@ class Access:
     def settle(self, cost: int, names: Sequence[str]) -> None:
         """Charge what the request turned out to cost."""
         if self.charged is not None:
-            run(settle(self.charged, cost, names), self._perform)
+            self._run(settle(self.breaker, self.charged, cost, names))
 
     async def asettle(self, cost: int, names: Sequence[str]) -> None:
         """Like :meth:`settle`, awaited."""
         if self.charged is not None:
-            await arun(settle(self.charged, cost, names), self._aperform)
+            await settle(self.breaker, self.charged, cost, names)
 
     def _unpaid(self, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
         if self.ruled:
@@ -241,18 +236,15 @@ class Access:
                 break
         return None
 
-    def _giving_back(self) -> Flow[None]:
+    async def _giving_back(self) -> None:
         charged, self.charged, self.paid = self.charged, None, ()
         if charged is not None:
-            yield from give_back(charged)
+            await give_back(self.breaker, charged)
 
-    def _perform(self, effect: Effect[Any]) -> Any:
-        answer = effect.perform(self.breaker)
-        return self.on_the_loop(answer) if inspect.isawaitable(answer) else answer
-
-    async def _aperform(self, effect: Effect[Any]) -> Any:
-        answer = effect.perform(self.breaker)
-        return await answer if inspect.isawaitable(answer) else answer
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self.waits:
+            return self.on_the_loop(coroutine)
+        return run_sync(coroutine)
 
 
 class CurrentLimits:

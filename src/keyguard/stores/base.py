@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
@@ -36,9 +37,9 @@ class News(NamedTuple):
 
     Args:
         position: Where in the feed the reader stands now.
-        subjects: The ids of the keys and organizations that changed; None where that can't be told,
-            and everything may have.
-        whole: Whether that is all that had changed by then; else the next read goes on at once.
+        subjects: The ids of the keys and organizations that changed; None if it is not known, so
+            that everything may have changed.
+        whole: Whether that is all that had changed by then. Else the next read goes on at once.
     """
 
     position: str
@@ -54,16 +55,16 @@ class ChangeFeed(Protocol):
 
         Args:
             position: What the last call returned; None to learn where the feed ends now.
-            patience: Seconds for which it may wait for something to change, where the store can
-                tell of it; else it returns at once.
+            patience: Seconds for which the feed may wait for a change, if the store can announce
+                one. Otherwise it returns at once.
 
         Raises:
-            StoreError: The store failed. A later call starts anew, at the same position.
+            StoreError: The store failed. A later call starts again at the same position.
         """
         ...
 
     def close(self) -> None:
-        """Give back what the feed opened for itself; calling it twice is fine."""
+        """Close what the feed opened for itself. Calling it twice is safe."""
 
 
 class AsyncChangeFeed(Protocol):
@@ -78,171 +79,98 @@ class AsyncChangeFeed(Protocol):
 
 
 @runtime_checkable
-class Store(Protocol):
-    """A key store for sync code."""
+class AsyncStore(KeyStore, Protocol):
+    """A key store for async code."""
 
-    def migrate(self) -> None:
-        """Create the store's tables or bring them up to date; safe to call at every start.
+    async def migrate(self) -> None:
+        """Create the store's tables or bring them up to date. It is safe to call at every start.
 
         Raises:
             SchemaError: They are newer than this version of keyguard.
         """
 
-    def close(self) -> None:
-        """Give back what the store opened itself; calling it twice is fine."""
+    async def aclose(self) -> None:
+        """Close what the store opened itself. Calling it twice is safe."""
 
-    def commit(self, commit: Commit) -> bool:
-        """Make all changes of a commit and add its entries to the audit trail, or do nothing.
+    def feed(self) -> AsyncChangeFeed | None:
+        """Return a new reader of the audit trail. Nothing is opened before its first read.
 
-        Entries get ids that rise in the order in which commits are seen.
-
-        Returns:
-            False where a record that the commit expects has another version, or is gone.
-
-        Raises:
-            RefusedError: The slug or id of a new organization, or the id of a new key, is taken.
-        """
-        ...
-
-    def find_organization(self, name: str) -> Organization | None:
-        """Return the organization whose id or slug is ``name``; an exact, case-sensitive match."""
-        ...
-
-    def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """Return up to ``limit`` organizations, by time of creation and then id.
-
-        Args:
-            after: The id behind which to start, or None. An unknown one gives an empty page.
-            limit: How many at most, at least 1.
-        """
-        ...
-
-    def find_key(self, key_id: str) -> KeyRecord | None:
-        """Return a key with its organization as both stand now; an exact, case-sensitive match."""
-        ...
-
-    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """Return those of up to 1000 ids that are the ids of keys."""
-        ...
-
-    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """Return up to ``limit`` keys that a filter admits, by time of creation and then id.
-
-        Args:
-            wanted: Which; dead ones are listed unless it says otherwise.
-            after: The id behind which to start, or None. An unknown one gives an empty page.
-            limit: How many at most, at least 1.
-        """
-        ...
-
-    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """Return up to ``limit`` stored forms of keys that are not revoked, by key id."""
-        ...
-
-    def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """Replace the stored form of a key's token, if it is still the old one.
-
-        It is no change of the key: neither its version nor the audit trail moves.
-        """
-
-    def mark_used(self, uses: Sequence[Use]) -> None:
-        """Set when keys were last used, where that is later than what the store knows.
-
-        It is no change of the key: neither its version nor the audit trail moves.
-        """
-
-    def list_audit(
-        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
-    ) -> Page[AuditEntry]:
-        """Return up to ``limit`` entries of the audit trail, newest first.
-
-        Args:
-            organization: The id of the organization whose entries are wanted, or None for all.
-            subject: The id of the only record whose entries are wanted, or None.
-            after: The id behind which to start, or None.
-            limit: How many at most, at least 1.
-        """
-        ...
-
-    def feed(self) -> ChangeFeed | None:
-        """Return a new reader of the audit trail; nothing is opened before its first read.
-
-        None where only this process can change the store, whose guards know of it anyway.
+        None where only this process can change the store: its guards know of each change.
         """
         ...
 
 
 @runtime_checkable
-class AsyncStore(Protocol):
-    """A key store for async code: :class:`Store`, awaited."""
+class Store(Protocol):
+    """A key store for sync code: the methods of :class:`AsyncStore`, not awaited."""
 
-    async def migrate(self) -> None:
-        """See :meth:`Store.migrate`."""
+    def migrate(self) -> None:
+        """See :meth:`AsyncStore.migrate`."""
 
-    async def aclose(self) -> None:
-        """See :meth:`Store.close`."""
+    def close(self) -> None:
+        """See :meth:`AsyncStore.aclose`."""
 
-    async def commit(self, commit: Commit) -> bool:
-        """See :meth:`Store.commit`."""
+    def commit(self, commit: Commit) -> bool:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.commit`."""
         ...
 
-    async def find_organization(self, name: str) -> Organization | None:
-        """See :meth:`Store.find_organization`."""
+    def find_organization(self, name: str) -> Organization | None:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.find_organization`."""
         ...
 
-    async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :meth:`Store.list_organizations`."""
+    def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.list_organizations`."""
         ...
 
-    async def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :meth:`Store.find_key`."""
+    def find_key(self, key_id: str) -> KeyRecord | None:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.find_key`."""
         ...
 
-    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :meth:`Store.find_existing`."""
+    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.find_existing`."""
         ...
 
-    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :meth:`Store.list_keys`."""
+    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.list_keys`."""
         ...
 
-    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :meth:`Store.list_digests`."""
+    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.list_digests`."""
         ...
 
-    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :meth:`Store.rehash_key`."""
+    def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.rehash_key`."""
 
-    async def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :meth:`Store.mark_used`."""
+    def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :meth:`keyguard.core.keys.ports.KeyStore.mark_used`."""
 
-    async def list_audit(
+    def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :meth:`Store.list_audit`."""
+        """See :meth:`keyguard.core.keys.ports.KeyStore.list_audit`."""
         ...
 
-    def feed(self) -> AsyncChangeFeed | None:
-        """See :meth:`Store.feed`."""
+    def feed(self) -> ChangeFeed | None:
+        """See :meth:`AsyncStore.feed`."""
         ...
 
 
 @runtime_checkable
 class RateLimiter(Protocol):
-    """A store of counters for sync code; one that never waits serves async code as well."""
+    """A store of counters for sync code."""
 
     def migrate(self) -> None:
-        """Create what the store needs or bring it up to date; safe to call at every start."""
+        """Create what the store needs or bring it up to date. It is safe to call at every start."""
 
     def close(self) -> None:
-        """Give back what the limiter opened itself; calling it twice is fine."""
+        """Close what the limiter opened itself. Calling it twice is safe."""
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """Count charges, all or none, in one step that no other process can come between.
+        """Count charges, all or none, in one atomic step.
 
         Args:
-            charges: At least one, all of one owner. Where one that is enforced has no room, nothing
-                is counted at all; one that is not enforced is counted where it has room.
+            charges: At least one, all of one owner. If an enforced charge has no room, nothing is
+                counted at all. A charge that is not enforced is counted if it has room.
 
         Returns:
             Whether they were counted, and how each bucket stands after it.
@@ -252,15 +180,14 @@ class RateLimiter(Protocol):
     def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """Count more, whatever room there is, or give back.
+        """Count more, whatever room there is, or refund.
 
         Args:
-            charges: The buckets; their costs mean nothing here.
-            units: How many to add to each; a negative number is given back, down to nothing; with
-                0 a bucket is only looked at, and not made.
-            ends_at: What the tally of each said when it was counted, for what is given back.
-                Nothing is once that time has come, as it would be credit for more than the limit
-                admits.
+            charges: The buckets. Their costs are ignored.
+            units: How many to add to each. A negative number is refunded, down to 0. With 0 a
+                bucket is only read, and not created.
+            ends_at: What the tally of each said when it was counted, for refunds. After that time
+                nothing is refunded, as it would be credit for more than the limit admits.
 
         Returns:
             An outcome that is admitted, and how each bucket stands after it, as for a cost of 1.

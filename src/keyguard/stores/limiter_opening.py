@@ -72,7 +72,7 @@ def open_async_limiter(
     store: AsyncStore,
     *,
     clock: Clock,
-) -> RateLimiter | AsyncRateLimiter:
+) -> MemoryRateLimiter | AsyncRateLimiter:
     """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
 
     Counters in memory never wait, and serve both flavours.

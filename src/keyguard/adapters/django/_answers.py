@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from keyguard.adapters.django._exchange import AsyncExchange, Exchange
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD, status_of
 from keyguard.core.access.decisions import AccessDenied, Deny
-from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import ACCESS, Access
 
 __all__ = ["Answers", "lone_refusal", "notice_uncaught"]

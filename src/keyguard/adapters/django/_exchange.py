@@ -11,7 +11,7 @@ from keyguard.adapters._admission import Admission
 from keyguard.adapters._wsgi_connection import rewrite
 from keyguard.core.access.decisions import Deny
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.guard import AsyncKeyguard, Keyguard
 
 __all__ = ["AsyncExchange", "AsyncKeeper", "Exchange", "Keeper"]
 

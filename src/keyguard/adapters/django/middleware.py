@@ -17,7 +17,7 @@ from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import check_views, protection_for
 from keyguard.core.access.decisions import AccessDenied
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import ACCESS
 
 __all__ = ["KeyguardMiddleware"]

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from keyguard.exceptions import ConfigurationError
-from keyguard.guard.guards import AsyncKeyguard, Keyguard
+from keyguard.guard import AsyncKeyguard, Keyguard
 
 __all__ = ["Setup", "read_setup"]
 

@@ -1,7 +1,7 @@
-"""How a request is let in or refused.
+"""How a request is authenticated.
 
 The order is the promise: failures of the client's address, credentials grammar, token grammar,
-lookup, digest, status and times, network allowlist, transport, scopes, limits
+look-up, digest, status and times, network allowlist, transport, scopes, limits
 (:mod:`keyguard.core.access.charging`). What is refused early spends nothing later, and only an
 ``Allow`` passes.
 """
@@ -9,43 +9,28 @@ lookup, digest, status and times, network allowlist, transport, scopes, limits
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from math import ceil
 
 from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
-from keyguard.core.access.effects import (
-    AdjustLimits,
-    Block,
-    BlockedFor,
-    Discard,
-    Flow,
-    HitLimits,
-    LookUp,
-    NoteUse,
-    OfferRehash,
-    ReadClock,
-    Recall,
-    Remember,
-    VerifyToken,
-    WasVerified,
-)
 from keyguard.core.access.policy import Policy
+from keyguard.core.access.ports import RequestPorts
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.networks import contains
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.keys.records import KeyRecord, KeyStatus, RevocationReason
+from keyguard.core.keys.records import KeyRecord, KeyStatus
 from keyguard.core.limits.charges import failure_charges
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import CorruptDataError, HashTimeoutError
 
-__all__ = ["admit", "authenticate", "authorize", "judge"]
+__all__ = ["authenticate", "authorize", "judge"]
 
 LOOKUP_ATTEMPTS = 3
 
-# What somebody who tries keys meets. No key at all, or a mangled field, is no try.
+# What a client that guesses keys meets. A request without a key, or with a malformed field, is
+# not a guess.
 _FAILED_ATTEMPTS = {
     Reason.TOKEN_MALFORMED,
     Reason.KEY_UNKNOWN,
@@ -66,163 +51,114 @@ _DEAD = {
 }
 
 
-def admit(
+async def authenticate(
+    ports: RequestPorts,
     fields: Sequence[str | bytes],
-    policy: Policy,
     address: str | None = None,
     *,
     secure: bool = False,
     fresh: bool = False,
-) -> Flow[Decision]:
-    """Decide whether a request may pass: who sent it, and over what.
+    counts_failures: bool = True,
+) -> Decision:
+    """Decide who sent a request, and whether it may have come this way.
 
     Args:
-        fields: Its ``Authorization`` field values, as received.
-        policy: What the service has settled.
-        address: The client's address, see :func:`authenticate`.
-        secure: Whether the client's connection is encrypted.
-        fresh: Whether to look the key up whatever is remembered of it.
-    """
-    flow = authenticate(fields, policy, address, fresh=fresh)
-    del fields  # a traceback that passes here must not show the token
-    decision = check_transport((yield from flow), policy, secure=secure)
-    if (
-        policy.revoke_exposed
-        and isinstance(decision, Deny)
-        and decision.reason is Reason.TRANSPORT_INSECURE
-    ):
-        return replace(decision, revoked=(yield from _revoke_exposed(decision.key_id)))
-    return decision
-
-
-def authenticate(
-    fields: Sequence[str | bytes],
-    policy: Policy,
-    address: str | None = None,
-    *,
-    fresh: bool = False,
-) -> Flow[Decision]:
-    """Decide who sent a request.
-
-    Args:
-        fields: Its ``Authorization`` field values, as received.
-        policy: What the service has settled.
-        address: The client's address; without one, failures are not counted, and a key that is
+        ports: The outside.
+        fields: The ``Authorization`` field values, as received.
+        address: The client's address. Without one, failures are not counted, and a key that is
             bound to networks is refused.
-        fresh: Whether to look the key up whatever is remembered of it.
+        secure: Whether the client's connection is encrypted.
+        fresh: Whether to look the key up even if it is remembered.
+        counts_failures: Whether a refusal counts as a failed attempt of the client.
 
     Returns:
-        ``Allow`` with the principal of a live key, else ``Deny``; never raises for what a client
-        sends or for what a store does.
+        ``Allow`` with the principal of a live key, else ``Deny``. What a client sends and what a
+        store does never raises.
     """
-    credentials = parse_authorization(fields, bar=policy.takes_bar)
-    del fields  # what is refused or fails from here on must not show the token
-    if policy.failure_limit is None or address is None:
-        return (yield from _authenticate(credentials, policy, address, fresh=fresh))
+    policy = ports.policy
+    token = parse_authorization(fields, bar=policy.takes_bar)
+    del fields  # a traceback that passes here must not show the token
+    limit = policy.failure_limit if counts_failures else None
+    if limit is None or address is None:
+        decision = await _identify(ports, token, address, fresh=fresh)
+        return check_transport(decision, policy, secure=secure)
     client = client_of(address)
-    blocked = yield from BlockedFor(client)
-    # Who has the same address as a guesser, and a key that worked here before, goes on.
-    if blocked is not None and (
-        isinstance(credentials, Reason) or not (yield from WasVerified(credentials))
-    ):
-        return _too_many_failures(blocked)
-    decision = yield from _authenticate(credentials, policy, address, fresh=fresh)
+    blocked = ports.blocklist.blocked_for(client)
+    # A key that was verified here before goes on, though a guesser shares its address.
+    if blocked is not None and (isinstance(token, Reason) or not _was_verified(ports, token)):
+        return check_transport(_too_many_failures(blocked), policy, secure=secure)
+    decision = await _identify(ports, token, address, fresh=fresh)
     if isinstance(decision, Deny) and _is_failed_attempt(decision):
         if blocked is not None:
-            return _too_many_failures(blocked)
-        return (yield from _count_failure(decision, policy.failure_limit, client))
-    return decision
+            decision = _too_many_failures(blocked)
+        else:
+            decision = await _count_failure(ports, decision, limit, client)
+    return check_transport(decision, policy, secure=secure)
 
 
-def _is_failed_attempt(decision: Deny) -> bool:
-    # A hash that was begun has cost what a guess costs, whether or not it was waited for.
-    return decision.reason in _FAILED_ATTEMPTS or isinstance(decision.cause, HashTimeoutError)
-
-
-def _count_failure(decision: Deny, limit: Limit, client: str) -> Flow[Deny]:
-    charges = failure_charges(limit, client)
-    outcome = yield from HitLimits(charges)
-    if outcome is None:
-        return decision
-    refused = not outcome.admitted
-    if not refused:
-        if all(tally.remaining for tally in outcome.tallies):
-            return decision
-        # That was the last one; the next is refused before anybody is asked.
-        nothing = [0] * len(charges)
-        outcome = yield from AdjustLimits(charges, nothing, nothing, None)
-    wait = max((tally.retry_after for tally in outcome.tallies), default=0.0) if outcome else 0.0
-    if limit.enforce and wait > 0:
-        yield from Block(client, wait)
-    return _too_many_failures(wait) if refused else decision
-
-
-def _too_many_failures(wait: float) -> Deny:
-    return Deny(Reason.TOO_MANY_FAILURES, retry_after=max(1, ceil(wait)))
-
-
-def _authenticate(
-    credentials: Secret | Reason, policy: Policy, address: str | None, *, fresh: bool
-) -> Flow[Decision]:
-    if isinstance(credentials, Reason):
-        return Deny(credentials)
-    candidates = policy.candidates(credentials)
+async def _identify(
+    ports: RequestPorts, token: Secret | Reason, address: str | None, *, fresh: bool
+) -> Decision:
+    """Decide which key a token is of, whether it is genuine, and whether that key may be used."""
+    if isinstance(token, Reason):
+        return Deny(token)
+    policy, tokens = ports.policy, ports.tokens
     decision: Decision = Deny(Reason.TOKEN_MALFORMED)
-    for key_id in candidates:
-        try:
-            decision = yield from _identify(credentials, key_id, policy, fresh=fresh)
-        except Exception as failure:  # noqa: BLE001 - whatever a store does, nobody is let in
-            return Deny(
-                Reason.STORE_UNAVAILABLE, _named(credentials, key_id, policy), cause=failure
-            )
-        if isinstance(decision, Allow):
-            return (yield from _from_where_it_may(decision, address))
-        if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
-            break
+    candidates = policy.candidates(token)
+    if not candidates:
+        return decision
+    key_id = candidates[0]
+    try:
+        fingerprint = tokens.fingerprint(token)
+        known = None if fresh else tokens.recall_any(fingerprint)
+        if isinstance(known, Allow):
+            return _check_network(ports, known, address)
+        for key_id in candidates:
+            decision = await _look_up(ports, token, fingerprint, key_id, fresh=fresh)
+            if isinstance(decision, Allow):
+                return _check_network(ports, decision, address)
+            if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
+                break
+    except Exception as failure:  # noqa: BLE001 - whatever a store does, nobody is let in
+        return Deny(Reason.STORE_UNAVAILABLE, _named(token, key_id, policy), cause=failure)
     return decision
 
 
-def _named(token: Secret, key_id: str, policy: Policy) -> str | None:
-    """Return the id that a refusal names where no key was found under it, or None for none."""
-    return key_id if policy.may_name(token, key_id) else None
-
-
-def _from_where_it_may(allow: Allow, address: str | None) -> Flow[Decision]:
-    """Refuse a key that is bound to other networks; a stolen one is not told that it is genuine."""
-    principal = allow.principal
-    if allow.networks and not contains(allow.networks, address):
-        return Deny(Reason.ADDRESS_NOT_ALLOWED, principal.key_id, principal.organization)
-    yield from NoteUse(principal.key_id, address)
-    return allow
-
-
-def _identify(token: Secret, key_id: str, policy: Policy, *, fresh: bool) -> Flow[Decision]:
-    if not fresh:
-        known = yield from Recall(token)
-        if isinstance(known, Allow):
-            return known
+async def _look_up(
+    ports: RequestPorts, token: Secret, fingerprint: bytes, key_id: str, *, fresh: bool
+) -> Decision:
+    """Decide by what the store holds under a key id."""
+    tokens = ports.tokens
     for _ in range(LOOKUP_ATTEMPTS):
-        record = yield from LookUp(key_id, fresh)
-        if record is not None and (not isinstance(record, KeyRecord) or record.key.id != key_id):
-            raise CorruptDataError("the store answered a lookup with something else than the key")
-        genuine = yield from VerifyToken(token, record.digest if record else None)
+        record, mark = await ports.find_key(key_id, fresh=fresh)
         if record is None:
-            return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, policy))
+            await ports.verify(token, None)
+            return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, ports.policy))
+        if not isinstance(record, KeyRecord) or record.key.id != key_id:
+            raise CorruptDataError("the store answered a look-up with something else than the key")
+        digest = record.digest
+        genuine = tokens.matched(fingerprint, digest) or await ports.verify(token, digest)
         if genuine is not True:
             return Deny(Reason.SECRET_WRONG, key_id)
-        decision = judge(record, (yield from ReadClock()), policy)
+        decision = judge(record, ports.now(), ports.policy)
         if isinstance(decision, Deny):
-            # Nor may an older look let it in again, which the change feed might yet vouch for.
-            yield from Discard(token)
+            # The change feed might still vouch for an older look-up, which must not let it in.
+            tokens.discard(fingerprint)
             return decision
-        if (yield from Remember(token, record, decision)) is True:
-            yield from OfferRehash(key_id, token, record.digest)
+        if tokens.remember(fingerprint, record, decision, mark) is True:
+            ports.offer_rehash(key_id, token, digest)
             return decision
-    return Deny(Reason.STORE_UNAVAILABLE, key_id)  # it changed under every look
+    return Deny(Reason.STORE_UNAVAILABLE, key_id)  # the key changed under every look-up
 
 
 def judge(record: KeyRecord, now: datetime, policy: Policy) -> Decision:
-    """Decide what a genuine token is good for at ``now``."""
+    """Decide what a genuine token may do at a time.
+
+    Args:
+        record: Its key and organization.
+        now: The time.
+        policy: What the service has settled.
+    """
     key = record.key
     status = key.status(now)
     if status is not KeyStatus.ACTIVE:
@@ -232,12 +168,39 @@ def judge(record: KeyRecord, now: datetime, policy: Policy) -> Decision:
     return policy.allow(record)
 
 
-def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
-    """Decide whether a principal may do what is required.
+def _check_network(ports: RequestPorts, allow: Allow, address: str | None) -> Decision:
+    """Refuse a key outside its networks. The answer does not tell a thief that it is genuine."""
+    principal = allow.principal
+    if allow.networks and not contains(allow.networks, address):
+        return Deny(Reason.ADDRESS_NOT_ALLOWED, principal.key_id, principal.organization)
+    ports.note_use(principal.key_id, address)
+    return allow
+
+
+def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Decision:
+    """Refuse what came over plain HTTP where HTTPS is required.
 
     Args:
-        allow: Who it is.
-        requirement: The scopes asked for, or None for none.
+        decision: The decision so far. The refusal names its key, which counts as exposed.
+        policy: What the service has settled.
+        secure: Whether the client's connection is encrypted.
+    """
+    if secure or not policy.require_https:
+        return decision
+    if isinstance(decision, Deny):
+        if decision.reason is Reason.ADDRESS_NOT_ALLOWED:  # a live key, readable on its way
+            return Deny(Reason.TRANSPORT_INSECURE, decision.key_id, decision.organization)
+        return Deny(Reason.TRANSPORT_INSECURE)
+    principal = decision.principal
+    return Deny(Reason.TRANSPORT_INSECURE, principal.key_id, principal.organization)
+
+
+def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
+    """Decide whether a principal has the scopes that are required.
+
+    Args:
+        allow: The decision that let it in.
+        requirement: The scopes, or None where none is needed.
     """
     principal = allow.principal
     if requirement is None or requirement.met_by(principal.grant):
@@ -247,36 +210,38 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
     )
 
 
-def _revoke_exposed(key_id: str | None) -> Flow[bool]:
-    """Revoke the key that came over plain HTTP, if it was a live one; tell whether it is."""
-    # With all of management, so a guard that may come here imports it beforehand.
-    from keyguard.core.management.revocation import revoke_key
-
-    if key_id is None:
-        return False
-    reason = RevocationReason.KEY_COMPROMISE
-    try:
-        yield from revoke_key(key_id, reason=reason, note="it came over plain HTTP", force=True)
-    except Exception:  # noqa: BLE001 - the event says so, and the request is refused all the same
-        return False
-    return True
+def _was_verified(ports: RequestPorts, token: Secret) -> bool:
+    return ports.tokens.knows(ports.tokens.fingerprint(token))
 
 
-def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Decision:
-    """Refuse whatever came over plain HTTP where HTTPS is required.
+def _named(token: Secret, key_id: str, policy: Policy) -> str | None:
+    """Return the id that a refusal names where no key was found under it, or None for none."""
+    return key_id if policy.may_name(token, key_id) else None
 
-    Args:
-        decision: What was decided so far; its key is named, because it counts as exposed.
-        policy: What the service has settled.
-        secure: Whether the client's connection is encrypted.
-    """
-    if secure or not policy.require_https:
+
+def _is_failed_attempt(decision: Deny) -> bool:
+    # A slow hash that was begun has cost what a guess costs, whether or not it ended in time.
+    return decision.reason in _FAILED_ATTEMPTS or isinstance(decision.cause, HashTimeoutError)
+
+
+async def _count_failure(ports: RequestPorts, decision: Deny, limit: Limit, client: str) -> Deny:
+    """Count a failed attempt; refuse the client for a time once its attempts are used up."""
+    charges = failure_charges(limit, client)
+    outcome = await ports.counters.hit(charges)
+    if outcome is None:
         return decision
-    if isinstance(decision, Deny) and decision.reason is Reason.ADDRESS_NOT_ALLOWED:
-        # It was a live one that somebody could read on its way.
-        return Deny(Reason.TRANSPORT_INSECURE, decision.key_id, decision.organization)
-    if isinstance(decision, Allow):
-        return Deny(
-            Reason.TRANSPORT_INSECURE, decision.principal.key_id, decision.principal.organization
-        )
-    return Deny(Reason.TRANSPORT_INSECURE)
+    refused = not outcome.admitted
+    if not refused:
+        if all(tally.remaining for tally in outcome.tallies):
+            return decision
+        # That was the last attempt. The next is refused before anything is asked.
+        nothing = [0] * len(charges)
+        outcome = await ports.counters.adjust(charges, nothing, nothing, None)
+    wait = max((tally.retry_after for tally in outcome.tallies), default=0.0) if outcome else 0.0
+    if limit.enforce and wait > 0:
+        ports.blocklist.block(client, wait)
+    return _too_many_failures(wait) if refused else decision
+
+
+def _too_many_failures(wait: float) -> Deny:
+    return Deny(Reason.TOO_MANY_FAILURES, retry_after=max(1, ceil(wait)))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from keyguard.core.access.decisions import Allow, Deny, Reason
-from keyguard.core.access.effects import AdjustLimits, Flow
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.limits.charges import Charge, Outcome, in_seconds, policy_field, route_charges
 from keyguard.core.limits.limit import RouteLimit, check_cost
+from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError
 
@@ -127,24 +127,26 @@ def conclude(
     return replace(deny, retry_after=in_seconds([tally for _, tally in deny.violations()]))
 
 
-def give_back(charged: Charged) -> Flow[None]:
+async def give_back(counters: Counters, charged: Charged) -> None:
     """Give back all that a request was charged, as it was refused after all.
 
     Args:
+        counters: The counters.
         charged: What it was charged.
     """
     units = [-cost for cost in charged.paid()]
     if any(units):
-        yield from AdjustLimits(charged.charges, units, charged.ending(), charged.counter)
+        await counters.adjust(charged.charges, units, charged.ending(), charged.counter)
 
 
-def settle(charged: Charged, cost: int, names: Sequence[str]) -> Flow[None]:
+async def settle(counters: Counters, charged: Charged, cost: int, names: Sequence[str]) -> None:
     """Charge what a request turned out to cost: the difference is charged, or given back.
 
     Given back is only what still takes as much of the present window, and where it was counted: the
     rest would be credit for more than the limit admits.
 
     Args:
+        counters: The counters.
         charged: What it was charged so far.
         cost: What it is to be charged in all; 0 gives everything back.
         names: The policies that this is for. None are those of the route, or where it has none,
@@ -174,7 +176,7 @@ def settle(charged: Charged, cost: int, names: Sequence[str]) -> Flow[None]:
     _note(charged, changes)
     ends_at = charged.ending()
     try:
-        outcome = yield from AdjustLimits(charged.charges, changes, ends_at, charged.counter)
+        outcome = await counters.adjust(charged.charges, changes, ends_at, charged.counter)
     except BaseException:
         # Whether it was counted is not known: what was to be charged more is owed still, and what
         # was to be given back is not given back again.

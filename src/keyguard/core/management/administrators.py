@@ -1,16 +1,15 @@
-"""An organization keeps a key with ``admin``, unless somebody insists."""
+"""Refuses to end an organization's last key with ``admin`` unless force is given."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
 
-from keyguard.core.access.effects import Flow
 from keyguard.core.access.policy import Policy
 from keyguard.core.keys.commit import Change, changed
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, KeyStatus
 from keyguard.core.management.common import all_keys
-from keyguard.core.management.effects import ReadPolicy
+from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import RefusedError
 
 __all__ = ["ADMIN", "refuse_to_lose_the_last"]
@@ -18,31 +17,33 @@ __all__ = ["ADMIN", "refuse_to_lose_the_last"]
 ADMIN = "admin"
 
 
-def refuse_to_lose_the_last(
+async def refuse_to_lose_the_last(
+    ports: ManagementPorts,
     record: KeyRecord,
     after: Key,
     now: datetime,
     *,
     force: bool = False,
     besides: Collection[str] = (),
-) -> Flow[tuple[Change, ...]]:
-    """Refuse to take the last key with ``admin`` from an organization, at once or by a nearer end.
+) -> tuple[Change, ...]:
+    """Refuse to end an organization's last key with ``admin``, at once or by an earlier end.
 
     Args:
+        ports: The outside.
         record: The key as it is.
-        after: The key as it shall be.
-        now: The time now.
-        force: Whether somebody insists.
+        after: The key as it will be.
+        now: The time.
+        force: Whether to end it nevertheless.
         besides: The ids of other keys that end in the same commit.
 
     Returns:
-        What else has to be committed, so that of two keys that end at the same time one stays: a
-        new version of the organization.
+        What the commit must hold as well: a new version of the organization. So of two keys that
+        are ended at the same time one stays.
 
     Raises:
-        RefusedError: It is the last.
+        RefusedError: It is the last key that has ``admin``.
     """
-    policy = yield from ReadPolicy()
+    policy = ports.policy
     owner = record.organization
     if not _administers(policy, record.key, now):
         return ()
@@ -50,8 +51,8 @@ def refuse_to_lose_the_last(
     if not _ends_before(end, record.key.ends_at):
         return ()
     gone = {record.key.id, *besides}
-    others = yield from all_keys(KeyFilter(organization=owner.id, alive_at=now))
-    # One that has a successor is about to end, and so can be nobody's replacement.
+    others = await all_keys(ports, KeyFilter(organization=owner.id, alive_at=now))
+    # A key that has a successor is about to end, so it can't replace another.
     if not force and not any(
         other.successor is None
         and _administers(policy, other, now)
@@ -61,13 +62,13 @@ def refuse_to_lose_the_last(
     ):
         raise RefusedError(
             f"key {record.key.id!r} is the last of organization {owner.slug!r} that has "
-            f"{ADMIN!r}; issue another first, or insist with force"
+            f"{ADMIN!r}; issue another first, or use force"
         )
     return (Change(owner, changed(owner)),)
 
 
-def _ends_before(one: datetime | None, other: datetime | None) -> bool:
-    return one is not None and (other is None or one < other)
+def _ends_before(end: datetime | None, other: datetime | None) -> bool:
+    return end is not None and (other is None or end < other)
 
 
 def _administers(policy: Policy, key: Key, now: datetime) -> bool:

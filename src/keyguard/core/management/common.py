@@ -1,14 +1,13 @@
-"""What the flows of several kinds share: deciding anew, who may what, ids, and pages."""
+"""What several operations share: deciding again, authority, ids and pages."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from keyguard.core.access.effects import Flow, ReadClock
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import ScopeGrant, parse_granted
@@ -16,13 +15,7 @@ from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, KeyStatus, Organization
 from keyguard.core.keys.values import ORGANIZATION_NAME, check_text
-from keyguard.core.management.effects import (
-    CommitChanges,
-    FindKey,
-    FindOrganization,
-    ListKeys,
-    ReadPolicy,
-)
+from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import (
     InvalidValueError,
@@ -61,36 +54,36 @@ _ATTEMPTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What an actor may do, as its key stands in the store now, however old its principal is.
+    """What an actor may do, as its key stands in the store now.
 
     Args:
-        record: The record of its key; None for the service or a name, which nothing binds.
-        grant: What that key may do now.
+        record: The record of its key; None for the service or a name, which has no bounds.
+        grant: What that key may do.
     """
 
     record: KeyRecord | None = None
     grant: ScopeGrant | None = None
 
     def reaches(self, organization: str) -> bool:
-        """Tell whether it may change the organization of that id, and its keys."""
+        """Tell whether the actor may change an organization, given by id, and its keys."""
         return self.record is None or self.record.organization.id == organization
 
     def beyond(self, scopes: Iterable[str]) -> list[str]:
-        """Return those of some scopes that it has not."""
+        """Return those of some scopes that the actor lacks."""
         grant = self.grant
         return [] if grant is None else sorted(scope for scope in scopes if scope not in grant)
 
     def bind(self, commit: Commit) -> Commit | None:
-        """Return a commit that fails where the actor's key or organization changed meanwhile.
+        """Return a commit that fails if the actor's key or organization has changed.
 
         Returns:
-            The commit; None where what it rests on was read later, and is another version.
+            The commit; None if it is already known that they have.
         """
         if self.record is None:
             return commit
         expected = commit.expected()
         own = (self.record.organization, self.record.key)
-        if any(expected.get(one.id, one.version) != one.version for one in own):
+        if any(expected.get(record.id, record.version) != record.version for record in own):
             return None
         return replace(commit, unchanged=(*commit.unchanged, *own))
 
@@ -98,18 +91,18 @@ class Authority:
 _ANYBODY = Authority()
 
 
-def authority_of(actor: Actor) -> Flow[Authority]:
+async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
     """Return what an actor may do now.
 
     Raises:
-        RefusedError: It is a principal whose key lets nobody in any more.
+        RefusedError: It is a principal whose key no longer works.
     """
     if not isinstance(actor, Principal):
         return _ANYBODY
-    record = yield from FindKey(actor.key_id)
+    record = await ports.store.find_key(actor.key_id)
     if record is None:
-        raise RefusedError(f"key {actor.key_id!r} is gone, and can change nothing")
-    status = record.key.status((yield from ReadClock()))
+        raise RefusedError(f"key {actor.key_id!r} no longer exists, and can change nothing")
+    status = record.key.status(ports.now())
     if status is not KeyStatus.ACTIVE:
         what = status.value.replace("_", " ")
         raise RefusedError(f"key {actor.key_id!r} is {what}, and can change nothing")
@@ -117,68 +110,75 @@ def authority_of(actor: Actor) -> Flow[Authority]:
         raise RefusedError(
             f"the organization of key {actor.key_id!r} is disabled, so it can change nothing"
         )
-    policy = yield from ReadPolicy()
+    policy = ports.policy
     return Authority(record, policy.principal(record).grant)
 
 
-def settled(
-    actor: Actor, attempt: Callable[[Authority], Flow[tuple[Commit | None, Result]]]
-) -> Flow[Result]:
-    """Decide until what was decided could be done.
+async def settled(
+    ports: ManagementPorts,
+    actor: Actor,
+    attempt: Callable[[Authority], Awaitable[tuple[Commit | None, Result]]],
+) -> Result:
+    """Decide and commit, and decide again if the records changed in between.
 
     Args:
-        actor: Who wants it. What it may do is read anew for each attempt, and the commit holds
-            only if that has not changed.
-        attempt: Reads and decides, by what the actor may do; returns what to commit, or None for
-            nothing, and the result.
+        ports: The outside.
+        actor: Who asks for it. Its authority is read again for each attempt, and the commit fails
+            if that authority has changed.
+        attempt: Reads and decides, given the actor's authority. It returns what to commit, or None
+            for nothing, and the result.
 
     Raises:
-        RefusedError: The actor's key lets nobody in any more.
-        StoreUnavailableError: Others changed the same records under every attempt.
+        RefusedError: The actor's key no longer works.
+        StoreUnavailableError: Others changed the same records during every attempt.
     """
     for _ in range(_ATTEMPTS):
-        authority = yield from authority_of(actor)
-        commit, result = yield from attempt(authority)
+        authority = await authority_of(ports, actor)
+        commit, result = await attempt(authority)
         if commit is None:
             return result
         bound = authority.bind(commit)
-        if bound is not None and (yield from CommitChanges(bound)) is True:
+        if bound is not None and (await ports.store.commit(bound)) is True:
             return result
-    raise StoreUnavailableError("others change the same records all the time; try again")
+    raise StoreUnavailableError("others keep changing the same records; try again")
 
 
-def find_organization(name: str, authority: Authority = _ANYBODY) -> Flow[Organization]:
-    """Return an organization by id or slug, if whoever asks reaches it.
+async def find_organization(
+    ports: ManagementPorts, name: str, authority: Authority = _ANYBODY
+) -> Organization:
+    """Return an organization by id or slug, if the actor may see it.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist, or the actor may not see it.
     """
     check_id("organization", name, ORGANIZATION_NAME)
-    found = yield from FindOrganization(name)
+    found = await ports.store.find_organization(name)
     if found is None or not authority.reaches(found.id):
         raise unknown("organization", name)
     return found
 
 
-def find_record(key_id: str, authority: Authority = _ANYBODY) -> Flow[KeyRecord]:
-    """Return a key's record, if whoever asks reaches it.
+async def find_record(
+    ports: ManagementPorts, key_id: str, authority: Authority = _ANYBODY
+) -> KeyRecord:
+    """Return a key's record, if the actor may see it.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: It does not exist, or the actor may not see it.
     """
     check_id("key", key_id, KEY_ID)
-    found = yield from FindKey(key_id)
+    found = await ports.store.find_key(key_id)
     if found is None or not authority.reaches(found.organization.id):
         raise unknown("key", key_id)
     return found
 
 
-def all_keys(wanted: KeyFilter) -> Flow[list[Key]]:
+async def all_keys(ports: ManagementPorts, wanted: KeyFilter) -> list[Key]:
     """Return all keys that a filter admits, page by page."""
     keys: list[Key] = []
     after: str | None = None
     while True:
-        page = yield from ListKeys(wanted, after, LARGEST_PAGE)
+        page = await ports.store.list_keys(wanted, after=after, limit=LARGEST_PAGE)
         keys += page.items
         if page.next is None:
             return keys
@@ -189,7 +189,7 @@ def granted_scopes(policy: Policy, scopes: Iterable[str]) -> frozenset[str]:
     """Return scopes as they can be granted.
 
     Raises:
-        InvalidValueError: One is no scope, or outside the catalogue.
+        InvalidValueError: A scope is malformed, or not in the catalogue.
     """
     granted = parse_granted(scopes)
     if policy.catalogue is not None:
@@ -198,15 +198,15 @@ def granted_scopes(policy: Policy, scopes: Iterable[str]) -> frozenset[str]:
 
 
 def owner_grant(policy: Policy, owner: Organization) -> ScopeGrant | None:
-    """Return all that an organization's keys may do, or None for anything."""
+    """Return the most that an organization's keys may do, or None for no ceiling."""
     return None if owner.scopes is None else policy.grant(owner.scopes)
 
 
 def check_actor(actor: Actor) -> None:
-    """Refuse who can be no actor.
+    """Refuse an actor that is not a principal, a short text or None.
 
     Raises:
-        InvalidValueError: It is neither a principal nor a short text nor None.
+        InvalidValueError: It is something else.
     """
     if actor is not None and not isinstance(actor, Principal):
         check_text("an actor", actor)
@@ -215,10 +215,10 @@ def check_actor(actor: Actor) -> None:
 def check_ceiling(
     policy: Policy, authority: Authority, owner: Organization, granted: frozenset[str]
 ) -> None:
-    """Refuse to grant what the actor has not itself, or the organization may not have.
+    """Refuse to grant what the actor lacks, or what is above the organization's ceiling.
 
     Raises:
-        RefusedError: Some scope is above the ceiling; the message names it.
+        RefusedError: The message names the scopes.
     """
     ceiling = owner_grant(policy, owner)
     if ceiling is not None:
@@ -232,10 +232,10 @@ def check_ceiling(
 
 
 def check_has(authority: Authority, granted: Iterable[str]) -> None:
-    """Refuse to grant what the actor has not itself.
+    """Refuse to grant scopes that the actor lacks.
 
     Raises:
-        RefusedError: It is a principal without some scope; the message names it.
+        RefusedError: The message names them.
     """
     beyond = authority.beyond(granted)
     if authority.record is not None and beyond:
@@ -248,16 +248,16 @@ def check_has(authority: Authority, granted: Iterable[str]) -> None:
 def check_widening(
     policy: Policy, authority: Authority, owner: Organization, scopes: frozenset[str] | None
 ) -> None:
-    """Refuse to raise an organization's ceiling above the actor: its keys get back what was cut.
+    """Refuse to raise an organization's ceiling above the actor, as its keys get scopes back.
 
     Raises:
-        RefusedError: Some scope is above the ceiling; the message names it.
+        RefusedError: The message names the scopes that the actor lacks.
     """
     ceiling = owner_grant(policy, owner)
     if authority.record is None or ceiling is None:
         return
     wanted = frozenset({"*"}) if scopes is None else scopes
-    beyond = authority.beyond(one for one in wanted if one not in ceiling)
+    beyond = authority.beyond(scope for scope in wanted if scope not in ceiling)
     if beyond:
         raise RefusedError(
             f"key {authority.record.key.id!r} can't allow what it does not have: "
@@ -269,18 +269,18 @@ def refuse_disabled(owner: Organization, doing: str) -> None:
     """Refuse to make keys of an organization that is disabled.
 
     Raises:
-        RefusedError: It is.
+        RefusedError: The organization is disabled.
     """
     if owner.disabled_at is not None:
         raise RefusedError(f"organization {owner.slug!r} is disabled; enable it before {doing}")
 
 
 def check_end(key: Key, owner: Organization, issued_at: datetime | None) -> None:
-    """Refuse an end that makes no sense, or that lies beyond what the organization allows.
+    """Refuse an end that lies before the start, or beyond what the organization allows.
 
     Raises:
         InvalidValueError: The key would never work.
-        RefusedError: It would work for longer than the organization's keys may.
+        RefusedError: The key would work for longer than the organization allows.
     """
     end = key.expires_at
     if end is not None:
@@ -302,7 +302,7 @@ def page_size(limit: int) -> int:
     """Return the size of a page.
 
     Raises:
-        InvalidValueError: It is out of range.
+        InvalidValueError: The size is out of range.
     """
     if not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
         raise InvalidValueError(f"a page takes 1 to {LARGEST_PAGE} items, not {limit!r}")
@@ -310,11 +310,11 @@ def page_size(limit: int) -> int:
 
 
 def check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
-    """Refuse what can be no id, before it reaches a store: it may be a whole token.
+    """Refuse a text that can't be an id before it reaches a store: it may be a whole token.
 
     Raises:
-        InvalidValueError: It is no string.
-        NotFoundError: It is no id.
+        InvalidValueError: It is not a string.
+        NotFoundError: It is not an id.
     """
     if not isinstance(name, str):
         raise InvalidValueError(
@@ -322,7 +322,7 @@ def check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
         )
     if not pattern.match(name):
         if len(name) > LONGEST_ID:
-            raise NotFoundError(f"that is no id of any {kind}; pass its id, never a whole token")
+            raise NotFoundError(f"that is not the id of a {kind}; pass its id, never a whole token")
         raise unknown(kind, name)
 
 

@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from keyguard.core.access.effects import Effect, Flow, ReadClock, VerifyToken
 from keyguard.core.access.policy import Policy
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Commit
@@ -29,37 +28,18 @@ from keyguard.core.management.common import (
     refuse_disabled,
     settled,
 )
-from keyguard.core.management.effects import (
-    DrawEntropy,
-    FindExisting,
-    FindKey,
-    HashToken,
-    ReadPolicy,
-)
 from keyguard.core.management.import_rows import ImportIdentity, ImportRow, identify, parse_row
 from keyguard.core.management.keys import later
+from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import base62
-from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
-__all__ = ["HashWeakToken", "import_tokens"]
+__all__ = ["import_tokens"]
 
 PORTION = 500
 _FAMILY_ENTROPY = 16
 _ATTEMPTS = 5
 _FAST = ("$sha", "$hmac-")  # stored forms that cost nothing to compare with
-
-
-@dataclass(eq=False)
-class HashWeakToken(Effect[str]):
-    """The form in which a token is stored that can be guessed, whatever the scheme is."""
-
-    token: Secret
-    pinned: bool
-
-    def perform(self, outside: Any) -> Any:
-        """See :class:`~keyguard.core.access.effects.Effect`."""
-        return outside.hash_weak(self.token, pinned=self.pinned)
 
 
 @dataclass(slots=True)
@@ -90,40 +70,25 @@ class _Course:
         self.refused.append(RefusedRow(row.line, str(reason)))
 
 
-def import_tokens(
+async def import_tokens(
+    ports: ManagementPorts,
     rows: Iterable[str | ImportRow],
     *,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
     actor: Actor = None,
-) -> Flow[ImportReport]:
-    """Take over keys of another system, whose tokens then work as they are.
+) -> ImportReport:
+    """Import keys of another system. Their tokens keep working.
 
-    What is there already is left alone, so an import that was cut short is run again to finish it.
-    Every 500 rows are one commit. See :doc:`importing keys <import>` for what a row may hold.
-
-    Args:
-        rows: Lines of JSON, or rows; empty lines are skipped.
-        dry_run: Whether only to check the rows, and to change nothing.
-        progress: Called now and then with how many rows are done.
-        actor: Who imports them, for the audit trail. A principal imports keys of its own
-            organization alone, and can grant no scope that it has not itself.
-
-    Returns:
-        How many keys were imported, how many were there, and which rows were refused and why.
-
-    Raises:
-        InvalidValueError: ``rows`` is no list or other iterable of rows, or the actor is none.
-        RefusedError: The actor's key works no more; what was imported before stays.
-        StoreError: The key store failed; what was imported before stays.
+    See :meth:`~keyguard.guard.keys.Keys.import_tokens`.
     """
     check_actor(actor)
     lines: Any = rows  # what callers pass is anything
     if isinstance(lines, str | bytes | dict) or not isinstance(lines, Iterable):
         raise InvalidValueError("rows takes a list of lines, or an open file of them")
     del lines
-    policy = yield from ReadPolicy()
-    course = _Course(policy, actor, dry_run, (yield from ReadClock()))
+    policy = ports.policy
+    course = _Course(policy, actor, dry_run, ports.now())
     numbered = enumerate(rows, 1)
     del rows  # a list of lines holds tokens, and a failing store must not show them
     done = 0
@@ -131,8 +96,8 @@ def import_tokens(
         portion, read = _next_portion(numbered, course)
         if not read:
             break
-        course.now = yield from ReadClock()
-        yield from _import_portion(portion, course)
+        course.now = ports.now()
+        await _import_portion(ports, portion, course)
         del portion
         done += read
         if progress is not None:
@@ -180,42 +145,46 @@ def _read(given: Any, course: _Course) -> tuple[ImportRow, ImportIdentity] | str
         return str(refusal)
 
 
-def _import_portion(portion: list[_Row], course: _Course) -> Flow[None]:
+async def _import_portion(ports: ManagementPorts, portion: list[_Row], course: _Course) -> None:
     if not portion:
         return
     for attempt in range(_ATTEMPTS):
-        authority = yield from authority_of(course.actor)
-        portion = yield from _reached(portion, course, authority)
+        authority = await authority_of(ports, course.actor)
+        portion = await _reached(ports, portion, course, authority)
         ids = [row.identity.key_id for row in portion]
-        existing = yield from FindExisting(ids)
+        existing = await ports.store.find_existing(ids)
         new: list[_Row] = []
         for row in portion:
             if row.identity.key_id not in existing:
                 new.append(row)
-            elif (yield from _is_present(row)):
+            elif await _is_present(ports, row):
                 course.present += 1
             else:
                 course.refuse(row, "another key has the same public part")
-        portion = yield from _check(new, course, authority)
-        yield from _prepare(portion, course)
+        portion = await _check(ports, new, course, authority)
+        await _prepare(ports, portion, course)
         if course.dry_run or not portion:
             course.imported += len(portion)
             return
         try:
-            course.imported += yield from settled(course.actor, partial(_attempt, portion, course))
+            course.imported += await settled(
+                ports, course.actor, partial(_attempt, ports, portion, course)
+            )
             return
         except RefusedError:  # somebody imports the same at the same time
             if attempt == _ATTEMPTS - 1:
                 raise
 
 
-def _reached(portion: list[_Row], course: _Course, authority: Authority) -> Flow[list[_Row]]:
+async def _reached(
+    ports: ManagementPorts, portion: list[_Row], course: _Course, authority: Authority
+) -> list[_Row]:
     """Return the rows of organizations that the actor reaches; the others it learns nothing of."""
     reached: list[_Row] = []
     for row in portion:
         try:
             if authority.record is not None:
-                yield from find_organization(row.given.organization, authority)
+                await find_organization(ports, row.given.organization, authority)
         except NotFoundError as refusal:
             course.refuse(row, refusal)
         else:
@@ -223,26 +192,26 @@ def _reached(portion: list[_Row], course: _Course, authority: Authority) -> Flow
     return reached
 
 
-def _is_present(row: _Row) -> Flow[bool]:
+async def _is_present(ports: ManagementPorts, row: _Row) -> bool:
     """Tell whether the key that has a row's id is the row's, as far as can be told for nothing."""
-    record = yield from FindKey(row.identity.key_id)
+    record = await ports.store.find_key(row.identity.key_id)
     if record is None:
         return True
     if row.given.organization not in (record.organization.id, record.organization.slug):
         return False
     if row.given.token is not None and record.digest.startswith(_FAST):
-        return (yield from VerifyToken(row.given.token, record.digest)) is True
+        return (await ports.verify(row.given.token, record.digest)) is True
     known, stored = row.identity.digest, record.digest
     # One that was hashed anew meanwhile can't be told from the same key.
     return known is None or known == stored or known.split("$")[1] != stored.split("$")[1]
 
 
-def _prepare(portion: list[_Row], course: _Course) -> Flow[None]:
+async def _prepare(ports: ManagementPorts, portion: list[_Row], course: _Course) -> None:
     """Hash what is still to be hashed, and draw families."""
     wanting = [row for row in portion if not row.family]
     if course.dry_run or not wanting:
         return
-    entropy = yield from DrawEntropy(_FAMILY_ENTROPY * len(wanting))
+    entropy = ports.draw_entropy(_FAMILY_ENTROPY * len(wanting))
     for number, row in enumerate(wanting):
         start = number * _FAMILY_ENTROPY
         row.family = f"fam_{base62(entropy[start : start + _FAMILY_ENTROPY], 16)}"
@@ -250,12 +219,14 @@ def _prepare(portion: list[_Row], course: _Course) -> Flow[None]:
         if row.identity.digest is not None:
             row.digest = row.identity.digest
         elif token is not None and row.identity.weak:
-            row.digest = yield from HashWeakToken(token, row.identity.pinned)
+            row.digest = await ports.hash_weak(token, pinned=row.identity.pinned)
         elif token is not None:
-            row.digest = yield from HashToken(token)
+            row.digest = await ports.hash(token)
 
 
-def _check(rows: list[_Row], course: _Course, authority: Authority) -> Flow[list[_Row]]:
+async def _check(
+    ports: ManagementPorts, rows: list[_Row], course: _Course, authority: Authority
+) -> list[_Row]:
     """Return the rows of which keys can be made; the others are refused."""
     owners: dict[str, Organization | str] = {}
     fine: list[_Row] = []
@@ -263,7 +234,7 @@ def _check(rows: list[_Row], course: _Course, authority: Authority) -> Flow[list
         name = row.given.organization
         if name not in owners:
             try:
-                owners[name] = yield from find_organization(name, authority)
+                owners[name] = await find_organization(ports, name, authority)
             except NotFoundError as unknown:
                 owners[name] = str(unknown)
         owner = owners[name]
@@ -278,12 +249,12 @@ def _check(rows: list[_Row], course: _Course, authority: Authority) -> Flow[list
     return fine
 
 
-def _attempt(
-    rows: list[_Row], course: _Course, authority: Authority
-) -> Flow[tuple[Commit | None, int]]:
+async def _attempt(
+    ports: ManagementPorts, rows: list[_Row], course: _Course, authority: Authority
+) -> tuple[Commit | None, int]:
     owners: dict[str, Organization] = {}
     for name in {row.given.organization for row in rows}:
-        owners[name] = yield from find_organization(name, authority)
+        owners[name] = await find_organization(ports, name, authority)
     records: list[KeyRecord] = []
     for row in rows:
         owner = owners[row.given.organization]

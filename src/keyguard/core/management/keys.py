@@ -1,4 +1,4 @@
-"""How keys come to be, are looked at and change."""
+"""How keys are issued, read and changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyguard.core.access.effects import Flow, ReadClock
 from keyguard.core.identity.networks import parse_networks, within_networks
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
@@ -30,13 +29,7 @@ from keyguard.core.management.common import (
     settled,
     unknown,
 )
-from keyguard.core.management.effects import (
-    DrawEntropy,
-    HashToken,
-    ListKeys,
-    ReadLimits,
-    ReadPolicy,
-)
+from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
 from keyguard.exceptions import InvalidValueError, RefusedError
 
@@ -45,7 +38,8 @@ __all__ = ["get_key", "issue_key", "key_limits", "later", "list_keys", "update_k
 _FAMILY_ENTROPY = 16
 
 
-def issue_key(
+async def issue_key(
+    ports: ManagementPorts,
     *,
     organization: str,
     name: str,
@@ -57,37 +51,10 @@ def issue_key(
     limits: Limits = (),
     allowed_networks: Iterable[str] = (),
     actor: Actor = None,
-) -> Flow[IssuedKey]:
-    """Issue a key.
-
-    Args:
-        organization: Id or slug of the organization that shall own it.
-        name: Its name for people, at most 200 characters.
-        scopes: What it may do.
-        expires_in: How long it works, from now on or from ``not_before``; None for as long as its
-            organization's keys may.
-        expires_at: From when on it works no more, instead of ``expires_in``.
-        not_before: From when on it works; None for at once.
-        metadata: The service's own notes, strings to strings; not secret.
-        limits: What it may ask for. One of the same name as a limit of its organization, or of the
-            guard's ``default_limits``, takes that one's place.
-        allowed_networks: The networks that it works from, such as ``192.0.2.0/24``; empty for any.
-        actor: Who issues it, for the audit trail. A principal issues keys of its own organization
-            alone, and can grant no scope that it has not itself.
-
-    Returns:
-        The key and its token. The token is nowhere kept; it is shown here, once.
-
-    Raises:
-        InvalidValueError: A value is not as said, or a scope is outside the catalogue.
-        NotFoundError: There is no such organization.
-        RefusedError: The organization is disabled, or it or the actor may not have a scope, or the
-            key would work for longer than the organization's keys may, or the actor's key works no
-            more.
-        StoreError: The key store failed.
-    """
+) -> IssuedKey:
+    """Issue a key. See :meth:`~keyguard.guard.keys.Keys.issue`."""
     check_actor(actor)
-    policy = yield from ReadPolicy()
+    policy = ports.policy
     granted = granted_scopes(policy, scopes)
     fields: dict[str, Any] = {
         "name": name,
@@ -99,17 +66,17 @@ def issue_key(
     }
     if expires_in is not None and expires_at is not None:
         raise InvalidValueError("give expires_in or expires_at, not both")
-    # Before anything is drawn: what is refused for the organization's sake costs no slow hash.
-    authority = yield from authority_of(actor)
-    owner = yield from find_organization(organization, authority)
+    # Before anything is drawn, so that a refusal costs no slow hash.
+    authority = await authority_of(ports, actor)
+    owner = await find_organization(ports, organization, authority)
     refuse_disabled(owner, "issuing keys")
     check_ceiling(policy, authority, owner, granted)
-    parts = TokenParts.draw((yield from DrawEntropy(ENTROPY_SIZE)))
-    family = base62((yield from DrawEntropy(_FAMILY_ENTROPY)), 16)
+    parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
+    family = base62(ports.draw_entropy(_FAMILY_ENTROPY), 16)
     token = policy.tokens.mint(parts)
     key_id = parts.key_id
     del parts
-    now = yield from ReadClock()
+    now = ports.now()
     start = now if not_before is None else not_before
     digest: str | None = None
 
@@ -130,11 +97,11 @@ def issue_key(
         check_end(key, owner, now)
         return key
 
-    made(owner)  # refuses what can't be, before the hash
-    digest = yield from HashToken(token)
+    made(owner)  # refuses an invalid key before the hash
+    digest = await ports.hash(token)
 
-    def attempt(authority: Authority) -> Flow[tuple[Commit | None, Key]]:
-        owner = yield from find_organization(organization, authority)
+    async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
+        owner = await find_organization(ports, organization, authority)
         refuse_disabled(owner, "issuing keys")
         check_ceiling(policy, authority, owner, granted)
         key = made(owner)
@@ -142,50 +109,34 @@ def issue_key(
         record = KeyRecord(key=key, organization=owner, digest=digest)
         return Commit(entries=(entry,), keys=(record,), unchanged=(owner,)), key
 
-    key = yield from settled(actor, attempt)
+    key = await settled(ports, actor, attempt)
     return IssuedKey(key=key, token=token)
 
 
-def get_key(key_id: str, *, organization: str | None = None) -> Flow[Key]:
-    """Return a key.
-
-    Args:
-        key_id: Its id.
-        organization: Id or slug of the only organization whose key is wanted; one of another
-            organization is then not found, exactly like an unknown one. None for any.
-
-    Raises:
-        NotFoundError: There is none.
-        StoreError: The key store failed.
-    """
-    record = yield from find_record(key_id)
+async def get_key(ports: ManagementPorts, key_id: str, *, organization: str | None = None) -> Key:
+    """Return a key. See :meth:`~keyguard.guard.keys.Keys.get`."""
+    record = await find_record(ports, key_id)
     if organization not in (None, record.organization.id, record.organization.slug):
         raise unknown("key", key_id)
     return record.key
 
 
-def key_limits(key_id: str) -> Flow[tuple[LimitStatus, ...]]:
-    """Return how the limits of a key stand now: its own, its organization's and the defaults.
+async def key_limits(ports: ManagementPorts, key_id: str) -> tuple[LimitStatus, ...]:
+    """Return how the limits of a key stand: its own, its organization's and the defaults.
 
-    Those that depend on the request (its address, its route) are not among them.
-
-    Args:
-        key_id: Its id.
-
-    Raises:
-        NotFoundError: There is no such key.
-        StoreError: The key store or the store of the counters failed.
+    See :meth:`~keyguard.guard.keys.Keys.limits`.
     """
-    record = yield from find_record(key_id)
-    policy = yield from ReadPolicy()
+    record = await find_record(ports, key_id)
+    policy = ports.policy
     charges = policy.allow(record).limits.charges
     if not charges:
         return ()
-    outcome = yield from ReadLimits(charges)
+    outcome = await ports.read_limits(charges)
     return statuses(charges, outcome.tallies)
 
 
-def list_keys(
+async def list_keys(
+    ports: ManagementPorts,
     *,
     organization: str | None = None,
     family: str | None = None,
@@ -193,28 +144,12 @@ def list_keys(
     unused_for: timedelta | None = None,
     after: str | None = None,
     limit: int = 100,
-) -> Flow[Page[Key]]:
-    """Return one page of keys, oldest first; dead ones included, unless a report is asked for.
-
-    Args:
-        organization: Id or slug of the organization whose keys are wanted, or None for all keys.
-        family: The only family whose keys are wanted.
-        expiring_within: Only keys that work, and will no more after that time: it expires them, or
-            the grace of a rotation ends.
-        unused_for: Only keys that work, and that nobody has used for that long; one that was never
-            used counts from when it was issued.
-        after: The ``next`` of the page before, or None for the first.
-        limit: How many at most, 1 to 1000.
-
-    Raises:
-        InvalidValueError: The limit is out of range, or a span is none.
-        NotFoundError: There is no such organization.
-        StoreError: The key store failed.
-    """
+) -> Page[Key]:
+    """Return one page of keys, oldest first. See :meth:`~keyguard.guard.keys.Keys.list`."""
     size = page_size(limit)
     if organization is not None:
-        organization = (yield from find_organization(organization)).id
-    now = yield from ReadClock()
+        organization = (await find_organization(ports, organization)).id
+    now = ports.now()
     report = expiring_within is not None or unused_for is not None
     wanted = KeyFilter(
         organization=organization,
@@ -223,10 +158,11 @@ def list_keys(
         unused_since=None if unused_for is None else _earlier(now, unused_for),
         alive_at=now if report else None,
     )
-    return (yield from ListKeys(wanted, after, size))
+    return await ports.store.list_keys(wanted, after=after, limit=size)
 
 
-def update_key(
+async def update_key(
+    ports: ManagementPorts,
     key_id: str,
     *,
     name: str | Unchanged = UNCHANGED,
@@ -238,37 +174,13 @@ def update_key(
     allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
     force: bool = False,
     actor: Actor = None,
-) -> Flow[Key]:
-    """Change a key that is not revoked; what is not given stays.
+) -> Key:
+    """Change a key that is not revoked. What is not given stays.
 
-    Args:
-        key_id: Its id.
-        name: Its new name.
-        scopes: All it may do from now on.
-        not_before: From when on it works; None for at once.
-        expires_at: From when on it works no more; None for ever.
-        metadata: The notes that replace the old ones.
-        limits: The limits that replace the old ones.
-        allowed_networks: The networks that replace the old ones; empty for any.
-        force: Take ``admin`` away even from the last key of its organization that has it, or have
-            that key end sooner.
-        actor: Who changes it, for the audit trail. A principal changes only keys of its own
-            organization. It can grant no scope that it has not itself, nor have a key work for
-            longer or from more networks that has one.
-
-    Returns:
-        The key as it stands after.
-
-    Raises:
-        InvalidValueError: A value is not as said, or a scope is outside the catalogue.
-        NotFoundError: There is no such key.
-        RefusedError: The key is revoked, it would work for longer than its organization's keys
-            may, the organization or the actor may not have a scope, it is the last that has
-            ``admin``, or the actor's key works no more.
-        StoreError: The key store failed.
+    See :meth:`~keyguard.guard.keys.Keys.update`.
     """
     check_actor(actor)
-    policy = yield from ReadPolicy()
+    policy = ports.policy
     wanted: dict[str, Any] = {
         "name": name,
         "scopes": scopes if isinstance(scopes, Unchanged) else granted_scopes(policy, scopes),
@@ -286,33 +198,33 @@ def update_key(
     }
     fields = {column: value for column, value in wanted.items() if value is not UNCHANGED}
 
-    def attempt(authority: Authority) -> Flow[tuple[Commit | None, Key]]:
-        record = yield from find_record(key_id, authority)
+    async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
+        record = await find_record(ports, key_id, authority)
         present, owner = record.key, record.organization
         refuse_revoked(present)
         after = changed(present, **fields)
         if "scopes" in fields:
-            had = policy.grant(present.scopes)  # which is not granted anew
+            had = policy.grant(present.scopes)  # these are not granted again
             new = frozenset(scope for scope in after.scopes if scope not in had)
             check_ceiling(policy, authority, owner, new)
         if _works_more(present, after):
             check_has(authority, after.scopes)
-        now = yield from ReadClock()
+        now = ports.now()
         if not_before is not UNCHANGED or expires_at is not UNCHANGED:
             check_end(after, owner, None)
             _check_start(present, after, owner, now)
         change = Change(present, after)
         if len(change.columns()) == 1:  # the version alone
             return None, present
-        guarded = yield from refuse_to_lose_the_last(record, after, now, force=force)
+        guarded = await refuse_to_lose_the_last(ports, record, after, now, force=force)
         entry = describe(Action.KEY_UPDATED, now, actor, present, after)
         return Commit(entries=(entry,), changes=(change, *guarded)), after
 
-    return (yield from settled(actor, attempt))
+    return await settled(ports, actor, attempt)
 
 
 def _works_more(before: Key, after: Key) -> bool:
-    """Tell whether a key works when or where it would not have: it has its scopes anew."""
+    """Tell whether a change lets a key work longer or from more networks."""
     ends_later = before.expires_at is not None and (
         after.expires_at is None or after.expires_at > before.expires_at
     )
@@ -324,10 +236,10 @@ def _works_more(before: Key, after: Key) -> bool:
 
 
 def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -> None:
-    """Refuse to begin a key's life anew where its organization limits how long that may be.
+    """Refuse to move a key's start if its organization bounds the lifetime.
 
     Raises:
-        RefusedError: It has begun to work, and would later be as if it had not.
+        RefusedError: The key works already, and its lifetime would begin again.
     """
     if owner.max_key_lifetime is None or after.not_before is None:
         return
@@ -340,7 +252,7 @@ def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -
 
 
 def refuse_revoked(key: Key) -> None:
-    """Refuse to change what ended for good.
+    """Refuse to change a key that is revoked.
 
     Raises:
         RefusedError: The key is revoked.
@@ -353,7 +265,7 @@ def later(start: datetime, span: timedelta) -> datetime:
     """Return the time a span after another.
 
     Raises:
-        InvalidValueError: The span is none, or it leads nowhere.
+        InvalidValueError: The span is not a positive timedelta, or ends beyond the year 9999.
     """
     if not isinstance(span, timedelta) or span <= timedelta(0):
         raise InvalidValueError(f"a span is a positive timedelta, not {span!r}")

@@ -1,4 +1,4 @@
-"""How organizations come to be, change, pause and go on."""
+"""How organizations are created, read, changed, disabled and enabled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyguard.core.access.effects import Flow, ReadClock
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
@@ -22,12 +21,7 @@ from keyguard.core.management.common import (
     page_size,
     settled,
 )
-from keyguard.core.management.effects import (
-    CommitChanges,
-    DrawEntropy,
-    ListOrganizations,
-    ReadPolicy,
-)
+from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import RefusedError
 
@@ -43,7 +37,8 @@ __all__ = [
 _ID_ENTROPY = 16
 
 
-def create_organization(
+async def create_organization(
+    ports: ManagementPorts,
     slug: str,
     *,
     name: str | None = None,
@@ -51,34 +46,17 @@ def create_organization(
     scopes: Iterable[str] | None = None,
     max_key_lifetime: timedelta | None = None,
     actor: Actor = None,
-) -> Flow[Organization]:
-    """Create an organization.
-
-    Args:
-        slug: Its short name, unique: lower-case letters, digits and inner ``-``.
-        name: Its name for people; the slug by default.
-        limits: What its keys may ask for; a rate without a name is for all of them together.
-        scopes: All that its keys may do, whatever they are granted; None for anything.
-        max_key_lifetime: How long its keys work at the most; None for ever.
-        actor: Who creates it, for the audit trail; no principal can.
-
-    Returns:
-        The organization, with its new id.
-
-    Raises:
-        InvalidValueError: The slug, the name or a limit is not as said.
-        RefusedError: There is one of that slug, or the actor is a principal.
-        StoreError: The key store failed.
-    """
+) -> Organization:
+    """Create an organization. See :meth:`~keyguard.guard.organizations.Organizations.create`."""
     check_actor(actor)
     if isinstance(actor, Principal):
         raise RefusedError(
             f"key {actor.key_id!r} changes only its own organization; create others as the "
             "service, with a name as the actor or none"
         )
-    policy = yield from ReadPolicy()
-    created_at = yield from ReadClock()
-    number = base62((yield from DrawEntropy(_ID_ENTROPY)), 16)
+    policy = ports.policy
+    created_at = ports.now()
+    number = base62(ports.draw_entropy(_ID_ENTROPY), 16)
     organization = Organization(
         id=f"org_{number}",
         slug=slug,
@@ -89,38 +67,27 @@ def create_organization(
         max_key_lifetime=max_key_lifetime,
     )
     entry = describe(Action.ORGANIZATION_CREATED, created_at, actor, None, organization)
-    yield from CommitChanges(Commit(entries=(entry,), organizations=(organization,)))
+    await ports.store.commit(Commit(entries=(entry,), organizations=(organization,)))
     return organization
 
 
-def get_organization(organization: str) -> Flow[Organization]:
-    """Return an organization.
-
-    Args:
-        organization: Its id or slug.
-
-    Raises:
-        NotFoundError: There is none.
-        StoreError: The key store failed.
-    """
-    return (yield from find_organization(organization))
+async def get_organization(ports: ManagementPorts, organization: str) -> Organization:
+    """Return an organization. See :meth:`~keyguard.guard.organizations.Organizations.get`."""
+    return await find_organization(ports, organization)
 
 
-def list_organizations(*, after: str | None = None, limit: int = 100) -> Flow[Page[Organization]]:
+async def list_organizations(
+    ports: ManagementPorts, *, after: str | None = None, limit: int = 100
+) -> Page[Organization]:
     """Return one page of organizations, oldest first.
 
-    Args:
-        after: The ``next`` of the page before, or None for the first.
-        limit: How many at most, 1 to 1000.
-
-    Raises:
-        InvalidValueError: The limit is out of range.
-        StoreError: The key store failed.
+    See :meth:`~keyguard.guard.organizations.Organizations.list`.
     """
-    return (yield from ListOrganizations(after, page_size(limit)))
+    return await ports.store.list_organizations(after=after, limit=page_size(limit))
 
 
-def update_organization(
+async def update_organization(
+    ports: ManagementPorts,
     organization: str,
     *,
     name: str | Unchanged = UNCHANGED,
@@ -128,30 +95,13 @@ def update_organization(
     scopes: Iterable[str] | Unchanged | None = UNCHANGED,
     max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
     actor: Actor = None,
-) -> Flow[Organization]:
-    """Change an organization; what is not given stays.
+) -> Organization:
+    """Change an organization. What is not given stays.
 
-    Args:
-        organization: Its id or slug.
-        name: Its new name for people.
-        limits: The limits that replace the old ones.
-        scopes: All that its keys may do from now on, whatever they were granted; None for anything.
-        max_key_lifetime: How long keys that are issued from now on work at the most; None for ever.
-        actor: Who changes it, for the audit trail. A principal changes no organization but its
-            own, and can allow no scope that it has not itself.
-
-    Returns:
-        The organization as it stands after.
-
-    Raises:
-        InvalidValueError: A value is not as said.
-        NotFoundError: There is no such organization.
-        RefusedError: The actor has not some scope that the organization's keys would get back, or
-            its key works no more.
-        StoreError: The key store failed.
+    See :meth:`~keyguard.guard.organizations.Organizations.update`.
     """
     check_actor(actor)
-    policy = yield from ReadPolicy()
+    policy = ports.policy
     wanted: dict[str, Any] = {"name": name, "limits": limits, "max_key_lifetime": max_key_lifetime}
     if not isinstance(limits, Unchanged):
         wanted["limits"] = read_limits(limits, "organization", stored=True)
@@ -162,54 +112,37 @@ def update_organization(
         if not isinstance(scopes, Unchanged):
             check_widening(policy, authority, present, wanted["scopes"])
 
-    return (
-        yield from _change(
-            organization, Action.ORGANIZATION_UPDATED, actor, wanted, may_change=may_change
-        )
+    return await _change(
+        ports, organization, Action.ORGANIZATION_UPDATED, actor, wanted, may_change=may_change
     )
 
 
-def disable_organization(organization: str, *, actor: Actor = None) -> Flow[Organization]:
+async def disable_organization(
+    ports: ManagementPorts, organization: str, *, actor: Actor = None
+) -> Organization:
     """Pause an organization: none of its keys works until it is enabled.
 
-    Args:
-        organization: Its id or slug.
-        actor: Who disables it, for the audit trail; a principal only its own.
-
-    Returns:
-        The organization as it stands; disabling a disabled one changes nothing.
-
-    Raises:
-        NotFoundError: There is none.
-        RefusedError: The actor's key works no more.
-        StoreError: The key store failed.
+    See :meth:`~keyguard.guard.organizations.Organizations.disable`.
     """
     check_actor(actor)
-    now = yield from ReadClock()
-    return (yield from _change(organization, Action.ORGANIZATION_DISABLED, actor, {}, at=now))
+    now = ports.now()
+    return await _change(ports, organization, Action.ORGANIZATION_DISABLED, actor, {}, at=now)
 
 
-def enable_organization(organization: str, *, actor: Actor = None) -> Flow[Organization]:
+async def enable_organization(
+    ports: ManagementPorts, organization: str, *, actor: Actor = None
+) -> Organization:
     """End an organization's pause.
 
-    Args:
-        organization: Its id or slug.
-        actor: Who enables it, for the audit trail; a principal can't, as none works while it is.
-
-    Returns:
-        The organization as it stands; enabling an enabled one changes nothing.
-
-    Raises:
-        NotFoundError: There is none.
-        RefusedError: The actor's key works no more.
-        StoreError: The key store failed.
+    See :meth:`~keyguard.guard.organizations.Organizations.enable`.
     """
     check_actor(actor)
     wanted = {"disabled_at": None}
-    return (yield from _change(organization, Action.ORGANIZATION_ENABLED, actor, wanted))
+    return await _change(ports, organization, Action.ORGANIZATION_ENABLED, actor, wanted)
 
 
-def _change(
+async def _change(
+    ports: ManagementPorts,
     organization: str,
     action: Action,
     actor: Actor,
@@ -217,11 +150,11 @@ def _change(
     *,
     at: datetime | None = None,
     may_change: Callable[[Authority, Organization], None] | None = None,
-) -> Flow[Organization]:
+) -> Organization:
     fields = {name: value for name, value in wanted.items() if value is not UNCHANGED}
 
-    def attempt(authority: Authority) -> Flow[tuple[Commit | None, Organization]]:
-        present = yield from find_organization(organization, authority)
+    async def attempt(authority: Authority) -> tuple[Commit | None, Organization]:
+        present = await find_organization(ports, organization, authority)
         if may_change is not None:
             may_change(authority, present)
         if at is not None and present.disabled_at is None:
@@ -230,7 +163,7 @@ def _change(
         change = Change(present, after)
         if len(change.columns()) == 1:  # the version alone
             return None, present
-        entry = describe(action, (yield from ReadClock()), actor, present, after)
+        entry = describe(action, ports.now(), actor, present, after)
         return Commit(entries=(entry,), changes=(change,)), after
 
-    return (yield from settled(actor, attempt))
+    return await settled(ports, actor, attempt)

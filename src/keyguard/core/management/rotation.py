@@ -1,10 +1,9 @@
-"""How a key gets a successor, and works on until nobody needs it any more."""
+"""How a key gets a successor, beside which it works for a time."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from keyguard.core.access.effects import Flow, ReadClock
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import (
@@ -26,8 +25,8 @@ from keyguard.core.management.common import (
     refuse_disabled,
     settled,
 )
-from keyguard.core.management.effects import DrawEntropy, FindKey, HashToken, ReadPolicy
 from keyguard.core.management.keys import later, refuse_revoked
+from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
 from keyguard.exceptions import InvalidValueError, RefusedError
 
@@ -36,46 +35,28 @@ __all__ = ["rotate_key"]
 DEFAULT_GRACE = timedelta(hours=24)
 
 
-def rotate_key(
+async def rotate_key(
+    ports: ManagementPorts,
     key_id: str,
     *,
     grace: timedelta = DEFAULT_GRACE,
     expires_in: timedelta | Unchanged | None = UNCHANGED,
     idempotency_key: str | None = None,
     actor: Actor = None,
-) -> Flow[RotatedKey]:
-    """Give a key a successor in its family, with all that it may do; limits count for both.
+) -> RotatedKey:
+    """Give a key a successor in its family, with the same rights.
 
-    Args:
-        key_id: The id of the key to rotate.
-        grace: For how long it works beside its successor, though no longer than it would have
-            worked anyway; 0 revokes it in the same transaction.
-        expires_in: How long the successor works; None for as long as its organization's keys may.
-            By default as long as the key was to work, from now on.
-        idempotency_key: A name of the caller's for this rotation, at most 200 characters. The same
-            again returns the same successor, and no second token.
-        actor: Who rotates it, for the audit trail. A principal rotates only keys of its own
-            organization, and none with a scope that it has not itself.
-
-    Returns:
-        The successor, its token, and the key as it stands after.
-
-    Raises:
-        InvalidValueError: A value is not as said.
-        NotFoundError: There is no such key.
-        RefusedError: The key has a successor, is revoked or expired, its organization is disabled,
-            it or the actor may not have a scope, or the actor's key works no more.
-        StoreError: The key store failed.
+    See :meth:`~keyguard.guard.keys.Keys.rotate`.
     """
     check_actor(actor)
     if not isinstance(grace, timedelta) or grace < timedelta(0):
         raise InvalidValueError(f"grace takes a timedelta of 0 or more, not {grace!r}")
     if idempotency_key is not None:
         check_text("an idempotency key", idempotency_key)
-    policy = yield from ReadPolicy()
-    now = yield from ReadClock()
+    policy = ports.policy
+    now = ports.now()
     if isinstance(expires_in, timedelta):
-        later(now, expires_in)  # refuses what is no span
+        later(now, expires_in)  # refuses what is not a span
     elif expires_in is not None and not isinstance(expires_in, Unchanged):
         raise InvalidValueError(f"expires_in takes a timedelta or None, not {expires_in!r}")
 
@@ -94,21 +75,21 @@ def rotate_key(
     def repeated(present: Key) -> bool:
         return idempotency_key is not None and present.rotation_key == idempotency_key
 
-    authority = yield from authority_of(actor)
-    first = yield from find_record(key_id, authority)
+    authority = await authority_of(ports, actor)
+    first = await find_record(ports, key_id, authority)
     if not repeated(first.key):
         may_rotate(authority, first)  # before the hash, which may be slow
-    parts = TokenParts.draw((yield from DrawEntropy(ENTROPY_SIZE)))
+    parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
     token = policy.tokens.mint(parts)
     successor_id = parts.key_id
     del parts
-    digest = "" if repeated(first.key) else (yield from HashToken(token))
+    digest = "" if repeated(first.key) else (await ports.hash(token))
 
-    def attempt(authority: Authority) -> Flow[tuple[Commit | None, RotatedKey]]:
-        record = yield from find_record(key_id, authority)
+    async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
+        record = await find_record(ports, key_id, authority)
         present, owner = record.key, record.organization
         if repeated(present) and present.successor is not None:
-            made = yield from FindKey(present.successor)
+            made = await ports.store.find_key(present.successor)
             if made is not None:
                 return None, RotatedKey(key=made.key, predecessor=present, token=None)
         may_rotate(authority, record)
@@ -141,7 +122,7 @@ def rotate_key(
         )
         return commit, RotatedKey(key=successor, predecessor=before, token=token)
 
-    return (yield from settled(actor, attempt))
+    return await settled(ports, actor, attempt)
 
 
 def _successor(

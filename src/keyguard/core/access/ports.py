@@ -1,0 +1,111 @@
+"""What a request asks of the outside.
+
+What may have to wait is a coroutine; what never waits is an ordinary call. The guard puts the ports
+together. For sync code no coroutine of theirs suspends.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from keyguard.core.access.decisions import Allow
+from keyguard.core.access.policy import Policy
+from keyguard.core.keys.records import KeyRecord
+from keyguard.core.limits.ports import Counters
+from keyguard.core.tokens.secret import Secret
+
+__all__ = ["Blocklist", "Found", "Mark", "RequestPorts", "TokenMemory"]
+
+Mark: TypeAlias = tuple[int, float]
+"""When a look-up began: how many changes this process knew of, and monotonic seconds."""
+
+Found: TypeAlias = tuple[KeyRecord | None, Mark]
+"""What the store holds under a key id, and when that look-up began."""
+
+
+class TokenMemory(Protocol):
+    """The tokens that this process has verified. A token is named by its fingerprint."""
+
+    def fingerprint(self, token: Secret) -> bytes:
+        """Return the name under which a token is remembered."""
+        ...
+
+    def recall_any(self, fingerprint: bytes) -> Allow | None:
+        """Return what a token was verified as, while that may still be believed."""
+        ...
+
+    def knows(self, fingerprint: bytes) -> bool:
+        """Tell whether a token was verified here before, however long ago."""
+        ...
+
+    def matched(self, fingerprint: bytes, digest: str) -> bool:
+        """Tell whether a token is known to match a stored digest."""
+        ...
+
+    def remember(self, fingerprint: bytes, record: KeyRecord, allow: Allow, mark: Mark) -> bool:
+        """Remember a verified token; return False if its key changed since ``mark``."""
+        ...
+
+    def discard(self, fingerprint: bytes) -> None:
+        """Forget a token that the store no longer accepts."""
+
+
+class Blocklist(Protocol):
+    """The client addresses that failed too often."""
+
+    def blocked_for(self, client: str) -> float | None:
+        """Return for how many seconds a client is still refused, or None."""
+        ...
+
+    def block(self, client: str, seconds: float) -> None:
+        """Refuse a client for so many seconds."""
+
+
+class RequestPorts(Protocol):
+    """The outside of a request."""
+
+    @property
+    def policy(self) -> Policy:
+        """What the service has settled."""
+        ...
+
+    @property
+    def tokens(self) -> TokenMemory:
+        """The tokens that this process has verified."""
+        ...
+
+    @property
+    def blocklist(self) -> Blocklist:
+        """The client addresses that failed too often."""
+        ...
+
+    @property
+    def counters(self) -> Counters:
+        """The counters of limits."""
+        ...
+
+    async def find_key(self, key_id: str, *, fresh: bool) -> Found:
+        """Look a key up. Concurrent look-ups of one key share a query, unless ``fresh`` is given.
+
+        Raises:
+            StoreError: The store failed.
+        """
+        ...
+
+    async def verify(self, token: Secret, digest: str | None) -> bool:
+        """Tell whether a token is the one behind a stored digest.
+
+        For an unknown key the digest is None. The answer is False, after the work of a comparison.
+        """
+        ...
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        ...
+
+    def note_use(self, key_id: str, address: str | None) -> None:
+        """Note that a key was let in, for its ``last_used_at``."""
+
+    def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
+        """Have a genuine token hashed again in the background, if its digest is outdated."""

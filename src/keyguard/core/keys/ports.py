@@ -1,0 +1,95 @@
+"""What the core asks of a store of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.values import Page
+
+__all__ = ["KeyStore"]
+
+
+class KeyStore(Protocol):
+    """A store of keys, as the core awaits it. A store decides nothing.
+
+    Every method does all of its work or nothing, and raises a
+    :class:`~keyguard.exceptions.StoreError` where the store fails. For sync code no method
+    suspends.
+    """
+
+    async def commit(self, commit: Commit) -> bool:
+        """Make all changes of a commit and add its entries to the audit trail, or do nothing.
+
+        The ids of the entries rise in the order in which commits are seen.
+
+        Returns:
+            False where a record that the commit expects has another version, or is gone.
+
+        Raises:
+            RefusedError: The slug or id of a new organization, or the id of a new key, is taken.
+        """
+        ...
+
+    async def find_organization(self, name: str) -> Organization | None:
+        """Return the organization whose id or slug is ``name``. The match is case-sensitive."""
+        ...
+
+    async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
+        """Return up to ``limit`` organizations, ordered by time of creation and then id.
+
+        Args:
+            after: The id behind which to start, or None. An unknown id gives an empty page.
+            limit: How many at most, at least 1.
+        """
+        ...
+
+    async def find_key(self, key_id: str) -> KeyRecord | None:
+        """Return a key with its organization, as both stand now. The match is case-sensitive."""
+        ...
+
+    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """Return those of up to 1000 ids that are the ids of keys."""
+        ...
+
+    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
+        """Return up to ``limit`` keys that a filter admits, by time of creation and then id.
+
+        Args:
+            wanted: Which keys. Keys that ended are listed unless the filter excludes them.
+            after: The id behind which to start, or None. An unknown id gives an empty page.
+            limit: How many at most, at least 1.
+        """
+        ...
+
+    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
+        """Return up to ``limit`` stored digests of keys that are not revoked, by key id."""
+        ...
+
+    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """Replace the stored digest of a key's token, if it is still the old one.
+
+        This is not a change of the key: neither its version nor the audit trail moves.
+        """
+
+    async def mark_used(self, uses: Sequence[Use]) -> None:
+        """Set when keys were last used, where that is later than what the store knows.
+
+        This is not a change of the keys: neither their versions nor the audit trail move.
+        """
+
+    async def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """Return up to ``limit`` entries of the audit trail, newest first.
+
+        Args:
+            organization: The id of the organization whose entries are wanted, or None for all.
+            subject: The id of the only record whose entries are wanted, or None.
+            after: The id behind which to start, or None.
+            limit: How many at most, at least 1.
+        """
+        ...

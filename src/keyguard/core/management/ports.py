@@ -1,0 +1,63 @@
+"""What management asks of the outside. The guard puts the ports together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from keyguard.core.access.policy import Policy
+from keyguard.core.keys.ports import KeyStore
+from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.tokens.secret import Secret
+
+__all__ = ["ManagementPorts"]
+
+
+class ManagementPorts(Protocol):
+    """The outside of an operation on organizations, keys or the audit trail."""
+
+    @property
+    def policy(self) -> Policy:
+        """What the service has settled."""
+        ...
+
+    @property
+    def store(self) -> KeyStore:
+        """The key store. Each call has the deadline of management.
+
+        The guard forgets what a commit changes, also when the commit failed: it may have happened.
+        """
+        ...
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        ...
+
+    def draw_entropy(self, size: int) -> bytes:
+        """Return so many bytes from a cryptographically secure source."""
+        ...
+
+    async def hash(self, token: Secret) -> str:
+        """Return the digest under which a token is stored."""
+        ...
+
+    async def hash_weak(self, token: Secret, *, pinned: bool) -> str:
+        """Return a slow digest for a token that can be guessed."""
+        ...
+
+    async def verify(self, token: Secret, digest: str | None) -> bool:
+        """Tell whether a token is the one behind a stored digest; None is never."""
+        ...
+
+    def scheme_of(self, digest: str) -> str:
+        """Return a digest's scheme, with its pepper's id where it takes one."""
+        ...
+
+    async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
+        """Return how buckets stand, and count nothing.
+
+        Raises:
+            StoreError: The store of the counters failed.
+        """
+        ...

@@ -1,0 +1,198 @@
+"""``AsyncKeyguard``: the guard for async code."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, final
+
+from keyguard.core.access.authenticate import authenticate
+from keyguard.core.access.credentials import describe_misuse
+from keyguard.core.access.decisions import Decision, Deny
+from keyguard.exceptions import InvalidValueError
+from keyguard.freshness.background import AsyncBackgroundWork
+from keyguard.guard.base import Guard
+from keyguard.guard.ports import AsyncPorts
+from keyguard.guard.store_ports import AsyncStorePort
+from keyguard.runtime.events import Hook, log_event
+from keyguard.runtime.lazy import Lazy
+from keyguard.runtime.process import Clock
+from keyguard.settings.settings import Settings
+from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
+from keyguard.stores.failover import AsyncLimiterPort, CircuitBreaker
+from keyguard.stores.limiter_opening import check_countable, open_async_limiter
+from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.opening import open_async_store
+
+# Management, which most processes never ask for: they only check requests.
+if TYPE_CHECKING:
+    from keyguard.core.management import revocation
+    from keyguard.guard import async_management
+else:
+    async_management = Lazy("keyguard.guard.async_management")
+    revocation = Lazy("keyguard.core.management.revocation")
+
+__all__ = ["AsyncKeyguard"]
+
+
+@final
+class AsyncKeyguard(Guard, flavour=True):
+    """An API-key system for async code: :class:`~keyguard.Keyguard`, awaited.
+
+    Nothing is opened, started or read before the first use.
+
+    Args:
+        store: A URL, a SQLAlchemy ``AsyncEngine``, an async Redis client, or an
+            :class:`~keyguard.stores.base.AsyncStore`.
+        limiter: Where counters live, as for :class:`~keyguard.Keyguard`, or an
+            :class:`~keyguard.stores.base.AsyncRateLimiter`.
+        settings: What the service settles. The defaults are safe.
+        clock: Where time comes from. Tests pass their own.
+        hooks: Functions that are called with every event; by default events are logged.
+        options: Fields of :class:`~keyguard.Settings`, instead of or on top of ``settings``.
+
+    Raises:
+        ConfigurationError: The store can't be used, or a driver is not installed.
+        InvalidValueError: The value of a setting is not valid.
+    """
+
+    def __init__(
+        self,
+        store: str | AsyncStore | object,
+        *,
+        limiter: str | RateLimiter | AsyncRateLimiter | None = None,
+        settings: Settings | None = None,
+        clock: Clock = time,
+        hooks: Iterable[Hook] = (log_event,),
+        **options: Any,
+    ) -> None:
+        super().__init__(settings, options, clock=clock, hooks=hooks)
+        for name in ("asyncio", "concurrent.futures.thread"):
+            import_module(name)  # not during the first request, as where the loop is trio's
+        self._store = open_async_store(store)
+        self._owned = self._store is not store
+        self.limiter = open_async_limiter(limiter, self._store, clock=clock)
+        self._owns_limiter = self.limiter is not limiter
+        check_countable(self.limiter, self._limits_at_start())
+        timeout = self.settings.limiter_timeout
+        port = (
+            self.limiter
+            if isinstance(self.limiter, MemoryRateLimiter)
+            else AsyncLimiterPort(self.limiter, timeout)
+        )
+        self.breaker = CircuitBreaker(port, **self._breaker_options())
+        self._background = AsyncBackgroundWork(
+            AsyncStorePort(self._store, self.settings.store_timeout),
+            self._store.feed,
+            **self._background_options(),
+        )
+        self._ports = AsyncPorts(
+            *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
+        )
+        weakref.finalize(self, self._background.abandon).atexit = False
+
+    @cached_property
+    def organizations(self) -> async_management.AsyncOrganizations:
+        """The organizations of this guard."""
+        return async_management.AsyncOrganizations(self._ports)
+
+    @cached_property
+    def keys(self) -> async_management.AsyncKeys:
+        """The keys of this guard."""
+        return async_management.AsyncKeys(self._ports)
+
+    @cached_property
+    def audit(self) -> async_management.AsyncAuditTrail:
+        """The audit trail of this guard's key store."""
+        return async_management.AsyncAuditTrail(self._ports)
+
+    async def authenticate(
+        self,
+        fields: Sequence[str | bytes],
+        *,
+        scopes: Iterable[str] = (),
+        any_of: Iterable[str] | None = None,
+        secure: bool = False,
+        address: str | None = None,
+        fresh: bool = False,
+    ) -> Decision:
+        """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
+        misuse = describe_misuse(fields)
+        deciding = authenticate(self._ports, fields, address, secure=secure, fresh=fresh)
+        del fields  # a traceback that passes here must not show the token
+        try:
+            if misuse is not None:
+                raise InvalidValueError(misuse)
+            requirement = self._require(scopes, any_of)
+        except BaseException:
+            deciding.close()
+            raise
+        decision = await deciding
+        if isinstance(decision, Deny) and self._is_exposed(decision):
+            decision = await self._revoked(decision)
+        return self._conclude(decision, requirement, address)
+
+    async def check_again(
+        self, fields: Sequence[str | bytes], *, secure: bool = False, address: str | None = None
+    ) -> Decision:
+        """Decide again on a request that was let in, by what the store says now.
+
+        The client has not tried anything. So a refusal does not count as a failed attempt, and no
+        hook is told.
+
+        Args:
+            fields: The ``Authorization`` field values, as for :meth:`Keyguard.authenticate`.
+            secure: Whether the client's connection is encrypted.
+            address: The client's address.
+        """
+        deciding = authenticate(
+            self._ports, fields, address, secure=secure, fresh=True, counts_failures=False
+        )
+        del fields
+        decision = await deciding
+        if isinstance(decision, Deny) and self._is_exposed(decision):
+            decision = await self._revoked(decision)
+        return decision
+
+    async def _revoked(self, decision: Deny) -> Deny:
+        revoked = await revocation.revoke_exposed(self._ports.for_request(), decision)
+        return replace(decision, revoked=revoked)
+
+    async def flush(self) -> None:
+        """Tell the store now when keys were last used; see :meth:`Keyguard.flush`."""
+        await self._background.flush()
+
+    async def migrate(self) -> None:
+        """Create the store's tables or bring them up to date; see :meth:`Keyguard.migrate`."""
+        await self._store.migrate()
+        if not isinstance(self.limiter, MemoryRateLimiter):
+            await self.limiter.migrate()
+
+    async def aclose(self) -> None:
+        """Tell the store when keys were last used, and close what the guard opened itself."""
+        await self._background.aclose()
+        self._pool.close()
+        self.breaker.close()
+        if self._owns_limiter:
+            if isinstance(self.limiter, MemoryRateLimiter):
+                self.limiter.close()
+            else:
+                await self.limiter.aclose()
+        if self._owned:
+            await self._store.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

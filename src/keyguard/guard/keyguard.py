@@ -1,0 +1,199 @@
+"""``Keyguard``: the guard for sync code."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, final
+
+from keyguard.core.access.authenticate import authenticate
+from keyguard.core.access.credentials import describe_misuse
+from keyguard.core.access.decisions import Decision, Deny
+from keyguard.exceptions import InvalidValueError
+from keyguard.freshness.background import BackgroundWork
+from keyguard.guard.base import Guard
+from keyguard.guard.ports import SyncPorts
+from keyguard.guard.store_ports import SyncStorePort
+from keyguard.runtime.events import Hook, log_event
+from keyguard.runtime.lazy import Lazy
+from keyguard.runtime.process import Clock
+from keyguard.runtime.sync import run_sync
+from keyguard.settings.settings import Settings
+from keyguard.stores.base import RateLimiter, Store
+from keyguard.stores.failover import CircuitBreaker, SyncLimiterPort
+from keyguard.stores.limiter_opening import check_countable, open_limiter
+from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.opening import open_store
+
+# Management, which most processes never ask for: they only check requests.
+if TYPE_CHECKING:
+    from keyguard.core.management import revocation
+    from keyguard.guard import audit_trail, keys, organizations
+else:
+    audit_trail = Lazy("keyguard.guard.audit_trail")
+    keys = Lazy("keyguard.guard.keys")
+    organizations = Lazy("keyguard.guard.organizations")
+    revocation = Lazy("keyguard.core.management.revocation")
+
+__all__ = ["Keyguard"]
+
+
+@final
+class Keyguard(Guard, flavour=True):
+    """An API-key system for sync code.
+
+    ::
+
+        guard = Keyguard("sqlite:///keys.db", realm="AIaaS", prefix="aiaas_live")
+        guard.migrate()
+
+    Nothing is opened, started or read before the first use.
+
+    Args:
+        store: Where keys live: a URL (``memory://``, ``sqlite:///``, ``postgresql://``,
+            ``mysql://``, ``redis://``), a SQLAlchemy ``Engine``, a Redis client, or a
+            :class:`~keyguard.stores.base.Store`.
+        limiter: Where counters live: None for beside the keys, a URL (also any that the package
+            ``limits`` knows), or a :class:`~keyguard.stores.base.RateLimiter`.
+        settings: What the service settles. The defaults are safe.
+        clock: Where time comes from. Tests pass their own.
+        hooks: Functions that are called with every event; by default events are logged.
+        options: Fields of :class:`~keyguard.Settings`, instead of or on top of ``settings``.
+
+    Raises:
+        ConfigurationError: The store can't be used, or a driver is not installed.
+        InvalidValueError: The value of a setting is not valid.
+    """
+
+    def __init__(
+        self,
+        store: str | Store | object,
+        *,
+        limiter: str | RateLimiter | None = None,
+        settings: Settings | None = None,
+        clock: Clock = time,
+        hooks: Iterable[Hook] = (log_event,),
+        **options: Any,
+    ) -> None:
+        super().__init__(settings, options, clock=clock, hooks=hooks)
+        self._store = open_store(store)
+        self._owned = self._store is not store
+        self.limiter = open_limiter(limiter, self._store, clock=clock)
+        self._owns_limiter = self.limiter is not limiter
+        check_countable(self.limiter, self._limits_at_start())
+        timeout = self.settings.limiter_timeout
+        port = (
+            self.limiter
+            if isinstance(self.limiter, MemoryRateLimiter)
+            else SyncLimiterPort(self.limiter, timeout)
+        )
+        self.breaker = CircuitBreaker(port, **self._breaker_options())
+        self._background = BackgroundWork(
+            SyncStorePort(self._store, self.settings.store_timeout),
+            self._store.feed,
+            **self._background_options(),
+        )
+        self._ports = SyncPorts(
+            *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
+        )
+        weakref.finalize(self, self._background.abandon).atexit = False
+
+    @cached_property
+    def organizations(self) -> organizations.Organizations:
+        """The organizations of this guard."""
+        return organizations.Organizations(self._ports)
+
+    @cached_property
+    def keys(self) -> keys.Keys:
+        """The keys of this guard."""
+        return keys.Keys(self._ports)
+
+    @cached_property
+    def audit(self) -> audit_trail.AuditTrail:
+        """The audit trail of this guard's key store."""
+        return audit_trail.AuditTrail(self._ports)
+
+    def authenticate(
+        self,
+        fields: Sequence[str | bytes],
+        *,
+        scopes: Iterable[str] = (),
+        any_of: Iterable[str] | None = None,
+        secure: bool = False,
+        address: str | None = None,
+        fresh: bool = False,
+    ) -> Decision:
+        """Decide whether a request may pass.
+
+        Args:
+            fields: Its ``Authorization`` field values as received, one item a field line.
+            scopes: Scopes that are all needed.
+            any_of: Scopes of which one is needed.
+            secure: Whether the client's connection is encrypted. It matters with
+                ``require_https``.
+            address: The client's address: for events, to count its failures, and for keys that are
+                bound to networks.
+            fresh: Whether to look the key up even if it is remembered. Then every change that any
+                process acknowledged before is in force.
+
+        Returns:
+            ``Allow`` with the principal, or ``Deny`` with the reason. What clients send and what
+            stores do never raises. Let a request pass only on ``isinstance(decision, Allow)``.
+
+        Raises:
+            InvalidValueError: ``fields`` is not a list of strings or bytes, a required scope is
+                malformed or not in the catalogue, or ``any_of`` is an empty list.
+        """
+        misuse = describe_misuse(fields)
+        deciding = authenticate(self._ports, fields, address, secure=secure, fresh=fresh)
+        del fields  # a traceback that passes here must not show the token
+        try:
+            if misuse is not None:
+                raise InvalidValueError(misuse)
+            requirement = self._require(scopes, any_of)
+        except BaseException:
+            deciding.close()
+            raise
+        decision = run_sync(deciding)
+        if isinstance(decision, Deny) and self._is_exposed(decision):
+            revoked = run_sync(revocation.revoke_exposed(self._ports.for_request(), decision))
+            decision = replace(decision, revoked=revoked)
+        return self._conclude(decision, requirement, address)
+
+    def flush(self) -> None:
+        """Tell the store now when keys were last used. Otherwise that is done once a minute."""
+        self._background.flush()
+
+    def migrate(self) -> None:
+        """Create the store's tables or bring them up to date. It is safe to call at every start.
+
+        Raises:
+            StoreError: The key store failed, or was made by a newer keyguard.
+        """
+        self._store.migrate()
+        self.limiter.migrate()
+
+    def close(self) -> None:
+        """Tell the store when keys were last used, and close what the guard opened itself."""
+        self._background.close()
+        self._pool.close()
+        self.breaker.close()
+        if self._owns_limiter:
+            self.limiter.close()
+        if self._owned:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,413 @@
+"""Keys, for sync code.
+
+Each method runs an operation of :mod:`keyguard.core.management`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+
+from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.records import (
+    ImportReport,
+    IssuedKey,
+    Key,
+    RevocationReason,
+    RotatedKey,
+)
+from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
+from keyguard.core.limits.charges import LimitStatus
+from keyguard.core.limits.limit import Limits
+from keyguard.core.management.digests import digest_report
+from keyguard.core.management.import_rows import ImportRow
+from keyguard.core.management.importing import import_tokens
+from keyguard.core.management.keys import get_key, issue_key, key_limits, list_keys, update_key
+from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.management.revocation import revoke_family, revoke_key, revoke_token
+from keyguard.core.management.rotation import DEFAULT_GRACE, rotate_key
+from keyguard.core.tokens.secret import Secret
+from keyguard.runtime.sync import run_sync
+
+__all__ = ["Keys"]
+
+
+class Keys:
+    """The keys of one guard."""
+
+    def __init__(self, ports: ManagementPorts) -> None:
+        self._ports = ports
+
+    def issue(
+        self,
+        *,
+        organization: str,
+        name: str,
+        scopes: Iterable[str] = (),
+        expires_in: timedelta | None = None,
+        expires_at: datetime | None = None,
+        not_before: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limits: Limits = (),
+        allowed_networks: Iterable[str] = (),
+        actor: Actor = None,
+    ) -> IssuedKey:
+        """Issue a key.
+
+        Args:
+            organization: Id or slug of the organization that will own it.
+            name: Its display name, at most 200 characters.
+            scopes: The scopes that it is granted.
+            expires_in: How long it works, from now or from ``not_before``; None for as long as its
+                organization allows.
+            expires_at: When it stops working, instead of ``expires_in``.
+            not_before: When it begins to work; None for at once.
+            metadata: The service's own notes, strings to strings. They are not secret.
+            limits: Its limits. A limit replaces that of the same name of its organization, or of
+                the guard's ``default_limits``.
+            allowed_networks: The networks that it works from, such as ``192.0.2.0/24``; empty for
+                all.
+            actor: Who issues it, for the audit trail. A principal can issue keys only of its own
+                organization, and grant only scopes that it has.
+
+        Returns:
+            The key and its token. The token is not stored. It is shown here, once.
+
+        Raises:
+            InvalidValueError: A value is not valid, or a scope is not in the catalogue.
+            NotFoundError: No organization has that id or slug.
+            RefusedError: The organization is disabled, a scope is above the organization's
+                ceiling or
+                the actor lacks it, the key would work for longer than the organization allows,
+                or the
+                actor's key no longer works.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            issue_key(
+                self._ports,
+                organization=organization,
+                name=name,
+                scopes=scopes,
+                expires_in=expires_in,
+                expires_at=expires_at,
+                not_before=not_before,
+                metadata=metadata,
+                limits=limits,
+                allowed_networks=allowed_networks,
+                actor=actor,
+            )
+        )
+
+    def get(self, key_id: str, *, organization: str | None = None) -> Key:
+        """Return a key.
+
+        Args:
+            key_id: Its id.
+            organization: Id or slug of the only organization whose key is wanted. A key of another
+                organization is then not found, exactly like an unknown key. None for any.
+
+        Raises:
+            NotFoundError: No organization has that id or slug.
+            StoreError: The key store failed.
+        """
+        return run_sync(get_key(self._ports, key_id, organization=organization))
+
+    def limits(self, key_id: str) -> tuple[LimitStatus, ...]:
+        """Return how the limits of a key stand: its own, its organization's and the defaults.
+
+        Limits that depend on the request (its address, its route) are not among them.
+
+        Args:
+            key_id: Its id.
+
+        Raises:
+            NotFoundError: No key has that id.
+            StoreError: The key store or the store of the counters failed.
+        """
+        return run_sync(key_limits(self._ports, key_id))
+
+    def list(
+        self,
+        *,
+        organization: str | None = None,
+        family: str | None = None,
+        expiring_within: timedelta | None = None,
+        unused_for: timedelta | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Key]:
+        """Return one page of keys, oldest first.
+
+        Keys that ended are included, unless one of the two spans is given.
+
+        Args:
+            organization: Id or slug of the organization whose keys are wanted; None for all.
+            family: The only family whose keys are wanted.
+            expiring_within: Only keys that work now and stop within that time, because they expire
+                or the grace of a rotation ends.
+            unused_for: Only keys that work now and were not used for that long. For a key that was
+                never used, the time since it was issued counts.
+            after: The ``next`` of the page before, or None for the first.
+            limit: How many at most, 1 to 1000.
+
+        Raises:
+            InvalidValueError: The limit is out of range, or a span is not a positive timedelta.
+            NotFoundError: No organization has that id or slug.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            list_keys(
+                self._ports,
+                organization=organization,
+                family=family,
+                expiring_within=expiring_within,
+                unused_for=unused_for,
+                after=after,
+                limit=limit,
+            )
+        )
+
+    def update(
+        self,
+        key_id: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        scopes: Iterable[str] | Unchanged = UNCHANGED,
+        not_before: datetime | Unchanged | None = UNCHANGED,
+        expires_at: datetime | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, str] | Unchanged = UNCHANGED,
+        limits: Limits | Unchanged = UNCHANGED,
+        allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
+        force: bool = False,
+        actor: Actor = None,
+    ) -> Key:
+        """Change a key that is not revoked. What is not given stays.
+
+        Args:
+            key_id: Its id.
+            name: Its new name.
+            scopes: The scopes that replace the old ones.
+            not_before: When it begins to work; None for at once.
+            expires_at: When it stops working; None for never.
+            metadata: The notes that replace the old ones.
+            limits: The limits that replace the old ones.
+            allowed_networks: The networks that replace the old ones; empty for all.
+            force: Whether to take ``admin`` from the organization's last key that has it, or to let
+                that key end sooner.
+            actor: Who changes it, for the audit trail. A principal can change only keys of its own
+                organization. It can grant only scopes that it has, and can let a key work for
+                longer or from more networks only if it has all scopes of that key.
+
+        Returns:
+            The key as it stands after.
+
+        Raises:
+            InvalidValueError: A value is not valid, or a scope is not in the catalogue.
+            NotFoundError: No key has that id.
+            RefusedError: The key is revoked, it would work for longer than its organization
+                allows, a
+                scope is above the organization's ceiling or the actor lacks it, it is the last key
+                that has ``admin``, or the actor's key no longer works.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            update_key(
+                self._ports,
+                key_id,
+                name=name,
+                scopes=scopes,
+                not_before=not_before,
+                expires_at=expires_at,
+                metadata=metadata,
+                limits=limits,
+                allowed_networks=allowed_networks,
+                force=force,
+                actor=actor,
+            )
+        )
+
+    def rotate(
+        self,
+        key_id: str,
+        *,
+        grace: timedelta = DEFAULT_GRACE,
+        expires_in: timedelta | Unchanged | None = UNCHANGED,
+        idempotency_key: str | None = None,
+        actor: Actor = None,
+    ) -> RotatedKey:
+        """Give a key a successor in its family, with the same rights.
+
+        The limits count for both keys together.
+
+        Args:
+            key_id: The id of the key to rotate.
+            grace: How long it goes on working beside its successor, but not beyond its own end. 0
+                revokes it in the same transaction.
+            expires_in: How long the successor works; None for as long as its organization allows.
+                By default the whole lifetime of the key, from now.
+            idempotency_key: The caller's name for this rotation, at most 200 characters. The same
+                name again returns the same successor, and no token.
+            actor: Who rotates it, for the audit trail. A principal can rotate only keys of its own
+                organization, and only if it has all their scopes.
+
+        Returns:
+            The successor, its token, and the key as it stands after.
+
+        Raises:
+            InvalidValueError: A value is not valid.
+            NotFoundError: No key has that id.
+            RefusedError: The key has a successor, is revoked or has expired, its organization is
+                disabled, a scope is above the organization's ceiling or the actor lacks it, or the
+                actor's key no longer works.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            rotate_key(
+                self._ports,
+                key_id,
+                grace=grace,
+                expires_in=expires_in,
+                idempotency_key=idempotency_key,
+                actor=actor,
+            )
+        )
+
+    def revoke(
+        self,
+        key_id: str,
+        *,
+        reason: RevocationReason | str = RevocationReason.UNSPECIFIED,
+        note: str | None = None,
+        force: bool = False,
+        actor: Actor = None,
+    ) -> Key:
+        """Revoke a key for good. Its successor, if it has one, goes on working.
+
+        Args:
+            key_id: Its id.
+            reason: Why.
+            note: Why, in your own words, at most 200 characters.
+            force: Whether to revoke even the organization's last key that has ``admin``.
+            actor: Who revokes it, for the audit trail. A principal can revoke only keys of its own
+                organization.
+
+        Returns:
+            The key as it stands after. Revoking a revoked key changes nothing: the first time and
+            reason stay.
+
+        Raises:
+            InvalidValueError: The reason or the note is not valid.
+            NotFoundError: No key has that id.
+            RefusedError: It is the last key that has ``admin``, or the actor's key no longer works.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            revoke_key(self._ports, key_id, reason=reason, note=note, force=force, actor=actor)
+        )
+
+    def revoke_family(
+        self,
+        family: str,
+        *,
+        reason: RevocationReason | str = RevocationReason.UNSPECIFIED,
+        note: str | None = None,
+        force: bool = False,
+        actor: Actor = None,
+    ) -> tuple[Key, ...]:
+        """Revoke all keys that descend from one another by rotation, together.
+
+        Args:
+            family: The family, ``fam_...``.
+            reason: Why.
+            note: Why, in your own words, at most 200 characters.
+            force: Whether to revoke even the organization's last key that has ``admin``.
+            actor: Who revokes them, for the audit trail. A principal can revoke only keys of
+                its own
+                organization.
+
+        Returns:
+            All keys of the family as they stand after, oldest first.
+
+        Raises:
+            InvalidValueError: The reason or the note is not valid.
+            NotFoundError: No key is of that family.
+            RefusedError: The last key that has ``admin`` is among them, or the actor's key no
+                longer
+                works.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            revoke_family(self._ports, family, reason=reason, note=note, force=force, actor=actor)
+        )
+
+    def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key:
+        """Revoke the key of a token that was found where it should not be.
+
+        To hold the token is enough: no actor is asked for.
+
+        Args:
+            token: The whole token, as a client sends it.
+            note: Where it was found, for example; at most 200 characters.
+
+        Returns:
+            The key as it stands after. A revoked key stays as it is.
+
+        Raises:
+            InvalidValueError: The note is not valid.
+            NotFoundError: The token belongs to no key.
+            StoreError: The key store failed.
+        """
+        operation = revoke_token(self._ports, token, note=note)
+        del token  # a traceback that passes here must not show a token
+        return run_sync(operation)
+
+    def import_tokens(
+        self,
+        rows: Iterable[str | ImportRow],
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+        actor: Actor = None,
+    ) -> ImportReport:
+        """Import keys of another system. Their tokens keep working.
+
+        Keys that are there already are left alone, so an import that was cut short can be run again
+        to finish it. Every 500 rows are one commit. See :doc:`importing keys <import>` for what
+        a row may hold.
+
+        Args:
+            rows: Lines of JSON, or rows; empty lines are skipped.
+            dry_run: Whether to check the rows only, and change nothing.
+            progress: A function that is called with how many rows are done, after each 500.
+            actor: Who imports them, for the audit trail. A principal can import keys only of
+                its own
+                organization, and grant only scopes that it has.
+
+        Returns:
+            How many keys were imported, how many were there already, and which rows were
+            refused and
+            why.
+
+        Raises:
+            InvalidValueError: ``rows`` is not an iterable of rows, or the actor is not valid.
+            RefusedError: The actor's key no longer works. What was imported before stays.
+            StoreError: The key store failed. What was imported before stays.
+        """
+        operation = import_tokens(
+            self._ports, rows, dry_run=dry_run, progress=progress, actor=actor
+        )
+        del rows  # a traceback that passes here must not show a token
+        return run_sync(operation)
+
+    def digests(self) -> Mapping[str, int]:
+        """Count the keys that are not revoked by the scheme and pepper of their digests.
+
+        Returns:
+            Numbers of keys by scheme, with the pepper's id where the scheme takes one, such as
+            ``hmac-sha256:1a2b3c4d``; ``unknown`` for a digest that keyguard did not write.
+
+        Raises:
+            StoreError: The key store failed.
+        """
+        return run_sync(digest_report(self._ports))

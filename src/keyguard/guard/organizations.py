@@ -1,0 +1,180 @@
+"""Organizations, for sync code.
+
+Each method runs an operation of :mod:`keyguard.core.management`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.records import (
+    Organization,
+)
+from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
+from keyguard.core.limits.limit import Limits
+from keyguard.core.management.organizations import (
+    create_organization,
+    disable_organization,
+    enable_organization,
+    get_organization,
+    list_organizations,
+    update_organization,
+)
+from keyguard.core.management.ports import ManagementPorts
+from keyguard.runtime.sync import run_sync
+
+__all__ = ["Organizations"]
+
+
+class Organizations:
+    """The organizations of one guard."""
+
+    def __init__(self, ports: ManagementPorts) -> None:
+        self._ports = ports
+
+    def create(
+        self,
+        slug: str,
+        *,
+        name: str | None = None,
+        limits: Limits = (),
+        scopes: Iterable[str] | None = None,
+        max_key_lifetime: timedelta | None = None,
+        actor: Actor = None,
+    ) -> Organization:
+        """Create an organization.
+
+        Args:
+            slug: Its short name, unique: lower-case letters, digits and inner ``-``.
+            name: Its display name; by default the slug.
+            limits: The limits of its keys. A rate without a name applies to all of them together.
+            scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
+            max_key_lifetime: How long its keys may work; None for no bound.
+            actor: Who creates it, for the audit trail. A principal can't create one.
+
+        Returns:
+            The organization, with its new id.
+
+        Raises:
+            InvalidValueError: The slug, the name, a scope, a limit or the lifetime is not valid.
+            RefusedError: An organization has that slug already, or the actor is a principal.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            create_organization(
+                self._ports,
+                slug,
+                name=name,
+                limits=limits,
+                scopes=scopes,
+                max_key_lifetime=max_key_lifetime,
+                actor=actor,
+            )
+        )
+
+    def get(self, organization: str) -> Organization:
+        """Return an organization.
+
+        Args:
+            organization: Its id or slug.
+
+        Raises:
+            NotFoundError: No organization has that id or slug.
+            StoreError: The key store failed.
+        """
+        return run_sync(get_organization(self._ports, organization))
+
+    def list(self, *, after: str | None = None, limit: int = 100) -> Page[Organization]:
+        """Return one page of organizations, oldest first.
+
+        Args:
+            after: The ``next`` of the page before, or None for the first.
+            limit: How many at most, 1 to 1000.
+
+        Raises:
+            InvalidValueError: The limit is out of range.
+            StoreError: The key store failed.
+        """
+        return run_sync(list_organizations(self._ports, after=after, limit=limit))
+
+    def update(
+        self,
+        organization: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        limits: Limits | Unchanged = UNCHANGED,
+        scopes: Iterable[str] | Unchanged | None = UNCHANGED,
+        max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
+        actor: Actor = None,
+    ) -> Organization:
+        """Change an organization. What is not given stays.
+
+        Args:
+            organization: Its id or slug.
+            name: Its new display name.
+            limits: The limits that replace the old ones.
+            scopes: The most that its keys may do from now on, whatever they were granted; None for
+                no ceiling.
+            max_key_lifetime: How long keys that are issued from now on may work; None for no bound.
+            actor: Who changes it, for the audit trail. A principal can change only its own
+                organization, and allow only scopes that it has.
+
+        Returns:
+            The organization as it stands after.
+
+        Raises:
+            InvalidValueError: A value is not valid.
+            NotFoundError: No organization has that id or slug.
+            RefusedError: The organization's keys would get back a scope that the actor lacks,
+                or the
+                actor's key no longer works.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            update_organization(
+                self._ports,
+                organization,
+                name=name,
+                limits=limits,
+                scopes=scopes,
+                max_key_lifetime=max_key_lifetime,
+                actor=actor,
+            )
+        )
+
+    def disable(self, organization: str, *, actor: Actor = None) -> Organization:
+        """Pause an organization: none of its keys works until it is enabled.
+
+        Args:
+            organization: Its id or slug.
+            actor: Who disables it, for the audit trail. A principal can disable only its own.
+
+        Returns:
+            The organization as it stands. Disabling a disabled organization changes nothing.
+
+        Raises:
+            NotFoundError: No organization has that id or slug.
+            RefusedError: The actor's key no longer works.
+            StoreError: The key store failed.
+        """
+        return run_sync(disable_organization(self._ports, organization, actor=actor))
+
+    def enable(self, organization: str, *, actor: Actor = None) -> Organization:
+        """End an organization's pause.
+
+        Args:
+            organization: Its id or slug.
+            actor: Who enables it, for the audit trail. A principal can't: while its organization is
+                disabled, its key does not work.
+
+        Returns:
+            The organization as it stands. Enabling an enabled organization changes nothing.
+
+        Raises:
+            NotFoundError: No organization has that id or slug.
+            RefusedError: The actor's key no longer works.
+            StoreError: The key store failed.
+        """
+        return run_sync(enable_organization(self._ports, organization, actor=actor))
