@@ -1,4 +1,4 @@
-"""Clients that are refused for their failures, as far as this process knows."""
+"""The clients that this process refuses because they failed too often."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOST = 10_000
 
 
 class BlockedClients:
-    """Remembers until when clients are refused, so that a flood costs no store anything.
+    """Remembers until when clients are refused, so that a flood asks no store.
 
-    The count itself is in the limiter, where all processes share it. Each learns of a client with
-    too many failures by the first failure that it sees of it.
+    The limiter counts the failures, for all processes. A process learns that a client has failed
+    too often at the first failure that it sees itself.
 
     Args:
         clock: Where time comes from.
@@ -32,7 +32,7 @@ class BlockedClients:
         self._lock = threading.Lock()
 
     def blocked_for(self, client: str) -> float | None:
-        """Return the seconds for which a client is still refused, or None.
+        """Return for how many seconds a client is still refused, or None.
 
         Args:
             client: As :func:`keyguard.core.identity.addresses.client_of` names it.

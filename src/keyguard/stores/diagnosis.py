@@ -1,4 +1,4 @@
-"""What a store says of itself to an administrator."""
+"""What a store reports of itself to an administrator."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Diagnosable", "Finding"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found.
+    """One fact that a store reports.
 
     Args:
-        is_fine: Whether it may stay as it is.
-        text: What was found and, where it may not stay, what to do; one line, without secrets.
+        is_fine: Whether nothing needs to be done.
+        text: What was found and, if something needs to be done, what; one line, without secrets.
     """
 
     is_fine: bool
@@ -23,8 +23,8 @@ class Finding:
 
 @runtime_checkable
 class Diagnosable(Protocol):
-    """A store that can tell what would make it lose what it acknowledged."""
+    """A store that can report what could make it lose acknowledged changes."""
 
     def diagnose(self) -> list[Finding]:
-        """Look at the store's settings, and at what can't be reached."""
+        """Return what the store's settings mean, and what can't be reached."""
         ...

@@ -1,9 +1,9 @@
 """Counters in the memory of one process.
 
-It never waits, so it serves async code as well. A hit costs the same whatever the number of live
-clients: what has ended is swept by a thread of its own, in slices, and beyond ``size`` the bucket
-that was hit longest ago makes room. Buckets that anybody can have made (failed attempts, public
-paths) are kept apart, so that a flood of addresses pushes no key's count out.
+The limiter never waits, so it serves async code as well. A hit costs the same for any number of
+live clients: a thread sweeps buckets that have ended, in slices, and beyond ``size`` the bucket that
+was hit longest ago is evicted. Buckets that anyone can create (failed attempts, public paths) are
+kept apart, so that a flood of addresses evicts no key's bucket.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _SLICE = 200
 _ANONYMOUS_SHARE = 4
 _OWNER = len("keyguard:{")
 
-_outcome = Outcome._make  # which takes less time than Outcome(...)
+_outcome = Outcome._make  # faster than Outcome(...)
 
 _Pool: TypeAlias = "OrderedDict[str, State]"
 _PoolName: TypeAlias = tuple[bool, Strategy, int]
 
 
 class MemoryRateLimiter:
-    """Count in dictionaries; what is counted ends with the process.
+    """Counts in dictionaries. The counts end with the process.
 
     Args:
-        clock: Where time comes from; its monotonic scale counts.
-        size: How many buckets of keys and organizations are kept at most for each strategy and
-            length of window; of others a quarter as many.
+        clock: Where time comes from. Only its monotonic scale is used.
+        size: How many buckets of keys and organizations are kept at most, for each strategy and
+            length of window. Of other buckets a quarter as many are kept.
     """
 
     def __init__(self, *, clock: Clock = time, size: int = 200_000) -> None:
         self._now = clock.monotonic
         self._size = size
-        # Within one pool, the least recently hit first: the first to end, give or take a window.
+        # In a pool the least recently hit bucket is first. It is the first to end, within a window.
         self._pools: defaultdict[_PoolName, _Pool] = defaultdict(OrderedDict)
         self._start_afresh()
         after_fork(self._start_afresh)
@@ -122,7 +122,7 @@ class MemoryRateLimiter:
         return Outcome(True, tallies)
 
     def sweep(self) -> None:
-        """Drop the buckets whose time is over, a slice at a time, so that no hit waits for it."""
+        """Drop the buckets that have ended, in slices, so that no hit waits for long."""
         for (_, strategy, window), pool in tuple(self._pools.items()):
             ends = COUNTING[strategy].ends
             ended = _SLICE
@@ -143,7 +143,7 @@ class MemoryRateLimiter:
     def _uncounted(
         self, charges: Sequence[Charge], tallies: list[Tally], now: float
     ) -> list[Tally]:
-        """Return how buckets stand that were not counted after all."""
+        """Return how the buckets stand, none of which was counted."""
         return [
             COUNTING[charge.strategy].look(
                 self._pool(charge).get(charge.key, ()),
@@ -166,23 +166,23 @@ class MemoryRateLimiter:
         self._bound(pool, key)
 
     def _bound(self, pool: _Pool, key: str) -> None:
-        """See that a pool in which a bucket was put stays within its size, and is swept."""
+        """Evict from a pool that has grown too large, and start the sweeper."""
         known = key.startswith("org_", _OWNER)
         if len(pool) > (self._size if known else self._size // _ANONYMOUS_SHARE):
             pool.popitem(last=False)
         if self._sweeper is None:
             sweeper = threading.Thread(
-                target=_sweep_now_and_then,
+                target=_sweep_regularly,
                 args=(weakref.ref(self), self._closed),
                 name="keyguard-counters",
                 daemon=True,
             )
-            with suppress(RuntimeError):  # no thread is to be had; the next new bucket tries again
+            with suppress(RuntimeError):  # the system refused a thread; the next new bucket retries
                 sweeper.start()
                 self._sweeper = sweeper
 
 
-def _sweep_now_and_then(reference: weakref.ref[MemoryRateLimiter], closed: threading.Event) -> None:
+def _sweep_regularly(reference: weakref.ref[MemoryRateLimiter], closed: threading.Event) -> None:
     while not closed.wait(_SWEEP_EVERY):
         limiter = reference()
         if limiter is None:

@@ -19,7 +19,7 @@ Record = TypeVar("Record", Key, Organization, KeyDigest)
 
 
 class MemoryStore:
-    """Keep organizations and keys in dictionaries; what it holds ends with the process."""
+    """Holds organizations and keys in dictionaries. They end with the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,14 +48,16 @@ class MemoryStore:
             for new in commit.keys:
                 if new.key.id in self._keys:
                     raise RefusedError(f"key {new.key.id!r} exists already")
-            self._organizations |= {one.id: one for one in commit.organizations}
+            self._organizations |= {
+                organization.id: organization for organization in commit.organizations
+            }
             for new in commit.keys:
                 self._keys[new.key.id], self._digests[new.key.id] = new.key, new.digest
             for change in commit.changes:
                 if isinstance(change.after, Organization):
                     self._organizations[change.id] = change.after
                 else:
-                    # not what is no change of the key, and may have happened since it was read
+                    # a use is not a change of the key, and may be newer than what was read
                     now = self._keys[change.id]
                     self._keys[change.id] = replace(
                         change.after,
@@ -101,7 +103,7 @@ class MemoryStore:
                 for key in self._keys.values()
                 if wanted.organization in (None, key.organization)
             ]
-            # The filter comes after the cursor: the key behind which to go on may fit no more.
+            # The filter comes after the cursor: the cursor's key may no longer match the filter.
             ordered = _behind(_by_age(owned), after)
             return _page([key for key in ordered if wanted.admits(key)], None, limit)
 
@@ -110,7 +112,9 @@ class MemoryStore:
         with self._lock:
             live = sorted(key.id for key in self._keys.values() if key.revoked_at is None)
             behind = [key_id for key_id in live if after is None or key_id > after]
-            return _page([KeyDigest(one, self._digests[one]) for one in behind], None, limit)
+            return _page(
+                [KeyDigest(key_id, self._digests[key_id]) for key_id in behind], None, limit
+            )
 
     def rehash_key(self, key_id: str, old: str, new: str) -> None:
         """See :class:`~keyguard.stores.base.Store`."""
@@ -150,14 +154,15 @@ class MemoryStore:
         found = self._organizations.get(name)
         if found is not None:
             return found
-        return next((one for one in self._organizations.values() if one.slug == name), None)
+        by_slug = (found for found in self._organizations.values() if found.slug == name)
+        return next(by_slug, None)
 
 
 class AsyncMemoryStore:
-    """The same for async code; it never awaits, so any event loop will do.
+    """A :class:`MemoryStore` for async code. It never awaits, so any event loop will do.
 
     Args:
-        store: Where to keep things; None for a new :class:`MemoryStore`.
+        store: The store; None for a new one.
     """
 
     def __init__(self, store: MemoryStore | None = None) -> None:
