@@ -7,6 +7,7 @@ from typing import Any
 
 from keyguard.core.access.authenticate import authenticate
 from keyguard.core.access.policy import Policy
+from keyguard.core.access.ports import Fingerprint
 from keyguard.runtime.sync import run_sync
 
 MARK = (7, 11.0)
@@ -36,20 +37,20 @@ class ScriptedPorts:
             raise answer
         return answer
 
-    def fingerprint(self, token: Any) -> bytes:
-        return b"fingerprint of the token"
+    def fingerprint(self, token: Any) -> Fingerprint:
+        return Fingerprint(b"fingerprint of the token")
 
-    def recall_any(self, fingerprint: bytes) -> Any:
+    def recall_any(self, fingerprint: Fingerprint) -> Any:
         return self._answer("recall")
 
-    def matched(self, fingerprint: bytes, digest: str) -> bool:
+    def matched(self, fingerprint: Fingerprint, digest: str) -> bool:
         return False
 
-    def remember(self, fingerprint: bytes, record: Any, allow: Any, mark: Any) -> Any:
+    def remember(self, fingerprint: Fingerprint, record: Any, allow: Any, mark: Any) -> Any:
         assert mark == MARK
         return self._answer("remember")
 
-    def discard(self, fingerprint: bytes) -> None:
+    def discard(self, fingerprint: Fingerprint) -> None:
         self._answer("discard")
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Any:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from keyguard.core.access.decisions import Allow
-from keyguard.core.access.ports import Mark
+from keyguard.core.access.ports import Fingerprint, Mark
 from keyguard.core.keys.records import KeyRecord, Use
 from keyguard.core.tokens.foreign import LONGEST_TOKEN
 from keyguard.core.tokens.format import TokenFormat
@@ -126,13 +126,13 @@ class VerifiedTokens:
         return None
 
     @staticmethod
-    def fingerprint(token: Secret) -> bytes:
+    def fingerprint(token: Secret) -> Fingerprint:
         """Return the name under which a token is remembered."""
-        return sha256(f"{_SCHEME}{token.reveal()}".encode()).digest()
+        return Fingerprint(sha256(f"{_SCHEME}{token.reveal()}".encode()).digest())
 
-    def recall_any(self, fingerprint: bytes) -> Allow | None:
+    def recall_any(self, fingerprint: Fingerprint) -> Allow | None:
         """Return what a token was verified as. The caller still checks its networks."""
-        entry = self._entries.get(fingerprint)
+        entry = self._entries.get(fingerprint.digest)
         return None if entry is None else self._believed(entry)
 
     def _believed(self, entry: _Entry) -> Allow | None:
@@ -163,9 +163,9 @@ class VerifiedTokens:
         """
         self._vouched_until = at + self._max_staleness
 
-    def believed_for(self, fingerprint: bytes) -> float:
+    def believed_for(self, fingerprint: Fingerprint) -> float:
         """Return for how many seconds a token is believed, unless a change is heard of before."""
-        entry = self._entries.get(fingerprint)
+        entry = self._entries.get(fingerprint.digest)
         if entry is None:
             return 0.0
         until = max(entry.fresh_until, min(self._vouched_until, entry.dies_at))
@@ -191,19 +191,21 @@ class VerifiedTokens:
         for wake in tuple(self._watchers):
             wake()
 
-    def matched(self, fingerprint: bytes, digest: str) -> bool:
+    def matched(self, fingerprint: Fingerprint, digest: str) -> bool:
         """Tell whether a token is known to match a stored digest, which saves the hash.
 
         The answer outlives the entry's freshness: a match of two constants never goes stale.
         """
-        entry = self._entries.get(fingerprint)
+        entry = self._entries.get(fingerprint.digest)
         return entry is not None and entry.digest == digest
 
-    def knows(self, fingerprint: bytes) -> bool:
+    def knows(self, fingerprint: Fingerprint) -> bool:
         """Tell whether a token is remembered, however stale."""
-        return fingerprint in self._entries
+        return fingerprint.digest in self._entries
 
-    def remember(self, fingerprint: bytes, record: KeyRecord, allow: Allow, mark: Mark) -> bool:
+    def remember(
+        self, fingerprint: Fingerprint, record: KeyRecord, allow: Allow, mark: Mark
+    ) -> bool:
         """Remember a verified token.
 
         Args:
@@ -227,27 +229,28 @@ class VerifiedTokens:
             fresh_until=looked_at + self._max_staleness,
             dies_at=looked_at + max(self._max_staleness, _LONGEST),
         )
+        name = fingerprint.digest
         with self._lock:
             if self._changed_since(change, key.id, key.organization):
                 return False
-            before = self._drop(fingerprint)
+            before = self._drop(name)
             if before is not None:
                 entry.told_at = before.told_at
             if self._size:
                 if len(self._entries) >= self._size:
                     self._drop(next(iter(self._entries)))
-                self._entries[fingerprint] = entry
+                self._entries[name] = entry
                 if not allow.networks and not self._sees_all:
-                    self._open[fingerprint] = entry
+                    self._open[name] = entry
                 for subject in (key.id, key.organization):
-                    self._held.setdefault(subject, set()).add(fingerprint)
+                    self._held.setdefault(subject, set()).add(name)
             return True
 
-    def discard(self, fingerprint: bytes) -> None:
+    def discard(self, fingerprint: Fingerprint) -> None:
         """Forget a token that the store no longer accepts."""
-        if fingerprint in self._entries:
+        if fingerprint.digest in self._entries:
             with self._lock:
-                self._drop(fingerprint)
+                self._drop(fingerprint.digest)
 
     def note_use(self, use: Use) -> None:
         """Note that a key was let in, other than by :meth:`recall`."""
@@ -278,8 +281,8 @@ class VerifiedTokens:
         """Forget everything: it is not known what has changed."""
         with self._lock:
             self._change += _RECENT_CHANGES + 1
-            for fingerprint in tuple(self._entries):
-                self._drop(fingerprint)
+            for name in tuple(self._entries):
+                self._drop(name)
         self._wake_watchers()
 
     @staticmethod
@@ -309,24 +312,24 @@ class VerifiedTokens:
             self._changed[subject] = self._change
             while len(self._changed) > _RECENT_CHANGES:
                 del self._changed[next(iter(self._changed))]
-            for fingerprint in tuple(self._held.get(subject, ())):
-                self._drop(fingerprint)
+            for name in tuple(self._held.get(subject, ())):
+                self._drop(name)
         if self._watchers:
             self._wake_watchers()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _drop(self, fingerprint: bytes) -> _Entry | None:
-        self._open.pop(fingerprint, None)
-        entry = self._entries.pop(fingerprint, None)
+    def _drop(self, name: bytes) -> _Entry | None:
+        self._open.pop(name, None)
+        entry = self._entries.pop(name, None)
         if entry is None:
             return None
         self._note_use_of(entry)
         principal = entry.allow.principal
         for subject in (principal.key_id, principal.organization):
             held = self._held[subject]
-            held.discard(fingerprint)
+            held.discard(name)
             if not held:
                 del self._held[subject]
         return entry

@@ -15,7 +15,7 @@ from math import ceil
 from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
-from keyguard.core.access.ports import RequestPorts
+from keyguard.core.access.ports import Fingerprint, RequestPorts
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.networks import contains
 from keyguard.core.identity.scopes import Requirement
@@ -125,7 +125,7 @@ async def _identify(
 
 
 async def _look_up(
-    ports: RequestPorts, token: Secret, fingerprint: bytes, key_id: str, *, fresh: bool
+    ports: RequestPorts, token: Secret, fingerprint: Fingerprint, key_id: str, *, fresh: bool
 ) -> Decision:
     """Decide by what the store holds under a key id."""
     tokens = ports.tokens

@@ -15,7 +15,7 @@ from keyguard.core.keys.records import KeyRecord
 from keyguard.core.limits.ports import Counters
 from keyguard.core.tokens.secret import Secret
 
-__all__ = ["Blocklist", "Found", "Mark", "RequestPorts", "TokenMemory"]
+__all__ = ["Blocklist", "Fingerprint", "Found", "Mark", "RequestPorts", "TokenMemory"]
 
 Mark: TypeAlias = tuple[int, float]
 """When a look-up began: how many changes this process knew of, and monotonic seconds."""
@@ -24,30 +24,45 @@ Found: TypeAlias = tuple[KeyRecord | None, Mark]
 """What the store holds under a key id, and when that look-up began."""
 
 
+class Fingerprint:
+    """The name of a token in memory. Its representation shows nothing, as a :class:`Secret`'s.
+
+    Args:
+        digest: SHA-256 of ``Bearer <token>``. It would let a weak imported token be guessed.
+    """
+
+    __slots__ = ("digest",)
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+
+
 class TokenMemory(Protocol):
     """The tokens that this process has verified. A token is named by its fingerprint."""
 
-    def fingerprint(self, token: Secret) -> bytes:
+    def fingerprint(self, token: Secret) -> Fingerprint:
         """Return the name under which a token is remembered."""
         ...
 
-    def recall_any(self, fingerprint: bytes) -> Allow | None:
+    def recall_any(self, fingerprint: Fingerprint) -> Allow | None:
         """Return what a token was verified as, while that may still be believed."""
         ...
 
-    def knows(self, fingerprint: bytes) -> bool:
+    def knows(self, fingerprint: Fingerprint) -> bool:
         """Tell whether a token was verified here before, however long ago."""
         ...
 
-    def matched(self, fingerprint: bytes, digest: str) -> bool:
+    def matched(self, fingerprint: Fingerprint, digest: str) -> bool:
         """Tell whether a token is known to match a stored digest."""
         ...
 
-    def remember(self, fingerprint: bytes, record: KeyRecord, allow: Allow, mark: Mark) -> bool:
+    def remember(
+        self, fingerprint: Fingerprint, record: KeyRecord, allow: Allow, mark: Mark
+    ) -> bool:
         """Remember a verified token; return False if its key changed since ``mark``."""
         ...
 
-    def discard(self, fingerprint: bytes) -> None:
+    def discard(self, fingerprint: Fingerprint) -> None:
         """Forget a token that the store no longer accepts."""
 
 

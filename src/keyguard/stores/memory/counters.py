@@ -1,9 +1,9 @@
 """Counters in the memory of one process.
 
 The limiter never waits, so it serves async code as well. A hit costs the same for any number of
-live clients: a thread sweeps buckets that have ended, in slices, and beyond ``size`` the bucket that
-was hit longest ago is evicted. Buckets that anyone can create (failed attempts, public paths) are
-kept apart, so that a flood of addresses evicts no key's bucket.
+live clients: a thread sweeps buckets that have ended, in slices, and beyond ``size`` the bucket
+that was hit longest ago is evicted. Buckets that anyone can create (failed attempts, public paths)
+are kept apart, so that a flood of addresses evicts no key's bucket.
 """
 
 from __future__ import annotations
