@@ -200,6 +200,17 @@ def test_who_comes_after_a_change_waits_for_no_older_look_up(slow: Slow) -> None
     assert slow.led[:2] == [True, True]
 
 
+def test_a_request_after_an_organization_is_enabled_takes_no_older_answer(slow: Slow) -> None:
+    owner = slow.issued.key.organization
+    slow.world.guard.organizations.disable(owner)
+
+    before, after = slow.asked_in_turn(lambda: slow.world.guard.organizations.enable(owner))
+
+    assert before.reason is Reason.ORGANIZATION_DISABLED
+    assert isinstance(after, Allow)
+    assert slow.looks == 2
+
+
 def test_no_look_up_is_shared_for_longer_than_what_is_remembered_is_believed(slow: Slow) -> None:
     slow.asked_in_turn(lambda: slow.world.clock.advance(timedelta(seconds=4.999)))
     assert slow.led == [True, False]

@@ -1,9 +1,9 @@
 """Single-flight look-ups: concurrent requests for one key share one query.
 
 A thousand requests that meet a cold cache ask the store once. They share the look-up and not the
-decision, so a wrong secret gains nothing. A look-up that began before its key changed in this
-process is not shared with later requests. None is shared for longer than ``max_staleness``, so that
-a change in another process is felt in time.
+decision, so a wrong secret gains nothing. A look-up that began before its key or organization
+changed in this process is not shared with later requests. None is shared for longer than
+``max_staleness``, so that a change in another process is felt in time.
 """
 
 from __future__ import annotations
@@ -157,8 +157,18 @@ class Lookups(Generic[AnyEvent]):
             await self._waits.wait(landed)
             if flight.failure is not None:
                 raise StoreUnavailableError(str(flight.failure)) from flight.failure
-            if not flight.abandoned:
+            if not flight.abandoned and self._may_be_shared(flight):
                 return flight.answer, flight.mark
+
+    def _may_be_shared(self, flight: _Flight[AnyEvent]) -> bool:
+        """Tell whether neither the key nor its organization changed since a look-up began.
+
+        The organization is known only from the answer, so joining a look-up can't check it.
+        """
+        found = flight.answer
+        return found is None or self._tokens.is_unchanged(
+            flight.mark, found.key.id, found.key.organization
+        )
 
     def _board(self, name: tuple[int, str]) -> tuple[_Flight[AnyEvent], AnyEvent | None]:
         """Return a look-up, and what to wait for, or None for a new look-up to lead."""

@@ -148,12 +148,19 @@ class VerifiedTokens:
         """Return the mark of a look-up that begins now."""
         return self._change, self._monotonic()
 
-    def is_current(self, key_id: str, mark: Mark) -> bool:
-        """Tell whether what a look-up found can still be believed."""
-        change, looked_at = mark
+    def is_unchanged(self, mark: Mark, *subjects: str) -> bool:
+        """Tell whether this process knows of no change of these keys or organizations since a mark.
+
+        Args:
+            mark: What :meth:`begin` returned.
+            subjects: The ids of the keys and organizations.
+        """
         with self._lock:
-            changed = self._changed_since(change, key_id)
-        return not changed and self._monotonic() < looked_at + self._max_staleness
+            return not self._changed_since(mark[0], *subjects)
+
+    def is_current(self, key_id: str, mark: Mark) -> bool:
+        """Tell whether what a look-up finds can still be believed."""
+        return self.is_unchanged(mark, key_id) and self._monotonic() < mark[1] + self._max_staleness
 
     def vouch(self, at: float) -> None:
         """Believe entries for longer: all that changed before ``at`` has been forgotten.
