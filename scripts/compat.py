@@ -23,8 +23,8 @@ ONLY = {"werkzeug": ("-m", "not dev_server")}
 _AMBIGUOUS = "a path that may be read in several ways is never public"
 EXPECTED: dict[str, dict[str, str]] = {
     "starlette": {
-        f"tests/{test}[{store}]": why
-        for store in ("asyncio", "trio")
+        f"tests/{test}[{backend}]": why
+        for backend in ("asyncio", "trio")
         for test, why in (
             ("test_requests.py::test_request_raw_path", _AMBIGUOUS),
             ("test_staticfiles.py::test_staticfiles_null_byte_in_path", _AMBIGUOUS),
