@@ -24,7 +24,7 @@ from keyguard.runtime.lazy import Lazy
 from keyguard.runtime.process import Clock
 from keyguard.settings.settings import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
-from keyguard.stores.failover import AsyncLimiterPort, CircuitBreaker
+from keyguard.stores.failover import AsyncLimiterPort
 from keyguard.stores.limiter_opening import check_countable, open_async_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import open_async_store
@@ -85,11 +85,11 @@ class AsyncKeyguard(Guard, flavour=True):
             if isinstance(self.limiter, MemoryRateLimiter)
             else AsyncLimiterPort(self.limiter, timeout)
         )
-        self.breaker = CircuitBreaker(port, **self._breaker_options())
-        self._background = AsyncBackgroundWork(
+        self.breaker = self._breaker_before(port)
+        self._background = self._work_beside(
+            AsyncBackgroundWork,
             AsyncStorePort(self._store, self.settings.store_timeout),
             self._store.feed,
-            **self._background_options(),
         )
         self._ports = AsyncPorts(
             *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from keyguard.core.access.answers import Response
 from keyguard.core.access.authenticate import authorize
@@ -16,15 +16,22 @@ from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.scopes import Requirement
+from keyguard.core.keys.ports import KeyStore
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
+from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.guard.ports import Parts
 from keyguard.runtime.events import Event, Hook, LimitExceeded, events_of, tell
 from keyguard.runtime.hash_pool import HashPool
 from keyguard.runtime.process import Clock
 from keyguard.settings.settings import Settings
+from keyguard.stores.base import AsyncChangeFeed, ChangeFeed
+from keyguard.stores.failover import CircuitBreaker, LimiterPort
+from keyguard.stores.memory.counters import MemoryRateLimiter
 
 __all__ = ["Guard"]
+
+Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
 
 _HASHES_WAITING = 16
 
@@ -150,23 +157,31 @@ class Guard:
         ruled = [charged.limit for rule in rules for charged in rule.charged]
         return [*policy.default_limits, *failures, *ruled]
 
-    def _breaker_options(self) -> dict[str, Any]:
-        return {
-            "fails_open": self.settings.on_limiter_error == "open",
-            "clock": self._parts.clock,
-            "tell": self._tell,
-        }
+    def _breaker_before(self, port: LimiterPort | MemoryRateLimiter) -> CircuitBreaker:
+        return CircuitBreaker(
+            port,
+            fails_open=self.settings.on_limiter_error == "open",
+            clock=self._parts.clock,
+            tell=self._tell,
+        )
 
-    def _background_options(self) -> dict[str, Any]:
-        return {
-            "tokens": self._parts.tokens,
-            "hasher": self._parts.hasher,
-            "pool": self._pool,
-            "clock": self._parts.clock,
-            "timeout": self.settings.store_timeout,
-            "max_staleness": self.settings.max_staleness,
-            "tell": functools.partial(tell, self._hooks),  # not the guard, which may be freed
-        }
+    def _work_beside(
+        self,
+        kind: Callable[..., Work],
+        store: KeyStore,
+        open_feed: Callable[[], ChangeFeed | AsyncChangeFeed | None],
+    ) -> Work:
+        return kind(
+            store,
+            open_feed,
+            self._parts.tokens,
+            self._parts.hasher,
+            self._pool,
+            clock=self._parts.clock,
+            timeout=self.settings.store_timeout,
+            max_staleness=self.settings.max_staleness,
+            tell=functools.partial(tell, self._hooks),  # not the guard, which may be freed
+        )
 
     def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
         if scopes == () and any_of is None:

@@ -24,7 +24,7 @@ from keyguard.runtime.process import Clock
 from keyguard.runtime.sync import run_sync
 from keyguard.settings.settings import Settings
 from keyguard.stores.base import RateLimiter, Store
-from keyguard.stores.failover import CircuitBreaker, SyncLimiterPort
+from keyguard.stores.failover import SyncLimiterPort
 from keyguard.stores.limiter_opening import check_countable, open_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import open_store
@@ -91,11 +91,11 @@ class Keyguard(Guard, flavour=True):
             if isinstance(self.limiter, MemoryRateLimiter)
             else SyncLimiterPort(self.limiter, timeout)
         )
-        self.breaker = CircuitBreaker(port, **self._breaker_options())
-        self._background = BackgroundWork(
+        self.breaker = self._breaker_before(port)
+        self._background = self._work_beside(
+            BackgroundWork,
             SyncStorePort(self._store, self.settings.store_timeout),
             self._store.feed,
-            **self._background_options(),
         )
         self._ports = SyncPorts(
             *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
