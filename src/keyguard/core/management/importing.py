@@ -273,8 +273,8 @@ def _key(row: _Row, owner: Organization, course: _Course, authority: Authority) 
     """Return the key of a row.
 
     Raises:
-        InvalidValueError: A value is not as said.
-        RefusedError: Its organization or the actor may not have it so.
+        InvalidValueError: A value is not valid.
+        RefusedError: The organization or the actor may not have such a key.
     """
     given = row.given
     refuse_disabled(owner, "importing keys")
