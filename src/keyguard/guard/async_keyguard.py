@@ -31,10 +31,11 @@ from keyguard.stores.opening import open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.core.management import revocation
-    from keyguard.guard import async_management
+    from keyguard.core.management import audit_trail, keys, organizations, revocation
 else:
-    async_management = Lazy("keyguard.guard.async_management")
+    audit_trail = Lazy("keyguard.core.management.audit_trail")
+    keys = Lazy("keyguard.core.management.keys")
+    organizations = Lazy("keyguard.core.management.organizations")
     revocation = Lazy("keyguard.core.management.revocation")
 
 __all__ = ["AsyncKeyguard"]
@@ -97,19 +98,19 @@ class AsyncKeyguard(Guard, flavour=True):
         weakref.finalize(self, self._background.abandon).atexit = False
 
     @cached_property
-    def organizations(self) -> async_management.AsyncOrganizations:
+    def organizations(self) -> organizations.AsyncOrganizations:
         """The organizations of this guard."""
-        return async_management.AsyncOrganizations(self._ports)
+        return organizations.AsyncOrganizations(self._ports)
 
     @cached_property
-    def keys(self) -> async_management.AsyncKeys:
+    def keys(self) -> keys.AsyncKeys:
         """The keys of this guard."""
-        return async_management.AsyncKeys(self._ports)
+        return keys.AsyncKeys(self._ports)
 
     @cached_property
-    def audit(self) -> async_management.AsyncAuditTrail:
+    def audit(self) -> audit_trail.AsyncAuditTrail:
         """The audit trail of this guard's key store."""
-        return async_management.AsyncAuditTrail(self._ports)
+        return audit_trail.AsyncAuditTrail(self._ports)
 
     async def authenticate(
         self,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.values import Page
+from keyguard.core.management.audit_trail import AsyncAuditTrail
 from keyguard.core.management.ports import ManagementPorts
-from keyguard.core.management.trail import list_audit
 from keyguard.runtime.sync import run_sync
 
 __all__ = ["AuditTrail"]
@@ -15,7 +15,7 @@ class AuditTrail:
     """The audit trail of one guard's key store."""
 
     def __init__(self, ports: ManagementPorts) -> None:
-        self._ports = ports
+        self._operations = AsyncAuditTrail(ports)
 
     def list(
         self,
@@ -39,7 +39,7 @@ class AuditTrail:
             StoreError: The key store failed.
         """
         return run_sync(
-            list_audit(
-                self._ports, organization=organization, subject=subject, after=after, limit=limit
+            self._operations.list(
+                organization=organization, subject=subject, after=after, limit=limit
             )
         )

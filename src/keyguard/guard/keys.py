@@ -19,13 +19,10 @@ from keyguard.core.keys.records import (
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limits
-from keyguard.core.management.digests import digest_report
 from keyguard.core.management.import_rows import ImportRow
-from keyguard.core.management.importing import import_tokens
-from keyguard.core.management.keys import get_key, issue_key, key_limits, list_keys, update_key
+from keyguard.core.management.keys import AsyncKeys
 from keyguard.core.management.ports import ManagementPorts
-from keyguard.core.management.revocation import revoke_family, revoke_key, revoke_token
-from keyguard.core.management.rotation import DEFAULT_GRACE, rotate_key
+from keyguard.core.management.rotation import DEFAULT_GRACE
 from keyguard.core.tokens.secret import Secret
 from keyguard.runtime.sync import run_sync
 
@@ -36,7 +33,7 @@ class Keys:
     """The keys of one guard."""
 
     def __init__(self, ports: ManagementPorts) -> None:
-        self._ports = ports
+        self._operations = AsyncKeys(ports)
 
     def issue(
         self,
@@ -84,8 +81,7 @@ class Keys:
             StoreError: The key store failed.
         """
         return run_sync(
-            issue_key(
-                self._ports,
+            self._operations.issue(
                 organization=organization,
                 name=name,
                 scopes=scopes,
@@ -111,7 +107,7 @@ class Keys:
             NotFoundError: No organization has that id or slug.
             StoreError: The key store failed.
         """
-        return run_sync(get_key(self._ports, key_id, organization=organization))
+        return run_sync(self._operations.get(key_id, organization=organization))
 
     def limits(self, key_id: str) -> tuple[LimitStatus, ...]:
         """Return how the limits of a key stand: its own, its organization's and the defaults.
@@ -125,7 +121,7 @@ class Keys:
             NotFoundError: No key has that id.
             StoreError: The key store or the store of the counters failed.
         """
-        return run_sync(key_limits(self._ports, key_id))
+        return run_sync(self._operations.limits(key_id))
 
     def list(
         self,
@@ -157,8 +153,7 @@ class Keys:
             StoreError: The key store failed.
         """
         return run_sync(
-            list_keys(
-                self._ports,
+            self._operations.list(
                 organization=organization,
                 family=family,
                 expiring_within=expiring_within,
@@ -212,8 +207,7 @@ class Keys:
             StoreError: The key store failed.
         """
         return run_sync(
-            update_key(
-                self._ports,
+            self._operations.update(
                 key_id,
                 name=name,
                 scopes=scopes,
@@ -263,8 +257,7 @@ class Keys:
             StoreError: The key store failed.
         """
         return run_sync(
-            rotate_key(
-                self._ports,
+            self._operations.rotate(
                 key_id,
                 grace=grace,
                 expires_in=expires_in,
@@ -303,7 +296,7 @@ class Keys:
             StoreError: The key store failed.
         """
         return run_sync(
-            revoke_key(self._ports, key_id, reason=reason, note=note, force=force, actor=actor)
+            self._operations.revoke(key_id, reason=reason, note=note, force=force, actor=actor)
         )
 
     def revoke_family(
@@ -338,7 +331,9 @@ class Keys:
             StoreError: The key store failed.
         """
         return run_sync(
-            revoke_family(self._ports, family, reason=reason, note=note, force=force, actor=actor)
+            self._operations.revoke_family(
+                family, reason=reason, note=note, force=force, actor=actor
+            )
         )
 
     def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key:
@@ -358,7 +353,7 @@ class Keys:
             NotFoundError: The token belongs to no key.
             StoreError: The key store failed.
         """
-        operation = revoke_token(self._ports, token, note=note)
+        operation = self._operations.revoke_token(token, note=note)
         del token  # a traceback that passes here must not show a token
         return run_sync(operation)
 
@@ -394,8 +389,8 @@ class Keys:
             RefusedError: The actor's key no longer works. What was imported before stays.
             StoreError: The key store failed. What was imported before stays.
         """
-        operation = import_tokens(
-            self._ports, rows, dry_run=dry_run, progress=progress, actor=actor
+        operation = self._operations.import_tokens(
+            rows, dry_run=dry_run, progress=progress, actor=actor
         )
         del rows  # a traceback that passes here must not show a token
         return run_sync(operation)
@@ -410,4 +405,4 @@ class Keys:
         Raises:
             StoreError: The key store failed.
         """
-        return run_sync(digest_report(self._ports))
+        return run_sync(self._operations.digests())

@@ -14,14 +14,7 @@ from keyguard.core.keys.records import (
 )
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits
-from keyguard.core.management.organizations import (
-    create_organization,
-    disable_organization,
-    enable_organization,
-    get_organization,
-    list_organizations,
-    update_organization,
-)
+from keyguard.core.management.organizations import AsyncOrganizations
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.runtime.sync import run_sync
 
@@ -32,7 +25,7 @@ class Organizations:
     """The organizations of one guard."""
 
     def __init__(self, ports: ManagementPorts) -> None:
-        self._ports = ports
+        self._operations = AsyncOrganizations(ports)
 
     def create(
         self,
@@ -63,8 +56,7 @@ class Organizations:
             StoreError: The key store failed.
         """
         return run_sync(
-            create_organization(
-                self._ports,
+            self._operations.create(
                 slug,
                 name=name,
                 limits=limits,
@@ -84,7 +76,7 @@ class Organizations:
             NotFoundError: No organization has that id or slug.
             StoreError: The key store failed.
         """
-        return run_sync(get_organization(self._ports, organization))
+        return run_sync(self._operations.get(organization))
 
     def list(self, *, after: str | None = None, limit: int = 100) -> Page[Organization]:
         """Return one page of organizations, oldest first.
@@ -97,7 +89,7 @@ class Organizations:
             InvalidValueError: The limit is out of range.
             StoreError: The key store failed.
         """
-        return run_sync(list_organizations(self._ports, after=after, limit=limit))
+        return run_sync(self._operations.list(after=after, limit=limit))
 
     def update(
         self,
@@ -133,8 +125,7 @@ class Organizations:
             StoreError: The key store failed.
         """
         return run_sync(
-            update_organization(
-                self._ports,
+            self._operations.update(
                 organization,
                 name=name,
                 limits=limits,
@@ -159,7 +150,7 @@ class Organizations:
             RefusedError: The actor's key no longer works.
             StoreError: The key store failed.
         """
-        return run_sync(disable_organization(self._ports, organization, actor=actor))
+        return run_sync(self._operations.disable(organization, actor=actor))
 
     def enable(self, organization: str, *, actor: Actor = None) -> Organization:
         """End an organization's pause.
@@ -177,4 +168,4 @@ class Organizations:
             RefusedError: The actor's key no longer works.
             StoreError: The key store failed.
         """
-        return run_sync(enable_organization(self._ports, organization, actor=actor))
+        return run_sync(self._operations.enable(organization, actor=actor))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from keyguard.core.access.policy import Policy
@@ -38,9 +38,11 @@ __all__ = [
     "find_organization",
     "find_record",
     "granted_scopes",
+    "later",
     "owner_grant",
     "page_size",
     "refuse_disabled",
+    "refuse_revoked",
     "settled",
     "unknown",
 ]
@@ -329,3 +331,29 @@ def check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
 def unknown(kind: str, name: str) -> NotFoundError:
     """Return the error for what does not exist."""
     return NotFoundError(f"there is no {kind} {name!r}")
+
+
+def refuse_revoked(key: Key) -> None:
+    """Refuse to change a key that is revoked.
+
+    Raises:
+        RefusedError: The key is revoked.
+    """
+    if key.revoked_at is not None:
+        raise RefusedError(f"key {key.id!r} is revoked, which is final; issue a new one")
+
+
+def later(start: datetime, span: timedelta) -> datetime:
+    """Return the time a span after another.
+
+    Raises:
+        InvalidValueError: The span is not a positive timedelta, or ends beyond the year 9999.
+    """
+    if not isinstance(span, timedelta) or span <= timedelta(0):
+        raise InvalidValueError(f"a span is a positive timedelta, not {span!r}")
+    if not isinstance(start, datetime):
+        raise InvalidValueError(f"not_before takes an aware datetime, not {start!r}")
+    try:
+        return start + span
+    except OverflowError:
+        raise InvalidValueError("that span reaches beyond the year 9999") from None

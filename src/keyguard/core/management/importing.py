@@ -25,11 +25,11 @@ from keyguard.core.management.common import (
     check_end,
     find_organization,
     granted_scopes,
+    later,
     refuse_disabled,
     settled,
 )
 from keyguard.core.management.import_rows import ImportIdentity, ImportRow, identify, parse_row
-from keyguard.core.management.keys import later
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError

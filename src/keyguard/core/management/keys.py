@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from keyguard.core.identity.networks import parse_networks, within_networks
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
-from keyguard.core.keys.records import IssuedKey, Key, KeyFilter, KeyRecord, Organization
+from keyguard.core.keys.records import (
+    ImportReport,
+    IssuedKey,
+    Key,
+    KeyFilter,
+    KeyRecord,
+    Organization,
+    RevocationReason,
+    RotatedKey,
+)
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits
@@ -24,203 +33,311 @@ from keyguard.core.management.common import (
     find_organization,
     find_record,
     granted_scopes,
+    later,
     page_size,
     refuse_disabled,
+    refuse_revoked,
     settled,
     unknown,
 )
+from keyguard.core.management.digests import digest_report
+from keyguard.core.management.import_rows import ImportRow
+from keyguard.core.management.importing import import_tokens
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.management.revocation import revoke_family, revoke_key, revoke_token
+from keyguard.core.management.rotation import DEFAULT_GRACE, rotate_key
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
+from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, RefusedError
 
-__all__ = ["get_key", "issue_key", "key_limits", "later", "list_keys", "update_key"]
+__all__ = ["AsyncKeys"]
 
 _FAMILY_ENTROPY = 16
 
 
-async def issue_key(
-    ports: ManagementPorts,
-    *,
-    organization: str,
-    name: str,
-    scopes: Iterable[str] = (),
-    expires_in: timedelta | None = None,
-    expires_at: datetime | None = None,
-    not_before: datetime | None = None,
-    metadata: Mapping[str, str] | None = None,
-    limits: Limits = (),
-    allowed_networks: Iterable[str] = (),
-    actor: Actor = None,
-) -> IssuedKey:
-    """Issue a key. See :meth:`~keyguard.guard.keys.Keys.issue`."""
-    check_actor(actor)
-    policy = ports.policy
-    granted = granted_scopes(policy, scopes)
-    fields: dict[str, Any] = {
-        "name": name,
-        "scopes": granted,
-        "not_before": not_before,
-        "metadata": metadata or {},
-        "limits": read_limits(limits, "key", stored=True),
-        "allowed_networks": parse_networks(allowed_networks),
-    }
-    if expires_in is not None and expires_at is not None:
-        raise InvalidValueError("give expires_in or expires_at, not both")
-    # Before anything is drawn, so that a refusal costs no slow hash.
-    authority = await authority_of(ports, actor)
-    owner = await find_organization(ports, organization, authority)
-    refuse_disabled(owner, "issuing keys")
-    check_ceiling(policy, authority, owner, granted)
-    parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
-    family = base62(ports.draw_entropy(_FAMILY_ENTROPY), 16)
-    token = policy.tokens.mint(parts)
-    key_id = parts.key_id
-    del parts
-    now = ports.now()
-    start = now if not_before is None else not_before
-    digest: str | None = None
+class AsyncKeys:
+    """The keys of one guard, for async code.
 
-    def made(owner: Organization) -> Key:
-        end = expires_at
-        if expires_in is not None:
-            end = later(start, expires_in)
-        elif end is None and owner.max_key_lifetime is not None:
-            end = later(start, owner.max_key_lifetime)
-        key = Key(
-            id=key_id,
-            family=f"fam_{family}",
-            organization=owner.id,
-            created_at=now,
-            expires_at=end,
-            **fields,
-        )
-        check_end(key, owner, now)
-        return key
+    Args:
+        ports: The outside.
+    """
 
-    made(owner)  # refuses an invalid key before the hash
-    digest = await ports.hash(token)
+    def __init__(self, ports: ManagementPorts) -> None:
+        self._ports = ports
 
-    async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
+    async def issue(
+        self,
+        *,
+        organization: str,
+        name: str,
+        scopes: Iterable[str] = (),
+        expires_in: timedelta | None = None,
+        expires_at: datetime | None = None,
+        not_before: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limits: Limits = (),
+        allowed_networks: Iterable[str] = (),
+        actor: Actor = None,
+    ) -> IssuedKey:
+        """Issue a key. See :meth:`~keyguard.guard.keys.Keys.issue`."""
+        ports = self._ports
+        check_actor(actor)
+        policy = ports.policy
+        granted = granted_scopes(policy, scopes)
+        fields: dict[str, Any] = {
+            "name": name,
+            "scopes": granted,
+            "not_before": not_before,
+            "metadata": metadata or {},
+            "limits": read_limits(limits, "key", stored=True),
+            "allowed_networks": parse_networks(allowed_networks),
+        }
+        if expires_in is not None and expires_at is not None:
+            raise InvalidValueError("give expires_in or expires_at, not both")
+        # Before anything is drawn, so that a refusal costs no slow hash.
+        authority = await authority_of(ports, actor)
         owner = await find_organization(ports, organization, authority)
         refuse_disabled(owner, "issuing keys")
         check_ceiling(policy, authority, owner, granted)
-        key = made(owner)
-        entry = describe(Action.KEY_ISSUED, now, actor, None, key)
-        record = KeyRecord(key=key, organization=owner, digest=digest)
-        return Commit(entries=(entry,), keys=(record,), unchanged=(owner,)), key
-
-    key = await settled(ports, actor, attempt)
-    return IssuedKey(key=key, token=token)
-
-
-async def get_key(ports: ManagementPorts, key_id: str, *, organization: str | None = None) -> Key:
-    """Return a key. See :meth:`~keyguard.guard.keys.Keys.get`."""
-    record = await find_record(ports, key_id)
-    if organization not in (None, record.organization.id, record.organization.slug):
-        raise unknown("key", key_id)
-    return record.key
-
-
-async def key_limits(ports: ManagementPorts, key_id: str) -> tuple[LimitStatus, ...]:
-    """Return how the limits of a key stand: its own, its organization's and the defaults.
-
-    See :meth:`~keyguard.guard.keys.Keys.limits`.
-    """
-    record = await find_record(ports, key_id)
-    policy = ports.policy
-    charges = policy.allow(record).limits.charges
-    if not charges:
-        return ()
-    outcome = await ports.read_limits(charges)
-    return statuses(charges, outcome.tallies)
-
-
-async def list_keys(
-    ports: ManagementPorts,
-    *,
-    organization: str | None = None,
-    family: str | None = None,
-    expiring_within: timedelta | None = None,
-    unused_for: timedelta | None = None,
-    after: str | None = None,
-    limit: int = 100,
-) -> Page[Key]:
-    """Return one page of keys, oldest first. See :meth:`~keyguard.guard.keys.Keys.list`."""
-    size = page_size(limit)
-    if organization is not None:
-        organization = (await find_organization(ports, organization)).id
-    now = ports.now()
-    report = expiring_within is not None or unused_for is not None
-    wanted = KeyFilter(
-        organization=organization,
-        family=family,
-        ends_before=None if expiring_within is None else later(now, expiring_within),
-        unused_since=None if unused_for is None else _earlier(now, unused_for),
-        alive_at=now if report else None,
-    )
-    return await ports.store.list_keys(wanted, after=after, limit=size)
-
-
-async def update_key(
-    ports: ManagementPorts,
-    key_id: str,
-    *,
-    name: str | Unchanged = UNCHANGED,
-    scopes: Iterable[str] | Unchanged = UNCHANGED,
-    not_before: datetime | Unchanged | None = UNCHANGED,
-    expires_at: datetime | Unchanged | None = UNCHANGED,
-    metadata: Mapping[str, str] | Unchanged = UNCHANGED,
-    limits: Limits | Unchanged = UNCHANGED,
-    allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
-    force: bool = False,
-    actor: Actor = None,
-) -> Key:
-    """Change a key that is not revoked. What is not given stays.
-
-    See :meth:`~keyguard.guard.keys.Keys.update`.
-    """
-    check_actor(actor)
-    policy = ports.policy
-    wanted: dict[str, Any] = {
-        "name": name,
-        "scopes": scopes if isinstance(scopes, Unchanged) else granted_scopes(policy, scopes),
-        "not_before": not_before,
-        "expires_at": expires_at,
-        "metadata": metadata,
-        "limits": (
-            limits if isinstance(limits, Unchanged) else read_limits(limits, "key", stored=True)
-        ),
-        "allowed_networks": (
-            allowed_networks
-            if isinstance(allowed_networks, Unchanged)
-            else parse_networks(allowed_networks)
-        ),
-    }
-    fields = {column: value for column, value in wanted.items() if value is not UNCHANGED}
-
-    async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
-        record = await find_record(ports, key_id, authority)
-        present, owner = record.key, record.organization
-        refuse_revoked(present)
-        after = changed(present, **fields)
-        if "scopes" in fields:
-            had = policy.grant(present.scopes)  # these are not granted again
-            new = frozenset(scope for scope in after.scopes if scope not in had)
-            check_ceiling(policy, authority, owner, new)
-        if _works_more(present, after):
-            check_has(authority, after.scopes)
+        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
+        family = base62(ports.draw_entropy(_FAMILY_ENTROPY), 16)
+        token = policy.tokens.mint(parts)
+        key_id = parts.key_id
+        del parts
         now = ports.now()
-        if not_before is not UNCHANGED or expires_at is not UNCHANGED:
-            check_end(after, owner, None)
-            _check_start(present, after, owner, now)
-        change = Change(present, after)
-        if len(change.columns()) == 1:  # the version alone
-            return None, present
-        guarded = await refuse_to_lose_the_last(ports, record, after, now, force=force)
-        entry = describe(Action.KEY_UPDATED, now, actor, present, after)
-        return Commit(entries=(entry,), changes=(change, *guarded)), after
+        start = now if not_before is None else not_before
+        digest: str | None = None
 
-    return await settled(ports, actor, attempt)
+        def made(owner: Organization) -> Key:
+            end = expires_at
+            if expires_in is not None:
+                end = later(start, expires_in)
+            elif end is None and owner.max_key_lifetime is not None:
+                end = later(start, owner.max_key_lifetime)
+            key = Key(
+                id=key_id,
+                family=f"fam_{family}",
+                organization=owner.id,
+                created_at=now,
+                expires_at=end,
+                **fields,
+            )
+            check_end(key, owner, now)
+            return key
+
+        made(owner)  # refuses an invalid key before the hash
+        digest = await ports.hash(token)
+
+        async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
+            owner = await find_organization(ports, organization, authority)
+            refuse_disabled(owner, "issuing keys")
+            check_ceiling(policy, authority, owner, granted)
+            key = made(owner)
+            entry = describe(Action.KEY_ISSUED, now, actor, None, key)
+            record = KeyRecord(key=key, organization=owner, digest=digest)
+            return Commit(entries=(entry,), keys=(record,), unchanged=(owner,)), key
+
+        key = await settled(ports, actor, attempt)
+        return IssuedKey(key=key, token=token)
+
+    async def get(self, key_id: str, *, organization: str | None = None) -> Key:
+        """Return a key. See :meth:`~keyguard.guard.keys.Keys.get`."""
+        record = await find_record(self._ports, key_id)
+        if organization not in (None, record.organization.id, record.organization.slug):
+            raise unknown("key", key_id)
+        return record.key
+
+    async def limits(self, key_id: str) -> tuple[LimitStatus, ...]:
+        """Return how the limits of a key stand: its own, its organization's and the defaults.
+
+        See :meth:`~keyguard.guard.keys.Keys.limits`.
+        """
+        ports = self._ports
+        record = await find_record(ports, key_id)
+        policy = ports.policy
+        charges = policy.allow(record).limits.charges
+        if not charges:
+            return ()
+        outcome = await ports.read_limits(charges)
+        return statuses(charges, outcome.tallies)
+
+    async def list(
+        self,
+        *,
+        organization: str | None = None,
+        family: str | None = None,
+        expiring_within: timedelta | None = None,
+        unused_for: timedelta | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Key]:
+        """Return one page of keys, oldest first. See :meth:`~keyguard.guard.keys.Keys.list`."""
+        ports = self._ports
+        size = page_size(limit)
+        if organization is not None:
+            organization = (await find_organization(ports, organization)).id
+        now = ports.now()
+        report = expiring_within is not None or unused_for is not None
+        wanted = KeyFilter(
+            organization=organization,
+            family=family,
+            ends_before=None if expiring_within is None else later(now, expiring_within),
+            unused_since=None if unused_for is None else _earlier(now, unused_for),
+            alive_at=now if report else None,
+        )
+        return await ports.store.list_keys(wanted, after=after, limit=size)
+
+    async def update(
+        self,
+        key_id: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        scopes: Iterable[str] | Unchanged = UNCHANGED,
+        not_before: datetime | Unchanged | None = UNCHANGED,
+        expires_at: datetime | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, str] | Unchanged = UNCHANGED,
+        limits: Limits | Unchanged = UNCHANGED,
+        allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
+        force: bool = False,
+        actor: Actor = None,
+    ) -> Key:
+        """Change a key that is not revoked. What is not given stays.
+
+        See :meth:`~keyguard.guard.keys.Keys.update`.
+        """
+        ports = self._ports
+        check_actor(actor)
+        policy = ports.policy
+        wanted: dict[str, Any] = {
+            "name": name,
+            "scopes": scopes if isinstance(scopes, Unchanged) else granted_scopes(policy, scopes),
+            "not_before": not_before,
+            "expires_at": expires_at,
+            "metadata": metadata,
+            "limits": (
+                limits if isinstance(limits, Unchanged) else read_limits(limits, "key", stored=True)
+            ),
+            "allowed_networks": (
+                allowed_networks
+                if isinstance(allowed_networks, Unchanged)
+                else parse_networks(allowed_networks)
+            ),
+        }
+        fields = {column: value for column, value in wanted.items() if value is not UNCHANGED}
+
+        async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
+            record = await find_record(ports, key_id, authority)
+            present, owner = record.key, record.organization
+            refuse_revoked(present)
+            after = changed(present, **fields)
+            if "scopes" in fields:
+                had = policy.grant(present.scopes)  # these are not granted again
+                new = frozenset(scope for scope in after.scopes if scope not in had)
+                check_ceiling(policy, authority, owner, new)
+            if _works_more(present, after):
+                check_has(authority, after.scopes)
+            now = ports.now()
+            if not_before is not UNCHANGED or expires_at is not UNCHANGED:
+                check_end(after, owner, None)
+                _check_start(present, after, owner, now)
+            change = Change(present, after)
+            if len(change.columns()) == 1:  # the version alone
+                return None, present
+            guarded = await refuse_to_lose_the_last(ports, record, after, now, force=force)
+            entry = describe(Action.KEY_UPDATED, now, actor, present, after)
+            return Commit(entries=(entry,), changes=(change, *guarded)), after
+
+        return await settled(ports, actor, attempt)
+
+    async def rotate(
+        self,
+        key_id: str,
+        *,
+        grace: timedelta = DEFAULT_GRACE,
+        expires_in: timedelta | Unchanged | None = UNCHANGED,
+        idempotency_key: str | None = None,
+        actor: Actor = None,
+    ) -> RotatedKey:
+        """Give a key a successor in its family, with the same rights.
+
+        See :meth:`~keyguard.guard.keys.Keys.rotate`.
+        """
+        return await rotate_key(
+            self._ports,
+            key_id,
+            grace=grace,
+            expires_in=expires_in,
+            idempotency_key=idempotency_key,
+            actor=actor,
+        )
+
+    async def revoke(
+        self,
+        key_id: str,
+        *,
+        reason: RevocationReason | str = RevocationReason.UNSPECIFIED,
+        note: str | None = None,
+        force: bool = False,
+        actor: Actor = None,
+    ) -> Key:
+        """Revoke a key for good. Its successor, if it has one, goes on working.
+
+        See :meth:`~keyguard.guard.keys.Keys.revoke`.
+        """
+        return await revoke_key(
+            self._ports, key_id, reason=reason, note=note, force=force, actor=actor
+        )
+
+    async def revoke_family(
+        self,
+        family: str,
+        *,
+        reason: RevocationReason | str = RevocationReason.UNSPECIFIED,
+        note: str | None = None,
+        force: bool = False,
+        actor: Actor = None,
+    ) -> tuple[Key, ...]:
+        """Revoke all keys that descend from one another by rotation, together.
+
+        See :meth:`~keyguard.guard.keys.Keys.revoke_family`.
+        """
+        return await revoke_family(
+            self._ports, family, reason=reason, note=note, force=force, actor=actor
+        )
+
+    async def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key:
+        """Revoke the key of a token that was found where it should not be.
+
+        See :meth:`~keyguard.guard.keys.Keys.revoke_token`.
+        """
+        operation = revoke_token(self._ports, token, note=note)
+        del token  # a traceback that passes here must not show a token
+        return await operation
+
+    async def import_tokens(
+        self,
+        rows: Iterable[str | ImportRow],
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+        actor: Actor = None,
+    ) -> ImportReport:
+        """Import keys of another system. Their tokens keep working.
+
+        See :meth:`~keyguard.guard.keys.Keys.import_tokens`.
+        """
+        operation = import_tokens(
+            self._ports, rows, dry_run=dry_run, progress=progress, actor=actor
+        )
+        del rows  # a traceback that passes here must not show a token
+        return await operation
+
+    async def digests(self) -> Mapping[str, int]:
+        """Count the keys that are not revoked by the scheme and pepper of their digests.
+
+        See :meth:`~keyguard.guard.keys.Keys.digests`.
+        """
+        return await digest_report(self._ports)
 
 
 def _works_more(before: Key, after: Key) -> bool:
@@ -249,32 +366,6 @@ def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -
             f"key {present.id!r} works already, and keys of organization {owner.slug!r} work for "
             f"at most {owner.max_key_lifetime}: it can't be made to begin later"
         )
-
-
-def refuse_revoked(key: Key) -> None:
-    """Refuse to change a key that is revoked.
-
-    Raises:
-        RefusedError: The key is revoked.
-    """
-    if key.revoked_at is not None:
-        raise RefusedError(f"key {key.id!r} is revoked, which is final; issue a new one")
-
-
-def later(start: datetime, span: timedelta) -> datetime:
-    """Return the time a span after another.
-
-    Raises:
-        InvalidValueError: The span is not a positive timedelta, or ends beyond the year 9999.
-    """
-    if not isinstance(span, timedelta) or span <= timedelta(0):
-        raise InvalidValueError(f"a span is a positive timedelta, not {span!r}")
-    if not isinstance(start, datetime):
-        raise InvalidValueError(f"not_before takes an aware datetime, not {start!r}")
-    try:
-        return start + span
-    except OverflowError:
-        raise InvalidValueError("that span reaches beyond the year 9999") from None
 
 
 def _earlier(now: datetime, span: timedelta) -> datetime:

@@ -25,120 +25,127 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import RefusedError
 
-__all__ = [
-    "create_organization",
-    "disable_organization",
-    "enable_organization",
-    "get_organization",
-    "list_organizations",
-    "update_organization",
-]
+__all__ = ["AsyncOrganizations"]
 
 _ID_ENTROPY = 16
 
 
-async def create_organization(
-    ports: ManagementPorts,
-    slug: str,
-    *,
-    name: str | None = None,
-    limits: Limits = (),
-    scopes: Iterable[str] | None = None,
-    max_key_lifetime: timedelta | None = None,
-    actor: Actor = None,
-) -> Organization:
-    """Create an organization. See :meth:`~keyguard.guard.organizations.Organizations.create`."""
-    check_actor(actor)
-    if isinstance(actor, Principal):
-        raise RefusedError(
-            f"key {actor.key_id!r} changes only its own organization; create others as the "
-            "service, with a name as the actor or none"
+class AsyncOrganizations:
+    """The organizations of one guard, for async code.
+
+    Args:
+        ports: The outside.
+    """
+
+    def __init__(self, ports: ManagementPorts) -> None:
+        self._ports = ports
+
+    async def create(
+        self,
+        slug: str,
+        *,
+        name: str | None = None,
+        limits: Limits = (),
+        scopes: Iterable[str] | None = None,
+        max_key_lifetime: timedelta | None = None,
+        actor: Actor = None,
+    ) -> Organization:
+        """Create an organization.
+
+        See :meth:`~keyguard.guard.organizations.Organizations.create`.
+        """
+        ports = self._ports
+        check_actor(actor)
+        if isinstance(actor, Principal):
+            raise RefusedError(
+                f"key {actor.key_id!r} changes only its own organization; create others as the "
+                "service, with a name as the actor or none"
+            )
+        policy = ports.policy
+        created_at = ports.now()
+        number = base62(ports.draw_entropy(_ID_ENTROPY), 16)
+        organization = Organization(
+            id=f"org_{number}",
+            slug=slug,
+            name=slug if name is None else name,
+            created_at=created_at,
+            limits=read_limits(limits, "organization", stored=True),
+            scopes=None if scopes is None else granted_scopes(policy, scopes),
+            max_key_lifetime=max_key_lifetime,
         )
-    policy = ports.policy
-    created_at = ports.now()
-    number = base62(ports.draw_entropy(_ID_ENTROPY), 16)
-    organization = Organization(
-        id=f"org_{number}",
-        slug=slug,
-        name=slug if name is None else name,
-        created_at=created_at,
-        limits=read_limits(limits, "organization", stored=True),
-        scopes=None if scopes is None else granted_scopes(policy, scopes),
-        max_key_lifetime=max_key_lifetime,
-    )
-    entry = describe(Action.ORGANIZATION_CREATED, created_at, actor, None, organization)
-    await ports.store.commit(Commit(entries=(entry,), organizations=(organization,)))
-    return organization
+        entry = describe(Action.ORGANIZATION_CREATED, created_at, actor, None, organization)
+        await ports.store.commit(Commit(entries=(entry,), organizations=(organization,)))
+        return organization
 
+    async def get(self, organization: str) -> Organization:
+        """Return an organization. See :meth:`~keyguard.guard.organizations.Organizations.get`."""
+        return await find_organization(self._ports, organization)
 
-async def get_organization(ports: ManagementPorts, organization: str) -> Organization:
-    """Return an organization. See :meth:`~keyguard.guard.organizations.Organizations.get`."""
-    return await find_organization(ports, organization)
+    async def list(self, *, after: str | None = None, limit: int = 100) -> Page[Organization]:
+        """Return one page of organizations, oldest first.
 
+        See :meth:`~keyguard.guard.organizations.Organizations.list`.
+        """
+        return await self._ports.store.list_organizations(after=after, limit=page_size(limit))
 
-async def list_organizations(
-    ports: ManagementPorts, *, after: str | None = None, limit: int = 100
-) -> Page[Organization]:
-    """Return one page of organizations, oldest first.
+    async def update(
+        self,
+        organization: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        limits: Limits | Unchanged = UNCHANGED,
+        scopes: Iterable[str] | Unchanged | None = UNCHANGED,
+        max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
+        actor: Actor = None,
+    ) -> Organization:
+        """Change an organization. What is not given stays.
 
-    See :meth:`~keyguard.guard.organizations.Organizations.list`.
-    """
-    return await ports.store.list_organizations(after=after, limit=page_size(limit))
-
-
-async def update_organization(
-    ports: ManagementPorts,
-    organization: str,
-    *,
-    name: str | Unchanged = UNCHANGED,
-    limits: Limits | Unchanged = UNCHANGED,
-    scopes: Iterable[str] | Unchanged | None = UNCHANGED,
-    max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
-    actor: Actor = None,
-) -> Organization:
-    """Change an organization. What is not given stays.
-
-    See :meth:`~keyguard.guard.organizations.Organizations.update`.
-    """
-    check_actor(actor)
-    policy = ports.policy
-    wanted: dict[str, Any] = {"name": name, "limits": limits, "max_key_lifetime": max_key_lifetime}
-    if not isinstance(limits, Unchanged):
-        wanted["limits"] = read_limits(limits, "organization", stored=True)
-    if not isinstance(scopes, Unchanged):
-        wanted["scopes"] = None if scopes is None else granted_scopes(policy, scopes)
-
-    def may_change(authority: Authority, present: Organization) -> None:
+        See :meth:`~keyguard.guard.organizations.Organizations.update`.
+        """
+        check_actor(actor)
+        policy = self._ports.policy
+        wanted: dict[str, Any] = {
+            "name": name,
+            "limits": limits,
+            "max_key_lifetime": max_key_lifetime,
+        }
+        if not isinstance(limits, Unchanged):
+            wanted["limits"] = read_limits(limits, "organization", stored=True)
         if not isinstance(scopes, Unchanged):
-            check_widening(policy, authority, present, wanted["scopes"])
+            wanted["scopes"] = None if scopes is None else granted_scopes(policy, scopes)
 
-    return await _change(
-        ports, organization, Action.ORGANIZATION_UPDATED, actor, wanted, may_change=may_change
-    )
+        def may_change(authority: Authority, present: Organization) -> None:
+            if not isinstance(scopes, Unchanged):
+                check_widening(policy, authority, present, wanted["scopes"])
 
+        return await _change(
+            self._ports,
+            organization,
+            Action.ORGANIZATION_UPDATED,
+            actor,
+            wanted,
+            may_change=may_change,
+        )
 
-async def disable_organization(
-    ports: ManagementPorts, organization: str, *, actor: Actor = None
-) -> Organization:
-    """Pause an organization: none of its keys works until it is enabled.
+    async def disable(self, organization: str, *, actor: Actor = None) -> Organization:
+        """Pause an organization: none of its keys works until it is enabled.
 
-    See :meth:`~keyguard.guard.organizations.Organizations.disable`.
-    """
-    check_actor(actor)
-    now = ports.now()
-    return await _change(ports, organization, Action.ORGANIZATION_DISABLED, actor, {}, at=now)
+        See :meth:`~keyguard.guard.organizations.Organizations.disable`.
+        """
+        check_actor(actor)
+        now = self._ports.now()
+        return await _change(
+            self._ports, organization, Action.ORGANIZATION_DISABLED, actor, {}, at=now
+        )
 
+    async def enable(self, organization: str, *, actor: Actor = None) -> Organization:
+        """End an organization's pause.
 
-async def enable_organization(
-    ports: ManagementPorts, organization: str, *, actor: Actor = None
-) -> Organization:
-    """End an organization's pause.
-
-    See :meth:`~keyguard.guard.organizations.Organizations.enable`.
-    """
-    check_actor(actor)
-    wanted = {"disabled_at": None}
-    return await _change(ports, organization, Action.ORGANIZATION_ENABLED, actor, wanted)
+        See :meth:`~keyguard.guard.organizations.Organizations.enable`.
+        """
+        check_actor(actor)
+        wanted = {"disabled_at": None}
+        return await _change(self._ports, organization, Action.ORGANIZATION_ENABLED, actor, wanted)
 
 
 async def _change(

@@ -22,10 +22,11 @@ from keyguard.core.management.common import (
     check_ceiling,
     check_end,
     find_record,
+    later,
     refuse_disabled,
+    refuse_revoked,
     settled,
 )
-from keyguard.core.management.keys import later, refuse_revoked
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
 from keyguard.exceptions import InvalidValueError, RefusedError
