@@ -12,13 +12,11 @@ from keyguard.core.http.paths import REST, SEGMENT, parse_template
 from keyguard.core.http.rules import RuleBook
 
 
-def found(
-    book: RuleBook, route: str | tuple[str, ...], method: str = "GET", **options: bool
-) -> list[Any]:
+def found(book: RuleBook, route: str | tuple[str, ...], method: str = "GET") -> list[Any]:
     segments = parse_template(route) if isinstance(route, str) else route
     return [
-        (one.rule and one.rule.path, one.part, one.is_named)
-        for one in coverage(book, segments, method, **options)
+        (covered.rule and covered.rule.path, covered.part, covered.is_named)
+        for covered in coverage(book, segments, method)
     ]
 
 
@@ -50,46 +48,6 @@ def test_a_rule_of_the_same_template_names_a_route(rule: str, route: str) -> Non
 )
 def test_a_wider_rule_covers_a_route_and_does_not_name_it(rule: str, route: str) -> None:
     assert found(public(rule), route) == [(rule, None, False)]
-
-
-@pytest.mark.parametrize(
-    ("rule", "route", "is_named"),
-    [
-        ("/a/b/{x:path}", ("a", REST), False),
-        ("/a/{x}", (REST,), False),
-        ("/a/{x}", ("a", REST), True),
-        ("/a/b", (REST,), True),
-    ],
-)
-def test_of_a_route_that_may_match_less_a_wider_rule_within_names_nothing(
-    rule: str, route: tuple[str, ...], is_named: bool
-) -> None:
-    (_, (_, _, named)) = found(public(rule), route, is_exact=False)
-
-    assert named is is_named
-
-
-@pytest.mark.parametrize(
-    ("rule", "part"),
-    [
-        ("/ab", "/ab"),
-        ("/ab/{x}", "/ab/{name}"),
-        ("/{x}/c", "/a{name}/c"),
-        ("/{x:path}", None),
-        ("/b", False),
-        ("/b/{x:path}", False),
-    ],
-)
-def test_a_route_may_go_on_anyhow_after_some_letters(rule: str, part: object) -> None:
-    decided = [one[1] for one in found(public(rule), ("a" + REST,)) if one[0] is not None]
-
-    assert decided == ([] if part is False else [part])
-
-
-def test_a_rule_for_all_that_is_known_of_a_route_names_it() -> None:
-    route = ("a", REST)
-
-    assert found(public("/a/{x:path}"), route, is_exact=False) == [("/a/{x:path}", None, True)]
 
 
 def test_a_narrower_rule_names_a_part_of_a_route() -> None:

@@ -146,7 +146,7 @@ def flask_in_wsgi() -> Any:
 
 
 class Split:
-    """A wrapper that nobody knows, which sends requests to what it has by rules of its own."""
+    """An unknown wrapper, which may pass a request on to anything that it keeps."""
 
     def __init__(self, app: Any = None, **others: Any) -> None:
         vars(self).update(others)
@@ -156,7 +156,7 @@ class Split:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
 
-split = Split(starlette_app, admin=unguarded)
+split = Starlette(routes=[Mount("/x", app=Split(starlette_app, admin=unguarded))])
 by_tenant = Starlette(
     routes=[Mount("/{tenant}", routes=[Route("/reset", endpoint)])],
     middleware=[Middleware(KeyguardMiddleware, guard=async_guard())],

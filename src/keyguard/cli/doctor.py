@@ -9,7 +9,7 @@ from contextlib import suppress
 import typer
 
 from keyguard.cli.options import Common, Json, Limiter, Url, explain_cause
-from keyguard.cli.output import document, emit, plain
+from keyguard.cli.output import emit, emit_json, plain
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import KeyguardError, SchemaError, StoreError
@@ -49,7 +49,7 @@ def doctor(
     healthy = all(finding.is_fine for finding in findings)
     if common.as_json:
         rows = [{"ok": finding.is_fine, "text": finding.text} for finding in findings]
-        document({"healthy": healthy, "findings": rows})
+        emit_json({"healthy": healthy, "findings": rows})
     else:
         emit("".join(f"{plain(_line(finding))}\n" for finding in findings))
     if not healthy:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keyguard.cli.options import Common, Json, PepperFile, Url
-from keyguard.cli.output import document, emit, plain
+from keyguard.cli.output import emit, emit_json, plain
 from keyguard.core.keys.records import ImportReport
 from keyguard.core.management.import_rows import LONGEST_ROW
 from keyguard.exceptions import InvalidValueError, StoreError
@@ -64,7 +64,7 @@ def import_keys(
                     f"{failure}; {done} rows were done, run it again to go on"
                 ) from failure.__cause__
     if common.as_json:
-        document(
+        emit_json(
             {
                 "dry_run": dry_run,
                 "imported": report.imported,

@@ -23,7 +23,7 @@ from keyguard.cli.options import (
     actor,
     key_id,
 )
-from keyguard.cli.output import document, emit
+from keyguard.cli.output import emit, emit_json
 from keyguard.cli.records import key_details, key_document, status_document
 from keyguard.cli.tables import details, table
 from keyguard.cli.times import parse_instant, parse_span, spelled
@@ -118,7 +118,7 @@ def show(ctx: typer.Context, named: KeyNamed, url: Url = None, as_json: Json = F
         key = guard.keys.get(key_id(named))
         owner = guard.organizations.get(key.organization)
     if common.as_json:
-        document(key_document(key, now))
+        emit_json(key_document(key, now))
     else:
         emit(details(key_details(key, owner, now)))
 
@@ -163,7 +163,7 @@ def update(
             actor=actor(),
         )
     if common.as_json:
-        document(key_document(key, datetime.now(UTC)))
+        emit_json(key_document(key, datetime.now(UTC)))
     else:
         emit(f"Key {key.id} is changed.\n")
 
@@ -193,7 +193,7 @@ def show_limits(
     with common.guard() as guard:
         statuses = guard.keys.limits(key_id(named))
     if common.as_json:
-        document({"limits": [status_document(one) for one in statuses]})
+        emit_json({"limits": [status_document(one) for one in statuses]})
     elif not statuses:
         emit(f"Key {named} has no limits.\n")
     else:

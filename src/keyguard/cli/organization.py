@@ -9,7 +9,7 @@ import typer
 
 from keyguard.cli import pages
 from keyguard.cli.options import Common, Json, Limits, Url, actor
-from keyguard.cli.output import document, emit
+from keyguard.cli.output import emit, emit_json
 from keyguard.cli.pages import After, All, Limit
 from keyguard.cli.records import (
     organization_details,
@@ -112,7 +112,7 @@ def show(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = Fals
     with common.guard() as guard:
         organization = guard.organizations.get(named)
     if common.as_json:
-        document(organization_document(organization))
+        emit_json(organization_document(organization))
     else:
         emit(details(organization_details(organization, datetime.now(UTC))))
 
@@ -194,7 +194,7 @@ def enable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = Fa
 
 def _show(organization: Organization, common: Common, message: str) -> None:
     if common.as_json:
-        document(organization_document(organization))
+        emit_json(organization_document(organization))
     else:
         emit(f"{message}. Its id is {organization.id}.\n")
 

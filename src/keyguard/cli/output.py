@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO, cast
 
-__all__ = ["complain", "document", "emit", "is_shown", "note", "plain"]
+__all__ = ["complain", "emit", "emit_json", "is_shown", "note", "plain"]
 
 _TOKEN = re.compile(r"([a-z][a-z0-9_]*_[0-9A-Za-z]{16}_)[0-9A-Za-z]{40,}")
 
@@ -33,7 +33,7 @@ def emit(text: str) -> None:
         raise
 
 
-def document(value: Mapping[str, Any]) -> None:
+def emit_json(value: Mapping[str, Any]) -> None:
     """Write one JSON document to stdout, in ASCII whatever the locale.
 
     Raises:

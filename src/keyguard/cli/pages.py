@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
-from keyguard.cli.output import document, emit, note
+from keyguard.cli.output import emit, emit_json, note
 from keyguard.core.keys.records import Page
 from keyguard.exceptions import InvalidValueError
 
@@ -76,7 +76,7 @@ def show(
         nothing: What to say of an empty page.
     """
     if as_json:
-        document({"items": [to_document(item) for item in page], "next": page.next})
+        emit_json({"items": [to_document(item) for item in page], "next": page.next})
     elif page.items:
         emit(to_table(page))
         if page.next:

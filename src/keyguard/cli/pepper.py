@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import typer
 
 from keyguard.cli.options import Common, Json, PepperFile, Url
-from keyguard.cli.output import complain, document, emit
+from keyguard.cli.output import complain, emit, emit_json
 from keyguard.cli.tables import table
 
 __all__ = ["app"]
@@ -59,7 +59,7 @@ def status(
     droppable = [one for one in hasher.pepper_ids if one not in needed]
     missing = sorted({row.pepper for row in rows if row.pepper and not row.known})
     if common.as_json:
-        document(
+        emit_json(
             {
                 "current": hasher.current,
                 "digests": [

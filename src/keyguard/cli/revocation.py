@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor, key_id
-from keyguard.cli.output import document, emit
+from keyguard.cli.output import emit, emit_json
 from keyguard.cli.records import key_document
 from keyguard.cli.times import relative
 from keyguard.cli.tokens import read_token
@@ -54,7 +54,7 @@ def revoke(
         if key.successor is not None:
             successor = guard.keys.get(key.successor)
     if common.as_json:
-        document(key_document(key, now))
+        emit_json(key_document(key, now))
         return
     _tell(key, now, was_revoked=before.revoked_at is not None)
     if successor is not None and successor.status(now) is KeyStatus.ACTIVE:
@@ -86,7 +86,7 @@ def revoke_family(
             key_id(family), reason=reason, note=note_text, force=force, actor=actor()
         )
     if common.as_json:
-        document({"items": [key_document(key, now) for key in keys]})
+        emit_json({"items": [key_document(key, now) for key in keys]})
         return
     for key in keys:
         _tell(key, now, was_revoked=_since_before(key, now))
@@ -112,7 +112,7 @@ def revoke_token(
         token = Secret(read_token(ctx).decode(errors="replace"))
         key = guard.keys.revoke_token(token, note=note_text)
     if common.as_json:
-        document(key_document(key, now))
+        emit_json(key_document(key, now))
     else:
         _tell(key, now, was_revoked=_since_before(key, now))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor, key_id
-from keyguard.cli.output import document, note
+from keyguard.cli.output import emit_json, note
 from keyguard.cli.times import absolute, parse_span
 from keyguard.cli.tokens import hand_over, token_document
 from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, RotatedKey
@@ -69,7 +69,7 @@ def rotate(
 
 def _tell_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
     if as_json:
-        document(token_document(rotated.key, None, rotated.predecessor))
+        emit_json(token_document(rotated.key, None, rotated.predecessor))
         return
     old, new = rotated.predecessor, rotated.key
     now = datetime.now(UTC)

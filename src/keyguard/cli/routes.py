@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from keyguard.cli.options import Common, Json
-from keyguard.cli.output import document, emit, plain
+from keyguard.cli.output import emit, emit_json, plain
+from keyguard.cli.route_report.applications import read_application, read_project
 from keyguard.cli.route_report.loading import load_application
-from keyguard.cli.route_report.reading import read_application, read_project
-from keyguard.cli.route_report.survey import Finding, survey
+from keyguard.cli.route_report.report import GuardedRoute, report
 from keyguard.cli.tables import table
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
@@ -26,111 +26,103 @@ def routes(
         str | None,
         typer.Argument(
             metavar="MODULE:APP",
-            help="The application, such as service.main:app or service:create_app(); left out for "
+            help="The application, such as service.main:app or service:create_app(). Without it, "
             "the Django project of DJANGO_SETTINGS_MODULE.",
             show_default=False,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print every route of an application with what guards it.
+    """Show each route of an application and what guards it.
 
-    Of Starlette, FastAPI, Flask and Django; flask keyguard prints those of its own application.
-    Exit code 1 where a route is public without being named so. The application is imported, and
-    neither served nor is the key store opened.
+    Reads Starlette, FastAPI, Flask and Django. The exit code is 1 if a route is open although no
+    public rule names it, or if it is not told whether a route is open. The application is imported
+    but not served, and its key store is not opened.
     """
     before: Common = ctx.obj
-    as_json = as_json or before.as_json
     if application is not None:
         found = read_application(load_application(application))
     elif before.application is not None:
         found = read_application(before.application)
     else:
         found = read_project()
-    findings = survey(found)
-    problems = [finding for finding in findings if finding.problem is not None]
-    if as_json:
-        document({"ok": not problems, "routes": [_as_document(finding) for finding in findings]})
+    guarded = report(found)
+    problems = [route for route in guarded if route.problem is not None]
+    if as_json or before.as_json:
+        emit_json({"ok": not problems, "routes": [_as_json(route) for route in guarded]})
     else:
-        emit(_as_text(findings, problems))
+        emit(_as_text(guarded, problems))
     if problems:
         raise typer.Exit(1)
 
 
-def _as_document(finding: Finding) -> dict[str, Any]:
+def _as_json(route: GuardedRoute) -> dict[str, object]:
     return {
-        "path": finding.path,
-        "part": finding.part,
-        "methods": list(finding.methods) or None,
-        "websocket": finding.is_websocket,
-        "public": finding.is_public,
-        "scopes": sorted({scope for one in finding.requirements for scope in one.all_of}),
-        "any_of": [sorted(one.any_of) for one in finding.requirements if one.any_of],
-        "limits": [_limit(limit) for limit in finding.limits],
-        "preflight": finding.lets_preflight,
-        "problem": finding.problem,
+        "path": route.path,
+        "part": route.part,
+        "methods": list(route.methods) or None,
+        "websocket": route.is_websocket,
+        "public": route.is_public,
+        "scopes": _all_of(route.requirements),
+        "any_of": [sorted(each.any_of) for each in route.requirements if each.any_of],
+        "limits": [_limit(limit) for limit in route.limits],
+        "preflight": route.lets_preflight,
+        "problem": route.problem,
     }
 
 
-def _as_text(findings: list[Finding], problems: list[Finding]) -> str:
-    if not findings:
+def _as_text(guarded: list[GuardedRoute], problems: list[GuardedRoute]) -> str:
+    if not guarded:
         return "The application has no routes.\n"
-    rows = [(_methods(one), _path(one), _guards(one)) for one in findings]
     text = table(
         ("Methods", "Path", "Guarded by"),
-        rows,
+        [(_methods(route), _path(route), _guards(route)) for route in guarded],
         flexible={"Methods": 7, "Path": 20, "Guarded by": 20},
     )
-    if any(finding.lets_preflight for finding in findings):
+    if any(route.lets_preflight for route in guarded):
         text += "\nCORS preflights reach the application without a key (allow_preflight).\n"
-    return text + "".join(f"\n{plain(line)}\n" for line in _explained(problems))
-
-
-def _explained(problems: list[Finding]) -> Iterable[str]:
-    """Give a sentence for each problem, and what has it."""
     routes_of: dict[str, list[str]] = {}
-    for finding in problems:
-        routes_of.setdefault(str(finding.problem), []).append(f"{_methods(finding)} {finding.path}")
-    for problem, those in routes_of.items():
-        yield f"problem  {problem}: {'; '.join(those)}"
+    for route in problems:
+        routes_of.setdefault(str(route.problem), []).append(f"{_methods(route)} {route.path}")
+    for problem, its_routes in routes_of.items():
+        line = f"problem  {problem}: {'; '.join(its_routes)}"
+        text += f"\n{plain(line)}\n"
+    return text
 
 
-def _methods(finding: Finding) -> str:
-    if finding.is_websocket:
-        return "WebSocket"
-    return ", ".join(finding.methods) or "any"
+def _methods(route: GuardedRoute) -> str:
+    return "WebSocket" if route.is_websocket else ", ".join(route.methods) or "any"
 
 
-def _path(finding: Finding) -> Text:
-    return _lines(
-        [finding.path] if finding.part is None else [finding.path, f"  at {finding.part}"]
-    )
+def _path(route: GuardedRoute) -> Text:
+    return _cell([route.path, *([] if route.part is None else [f"  at {route.part}"])])
 
 
-def _guards(finding: Finding) -> Text:
-    if finding.problem is not None:
-        lines = ["public, not named so"]
-    elif finding.is_public:
-        lines = ["public"]
-    else:
-        lines = list(_scopes(finding.requirements)) or ["key"]
-    lines += [f"limit {_limit(limit)}" for limit in finding.limits]
-    style = "red" if finding.problem is not None else "yellow" if finding.is_public else ""
-    return _lines(lines, style)
+def _guards(route: GuardedRoute) -> Text:
+    lines = [f"limit {_limit(limit)}" for limit in route.limits]
+    if route.is_public is None:
+        return _cell(["not told", *lines], "red")
+    if route.problem is not None:
+        return _cell(["public, not named so", *lines], "red")
+    if route.is_public:
+        return _cell(["public", *lines], "yellow")
+    return _cell([*(list(_scopes(route.requirements)) or ["key"]), *lines])
 
 
-def _lines(lines: Iterable[str], style: str = "") -> Text:
-    """Return the lines of one cell, in which what an application says breaks no line."""
+def _cell(lines: Iterable[str], style: str = "") -> Text:
     return Text("\n".join(map(plain, lines)), style=style)
 
 
+def _all_of(requirements: Iterable[Requirement]) -> list[str]:
+    return sorted({scope for each in requirements for scope in each.all_of})
+
+
 def _scopes(requirements: Iterable[Requirement]) -> Iterable[str]:
-    all_of = sorted({scope for one in requirements for scope in one.all_of})
-    if all_of:
+    if all_of := _all_of(requirements):
         yield f"scopes {', '.join(all_of)}"
-    for one in requirements:
-        if one.any_of:
-            yield f"any of {', '.join(sorted(one.any_of))}"
+    for each in requirements:
+        if each.any_of:
+            yield f"any of {', '.join(sorted(each.any_of))}"
 
 
 def _limit(limit: RouteLimit) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from keyguard.cli.options import Common, Json, PepperFile, Url
-from keyguard.cli.output import document, emit, plain
+from keyguard.cli.output import emit, emit_json, plain
 from keyguard.exceptions import ConfigurationError
 
 __all__ = ["init", "migrate"]
@@ -41,7 +41,7 @@ def init(
             path.unlink()
         raise
     if common.as_json:
-        document(
+        emit_json(
             {
                 "hasher": scheme,
                 "pepper_file": None if path is None else str(path.absolute()),
@@ -61,7 +61,7 @@ def migrate(ctx: typer.Context, url: Url = None, as_json: Json = False) -> None:
     with common.guard() as guard:
         guard.migrate()
     if common.as_json:
-        document({"migrated": True})
+        emit_json({"migrated": True})
     else:
         emit("The tables are up to date.\n")
 

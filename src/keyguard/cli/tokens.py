@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from keyguard.cli.options import Common, Json, PepperFile, Url, actor
-from keyguard.cli.output import complain, document, emit, is_shown, note
+from keyguard.cli.output import complain, emit, emit_json, is_shown, note
 from keyguard.cli.records import scope_list
 from keyguard.cli.tables import details, status
 from keyguard.cli.times import absolute, instant
@@ -99,7 +99,7 @@ def verify(
             key = guard.keys.get(decision.key_id)
             return _tell_active(key, key.scopes, as_json=common.as_json)
     if common.as_json:
-        document({"active": False, "reason": decision.reason.value, "id": decision.key_id})
+        emit_json({"active": False, "reason": decision.reason.value, "id": decision.key_id})
     else:
         complain(
             _REASONS.get(
@@ -145,7 +145,7 @@ def _write(issued: IssuedKey, predecessor: Key | None, *, as_json: bool) -> str 
     """Write the token, and return why that failed: no error that has seen it goes any further."""
     try:
         if as_json:
-            document(token_document(issued.key, issued.token, predecessor))
+            emit_json(token_document(issued.key, issued.token, predecessor))
         else:
             emit(f"{issued.token.reveal()}\n")
     except OSError as failure:
@@ -204,7 +204,7 @@ def read_token(ctx: typer.Context) -> bytes:
 
 def _tell_active(key: Key, scopes: frozenset[str], *, as_json: bool) -> None:
     if as_json:
-        document(
+        emit_json(
             {
                 "active": True,
                 "id": key.id,

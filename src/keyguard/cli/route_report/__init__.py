@@ -1,5 +1,5 @@
-"""What guards the routes of an application, found without serving anything.
+"""Reports what guards the routes of an application, without serving anything.
 
-What belongs here: reading the route tables of frameworks, one a module; ``survey`` puts what they
-say together with the rules. Nothing here stands in the way of a request.
+What belongs here: reading the route tables of frameworks, one module each; ``report`` compares the
+routes with the rules. No request ever runs this code.
 """

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from keyguard.cli.route_report.table import Place, Route, read_segments
+from keyguard.cli.route_report.route import Place, Route, read_segments
 from keyguard.request.decorators import protection_of
 
 __all__ = ["read"]
 
-# Werkzeug's: <converter(arguments):name>, the first two of which may be left out.
+# Werkzeug's: <converter(arguments):name>; converter and arguments are optional.
 _PARAMETER = re.compile(r"<(?:(?P<converter>[A-Za-z_]\w*)(?:\(.*?\))?:)?[A-Za-z_]\w*>")
 
 
@@ -24,14 +24,14 @@ def read(app: Any, place: Place) -> Iterator[Route]:
         place: Where it lies, behind the middleware around it.
     """
     for rule in app.url_map.iter_rules():
-        left_out = {"HEAD"} if "GET" in rule.methods else set[str]()
+        ignored = {"HEAD"} if "GET" in rule.methods else set[str]()
         if getattr(rule, "provide_automatic_options", False):
-            left_out.add("OPTIONS")  # which Flask answers by itself
+            ignored.add("OPTIONS")  # Flask answers these itself
         yield Route(
             place=place,
             path=rule.rule,
             segments=read_segments(rule.rule, _PARAMETER, partial(_takes_slashes, app)),
-            methods=frozenset(rule.methods - left_out),
+            methods=frozenset(rule.methods - ignored),
             protection=partial(protection_of, app.view_functions.get(rule.endpoint)),
         )
 

@@ -1,4 +1,4 @@
-"""Finding an application by its name, ``module:attribute``, as servers do."""
+"""Loads an application by its name, ``module:attribute``, as servers do."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ import sys
 import traceback
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 from keyguard.exceptions import ConfigurationError, KeyguardError
 
-__all__ = ["importing", "load_application"]
+__all__ = ["load_application", "running_application_code"]
 
 
-def load_application(name: str) -> Any:
-    """Import an application.
-
-    What its modules print goes to stderr.
+def load_application(name: str) -> object:
+    """Import an application. What its modules print goes to stderr.
 
     Args:
-        name: ``module:attribute``, or ``module:factory()``. The module is looked for in the present
-            folder too.
+        name: ``module:attribute``, or ``module:factory()``. The present folder is searched for the
+            module too.
 
     Raises:
-        ConfigurationError: There is none of that name, or it can't be imported.
+        ConfigurationError: The name has another form, there is no such module or attribute, or the
+            import fails.
     """
     module_name, colon, attribute = name.partition(":")
     attribute, call, rest = attribute.partition("()")
@@ -34,8 +32,8 @@ def load_application(name: str) -> Any:
             f"{name!r} names no application: write module:attribute, such as service.main:app, or "
             "module:factory()"
         )
-    with importing(f"the module {module_name!r}"):
-        found: Any = importlib.import_module(module_name)
+    with running_application_code(f"the module {module_name!r}"):
+        found: object = importlib.import_module(module_name)
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ConfigurationError(
@@ -43,21 +41,23 @@ def load_application(name: str) -> Any:
                 "the application"
             )
         found = getattr(found, part)
-    if call:
-        with importing(f"what {attribute}() of {module_name!r} makes"):
-            found = found()
-    return found
+    if not call:
+        return found
+    with running_application_code(f"the application that {attribute}() of {module_name!r} makes"):
+        if not callable(found):
+            raise ConfigurationError(f"{attribute!r} of {module_name!r} is no function: omit ()")
+        return found()
 
 
 @contextlib.contextmanager
-def importing(what: str) -> Generator[None]:
-    """Run what an application does when it is imported: it prints to stderr, and may fail.
+def running_application_code(subject: str) -> Generator[None]:
+    """Run code of the application in the block: send its output to stderr, report its failure.
 
     Args:
-        what: What is imported, as the subject of a sentence.
+        subject: What is imported, as the subject of a sentence.
 
     Raises:
-        ConfigurationError: It fails.
+        ConfigurationError: The code fails.
     """
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -65,15 +65,15 @@ def importing(what: str) -> Generator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except KeyguardError:
-        raise  # says all there is to say
+        raise  # its message is complete
     except (Exception, SystemExit) as failure:
-        raise ConfigurationError(f"{what} can't be imported: {_told(failure)}") from failure
+        raise ConfigurationError(f"{subject} can't be imported: {_cause(failure)}") from failure
 
 
-def _told(failure: BaseException) -> str:
+def _cause(failure: BaseException) -> str:
     if isinstance(failure, ImportError):
         return str(failure)
-    # Without the error's own words, in which there may be secrets.
+    # Without the error's own message, which may hold secrets.
     place = traceback.extract_tb(failure.__traceback__)[-1]
     return f"{type(failure).__name__} at {Path(place.filename).name}:{place.lineno}"
 

@@ -5,75 +5,79 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.routing import Host, Mount, WebSocketRoute
 
-from keyguard.adapters._admission import Admission
+from keyguard.adapters import asgi
 from keyguard.adapters._endpoints import each_route
-from keyguard.cli.route_report import reading
-from keyguard.cli.route_report.table import Place, Route, read_segments
-from keyguard.core.http.paths import REST
+from keyguard.cli.route_report.layers import guard_of, is_readable
+from keyguard.cli.route_report.route import Place, Route, read_segments
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.decorators import protection_of
 
 __all__ = ["read"]
 
+ReadInner: TypeAlias = Callable[[object, Place], Iterator[Route]]
+
 _PARAMETER = re.compile(r"\{(?P<name>[A-Za-z_]\w*)(?::[A-Za-z_]\w*)?\}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-def read(app: Any, place: Place) -> Iterator[Route]:
+def read(app: Any, place: Place, read_inner: ReadInner) -> Iterator[Route]:
     """Give the routes of an application or router.
 
     Args:
         app: The application or router.
         place: Where it lies, behind the middleware around it.
+        read_inner: Reads an application that is mounted in it.
     """
     if isinstance(app, Starlette):
         for cls, args, kwargs in app.user_middleware:
-            if isinstance(cls, type) and issubclass(cls, Admission):
-                place = place.behind(cls(app.router, *args, **kwargs))
-            else:
-                named = {str(number): value for number, value in enumerate(args, 1)}
-                name: str = getattr(cast("Any", cls), "__name__", "middleware")
-                reading.check_single(name, named | kwargs, app)
+            if isinstance(cls, type) and issubclass(cls, asgi.KeyguardMiddleware):
+                guard = guard_of(cls(app.router, *args, **kwargs))
+                place = place if guard is None else place.behind(guard)
+            elif is_readable([*args, *kwargs.values()]):
+                yield Route(place=place, is_app_read=False)  # requests may go there instead
         app = app.router
-    # What FastAPI serves once no route matches is kept apart.
+    # FastAPI keeps apart the routes that it serves when no other matches.
     for route in each_route([*app.routes, *getattr(app, "_low_priority_routes", ())]):
-        yield from _read_route(route, place)
+        yield from _read_route(route, place, read_inner)
 
 
-def _read_route(route: Any, place: Place) -> Iterator[Route]:
-    # A context of FastAPI's passes for the route that it stands for, but for its class.
+def _read_route(route: Any, place: Place, read_inner: ReadInner) -> Iterator[Route]:
+    # A route context of FastAPI's has the attributes of the route it stands for, not its class.
     original = getattr(route, "original_route", route)
     if isinstance(original, Host):
-        yield from reading.read(route.app, place)
+        yield from read_inner(route.app, place)
         return
     path = getattr(route, "path", None)
     if path is None:
-        yield Route(place=place, path="/{path:path}", segments=(REST,), methods=None)
+        yield Route(place=place, is_app_read=False)
         return
     segments = read_segments(path, _PARAMETER, partial(_takes_slashes, route))
     if isinstance(original, Mount):
-        yield from reading.read(route.app, place.below(path, segments))
+        yield from read_inner(route.app, place.below(path, segments))
         return
-    for middleware in _around(getattr(original, "app", None)):
-        place = place.behind(middleware)
-    websocket = isinstance(original, WebSocketRoute)
-    asked = _asked(route)
+    layer: object = getattr(original, "app", None)  # the route's own middleware
+    while layer is not None:
+        guard = guard_of(layer)
+        place = place if guard is None else place.behind(guard)
+        layer = getattr(layer, "app", None)
+    is_websocket = isinstance(original, WebSocketRoute)
+    dependencies = _dependencies(route)
     yield Route(
         place=place,
         path=path,
         segments=segments,
-        methods=frozenset({"GET"}) if websocket else _methods_of(route),
+        methods=frozenset({"GET"}) if is_websocket else _methods_of(route),
         protection=partial(protection_of, getattr(route, "endpoint", None)),
-        asks_for_key=any(needs_key for needs_key, _ in asked),
-        asked=tuple(requirement for _, requirement in asked if requirement.scopes),
-        is_websocket=websocket,
+        needs_key=any(refuses for refuses, _ in dependencies),
+        needs=tuple(requirement for _, requirement in dependencies if requirement.scopes),
+        is_websocket=is_websocket,
     )
 
 
@@ -86,20 +90,13 @@ def _methods_of(route: Any) -> frozenset[str] | None:
     return (found - {"HEAD"} if "GET" in found else found) or None
 
 
-def _around(app: Any) -> Iterator[Admission]:
-    """Give the guards among the middleware of one route."""
-    seen: list[Any] = []
-    while app is not None and not any(app is one for one in seen):
-        seen.append(app)
-        if isinstance(app, Admission):
-            yield app
-        app = getattr(app, "app", None)
+def _dependencies(route: Any) -> list[tuple[bool, Requirement]]:
+    """Return what ``Security(keyguard_principal, scopes=[...])`` requires.
 
-
-def _asked(route: Any) -> list[tuple[bool, Requirement]]:
-    """Return what ``Security(keyguard_principal, scopes=[...])`` asks for, and whether of all."""
+    With each comes whether it refuses requests without a key.
+    """
     if "keyguard.adapters._fastapi_dependency" not in sys.modules:
-        return []  # then nobody can have used it
+        return []  # the application can't use it then
     from keyguard.adapters._fastapi_dependency import asked_by, overrides_for
 
     return list(asked_by(getattr(route, "dependant", None), overrides_for(route)))

@@ -1,7 +1,7 @@
-"""Which rules cover a route: whether it is public, and whether anybody has said so.
+"""Which rules cover a route: whether it is public, and whether a rule names it.
 
-A route is a template, and so is a rule; several rules may each cover a part of one route. What is
-here is asked before anything is served, by ``keyguard routes``; requests ask the rules themselves.
+A route is a template, and so is a rule; several rules may each cover a part of one route.
+``keyguard routes`` asks this before anything is served; requests ask the rules themselves.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.core.http.rules import Rule, RuleBook
@@ -24,9 +25,9 @@ class Coverage:
 
     Args:
         rule: The rule that decides; None where a key is needed and nothing else.
-        part: The template of the part; None for all that no other part is.
-        is_named: Whether the rule is for this route, or for something in it, and for nothing else:
-            one of the same template, or of an exact path or a template within.
+        part: The template of the part; None for all that no other part covers.
+        is_named: Whether the rule covers nothing but this route or something in it: it has the same
+            template, or an exact path or a template within.
     """
 
     rule: Rule | None
@@ -46,61 +47,41 @@ def template_of(segments: Sequence[str]) -> str:
     )
 
 
-def coverage(
-    book: RuleBook, route: Segments, method: str, *, is_exact: bool = True
-) -> list[Coverage]:
-    """Return what covers a route: all of it, then the parts that a narrower rule decides on.
+def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
+    """Return what covers a route: all of it, then the parts for which a narrower rule decides.
 
     Args:
         book: The rules.
-        route: The segments of its template, as :func:`~keyguard.core.http.paths.parse_template` has
-            them. One may hold a ``SEGMENT`` between other characters, or a ``REST`` after them, and
-            a ``REST`` may stand before the end, where a framework takes such: no rule has the same.
+        route: The segments of its template, as :func:`~keyguard.core.http.paths.parse_template`
+            returns them. Unlike a rule's, a segment may hold a ``SEGMENT`` between other
+            characters, and a ``REST`` may stand before the end, as some frameworks allow.
         method: The request method.
-        is_exact: Whether the route matches all that its segments say. Of one that matches only some
-            of that nobody knows whether a wider rule within was made for it.
     """
-    found = [_covered(book, route, route, method, is_exact)]
+    found = [_covered(book, route, route, method)]
     for rule in book.rules:
         part = _common(route, rule.segments)
         if part is not None and part != route and rule.covers(method):
-            one = _covered(book, route, part, method, is_exact)
-            if one.rule is rule:  # else another decides there, and tells of it itself
-                found.append(one)
+            covered = _covered(book, route, part, method)
+            if covered.rule is rule:  # else a more specific rule decides, and has its own part
+                found.append(covered)
     return found
 
 
-def _covered(
-    book: RuleBook, route: Segments, part: Segments, method: str, is_exact: bool
-) -> Coverage:
-    rule = book.find(_witness(book, part), method)
-    if not isinstance(rule, Rule):
-        rule = None  # refused where it is no path that rules are for
-    within = (
-        rule is not None
-        and REST not in route[:-1]
-        and _common(route, rule.segments) == rule.segments
-        and (is_exact or _is_for(route, rule.segments))
+def _covered(book: RuleBook, route: Segments, part: Segments, method: str) -> Coverage:
+    rule = book.find(_sample_path(book, part), method)
+    if not isinstance(rule, Rule):  # an ambiguous path, which no rule covers
+        return Coverage(rule=None, part=None if part == route else template_of(part))
+    return Coverage(
+        rule=rule,
+        part=None if part == route else template_of(part),
+        is_named=REST not in route[:-1] and _common(route, rule.segments) == rule.segments,
     )
-    return Coverage(rule=rule, part=None if part == route else template_of(part), is_named=within)
 
 
-def _is_for(route: Segments, rule: Segments) -> bool:
-    """Tell whether a rule within a route is for it, though the route may match less than it says.
+def _sample_path(book: RuleBook, segments: Segments) -> str:
+    """Return a path of a template that no narrower rule matches.
 
-    It is where it is for just one path, or is all that is known of the route; or where both begin
-    alike and the rule is for no more than a number of segments.
-    """
-    if rule == route or not {SEGMENT, REST} & {*rule}:
-        return True
-    return route[0] != REST and REST not in rule
-
-
-def _witness(book: RuleBook, segments: Segments) -> str:
-    """Return a path of a template that no other template has, unless it covers all of this one.
-
-    A rule that decides on any path of the template decides on this one: whatever else there is has
-    the more rules before that one.
+    So the rule that decides for this path is the one for the template as a whole.
     """
     literals = {segment for rule in book.rules for segment in rule.segments}
     fresh = "x"
@@ -112,30 +93,24 @@ def _witness(book: RuleBook, segments: Segments) -> str:
     )
 
 
-def _common(one: Segments, other: Segments) -> Segments | None:
+def _common(route: Segments, rule: Segments) -> Segments | None:
     """Return the template of the paths that two templates have in common, or None."""
     found: list[str] = []
-    for number in range(max(len(one), len(other))):
-        if len(one) <= number or len(other) <= number:
+    for number, (mine, theirs) in enumerate(zip_longest(route, rule)):
+        if mine is None or theirs is None:
             return None
-        mine, theirs = one[number], other[number]
         if mine == REST:
-            return (*found, *other[number:])
+            return (*found, *rule[number:])
         if theirs == REST:
-            return (*found, *one[number:])
-        if mine.endswith(REST):
-            begin = mine.removesuffix(REST)
-            if theirs == SEGMENT:
-                return (*found, begin + SEGMENT, *other[number + 1 :])
-            return (*found, *other[number:]) if theirs.startswith(begin) else None
-        segment = _either(mine, theirs)
+            return (*found, *route[number:])
+        segment = _narrower(mine, theirs)
         if segment is None:
             return None
         found.append(segment)
     return tuple(found)
 
 
-def _either(mine: str, theirs: str) -> str | None:
+def _narrower(mine: str, theirs: str) -> str | None:
     if mine == theirs:
         return mine
     for pattern, other in ((mine, theirs), (theirs, mine)):

@@ -14,27 +14,26 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from keyguard import ConfigurationError
 from keyguard.adapters import asgi
 from keyguard.adapters.fastapi import KeyguardPrincipal
-from keyguard.cli.route_report.reading import read_application
-from keyguard.cli.route_report.survey import Finding, survey
+from keyguard.cli.route_report.applications import read_application
+from keyguard.cli.route_report.report import GuardedRoute, report
 from tests.route_report import apps
 
 UNGUARDED = "no keyguard middleware"
 
 
 def guards(app: Any) -> list[str]:
-    return [spelled(finding) for finding in survey(read_application(app))]
+    return [in_one_line(route) for route in report(read_application(app))]
 
 
-def spelled(finding: Finding) -> str:
-    """Spell a finding in a line, as short as it goes."""
-    methods = "WS" if finding.is_websocket else "+".join(finding.methods) or "any"
-    words = [methods, finding.path if finding.part is None else f"{finding.path}@{finding.part}"]
-    if finding.is_public:
-        words.append("public")
-    words += [scope for one in finding.requirements for scope in sorted(one.all_of)]
-    words += ["|".join(sorted(one.any_of)) for one in finding.requirements if one.any_of]
-    words += [limit.limit.rate for limit in finding.limits]
-    if finding.problem is not None:
+def in_one_line(route: GuardedRoute) -> str:
+    """Return what is reported of a route, in one short line."""
+    methods = "WS" if route.is_websocket else "+".join(route.methods) or "any"
+    words = [methods, route.path if route.part is None else f"{route.path}@{route.part}"]
+    words += {True: ["public"], None: ["untold"], False: []}[route.is_public]
+    words += [scope for each in route.requirements for scope in sorted(each.all_of)]
+    words += ["|".join(sorted(each.any_of)) for each in route.requirements if each.any_of]
+    words += [limit.limit.rate for limit in route.limits]
+    if route.problem is not None:
         words.append("!")
     return " ".join(words)
 
@@ -56,11 +55,11 @@ def test_starlette_s_routes_are_found_with_what_guards_them(app: Any) -> None:
 
 
 def test_what_no_middleware_stands_before_is_a_problem_each() -> None:
-    findings = survey(read_application(apps.unguarded))
+    found = report(read_application(apps.unguarded))
 
-    assert {finding.problem is not None for finding in findings} == {True}
-    assert all(UNGUARDED in str(finding.problem) for finding in findings)
-    assert not any(finding.lets_preflight for finding in findings)
+    assert {route.problem is not None for route in found} == {True}
+    assert all(UNGUARDED in str(route.problem) for route in found)
+    assert not any(route.lets_preflight for route in found)
 
 
 def test_a_guard_below_a_mount_sees_the_path_from_there_on_and_nothing_beside_it() -> None:
@@ -71,17 +70,17 @@ def test_a_guard_below_a_mount_sees_the_path_from_there_on_and_nothing_beside_it
 
 
 def test_a_route_that_only_a_wider_rule_opens_is_a_problem_unless_it_asks_itself() -> None:
-    reset, asking = survey(read_application(apps.wide))
+    reset, asking = report(read_application(apps.wide))
 
-    assert spelled(reset) == "POST /internal/reset public !"
+    assert in_one_line(reset) == "POST /internal/reset public !"
     assert "only because the wider rule '/internal/{rest:path}' is" in str(reset.problem)
-    assert spelled(asking) == "GET /internal/ok inference:write 60/minute"
+    assert in_one_line(asking) == "GET /internal/ok inference:write 60/minute"
 
 
 def test_whether_preflights_pass_is_told() -> None:
-    assert not any(finding.lets_preflight for finding in survey(read_application(apps.wide)))
-    for finding in survey(read_application(apps.starlette_app)):
-        assert finding.lets_preflight is not finding.is_websocket
+    assert not any(route.lets_preflight for route in report(read_application(apps.wide)))
+    for route in report(read_application(apps.starlette_app)):
+        assert route.lets_preflight is not route.is_websocket
 
 
 def test_guards_of_one_route_or_mount_and_applications_by_host_are_found() -> None:
@@ -109,36 +108,40 @@ def test_a_dependency_that_is_overridden_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "inside",
-    [
-        {"app": apps.starlette_app, "admin": apps.unguarded},
-        {"app": apps.wrapped, "inner": apps.wrapped.app},
-        {"app": apps.starlette_app, "others": [apps.unguarded]},
-        {"one": apps.Split(apps.starlette_app), "by_path": {"/admin": apps.unguarded}},
-    ],
-)
-def test_a_wrapper_that_leads_to_several_applications_is_refused(inside: dict[str, Any]) -> None:
-    for app in (apps.Split(**inside), Starlette(routes=[Mount("/x", apps.Split(**inside))])):
-        with pytest.raises(ConfigurationError, match="a Split leads to several applications"):
-            read_application(app)
-
-
-def test_middleware_that_is_given_another_application_is_refused() -> None:
-    app = Starlette(middleware=[Middleware(apps.Split, admin=apps.unguarded)])
-
-    with pytest.raises(ConfigurationError, match=r"several applications \(admin, app\)"):
-        read_application(app)
-
-
-@pytest.mark.parametrize(
     "wrapper",
     [
+        apps.Split(apps.starlette_app, admin=apps.unguarded),
+        apps.Split(apps.wrapped, inner=apps.wrapped.app),
+        apps.Split(apps.starlette_app, others=[apps.unguarded]),
+        apps.Split(apps.starlette_app, by_path={"/admin": apps.Split(apps.unguarded)}),
+        apps.Split(apps.flask_app().wsgi_app, other=apps.bare_flask().wsgi_app),
         apps.Split(inner=apps.starlette_app),
-        apps.Split(apps.Split(apps.starlette_app), same=apps.starlette_app, guard=3),
     ],
 )
-def test_a_wrapper_that_leads_to_one_application_is_looked_through(wrapper: Any) -> None:
-    assert guards(wrapper) == GUARDED
+def test_a_wrapper_that_may_lead_elsewhere_is_not_told(wrapper: Any) -> None:
+    mounted = Starlette(routes=[Mount("/x", wrapper)])
+    (found,) = report(read_application(mounted))
+
+    assert in_one_line(found) == "any /x/{path:path} untold !"
+    assert "what serves it can't be read" in str(found.problem)
+    guarded = asgi.KeyguardMiddleware(mounted, apps.async_guard(rules=[], public=[]))
+    assert guards(guarded) == ["any /x/{path:path}"]
+    with pytest.raises(ConfigurationError, match="a Split, whose routes can't be read"):
+        read_application(wrapper)
+
+
+def test_an_application_that_middleware_is_given_besides_is_not_told() -> None:
+    app = Starlette(
+        routes=[Mount("/api", apps.starlette_app)],
+        middleware=[Middleware(apps.Split, admin=apps.unguarded)],
+    )
+
+    assert guards(app)[0] == "any /{path:path} untold !"
+    assert guards(app)[1:] == [line.replace(" /", " /api/", 1) for line in GUARDED]
+
+
+def test_a_wrapper_that_keeps_one_application_is_looked_through() -> None:
+    assert guards(apps.Split(apps.Split(apps.starlette_app), guard=3)) == GUARDED
 
 
 def test_a_guard_before_what_can_t_be_read_is_seen_through_a_wrapper() -> None:

@@ -1,0 +1,100 @@
+"""Reads the routes of an application: the middleware around it, then its framework's table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from keyguard.cli.route_report.layers import (
+    DISPATCHER,
+    DJANGO,
+    FLASK,
+    STARLETTE,
+    guard_of,
+    inside,
+    is_a,
+)
+from keyguard.cli.route_report.loading import running_application_code
+from keyguard.cli.route_report.route import Place, Route
+from keyguard.exceptions import ConfigurationError
+
+__all__ = ["read_application", "read_project"]
+
+
+def read_application(app: object) -> list[Route]:
+    """Return the routes of an application.
+
+    Args:
+        app: An application of Starlette, FastAPI, Flask or Django, with or without middleware
+            around it.
+
+    Raises:
+        ConfigurationError: No routes can be read from the application.
+    """
+    routes = list(_read(app, Place()))
+    if [route.is_app_read for route in routes] == [False] and not routes[0].place.path:
+        raise ConfigurationError(
+            f"the application is a {type(app).__name__}, whose routes can't be read: only those of "
+            "Starlette, FastAPI, Flask and Django can; if it wraps one of these, name that one"
+        )
+    return routes
+
+
+def read_project() -> list[Route]:
+    """Return the routes of the Django project that ``DJANGO_SETTINGS_MODULE`` names.
+
+    Raises:
+        ConfigurationError: The variable names no project, or the project can't be imported.
+    """
+    if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        raise ConfigurationError(
+            "say which application: keyguard routes module:attribute, or for Django set "
+            "DJANGO_SETTINGS_MODULE"
+        )
+    with running_application_code("the project of DJANGO_SETTINGS_MODULE"):
+        import django
+
+        from keyguard.cli.route_report.django import read
+
+        django.setup()
+        return list(read(Place()))
+
+
+def _read(app: object, place: Place) -> Iterator[Route]:
+    """Give the routes of an application, or one route for an application that can't be read."""
+    seen: list[object] = []
+    while app is not None and not any(app is layer for layer in seen):
+        seen.append(app)
+        guard = guard_of(app)
+        if guard is not None:
+            place = place.behind(guard)
+        routes = _read_table(app, place)
+        if routes is not None:
+            yield from routes
+            return
+        if is_a(app, DISPATCHER):
+            mounts: Mapping[str, object] = getattr(app, "mounts", {})
+            for path, mounted in mounts.items():
+                prefix = path.rstrip("/")
+                yield from _read(mounted, place.below(prefix, tuple(prefix.split("/")[1:])))
+        app = inside(app)
+    yield Route(place=place, is_app_read=False)
+
+
+def _read_table(app: object, place: Place) -> Iterator[Route] | None:
+    """Return the routes of a framework's application, or None for anything else."""
+    owner = getattr(app, "__self__", None)
+    if is_a(owner, FLASK):  # its own wsgi_app, which Flask's middleware wraps
+        from keyguard.cli.route_report import flask
+
+        return flask.read(owner, place)
+    if is_a(app, *STARLETTE):
+        from keyguard.cli.route_report import starlette
+
+        return starlette.read(app, place, _read)
+    if is_a(app, DJANGO):
+        from keyguard.cli.route_report import django
+
+        with running_application_code("the URLconf of the project"):
+            return iter(list(django.read(place)))
+    return None

@@ -1,0 +1,75 @@
+"""The layers of an application: which are keyguard's, and what each passes requests on to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from keyguard.adapters import asgi, wsgi
+from keyguard.cli.route_report.route import Guard
+
+__all__ = [
+    "DISPATCHER",
+    "DJANGO",
+    "FLASK",
+    "STARLETTE",
+    "guard_of",
+    "inside",
+    "is_a",
+    "is_readable",
+]
+
+DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
+DJANGO = "django.core.handlers.base.BaseHandler"
+FLASK = "flask.app.Flask"
+STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
+
+
+def guard_of(layer: object) -> Guard | None:
+    """Return what a layer says about requests, if it is keyguard's middleware."""
+    if isinstance(layer, asgi.KeyguardMiddleware | wsgi.KeyguardMiddleware):
+        return Guard(layer.rule_book, layer.allows_preflight)
+    return None
+
+
+def is_a(value: object, *names: str) -> bool:
+    """Tell whether a value's class, or one that it inherits from, has one of these full names.
+
+    So no framework is imported to find out that an application belongs to another one.
+    """
+    return any(f"{kind.__module__}.{kind.__qualname__}" in names for kind in type(value).__mro__)
+
+
+def inside(layer: object) -> object:
+    """Return the application that a layer passes requests on to, or None where that is unknown.
+
+    Middleware keeps it as ``app``. A wrapper that keeps another application beside it may pass a
+    request on to either.
+    """
+    if is_a(layer, FLASK):
+        return getattr(layer, "wsgi_app", None)
+    if guard_of(layer) is not None or is_a(layer, DISPATCHER):
+        return getattr(layer, "app", None)
+    kept = _attributes(layer)
+    if is_readable([value for name, value in kept.items() if name != "app"]):
+        return None
+    return kept.get("app")
+
+
+def is_readable(value: object) -> bool:
+    """Tell whether a value is an application, wraps one, or is a collection that holds one."""
+    values: Iterable[object] | None = None
+    if isinstance(value, dict):
+        values = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        values = value
+    if values is not None:
+        return any(map(is_readable, values))
+    return (
+        is_a(value, FLASK, DJANGO, DISPATCHER, *STARLETTE)
+        or is_a(getattr(value, "__self__", None), FLASK)
+        or callable(_attributes(value).get("app"))
+    )
+
+
+def _attributes(value: object) -> Mapping[str, object]:
+    return {} if isinstance(value, type) else getattr(value, "__dict__", {})

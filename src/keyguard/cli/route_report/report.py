@@ -1,0 +1,129 @@
+"""What guards each route, and which routes are open although no public rule names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from keyguard.cli.route_report.route import Guard, Route
+from keyguard.core.http.coverage import Coverage, coverage
+from keyguard.core.identity.scopes import Requirement
+from keyguard.core.limits.limit import RouteLimit
+
+__all__ = ["GuardedRoute", "report"]
+
+OTHER = "OTHER"
+"""Stands for the methods that neither a route nor a rule names."""
+
+_UNGUARDED = (
+    "public, as no keyguard middleware stands before it (wrap the application, and not only a part "
+    "of it, in keyguard's middleware)"
+)
+_NOT_READ = (
+    "not told: what serves it can't be read, and no keyguard middleware is seen before it (wrap "
+    "the application in keyguard's middleware)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardedRoute:
+    """What guards a route, or a part of it.
+
+    Args:
+        path: The route's template.
+        is_websocket: Whether it accepts WebSockets.
+        is_public: Whether no key is needed; None where that is not told.
+        part: The template of the part, or None for all that no other part covers.
+        methods: Its methods; empty for all.
+        requirements: The scopes that are needed.
+        limits: The limits that are charged, besides those of the key.
+        lets_preflight: Whether a CORS preflight reaches the application without a key.
+        problem: Why the route is open or not told, and what to do; None if it is neither.
+    """
+
+    path: str
+    is_websocket: bool
+    is_public: bool | None
+    part: str | None = None
+    methods: tuple[str, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
+    limits: tuple[RouteLimit, ...] = ()
+    lets_preflight: bool = False
+    problem: str | None = None
+
+
+def report(routes: Iterable[Route]) -> list[GuardedRoute]:
+    """Return what guards each of the routes of an application."""
+    return [guarded for route in routes for guarded in _report_route(route)]
+
+
+def _report_route(route: Route) -> Iterator[GuardedRoute]:
+    methods = sorted(route.methods or _methods_of_rules(route.place.guards))
+    found: dict[GuardedRoute, list[str]] = {}
+    for method in methods:
+        for guarded in _report_method(route, method):
+            found.setdefault(guarded, []).append(method)
+    for guarded, its_methods in found.items():
+        everything = route.methods is None and len(its_methods) == len(methods)
+        yield replace(guarded, methods=() if everything else tuple(its_methods))
+
+
+def _methods_of_rules(guards: Iterable[Guard]) -> set[str]:
+    rules = (rule for guard in guards for rule in guard.rule_book.rules)
+    return {"GET", OTHER}.union(*(rule.methods or () for rule in rules))
+
+
+def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
+    declared, guards = route.protection(method), route.place.guards
+    if not guards:
+        yield GuardedRoute(
+            path=route.whole_path,
+            is_websocket=route.is_websocket,
+            is_public=True if route.is_app_read else None,
+            requirements=declared.requirements,
+            limits=declared.limits,
+            problem=_UNGUARDED if route.is_app_read else _NOT_READ,
+        )
+        return
+    covered = [
+        coverage(guard.rule_book, (*guard.seen_below, *route.segments), method) for guard in guards
+    ]
+    # A request passes every guard, so the strictest one decides.
+    strictest = min(covered, key=lambda parts: any(part.is_public for part in parts))
+    others = [parts[0] for parts in covered if parts is not strictest]
+    for part in strictest:
+        rules = [each.rule for each in (part, *others) if each.rule is not None]
+        is_open = part.is_public and not (route.needs_key or declared.asks_for_key)
+        problem = _problem(route, part) if is_open else None
+        yield GuardedRoute(
+            path=route.whole_path,
+            part=part.part,
+            is_websocket=route.is_websocket,
+            is_public=None if problem is not None and not route.is_path_read else is_open,
+            requirements=(
+                *(rule.requirement for rule in rules if rule.requirement is not None),
+                *(() if is_open else route.needs),
+                *declared.requirements,
+            ),
+            limits=(*(limit for rule in rules for limit in rule.charged), *declared.limits),
+            lets_preflight=not route.is_websocket
+            and all(guard.allows_preflight for guard in guards),
+            problem=problem,
+        )
+
+
+def _problem(route: Route, part: Coverage) -> str | None:
+    """Return what is wrong with a part that needs no key, or None."""
+    rule = part.rule
+    if rule is None or (part.is_named and (route.is_path_read or "{" not in rule.path)):
+        return None
+    where = "" if part.part is None else f" at {part.part}"
+    if route.is_path_read:
+        return (
+            f"public{where} only because the wider rule {rule.path!r} is (name it in a public rule "
+            "of its own if it is meant to be public, else in one that is not public)"
+        )
+    return (
+        f"not told{where}: its path can't be read, and the public rule {rule.path!r} may open it "
+        "(write it with path(), or ask for a scope)"
+    )

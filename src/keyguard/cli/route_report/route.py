@@ -1,0 +1,111 @@
+"""A route as an application declares it, whatever its framework."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from keyguard.core.http.paths import REST, SEGMENT
+from keyguard.core.http.rules import RuleBook
+from keyguard.core.identity.scopes import Requirement
+from keyguard.request.decorators import Protection
+
+__all__ = ["Guard", "Place", "Route", "Segments", "read_segments"]
+
+Segments = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What one keyguard middleware says about requests.
+
+    Args:
+        rule_book: Its rules.
+        allows_preflight: Whether it lets CORS preflights through without a key.
+        seen_below: The segments of the mounts inside it; it sees the path from there on.
+    """
+
+    rule_book: RuleBook
+    allows_preflight: bool
+    seen_below: Segments = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in an application a route lies.
+
+    Args:
+        path: The path of the mounts around it.
+        guards: The keyguard middleware around it, the outermost first.
+    """
+
+    path: str = ""
+    guards: tuple[Guard, ...] = ()
+
+    def behind(self, guard: Guard) -> Place:
+        """Return the place behind one more middleware."""
+        return Place(self.path, (*self.guards, guard))
+
+    def below(self, path: str, segments: Segments) -> Place:
+        """Return the place below a mount.
+
+        Args:
+            path: The mount's path, without a slash at the end.
+            segments: The segments of that path.
+        """
+        return Place(
+            self.path + path,
+            tuple(
+                Guard(guard.rule_book, guard.allows_preflight, (*guard.seen_below, *segments))
+                for guard in self.guards
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One route.
+
+    Args:
+        place: Where it lies.
+        path: Its template below the place, as the framework writes it.
+        segments: The segments of that template. An unread path is a single rest.
+        methods: Its methods, or None for all.
+        protection: Returns what is declared on its endpoint, by method.
+        needs_key: Whether the endpoint itself refuses requests without a key.
+        needs: The scopes that the endpoint itself requires of a request with a key.
+        is_websocket: Whether it accepts WebSockets.
+        is_path_read: Whether ``segments`` say exactly which paths it matches.
+        is_app_read: Whether the application that serves it could be read.
+    """
+
+    place: Place
+    path: str = "/{path:path}"
+    segments: Segments = (REST,)
+    methods: frozenset[str] | None = None
+    protection: Callable[[str], Protection] = field(default=lambda _: Protection())
+    needs_key: bool = False
+    needs: tuple[Requirement, ...] = ()
+    is_websocket: bool = False
+    is_path_read: bool = True
+    is_app_read: bool = True
+
+    @property
+    def whole_path(self) -> str:
+        """The template with the mounts before it."""
+        return self.place.path + self.path or "/"
+
+
+def read_segments(
+    template: str, parameter: re.Pattern[str], takes_slashes: Callable[[re.Match[str]], bool]
+) -> Segments:
+    """Return the segments of a framework's template, in the notation of the rules.
+
+    Args:
+        template: The template; it starts with ``/``, or is empty.
+        parameter: What a parameter looks like in it.
+        takes_slashes: Tells whether a parameter stands for more than one segment.
+    """
+    plain = parameter.sub(lambda found: REST if takes_slashes(found) else SEGMENT, template)
+    return tuple(REST if REST in segment else segment for segment in plain.split("/")[1:])
