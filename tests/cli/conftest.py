@@ -213,5 +213,5 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Terminal
         return opened[-1]
 
     yield run
-    for one in opened:
-        one.close()
+    for window in opened:
+        window.close()

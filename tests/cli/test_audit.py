@@ -66,7 +66,7 @@ def test_every_command_that_changes_something_says_who_ran_it(
     }
 
 
-def test_changes_are_told_in_words(keyguard: Program, store: Store) -> None:
+def test_changes_are_told_describe_change(keyguard: Program, store: Store) -> None:
     ceiling = ("--scope", "a:*", "--max-key-lifetime", "90d", "--limit", "9/minute")
     org = keyguard("org", "create", "beta", *ceiling, "--json").json
     keyguard("org", "update", "beta", "--any-scope", "--no-max-key-lifetime", "--no-limits")
@@ -82,7 +82,7 @@ def test_changes_are_told_in_words(keyguard: Program, store: Store) -> None:
         f"rotated successor {rotated['id']}, revoked at once",
         "updated networks any, was 192.0.2.0/24",
         "issued ci; networks 192.0.2.0/24; metadata team=web",
-        "updated scopes anything, was a:*; keys work for ever, was 90 d; "
+        "updated scopes any, was a:*; keys work for ever, was 90 d; "
         "limits none, was organization-minute 9/minute",
         "created slug beta; scopes a:*; keys work for 90 d; limits organization-minute 9/minute",
     ]
@@ -90,11 +90,11 @@ def test_changes_are_told_in_words(keyguard: Program, store: Store) -> None:
 
 
 def in_full(keyguard: Program, store: Store) -> list[tuple[str, str]]:
-    from keyguard.cli.audit import in_words
+    from keyguard.cli.audit import describe_change
 
     with store.open() as guard:
         return [
-            (entry.action.value.partition(".")[2], in_words(entry))
+            (entry.action.value.partition(".")[2], describe_change(entry))
             for entry in guard.audit.list(organization="beta")
         ]
 
@@ -137,7 +137,11 @@ def test_the_trail_comes_in_pages_or_whole(keyguard: Program, store: Store) -> N
 def test_a_trail_without_entries_says_so(keyguard: Program, store: Store) -> None:
     done = keyguard("audit", "--key", "nope")
 
-    assert (done.status, done.stdout, done.stderr) == (0, "", "No such change is on record.\n")
+    assert (done.status, done.stdout, done.stderr) == (
+        0,
+        "",
+        "The audit trail has no such change.\n",
+    )
 
 
 def test_an_unknown_organization_or_a_wrong_page_is_told(keyguard: Program, store: Store) -> None:

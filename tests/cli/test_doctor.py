@@ -29,14 +29,14 @@ def test_a_database_that_is_well_is_said_to_be(keyguard: Program, tmp_path: Path
     run = keyguard("doctor", "--url", url)
     assert (run.status, run.stdout) == (
         0,
-        "ok       the key store answers, and this keyguard knows its form\n"
-        "ok       limits are counted beside the keys\n",
+        "ok       the key store answers, and its version fits this keyguard\n"
+        "ok       the counters of limits are in the key store\n",
     )
     assert keyguard("doctor", "--url", url, "--json").json == {
         "healthy": True,
         "findings": [
-            {"ok": True, "text": "the key store answers, and this keyguard knows its form"},
-            {"ok": True, "text": "limits are counted beside the keys"},
+            {"ok": True, "text": "the key store answers, and its version fits this keyguard"},
+            {"ok": True, "text": "the counters of limits are in the key store"},
         ],
     }
 
@@ -51,7 +51,7 @@ def test_a_database_without_tables_is_a_problem(keyguard: Program, tmp_path: Pat
 def test_keys_in_memory_are_a_problem(keyguard: Program) -> None:
     run = keyguard("doctor", "--url", "memory://")
     assert run.status == 1
-    assert "keys in memory end with the process" in run.stdout
+    assert "keys in memory are lost when the process ends" in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_store_of_counters_is_looked_at_too(keyguard: Program, tmp_path: Pat
     with Keyguard(url) as guard:
         guard.migrate()
     assert keyguard("doctor", "--url", url, "--limiter", url).stdout.endswith(
-        "ok       the store of counters answers\n"
+        "ok       the store of the counters answers\n"
     )
     run = keyguard("doctor", "--url", url, "--limiter", f"redis://127.0.0.1:{free_port()}")
     assert run.status == 1

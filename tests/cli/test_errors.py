@@ -239,7 +239,7 @@ def test_a_process_that_fails_leaves_one_sentence_and_its_code(
 
     assert (refused.status, refused.sentence) == (1, "there is no organization 'nope'")
     assert misused.status == 2
-    assert "is no span of time" in misused.sentence
+    assert "is not a length of time" in misused.sentence
     assert store.keys() == ()
 
 

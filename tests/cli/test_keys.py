@@ -37,7 +37,7 @@ def test_off_a_terminal_stdout_is_the_token_alone(keyguard: Program, store: Stor
 
     assert re.fullmatch(rf"{TOKEN}\n", done.stdout)
     assert re.search(r"^Scopes +a:b$", done.stderr, re.MULTILINE)
-    assert done.stderr.endswith("The token went to stdout, and is not shown again.\n")
+    assert done.stderr.endswith("The token was written to stdout. It is not shown again.\n")
 
 
 def test_a_key_expires_when_it_was_told_to(keyguard: Program, store: Store) -> None:
@@ -83,9 +83,9 @@ def test_metadata_are_names_and_values(keyguard: Program, store: Store) -> None:
         (("--name", "a\x1b[2J"), 2, "a key's name takes printable characters only"),
         (("--name", "\udcff"), 2, "is not valid UTF-8"),
         (("--scope", "a*b"), 2, "'a*b' is no scope"),
-        (("--expires-in", "90"), 2, "'90' is no span of time"),
+        (("--expires-in", "90"), 2, "'90' is not a length of time"),
         (("--expires-in", "3000000d"), 2, "beyond the year 9999"),
-        (("--not-before", "soon"), 2, "'soon' is no point in time"),
+        (("--not-before", "soon"), 2, "'soon' is not a point in time"),
         (("--metadata", "team"), 2, "--metadata takes NAME=VALUE"),
         (("--metadata", "=web"), 2, "--metadata takes NAME=VALUE"),
         (("--metadata", "team=\x07"), 2, "--metadata takes printable characters only"),
@@ -292,7 +292,7 @@ def test_update_takes_away_what_it_is_told_to(keyguard: Program, store: Store) -
     said = keyguard("key", "update", key.id, *cleared).stdout
 
     (after,) = store.keys()
-    assert said == f"Key {key.id} is changed.\n"
+    assert said == f"Key {key.id} was changed.\n"
     assert (after.scopes, after.limits, after.allowed_networks) == (frozenset(), (), ())
 
 
@@ -302,7 +302,7 @@ def test_update_takes_away_what_it_is_told_to(keyguard: Program, store: Store) -
         (("--scope", "a:b", "--no-scopes"), "give --scope or --no-scopes, not both"),
         (("--limit", "1/day", "--no-limits"), "give --limit or --no-limits, not both"),
         (("--network", "::1", "--no-networks"), "give --network or --no-networks, not both"),
-        (("--scope", " , "), "--scope is given and holds no scope"),
+        (("--scope", " , "), "--scope is given but names no scope"),
         (("--network", "home"), "'home' is no network"),
     ],
 )

@@ -28,7 +28,7 @@ def test_creating_an_organization_tells_its_id(keyguard: Program, store: Store) 
     done = keyguard("org", "create", "beta")
 
     assert re.fullmatch(
-        r"Organization beta is created\. Its id is org_[0-9A-Za-z]{16}\.\n", done.stdout
+        r"Organization beta was created\. Its id is org_[0-9A-Za-z]{16}\.\n", done.stdout
     )
 
 
@@ -79,7 +79,7 @@ def test_disabling_and_enabling_may_be_repeated(keyguard: Program, store: Store)
         for command in ("disable", "disable", "enable", "enable")
     ]
 
-    assert said[0].startswith("Organization acme is disabled; none of its keys works. ")
+    assert said[0].startswith("Organization acme was disabled; none of its keys works now. ")
     assert said[1].startswith("Organization acme was disabled already, since 20")
     assert said[2].startswith("Organization acme is enabled. ")
     assert said[3].startswith("Organization acme was enabled already. ")
@@ -143,10 +143,10 @@ def test_what_is_above_the_ceiling_is_refused(keyguard: Program, store: Store) -
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--scope", ""), "--scope is given and holds no scope"),
+        (("--scope", ""), "--scope is given but names no scope"),
         (("--scope", "a*"), "'a*' is no scope"),
-        (("--max-key-lifetime", "0"), "'0' is no span of time"),
-        (("--max-key-lifetime", ""), "'' is no span of time"),
+        (("--max-key-lifetime", "0"), "'0' is not a length of time"),
+        (("--max-key-lifetime", ""), "'' is not a length of time"),
     ],
 )
 def test_a_ceiling_that_is_none_creates_nothing(
@@ -185,7 +185,7 @@ def test_show_tells_all_of_an_organization(keyguard: Program, store: Store) -> N
 
     for line in (
         *("Slug +acme", r"Name +Acme Inc\.", "Status +disabled", r"Disabled +20.* UTC \(.*\)"),
-        *("Its keys may +a:b", "Keys work for +90 d at most"),
+        *("Key scopes +a:b", "Keys work for +90 d at most"),
         "Limit +organization-minute: 9/minute",
     ):
         assert re.search(f"^{line}$", words, re.MULTILINE), line
@@ -198,5 +198,5 @@ def test_show_tells_all_of_an_organization(keyguard: Program, store: Store) -> N
 def test_an_organization_without_a_ceiling_says_so(keyguard: Program, store: Store) -> None:
     words = keyguard("org", "show", "acme").stdout
 
-    assert re.search("^Its keys may +do anything$", words, re.MULTILINE)
+    assert re.search("^Key scopes +any$", words, re.MULTILINE)
     assert re.search("^Keys work for +ever$", words, re.MULTILINE)

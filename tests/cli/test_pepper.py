@@ -42,10 +42,10 @@ def test_keys_are_counted_by_what_their_digest_hangs_on(
         [f"hmac-sha256:{pepper_id(NEW)}", "0", "current"],
         [f"hmac-sha256:{pepper_id(OLD)}", "2"],
         ["sha256", "1"],
-        [f"hmac-sha256:{pepper_id(SPARE)}", "0", "may be dropped"],
+        [f"hmac-sha256:{pepper_id(SPARE)}", "0", "may be removed"],
         [],
         ["3", "keys", "are stored in an older form; a key's next use renews it."],
-        ["No", "key", f"hangs on the pepper {pepper_id(SPARE)} any more: it may be dropped."],
+        ["No", "key", f"hangs on the pepper {pepper_id(SPARE)} any more: it may be removed."],
     ]
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 import pytest
 
 from keyguard import RefusedError
-from keyguard.cli import tokens
+from keyguard.cli import token_io
 from tests.cli.conftest import PROGRAM, Program, Run, Store
 
 CREATE = ("key", "create", "--org", "acme", "--name", "ci", "--scope", "a:b")
@@ -140,22 +140,22 @@ def test_a_key_that_can_neither_be_handed_over_nor_revoked_is_named(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issued = store.issue(scopes=["a:b"])
-    monkeypatch.setattr(tokens, "emit", fails)
+    monkeypatch.setattr(token_io, "emit", fails)
 
     with store.open() as guard:
         monkeypatch.setattr(guard.keys, "_drive", refuses)
         with pytest.raises(RefusedError, match=f"revoke {issued.key.id} yourself"):
-            tokens.hand_over(guard, issued, as_json=False)
+            token_io.hand_over(guard, issued, as_json=False)
 
 
 def test_no_error_that_leaves_the_command_line_carries_the_token(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issued = store.issue(scopes=["a:b"])
-    monkeypatch.setattr(tokens, "emit", fails)
+    monkeypatch.setattr(token_io, "emit", fails)
 
     with store.open() as guard, pytest.raises(RefusedError) as refused:
-        tokens.hand_over(guard, issued, as_json=False)
+        token_io.hand_over(guard, issued, as_json=False)
 
     assert refused.value.__context__ is None
     secret = secret_of(issued.token.reveal())

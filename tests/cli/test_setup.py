@@ -64,7 +64,7 @@ def test_init_never_overwrites_a_pepper(keyguard: Program, store: Store, tmp_pat
     again = keyguard("init", "--pepper-file", "pepper")
 
     assert again.status == 0
-    assert "The pepper in pepper stays as it is." in again.stdout
+    assert "The pepper in pepper was not changed." in again.stdout
     assert (tmp_path / "pepper").read_text() == first
 
 
@@ -97,7 +97,7 @@ def test_init_makes_no_second_pepper(
     done = keyguard("init", "--pepper-file", "pepper")
 
     assert done.status == 2
-    assert "gives a pepper already" in done.sentence
+    assert "already gives a pepper" in done.sentence
     assert not (tmp_path / "pepper").exists()
 
 

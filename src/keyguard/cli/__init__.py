@@ -1,7 +1,7 @@
 """The command line: ``keyguard``, built on the sync guard.
 
 What belongs here: reading arguments, and words and tables for people. Each module has one topic;
-``app`` puts them together and turns every error into one sentence. Decisions are the guard's.
+``app`` assembles them and turns each error into one sentence. The guard makes all decisions.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from keyguard.exceptions import MissingExtraError
 
 __all__ = ["main"]
 
-EXTRA = {"rich", "typer"}  # what the extra brings
+EXTRA = {"rich", "typer"}  # the packages of the extra
 
 
 def main() -> None:
-    """Run the command line on this process's arguments, and leave with its exit code."""
+    """Run the command line on this process's arguments, and exit with its exit code."""
     try:
         from keyguard.cli.app import run
     except ImportError as failure:

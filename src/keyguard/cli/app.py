@@ -1,4 +1,4 @@
-"""The application: its commands, and how every error becomes one sentence and an exit code."""
+"""The program: its commands, and how each error becomes one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 app = typer.Typer(
     name="keyguard",
     help="Manage the API keys of a service.",
-    epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong usage or settings.",
+    epilog="Exit codes: 0 done; 1 refused, not found or failed; 2 wrong usage or settings.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -57,10 +57,10 @@ def _common(
     url: Url = None,
     pepper_file: PepperFile = None,
     as_json: Json = False,
-    show_version: Annotated[  # noqa: ARG001 - its callback has done all
+    show_version: Annotated[  # noqa: ARG001 - its callback does the work
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Print the version and leave."
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -77,15 +77,16 @@ def run(
     """Run the command line.
 
     Args:
-        arguments: What follows the program's name.
+        arguments: The arguments after the program's name.
         name: The program's name.
-        guard: The guard to work on; by default the one that options and environment describe.
-        application: The application that has this guard, whose routes are read.
+        guard: The guard to use; by default the one that options and environment describe.
+        application: The application of that guard, for the command ``routes``.
 
     Returns:
-        The exit code: 0 done, 1 refused or not found, 2 wrong usage or settings, 130 interrupted.
+        The exit code: 0 done; 1 refused, not found or failed; 2 wrong usage or settings; 130
+        interrupted.
     """
-    # What libraries log would come between, or bring a traceback; errors are told here.
+    # The log of a library would mix with the output, or show a traceback.
     logging.basicConfig(handlers=[logging.NullHandler()])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -108,7 +109,7 @@ def run(
     except OSError as problem:
         output.complain(f"the output could not be written ({problem.strerror})")
         return REFUSED
-    except Exception as problem:  # noqa: BLE001 - nobody is shown a traceback
+    except Exception as problem:  # noqa: BLE001 - users see one sentence, no traceback
         output.complain(_bug(problem))
         return REFUSED
     return status if isinstance(status, int) else DONE
@@ -124,7 +125,7 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 
 def _explain(problem: TyperException) -> None:
     message = problem.format_message()
-    if message.startswith("Usage:"):  # a group without a command: the help is the message
+    if message.startswith("Usage:"):  # the help, for a group without a command
         output.note(message)
         return
     context: typer.Context | None = getattr(problem, "ctx", None)
@@ -133,9 +134,9 @@ def _explain(problem: TyperException) -> None:
 
 
 def _bug(problem: Exception) -> str:
-    # Without the error's own words, in which there may be secrets.
+    # Without the error's own message, which may hold secrets.
     place = traceback.extract_tb(problem.__traceback__)[-1]
     return (
         f"unexpected {type(problem).__name__} at {Path(place.filename).name}:{place.lineno}; "
-        "this is a fault of keyguard's, please report it"
+        "this is a bug of keyguard, please report it"
     )

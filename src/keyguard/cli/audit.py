@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from keyguard.cli import pages
-from keyguard.cli.options import Common, Json, Url, key_id
-from keyguard.cli.pages import After, All, Limit
-from keyguard.cli.records import lifetime
-from keyguard.cli.tables import table
-from keyguard.cli.times import instant, relative
+from keyguard.cli.json_forms import Json, json_time
+from keyguard.cli.options import Common, Url, argument_id
+from keyguard.cli.options import Json as AsJson
+from keyguard.cli.pages import After, All, Limit, show_list
+from keyguard.cli.terminal import table
+from keyguard.cli.wording import in_units, relative, scope_list
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import Page
 
 __all__ = ["audit"]
 
-# What the other columns say, or what says nothing to people.
-_SAID_ELSEWHERE = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
+# Other columns show these fields, or people learn nothing from them.
+_OTHER_COLUMNS = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
 _FIRST = (
     *("slug", "name", "scopes", "not_before", "expires_at", "max_key_lifetime", "limits"),
     "allowed_networks",
@@ -32,13 +32,13 @@ _WORDS = {
     "allowed_networks": "networks",
     "max_key_lifetime": "keys work for",
 }
-# What a field holds where it holds nothing.
-_NOTHING = {
+# The words for a field without a value.
+_ABSENT = {
     "not_before": "at once",
     "expires_at": "never",
     "allowed_networks": "any",
     "max_key_lifetime": "ever",
-    "scopes": "anything",  # of an organization
+    "scopes": "any",  # of an organization
 }
 
 
@@ -46,7 +46,7 @@ def audit(
     ctx: typer.Context,
     organization: Annotated[
         str | None,
-        typer.Option("--org", metavar="ORG", help="Id or slug; all organizations by default."),
+        typer.Option("--org", metavar="ORG", help="Its id or slug; all organizations by default."),
     ] = None,
     subject: Annotated[
         str | None,
@@ -54,41 +54,37 @@ def audit(
             "--subject",
             "--key",
             metavar="ID",
-            help="The id of the only key or organization that is of interest.",
+            help="Only changes to the key or the organization with this id.",
         ),
     ] = None,
     limit: Limit = None,
     after: After = None,
     everything: All = False,
     url: Url = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show who changed what, newest first."""
     common = Common.of(ctx, url, as_json)
-    only = None if subject is None else key_id(subject)
+    only = None if subject is None else argument_id(subject)
     now = datetime.now(UTC)
     with common.guard() as guard:
-        page = pages.read(
+        show_list(
             lambda after, limit: guard.audit.list(
                 organization=organization, subject=only, after=after, limit=limit
             ),
             after=after,
             limit=limit,
             everything=everything,
+            to_json=_entry_json if common.as_json else None,
+            to_table=lambda page: _table(page, now),
+            nothing="The audit trail has no such change.",
         )
-    pages.show(
-        page,
-        common.as_json,
-        _document,
-        lambda page: _table(page, now),
-        "No such change is on record.",
-    )
 
 
-def _document(entry: AuditEntry) -> dict[str, Any]:
+def _entry_json(entry: AuditEntry) -> Json:
     return {
         "id": entry.id,
-        "at": instant(entry.at),
+        "at": json_time(entry.at),
         "actor": entry.actor,
         "action": entry.action.value,
         "subject": entry.subject,
@@ -105,7 +101,7 @@ def _table(page: Page[AuditEntry], now: datetime) -> str:
             entry.actor,
             entry.action.value.partition(".")[2],
             entry.subject,
-            in_words(entry),
+            describe_change(entry),
         )
         for entry in page
     ]
@@ -113,14 +109,14 @@ def _table(page: Page[AuditEntry], now: datetime) -> str:
     return table(headings, rows, flexible={"When": 8, "Who": 10, "Change": 20})
 
 
-def in_words(entry: AuditEntry) -> str:
-    """Return what an entry says has changed."""
+def describe_change(entry: AuditEntry) -> str:
+    """Return what an entry says has changed, in words."""
     after = entry.after
     match entry.action:
         case Action.KEY_ROTATED:
             if after.get("revoked_at") is not None:
                 return f"successor {after['successor']}, revoked at once"
-            end = _spelled("grace_ends_at", after.get("grace_ends_at"))
+            end = _in_words("grace_ends_at", after.get("grace_ends_at"))
             return f"successor {after['successor']}, grace ends {end}"
         case Action.KEY_REVOKED:
             words = str(after.get("revoked_reason") or "unspecified")
@@ -130,38 +126,38 @@ def in_words(entry: AuditEntry) -> str:
             return "; ".join(_differences(entry.before, after))
 
 
-def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[str]:
-    found: list[str] = []
+def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[str]:
     for name, value in sorted(after.items(), key=_importance):
-        if name in _SAID_ELSEWHERE or (before is None and not value):
+        if name in _OTHER_COLUMNS or (before is None and not value):
             continue
         if before is None and name == "name" and value == after.get("slug"):
             continue
-        new = _spelled(name, value)
+        new = _in_words(name, value)
         word = _WORDS.get(name, name.replace("_", " "))
-        if before is None:
-            found.append(new if name == "name" else f"{word} {new}")
+        if before is not None:
+            yield f"{word} {new}, was {_in_words(name, before.get(name))}"
         else:
-            found.append(f"{word} {new}, was {_spelled(name, before.get(name))}")
-    return found
+            yield new if name == "name" else f"{word} {new}"
 
 
-def _importance(field: tuple[str, Any]) -> tuple[int, str]:
+def _importance(field: tuple[str, object]) -> tuple[int, str]:
     name, _ = field
     return (_FIRST.index(name) if name in _FIRST else len(_FIRST)), name
 
 
-def _spelled(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     if value is None:
-        return _NOTHING.get(name, "none")
+        return _ABSENT.get(name, "none")
     if name == "limits":
-        return ", ".join(f"{one['name']} {one['rate']}" for one in value) or "none"
+        return ", ".join(f"{limit['name']} {limit['rate']}" for limit in value) or "none"
     if name == "max_key_lifetime":
-        return lifetime(timedelta(seconds=value))
+        return in_units(value)
     if name == "metadata":
-        return ", ".join(f"{key}={one}" for key, one in value.items()) or "none"
-    if name in ("scopes", "allowed_networks"):
-        return ", ".join(map(str, value)) or ("any" if name == "allowed_networks" else "none")
+        return ", ".join(f"{key}={text}" for key, text in value.items()) or "none"
+    if name == "allowed_networks":
+        return ", ".join(value) or "any"
+    if name == "scopes":
+        return scope_list(value)
     if name.endswith(("_at", "_before")):
         return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return str(value)

@@ -1,4 +1,4 @@
-"""``keyguard doctor``: what would lose keys or keep them from being found, one line each."""
+"""``keyguard doctor``: problems of the stores that would lose keys or make them unreachable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from keyguard.stores.opening import open_store
 
 __all__ = ["doctor"]
 
-_FINE, _BAD = "ok", "problem"
 _PROBE = Charge(
     "keyguard:{doctor}:probe", "probe", 1, 1, Strategy.FIXED_WINDOW, enforce=False, cost=1
 )
@@ -31,14 +30,14 @@ _PROBE = Charge(
 def doctor(
     ctx: typer.Context, url: Url = None, limiter: Limiter = None, as_json: Json = False
 ) -> None:
-    """Look for what would lose keys, and for what can't be reached.
+    """Check the stores for problems that would lose keys or make them unreachable.
 
-    One line for each thing found; exit code 1 where one is a problem. Nothing is changed, but for
-    one count of its own in the store of counters.
+    Prints one line for each finding. The exit code is 1 if one of them is a problem. The command
+    changes nothing, except for one counter of its own in the store of the counters.
     """
     common = Common.of(ctx, url, as_json, limiter=limiter)
     common.require_url()
-    patience = common.settings().store_timeout
+    patience = common.settings().management_timeout
     store = open_store(common.url)
     try:
         findings = [*_of_keys(store, common.url or "", patience)]
@@ -58,7 +57,9 @@ def doctor(
 
 def _of_keys(store: Store, url: str, patience: float) -> Iterator[Finding]:
     if isinstance(store, MemoryStore):
-        yield Finding(is_fine=False, text="keys in memory end with the process; name a database")
+        yield Finding(
+            is_fine=False, text="keys in memory are lost when the process ends; name a database"
+        )
         return
     findings: list[Finding] = []
     if isinstance(store, Diagnosable):
@@ -71,13 +72,15 @@ def _of_keys(store: Store, url: str, patience: float) -> Iterator[Finding]:
         if all(finding.is_fine for finding in findings) or isinstance(failure, SchemaError):
             yield Finding(is_fine=False, text=str(explain_cause(failure, url)))
     else:
-        yield Finding(is_fine=True, text="the key store answers, and this keyguard knows its form")
+        yield Finding(
+            is_fine=True, text="the key store answers, and its version fits this keyguard"
+        )
     yield from findings
 
 
 def _of_counters(store: Store, limiter: str | None, patience: float) -> Iterator[Finding]:
     if limiter is None:
-        yield Finding(is_fine=True, text="limits are counted beside the keys")
+        yield Finding(is_fine=True, text="the counters of limits are in the key store")
         return
     opened = open_limiter(limiter, store, clock=time)
     try:
@@ -86,10 +89,10 @@ def _of_counters(store: Store, limiter: str | None, patience: float) -> Iterator
     except StoreError as failure:
         yield Finding(is_fine=False, text=f"limits: {explain_cause(failure, limiter)}")
     else:
-        yield Finding(is_fine=True, text="the store of counters answers")
+        yield Finding(is_fine=True, text="the store of the counters answers")
     finally:
         opened.close()
 
 
 def _line(finding: Finding) -> str:
-    return f"{_FINE if finding.is_fine else _BAD:<8} {finding.text}"
+    return f"{'ok' if finding.is_fine else 'problem':<8} {finding.text}"

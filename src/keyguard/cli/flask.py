@@ -1,6 +1,6 @@
 """``flask keyguard ...``: the command line on the guard of a Flask application.
 
-Flask finds it by its entry point, in every application; so nothing is imported before it is called.
+Flask loads this module in every application, so nothing else is imported before the command runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["command"]
     "keyguard",
     short_help="Manage the API keys of this application.",
     context_settings={"ignore_unknown_options": True},
-    add_help_option=False,  # all that follows is for keyguard's own command line
+    add_help_option=False,  # keyguard's own command line shows the help
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @with_appcontext
@@ -39,7 +39,7 @@ def command(arguments: tuple[str, ...]) -> None:
     middleware = current_app.extensions.get(MIDDLEWARE)
     if middleware is None:
         raise click.ClickException(
-            "this application has no FlaskKeyguard: FlaskKeyguard(app, guard)"
+            "this application has no FlaskKeyguard: add FlaskKeyguard(app, guard)"
         )
     application = cast("Any", current_app)._get_current_object()
     sys.exit(run(arguments, name="flask keyguard", guard=middleware.guard, application=application))

@@ -1,4 +1,4 @@
-"""``keyguard key list``: keys, and reports of those that will end or that nobody uses."""
+"""``keyguard key list``: all keys, or those that soon stop working or that nobody uses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from keyguard.cli import pages
+from keyguard.cli.json_forms import key_json
 from keyguard.cli.options import Common, Json, Url
 from keyguard.cli.output import note
-from keyguard.cli.pages import After, All, Limit
-from keyguard.cli.records import ending, key_document, last_use
-from keyguard.cli.tables import status, table
-from keyguard.cli.times import parse_span
+from keyguard.cli.pages import After, All, Limit, show_list
+from keyguard.cli.parsing import parse_span
+from keyguard.cli.terminal import status_word, table
+from keyguard.cli.wording import last_used, when_ends
 from keyguard.core.keys.records import Key, Page
 
 __all__ = ["list_keys"]
@@ -25,18 +25,22 @@ def list_keys(
     ctx: typer.Context,
     organization: Annotated[
         str | None,
-        typer.Option("--org", metavar="ORG", help="Id or slug of the owner; all by default."),
+        typer.Option("--org", metavar="ORG", help="Only keys of this organization, by id or slug."),
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option("--family", metavar="FAMILY", help="Only keys that descend from one another."),
+        typer.Option(
+            "--family",
+            metavar="FAMILY",
+            help="Only keys of this family, fam_...: a key and its successors.",
+        ),
     ] = None,
     expiring_within: Annotated[
         str | None,
         typer.Option(
             "--expiring-within",
             metavar="SPAN",
-            help="Only keys that work, and will no more after that time, such as 30d.",
+            help="Only keys that work now but stop working within that time, such as 30d.",
         ),
     ] = None,
     unused_for: Annotated[
@@ -44,7 +48,7 @@ def list_keys(
         typer.Option(
             "--unused-for",
             metavar="SPAN",
-            help="Only keys that work, and that nobody has used for that long, such as 90d.",
+            help="Only keys that work now but were not used for that long, such as 90d.",
         ),
     ] = None,
     limit: Limit = None,
@@ -53,17 +57,22 @@ def list_keys(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """List keys, oldest first, dead ones included."""
+    """List keys, oldest first, also those that no longer work."""
     common = Common.of(ctx, url, as_json)
     now = datetime.now(UTC)
     ending_in = None if expiring_within is None else parse_span(expiring_within)
     unused = None if unused_for is None else parse_span(unused_for)
+    is_report = ending_in is not None or unused is not None
     with common.guard() as guard:
         owner = None if organization is None else guard.organizations.get(organization)
-        only = None if owner is None else owner.id
-        page = pages.read(
+
+        def to_table(page: Page[Key]) -> str:
+            owners = {key.organization for key in page} if owner is None else ()
+            return _table(page, now, {it: guard.organizations.get(it).slug for it in owners})
+
+        show_list(
             lambda after, limit: guard.keys.list(
-                organization=only,
+                organization=None if owner is None else owner.id,
                 family=family,
                 expiring_within=ending_in,
                 unused_for=unused,
@@ -73,19 +82,10 @@ def list_keys(
             after=after,
             limit=limit,
             everything=everything,
+            to_json=(lambda key: key_json(key, now)) if common.as_json else None,
+            to_table=to_table,
+            nothing="There are no such keys." if is_report else "There are no keys to list.",
         )
-        slugs: dict[str, str] = {}
-        if owner is None and not common.as_json:
-            for owner_id in {key.organization for key in page}:
-                slugs[owner_id] = guard.organizations.get(owner_id).slug
-    report = ending_in is not None or unused is not None
-    pages.show(
-        page,
-        common.as_json,
-        lambda key: key_document(key, now),
-        lambda page: _table(page, now, slugs),
-        "There are no such keys." if report else "There are no keys to list.",
-    )
     if owner is not None and owner.disabled_at is not None and not common.as_json:
         note(f"Organization {owner.slug} is disabled: none of its keys works until it is enabled.")
 
@@ -97,9 +97,9 @@ def _table(page: Page[Key], now: datetime, slugs: Mapping[str, str]) -> str:
             *((slugs[key.organization],) if slugs else ()),
             key.name,
             Text("\n".join(sorted(key.scopes))),
-            status(key.status(now).value),
-            ending(key, now),
-            last_use(key, now),
+            status_word(key.status(now).value),
+            when_ends(key, now),
+            last_used(key, now),
         )
         for key in page
     ]

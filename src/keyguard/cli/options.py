@@ -1,4 +1,4 @@
-"""The options that every command takes, and the guard that they describe."""
+"""The options that several commands share, and the guard that they describe."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ __all__ = [
     "Scopes",
     "Url",
     "actor",
+    "argument_id",
     "explain_cause",
-    "key_id",
 ]
 
 LONGEST_STORE_TIMEOUT = 60.0
@@ -46,8 +46,8 @@ Url: TypeAlias = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="Where the keys are, such as sqlite:///keys.db; else KEYGUARD_URL. A URL with a "
-        "password belongs in KEYGUARD_URL: others can read a command line.",
+        help="The key store, such as sqlite:///keys.db; KEYGUARD_URL by default. Keep a URL with a "
+        "password in KEYGUARD_URL, as others can read a command line.",
     ),
 ]
 PepperFile: TypeAlias = Annotated[
@@ -55,7 +55,7 @@ PepperFile: TypeAlias = Annotated[
     typer.Option(
         "--pepper-file",
         metavar="PATH",
-        help="The file that holds the pepper; else KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE.",
+        help="The file with the pepper; KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE by default.",
     ),
 ]
 Limits: TypeAlias = Annotated[
@@ -63,8 +63,8 @@ Limits: TypeAlias = Annotated[
     typer.Option(
         "--limit",
         metavar="LIMIT",
-        help="What may be asked for, such as 100/minute, or daily=5000/day with a name; may be "
-        "repeated.",
+        help="How many requests are allowed, such as 100/minute, or daily=5000/day with a name; "
+        "may be repeated.",
     ),
 ]
 Scopes: TypeAlias = Annotated[
@@ -72,8 +72,8 @@ Scopes: TypeAlias = Annotated[
     typer.Option(
         "--scope",
         metavar="SCOPE",
-        help="What it may do, such as inference:read; may be repeated, or hold several separated "
-        "by commas.",
+        help="What the key may do, such as inference:read; may be repeated, or name several "
+        "scopes separated by commas.",
     ),
 ]
 Networks: TypeAlias = Annotated[
@@ -81,7 +81,7 @@ Networks: TypeAlias = Annotated[
     typer.Option(
         "--network",
         metavar="CIDR",
-        help="Where it works from, such as 192.0.2.0/24 or 2001:db8::/32; may be repeated.",
+        help="From where the key works, such as 192.0.2.0/24 or 2001:db8::/32; may be repeated.",
     ),
 ]
 KeyNamed: TypeAlias = Annotated[
@@ -92,7 +92,7 @@ Limiter: TypeAlias = Annotated[
     typer.Option(
         "--limiter",
         metavar="URL",
-        help="Where the counters are, if not beside the keys; else KEYGUARD_LIMITER.",
+        help="The store of the counters; KEYGUARD_LIMITER by default, else the key store.",
     ),
 ]
 Json: TypeAlias = Annotated[
@@ -105,15 +105,15 @@ _TOKEN = re.compile(r"[a-z][a-z0-9_]*_([0-9A-Za-z]{16})_[0-9A-Za-z]{40,}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """What every command is told.
+    """The options that a command was given.
 
     Args:
-        url: Where the keys are, or None where the environment says.
-        pepper_file: The file that holds the pepper, or None where the environment says.
-        as_json: Whether the answer is one JSON document.
-        limiter: Where the counters are, or None for beside the keys.
-        given: The guard of the application that the command line is a part of, which knows all
-            that; None where it stands alone.
+        url: The URL of the key store, or None if no URL is given.
+        pepper_file: The file with the pepper, or None to read it as the environment says.
+        as_json: Whether the output is one JSON document.
+        limiter: The URL of the store of the counters, or None for the key store.
+        given: The guard of the application that runs the command line, which is used instead of all
+            these; None for the program ``keyguard``.
         application: That application.
     """
 
@@ -133,14 +133,14 @@ class Common:
         pepper_file: Path | None = None,
         limiter: str | None = None,
     ) -> Common:
-        """Return what a command is told after its name, and before it where it is silent.
+        """Return the options after a command's name; those before its name are the defaults.
 
         Raises:
-            ConfigurationError: It is told where keys are, and the application says that.
+            ConfigurationError: The options name a store, but an application's guard is used.
         """
         before: Common = ctx.obj
         if before.given is not None:
-            if any(one is not None for one in (url, before.url, pepper_file, limiter)):
+            if any(text is not None for text in (url, before.url, pepper_file, limiter)):
                 raise ConfigurationError(
                     "this works on the application's own guard: leave out --url, --pepper-file "
                     "and --limiter"
@@ -157,8 +157,8 @@ class Common:
         """Read the settings.
 
         Raises:
-            InvalidValueError: A value is not as said.
-            ConfigurationError: The pepper file can't be read, or values do not go together.
+            InvalidValueError: A value of the environment or the settings file is wrong.
+            ConfigurationError: A file can't be read, or values contradict each other.
         """
         if self.given is not None:
             return self.given.settings
@@ -169,57 +169,63 @@ class Common:
                 "KEYGUARD_PEPPER": "",
                 "KEYGUARD_PEPPER_FILE": str(self.pepper_file),
             }
-        settings = Settings.from_env(environ)
-        # `key verify` opens its connection first, which a server's look-ups need not wait for.
-        patience = min(settings.management_timeout, LONGEST_STORE_TIMEOUT)
-        return replace(settings, store_timeout=max(settings.store_timeout, patience))
+        return Settings.from_env(environ)
 
     @contextmanager
-    def guard(self) -> Generator[Keyguard]:
-        """Open the guard, and close it after.
+    def guard(self, *, looks_up: bool = False) -> Generator[Keyguard]:
+        """Open the guard for a block, and close it afterwards.
+
+        Args:
+            looks_up: Whether the command looks up a token as a request does. It then waits as long
+                as for a management operation, since it has to connect first.
 
         Raises:
-            ConfigurationError: No URL is given, or it can't be used, or settings do not fit.
-            InvalidValueError: A setting is not as said.
-            StoreError: What is done with the guard failed; told with the driver's own words.
+            ConfigurationError: No URL is given, it can't be used, or settings contradict each
+                other.
+            InvalidValueError: A setting is wrong.
+            StoreError: The store failed in the block; the message has the driver's own words.
         """
         if self.given is not None:
-            yield self.given  # which the application closes, and whose URL nobody here knows
+            yield self.given  # the application closes it
             return
         self.require_url()
-        with Keyguard(self.url, limiter=self.limiter, settings=self.settings(), hooks=()) as guard:
+        settings = self.settings()
+        if looks_up:
+            patience = min(settings.management_timeout, LONGEST_STORE_TIMEOUT)
+            settings = replace(settings, store_timeout=max(settings.store_timeout, patience))
+        with Keyguard(self.url, limiter=self.limiter, settings=settings, hooks=()) as guard:
             try:
                 yield guard
             except SchemaError:
-                raise  # says all there is to say
+                raise  # its message is complete
             except StoreError as failure:
                 raise explain_cause(failure, str(self.url)) from failure
 
     def require_url(self) -> None:
-        """Refuse to go on without a URL.
+        """Refuse a command that has no URL of a key store.
 
         Raises:
-            ConfigurationError: There is none.
+            ConfigurationError: No URL is given, or the guard is an application's.
         """
         if self.given is not None:
             raise ConfigurationError(
                 "this command works on a URL, not on an application: set KEYGUARD_URL and run it "
-                "as 'keyguard'; the application's tables are made by its migrate"
+                "as 'keyguard'; to make the application's tables, run its migrate command"
             )
         if not self.url:
             raise ConfigurationError(
-                "say where the keys are: set KEYGUARD_URL or pass --url, such as "
+                "no key store is named: set KEYGUARD_URL or pass --url, such as "
                 "--url sqlite:///keys.db"
             )
 
 
 def _first(*given: str | None) -> str | None:
-    # An empty one was given, if by mistake: it must not fall through to another store.
-    return next((one for one in given if one is not None), None)
+    # An empty text was given, if by mistake, so it must not fall through to another store.
+    return next((text for text in given if text is not None), None)
 
 
 def actor() -> str:
-    """Return how the audit trail names who runs this command: ``cli:`` and the login name."""
+    """Return the actor of the audit trail for this process: ``cli:`` and the login name."""
     try:
         login = getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user that has no name
@@ -228,25 +234,26 @@ def actor() -> str:
     return f"cli:{login if harmless else 'unknown'}"
 
 
-def key_id(text: str) -> str:
-    """Return a key's id as it was given.
+def argument_id(text: str) -> str:
+    """Return an id that was given as an argument.
 
     Raises:
-        InvalidValueError: It is a whole token.
+        InvalidValueError: The argument is a whole token.
     """
     if found := _TOKEN.fullmatch(text):
         raise InvalidValueError(
-            f"that is a whole token, which others can now read; pass the key's id, {found[1]}"
+            "the argument is a whole token, which others can now read; pass the key's id, "
+            f"{found[1]}"
         )
     return text
 
 
 def explain_cause(failure: StoreError, url: str) -> StoreError:
-    """Return a failure told with the driver's own words, where no secret is among them.
+    """Return a store's failure with the driver's own words added, unless they hold a secret.
 
     Args:
-        failure: What failed.
-        url: The store's URL, with its secrets.
+        failure: The failure.
+        url: The store's URL, which may hold secrets.
     """
     cause = failure.__cause__
     if cause is None or isinstance(cause, KeyguardError):

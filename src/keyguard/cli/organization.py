@@ -7,18 +7,13 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from keyguard.cli import pages
+from keyguard.cli.json_forms import organization_json
 from keyguard.cli.options import Common, Json, Limits, Url, actor
 from keyguard.cli.output import emit, emit_json
-from keyguard.cli.pages import After, All, Limit
-from keyguard.cli.records import (
-    organization_details,
-    organization_document,
-    organization_status,
-)
-from keyguard.cli.tables import details, table
-from keyguard.cli.times import absolute, parse_span, relative
-from keyguard.cli.values import new_value, parse_scopes
+from keyguard.cli.pages import After, All, Limit, show_list
+from keyguard.cli.parsing import new_value, parse_scopes, parse_span
+from keyguard.cli.terminal import details, table
+from keyguard.cli.wording import absolute, organization_details, organization_status, relative
 from keyguard.core.keys.records import Organization, Page
 from keyguard.core.keys.values import UNCHANGED
 from keyguard.core.limits.limit import parse_limit
@@ -35,8 +30,8 @@ Scopes: TypeAlias = Annotated[
     typer.Option(
         "--scope",
         metavar="SCOPE",
-        help="What its keys may do at the most; may be repeated, or hold several separated by "
-        "commas. Anything by default.",
+        help="The scopes that its keys may have; may be repeated, or name several scopes separated "
+        "by commas. Any by default.",
     ),
 ]
 Longest: TypeAlias = Annotated[
@@ -44,7 +39,7 @@ Longest: TypeAlias = Annotated[
     typer.Option(
         "--max-key-lifetime",
         metavar="SPAN",
-        help="How long its keys work at the most, such as 90d; for ever by default.",
+        help="How long its keys may work at most, such as 90d; for ever by default.",
     ),
 ]
 
@@ -54,12 +49,10 @@ def create(
     ctx: typer.Context,
     slug: Annotated[
         str,
-        typer.Argument(
-            metavar="SLUG", help="Its short name, such as acme-labs.", show_default=False
-        ),
+        typer.Argument(metavar="SLUG", help="A short name, such as acme-labs.", show_default=False),
     ],
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Its name for people.")
+        str | None, typer.Option("--name", metavar="NAME", help="A name for people.")
     ] = None,
     limits: Limits = None,
     scopes: Scopes = None,
@@ -67,7 +60,7 @@ def create(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Create an organization; its limits are for all its keys together."""
+    """Create an organization. Its limits apply to all its keys together."""
     wanted = [parse_limit(text, "organization") for text in limits or []]
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
@@ -79,7 +72,7 @@ def create(
             max_key_lifetime=None if longest is None else parse_span(longest),
             actor=actor(),
         )
-    _show(organization, common, f"Organization {organization.slug} is created")
+    _show(organization, common, f"Organization {organization.slug} was created")
 
 
 @app.command("list")
@@ -94,15 +87,15 @@ def list_organizations(
     """List organizations, oldest first."""
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
-        page = pages.read(
+        show_list(
             lambda after, limit: guard.organizations.list(after=after, limit=limit),
             after=after,
             limit=limit,
             everything=everything,
+            to_json=organization_json if common.as_json else None,
+            to_table=_table,
+            nothing="There are no organizations to list.",
         )
-    pages.show(
-        page, common.as_json, organization_document, _table, "There are no organizations to list."
-    )
 
 
 @app.command()
@@ -112,7 +105,7 @@ def show(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = Fals
     with common.guard() as guard:
         organization = guard.organizations.get(named)
     if common.as_json:
-        emit_json(organization_document(organization))
+        emit_json(organization_json(organization))
     else:
         emit(details(organization_details(organization, datetime.now(UTC))))
 
@@ -122,36 +115,36 @@ def update(
     ctx: typer.Context,
     named: Named,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Its new name for people.")
+        str | None, typer.Option("--name", metavar="NAME", help="The new name for people.")
     ] = None,
     limits: Limits = None,
-    no_limits: Annotated[bool, typer.Option("--no-limits", help="Take its limits away.")] = False,
+    no_limits: Annotated[bool, typer.Option("--no-limits", help="Remove its own limits.")] = False,
     scopes: Scopes = None,
     any_scope: Annotated[
-        bool, typer.Option("--any-scope", help="Its keys may do whatever they are granted.")
+        bool, typer.Option("--any-scope", help="Let its keys have any scope.")
     ] = False,
     longest: Longest = None,
     any_lifetime: Annotated[
-        bool, typer.Option("--no-max-key-lifetime", help="Its keys may work for ever.")
+        bool, typer.Option("--no-max-key-lifetime", help="Let its keys work for ever.")
     ] = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Change an organization; the limits or scopes given replace all it had.
+    """Change an organization. Limits or scopes that are given replace all former ones.
 
-    A new --max-key-lifetime is for keys that are issued from now on.
+    A new --max-key-lifetime applies to keys that are issued later.
     """
     common = Common.of(ctx, url, as_json)
     own_limits = [parse_limit(text, "organization") for text in limits or []]
-    wanted_limits = new_value("--limit", own_limits, "--no-limits", cleared=no_limits, empty=())
+    wanted_limits = new_value("--limit", own_limits, "--no-limits", is_cleared=no_limits, empty=())
     ceiling = new_value(
-        "--scope", parse_scopes(scopes), "--any-scope", cleared=any_scope, empty=None
+        "--scope", parse_scopes(scopes), "--any-scope", is_cleared=any_scope, empty=None
     )
     lifetime = new_value(
         "--max-key-lifetime",
         None if longest is None else parse_span(longest),
         "--no-max-key-lifetime",
-        cleared=any_lifetime,
+        is_cleared=any_lifetime,
         empty=None,
     )
     with common.guard() as guard:
@@ -163,38 +156,38 @@ def update(
             max_key_lifetime=lifetime,
             actor=actor(),
         )
-    _show(organization, common, f"Organization {organization.slug} is changed")
+    _show(organization, common, f"Organization {organization.slug} was changed")
 
 
 @app.command()
 def disable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = False) -> None:
-    """Pause an organization: none of its keys works until it is enabled."""
+    """Disable an organization: none of its keys works until it is enabled again."""
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
         before = guard.organizations.get(named)
         organization = guard.organizations.disable(before.id, actor=actor())
     if before.disabled_at is None:
-        message = f"Organization {organization.slug} is disabled; none of its keys works"
+        message = f"Organization {organization.slug} was disabled; none of its keys works now"
     else:
         since = absolute(before.disabled_at, datetime.now(UTC))
-        message = f"Organization {organization.slug} was disabled already, since {since}"
+        message = f"Organization {organization.slug} has been disabled since {since}"
     _show(organization, common, message)
 
 
 @app.command()
 def enable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = False) -> None:
-    """End an organization's pause."""
+    """Enable an organization that was disabled: its keys work again."""
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
         before = guard.organizations.get(named)
         organization = guard.organizations.enable(before.id, actor=actor())
-    state = "was enabled already" if before.disabled_at is None else "is enabled"
+    state = "is enabled already" if before.disabled_at is None else "was enabled"
     _show(organization, common, f"Organization {organization.slug} {state}")
 
 
 def _show(organization: Organization, common: Common, message: str) -> None:
     if common.as_json:
-        emit_json(organization_document(organization))
+        emit_json(organization_json(organization))
     else:
         emit(f"{message}. Its id is {organization.id}.\n")
 

@@ -1,4 +1,4 @@
-"""What is written to stdout and stderr, and how it gets there whole."""
+"""Writing to stdout and stderr: completely, without tokens in errors or control characters."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import TextIO
 
-__all__ = ["complain", "emit", "emit_json", "is_shown", "note", "plain"]
+__all__ = ["complain", "emit", "emit_json", "is_terminal", "note", "plain"]
 
 _TOKEN = re.compile(r"([a-z][a-z0-9_]*_[0-9A-Za-z]{16}_)[0-9A-Za-z]{40,}")
 
@@ -20,9 +20,10 @@ def emit(text: str) -> None:
     """Write text to stdout, to the last byte.
 
     Raises:
-        OSError: It can't be written. Then stdout is given up, so that leaving does not fail again.
+        OSError: The text can't be written. Stdout is then replaced, so that the flush at exit does
+            not fail as well.
     """
-    stream = cast("TextIO | None", sys.stdout)
+    stream: TextIO | None = sys.stdout
     if stream is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     try:
@@ -33,18 +34,18 @@ def emit(text: str) -> None:
         raise
 
 
-def emit_json(value: Mapping[str, Any]) -> None:
-    """Write one JSON document to stdout, in ASCII whatever the locale.
+def emit_json(value: Mapping[str, object]) -> None:
+    """Write one JSON document to stdout, in ASCII.
 
     Raises:
-        OSError: See :func:`emit`.
+        OSError: The document can't be written, see :func:`emit`.
     """
     emit(json.dumps(value) + "\n")
 
 
 def note(text: str) -> None:
-    """Write to stderr what is not the answer itself; where nobody can read it, to nobody."""
-    stream = cast("TextIO | None", sys.stderr)
+    """Write a line to stderr. If stderr can't be written, the line is dropped."""
+    stream: TextIO | None = sys.stderr
     if stream is None:
         return
     try:
@@ -55,26 +56,25 @@ def note(text: str) -> None:
 
 
 def complain(sentence: str) -> None:
-    """Write an error to stderr: one line, without control characters, and without any token."""
+    """Write an error to stderr as one line, without control characters and tokens."""
     words = " ".join(sentence.split())
     note("keyguard: " + plain(_TOKEN.sub(r"\1***", words)))
 
 
 def plain(text: str) -> str:
-    """Return text with everything that could steer a terminal spelled as an escape."""
+    """Return text in which each control character is replaced by its escape sequence."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
-def is_shown() -> bool:
-    """Tell whether somebody reads stdout on a terminal."""
-    stream = cast("TextIO | None", sys.stdout)
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream of this process is a terminal; one that was closed is None."""
     return stream is not None and stream.isatty()
 
 
 def _abandon(stream: TextIO) -> None:
-    # What is left in its buffer would be written, and fail, once more when the process ends.
+    # Python flushes the stream once more at exit, which would fail again.
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -9,13 +9,13 @@ import typer
 
 from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.cli.output import complain, emit, emit_json
-from keyguard.cli.tables import table
+from keyguard.cli.terminal import table
 
 __all__ = ["app"]
 
-_IMPORTED = "argon2id:"  # what can be guessed is kept so, whatever the scheme
+_IMPORTED = "argon2id:"  # imported tokens that are easy to guess are stored so under any scheme
 
-app = typer.Typer(help="See which peppers are still needed.", no_args_is_help=True)
+app = typer.Typer(help="Show which peppers are still needed.", no_args_is_help=True)
 
 
 @app.callback()
@@ -25,7 +25,7 @@ def _group() -> None:  # so that `status` is a command of its own
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One form in which tokens are stored."""
+    """One form in which tokens are stored, with the number of keys that have it."""
 
     stored: str
     keys: int
@@ -39,16 +39,16 @@ class _Row:
             return "current"
         if not self.known:
             return "damaged" if self.stored == "unknown" else "this pepper is not set"
-        return "may be dropped" if self.pepper and not self.keys else ""
+        return "may be removed" if self.pepper and not self.keys else ""
 
 
 @app.command()
 def status(
     ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
 ) -> None:
-    """Count the keys by what the stored forms of their tokens hang on.
+    """Count keys by the form in which their tokens are stored, and by its pepper.
 
-    Keys that are revoked do not count. Exit code 1 where a key hangs on a pepper that is not set.
+    Revoked keys are not counted. The exit code is 1 if a key needs a pepper that is not set.
     """
     common = Common.of(ctx, url, as_json, pepper_file)
     with common.guard() as guard:
@@ -56,7 +56,7 @@ def status(
         hasher = guard.settings.token_hasher()
     rows = _rows(found, hasher.current, hasher.pepper_ids)
     needed = {row.pepper for row in rows if row.keys or row.current}
-    droppable = [one for one in hasher.pepper_ids if one not in needed]
+    droppable = [pepper for pepper in hasher.pepper_ids if pepper not in needed]
     missing = sorted({row.pepper for row in rows if row.pepper and not row.known})
     if common.as_json:
         emit_json(
@@ -92,7 +92,7 @@ def status(
 
 
 def _rows(found: Mapping[str, int], current: str, peppers: tuple[str, ...]) -> list[_Row]:
-    labels = {current, *found, *(f"hmac-sha256:{one}" for one in peppers)}
+    labels = {current, *found, *(f"hmac-sha256:{pepper}" for pepper in peppers)}
     rows: list[_Row] = []
     for label in labels:
         pepper = label.partition(":")[2] or None
@@ -116,16 +116,16 @@ def _advice(rows: list[_Row], droppable: list[str], newest: tuple[str, ...]) -> 
     if waiting:
         verb = "is" if waiting == 1 else "are"
         lines.append(
-            f"{_count(waiting)} {verb} stored in an older form; a key's next use renews it."
+            f"{_count(waiting)} {verb} stored in an older form; the next use of a key renews it."
         )
     for row in imported:
         if row.pepper not in newest:
             lines.append(
-                f"Imported keys hang on the pepper {row.pepper}; some may for good: rotate them, "
-                "and it may be dropped."
+                f"Imported keys need the pepper {row.pepper}, and use may not renew them: rotate "
+                "them before you remove it."
             )
     for pepper in droppable:
-        lines.append(f"No key hangs on the pepper {pepper} any more: it may be dropped.")
+        lines.append(f"No key needs the pepper {pepper} any longer: you may remove it.")
     return ["", *lines] if lines else []
 
 

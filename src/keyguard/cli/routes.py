@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from keyguard.cli.options import Common, Json
 from keyguard.cli.output import emit, emit_json, plain
-from keyguard.cli.route_report.applications import read_application, read_project
-from keyguard.cli.route_report.loading import load_application
-from keyguard.cli.route_report.report import GuardedRoute, report
-from keyguard.cli.tables import table
+from keyguard.cli.terminal import table
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
+
+if TYPE_CHECKING:
+    from keyguard.cli.route_report.report import GuardedRoute
 
 __all__ = ["routes"]
 
@@ -39,6 +39,11 @@ def routes(
     public rule names it, or if it is not told whether a route is open. The application is imported
     but not served, and its key store is not opened.
     """
+    # Other commands need no adapters.
+    from keyguard.cli.route_report.applications import read_application, read_project
+    from keyguard.cli.route_report.loading import load_application
+    from keyguard.cli.route_report.report import report
+
     before: Common = ctx.obj
     if application is not None:
         found = read_application(load_application(application))

@@ -1,4 +1,4 @@
-"""``keyguard init`` and ``keyguard migrate``: tables, and a pepper to begin with."""
+"""``keyguard init`` and ``keyguard migrate``: create the tables, a pepper, and newer tables."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _PEPPER_SIZE = 32
 def init(
     ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
 ) -> None:
-    """Make the tables, and a pepper to begin with.
+    """Create the tables, and a pepper with --pepper-file.
 
-    With --pepper-file, a file that does not exist yet is written with a new random pepper. What is
-    there already stays as it is, so it is safe to run again.
+    If the pepper file does not exist, the command writes a new random pepper to it. It changes no
+    tables or pepper that exist, so it is safe to run again.
     """
     common = Common.of(ctx, url, as_json, pepper_file)
     common.require_url()
@@ -53,9 +53,9 @@ def init(
 
 
 def migrate(ctx: typer.Context, url: Url = None, as_json: Json = False) -> None:
-    """Bring the tables up to date.
+    """Create the tables or bring them up to date.
 
-    Makes them where there are none. Safe to run at every start, and by several at once.
+    It is safe to run at every start, and in several processes at once.
     """
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
@@ -67,7 +67,7 @@ def migrate(ctx: typer.Context, url: Url = None, as_json: Json = False) -> None:
 
 
 def _make_pepper(path: Path) -> bool:
-    """Write a new pepper where there is no file, and tell whether there was none."""
+    """Write a new pepper to a file that does not exist, and tell whether it was written."""
     if path.exists():
         return False
     elsewhere = os.environ.get("KEYGUARD_PEPPER_FILE")
@@ -75,7 +75,7 @@ def _make_pepper(path: Path) -> bool:
         elsewhere and Path(elsewhere).absolute() != path.absolute()
     ):
         raise ConfigurationError(
-            "the environment gives a pepper already, so no second one is made: leave out "
+            "the environment already gives a pepper, so no second one is made: leave out "
             "--pepper-file, or unset KEYGUARD_PEPPER and KEYGUARD_PEPPER_FILE"
         )
     try:
@@ -107,25 +107,25 @@ def _report(common: Common, scheme: str, made: bool) -> str:
     lines = ["The tables are ready."]
     if made:
         lines.append(f"A new pepper is in {path}. Back it up, apart from the database:")
-        lines.append("without it no key works any more.")
+        lines.append("without it, no key works.")
     elif path is not None:
-        lines.append(f"The pepper in {path} stays as it is.")
+        lines.append(f"The pepper in {path} was not changed.")
     elif scheme == "sha256":
         lines.append(
-            "No pepper is set, so tokens are stored under plain SHA-256. To begin with one:"
+            "No pepper is set, so tokens are stored under plain SHA-256. To create one, run:"
         )
         lines.append("keyguard init --pepper-file PATH")
-    settings = list(_to_set(common))
+    settings = list(_variables(common))
     if settings:
-        lines += ["", "Set this for the service, and for this command:", ""]
+        lines += ["", "Set this for the service and for this command:", ""]
         lines += [f"  export {name}={value}" for name, value in settings]
     return "".join(f"{plain(line)}\n" for line in lines)
 
 
-def _to_set(common: Common) -> Iterator[tuple[str, str]]:
+def _variables(common: Common) -> Iterator[tuple[str, str]]:
     url = common.url or ""
     if url != os.environ.get("KEYGUARD_URL"):
-        # What may hold a password is not repeated.
+        # A URL that may hold a password is not repeated.
         harmless = "@" not in url and "?" not in url
         yield "KEYGUARD_URL", shlex.quote(url) if harmless else "...  # the URL you passed"
     path = common.pepper_file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from keyguard.adapters import asgi, wsgi
 from keyguard.cli.route_report.route import Guard
@@ -57,13 +58,9 @@ def inside(layer: object) -> object:
 
 def is_readable(value: object) -> bool:
     """Tell whether a value is an application, wraps one, or is a collection that holds one."""
-    values: Iterable[object] | None = None
-    if isinstance(value, dict):
-        values = value.values()
-    elif isinstance(value, list | tuple | set | frozenset):
-        values = value
-    if values is not None:
-        return any(map(is_readable, values))
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        members = cast("Iterable[object]", value.values() if isinstance(value, Mapping) else value)
+        return any(map(is_readable, members))
     return (
         is_a(value, FLASK, DJANGO, DISPATCHER, *STARLETTE)
         or is_a(getattr(value, "__self__", None), FLASK)

@@ -1,4 +1,4 @@
-"""``keyguard key rotate``: a key gets a successor, and works on for a while."""
+"""``keyguard key rotate``: gives a key a successor; both work during the grace."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor, key_id
+from keyguard.cli.json_forms import new_key_json
+from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor, argument_id
 from keyguard.cli.output import emit_json, note
-from keyguard.cli.times import absolute, parse_span
-from keyguard.cli.tokens import hand_over, token_document
+from keyguard.cli.parsing import parse_span
+from keyguard.cli.token_io import hand_over
+from keyguard.cli.wording import absolute
 from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, RotatedKey
 from keyguard.core.keys.values import UNCHANGED
 
@@ -25,7 +27,7 @@ def rotate(
         typer.Option(
             "--grace",
             metavar="SPAN",
-            help="How long the old token works beside the new one; 0 ends it at once.",
+            help="How long the old token keeps working; 0 ends it at once.",
         ),
     ] = "24h",
     expires_in: Annotated[
@@ -33,7 +35,7 @@ def rotate(
         typer.Option(
             "--expires-in",
             metavar="SPAN",
-            help="How long the new key works; by default as long as the old one was to.",
+            help="How long the new key works; by default as long as the old one was meant to.",
         ),
     ] = None,
     idempotency_key: Annotated[
@@ -41,42 +43,42 @@ def rotate(
         typer.Option(
             "--idempotency-key",
             metavar="TEXT",
-            help="A name for this rotation: run again with it, nothing more happens.",
+            help="A name for this rotation. A second run with the same name changes nothing.",
         ),
     ] = None,
     url: Url = None,
     pepper_file: PepperFile = None,
     as_json: Json = False,
 ) -> None:
-    """Give a key a successor, and print its token: the only time it is shown."""
+    """Give a key a successor and print the new token, which is shown only this once."""
     common = Common.of(ctx, url, as_json, pepper_file)
-    beside = parse_span(grace, or_none=True)
+    grace_span = parse_span(grace, may_be_zero=True)
     span = UNCHANGED if expires_in is None else parse_span(expires_in)
     with common.guard() as guard:
         rotated = guard.keys.rotate(
-            key_id(named),
-            grace=beside,
+            argument_id(named),
+            grace=grace_span,
             expires_in=span,
             idempotency_key=idempotency_key,
             actor=actor(),
         )
         if rotated.token is None:
-            _tell_repeated(rotated, as_json=common.as_json)
+            _show_repeated(rotated, as_json=common.as_json)
         else:
             issued = IssuedKey(key=rotated.key, token=rotated.token)
             hand_over(guard, issued, as_json=common.as_json, predecessor=rotated.predecessor)
 
 
-def _tell_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
+def _show_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
     if as_json:
-        emit_json(token_document(rotated.key, None, rotated.predecessor))
+        emit_json(new_key_json(rotated.key, None, rotated.predecessor))
         return
     old, new = rotated.predecessor, rotated.key
     now = datetime.now(UTC)
     note(
-        f"Key {old.id} was rotated under this idempotency key before.\n"
-        f"Its successor is {new.id}{_unless_it_works(new, now)}; "
-        "the token was shown then, and is not shown again."
+        f"Key {old.id} was already rotated under this idempotency key.\n"
+        f"Its successor is {new.id}{_unless_it_works(new, now)}. "
+        "The new token was shown then and is not shown again."
     )
     if old.revoked_at is None and old.grace_ends_at is not None:
         verb = "works" if old.status(now) is KeyStatus.ACTIVE else "worked"
@@ -85,4 +87,4 @@ def _tell_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
 
 def _unless_it_works(key: Key, now: datetime) -> str:
     status = key.status(now)
-    return "" if status is KeyStatus.ACTIVE else f", {status.value} by now"
+    return "" if status is KeyStatus.ACTIVE else f", now {status.value}"

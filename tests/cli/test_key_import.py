@@ -51,10 +51,10 @@ def test_what_was_imported_is_counted_and_works(
     done = keyguard("key", "import", path)
 
     assert done.status == 0
-    assert done.stdout == "Of the keys, 2 were imported, 0 were there already, 0 were refused.\n"
+    assert done.stdout == "Imported: 2, already there: 0, refused: 0\n"
     assert done.stderr == ""
     again = keyguard("key", "import", path)
-    assert again.stdout == "Of the keys, 0 were imported, 2 were there already, 0 were refused.\n"
+    assert again.stdout == "Imported: 0, already there: 2, refused: 0\n"
     with store.open(imported_formats=["drf"]) as guard:
         assert isinstance(guard.authenticate([f"Bearer 00000001.{STRONG}"]), Allow)
 
@@ -97,7 +97,7 @@ def test_what_is_refused_is_told_by_line_without_the_token(
         "line 5: name takes 1 to 200 printable characters\n"
         "line 6: a row is one JSON object on one line, in UTF-8\n"
         "line 7: a row takes at most 65536 characters\n"
-        "Of the keys, 2 were imported, 0 were there already, 5 were refused.\n"
+        "Imported: 2, already there: 0, refused: 5\n"
     )
     assert STRONG not in done.stdout + done.stderr
 
@@ -107,9 +107,7 @@ def test_a_dry_run_changes_nothing(
 ) -> None:
     done = keyguard("key", "import", rows(row(1), row(2)), "--dry-run")
 
-    assert done.stdout == (
-        "Of the keys, 2 would be imported, 0 are there already, 0 would be refused.\n"
-    )
+    assert done.stdout == ("Would import: 2, already there: 0, would refuse: 0\n")
     assert store.keys() == ()
 
 
@@ -151,7 +149,7 @@ def test_on_a_terminal_there_is_a_bar(
     assert window.finish() == 0
     assert "Importing" in window.shown
     assert "1200/1200" in window.text
-    assert "Of the keys, 1200 were imported" in window.text
+    assert "Imported: 1200," in window.text
 
 
 def test_an_import_that_is_killed_is_run_again_and_nothing_is_there_twice(

@@ -26,7 +26,7 @@ def test_off_a_terminal_stdout_is_the_new_token_alone(keyguard: Program, store: 
     assert re.search(rf"^Key +{new.id}$", done.stderr, re.MULTILINE)
     fate = rf"^Old key +{old.id}, works until 20\S+ \S+ UTC \(in 1 day\)$"
     assert re.search(fate, done.stderr, re.MULTILINE)
-    assert done.stderr.endswith("The token went to stdout, and is not shown again.\n")
+    assert done.stderr.endswith("The token was written to stdout. It is not shown again.\n")
 
 
 def test_both_tokens_work_within_the_grace(keyguard: Program, store: Store) -> None:
@@ -94,7 +94,7 @@ def test_an_idempotency_key_that_is_repeated_shows_no_second_token(
     old, new = store.keys()
     assert (again.status, again.stdout) == (0, "")
     assert again.stderr.splitlines()[:2] == [
-        f"Key {old.id} was rotated under this idempotency key before.",
+        f"Key {old.id} was already rotated under this idempotency key.",
         f"Its successor is {new.id}; the token was shown then, and is not shown again.",
     ]
     assert re.search(rf"^Key {old.id} works until 20.* UTC \(in 23 hours\)\.$", again.stderr, re.M)
@@ -111,17 +111,17 @@ def test_a_repeated_rotation_says_what_became_of_the_keys(keyguard: Program, sto
     said = keyguard(*command).stderr.splitlines()
 
     assert len(said) == 2
-    assert said[1].startswith(f"Its successor is {new.id}, revoked by now; ")
+    assert said[1].startswith(f"Its successor is {new.id}, now revoked. ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--grace", "soon"), "'soon' is no span of time"),
-        (("--grace", "-1h"), "'-1h' is no span of time"),
-        (("--grace", ""), "'' is no span of time"),
-        (("--expires-in", "0"), "'0' is no span of time"),
-        (("--expires-in", "0d"), "'0d' is no time at all"),
+        (("--grace", "soon"), "'soon' is not a length of time"),
+        (("--grace", "-1h"), "'-1h' is not a length of time"),
+        (("--grace", ""), "'' is not a length of time"),
+        (("--expires-in", "0"), "'0' is not a length of time"),
+        (("--expires-in", "0d"), "'0d' is zero: give a longer time"),
         (("--expires-in", "3000000d"), "beyond the year 9999"),
         (("--idempotency-key", ""), "an idempotency key takes 1 to 200 characters"),
     ],

@@ -23,9 +23,9 @@ def test_revoking_keeps_the_first_time_reason_and_note(keyguard: Program, store:
     second = keyguard("key", "revoke", key.id, "--reason", "superseded")
 
     (after,) = store.keys()
-    assert (first.status, first.stdout) == (0, f"Key {key.id} is revoked.\n")
+    assert (first.status, first.stdout) == (0, f"Key {key.id} was revoked.\n")
     assert second.status == 0
-    assert second.stdout.startswith(f"Key {key.id} was revoked already, ")
+    assert second.stdout.startswith(f"Key {key.id} was already revoked ")
     assert after.revoked_reason is RevocationReason.KEY_COMPROMISE
     assert after.revoked_note == "lost laptop"
 
@@ -86,7 +86,7 @@ def test_the_last_administrator_stays_unless_somebody_insists(
 
     assert refused.status == 1
     assert refused.sentence.endswith("issue another first, or insist with --force")
-    assert (forced.status, forced.stdout) == (0, f"Key {key.id} is revoked.\n")
+    assert (forced.status, forced.stdout) == (0, f"Key {key.id} was revoked.\n")
 
 
 def test_revoking_a_rotated_key_says_that_its_successor_works_on(
@@ -101,8 +101,8 @@ def test_revoking_a_rotated_key_says_that_its_successor_works_on(
     later = keyguard("key", "revoke", key.id).stdout
 
     assert said == (
-        f"Key {key.id} is revoked.\n"
-        f"Its successor {new.id} works on; to end that too: "
+        f"Key {key.id} was revoked.\n"
+        f"Its successor {new.id} still works; to revoke it too, run: "
         f"keyguard key revoke-family {key.family}\n"
     )
     assert "successor" not in later
@@ -117,14 +117,14 @@ def test_a_family_is_revoked_together(keyguard: Program, store: Store) -> None:
     second = keyguard("key", "revoke-family", key.family)
 
     keys = store.keys()
-    family = [one for one in keys if one.family == key.family]
+    family = [each for each in keys if each.family == key.family]
     assert len(family) == 2
-    assert first.stdout == "".join(f"Key {one.id} is revoked.\n" for one in family)
+    assert first.stdout == "".join(f"Key {each.id} was revoked.\n" for each in family)
     assert re.fullmatch(
-        "".join(rf"Key {one.id} was revoked already, .+\n" for one in family), second.stdout
+        "".join(rf"Key {each.id} was already revoked .+\n" for each in family), second.stdout
     )
-    assert {one.revoked_reason for one in family} == {RevocationReason.KEY_COMPROMISE}
-    assert next(one for one in keys if one.id == other.id).revoked_at is None
+    assert {each.revoked_reason for each in family} == {RevocationReason.KEY_COMPROMISE}
+    assert next(each for each in keys if each.id == other.id).revoked_at is None
 
 
 def test_a_family_is_revoked_as_json(keyguard: Program, store: Store) -> None:
@@ -153,8 +153,8 @@ def test_whoever_holds_a_token_may_revoke_it(keyguard: Program, store: Store) ->
 
     (key,) = store.keys()
     assert (first.status, first.stderr) == (0, "")
-    assert first.stdout == f"Key {issued.key.id} is revoked.\n"
-    assert second.stdout.startswith(f"Key {issued.key.id} was revoked already, ")
+    assert first.stdout == f"Key {issued.key.id} was revoked.\n"
+    assert second.stdout.startswith(f"Key {issued.key.id} was already revoked ")
     assert key.revoked_reason is RevocationReason.KEY_COMPROMISE
     assert key.revoked_note == "found in a gist"
 
@@ -214,4 +214,4 @@ def test_on_a_terminal_the_token_is_asked_for_and_not_shown(
 
     assert window.finish() == 0
     assert issued.token.reveal() not in window.shown
-    assert f"Key {issued.key.id} is revoked.\n" in window.text
+    assert f"Key {issued.key.id} was revoked.\n" in window.text

@@ -1,4 +1,4 @@
-"""``keyguard key revoke``, ``revoke-family`` and ``revoke-token``: keys end, for good."""
+"""``keyguard key revoke``, ``revoke-family`` and ``revoke-token``: end keys for good."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor, key_id
+from keyguard.cli.json_forms import key_json
+from keyguard.cli.options import Common, Json, KeyNamed, PepperFile, Url, actor, argument_id
 from keyguard.cli.output import emit, emit_json
-from keyguard.cli.records import key_document
-from keyguard.cli.times import relative
-from keyguard.cli.tokens import read_token
+from keyguard.cli.token_io import read_token
+from keyguard.cli.wording import relative
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.tokens.secret import Secret
 
@@ -22,14 +22,17 @@ Reason: TypeAlias = Annotated[
     typer.Option(
         "--reason",
         metavar="REASON",
-        help=f"Why, one of: {', '.join(one.value for one in RevocationReason)}.",
+        help=f"Why, one of: {', '.join(reason.value for reason in RevocationReason)}.",
     ),
 ]
 Note: TypeAlias = Annotated[
-    str | None, typer.Option("--note", metavar="TEXT", help="Why in your own words.")
+    str | None, typer.Option("--note", metavar="TEXT", help="Why, in your own words.")
 ]
 Force: TypeAlias = Annotated[
-    bool, typer.Option("--force", help="Even the last key of its organization that has admin.")
+    bool,
+    typer.Option(
+        "--force", help="Revoke even the last key of its organization that has the scope admin."
+    ),
 ]
 
 
@@ -42,24 +45,23 @@ def revoke(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke a key, for good. Its successor, if it was rotated, works on."""
+    """Revoke a key for good. If it was rotated, its successor keeps working."""
     common = Common.of(ctx, url, as_json)
     now = datetime.now(UTC)
     successor: Key | None = None
     with common.guard() as guard:
-        before = guard.keys.get(key_id(named))
         key = guard.keys.revoke(
-            before.id, reason=reason, note=note_text, force=force, actor=actor()
+            argument_id(named), reason=reason, note=note_text, force=force, actor=actor()
         )
         if key.successor is not None:
             successor = guard.keys.get(key.successor)
     if common.as_json:
-        emit_json(key_document(key, now))
+        emit_json(key_json(key, now))
         return
-    _tell(key, now, was_revoked=before.revoked_at is not None)
+    _report(key, now)
     if successor is not None and successor.status(now) is KeyStatus.ACTIVE:
         emit(
-            f"Its successor {successor.id} works on; to end that too: "
+            f"Its successor {successor.id} still works; to revoke it too, run: "
             f"keyguard key revoke-family {key.family}\n"
         )
 
@@ -69,7 +71,7 @@ def revoke_family(
     family: Annotated[
         str,
         typer.Argument(
-            metavar="FAMILY", help="The family, fam_..., as key show has it.", show_default=False
+            metavar="FAMILY", help="The family, fam_..., which key show prints.", show_default=False
         ),
     ],
     reason: Reason = RevocationReason.UNSPECIFIED.value,
@@ -78,33 +80,37 @@ def revoke_family(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke a key with all that descend from it by rotation, or from which it does."""
+    """Revoke all keys of a family: a key, its successors and its predecessors."""
     common = Common.of(ctx, url, as_json)
     now = datetime.now(UTC)
     with common.guard() as guard:
         keys = guard.keys.revoke_family(
-            key_id(family), reason=reason, note=note_text, force=force, actor=actor()
+            argument_id(family), reason=reason, note=note_text, force=force, actor=actor()
         )
     if common.as_json:
-        emit_json({"items": [key_document(key, now) for key in keys]})
+        emit_json({"items": [key_json(key, now) for key in keys]})
         return
     for key in keys:
-        _tell(key, now, was_revoked=_since_before(key, now))
+        _report(key, now)
 
 
 def revoke_token(
     ctx: typer.Context,
     note_text: Annotated[
         str | None,
-        typer.Option("--note", metavar="TEXT", help="In your own words: where it was found, say."),
+        typer.Option(
+            "--note",
+            metavar="TEXT",
+            help="In your own words, for example where the token was found.",
+        ),
     ] = None,
     url: Url = None,
     pepper_file: PepperFile = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke the key of a token that was found, read from stdin or from a hidden prompt.
+    """Revoke the key of a token that was found. It is read from stdin or a hidden prompt.
 
-    Whoever holds a token may; the reason is key compromise, and nothing needs to be forced.
+    The reason is key-compromise. No --force is needed, not even for the last key with admin.
     """
     common = Common.of(ctx, url, as_json, pepper_file)
     now = datetime.now(UTC)
@@ -112,20 +118,16 @@ def revoke_token(
         token = Secret(read_token(ctx).decode(errors="replace"))
         key = guard.keys.revoke_token(token, note=note_text)
     if common.as_json:
-        emit_json(key_document(key, now))
+        emit_json(key_json(key, now))
     else:
-        _tell(key, now, was_revoked=_since_before(key, now))
+        _report(key, now)
 
 
-def _since_before(key: Key, now: datetime) -> bool:
-    return key.revoked_at is not None and key.revoked_at < now
-
-
-def _tell(key: Key, now: datetime, *, was_revoked: bool) -> None:
-    if was_revoked and key.revoked_at is not None:
+def _report(key: Key, now: datetime) -> None:
+    if key.revoked_at is not None and key.revoked_at < now:
         emit(
-            f"Key {key.id} was revoked already, {relative(key.revoked_at, now)}; "
+            f"Key {key.id} was already revoked {relative(key.revoked_at, now)}; "
             "that time and its reason stay.\n"
         )
     else:
-        emit(f"Key {key.id} is revoked.\n")
+        emit(f"Key {key.id} was revoked.\n")

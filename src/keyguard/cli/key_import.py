@@ -1,4 +1,4 @@
-"""``keyguard key import``: keys of another system."""
+"""``keyguard key import``: imports keys of another system."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from typing import Annotated, BinaryIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keyguard.cli.options import Common, Json, PepperFile, Url
-from keyguard.cli.output import emit, emit_json, plain
+from keyguard.cli.output import emit, emit_json, is_terminal, plain
 from keyguard.core.keys.records import ImportReport
 from keyguard.core.management.import_rows import LONGEST_ROW
 from keyguard.exceptions import InvalidValueError, StoreError
@@ -28,21 +26,21 @@ def import_keys(
         str,
         typer.Argument(
             metavar="FILE",
-            help="Lines of JSON, one key each; - for stdin. They hold tokens: keep the file where "
-            "nobody else reads it, and delete it after.",
+            help="A file with one key a line, in JSON; - for stdin. It holds tokens: keep it where "
+            "nobody else can read it, and delete it afterwards.",
             show_default=False,
         ),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only check the rows, and change nothing.")
+        bool, typer.Option("--dry-run", help="Only check the lines; change nothing.")
     ] = False,
     url: Url = None,
     pepper_file: PepperFile = None,
     as_json: Json = False,
 ) -> None:
-    """Take over keys of another system, with their tokens as they are.
+    """Import keys of another system; their tokens keep working.
 
-    What is there already is left alone, so an import that was cut short is simply run again.
+    Keys that were imported before stay as they are, so an interrupted import can be run again.
     """
     common = Common.of(ctx, url, as_json, pepper_file)
     with _opened(path) as file, common.guard() as guard:
@@ -61,7 +59,7 @@ def import_keys(
                 if not done:
                     raise
                 raise StoreError(
-                    f"{failure}; {done} rows were done, run it again to go on"
+                    f"{failure}; {done} lines were done, run the command again to go on"
                 ) from failure.__cause__
     if common.as_json:
         emit_json(
@@ -73,19 +71,18 @@ def import_keys(
             }
         )
     else:
-        emit(_told(report, dry_run=dry_run))
+        emit(_summary(report, dry_run=dry_run))
     if report.refused:
         raise typer.Exit(1)
 
 
-def _told(report: ImportReport, *, dry_run: bool) -> str:
-    counted = (
-        f"{report.imported} {'would be' if dry_run else 'were'} imported",
-        f"{report.present} {'are' if dry_run else 'were'} there already",
-        f"{len(report.refused)} {'would be' if dry_run else 'were'} refused",
+def _summary(report: ImportReport, *, dry_run: bool) -> str:
+    imported, refused = ("Would import", "would refuse") if dry_run else ("Imported", "refused")
+    lines = "".join(f"line {row.line}: {plain(row.reason)}\n" for row in report.refused)
+    return (
+        f"{lines}{imported}: {report.imported}, already there: {report.present}, "
+        f"{refused}: {len(report.refused)}\n"
     )
-    refused = "".join(f"line {row.line}: {plain(row.reason)}\n" for row in report.refused)
-    return f"{refused}Of the keys, {counted[0]}, {counted[1]}, {counted[2]}.\n"
 
 
 @contextmanager
@@ -96,7 +93,7 @@ def _opened(path: str) -> Generator[BinaryIO]:
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below
     except (OSError, ValueError) as problem:
-        words = getattr(problem, "strerror", None) or "it is no path"
+        words = getattr(problem, "strerror", None) or "not a path"
         raise InvalidValueError(f"the file {path!r} can't be read ({words})") from None
     with file:
         yield file
@@ -112,7 +109,7 @@ def _count_lines(file: BinaryIO) -> int:
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
-    """Yield the lines of a file, cut where they are too long to be a row."""
+    """Give the lines of a file, each cut after the longest length that a row may have."""
     first = True
     while line := file.readline(LONGEST_ROW + 2):
         rest = line
@@ -121,18 +118,26 @@ def _lines(file: BinaryIO) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if first else "utf-8")
         except UnicodeDecodeError:
-            text = "no UTF-8"
+            text = "not UTF-8"
         first = False
         yield text.rstrip("\r\n")
 
 
 @contextmanager
 def _progress(total: int | None, *, quiet: bool) -> Generator[Callable[[int], None]]:
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or not is_terminal(sys.stderr):
         yield lambda _: None
         return
-    columns = (TextColumn("Importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (
+        bars.TextColumn("Importing"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with bars.Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda rows: progress.update(task, completed=rows)

@@ -1,0 +1,86 @@
+"""``keyguard key verify``: whether a token works."""
+
+from __future__ import annotations
+
+import typer
+
+from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.cli.output import complain, emit, emit_json
+from keyguard.cli.terminal import details, status_word
+from keyguard.cli.token_io import read_token, refuse_arguments
+from keyguard.cli.wording import scope_list
+from keyguard.core.access.decisions import Allow, Deny, Reason
+from keyguard.core.keys.records import Key
+from keyguard.exceptions import KeyguardError, StoreUnavailableError
+
+__all__ = ["verify"]
+
+_REASONS = {
+    Reason.KEY_UNKNOWN: "there is no key {key}",
+    Reason.SECRET_WRONG: "the token names key {key}, but its secret is wrong",
+    Reason.KEY_REVOKED: "key {key} is revoked",
+    Reason.KEY_ROTATED: "key {key} was rotated, and its grace has ended",
+    Reason.KEY_EXPIRED: "key {key} has expired",
+    Reason.KEY_NOT_YET_VALID: "key {key} does not work yet",
+    Reason.ORGANIZATION_DISABLED: "key {key} does not work while its organization is disabled",
+}
+
+
+def verify(
+    ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
+) -> None:
+    """Check whether a token works. It is read from stdin, or from a hidden prompt."""
+    common = Common.of(ctx, url, as_json, pepper_file)
+    refuse_arguments(ctx)
+    with common.guard(looks_up=True) as guard:
+        decision = guard.authenticate([b"Bearer " + read_token(ctx)], secure=True)
+        if isinstance(decision, Allow):
+            key, scopes = guard.keys.get(decision.principal.key_id), decision.principal.scopes
+            return _show_active(key, scopes, as_json=common.as_json)
+        if decision.reason is Reason.STORE_UNAVAILABLE:
+            raise _as_error(decision)
+        if decision.reason is Reason.ADDRESS_NOT_ALLOWED and decision.key_id is not None:
+            # The token works from some networks, and a command has no client address.
+            key = guard.keys.get(decision.key_id)
+            return _show_active(key, key.scopes, as_json=common.as_json)
+        prefix = guard.settings.prefix
+    if common.as_json:
+        emit_json({"active": False, "reason": decision.reason.value, "id": decision.key_id})
+    else:
+        other = (
+            f"this is not a token of this service: a token is {prefix}_ and 66 characters, and "
+            "this one has a wrong prefix, length or checksum"
+        )
+        complain(_REASONS.get(decision.reason, other).format(key=decision.key_id))
+    raise typer.Exit(1)
+
+
+def _show_active(key: Key, scopes: frozenset[str], *, as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            {
+                "active": True,
+                "id": key.id,
+                "organization": key.organization,
+                "scopes": sorted(scopes),
+                "allowed_networks": list(key.allowed_networks),
+            }
+        )
+        return
+    emit(
+        details(
+            [
+                ("Status", status_word("active")),
+                ("Key", key.id),
+                ("Organization", key.organization),
+                ("Scopes", scope_list(scopes)),
+                ("Networks", ", ".join(key.allowed_networks) or None),
+            ]
+        )
+    )
+
+
+def _as_error(decision: Deny) -> KeyguardError:
+    if isinstance(decision.cause, KeyguardError):
+        return decision.cause
+    return StoreUnavailableError("the key store failed; try again later")

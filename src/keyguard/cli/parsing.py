@@ -1,0 +1,142 @@
+"""Reads the texts of options into the values that the guard takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TypeVar
+
+from keyguard.core.keys.values import UNCHANGED, Unchanged
+from keyguard.exceptions import InvalidValueError
+
+__all__ = ["new_value", "parse_instant", "parse_metadata", "parse_scopes", "parse_span"]
+
+T = TypeVar("T")
+Cleared = TypeVar("Cleared")
+
+_NUMBER = r"([0-9]{1,9})"
+_SHORT = re.compile(
+    rf"(?:{_NUMBER}w)?(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?\Z"
+)
+_ISO_8601 = re.compile(
+    rf"P(?:{_NUMBER}W)?(?:{_NUMBER}D)?"
+    rf"(?:T(?=[0-9])(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?\Z"
+)
+_UNITS = ("weeks", "days", "hours", "minutes", "seconds")
+
+
+def parse_span(text: str, *, may_be_zero: bool = False) -> timedelta:
+    """Return a length of time.
+
+    Args:
+        text: Whole weeks, days, hours, minutes and seconds, in this order; units that are zero may
+            be left out: ``90d``, ``2w``, ``1d12h``. Or the same in ISO 8601: ``P90D``,
+            ``P1DT12H``. Years and months have no fixed length.
+        may_be_zero: Whether zero is allowed, and ``0`` is a way to write it.
+
+    Raises:
+        InvalidValueError: The text has another form, the length is zero, or it is too long.
+    """
+    if may_be_zero and text == "0":
+        return timedelta(0)
+    found = _SHORT.match(text) or _ISO_8601.match(text)
+    amounts = {
+        unit: int(amount)
+        for unit, amount in zip(_UNITS, found.groups() if found else (), strict=False)
+        if amount is not None
+    }
+    if not amounts:
+        raise InvalidValueError(
+            f"{text!r} is not a length of time: write weeks, days, hours or minutes such as 2w, "
+            "90d, 12h, 30m or 1d12h, or ISO 8601 such as P90D (years and months have no fixed "
+            "length)"
+        )
+    try:
+        span = timedelta(**amounts)
+    except OverflowError:
+        raise InvalidValueError(f"{text!r} is longer than any key can last") from None
+    if not span and not may_be_zero:
+        raise InvalidValueError(f"{text!r} is zero: give a longer time")
+    return span
+
+
+def parse_instant(text: str) -> datetime:
+    """Return a point in time.
+
+    Args:
+        text: ISO 8601: a time with its offset from UTC such as ``2030-01-31T09:00:00Z``, or a date,
+            which means its first instant in UTC.
+
+    Raises:
+        InvalidValueError: The text has another form, or gives no offset.
+    """
+    try:
+        if len(text) == len("2030-01-31"):
+            return datetime.combine(date.fromisoformat(text), time(), UTC)
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidValueError(
+        f"{text!r} is not a point in time: write a date such as 2030-01-31, or a time with its "
+        "offset from UTC such as 2030-01-31T09:00:00Z or 2030-01-31T09:00:00+02:00"
+    )
+
+
+def parse_scopes(texts: Sequence[str] | None) -> list[str]:
+    """Return the scopes of an option that may be repeated.
+
+    Args:
+        texts: Scopes, each text holding several separated by commas or white space.
+
+    Raises:
+        InvalidValueError: The option is given without any scope. For an organization that would
+            mean any scope.
+    """
+    scopes = ",".join(texts or ()).replace(",", " ").split()
+    if texts and not scopes:
+        raise InvalidValueError("--scope is given but names no scope")
+    return scopes
+
+
+def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Return metadata, given as NAME=VALUE each.
+
+    Raises:
+        InvalidValueError: A pair has another form, or a name is given twice.
+    """
+    metadata: dict[str, str] = {}
+    for pair in pairs or ():
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise InvalidValueError(f"--metadata takes NAME=VALUE, such as team=web, not {pair!r}")
+        if not pair.isprintable():
+            raise InvalidValueError(f"--metadata takes printable characters only, not {pair!r}")
+        if name in metadata:
+            raise InvalidValueError(f"--metadata gives {name!r} twice")
+        metadata[name] = value
+    return metadata
+
+
+def new_value(
+    setting: str, value: T | None, clearing: str, *, is_cleared: bool, empty: Cleared
+) -> T | Cleared | Unchanged:
+    """Return the new value of a field: a value, nothing, or ``UNCHANGED``.
+
+    Args:
+        setting: The option that sets the field, such as ``--limit``.
+        value: The value of that option; None or empty if it is not given.
+        clearing: The option that clears the field, such as ``--no-limits``.
+        is_cleared: Whether that option is given.
+        empty: The value that clears the field.
+
+    Raises:
+        InvalidValueError: Both options are given.
+    """
+    if not value:
+        return empty if is_cleared else UNCHANGED
+    if is_cleared:
+        raise InvalidValueError(f"give {setting} or {clearing}, not both")
+    return value

@@ -1,0 +1,135 @@
+"""Tokens that leave keyguard, once, and tokens that enter it: never as an argument or in a log."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from datetime import datetime
+
+import typer
+
+from keyguard.cli.json_forms import new_key_json
+from keyguard.cli.options import actor
+from keyguard.cli.output import emit, emit_json, is_terminal, note
+from keyguard.cli.terminal import details
+from keyguard.cli.wording import Details, absolute, scope_list
+from keyguard.core.keys.records import IssuedKey, Key
+from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
+from keyguard.guard.guards import Keyguard
+
+__all__ = ["hand_over", "read_token", "refuse_arguments"]
+
+_LONGEST_INPUT = 4096
+
+
+def hand_over(
+    guard: Keyguard, issued: IssuedKey, *, as_json: bool, predecessor: Key | None = None
+) -> None:
+    """Write a new key's token to stdout, and what else is worth knowing to stderr.
+
+    If the token can't be written, nobody has it, so its key is revoked at once.
+
+    Args:
+        guard: The guard that issued the key.
+        issued: The key and its token.
+        as_json: Whether to write one JSON document.
+        predecessor: The key that it succeeds, if any.
+
+    Raises:
+        RefusedError: The token could not be written.
+    """
+    problem = _write(issued, predecessor, as_json=as_json)
+    if problem is not None:
+        raise _revoke_unwritten(guard, issued.key.id, problem, predecessor)
+    if not as_json:
+        summary = details(_summary(issued.key, predecessor), sys.stderr)
+        note(f"\n{summary}" if is_terminal(sys.stdout) else summary)
+    if is_terminal(sys.stdout):
+        note("This token is shown only once: copy it now.")
+    elif not as_json:
+        note("The token was written to stdout. It is not shown again.")
+
+
+def read_token(ctx: typer.Context) -> bytes:
+    """Return a token that is read from stdin, or from a hidden prompt on a terminal.
+
+    Raises:
+        InvalidValueError: No token is given, or it is given as an argument.
+    """
+    refuse_arguments(ctx)
+    if sys.stdin is None:
+        raise InvalidValueError("no token was given: stdin is closed")
+    if sys.stdin.isatty():
+        try:
+            token = getpass.getpass("Token (not shown): ").encode(errors="surrogateescape")
+        except EOFError:
+            token = b""
+    else:
+        token = sys.stdin.buffer.read(_LONGEST_INPUT)
+    token = token.strip()
+    if not token:
+        raise InvalidValueError("no token was given: pipe it in, or run this on a terminal")
+    return token
+
+
+def refuse_arguments(ctx: typer.Context) -> None:
+    """Refuse a token that is passed as an argument.
+
+    Raises:
+        InvalidValueError: The command was given an argument.
+    """
+    if ctx.args:
+        raise InvalidValueError(
+            "a token is never passed as an argument, where others can read it: pipe it in, or run "
+            f"{ctx.command_path} on a terminal to be asked for it; if the argument was a token, "
+            "revoke its key"
+        )
+
+
+def _summary(key: Key, predecessor: Key | None) -> Details:
+    now = key.created_at
+    return [
+        ("Key", key.id),
+        ("Organization", key.organization),
+        ("Scopes", scope_list(key.scopes)),
+        ("Works from", None if key.not_before is None else absolute(key.not_before, now)),
+        ("Expires", "never" if key.expires_at is None else absolute(key.expires_at, now)),
+        ("Networks", ", ".join(key.allowed_networks) or None),
+        ("Old key", None if predecessor is None else _end_of(predecessor, now)),
+    ]
+
+
+def _end_of(predecessor: Key, now: datetime) -> str:
+    if predecessor.revoked_at is not None or predecessor.grace_ends_at is None:
+        return f"{predecessor.id}, revoked"
+    return f"{predecessor.id}, works until {absolute(predecessor.grace_ends_at, now)}"
+
+
+def _write(issued: IssuedKey, predecessor: Key | None, *, as_json: bool) -> str | None:
+    """Write the token; return why that failed, as an error would carry the token in its frames."""
+    try:
+        if as_json:
+            emit_json(new_key_json(issued.key, issued.token, predecessor))
+        else:
+            emit(f"{issued.token.reveal()}\n")
+    except OSError as failure:
+        return failure.strerror or type(failure).__name__
+    return None
+
+
+def _revoke_unwritten(
+    guard: Keyguard, key_id: str, problem: str, predecessor: Key | None
+) -> RefusedError:
+    failed = f"the token could not be written to stdout ({problem})"
+    advice = ""
+    if predecessor is not None:
+        end = "is revoked" if predecessor.revoked_at else "stops working when its grace ends"
+        advice = f"; its predecessor {predecessor.id} {end}: create a new key"
+    try:
+        # By force: nobody could use this key, even if it is the last one with admin.
+        guard.keys.revoke(key_id, note="its token could not be written", force=True, actor=actor())
+    except KeyguardError:
+        return RefusedError(
+            f"{failed}, and its key could not be revoked: revoke {key_id} yourself{advice}"
+        )
+    return RefusedError(f"{failed}, so its key {key_id} was revoked at once{advice}")

@@ -1,0 +1,140 @@
+"""Words for people: times, and all that is known of a key or an organization."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+from rich.text import Text
+
+from keyguard.cli.terminal import status_word
+from keyguard.core.keys.records import Key, Organization
+
+__all__ = [
+    "Details",
+    "absolute",
+    "in_units",
+    "key_details",
+    "last_used",
+    "organization_details",
+    "organization_status",
+    "relative",
+    "scope_list",
+    "when_ends",
+]
+
+Details = list[tuple[str, str | Text | None]]
+
+_RELATIVE = (
+    ("year", timedelta(days=365)),
+    ("day", timedelta(days=1)),
+    ("hour", timedelta(hours=1)),
+    ("minute", timedelta(minutes=1)),
+    ("second", timedelta(seconds=1)),
+)
+
+
+def relative(at: datetime, now: datetime) -> str:
+    """Return how far a time is from now, such as ``in 89 days`` or ``3 hours ago``."""
+    distance = abs(at - now)
+    for name, unit in _RELATIVE:
+        amount = distance // unit
+        # "1 year" would hide up to 364 days, so two years are the least that is told in years.
+        if amount >= (2 if name == "year" else 1):
+            words = f"{amount} {name}{'' if amount == 1 else 's'}"
+            return f"in {words}" if at > now else f"{words} ago"
+    return "just now"
+
+
+def absolute(at: datetime, now: datetime) -> str:
+    """Return a time in UTC, to the second, and how far it is from now."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({relative(at, now)})"
+
+
+def in_units(seconds: float) -> str:
+    """Return whole seconds in their two largest units, such as ``1 h 30 min``."""
+    parts: list[str] = []
+    left = int(seconds)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def scope_list(scopes: Collection[str]) -> str:
+    """Return scopes separated by commas, or ``none``."""
+    return ", ".join(sorted(scopes)) or "none"
+
+
+def when_ends(key: Key, now: datetime) -> str:
+    """Return when a key stops working or stopped, such as ``in 89 days``."""
+    end = key.revoked_at or key.ends_at
+    return "never" if end is None else relative(end, now)
+
+
+def last_used(key: Key, now: datetime) -> str:
+    """Return when a key was last used, such as ``2 hours ago``. The store keeps whole minutes."""
+    if key.last_used_at is None:
+        return "never"
+    return relative(key.last_used_at, now.replace(second=0, microsecond=0))
+
+
+def organization_status(organization: Organization) -> Text:
+    """Return whether an organization is enabled, in colour."""
+    return status_word("enabled" if organization.disabled_at is None else "disabled")
+
+
+def organization_details(organization: Organization, now: datetime) -> Details:
+    """Return all that is known of an organization, by name."""
+    scopes, longest = organization.scopes, organization.max_key_lifetime
+    most = "for ever" if longest is None else f"at most {in_units(longest.total_seconds())}"
+    return [
+        ("Organization", organization.id),
+        ("Slug", organization.slug),
+        ("Name", organization.name),
+        ("Status", organization_status(organization)),
+        ("Created", absolute(organization.created_at, now)),
+        ("Disabled", _when(organization.disabled_at, now)),
+        ("Key scopes", "any" if scopes is None else scope_list(scopes)),
+        ("Keys work", most),
+        *(("Limit", f"{limit.name}: {limit.rate}") for limit in organization.limits),
+    ]
+
+
+def key_details(key: Key, organization: Organization, now: datetime) -> Details:
+    """Return all that is known of a key, by name."""
+    owner = f"{organization.slug} ({organization.id})"
+    if organization.disabled_at is not None:
+        owner += ", disabled: none of its keys works"
+    return [
+        ("Key", key.id),
+        ("Name", key.name),
+        ("Organization", owner),
+        ("Status", status_word(key.status(now).value)),
+        ("Scopes", scope_list(key.scopes)),
+        ("Created", absolute(key.created_at, now)),
+        ("Works from", _when(key.not_before, now)),
+        ("Expires", _when(key.expires_at, now) or "never"),
+        ("Last used", _last_used_in_full(key, now)),
+        ("Networks", ", ".join(key.allowed_networks) or None),
+        ("Successor", key.successor),
+        ("Grace ends", _when(key.grace_ends_at, now) if key.revoked_at is None else None),
+        ("Revoked", _when(key.revoked_at, now)),
+        ("Reason", None if key.revoked_reason is None else key.revoked_reason.value),
+        ("Note", key.revoked_note),
+        ("Family", key.family),
+        *(("Limit", f"{limit.name}: {limit.rate}") for limit in key.limits),
+        *(("Metadata", f"{name}={value}") for name, value in key.metadata.items()),
+    ]
+
+
+def _when(at: datetime | None, now: datetime) -> str | None:
+    return None if at is None else absolute(at, now)
+
+
+def _last_used_in_full(key: Key, now: datetime) -> str:
+    if key.last_used_at is None:
+        return "never"
+    at = f"{key.last_used_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({last_used(key, now)})"
+    return at if key.last_used_address is None else f"{at}, from {key.last_used_address}"
