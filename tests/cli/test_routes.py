@@ -128,6 +128,7 @@ def test_a_factory_is_called(keyguard: Program) -> None:
             "service:fails()",
             "the application that fails() of 'service' makes can't be imported: Val",
         ),
+        ("service:thing()", "'thing' of 'service' is not a function: leave out the ()"),
         ("broken:app", "the module 'broken' can't be imported: ZeroDivisionError at broken.py:1"),
         ("leaves:app", "the module 'leaves' can't be imported: SystemExit at leaves.py:2"),
     ],
@@ -311,7 +312,7 @@ print(Client(headers={"Accept-Language": sys.argv[2]}).get(sys.argv[1]).content.
             "/pub/{path:path}",
             False,
         ),
-        # The language may be any, or be left out where it is the one by default.
+        # The language may be any, or be left out if it is the default language.
         ("*i18n_patterns(path('admin', view))", "/de/admin", "en", "/de/admin", False),
         (
             "*i18n_patterns(path('pub/x', view), prefix_default_language=False)",

@@ -85,6 +85,45 @@ def test_a_list_is_coloured_and_fits_into_80_columns(terminal: Terminals, store:
     assert max(map(len, window.text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("width", [40, 53, 66, 72])
+@pytest.mark.parametrize("command", [("key", "list"), ("org", "list"), ("audit",)])
+def test_a_narrow_terminal_shows_every_id_whole(
+    width: int,
+    command: tuple[str, ...],
+    terminal: Terminals,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = [store.issue("nightly batch job", scopes=["inference:read"]).key for _ in range(2)]
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    window = terminal(*command)
+
+    assert window.finish() == 0
+    ids = {keys[0].organization} if command[0] == "org" else {key.id for key in keys}
+    assert all(re.search(rf"\b{each}\b", window.text) for each in ids)
+    assert max(map(len, window.text.splitlines())) <= width
+
+
+def test_a_terminal_too_narrow_for_a_table_shows_records_below_each_other(
+    terminal: Terminals, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = store.issue(scopes=["a:b"]).key
+    monkeypatch.setenv("COLUMNS", "40")
+
+    window = terminal("key", "list", "--org", "acme")
+
+    assert window.finish() == 0
+    assert [line.rstrip() for line in window.text.splitlines()] == [
+        f"Key        {key.id}",
+        "Name       ci",
+        "Scopes     a:b",
+        "Status     active",
+        "Ends       never",
+        "Last used  never",
+    ]
+
+
 def test_no_color_is_honoured(
     terminal: Terminals, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

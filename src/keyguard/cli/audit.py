@@ -46,7 +46,11 @@ def audit(
     ctx: typer.Context,
     organization: Annotated[
         str | None,
-        typer.Option("--org", metavar="ORG", help="Its id or slug; all organizations by default."),
+        typer.Option(
+            "--org",
+            metavar="ORG",
+            help="Only changes to this organization and its keys, by id or slug.",
+        ),
     ] = None,
     subject: Annotated[
         str | None,

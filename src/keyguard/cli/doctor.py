@@ -30,10 +30,10 @@ _PROBE = Charge(
 def doctor(
     ctx: typer.Context, url: Url = None, limiter: Limiter = None, as_json: Json = False
 ) -> None:
-    """Check the stores for problems that would lose keys or make them unreachable.
+    """Check the stores for problems. They would lose keys or make keys unreachable.
 
-    Prints one line for each finding. The exit code is 1 if one of them is a problem. The command
-    changes nothing, except for one counter of its own in the store of the counters.
+    The command prints one line for each finding. The exit code is 1 if one of them is a problem.
+    The command changes nothing, except for one counter of its own in the store of the counters.
     """
     common = Common.of(ctx, url, as_json, limiter=limiter)
     common.require_url()

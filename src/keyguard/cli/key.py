@@ -100,7 +100,7 @@ def create(
     pepper_file: PepperFile = None,
     as_json: Json = False,
 ) -> None:
-    """Create a key and print its token, which is shown only this once."""
+    """Create a key and print its token. It is shown only this once."""
     common = Common.of(ctx, url, as_json, pepper_file)
     span = None if expires_in is None else parse_span(expires_in)
     start = None if not_before is None else parse_instant(not_before)
@@ -126,7 +126,7 @@ app.command("list")(key_list.list_keys)
 
 @app.command()
 def show(ctx: typer.Context, named: KeyNamed, url: Url = None, as_json: Json = False) -> None:
-    """Show all that is known of a key. Its token is not known."""
+    """Show all that is known of a key. keyguard does not store its token."""
     common = Common.of(ctx, url, as_json)
     now = datetime.now(UTC)
     with common.guard() as guard:
@@ -147,10 +147,12 @@ def update(
     ] = None,
     scopes: Scopes = None,
     no_scopes: Annotated[
-        bool, typer.Option("--no-scopes", help="Take all its scopes away.")
+        bool, typer.Option("--no-scopes", help="Remove all scopes of the key.")
     ] = False,
     limits: Limits = None,
-    no_limits: Annotated[bool, typer.Option("--no-limits", help="Remove its own limits.")] = False,
+    no_limits: Annotated[
+        bool, typer.Option("--no-limits", help="Remove the key's own limits.")
+    ] = False,
     networks: Networks = None,
     no_networks: Annotated[
         bool, typer.Option("--no-networks", help="Let the key work from any network.")
@@ -200,7 +202,7 @@ def show_limits(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is left now of all limits of a key, also its organization's and the defaults."""
+    """Show what is left of a key's limits. These include its organization's and the defaults."""
     common = Common.of(ctx, url, as_json, limiter=limiter)
     if common.limiter == "memory://":
         raise InvalidValueError(

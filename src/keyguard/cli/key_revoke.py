@@ -80,7 +80,7 @@ def revoke_family(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke all keys of a family: a key, its successors and its predecessors."""
+    """Revoke all keys of a family. A family is a key with its successors and predecessors."""
     common = Common.of(ctx, url, as_json)
     now = datetime.now(UTC)
     with common.guard() as guard:
@@ -110,7 +110,7 @@ def revoke_token(
 ) -> None:
     """Revoke the key of a token that was found. It is read from stdin or a hidden prompt.
 
-    The reason is key-compromise. No --force is needed, not even for the last key with admin.
+    The reason is key compromise. No --force is needed, not even for the last key with admin.
     """
     common = Common.of(ctx, url, as_json, pepper_file)
     now = datetime.now(UTC)

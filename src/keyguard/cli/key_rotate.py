@@ -50,7 +50,7 @@ def rotate(
     pepper_file: PepperFile = None,
     as_json: Json = False,
 ) -> None:
-    """Give a key a successor and print the new token, which is shown only this once."""
+    """Give a key a successor and print the new token. It is shown only this once."""
     common = Common.of(ctx, url, as_json, pepper_file)
     grace_span = parse_span(grace, may_be_zero=True)
     span = UNCHANGED if expires_in is None else parse_span(expires_in)

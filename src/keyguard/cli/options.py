@@ -146,11 +146,13 @@ class Common:
                     "and --limiter"
                 )
             return replace(before, as_json=as_json or before.as_json)
+        # An empty URL was given, if by mistake, so it must not fall through to another store.
+        given = url if url is not None else before.url
         return cls(
-            url=_first(url, before.url, os.environ.get("KEYGUARD_URL")),
+            url=os.environ.get("KEYGUARD_URL") if given is None else given,
             pepper_file=pepper_file or before.pepper_file,
             as_json=as_json or before.as_json,
-            limiter=_first(limiter, os.environ.get("KEYGUARD_LIMITER") or None),
+            limiter=os.environ.get("KEYGUARD_LIMITER") or None if limiter is None else limiter,
         )
 
     def settings(self) -> Settings:
@@ -217,11 +219,6 @@ class Common:
                 "no key store is named: set KEYGUARD_URL or pass --url, such as "
                 "--url sqlite:///keys.db"
             )
-
-
-def _first(*given: str | None) -> str | None:
-    # An empty text was given, if by mistake, so it must not fall through to another store.
-    return next((text for text in given if text is not None), None)
 
 
 def actor() -> str:

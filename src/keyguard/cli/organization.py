@@ -30,8 +30,8 @@ Scopes: TypeAlias = Annotated[
     typer.Option(
         "--scope",
         metavar="SCOPE",
-        help="The scopes that its keys may have; may be repeated, or name several scopes separated "
-        "by commas. Any by default.",
+        help="The scopes that keys of the organization may have, any by default; may be repeated, "
+        "or name several scopes separated by commas.",
     ),
 ]
 Longest: TypeAlias = Annotated[
@@ -39,7 +39,7 @@ Longest: TypeAlias = Annotated[
     typer.Option(
         "--max-key-lifetime",
         metavar="SPAN",
-        help="How long its keys may work at most, such as 90d; for ever by default.",
+        help="How long keys of the organization may work, such as 90d; for ever by default.",
     ),
 ]
 
@@ -118,14 +118,17 @@ def update(
         str | None, typer.Option("--name", metavar="NAME", help="The new name for people.")
     ] = None,
     limits: Limits = None,
-    no_limits: Annotated[bool, typer.Option("--no-limits", help="Remove its own limits.")] = False,
+    no_limits: Annotated[
+        bool, typer.Option("--no-limits", help="Remove all limits of the organization.")
+    ] = False,
     scopes: Scopes = None,
     any_scope: Annotated[
-        bool, typer.Option("--any-scope", help="Let its keys have any scope.")
+        bool, typer.Option("--any-scope", help="Let keys of the organization have any scope.")
     ] = False,
     longest: Longest = None,
     any_lifetime: Annotated[
-        bool, typer.Option("--no-max-key-lifetime", help="Let its keys work for ever.")
+        bool,
+        typer.Option("--no-max-key-lifetime", help="Let keys of the organization work for ever."),
     ] = False,
     url: Url = None,
     as_json: Json = False,
@@ -161,7 +164,7 @@ def update(
 
 @app.command()
 def disable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = False) -> None:
-    """Disable an organization: none of its keys works until it is enabled again."""
+    """Disable an organization. None of its keys works until it is enabled again."""
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
         before = guard.organizations.get(named)
@@ -176,7 +179,7 @@ def disable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = F
 
 @app.command()
 def enable(ctx: typer.Context, named: Named, url: Url = None, as_json: Json = False) -> None:
-    """Enable an organization that was disabled: its keys work again."""
+    """Enable an organization that was disabled. Its keys work again."""
     common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
         before = guard.organizations.get(named)

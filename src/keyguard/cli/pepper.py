@@ -46,7 +46,7 @@ class _Row:
 def status(
     ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
 ) -> None:
-    """Count keys by the form in which their tokens are stored, and by its pepper.
+    """Count keys by the stored form of their tokens. Some forms need a pepper.
 
     Revoked keys are not counted. The exit code is 1 if a key needs a pepper that is not set.
     """

@@ -1,4 +1,4 @@
-"""Tables for people: no wider than the terminal, and coloured only on one."""
+"""Tables for people: no wider than the terminal, and coloured only on a terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def status_word(word: str) -> Text:
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, flexible: Mapping[str, int]
 ) -> str:
-    """Lay out records, one a row; on a terminal too narrow for that, one below the other.
+    """Lay out records in rows, or as separate blocks of lines if the terminal is too narrow.
 
     Args:
         headings: The headings of the columns.
@@ -51,7 +51,7 @@ def table(
 
 
 def details(items: Iterable[tuple[str, str | Text | None]], stream: TextIO | None = None) -> str:
-    """Lay out one record, a name and a value a line; without values that are None or empty.
+    """Lay out a record, each name and value on a line; leave out values that are None or empty.
 
     Args:
         items: The names and values.
@@ -84,7 +84,9 @@ def _widths(
 
 def _cell(value: str | Text) -> Text:
     # Unlike a string, a Text holds no markup: a name in brackets stays one.
-    return value if isinstance(value, Text) else Text(plain(value))
+    if isinstance(value, Text):
+        return value
+    return Text(value if value.isprintable() else plain(value))
 
 
 def _console(stream: TextIO | None) -> Console:

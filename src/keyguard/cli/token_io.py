@@ -41,10 +41,11 @@ def hand_over(
     problem = _write(issued, predecessor, as_json=as_json)
     if problem is not None:
         raise _revoke_unwritten(guard, issued.key.id, problem, predecessor)
+    is_shown = is_terminal(sys.stdout)
     if not as_json:
         summary = details(_summary(issued.key, predecessor), sys.stderr)
-        note(f"\n{summary}" if is_terminal(sys.stdout) else summary)
-    if is_terminal(sys.stdout):
+        note(f"\n{summary}" if is_shown else summary)
+    if is_shown:
         note("This token is shown only once: copy it now.")
     elif not as_json:
         note("The token was written to stdout. It is not shown again.")

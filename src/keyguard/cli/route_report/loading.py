@@ -45,7 +45,9 @@ def load_application(name: str) -> object:
         return found
     with running_application_code(f"the application that {attribute}() of {module_name!r} makes"):
         if not callable(found):
-            raise ConfigurationError(f"{attribute!r} of {module_name!r} is no function: omit ()")
+            raise ConfigurationError(
+                f"{attribute!r} of {module_name!r} is not a function: leave out the ()"
+            )
         return found()
 
 
