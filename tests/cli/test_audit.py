@@ -66,7 +66,7 @@ def test_every_command_that_changes_something_says_who_ran_it(
     }
 
 
-def test_changes_are_told_describe_change(keyguard: Program, store: Store) -> None:
+def test_changes_are_told_in_words(keyguard: Program, store: Store) -> None:
     ceiling = ("--scope", "a:*", "--max-key-lifetime", "90d", "--limit", "9/minute")
     org = keyguard("org", "create", "beta", *ceiling, "--json").json
     keyguard("org", "update", "beta", "--any-scope", "--no-max-key-lifetime", "--no-limits")

@@ -159,7 +159,7 @@ def test_the_version_is_that_of_the_package(keyguard: Program) -> None:
     assert re.fullmatch(r"keyguard \d+\.\d+\.\d+\S*\n", keyguard("--version").stdout)
 
 
-def test_a_fault_of_keyguards_own_is_a_sentence_without_its_words(
+def test_a_bug_of_keyguard_is_a_sentence_without_its_words(
     keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object) -> None:
@@ -171,7 +171,7 @@ def test_a_fault_of_keyguards_own_is_a_sentence_without_its_words(
 
     assert done.status == 1
     assert re.fullmatch(
-        r"unexpected ZeroDivisionError at test_errors\.py:\d+; this is a fault of keyguard's, "
+        r"unexpected ZeroDivisionError at test_errors\.py:\d+; this is a bug of keyguard, "
         "please report it",
         done.sentence,
     )

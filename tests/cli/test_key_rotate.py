@@ -95,7 +95,7 @@ def test_an_idempotency_key_that_is_repeated_shows_no_second_token(
     assert (again.status, again.stdout) == (0, "")
     assert again.stderr.splitlines()[:2] == [
         f"Key {old.id} was already rotated under this idempotency key.",
-        f"Its successor is {new.id}; the token was shown then, and is not shown again.",
+        f"Its successor is {new.id}. The new token was shown then and is not shown again.",
     ]
     assert re.search(rf"^Key {old.id} works until 20.* UTC \(in 23 hours\)\.$", again.stderr, re.M)
     assert (as_json.status, as_json.json["id"], as_json.json["token"]) == (0, new.id, None)

@@ -20,7 +20,7 @@ def pepper_id(pepper: str) -> str:
 
 @pytest.fixture
 def mixed(keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store with one key under plain SHA-256, two under the old pepper and one that is dead."""
+    """A store with one key under plain SHA-256, two under the old pepper and a revoked one."""
     store.issue()
     monkeypatch.setenv("KEYGUARD_PEPPER", OLD)
     for _ in range(3):
@@ -29,7 +29,7 @@ def mixed(keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch) -> S
     return store
 
 
-def test_keys_are_counted_by_what_their_digest_hangs_on(
+def test_keys_are_counted_by_the_stored_form_of_their_tokens(
     keyguard: Program, mixed: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEYGUARD_PEPPER", f"{NEW} {OLD} {SPARE}")
@@ -44,8 +44,8 @@ def test_keys_are_counted_by_what_their_digest_hangs_on(
         ["sha256", "1"],
         [f"hmac-sha256:{pepper_id(SPARE)}", "0", "may be removed"],
         [],
-        ["3", "keys", "are stored in an older form; a key's next use renews it."],
-        ["No", "key", f"hangs on the pepper {pepper_id(SPARE)} any more: it may be removed."],
+        ["3", "keys", "are stored in an older form; the next use of a key renews it."],
+        ["No", "key", f"needs the pepper {pepper_id(SPARE)} any longer: you may remove it."],
     ]
 
 
@@ -91,7 +91,7 @@ def test_the_report_as_json_has_these_fields(
     ]
 
 
-def test_a_pepper_on_which_no_key_hangs_any_more_may_be_dropped(
+def test_a_pepper_that_no_key_needs_any_longer_may_be_removed(
     keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEYGUARD_PEPPER", OLD)

@@ -129,8 +129,8 @@ def test_a_rotated_token_that_can_not_be_handed_over_leaves_no_live_successor(
     assert done.status == 1
     assert done.sentence == (
         "the token could not be written to stdout (No space left on device), so its key "
-        f"{new.id} was revoked at once; its predecessor {old.id} ends as well when its grace is "
-        "over: create a new key"
+        f"{new.id} was revoked at once; its predecessor {old.id} stops working when its grace "
+        "ends: create a new key"
     )
     assert old.revoked_at is None
     assert new.revoked_note == "its token could not be written"

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from keyguard.cli.json_forms import Json, json_time
-from keyguard.cli.options import Common, Url, argument_id
-from keyguard.cli.options import Json as AsJson
+from keyguard.cli.json_forms import JsonObject, json_time
+from keyguard.cli.options import Common, Json, Url, argument_id
 from keyguard.cli.pages import After, All, Limit, show_list
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import in_units, relative, scope_list
@@ -65,7 +64,7 @@ def audit(
     after: After = None,
     everything: All = False,
     url: Url = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Show who changed what, newest first."""
     common = Common.of(ctx, url, as_json)
@@ -85,7 +84,7 @@ def audit(
         )
 
 
-def _entry_json(entry: AuditEntry) -> Json:
+def _entry_json(entry: AuditEntry) -> JsonObject:
     return {
         "id": entry.id,
         "at": json_time(entry.at),

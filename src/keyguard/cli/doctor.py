@@ -8,7 +8,14 @@ from contextlib import suppress
 
 import typer
 
-from keyguard.cli.options import Common, Json, Limiter, Url, explain_cause
+from keyguard.cli.options import (
+    LONGEST_STORE_TIMEOUT,
+    Common,
+    Json,
+    Limiter,
+    Url,
+    explain_cause,
+)
 from keyguard.cli.output import emit, emit_json, plain
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
@@ -37,7 +44,7 @@ def doctor(
     """
     common = Common.of(ctx, url, as_json, limiter=limiter)
     common.require_url()
-    patience = common.settings().management_timeout
+    patience = min(common.settings().management_timeout, LONGEST_STORE_TIMEOUT)
     store = open_store(common.url)
     try:
         findings = [*_of_keys(store, common.url or "", patience)]

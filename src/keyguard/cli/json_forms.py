@@ -11,7 +11,7 @@ from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 
 __all__ = [
-    "Json",
+    "JsonObject",
     "json_time",
     "key_json",
     "limit_status_json",
@@ -19,7 +19,7 @@ __all__ = [
     "organization_json",
 ]
 
-Json: TypeAlias = dict[str, object]
+JsonObject: TypeAlias = dict[str, object]
 
 
 def json_time(at: datetime | None) -> str | None:
@@ -29,7 +29,7 @@ def json_time(at: datetime | None) -> str | None:
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def organization_json(organization: Organization) -> Json:
+def organization_json(organization: Organization) -> JsonObject:
     """Return an organization as JSON."""
     scopes, longest = organization.scopes, organization.max_key_lifetime
     return {
@@ -44,7 +44,7 @@ def organization_json(organization: Organization) -> Json:
     }
 
 
-def key_json(key: Key, now: datetime) -> Json:
+def key_json(key: Key, now: datetime) -> JsonObject:
     """Return a key as JSON.
 
     Args:
@@ -74,7 +74,7 @@ def key_json(key: Key, now: datetime) -> Json:
     }
 
 
-def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> Json:
+def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> JsonObject:
     """Return a new key and its token as JSON.
 
     Args:
@@ -82,7 +82,7 @@ def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> Jso
         token: Its token, or None if it was shown before.
         predecessor: The key that it succeeds, if any.
     """
-    form: Json = {
+    form: JsonObject = {
         "id": key.id,
         "token": None if token is None else token.reveal(),
         "organization": key.organization,
@@ -98,7 +98,7 @@ def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> Jso
     return form
 
 
-def limit_status_json(status: LimitStatus) -> Json:
+def limit_status_json(status: LimitStatus) -> JsonObject:
     """Return how much is left of a limit, as JSON."""
     return {
         "name": status.name,
@@ -110,7 +110,7 @@ def limit_status_json(status: LimitStatus) -> Json:
     }
 
 
-def _limit_json(limit: Limit) -> Json:
+def _limit_json(limit: Limit) -> JsonObject:
     return {
         "name": limit.name,
         "rate": limit.rate,

@@ -68,7 +68,7 @@ def list_keys(
 
         def to_table(page: Page[Key]) -> str:
             owners = {key.organization for key in page} if owner is None else ()
-            return _table(page, now, {it: guard.organizations.get(it).slug for it in owners})
+            return _table(page, now, {each: guard.organizations.get(each).slug for each in owners})
 
         show_list(
             lambda after, limit: guard.keys.list(

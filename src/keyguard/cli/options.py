@@ -25,6 +25,7 @@ from keyguard.guard import Keyguard
 from keyguard.settings.settings import Settings
 
 __all__ = [
+    "LONGEST_STORE_TIMEOUT",
     "Common",
     "Json",
     "KeyNamed",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 LONGEST_STORE_TIMEOUT = 60.0
+"""The longest that a setting may let a store call of a request take, in seconds."""
 
 Url: TypeAlias = Annotated[
     str | None,

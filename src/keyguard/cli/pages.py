@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
-from keyguard.cli.json_forms import Json
+from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.output import emit, emit_json, note
 from keyguard.core.keys.records import Page
 from keyguard.exceptions import InvalidValueError
@@ -35,7 +35,7 @@ def show_list(
     after: str | None,
     limit: int | None,
     everything: bool,
-    to_json: Callable[[T], Json] | None,
+    to_json: Callable[[T], JsonObject] | None,
     to_table: Callable[[Page[T]], str],
     nothing: str,
 ) -> None:

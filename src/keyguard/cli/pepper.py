@@ -121,8 +121,8 @@ def _advice(rows: list[_Row], droppable: list[str], newest: tuple[str, ...]) -> 
     for row in imported:
         if row.pepper not in newest:
             lines.append(
-                f"Imported keys need the pepper {row.pepper}, and use may not renew them: rotate "
-                "them before you remove it."
+                f"Imported keys need the pepper {row.pepper}, and their use does not always renew "
+                "them: rotate them before you remove it."
             )
     for pepper in droppable:
         lines.append(f"No key needs the pepper {pepper} any longer: you may remove it.")
