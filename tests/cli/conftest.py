@@ -28,7 +28,7 @@ PROGRAM = (sys.executable, "-c", "from keyguard.cli import main; main()")
 
 @dataclass(frozen=True)
 class Run:
-    """What one run left behind."""
+    """The exit code and the output of one run."""
 
     status: int
     stdout: str
@@ -54,7 +54,7 @@ class Program(Protocol):
 
 
 class Store:
-    """The key store that the runs work on, seen from behind."""
+    """The key store of the runs, opened directly to check what they did."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,7 +83,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An environment that says nothing of keyguard, of colours or of a terminal's width."""
+    """Remove all variables about keyguard, colours and the width of the terminal."""
     for name in list(os.environ):
         if name.startswith("KEYGUARD_"):
             monkeypatch.delenv(name)
@@ -135,12 +135,12 @@ def process() -> Callable[..., Run]:
 
 
 def _hear_ctrl_c() -> None:
-    """Undo that whoever started the tests in the background has it ignored, unlike a terminal."""
+    """Handle SIGINT again, which a shell ignores for processes that it starts in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Terminal:
-    """The command line on a terminal of 80 columns, which shows what it and its user write."""
+    """The command line on a terminal of 80 columns, with its output and its user's input."""
 
     def __init__(self, *arguments: str) -> None:
         self._master, slave = pty.openpty()
@@ -161,7 +161,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What it shows, without colours."""
+        """The text on the terminal, without colours."""
         return re.sub(r"\x1b\[[0-9;]*m", "", self.shown)
 
     def wait_for(self, text: str) -> None:
@@ -173,7 +173,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def interrupt(self) -> None:
-        """Press Ctrl-C until something happens, as it is lost just before a program waits."""
+        """Press Ctrl-C until the program reacts; a signal just before it waits is lost."""
         while True:
             self.process.send_signal(signal.SIGINT)
             if select.select([self._master], [], [], 5)[0]:
@@ -196,7 +196,7 @@ class Terminal:
         assert ready, f"nothing more came within a minute: {self.shown}"
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # how Linux says that nobody is left at the other end
+        except OSError:  # on Linux, the program has closed the terminal
             return False
         self._shown += data
         return bool(data)

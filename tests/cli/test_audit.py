@@ -1,4 +1,4 @@
-"""`keyguard audit`, and who the command line says it is."""
+"""`keyguard audit`, and the actor that the command line records."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_the_table_fits_into_80_columns(terminal: Callable[..., Terminal], store
 
 
 @pytest.mark.parametrize("name", ["", "a\x1b[2J", "x" * 200])
-def test_a_login_name_that_is_none_stops_nothing(
+def test_a_login_name_that_can_not_be_used_does_not_stop_a_command(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(getpass, "getuser", lambda: name)
@@ -178,7 +178,7 @@ def test_a_login_name_that_is_none_stops_nothing(
 
 
 @pytest.mark.parametrize("failure", [KeyError, OSError, ImportError])
-def test_a_user_without_a_name_stops_nothing(
+def test_a_user_without_a_login_name_can_run_commands(
     failure: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> str:

@@ -22,7 +22,7 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
-def test_a_database_that_is_well_is_said_to_be(keyguard: Program, tmp_path: Path) -> None:
+def test_a_healthy_database_is_reported_as_ok(keyguard: Program, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
     with Keyguard(url) as guard:
         guard.migrate()
@@ -77,14 +77,16 @@ def test_each_setting_that_loses_keys_is_one_line(
     assert says in problem
 
 
-def test_a_redis_that_loses_nothing_is_well(own_redis: RedisServer, keyguard: Program) -> None:
+def test_a_redis_that_loses_nothing_is_reported_as_ok(
+    own_redis: RedisServer, keyguard: Program
+) -> None:
     for name, value in WELL.items():
         own_redis.call("CONFIG", "SET", name, value)
     run = keyguard("doctor", "--url", own_redis.url)
     assert (run.status, run.stdout.count("problem")) == (0, 0)
 
 
-def test_what_was_dropped_for_want_of_memory_is_told(
+def test_keys_that_redis_evicted_for_lack_of_memory_are_reported(
     own_redis: RedisServer, keyguard: Program
 ) -> None:
     own_redis.call("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
@@ -98,7 +100,7 @@ def test_what_was_dropped_for_want_of_memory_is_told(
     assert run.status == 1
 
 
-def test_what_cannot_be_reached_is_named_without_its_password(keyguard: Program) -> None:
+def test_an_unreachable_store_is_named_without_its_password(keyguard: Program) -> None:
     port = free_port()
     run = keyguard("doctor", "--url", f"redis://:hunter2@127.0.0.1:{port}")
     assert run.status == 1
@@ -107,7 +109,7 @@ def test_what_cannot_be_reached_is_named_without_its_password(keyguard: Program)
     assert "hunter2" not in run.stdout + run.stderr
 
 
-def test_the_store_of_counters_is_looked_at_too(keyguard: Program, tmp_path: Path) -> None:
+def test_the_store_of_the_counters_is_checked_too(keyguard: Program, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
     with Keyguard(url) as guard:
         guard.migrate()
@@ -119,9 +121,7 @@ def test_the_store_of_counters_is_looked_at_too(keyguard: Program, tmp_path: Pat
     assert "problem  limits: redis://127.0.0.1:" in run.stdout
 
 
-def test_every_node_of_a_cluster_is_looked_at(
-    redis_cluster: RedisCluster, keyguard: Program
-) -> None:
+def test_every_node_of_a_cluster_is_checked(redis_cluster: RedisCluster, keyguard: Program) -> None:
     redis_cluster.flush()
     with Keyguard(redis_cluster.url) as guard:
         guard.migrate()
@@ -131,7 +131,7 @@ def test_every_node_of_a_cluster_is_looked_at(
         assert f"problem  redis://127.0.0.1:{server.port}/0 acknowledges changes" in run.stdout
 
 
-def test_sentinels_are_looked_at_and_a_replica_is_no_store(
+def test_sentinels_are_checked_and_a_replica_is_refused_as_a_store(
     redis_sentinel: RedisSentinel, keyguard: Program
 ) -> None:
     redis_sentinel.flush()

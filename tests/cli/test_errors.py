@@ -79,7 +79,7 @@ def test_a_cause_that_repeats_a_secret_of_the_url_is_left_out(keyguard: Program)
     assert "frob" not in hidden.sentence
 
 
-def test_a_file_that_is_no_database_is_a_failure(keyguard: Program, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_a_failure(keyguard: Program, tmp_path: Path) -> None:
     (tmp_path / "keys.db").write_text("hello" * 1000)
 
     done = keyguard("org", "list", "--url", "sqlite:///keys.db")
@@ -243,7 +243,7 @@ def test_a_process_that_fails_leaves_one_sentence_and_its_code(
     assert store.keys() == ()
 
 
-def test_a_reader_that_leaves_early_hears_nothing_of_it(
+def test_a_reader_that_closes_the_pipe_early_gets_no_error(
     process: Callable[..., Run], store: Store
 ) -> None:
     gone = f"import os; r, w = os.pipe(); os.dup2(w, 1); os.close(r); {PROGRAM[2]}"

@@ -78,7 +78,7 @@ def test_another_store_is_refused(app: Flask, arguments: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize("name", ["init", "doctor"])
-def test_what_works_on_a_url_says_so(app: Flask, name: str) -> None:
+def test_a_command_that_needs_a_url_says_so(app: Flask, name: str) -> None:
     done = call(app, name)
 
     assert done.exit_code == 2
@@ -111,7 +111,7 @@ def test_help_is_keyguard_s_own(app: Flask) -> None:
     assert done.stdout.startswith("Usage: flask keyguard key")
 
 
-def test_an_application_without_the_extension_is_told(store: Store) -> None:
+def test_an_application_without_the_extension_gets_an_error(store: Store) -> None:
     done = call(Flask("bare"), "org", "list")
 
     assert done.exit_code == 1

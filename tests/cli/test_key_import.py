@@ -43,7 +43,7 @@ def rows(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-def test_what_was_imported_is_counted_and_works(
+def test_imported_keys_are_counted_and_work(
     keyguard: Program, store: Store, rows: Callable[..., str]
 ) -> None:
     path = rows(row(1), row(2))
@@ -74,7 +74,7 @@ def test_as_json_the_report_is_one_document_of_these_fields(
     assert done.stderr == ""
 
 
-def test_what_is_refused_is_told_by_line_without_the_token(
+def test_refused_lines_are_reported_by_number_without_the_token(
     keyguard: Program, store: Store, rows: Callable[..., str]
 ) -> None:
     path = rows(
@@ -141,7 +141,7 @@ def test_a_format_that_the_service_does_not_take_is_refused(
     assert "KEYGUARD_IMPORTED_FORMATS" in done.stdout
 
 
-def test_on_a_terminal_there_is_a_bar(
+def test_a_terminal_shows_a_progress_bar(
     terminal: Callable[..., Terminal], store: Store, rows: Callable[..., str]
 ) -> None:
     window = terminal("key", "import", rows(*(row(number) for number in range(1200))))
@@ -152,7 +152,7 @@ def test_on_a_terminal_there_is_a_bar(
     assert "Imported: 1200," in window.text
 
 
-def test_an_import_that_is_killed_is_run_again_and_nothing_is_there_twice(
+def test_an_import_that_was_killed_can_be_run_again_without_duplicates(
     process: Callable[..., Run], store: Store, rows: Callable[..., str]
 ) -> None:
     lines = [row(number) for number in range(6100)]
@@ -163,7 +163,7 @@ def test_an_import_that_is_killed_is_run_again_and_nothing_is_there_twice(
         ) as importing,
         ThreadPoolExecutor(1) as threads,
     ):
-        # Of what never ends, the last 100 rows are in no portion that is whole: it can't be done
+        # The input never ends, so its last 100 rows never complete a portion: it can't be done
         # before it is killed, however long counting takes.
         fed = threads.submit(_feed, importing, Path(path).read_bytes())
         try:

@@ -61,7 +61,7 @@ def test_revoke_as_json_prints_the_key_as_it_stands_after(keyguard: Program, sto
     ],
 )
 @pytest.mark.parametrize("command", ["revoke", "revoke-family"])
-def test_what_is_not_understood_revokes_nothing(
+def test_a_wrong_option_revokes_nothing(
     command: str, arguments: tuple[str, str], sentence: str, keyguard: Program, store: Store
 ) -> None:
     key = store.issue(scopes=["a:b"]).key
@@ -75,7 +75,7 @@ def test_what_is_not_understood_revokes_nothing(
 
 
 @pytest.mark.parametrize("command", ["revoke", "revoke-family"])
-def test_the_last_administrator_stays_unless_somebody_insists(
+def test_the_last_administrator_stays_without_force(
     command: str, keyguard: Program, store: Store
 ) -> None:
     key = store.issue(scopes=["*"]).key
@@ -89,7 +89,7 @@ def test_the_last_administrator_stays_unless_somebody_insists(
     assert (forced.status, forced.stdout) == (0, f"Key {key.id} was revoked.\n")
 
 
-def test_revoking_a_rotated_key_says_that_its_successor_works_on(
+def test_revoking_a_rotated_key_says_that_its_successor_still_works(
     keyguard: Program, store: Store
 ) -> None:
     key = store.issue().key
@@ -135,7 +135,7 @@ def test_a_family_is_revoked_as_json(keyguard: Program, store: Store) -> None:
     assert (item["id"], item["status"], item["family"]) == (key.id, "revoked", key.family)
 
 
-def test_a_family_that_is_none_or_unknown_is_told(keyguard: Program, store: Store) -> None:
+def test_a_family_that_is_malformed_or_unknown_is_refused(keyguard: Program, store: Store) -> None:
     wrong = keyguard("key", "revoke-family", store.issue().key.id)
     unknown = keyguard("key", "revoke-family", "fam_0123456789abcdef")
 
@@ -144,7 +144,7 @@ def test_a_family_that_is_none_or_unknown_is_told(keyguard: Program, store: Stor
     assert (unknown.status, unknown.sentence) == (1, "there is no family 'fam_0123456789abcdef'")
 
 
-def test_whoever_holds_a_token_may_revoke_it(keyguard: Program, store: Store) -> None:
+def test_a_token_is_enough_to_revoke_its_key(keyguard: Program, store: Store) -> None:
     issued = store.issue(scopes=["admin"])  # the last one: that does not matter here
     token = issued.token.reveal()
 
@@ -170,7 +170,7 @@ def test_a_token_is_revoked_as_json_which_does_not_hold_it(keyguard: Program, st
 
 
 @pytest.mark.parametrize("text", ["hunter2", "\x00\x1b", b"\xff\xfe", "x" * 100_000])
-def test_what_is_no_keys_token_is_refused_without_repeating_it(
+def test_input_that_is_not_a_token_of_a_key_is_refused_without_repeating_it(
     text: str | bytes, keyguard: Program, store: Store
 ) -> None:
     done = keyguard("key", "revoke-token", stdin=text)
@@ -190,7 +190,7 @@ def test_a_token_whose_secret_is_wrong_revokes_nothing(keyguard: Program, store:
     assert store.keys()[0].revoked_at is None
 
 
-def test_a_token_is_no_argument(keyguard: Program, store: Store) -> None:
+def test_a_token_is_refused_as_an_argument(keyguard: Program, store: Store) -> None:
     token = store.issue().token.reveal()
 
     done = keyguard("key", "revoke-token", token, stdin=token)

@@ -126,7 +126,7 @@ def test_a_repeated_rotation_says_what_became_of_the_keys(keyguard: Program, sto
         (("--idempotency-key", ""), "an idempotency key takes 1 to 200 characters"),
     ],
 )
-def test_what_is_not_understood_rotates_nothing(
+def test_a_wrong_option_rotates_nothing(
     arguments: tuple[str, str], sentence: str, keyguard: Program, store: Store
 ) -> None:
     key = store.issue().key

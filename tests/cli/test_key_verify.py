@@ -65,7 +65,9 @@ def test_a_token_may_be_verified_where_a_service_requires_https(
     assert keyguard("key", "verify", stdin=store.issue(scopes=["a:b"]).token.reveal()).status == 0
 
 
-def test_a_dead_token_is_refused_with_its_reason(keyguard: Program, store: Store) -> None:
+def test_a_token_that_no_longer_works_is_refused_with_its_reason(
+    keyguard: Program, store: Store
+) -> None:
     later = store.issue(scopes=["a:b"], not_before=datetime(2999, 1, 1, tzinfo=UTC))
     revoked = store.issue(scopes=["a:b"])
     keyguard("key", "revoke", revoked.key.id)
@@ -114,7 +116,9 @@ def test_a_token_of_an_unknown_key_is_refused(keyguard: Program, store: Store) -
     assert (done.status, done.sentence) == (1, f"there is no key {issued.key.id}")
 
 
-def test_what_is_no_token_is_refused_without_repeating_it(keyguard: Program, store: Store) -> None:
+def test_input_that_is_not_a_token_is_refused_without_repeating_it(
+    keyguard: Program, store: Store
+) -> None:
     token = store.issue(scopes=["a:b"]).token.reveal()
 
     for text in ("hunter2", f"{token}x", f"Bearer {token}", "x" * 100_000, "\x00\x1b", b"\xff\xfe"):
@@ -140,7 +144,7 @@ def test_a_store_that_fails_gives_no_verdict(keyguard: Program, store: Store) ->
         assert "run `keyguard migrate`" in done.sentence
 
 
-def test_a_store_that_fails_without_a_word_gives_no_verdict(
+def test_a_store_that_fails_without_a_message_gives_no_verdict(
     keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unsure(guard: Keyguard, fields: object, *, secure: bool) -> Deny:

@@ -40,7 +40,7 @@ def test_off_a_terminal_stdout_is_the_token_alone(keyguard: Program, store: Stor
     assert done.stderr.endswith("The token was written to stdout. It is not shown again.\n")
 
 
-def test_a_key_expires_when_it_was_told_to(keyguard: Program, store: Store) -> None:
+def test_a_key_expires_after_the_time_given(keyguard: Program, store: Store) -> None:
     created = keyguard(*CREATE, "--expires-in", "90d", "--json").json
 
     (key,) = store.keys()
@@ -94,7 +94,7 @@ def test_metadata_are_names_and_values(keyguard: Program, store: Store) -> None:
         (("--network", ""), 2, "'' is no network"),
     ],
 )
-def test_what_is_not_understood_makes_no_key(
+def test_a_wrong_option_creates_no_key(
     arguments: tuple[str, ...], status: int, sentence: str, keyguard: Program, store: Store
 ) -> None:
     done = keyguard(*CREATE, *arguments, "--json")
@@ -285,7 +285,7 @@ def test_update_replaces_what_it_is_given_and_nothing_else(keyguard: Program, st
     assert (updated["name"], updated["metadata"]) == ("ci", {"team": "web"})
 
 
-def test_update_takes_away_what_it_is_told_to(keyguard: Program, store: Store) -> None:
+def test_update_clears_the_fields_that_its_options_name(keyguard: Program, store: Store) -> None:
     key = store.issue(scopes=["a:b"], limits=["9/minute"], allowed_networks=["192.0.2.0/24"]).key
 
     cleared = ("--no-scopes", "--no-limits", "--no-networks")
@@ -306,7 +306,7 @@ def test_update_takes_away_what_it_is_told_to(keyguard: Program, store: Store) -
         (("--network", "home"), "'home' is no network"),
     ],
 )
-def test_an_update_that_is_not_understood_changes_nothing(
+def test_a_wrong_option_of_update_changes_nothing(
     arguments: tuple[str, ...], sentence: str, keyguard: Program, store: Store
 ) -> None:
     key = store.issue(scopes=["a:b"]).key
@@ -318,9 +318,7 @@ def test_an_update_that_is_not_understood_changes_nothing(
     assert store.keys() == (key,)
 
 
-def test_the_last_administrator_keeps_admin_unless_somebody_insists(
-    keyguard: Program, store: Store
-) -> None:
+def test_the_last_administrator_keeps_admin_without_force(keyguard: Program, store: Store) -> None:
     key = store.issue(scopes=["admin"]).key
 
     refused = keyguard("key", "update", key.id, "--scope", "a:b")
@@ -358,7 +356,9 @@ def test_reports_list_keys_that_work_and_end_soon_or_that_nobody_uses(
 
 
 @pytest.mark.parametrize("option", ["--expiring-within", "--unused-for"])
-def test_a_report_over_no_span_is_wrong_usage(option: str, keyguard: Program, store: Store) -> None:
+def test_a_report_over_a_length_of_zero_is_wrong_usage(
+    option: str, keyguard: Program, store: Store
+) -> None:
     for span in ("soon", "0", "0d", "-1d", ""):
         done = keyguard("key", "list", f"{option}={span}")
         assert done.status == 2
@@ -382,7 +382,7 @@ def test_when_a_key_was_last_used_is_shown(keyguard: Program, store: Store) -> N
     assert re.search(rf"never +{ago}$", listed, re.MULTILINE)
 
 
-def test_a_list_of_long_words_is_cut_nowhere(keyguard: Program, store: Store) -> None:
+def test_a_list_of_long_words_is_never_cut(keyguard: Program, store: Store) -> None:
     starts = datetime(2999, 1, 1, tzinfo=UTC)
     key = store.issue("z" * 40, scopes=["q" * 40], not_before=starts).key
 

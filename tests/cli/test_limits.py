@@ -86,7 +86,7 @@ def test_an_organization_has_limits_that_its_keys_share(keyguard: Program, store
         ("1/minute;2/hour", "give each on its own"),
     ],
 )
-def test_what_is_no_limit_is_one_sentence(
+def test_a_malformed_limit_is_one_sentence(
     keyguard: Program, store: Store, limit: str, says: str
 ) -> None:
     key_id = store.issue().key.id
@@ -95,7 +95,7 @@ def test_what_is_no_limit_is_one_sentence(
     assert says in refused.sentence
 
 
-def test_counters_of_another_process_s_memory_are_not_made_up(
+def test_counters_in_the_memory_of_another_process_are_refused(
     keyguard: Program, store: Store
 ) -> None:
     key_id = store.issue(limits=["1/minute"]).key.id

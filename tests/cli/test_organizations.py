@@ -38,7 +38,7 @@ def test_a_slug_that_is_taken_is_refused(keyguard: Program, store: Store) -> Non
     assert (done.status, done.sentence) == (1, "organization 'acme' exists already")
 
 
-def test_a_slug_that_is_none_is_wrong_usage(keyguard: Program, store: Store) -> None:
+def test_a_malformed_slug_is_wrong_usage(keyguard: Program, store: Store) -> None:
     done = keyguard("org", "create", "Acme Inc.")
 
     assert done.status == 2
@@ -64,7 +64,7 @@ def test_a_list_comes_in_pages(keyguard: Program, store: Store) -> None:
     assert second["next"] is None
 
 
-def test_a_table_that_is_not_all_says_how_to_go_on(keyguard: Program, store: Store) -> None:
+def test_a_table_with_a_next_page_says_how_to_see_it(keyguard: Program, store: Store) -> None:
     keyguard("org", "create", "beta")
 
     done = keyguard("org", "list", "--limit", "1")
@@ -149,7 +149,7 @@ def test_what_is_above_the_ceiling_is_refused(keyguard: Program, store: Store) -
         (("--max-key-lifetime", ""), "'' is not a length of time"),
     ],
 )
-def test_a_ceiling_that_is_none_creates_nothing(
+def test_a_malformed_ceiling_creates_nothing(
     arguments: tuple[str, str], sentence: str, keyguard: Program, store: Store
 ) -> None:
     done = keyguard("org", "create", "beta", *arguments)

@@ -37,18 +37,18 @@ def test_a_span_is_whole_units_or_iso_8601(text: str, span: timedelta) -> None:
         *("1y", "1y2d", "P", "PT", "P1Y", "P1M", "P1DT", "p1d", "P1.5D", "-P1D", "90d\n"),
     ],
 )
-def test_a_span_that_is_none_is_refused_with_examples(text: str) -> None:
+def test_a_malformed_span_is_refused_with_examples(text: str) -> None:
     with pytest.raises(InvalidValueError, match=r"is not a length of time: write .* 90d, 12h"):
         parse_span(text)
 
 
-def test_a_span_of_nothing_is_refused() -> None:
+def test_a_span_of_zero_is_refused() -> None:
     for text in ("0d", "PT0S", "0d0h"):
         with pytest.raises(InvalidValueError, match="is zero: give a longer time"):
             parse_span(text)
 
 
-def test_a_span_beyond_all_time_is_refused() -> None:
+def test_a_span_longer_than_any_key_can_last_is_refused() -> None:
     with pytest.raises(InvalidValueError, match="longer than any key can last"):
         parse_span("999999999w")
 
@@ -77,6 +77,6 @@ def test_a_point_in_time_is_a_date_or_a_time_with_its_offset(text: str, time: da
     "text",
     ["", "tomorrow", "2030-02-30", "2030-01-31T09:00:00", "0001-01-01T00:00:00+10:00"],
 )
-def test_a_point_in_time_that_is_none_or_leaves_its_offset_open_is_refused(text: str) -> None:
+def test_a_point_in_time_that_is_malformed_or_without_an_offset_is_refused(text: str) -> None:
     with pytest.raises(InvalidValueError, match="is not a point in time: write a date such as"):
         parse_instant(text)

@@ -106,7 +106,7 @@ def test_a_pepper_that_no_key_needs_any_longer_may_be_removed(
     assert shown["droppable"] == [pepper_id(OLD)]
 
 
-def test_without_a_pepper_there_is_nothing_to_drop(keyguard: Program, store: Store) -> None:
+def test_without_a_pepper_there_is_none_to_remove(keyguard: Program, store: Store) -> None:
     store.issue()
 
     said = keyguard("pepper", "status")

@@ -51,7 +51,7 @@ def test_a_route_that_is_public_without_being_named_so_fails_and_is_explained(
     )
 
 
-def test_a_part_of_a_route_stands_in_a_line_of_its_own(keyguard: Program) -> None:
+def test_a_part_of_a_route_has_its_own_line(keyguard: Program) -> None:
     done = keyguard("routes", f"{APPS}:by_tenant")
 
     assert done.status == 1
@@ -133,7 +133,7 @@ def test_a_factory_is_called(keyguard: Program) -> None:
         ("leaves:app", "the module 'leaves' can't be imported: SystemExit at leaves.py:2"),
     ],
 )
-def test_what_is_no_application_is_one_clear_sentence(
+def test_a_name_without_an_application_is_one_clear_sentence(
     name: str, sentence: str, process: Callable[..., Run], tmp_path: Path
 ) -> None:
     (tmp_path / "service.py").write_text("thing = 3\ndef fails(): raise ValueError('hunter2')\n")
@@ -147,7 +147,7 @@ def test_what_is_no_application_is_one_clear_sentence(
     assert "hunter2" not in done.sentence
 
 
-def test_what_an_application_prints_does_not_come_between(
+def test_the_output_of_an_application_goes_to_stderr(
     process: Callable[..., Run], tmp_path: Path
 ) -> None:
     (tmp_path / "service.py").write_text(
@@ -160,7 +160,9 @@ def test_what_an_application_prints_does_not_come_between(
     assert done.stderr == "hello\n"
 
 
-def test_without_an_application_and_a_django_project_it_is_asked_for(keyguard: Program) -> None:
+def test_without_an_application_and_a_django_project_the_error_asks_for_one(
+    keyguard: Program,
+) -> None:
     done = keyguard("routes")
 
     assert done.status == 2
@@ -287,11 +289,11 @@ print(Client(headers={"Accept-Language": sys.argv[2]}).get(sys.argv[1]).content.
 @pytest.mark.parametrize(
     ("pattern", "opened", "language", "part", "is_named"),
     [
-        # A search finds its text anywhere; an alternative may begin otherwise.
+        # A search finds its text anywhere; an alternative may begin differently.
         ("re_path('api/secret', view)", "/pub/api/secret", "en", "/pub/{path:path}", False),
         ("re_path('^v1/x$|^pub/alt$', view)", "/pub/alt", "en", "/pub/{path:path}", False),
         ("re_path('^(v1|pub)/alt$', view)", "/pub/alt", "en", "/pub/{path:path}", False),
-        # What stands before a quantifier need not be there.
+        # The character before a quantifier is optional.
         ("re_path('^a/?b$', view)", "/ab", "en", "/ab", True),
         ("re_path('^a/*b$', view)", "/ab", "en", "/ab", True),
         ("re_path('^a/{0,1}b$', view)", "/ab", "en", "/ab", True),
@@ -391,7 +393,7 @@ def test_a_django_project_without_the_middleware_is_a_problem(
     assert "no keyguard middleware stands before it" in done.stdout
 
 
-def test_it_fits_into_80_columns(
+def test_the_report_fits_into_80_columns(
     terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -404,6 +406,6 @@ def test_it_fits_into_80_columns(
 
 
 def test_the_key_store_is_not_opened(keyguard: Program) -> None:
-    # Nobody listens where it would be.
+    # Nothing listens at its address.
     assert apps.NOWHERE.startswith("postgresql://nobody@127.0.0.1:1/")
     assert keyguard("routes", f"{APPS}:starlette_app").status == 0

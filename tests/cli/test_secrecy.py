@@ -70,7 +70,7 @@ def test_a_token_given_as_an_argument_is_not_repeated(
     assert secret_of(token) not in done.sentence
 
 
-def test_verify_says_that_a_token_is_no_argument(keyguard: Program, store: Store) -> None:
+def test_verify_says_that_a_token_is_never_an_argument(keyguard: Program, store: Store) -> None:
     done = keyguard("key", "verify", "anything", stdin="anything")
 
     assert done.status == 2

@@ -120,7 +120,7 @@ def test_init_can_not_write_a_pepper_where_there_is_no_directory(
     )
 
 
-def test_init_follows_no_link_that_leads_nowhere(
+def test_init_does_not_follow_a_dangling_link(
     keyguard: Program, store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "pepper").symlink_to("elsewhere")
@@ -132,7 +132,7 @@ def test_init_follows_no_link_that_leads_nowhere(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_init_leaves_no_half_of_a_pepper(
+def test_init_leaves_no_partly_written_pepper(
     keyguard: Program, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: int) -> None:

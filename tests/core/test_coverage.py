@@ -1,4 +1,4 @@
-"""Which rules cover a route, and whether anybody has named it."""
+"""Which rules cover a route, and whether a rule names it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_rules_of_other_methods_do_not_count() -> None:
     assert found(book, "/a", "POST") == [(None, None, False)]
 
 
-def test_a_name_that_a_rule_has_is_not_taken_for_any_name() -> None:
+def test_the_sample_path_avoids_the_literals_of_rules() -> None:
     assert found(public("/x", "/xx"), "/{name}")[0] == (None, None, False)
 
 

@@ -22,7 +22,7 @@ RULES = [
     Rule("/v1/models/{model}", methods=["GET"], any_of=["a:b", "c:d"], limits="100/minute"),
 ]
 OPTIONS: dict[str, Any] = {"public": ["/healthz"], "rules": RULES}
-NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"  # what would be opened is refused
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"  # a connection to it would be refused
 
 
 async def endpoint(request: Any) -> PlainTextResponse:

@@ -1,4 +1,4 @@
-"""The routes of applications, and what is found to guard them."""
+"""The routes of applications, and what guards them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_starlette_s_routes_are_found_with_what_guards_them(app: Any) -> None:
     assert guards(app) == GUARDED
 
 
-def test_what_no_middleware_stands_before_is_a_problem_each() -> None:
+def test_each_route_without_middleware_before_it_is_a_problem() -> None:
     found = report(read_application(apps.unguarded))
 
     assert {route.problem is not None for route in found} == {True}
@@ -77,7 +77,7 @@ def test_a_route_that_only_a_wider_rule_opens_is_a_problem_unless_it_asks_itself
     assert in_one_line(asking) == "GET /internal/ok inference:write 60/minute"
 
 
-def test_whether_preflights_pass_is_told() -> None:
+def test_the_report_says_whether_preflights_pass() -> None:
     assert not any(route.lets_preflight for route in report(read_application(apps.wide)))
     for route in report(read_application(apps.starlette_app)):
         assert route.lets_preflight is not route.is_websocket
@@ -130,7 +130,7 @@ def test_a_wrapper_that_may_lead_elsewhere_is_not_told(wrapper: Any) -> None:
         read_application(wrapper)
 
 
-def test_an_application_that_middleware_is_given_besides_is_not_told() -> None:
+def test_another_application_given_to_middleware_is_not_told() -> None:
     app = Starlette(
         routes=[Mount("/api", apps.starlette_app)],
         middleware=[Middleware(apps.Split, admin=apps.unguarded)],
@@ -144,7 +144,7 @@ def test_a_wrapper_that_keeps_one_application_is_looked_through() -> None:
     assert guards(apps.Split(apps.Split(apps.starlette_app), guard=3)) == GUARDED
 
 
-def test_a_guard_before_what_can_t_be_read_is_seen_through_a_wrapper() -> None:
+def test_a_guard_before_an_unreadable_application_is_seen_through_a_wrapper() -> None:
     guarded = apps.Split(asgi.KeyguardMiddleware(apps.opaque, apps.async_guard()))
 
     assert guards(Starlette(routes=[Mount("/x", guarded)])) == [
