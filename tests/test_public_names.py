@@ -19,6 +19,8 @@ MANAGEMENT = [
     "keyguard.core.management.import_rows",
     "keyguard.core.management",
 ]
+# Imported by those above, and by stores.
+UNUSED_BY_A_BARE_IMPORT = [*MANAGEMENT, "keyguard.core.keys.audit", "keyguard.core.keys.commit"]
 NEVER_IMPORTED = [
     "alembic",
     "asyncmy",
@@ -37,7 +39,11 @@ NEVER_IMPORTED = [
 
 
 def test_all_is_sorted_and_complete() -> None:
-    public = {name for name in vars(keyguard) if not name.startswith("_")}
+    for name in keyguard.__all__:  # some are imported at their first use
+        assert getattr(keyguard, name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = keyguard.nonsense  # type: ignore[attr-defined]
+    public = {name for name in vars(keyguard) if not name.startswith("_")} - {"TYPE_CHECKING"}
     submodules = {module.name for module in pkgutil.iter_modules(keyguard.__path__)}
 
     assert list(keyguard.__all__) == sorted(keyguard.__all__)
@@ -86,6 +92,22 @@ def test_management_is_imported_when_keys_are_managed_and_not_before() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split("\n") == ["[]", "True", ""]
+
+
+def test_importing_keyguard_imports_neither_management_nor_the_parser_of_limits() -> None:
+    code = (
+        "import sys; import keyguard;"
+        f"names = {{'limits', *{UNUSED_BY_A_BARE_IMPORT!r}}};"
+        "print(sorted(names & set(sys.modules)));"
+        "keyguard.Settings();"
+        "print('limits' in sys.modules);"
+        "keyguard.Limit('a', '1/minute');"
+        "print('limits' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split("\n") == ["[]", "False", "True", ""]
 
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])

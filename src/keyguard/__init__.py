@@ -1,18 +1,19 @@
 """API keys for Python web services: safe by default, at a cost per request that can't be felt.
 
 Decisions live in :mod:`keyguard.core`, keys in a store (:mod:`keyguard.stores`);
-:class:`Keyguard` and :class:`AsyncKeyguard` put them together, and the adapters
+:class:`Keyguard` and :class:`AsyncKeyguard` combine them, and the adapters
 (:mod:`keyguard.adapters`) stand in front of an application. Importing this package imports no
 framework and no driver.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from keyguard.core.access.decisions import AccessDenied, Allow, Decision, Deny, Reason
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import (
     ImportReport,
     IssuedKey,
@@ -48,6 +49,9 @@ from keyguard.request.context import (
 )
 from keyguard.request.decorators import rate_limit, require_scopes
 from keyguard.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from keyguard.core.keys.audit import Action, AuditEntry
 
 __all__ = [
     "AccessDenied",
@@ -94,3 +98,13 @@ __all__ = [
     "require_organization",
     "require_scopes",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the names of the audit trail at their first use: most processes only check keys."""
+    if name in ("Action", "AuditEntry"):
+        from keyguard.core.keys import audit
+
+        globals().update(Action=audit.Action, AuditEntry=audit.AuditEntry)
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,19 +1,19 @@
-"""Every exception keyguard raises, under one root.
+"""All exceptions that keyguard raises, under one root.
 
     KeyguardError
     ├── ConfigurationError          the service is set up wrong; nothing is let through
     │   └── MissingExtraError       an optional dependency is not installed
-    ├── InvalidValueError           an argument was refused (also a ValueError)
+    ├── InvalidValueError           an argument is not valid (also a ValueError)
     ├── NotFoundError               no such organization or key (also a LookupError)
-    ├── RefusedError                the request is understood, and the state of things forbids it
+    ├── RefusedError                the call is valid, but the present state forbids it
     ├── StoreError                the key store failed
     │   ├── StoreUnavailableError it is down, slow, or overloaded
-    │   │   └── HashTimeoutError    a slow hash was begun, and took too long
+    │   │   └── HashTimeoutError    a slow hash began, and did not end in time
     │   ├── SchemaError             its tables are missing, older or newer than keyguard
-    │   └── CorruptDataError        it answered something keyguard never wrote
-    └── AccessDenied                a decorator refused this request (in sansio.decisions)
+    │   └── CorruptDataError        it returned data that keyguard never wrote
+    └── AccessDenied                a decorator refused this request (in core.access.decisions)
 
-Errors of other libraries are wrapped at the store's edge, with the original as ``__cause__``.
+Stores wrap the errors of other libraries, with the original as ``__cause__``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class KeyguardError(Exception):
-    """The root of every exception keyguard raises."""
+    """The root of all exceptions that keyguard raises."""
 
 
 class ConfigurationError(KeyguardError):
@@ -45,8 +45,8 @@ class MissingExtraError(ConfigurationError):
     """An optional dependency is not installed.
 
     Args:
-        what: The feature that needs it, as the subject of a sentence.
-        extra: The name of keyguard's extra that brings it.
+        what: The feature that needs the dependency, as the subject of a sentence.
+        extra: The name of the extra of keyguard that installs it.
     """
 
     def __init__(self, what: str, extra: str) -> None:
@@ -54,7 +54,7 @@ class MissingExtraError(ConfigurationError):
 
 
 class InvalidValueError(KeyguardError, ValueError):
-    """An argument was refused; nothing was done."""
+    """An argument is not valid; keyguard did nothing."""
 
 
 class NotFoundError(KeyguardError, LookupError):
@@ -62,7 +62,7 @@ class NotFoundError(KeyguardError, LookupError):
 
 
 class RefusedError(KeyguardError):
-    """The request is understood, and the present state forbids it; nothing was done."""
+    """The call is valid, but the present state forbids it; keyguard did nothing."""
 
 
 class StoreError(KeyguardError):
@@ -74,7 +74,7 @@ class StoreUnavailableError(StoreError):
 
 
 class HashTimeoutError(StoreUnavailableError):
-    """A slow hash was begun, and what comes of it is not known in time."""
+    """A slow hash began, and did not end in time."""
 
 
 class SchemaError(StoreError):
@@ -82,4 +82,4 @@ class SchemaError(StoreError):
 
 
 class CorruptDataError(StoreError):
-    """The key store answered something that keyguard never wrote."""
+    """The key store returned data that keyguard never wrote."""

@@ -69,7 +69,9 @@ def test_as_json_the_report_is_one_document_of_these_fields(
         "dry_run": False,
         "imported": 1,
         "present": 0,
-        "refused": [{"line": 2, "reason": "organization takes the id or the slug of one"}],
+        "refused": [
+            {"line": 2, "reason": "organization takes the id or the slug of an organization"}
+        ],
     }
     assert done.stderr == ""
 

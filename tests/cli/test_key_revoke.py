@@ -85,7 +85,7 @@ def test_the_last_administrator_stays_without_force(
     forced = keyguard("key", command, named, "--force")
 
     assert refused.status == 1
-    assert refused.sentence.endswith("issue another first, or insist with --force")
+    assert refused.sentence.endswith("issue another first, or use --force")
     assert (forced.status, forced.stdout) == (0, f"Key {key.id} was revoked.\n")
 
 

@@ -327,7 +327,7 @@ def test_the_last_administrator_keeps_admin_without_force(keyguard: Program, sto
     assert refused.status == 1
     assert refused.sentence == (
         f"key '{key.id}' is the last of organization 'acme' that has 'admin'; "
-        "issue another first, or insist with --force"
+        "issue another first, or use --force"
     )
     assert forced.status == 0
     assert store.keys()[0].scopes == {"a:b"}

@@ -143,7 +143,7 @@ def test_a_key_that_can_neither_be_handed_over_nor_revoked_is_named(
     monkeypatch.setattr(token_io, "emit", fails)
 
     with store.open() as guard:
-        monkeypatch.setattr(guard.keys, "_drive", refuses)
+        monkeypatch.setattr(guard.keys, "revoke", refuses)
         with pytest.raises(RefusedError, match=f"revoke {issued.key.id} yourself"):
             token_io.hand_over(guard, issued, as_json=False)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyguard import Allow, Deny, Reason, Secret, StoreUnavailableError
+from keyguard import Allow, Deny, Reason, StoreUnavailableError
 from keyguard.core.access.authenticate import authenticate
 from keyguard.core.keys.records import KeyRecord
 from keyguard.core.tokens.foreign import ForeignFormat, read_formats
@@ -15,7 +15,7 @@ from keyguard.runtime.sync import run_sync
 from tests.core.scripted import MARK, ScriptedPorts
 from tests.core.test_authenticate import FIELD, KEY, NOW, POLICY, RECORD
 
-FOREIGN = replace(POLICY, foreign=read_formats(["drf", "prefix:4", "token"], keys=[Secret("key")]))
+FOREIGN = replace(POLICY, foreign=read_formats(["drf", "prefix:4", "prefix:5", "token"]))
 TOKEN = "AbCdEfGh.q7Zp0Lw3Vn8XcT5bRy2Kd9Hs6Jf4Mg1A"
 IDS = [one.lookup(TOKEN) for one in FOREIGN.foreign]
 

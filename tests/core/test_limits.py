@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import parse_many
 
 from keyguard import InvalidValueError, Limit, Principal, Request, Strategy, rate_limit
 from keyguard.core.access.charging import Charged, give_back, settle
@@ -66,6 +67,9 @@ def no_request() -> Request:
         ("7 per 2 hours", 7, 7_200),
         ("3/month", 3, 2_592_000),
         ("3/year", 3, 31_104_000),
+        ("30/minute", 30, 60),
+        ("5per10minutes", 5, 600),
+        (f"5{' ' * 2000}per{' ' * 2000}day", 5, 86_400),
     ],
 )
 def test_a_rate_is_read(text: str, amount: int, window: int) -> None:
@@ -87,6 +91,11 @@ def test_a_rate_is_read(text: str, amount: int, window: int) -> None:
         ("x" * 500, "is no rate"),
         ("0/minute", "lets nothing through"),
         ("5/0 seconds", "lets nothing through"),
+        ("5 per 00day", "lets nothing through"),
+        ("9/day; 5/0 seconds", "lets nothing through"),
+        (";".join(["1/second"] * 200), "is no rate"),
+        ("1" * 5000 + "/day", "is no rate"),
+        ("5/\u017fecond", "is no rate"),
         ("1000000000001/day", "too large to mean anything"),
         ("1/2 years", "too large to mean anything"),
         ("5/minute; 6 per 60 seconds", "two rates for one window"),
@@ -124,6 +133,14 @@ def test_what_is_no_rate_is_refused_in_one_sentence(text: Any, says: str) -> Non
 def test_what_is_no_limit_is_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidValueError, match=says):
         Limit(**{"name": "a", "rate": "1/minute"} | fields)
+
+
+def test_the_notation_is_that_of_the_package() -> None:
+    for text in ("100/minute", "10 per second; 10000 per day", "5/10 hours|9/2months,1/year"):
+        items = parse_many(text)
+        assert [(rate.amount, rate.window) for rate in Limit("a", text).rates] == [
+            (item.amount, item.get_expiry()) for item in items
+        ]
 
 
 def test_a_limit_of_several_rates_is_called_by_each_window() -> None:

@@ -228,7 +228,7 @@ def test_whoever_may_less_than_a_key_may_still_bind_it_to_fewer_networks(
     assert changed.allowed_networks == tuple(after)
 
 
-def test_the_last_administrator_gets_no_nearer_end_unless_somebody_insists(
+def test_the_last_administrator_gets_no_nearer_end_without_force(
     stored: Stored,
 ) -> None:
     key = stored.issue("admin", expires_in=2 * HOUR).key

@@ -62,7 +62,7 @@ def test_networks_are_kept_in_their_shortest_spelling_each_once(stored: Stored) 
         ("192.0.2.0/24", "are a list"),
         (b"192.0.2.0/24", "is no network"),
         (7, "are a list"),
-        (["192.0.2.1/24"], "no bit set behind the prefix"),
+        (["192.0.2.1/24"], "no bit set after the prefix"),
         (["192.0.2.0/33"], "is no network"),
         (["example.com"], "is no network"),
         ([""], "is no network"),

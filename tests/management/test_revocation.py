@@ -203,7 +203,7 @@ def test_a_disabled_organization_s_keys_pause_together(stored: Stored) -> None:
 # The last administrator
 
 
-def test_the_last_key_with_admin_stays_unless_somebody_insists(stored: Stored) -> None:
+def test_the_last_key_with_admin_stays_without_force(stored: Stored) -> None:
     last = stored.issue("admin")
 
     for operation in (

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+import re
+from collections import Counter
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyguard import ConfigurationError, InvalidValueError, Keyguard, Secret, Settings
+from keyguard import ConfigurationError, InvalidValueError, Keyguard, Limit, Rule, Secret, Settings
+from keyguard.core.access.answers import Responder
+from keyguard.core.access.policy import Policy
+from keyguard.core.http.rules import RuleBook
+from keyguard.core.tokens.format import TokenFormat
+from keyguard.settings.hashing import TokenHasher
 
 PEPPER = "vUq3xJ9tRwz0HdC7YkLmNpQsEaGiBfXo"
 OLDER = "Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOo1i"
@@ -182,17 +189,91 @@ def test_what_kubernetes_sets_for_a_service_of_that_name_is_left_alone() -> None
     )
 
 
+def test_each_part_is_built_once() -> None:
+    settings = Settings(websocket_protocol="keyguard.bearer", peppers=[PEPPER])
+
+    for part in (
+        settings.policy,
+        settings.responder,
+        settings.rule_book,
+        settings.principal_fields,
+        settings.token_protocol,
+        settings.proxies,
+        settings.token_hasher,
+    ):
+        assert part() is part()
+    assert settings.rule_book(public=["/healthz"]).paths == {"/healthz"}
+    assert settings.rule_book().paths == frozenset()
+
+
+def test_a_command_that_serves_no_http_builds_each_part_once_and_writes_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = Counter[str]()
+    for kind in (Settings, RuleBook, Policy, TokenFormat, TokenHasher, Responder):
+        counted(kind, built, monkeypatch)
+
+    settings = Settings.from_env({"KEYGUARD_PEPPER": PEPPER})
+    for _ in range(2):
+        assert settings.policy().tokens
+        assert settings.rule_book() is not None
+        assert settings.token_hasher() is not None
+
+    assert built == {
+        "Settings": 1,
+        "RuleBook": 1,
+        "Policy": 1,
+        "TokenFormat": 1,
+        "TokenHasher": 1,
+    }
+
+
+def counted(kind: type, built: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    build: Any = vars(kind)["__init__"]
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        built[kind.__name__] += 1
+        build(self, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "__init__", init)
+
+
+def test_the_documentation_of_each_setting_comes_from_its_declaration() -> None:
+    documented = Settings.__doc__ or ""
+
+    for field in fields(Settings):
+        assert re.search(rf"^        {field.name}: ", documented, re.M), field.name
+    assert "{settings}" not in documented
+    assert "From 1 to 64." in documented
+    assert max(map(len, documented.splitlines())) <= 100
+
+
+def test_one_shot_iterables_are_read_once() -> None:
+    settings = Settings(
+        public=iter(["/b", "/a"]),
+        rules=iter([Rule("/c", scopes=["a"])]),
+        peppers=iter([PEPPER]),
+        trusted_proxies=iter(["10.0.0.0/8"]),
+        default_limits=iter(["1/minute"]),
+        imported_formats=iter(["drf"]),
+    )
+
+    assert settings.public == ("/a", "/b")
+    assert settings.rules == (Rule("/c", scopes=["a"]),)
+    assert len(tuple(settings.peppers)) == 1
+    assert settings.trusted_proxies == ("10.0.0.0/8",)
+    assert settings.default_limits == (Limit("key-minute", "1/minute"),)
+    assert settings.imported_formats == ("drf",)
+    assert replace(settings) == settings
+
+
 def test_imported_formats_are_read_in_order_and_become_part_of_the_policy() -> None:
     settings = Settings.from_env(
         {"KEYGUARD_IMPORTED_FORMATS": "sanctum, prefix:8 token", "KEYGUARD_PEPPER": PEPPER}
     )
 
     assert settings.imported_formats == ("sanctum", "prefix:8", "token")
-    assert [one.name for one in settings.policy().foreign] == [
-        "sanctum",
-        "prefix:8",
-        *["token"] * 2,
-    ]
+    assert [form.name for form in settings.policy().foreign] == ["sanctum", "prefix:8", "token"]
     assert settings.policy().takes_bar
     assert not Settings().policy().takes_bar
     assert Settings().policy().foreign == ()

@@ -512,7 +512,7 @@ def test_a_change_that_got_no_thread_is_refused_and_never_made(
         store = Async(open_async_store(f"sqlite:///{keys}"))
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", no_thread)
-            with pytest.raises(StoreUnavailableError, match="no thread is to be had"):
+            with pytest.raises(StoreUnavailableError, match="no thread could be started"):
                 await store.commit(revoking(key(), NOON))
         await store.change_organization("acme-1", name="Renamed")
         found = await store.find_key(key().id)

@@ -102,7 +102,7 @@ def run(
         output.complain(str(problem))
         return USAGE
     except KeyguardError as problem:
-        output.complain(str(problem).replace("insist with force", "insist with --force"))
+        output.complain(str(problem).replace("use force", "use --force"))
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED

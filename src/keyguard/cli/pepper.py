@@ -13,8 +13,6 @@ from keyguard.cli.terminal import table
 
 __all__ = ["app"]
 
-_IMPORTED = "argon2id:"  # imported tokens that are easy to guess are stored so under any scheme
-
 app = typer.Typer(help="Show which peppers are still needed.", no_args_is_help=True)
 
 
@@ -79,7 +77,7 @@ def status(
     else:
         shown = [(row.stored, str(row.keys), row.remark) for row in rows]
         emit(table(("Stored as", "Keys", ""), shown, flexible={}))
-        emit("".join(f"{line}\n" for line in _advice(rows, droppable, hasher.pepper_ids[:1])))
+        emit("".join(f"{line}\n" for line in _advice(rows, droppable)))
     for pepper in missing:
         keys = sum(row.keys for row in rows if row.pepper == pepper)
         if not common.as_json:
@@ -108,22 +106,16 @@ def _rows(found: Mapping[str, int], current: str, peppers: tuple[str, ...]) -> l
     return sorted(rows, key=lambda row: (not row.current, -row.keys, row.stored))
 
 
-def _advice(rows: list[_Row], droppable: list[str], newest: tuple[str, ...]) -> list[str]:
+def _advice(rows: list[_Row], droppable: list[str]) -> list[str]:
     old = [row for row in rows if row.known and not row.current and row.keys]
-    imported = [row for row in old if row.stored.startswith(_IMPORTED)]
-    waiting = sum(row.keys for row in old if row not in imported)
+    # An imported token of less than 112 bits stays under Argon2id.
+    waiting = sum(row.keys for row in old if row.stored != "argon2id")
     lines: list[str] = []
     if waiting:
         verb = "is" if waiting == 1 else "are"
         lines.append(
             f"{_count(waiting)} {verb} stored in an older form; the next use of a key renews it."
         )
-    for row in imported:
-        if row.pepper not in newest:
-            lines.append(
-                f"Imported keys need the pepper {row.pepper}, and their use does not always renew "
-                "them: rotate them before you remove it."
-            )
     for pepper in droppable:
         lines.append(f"No key needs the pepper {pepper} any longer: you may remove it.")
     return ["", *lines] if lines else []

@@ -15,7 +15,7 @@ from keyguard.cli.terminal import details
 from keyguard.cli.wording import Details, absolute, scope_list
 from keyguard.core.keys.records import IssuedKey, Key
 from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
-from keyguard.guard.guards import Keyguard
+from keyguard.guard import Keyguard
 
 __all__ = ["hand_over", "read_token", "refuse_arguments"]
 

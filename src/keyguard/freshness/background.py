@@ -27,8 +27,8 @@ from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.events import Event, FeedFailed, FeedRecovered
-from keyguard.runtime.hash_pool import HashPool
 from keyguard.runtime.lazy import asyncio
+from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock, after_fork
 from keyguard.runtime.sync import run_sync
 from keyguard.settings.hashing import TokenHasher
@@ -158,8 +158,8 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
     async def _rehash_next(self) -> None:
         key_id, old, token = self._rehashes.popleft()
         with suppress(Exception):  # the next use of the key tries again
-            job = partial(self._hasher.rehash, token, old)
-            slow = self._hasher.rehashes_slowly(token, old)
+            job = partial(self._hasher.rehash, token)
+            slow = self._hasher.rehashes_slowly(token)
             new = await self._run_slowly(job) if slow else job()
             await self._store.rehash_key(key_id, old, new)
 

@@ -21,8 +21,8 @@ from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.guard.ports import Parts
-from keyguard.runtime.events import Event, Hook, LimitExceeded, events_of, tell
-from keyguard.runtime.hash_pool import HashPool
+from keyguard.runtime.events import Event, Hook, LimitExceeded, is_wanted, tell, tell_refusal
+from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
 from keyguard.settings.settings import Settings
 from keyguard.stores.base import AsyncChangeFeed, ChangeFeed
@@ -55,12 +55,14 @@ class Guard:
         clock: Clock,
         hooks: Iterable[Hook],
     ) -> None:
-        settings = settings or Settings()
-        self.settings = replace(settings, **options) if options else settings
+        if settings is None:
+            settings = Settings(**options)
+        elif options:
+            settings = replace(settings, **options)
+        self.settings = settings
         if self.settings.revoke_exposed:
-            import_module(
-                "keyguard.core.management.revocation"
-            )  # not during the request that needs it
+            # Not during the request that needs it.
+            import_module("keyguard.core.management.revocation")
         self._parts = Parts(self.settings, clock)
         self._recall = self._parts.tokens.recall  # the adapters' warm path
         self._pool = HashPool(
@@ -98,8 +100,7 @@ class Guard:
             deny: The refusal.
             address: The client's address, where it is known.
         """
-        for event in events_of(deny, self._parts.now(), address):
-            self._tell(event)
+        tell_refusal(self._hooks, deny, self._parts.now, address)
 
     def vouched_for(self, fields: Sequence[str | bytes]) -> float:
         """Return for how many seconds a request that was let in needs no new decision.
@@ -131,6 +132,8 @@ class Guard:
             charged: What the request was charged.
             address: The client's address, where it is known.
         """
+        if not is_wanted(self._hooks, LimitExceeded):
+            return
         principal = charged.principal
         names = [
             charge.name

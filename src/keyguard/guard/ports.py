@@ -23,7 +23,7 @@ from keyguard.freshness.lookups import Lookups, TaskWaits, ThreadWaits
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.guard.store_ports import AsyncStorePort, SyncStorePort, in_time
 from keyguard.runtime.deadlines import within
-from keyguard.runtime.hash_pool import HashPool
+from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
 from keyguard.settings.hashing import TokenHasher, scheme_of
 from keyguard.settings.settings import Settings
@@ -114,7 +114,7 @@ class _Ports(ABC):
 
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
         """Have a genuine token hashed again in the background, if its digest is outdated."""
-        if self._hasher.is_outdated(digest):
+        if self._hasher.is_outdated(token, digest):
             self._background.rehash(key_id, digest, token)
 
     async def verify(self, token: Secret, digest: str | None) -> bool:
@@ -129,9 +129,9 @@ class _Ports(ABC):
             return self._hasher.hash(token)
         return await self._run_slowly(partial(self._hasher.hash, token))
 
-    async def hash_weak(self, token: Secret, *, pinned: bool) -> str:
+    async def hash_weak(self, token: Secret) -> str:
         """Return a slow digest for a token that can be guessed."""
-        return await self._run_slowly(partial(self._hasher.hash_slowly, token, pinned=pinned))
+        return await self._run_slowly(partial(self._hasher.hash_slowly, token))
 
     @abstractmethod
     async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:

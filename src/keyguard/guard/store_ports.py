@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.stores.base import AsyncStore, Store
+
+if TYPE_CHECKING:  # only changes need these
+    from keyguard.core.keys.audit import AuditEntry
+    from keyguard.core.keys.commit import Commit
 
 __all__ = ["AsyncStorePort", "SyncStorePort", "in_time"]
 

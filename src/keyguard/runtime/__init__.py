@@ -1,4 +1,4 @@
-"""What the process offers: deadlines, threads, forks and clocks, imports at first use, and events.
+"""Deadlines, the pool of threads, forks and clocks, imports at first use, and events.
 
-What belongs here knows nothing of keys.
+A module that belongs here would be useful to a program without keys, but for the events.
 """

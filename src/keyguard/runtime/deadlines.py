@@ -1,8 +1,8 @@
-"""How long the present store call may take.
+"""Deadlines of store calls.
 
-The guard opens a deadline around every call it makes to a store. On an event loop the deadline
-ends the call. In sync code nothing can end a call from outside without a thread of its own, so a
-store reads :func:`remaining` and hands it to its driver as a timeout.
+The guard sets a deadline around every call to a store. On an event loop the deadline ends the call.
+Sync code can't end a call from outside, so a store reads :func:`remaining` and passes it to its
+driver as a timeout.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def remaining() -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-class within:  # noqa: N801 - used as a function is
-    """Set the deadline of the store calls inside, without ending any.
+class within:  # noqa: N801 - it is used like a function
+    """Set the deadline of the store calls inside; ends no call.
 
     Args:
-        seconds: How long they may take.
+        seconds: How long the calls may take.
     """
 
     __slots__ = ("_before", "_seconds")
@@ -55,13 +55,13 @@ class within:  # noqa: N801 - used as a function is
 
 
 def awithin(seconds: float) -> AbstractAsyncContextManager[None]:
-    """Set the deadline of the store calls inside, and end them when it is over.
+    """Set the deadline of the store calls inside, and end them when it passes.
 
     Args:
-        seconds: How long they may take.
+        seconds: How long the calls may take.
 
     Raises:
-        TimeoutError: It was over.
+        TimeoutError: The deadline passed.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -71,10 +71,10 @@ def awithin(seconds: float) -> AbstractAsyncContextManager[None]:
 
 
 class _WithinOnAsyncio:
-    """What asyncio.timeout does, which costs several times as much, but for a second cancellation.
+    """Like asyncio.timeout, which takes several times as long, but with a second cancellation.
 
     On Python 3.11 asyncio.wait_for, by which drivers connect, may swallow a cancellation that
-    arrives as it completes (python/cpython#86296). So a second one follows the first.
+    arrives as it completes (python/cpython#86296). So a second cancellation follows the first.
     """
 
     __slots__ = ("_before", "_cancellations", "_cancelling", "_loop", "_seconds", "_task", "_timer")
@@ -91,7 +91,7 @@ class _WithinOnAsyncio:
     async def __aenter__(self) -> None:
         task = asyncio.current_task(self._loop)
         if task is None:
-            raise RuntimeError("a deadline ends the task that it is in, and this is no task")
+            raise RuntimeError("a deadline ends the task that it is in, and there is no task here")
         self._task = task
         self._cancelling = task.cancelling()
         self._timer = self._loop.call_later(self._seconds, self._cancel)
@@ -109,7 +109,7 @@ class _WithinOnAsyncio:
             return
         for _ in range(self._cancellations):
             self._task.uncancel()
-        # Whoever else cancelled the task is not told that it was late.
+        # If something else cancelled the task too, the cancellation goes on.
         if self._task.cancelling() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError(_late(self._seconds)) from problem
 

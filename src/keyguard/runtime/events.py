@@ -1,13 +1,14 @@
-"""What a guard tells the service that runs it.
+"""Events: what a guard tells the service that runs it.
 
-A hook is any callable that takes one event. Hooks run where the event arises, so they must be
-quick; what they raise is logged and changes no decision. Events hold key ids, never tokens.
+A hook is any callable that takes one event. keyguard calls hooks where the event happens, so they
+must be quick. It logs what a hook raises, and changes no decision for it. Events hold key ids,
+never tokens.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
@@ -24,9 +25,10 @@ __all__ = [
     "LimitExceeded",
     "LimiterFailed",
     "LimiterRecovered",
-    "events_of",
+    "is_wanted",
     "log_event",
     "tell",
+    "tell_refusal",
 ]
 
 _logger = logging.getLogger("keyguard")
@@ -37,14 +39,14 @@ class AccessRefused:
     """A request was refused.
 
     Args:
-        at: When.
-        reason: Why; the client sees less.
-        key_id: The key that the token named, if it was well-formed.
+        at: The time.
+        reason: The reason; the client sees less.
+        key_id: The key that the token named, if the token was well-formed.
         organization: The organization of that key, if the token was genuine.
-        scopes: All scopes that were required, where one was missing.
-        limits: The policies that had no room, where it was over a limit.
-        address: The client's address, where it is known.
-        cause: The failure behind it, where there was one.
+        scopes: All required scopes, if one was missing.
+        limits: The policies that had no room, if the request was over a limit.
+        address: The client's address, if it is known.
+        cause: The failure behind the refusal, if there was one.
     """
 
     at: datetime
@@ -59,14 +61,14 @@ class AccessRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyExposed:
-    """A live key came over plain HTTP: others may have read it. Revoke it, if it is not yet.
+    """A live key came over plain HTTP, where others may have read it. Revoke it.
 
     Args:
-        at: When.
+        at: The time.
         key_id: The key.
         organization: The organization that owns it.
-        address: The client's address, where it is known.
-        revoked: Whether keyguard has revoked it (``revoke_exposed``).
+        address: The client's address, if it is known.
+        revoked: Whether keyguard has revoked the key (``revoke_exposed``).
     """
 
     at: datetime
@@ -78,14 +80,14 @@ class KeyExposed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitExceeded:
-    """A request passed that a limit in shadow mode (``enforce=False``) would have refused.
+    """A request passed although a limit in shadow mode (``enforce=False``) had no room.
 
     Args:
-        at: When.
+        at: The time.
         limits: The policies that had no room.
         key_id: The key, or None on a public path.
         organization: The organization that owns it.
-        address: The client's address, where it is known.
+        address: The client's address, if it is known.
     """
 
     at: datetime
@@ -97,11 +99,11 @@ class LimitExceeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterFailed:
-    """The store of the counters does not answer. Told once, however many requests it meets.
+    """The store of the counters does not answer. keyguard tells it once for each outage.
 
     Args:
-        at: When.
-        fails_open: Whether requests go on, counted in this process; else they get 503.
+        at: The time.
+        fails_open: Whether this process counts requests meanwhile; else they get 503.
         cause: The failure.
     """
 
@@ -115,9 +117,9 @@ class LimiterRecovered:
     """The store of the counters answers again.
 
     Args:
-        at: When.
-        lasted: Seconds since it failed.
-        decisions: How often it was done without meanwhile.
+        at: The time.
+        lasted: Seconds since the store failed.
+        decisions: How many decisions were made without it.
     """
 
     at: datetime
@@ -127,10 +129,10 @@ class LimiterRecovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedFailed:
-    """The change feed does not answer. Told once; meanwhile keys are looked up anew more often.
+    """The change feed does not answer. keyguard tells it once, and looks keys up more often.
 
     Args:
-        at: When.
+        at: The time.
         cause: The failure.
     """
 
@@ -143,8 +145,8 @@ class FeedRecovered:
     """The change feed answers again.
 
     Args:
-        at: When.
-        lasted: Seconds since it failed.
+        at: The time.
+        lasted: Seconds since the feed failed.
     """
 
     at: datetime
@@ -163,30 +165,22 @@ Event: TypeAlias = (
 Hook: TypeAlias = Callable[[Event], object]
 
 
-def events_of(deny: Deny, at: datetime, address: str | None) -> Iterable[Event]:
-    """Return what a refusal is to be told as."""
-    yield AccessRefused(
-        at=at,
-        reason=deny.reason,
-        key_id=deny.key_id,
-        organization=deny.organization,
-        scopes=deny.scopes,
-        limits=deny.violated,
-        address=address,
-        cause=deny.cause,
-    )
-    if deny.reason is Reason.TRANSPORT_INSECURE and deny.key_id and deny.organization:
-        yield KeyExposed(
-            at=at,
-            key_id=deny.key_id,
-            organization=deny.organization,
-            address=address,
-            revoked=deny.revoked,
-        )
+def is_wanted(hooks: Iterable[Hook], kind: type[Event], reason: Reason | None = None) -> bool:
+    """Tell whether any hook wants an event, so that others need not be made.
+
+    Every hook wants all events, except :func:`log_event`: it wants those that the level of the
+    logger ``keyguard`` lets through.
+
+    Args:
+        hooks: The hooks.
+        kind: The class of the event.
+        reason: The reason of a refusal.
+    """
+    return any(hook is not log_event or _is_logged(kind, reason) for hook in hooks)
 
 
 def tell(hooks: Iterable[Hook], event: Event) -> None:
-    """Call every hook with an event; a hook that fails is logged and stops nothing."""
+    """Call every hook with an event; log a hook that fails, and go on."""
     for hook in hooks:
         try:
             hook(event)
@@ -194,12 +188,67 @@ def tell(hooks: Iterable[Hook], event: Event) -> None:
             _logger.exception("a keyguard hook failed on %s", type(event).__name__)
 
 
+def tell_refusal(
+    hooks: Sequence[Hook], deny: Deny, now: Callable[[], datetime], address: str | None
+) -> None:
+    """Tell hooks of a refusal, and of a key that came over plain HTTP.
+
+    Args:
+        hooks: The hooks.
+        deny: The refusal.
+        now: Returns the time; called only if a hook wants an event.
+        address: The client's address, if it is known.
+    """
+    if is_wanted(hooks, AccessRefused, deny.reason):
+        refused = AccessRefused(
+            at=now(),
+            reason=deny.reason,
+            key_id=deny.key_id,
+            organization=deny.organization,
+            scopes=deny.scopes,
+            limits=deny.violated,
+            address=address,
+            cause=deny.cause,
+        )
+        tell(hooks, refused)
+    if (
+        deny.reason is Reason.TRANSPORT_INSECURE
+        and deny.key_id
+        and deny.organization
+        and is_wanted(hooks, KeyExposed)
+    ):
+        exposed = KeyExposed(
+            at=now(),
+            key_id=deny.key_id,
+            organization=deny.organization,
+            address=address,
+            revoked=deny.revoked,
+        )
+        tell(hooks, exposed)
+
+
+_LEVELS: dict[type[Event], int] = {
+    AccessRefused: logging.INFO,
+    KeyExposed: logging.WARNING,
+    LimitExceeded: logging.INFO,
+    LimiterFailed: logging.ERROR,
+    LimiterRecovered: logging.WARNING,
+    FeedFailed: logging.ERROR,
+    FeedRecovered: logging.WARNING,
+}
+
+
+def _is_logged(kind: type[Event], reason: Reason | None) -> bool:
+    failed = reason is Reason.STORE_UNAVAILABLE
+    return _logger.isEnabledFor(logging.ERROR if failed else _LEVELS[kind])
+
+
 def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
-    A refused request is INFO, and so is one that passed over a limit in shadow mode; an exposed key
-    and a limiter that answers again or a change feed
-    that answers again are WARNING, a store or feed that fails is ERROR.
+    INFO: a refused request, and one that passed over a limit in shadow mode. WARNING: an exposed
+    key, and a limiter or change feed that answers again. ERROR: a store, limiter or change feed
+    that fails.
     """
     match event:
         case KeyExposed():

@@ -1,4 +1,4 @@
-"""What keeps a password out of the errors of a driver, which holds it in its frames."""
+"""Keep a password out of the frames of a driver's errors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import TracebackType
 __all__ = ["frameless"]
 
 
-class frameless:  # noqa: N801 - used as a function is
-    """Take its frames from whatever fails inside, and from all that it comes of.
+class frameless:  # noqa: N801 - it is used like a function
+    """Remove the frames of any exception inside, and of its causes and contexts.
 
-    Drivers connect with a password, which reporters of errors that capture locals would show.
-    What a failure says stays. An exception that the caller is handling keeps its frames: they are
+    A driver holds the password while it connects, and error reporters that capture locals would
+    show it. Messages stay. An exception that the caller is handling keeps its frames, which are
     the application's.
     """
 
@@ -30,8 +30,8 @@ class frameless:  # noqa: N801 - used as a function is
         seen = {id(self._handled)}
         pending: list[BaseException | None] = [failure]
         while pending:
-            one = pending.pop()
-            if one is not None and id(one) not in seen:
-                seen.add(id(one))
-                one.__traceback__ = None
-                pending += [one.__cause__, one.__context__]
+            exception = pending.pop()
+            if exception is not None and id(exception) not in seen:
+                seen.add(id(exception))
+                exception.__traceback__ = None
+                pending += [exception.__cause__, exception.__context__]

@@ -1,6 +1,6 @@
-"""Modules that not every service needs, imported at their first use.
+"""Modules that some services never need, imported at their first use.
 
-asyncio takes about as long to import as all of keyguard, and sync code has no use for it.
+asyncio takes about as long to import as all of keyguard, and sync code does not use it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ __all__ = ["Lazy", "asyncio"]
 
 
 class Lazy(ModuleType):
-    """Stands for a module, and is as good as it, and as fast, from its first use on.
+    """A stand-in that becomes the module at its first use, and then is as fast.
 
     Args:
         name: The module's full name.
     """
 
     def __getattr__(self, name: str) -> Any:
-        # Threads may come here together: each does the same, and none holds a lock.
+        # Threads may come here together: each does the same, without a lock.
         self.__dict__.update(vars(import_module(self.__name__)))
-        self.__class__ = ModuleType  # type: ignore[assignment]  # no look-up comes here any more
+        self.__class__ = ModuleType  # type: ignore[assignment]  # later look-ups do not come here
         return getattr(self, name)
 
 

@@ -1,4 +1,4 @@
-"""What a process brings along: its clock, and what becomes of objects when it forks."""
+"""The clock of a process, and what happens to objects when it forks."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ __all__ = ["Clock", "after_fork", "around_fork"]
 
 
 class Clock(Protocol):
-    """Where time comes from; the module :mod:`time` is one."""
+    """A source of time, such as the module :mod:`time`."""
 
     def time(self) -> float:
         """Return the seconds since the epoch."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds on a scale that is never set back."""
+        """Return seconds on a clock that never goes back."""
         ...
 
 
 def after_fork(method: Callable[[], None]) -> None:
     """Call a bound method in every forked child, as long as its object lives.
 
-    A child needs its own locks and threads: another thread may have been amid a change.
+    A child needs new locks and threads: a thread that it does not have may have held a lock.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_while_it_lives(method))
@@ -37,9 +37,9 @@ def around_fork(
     """Call bound methods before each fork and after it, as long as their object lives.
 
     Args:
-        before: Is called on the thread that forks, before it does.
-        in_parent: Is called on the same thread afterwards, also where the fork failed.
-        in_child: Is called in the child.
+        before: Called before the fork, on the thread that forks.
+        in_parent: Called after the fork, on the same thread, also if the fork failed.
+        in_child: Called in the child.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(

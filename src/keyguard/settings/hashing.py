@@ -1,18 +1,14 @@
-"""How tokens are stored: digest schemes and the pepper ring.
+"""How keyguard stores tokens: digest schemes and the pepper ring.
 
 A generated token carries 256 random bits, so one approved hash is enough (NIST SP 800-63B, section
 5.1.2.2 asks for more only below 112 bits): HMAC-SHA-256 under a pepper that lives outside the
-database, plain SHA-256 where no pepper is set. Argon2id (RFC 9106, OWASP parameters) can be chosen.
-The stored form names its scheme, so schemes and peppers change without invalidating keys.
+database, or plain SHA-256 if no pepper is set. A service can choose Argon2id (RFC 9106, OWASP
+parameters) for all keys; an imported token of less than 112 bits always gets it. The stored form
+names its scheme, so schemes and peppers change without invalidating keys.
 
     $hmac-sha256$<pepper id>$<digest>      $sha256$<digest>      $argon2id$v=19$m=...$salt$digest
 
-A token that came from elsewhere and can be guessed is always kept under Argon2id, of its HMAC under
-a pepper where there is one; ``pinned`` where the key's id was made under that pepper as well:
-
-    $weak$<pepper id or nothing>$argon2id$...              $pinned$<pepper id>$argon2id$...
-
-What other systems made of their tokens verifies as it is, until it is hashed anew:
+Digests that other systems made verify as they are, until the next use of the key replaces them:
 
     $sha512$<digest>      $sha256-tail$<separator>$<digest of what follows it>
     $argon2i$...          $argon2d$...          $2a$, $2b$, $2y$ (bcrypt)
@@ -33,9 +29,13 @@ from typing import Any
 
 import argon2
 
-from keyguard.core.tokens.foreign import LARGEST_BCRYPT_COST, MOST_ARGON2
+from keyguard.core.tokens.foreign import (
+    LARGEST_BCRYPT_COST,
+    MOST_ARGON2,
+    ForeignFormat,
+    is_guessable,
+)
 from keyguard.core.tokens.secret import Secret
-from keyguard.core.tokens.strength import is_weak
 from keyguard.exceptions import (
     ConfigurationError,
     CorruptDataError,
@@ -54,23 +54,21 @@ SCHEMES = ("hmac-sha256", "sha256", "argon2id")
 _ARGON2 = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _NOTHING = bytes(32)
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{43}(?:[A-Za-z0-9_-]{43})?\Z")  # of 32 bytes, or of 64
-_SLOW = ("$argon2", "$2", "$weak$", "$pinned$")
-_BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}\Z")
-_BCRYPT_READS = 72  # bytes; what follows was never part of such a hash
+_SLOW = ("$argon2", "$2")
+_BCRYPT = r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}\Z"
+_BCRYPT_READS = 72  # bytes; bcrypt ignores the rest
 
 
 def scheme_of(digest: str) -> str:
-    """Return what a stored form hangs on, for people to read.
+    """Return the scheme of a stored form, for people to read.
 
     Returns:
-        The scheme, with a pepper's id where it takes one (``hmac-sha256:1a2b3c4d``); ``unknown``
-        for what keyguard did not store.
+        The scheme, with the id of its pepper if it uses one (``hmac-sha256:1a2b3c4d``);
+        ``unknown`` for a text that keyguard did not store.
     """
     match digest.split("$"):
         case ["", "hmac-sha256", pepper_id, _]:
             return f"hmac-sha256:{pepper_id}"
-        case ["", "weak" | "pinned", pepper_id, "argon2id", *_]:
-            return f"argon2id:{pepper_id}" if pepper_id else "argon2id"
         case ["", "sha256" | "sha512" | "argon2id" | "argon2i" | "argon2d" as scheme, *_]:
             return scheme
         case ["", "sha256-tail", *_]:
@@ -85,22 +83,29 @@ class TokenHasher:
     """Hashes tokens under the current scheme and verifies them under any.
 
     Args:
-        scheme: One of :data:`SCHEMES`; None for ``hmac-sha256`` where there is a pepper, else
+        scheme: One of :data:`SCHEMES`; None for ``hmac-sha256`` if there is a pepper, else
             ``sha256``.
         peppers: The ring, newest first: the first hashes, all verify.
+        formats: The formats of imported tokens, which tell the secret part of a token.
 
     Raises:
         InvalidValueError: A pepper is short, weak or given twice; the scheme is unknown.
         ConfigurationError: ``hmac-sha256`` is chosen without a pepper.
     """
 
-    def __init__(self, scheme: str | None = None, peppers: Sequence[Secret] = ()) -> None:
+    def __init__(
+        self,
+        scheme: str | None = None,
+        peppers: Sequence[Secret] = (),
+        formats: Sequence[ForeignFormat] = (),
+    ) -> None:
         ring = [Pepper(pepper) for pepper in peppers]
         self._ring = {pepper.id: pepper for pepper in ring}
         if len(self._ring) < len(ring):
             raise InvalidValueError("a pepper is given twice")
         self._current = ring[0] if ring else None
         self._current_id = ring[0].id if ring else ""
+        self._formats = formats
         self.scheme = scheme or ("hmac-sha256" if ring else "sha256")
         if self.scheme not in SCHEMES:
             raise InvalidValueError(f"unknown hasher {scheme!r}; there are: {', '.join(SCHEMES)}")
@@ -113,18 +118,13 @@ class TokenHasher:
         return self.scheme == "argon2id"
 
     @property
-    def lookup_keys(self) -> tuple[Secret, ...]:
-        """What each pepper gives to make the ids of guessable imported tokens under."""
-        return tuple(pepper.lookup_key() for pepper in self._ring.values())
-
-    @property
     def pepper_ids(self) -> tuple[str, ...]:
-        """The ids under which stored forms name the peppers of the ring, the newest first."""
+        """The ids under which stored forms name the peppers of the ring, newest first."""
         return tuple(self._ring)
 
     @property
     def current(self) -> str:
-        """What a new token's stored form hangs on, as :func:`scheme_of` says it."""
+        """The scheme of a new token's stored form, as :func:`scheme_of` names it."""
         if self._current is not None and self.scheme == "hmac-sha256":
             return f"hmac-sha256:{self._current.id}"
         return self.scheme
@@ -132,25 +132,20 @@ class TokenHasher:
     def is_slow(self, digest: str | None) -> bool:
         """Tell whether verifying against a stored form takes a slow hash.
 
-        None stands for an unknown key, for which no slow hash is ever computed.
+        None stands for an unknown key: keyguard never computes a slow hash for one.
         """
         return digest is not None and digest.startswith(_SLOW)
 
-    def is_outdated(self, digest: str) -> bool:
-        """Tell whether a stored form is another than a token would get now.
-
-        Where it is, :meth:`rehash` gives the one that may take its place.
+    def is_outdated(self, token: Secret, digest: str) -> bool:
+        """Tell whether :meth:`rehash` would give a better stored form than this one.
 
         Args:
-            digest: The stored form, which a token was found to match.
+            token: The token, which matched.
+            digest: Its stored form.
         """
         match digest.split("$"):
-            case ["", "pinned", *_]:  # the key's id hangs on the pepper all the same
-                return False
-            case ["", "weak", pepper_id, *rest]:
-                return pepper_id != self._current_id or _asks_for_less("$" + "$".join(rest))
             case ["", "argon2id", *_]:
-                return self.scheme != "argon2id" or _asks_for_less(digest)
+                return _asks_for_less(digest) or not self.rehashes_slowly(token)
             case ["", "hmac-sha256", pepper_id, _]:
                 return self.scheme != "hmac-sha256" or pepper_id != self._current_id
             case ["", "sha256", _]:
@@ -159,50 +154,41 @@ class TokenHasher:
                 return True
 
     def hash(self, token: Secret) -> str:
-        """Return the form in which a token is stored."""
+        """Return the form in which to store a token."""
         if self.hashes_slowly:
-            return _hash_argon2(token)
+            return self.hash_slowly(token)
         if self._current is not None and self.scheme == "hmac-sha256":
             return f"$hmac-sha256${self._current.id}${_encode(self._current.digest(token))}"
         return f"$sha256${_encode(_sha256(token))}"
 
-    def hash_slowly(self, token: Secret, *, pinned: bool = False) -> str:
-        """Return the form in which a token that can be guessed is stored, whatever the scheme.
+    def hash_slowly(self, token: Secret) -> str:
+        """Return the form in which to store a token of less than 112 bits: Argon2id always."""
+        return _hash_argon2(token)
+
+    def rehash(self, token: Secret) -> str:
+        """Return the form that replaces an outdated one.
 
         Args:
-            token: The token.
-            pinned: Whether the id of its key was made under the newest pepper, so that both have to
-                stay with that pepper.
+            token: The token, which matched.
         """
-        label = "pinned" if pinned else "weak"
-        return f"${label}${self._current_id}{_hash_argon2(_under(self._current, token))}"
+        return self.hash_slowly(token) if self.rehashes_slowly(token) else self.hash(token)
 
-    def rehash(self, token: Secret, digest: str) -> str:
-        """Return the form that takes the place of an outdated one.
-
-        Args:
-            token: The token, which was found to match.
-            digest: The outdated form. What is weak there stays slow to try.
-        """
-        if digest.startswith("$weak$") or is_weak(token):
-            return self.hash_slowly(token)
-        return self.hash(token)
-
-    def rehashes_slowly(self, token: Secret, digest: str) -> bool:
+    def rehashes_slowly(self, token: Secret) -> bool:
         """Tell whether :meth:`rehash` takes a slow hash."""
-        return self.hashes_slowly or digest.startswith("$weak$") or is_weak(token)
+        return self.hashes_slowly or is_guessable(token, self._formats)
 
     def verify(self, token: Secret, digest: str | None) -> bool:
-        """Tell whether a token is the one behind a stored form.
+        """Tell whether a stored form belongs to a token.
 
         Args:
-            token: The token as it was sent.
+            token: The token as the client sent it.
             digest: The stored form, or None for an unknown key: the answer is False then, after
-                the work that the current scheme's fast hash takes.
+                the work of the current scheme's fast hash.
 
         Raises:
-            CorruptDataError: The stored form is none, or names a pepper that is not in the ring.
-            MissingExtraError: It is bcrypt's, and that package is not installed.
+            CorruptDataError: The stored form is damaged, or names a scheme that keyguard does not
+                know or a pepper that is not in the ring.
+            MissingExtraError: The stored form is bcrypt's, and that package is not installed.
         """
         match digest.split("$") if digest is not None else None:
             case None:
@@ -215,9 +201,6 @@ class TokenHasher:
                 return hmac.compare_digest(_decode(value), self._pepper(pepper_id).digest(token))
             case ["", "argon2id" | "argon2i" | "argon2d", *_]:
                 return _verify_argon2(token, str(digest))
-            case ["", "weak" | "pinned", pepper_id, "argon2id", *rest]:
-                pepper = self._pepper(pepper_id) if pepper_id else None
-                return _verify_argon2(_under(pepper, token), "$argon2id$" + "$".join(rest))
             case ["", "sha512", value]:
                 return hmac.compare_digest(_decode(value), _sha512(token))
             case ["", "sha256-tail", "|" | "_" as separator, value]:
@@ -238,8 +221,8 @@ class TokenHasher:
 
 
 # The functions below reveal a token only inside the expression that hashes it: a local variable
-# would show in the traceback of whatever goes wrong. The frames of argon2 and bcrypt hold it, so
-# theirs become neither the cause nor the context of an error: it is raised once they are handled.
+# would show in the traceback of an error. The frames of argon2 and bcrypt hold the token, so their
+# errors become neither the cause nor the context of ours: we raise ours once theirs is handled.
 
 
 def _sha256(token: Secret) -> bytes:
@@ -251,14 +234,10 @@ def _sha512(token: Secret) -> bytes:
 
 
 def _tail(token: Secret, separator: str) -> Secret:
-    """Return what follows the first ``|`` or the last ``_``."""
+    """Return the part after the first ``|``, or after the last ``_``."""
     if separator == "|":
         return Secret(token.reveal().partition(separator)[2])
     return Secret(token.reveal().rpartition(separator)[2])
-
-
-def _under(pepper: Pepper | None, token: Secret) -> Secret:
-    return token if pepper is None else Secret(_encode(pepper.digest(token)))
 
 
 def _asks_for_less(digest: str) -> bool:
@@ -269,7 +248,7 @@ def _asks_for_less(digest: str) -> bool:
 
 
 def _verify_bcrypt(token: Secret, digest: str) -> bool:
-    stored = _BCRYPT.match(digest)
+    stored = re.match(_BCRYPT, digest)
     if stored is None:
         raise _damaged()
     if int(stored[1]) > LARGEST_BCRYPT_COST:
@@ -319,7 +298,7 @@ def _decode(value: str) -> bytes:
 
 
 def _no_memory() -> StoreUnavailableError:
-    return StoreUnavailableError("there is no memory for a slow hash now")
+    return StoreUnavailableError("there is not enough memory for a slow hash now; try again later")
 
 
 def _damaged() -> CorruptDataError:

@@ -1,7 +1,7 @@
 """Peppers: the keys, kept outside the database, under which tokens are hashed.
 
-What is refused here is what anybody could try first: short ones, patterns, words, placeholders, and
-examples of documentation; also where they hide in hex or base64.
+This module refuses the peppers that an attacker would try first: short ones, patterns, words,
+placeholders, and examples from documentation, also if they are encoded in hex or base64.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ import re
 from base64 import urlsafe_b64decode
 from itertools import pairwise
 
+from keyguard.core.tokens.foreign import FEWEST_BITS, most_bits
 from keyguard.core.tokens.secret import Secret
-from keyguard.core.tokens.strength import is_weak
 from keyguard.exceptions import InvalidValueError
 
 __all__ = ["Pepper", "parse_peppers"]
 
 _SHORTEST_PEPPER = 32
 _FEWEST_DISTINCT_BYTES = 8
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = (
     rb"change.?(me|it|this)|example|insecure|pepper|secret|passw|placeholder|your.?(key|own)"
-    rb"|lorem.?ipsum|0123456789|9876543210|abcdefghij|qwerty",
-    re.I,
+    rb"|lorem.?ipsum|0123456789|9876543210|abcdefghij|qwerty"
 )
-# What documentation shows where a secret belongs, by SHA-256: that of Python's secrets and uuid,
-# Flask and FastAPI.
+# Example secrets from the documentation of Python, Flask and FastAPI, by their SHA-256.
 _PUBLISHED = frozenset(
     {
         "2598f7d6adc142d8",
@@ -37,7 +35,9 @@ _PUBLISHED = frozenset(
         "f011b9ea0b25d86a",
     }
 )
-_LOOKUP_KEY = b"keyguard ids of imported tokens"
+# Words as people write them; a random text without any digit has shorter runs of one case.
+_WORD = r"[A-Z]?[a-z]+|[A-Z]+"
+_SHORTEST_WORDS = 3  # letters, on average
 
 
 class Pepper:
@@ -47,7 +47,7 @@ class Pepper:
         value: The pepper, at least 32 random bytes.
 
     Raises:
-        InvalidValueError: It is short, a pattern or a placeholder, or somebody's example.
+        InvalidValueError: The pepper is short, a pattern, a placeholder, or a published example.
     """
 
     __slots__ = ("_value", "id")
@@ -67,10 +67,6 @@ class Pepper:
         """Return the HMAC of a token."""
         return hmac.digest(self._value.reveal().encode(), token.reveal().encode(), "sha256")
 
-    def lookup_key(self) -> Secret:
-        """Return what the ids of imported tokens that can be guessed are made under."""
-        return Secret(hmac.digest(self._value.reveal().encode(), _LOOKUP_KEY, "sha256").hex())
-
 
 def _weakness(pepper: bytes) -> str | None:
     if len(pepper) < _SHORTEST_PEPPER:
@@ -78,12 +74,12 @@ def _weakness(pepper: bytes) -> str | None:
     if any(_is_made_up(reading) for reading in _readings(pepper)):
         return "this pepper is a placeholder or a pattern, not random"
     if hashlib.sha256(pepper).hexdigest()[:16] in _PUBLISHED:
-        return "this pepper is an example from somebody's documentation, which everybody knows"
+        return "this pepper is an example from published documentation, which everybody knows"
     return None
 
 
 def _readings(pepper: bytes) -> list[bytes]:
-    """Return a pepper as it is, and what it is the hex or base64 of."""
+    """Return a pepper as it is, and as decoded from hex and from base64 if it is either."""
     readings = [pepper]
     for decode in (bytes.fromhex, _unbase64):
         try:
@@ -101,14 +97,21 @@ def _unbase64(text: str) -> bytes:
 
 
 def _is_made_up(pepper: bytes) -> bool:
-    if len(set(pepper)) < _FEWEST_DISTINCT_BYTES or _PLACEHOLDER.search(pepper):
+    if len(set(pepper)) < _FEWEST_DISTINCT_BYTES or re.search(_PLACEHOLDER, pepper, re.IGNORECASE):
         return True
-    if pepper.isascii() and is_weak(Secret(pepper.decode())):
+    if pepper.isascii() and (
+        most_bits(pepper.decode()) < FEWEST_BITS or _is_worded(pepper.decode())
+    ):
         return True
     if any(pepper[size:].startswith(pepper[:-size]) for size in range(1, len(pepper) // 2 + 1)):
-        return True  # one block, again and again
+        return True  # it repeats one block
     steps = [(after - before) % 256 for before, after in pairwise(pepper)]
     return max(map(steps.count, set(steps))) > len(steps) // 2
+
+
+def _is_worded(pepper: str) -> bool:
+    words = re.findall(_WORD, pepper)
+    return not any(map(str.isdigit, pepper)) and len("".join(words)) >= _SHORTEST_WORDS * len(words)
 
 
 def parse_peppers(text: str) -> tuple[Secret, ...]:

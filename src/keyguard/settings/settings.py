@@ -1,14 +1,15 @@
-"""The settings of a guard: frozen, validated once, before anything is opened."""
+"""The settings of a guard: frozen, and checked once, before anything is opened."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from keyguard.core.access.answers import Responder
+from keyguard.core.access.answers import Responder, check_realm
 from keyguard.core.access.policy import Policy
 from keyguard.core.http.principal_fields import PrincipalFields
 from keyguard.core.http.rules import Rule, RuleBook
@@ -16,197 +17,285 @@ from keyguard.core.http.trusted_proxies import TrustedProxies
 from keyguard.core.http.websocket_token import TokenProtocol
 from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.core.limits.limit import Limit, Limits, read_limits
-from keyguard.core.tokens.foreign import read_formats
+from keyguard.core.tokens.foreign import ForeignFormat, read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError
-from keyguard.settings.environment import read_environ
+from keyguard.settings.declaring import Setting, as_it_is, describe, setting
 from keyguard.settings.hashing import TokenHasher
+from keyguard.settings.reading import (
+    FAILURE_LIMIT,
+    LIMITS,
+    TEXT,
+    read_catalogue,
+    read_rules,
+    read_table_limits,
+    words,
+)
+from keyguard.settings.sources import read_environ
 
 __all__ = ["Settings"]
 
+LONGEST_STORE_TIMEOUT = 60.0
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a service settles about its keys.
+    """What a service decides about its keys.
 
-    Args:
-        realm: The protection space named in challenges (RFC 9110, section 11.5).
-        prefix: What every token of the service starts with, such as ``aiaas_live``.
-        catalogue: The scopes the service knows, as a :class:`ScopeCatalogue` or a mapping of name
-            to description; None allows any scope.
-        public: Exact paths that need no key. Everything else needs one.
-        rules: What requests need by path and method, see :class:`~keyguard.Rule`.
-        allow_preflight: Let a browser's CORS preflight through to the application, without a key.
-        peppers: The pepper ring, newest first, each at least 32 random bytes.
-        hasher: ``"hmac-sha256"``, ``"sha256"`` or ``"argon2id"``; None for the first where there is
-            a pepper, else the second.
-        require_https: Refuse keys that come over plain HTTP.
-        revoke_exposed: Revoke a key that came over plain HTTP where that is refused.
-        trusted_proxies: The networks of the proxies whose ``Forwarded`` or ``X-Forwarded-For`` and
-            ``X-Forwarded-Proto`` are believed, in CIDR notation; ``"unix"`` for a peer without an
-            address, as behind a UNIX socket. They must set or remove all of these fields.
-        principal_headers: Fields that tell the application who the principal is, such as
-            ``{"X-Key-Id": "key_id", "X-Scopes": "scopes"}``; ``family`` and ``organization`` are
-            the other values. Whatever a client sends under these names is dropped.
-        close_on_revoke: End a WebSocket within ``max_staleness`` once its key is good for nothing
-            any more.
-        websocket_protocol: Read the key of a WebSocket from the subprotocol
-            ``<websocket_protocol>.<key>`` as well, for browsers; such as ``"keyguard.bearer"``.
-        max_staleness: Seconds after which another process's revocation is felt here at the latest.
-        cache_size: How many verified tokens are remembered.
-        record_addresses: Note the client's address beside the time when a key was last used. Every
-            request then takes a little longer.
-        store_timeout: Seconds that one store call of a request may take.
-        management_timeout: Seconds that one store call of a management operation may take.
-        hash_workers: How many slow hashes run at once.
-        hash_timeout: Seconds that one may take on an event loop's worker thread, once its turn has
-            come; for that it waits as long as for a store call.
-        default_limits: What every key may ask for, as :class:`~keyguard.Limit` or rates such as
-            ``"100/minute"``; a limit of the same name of its organization, or of the key, takes its
-            place.
-        failure_limit: How many failed authentications a client's address may have (an IPv6 client
-            is its /64); more get 429 before anything is looked up. None for any number.
-        limiter_timeout: Seconds that the store of the counters may take for one request.
-        on_limiter_error: What becomes of requests while it fails: ``"open"`` counts them in this
-            process, ``"closed"`` refuses those with limits with 503.
-        legacy_headers: Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well.
-        imported_formats: Which tokens of other systems are looked up, in this order: ``"token"``
-            (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
-            :doc:`importing keys <import>`.
+    {settings}
 
     Raises:
-        InvalidValueError: A value is not as said.
-        ConfigurationError: Values do not go together.
+        InvalidValueError: A value has the wrong type, form or range.
+        ConfigurationError: Two values contradict each other.
     """
 
-    realm: str = "api"
-    prefix: str = "kg_live"
-    catalogue: ScopeCatalogue | Mapping[str, str] | None = None
-    public: Iterable[str] = ()
-    rules: Iterable[Rule] = ()
-    allow_preflight: bool = True
-    peppers: Iterable[Secret | str] = ()
-    hasher: str | None = None
-    require_https: bool = False
-    revoke_exposed: bool = False
-    trusted_proxies: Iterable[str] = ()
-    principal_headers: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
-    close_on_revoke: bool = False
-    websocket_protocol: str | None = None
-    max_staleness: float = 5.0
-    cache_size: int = 10_000
-    record_addresses: bool = False
-    store_timeout: float = 0.25
-    management_timeout: float = 10.0
-    hash_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
-    hash_timeout: float = 2.0
-    default_limits: Limits = ()
-    failure_limit: Limit | str | None = "30/minute"
-    limiter_timeout: float = 0.04
-    on_limiter_error: str = "open"
-    legacy_headers: bool = False
-    imported_formats: Iterable[str] = ()
+    realm: str = setting(
+        "api", "The protection space that challenges name (RFC 9110, section 11.5)."
+    )
+    prefix: str = setting("kg_live", "The start of every token, such as ``aiaas_live``.")
+    catalogue: ScopeCatalogue | Mapping[str, str] | None = setting(
+        None,
+        "The scopes that the service knows, as a :class:`ScopeCatalogue` or a mapping of name to "
+        "description; None allows any scope.",
+        table=read_catalogue,
+    )
+    public: Iterable[str] = setting(
+        (),
+        "Exact paths that need no key. All other paths need one.",
+        text=words("a list of paths"),
+    )
+    rules: Iterable[Rule] = setting(
+        (),
+        "What requests need by path and method, see :class:`~keyguard.Rule`.",
+        table=read_rules,
+    )
+    allow_preflight: bool = setting(
+        True, "Let a browser's CORS preflight through to the application without a key."
+    )
+    peppers: Iterable[Secret | str] = setting(
+        (), "The pepper ring, newest first, each at least 32 random bytes."
+    )
+    hasher: str | None = setting(
+        None,
+        '``"hmac-sha256"``, ``"sha256"`` or ``"argon2id"``; None for the first if there is '
+        "a pepper, else the second.",
+        text=TEXT,
+    )
+    require_https: bool = setting(False, "Refuse keys that come over plain HTTP.")
+    revoke_exposed: bool = setting(
+        False, "Revoke a key that came over plain HTTP; needs ``require_https``."
+    )
+    trusted_proxies: Iterable[str] = setting(
+        (),
+        "The networks, in CIDR notation, of the proxies whose ``Forwarded`` or "
+        '``X-Forwarded-For`` and ``X-Forwarded-Proto`` fields count; ``"unix"`` for a peer '
+        "without an address, as behind a UNIX socket. They must set or remove all of these fields.",
+        text=words("a list of networks"),
+    )
+    principal_headers: Mapping[str, str] = setting(
+        dict[str, str](),
+        'Header fields that tell the application the principal, such as ``{"X-Key-Id": '
+        '"key_id", "X-Scopes": "scopes"}``; ``family`` and ``organization`` are the other '
+        "values. keyguard drops fields of these names that a client sends.",
+        table=as_it_is,
+    )
+    close_on_revoke: bool = setting(
+        False, "Close a WebSocket within ``max_staleness`` once its key no longer works."
+    )
+    websocket_protocol: str | None = setting(
+        None,
+        "Read the key of a WebSocket from the subprotocol ``<websocket_protocol>.<key>`` as well, "
+        'for browsers; such as ``"keyguard.bearer"``.',
+        text=TEXT,
+    )
+    max_staleness: float = setting(
+        5.0,
+        "The most seconds until this process knows of a revocation in another process.",
+        most=3600.0,
+    )
+    cache_size: int = setting(
+        10_000, "How many verified tokens a process remembers.", most=10_000_000
+    )
+    record_addresses: bool = setting(
+        False,
+        "Store the client's address with the time when a key was last used. Every request then "
+        "takes a little longer.",
+    )
+    store_timeout: float = setting(
+        0.25,
+        "The most seconds that one store call of a request takes.",
+        least=0.001,
+        most=LONGEST_STORE_TIMEOUT,
+    )
+    management_timeout: float = setting(
+        10.0,
+        "The most seconds that one store call of a management operation takes.",
+        least=0.001,
+        most=3600.0,
+    )
+    hash_workers: int = setting(
+        min(4, os.cpu_count() or 1), "How many slow hashes run at once.", least=1, most=64
+    )
+    hash_timeout: float = setting(
+        2.0,
+        "The most seconds that a slow hash takes on a thread, for code on an event loop. Its wait "
+        "for a thread counts against ``store_timeout``.",
+        least=0.01,
+        most=60.0,
+    )
+    default_limits: Limits = setting(
+        (),
+        "The limits of every key, as :class:`~keyguard.Limit` or rates such as "
+        '``"100/minute"``; a limit of the same name of its organization, or of the key, '
+        "replaces one.",
+        text=LIMITS,
+        table=read_table_limits,
+    )
+    failure_limit: Limit | str | None = setting(
+        "30/minute",
+        "How many failed authentications a client's address may have (an IPv6 client is its /64); "
+        "keyguard answers more with 429 before it looks anything up. None for any number.",
+        text=FAILURE_LIMIT,
+    )
+    limiter_timeout: float = setting(
+        0.04,
+        "The most seconds that the store of the counters takes for one request.",
+        least=0.001,
+        most=60.0,
+    )
+    on_limiter_error: str = setting(
+        "open",
+        'What happens while the store of the counters fails: ``"open"`` counts requests in this '
+        'process, ``"closed"`` refuses requests with limits with 503.',
+        choices=("open", "closed"),
+    )
+    legacy_headers: bool = setting(
+        False, "Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well."
+    )
+    imported_formats: Iterable[str] = setting(
+        (),
+        "The formats of imported tokens, in the order in which keyguard tries them: "
+        '``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; '
+        "see :doc:`importing keys <import>`.",
+        text=words("a list of formats"),
+    )
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("max_staleness", 0.0, 3600.0),
-            ("cache_size", 0, 10_000_000),
-            ("store_timeout", 0.001, 60.0),
-            ("management_timeout", 0.001, 3600.0),
-            ("hash_workers", 1, 64),
-            ("hash_timeout", 0.01, 60.0),
-            ("limiter_timeout", 0.001, 60.0),
-        ):
-            _check_number(name, getattr(self, name), least, most)
-        for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidValueError(f"{name} takes True or False, not {getattr(self, name)!r}")
-        if self.on_limiter_error not in _ON_LIMITER_ERROR:
-            raise InvalidValueError(
-                f"on_limiter_error takes 'open' or 'closed', not {self.on_limiter_error!r}"
-            )
-        if isinstance(self.peppers, str | Secret) or not isinstance(self.peppers, Iterable):
-            raise InvalidValueError("peppers are a list, the newest first")
-        catalogue = self.catalogue
-        if catalogue is not None and not isinstance(catalogue, ScopeCatalogue):
-            catalogue = ScopeCatalogue(catalogue)
-        frozen = {
-            "catalogue": catalogue,
-            "public": tuple(sorted(RuleBook(public=self.public).paths)),
-            "rules": RuleBook(self.rules).rules,
-            "trusted_proxies": TrustedProxies(self.trusted_proxies).names,
-            "peppers": tuple(_as_secret(pepper) for pepper in self.peppers),
-            "default_limits": read_limits(self.default_limits, "key"),
-            "failure_limit": _as_failure_limit(self.failure_limit),
-            "imported_formats": tuple(one.name for one in read_formats(self.imported_formats)),
-        }
-        for name, value in frozen.items():
-            object.__setattr__(self, name, value)
+        for name, declared in _SETTINGS.items():
+            declared.check(name, getattr(self, name))
+        check_realm(self.realm)
+        self._fix("catalogue", self._catalogue)
+        book = self._rule_book
+        self._fix("public", tuple(sorted(book.paths)))
+        self._fix("rules", book.rules[len(book.paths) :])
+        self._fix("trusted_proxies", self._proxies.names)
+        self._fix("peppers", _read_peppers(self.peppers))
+        self._fix("imported_formats", tuple(form.name for form in self._formats))
+        self._fix("default_limits", self._policy.default_limits)
+        self._fix("failure_limit", self._policy.failure_limit)
+        self._fix("principal_headers", {**self.principal_headers} if self._fields else {})
+        self.token_hasher()
+        self.token_protocol()
         if self.revoke_exposed and not self.require_https:
             raise ConfigurationError("revoke_exposed goes with require_https=True")
-        self.policy()
-        self.token_hasher()
-        self.responder()
-        self.rule_book()
-        self.principal_fields()
-        object.__setattr__(self, "principal_headers", {**self.principal_headers})
-        self.token_protocol()
 
-    def policy(self) -> Policy:
-        """Return what decisions need of the settings."""
-        frozen: Any = self  # whose fields are read and checked by now
+    def _fix(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    # Each part is built once. The first use checks its fields, and so is in __post_init__.
+
+    @cached_property
+    def _catalogue(self) -> ScopeCatalogue | None:
+        catalogue = self.catalogue
+        if catalogue is None or isinstance(catalogue, ScopeCatalogue):
+            return catalogue
+        return ScopeCatalogue(catalogue)
+
+    @cached_property
+    def _rule_book(self) -> RuleBook:
+        return RuleBook(self.rules, self.public, self._catalogue)
+
+    @cached_property
+    def _proxies(self) -> TrustedProxies:
+        return TrustedProxies(self.trusted_proxies)
+
+    @cached_property
+    def _fields(self) -> PrincipalFields:
+        return PrincipalFields(self.principal_headers)
+
+    @cached_property
+    def _formats(self) -> tuple[ForeignFormat, ...]:
+        return read_formats(self.imported_formats)
+
+    @cached_property
+    def _policy(self) -> Policy:
         return Policy(
             tokens=TokenFormat(self.prefix),
-            catalogue=frozen.catalogue,
+            catalogue=self._catalogue,
             require_https=self.require_https,
             revoke_exposed=self.revoke_exposed,
-            default_limits=frozen.default_limits,
-            failure_limit=frozen.failure_limit,
-            foreign=read_formats(self.imported_formats, keys=self._lookup_keys()),
+            default_limits=read_limits(self.default_limits, "key"),
+            failure_limit=_read_failure_limit(self.failure_limit),
+            foreign=self._formats,
         )
 
-    def _lookup_keys(self) -> tuple[Secret, ...]:
-        return self.token_hasher().lookup_keys if "token" in self.imported_formats else ()
+    @cached_property
+    def _hasher(self) -> TokenHasher:
+        return TokenHasher(self.hasher, _read_peppers(self.peppers), self._formats)
+
+    @cached_property
+    def _responder(self) -> Responder:
+        return Responder(self.realm, legacy_headers=self.legacy_headers)
+
+    @cached_property
+    def _token_protocol(self) -> TokenProtocol | None:
+        return None if self.websocket_protocol is None else TokenProtocol(self.websocket_protocol)
+
+    def policy(self) -> Policy:
+        """Return the settings that decisions need."""
+        return self._policy
 
     def responder(self) -> Responder:
-        """Return who spells the answers."""
-        return Responder(self.realm, legacy_headers=self.legacy_headers)
+        """Return the responder, which writes the answers."""
+        return self._responder
 
     def rule_book(
         self, *, public: Iterable[str] | None = None, rules: Iterable[Rule] | None = None
     ) -> RuleBook:
-        """Return who says what a request needs.
+        """Return the rule book, which tells what a request needs.
 
         Args:
-            public: Paths in the place of the settings'.
-            rules: Rules in the place of the settings'.
+            public: Paths that replace those of the settings.
+            rules: Rules that replace those of the settings.
 
         Raises:
-            InvalidValueError: One is none, they conflict, or a scope is unknown.
+            InvalidValueError: A path or rule is malformed, two rules conflict, or a rule names an
+                unknown scope.
         """
-        frozen: Any = self
+        if public is None and rules is None:
+            return self._rule_book
         return RuleBook(
             self.rules if rules is None else rules,
             self.public if public is None else public,
-            frozen.catalogue,
+            self._catalogue,
         )
 
     def principal_fields(self) -> PrincipalFields:
-        """Return who tells an application behind another server who the principal is."""
-        return PrincipalFields(self.principal_headers)
+        """Return the fields that tell the principal to an application behind another server."""
+        return self._fields
 
     def token_protocol(self) -> TokenProtocol | None:
-        """Return who reads keys from subprotocols, or None."""
-        return None if self.websocket_protocol is None else TokenProtocol(self.websocket_protocol)
+        """Return the subprotocol that carries keys, or None if there is none."""
+        return self._token_protocol
 
     def proxies(self) -> TrustedProxies:
-        """Return who tells a client from its proxies."""
-        return TrustedProxies(self.trusted_proxies)
+        """Return the trusted proxies."""
+        return self._proxies
 
     def token_hasher(self) -> TokenHasher:
-        """Return the hasher of the settings."""
-        return TokenHasher(self.hasher, tuple(self.peppers))  # type: ignore[arg-type]  # frozen above
+        """Return the hasher of tokens."""
+        return self._hasher
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
@@ -214,26 +303,27 @@ class Settings:
 
         ``KEYGUARD_`` and the field's name in upper case sets a field: ``KEYGUARD_REALM``,
         ``KEYGUARD_REQUIRE_HTTPS`` (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS`` and so on.
-        Lists are separated by white space or commas (``KEYGUARD_PUBLIC``,
-        ``KEYGUARD_TRUSTED_PROXIES``, ``KEYGUARD_IMPORTED_FORMATS``); ``KEYGUARD_FAILURE_LIMIT``
-        takes a rate or ``none``; ``KEYGUARD_DEFAULT_LIMITS`` rates separated by ``;``, each with or
-        without a name: ``100/minute; daily=5000/day``. ``KEYGUARD_SCOPES`` lists the catalogue's
-        names, ``KEYGUARD_PEPPER`` is the pepper ring, and ``KEYGUARD_PEPPER_FILE`` names a file
-        that holds it instead. ``KEYGUARD_SETTINGS`` names a file for the rest, see
-        :meth:`from_file`. ``KEYGUARD_URL`` and ``KEYGUARD_LIMITER`` are for who opens the stores.
-        Any other ``KEYGUARD_`` name is refused: it may be a misspelt one.
+        White space or commas separate the items of a list (``KEYGUARD_PUBLIC``,
+        ``KEYGUARD_TRUSTED_PROXIES``, ``KEYGUARD_IMPORTED_FORMATS``). ``KEYGUARD_FAILURE_LIMIT``
+        takes a rate or ``none``. ``KEYGUARD_DEFAULT_LIMITS`` takes rates separated by ``;``, each
+        with or without a name: ``100/minute; daily=5000/day``. ``KEYGUARD_SCOPES`` lists the names
+        of the catalogue. ``KEYGUARD_PEPPER`` is the pepper ring; ``KEYGUARD_PEPPER_FILE`` names a
+        file that holds it instead. ``KEYGUARD_SETTINGS`` names a file for other settings, see
+        :meth:`from_file`. The command line and the recipes read ``KEYGUARD_URL`` and
+        ``KEYGUARD_LIMITER`` to open the stores. Any other ``KEYGUARD_`` name is refused: it may be
+        a typing error.
 
         Args:
-            environ: Where to read; the process's environment by default.
-            overrides: Fields set here, whatever the environment says.
+            environ: The variables; the process's environment by default.
+            overrides: Fields that are set here, whatever the environment says.
 
         Raises:
-            InvalidValueError: A value is not as said.
-            ConfigurationError: A variable is unknown, a file can't be read, or values do not go
-                together.
+            InvalidValueError: A value has the wrong type, form or range.
+            ConfigurationError: A variable is unknown, a file can't be read, or two values
+                contradict each other.
         """
         environ = os.environ if environ is None else environ
-        found = read_environ(environ, peppers="peppers" not in overrides)
+        found = read_environ(environ, _SETTINGS, peppers="peppers" not in overrides)
         return cls(**(found | overrides))
 
     @classmethod
@@ -244,7 +334,7 @@ class Settings:
         /,
         **overrides: Any,
     ) -> Settings:
-        """Read settings from a TOML file, so that an application is guarded by configuration alone.
+        """Read settings from a TOML file, so that configuration alone guards an application.
 
         ::
 
@@ -257,39 +347,32 @@ class Settings:
             scopes = ["inference:read"]
             limits = ["60/minute"]
 
-        The fields have their names here. ``rules`` are tables with the arguments of
+        The fields have the names of this class. ``rules`` are tables with the arguments of
         :class:`~keyguard.Rule`, ``catalogue`` is a table of scope and description, and a limit is a
-        rate or a table with the arguments of :class:`~keyguard.Limit`. Where the environment sets a
-        field (see :meth:`from_env`), it takes the place of the file's. Peppers are only ever read
-        from there.
+        rate or a table with the arguments of :class:`~keyguard.Limit`. The environment (see
+        :meth:`from_env`) overrides the file. Peppers come from the environment only.
 
         Args:
             path: The file.
-            environ: The environment; that of the process by default.
-            overrides: Fields set here, whatever file and environment say.
+            environ: The variables; the process's environment by default.
+            overrides: Fields that are set here, whatever the file and the environment say.
 
         Raises:
-            InvalidValueError: A value is not as said.
-            ConfigurationError: The file can't be read, is no TOML or has a name that is no setting;
-                or as :meth:`from_env`.
+            InvalidValueError: A value has the wrong type, form or range.
+            ConfigurationError: The file can't be read, is not TOML or names an unknown setting; or
+                as for :meth:`from_env`.
         """
         environ = os.environ if environ is None else environ
-        found = read_environ(
-            {**environ, "KEYGUARD_SETTINGS": str(path)}, peppers="peppers" not in overrides
-        )
-        return cls(**(found | overrides))
+        return cls.from_env({**environ, "KEYGUARD_SETTINGS": str(path)}, **overrides)
 
 
-def _check_number(name: str, value: Any, least: float, most: float) -> None:
-    kind = int if isinstance(least, int) else float
-    if isinstance(value, bool) or not isinstance(value, int | kind):
-        wanted = "a whole number" if kind is int else "a number"
-        raise InvalidValueError(f"{name} takes {wanted}, not {value!r}")
-    if not least <= value <= most:
-        raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
+_SETTINGS: dict[str, Setting] = {
+    field.name: field.metadata["setting"] for field in fields(Settings)
+}
+Settings.__doc__ = (Settings.__doc__ or "").replace("{settings}", describe(_SETTINGS))
 
 
-def _as_failure_limit(limit: Any) -> Limit | None:
+def _read_failure_limit(limit: object) -> Limit | None:
     if limit is None:
         return None
     if isinstance(limit, str):
@@ -302,18 +385,13 @@ def _as_failure_limit(limit: Any) -> Limit | None:
     return limit
 
 
-def _as_secret(pepper: Any) -> Secret:
+def _read_peppers(peppers: object) -> tuple[Secret, ...]:
+    if isinstance(peppers, str | Secret) or not isinstance(peppers, Iterable):
+        raise InvalidValueError("peppers are a list, the newest first")
+    return tuple(map(_as_secret, cast("Iterable[object]", peppers)))
+
+
+def _as_secret(pepper: object) -> Secret:
     if not isinstance(pepper, Secret | str):
         raise InvalidValueError(f"a pepper is a Secret or a string, not a {type(pepper).__name__}")
     return pepper if isinstance(pepper, Secret) else Secret(pepper)
-
-
-_FLAGS = (
-    "allow_preflight",
-    "close_on_revoke",
-    "legacy_headers",
-    "record_addresses",
-    "require_https",
-    "revoke_exposed",
-)
-_ON_LIMITER_ERROR = ("open", "closed")

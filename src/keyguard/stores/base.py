@@ -12,14 +12,16 @@ each charge. Where a limiter fails, the guard goes on as ``on_limiter_error`` sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
+
+if TYPE_CHECKING:  # only changes need these
+    from keyguard.core.keys.audit import AuditEntry
+    from keyguard.core.keys.commit import Commit
 
 __all__ = [
     "AsyncChangeFeed",

@@ -18,7 +18,7 @@ from keyguard.core.limits.charges import Charge, limit_field, policy_field
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["LIMIT_FIELDS", "RETIRES_FIELD", "Responder", "Response", "status_of"]
+__all__ = ["LIMIT_FIELDS", "RETIRES_FIELD", "Responder", "Response", "check_realm", "status_of"]
 
 RETRY_AFTER_SECONDS = 1
 
@@ -129,6 +129,16 @@ def status_of(deny: Deny) -> int:
     return _ANSWERS[deny.reason].status
 
 
+def check_realm(realm: str) -> None:
+    """Refuse a realm that a challenge can't name.
+
+    Raises:
+        InvalidValueError: The realm is empty, too long, or not printable ASCII.
+    """
+    if not (realm and len(realm) <= 100 and realm.isascii() and realm.isprintable()):
+        raise InvalidValueError(f"a realm takes 1 to 100 printable ASCII characters, not {realm!r}")
+
+
 class Responder:
     """Spells refusals for one realm, and what is told of limits.
 
@@ -145,10 +155,7 @@ class Responder:
     __slots__ = ("_always", "_legacy", "_realm")
 
     def __init__(self, realm: str, *, legacy_headers: bool = False) -> None:
-        if not (realm and len(realm) <= 100 and realm.isascii() and realm.isprintable()):
-            raise InvalidValueError(
-                f"a realm takes 1 to 100 printable ASCII characters, not {realm!r}"
-            )
+        check_realm(realm)
         self._realm = realm.replace("\\", "\\\\").replace('"', '\\"')
         self._legacy = legacy_headers
         self._always = {

@@ -3,7 +3,7 @@
     credentials = auth-scheme [ 1*SP ( b64token / ... ) ]
     b64token    = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 
-Every function here takes time linear in its input.
+Each function takes time linear in its input.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _JOINED_BEARER = re.compile(r",[ \t]*bearer(?![^ \t,])", re.IGNORECASE)
 
 
 def describe_misuse(fields: object) -> str | None:
-    """Tell what is wrong with what is passed as fields, without showing any of it; None if nothing.
+    """Return what is wrong with the type of ``fields``, without showing them; None if nothing.
 
-    Apart from :func:`parse_authorization`, for an error must not have the token in its frames.
+    :func:`parse_authorization` does not do this: an error must not have the token in its frames.
     """
     if isinstance(fields, str | bytes):
         return None
@@ -43,13 +43,13 @@ def parse_authorization(fields: Sequence[str | bytes], *, bar: bool = False) -> 
     """Find the bearer token in the ``Authorization`` fields of one request.
 
     Args:
-        fields: The field values as received, one item for each field line; bytes, or the latin-1
-            strings that WSGI uses. A lone string counts as one field.
-        bar: Whether a token may hold ``|`` as well, which the grammar does not allow and Laravel
-            Sanctum sends.
+        fields: The field values as received, one item for each field line; bytes, or latin-1
+            strings as in WSGI. A single string counts as one field.
+        bar: Whether a token may contain ``|``, which Laravel Sanctum sends although the grammar
+            does not allow it.
 
     Returns:
-        The token, or why there is none.
+        The token, or the reason why there is no token.
     """
     if isinstance(fields, str | bytes):
         fields = [fields]

@@ -1,4 +1,4 @@
-"""What a service has settled, as far as decisions need it."""
+"""The settings of a service that decisions need."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class Policy:
     """The token format, the scope catalogue and the limits of one service.
 
     Args:
-        tokens: What its tokens look like.
-        catalogue: The scopes it knows, or None where any may be used.
-        require_https: Whether a key sent over plain HTTP is refused.
-        revoke_exposed: Whether it is revoked as well.
-        default_limits: What every key may ask for, unless its organization or it says otherwise.
-        failure_limit: How many failed authentications an address may have, or None for any.
+        tokens: The format of its tokens.
+        catalogue: The scopes it knows, or None if it takes any scope.
+        require_https: Whether to refuse a key that came over plain HTTP.
+        revoke_exposed: Whether to revoke that key as well.
+        default_limits: The limits of every key, unless its organization or the key has a limit of
+            the same name.
+        failure_limit: How many failed authentications an address may have, or None for any number.
         foreign: The formats of imported tokens, in the order in which they are tried.
     """
 
@@ -53,7 +54,7 @@ class Policy:
         )
 
     def principal(self, record: KeyRecord) -> Principal:
-        """Return who a request with this key is."""
+        """Return the principal of a request with this key."""
         key = record.key
         grant = self.grant(key.scopes)
         if record.organization.scopes is not None:
@@ -68,39 +69,39 @@ class Policy:
         )
 
     def grant(self, scopes: frozenset[str]) -> ScopeGrant:
-        """Return what these scopes allow, with what they imply."""
+        """Return the grant of these scopes and of all scopes that they imply."""
         implied = self.catalogue.implied_by(scopes) if self.catalogue else frozenset[str]()
         return ScopeGrant(scopes, implied)
 
     def candidates(self, token: Secret) -> tuple[str, ...]:
-        """Return the ids of the keys that a token may be of; none where it can be no token.
+        """Return the ids of the keys that a token may belong to; empty if it is malformed.
 
-        One of the service's own is of one key; one that was imported may be of one a format.
+        A token of the service's own format belongs to one key; any other token may belong to one
+        key for each format of imported tokens.
         """
         parts = self.tokens.parse(token.reveal())
         if parts is not None:
             return (parts.key_id,)
-        found = (one.lookup(token.reveal()) for one in self.foreign)
+        found = (form.lookup(token.reveal()) for form in self.foreign)
         return tuple(key_id for key_id in found if key_id is not None)
 
     def may_name(self, token: Secret, key_id: str) -> bool:
-        """Tell whether an id may be named before a key was found under it.
+        """Tell whether an event may name an id under which no key was found.
 
-        One that is a fast hash of the whole token may not: if the token is a guessable one, or
-        somebody's password, whoever reads the log could try guesses.
+        It may not if the id is a fast hash of the whole token: a client may have sent a password,
+        and whoever reads the log could try guesses.
         """
         return all(
-            one.keyed or one.has_public_part or one.lookup(token.reveal()) != key_id
-            for one in self.foreign
+            form.has_public_part or form.lookup(token.reveal()) != key_id for form in self.foreign
         )
 
     @property
     def takes_bar(self) -> bool:
-        """Whether tokens may hold a ``|``, which is no b64token."""
-        return any(one.separator == "|" for one in self.foreign)
+        """Whether a token may contain ``|``, which the b64token grammar does not allow."""
+        return any(form.separator == "|" for form in self.foreign)
 
 
 def _http_date(at: datetime) -> str:
-    from email.utils import format_datetime  # only who rotates keys pays for it
+    from email.utils import format_datetime  # only a service that rotates keys pays for it
 
     return format_datetime(at.replace(microsecond=0), usegmt=True)

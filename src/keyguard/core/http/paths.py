@@ -1,6 +1,6 @@
-"""Paths: what a router sees, what two parties may read differently, and templates.
+"""Paths: the path that a router sees, ambiguous paths, and path templates.
 
-A template is what the routers of Python's frameworks have in common::
+A template is the syntax that the routers of Python's frameworks share::
 
     /v1/models                  that path
     /v1/models/{model_id}       any one segment in place of the parameter
@@ -15,41 +15,41 @@ from keyguard.exceptions import InvalidValueError
 
 __all__ = ["REST", "SEGMENT", "is_ambiguous", "parse_template", "route_path"]
 
-# Where a server decodes these before routing, two parties may read the path differently.
-# Some take what follows ";" for no part of a segment.
+# If a server decodes these before it routes, two parties may read the path differently.
+# Some servers do not count what follows ";" as part of a segment.
 _AMBIGUOUS_RAW = re.compile(
     rb"%(2f|5c|00|2e)|[\\\x00-\x20\x7f]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A[^/]", re.IGNORECASE
 )
-# The same once it is decoded; an escape that is still there was escaped twice.
+# The same in a decoded path; an escape in it was escaped twice.
 _AMBIGUOUS = re.compile(
     r"%[0-9a-f]{2}|[\\\x00-\x1f\x7f\ufffd\ud800-\udfff]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A(?!/)",
     re.IGNORECASE,
 )
-_LITERAL = re.compile(r"[^/\\?#%*{}\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z")
-_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}\Z")
+_LITERAL = r"[^/\\?#%*{}\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z"
+_PARAMETER = r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}\Z"
 
 SEGMENT = "{}"
-"""Any one segment, in a template that was read."""
+"""Any segment, in a parsed template."""
 REST = "{:path}"
-"""Anything below, in a template that was read."""
+"""Any rest of a path, in a parsed template."""
 
 
 def is_ambiguous(path: str, raw_path: bytes | None) -> bool:
     """Tell whether two parties may read a path differently.
 
-    Encoded slashes, dot segments, empty segments, backslashes, control characters, bytes that are
-    no UTF-8, and what is no path at all (``*``, the absolute form).
+    Such paths have encoded slashes, dot segments, empty segments, backslashes, control characters,
+    or bytes that are not UTF-8, or are no path at all (``*``, the absolute form).
 
     Args:
         path: The decoded path that the router sees.
-        raw_path: The path as it stood on the request line, without the query, or None where the
-            server does not say.
+        raw_path: The path on the request line, without the query, or None if the server does not
+            tell it.
     """
     return bool(_AMBIGUOUS.search(path) or (raw_path and _AMBIGUOUS_RAW.search(raw_path)))
 
 
 def route_path(path: str, root_path: str) -> str:
-    """Return the path that an ASGI router sees: ``path`` without the mount it lies under."""
+    """Return the path that an ASGI router sees: ``path`` without the mount point."""
     if root_path and path.startswith(root_path) and path[len(root_path) :][:1] in ("", "/"):
         return path[len(root_path) :]
     return path
@@ -62,7 +62,7 @@ def parse_template(template: object) -> tuple[str, ...]:
         template: Such as ``/v1/models/{model_id}``.
 
     Raises:
-        InvalidValueError: It is none, or no path can ever match it.
+        InvalidValueError: The template is malformed, or no path can match it.
     """
     if not isinstance(template, str):
         raise InvalidValueError(f"a path is a string, not {template!r}")
@@ -73,7 +73,7 @@ def parse_template(template: object) -> tuple[str, ...]:
     *inner, last = template[1:].split("/")
     for number, text in enumerate([*inner, last]):
         at_end = number == len(inner)
-        parameter = _PARAMETER.match(text)
+        parameter = re.match(_PARAMETER, text)
         if parameter is not None:
             names.append(parameter[1])
             segments.append(REST if parameter[2] else SEGMENT)
@@ -87,7 +87,7 @@ def parse_template(template: object) -> tuple[str, ...]:
             raise _no_path(
                 template, "a parameter is a whole segment, {name}, or at the end {name:path}"
             )
-        elif _LITERAL.match(text):
+        elif re.match(_LITERAL, text):
             segments.append(text)
         else:
             raise _no_path(template, "it is written decoded, without escapes, '*' and a query")

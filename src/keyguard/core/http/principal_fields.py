@@ -1,7 +1,7 @@
-"""Fields that tell an application behind another server who the principal is.
+"""Header fields that tell the principal to an application behind another server.
 
-Whatever a client sends under such a name is dropped, also in a spelling that a server or gateway
-makes the same (``X_Key_Id`` for ``X-Key-Id``): only what is written here arrives.
+keyguard drops a client's fields of these names, also in a spelling that a server or gateway treats
+as the same (``X_Key_Id`` for ``X-Key-Id``). So the application gets only what keyguard writes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from keyguard.exceptions import InvalidValueError
 
 __all__ = ["PrincipalFields"]
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}\Z")
-_OTHER = re.compile(r"[^a-z0-9]")  # what some server or gateway makes the same
-_TAKEN = re.compile(
+_NAME = r"[A-Za-z][A-Za-z0-9-]{0,63}\Z"
+_OTHER = re.compile(r"[^a-z0-9]")  # some servers and gateways treat these characters as the same
+_TAKEN = (
     r"(authorization|proxy-.*|cookie|host|connection|content-.*|transfer-encoding|te|trailer|"
-    r"upgrade|expect|forwarded|x-forwarded-.*|sec-.*)\Z",
-    re.IGNORECASE,
+    r"upgrade|expect|forwarded|x-forwarded-.*|sec-.*)\Z"
 )
 _VALUES: dict[str, Callable[[Principal], str]] = {
     "key_id": lambda principal: principal.key_id,
@@ -30,15 +29,15 @@ _VALUES: dict[str, Callable[[Principal], str]] = {
 
 
 class PrincipalFields:
-    """Which fields are written.
+    """The header fields that keyguard writes.
 
     Args:
-        fields: The field name and what it holds: ``key_id``, ``family``, ``organization`` or
-            ``scopes`` (as they were granted, separated by spaces).
+        fields: The content of each field by its name: ``key_id``, ``family``, ``organization`` or
+            ``scopes`` (the granted scopes, separated by spaces).
 
     Raises:
-        InvalidValueError: A name is none, has a meaning already, or is there twice; or there is no
-            such value.
+        InvalidValueError: A name is malformed, has a meaning in HTTP, or occurs twice; or a content
+            is unknown.
     """
 
     __slots__ = ("_writers", "names")
@@ -46,15 +45,15 @@ class PrincipalFields:
     def __init__(self, fields: Mapping[str, str]) -> None:
         if not isinstance(fields, Mapping):
             raise InvalidValueError(
-                "principal_headers is a mapping of field name to what it holds, such as "
+                "principal_headers is a mapping of field name to its content, such as "
                 "{'X-Key-Id': 'key_id'}"
             )
         for name, value in fields.items():
-            if not isinstance(name, str) or not _NAME.match(name):
+            if not isinstance(name, str) or not re.match(_NAME, name):
                 raise InvalidValueError(
                     f"{name!r} is no name for a field: use letters, digits and '-'"
                 )
-            if _TAKEN.match(name):
+            if re.match(_TAKEN, name, re.IGNORECASE):
                 raise InvalidValueError(f"{name!r} has a meaning in HTTP already; use another name")
             if not isinstance(value, str) or value not in _VALUES:
                 known = ", ".join(_VALUES)
@@ -68,24 +67,24 @@ class PrincipalFields:
         return bool(self._writers)
 
     def claims(self, name: str) -> bool:
-        """Tell whether a client must not send a field.
+        """Tell whether a field is one that a client must not send.
 
         Args:
-            name: Its name, in any spelling.
+            name: The name of the field, in any spelling.
         """
         return _OTHER.sub("-", name.lower()) in self.names
 
     def rewritten(
         self, fields: Iterable[tuple[str, str]], principal: Principal | None
     ) -> list[tuple[str, str]]:
-        """Return the fields of a request as the application is to see them.
+        """Return the fields of a request for the application.
 
-        What a client wrote under our names is not among them, nor is the ``Connection`` option that
-        would have a proxy further on drop ours (RFC 9110, section 7.6.1).
+        Leave out the client's fields of these names, and the ``Connection`` options that would make
+        a later proxy drop ours (RFC 9110, section 7.6.1).
 
         Args:
-            fields: Names and values, as they came.
-            principal: Who it is, or None.
+            fields: The names and values that the client sent.
+            principal: The principal, or None.
         """
         kept = [(name, value) for name, value in fields if not self.claims(name)]
         return self.written(principal) + [
@@ -94,11 +93,11 @@ class PrincipalFields:
         ]
 
     def _connection(self, options: str) -> str:
-        kept = (one.strip() for one in options.split(","))
-        return ", ".join(one for one in kept if not self.claims(one))
+        names = (name.strip() for name in options.split(","))
+        return ", ".join(name for name in names if not self.claims(name))
 
     def written(self, principal: Principal | None) -> list[tuple[str, str]]:
-        """Return the fields of a request, names in lower case; none where there is no principal."""
+        """Return the fields for a principal, names in lower case; no fields for None."""
         if principal is None:
             return []
         return [(name, value(principal)) for name, value in self._writers]

@@ -1,8 +1,8 @@
 """Rules: what a request needs by its path and method, before the application sees it.
 
-What no rule names needs a key. The most specific rule decides, whatever their order: segment by
-segment from the left a literal comes before a parameter, and that before the rest of a path; of
-two with one path the one that names the method.
+A request without a rule needs a key. The most specific rule decides, whatever the order of rules.
+Segment by segment from the left, a literal is more specific than a parameter, and a parameter than
+the rest of a path; of two rules for a path, the rule that names the method is more specific.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keyguard.exceptions import InvalidValueError
 __all__ = ["UNASKED_FIELDS", "Rule", "RuleBook", "is_preflight", "needs_no_key"]
 
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
-"""By these some applications let a client name another method; keyguard goes by none of them."""
+"""Some applications read another method from these fields; keyguard does not."""
 
 _ASKS = ("origin", "access-control-request-method")
 _NEVER_ASKS = (
@@ -30,10 +30,10 @@ _NEVER_ASKS = (
     *_OVERRIDES,
 )
 UNASKED_FIELDS = (*_ASKS, *_NEVER_ASKS)
-"""By these it is decided whether a request needs no key, in lower case."""
+"""The header fields that decide whether a request needs no key, in lower case."""
 
-_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*\Z")  # RFC 9110 lets more be one; no framework routes those
-_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9]+")
+_METHOD = r"[A-Z][A-Z0-9_-]*\Z"  # RFC 9110 allows more; no framework routes the others
+_NOT_IN_A_NAME = r"[^A-Za-z0-9]+"
 _LONGEST_NAME = 64
 _NEEDS_KEY = ("key", "organization")
 
@@ -50,20 +50,21 @@ class Rule:
     A rule that is not public covers its path with and without a slash at the end.
 
     Args:
-        path: A path template: ``{name}`` stands for one segment, ``{name:path}`` at the end for
-            anything below.
-        methods: The methods it is for, in upper case; None for all. ``GET`` covers ``HEAD``.
-        public: Whether no key is needed.
-        scopes: Scopes that are all needed.
-        any_of: Scopes of which one is needed.
-        limits: What a request is charged to, besides the limits of its key: one or several
-            :class:`~keyguard.Limit` or rates such as ``"60/minute"``. Those of one name share
-            their count.
-        cost: What a request counts for in them, at least 1, or a function of the
+        path: A path template: ``{name}`` stands for a segment, ``{name:path}`` at the end for any
+            rest of the path.
+        methods: The methods of the rule, in upper case; None for all. ``GET`` covers ``HEAD``.
+        public: Whether requests need no key.
+        scopes: Scopes that a request needs all of.
+        any_of: Scopes that a request needs any one of.
+        limits: Limits of the rule, besides those of the key: one or several
+            :class:`~keyguard.Limit` or rates such as ``"60/minute"``. Limits of the same name
+            share their count.
+        cost: How much a request counts in these limits, at least 1, or a function of the
             :class:`~keyguard.Request`.
 
     Raises:
-        InvalidValueError: A value is not as said, or the rule can never match or means nothing.
+        InvalidValueError: A value has the wrong type or form, no path can match the rule, or its
+            values contradict each other.
     """
 
     path: str
@@ -122,7 +123,7 @@ class Rule:
             raise self._refusal(f"methods is a list, such as ['GET'], not {self.methods!r}")
         methods = tuple(self.methods)
         for method in methods:
-            if not isinstance(method, str) or not _METHOD.match(method):
+            if not isinstance(method, str) or not re.match(_METHOD, method):
                 raise self._refusal(f"{method!r} is no method: write it in upper case, as 'GET'")
         if not methods:
             raise self._refusal("methods is empty: leave it out for all, or name some")
@@ -158,15 +159,15 @@ class Rule:
             raise self._refusal(f"limits is a list of limits, not a {type(given).__name__}")
         limits = cast("Sequence[Any]", given)
         object.__setattr__(self, "limits", limits)
-        rates = [one for one in limits if not isinstance(one, Limit)]
+        rates = [limit for limit in limits if not isinstance(limit, Limit)]
         for rate in rates:
             if not isinstance(rate, str):
                 raise self._refusal(
                     f"a limit is a Limit or a rate such as '60/minute', not {rate!r}"
                 )
-        found = [one for one in limits if isinstance(one, Limit)]
+        found = [limit for limit in limits if isinstance(limit, Limit)]
         if rates:
-            name = _NOT_IN_A_NAME.sub("-", self.path).strip("-")[:_LONGEST_NAME].strip("-")
+            name = re.sub(_NOT_IN_A_NAME, "-", self.path).strip("-")[:_LONGEST_NAME].strip("-")
             found.append(Limit(name or "root", "; ".join(rates)))
         return read_limits(found, "key")
 
@@ -175,7 +176,7 @@ class Rule:
 
 
 class _Node:
-    """Where a path has got to in the templates of a book."""
+    """A node in the tree of all templates: the segments before it are matched."""
 
     __slots__ = ("literals", "rest", "rules", "segment")
 
@@ -183,24 +184,24 @@ class _Node:
         self.literals: dict[str, _Node] = {}
         self.segment: _Node | None = None
         self.rules: list[Rule] = []  # those that end here
-        self.rest: list[Rule] = []  # those that take all that follows
+        self.rest: list[Rule] = []  # those that match any rest
 
 
 class RuleBook:
-    """All rules of one service, ready to be asked.
+    """All rules of a service.
 
     Args:
         rules: The rules, in any order.
-        public: Exact paths that need no key: short for a public rule each.
-        catalogue: The scopes of the service, or None where any may be used.
+        public: Exact paths that need no key; each stands for a public rule.
+        catalogue: The scopes of the service, or None if it takes any scope.
 
     Attributes:
-        rules: All rules, the public paths among them.
-        paths: Where there are only exact public paths, these; a request for another needs a key.
-        everywhere: Whether any request has to be looked up.
+        rules: All rules; those of the public paths come first.
+        paths: The exact public paths.
+        everywhere: Whether there are other rules, so that every request has to be looked up.
 
     Raises:
-        InvalidValueError: A rule is none, conflicts with another, or names an unknown scope.
+        InvalidValueError: An item is no rule, two rules conflict, or a rule names an unknown scope.
     """
 
     __slots__ = ("_asks", "_root", "everywhere", "paths", "rules")
@@ -229,24 +230,23 @@ class RuleBook:
     def find(self, path: str, method: str, raw_path: bytes | None = None) -> Rule | Deny | None:
         """Return the rule for a request.
 
-        A public rule never opens what a more specific rule names for other methods.
+        A public rule never opens a path that a more specific rule names for other methods.
 
         Args:
             path: The decoded path that the router sees.
             method: The request method; a WebSocket's is ``GET``.
-            raw_path: The path as it stood on the request line, without the query, or None where
-                the server does not say.
+            raw_path: The path on the request line, without the query, or None if the server does
+                not tell it.
 
         Returns:
-            The rule; None where a key is needed and nothing else; or the refusal of a path that
-            may be read as another one, where rules ask for more than a key. Such a path is never
-            public.
+            The rule; None if the request needs only a key; or the refusal of an ambiguous path, if
+            any rule is not public. An ambiguous path is never public.
         """
-        path = path or "/"  # some routers take the one for the other
+        path = path or "/"  # some routers treat both as the same
         if is_ambiguous(path, raw_path):
             return Deny(Reason.PATH_AMBIGUOUS) if self._asks else None
-        # Some routers take methods in any case: who asks for something means those as well, and
-        # what is public is so as it stands.
+        # Some routers match methods in any case. So a rule that is not public covers any case, but
+        # a public rule covers only the exact method.
         named = not method.isupper()
         method = method.upper()
         if method == "HEAD":
@@ -282,7 +282,7 @@ class RuleBook:
     def _matches(self, path: str) -> list[tuple[list[Rule], bool]]:
         """Return the rules whose template a path matches, the most specific first.
 
-        With each comes whether it matches as it stands, and not for a slash at its end.
+        With each comes whether the match is exact, or ignores a slash at the end.
         """
         found: list[tuple[list[Rule], bool]] = []
         _walk(self._root, path[1:].split("/"), 0, found)
@@ -294,19 +294,19 @@ def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
 
     Args:
         rule: The rule for it.
-        fields: Which of :data:`UNASKED_FIELDS` it has.
+        fields: Those of :data:`UNASKED_FIELDS` that the request has.
     """
     if rule is None or not rule.public:
         return False
-    # Open for some methods only: an application may believe a field that names another one.
+    # If only some methods are public, the application may believe a field that names another.
     return rule.methods is None or not any(name in fields for name in _OVERRIDES)
 
 
 def is_preflight(method: str, fields: Container[str]) -> bool:
-    """Tell whether a request is a browser's question before a CORS request (Fetch, section 4.8).
+    """Tell whether a request is a CORS preflight of a browser (Fetch, section 4.8).
 
-    Browsers send no credentials with it, no content, and no field that an application may take for
-    another method; what carries some is a request like any other.
+    Browsers send no credentials with it, no content, and no field that an application may read as
+    another method; a request with any of these counts as a normal request.
 
     Args:
         method: The request method.
@@ -320,7 +320,7 @@ def is_preflight(method: str, fields: Container[str]) -> bool:
 
 
 def _walk(node: _Node, segments: list[str], at: int, found: list[tuple[list[Rule], bool]]) -> None:
-    # Visits each node at most once, so it takes time linear in the number of rules.
+    # This visits each node at most once, so it takes time linear in the number of rules.
     left = len(segments) - at
     if left == 0:
         _end(node, found)
@@ -344,13 +344,13 @@ def _end(node: _Node, found: list[tuple[list[Rule], bool]]) -> None:
     if slash is not None and slash.rules:
         found.append((slash.rules, False))  # "/a", and a rule for "/a/"
     if node.rest:
-        found.append((node.rest, False))  # "/a", and a rule for all below
+        found.append((node.rest, False))  # "/a", and a rule for "/a/{rest:path}"
 
 
-def _overlap(one: Rule, other: Rule) -> bool:
-    if one.methods is None or other.methods is None:
-        return one.methods is other.methods
-    return not frozenset(one.methods).isdisjoint(other.methods)
+def _overlap(rule: Rule, other: Rule) -> bool:
+    if rule.methods is None or other.methods is None:
+        return rule.methods is other.methods
+    return not frozenset(rule.methods).isdisjoint(other.methods)
 
 
 def _names_no_methods(rule: Rule) -> bool:

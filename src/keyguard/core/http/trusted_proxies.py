@@ -1,8 +1,8 @@
-"""Who a request is from, where proxies stand in between (RFC 7239, and the older X-Forwarded-*).
+"""The client of a request that came through proxies (RFC 7239, and the older X-Forwarded-*).
 
-A proxy is believed only where it is named as trusted, and a field is walked from the right: each
-trusted proxy vouches for the one item that it added itself. What a client wrote stands further left
-and is never reached.
+keyguard believes only proxies that are named as trusted. It reads a field from the right: each
+trusted proxy vouches for the item that it added itself. Items that a client wrote stand further
+left, and are never reached.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from keyguard.exceptions import InvalidValueError
 __all__ = ["FORWARDING_FIELDS", "Client", "TrustedProxies"]
 
 FORWARDING_FIELDS = ("forwarded", "x-forwarded-for", "x-forwarded-proto")
-"""The fields that are read, in lower case."""
+"""The header fields that this module reads, in lower case."""
 
 UNIX = "unix"
 _MOST = 10_000
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# RFC 7239 as proxies send it: some leave the quotes out where a value holds ':' and brackets.
+# RFC 7239 as proxies write it: some leave out the quotes around a value with ':' and brackets.
 _PAIR = re.compile(rf'\s*({_NAME})=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*(;|,|\Z)')
 _EMPTY = re.compile(r"\s*(;|,|\Z)")
 _OBFUSCATED = re.compile(r"(?:_[A-Za-z0-9._-]+|unknown)(?::[A-Za-z0-9._-]+)?\Z", re.IGNORECASE)
@@ -31,10 +31,10 @@ _SCHEMES = {"https": True, "wss": True, "http": False, "ws": False}
 
 
 class Client(NamedTuple):
-    """The other end of a request, as far as it can be believed.
+    """The client of a request, as trusted proxies tell it.
 
     Args:
-        address: Its address, a name that a proxy gives instead, or None where nobody says.
+        address: Its address, a name that a proxy gives instead, or None if nothing tells it.
         secure: Whether its connection is encrypted.
     """
 
@@ -43,21 +43,21 @@ class Client(NamedTuple):
 
 
 class _Hop(NamedTuple):
-    """What one proxy says of who asked it."""
+    """What a proxy tells of the party that sent it the request."""
 
     address: str | None
     secure: bool | None
 
 
 class TrustedProxies:
-    """The proxies that are believed.
+    """The proxies that keyguard believes.
 
     Args:
         proxies: Their networks in CIDR notation, or single addresses; ``"unix"`` for a peer without
             an address, as behind a UNIX socket.
 
     Raises:
-        InvalidValueError: One is none.
+        InvalidValueError: A network is malformed.
     """
 
     __slots__ = ("_networks", "_unix", "names")
@@ -70,7 +70,7 @@ class TrustedProxies:
         given = tuple(proxies)
         self._unix = UNIX in given
         self._networks = parse_networks(
-            tuple(one for one in given if one != UNIX), "trusted_proxies", most=_MOST
+            tuple(proxy for proxy in given if proxy != UNIX), "trusted_proxies", most=_MOST
         )
         self.names = (*self._networks, *((UNIX,) if self._unix else ()))
 
@@ -80,16 +80,16 @@ class TrustedProxies:
     def client(
         self, peer: str | None, fields: Mapping[str, Sequence[str]], *, secure: bool
     ) -> Client | None:
-        """Return who a request is from.
+        """Return the client of a request.
 
         Args:
-            peer: The address of who holds the connection; None or empty where it has none.
-            fields: The values of :data:`FORWARDING_FIELDS`, one item a field line.
+            peer: The address of the other end of the connection; None or empty if it has none.
+            fields: The values of :data:`FORWARDING_FIELDS`, one item for each field line.
             secure: Whether that connection is encrypted.
 
         Returns:
-            The client; None where trusted proxies contradict themselves or each other, or say what
-            can't be read: then nobody knows who it is.
+            The client; None if the fields of trusted proxies are malformed or contradict each
+            other.
         """
         if not self._trusts(peer):
             return Client(peer or None, secure)
@@ -106,7 +106,7 @@ class TrustedProxies:
         first, *others = found
         if any(other != first for other in others):
             return None
-        # A proxy that does not say how it was asked, was asked as it asks itself.
+        # If a proxy does not tell the scheme, it is that of its own connection.
         return Client(
             first.address or peer or None, secure if first.secure is None else first.secure
         )
@@ -115,7 +115,7 @@ class TrustedProxies:
         return contains(self._networks, address) if address else self._unix
 
     def _walk(self, hops: Iterable[_Hop]) -> _Hop:
-        """Follow hops, the nearest first, as far as each is from a trusted proxy."""
+        """Follow hops, nearest first, as long as each comes from a trusted proxy."""
         client = _Hop(None, None)
         for client in hops:
             if client.address is None or not self._trusts(client.address):
@@ -124,10 +124,10 @@ class TrustedProxies:
 
 
 def _read_forwarded(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
-    """Return what ``Forwarded`` says of each hop, the nearest first; None where it says nothing.
+    """Return the hops of ``Forwarded``, nearest first; None if there are none.
 
     Raises:
-        ValueError: It is not of the form.
+        ValueError: The field is malformed.
     """
     elements = [element for line in fields.get("forwarded", ()) for element in _elements(line)]
     return map(_hop, reversed(elements)) if any(elements) else None
@@ -163,15 +163,16 @@ def _elements(line: str) -> list[dict[str, str]]:
 
 
 def _read_older(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
-    """Return what ``X-Forwarded-*`` say of each hop, the nearest first; None where they are empty.
+    """Return the hops of ``X-Forwarded-*``, nearest first; None if there are none.
 
-    Which scheme is of which hop can't be told: encrypted is only what all of them say is.
+    The fields do not tell which scheme belongs to which hop, so a hop counts as encrypted only if
+    all schemes are.
     """
     addresses = _items(fields.get("x-forwarded-for", ()))
     schemes = _items(fields.get("x-forwarded-proto", ()))
     secure = all(map(_is_secure, schemes)) if schemes else None
     if not addresses:
-        # Who sets only the scheme says nothing of the client: it is who asked.
+        # A proxy that sets only the scheme means the party that sent it the request.
         return iter([_Hop(None, secure)]) if schemes else None
     return (_Hop(_node(address), secure) for address in reversed(addresses))
 

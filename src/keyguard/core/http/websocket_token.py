@@ -1,11 +1,11 @@
-"""A token in a WebSocket's subprotocol, for browsers, whose scripts can set no header fields.
+"""A token in the subprotocol of a WebSocket, because scripts in browsers can't set header fields.
 
 The client offers ``<protocol>`` and ``<protocol>.<token>``::
 
     new WebSocket(url, ["keyguard.bearer", "keyguard.bearer." + token])
 
-Both are taken off what the application sees, and the server answers the first: a browser wants one
-of those that it offered, and the one with the token is never said back.
+The application sees neither. The server answers with the first, because a browser expects one of
+the subprotocols that it offered, and the token must not be sent back.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from keyguard.exceptions import InvalidValueError
 
 __all__ = ["Offer", "TokenProtocol"]
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,63}\Z")
+_NAME = r"[A-Za-z][A-Za-z0-9.-]{0,63}\Z"
 
-_MOST_TOKENS = 2  # which is one too many already
+_MOST_TOKENS = 2  # two are refused already
 
 
 class Offer(NamedTuple):
-    """What a client offered.
+    """The subprotocols that a client offered.
 
     Args:
-        fields: What is to be read as its ``Authorization`` fields.
-        others: The subprotocols that are the application's.
-        marked: Whether the bare protocol was offered, which can be answered.
+        fields: The tokens, as values of ``Authorization`` fields.
+        others: The subprotocols of the application.
+        marked: Whether the client offered the bare protocol, which the server can answer with.
     """
 
     fields: tuple[Secret, ...]
@@ -45,13 +45,13 @@ class TokenProtocol:
         name: Such as ``keyguard.bearer``.
 
     Raises:
-        InvalidValueError: It is none.
+        InvalidValueError: The name does not have that form.
     """
 
     __slots__ = ("_start", "name")
 
     def __init__(self, name: str) -> None:
-        if not isinstance(name, str) or not _NAME.match(name):
+        if not isinstance(name, str) or not re.match(_NAME, name):
             raise InvalidValueError(
                 f"{name!r} is no subprotocol: use letters, digits, '.' and '-', such as "
                 "'keyguard.bearer'"
@@ -63,7 +63,7 @@ class TokenProtocol:
         """Read ``Sec-WebSocket-Protocol`` fields (RFC 6455, section 11.3.4).
 
         Args:
-            lines: The field values, one item a field line.
+            lines: The field values, one item for each field line.
         """
         tokens: list[Secret] = []
         others: list[str] = []

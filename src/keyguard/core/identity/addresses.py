@@ -1,4 +1,4 @@
-"""Client addresses: whom one stands for when attempts and requests are counted."""
+"""Client addresses, and the client that keyguard counts attempts and requests for."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _HOST_BITS = 64
 
 
 def parse_address(address: str) -> IPv4Address | IPv6Address | None:
-    """Return a client's address; an IPv4-mapped one is that IPv4 address. None where it is none.
+    """Return a parsed address; an IPv4-mapped address as IPv4; None if it is malformed.
 
     Args:
         address: The address as the server gives it, with or without a zone or a port.
     """
-    # Whatever a client writes may end here: nothing that is too long for an address is kept.
+    # A client may write anything here: the cache keeps no text that is too long for an address.
     return _parse(address) if len(address) <= _LONGEST else None
 
 
 @lru_cache(4096)
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    if address.startswith("["):  # with a port, as some proxies give it
+    if address.startswith("["):  # with a port, as some proxies write it
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:
         address = address.partition(":")[0]
@@ -38,13 +38,13 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
 def client_of(address: str) -> str:
     """Return the client that an address stands for.
 
-    An IPv6 client is given a /64 at least (RFC 6177), so that network is the client; an
-    IPv4-mapped address is that IPv4 address, and one form stands for all spellings.
+    An IPv6 client has at least a /64 (RFC 6177), so that network is the client. An IPv4-mapped
+    address is the IPv4 address. All spellings of an address return the same client.
 
     Args:
         address: The address as the server gives it, with or without a zone or a port.
     """
-    return _client_of(address[:_LONGEST])  # a name of the server's own, such as a test client's
+    return _client_of(address[:_LONGEST])  # it may be a name that the server made up
 
 
 @lru_cache(4096)

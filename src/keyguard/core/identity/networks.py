@@ -1,4 +1,4 @@
-"""The networks that a key may be used from, in CIDR notation (RFC 4632, RFC 4291)."""
+"""The networks from which a key works, in CIDR notation (RFC 4632, RFC 4291)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _MOST = 100
 def parse_networks(
     networks: Iterable[str], what: str = "allowed_networks", *, most: int = _MOST
 ) -> tuple[str, ...]:
-    """Return networks as they are stored: each in its shortest spelling, sorted, each once.
+    """Return networks as a store keeps them: in the shortest spelling, sorted, without duplicates.
 
     Args:
         networks: IPv4 or IPv6 networks such as ``192.0.2.0/24``, or single addresses. An
             IPv4-mapped IPv6 network stands for the IPv4 network.
-        what: What they are called in a refusal.
-        most: How many they may be.
+        what: The name of the argument, for an error message.
+        most: The largest number of networks.
 
     Raises:
-        InvalidValueError: One is none, has bits set beyond its prefix, or they are too many.
+        InvalidValueError: A network is malformed or has bits set beyond its prefix, or there are
+            too many.
     """
     if isinstance(networks, tuple) and not networks:
         return networks
@@ -34,25 +35,26 @@ def parse_networks(
         raise InvalidValueError(f"{what} are a list: write [{networks[:80]!r}]")
     if not isinstance(networks, Iterable):
         raise InvalidValueError(f"{what} are a list, not {type(networks).__name__}")
-    found = {str(_parse(one)) for one in networks}
+    found = {str(_parse(network)) for network in networks}
     if len(found) > most:
         raise InvalidValueError(f"{what} take at most {most} networks, not {len(found)}")
     return tuple(sorted(found))
 
 
 def contains(networks: tuple[str, ...], address: str | None) -> bool:
-    """Tell whether an address lies in one of the networks.
+    """Tell whether an address lies in any of the networks.
 
     Args:
         networks: As :func:`parse_networks` returned them.
-        address: The client's address as the server gives it; an unknown one lies in none.
+        address: The client's address as the server gives it; None, for unknown, lies in no
+            network.
     """
     client = None if address is None else parse_address(address)
     return client is not None and any(client in network for network in _compiled(networks))
 
 
 def within_networks(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
-    """Tell whether all of some networks lies in others; none at all stand for any address.
+    """Tell whether the inner networks lie within the outer ones; no networks mean any address.
 
     Args:
         inner: As :func:`parse_networks` returned them.
@@ -63,20 +65,20 @@ def within_networks(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
     if not inner:
         return False
     compiled = _compiled(outer)
-    # Collapsed, as two halves allow the whole.
-    v4 = [*collapse_addresses(one for one in compiled if isinstance(one, IPv4Network))]
-    v6 = [*collapse_addresses(one for one in compiled if isinstance(one, IPv6Network))]
+    # Collapsed, because two halves allow the whole.
+    v4 = [*collapse_addresses(net for net in compiled if isinstance(net, IPv4Network))]
+    v6 = [*collapse_addresses(net for net in compiled if isinstance(net, IPv6Network))]
     return all(
-        any(one.subnet_of(other) for other in v4)
-        if isinstance(one, IPv4Network)
-        else any(one.subnet_of(other) for other in v6)
-        for one in _compiled(inner)
+        any(network.subnet_of(other) for other in v4)
+        if isinstance(network, IPv4Network)
+        else any(network.subnet_of(other) for other in v6)
+        for network in _compiled(inner)
     )
 
 
 @lru_cache(1024)
 def _compiled(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(one) for one in networks)
+    return tuple(map(ip_network, networks))
 
 
 def _parse(network: object) -> IPv4Network | IPv6Network:
@@ -85,7 +87,7 @@ def _parse(network: object) -> IPv4Network | IPv6Network:
     except ValueError:
         raise InvalidValueError(
             f"{str(network)[:80]!r} is no network: use CIDR notation such as 192.0.2.0/24 or "
-            "2001:db8::/32, with no bit set behind the prefix"
+            "2001:db8::/32, with no bit set after the prefix"
         ) from None
     mapped_bits = 96
     if isinstance(parsed, IPv6Network) and parsed.prefixlen >= mapped_bits:

@@ -1,4 +1,4 @@
-"""A request, as far as decisions may look at it: who it is from, and what it asks for."""
+"""The principal that makes a request, and what decisions may read of the request."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from keyguard.exceptions import InvalidValueError
 __all__ = ["CREDENTIAL_FIELDS", "Principal", "Request"]
 
 CREDENTIAL_FIELDS = frozenset({"authorization", "proxy-authorization", "cookie"})
-"""The fields that a :class:`Request` does not show, in lower case."""
+"""The header fields that a :class:`Request` does not contain, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """What a request is, once it is let in.
+    """The identity of a request that keyguard let in.
 
     Args:
-        key_id: The id of the key it came with; safe to log.
+        key_id: The id of its key; safe to log.
         family: The family of that key.
         organization: The id of the organization that owns it.
-        grant: What it may do; ``"a" in principal.grant`` honours wildcards and implications.
+        grant: Its scopes; ``"a" in principal.grant`` honours wildcards and implications.
         metadata: The key's notes.
     """
 
@@ -34,14 +34,14 @@ class Principal:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The scopes as they were granted to the key."""
+        """The scopes that were granted to the key, without implied ones."""
         return self.grant.granted
 
     def has_scopes(self, *scopes: str) -> bool:
-        """Tell whether it has all of these scopes.
+        """Tell whether the principal has all of these scopes.
 
         Raises:
-            InvalidValueError: None is given, or one is no scope.
+            InvalidValueError: No scope is given, or a scope is malformed.
         """
         if not scopes:
             raise InvalidValueError("has_scopes takes at least one scope")
@@ -50,15 +50,15 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a limit's own functions get to see of a request, whatever framework carries it.
+    """A request, as the functions of a limit see it, whatever the framework.
 
     Args:
-        method: The request method, in upper case; a WebSocket's is ``GET``.
+        method: The request method, in upper case; ``GET`` for a WebSocket.
         path: The path that the router sees, decoded.
-        query: The query string as it was sent, without ``?``.
-        headers: The fields by name in lower case, several of one name joined by commas; without
-            those that carry credentials (:data:`CREDENTIAL_FIELDS`).
-        address: The client's address, where it is known.
+        query: The query string as the client sent it, without ``?``.
+        headers: The header fields by name in lower case, fields of the same name joined by commas;
+            without the fields that carry credentials (:data:`CREDENTIAL_FIELDS`).
+        address: The client's address, if it is known.
     """
 
     method: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from keyguard.exceptions import InvalidValueError
 
@@ -26,10 +26,10 @@ __all__ = [
 # RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")
 _MOST_SCOPES = 100
-_LONGEST_ECHO = 24  # what is passed by mistake may be a token
+_LONGEST_ECHO = 24  # somebody may pass a token by mistake
 
 
-def parse_required(scopes: Iterable[str]) -> frozenset[str]:
+def parse_required(scopes: Iterable[object]) -> frozenset[str]:
     """Check the scopes that a route requires.
 
     Args:
@@ -39,13 +39,13 @@ def parse_required(scopes: Iterable[str]) -> frozenset[str]:
         The same, as a set.
 
     Raises:
-        InvalidValueError: One is no scope-token, or holds a wildcard.
+        InvalidValueError: A scope is no scope-token, or has a wildcard.
     """
     return frozenset(_checked(scope, wildcard=False) for scope in _each(scopes))
 
 
-def parse_granted(scopes: Iterable[str]) -> frozenset[str]:
-    """Check the scopes that a key is to carry.
+def parse_granted(scopes: Iterable[object]) -> frozenset[str]:
+    """Check the scopes that a key shall have.
 
     Args:
         scopes: Scope names; ``*`` may stand alone or as the whole last segment. At most 100.
@@ -54,7 +54,7 @@ def parse_granted(scopes: Iterable[str]) -> frozenset[str]:
         The same, as a set.
 
     Raises:
-        InvalidValueError: One is no scope-token, holds ``*`` elsewhere, or they are too many.
+        InvalidValueError: A scope is no scope-token, has ``*`` elsewhere, or there are too many.
     """
     granted = frozenset(_checked(scope, wildcard=True) for scope in _each(scopes))
     if len(granted) > _MOST_SCOPES:
@@ -62,7 +62,7 @@ def parse_granted(scopes: Iterable[str]) -> frozenset[str]:
     return granted
 
 
-def _each(scopes: Iterable[str]) -> Iterable[str]:
+def _each(scopes: Iterable[object]) -> Iterable[object]:
     if isinstance(scopes, str):
         shown = repr(scopes)[:_LONGEST_ECHO]
         raise InvalidValueError(f"scopes are a list: write [{shown}], not {shown}")
@@ -71,7 +71,7 @@ def _each(scopes: Iterable[str]) -> Iterable[str]:
     return scopes
 
 
-def _checked(scope: Any, *, wildcard: bool) -> str:
+def _checked(scope: object, *, wildcard: bool) -> str:
     if not isinstance(scope, str) or not _SCOPE_TOKEN.match(scope):
         raise InvalidValueError(
             f"{repr(scope)[:_LONGEST_ECHO]} is no scope: use 1 to 100 printable ASCII characters "
@@ -90,11 +90,11 @@ def _checked(scope: Any, *, wildcard: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a route asks of a principal.
+    """The scopes that a route requires.
 
     Args:
-        all_of: Scopes that are all needed.
-        any_of: Scopes of which one is needed; empty asks for nothing.
+        all_of: Scopes that the principal needs all of.
+        any_of: Scopes that the principal needs any one of; empty for no such requirement.
     """
 
     all_of: frozenset[str] = frozenset()
@@ -102,11 +102,11 @@ class Requirement:
 
     @classmethod
     def of(cls, all_of: Iterable[str] = (), any_of: Iterable[str] | None = None) -> Requirement:
-        """Build a requirement from names as people write them.
+        """Return a requirement of the named scopes.
 
         Raises:
-            InvalidValueError: A name is no scope, or ``any_of`` is an empty list, of which nobody
-                has one.
+            InvalidValueError: A name is no scope, or ``any_of`` is an empty list, which no
+                principal could meet.
         """
         either = parse_required(() if any_of is None else any_of)
         if any_of is not None and not either:
@@ -115,21 +115,21 @@ class Requirement:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Every scope named, sorted: what a challenge lists."""
+        """All scopes of the requirement, sorted, as a challenge lists them."""
         return tuple(sorted(self.all_of | self.any_of))
 
     def met_by(self, grant: ScopeGrant) -> bool:
-        """Tell whether a grant covers it."""
+        """Tell whether a grant meets the requirement."""
         return (self.all_of <= grant.exact or all(scope in grant for scope in self.all_of)) and (
             not self.any_of or any(scope in grant for scope in self.any_of)
         )
 
 
 class ScopeGrant(Collection[str]):
-    """The scopes of one key, ready to be asked.
+    """The scopes of a key.
 
-    ``in`` says whether a scope is covered, by name, wildcard or implication; iterating gives the
-    names as they were granted.
+    ``in`` tells whether the grant covers a scope, by name, wildcard or implication. Iteration gives
+    the granted names.
     """
 
     __slots__ = ("_families", "exact", "granted")
@@ -179,25 +179,26 @@ class ScopeGrant(Collection[str]):
 
 
 def narrowed(grant: ScopeGrant, ceiling: ScopeGrant) -> frozenset[str]:
-    """Return what is both granted and under a ceiling: of two wildcards the narrower."""
+    """Return the scopes that both a grant and a ceiling cover; of two wildcards the narrower."""
     return frozenset(
         [
-            *(one for one in grant.exact if one in ceiling),
-            *(one for one in ceiling.exact if one in grant),
+            *(scope for scope in grant.exact if scope in ceiling),
+            *(scope for scope in ceiling.exact if scope in grant),
         ]
     )
 
 
 class ScopeCatalogue:
-    """The scopes a service knows, with what each is for and what each implies.
+    """The scopes that a service knows, with their descriptions and implications.
 
     Args:
-        scopes: Name to description, such as ``{"inference:read": "Read inference capabilities"}``.
-        implies: Name to the names that come with it, such as ``{"admin": ["analytics:read"]}``.
-            Implication is followed to its end.
+        scopes: The description of each scope by its name, such as
+            ``{"inference:read": "Read inference capabilities"}``.
+        implies: The scopes that a scope implies, such as ``{"admin": ["analytics:read"]}``. What
+            an implied scope implies counts as well.
 
     Raises:
-        InvalidValueError: A name is no scope, or ``implies`` names one that is not in ``scopes``.
+        InvalidValueError: A name is no scope, or ``implies`` has a name that is not in ``scopes``.
     """
 
     __slots__ = ("_closure", "_scopes")
@@ -227,10 +228,10 @@ class ScopeCatalogue:
         return f"ScopeCatalogue({self._scopes!r})"
 
     def describe(self, scope: str) -> str:
-        """Return what a scope is for.
+        """Return the description of a scope.
 
         Raises:
-            InvalidValueError: The catalogue does not know it.
+            InvalidValueError: The catalogue does not know the scope.
         """
         self._known(scope)
         return self._scopes[scope]
@@ -239,16 +240,16 @@ class ScopeCatalogue:
         """Refuse required scopes that the catalogue does not know.
 
         Raises:
-            InvalidValueError: One is unknown.
+            InvalidValueError: A scope is unknown.
         """
         for scope in scopes:
             self._known(scope)
 
     def check_granted(self, scopes: Iterable[str]) -> None:
-        """Refuse granted scopes that cover nothing of the catalogue.
+        """Refuse granted scopes that cover no scope of the catalogue.
 
         Raises:
-            InvalidValueError: One is unknown, or is a wildcard that covers no known scope.
+            InvalidValueError: A scope is unknown, or a wildcard covers no known scope.
         """
         for scope in scopes:
             if scope.endswith("*"):

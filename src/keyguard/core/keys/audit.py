@@ -1,7 +1,7 @@
-"""The audit trail: who changed what, in the same transaction as the change. It is the change feed.
+"""The audit trail, which is also the change feed.
 
-An entry holds the changed fields before and after, as JSON has them. Secrets and digests are in no
-field of a record, and so in no entry.
+A store writes an entry in the same transaction as the change. An entry holds the changed fields
+before and after, in JSON form. No field of a record holds a secret or a digest, so no entry does.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from keyguard.core.limits.limit import dump_limits
 __all__ = ["Action", "Actor", "AuditEntry", "actor_name", "describe"]
 
 Actor = Principal | str | None
-"""Who changes something: a principal, a name, or None for the service itself."""
+"""The author of a change: a principal, a name, or None for the service itself."""
 
 SERVICE = "service"
 
 
 class Action(enum.StrEnum):
-    """What was done."""
+    """The kind of a change."""
 
     ORGANIZATION_CREATED = "organization.created"
     ORGANIZATION_UPDATED = "organization.updated"
@@ -42,20 +42,20 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One change.
+    """One entry of the audit trail.
 
     Args:
-        at: When.
-        actor: Who: ``key:`` and a key's id for a principal, a name, or ``service``.
-        action: What was done.
-        subject: The id of the key or organization.
-        organization: The id of the organization, or of the key's.
-        before: The fields that changed, as they were; None for what was new.
-        after: The same fields after.
-        id: Where it stands in the trail; given by the store.
+        at: The time of the change.
+        actor: The author: ``key:`` and the key's id for a principal, a name, or ``service``.
+        action: The kind of change.
+        subject: The id of the key or organization that changed.
+        organization: The id of that organization, or of the key's organization.
+        before: The changed fields before the change; None for a new record.
+        after: The same fields after the change.
+        id: The position in the trail, which the store sets.
 
     Raises:
-        InvalidValueError: The actor is no short text.
+        InvalidValueError: The actor is no text of 1 to 200 printable characters.
     """
 
     at: datetime
@@ -74,7 +74,7 @@ class AuditEntry:
 
 
 def actor_name(actor: Actor) -> str:
-    """Return how the trail names who changed something."""
+    """Return the name of an author in the trail."""
     if isinstance(actor, Principal):
         return f"key:{actor.key_id}"
     return SERVICE if actor is None else actor
@@ -90,11 +90,11 @@ def describe(
     """Return the entry for a change.
 
     Args:
-        action: What is done.
-        at: When.
-        actor: By whom.
-        before: The record as it was, or None where it is new.
-        after: The record as it will be.
+        action: The kind of change.
+        at: The time of the change.
+        actor: The author.
+        before: The record before the change, or None for a new record.
+        after: The record after the change.
     """
     old = {} if before is None else fields_of(before)
     new = fields_of(after)
@@ -110,7 +110,7 @@ def describe(
     )
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: Any) -> object:
     match value:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")

@@ -1,8 +1,9 @@
-"""What one operation changes in the key store: all of it, or nothing.
+"""The changes of one operation to the key store, made all together or not at all.
 
-A flow reads, decides, and asks for a commit that names what it read. Where a record no longer
-stands as it was read, nothing is done, and the flow decides anew. So two that decide at the same
-time can't both win, on any store, without a lock being held while a decision is made.
+An operation reads records, decides, and asks for a commit that names the versions it read. If a
+record has another version by then, the store changes nothing, and the operation decides again. So
+of two concurrent operations only one can succeed, on any store, and nothing is locked while an
+operation decides.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ Record = TypeVar("Record", Key, Organization)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record, as it was read and as it shall be; only what differs is written.
+    """The change of one record; a store writes only the fields that differ.
 
     Args:
-        before: As it was read.
-        after: As it shall be, one version later.
+        before: The record as it was read.
+        after: The changed record, one version later.
     """
 
     before: Key | Organization
@@ -36,21 +37,21 @@ class Change:
         return self.before.id
 
     def columns(self) -> dict[str, Any]:
-        """Return the fields to set, the version among them."""
+        """Return the changed fields by name, with the version."""
         old = fields_of(self.before)
         return {name: new for name, new in fields_of(self.after).items() if new != old[name]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """All that one operation changes.
+    """All changes of one operation.
 
     Args:
-        entries: What is added to the audit trail.
+        entries: New entries of the audit trail.
         organizations: New organizations.
-        keys: New keys, each of an organization that is among ``unchanged``.
-        changes: Records to change; they must still have the version that was read.
-        unchanged: Records that must still have the version that was read.
+        keys: New keys; the organization of each is in ``unchanged``.
+        changes: Records to change. Each must still have the version that was read.
+        unchanged: Other records that must still have the version that was read.
     """
 
     entries: tuple[AuditEntry, ...]
@@ -60,9 +61,9 @@ class Commit:
     unchanged: tuple[Key | Organization, ...] = ()
 
     def subjects(self) -> tuple[str, ...]:
-        """Return the ids of all keys and organizations that it adds or changes."""
+        """Return the ids of all keys and organizations that the commit adds or changes."""
         return (
-            *(one.id for one in self.organizations),
+            *(organization.id for organization in self.organizations),
             *(record.key.id for record in self.keys),
             *(change.id for change in self.changes),
         )
@@ -70,7 +71,7 @@ class Commit:
     def expected(self) -> dict[str, int]:
         """Return the versions that records must still have, by id."""
         return {
-            **{one.id: one.version for one in self.unchanged},
+            **{record.id: record.version for record in self.unchanged},
             **{change.id: change.before.version for change in self.changes},
         }
 
@@ -79,6 +80,6 @@ def changed(record: Record, **fields: Any) -> Record:
     """Return a record with some fields changed, one version later.
 
     Raises:
-        InvalidValueError: A value is not as said.
+        InvalidValueError: A value has the wrong type or form.
     """
     return replace(record, **fields, version=record.version + 1)

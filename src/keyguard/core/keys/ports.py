@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
+
+if TYPE_CHECKING:  # only changes need these
+    from keyguard.core.keys.audit import AuditEntry
+    from keyguard.core.keys.commit import Commit
 
 __all__ = ["KeyStore"]
 

@@ -1,8 +1,8 @@
-"""The records: organizations, keys, and what a request is once it is let in.
+"""The records of organizations and keys, and what management operations take and return.
 
-All are frozen and checked where they are built. Times are aware datetimes, kept in UTC with
-microseconds. A record's version counts its changes: what was read is only ever replaced where it
-still stands as it was read (:mod:`keyguard.core.keys.commit`).
+All are frozen, and check their values when they are built. Times are aware datetimes in UTC with
+microseconds. A record's version counts its changes: a store replaces a record only if it still has
+the version that was read (:mod:`keyguard.core.keys.commit`).
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class Organization:
 
     Args:
         id: ``org_`` and 16 base62 digits.
-        slug: Its short name, unique: lower-case letters, digits and inner ``-``, at most 63.
+        slug: Its unique short name: 1 to 63 lower-case letters, digits and inner ``-``.
         name: Its name for people, at most 200 characters.
         created_at: When it was created.
-        disabled_at: Since when none of its keys works, or None.
-        limits: What its keys may ask for, together or each; see :class:`~keyguard.Limit`.
-        scopes: All that its keys may do, whatever they are granted; None for anything.
-        max_key_lifetime: How long its keys work at the most; None for ever.
-        version: How often it was changed, from 1 on.
+        disabled_at: When it was disabled, or None; its keys do not work since then.
+        limits: The limits of its keys, together or each; see :class:`~keyguard.Limit`.
+        scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
+        max_key_lifetime: The longest lifetime of its keys; None for no bound.
+        version: Counts its changes, from 1.
 
     Raises:
-        InvalidValueError: A value is not as said.
+        InvalidValueError: A value has the wrong type or form.
     """
 
     id: str
@@ -95,7 +95,7 @@ class Organization:
 
 
 class KeyStatus(enum.StrEnum):
-    """What a key is good for at one instant."""
+    """The state of a key at an instant."""
 
     ACTIVE = "active"
     NOT_YET_VALID = "not yet valid"
@@ -105,7 +105,7 @@ class KeyStatus(enum.StrEnum):
 
 
 class RevocationReason(enum.StrEnum):
-    """Why a key was revoked, in the terms of RFC 5280, section 5.3.1."""
+    """The reason of a revocation, in the terms of RFC 5280, section 5.3.1."""
 
     UNSPECIFIED = "unspecified"
     KEY_COMPROMISE = "key compromise"
@@ -119,12 +119,12 @@ class RevocationReason(enum.StrEnum):
         """Return the reason of that name; ``-`` and ``_`` stand for spaces.
 
         Raises:
-            InvalidValueError: There is none.
+            InvalidValueError: No reason has that name.
         """
         try:
             return cls(str(reason).replace("_", " ").replace("-", " "))
         except ValueError:
-            known = ", ".join(one.value for one in cls)
+            known = ", ".join(known.value for known in cls)
             raise InvalidValueError(
                 f"{reason!r} is no reason; there are: {known}. Your own words go into the note"
             ) from None
@@ -132,32 +132,32 @@ class RevocationReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What may be known of a key: everything but its secret and its digest.
+    """A key: everything about it that may be shown, without its secret and its digest.
 
     Args:
         id: The public part of the token, 16 base62 digits; safe to log.
-        family: Shared by all keys that descend from one another by rotation.
+        family: The id that all keys share that descend from one key by rotation.
         organization: The id of the organization that owns it.
         name: Its name for people, at most 200 characters.
-        scopes: What it may do; may hold wildcards.
+        scopes: The granted scopes, perhaps with wildcards.
         created_at: When it was issued.
-        not_before: From when on it works, or None for at once.
-        expires_at: From when on it works no more, or None for never.
+        not_before: When it begins to work, or None for at once.
+        expires_at: When it stops working, or None for never.
         revoked_at: When it was revoked, or None.
-        revoked_reason: Why, or None.
-        revoked_note: Why in somebody's own words, at most 200 characters, or None.
+        revoked_reason: The reason of the revocation, or None.
+        revoked_note: A note on the revocation, at most 200 characters, or None.
         metadata: The service's own notes, strings to strings.
-        limits: What it may ask for; see :class:`~keyguard.Limit`.
-        allowed_networks: The networks that it works from, in CIDR notation; empty for any.
-        successor: The id of the key that took its place, or None.
-        grace_ends_at: From when on it works no more because it has a successor, or None.
-        rotation_key: The idempotency key of that rotation, if one was given.
-        last_used_at: When it was last let in, to the minute, or None for never.
-        last_used_address: The client's address then, where the service records it.
-        version: How often it was changed, from 1 on.
+        limits: Its limits; see :class:`~keyguard.Limit`.
+        allowed_networks: The networks from which it works, in CIDR notation; empty for any.
+        successor: The id of the key that replaces it, or None.
+        grace_ends_at: When it stops working because it has a successor, or None.
+        rotation_key: The idempotency key of that rotation, or None.
+        last_used_at: When keyguard last let it in, to the minute, or None for never.
+        last_used_address: The client's address then, if the service records it.
+        version: Counts its changes, from 1.
 
     Raises:
-        InvalidValueError: A value is not as said.
+        InvalidValueError: A value has the wrong type or form.
     """
 
     id: str
@@ -206,12 +206,12 @@ class Key:
 
     @property
     def ends_at(self) -> datetime | None:
-        """From when on it works no more, revoked or not; None for never."""
+        """When the key stops working unless it is revoked before; None for never."""
         ends = [end for end in (self.expires_at, self.grace_ends_at) if end is not None]
         return min(ends, default=None)
 
     def status(self, now: datetime) -> KeyStatus:
-        """Tell what the key is good for at ``now``; its organization's state is not in it."""
+        """Return the state of the key at ``now``; its organization does not count."""
         if self.revoked_at is not None:
             return KeyStatus.REVOKED
         if self.expires_at is not None and now >= self.expires_at:
@@ -225,15 +225,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """What a store keeps of a key: one look-up gives all that a decision needs.
+    """All that a store keeps of a key, so that a decision needs one look-up.
 
     Args:
         key: The key.
-        organization: The organization that owns it, as it stands now.
+        organization: The organization that owns it.
         digest: The stored form of the token, naming its scheme (:mod:`keyguard.settings.hashing`).
 
     Raises:
-        InvalidValueError: The organization is not the key's own, or the digest is no text.
+        InvalidValueError: Another organization owns the key, or the digest is no text.
     """
 
     key: Key
@@ -242,14 +242,14 @@ class KeyRecord:
 
     def __post_init__(self) -> None:
         if self.key.organization != self.organization.id:
-            raise InvalidValueError("a key's record carries the organization that owns the key")
+            raise InvalidValueError("a key's record has the organization that owns the key")
         if not isinstance(self.digest, str) or not self.digest:
-            raise InvalidValueError("a key's record carries the stored form of its token")
+            raise InvalidValueError("a key's record has the stored form of its token")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDigest:
-    """The stored form of one key's token.
+    """The stored form of a key's token.
 
     Args:
         id: The key's id.
@@ -262,11 +262,11 @@ class KeyDigest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedKey:
-    """A key and its token, at the only time the token exists.
+    """A new key and its token, which keyguard shows this once.
 
     Args:
         key: The key, as it was stored.
-        token: What the client sends; shown once, and nowhere kept.
+        token: The token that the client sends; keyguard does not keep it.
     """
 
     key: Key
@@ -275,13 +275,13 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotatedKey:
-    """A key that took another's place.
+    """A key that replaces another.
 
     Args:
         key: The successor, as it was stored.
-        predecessor: The key before it, which works until its ``grace_ends_at``.
-        token: What the client sends from now on; shown once, and nowhere kept. None where an
-            earlier call of the same idempotency key made the successor, and showed it.
+        predecessor: The key that it replaces, which works until its ``grace_ends_at``.
+        token: The token that the client sends from now on; keyguard does not keep it. None if an
+            earlier call with the same idempotency key made the successor, and showed it.
     """
 
     key: Key
@@ -293,8 +293,8 @@ class RefusedRow(NamedTuple):
     """A row that was not imported.
 
     Args:
-        line: Its number, from 1 on.
-        reason: Why, in one sentence that holds neither the token nor the hash.
+        line: Its line number, from 1.
+        reason: The reason, in a sentence that shows neither the token nor the hash.
     """
 
     line: int
@@ -303,11 +303,11 @@ class RefusedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What came of an import.
+    """The result of an import.
 
     Args:
-        imported: How many keys it added; in a dry run, how many it would have.
-        present: How many were there already, from an earlier run.
+        imported: How many keys it added; in a dry run, how many it would add.
+        present: How many keys an earlier run had added.
         refused: The rows that can't be imported, by line.
     """
 
@@ -316,14 +316,13 @@ class ImportReport:
     refused: tuple[RefusedRow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """That a key was let in.
+class Use(NamedTuple):
+    """One use of a key: a request that keyguard let in.
 
     Args:
-        key_id: Its id.
-        at: When last.
-        address: The client's address then, where the service records it.
+        key_id: The key's id.
+        at: The time.
+        address: The client's address, if the service records it.
     """
 
     key_id: str
@@ -333,14 +332,14 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFilter:
-    """Which keys a list is to hold; without any field set, all.
+    """Which keys to list; all if no field is set.
 
     Args:
         organization: The id of the organization that owns them.
         family: Their family.
-        ends_before: They end before that, and have not ended by ``alive_at``.
-        unused_since: They were not let in since, and issued before.
-        alive_at: They can still be let in at that time or later.
+        ends_before: Keys that end before this time, and have not ended by ``alive_at``.
+        unused_since: Keys that were issued before this time, and not let in since.
+        alive_at: Keys that keyguard can still let in at this time or later.
     """
 
     organization: str | None = None
@@ -350,7 +349,7 @@ class KeyFilter:
     alive_at: datetime | None = None
 
     def admits(self, key: Key) -> bool:
-        """Tell whether a key is to be listed."""
+        """Tell whether the filter lets a key through."""
         if self.organization not in (None, key.organization):
             return False
         if self.family not in (None, key.family):

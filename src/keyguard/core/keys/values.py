@@ -1,4 +1,4 @@
-"""What records are made of, and how their values are checked."""
+"""Checks of the values of records, and the types that records and lists share."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _LONGEST_METADATA = 500
 
 
 def check_pattern(what: str, value: object, pattern: re.Pattern[str]) -> None:
-    """Refuse what does not match a pattern."""
+    """Refuse a value that does not match a pattern."""
     if not isinstance(value, str) or not pattern.match(value):
         raise InvalidValueError(f"{value!r} is no {what}")
 
 
 def check_slug(value: object) -> None:
-    """Refuse what is no slug."""
+    """Refuse a value that is no slug."""
     if not isinstance(value, str) or not _SLUG.match(value):
         raise InvalidValueError(
             f"{value!r} is no organization slug: use 1 to 63 lower-case letters, digits and inner "
@@ -53,15 +53,15 @@ def check_slug(value: object) -> None:
 
 
 def check_text(what: str, value: object) -> None:
-    """Refuse what is no short text for people."""
+    """Refuse a value that is no text of 1 to 200 printable characters."""
     if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_TEXT:
         raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {value!r}")
     if not value.isprintable():
         raise InvalidValueError(f"{what} takes printable characters only, not {value!r}")
 
 
-def as_utc(what: str, value: Any) -> datetime | None:
-    """Return an aware datetime in UTC, and None as it is."""
+def as_utc(what: str, value: object) -> datetime | None:
+    """Return an aware datetime in UTC; None for None."""
     if value is None:
         return None
     if not isinstance(value, datetime) or value.tzinfo is None:
@@ -72,7 +72,7 @@ def as_utc(what: str, value: Any) -> datetime | None:
 
 
 def check_metadata(value: Mapping[str, str]) -> Mapping[str, str]:
-    """Return notes, frozen."""
+    """Return metadata that does not change, so that requests can share it."""
     items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else [None]
     if not all(isinstance(item, str) for item in items):
         raise InvalidValueError("metadata takes a mapping of strings to strings")
@@ -111,7 +111,7 @@ class Unchanged(enum.Enum):
 
 
 UNCHANGED = Unchanged.UNCHANGED
-"""Says that a column keeps its value, where None would clear it."""
+"""Stands for a field that keeps its value; None would clear it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Page(Generic[T_co]):
 
     Args:
         items: The records, oldest first.
-        next: What to pass as ``after`` for the page that follows, or None at the end.
+        next: The value of ``after`` for the next page, or None at the end.
     """
 
     items: tuple[T_co, ...]

@@ -1,4 +1,4 @@
-"""Limits: how much may be asked for, by whom, in what time.
+"""Limits: how many requests, from whom, in what time.
 
 The notation is that of the package ``limits``, such as ``"100/minute"`` or
 ``"10 per second; 10000 per day"``.
@@ -44,12 +44,13 @@ _UNITS = {
     "month": 30 * 24 * 60 * 60,
     "year": 360 * 24 * 60 * 60,
 }
-_RATE = r"\s*([0-9]{1,15})\s*(?:/|per)\s*(?:([0-9]{1,15})\s*)?([a-z]+)\s*\Z"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_NO_TIME = r"(?:/|per) ?0+ ?[A-Za-z]"  # the package reads it as 1
+_LONGEST_NOTATION = 1000
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 
 
 class Strategy(enum.StrEnum):
-    """How hits are counted, as the package ``limits`` names it."""
+    """How a limit counts, by the names of the package ``limits``."""
 
     SLIDING_WINDOW_COUNTER = "sliding-window-counter"
     FIXED_WINDOW = "fixed-window"
@@ -57,21 +58,21 @@ class Strategy(enum.StrEnum):
 
 
 Per: TypeAlias = str | Callable[[Principal | None, Request], str | None]
-"""Whom a limit counts: ``"key"`` (its family), ``"organization"``, ``"address"``, or a function
-that returns a name for it, or None where the limit does not apply."""
+"""Whose requests a limit counts together: ``"key"`` (its family), ``"organization"``,
+``"address"``, or a function that returns a name, or None if the limit does not apply."""
 
 _SUBJECTS = ("key", "organization", "address")
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many in so much time.
+    """An amount in a window of time.
 
     Args:
-        amount: How many.
+        amount: How many requests, or units of cost.
         unit: ``second``, ``minute``, ``hour``, ``day``, ``month`` (30 days) or ``year`` (360 days).
         multiples: How many of these units the window has.
-        window: Its length in seconds.
+        window: The length of the window in seconds.
     """
 
     amount: int
@@ -84,7 +85,7 @@ class Rate:
 
     @property
     def label(self) -> str:
-        """Its window as part of a name: ``minute``, ``10-seconds``."""
+        """The window as part of a name: ``minute``, ``10-seconds``."""
         return self.unit if self.multiples == 1 else f"{self.multiples}-{self.unit}s"
 
     def __str__(self) -> str:
@@ -95,7 +96,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A named policy: how much, for whom.
+    """A named policy: one or several rates, and whose requests they count.
 
     ::
 
@@ -103,15 +104,15 @@ class Limit:
         Limit("burst", "10 per second; 1000 per hour", per="organization")
 
     Args:
-        name: What clients see it called, at most 64 letters, digits, ``.``, ``_`` and ``-``. Where
-            it has several rates, each is called by its window too: ``burst-second``.
-        rate: One or several rates in the notation of the package ``limits``, all of which hold.
-        per: Whom it counts, see :data:`Per`. The keys of one family share their count.
+        name: Its name for clients, at most 64 letters, digits, ``.``, ``_`` and ``-``. If it has
+            several rates, the name of each ends with its window: ``burst-second``.
+        rate: One or several rates in the notation of the package ``limits``. All of them hold.
+        per: Whose requests it counts, see :data:`Per`. The keys of a family share their count.
         strategy: How it counts; see :class:`Strategy`.
-        enforce: False for a limit that counts and tells, and never refuses (shadow mode).
+        enforce: False for a limit that counts and reports, but never refuses (shadow mode).
 
     Raises:
-        InvalidValueError: A value is not as said.
+        InvalidValueError: A value has the wrong type, form or range.
     """
 
     name: str
@@ -122,7 +123,7 @@ class Limit:
     rates: tuple[Rate, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.match(self.name):
+        if not isinstance(self.name, str) or not re.match(_NAME, self.name):
             raise InvalidValueError(
                 f"{self.name!r} is no name of a limit: use 1 to 64 letters, digits, '.', '_' and "
                 "'-', such as 'key-minute'"
@@ -137,7 +138,7 @@ class Limit:
         try:
             strategy = Strategy(self.strategy)
         except ValueError:
-            known = ", ".join(repr(one.value) for one in Strategy)
+            known = ", ".join(repr(strategy.value) for strategy in Strategy)
             raise InvalidValueError(
                 f"a limit's strategy is one of {known}, not {self.strategy!r}"
             ) from None
@@ -151,24 +152,24 @@ class Limit:
         object.__setattr__(self, "rates", rates)
 
     def policies(self) -> tuple[tuple[str, Rate], ...]:
-        """Return what clients see each rate called, with the rate."""
+        """Return each rate with its name for clients."""
         if len(self.rates) == 1:
             return ((self.name, self.rates[0]),)
         return tuple((f"{self.name}-{rate.label}", rate) for rate in self.rates)
 
 
 Limits: TypeAlias = Iterable[Limit | str] | Limit | str
-"""Limits as callers give them; a string is one or several rates without a name."""
+"""Limits as an argument; a string is one or several rates without a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RouteLimit:
-    """A limit of one route; two are the same only if they are one object.
+    """A limit of a route; two are equal only if they are the same object.
 
     Args:
         limit: The limit.
-        route: What tells the route's count from others'; routes of one name share it.
-        cost: What a request counts for, at least 1, or a function of the request that says so.
+        route: The name of the route; routes of the same name share their count.
+        cost: How much a request counts, at least 1, or a function of the request that returns it.
     """
 
     limit: Limit
@@ -180,21 +181,21 @@ class RouteLimit:
             check_cost(self.cost)
 
     def cost_of(self, request: Callable[[], Request]) -> int:
-        """Return what a request counts for.
+        """Return how much a request counts.
 
         Raises:
-            InvalidValueError: The function says less than 1, or no whole number.
+            InvalidValueError: The function returned less than 1, or no whole number.
         """
         if not callable(self.cost):
             return self.cost
         return check_cost(self.cost(request()))
 
 
-def check_cost(cost: Any, *, least: int = 1) -> int:
-    """Return a cost.
+def check_cost(cost: object, *, least: int = 1) -> int:
+    """Return a cost, checked.
 
     Raises:
-        InvalidValueError: It is no whole number, less than ``least``, or absurd.
+        InvalidValueError: The cost is no whole number, is less than ``least``, or is too large.
     """
     if isinstance(cost, bool) or not isinstance(cost, int) or not least <= cost <= LARGEST_AMOUNT:
         raise InvalidValueError(
@@ -204,20 +205,20 @@ def check_cost(cost: Any, *, least: int = 1) -> int:
 
 
 def read_limits(limits: Limits, per: str, *, stored: bool = False) -> tuple[Limit, ...]:
-    """Return limits as they were given, with names for those that have none.
+    """Return limits, checked, and with names for rates that have none.
 
     Args:
-        limits: One or several; a string is a rate or several, which are called by whom they count
-            and their window, such as ``key-minute``.
-        per: Whom those without a name count.
-        stored: Whether they are to be kept in a key store, which keeps no functions.
+        limits: One or several limits. A string is one or several rates; the name of each is
+            ``per`` and its window, such as ``key-minute``.
+        per: Whose requests the rates without a name count.
+        stored: Whether a key store shall keep them, which can't keep functions.
 
     Raises:
-        InvalidValueError: One is none, or a name is there twice.
+        InvalidValueError: A limit is malformed, or two limits have the same name.
     """
     if isinstance(limits, Limit | str):
         limits = (limits,)
-    several: Any = limits  # what callers pass is anything
+    several: object = limits  # a caller may pass anything
     if not isinstance(several, Iterable) or isinstance(several, bytes | Mapping):
         raise InvalidValueError(f"limits takes a list of limits, not a {type(limits).__name__}")
     found: list[Limit] = []
@@ -243,14 +244,14 @@ def read_limits(limits: Limits, per: str, *, stored: bool = False) -> tuple[Limi
 
 
 def parse_limit(text: str, per: str) -> Limit:
-    """Return the limit that a person wrote as ``RATE`` or ``NAME=RATE``.
+    """Return the limit that somebody wrote as ``RATE`` or ``NAME=RATE``.
 
     Args:
-        text: The text; without a name it is one rate, and called as :func:`read_limits` would.
-        per: Whom it counts.
+        text: The text; without a name it has one rate, and :func:`read_limits` names it.
+        per: Whose requests the limit counts.
 
     Raises:
-        InvalidValueError: It is none.
+        InvalidValueError: The text has neither form.
     """
     name, sign, rate = text.rpartition("=")
     if sign:
@@ -264,7 +265,7 @@ def parse_limit(text: str, per: str) -> Limit:
 
 
 def dump_limits(limits: Iterable[Limit]) -> str:
-    """Return limits as a JSON text, in ASCII, for a key store to keep."""
+    """Return limits as JSON in ASCII, for a key store to keep."""
     return json.dumps([_as_stored(limit) for limit in limits], separators=(",", ":"))
 
 
@@ -272,17 +273,17 @@ def load_limits(text: str) -> tuple[Limit, ...]:
     """Return the limits of a JSON text.
 
     Raises:
-        ValueError: It is none that :func:`dump_limits` wrote.
+        ValueError: The text is not what :func:`dump_limits` writes.
     """
     stored: Any = json.loads(text)
     try:
-        return read_limits([Limit(**one) for one in stored], "key", stored=True)
+        return read_limits([Limit(**fields) for fields in stored], "key", stored=True)
     except TypeError as failure:
         raise ValueError("limits are a list of objects with a name and a rate") from failure
 
 
-def _as_stored(limit: Limit) -> dict[str, Any]:
-    stored: dict[str, Any] = {"name": limit.name, "rate": limit.rate, "per": limit.per}
+def _as_stored(limit: Limit) -> dict[str, object]:
+    stored: dict[str, object] = {"name": limit.name, "rate": limit.rate, "per": limit.per}
     if limit.strategy is not Strategy.SLIDING_WINDOW_COUNTER:
         stored["strategy"] = limit.strategy.value
     if not limit.enforce:
@@ -290,37 +291,44 @@ def _as_stored(limit: Limit) -> dict[str, Any]:
     return stored
 
 
-def _parse_rates(text: Any) -> tuple[Rate, ...]:
+def _parse_rates(text: object) -> tuple[Rate, ...]:
     if not isinstance(text, str):
         raise InvalidValueError(f"a rate is a string such as '100/minute', not {text!r}")
-    rates = tuple(
-        _parse_rate(part, text) for part in text.replace(",", ";").replace("|", ";").split(";")
+    rates = _KNOWN_RATES.get(text) or tuple(
+        Rate(amount, unit, multiples) for amount, unit, multiples in _parse(text)
     )
-    windows = [rate.window for rate in rates]
-    if len(set(windows)) < len(windows):
+    for rate in rates:
+        if rate.amount > LARGEST_AMOUNT or rate.window > LONGEST_WINDOW:
+            raise InvalidValueError(
+                f"the rate {_shown(text)} is too large to mean anything: at most {LARGEST_AMOUNT}, "
+                "and at most one year"
+            )
+    if len({rate.window for rate in rates}) < len(rates):
         raise InvalidValueError(f"{_shown(text)} has two rates for one window; keep the smaller")
     return rates
 
 
-def _parse_rate(part: str, text: str) -> Rate:
-    found = re.match(_RATE, part, re.IGNORECASE) if part.isascii() else None
-    unit = found[3].lower() if found else ""
-    unit = unit if unit in _UNITS else unit.removesuffix("s")
-    if found is None or unit not in _UNITS:
+# So that a guard without other limits does not wait for the parser, which imports asyncio.
+_KNOWN_RATES = {"30/minute": (Rate(30, "minute"),)}
+
+
+def _parse(text: str) -> list[tuple[int, str, int]]:
+    """Return amount, unit and multiples of each rate."""
+    from limits import parse_many  # only a service with limits of its own pays for it
+
+    words = " ".join(text.split())  # the parser takes quadratic time for runs of spaces
+    try:
+        if not text.isascii() or len(words) > _LONGEST_NOTATION:
+            raise ValueError(words)
+        items = parse_many(words)
+    except ValueError:
         raise InvalidValueError(
             f"{_shown(text)} is no rate; one looks like '100/minute', '10 per second' or "
             "'5 per 10 seconds; 1000 per day'"
-        )
-    amount, multiples = int(found[1]), int(found[2] or 1)
-    if amount < 1 or multiples < 1:
+        ) from None
+    if re.search(_NO_TIME, words, re.IGNORECASE) or any(item.amount < 1 for item in items):
         raise InvalidValueError(f"the rate {_shown(text)} lets nothing through; use 1 or more")
-    rate = Rate(amount, unit, multiples)
-    if amount > LARGEST_AMOUNT or rate.window > LONGEST_WINDOW:
-        raise InvalidValueError(
-            f"the rate {_shown(text)} is too large to mean anything: at most {LARGEST_AMOUNT}, "
-            "and at most one year"
-        )
-    return rate
+    return [(item.amount, item.GRANULARITY.name, item.multiples) for item in items]
 
 
 def _shown(text: str) -> str:

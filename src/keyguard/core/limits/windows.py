@@ -1,9 +1,8 @@
-"""How hits are counted in time: the arithmetic of the three strategies.
+"""The arithmetic of the three strategies that count hits in time.
 
-The one place that knows it, in the semantics of the package ``limits``, but for one thing: a hit
-that is refused is never counted. A bucket's state is a tuple of numbers, which a store keeps and
-does not look into; ``()`` is that of a bucket that nothing was counted in. Times are seconds on the
-store's clock.
+The semantics are those of the package ``limits``, except that a refused hit never counts. The state
+of a bucket is a tuple of numbers, which a store keeps without reading it; ``()`` is the state of an
+empty bucket. Times are seconds on the store's clock.
 
 :fixed window: ``(started, count)``
 :sliding window counter: ``(index, current, previous)``, where window ``index`` begins at
@@ -22,20 +21,20 @@ __all__ = ["COUNTING", "Counting", "State", "Tally"]
 
 State: TypeAlias = tuple[Any, ...]
 
-# A sliding or moving window lets a hit in just after, not at, the instant that is computed.
+# A sliding or moving window has room just after the computed instant, not at it.
 _JUST_AFTER = 1e-6
 
 
 class Tally(NamedTuple):
-    """How a bucket stands at one instant.
+    """The state of a bucket at an instant, as a decision needs it.
 
     Args:
-        fits: Whether what was asked for had room.
-        remaining: How much more has.
-        reset_after: Seconds until there is room for more.
-        retry_after: Seconds until what was asked for has room, 0 where it had.
-        ends_at: Until when what is counted now can be given back, on the clock of who counts; 0
-            where that is not known.
+        fits: Whether there was room for the cost.
+        remaining: How much room is left.
+        reset_after: Seconds until there is more room.
+        retry_after: Seconds until there is room for the cost; 0 if there was.
+        ends_at: The time until which the hit can be refunded, on the clock of the counter; 0 if
+            that is not known.
     """
 
     fits: bool
@@ -45,20 +44,20 @@ class Tally(NamedTuple):
     ends_at: float = 0.0
 
 
-_tally = Tally._make  # which takes less time than Tally(...)
+_tally = Tally._make  # faster than Tally(...)
 
 
 class Counting(NamedTuple):
     """One strategy.
 
     Args:
-        look: ``(state, amount, window, now, cost)`` to the tally, nothing counted.
-        take: ``(state, amount, window, now, cost)`` to the tally after counting, and the new state;
-            the old state where there was no room.
-        adjust: ``(state, window, now, units, ends_at)`` to the new state, whatever room there is;
-            negative units are given back of what was counted then, which is until ``ends_at``, and
-            more is counted with it.
-        ends: ``(state, window)`` to the time from which on the state is worth nothing.
+        look: From ``(state, amount, window, now, cost)`` to the tally; counts nothing.
+        take: From ``(state, amount, window, now, cost)`` to the tally after the hit and the new
+            state; the old state if there was no room.
+        adjust: From ``(state, window, now, units, ends_at)`` to the new state, whatever room there
+            is. Negative units are refunded from the hit whose tally had that ``ends_at``; positive
+            ones are added to it.
+        ends: From ``(state, window)`` to the time when the state no longer matters.
     """
 
     look: Callable[[State, int, int, float, int], Tally]
@@ -155,7 +154,7 @@ def _sliding_take(
 ) -> tuple[Tally, State]:
     ends_at = (state[0] + 1) * window if state else 0
     left = ends_at - now
-    if 0 < left <= window:  # most often, and then no call is needed
+    if 0 < left <= window:  # the usual case, without a call
         index, current, previous = state
     else:
         index, current, previous = _sliding(state, window, now)
@@ -189,7 +188,7 @@ def _moving(state: State, window: int, now: float) -> State:
 
 
 def _moving_tally(log: State, amount: int, window: int, now: float) -> Tally:
-    # at the very end of its time a hit holds room, and is not seen any more, as in ``limits``
+    # A hit that is exactly as old as the window takes room but is not counted, as in ``limits``.
     seen = log[2:] if log and log[0] <= now - window else log
     started = seen[0] if seen else now
     remaining = max(0, amount - sum(seen[1::2]))
@@ -225,7 +224,7 @@ def _moving_take(
 def _moving_adjust(state: State, window: int, now: float, units: int, ends_at: float) -> State:
     log = _moving(state, window, now)
     counted, first = ends_at - window + _JUST_AFTER, len(log)
-    if units > 0:  # more of what was counted then, where that is there still
+    if units > 0:  # add to the hit, if the log still has it
         while first and now < ends_at:
             first -= 2
             if log[first] <= counted:
@@ -234,7 +233,7 @@ def _moving_adjust(state: State, window: int, now: float, units: int, ends_at: f
                 return (*log[: first + 1], log[first + 1] + units, *log[first + 2 :])
         return _logged(log, now, units)
     kept: list[Any] = []
-    while first and units:  # the newest first, of what was there by then
+    while first and units:  # from the newest hit that was there by then
         first -= 2
         time, taken = log[first], log[first + 1]
         if time <= counted:

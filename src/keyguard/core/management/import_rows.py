@@ -1,4 +1,4 @@
-"""What is imported: one line of JSON a key, with its raw token or with what it was hashed to."""
+"""Rows of an import: a line of JSON for each key, with its raw token or its hash."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.values import ORGANIZATION_NAME
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.foreign import (
+    FEWEST_BITS,
     LARGEST_BCRYPT_COST,
     LONGEST_TOKEN,
     MOST_ARGON2,
@@ -22,13 +23,12 @@ from keyguard.core.tokens.foreign import (
 )
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
-from keyguard.core.tokens.strength import is_weak
 from keyguard.exceptions import InvalidValueError
 
 __all__ = ["LONGEST_ROW", "ImportIdentity", "ImportRow", "identify", "parse_row"]
 
 LONGEST_ROW = 64 * 1024
-"""Of how many characters a row is at most."""
+"""The most characters of a row."""
 
 
 _NO_ROW = "a row is one JSON object on one line, in UTF-8"
@@ -70,21 +70,21 @@ _BCRYPT = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportRow:
-    """One key to import.
+    """A key to import.
 
     Args:
-        organization: Id or slug of the organization that shall own it.
+        organization: Id or slug of the organization that shall own the key.
         name: Its name for people.
-        scopes: What it may do.
-        token: The raw token, or None where only its hash is known.
-        hash: What the token was hashed to, as the other system kept it, or None.
-        format: Of which format the token is.
-        lookup: The token's public part, where only its hash is known.
-        expires_at: From when on it works no more, in UTC, or None.
-        not_before: From when on it works, in UTC, or None.
-        created_at: When the other system issued it, in UTC, or None.
+        scopes: Its scopes.
+        token: The raw token, or None if only its hash is known.
+        hash: The hash of the token, as the other system kept it, or None.
+        format: The format of the token.
+        lookup: The public part of the token, if only its hash is known.
+        expires_at: When the key stops working, in UTC, or None.
+        not_before: When the key begins to work, in UTC, or None.
+        created_at: When the other system issued the key, in UTC, or None.
         metadata: The service's own notes.
-        limits: What it may ask for.
+        limits: Its limits.
     """
 
     organization: str
@@ -103,24 +103,22 @@ class ImportRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportIdentity:
-    """Under which id a row's key is kept, and as what.
+    """The id of a row's key, and the stored form of its token.
 
     Args:
         key_id: The id.
-        digest: The stored form, or None where the token is still to be hashed.
-        weak: Whether that takes :meth:`~keyguard.settings.hashing.TokenHasher.hash_slowly`.
-        pinned: Whether the id itself was made under the newest pepper, so that the stored form has
-            to say on which it hangs.
+        digest: The stored form, or None if the token is still to be hashed.
+        guessable: Whether the token has less than 112 bits, so that only
+            :meth:`~keyguard.settings.hashing.TokenHasher.hash_slowly` may hash it.
     """
 
     key_id: str
     digest: str | None = field(default=None, repr=False)
-    weak: bool = False
-    pinned: bool = False
+    guessable: bool = False
 
 
-# An error must not have a token in its frames. So what refuses a row below raises inside of
-# _attempt, where that exception ends, and only its sentence goes on to who may see it.
+# An error must not have a token in its frames. So the functions below refuse a row inside _attempt:
+# the exception ends there, and only its message goes on.
 
 
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
@@ -128,17 +126,19 @@ class _Refusal(Exception):  # noqa: N818 - it never leaves this module
 
 
 def parse_row(text: str) -> ImportRow:
-    """Read one line of an import.
+    """Read a line of an import.
 
     Args:
-        text: A JSON object of at most 64 KiB with ``organization`` and ``name``, either ``token``
-            or ``hash`` (then also ``lookup``, the token's public part, except for the format
-            ``token``), and maybe ``format`` (``token`` by default), ``scopes``, ``expires_at``,
-            ``not_before`` and ``created_at`` (ISO 8601 with an offset), ``metadata`` and ``limits``
-            (rates such as ``"100/minute"``, ``"NAME=RATE"``, or objects).
+        text: A JSON object of at most 64 KiB with ``organization`` and ``name``, and either
+            ``token`` or ``hash``. A hash also takes ``lookup``, the public part of the token,
+            except in the format ``token``. Optional are ``format`` (``token`` by default),
+            ``scopes``, ``expires_at``, ``not_before`` and ``created_at`` (ISO 8601 with an
+            offset), ``metadata`` and ``limits`` (rates such as ``"100/minute"``, ``"NAME=RATE"``,
+            or objects).
 
     Raises:
-        InvalidValueError: It is none; the message shows neither the token nor the hash.
+        InvalidValueError: The line is no such object; the message shows neither the token nor the
+            hash.
     """
     outcome = _attempt(text)
     del text
@@ -150,27 +150,28 @@ def parse_row(text: str) -> ImportRow:
 def identify(
     row: ImportRow, tokens: TokenFormat, formats: Sequence[ForeignFormat]
 ) -> ImportIdentity:
-    """Tell under which id a row's key is kept, and as what.
+    """Return the id of a row's key, and the stored form of its token.
 
     Args:
         row: The row.
-        tokens: What the service's own tokens look like: one of them keeps its own id.
-        formats: The formats that the service looks imported tokens up by.
+        tokens: The format of the service's own tokens, which keep their ids.
+        formats: The formats of imported tokens that the service looks up.
 
     Raises:
-        InvalidValueError: The token is not of the row's format, the hash is none, or a request with
-            the token would never find the key.
+        InvalidValueError: The token is not of the row's format, the hash is malformed, a request
+            with the token would never find the key, or the token is guessable and has no public
+            part.
     """
     parts = None if row.token is None else tokens.parse(row.token.reveal())
     if parts is not None:
         return ImportIdentity(key_id=parts.key_id)
-    if all(row.format.name != one.name for one in formats):
+    if all(row.format.name != form.name for form in formats):
         raise InvalidValueError(
             f"tokens of the format {row.format.name!r} are not looked up here; add it to "
             "imported_formats (KEYGUARD_IMPORTED_FORMATS)"
         )
     if row.token is not None:
-        return _identify_token(row.token, row.format, formats)
+        return _identify_token(row.token, row.format)
     stored = cast("Secret", row.hash)
     digest, complaint = _read_hash(stored.reveal(), row.format)
     if complaint:
@@ -186,31 +187,24 @@ def identify(
     return ImportIdentity(key_id=key_id, digest=digest)
 
 
-def _identify_token(
-    token: Secret, form: ForeignFormat, formats: Sequence[ForeignFormat]
-) -> ImportIdentity:
+def _identify_token(token: Secret, form: ForeignFormat) -> ImportIdentity:
     key_id = form.lookup(token.reveal())
     if key_id is None:
         raise InvalidValueError(
             f"the token is not of the format {form.name!r}, or is not of {SHORTEST_TOKEN} to "
             f"{LONGEST_TOKEN} characters that RFC 6750 lets clients send"
         )
-    if not is_weak(Secret(form.split(token.reveal())[1])):
-        return ImportIdentity(key_id=key_id)
-    if form.has_public_part:
-        return ImportIdentity(key_id=key_id, weak=True)
-    for one in formats:
-        found = one.lookup(token.reveal()) if one.keyed else None
-        if found is not None:
-            return ImportIdentity(key_id=found, weak=True, pinned=True)
-    raise InvalidValueError(
-        "the token can be guessed, and has no public part to look it up by: set a pepper, or "
-        "import it in the format 'prefix:N'"
-    )
+    guessable = form.is_guessable(token.reveal())
+    if guessable and not form.has_public_part:
+        raise InvalidValueError(
+            f"the token carries less than {FEWEST_BITS} bits and has no public part to look it up "
+            "by: import it in the format 'prefix:N', or issue a new key"
+        )
+    return ImportIdentity(key_id=key_id, guessable=guessable)
 
 
 def _read_hash(stored: str, form: ForeignFormat) -> tuple[str, str]:
-    """Return the stored form that a hash becomes, and what is wrong with it; one is empty."""
+    """Return the stored form of a hash and an empty complaint, or the other way round."""
     if form.name == "drf":
         stored = stored.removeprefix(_OF_DRF)
     if _HEX.match(stored):
@@ -254,25 +248,25 @@ def _attempt(text: str) -> ImportRow | str:
     if len(text) > LONGEST_ROW:
         return f"a row takes at most {LONGEST_ROW} characters"
     try:
-        given: Any = json.loads(text, object_pairs_hook=_object)
+        given: object = json.loads(text, object_pairs_hook=_object)
     except _Refusal as refusal:
         return str(refusal)
     except (ValueError, RecursionError):
         return _NO_ROW
     if not isinstance(given, dict):
         return _NO_ROW
-    fields = cast("dict[str, Any]", given)
+    fields = cast("dict[str, object]", given)
     try:
         return _row(fields)
     except (_Refusal, InvalidValueError) as refusal:
         shown = str(refusal)
         if any(_shows(shown, fields.get(name)) for name in ("token", "hash")):
-            return "a field of the row is not as said, and holds some of the token or the hash"
+            return "a field of the row is malformed, and contains a part of the token or the hash"
         return shown
 
 
-def _shows(sentence: str, secret: Any) -> bool:
-    """Tell whether so much of a secret is in a sentence that it can't be by chance."""
+def _shows(sentence: str, secret: object) -> bool:
+    """Tell whether a sentence contains more of a secret than chance explains."""
     if not isinstance(secret, str) or not secret:
         return False
     size = min(_TELLING, len(secret))
@@ -280,14 +274,14 @@ def _shows(sentence: str, secret: Any) -> bool:
     return any(part in sentence for part in parts)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise _Refusal("a row names no field twice")
     return found
 
 
-def _row(given: dict[str, Any]) -> ImportRow:
+def _row(given: dict[str, object]) -> ImportRow:
     for unknown in given.keys() - set(_FIELDS):
         shown = f" {unknown!r}" if _FIELD_NAME.match(unknown) else ""
         raise _Refusal(f"there is no field{shown}; there are: {', '.join(_FIELDS)}")
@@ -296,14 +290,14 @@ def _row(given: dict[str, Any]) -> ImportRow:
     token, stored = _text(given, "token", LONGEST_TOKEN), _text(given, "hash", LONGEST_TOKEN)
     lookup = _text(given, "lookup")
     if organization is None or not ORGANIZATION_NAME.match(organization):
-        raise _Refusal("organization takes the id or the slug of one")
+        raise _Refusal("organization takes the id or the slug of an organization")
     if name is None or not name.strip() or not name.isprintable():
         raise _Refusal(f"name takes 1 to {_LONGEST_TEXT} printable characters")
     if (token is None) is (stored is None):
         raise _Refusal("a row takes either token or hash")
     form = ForeignFormat(_text(given, "format") or "token")
     if lookup is not None and (stored is None or not form.has_public_part):
-        raise _Refusal("lookup goes with a hash of a token that has a public part, and only there")
+        raise _Refusal("lookup goes only with the hash of a token that has a public part")
     if lookup is None and stored is not None and form.has_public_part:
         raise _Refusal(f"a hash in the format {form.name!r} takes lookup, the token's public part")
     return ImportRow(
@@ -322,7 +316,7 @@ def _row(given: dict[str, Any]) -> ImportRow:
     )
 
 
-def _text(given: dict[str, Any], name: str, most: int = _LONGEST_TEXT) -> str | None:
+def _text(given: dict[str, object], name: str, most: int = _LONGEST_TEXT) -> str | None:
     value = given.get(name)
     if value is None:
         return None
@@ -331,7 +325,7 @@ def _text(given: dict[str, Any], name: str, most: int = _LONGEST_TEXT) -> str | 
     return value
 
 
-def _list(given: dict[str, Any], name: str) -> list[Any]:
+def _list(given: dict[str, object], name: str) -> list[object]:
     value = given.get(name)
     if value is None:
         return []
@@ -340,7 +334,7 @@ def _list(given: dict[str, Any], name: str) -> list[Any]:
     return value  # pyright: ignore[reportUnknownVariableType]  # of anything
 
 
-def _time(given: dict[str, Any], name: str) -> datetime | None:
+def _time(given: dict[str, object], name: str) -> datetime | None:
     text = _text(given, name)
     if text is None:
         return None
@@ -353,11 +347,11 @@ def _time(given: dict[str, Any], name: str) -> datetime | None:
     raise _Refusal(f"{name} takes a time with its offset, such as 2027-01-31T09:00:00Z")
 
 
-def _metadata(value: Any) -> dict[str, str]:
+def _metadata(value: object) -> dict[str, str]:
     if value is None:
         return {}
     notes = cast("dict[str, str]", value) if isinstance(value, dict) else {}
-    each: list[Any] = [*notes.keys(), *notes.values()] if isinstance(value, dict) else [None]
+    each: list[object] = [*notes.keys(), *notes.values()] if isinstance(value, dict) else [None]
     for text in each:
         if not isinstance(text, str) or len(text) > _LONGEST_METADATA or _UNSTORABLE.search(text):
             raise _Refusal(
@@ -368,13 +362,13 @@ def _metadata(value: Any) -> dict[str, str]:
     return notes
 
 
-def _limits(given: list[Any]) -> tuple[Limit, ...]:
+def _limits(given: list[object]) -> tuple[Limit, ...]:
     found: list[Limit] = []
-    for one in given:
-        if isinstance(one, str):
-            found.append(parse_limit(one, "key"))
-        elif isinstance(one, dict) and {"name", "rate"} <= one.keys() <= _LIMIT_FIELDS:
-            found.append(Limit(**cast("dict[str, Any]", one)))
+    for limit in given:
+        if isinstance(limit, str):
+            found.append(parse_limit(limit, "key"))
+        elif isinstance(limit, dict) and {"name", "rate"} <= limit.keys() <= _LIMIT_FIELDS:
+            found.append(Limit(**cast("dict[str, Any]", limit)))
         else:
             raise _Refusal(
                 "limits takes rates such as '100/minute', 'NAME=RATE', or objects with name and "

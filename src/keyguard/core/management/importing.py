@@ -218,8 +218,8 @@ async def _prepare(ports: ManagementPorts, portion: list[_Row], course: _Course)
         token = row.given.token
         if row.identity.digest is not None:
             row.digest = row.identity.digest
-        elif token is not None and row.identity.weak:
-            row.digest = await ports.hash_weak(token, pinned=row.identity.pinned)
+        elif token is not None and row.identity.guessable:
+            row.digest = await ports.hash_weak(token)
         elif token is not None:
             row.digest = await ports.hash(token)
 

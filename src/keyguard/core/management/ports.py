@@ -42,7 +42,7 @@ class ManagementPorts(Protocol):
         """Return the digest under which a token is stored."""
         ...
 
-    async def hash_weak(self, token: Secret, *, pinned: bool) -> str:
+    async def hash_weak(self, token: Secret) -> str:
         """Return a slow digest for a token that can be guessed."""
         ...
 

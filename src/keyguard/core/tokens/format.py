@@ -1,8 +1,8 @@
 """Tokens: ``<prefix>_<id>_<secret><checksum>``.
 
-One alphabet (base62 and ``_``) that a double click selects whole and that is a legal RFC 6750
-b64token. The checksum refuses typing errors and random guesses before any hash or lookup; it is no
-secret and proves nothing.
+A double click selects the whole token (base62 and ``_``), and it is a legal RFC 6750 b64token. The
+checksum refuses typing errors and random guesses before any hash or look-up; it is not secret and
+proves nothing.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ ID_LENGTH = 16
 SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256
 CHECKSUM_LENGTH = 6  # 62 ** 6 > 2 ** 32
 ENTROPY_SIZE = 16 + 32
-"""Bytes of randomness that one token takes: 16 for the id, 32 for the secret."""
+"""Random bytes for each token: 16 for the id, 32 for the secret."""
 
 KEY_ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}\Z")
-_PREFIX = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
+_PREFIX = r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z"
 _LONGEST_PREFIX = 32
 
 
 def base62(data: bytes, length: int) -> str:
-    """Spell bytes, read as one big-endian number modulo ``62 ** length``, in base62.
+    """Write bytes, read as a big-endian number modulo ``62 ** length``, in base62.
 
     Args:
-        data: Random bytes; at least 16 bits more than ``length`` digits hold keeps the bias
-            immeasurable, and an exact fit (256 bits in 43 digits) has none.
+        data: Random bytes. With 16 bits more than ``length`` digits hold, no bias can be measured;
+            an exact fit (256 bits in 43 digits) has no bias.
         length: How many digits to return, zero-padded.
     """
     number = int.from_bytes(data, "big")
@@ -46,10 +46,10 @@ def base62(data: bytes, length: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TokenParts:
-    """What a well-formed token says.
+    """The parts of a well-formed token.
 
     Args:
-        key_id: The public part, the lookup handle.
+        key_id: The public part, by which a store finds the key.
         secret: The random part.
     """
 
@@ -58,21 +58,21 @@ class TokenParts:
 
     @classmethod
     def draw(cls, entropy: bytes) -> TokenParts:
-        """Make new parts from :data:`ENTROPY_SIZE` random bytes."""
+        """Return new parts, made from :data:`ENTROPY_SIZE` random bytes."""
         if len(entropy) != ENTROPY_SIZE:
             raise InvalidValueError(f"a token takes {ENTROPY_SIZE} random bytes")
         return cls(base62(entropy[:16], ID_LENGTH), base62(entropy[16:], SECRET_LENGTH))
 
 
 class TokenFormat:
-    """The tokens of one service.
+    """The token format of a service.
 
     Args:
-        prefix: What every token starts with, such as ``aiaas_live``: lower-case words joined by
-            ``_``, at most 32 characters.
+        prefix: The start of every token, such as ``aiaas_live``: lower-case words joined by ``_``,
+            at most 32 characters.
 
     Raises:
-        InvalidValueError: The prefix is none.
+        InvalidValueError: The prefix does not have that form.
     """
 
     __slots__ = ("_pattern", "length", "prefix")
@@ -80,7 +80,7 @@ class TokenFormat:
     def __init__(self, prefix: str) -> None:
         if (
             not isinstance(prefix, str)
-            or not _PREFIX.match(prefix)
+            or not re.match(_PREFIX, prefix)
             or len(prefix) > _LONGEST_PREFIX
         ):
             raise InvalidValueError(
@@ -100,12 +100,12 @@ class TokenFormat:
         return self._pattern.pattern.replace("(", "").replace(")", "").replace(r"\Z", r"\b")
 
     def mint(self, parts: TokenParts) -> Secret:
-        """Return the token that says ``parts``."""
+        """Return the token with these parts."""
         body = f"{self.prefix}_{parts.key_id}_{parts.secret}"
         return Secret(body + _checksum(body))
 
     def parse(self, token: str) -> TokenParts | None:
-        """Return what a token says, or None where prefix, length, alphabet or checksum is wrong.
+        """Return the parts of a token, or None if prefix, length, alphabet or checksum is wrong.
 
         Never raises, whatever the string.
         """

@@ -1,4 +1,4 @@
-"""Values that must not show."""
+"""Secret values, which must not show."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["Secret"]
 
 @final
 class Secret:
-    """Hold a string that only :meth:`reveal` shows.
+    """A string that only :meth:`reveal` shows.
 
     ``repr``, ``str`` and formatting mask it; pickling, copying and ``dataclasses.asdict`` refuse.
-    Two secrets are equal only if they are the same object: secrets are compared in
+    Two secrets are equal only if they are the same object: keyguard compares secrets in
     :mod:`keyguard.settings.hashing`, in constant time, and nowhere else.
 
     Args:
-        value: The string to hold.
+        value: The string.
     """
 
     __slots__ = ("__value",)
@@ -38,7 +38,9 @@ class Secret:
         self.__reduce_ex__(0)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Secret is not pickled or copied; reveal() it where it is really needed")
+        raise TypeError(
+            "a Secret is not pickled or copied; call reveal() where you need the string"
+        )
 
     def __copy__(self) -> NoReturn:
         self.__reduce_ex__(0)

@@ -8,6 +8,8 @@ errors go no further.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from keyguard.exceptions import MissingExtraError
 
 try:
@@ -17,6 +19,8 @@ except ModuleNotFoundError as failure:
     if failure.name != "redis":
         raise
     raise MissingExtraError("A key store in Redis", "redis") from failure
+
+import_module("limits")  # parses the limits of stored keys: not during a request
 
 __all__ = [
     "AsyncRedisStore",

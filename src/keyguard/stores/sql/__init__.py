@@ -8,6 +8,8 @@ go no further.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from keyguard.exceptions import MissingExtraError
 
 try:
@@ -19,6 +21,8 @@ except ModuleNotFoundError as failure:
     if failure.name != "sqlalchemy":
         raise
     raise MissingExtraError("A key store in an SQL database", "sql") from failure
+
+import_module("limits")  # parses the limits of stored keys: not during a request
 
 __all__ = [
     "HEAD",

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from keyguard.runtime.threads import Threads
+from keyguard.runtime.pool import Pool
 from keyguard.stores.methods import AsyncMethods
 from keyguard.stores.sql import operations
 from keyguard.stores.sql.feeds import AsyncSqlFeed
@@ -43,8 +43,8 @@ class ThreadedSqlStore(AsyncMethods):
     def __init__(self, store: SqlStore) -> None:
         self._store = store
         self.dialect = store.dialect
-        self._readers = Threads(_READERS, "keyguard-sql-reads")
-        self._writers = Threads(_WRITERS, "keyguard-sql-writes")
+        self._readers = Pool("keyguard-sql-reads", most=_READERS)
+        self._writers = Pool("keyguard-sql-writes", most=_WRITERS)
 
     async def migrate(self) -> None:
         """See :class:`~keyguard.stores.base.Store`."""
