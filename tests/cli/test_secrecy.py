@@ -176,5 +176,5 @@ def fails(text: str) -> None:
     raise OSError(28, "No space left on device")
 
 
-def refuses(flow: object) -> None:
+def refuses(*args: object, **kwargs: object) -> None:
     raise RefusedError("not now")
