@@ -17,7 +17,7 @@ from keyguard.adapters import asgi, wsgi
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
-from keyguard.stores.redis.counters import _hitting
+from keyguard.stores.redis.counters import hit_call
 from tests.services import RedisServer
 
 __all__ = ["measure"]
@@ -99,7 +99,7 @@ def _charges(number: int) -> list[Charge]:
 
 def _bare(url: str, charges: Sequence[Charge]) -> Burst:
     client = redis.Redis.from_url(url)
-    call = _hitting(charges, None)
+    call = hit_call(tuple(charges))
     name = client.script_load(call.script.text)
     parts = (*call.keys, *call.arguments)
 
@@ -114,7 +114,7 @@ def _bare(url: str, charges: Sequence[Charge]) -> Burst:
 
 def _abare(loop: asyncio.AbstractEventLoop, url: str, charges: Sequence[Charge]) -> Burst:
     client = redis.asyncio.Redis.from_url(url)
-    call = _hitting(charges, None)
+    call = hit_call(tuple(charges))
     name = loop.run_until_complete(client.script_load(call.script.text))
     parts = (*call.keys, *call.arguments)
 

@@ -58,7 +58,7 @@ def test_keys_in_memory_are_a_problem(keyguard: Program) -> None:
     ("settings", "says"),
     [
         ({"appendonly": "no"}, "keeps no append-only file: a crash loses every change"),
-        ({"appendfsync": "no"}, "leaves it to the system when changes reach the disk"),
+        ({"appendfsync": "no"}, "lets the system decide when changes reach the disk"),
         (
             {"maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"},
             "has a maxmemory and the policy allkeys-lru: when it is full, it drops keys",
@@ -96,7 +96,7 @@ def test_keys_that_redis_evicted_for_lack_of_memory_are_reported(
     own_redis.call("SET", "one", "more")
     own_redis.call("CONFIG", "SET", "maxmemory", "0")
     run = keyguard("doctor", "--url", own_redis.url)
-    assert "entries for want of memory already" in run.stdout
+    assert "entries already, for lack of memory" in run.stdout
     assert run.status == 1
 
 

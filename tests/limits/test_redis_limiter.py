@@ -1,4 +1,4 @@
-"""What is particular to counters in Redis: round trips, ends, and a server that is not there."""
+"""Counters in Redis: round trips, expiry and outages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import CorruptDataError, StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.events import LimiterFailed, LimiterRecovered
+from keyguard.runtime.sync import run_sync
 from keyguard.stores.failover import ASK_AGAIN_AFTER
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.redis.commands import Command
-from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
+from keyguard.stores.redis.counters import (
+    AsyncRedisRateLimiter,
+    RedisCounters,
+    RedisRateLimiter,
+)
+from keyguard.stores.redis.scripts import ScriptCall
 from tests.limits.conftest import WHENEVER, charge, limiter_of
 from tests.services import RedisCluster, RedisSentinel, RedisServer, running, until
 from tests.world import StandingClock
@@ -63,7 +68,7 @@ class Guarded:
             aapp: Any = asgi.KeyguardMiddleware(asgi_app, guard=self.guard)
             self.client = httpx.AsyncClient(transport=httpx.ASGITransport(aapp))
         self.flavour = flavour
-        # What is asked beside requests is not counted here, and meets failures in its own time.
+        # Background work would add commands, and meet failures, at times of its own.
         self.guard._background.start = lambda: None
 
     async def _made(self, url: str, options: Any) -> AsyncKeyguard:
@@ -123,7 +128,7 @@ def test_a_limited_request_is_one_command(limits: int, flavour: str, redis: Redi
     guarded.close()
 
 
-def test_every_counter_has_an_end_and_they_of_one_owner_one_slot(
+def test_every_counter_expires_and_those_of_one_owner_share_a_slot(
     redis_cluster: RedisCluster,
 ) -> None:
     redis_cluster.flush()
@@ -145,44 +150,65 @@ def test_every_counter_has_an_end_and_they_of_one_owner_one_slot(
     assert holding > 1
 
 
-def test_time_is_the_servers(limiter: RedisRateLimiter, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = charge(amount=1, window=3600, strategy=Strategy.FIXED_WINDOW)
-    assert limiter.hit([one]).admitted
+def test_the_servers_clock_counts(
+    limiter: RedisRateLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = charge(amount=1, window=3600, strategy=Strategy.FIXED_WINDOW)
+    assert limiter.hit([bucket]).admitted
     monkeypatch.setattr("time.time", lambda: 9e9)
     monkeypatch.setattr("time.monotonic", lambda: 9e9)
-    assert not limiter.hit([one]).admitted
+    assert not limiter.hit([bucket]).admitted
 
 
 def test_a_script_that_the_server_forgot_is_sent_again(
     limiter: RedisRateLimiter, redis: RedisServer
 ) -> None:
-    assert limiter.hit([charge()]).tallies[0].remaining == 9
+    bucket = charge(strategy=Strategy.FIXED_WINDOW)  # which begins with the first hit
+    assert limiter.hit([bucket]).tallies[0].remaining == 9
     redis.call("SCRIPT", "FLUSH")
-    assert limiter.hit([charge()]).tallies[0].remaining == 8
+    assert limiter.hit([bucket]).tallies[0].remaining == 8
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
 @pytest.mark.parametrize("value", ["nonsense", "1 2 3 4", "-1", ""])
 def test_nonsense_in_a_counter_is_said_to_be(
-    strategy: Strategy, value: str, limiter: RedisRateLimiter
+    strategy: Strategy, value: str, redis: RedisServer
 ) -> None:
-    one = charge(strategy=strategy)
-    limiter._store.connections.call(Command("SET", one.key, value), one.key)
+    url, _ = redis.create_database()
+    store: Any = open_store(url)
+    limiter = RedisRateLimiter(store, owned=True)
+    bucket = charge(strategy=strategy)
+    with redis_py.Redis.from_url(url) as client:
+        client.set(bucket.key, value)
     with pytest.raises(CorruptDataError, match="that keyguard never wrote"):
-        limiter.hit([one])
+        limiter.hit([bucket])
+    limiter.close()
+
+
+class Answering:
+    """A port that answers every script alike."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    async def run(self, call: ScriptCall) -> Any:
+        return self.answer
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 @pytest.mark.parametrize("answer", [None, ["what", "is", "this"], b"1", b"1 2 3", b"1 1 1 x 1"])
-def test_an_answer_that_is_none_is_refused(limiter: RedisRateLimiter, answer: Any) -> None:
-    limiter._store.ask = lambda _: answer  # type: ignore[method-assign]
-    with pytest.raises(CorruptDataError):
-        limiter.hit([charge()])
+def test_an_answer_that_is_not_counts_is_refused(answer: Any) -> None:
+    counters = RedisCounters(Answering(answer), owned=False, now=None)
+    with pytest.raises(CorruptDataError, match="something else than counts"):
+        run_sync(counters.hit([charge()]))
 
 
 @WATCHDOG
 @pytest.mark.parametrize("how", ["stopped", "killed", "read-only", "full"])
 @pytest.mark.parametrize("on_error", ["open", "closed"])
-def test_while_it_is_gone_requests_go_on_or_get_503_and_then_it_counts_again(
+def test_in_an_outage_requests_pass_or_get_503_and_then_counting_resumes(
     how: str, on_error: str, flavour: str, own_redis: RedisServer
 ) -> None:
     url = own_redis.url
@@ -268,7 +294,7 @@ def test_the_replica_that_took_over_counts_on(flavour: str, runner: asyncio.Runn
         limiter.close() if flavour == "sync" else runner.run(limiter.aclose())
 
 
-def test_it_serves_beside_keys_that_are_elsewhere(
+def test_counters_can_be_in_redis_while_the_keys_are_elsewhere(
     flavour: str, redis: RedisServer, runner: asyncio.Runner
 ) -> None:
     url, _ = redis.create_database()

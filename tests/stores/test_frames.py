@@ -78,16 +78,16 @@ def test_no_frame_holds_the_password_where_nobody_listens_on_asyncio(scheme: str
 def test_no_frame_holds_the_password_where_time_is_over_as_it_is_sent(
     monkeypatch: pytest.MonkeyPatch, *, reads_the_feed: bool
 ) -> None:
-    # Only the socket's writes and reads are told so: it has connected by then.
-    monkeypatch.setattr("keyguard.stores.redis.pools.remaining", lambda: 0.0)
-    monkeypatch.setattr("keyguard.stores.redis.pools.patience", lambda: 5.0)
+    # Connecting has time; sending the password after it has none.
+    waits = iter([5.0])
+    monkeypatch.setattr("keyguard.stores.redis.pools.patience", lambda: next(waits, 0.001))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         store = open_store(url_of("redis", silent.getsockname()[1]))
         feed = store.feed()
         with within(5.0), pytest.raises(StoreUnavailableError) as raised:
             feed.read(None, 0) if reads_the_feed else store.find_key(key().id)
         causes = list(chain_of(raised.value))
-        assert "the call's time is over" in map(str, causes)
+        assert "the server did not answer in time" in map(str, causes)
         assert PASSWORD not in locals_of(raised.value)
         feed.close()
         store.close()

@@ -1,4 +1,4 @@
-"""What is particular to keys in Redis: addresses, layout, faults, failovers and crashes."""
+"""Keys in Redis: URLs, clients, layout, faults, failovers and crashes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import redis
 import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -31,8 +32,9 @@ from keyguard.exceptions import (
 )
 from keyguard.runtime.deadlines import within
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.redis import address_of, parse
-from keyguard.stores.redis.addresses import Kind
+from keyguard.stores.redis import parse
+from keyguard.stores.redis.clients import place_of
+from keyguard.stores.redis.deployment import Topology
 from tests.services import (
     RedisCluster,
     RedisSentinel,
@@ -53,13 +55,20 @@ WATCHDOG = pytest.mark.timeout(10, func_only=True)
 STORE = "keyguard:{store}:"
 
 
-def filled(url: str, flavour: str, runner: asyncio.Runner) -> Plain | Awaited:
+def filled(target: Any, flavour: str, runner: asyncio.Runner) -> Plain | Awaited:
     """Open a store that holds an organization and a key."""
-    store = opened(flavour, url, runner)
+    store = opened(flavour, target, runner)
     store.migrate()
     store.add_organization(organization())
     store.add_key(record())
     return store
+
+
+def close_client(client: Any, runner: asyncio.Runner) -> None:
+    """Close a client of redis-py, which is its owner's to close."""
+    closing = getattr(client, "aclose", client.close)()
+    if closing is not None:
+        runner.run(closing)
 
 
 def find(store: Any) -> Any:
@@ -70,56 +79,57 @@ def revoke(store: Any) -> Any:
     return store.revoke_key(key().id, NOON, None)
 
 
-# Addresses
+# URLs and clients
 
 
 @pytest.mark.parametrize(
-    ("url", "kind", "nodes", "place"),
+    ("url", "topology", "nodes", "place"),
     [
-        ("redis://", Kind.STANDALONE, None, None),
-        ("redis://h", Kind.STANDALONE, [("h", 6379)], "redis://h:6379/0"),
-        ("redis://:p%40ss@h:1/2", Kind.STANDALONE, [("h", 1)], "redis://h:1/2"),
-        ("rediss://u:p@[::1]:1", Kind.STANDALONE, [("::1", 1)], "rediss://[::1]:1/0"),
+        ("redis://", Topology.STANDALONE, None, None),
+        ("redis://h", Topology.STANDALONE, [("h", 6379)], "redis://h:6379/0"),
+        ("redis://:p%40ss@h:1/2", Topology.STANDALONE, [("h", 1)], "redis://h:1/2"),
+        ("rediss://u:p@[::1]:1", Topology.STANDALONE, [("::1", 1)], "rediss://[::1]:1/0"),
         (
             "redis+sentinel://u:p@a,b:2/main/3?sentinel_password=s",
-            Kind.SENTINEL,
+            Topology.SENTINEL,
             [("a", 26379), ("b", 2)],
             "redis+sentinel://a:26379,b:2/main/3",
         ),
-        ("redis+cluster://a,b", Kind.CLUSTER, [("a", 6379), ("b", 6379)], None),
-        ("rediss+cluster://a:7", Kind.CLUSTER, [("a", 7)], "rediss+cluster://a:7"),
-        ("redis+unix:///run/r.sock?db=4", Kind.STANDALONE, [], "redis+unix:///run/r.sock"),
+        ("redis+cluster://a,b", Topology.CLUSTER, [("a", 6379), ("b", 6379)], None),
+        ("rediss+cluster://a:7", Topology.CLUSTER, [("a", 7)], "rediss+cluster://a:7"),
+        ("redis+unix:///run/r.sock?db=4", Topology.STANDALONE, [], "redis+unix:///run/r.sock"),
     ],
 )
-def test_a_url_says_where_the_server_is(url: str, kind: Kind, nodes: Any, place: Any) -> None:
+def test_a_url_says_where_the_server_is(
+    url: str, topology: Topology, nodes: Any, place: Any
+) -> None:
     if nodes is None and place is None:
         with pytest.raises(ConfigurationError, match="names a host"):
             parse(url)
         return
-    address = parse(url)
-    assert (address.kind, address.nodes) == (kind, tuple(nodes))
-    assert place in (None, address.place)
+    deployment = parse(url)
+    assert (deployment.topology, deployment.nodes) == (topology, tuple(nodes))
+    assert place in (None, deployment.place)
 
 
 def test_user_password_and_options_are_read_and_not_shown() -> None:
-    address = parse(
+    deployment = parse(
         "rediss+sentinel://us%3Aer:hunt%2Fer2@a/main/3"
         "?sentinel_username=watch&sentinel_password=hunter3&ssl_check_hostname=false"
     )
-    assert address.options == {
+    assert deployment.options == {
         "username": "us:er",
         "password": "hunt/er2",
         "db": 3,
         "ssl_check_hostname": False,
     }
-    assert address.sentinel_options == {
+    assert deployment.sentinel_options == {
         "username": "watch",
         "password": "hunter3",
         "ssl_check_hostname": False,
     }
-    assert address.tls
-    assert address.sentinel_tls
-    assert "hunt" not in repr(address) + address.place
+    assert deployment.tls
+    assert "hunt" not in repr(deployment) + deployment.place
 
 
 @pytest.mark.parametrize(
@@ -146,25 +156,23 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_secrets(url: str, says
         assert "hunter2" not in str(raised.value)
 
 
-def test_a_client_is_taken_at_its_address_with_keyguards_own_patience() -> None:
-    client = redis.Redis(
-        "h", 7, db=2, password="hunter2", ssl=True, ssl_cert_reqs="none", socket_timeout=99,
-        decode_responses=True, retry=Retry(NoBackoff(), 5),
-    )  # fmt: skip
-    address = address_of(client)
-    assert (address.kind, address.nodes, address.tls) == (Kind.STANDALONE, (("h", 7),), True)
-    assert address.options["password"] == "hunter2"
-    assert address.options["ssl_cert_reqs"] == "none"
-    assert not {"socket_timeout", "retry", "decode_responses"} & {*address.options}
+@pytest.mark.parametrize("module", [redis, redis.asyncio])
+def test_a_client_is_named_without_its_secrets(module: Any) -> None:
+    password = "hunter2"
+    client = module.Redis(host="h", port=7, db=2, password=password)
+    assert place_of(client) == "redis://h:7/2"
+    client = module.Redis(host="::1", ssl=True, password=password)
+    assert place_of(client) == "rediss://[::1]:6379/0"
+    assert place_of(module.Redis(unix_socket_path="/r.sock")) == "redis+unix:///r.sock"
 
 
-def test_a_sentinel_client_is_taken_with_its_sentinels() -> None:
-    for module in (redis.sentinel, redis.asyncio.sentinel):
-        sentinel = module.Sentinel([("a", 1), ("b", 2)], sentinel_kwargs={"password": "s"})
-        address = address_of(sentinel.master_for("main", db=3, password="p"))
-        assert address.place == "redis+sentinel://a:1,b:2/main/3"
-        assert address.sentinel_options == {"password": "s"}
-        assert address.options["password"] == "p"
+@pytest.mark.parametrize("module", [redis.sentinel, redis.asyncio.sentinel])
+def test_a_client_that_a_sentinel_made_is_named_by_the_sentinels(module: Any) -> None:
+    sentinel = module.Sentinel([("a", 1), ("b", 2)], sentinel_kwargs={"password": "s"})
+    client = sentinel.master_for("main", db=3, password="p")
+    assert place_of(client) == "redis+sentinel://a:1,b:2/main/3"
+    client = sentinel.master_for("main", ssl=True)
+    assert place_of(client) == "rediss+sentinel://a:1,b:2/main/0"
 
 
 @pytest.mark.parametrize("make", ["url", "client", "socket"])
@@ -186,6 +194,8 @@ def test_a_server_is_reached_in_every_way(
     store.add_organization(organization())
     assert store.find_organization("acme-1") == organization()
     store.close()
+    if make == "client":
+        close_client(target, runner)
 
 
 def test_a_cluster_client_is_reached(
@@ -204,8 +214,66 @@ def test_a_cluster_client_is_reached(
     store.add_organization(organization())
     assert store.find_organization("acme-1") == organization()
     store.close()
-    if flavour == "sync":
-        client.close()
+    close_client(client, runner)
+
+
+def client_for(flavour: str, url: str, **options: Any) -> Any:
+    module = redis if flavour == "sync" else redis.asyncio
+    return module.Redis.from_url(url, **options)
+
+
+def test_a_client_is_used_and_left_open(
+    flavour: str, own_redis: RedisServer, runner: asyncio.Runner
+) -> None:
+    client = client_for(flavour, own_redis.url, client_name="the-owners")
+    store = filled(client, flavour, runner)
+    assert find(store) == record()
+    names = [
+        line for line in own_redis.call("CLIENT", "LIST").splitlines() if b"name= " not in line
+    ]
+    assert [b"name=the-owners " in line for line in names] == [True]
+    store.close()
+    assert find(store) == record()
+    close_client(client, runner)
+
+
+@WATCHDOG
+def test_a_client_that_tries_again_sends_no_change_twice(
+    flavour: str, runner: asyncio.Runner
+) -> None:
+    received: list[bytes] = []
+
+    def hang_up(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    received.append(connection.recv(100_000))
+
+    retry = (Retry if flavour == "sync" else AsyncRetry)(NoBackoff(), 3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=hang_up, args=(server,), daemon=True).start()
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}"
+        client = client_for(flavour, url, retry=retry, protocol=2, driver_info=None)
+        store = opened(flavour, client, runner)
+        with pytest.raises(StoreUnavailableError):
+            store.commit(adding(organization()))
+        assert [b"EVALSHA" in command for command in received] == [True]
+        store.close()
+        close_client(client, runner)
+
+
+@WATCHDOG
+def test_a_client_waits_for_a_reply_no_longer_than_the_call_may(
+    flavour: str, own_redis: RedisServer, runner: asyncio.Runner
+) -> None:
+    client = client_for(flavour, own_redis.url, socket_timeout=600)
+    store = filled(client, flavour, runner)
+    with own_redis.suspended(), pytest.raises(StoreUnavailableError):
+        bounded(store, revoke)
+    assert bounded(store, find).key.id == key().id
+    store.close()
+    close_client(client, runner)
 
 
 def test_a_client_of_the_other_flavour_is_refused() -> None:
@@ -218,7 +286,7 @@ def test_a_client_of_the_other_flavour_is_refused() -> None:
 # Layout
 
 
-def test_an_empty_server_is_no_store_so_that_no_key_counts_as_unknown(
+def test_an_empty_server_is_refused_instead_of_calling_every_key_unknown(
     flavour: str, redis: RedisServer, runner: asyncio.Runner
 ) -> None:
     store = filled(redis.create_database()[0], flavour, runner)
@@ -251,16 +319,16 @@ def client_of(url: str) -> Any:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda c, k: c.hset(k, "scopes", 'a "b"'), "none that keyguard wrote"),
-        (lambda c, k: c.hset(k, "created_at", "yesterday"), "none that keyguard wrote"),
-        (lambda c, k: c.hset(k, "metadata", "[" * 10_000), "none that keyguard wrote"),
+        (lambda c, k: c.hset(k, "scopes", 'a "b"'), "keyguard did not write the record"),
+        (lambda c, k: c.hset(k, "created_at", "yesterday"), "keyguard did not write the record"),
+        (lambda c, k: c.hset(k, "metadata", "[" * 10_000), "keyguard did not write the record"),
         (lambda c, k: c.hdel(k, "digest"), "it has no digest"),
-        (lambda c, k: c.hset(k, "name", b"\xff"), "none that keyguard wrote"),
+        (lambda c, k: c.hset(k, "name", b"\xff"), "keyguard did not write the record"),
         (lambda c, k: c.hset(k, "organization", organization(9).id), "its organization is missing"),
         (lambda c, k: c.delete(k) and c.set(k, "x"), "that keyguard never wrote"),
     ],
 )
-def test_nonsense_is_no_unknown_key(
+def test_a_corrupt_record_is_an_error_and_not_an_unknown_key(
     spoil: Any, says: str, flavour: str, redis: RedisServer, runner: asyncio.Runner
 ) -> None:
     url, _ = redis.create_database()
@@ -345,7 +413,7 @@ def test_a_server_whose_reply_never_ends_is_given_up_in_time(
 
 
 @WATCHDOG
-def test_a_reply_that_comes_late_answers_nobody_else(
+def test_a_late_reply_never_answers_another_call(
     flavour: str, own_redis: RedisServer, runner: asyncio.Runner
 ) -> None:
     store = filled(own_redis.url, flavour, runner)
@@ -447,7 +515,7 @@ def test_a_layout_of_the_cluster_that_is_old_is_read_again(
     redis_cluster.flush()
     store = filled(redis_cluster.url, "sync", runner)
     assert isinstance(store, Plain)
-    manager = store.backend.connections._cluster.nodes_manager
+    manager = store.backend.port.open().nodes_manager
     nodes = list(manager.slots_cache.values())
     for slot in manager.slots_cache:
         manager.slots_cache[slot] = next(n for n in nodes if n != manager.slots_cache[slot])
@@ -456,7 +524,7 @@ def test_a_layout_of_the_cluster_that_is_old_is_read_again(
 
 
 @WATCHDOG
-def test_nobody_waits_behind_one_who_waits_for_a_silent_cluster(
+def test_no_thread_waits_longer_because_another_waits_for_a_silent_cluster(
     redis_cluster: RedisCluster, runner: asyncio.Runner
 ) -> None:
     redis_cluster.flush()
@@ -480,17 +548,28 @@ def test_nobody_waits_behind_one_who_waits_for_a_silent_cluster(
 
 @WATCHDOG
 def test_after_a_call_that_was_late_the_layout_of_the_cluster_is_read_anew(
-    redis_cluster: RedisCluster, runner: asyncio.Runner
+    redis_cluster: RedisCluster, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_cluster.flush()
     store = filled(redis_cluster.url, "async", runner)
-    client = store.backend.connections._clients[0]
-    assert not client._initialize  # which is redis-py's own affair: pinned here
+    manager = store.backend.port._opened.nodes_manager
+    readings: list[int] = []
+    read = type(manager).initialize
+
+    async def counted(self: Any, *args: Any, **options: Any) -> None:
+        readings.append(1)
+        await read(self, *args, **options)
+
+    monkeypatch.setattr(type(manager), "initialize", counted)
+    assert find(store) == record()
+    assert readings == []
     with redis_cluster.suspended(), pytest.raises(StoreUnavailableError):
         bounded(store, find)
-    assert client._initialize
+    readings.clear()
     assert store.find_key(key().id) == record()  # however long reading it takes
-    assert not client._initialize
+    assert readings == [1]
+    assert store.find_key(key().id) == record()
+    assert readings == [1]
     store.close()
 
 
@@ -542,23 +621,15 @@ def test_an_idle_connection_to_what_was_the_primary_is_left(
     redis_sentinel.flush()
     store = filled(redis_sentinel.url, "sync", runner)
     assert isinstance(store, Plain)
-    pool = store.backend.connections._pool
-    connection = pool.idle.get()
-    pool.idle.put(connection)
-    before = connection._sock
+    pool = store.backend.port.open().connection_pool
+    connection = pool.get_connection()
+    pool.release(connection)
+    left: list[Any] = []
+    connection.disconnect = lambda disconnect=connection.disconnect: left.append(disconnect())
     pool.proxy.master_address = ("127.0.0.1", 1)  # as another connection has learned
     assert find(store) == record()
-    assert connection._sock is not before
+    assert left == [None]
     store.close()
-
-
-def test_sentinels_are_taken_over_with_their_tls() -> None:
-    sentinel = redis.sentinel.Sentinel(
-        [("a", 1)], sentinel_kwargs={"ssl": True, "ssl_cert_reqs": "none"}
-    )
-    address = address_of(sentinel.master_for("main"))
-    assert (address.tls, address.sentinel_tls) == (False, True)
-    assert address.sentinel_options == {"ssl_cert_reqs": "none"}
 
 
 # Crashes
@@ -566,27 +637,26 @@ def test_sentinels_are_taken_over_with_their_tls() -> None:
 DIES = """
 import os, signal, sys
 from keyguard.stores.opening import open_store
-from keyguard.stores.redis.connections import Connections
+from keyguard.stores.redis.sync_ports import SyncScriptPort
 from tests.stores.test_redis import COMMITS
 url, step, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 backend = open_store(url)
-call, count = Connections.call, 0
+send, count = SyncScriptPort.send, 0
 def dying(self, command, key):
     global count
     count += 1
     if count == step and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    if count == step and when == "amid":
-        pool = self._whole_pool()
-        connection = pool.get_connection()
+    if count == step and when == "halfway":
+        connection = self.open().connection_pool.get_connection()
         connection.send_command(*command.parts)
         os.kill(os.getpid(), signal.SIGKILL)
     try:
-        return call(self, command, key)
+        return send(self, command, key)
     finally:
         if count == step:
             os.kill(os.getpid(), signal.SIGKILL)
-Connections.call = dying
+SyncScriptPort.send = dying
 for commit in COMMITS:
     assert backend.commit(commit) is True
 print("done")
@@ -612,12 +682,12 @@ def everything(store: Any) -> Any:
         keys,
         store.list_keys(KeyFilter(family=key().family), after=None, limit=9).items == keys,
         [store.find_key(key(number).id) for number in (1, 2)],
-        [one.id for one in store.list_digests(after=None, limit=9)],
+        [digest.id for digest in store.list_digests(after=None, limit=9)],
         [(entry.subject, entry.before, entry.after) for entry in trail],
     )
 
 
-@pytest.mark.parametrize("when", ["before", "amid", "after"])
+@pytest.mark.parametrize("when", ["before", "halfway", "after"])
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_process_that_dies_at_any_step_leaves_nothing_half_done(
     step: int, when: str, own_redis: RedisServer, runner: asyncio.Runner

@@ -32,6 +32,7 @@ from tests.services import (
 from tests.stores.changes import adding
 from tests.stores.conftest import Awaited, Plain, opened
 from tests.stores.records import key, organization, record
+from tests.stores.test_redis import close_client
 
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
@@ -129,12 +130,14 @@ def test_a_feed_waits_wherever_the_store_is(
     position = feed.read(None, 0).position
 
     def act() -> None:
-        until(lambda: any(is_waited_at(one) for one in servers))
+        until(lambda: any(is_waited_at(each) for each in servers))
         commit(url, record(1))
 
     assert while_reading(feed, position, act).subjects == (key(1).id,)
     feed.close()
     store.close()
+    if kind == "client":
+        close_client(target, runner)
 
 
 @WATCHDOG
@@ -163,7 +166,8 @@ def test_readers_take_no_connection_from_anybody(
         started(redis, 60)
         commit(url, record())
 
-    calls = [lambda _, one=one: getattr(one, "backend", one).read(position, LONG) for one in feeds]
+    readers = [getattr(feed, "backend", feed) for feed in feeds]
+    calls = [lambda _, reader=reader: reader.read(position, LONG) for reader in readers]
     with ThreadPoolExecutor(1) as threads:
         acting = threads.submit(act)
         for told in store.together(calls):
@@ -174,7 +178,7 @@ def test_readers_take_no_connection_from_anybody(
     store.close()
 
 
-# When the trail is another one
+# When the trail is a different one
 
 
 def test_a_store_that_was_emptied_says_so(
@@ -230,7 +234,7 @@ def test_a_trail_that_lost_where_a_reader_stood_may_have_lost_anything(
     store.close()
 
 
-def test_a_position_of_nobodys_is_an_error(
+def test_a_malformed_position_is_an_error(
     flavour: str, redis: RedisServer, runner: asyncio.Runner
 ) -> None:
     store = filled(redis.create_database()[0], flavour, runner)
@@ -394,19 +398,19 @@ def test_closing_ends_a_read_that_is_under_way(
     servers = servers if kind == "redis_cluster" else servers[:1]
 
     def is_waiting() -> bool:
-        return any(is_waited_at(one) for one in servers)
+        return any(is_waited_at(each) for each in servers)
 
     until(lambda: not is_waiting())
     if isinstance(feed, Awaited):
 
-        async def close_amid() -> None:
+        async def close_meanwhile() -> None:
             task = asyncio.create_task(feed.backend.read(position, LONG))
             await asyncio.to_thread(until, is_waiting)
             await feed.backend.aclose()
             with pytest.raises(StoreUnavailableError, match="was closed"):
                 await task
 
-        runner.run(close_amid())
+        runner.run(close_meanwhile())
     else:
 
         def act() -> None:
@@ -490,6 +494,34 @@ else:
 """
     process = python(code, redis.create_database()[0])
     assert process.communicate()[0] == "done\n"
+
+
+@WATCHDOG
+def test_a_feed_works_on_after_a_fork_during_a_read(redis: RedisServer) -> None:
+    code = """
+import os, sys, threading
+from keyguard.stores.opening import open_store
+from tests.stores.changes import adding
+from tests.stores.records import organization
+backend = open_store(sys.argv[1])
+backend.migrate()
+feed = backend.feed()
+position = feed.read(None, 0).position
+threading.Thread(target=feed.read, args=(position, 600), daemon=True).start()
+sys.stdin.readline()
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    feed.close()
+    print("done")
+else:
+    backend.commit(adding(organization()))
+    assert feed.read(position, 30).subjects == (organization().id,)
+    os._exit(0)
+"""
+    process = python(code, redis.create_database()[0])
+    started(redis)
+    assert process.communicate("go\n")[0] == "done\n"
 
 
 def test_under_trio_it_says_what_to_do() -> None:

@@ -1,4 +1,4 @@
-"""Redis through TLS: who a server is, is looked at before anything is said to it."""
+"""Redis through TLS: keyguard checks a server's certificate before it sends anything."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from keyguard.stores.base import News
 from tests.services import Missing, RedisServer, free_port, running
 from tests.stores.conftest import Awaited, Plain, bounded, opened
 from tests.stores.records import key, organization, record
+from tests.stores.test_redis import close_client
 from tests.stores.test_redis_feed import started, while_reading
 
 WATCHDOG = pytest.mark.timeout(20, func_only=True)
@@ -138,7 +139,7 @@ def test_a_server_whose_certificate_is_trusted_is_spoken_to(
     ],
 )
 @WATCHDOG
-def test_a_server_whose_certificate_is_not_is_refused_in_clear_words(
+def test_a_server_whose_certificate_is_not_trusted_is_refused_in_clear_words(
     tls: TlsServer,
     host: str,
     trusts: str | None,
@@ -170,7 +171,7 @@ def test_a_server_without_tls_is_told_from_one_that_is_down(
     store.close()
 
 
-def test_what_is_not_verified_must_be_asked_for(
+def test_verification_is_skipped_only_if_the_url_says_so(
     tls: TlsServer, flavour: str, runner: asyncio.Runner
 ) -> None:
     filled(tls, flavour, runner).close()
@@ -180,7 +181,7 @@ def test_what_is_not_verified_must_be_asked_for(
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_client_is_taken_over_with_what_it_trusts(
+def test_a_client_is_used_with_what_it_trusts(
     tls: TlsServer, host: str, flavour: str, runner: asyncio.Runner
 ) -> None:
     import redis as redis_py
@@ -197,6 +198,7 @@ def test_a_client_is_taken_over_with_what_it_trusts(
         with pytest.raises(StoreUnavailableError, match="is not valid for"):
             find(store)
     store.close()
+    close_client(client, runner)
 
 
 @WATCHDOG

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-__all__ = ["frameless"]
+__all__ = ["drop_frames", "frameless"]
 
 
 class frameless:  # noqa: N801 - it is used like a function
@@ -27,11 +27,21 @@ class frameless:  # noqa: N801 - it is used like a function
         failure: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        seen = {id(self._handled)}
-        pending: list[BaseException | None] = [failure]
-        while pending:
-            exception = pending.pop()
-            if exception is not None and id(exception) not in seen:
-                seen.add(id(exception))
-                exception.__traceback__ = None
-                pending += [exception.__cause__, exception.__context__]
+        drop_frames(failure, self._handled)
+
+
+def drop_frames(failure: BaseException | None, handled: BaseException | None) -> None:
+    """Take the frames from a failure and from all that it comes of.
+
+    Args:
+        failure: The failure.
+        handled: An exception that keeps its frames, as the application is handling it.
+    """
+    seen = {id(handled)}
+    pending: list[BaseException | None] = [failure]
+    while pending:
+        cause = pending.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            cause.__traceback__ = None
+            pending += [cause.__cause__, cause.__context__]

@@ -57,7 +57,7 @@ def open_store(target: str | Store | object) -> Store:
             raise ConfigurationError(
                 "pass Keyguard a client of redis; one of redis.asyncio is for AsyncKeyguard"
             )
-        return redis.RedisStore(redis.address_of(target))
+        return redis.RedisStore(target)
     if _is_store(target):
         return target
     if _is_async_store(target):
@@ -100,7 +100,7 @@ def open_async_store(target: str | AsyncStore | object) -> AsyncStore:
             raise ConfigurationError(
                 "pass AsyncKeyguard a client of redis.asyncio; one of redis is for Keyguard"
             )
-        return redis.AsyncRedisStore(redis.address_of(target))
+        return redis.AsyncRedisStore(target)
     if _is_async_store(target):
         return target
     if _is_store(target):

@@ -1,9 +1,8 @@
-"""Keys in Redis or Valkey: one server, Sentinel or Cluster, in both flavours.
+"""Keys and counters in Redis or Valkey: one server, Sentinel or Cluster.
 
-What belongs here: the layout of the store and the scripts that change it; the operations, written
-once as generators of calls; the two stores that carry these to a server; and connections that
-wait no longer than a call may take. redis-py is imported nowhere else but by the limiter, and its
-errors go no further.
+This room holds the layout of the store and the scripts that change it (``lua``), the operations,
+written once over ports, and the ports of both flavours over redis-py. Only this room imports
+redis-py, and no error of redis-py's leaves it except as the cause of keyguard's own.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from importlib import import_module
 from keyguard.exceptions import MissingExtraError
 
 try:
-    from keyguard.stores.redis.addresses import address_of, is_async_client, is_client, parse
+    from keyguard.stores.redis.clients import is_async_client, is_client
+    from keyguard.stores.redis.deployment import parse
     from keyguard.stores.redis.store import AsyncRedisStore, RedisStore
 except ModuleNotFoundError as failure:
     if failure.name != "redis":
@@ -25,7 +25,6 @@ import_module("limits")  # parses the limits of stored keys: not during a reques
 __all__ = [
     "AsyncRedisStore",
     "RedisStore",
-    "address_of",
     "is_async_client",
     "is_client",
     "parse",

@@ -1,154 +1,192 @@
-"""From an address to redis-py's pools and clients."""
+"""redis-py's clients: those that keyguard makes, and what it asks of those that are passed in."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypeGuard
 
 import redis
 import redis.asyncio
-import redis.asyncio.connection
-import redis.asyncio.sentinel
-import redis.connection
-import redis.sentinel
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
-from keyguard.stores.redis.addresses import Address, Kind
+from keyguard.stores.redis.deployment import Deployment, Topology
 from keyguard.stores.redis.pools import (
-    DEFAULTS,
-    AsyncTimely,
+    MOST_CONNECTIONS,
+    AsyncTimelyConnection,
+    AsyncTimelyTlsConnection,
+    TimelyConnection,
     TimelyPool,
+    TimelyPrimaryConnection,
     TimelySentinelPool,
-    timely,
+    TimelyTlsConnection,
+    TimelyTlsPrimaryConnection,
+    TimelyUnixConnection,
 )
 
-__all__ = ["make_async_clients", "make_cluster", "make_pool", "sentinels_of"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "is_async_client",
+    "is_client",
+    "make_async_client",
+    "make_client",
+    "place_of",
+    "sentinels_of",
+]
+
+Client: TypeAlias = redis.Redis | redis.RedisCluster
+AsyncClient: TypeAlias = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
 
-def make_pool(address: Address) -> Any:
-    """Return a pool, for sync code, of connections to one server or to what Sentinels name."""
-    options: dict[str, Any] = {**DEFAULTS, **address.options}
-    if address.kind is Kind.SENTINEL:
-        sentinel: Any = redis.sentinel.Sentinel([])
-        sentinel.sentinels = [
-            redis.Redis(
-                connection_pool=TimelyPool(
-                    _connection_class(one, redis.connection),
-                    _share(address),
-                    **_to_one(one),
-                    **one.options,
-                )
-            )
-            for one in sentinels_of(address)
-        ]
-        managed = (
-            redis.sentinel.SentinelManagedSSLConnection
-            if address.tls
-            else redis.sentinel.SentinelManagedConnection
-        )
-        return TimelySentinelPool(
-            address.service, sentinel, connection_class=timely(managed), **options
-        )
-    return TimelyPool(
-        connection_class=_connection_class(address, redis.connection), **_to_one(address), **options
-    )
+def is_client(target: object) -> TypeGuard[Client]:
+    """Tell whether something is one of redis-py's clients for sync code."""
+    return isinstance(target, redis.Redis | redis.RedisCluster)
 
 
-def make_cluster(address: Address) -> Any:
-    """Return a client for a cluster, for sync code, once it has read the layout."""
-    (host, port), *others = address.nodes
-    options: dict[str, Any] = {"protocol": 2, **address.options}
-    make: Any = redis.RedisCluster
-    # Made "from a URL" it takes the class of its connections and of its pools.
-    return make(
-        url=f"redis://{host if ':' not in host else f'[{host}]'}:{port}",
-        startup_nodes=[ClusterNode(*node) for node in others],
-        connection_pool_class=TimelyPool,
-        connection_class=_connection_class(address, redis.connection),
-        retry=Retry(NoBackoff(), 0),
-        **options,
-    )
+def is_async_client(target: object) -> TypeGuard[AsyncClient]:
+    """Tell whether something is one of redis-py's clients for asyncio."""
+    return isinstance(target, redis.asyncio.Redis | redis.asyncio.RedisCluster)
 
 
-def make_async_clients(address: Address) -> list[Any]:
-    """Return the client to use, and others that it uses itself."""
-    options: dict[str, Any] = {
-        **DEFAULTS,
-        "socket_timeout": None,
-        "socket_connect_timeout": None,
-        **address.options,
-    }
-    retry = AsyncRetry(NoBackoff(), 0)
-    if address.kind is Kind.CLUSTER:
-        cluster: Any = redis.asyncio.RedisCluster(
-            startup_nodes=[AsyncClusterNode(*node) for node in address.nodes],
-            retry=retry,
-            ssl=address.tls,
+def make_client(deployment: Deployment) -> Client:
+    """Return a client for sync code. One for a cluster has read the cluster's layout."""
+    options = _shared_options(deployment.options)
+    if deployment.topology is Topology.CLUSTER:
+        (host, port), *others = deployment.nodes
+        return redis.RedisCluster.from_url(
+            f"redis://{f'[{host}]' if ':' in host else host}:{port}",
+            startup_nodes=[ClusterNode(*node) for node in others],
+            connection_pool_class=TimelyPool,
+            connection_class=TimelyTlsConnection if deployment.tls else TimelyConnection,
+            retry=Retry(NoBackoff(), 0),
             **options,
         )
-        return [cluster]
-    if address.kind is Kind.SENTINEL:
-        pool_of: Any = redis.asyncio.ConnectionPool
-        sentinel: Any = redis.asyncio.sentinel.Sentinel([])
+    if deployment.topology is Topology.SENTINEL:
+        sentinel: Any = Sentinel([])
+        connection = TimelyTlsConnection if deployment.tls else TimelyConnection
+        sentinel.sentinels = [
+            redis.Redis.from_pool(
+                TimelyPool(connection, host=host, port=port, **_sentinel_options(deployment))
+            )
+            for host, port in deployment.nodes
+        ]
+        primary: redis.Redis = sentinel.master_for(
+            deployment.service,
+            connection_pool_class=TimelySentinelPool,
+            connection_class=TimelyTlsPrimaryConnection
+            if deployment.tls
+            else TimelyPrimaryConnection,
+            **options,
+        )
+        return primary
+    if not deployment.nodes:
+        unix: Any = TimelyUnixConnection
+        return redis.Redis.from_pool(TimelyPool(unix, **options))
+    (host, port), *_ = deployment.nodes
+    connection = TimelyTlsConnection if deployment.tls else TimelyConnection
+    return redis.Redis.from_pool(TimelyPool(connection, host=host, port=port, **options))
+
+
+def make_async_client(deployment: Deployment) -> AsyncClient:
+    """Return a client for asyncio. It sets no timeouts: the guard ends a call that is late."""
+    retry = AsyncRetry(NoBackoff(), 0)
+    waits: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": None, "retry": retry}
+    options = {**_shared_options(deployment.options), **waits}
+    if deployment.topology is Topology.CLUSTER:
+        return redis.asyncio.RedisCluster(
+            startup_nodes=[AsyncClusterNode(*node) for node in deployment.nodes],
+            ssl=deployment.tls,
+            **options,
+        )
+    if deployment.topology is Topology.SENTINEL:
+        sentinel: Any = AsyncSentinel([])
+        connection = AsyncTimelyTlsConnection if deployment.tls else AsyncTimelyConnection
         sentinel.sentinels = [
             redis.asyncio.Redis.from_pool(
-                pool_of(
-                    connection_class=timely(
-                        _connection_class(one, redis.asyncio.connection),
-                        _share(address),
-                        AsyncTimely,
-                    ),
-                    retry=retry,
-                    **_to_one(one),
-                    **{**options, "db": 0, **one.options},
+                redis.asyncio.ConnectionPool(
+                    connection, host=host, port=port, **_sentinel_options(deployment), **waits
                 )
             )
-            for one in sentinels_of(address)
+            for host, port in deployment.nodes
         ]
-        primary = sentinel.master_for(address.service, retry=retry, ssl=address.tls, **options)
-        return [primary, *sentinel.sentinels]
-    pool = redis.asyncio.ConnectionPool(
-        connection_class=_connection_class(address, redis.asyncio.connection),
-        retry=retry,
-        **_to_one(address),
-        **options,
-    )
-    return [redis.asyncio.Redis.from_pool(pool)]
-
-
-def _to_one(address: Address) -> dict[str, Any]:
-    if "path" in address.options:
-        return {}
-    host, port = address.nodes[0]
-    return {"host": host, "port": port}
-
-
-def _share(address: Address) -> float:
-    # One Sentinel that is silent leaves time for the others, and for the primary.
-    return 1 / (len(address.nodes) + 1)
-
-
-def sentinels_of(address: Address) -> list[Address]:
-    """Return the address of each Sentinel."""
-    if address.kind is not Kind.SENTINEL:
-        return []
-    return [
-        Address(
-            kind=Kind.STANDALONE,
-            nodes=(node,),
-            tls=address.sentinel_tls,
-            options=address.sentinel_options,
+        primary: redis.asyncio.Redis = sentinel.master_for(
+            deployment.service, ssl=deployment.tls, **options
         )
-        for node in address.nodes
-    ]
+        return primary
+    if not deployment.nodes:
+        unix = redis.asyncio.UnixDomainSocketConnection
+        return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(unix, **options))
+    (host, port), *_ = deployment.nodes
+    tcp = redis.asyncio.SSLConnection if deployment.tls else redis.asyncio.Connection
+    return redis.asyncio.Redis.from_pool(
+        redis.asyncio.ConnectionPool(tcp, host=host, port=port, **options)
+    )
 
 
-def _connection_class(address: Address, module: Any) -> type:
-    if address.connection_class is not None:
-        return address.connection_class  # type: ignore[no-any-return]  # a class of the client's
-    if "path" in address.options:
-        return module.UnixDomainSocketConnection  # type: ignore[no-any-return]  # likewise
-    return module.SSLConnection if address.tls else module.Connection  # type: ignore[no-any-return]
+def _shared_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "protocol": 2,
+        "driver_info": None,  # telling the server costs two round trips for each connection
+        "max_connections": MOST_CONNECTIONS,
+        **options,
+    }
+
+
+def _sentinel_options(deployment: Deployment) -> dict[str, Any]:
+    # A Sentinel that is silent leaves time for the others, and for the primary.
+    share = 1 / (len(deployment.nodes) + 1)
+    return {**_shared_options(deployment.sentinel_options), "share": share}
+
+
+def sentinels_of(client: Client | AsyncClient) -> list[Any]:
+    """Return the clients of the Sentinels behind a client that a ``Sentinel`` made."""
+    pool: Any = getattr(client, "connection_pool", None)
+    manager: Any = getattr(pool, "sentinel_manager", None)
+    return [] if manager is None else list(manager.sentinels)
+
+
+def place_of(client: Client | AsyncClient) -> str:
+    """Return where a client connects to, without secrets, for messages."""
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        manager: Any = client.nodes_manager
+        nodes = [(node.host, node.port) for node in manager.startup_nodes.values()]
+        return _place(Topology.CLUSTER, nodes, {}, tls=_is_tls(manager.connection_kwargs))
+    pool: Any = client.connection_pool
+    options: dict[str, Any] = pool.connection_kwargs
+    tls = _is_tls({"connection_class": pool.connection_class})
+    sentinels = [sentinel.connection_pool.connection_kwargs for sentinel in sentinels_of(client)]
+    if sentinels:
+        nodes = [(sentinel["host"], sentinel["port"]) for sentinel in sentinels]
+        return _place(Topology.SENTINEL, nodes, options, pool.service_name, tls=tls)
+    host, port = options.get("host", "localhost"), options.get("port", 6379)
+    return _place(Topology.STANDALONE, [(host, port)], options, tls=tls)
+
+
+def _is_tls(options: Mapping[str, Any]) -> bool:
+    kind = options.get("connection_class", object)
+    return bool(options.get("ssl")) or issubclass(
+        kind, redis.SSLConnection | redis.asyncio.SSLConnection
+    )
+
+
+def _place(
+    topology: Topology,
+    nodes: list[Any],
+    options: Mapping[str, Any],
+    service: str = "",
+    *,
+    tls: bool,
+) -> str:
+    return Deployment(
+        topology=topology,
+        nodes=tuple((str(host), int(port)) for host, port in nodes),
+        service=service,
+        tls=tls,
+        options={name: options[name] for name in ("db", "path") if name in options},
+    ).place

@@ -1,25 +1,25 @@
-"""Counters in Redis, right under any number of processes.
+"""Counters in Redis, exact under any number of processes.
 
-A hit is one script, and so one round trip, whatever the number of limits. All processes count on
-the server's clock. It runs through the Redis store, whose deadlines, connections and error texts
-it shares.
+A hit is one script and one round trip, whatever the number of limits. All processes count on the
+server's clock. The counters use the port of a Redis store: its connections and its deadlines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import CorruptDataError
-from keyguard.stores.redis import AsyncRedisStore, RedisStore
-from keyguard.stores.redis.counter_scripts import ADJUST, HIT
-from keyguard.stores.redis.scripts import Call, Script
+from keyguard.stores.facade import SyncRateLimiter
+from keyguard.stores.redis.ports import ScriptPort
+from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall
+from keyguard.stores.redis.store import AsyncRedisStore, RedisStore
 
-__all__ = ["AsyncRedisRateLimiter", "RedisRateLimiter"]
+__all__ = ["AsyncRedisRateLimiter", "RedisCounters", "RedisRateLimiter", "hit_call"]
 
 Now: TypeAlias = Callable[[], float]
 
@@ -33,105 +33,94 @@ _STRATEGIES = {
 _tally = Tally._make  # which takes less time than Tally(...)
 
 
-class RedisRateLimiter:
-    """A store of counters for sync code.
+class RedisCounters:
+    """Counters over a port that runs scripts.
 
     Args:
-        store: Where the Redis is.
-        owned: Whether the store is the limiter's, to close.
+        port: Runs the scripts.
+        owned: Whether the counters close the port with themselves.
         now: Where time comes from, in seconds; None for the server's clock.
     """
 
-    def __init__(self, store: RedisStore, *, owned: bool = False, now: Now | None = None) -> None:
-        self._store = store
+    def __init__(self, port: ScriptPort, *, owned: bool, now: Now | None) -> None:
+        self._port = port
         self._owned = owned
         self._now = now
 
-    def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`; there is nothing to create."""
+    async def migrate(self) -> None:
+        """See :meth:`keyguard.stores.base.AsyncRateLimiter.migrate`. Nothing is to be made."""
 
-    def close(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
+    async def aclose(self) -> None:
+        """See :meth:`keyguard.stores.base.AsyncRateLimiter.aclose`."""
         if self._owned:
-            self._store.close()
+            await self._port.aclose()
 
-    def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        return _outcome(self._store.ask(_hitting(charges, self._now)), charges)
+    async def hit(self, charges: Sequence[Charge]) -> Outcome:
+        """See :meth:`keyguard.stores.base.AsyncRateLimiter.hit`."""
+        if self._now is None:
+            call = hit_call(tuple(charges))
+        else:
+            call = _call(HIT, charges, repr(self._now()))
+        return _outcome(await self._port.run(call), charges)
 
-    def adjust(
+    async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        return _outcome(self._store.ask(_adjusting(charges, units, ends_at, self._now)), charges)
+        """See :meth:`keyguard.stores.base.AsyncRateLimiter.adjust`."""
+        changes = [charge._replace(cost=unit) for charge, unit in zip(charges, units, strict=True)]
+        ends = [f"{end * _MICROSECONDS:.0f}" for end in ends_at]
+        time = "" if self._now is None else repr(self._now())
+        return _outcome(await self._port.run(_call(ADJUST, changes, time, *ends)), charges)
 
 
-class AsyncRedisRateLimiter:
-    """A store of counters for code on asyncio; else like :class:`RedisRateLimiter`.
+class AsyncRedisRateLimiter(RedisCounters):
+    """A store of counters for code on asyncio.
 
     Args:
         store: Where the Redis is.
-        owned: Whether the store is the limiter's, to close.
+        owned: Whether the limiter closes the store with itself.
         now: Where time comes from, in seconds; None for the server's clock.
     """
 
     def __init__(
         self, store: AsyncRedisStore, *, owned: bool = False, now: Now | None = None
     ) -> None:
-        self._store = store
-        self._owned = owned
-        self._now = now
-
-    async def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`; there is nothing to create."""
-
-    async def aclose(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        if self._owned:
-            await self._store.aclose()
-
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        return _outcome(await self._store.ask(_hitting(charges, self._now)), charges)
-
-    async def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        return _outcome(
-            await self._store.ask(_adjusting(charges, units, ends_at, self._now)), charges
-        )
+        super().__init__(store.port, owned=owned, now=now)
 
 
-def _hitting(charges: Sequence[Charge], now: Now | None) -> Call:
-    if now is None:
-        return _hitting_now(tuple(charges))
-    return _call(HIT, charges, repr(now()))
+class RedisRateLimiter(SyncRateLimiter):
+    """A store of counters for sync code.
+
+    Args:
+        store: Where the Redis is.
+        owned: Whether the limiter closes the store with itself.
+        now: Where time comes from, in seconds; None for the server's clock.
+    """
+
+    def __init__(self, store: RedisStore, *, owned: bool = False, now: Now | None = None) -> None:
+        super().__init__(RedisCounters(store.port, owned=owned, now=now))
 
 
 @lru_cache(1_000)
-def _hitting_now(charges: tuple[Charge, ...]) -> Call:
-    # The same for every request of a key, as the time is the server's.
+def hit_call(charges: tuple[Charge, ...]) -> ScriptCall:
+    """Return the call that counts charges on the server's clock.
+
+    It is the same for every request of a key, so it is kept.
+    """
     return _call(HIT, charges, "")
 
 
-def _adjusting(
-    charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float], now: Now | None
-) -> Call:
-    changes = [charge._replace(cost=change) for charge, change in zip(charges, units, strict=True)]
-    ends = [f"{end * _MICROSECONDS:.0f}" for end in ends_at]
-    return _call(ADJUST, changes, "" if now is None else repr(now()), *ends)
-
-
-def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> Call:
+def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> ScriptCall:
     keys = tuple([charge.key for charge in charges])
     arguments = [time]
     for _, _, amount, window, strategy, enforce, cost in charges:
         arguments.append(f"{_STRATEGIES[strategy]} {amount} {window} {cost} {enforce:d}")
-    return Call(script, keys, (*arguments, *more))
+    return ScriptCall(script, keys, (*arguments, *more))
 
 
-def _outcome(reply: Any, charges: Sequence[Charge]) -> Outcome:
+def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome:
+    if not isinstance(reply, bytes | str):
+        raise _no_counts()
     try:
         admitted, *numbers = map(int, reply.split())
         rows = zip(*[iter(numbers)] * 5, strict=True)
@@ -139,12 +128,12 @@ def _outcome(reply: Any, charges: Sequence[Charge]) -> Outcome:
             _tally((fits == 1, remaining, *[time / _MICROSECONDS for time in times]))
             for fits, remaining, *times in rows
         ]
-    except (AttributeError, ValueError) as failure:
-        raise _no_answer() from failure
+    except ValueError as failure:
+        raise _no_counts() from failure
     if len(tallies) != len(charges):
-        raise _no_answer()
+        raise _no_counts()
     return Outcome(admitted == 1, tallies)
 
 
-def _no_answer() -> CorruptDataError:
+def _no_counts() -> CorruptDataError:
     return CorruptDataError("Redis answered a hit with something else than counts")

@@ -1,4 +1,4 @@
-"""What would make a Redis lose what it acknowledged, and what of it can't be reached.
+"""What could make a Redis lose what it acknowledged, and which servers can't be reached.
 
 The advice follows the Redis documentation on persistence, key eviction and replication.
 """
@@ -6,40 +6,39 @@ The advice follows the Redis documentation on persistence, key eviction and repl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from redis.exceptions import ResponseError
 
+from keyguard.runtime.frames import frameless
 from keyguard.stores.diagnosis import Finding
-from keyguard.stores.redis.commands import Command
-from keyguard.stores.redis.connections import Connections
 from keyguard.stores.redis.errors import explained
-from keyguard.stores.redis.records import text_of
+from keyguard.stores.redis.pools import Pool
+from keyguard.stores.redis.replies import text_of, texts_of
+from keyguard.stores.redis.scripts import Command
+from keyguard.stores.redis.sync_ports import SyncScriptPort, exchange
 
 __all__ = ["diagnose"]
 
 
-def diagnose(connections: Connections, place: str) -> list[Finding]:
+def diagnose(port: SyncScriptPort) -> list[Finding]:
     """Look at every server that holds data, and at the Sentinels.
 
     Args:
-        connections: The way to them.
-        place: The address, without secrets.
+        port: Knows the servers.
     """
     findings: list[Finding] = []
     try:
-        servers = connections.each()
-    except Exception as failure:  # noqa: BLE001 - whatever it is, it can't be reached
-        return [Finding(is_fine=False, text=str(explained(failure, place)))]
-    for name, server in (*servers, *connections.sentinels()):
+        with frameless():
+            servers = port.servers()
+    except Exception as failure:  # noqa: BLE001 - whatever it is, nothing can be reached
+        return [_bad(str(explained(failure, port.place)))]
+    for name, pool in servers:
         try:
-            findings += _of_server(name, _info(server))
-            findings += _of_synchronization(name, server)
-        except Exception as failure:  # noqa: BLE001 - likewise
-            findings.append(Finding(is_fine=False, text=str(explained(failure, name))))
-        finally:
-            if server is not connections:
-                server.close()
+            with frameless():
+                findings += _of_server(name, _info(pool))
+                findings += _of_synchronization(name, pool)
+        except Exception as failure:  # noqa: BLE001 - the server can't be reached
+            findings.append(_bad(str(explained(failure, name))))
     return findings
 
 
@@ -62,7 +61,9 @@ def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
             "set 'maxmemory-policy noeviction'"
         )
     if info.get("evicted_keys", "0") != "0":
-        yield _bad(f"{place} has dropped {info['evicted_keys']} entries for want of memory already")
+        yield _bad(
+            f"{place} has dropped {info['evicted_keys']} entries already, for lack of memory"
+        )
     if "min_slaves_good_slaves" not in info:
         yield _bad(
             f"{place} acknowledges changes that no replica has: a failover loses them; with "
@@ -70,21 +71,20 @@ def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def _of_synchronization(place: str, server: Connections) -> Iterator[Finding]:
+def _of_synchronization(place: str, pool: Pool) -> Iterator[Finding]:
     try:
-        reply: list[Any] = server.call(Command("CONFIG", "GET", "appendfsync"), "")
-    except ResponseError:  # not every user may ask, and Sentinels have no such thing
+        setting = texts_of(exchange(pool, Command("CONFIG", "GET", "appendfsync")))
+    except ResponseError:  # the user may lack the permission, and Sentinels have no such setting
         return
-    if len(reply) > 1 and text_of(reply[1]) == "no":
+    if setting[1:] == ["no"]:
         yield _bad(
-            f"{place} leaves it to the system when changes reach the disk: a power failure loses "
+            f"{place} lets the system decide when changes reach the disk: a power failure loses "
             "up to half a minute; set 'appendfsync everysec' or 'always'"
         )
 
 
-def _info(server: Connections) -> dict[str, str]:
-    reply: Any = server.call(Command("INFO"), "")
-    lines = text_of(reply).splitlines()
+def _info(pool: Pool) -> dict[str, str]:
+    lines = text_of(exchange(pool, Command("INFO"))).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 

@@ -6,11 +6,14 @@ import ssl
 from collections.abc import Iterator
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,  # noqa: A004 - redis-py's own
+    MaxConnectionsError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -26,44 +29,37 @@ from keyguard.exceptions import (
     StoreError,
     StoreUnavailableError,
 )
+from keyguard.stores.redis.scripts import CORRUPT, UNFIT
 
-__all__ = ["AMID_MIGRATION", "CORRUPT", "UNFIT", "explained", "is_lost"]
-
-AMID_MIGRATION = "1>2"
-"""The version of a store while it is brought from the one to the other; nobody else touches it."""
-
-UNFIT = "KEYGUARDSCHEMA"
-"""With which a script's error begins where the store was not made by this version of keyguard."""
-
-CORRUPT = "KEYGUARDCORRUPT"
-"""With which a script's error begins where it found something that keyguard never wrote."""
+__all__ = ["explained", "is_lost"]
 
 _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 _DOWN = (
+    AskError,
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,
+    MovedError,
     OSError,
     RedisClusterException,
     TimeoutError,
     TryAgainError,
 )
 _REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
-_OLDER = ("1",)
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
 def is_lost(failure: BaseException) -> bool:
-    """Tell whether the connection broke; a look-up may be asked again on a new one."""
+    """Tell whether a connection broke, so that a new one may do better."""
     return (
         isinstance(failure, ConnectionError | OSError)
-        and not isinstance(failure, _REFUSED)
+        and not isinstance(failure, (*_REFUSED, MaxConnectionsError))
         and _in_tls(failure) is None
     )
 
 
 def explained(failure: BaseException, place: str) -> StoreError:
-    """Return the error of keyguard's that says what a failure means, and what to do.
+    """Return keyguard's error for a failure of redis-py's: what it means, and what to do.
 
     Args:
         failure: What redis-py raised.
@@ -73,8 +69,12 @@ def explained(failure: BaseException, place: str) -> StoreError:
     match failure:
         case _ if isinstance(failure, _REFUSED) or "unauthenticated" in text:
             return StoreUnavailableError(
-                f"{place} does not let keyguard in, or not do what it must; see the user and "
+                f"{place} does not let keyguard in, or refuses it a command; see the user and "
                 "password of the URL, and what the server's ACL allows the user"
+            )
+        case MaxConnectionsError():
+            return StoreUnavailableError(
+                f"all connections to {place} are in use; try again later, or see what holds them"
             )
         case ReadOnlyError():
             return StoreUnavailableError(
@@ -83,7 +83,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
             )
         case OutOfMemoryError():
             return StoreUnavailableError(
-                f"{place} is out of memory and takes no more; raise its maxmemory"
+                f"{place} is out of memory and takes no more data; raise its maxmemory"
             )
         case ResponseError() if UNFIT in text:
             return _unfit(text.partition(UNFIT)[2].split()[0], place)
@@ -110,9 +110,9 @@ def explained(failure: BaseException, place: str) -> StoreError:
 
 
 def _in_tls(failure: BaseException) -> ssl.SSLError | None:
-    """Return what TLS found wrong, where that is behind a failure."""
+    """Return the TLS error behind a failure, or None."""
     for cause in _causes(failure):
-        # That a connection ended amid a record says no more than that it ended.
+        # An SSLEOFError says only that the connection ended.
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             return cause
     return None
@@ -130,28 +130,18 @@ def _mistrusted(cause: ssl.SSLError, place: str) -> StoreUnavailableError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return StoreUnavailableError(
             f"{place} shows a certificate that keyguard does not trust "
-            f"({cause.verify_message.rstrip('.')}); name the CA that signed it by ssl_ca_certs, "
-            "and the server as its certificate names it"
+            f"({cause.verify_message.rstrip('.')}); name the CA that signed it with ssl_ca_certs, "
+            "and use the host name that is in the certificate"
         )
     return StoreUnavailableError(
         f"{place} and keyguard do not agree on TLS ({cause.reason}); see that the port is the one "
-        "for TLS, and what the options that begin with ssl_ say"
+        "for TLS, and check the options that begin with ssl_"
     )
 
 
 def _unfit(found: str, place: str) -> SchemaError:
     if found == "none":
         return SchemaError(f"{place} has no keyguard store yet, or lost it; {_ADVICE}")
-    if found == AMID_MIGRATION:
-        return SchemaError(
-            f"{place} holds a keyguard store that is being brought up to date; try again soon. If "
-            f"nobody is at it, {_ADVICE}"
-        )
-    if found in _OLDER:
-        return SchemaError(
-            f"{place} holds a keyguard store of version {found!r}, which is older than this "
-            f"keyguard; {_ADVICE}"
-        )
     return SchemaError(
         f"{place} holds a keyguard store of version {found!r}, which this keyguard does not know; "
         "use the version of keyguard that wrote it"

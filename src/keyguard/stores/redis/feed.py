@@ -1,185 +1,147 @@
-"""How a process follows the audit trail, in both flavours.
+"""How a process follows the audit trail.
 
-A reader has a connection of its own, on which it may wait: those of requests are lent to nobody who
-does. It asks by a script what changed, and only where nothing did does it wait, by XREAD; what that
-wakes it for it asks by the script again. So every answer has passed the check of the layout, and
-comes from the server that takes changes now.
+A reader has a connection of its own, on which it may wait: it takes none from the pool that serves
+requests. A script tells what changed, and the reader waits with XREAD only if nothing did. Every
+answer comes from the script, so it has passed the check of the layout and comes from the server
+that takes changes now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator
+import time
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeAlias
 
-from keyguard.exceptions import KeyguardError, StoreError, StoreUnavailableError
+from keyguard.exceptions import StoreError
 from keyguard.runtime.deadlines import awithin, within
-from keyguard.runtime.drivers import arun, run
+from keyguard.runtime.process import after_fork
 from keyguard.stores.base import News
-from keyguard.stores.redis.addresses import Address
-from keyguard.stores.redis.asking import aask, ask
-from keyguard.stores.redis.commands import Command
-from keyguard.stores.redis.connections import AsyncConnections, Connections, running_loop
+from keyguard.stores.redis.async_ports import AsyncListenerPort, AsyncScriptPort, running_loop
 from keyguard.stores.redis.errors import explained
-from keyguard.stores.redis.operations import news
-from keyguard.stores.redis.scripts import STORE, Call
+from keyguard.stores.redis.ports import ListenerPort, closed
+from keyguard.stores.redis.replies import list_of, text_of, texts_of
+from keyguard.stores.redis.scripts import NEWS, store_call
+from keyguard.stores.redis.sync_ports import SyncListenerPort, SyncScriptPort
 
-__all__ = ["AsyncRedisFeed", "RedisFeed"]
+__all__ = ["AsyncRedisFeed", "RedisFeed", "read_news"]
 
-_STREAM = f"{STORE}audit"
+_MOST_NEWS = 1000
 _GRACE = 1.0
-"""Seconds beyond its patience after which a server that says nothing is given up."""
+"""Seconds beyond its patience after which a reader gives a silent server up."""
 
 
-class _Wait(NamedTuple):
-    """To wait until the trail goes on behind a position.
+async def read_news(port: ListenerPort, position: str | None, patience: float) -> News:
+    """Return what changed after a position.
 
     Args:
-        position: The position.
-        patience: Seconds for which to wait at the most.
+        port: The reader's connection.
+        position: The position; None to learn where the trail ends now.
+        patience: Seconds to wait for a change; 0 or less not to wait.
+
+    Raises:
+        StoreError: The connection failed or was closed.
     """
-
-    position: str
-    patience: float
-
-    @property
-    def command(self) -> Command:
-        # No less than a millisecond, for 0 is for ever.
-        limit = max(1, round(self.patience * 1000))
-        return Command("XREAD", "COUNT", 1, "BLOCK", limit, "STREAMS", _STREAM, self.position)
-
-
-Steps: TypeAlias = Generator[Call | _Wait, Any, News]
-
-
-def _read(position: str | None, patience: float) -> Steps:
-    told = yield from news(position)
-    if position is None or patience <= 0 or told.subjects is None or told.position != position:
-        return told
-    if not (yield _Wait(position, patience)):
-        return told
-    return (yield from news(position))
-
-
-class _Interruptible(Connections):
-    """Connections whose only user can be told, by another thread, to wait no more."""
-
-    def _start_afresh(self) -> None:
-        super()._start_afresh()
-        self._turn = threading.Lock()
-        self._lent: Any = None
-        self.is_over = False
-
-    def interrupt(self) -> None:
-        """End the wait that is under way, and allow no more."""
-        with self._turn:
-            self.is_over = True
-            waiting: Any = getattr(self._lent, "_sock", None)
-            if waiting is not None:
-                # Not closed: that is for the thread that reads from it.
-                waiting.interrupt()
-
-    def _lend(self, pool: Any) -> Any:
-        connection = super()._lend(pool)
-        with self._turn:
-            self._lent = connection
-            is_over = self.is_over
-        if is_over:
-            self._take_back(pool, connection)
-            raise _closed()
-        return connection
-
-    def _take_back(self, pool: Any, connection: Any) -> None:
-        with self._turn:
-            self._lent = None
-            is_over = self.is_over
-        super()._take_back(pool, connection)
-        if is_over:
-            pool.drain()  # which nobody holds any more
+    ends = time.monotonic() + patience
+    while True:
+        call = store_call(NEWS, position or "", str(_MOST_NEWS), keys=("audit",))
+        end, subjects, is_whole = list_of(await port.run(call))
+        told = None if subjects is None else tuple(texts_of(subjects))
+        news = News(text_of(end), told, whole=bool(is_whole))
+        left = ends - time.monotonic()
+        if position is None or told is None or news.position != position or left <= 0:
+            return news
+        if not await port.wait(position, left):
+            return news
 
 
 class RedisFeed:
-    """A reader of the audit trail, for one thread.
+    """A reader of the audit trail, for one thread. Its coroutines never suspend.
 
     Args:
-        address: Where the server is.
+        port: Knows the server.
     """
 
-    def __init__(self, address: Address) -> None:
-        self._place = address.place
-        self._connections = _Interruptible(address)
+    def __init__(self, port: SyncScriptPort) -> None:
+        self._port = SyncListenerPort(port)
+        self._start_afresh()
+        after_fork(self._start_afresh)
 
-    def read(self, position: str | None, patience: float) -> News:
-        """See :class:`~keyguard.stores.base.ChangeFeed`."""
+    def _start_afresh(self) -> None:
+        self._reading = threading.Lock()
+
+    async def read(self, position: str | None, patience: float) -> News:
+        """See :meth:`keyguard.stores.base.ChangeFeed.read`."""
         try:
-            with within(max(patience, 0) + _GRACE):
-                return run(_read(position, patience), self._answer)
-        except BaseException as failure:
-            # The next read connects anew, and so learns who the primary is by then.
-            self._connections.close()
-            if self._connections.is_over and isinstance(failure, StoreError):
-                raise _closed() from None
+            with self._reading, within(max(patience, 0) + _GRACE):
+                try:
+                    return await read_news(self._port, position, patience)
+                except BaseException:
+                    # The next read connects anew, and so learns who the primary is by then.
+                    await self._port.aclose()
+                    raise
+        except StoreError:
+            if self._port.is_closed:
+                raise closed() from None
             raise
+        finally:
+            if self._port.is_closed:
+                await self.aclose()
 
-    def close(self) -> None:
-        """See :class:`~keyguard.stores.base.ChangeFeed`; a read that is under way fails."""
-        self._connections.interrupt()
-        self._connections.close()
-
-    def _answer(self, question: Call | _Wait) -> Any:
-        if isinstance(question, Call):
-            return ask(self._connections, question, self._place)
-        try:
-            return self._connections.call(question.command, _STREAM)
-        except KeyguardError:
-            raise
-        except Exception as failure:
-            raise explained(failure, self._place) from failure
+    async def aclose(self) -> None:
+        """See :meth:`keyguard.stores.base.ChangeFeed.close`. A read that is under way fails."""
+        self._port.is_closed = True
+        # A reader on another thread sees that soon, and closes the connection itself.
+        if self._reading.acquire(blocking=False):
+            try:
+                await self._port.aclose()
+            finally:
+                self._reading.release()
 
 
 class AsyncRedisFeed:
-    """A reader of the audit trail, for one task; else like :class:`RedisFeed`.
+    """A reader of the audit trail, for one task.
 
     Args:
-        address: Where the server is.
+        port: Knows the server.
     """
 
-    def __init__(self, address: Address) -> None:
-        self._place = address.place
-        self._connections = AsyncConnections(address)
+    def __init__(self, port: AsyncScriptPort) -> None:
+        self._port = AsyncListenerPort(port)
+        self._place = port.place
         self._under_way: asyncio.Task[News] | None = None
-        self._is_over = False
+        self._is_closed = False
 
     async def read(self, position: str | None, patience: float) -> News:
-        """See :class:`~keyguard.stores.base.AsyncChangeFeed`."""
-        # A task of its own, so that closing can end it without ending whoever waits for it.
+        """See :meth:`keyguard.stores.base.AsyncChangeFeed.read`."""
+        # A task of its own: closing cancels it, without cancelling the caller.
         task = running_loop().create_task(self._read(position, patience))
         self._under_way = task
         try:
             return await task
         except asyncio.CancelledError:
             reader = asyncio.current_task()
-            if self._is_over and reader is not None and not reader.cancelling():
-                raise _closed() from None
+            if self._is_closed and reader is not None and not reader.cancelling():
+                raise closed() from None
             raise
         finally:
             self._under_way = None
 
     async def aclose(self) -> None:
-        """See :class:`~keyguard.stores.base.ChangeFeed`; a read that is under way fails."""
-        self._is_over = True
+        """See :meth:`keyguard.stores.base.AsyncChangeFeed.aclose`. A read under way fails."""
+        self._is_closed = True
         task = self._under_way
         if task is not None and task.get_loop() is running_loop():
             task.cancel()
             await asyncio.wait([task])
-        await self._connections.aclose()
+        await self._port.aclose()
 
     async def _read(self, position: str | None, patience: float) -> News:
+        if self._is_closed:
+            raise closed()
         try:
             async with awithin(max(patience, 0) + _GRACE):
-                return await arun(_read(position, patience), self._answer)
+                return await read_news(self._port, position, patience)
         except TimeoutError as late:
             await self._disconnect()
             raise explained(late, self._place) from late
@@ -188,23 +150,7 @@ class AsyncRedisFeed:
             raise
 
     async def _disconnect(self) -> None:
-        # A server that says nothing does not say goodbye either, for which TLS would wait.
+        # TLS waits for a goodbye, which a silent server never says.
         with suppress(TimeoutError):
             async with awithin(_GRACE):
-                await self._connections.aclose()
-
-    async def _answer(self, question: Call | _Wait) -> Any:
-        if self._is_over:
-            raise _closed()
-        if isinstance(question, Call):
-            return await aask(self._connections, question, self._place)
-        try:
-            return await self._connections.call(question.command, _STREAM)
-        except KeyguardError:
-            raise
-        except Exception as failure:
-            raise explained(failure, self._place) from failure
-
-
-def _closed() -> StoreUnavailableError:
-    return StoreUnavailableError("this reader of the audit trail was closed")
+                await self._port.aclose()

@@ -1,244 +1,276 @@
-"""redis-py's connections and pools, taught to wait no longer than the present call may take.
+"""redis-py's connections and pools with the deadline of the present call.
 
-Its clients wait for five seconds and try again by themselves. Here each connection asks
-:func:`keyguard.runtime.deadlines.remaining` when it connects, and at each read and write of its
-socket: a timeout of redis-py's is that of each, and so a server that sends a byte now and then
-holds a call.
+A timeout of redis-py's is that of one read from the socket, so a server that sends a byte now and
+then could hold a call for ever. In sync code these connections take their timeouts from
+:func:`keyguard.runtime.deadlines.remaining`, and give a reply up when the time for the whole of it
+has passed. They override public methods of redis-py alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache
 from queue import Empty, SimpleQueue
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import redis
-import redis.sentinel
+import redis.asyncio
+from redis.asyncio.connection import AbstractConnection as AsyncAbstractConnection
+from redis.connection import AbstractConnection
+from redis.sentinel import (
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
-from keyguard.exceptions import StoreUnavailableError
-from keyguard.runtime.deadlines import remaining, within
+from keyguard.runtime.deadlines import remaining
+from keyguard.stores.redis.scripts import Reply
 
 __all__ = [
-    "DEFAULTS",
     "MOST_CONNECTIONS",
     "WITHOUT_DEADLINE",
-    "AsyncTimely",
+    "AsyncTimelyConnection",
+    "AsyncTimelyTlsConnection",
+    "Pool",
+    "TimelyConnection",
     "TimelyPool",
+    "TimelyPrimaryConnection",
     "TimelySentinelPool",
+    "TimelyTlsConnection",
+    "TimelyTlsPrimaryConnection",
+    "TimelyUnixConnection",
     "patience",
-    "timely",
 ]
 
 MOST_CONNECTIONS = 50
-"""How many connections a store opens at most, to each server."""
+"""The number of connections that a store opens at most to each server."""
 
 WITHOUT_DEADLINE = 5.0
-"""Seconds that a call may take which has no deadline."""
+"""Seconds that a call may take if nobody set a deadline."""
 
-DEFAULTS: Mapping[str, Any] = {
-    "protocol": 2,
-    "driver_info": None,  # else each new connection costs two more round trips
-    "max_connections": MOST_CONNECTIONS,
-}
-"""What every connection is made with."""
-
-_LEAST = 0.001
+_SHORTEST = 0.001
+_PAUSE = 0.0005
+"""Seconds before a second look at a reply that has arrived in part."""
 
 
 def patience() -> float:
-    """Return the seconds that the present call may wait, never none at all."""
+    """Return the seconds that the present call may wait, at least a millisecond."""
     left = remaining()
-    return WITHOUT_DEADLINE if left is None else max(left, _LEAST)
+    return WITHOUT_DEADLINE if left is None else max(left, _SHORTEST)
 
 
-class _Timely:
-    """Mixed into a connection class of redis-py for sync code: waits no longer than it may."""
+class Connection(Protocol):
+    """What keyguard uses of redis-py's connections for sync code."""
 
-    share: ClassVar[float] = 1
-    """Of the time that is left, how much one wait may take."""
-
-    def _connect(self) -> Any:
-        this: Any = self
-        this.socket_connect_timeout = this.socket_timeout = patience() * self.share
-        base: Any = super()
-        return _TimelySocket(base._connect())
-
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs["timeout"] = wait = patience() * self.share
-        base: Any = super()
-        with within(wait):
-            return base.read_response(*args, **kwargs)
+    @property
+    def is_connected(self) -> bool: ...
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
+    def send_packed_command(self, command: Iterable[bytes]) -> None: ...
+    def can_read(self, timeout: float = 0) -> bool: ...
+    def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...
 
 
-class _TimelySocket:
-    """A socket whose reads and writes take, all together, no longer than the present call may.
+class Pool(Protocol):
+    """What keyguard uses of redis-py's pools for sync code."""
+
+    def get_connection(self) -> Connection:
+        """Return a connection that is open."""
+        ...
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back."""
+
+
+class _Timely(AbstractConnection):
+    """A connection for sync code that waits no longer than the present call may.
 
     Args:
-        real: The socket, connected.
+        share: The part of the remaining time that one step may take.
+        options: What redis-py's connection takes.
     """
 
-    def __init__(self, real: Any) -> None:
-        self._real = real
+    def __init__(self, *, share: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self._share = share
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+    def connect_check_health(self, *args: bool, **options: bool) -> None:
+        """Connect, unless that is done."""
+        self.socket_timeout = self.socket_connect_timeout = patience() * self._share
+        super().connect_check_health(*args, **options)
 
-    # Looked up for each use, so that no frame here holds what is sent: it may be the password.
+    def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Send a command."""
+        self.update_current_socket_timeout(patience() * self._share)
+        base: Any = super()  # much of redis-py has no types
+        base.send_packed_command(*args, **options)
 
-    @property
-    def recv(self) -> Any:
-        return self._hurried().recv
-
-    @property
-    def recv_into(self) -> Any:
-        return self._hurried().recv_into
-
-    @property
-    def sendall(self) -> Any:
-        return self._hurried().sendall
-
-    def interrupt(self) -> None:
-        """End a read that is under way in another thread."""
-        # Past what TLS would do first, which is nothing for two threads at once.
-        with suppress(OSError):
-            socket.socket.shutdown(self._real, socket.SHUT_RDWR)
-
-    def _hurried(self) -> Any:
-        if self._real.gettimeout() != 0:  # else it does not wait
-            left = remaining()
-            if left == 0:
-                raise TimeoutError("the call's time is over")
-            self._real.settimeout(WITHOUT_DEADLINE if left is None else left)
-        return self._real
-
-
-class AsyncTimely:
-    """The same for asyncio, where only a share must be seen to: whoever calls ends the whole."""
-
-    share: ClassVar[float] = 1
-
-    async def _connect(self) -> None:
+    def read_response(
+        self,
+        disable_decoding: bool = False,
+        *,
+        timeout: object = None,  # noqa: ARG002 - redis-py's signature
+        disconnect_on_error: bool | None = True,
+        push_request: bool | None = False,
+    ) -> Any:
+        """Read a reply. The deadline of the call stands in for ``timeout``."""
         base: Any = super()
+        wait = patience() * self._share
+        begun = time.monotonic()
         try:
-            async with asyncio.timeout(patience() * self.share):
-                await base._connect()
-        except TimeoutError as late:
-            raise redis.TimeoutError("Timeout connecting to server") from late
-
-    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read one reply, within this connection's share of the time."""
-        base: Any = super()
-        try:
-            async with asyncio.timeout(patience() * self.share):
-                return await base.read_response(*args, **kwargs)
-        except TimeoutError as late:
-            raise redis.TimeoutError("Timeout reading from server") from late
-
-
-@cache
-def timely(connection_class: type, share: float = 1, mixin: type = _Timely) -> type:
-    """Return a connection class of redis-py, made timely.
-
-    Args:
-        connection_class: The class.
-        share: Of the time that is left, how much one wait may take.
-        mixin: What makes it so; :class:`AsyncTimely` for one of ``redis.asyncio``.
-    """
-    name = f"Timely{connection_class.__name__}"
-    return type(name, (mixin, connection_class), {"share": share})
+            if not self.can_read(wait):
+                raise redis.TimeoutError("the server did not answer in time")
+            while True:
+                try:
+                    # What has arrived in part is kept, and read again with what follows.
+                    return base.read_response(
+                        disable_decoding,
+                        timeout=0,
+                        disconnect_on_error=False,
+                        push_request=push_request,
+                    )
+                except redis.TimeoutError:
+                    taken = time.monotonic() - begun
+                    if taken >= wait:
+                        raise
+                # Each look reads from the start, so the pauses grow.
+                time.sleep(min(wait - taken, max(_PAUSE, taken / 4)))
+        except redis.ResponseError:
+            raise  # a whole reply
+        except BaseException:
+            if disconnect_on_error:
+                base.disconnect()
+            raise
 
 
-class _Lender:
-    """Mixed into a pool of redis-py for sync code: lends to whoever comes, and waits for one."""
+class TimelyConnection(_Timely, redis.Connection):
+    """A connection over TCP."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.idle: SimpleQueue[Any] = SimpleQueue()
-        base: Any = super()
-        base.__init__(*args, **kwargs)
 
-    def lend(self, place: str) -> Any:
-        """Return a connection that is open; it belongs into ``idle`` afterwards.
+class TimelyTlsConnection(_Timely, redis.SSLConnection):
+    """A connection over TLS."""
+
+
+class TimelyUnixConnection(_Timely, redis.UnixDomainSocketConnection):
+    """A connection over a Unix domain socket."""
+
+
+class TimelyPrimaryConnection(_Timely, SentinelManagedConnection):
+    """A connection to the primary that Sentinels name."""
+
+
+class TimelyTlsPrimaryConnection(_Timely, SentinelManagedSSLConnection):
+    """A connection over TLS to the primary that Sentinels name."""
+
+
+class _Lending(redis.ConnectionPool):
+    """A pool that waits for a free connection no longer than the present call may."""
+
+    def reset(self) -> None:
+        """Forget all connections."""
+        super().reset()
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+
+    def get_connection(self, *_: object, **__: object) -> Any:
+        """Return a connection that is open and has nothing left to read.
 
         Raises:
-            StoreUnavailableError: All are in use for as long as this may wait.
+            MaxConnectionsError: All connections stayed in use for as long as the call may wait.
         """
-        connection = self._one(place)
         try:
-            self._leave_old_primary(connection)
-            connection.connect()
-            if _is_stale(connection):
+            connection = self._idle.get_nowait()
+        except Empty:
+            connection = self._new_or_freed()
+        try:
+            if connection.is_connected and not self._is_fit(connection):
                 connection.disconnect()
+            if not connection.is_connected:
                 connection.connect()
         except BaseException:
             connection.disconnect()
-            self.idle.put(connection)
+            self._idle.put(connection)
             raise
         return connection
 
-    def _one(self, place: str) -> Any:
-        this: Any = self
-        try:
-            return self.idle.get_nowait()
-        except Empty:
-            pass
-        try:
-            return this.make_connection()
-        except redis.MaxConnectionsError:
-            pass
-        try:
-            return self.idle.get(timeout=patience())
-        except Empty:
-            raise StoreUnavailableError(
-                f"all connections to {place} are in use; try again later, or see what holds them"
-            ) from None
+    def release(self, connection: Connection) -> None:
+        """Take a connection back."""
+        self._idle.put(connection)
 
-    def _leave_old_primary(self, connection: Any) -> None:
-        """Close a connection to a server that Sentinels no longer name."""
-
-    def drain(self) -> None:
+    def disconnect(self, inuse_connections: bool = False) -> None:  # noqa: ARG002 - likewise
         """Close the connections that nobody uses."""
-        while not self.idle.empty():
-            with suppress(Empty):
-                self.idle.get_nowait().disconnect()
-
-
-def _is_stale(connection: Any) -> bool:
-    """Tell whether the server closed a connection, or sent what nobody asked for."""
-    try:
-        return bool(connection.can_read())
-    except (OSError, redis.ConnectionError):
-        return True
-
-
-class TimelyPool(_Lender, redis.ConnectionPool):
-    """A pool of such connections; redis-py's client for clusters makes one for each node."""
-
-    def __init__(
-        self, connection_class: type = redis.Connection, share: float = 1, **kwargs: Any
-    ) -> None:
-        kwargs = {**DEFAULTS, **kwargs}
-        kwargs.pop("redis_connect_func", None)  # it would ask whether replicas may be read
-        pool: Any = super()
-        pool.__init__(connection_class=timely(connection_class, share), **kwargs)
-
-
-class TimelySentinelPool(_Lender, redis.sentinel.SentinelConnectionPool):
-    """A pool of such connections to the primary that Sentinels name."""
-
-    def _leave_old_primary(self, connection: Any) -> None:
-        # redis-py closes those of its own when it learns of another; it does not know of these.
-        this: Any = self
-        primary = this.master_address
-        if primary is not None and primary != (connection.host, connection.port):
+        free: list[Connection] = []
+        with suppress(Empty):
+            while True:
+                free.append(self._idle.get_nowait())
+        for connection in free:
             connection.disconnect()
+            self._idle.put(connection)
 
-    def drain(self) -> None:
-        """Close the connections that nobody uses, those to Sentinels among them."""
-        super().drain()
-        this: Any = self
-        for sentinel in this.sentinel_manager.sentinels:
-            sentinel.connection_pool.disconnect(inuse_connections=False)
+    def _new_or_freed(self) -> Connection:
+        with suppress(redis.MaxConnectionsError):
+            made: Any = self.make_connection()
+            return made  # type: ignore[no-any-return]  # redis-py types it as an interface
+        with suppress(Empty):
+            return self._idle.get(timeout=patience())
+        raise redis.MaxConnectionsError("all connections are in use")
+
+    def _is_fit(self, connection: Any) -> bool:
+        """Tell whether a connection is open to the right server, with nothing left to read."""
+        try:
+            return bool(self.owns_connection(connection)) and not connection.can_read()
+        except (OSError, redis.ConnectionError):
+            return False
+
+
+class TimelyPool(_Lending):
+    """A pool of connections to one server."""
+
+
+class TimelySentinelPool(_Lending, SentinelConnectionPool):
+    """A pool of connections to the primary that Sentinels name."""
+
+
+class _AsyncTimely(AsyncAbstractConnection):
+    """A connection to a Sentinel, for asyncio, that leaves time for the next one.
+
+    The guard ends the call as a whole.
+
+    Args:
+        share: The part of the remaining time that one step may take.
+        options: What redis-py's connection takes.
+    """
+
+    def __init__(self, *, share: float = 1.0, **options: Any) -> None:
+        base: Any = super()
+        base.__init__(**options)
+        self._share = share
+
+    async def connect(self) -> None:
+        """Connect, unless that is done."""
+        base: Any = super()
+        try:
+            async with asyncio.timeout(patience() * self._share):
+                await base.connect()
+        except TimeoutError as late:
+            await self.disconnect(nowait=True)
+            raise redis.TimeoutError("the server did not accept a connection in time") from late
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read a reply."""
+        base: Any = super()
+        try:
+            async with asyncio.timeout(patience() * self._share):
+                return await base.read_response(*args, **options)
+        except TimeoutError as late:
+            raise redis.TimeoutError("the server did not answer in time") from late
+
+
+class AsyncTimelyConnection(_AsyncTimely, redis.asyncio.Connection):
+    """A connection over TCP, for asyncio."""
+
+
+class AsyncTimelyTlsConnection(_AsyncTimely, redis.asyncio.SSLConnection):
+    """A connection over TLS, for asyncio."""

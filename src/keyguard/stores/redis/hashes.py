@@ -1,4 +1,4 @@
-"""How records look as hashes, and back."""
+"""How records are kept as Redis hashes and stream entries."""
 
 from __future__ import annotations
 
@@ -12,53 +12,44 @@ from keyguard.core.keys.commit import Change
 from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason, fields_of
 from keyguard.core.limits.limit import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
+from keyguard.stores.redis.replies import list_of, text_of, texts_of
+from keyguard.stores.redis.scripts import Reply
 
 __all__ = [
-    "change_columns",
-    "columns_of",
-    "entry_columns",
+    "changed_fields",
+    "entry_fields",
     "entry_from",
-    "entry_of",
+    "hash_fields",
+    "index_entry",
     "key_from",
     "organization_from",
     "record_from",
-    "text_of",
     "time_text",
 ]
 
 Record = TypeVar("Record", AuditEntry, Key, KeyRecord, Organization)
 
 _MICROSECOND = timedelta(microseconds=1)
-_NO_SCOPES = " "  # for "" is None
+_NO_SCOPES = " "  # as "" stands for None
 
 
-def text_of(value: str | bytes | None) -> str:
-    """Return a string that the server sent."""
-    return value.decode() if isinstance(value, bytes) else str(value or "")
-
-
-def entry_of(record: Key | Organization) -> str:
-    """Return how a record is listed: by time of creation, then id, in the order of its bytes."""
+def index_entry(record: Key | Organization) -> str:
+    """Return a record's entry in an index: in the order of the bytes, the oldest comes first."""
     return f"{time_text(record.created_at)} {record.id}"
 
 
-def columns_of(record: Key | Organization) -> tuple[str, ...]:
+def hash_fields(record: Key | Organization) -> tuple[str, ...]:
     """Return a record as names and values for a hash, one after the other."""
-    return _columns(fields_of(record))
+    return _texts(fields_of(record))
 
 
-def change_columns(change: Change) -> tuple[str, ...]:
-    """Return what a change sets, likewise; when a key was last used is set by no change."""
-    return _columns(
-        {
-            name: value
-            for name, value in change.columns().items()
-            if not name.startswith("last_used_")
-        }
-    )
+def changed_fields(change: Change) -> tuple[str, ...]:
+    """Return what a change sets, in the same form. No change sets when a key was last used."""
+    columns = change.columns()
+    return _texts({name: columns[name] for name in columns if not name.startswith("last_used_")})
 
 
-def entry_columns(entry: AuditEntry) -> tuple[str, ...]:
+def entry_fields(entry: AuditEntry) -> tuple[str, ...]:
     """Return an entry of the audit trail as names and values for a stream."""
     return (
         *("at", time_text(entry.at), "actor", entry.actor, "action", entry.action.value),
@@ -68,20 +59,21 @@ def entry_columns(entry: AuditEntry) -> tuple[str, ...]:
     )
 
 
-def entry_from(row: Any) -> AuditEntry | None:
-    """Return the entry in an item of the stream, or None where the item is about no record.
+def entry_from(item: Reply) -> AuditEntry | None:
+    """Return the entry in an item of the stream, or None if the item is about no record.
 
     Raises:
         CorruptDataError: keyguard never wrote that item.
     """
-    entry_id, columns = row
-    if not columns or text_of(columns[0]) == "made":
+    entry_id, fields = list_of(item)
+    parts = list_of(fields)
+    if not parts or text_of(parts[0]) == "made":
         return None
-    return _decoded(_entry, [b"id", entry_id, *columns])
+    return _decoded(_entry, ["id", entry_id, *parts])
 
 
-def organization_from(row: Any) -> Organization | None:
-    """Return the organization in a hash, or None in an empty one.
+def organization_from(row: Reply) -> Organization | None:
+    """Return the organization in a hash, or None for an empty hash.
 
     Raises:
         CorruptDataError: keyguard never wrote that hash.
@@ -89,8 +81,8 @@ def organization_from(row: Any) -> Organization | None:
     return _decoded(_organization, row) if row else None
 
 
-def key_from(row: Any) -> Key | None:
-    """Return the key in a hash, or None in an empty one.
+def key_from(row: Reply) -> Key | None:
+    """Return the key in a hash, or None for an empty hash.
 
     Raises:
         CorruptDataError: keyguard never wrote that hash.
@@ -98,13 +90,13 @@ def key_from(row: Any) -> Key | None:
     return _decoded(_key, row) if row else None
 
 
-def record_from(rows: Any) -> KeyRecord:
+def record_from(rows: Reply) -> KeyRecord:
     """Return the record in the hashes of a key and its organization.
 
     Raises:
         CorruptDataError: keyguard never wrote one of the two.
     """
-    key_row, organization_row = rows
+    key_row, organization_row = list_of(rows)
     key, organization = key_from(key_row), organization_from(organization_row)
     if key is None or organization is None:
         raise _corrupt(_fields(key_row), "its organization is missing")
@@ -114,7 +106,7 @@ def record_from(rows: Any) -> KeyRecord:
 
 
 def _organization(row: Mapping[str, str]) -> Organization:
-    scopes, lifetime = row.get("scopes"), row.get("max_key_lifetime")
+    scopes, lifetime = row["scopes"], row["max_key_lifetime"]
     return Organization(
         **{name: row[name] for name in ("id", "slug", "name")},
         created_at=_time_from(row["created_at"]),
@@ -122,7 +114,7 @@ def _organization(row: Mapping[str, str]) -> Organization:
         limits=load_limits(row["limits"]),
         scopes=frozenset(scopes.split()) if scopes else None,
         max_key_lifetime=int(lifetime) * _MICROSECOND if lifetime else None,
-        version=int(row.get("version", "1")),
+        version=int(row["version"]),
     )
 
 
@@ -130,8 +122,8 @@ def _key(row: Mapping[str, str]) -> Key:
     reason = row["revoked_reason"]
     fields: dict[str, Any] = {
         **{name: row[name] for name in ("id", "family", "organization", "name")},
-        **{name: row.get(name) or None for name in _OPTIONAL_TEXTS},
-        **{name: _time_or_none(row.get(name, "")) for name in _OPTIONAL_TIMES},
+        **{name: row[name] or None for name in _OPTIONAL_TEXTS},
+        **{name: _time_or_none(row[name]) for name in _OPTIONAL_TIMES},
     }
     return Key(
         **fields,
@@ -140,8 +132,8 @@ def _key(row: Mapping[str, str]) -> Key:
         revoked_reason=RevocationReason(reason) if reason else None,
         metadata=json.loads(row["metadata"]),
         limits=load_limits(row["limits"]),
-        allowed_networks=tuple(row.get("allowed_networks", "").split()),
-        version=int(row.get("version", "1")),
+        allowed_networks=tuple(row["allowed_networks"].split()),
+        version=int(row["version"]),
     )
 
 
@@ -159,37 +151,35 @@ def _entry(row: Mapping[str, str]) -> AuditEntry:
     )
 
 
-def _decoded(decode: Callable[[Mapping[str, str]], Record], row: Any) -> Record:
+def _decoded(decode: Callable[[Mapping[str, str]], Record], row: Reply) -> Record:
     try:
-        fields = _fields(row)
-        return decode(fields)
+        return decode(_fields(row))
     except KeyError as failure:
         raise _corrupt(_fields(row), f"it has no {failure.args[0]}") from failure
     except (ValueError, TypeError, AttributeError, RecursionError) as failure:
         raise _corrupt({}, failure) from failure
 
 
-def _fields(row: Any) -> dict[str, str]:
-    parts: list[Any] = row
-    texts: list[str] = [part.decode() if isinstance(part, bytes) else part for part in parts]
+def _fields(row: Reply) -> dict[str, str]:
+    texts = texts_of(row)
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _corrupt(fields: Mapping[str, str], why: object) -> CorruptDataError:
     return CorruptDataError(
-        f"the record {fields.get('id', '')!r} in Redis is none that keyguard wrote ({why}); "
-        "restore it from a backup or delete it"
+        f"keyguard did not write the record {fields.get('id', '')!r} in Redis ({why}); restore it "
+        "from a backup or delete it"
     )
 
 
 def time_text(value: datetime | None) -> str:
-    """Return how a time is kept: of one length, so that the order of the bytes is that of time."""
+    """Return a time as a text of fixed length, so that the order of the bytes is that of time."""
     if value is None:
         return ""
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def _columns(values: Mapping[str, Any]) -> tuple[str, ...]:
+def _texts(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(part for name, value in values.items() for part in (name, _text(name, value)))
 
 

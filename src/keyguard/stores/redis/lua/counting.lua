@@ -1,25 +1,7 @@
-"""The scripts that count inside Redis: :mod:`keyguard.core.limits.windows` once more, in Lua.
-
-Tests hold the two against each other. A bucket is one key, always with an end:
-
-:fixed window: a string ``started count``
-:sliding window counter: a string ``index current previous``
-:moving window: a list, first of the units in it, then of ``time units``, oldest first
-
-All that a request is charged is looked at before anything is written.
-"""
-
-from __future__ import annotations
-
-from keyguard.stores.redis.errors import CORRUPT
-from keyguard.stores.redis.scripts import Script
-
-__all__ = ["ADJUST", "HIT"]
-
-# ARGV[1] is the time in seconds, or "" for the server's own; then one text for each key:
-# "strategy amount window units enforced", units being the cost or the change. Of changes, one for
-# each key follows: until when it can be given back, in microseconds.
-_COUNTING = f"""
+-- Counts in Redis what keyguard.core.limits.windows counts in Python; tests hold the two together.
+-- KEYS: buckets. ARGV[1]: the time in seconds, "" for the server's own; then one text for each bucket,
+-- "strategy amount window units enforced": the units are the cost of a hit or the change of an
+-- adjustment. All buckets are looked at before any is written.
 local now = tonumber(ARGV[1])
 if not now then
   local time = redis.call('TIME')
@@ -34,7 +16,7 @@ local function numbers(key, pattern)
   end
   local a, b, c = string.match(text, pattern)
   if not a then
-    error('{CORRUPT} ' .. key, 0)
+    error(CORRUPT .. ' ' .. key, 0)
   end
   return tonumber(a), tonumber(b), tonumber(c)
 end
@@ -43,14 +25,14 @@ local function keep(key, text, ends)
   redis.call('SET', key, text, 'PX', math.max(1, math.ceil((ends - now) * 1000)) + 1000)
 end
 
-local fixed = {{}}
+local fixed = {}
 
 function fixed.load(key, window)
   local started, count = numbers(key, '^(%-?[%d.]+) (%d+)$')
   if not started or now >= started + window then
-    return {{started = now, count = 0}}
+    return {started = now, count = 0}
   end
-  return {{started = started, count = count}}
+  return {started = started, count = count}
 end
 
 function fixed.tally(state, amount, window)
@@ -72,7 +54,7 @@ end
 
 function fixed.back(state, window, units, ends)
   if now >= ends then
-    return false -- that window is over
+    return false -- the window has ended
   end
   state.count = math.max(0, state.count - units)
   return true
@@ -82,7 +64,7 @@ function fixed.save(state, key, window)
   keep(key, string.format('%.6f %.0f', state.started, state.count), state.started + window)
 end
 
-local sliding = {{}}
+local sliding = {}
 
 function sliding.load(key, window)
   local index = math.floor(now / window)
@@ -93,7 +75,7 @@ function sliding.load(key, window)
     current, previous = 0, current
   end
   local left = (index + 1) * window - now
-  return {{index = index, current = current, previous = previous, left = left}}
+  return {index = index, current = current, previous = previous, left = left}
 end
 
 function sliding.tally(state, amount, window)
@@ -140,19 +122,19 @@ function sliding.save(state, key, window)
   keep(key, text, (state.index + 2) * window)
 end
 
-local moving = {{}}
+local moving = {}
 
 local function parsed(key, text)
   local time, units = string.match(text, '^(%-?[%d.]+) (%d+)$')
   if not time then
-    error('{CORRUPT} ' .. key, 0)
+    error(CORRUPT .. ' ' .. key, 0)
   end
   return tonumber(time), tonumber(units)
 end
 
--- Iterates over the entries of a log, the oldest first, a number of them at a time.
+-- Iterates over the entries of a log, oldest first. It reads 256 at a time.
 local function entries(key)
-  local first, chunk, at = 1, {{}}, 0
+  local first, chunk, at = 1, {}, 0
   return function()
     if at == #chunk then
       chunk, at = redis.call('LRANGE', key, first, first + 255), 0
@@ -168,11 +150,11 @@ end
 function moving.load(key, window)
   local total = redis.call('LINDEX', key, 0)
   if not total then
-    return {{key = key, used = 0, kept = 0, added = 0, edits = {{}}, missing = true}}
+    return {key = key, used = 0, kept = 0, added = 0, edits = {}, missing = true}
   end
   total = tonumber(total)
   if not total then
-    error('{CORRUPT} ' .. key, 0)
+    error(CORRUPT .. ' ' .. key, 0)
   end
   local gone = 0
   for time, units in entries(key) do
@@ -185,11 +167,11 @@ function moving.load(key, window)
     redis.call('LTRIM', key, gone, -1)
     redis.call('LSET', key, 0, string.format('%.0f', total))
   end
-  return {{key = key, used = total, kept = total, added = 0, edits = {{}}}}
+  return {key = key, used = total, kept = total, added = 0, edits = {}}
 end
 
 function moving.tally(state, amount, window)
-  -- at the very end of its time a hit holds room, and is not seen any more
+  -- A hit at the very end of its time still takes room, but is no longer shown.
   local seen, oldest = state.used, nil
   for time, units in entries(state.key) do
     if time > now - window then
@@ -224,9 +206,9 @@ function moving.add(state, units)
   state.used = state.kept + state.added
 end
 
--- Iterates over the entries of a log that were there by a time, the newest first.
+-- Iterates over the entries of a log up to a time, newest first, with their numbers.
 local function counted_by(state, time)
-  local last, chunk, at = -1, {{}}, 0
+  local last, chunk, at = -1, {}, 0
   return function()
     while true do
       if at == 0 then
@@ -237,29 +219,29 @@ local function counted_by(state, time)
       local index = last + at
       local text = chunk[at]
       if not text or not string.find(text, ' ', 1, true) then
-        return nil -- the first is the number of all units
+        return nil -- the first element is the total
       end
       at = at - 1
-      local one = state.edits[index]
-      if not one then
+      local entry = state.edits[index]
+      if not entry then
         local known, units = parsed(state.key, text)
-        one = {{time = known, units = units}}
+        entry = {time = known, units = units}
       end
-      if one.time <= time then
-        return index, one
+      if entry.time <= time then
+        return index, entry
       end
     end
   end
 end
 
--- Counts more of what was counted then, where that is there still.
+-- Counts more at the time of the first count, if that entry still exists.
 function moving.more(state, window, units, ends)
   local counted = ends - window + JUST_AFTER
   if now < ends then
-    for index, one in counted_by(state, counted) do
-      if one.time >= counted - 2 * JUST_AFTER then
-        one.units = one.units + units
-        state.edits[index] = one
+    for index, entry in counted_by(state, counted) do
+      if entry.time >= counted - 2 * JUST_AFTER then
+        entry.units = entry.units + units
+        state.edits[index] = entry
         state.kept = state.kept + units
         state.used = state.kept + state.added
         return true
@@ -271,7 +253,7 @@ function moving.more(state, window, units, ends)
   return true
 end
 
--- Gives back the newest first, of what was there when it was counted.
+-- Refunds the newest entries first, of those that existed when the units were counted.
 function moving.back(state, window, units, ends)
   local counted = ends - window + JUST_AFTER
   if now <= counted then
@@ -279,10 +261,10 @@ function moving.back(state, window, units, ends)
     state.added, units = state.added - back, units - back
   end
   if units > 0 then
-    for index, one in counted_by(state, counted) do
-      local back = math.min(one.units, units)
-      one.units, units, state.kept = one.units - back, units - back, state.kept - back
-      state.edits[index] = one
+    for index, entry in counted_by(state, counted) do
+      local back = math.min(entry.units, units)
+      entry.units, units, state.kept = entry.units - back, units - back, state.kept - back
+      state.edits[index] = entry
       if units == 0 then
         break
       end
@@ -294,9 +276,9 @@ end
 
 function moving.save(state, key, window)
   local emptied = false
-  for index, one in pairs(state.edits) do
-    local text = one.units > 0 and string.format('%.6f %.0f', one.time, one.units) or 'x'
-    emptied = emptied or one.units == 0
+  for index, entry in pairs(state.edits) do
+    local text = entry.units > 0 and string.format('%.6f %.0f', entry.time, entry.units) or 'x'
+    emptied = emptied or entry.units == 0
     redis.call('LSET', key, index, text)
   end
   if emptied then
@@ -316,54 +298,54 @@ function moving.save(state, key, window)
   end
 end
 
-local STRATEGIES = {{f = fixed, s = sliding, m = moving}}
+local STRATEGIES = {f = fixed, s = sliding, m = moving}
 
-local charges, states = {{}}, {{}}
+local charges, states = {}, {}
 for number, key in ipairs(KEYS) do
   local strategy, amount, window, units, enforced =
     string.match(ARGV[number + 1], '^(%l) (%d+) (%d+) (%-?%d+) (%d)$')
-  local one = {{
+  local charge = {
     key = key,
     counting = STRATEGIES[strategy],
     amount = tonumber(amount),
     window = tonumber(window),
     units = tonumber(units),
     enforced = enforced == '1',
-  }}
-  charges[number] = one
+  }
+  charges[number] = charge
   if not states[key] then
-    states[key] = one.counting.load(key, one.window)
+    states[key] = charge.counting.load(key, charge.window)
   end
 end
 
-local function take(one)
-  local state = states[one.key]
-  if one.counting.fits(state, one.amount, one.window, one.units) then
-    one.counting.add(state, one.units)
-    one.changed = true
+local function take(charge)
+  local state = states[charge.key]
+  if charge.counting.fits(state, charge.amount, charge.window, charge.units) then
+    charge.counting.add(state, charge.units)
+    charge.changed = true
     return true
   end
   return false
 end
 
 local function save()
-  local saved = {{}}
-  for _, one in ipairs(charges) do
-    if one.changed and not saved[one.key] then
-      saved[one.key] = true
-      one.counting.save(states[one.key], one.key, one.window)
+  local saved = {}
+  for _, charge in ipairs(charges) do
+    if charge.changed and not saved[charge.key] then
+      saved[charge.key] = true
+      charge.counting.save(states[charge.key], charge.key, charge.window)
     end
   end
 end
 
-local function row(one, fits, cost)
-  local state = states[one.key]
-  local remaining, reset, ends = one.counting.tally(state, one.amount, one.window)
+local function row(charge, fits, cost)
+  local state = states[charge.key]
+  local remaining, reset, ends = charge.counting.tally(state, charge.amount, charge.window)
   local wait = 0
   if not fits then
-    wait = one.window
-    if cost <= one.amount then
-      wait = one.counting.wait(state, one.amount, one.window, cost)
+    wait = charge.window
+    if cost <= charge.amount then
+      wait = charge.counting.wait(state, charge.amount, charge.window, cost)
     end
   end
   return string.format(
@@ -376,62 +358,7 @@ local function row(one, fits, cost)
   )
 end
 
--- In one piece: a client reads a text faster than a list of numbers.
+-- One text: a client reads it faster than a list of numbers.
 local function reply(admitted, rows)
   return (admitted and '1 ' or '0 ') .. table.concat(rows, ' ')
 end
-"""
-
-HIT = Script(
-    _COUNTING
-    + """
-local admitted, rows = true, {}
-for number, one in ipairs(charges) do
-  local fits = take(one)
-  rows[number] = row(one, fits, one.units)
-  if one.enforced and not fits then
-    admitted = false
-  end
-end
-if admitted then
-  save()
-  return reply(true, rows)
-end
-for _, one in ipairs(charges) do
-  states[one.key] = one.counting.load(one.key, one.window)
-end
-for number, one in ipairs(charges) do
-  if one.changed then
-    rows[number] = row(one, true, one.units)
-  end
-end
-return reply(false, rows)
-""",
-    writes=True,
-)
-"""Count charges, all or none."""
-
-ADJUST = Script(
-    _COUNTING
-    + """
-for number, one in ipairs(charges) do
-  local ends = tonumber(ARGV[1 + #KEYS + number]) / 1000000
-  if one.units > 0 and one.counting.more then
-    one.changed = one.counting.more(states[one.key], one.window, one.units, ends)
-  elseif one.units > 0 then
-    one.counting.add(states[one.key], one.units)
-    one.changed = true
-  elseif one.units < 0 then
-    one.changed = one.counting.back(states[one.key], one.window, -one.units, ends)
-  end
-end
-save()
-local rows = {}
-for number, one in ipairs(charges) do
-  rows[number] = row(one, one.counting.fits(states[one.key], one.amount, one.window, 1), 1)
-end
-return reply(true, rows)
-""",
-    writes=True,
-)
-"""Count more, or give back."""

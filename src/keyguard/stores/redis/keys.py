@@ -1,0 +1,222 @@
+"""The key store's operations, written once over a port that runs scripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
+from keyguard.core.tokens.format import KEY_ID
+from keyguard.exceptions import RefusedError
+from keyguard.stores.base import AsyncChangeFeed
+from keyguard.stores.redis import scripts
+from keyguard.stores.redis.commit_call import commit_call, record_key
+from keyguard.stores.redis.hashes import (
+    entry_from,
+    key_from,
+    organization_from,
+    record_from,
+    time_text,
+)
+from keyguard.stores.redis.ports import ScriptPort
+from keyguard.stores.redis.replies import list_of, text_of, texts_of
+from keyguard.stores.redis.scripts import VERSION, Reply, ScriptCall, store_call
+
+__all__ = ["RedisKeys"]
+
+Listed = TypeVar("Listed", Key, Organization)
+
+_STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
+_STREAM_NUMBERS = 2**64
+_FEWEST_DIGESTS = 200
+_LOOKED_AT = 2000
+"""Keys that one script looks at for a filter. It takes milliseconds, and Redis does nothing else
+meanwhile."""
+
+
+class RedisKeys:
+    """Keys, organizations and their audit trail in Redis.
+
+    Args:
+        port: Runs the scripts.
+        feed: Makes a reader of the audit trail.
+    """
+
+    def __init__(self, port: ScriptPort, feed: Callable[[], AsyncChangeFeed]) -> None:
+        self._port = port
+        self._feed = feed
+
+    def feed(self) -> AsyncChangeFeed:
+        """See :meth:`keyguard.stores.base.AsyncStore.feed`."""
+        return self._feed()
+
+    async def aclose(self) -> None:
+        """See :meth:`keyguard.stores.base.AsyncStore.aclose`."""
+        await self._port.aclose()
+
+    async def migrate(self) -> None:
+        """See :meth:`keyguard.stores.base.AsyncStore.migrate`."""
+        names = (f"{scripts.STORE}schema", f"{scripts.STORE}audit")
+        await self._port.run(ScriptCall(scripts.MIGRATE, names, (VERSION,)))
+
+    async def commit(self, commit: Commit) -> bool:
+        """See :meth:`keyguard.stores.base.AsyncStore.commit`."""
+        outcome, *taken = texts_of(await self._port.run(commit_call(commit)))
+        if outcome in ("done", "conflict"):
+            return outcome == "done"
+        raise RefusedError(f"{outcome} {taken[0]!r} exists already")
+
+    async def find_organization(self, name: str) -> Organization | None:
+        """See :meth:`keyguard.stores.base.AsyncStore.find_organization`."""
+        if not ORGANIZATION_NAME.match(name):
+            return None
+        if "_" not in name:  # an id has an underscore, a slug never has
+            name = text_of(await self._run(scripts.FIND_SLUG, name, keys=("slugs",)))
+            if not name:
+                return None
+        return organization_from(
+            await self._run(scripts.FIND_ORGANIZATION, keys=(record_key(name),))
+        )
+
+    async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
+        """See :meth:`keyguard.stores.base.AsyncStore.list_organizations`."""
+        if after is not None and not ORGANIZATION_ID.match(after):
+            return Page(())
+        return await self._page(
+            organization_from, "organization", "organizations", KeyFilter(), after, limit
+        )
+
+    async def find_key(self, key_id: str) -> KeyRecord | None:
+        """See :meth:`keyguard.stores.base.AsyncStore.find_key`."""
+        if not KEY_ID.match(key_id):
+            return None
+        rows = await self._port.run(store_call(scripts.FIND_KEY, keys=(record_key(key_id),)))
+        return None if rows is None else record_from(rows)
+
+    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
+        """See :meth:`keyguard.stores.base.AsyncStore.find_existing`."""
+        possible = [key_id for key_id in dict.fromkeys(key_ids) if KEY_ID.match(key_id)]
+        if not possible:
+            return frozenset()
+        reply = await self._run(scripts.FIND_EXISTING, keys=tuple(map(record_key, possible)))
+        return frozenset(possible[int(position)] for position in texts_of(reply))
+
+    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
+        """See :meth:`keyguard.stores.base.AsyncStore.list_keys`."""
+        index = "keys"
+        if wanted.organization is not None:
+            index = f"keys:{wanted.organization}"
+            if not ORGANIZATION_ID.match(wanted.organization):
+                return Page(())
+        if wanted.family is not None:
+            index = f"family:{wanted.family}"
+            if not FAMILY_ID.match(wanted.family):
+                return Page(())
+        if after is not None and not KEY_ID.match(after):
+            return Page(())
+
+        def decode(row: Reply) -> Key | None:
+            key = key_from(row)
+            return key if key is not None and wanted.admits(key) else None
+
+        return await self._page(decode, "key", index, wanted, after, limit)
+
+    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
+        """See :meth:`keyguard.stores.base.AsyncStore.list_digests`."""
+        if after is not None and not KEY_ID.match(after):
+            return Page(())
+        items: list[KeyDigest] = []
+        last = after or ""
+        while True:
+            look = max(limit + 1 - len(items), _FEWEST_DIGESTS)
+            reply = await self._run(scripts.LIST_DIGESTS, last, str(look), keys=("ids",))
+            end, rows = list_of(reply)
+            items += [KeyDigest(*texts_of(row)) for row in list_of(rows)]
+            last = text_of(end)
+            if len(items) > limit or not last:
+                page = tuple(items[:limit])
+                return Page(page, page[-1].id if len(items) > limit else None)
+
+    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
+        """See :meth:`keyguard.stores.base.AsyncStore.rehash_key`."""
+        if KEY_ID.match(key_id):
+            await self._run(scripts.REHASH_KEY, old, new, keys=(record_key(key_id),))
+
+    async def mark_used(self, uses: Sequence[Use]) -> None:
+        """See :meth:`keyguard.stores.base.AsyncStore.mark_used`."""
+        possible = [use for use in uses if KEY_ID.match(use.key_id)]
+        if possible:
+            await self._run(
+                scripts.MARK_USED,
+                *(text for use in possible for text in (time_text(use.at), use.address or "")),
+                keys=tuple(record_key(use.key_id) for use in possible),
+            )
+
+    async def list_audit(
+        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
+    ) -> Page[AuditEntry]:
+        """See :meth:`keyguard.stores.base.AsyncStore.list_audit`."""
+        if not _can_exist(organization, subject, after):
+            return Page(())
+        # A record's and an organization's entries have an index of their own each, so that no
+        # look-up searches the entries of others.
+        script, keys = scripts.LIST_AUDIT, ["audit"]
+        if subject is not None or organization is not None:
+            script = scripts.LIST_TRAIL
+            keys.append(f"owned:{organization}" if subject is None else f"trail:{subject}")
+        items: list[AuditEntry] = []
+        last = after or ""
+        while True:
+            asked = limit + 1 - len(items)
+            rows = list_of(await self._run(script, last, str(asked), keys=tuple(keys)))
+            entries = [entry for row in rows if (entry := entry_from(row)) is not None]
+            items += [entry for entry in entries if organization in (None, entry.organization)]
+            if len(items) > limit or len(rows) < asked:
+                page = tuple(items[:limit])
+                return Page(page, page[-1].id if len(items) > limit else None)
+            last = text_of(list_of(rows[-1])[0])
+
+    async def _run(self, script: scripts.Script, *arguments: str, keys: tuple[str, ...]) -> Reply:
+        return await self._port.run(store_call(script, *arguments, keys=keys))
+
+    async def _page(
+        self,
+        decode: Callable[[Reply], Listed | None],
+        kind: str,
+        index: str,
+        wanted: KeyFilter,
+        after: str | None,
+        limit: int,
+    ) -> Page[Listed]:
+        times: list[str] = [
+            time_text(at) for at in (wanted.ends_before, wanted.unused_since, wanted.alive_at)
+        ]
+        items: list[Listed] = []
+        last, keys = "", (index,) if after is None else (index, record_key(after))
+        while True:
+            asked = limit + 1 - len(items)
+            look = max(asked, _LOOKED_AT) if any(times) else asked
+            arguments = (kind, str(asked), str(look), last, wanted.organization or "", *times)
+            end, rows = list_of(await self._run(scripts.LIST_RECORDS, *arguments, keys=keys))
+            # A crash may leave an index entry without a record; it is skipped.
+            items += [item for row in list_of(rows) if (item := decode(row)) is not None]
+            last, keys = text_of(end), (index,)
+            if len(items) > limit or not last:
+                page = tuple(items[:limit])
+                return Page(page, page[-1].id if len(items) > limit else None)
+
+
+def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:
+    """Tell whether ids can be those of an organization, of a record, and of an entry."""
+    if organization is not None and not ORGANIZATION_ID.match(organization):
+        return False
+    if subject is not None and not (ORGANIZATION_ID.match(subject) or KEY_ID.match(subject)):
+        return False
+    found = None if after is None else _STREAM_ID.match(after)
+    if found is None:
+        return after is None
+    return all(int(part) < _STREAM_NUMBERS for part in found.groups())

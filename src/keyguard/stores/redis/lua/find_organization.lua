@@ -1,0 +1,2 @@
+-- Returns an organization. KEYS: its record.
+return redis.call('HGETALL', KEYS[2])
