@@ -23,7 +23,7 @@ __all__ = ["AsyncRedisRateLimiter", "RedisCounters", "RedisRateLimiter", "hit_ca
 
 Now: TypeAlias = Callable[[], float]
 
-_MICROSECONDS = 1_000_000
+_SECOND = 1_000_000  # microseconds, as the scripts tell times
 _STRATEGIES = {
     Strategy.FIXED_WINDOW: "f",
     Strategy.SLIDING_WINDOW_COUNTER: "s",
@@ -68,7 +68,7 @@ class RedisCounters:
     ) -> Outcome:
         """See :meth:`keyguard.stores.base.AsyncRateLimiter.adjust`."""
         changes = [charge._replace(cost=unit) for charge, unit in zip(charges, units, strict=True)]
-        ends = [f"{end * _MICROSECONDS:.0f}" for end in ends_at]
+        ends = [f"{end * _SECOND:.0f}" for end in ends_at]
         time = "" if self._now is None else repr(self._now())
         return _outcome(await self._port.run(_call(ADJUST, changes, time, *ends)), charges)
 
@@ -125,8 +125,8 @@ def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome:
         admitted, *numbers = map(int, reply.split())
         rows = zip(*[iter(numbers)] * 5, strict=True)
         tallies = [
-            _tally((fits == 1, remaining, *[time / _MICROSECONDS for time in times]))
-            for fits, remaining, *times in rows
+            _tally((fits == 1, left, reset / _SECOND, wait / _SECOND, ends / _SECOND))
+            for fits, left, reset, wait, ends in rows
         ]
     except ValueError as failure:
         raise _no_counts() from failure
