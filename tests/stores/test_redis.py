@@ -389,10 +389,11 @@ def test_a_server_that_is_silent_is_given_up_in_time(
     store.close()
 
 
+@pytest.mark.parametrize("target", ["url", "client"])
 @pytest.mark.parametrize("start", [b"$9999999\r\n", b"+"])
 @WATCHDOG
 def test_a_server_whose_reply_never_ends_is_given_up_in_time(
-    flavour: str, runner: asyncio.Runner, start: bytes
+    flavour: str, runner: asyncio.Runner, start: bytes, target: str
 ) -> None:
     def reply_for_ever(server: socket.socket) -> None:
         with suppress(OSError):
@@ -406,10 +407,13 @@ def test_a_server_whose_reply_never_ends_is_given_up_in_time(
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=reply_for_ever, args=(server,), daemon=True).start()
-        store = opened(flavour, f"redis://127.0.0.1:{server.getsockname()[1]}", runner)
+        url: Any = f"redis://127.0.0.1:{server.getsockname()[1]}"
+        client = client_for(flavour, url, protocol=2, driver_info=None)
+        store = opened(flavour, url if target == "url" else client, runner)
         with pytest.raises(StoreError):
             bounded(store, find)
         store.close()
+        close_client(client, runner)
 
 
 @WATCHDOG

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -42,6 +42,7 @@ __all__ = [
     "TimelyTlsPrimaryConnection",
     "TimelyUnixConnection",
     "patience",
+    "read_reply",
 ]
 
 MOST_CONNECTIONS = 50
@@ -85,6 +86,39 @@ class Pool(Protocol):
         """Take a connection back."""
 
 
+def read_reply(connection: Connection) -> Reply:
+    """Read a whole reply before the deadline of the call.
+
+    Args:
+        connection: Any connection of redis-py's. The caller closes it if this fails.
+    """
+    if isinstance(connection, _Timely):
+        return connection.read_response(disconnect_on_error=False)  # type: ignore[no-any-return]  # redis-py has no types for replies
+    return _read_in_time(
+        connection,
+        lambda: connection.read_response(timeout=0, disconnect_on_error=False),
+        patience(),
+    )
+
+
+def _read_in_time(
+    connection: AbstractConnection | Connection, read_what_arrived: Callable[[], Reply], wait: float
+) -> Reply:
+    begun = time.monotonic()
+    if not connection.can_read(wait):
+        raise redis.TimeoutError("the server did not answer in time")
+    while True:
+        try:
+            # redis-py keeps what has arrived in part, and reads it again with what follows.
+            return read_what_arrived()
+        except redis.TimeoutError:
+            taken = time.monotonic() - begun
+            if taken >= wait:
+                raise
+        # Each attempt reads from the start, so the pauses grow.
+        time.sleep(min(wait - taken, max(_PAUSE, taken / 4)))
+
+
 class _Timely(AbstractConnection):
     """A connection for sync code that waits no longer than the present call may.
 
@@ -118,26 +152,14 @@ class _Timely(AbstractConnection):
     ) -> Any:
         """Read a reply. The deadline of the call stands in for ``timeout``."""
         base: Any = super()
-        wait = patience() * self._share
-        begun = time.monotonic()
+
+        def read_what_arrived() -> Any:
+            return base.read_response(
+                disable_decoding, timeout=0, disconnect_on_error=False, push_request=push_request
+            )
+
         try:
-            if not self.can_read(wait):
-                raise redis.TimeoutError("the server did not answer in time")
-            while True:
-                try:
-                    # What has arrived in part is kept, and read again with what follows.
-                    return base.read_response(
-                        disable_decoding,
-                        timeout=0,
-                        disconnect_on_error=False,
-                        push_request=push_request,
-                    )
-                except redis.TimeoutError:
-                    taken = time.monotonic() - begun
-                    if taken >= wait:
-                        raise
-                # Each look reads from the start, so the pauses grow.
-                time.sleep(min(wait - taken, max(_PAUSE, taken / 4)))
+            return _read_in_time(self, read_what_arrived, patience() * self._share)
         except redis.ResponseError:
             raise  # a whole reply
         except BaseException:

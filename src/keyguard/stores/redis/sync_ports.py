@@ -20,7 +20,7 @@ from keyguard.runtime.process import after_fork
 from keyguard.stores.redis.clients import Client, make_client, place_of, sentinels_of
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.errors import explained
-from keyguard.stores.redis.pools import Connection, Pool, patience
+from keyguard.stores.redis.pools import Connection, Pool, patience, read_reply
 from keyguard.stores.redis.ports import TRAIL, closed, rescue, waiting
 from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
 
@@ -41,7 +41,7 @@ def exchange(pool: Pool, *commands: Command) -> Reply:
         reply: Reply = None
         for command in commands:
             _send(connection, command)
-            reply = connection.read_response(timeout=patience(), disconnect_on_error=True)
+            reply = read_reply(connection)
         return reply
     except redis.ResponseError:
         raise  # a whole reply
@@ -270,8 +270,10 @@ class SyncListenerPort:
             _send(connection, command)
             if waits:
                 self._await_reply(connection)
-            return connection.read_response(timeout=patience(), disconnect_on_error=True)
+            return read_reply(connection)
         except BaseException as failure:
+            if not isinstance(failure, redis.ResponseError):  # which is a whole reply
+                self._disconnect()
             drop_frames(failure, handled)
             raise
 
