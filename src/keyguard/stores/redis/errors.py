@@ -10,7 +10,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
-    ClusterDownError,
+    ClusterError,
     ConnectionError,  # noqa: A004 - redis-py's own
     MaxConnectionsError,
     MovedError,
@@ -37,7 +37,7 @@ _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 _DOWN = (
     AskError,
     BusyLoadingError,
-    ClusterDownError,
+    ClusterError,
     ConnectionError,
     MovedError,
     OSError,
