@@ -304,9 +304,9 @@ def test_counters_can_be_in_redis_while_the_keys_are_elsewhere(
 
     if flavour == "sync":
         with Keyguard("memory://", limiter=redis_py.Redis.from_url(url)) as guard:
-            assert isinstance(guard.breaker.limiter, RedisRateLimiter)
-            assert guard.breaker.limiter.hit([charge()]).admitted
+            assert isinstance(guard.limiter, RedisRateLimiter)
+            assert guard.limiter.hit([charge()]).admitted
         return
     other = runner.run(made())
-    assert isinstance(other.breaker.limiter, AsyncRedisRateLimiter)
+    assert isinstance(other.limiter, AsyncRedisRateLimiter)
     runner.run(other.aclose())

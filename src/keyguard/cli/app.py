@@ -23,8 +23,6 @@ from keyguard.cli.routes import routes
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
 from keyguard.guard import Keyguard
 
-__all__ = ["app", "run"]
-
 DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(

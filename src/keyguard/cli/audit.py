@@ -16,8 +16,6 @@ from keyguard.cli.wording import in_units, relative, scope_list
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import Page
 
-__all__ = ["audit"]
-
 # Other columns show these fields, or people learn nothing from them.
 _OTHER_COLUMNS = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
 _FIRST = (

@@ -27,8 +27,6 @@ from keyguard.stores.limiter_opening import open_limiter
 from keyguard.stores.memory.keys import MemoryStore
 from keyguard.stores.opening import open_store
 
-__all__ = ["doctor"]
-
 _PROBE = Charge(
     "keyguard:{doctor}:probe", "probe", 1, 1, Strategy.FIXED_WINDOW, enforce=False, cost=1
 )

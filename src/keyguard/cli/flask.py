@@ -15,8 +15,6 @@ from flask.cli import with_appcontext
 from keyguard.cli import EXTRA
 from keyguard.exceptions import MissingExtraError
 
-__all__ = ["command"]
-
 
 @click.command(
     "keyguard",

@@ -10,15 +10,6 @@ from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 
-__all__ = [
-    "JsonObject",
-    "json_time",
-    "key_json",
-    "limit_status_json",
-    "new_key_json",
-    "organization_json",
-]
-
 JsonObject: TypeAlias = dict[str, object]
 
 

@@ -40,8 +40,6 @@ from keyguard.core.keys.values import UNCHANGED
 from keyguard.core.limits.limit import parse_limit
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Manage keys.", no_args_is_help=True)
 app.command("import")(import_keys)
 

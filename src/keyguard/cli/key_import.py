@@ -15,8 +15,6 @@ from keyguard.core.keys.records import ImportReport
 from keyguard.core.management.import_rows import LONGEST_ROW
 from keyguard.exceptions import InvalidValueError, StoreError
 
-__all__ = ["import_keys"]
-
 _BLOCK = 1 << 20
 
 

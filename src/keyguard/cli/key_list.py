@@ -18,8 +18,6 @@ from keyguard.cli.terminal import status_word, table
 from keyguard.cli.wording import last_used, when_ends
 from keyguard.core.keys.records import Key, Page
 
-__all__ = ["list_keys"]
-
 
 def list_keys(
     ctx: typer.Context,

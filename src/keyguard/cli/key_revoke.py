@@ -15,8 +15,6 @@ from keyguard.cli.wording import relative
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.tokens.secret import Secret
 
-__all__ = ["revoke", "revoke_family", "revoke_token"]
-
 Reason: TypeAlias = Annotated[
     str,
     typer.Option(

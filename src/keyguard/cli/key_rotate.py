@@ -16,8 +16,6 @@ from keyguard.cli.wording import absolute
 from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, RotatedKey
 from keyguard.core.keys.values import UNCHANGED
 
-__all__ = ["rotate"]
-
 
 def rotate(
     ctx: typer.Context,

@@ -13,8 +13,6 @@ from keyguard.core.access.decisions import Allow, Deny, Reason
 from keyguard.core.keys.records import Key
 from keyguard.exceptions import KeyguardError, StoreUnavailableError
 
-__all__ = ["verify"]
-
 _REASONS = {
     Reason.KEY_UNKNOWN: "there is no key {key}",
     Reason.SECRET_WRONG: "the token names key {key}, but its secret is wrong",

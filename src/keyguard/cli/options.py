@@ -24,22 +24,6 @@ from keyguard.exceptions import (
 from keyguard.guard import Keyguard
 from keyguard.settings.settings import Settings
 
-__all__ = [
-    "LONGEST_STORE_TIMEOUT",
-    "Common",
-    "Json",
-    "KeyNamed",
-    "Limiter",
-    "Limits",
-    "Networks",
-    "PepperFile",
-    "Scopes",
-    "Url",
-    "actor",
-    "argument_id",
-    "explain_cause",
-]
-
 LONGEST_STORE_TIMEOUT = 60.0
 """The longest that a setting may let a store call of a request take, in seconds."""
 

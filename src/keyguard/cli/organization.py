@@ -18,8 +18,6 @@ from keyguard.core.keys.records import Organization, Page
 from keyguard.core.keys.values import UNCHANGED
 from keyguard.core.limits.limit import parse_limit
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Manage organizations, which own keys.", no_args_is_help=True)
 
 Named: TypeAlias = Annotated[

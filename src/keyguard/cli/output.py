@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["complain", "emit", "emit_json", "is_terminal", "note", "plain"]
-
 _TOKEN = re.compile(r"([a-z][a-z0-9_]*_[0-9A-Za-z]{16}_)[0-9A-Za-z]{40,}")
 
 

@@ -12,8 +12,6 @@ from keyguard.cli.output import emit, emit_json, note
 from keyguard.core.keys.records import Page
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["After", "All", "Limit", "show_list"]
-
 T = TypeVar("T")
 
 Limit: TypeAlias = Annotated[

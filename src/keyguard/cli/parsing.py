@@ -10,8 +10,6 @@ from typing import TypeVar
 from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["new_value", "parse_instant", "parse_metadata", "parse_scopes", "parse_span"]
-
 T = TypeVar("T")
 Cleared = TypeVar("Cleared")
 

@@ -11,8 +11,6 @@ from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.cli.output import complain, emit, emit_json
 from keyguard.cli.terminal import table
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Show which peppers are still needed.", no_args_is_help=True)
 
 

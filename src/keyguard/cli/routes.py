@@ -17,8 +17,6 @@ from keyguard.core.limits.limit import RouteLimit
 if TYPE_CHECKING:
     from keyguard.cli.route_report.report import GuardedRoute
 
-__all__ = ["routes"]
-
 
 def routes(
     ctx: typer.Context,

@@ -15,8 +15,6 @@ from keyguard.cli.options import Common, Json, PepperFile, Url
 from keyguard.cli.output import emit, emit_json, plain
 from keyguard.exceptions import ConfigurationError
 
-__all__ = ["init", "migrate"]
-
 _PEPPER_SIZE = 32
 
 

@@ -14,8 +14,6 @@ from rich.text import Text
 
 from keyguard.cli.output import is_terminal, plain
 
-__all__ = ["details", "status_word", "table"]
-
 _GAP = 2
 _COLOURS = {"active": "green", "enabled": "green", "not yet valid": "yellow"}
 

@@ -17,8 +17,6 @@ from keyguard.core.keys.records import IssuedKey, Key
 from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
 from keyguard.guard import Keyguard
 
-__all__ = ["hand_over", "read_token", "refuse_arguments"]
-
 _LONGEST_INPUT = 4096
 
 

@@ -10,19 +10,6 @@ from rich.text import Text
 from keyguard.cli.terminal import status_word
 from keyguard.core.keys.records import Key, Organization
 
-__all__ = [
-    "Details",
-    "absolute",
-    "in_units",
-    "key_details",
-    "last_used",
-    "organization_details",
-    "organization_status",
-    "relative",
-    "scope_list",
-    "when_ends",
-]
-
 Details = list[tuple[str, str | Text | None]]
 
 _RELATIVE = (

@@ -34,8 +34,6 @@ from keyguard.runtime.sync import run_sync
 from keyguard.settings.hashing import TokenHasher
 from keyguard.stores.base import AsyncChangeFeed, ChangeFeed, News
 
-__all__ = ["AsyncBackgroundWork", "BackgroundWork", "flush_on_sigterm"]
-
 AnyFeed = TypeVar("AnyFeed", ChangeFeed, AsyncChangeFeed)
 
 FLUSH_EVERY = 60.0

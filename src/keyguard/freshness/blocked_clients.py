@@ -7,8 +7,6 @@ from collections import OrderedDict
 
 from keyguard.runtime.process import Clock, after_fork
 
-__all__ = ["BlockedClients"]
-
 _MOST = 10_000
 
 

@@ -20,8 +20,6 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.process import after_fork
 
-__all__ = ["Lookups", "TaskWaits", "ThreadWaits"]
-
 _PATIENCE = 5.0  # seconds, where no deadline is set
 
 
@@ -52,36 +50,31 @@ class Waits(Protocol[AnyEvent]):
         ...
 
 
-class ThreadWaits:
+class ThreadWaits(Waits["threading.Event"]):
     """Threads wait for one another, wherever they run."""
 
     def place(self) -> int | None:
-        """See :meth:`Waits.place`."""
         return 0
 
     def event(self) -> threading.Event:
-        """See :meth:`Waits.event`."""
         return threading.Event()
 
     async def wait(self, landed: threading.Event) -> None:
-        """See :meth:`Waits.wait`."""
         left = remaining()
         if not landed.wait(_PATIENCE if left is None else left):
             raise StoreUnavailableError("another request's look-up of the key is still under way")
 
 
-class TaskWaits:
+class TaskWaits(Waits["asyncio.Event"]):
     """Tasks wait for one another on one event loop. Under trio look-ups are not shared."""
 
     def place(self) -> int | None:
-        """See :meth:`Waits.place`."""
         try:
             return id(asyncio.get_running_loop())
         except RuntimeError:
             return None
 
     def event(self) -> asyncio.Event:
-        """See :meth:`Waits.event`."""
         return asyncio.Event()
 
     async def wait(self, landed: asyncio.Event) -> None:

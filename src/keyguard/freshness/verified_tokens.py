@@ -27,8 +27,6 @@ from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.runtime.process import Clock, after_fork
 
-__all__ = ["VerifiedTokens"]
-
 _SCHEME = "Bearer "
 _SCHEME_BYTES = _SCHEME.encode()
 _FAR_PAST = float("-inf")

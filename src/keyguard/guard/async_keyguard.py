@@ -38,8 +38,6 @@ else:
     organizations = Lazy("keyguard.core.management.organizations")
     revocation = Lazy("keyguard.core.management.revocation")
 
-__all__ = ["AsyncKeyguard"]
-
 
 @final
 class AsyncKeyguard(Guard, flavour=True):

@@ -8,8 +8,6 @@ from keyguard.core.management.audit_trail import AsyncAuditTrail
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.runtime.sync import run_sync
 
-__all__ = ["AuditTrail"]
-
 
 class AuditTrail:
     """The audit trail of one guard's key store."""

@@ -29,8 +29,6 @@ from keyguard.stores.base import AsyncChangeFeed, ChangeFeed
 from keyguard.stores.failover import CircuitBreaker, LimiterPort
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
-__all__ = ["Guard"]
-
 Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
 
 _HASHES_WAITING = 16

@@ -39,8 +39,6 @@ else:
     organizations = Lazy("keyguard.guard.organizations")
     revocation = Lazy("keyguard.core.management.revocation")
 
-__all__ = ["Keyguard"]
-
 
 @final
 class Keyguard(Guard, flavour=True):

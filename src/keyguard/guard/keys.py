@@ -26,8 +26,6 @@ from keyguard.core.management.rotation import DEFAULT_GRACE
 from keyguard.core.tokens.secret import Secret
 from keyguard.runtime.sync import run_sync
 
-__all__ = ["Keys"]
-
 
 class Keys:
     """The keys of one guard."""

@@ -18,8 +18,6 @@ from keyguard.core.management.organizations import AsyncOrganizations
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.runtime.sync import run_sync
 
-__all__ = ["Organizations"]
-
 
 class Organizations:
     """The organizations of one guard."""

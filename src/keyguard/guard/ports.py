@@ -31,8 +31,6 @@ from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Stor
 from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
-__all__ = ["AsyncPorts", "Parts", "SyncPorts"]
-
 Answer = TypeVar("Answer")
 
 
@@ -138,8 +136,7 @@ class _Ports(ABC):
         """Run a slow hash when its turn comes."""
 
     @abstractmethod
-    async def find_key(self, key_id: str, *, fresh: bool) -> Found:
-        """See :meth:`keyguard.core.access.ports.RequestPorts.find_key`."""
+    async def find_key(self, key_id: str, *, fresh: bool) -> Found: ...
 
     def for_request(self) -> Self:
         """Return these ports for management during a request, with a request's deadline."""
@@ -152,8 +149,7 @@ class _Ports(ABC):
         """Return the key store with a deadline for each call."""
 
     @abstractmethod
-    async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`keyguard.core.management.ports.ManagementPorts.read_limits`."""
+    async def read_limits(self, charges: Sequence[Charge]) -> Outcome: ...
 
 
 class SyncPorts(_Ports):
@@ -187,7 +183,6 @@ class SyncPorts(_Ports):
         return SyncStorePort(self._raw, timeout)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
-        """See :meth:`keyguard.core.access.ports.RequestPorts.find_key`."""
         self._background.start()
         with within(self._timeout):
             if fresh:
@@ -199,7 +194,6 @@ class SyncPorts(_Ports):
         return self._raw.find_key(key_id)
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`keyguard.core.management.ports.ManagementPorts.read_limits`."""
         nothing = [0] * len(charges)
         with within(self._management_timeout):
             return self._limiter.adjust(charges, nothing, nothing)
@@ -239,7 +233,6 @@ class AsyncPorts(_Ports):
         return AsyncStorePort(self._raw, timeout)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
-        """See :meth:`keyguard.core.access.ports.RequestPorts.find_key`."""
         self._background.start()
         if fresh:
             mark = self.tokens.begin()
@@ -247,7 +240,6 @@ class AsyncPorts(_Ports):
         return await in_time(self._timeout, self.lookups.find(key_id, self._raw.find_key))
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`keyguard.core.management.ports.ManagementPorts.read_limits`."""
         nothing = [0] * len(charges)
         if isinstance(self._limiter, MemoryRateLimiter):
             return self._limiter.adjust(charges, nothing, nothing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import StoreUnavailableError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit
 
-__all__ = ["AsyncStorePort", "SyncStorePort", "in_time"]
 
 Answer = TypeVar("Answer")
 
@@ -44,7 +44,7 @@ async def in_time(seconds: float, answer: Awaitable[Answer], advice: str = _TRY_
         ) from late
 
 
-class SyncStorePort:
+class SyncStorePort(KeyStore):
     """A store for sync code. No method suspends. It fulfils the core's ``KeyStore``.
 
     Args:
@@ -65,56 +65,47 @@ class SyncStorePort:
             VerifiedTokens.forget(commit.subjects())
 
     async def find_organization(self, name: str) -> Organization | None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_organization`."""
         with within(self._timeout):
             return self._store.find_organization(name)
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_organizations`."""
         with within(self._timeout):
             return self._store.list_organizations(after=after, limit=limit)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_key`."""
         with within(self._timeout):
             return self._store.find_key(key_id)
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_existing`."""
         with within(self._timeout):
             return self._store.find_existing(key_ids)
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_keys`."""
         with within(self._timeout):
             return self._store.list_keys(wanted, after=after, limit=limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_digests`."""
         with within(self._timeout):
             return self._store.list_digests(after=after, limit=limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.rehash_key`."""
         with within(self._timeout):
             self._store.rehash_key(key_id, old, new)
 
     async def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.mark_used`."""
         with within(self._timeout):
             self._store.mark_used(uses)
 
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_audit`."""
         with within(self._timeout):
             return self._store.list_audit(
                 organization=organization, subject=subject, after=after, limit=limit
             )
 
 
-class AsyncStorePort:
+class AsyncStorePort(KeyStore):
     """A store for async code. It fulfils the core's ``KeyStore``.
 
     Args:
@@ -134,43 +125,34 @@ class AsyncStorePort:
             VerifiedTokens.forget(commit.subjects())
 
     async def find_organization(self, name: str) -> Organization | None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_organization`."""
         return await in_time(self._timeout, self._store.find_organization(name))
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_organizations`."""
         answer = self._store.list_organizations(after=after, limit=limit)
         return await in_time(self._timeout, answer)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_key`."""
         return await in_time(self._timeout, self._store.find_key(key_id))
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_existing`."""
         return await in_time(self._timeout, self._store.find_existing(key_ids))
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_keys`."""
         answer = self._store.list_keys(wanted, after=after, limit=limit)
         return await in_time(self._timeout, answer)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_digests`."""
         return await in_time(self._timeout, self._store.list_digests(after=after, limit=limit))
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.rehash_key`."""
         await in_time(self._timeout, self._store.rehash_key(key_id, old, new))
 
     async def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.mark_used`."""
         await in_time(self._timeout, self._store.mark_used(uses))
 
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_audit`."""
         answer = self._store.list_audit(
             organization=organization, subject=subject, after=after, limit=limit
         )

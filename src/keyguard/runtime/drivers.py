@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
-__all__ = ["arun", "run"]
-
 Question = TypeVar("Question")
 Result = TypeVar("Result")
 

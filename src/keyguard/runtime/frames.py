@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-__all__ = ["drop_frames", "frameless"]
-
 
 class frameless:  # noqa: N801 - it is used like a function
     """Remove the frames of any exception inside, and of its causes and contexts.

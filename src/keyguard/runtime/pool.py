@@ -20,8 +20,6 @@ from keyguard.runtime.deadlines import remaining, within
 from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.process import after_fork
 
-__all__ = ["HashPool", "Pool"]
-
 Result = TypeVar("Result")
 
 

@@ -7,8 +7,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Clock", "after_fork", "around_fork"]
-
 
 class Clock(Protocol):
     """A source of time, such as the module :mod:`time`."""

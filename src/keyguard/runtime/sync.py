@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["run_sync"]
-
 Result = TypeVar("Result")
 
 

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 from keyguard.exceptions import InvalidValueError
 from keyguard.settings.reading import READERS, Reader
 
-__all__ = ["Setting", "as_it_is", "describe", "setting"]
-
 T = TypeVar("T")
 
 _LINE = r"(.{1,84})(?: |$)"

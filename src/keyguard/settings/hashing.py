@@ -46,8 +46,6 @@ from keyguard.exceptions import (
 )
 from keyguard.settings.peppers import Pepper
 
-__all__ = ["SCHEMES", "TokenHasher", "scheme_of"]
-
 SCHEMES = ("hmac-sha256", "sha256", "argon2id")
 
 # OWASP Password Storage Cheat Sheet, Argon2id

@@ -16,8 +16,6 @@ from keyguard.core.tokens.foreign import FEWEST_BITS, most_bits
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["Pepper", "parse_peppers"]
-
 _SHORTEST_PEPPER = 32
 _FEWEST_DISTINCT_BYTES = 8
 _PLACEHOLDER = (

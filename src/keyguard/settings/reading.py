@@ -10,19 +10,6 @@ from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.exceptions import InvalidValueError
 
-__all__ = [
-    "FAILURE_LIMIT",
-    "LIMITS",
-    "READERS",
-    "TEXT",
-    "Reader",
-    "read_catalogue",
-    "read_rules",
-    "read_table_limits",
-    "split_words",
-    "words",
-]
-
 
 class Reader(NamedTuple):
     """Reads the text of an environment variable.

@@ -34,8 +34,6 @@ from keyguard.settings.reading import (
 )
 from keyguard.settings.sources import read_environ
 
-__all__ = ["Settings"]
-
 LONGEST_STORE_TIMEOUT = 60.0
 
 

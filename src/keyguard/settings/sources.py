@@ -16,8 +16,6 @@ from keyguard.settings.declaring import Setting
 from keyguard.settings.peppers import parse_peppers
 from keyguard.settings.reading import Reader, split_words
 
-__all__ = ["read_environ", "read_file"]
-
 _VARIABLES = "KEYGUARD_"
 _SETTINGS_FILE = "KEYGUARD_SETTINGS"
 _OTHER_VARIABLES = (

@@ -28,12 +28,12 @@ from keyguard.stores.base import (
     AsyncStore,
     ChangeFeed,
     News,
+    RateLimiter,
+    Store,
 )
 
-__all__ = ["SyncChangeFeed", "SyncRateLimiter", "SyncStore"]
 
-
-class SyncChangeFeed:
+class SyncChangeFeed(ChangeFeed):
     """A change feed for one thread.
 
     Args:
@@ -44,15 +44,13 @@ class SyncChangeFeed:
         self._feed = feed
 
     def read(self, position: str | None, patience: float) -> News:
-        """See :meth:`keyguard.stores.base.ChangeFeed.read`."""
         return run_sync(self._feed.read(position, patience))
 
     def close(self) -> None:
-        """See :meth:`keyguard.stores.base.ChangeFeed.close`."""
         run_sync(self._feed.aclose())
 
 
-class SyncStore:
+class SyncStore(Store):
     """A key store for sync code.
 
     Args:
@@ -63,53 +61,41 @@ class SyncStore:
         self._store = store
 
     def migrate(self) -> None:
-        """See :meth:`keyguard.stores.base.Store.migrate`."""
         run_sync(self._store.migrate())
 
     def close(self) -> None:
-        """See :meth:`keyguard.stores.base.Store.close`."""
         run_sync(self._store.aclose())
 
     def commit(self, commit: Commit) -> bool:
-        """See :meth:`keyguard.stores.base.Store.commit`."""
         return run_sync(self._store.commit(commit))
 
     def find_organization(self, name: str) -> Organization | None:
-        """See :meth:`keyguard.stores.base.Store.find_organization`."""
         return run_sync(self._store.find_organization(name))
 
     def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :meth:`keyguard.stores.base.Store.list_organizations`."""
         return run_sync(self._store.list_organizations(after=after, limit=limit))
 
     def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :meth:`keyguard.stores.base.Store.find_key`."""
         return run_sync(self._store.find_key(key_id))
 
     def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :meth:`keyguard.stores.base.Store.find_existing`."""
         return run_sync(self._store.find_existing(key_ids))
 
     def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :meth:`keyguard.stores.base.Store.list_keys`."""
         return run_sync(self._store.list_keys(wanted, after=after, limit=limit))
 
     def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :meth:`keyguard.stores.base.Store.list_digests`."""
         return run_sync(self._store.list_digests(after=after, limit=limit))
 
     def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :meth:`keyguard.stores.base.Store.rehash_key`."""
         run_sync(self._store.rehash_key(key_id, old, new))
 
     def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :meth:`keyguard.stores.base.Store.mark_used`."""
         run_sync(self._store.mark_used(uses))
 
     def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :meth:`keyguard.stores.base.Store.list_audit`."""
         return run_sync(
             self._store.list_audit(
                 organization=organization, subject=subject, after=after, limit=limit
@@ -117,12 +103,11 @@ class SyncStore:
         )
 
     def feed(self) -> ChangeFeed | None:
-        """See :meth:`keyguard.stores.base.Store.feed`."""
         feed = self._store.feed()
         return None if feed is None else SyncChangeFeed(feed)
 
 
-class SyncRateLimiter:
+class SyncRateLimiter(RateLimiter):
     """A store of counters for sync code.
 
     Args:
@@ -133,19 +118,15 @@ class SyncRateLimiter:
         self._limiter = limiter
 
     def migrate(self) -> None:
-        """See :meth:`keyguard.stores.base.RateLimiter.migrate`."""
         run_sync(self._limiter.migrate())
 
     def close(self) -> None:
-        """See :meth:`keyguard.stores.base.RateLimiter.close`."""
         run_sync(self._limiter.aclose())
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`keyguard.stores.base.RateLimiter.hit`."""
         return run_sync(self._limiter.hit(charges))
 
     def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :meth:`keyguard.stores.base.RateLimiter.adjust`."""
         return run_sync(self._limiter.adjust(charges, units, ends_at))

@@ -13,20 +13,13 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.limits.ports import Counters
 from keyguard.exceptions import ConfigurationError, CorruptDataError
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.events import Event, LimiterFailed, LimiterRecovered
 from keyguard.runtime.process import Clock, after_fork
 from keyguard.stores.base import AsyncRateLimiter, RateLimiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
-
-__all__ = [
-    "ASK_AGAIN_AFTER",
-    "AsyncLimiterPort",
-    "CircuitBreaker",
-    "LimiterPort",
-    "SyncLimiterPort",
-]
 
 ASK_AGAIN_AFTER = 1.0
 """Seconds for which a limiter that failed is left alone."""
@@ -35,18 +28,14 @@ ASK_AGAIN_AFTER = 1.0
 class LimiterPort(Protocol):
     """A limiter with a deadline for each call."""
 
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`~keyguard.stores.base.RateLimiter.hit`."""
-        ...
+    async def hit(self, charges: Sequence[Charge]) -> Outcome: ...
 
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        """See :meth:`~keyguard.stores.base.RateLimiter.adjust`."""
-        ...
+    ) -> Outcome: ...
 
 
-class SyncLimiterPort:
+class SyncLimiterPort(LimiterPort):
     """A limiter for sync code. No method suspends.
 
     Args:
@@ -59,19 +48,17 @@ class SyncLimiterPort:
         self._timeout = timeout
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`LimiterPort.hit`."""
         with within(self._timeout):
             return self._limiter.hit(charges)
 
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :meth:`LimiterPort.adjust`."""
         with within(self._timeout):
             return self._limiter.adjust(charges, units, ends_at)
 
 
-class AsyncLimiterPort:
+class AsyncLimiterPort(LimiterPort):
     """A limiter for async code.
 
     Args:
@@ -84,19 +71,17 @@ class AsyncLimiterPort:
         self._timeout = timeout
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`LimiterPort.hit`."""
         async with awithin(self._timeout):
             return await self._limiter.hit(charges)
 
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :meth:`LimiterPort.adjust`."""
         async with awithin(self._timeout):
             return await self._limiter.adjust(charges, units, ends_at)
 
 
-class CircuitBreaker:
+class CircuitBreaker(Counters):
     """Asks a limiter, and something else while it fails. It is the core's port to counters.
 
     Args:
@@ -133,7 +118,6 @@ class CircuitBreaker:
         self._lock = threading.Lock()
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome | None:
-        """See :meth:`keyguard.core.limits.ports.Counters.hit`."""
         port = self._port
         if port is None:
             return self._in_memory().hit(charges)
@@ -146,7 +130,6 @@ class CircuitBreaker:
         ends_at: Sequence[float],
         counter: int | None,
     ) -> Outcome | None:
-        """See :meth:`keyguard.core.limits.ports.Counters.adjust`."""
         port = self._port
         if port is None:
             return self._in_memory().adjust(charges, units, ends_at)

@@ -18,8 +18,6 @@ from keyguard.cli.route_report.loading import running_application_code
 from keyguard.cli.route_report.route import Place, Route
 from keyguard.exceptions import ConfigurationError
 
-__all__ = ["read_application", "read_project"]
-
 
 def read_application(app: object) -> list[Route]:
     """Return the routes of an application.

@@ -15,8 +15,6 @@ from keyguard.cli.route_report.route import Guard, Place, Route, Segments, read_
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.request.decorators import Protection, protection_of
 
-__all__ = ["read"]
-
 _PARAMETER = re.compile(r"<(?:(?P<converter>[^>:]+):)?[^>]+>")
 _PLAIN_REGEX = re.compile(r"\^(?P<text>[A-Za-z0-9_~@/-]*)(?P<end>\$|\\Z)?")
 

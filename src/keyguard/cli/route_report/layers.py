@@ -8,17 +8,6 @@ from typing import cast
 from keyguard.adapters import asgi, wsgi
 from keyguard.cli.route_report.route import Guard
 
-__all__ = [
-    "DISPATCHER",
-    "DJANGO",
-    "FLASK",
-    "STARLETTE",
-    "guard_of",
-    "inside",
-    "is_a",
-    "is_readable",
-]
-
 DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 DJANGO = "django.core.handlers.base.BaseHandler"
 FLASK = "flask.app.Flask"

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from keyguard.exceptions import ConfigurationError, KeyguardError
 
-__all__ = ["load_application", "running_application_code"]
-
 
 def load_application(name: str) -> object:
     """Import an application. What its modules print goes to stderr.

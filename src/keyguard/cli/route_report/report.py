@@ -10,8 +10,6 @@ from keyguard.core.http.coverage import Coverage, coverage
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
 
-__all__ = ["GuardedRoute", "report"]
-
 OTHER = "OTHER"
 """Stands for the methods that neither a route nor a rule names."""
 

@@ -11,8 +11,6 @@ from keyguard.core.http.rules import RuleBook
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.decorators import Protection
 
-__all__ = ["Guard", "Place", "Route", "Segments", "read_segments"]
-
 Segments = tuple[str, ...]
 
 

@@ -19,8 +19,6 @@ from keyguard.cli.route_report.route import Place, Route, read_segments
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.decorators import protection_of
 
-__all__ = ["read"]
-
 ReadInner: TypeAlias = Callable[[object, Place], Iterator[Route]]
 
 _PARAMETER = re.compile(r"\{(?P<name>[A-Za-z_]\w*)(?::[A-Za-z_]\w*)?\}")

@@ -25,8 +25,6 @@ from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import CorruptDataError, HashTimeoutError
 
-__all__ = ["authenticate", "authorize", "judge"]
-
 LOOKUP_ATTEMPTS = 3
 
 # What a client that guesses keys meets. A request without a key, or with a malformed field, is

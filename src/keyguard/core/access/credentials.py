@@ -15,8 +15,6 @@ from typing import cast
 from keyguard.core.access.decisions import Reason
 from keyguard.core.tokens.secret import Secret
 
-__all__ = ["describe_misuse", "parse_authorization"]
-
 _AUTH_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 _WITH_BAR = re.compile(r"[A-Za-z0-9._~+/|-]+=*\Z")

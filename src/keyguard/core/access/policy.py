@@ -15,8 +15,6 @@ from keyguard.core.tokens.foreign import ForeignFormat
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 
-__all__ = ["Policy"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:

@@ -15,8 +15,6 @@ from keyguard.core.keys.records import KeyRecord
 from keyguard.core.limits.ports import Counters
 from keyguard.core.tokens.secret import Secret
 
-__all__ = ["Blocklist", "Fingerprint", "Found", "Mark", "RequestPorts", "TokenMemory"]
-
 Mark: TypeAlias = tuple[int, float]
 """When a look-up began: how many changes this process knew of, and monotonic seconds."""
 

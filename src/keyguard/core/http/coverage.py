@@ -14,8 +14,6 @@ from itertools import zip_longest
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.core.http.rules import Rule, RuleBook
 
-__all__ = ["Coverage", "coverage", "template_of"]
-
 Segments = tuple[str, ...]
 
 

@@ -13,8 +13,6 @@ import re
 
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["REST", "SEGMENT", "is_ambiguous", "parse_template", "route_path"]
-
 # If a server decodes these before it routes, two parties may read the path differently.
 # Some servers do not count what follows ";" as part of a segment.
 _AMBIGUOUS_RAW = re.compile(

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["PrincipalFields"]
-
 _NAME = r"[A-Za-z][A-Za-z0-9-]{0,63}\Z"
 _OTHER = re.compile(r"[^a-z0-9]")  # some servers and gateways treat these characters as the same
 _TAKEN = (

@@ -19,8 +19,6 @@ from keyguard.core.identity.scopes import Requirement, ScopeCatalogue
 from keyguard.core.limits.limit import Limit, Limits, RouteLimit, read_limits
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["UNASKED_FIELDS", "Rule", "RuleBook", "is_preflight", "needs_no_key"]
-
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 """Some applications read another method from these fields; keyguard does not."""
 

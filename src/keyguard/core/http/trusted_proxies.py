@@ -15,8 +15,6 @@ from keyguard.core.identity.addresses import parse_address
 from keyguard.core.identity.networks import contains, parse_networks
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["FORWARDING_FIELDS", "Client", "TrustedProxies"]
-
 FORWARDING_FIELDS = ("forwarded", "x-forwarded-for", "x-forwarded-proto")
 """The header fields that this module reads, in lower case."""
 

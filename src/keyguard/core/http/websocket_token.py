@@ -17,8 +17,6 @@ from typing import NamedTuple
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["Offer", "TokenProtocol"]
-
 _NAME = r"[A-Za-z][A-Za-z0-9.-]{0,63}\Z"
 
 _MOST_TOKENS = 2  # two are refused already

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-__all__ = ["client_of", "parse_address"]
-
 _LONGEST = 64
 _HOST_BITS = 64
 

@@ -9,8 +9,6 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from keyguard.core.identity.addresses import parse_address
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["contains", "parse_networks", "within_networks"]
-
 _MOST = 100
 
 

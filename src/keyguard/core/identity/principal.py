@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from keyguard.core.identity.scopes import Requirement, ScopeGrant
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["CREDENTIAL_FIELDS", "Principal", "Request"]
-
 CREDENTIAL_FIELDS = frozenset({"authorization", "proxy-authorization", "cookie"})
 """The header fields that a :class:`Request` does not contain, in lower case."""
 

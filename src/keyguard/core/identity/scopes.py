@@ -14,15 +14,6 @@ from typing import NoReturn
 
 from keyguard.exceptions import InvalidValueError
 
-__all__ = [
-    "Requirement",
-    "ScopeCatalogue",
-    "ScopeGrant",
-    "narrowed",
-    "parse_granted",
-    "parse_required",
-]
-
 # RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")
 _MOST_SCOPES = 100

@@ -18,8 +18,6 @@ from keyguard.core.keys.records import Key, Organization, fields_of
 from keyguard.core.keys.values import as_utc, check_text
 from keyguard.core.limits.limit import dump_limits
 
-__all__ = ["Action", "Actor", "AuditEntry", "actor_name", "describe"]
-
 Actor = Principal | str | None
 """The author of a change: a principal, a name, or None for the service itself."""
 

@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
 
-__all__ = ["Change", "Commit", "changed"]
-
 Record = TypeVar("Record", Key, Organization)
 
 

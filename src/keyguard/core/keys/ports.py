@@ -12,8 +12,6 @@ if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit
 
-__all__ = ["KeyStore"]
-
 
 class KeyStore(Protocol):
     """A store of keys, as the core awaits it. A store decides nothing.

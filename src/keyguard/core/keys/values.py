@@ -11,21 +11,6 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from keyguard.exceptions import InvalidValueError
 
-__all__ = [
-    "FAMILY_ID",
-    "ORGANIZATION_ID",
-    "ORGANIZATION_NAME",
-    "UNCHANGED",
-    "Metadata",
-    "Page",
-    "Unchanged",
-    "as_utc",
-    "check_metadata",
-    "check_pattern",
-    "check_slug",
-    "check_text",
-]
-
 T_co = TypeVar("T_co", covariant=True)
 
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")

@@ -16,20 +16,6 @@ from typing import Any, TypeAlias
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.exceptions import InvalidValueError
 
-__all__ = [
-    "Limit",
-    "Limits",
-    "Per",
-    "Rate",
-    "RouteLimit",
-    "Strategy",
-    "check_cost",
-    "dump_limits",
-    "load_limits",
-    "parse_limit",
-    "read_limits",
-]
-
 LARGEST_AMOUNT = 1_000_000_000_000
 LARGEST_LOG = 10_000
 LONGEST_WINDOW = 366 * 24 * 60 * 60

@@ -7,8 +7,6 @@ from typing import Protocol
 
 from keyguard.core.limits.charges import Charge, Outcome
 
-__all__ = ["Counters"]
-
 
 class Counters(Protocol):
     """The counters of limits, behind their circuit breaker.

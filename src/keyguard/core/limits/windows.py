@@ -17,8 +17,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from keyguard.core.limits.limit import Strategy
 
-__all__ = ["COUNTING", "Counting", "State", "Tally"]
-
 State: TypeAlias = tuple[Any, ...]
 
 # A sliding or moving window has room just after the computed instant, not at it.

@@ -12,8 +12,6 @@ from keyguard.core.management.common import all_keys
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import RefusedError
 
-__all__ = ["ADMIN", "refuse_to_lose_the_last"]
-
 ADMIN = "admin"
 
 

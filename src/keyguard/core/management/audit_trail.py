@@ -8,8 +8,6 @@ from keyguard.core.management.common import find_organization, page_size
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["AsyncAuditTrail"]
-
 
 class AsyncAuditTrail:
     """The audit trail of one guard's key store, for async code.

@@ -24,29 +24,6 @@ from keyguard.exceptions import (
     StoreUnavailableError,
 )
 
-__all__ = [
-    "LARGEST_PAGE",
-    "Authority",
-    "all_keys",
-    "authority_of",
-    "check_actor",
-    "check_ceiling",
-    "check_end",
-    "check_has",
-    "check_id",
-    "check_widening",
-    "find_organization",
-    "find_record",
-    "granted_scopes",
-    "later",
-    "owner_grant",
-    "page_size",
-    "refuse_disabled",
-    "refuse_revoked",
-    "settled",
-    "unknown",
-]
-
 Result = TypeVar("Result")
 
 LARGEST_PAGE = 1000

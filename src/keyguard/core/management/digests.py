@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from keyguard.core.management.common import LARGEST_PAGE
 from keyguard.core.management.ports import ManagementPorts
 
-__all__ = ["digest_report"]
-
 
 async def digest_report(ports: ManagementPorts) -> Mapping[str, int]:
     """Count the keys that are not revoked by the scheme and pepper of their digests.

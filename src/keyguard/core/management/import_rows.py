@@ -25,8 +25,6 @@ from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["LONGEST_ROW", "ImportIdentity", "ImportRow", "identify", "parse_row"]
-
 LONGEST_ROW = 64 * 1024
 """The most characters of a row."""
 

@@ -34,8 +34,6 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
-__all__ = ["import_tokens"]
-
 PORTION = 500
 _FAMILY_ENTROPY = 16
 _ATTEMPTS = 5

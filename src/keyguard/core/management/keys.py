@@ -50,8 +50,6 @@ from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, RefusedError
 
-__all__ = ["AsyncKeys"]
-
 _FAMILY_ENTROPY = 16
 
 

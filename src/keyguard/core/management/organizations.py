@@ -25,8 +25,6 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import RefusedError
 
-__all__ = ["AsyncOrganizations"]
-
 _ID_ENTROPY = 16
 
 

@@ -11,8 +11,6 @@ from keyguard.core.keys.ports import KeyStore
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.tokens.secret import Secret
 
-__all__ = ["ManagementPorts"]
-
 
 class ManagementPorts(Protocol):
     """The outside of an operation on organizations, keys or the audit trail."""

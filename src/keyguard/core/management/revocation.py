@@ -22,8 +22,6 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, NotFoundError
 
-__all__ = ["revoke_exposed", "revoke_family", "revoke_key", "revoke_token"]
-
 
 async def revoke_key(
     ports: ManagementPorts,

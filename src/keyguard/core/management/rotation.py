@@ -31,8 +31,6 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
 from keyguard.exceptions import InvalidValueError, RefusedError
 
-__all__ = ["rotate_key"]
-
 DEFAULT_GRACE = timedelta(hours=24)
 
 

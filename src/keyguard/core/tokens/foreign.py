@@ -19,18 +19,6 @@ from keyguard.core.tokens.format import ID_LENGTH, base62
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
 
-__all__ = [
-    "FEWEST_BITS",
-    "LARGEST_BCRYPT_COST",
-    "LONGEST_TOKEN",
-    "MOST_ARGON2",
-    "SHORTEST_TOKEN",
-    "ForeignFormat",
-    "is_guessable",
-    "most_bits",
-    "read_formats",
-]
-
 FEWEST_BITS = 112
 """NIST SP 800-63B, section 5.1.2.2, asks for a slow hash below this many bits."""
 

@@ -14,8 +14,6 @@ from zlib import crc32
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["ENTROPY_SIZE", "KEY_ID", "TokenFormat", "TokenParts", "base62"]
-
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 16
 SECRET_LENGTH = 43  # 62 ** 43 > 2 ** 256

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, final
 
-__all__ = ["Secret"]
-
 
 @final
 class Secret:

@@ -35,8 +35,6 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.pool import Pool
 from keyguard.stores.facade import SyncRateLimiter
 
-__all__ = ["AsyncStorageRateLimiter", "StorageRateLimiter", "is_storage_uri"]
-
 Result = TypeVar("Result")
 
 _OWN = ("memory", "redis", "rediss")
@@ -155,7 +153,6 @@ class AsyncStorageRateLimiter:
         """See :class:`~keyguard.stores.base.RateLimiter`; there is nothing to create."""
 
     async def aclose(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
         client = getattr(getattr(self._storage, "bridge", None), "_storage", None)
         pool = getattr(client, "connection_pool", None)
         if pool is not None:  # the package has no way to close it
@@ -315,7 +312,6 @@ class StorageRateLimiter(SyncRateLimiter):
         )
 
     def close(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
         self._pool.close()
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:

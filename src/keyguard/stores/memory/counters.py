@@ -20,8 +20,7 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import COUNTING, State, Tally
 from keyguard.runtime.process import Clock, after_fork
-
-__all__ = ["MemoryRateLimiter"]
+from keyguard.stores.base import RateLimiter
 
 _SWEEP_EVERY = 10.0
 _SLICE = 200
@@ -34,7 +33,7 @@ _Pool: TypeAlias = "OrderedDict[str, State]"
 _PoolName: TypeAlias = tuple[bool, Strategy, int]
 
 
-class MemoryRateLimiter:
+class MemoryRateLimiter(RateLimiter):
     """Counts in dictionaries. The counts end with the process.
 
     Args:
@@ -56,15 +55,12 @@ class MemoryRateLimiter:
         self._sweeper: threading.Thread | None = None
         self._closed = threading.Event()
 
-    def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
+    def migrate(self) -> None: ...
 
     def close(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
         self._closed.set()
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
         if len(charges) != 1:
             return self._hit_all(charges)
         key, _, amount, window, strategy, enforce, cost = charges[0]
@@ -107,7 +103,6 @@ class MemoryRateLimiter:
     def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
         tallies: list[Tally] = []
         with self._lock:
             now = self._now()

@@ -12,13 +12,12 @@ from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
-
-__all__ = ["AsyncMemoryStore", "MemoryStore"]
+from keyguard.stores.base import AsyncStore, Store
 
 Record = TypeVar("Record", Key, Organization, KeyDigest)
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Holds organizations and keys in dictionaries. They end with the process."""
 
     def __init__(self) -> None:
@@ -28,14 +27,11 @@ class MemoryStore:
         self._digests: dict[str, str] = {}
         self._trail: list[AuditEntry] = []
 
-    def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
+    def migrate(self) -> None: ...
 
-    def close(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
+    def close(self) -> None: ...
 
     def commit(self, commit: Commit) -> bool:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             for record_id, version in commit.expected().items():
                 record = self._organizations.get(record_id) or self._keys.get(record_id)
@@ -69,17 +65,14 @@ class MemoryStore:
             return True
 
     def find_organization(self, name: str) -> Organization | None:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             return self._find(name)
 
     def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             return _page(_by_age(self._organizations.values()), after, limit)
 
     def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             key = self._keys.get(key_id)
             if key is None:
@@ -91,12 +84,10 @@ class MemoryStore:
             )
 
     def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             return frozenset(key_ids) & self._keys.keys()
 
     def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             owned = [
                 key
@@ -108,7 +99,6 @@ class MemoryStore:
             return _page([key for key in ordered if wanted.admits(key)], None, limit)
 
     def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             live = sorted(key.id for key in self._keys.values() if key.revoked_at is None)
             behind = [key_id for key_id in live if after is None or key_id > after]
@@ -117,13 +107,11 @@ class MemoryStore:
             )
 
     def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             if self._digests.get(key_id) == old:
                 self._digests[key_id] = new
 
     def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             for use in uses:
                 key = self._keys.get(use.key_id)
@@ -135,7 +123,6 @@ class MemoryStore:
     def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :class:`~keyguard.stores.base.Store`."""
         with self._lock:
             entries = [
                 entry
@@ -147,8 +134,7 @@ class MemoryStore:
         items = tuple(entries[:limit])
         return Page(items, items[-1].id if len(entries) > limit else None)
 
-    def feed(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
+    def feed(self) -> None: ...
 
     def _find(self, name: str) -> Organization | None:
         found = self._organizations.get(name)
@@ -158,7 +144,7 @@ class MemoryStore:
         return next(by_slug, None)
 
 
-class AsyncMemoryStore:
+class AsyncMemoryStore(AsyncStore):
     """A :class:`MemoryStore` for async code. It never awaits, so any event loop will do.
 
     Args:
@@ -168,58 +154,45 @@ class AsyncMemoryStore:
     def __init__(self, store: MemoryStore | None = None) -> None:
         self._store = store or MemoryStore()
 
-    async def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
+    async def migrate(self) -> None: ...
 
-    async def aclose(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
+    async def aclose(self) -> None: ...
 
     async def commit(self, commit: Commit) -> bool:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.commit(commit)
 
     async def find_organization(self, name: str) -> Organization | None:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.find_organization(name)
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.list_organizations(after=after, limit=limit)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.find_key(key_id)
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.find_existing(key_ids)
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.list_keys(wanted, after=after, limit=limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.list_digests(after=after, limit=limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
         self._store.rehash_key(key_id, old, new)
 
     async def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
         self._store.mark_used(uses)
 
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :class:`~keyguard.stores.base.Store`."""
         return self._store.list_audit(
             organization=organization, subject=subject, after=after, limit=limit
         )
 
-    def feed(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
+    def feed(self) -> None: ...
 
 
 def _by_age(records: Iterable[Record]) -> list[Record]:

@@ -23,8 +23,6 @@ from keyguard.stores.redis.pools import MOST_CONNECTIONS, WITHOUT_DEADLINE
 from keyguard.stores.redis.ports import TRAIL, rescue, waiting
 from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
 
-__all__ = ["AsyncListenerPort", "AsyncScriptPort", "running_loop"]
-
 
 class AsyncConnection(Protocol):
     """What keyguard uses of redis-py's connections for asyncio."""
@@ -71,7 +69,6 @@ class AsyncScriptPort:
         self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
 
     async def run(self, call: ScriptCall) -> Reply:
-        """See :meth:`keyguard.stores.redis.ports.ScriptPort.run`."""
         key = call.keys[0]
         try:
             return await self.send(call.by_digest, key)
@@ -108,7 +105,6 @@ class AsyncScriptPort:
             raise
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.redis.ports.ScriptPort.aclose`."""
         client, self._opened = self._opened, self._given
         if client is None or self._given is not None or self._loop is not running_loop():
             return
@@ -184,14 +180,12 @@ class AsyncListenerPort:
         self._connection: AsyncConnection | None = None
 
     async def run(self, call: ScriptCall) -> Reply:
-        """See :meth:`keyguard.stores.redis.ports.ScriptPort.run`."""
         try:
             return await self._answer(call.by_digest)
         except Exception as failure:  # noqa: BLE001 - its meaning is decided in one place
             return await rescue(self._answer, call, failure, self._port.place)
 
     async def wait(self, position: str, seconds: float) -> bool:
-        """See :meth:`keyguard.stores.redis.ports.ListenerPort.wait`."""
         try:
             return await self._send(waiting(position, seconds)) is not None
         except MovedError:

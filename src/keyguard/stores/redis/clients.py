@@ -29,17 +29,6 @@ from keyguard.stores.redis.pools import (
     TimelyUnixConnection,
 )
 
-__all__ = [
-    "AsyncClient",
-    "Client",
-    "is_async_client",
-    "is_client",
-    "make_async_client",
-    "make_client",
-    "place_of",
-    "sentinels_of",
-]
-
 Client: TypeAlias = redis.Redis | redis.RedisCluster
 AsyncClient: TypeAlias = redis.asyncio.Redis | redis.asyncio.RedisCluster
 

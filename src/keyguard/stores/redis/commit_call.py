@@ -11,8 +11,6 @@ from keyguard.core.keys.records import KeyRecord, Organization
 from keyguard.stores.redis.hashes import changed_fields, entry_fields, hash_fields, index_entry
 from keyguard.stores.redis.scripts import COMMIT, ScriptCall, store_call
 
-__all__ = ["commit_call", "record_key"]
-
 Texts: TypeAlias = tuple[str, ...]
 
 

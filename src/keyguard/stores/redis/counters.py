@@ -19,8 +19,6 @@ from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall
 from keyguard.stores.redis.store import AsyncRedisStore, RedisStore
 
-__all__ = ["AsyncRedisRateLimiter", "RedisCounters", "RedisRateLimiter", "hit_call"]
-
 Now: TypeAlias = Callable[[], float]
 
 _SECOND = 1_000_000  # microseconds, as the scripts tell times
@@ -51,12 +49,10 @@ class RedisCounters:
         """See :meth:`keyguard.stores.base.AsyncRateLimiter.migrate`. Nothing is to be made."""
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.base.AsyncRateLimiter.aclose`."""
         if self._owned:
             await self._port.aclose()
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`keyguard.stores.base.AsyncRateLimiter.hit`."""
         if self._now is None:
             call = hit_call(tuple(charges))
         else:
@@ -66,7 +62,6 @@ class RedisCounters:
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :meth:`keyguard.stores.base.AsyncRateLimiter.adjust`."""
         changes = [charge._replace(cost=unit) for charge, unit in zip(charges, units, strict=True)]
         ends = [f"{end * _SECOND:.0f}" for end in ends_at]
         time = "" if self._now is None else repr(self._now())

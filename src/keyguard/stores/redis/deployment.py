@@ -12,8 +12,6 @@ from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableT
 
 from keyguard.exceptions import ConfigurationError
 
-__all__ = ["Deployment", "Options", "Topology", "parse"]
-
 Option: TypeAlias = str | int | bool
 Options: TypeAlias = Mapping[str, Option]
 """Arguments of redis-py's connections, by name."""

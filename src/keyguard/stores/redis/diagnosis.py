@@ -17,8 +17,6 @@ from keyguard.stores.redis.replies import text_of, texts_of
 from keyguard.stores.redis.scripts import Command
 from keyguard.stores.redis.sync_ports import SyncScriptPort, exchange
 
-__all__ = ["diagnose"]
-
 
 def diagnose(port: SyncScriptPort) -> list[Finding]:
     """Look at every server that holds data, and at the Sentinels.

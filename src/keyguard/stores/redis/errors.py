@@ -31,8 +31,6 @@ from keyguard.exceptions import (
 )
 from keyguard.stores.redis.scripts import CORRUPT, UNFIT
 
-__all__ = ["explained", "is_lost"]
-
 _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 _DOWN = (
     AskError,

@@ -24,8 +24,6 @@ from keyguard.stores.redis.replies import list_of, text_of, texts_of
 from keyguard.stores.redis.scripts import NEWS, store_call
 from keyguard.stores.redis.sync_ports import SyncListenerPort, SyncScriptPort
 
-__all__ = ["AsyncRedisFeed", "RedisFeed", "read_news"]
-
 _MOST_NEWS = 1000
 _GRACE = 1.0
 """Seconds beyond its patience after which a reader gives a silent server up."""
@@ -71,7 +69,6 @@ class RedisFeed:
         self._reading = threading.Lock()
 
     async def read(self, position: str | None, patience: float) -> News:
-        """See :meth:`keyguard.stores.base.ChangeFeed.read`."""
         try:
             with self._reading, within(max(patience, 0) + _GRACE):
                 try:
@@ -113,7 +110,6 @@ class AsyncRedisFeed:
         self._is_closed = False
 
     async def read(self, position: str | None, patience: float) -> News:
-        """See :meth:`keyguard.stores.base.AsyncChangeFeed.read`."""
         # A task of its own: closing cancels it, without cancelling the caller.
         task = running_loop().create_task(self._read(position, patience))
         self._under_way = task

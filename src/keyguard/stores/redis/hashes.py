@@ -15,18 +15,6 @@ from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.replies import list_of, text_of, texts_of
 from keyguard.stores.redis.scripts import Reply
 
-__all__ = [
-    "changed_fields",
-    "entry_fields",
-    "entry_from",
-    "hash_fields",
-    "index_entry",
-    "key_from",
-    "organization_from",
-    "record_from",
-    "time_text",
-]
-
 Record = TypeVar("Record", AuditEntry, Key, KeyRecord, Organization)
 
 _MICROSECOND = timedelta(microseconds=1)

@@ -26,8 +26,6 @@ from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.replies import list_of, text_of, texts_of
 from keyguard.stores.redis.scripts import VERSION, Reply, ScriptCall, store_call
 
-__all__ = ["RedisKeys"]
-
 Listed = TypeVar("Listed", Key, Organization)
 
 _STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
@@ -51,27 +49,22 @@ class RedisKeys:
         self._feed = feed
 
     def feed(self) -> AsyncChangeFeed:
-        """See :meth:`keyguard.stores.base.AsyncStore.feed`."""
         return self._feed()
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.base.AsyncStore.aclose`."""
         await self._port.aclose()
 
     async def migrate(self) -> None:
-        """See :meth:`keyguard.stores.base.AsyncStore.migrate`."""
         names = (f"{scripts.STORE}schema", f"{scripts.STORE}audit")
         await self._port.run(ScriptCall(scripts.MIGRATE, names, (VERSION,)))
 
     async def commit(self, commit: Commit) -> bool:
-        """See :meth:`keyguard.stores.base.AsyncStore.commit`."""
         outcome, *taken = texts_of(await self._port.run(commit_call(commit)))
         if outcome in ("done", "conflict"):
             return outcome == "done"
         raise RefusedError(f"{outcome} {taken[0]!r} exists already")
 
     async def find_organization(self, name: str) -> Organization | None:
-        """See :meth:`keyguard.stores.base.AsyncStore.find_organization`."""
         if not ORGANIZATION_NAME.match(name):
             return None
         if "_" not in name:  # an id has an underscore, a slug never has
@@ -83,7 +76,6 @@ class RedisKeys:
         )
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :meth:`keyguard.stores.base.AsyncStore.list_organizations`."""
         if after is not None and not ORGANIZATION_ID.match(after):
             return Page(())
         return await self._page(
@@ -91,14 +83,12 @@ class RedisKeys:
         )
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :meth:`keyguard.stores.base.AsyncStore.find_key`."""
         if not KEY_ID.match(key_id):
             return None
         rows = await self._port.run(store_call(scripts.FIND_KEY, keys=(record_key(key_id),)))
         return None if rows is None else record_from(rows)
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :meth:`keyguard.stores.base.AsyncStore.find_existing`."""
         possible = [key_id for key_id in dict.fromkeys(key_ids) if KEY_ID.match(key_id)]
         if not possible:
             return frozenset()
@@ -106,7 +96,6 @@ class RedisKeys:
         return frozenset(possible[int(position)] for position in texts_of(reply))
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :meth:`keyguard.stores.base.AsyncStore.list_keys`."""
         index = "keys"
         if wanted.organization is not None:
             index = f"keys:{wanted.organization}"
@@ -126,7 +115,6 @@ class RedisKeys:
         return await self._page(decode, "key", index, wanted, after, limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :meth:`keyguard.stores.base.AsyncStore.list_digests`."""
         if after is not None and not KEY_ID.match(after):
             return Page(())
         items: list[KeyDigest] = []
@@ -142,12 +130,10 @@ class RedisKeys:
                 return Page(page, page[-1].id if len(items) > limit else None)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :meth:`keyguard.stores.base.AsyncStore.rehash_key`."""
         if KEY_ID.match(key_id):
             await self._run(scripts.REHASH_KEY, old, new, keys=(record_key(key_id),))
 
     async def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :meth:`keyguard.stores.base.AsyncStore.mark_used`."""
         possible = [use for use in uses if KEY_ID.match(use.key_id)]
         if possible:
             await self._run(
@@ -159,7 +145,6 @@ class RedisKeys:
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :meth:`keyguard.stores.base.AsyncStore.list_audit`."""
         if not _can_exist(organization, subject, after):
             return Page(())
         # A record's and an organization's entries have an index of their own each, so that no

@@ -28,23 +28,6 @@ from redis.sentinel import (
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.redis.scripts import Reply
 
-__all__ = [
-    "MOST_CONNECTIONS",
-    "WITHOUT_DEADLINE",
-    "AsyncTimelyConnection",
-    "AsyncTimelyTlsConnection",
-    "Pool",
-    "TimelyConnection",
-    "TimelyPool",
-    "TimelyPrimaryConnection",
-    "TimelySentinelPool",
-    "TimelyTlsConnection",
-    "TimelyTlsPrimaryConnection",
-    "TimelyUnixConnection",
-    "patience",
-    "read_reply",
-]
-
 MOST_CONNECTIONS = 50
 """The number of connections that a store opens at most to each server."""
 

@@ -16,8 +16,6 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.stores.redis.errors import explained, is_lost
 from keyguard.stores.redis.scripts import STORE, Command, Reply, ScriptCall
 
-__all__ = ["TRAIL", "ListenerPort", "ScriptPort", "closed", "rescue", "waiting"]
-
 TRAIL = f"{STORE}audit"
 """The key of the audit trail."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import Reply
 
-__all__ = ["list_of", "text_of", "texts_of"]
-
 
 def text_of(reply: Reply) -> str:
     """Return a text, "" for None."""

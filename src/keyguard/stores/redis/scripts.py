@@ -29,33 +29,6 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import TypeAlias, Union
 
-__all__ = [
-    "ADJUST",
-    "COMMIT",
-    "CORRUPT",
-    "FIND_EXISTING",
-    "FIND_KEY",
-    "FIND_ORGANIZATION",
-    "FIND_SLUG",
-    "HIT",
-    "LIST_AUDIT",
-    "LIST_DIGESTS",
-    "LIST_RECORDS",
-    "LIST_TRAIL",
-    "MARK_USED",
-    "MIGRATE",
-    "NEWS",
-    "REHASH_KEY",
-    "STORE",
-    "UNFIT",
-    "VERSION",
-    "Command",
-    "Reply",
-    "Script",
-    "ScriptCall",
-    "store_call",
-]
-
 VERSION = "1"
 """The version of the layout."""
 

@@ -12,8 +12,6 @@ from keyguard.stores.redis.feed import AsyncRedisFeed, RedisFeed
 from keyguard.stores.redis.keys import RedisKeys
 from keyguard.stores.redis.sync_ports import SyncScriptPort
 
-__all__ = ["AsyncRedisStore", "RedisStore"]
-
 
 class AsyncRedisStore(RedisKeys):
     """A key store in Redis or Valkey, for code on asyncio.
@@ -39,5 +37,4 @@ class RedisStore(SyncStore):
         super().__init__(RedisKeys(self.port, lambda: RedisFeed(self.port)))
 
     def diagnose(self) -> list[Finding]:
-        """See :meth:`keyguard.stores.diagnosis.Diagnosable.diagnose`."""
         return diagnose(self.port)

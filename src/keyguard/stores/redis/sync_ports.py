@@ -24,8 +24,6 @@ from keyguard.stores.redis.pools import Connection, Pool, patience, read_reply
 from keyguard.stores.redis.ports import TRAIL, closed, rescue, waiting
 from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
 
-__all__ = ["SyncListenerPort", "SyncScriptPort", "exchange"]
-
 _LOOK = 0.1
 """Seconds after which a reader that waits looks whether it was closed."""
 
@@ -83,7 +81,6 @@ class SyncScriptPort:
         self._layout_is_old = False
 
     async def run(self, call: ScriptCall) -> Reply:
-        """See :meth:`keyguard.stores.redis.ports.ScriptPort.run`."""
         key = call.keys[0]
         try:
             return self.send(call.by_digest, key)
@@ -114,7 +111,6 @@ class SyncScriptPort:
             raise
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.redis.ports.ScriptPort.aclose`."""
         with self._lock:
             client, self._opened = self._opened, self._given
         if client is None or self._given is not None:
@@ -229,14 +225,12 @@ class SyncListenerPort:
         self._connection: Connection | None = None
 
     async def run(self, call: ScriptCall) -> Reply:
-        """See :meth:`keyguard.stores.redis.ports.ScriptPort.run`."""
         try:
             return await self._answer(call.by_digest)
         except Exception as failure:  # noqa: BLE001 - its meaning is decided in one place
             return await rescue(self._answer, call, failure, self._port.place)
 
     async def wait(self, position: str, seconds: float) -> bool:
-        """See :meth:`keyguard.stores.redis.ports.ListenerPort.wait`."""
         try:
             return self._exchange(waiting(position, seconds), waits=True) is not None
         except MovedError:
