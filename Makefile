@@ -8,6 +8,9 @@ PYTEST_ARGS ?=
 WORKERS ?= 2
 KILLS ?= 200
 FLOOD ?= 1000000
+RUNS ?= 1
+SECTIONS ?=
+PATHS_ARGS ?=
 export FRAMEWORK PORT
 # Tests start hundreds of processes, which need not compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,7 +21,7 @@ SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/ht
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo env-servers env-compat demo test check bench chaos servers compat matrix docs pins clean
+.PHONY: help env env-demo env-servers env-compat demo test check bench paths chaos servers compat matrix docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -58,8 +61,11 @@ check: env ## run every gate, stopping at the first that fails
 	@echo '== docs' && $(SPHINX)
 	@echo '== every gate passed'
 
-bench: env ## measure what keyguard costs a request
-	@$(BIN)/python -m benchmarks.run
+bench: env ## measure what keyguard costs a request (RUNS=3, SECTIONS='warm cold')
+	@$(BIN)/python -m benchmarks.run --runs $(RUNS) $(SECTIONS)
+
+paths: env ## count keyguard's calls on four paths (PATHS_ARGS=--trace lists them, --write puts them into the docs)
+	@$(BIN)/python scripts/paths.py $(PATHS_ARGS)
 
 chaos: env ## run the campaigns: kills, floods, races of processes on every store (KILLS=200, FLOOD=1000000)
 	@CHAOS_KILLS=$(KILLS) CHAOS_FLOOD=$(FLOOD) $(BIN)/python -m pytest tests/chaos -s -q
