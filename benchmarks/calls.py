@@ -66,8 +66,8 @@ def asgi(
         app: The application.
         fields: ``Authorization`` values, used in turn; None for a request without one.
         expect: The status that every answer must have.
-        waits: Whether it waits for anything, so that time goes by the clock on the wall. Else it is
-            this thread's own, in which other programs have no part.
+        waits: Whether it waits for anything. Then time is measured by the clock on the wall, else
+            by this thread's own, in which other programs have no part.
     """
     clock = perf_counter if waits else thread_time
     headers = [
@@ -109,6 +109,27 @@ def wsgi(
         return seconds
 
     return burst
+
+
+def burst(
+    loop: asyncio.AbstractEventLoop,
+    interface: str,
+    app: Any,
+    fields: Sequence[str | None],
+    **options: Any,
+) -> Burst:
+    """Return the burst that calls an application of either interface.
+
+    Args:
+        loop: Where async code runs.
+        interface: ``"asgi"`` or ``"wsgi"``, in either case of letters.
+        app: The application.
+        fields: As for :func:`asgi`.
+        options: Likewise.
+    """
+    if interface.lower() == "asgi":
+        return asgi(loop, app, fields, **options)
+    return wsgi(app, fields, **options)
 
 
 async def _receive() -> Any:

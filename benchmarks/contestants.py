@@ -87,13 +87,13 @@ def flask_app(protect: Any = None) -> Flask:
     return app
 
 
-def slowapi_app(rate: str, *, headers: bool) -> Starlette:
-    limiter = SlowapiLimiter(key_func=lambda request: request.client.host, headers_enabled=headers)
+def slowapi_app(rate: str, *, headers: bool, key_func: Any = None, **options: Any) -> Starlette:
+    limiter = SlowapiLimiter(key_func=key_func or _host, headers_enabled=headers)
 
     async def models(request: Request) -> PlainTextResponse:  # noqa: ARG001 - slowapi wants the name
         return PlainTextResponse("ok")
 
-    app = Starlette(routes=[Route(PATH, limiter.limit(rate)(models))])
+    app = Starlette(routes=[Route(PATH, limiter.limit(rate)(models))], **options)
     app.state.limiter = limiter
     return app
 
@@ -113,3 +113,7 @@ def flask_limiter_app(rate: str) -> Flask:
 def charge(number: int) -> Charge:
     key = f"keyguard:{{org_1}}:limit:s:3600:key:{number}:a:-"
     return Charge(key, "a", 1_000_000, 3600, Strategy.SLIDING_WINDOW_COUNTER, True, 1)
+
+
+def _host(request: Request) -> str:
+    return request.client.host if request.client else ""

@@ -65,7 +65,7 @@ def _asgi_app(view: Callable[..., Any], guard: AsyncKeyguard | None = None) -> A
     async def app(scope: Any, receive: Any, send: Any) -> None:
         bodies = [await receive()]
 
-        async def once() -> Any:  # Django goes on to wait, in vain, for the client to leave
+        async def once() -> Any:  # Django then waits for the client to leave
             return bodies.pop() if bodies else await asyncio.get_running_loop().create_future()
 
         await handler(scope, once, send)

@@ -66,7 +66,7 @@ def _contestants(
 ) -> dict[str, Burst]:
     fields = [f"Bearer {token}"]
     limits = [Limit(f"limit-{n}", f"1000000/{n} hours") for n in range(1, number + 1)]
-    # Whatever the machine does meanwhile, what is not counted in Redis is not answered with 200.
+    # A request that is not counted in Redis, on a busy machine, must not be answered with 200.
     patient = {"limiter_timeout": 10.0, "on_limiter_error": "closed"}
     limited = settings | {"limiter": url, "default_limits": limits} | patient
     if flavour == "sync":

@@ -62,10 +62,10 @@ def _lags(url: str, flavour: str, watched_url: str) -> list[float]:
             for n in range(ROUNDS)
         ]
         acknowledged: list[float] = []
-        with _watcher(flavour, watched_url, [one.token.reveal() for one in issued]) as watcher:
-            for one in issued:
+        with _watcher(flavour, watched_url, [key.token.reveal() for key in issued]) as watcher:
+            for key in issued:
                 time.sleep(random.uniform(0, _LONGEST_PAUSE))
-                guard.keys.revoke(one.key.id)
+                guard.keys.revoke(key.key.id)
                 acknowledged.append(time.monotonic())
             time.sleep(MAX_STALENESS / 2)
             out, err = watcher.communicate("\n", timeout=60)

@@ -1,15 +1,17 @@
-"""Timing contestants in turn, so that the drift of the machine meets all of them alike."""
+"""Timing contestants in turn, so that a drift of the machine affects all of them alike."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 BURST_SECONDS = 0.02
 ROUNDS = 81
 
+Name = TypeVar("Name", bound=Hashable)
 Burst = Callable[[int], float]
 """Makes so many requests and returns the seconds they took."""
 
@@ -41,10 +43,10 @@ class Series:
         return f"{self.median:.{digits}f} ({least:.{digits}f}…{most:.{digits}f})"
 
 
-def race(contestants: Mapping[str, Burst], *, rounds: int = ROUNDS) -> dict[str, Series]:
+def race(contestants: Mapping[Name, Burst], *, rounds: int = ROUNDS) -> dict[Name, Series]:
     """Time every contestant once in every round.
 
-    Who begins moves on by one each round.
+    The order moves on by one each round.
 
     Args:
         contestants: Bursts by name.
@@ -54,7 +56,7 @@ def race(contestants: Mapping[str, Burst], *, rounds: int = ROUNDS) -> dict[str,
         By name, microseconds per request in each round.
     """
     sizes = {name: _size(burst) for name, burst in contestants.items()}
-    found: dict[str, list[float]] = {name: [] for name in contestants}
+    found: dict[Name, list[float]] = {name: [] for name in contestants}
     order = list(contestants)
     for _ in range(rounds):
         gc.collect()
