@@ -15,7 +15,17 @@ import pytest
 from starlette.testclient import TestClient
 
 import keyguard
-from keyguard import AsyncKeyguard, Deny, Keyguard, Reason, Strategy, current_limits
+from keyguard import (
+    Allow,
+    AsyncKeyguard,
+    ConfigurationError,
+    Deny,
+    InvalidValueError,
+    Keyguard,
+    Reason,
+    Strategy,
+    current_limits,
+)
 from keyguard.core.access.answers import Responder
 from keyguard.core.limits.charges import Charge, policy_field
 from keyguard.core.limits.windows import Tally
@@ -67,6 +77,7 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "docs/scopes.md",
         "docs/security.md",
         "docs/stores.md",
         "docs/limits.md",
@@ -91,10 +102,78 @@ def test_the_code_of_a_page_runs(
             guard.close()
 
 
+def test_a_client_over_the_limit_gets_the_answer_that_the_limits_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run("docs/limits.md", 0, {"__name__": "docs"})
+    accepted = 0
+    with names["guard"] as guard:
+        guard.migrate()
+        guard.organizations.create("acme")
+        issued = guard.keys.issue(organization="acme", name="ci", scopes=["inference:write"])
+        headers = {"Authorization": f"Bearer {issued.token.reveal()}"}
+        client = names["app"].test_client()
+        # A minute may turn meanwhile, and then a little of the last one is forgotten.
+        while (answer := client.post("/v1/inference", headers=headers)).status_code == 200:
+            accepted += 1
+            assert accepted < 600
+
+    assert accepted >= 60
+    fields = "".join(f"{name}: {value}\n" for name, value in answer.headers)
+    shown = re.search(r"^    (HTTP/1\.1 429 .*?\]\})$", page("docs/limits.md"), re.M | re.S)
+    assert shown is not None
+    real = f"HTTP/1.1 {answer.status}\n{fields}\n{answer.get_data(as_text=True)}"
+    assert at_any_time(shown[1]) == at_any_time(real)
+
+
+def at_any_time(answer: str) -> str:
+    """Return an answer without line breaks for the page's sake, and with no wait in it."""
+    answer = re.sub(r"\n +", "\n", answer.replace(",\n     ", ", "))
+    # A wait of one digit makes the content shorter.
+    return re.sub(
+        r"(Content-Length: |Retry-After: |;t=|Try again in )\d+( seconds?)?", r"\1_", answer
+    )
+
+
+def test_the_decorators_of_the_scopes_page_refuse_without_a_middleware() -> None:
+    names = run("docs/scopes.md", 0, {"__name__": "docs"})
+
+    for decorated in (names["rewrite"], names["greet"]):
+        with pytest.raises(ConfigurationError):
+            decorated()
+
+
+def test_the_catalogue_of_the_scopes_page_implies_and_refuses() -> None:
+    with run("docs/scopes.md", 1, {"__name__": "docs"})["guard"] as guard:
+        guard.organizations.create("acme")
+        issued = guard.keys.issue(organization="acme", name="ci", scopes=["inference:write"])
+        fields = [f"Bearer {issued.token.reveal()}"]
+
+        assert isinstance(guard.authenticate(fields, scopes=["inference:read"]), Allow)
+        with pytest.raises(InvalidValueError, match="inference:raed"):
+            guard.keys.issue(organization="acme", name="typo", scopes=["inference:raed"])
+
+
+def test_the_rules_of_the_rules_page_ask_for_what_they_say() -> None:
+    guard = run("docs/rules.md", 0, {"__name__": "docs"})["guard"]
+    book = guard.settings.rule_book()
+    found = book.find("/v1/models/7", "GET")
+
+    assert book.find("/static/app.css", "GET").public
+    assert found.requirement.scopes == ("models:read",)
+    assert book.find("/v1/models/7", "PATCH") is None
+    asyncio.run(guard.aclose())
+
+
 def example_of_billing(framework: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("KEYGUARD_URL", "memory://")
     codes = blocks(page("docs/limits.md"), "python")
-    number = next(number for number, code in enumerate(codes) if f"from {framework}" in code)
+    number = next(
+        number
+        for number, code in enumerate(codes)
+        if f"from {framework}" in code and "settle" in code
+    )
     names = run("docs/limits.md", number, {"__name__": "docs"})
     complete = names["complete"]
     names["reserved"] = []
@@ -185,7 +264,12 @@ def test_the_life_of_a_key_goes_as_its_page_says(
         run("docs/lifecycle.md", number, names)
 
     with names["guard"]:
-        assert "can't grant what it does not have: admin" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "can't grant what it does not have: admin" in printed
+        actions = re.findall(r"\+00:00 \S+ (\S+) ", printed)
+        assert actions == [
+            *("key.revoked", "key.issued", "key.rotated", "key.issued", "organization.created")
+        ]
         assert names["rotated"].predecessor.id == names["issued"].key.id
         assert len(names["soon"]) == 1
         assert len(names["idle"]) == 0

@@ -1,9 +1,9 @@
-"""What README.md and the quickstart show is run as it stands."""
+"""What README.md and the quickstart show is run as it stands, and README.md has its form."""
 
 from __future__ import annotations
 
-import asyncio
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,19 @@ import pytest
 from starlette.testclient import TestClient
 
 from keyguard import ConfigurationError, NotFoundError
+from scripts.readme import absolute
 from tests.examples.pages import ROOT, blocks, page, run
 
 pytestmark = pytest.mark.usefixtures("patience")
 
-ISSUE, STARLETTE, FLASK, DECORATORS, LIMITS, RULES, ROTATE = range(7)
+ISSUE, STARLETTE, FLASK = range(3)
+MOST_LINES = 150
+
+
+def project() -> dict[str, Any]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        table: dict[str, Any] = tomllib.load(file)["project"]
+        return table
 
 
 @pytest.fixture
@@ -78,74 +86,42 @@ def test_the_flask_example_works_and_refuses(token: str) -> None:
     assert refused[1][0] == 400
 
 
-def test_who_goes_over_the_limit_gets_the_answer_that_is_shown(token: str) -> None:
-    names = run("README.md", LIMITS, {"__name__": "readme"})
-    headers = {"Authorization": f"Bearer {token}"}
-    accepted = 0
-    with names["guard"]:
-        client = names["app"].test_client()
-        # A minute may turn meanwhile, and then a little of the last one is forgotten.
-        while (answer := client.post("/v1/inference", headers=headers)).status_code == 200:
-            accepted += 1
-            assert accepted < 600
-
-    assert accepted >= 60
-    fields = "".join(f"{name}: {value}\n" for name, value in answer.headers)
-    shown = re.search(r"^    (HTTP/1\.1 429 .*?\]\})$", page("README.md"), re.M | re.S)
-    assert shown is not None
-    real = f"HTTP/1.1 {answer.status}\n{fields}\n{answer.get_data(as_text=True)}"
-    assert at_any_time(shown[1]) == at_any_time(real)
-
-
-def at_any_time(answer: str) -> str:
-    """Return an answer without line breaks for the page's sake, and with no wait in it."""
-    answer = re.sub(r"\n +", "\n", answer.replace(",\n     ", ", "))
-    # A wait of one digit makes the content shorter.
-    return re.sub(
-        r"(Content-Length: |Retry-After: |;t=|Try again in )\d+( seconds?)?", r"\1_", answer
-    )
-
-
-def test_the_decorators_refuse_without_a_middleware() -> None:
-    names = run("README.md", DECORATORS, {"__name__": "readme"})
-
-    for decorated in (names["rewrite"], names["greet"]):
-        with pytest.raises(ConfigurationError):
-            decorated()
-
-
-def test_the_issued_key_is_rotated_and_its_successor_revoked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    names = run("README.md", ISSUE, {"__name__": "readme"})
-    capsys.readouterr()
-
-    run("README.md", ROTATE, names)
-
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [words[3] for words in lines] == [
-        *("key.revoked", "key.issued", "key.rotated", "key.issued", "organization.created"),
-    ]
-    names["guard"].close()
-
-
-def test_the_rules_ask_for_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    guard = run("README.md", RULES, {"__name__": "readme"})["guard"]
-    book = guard.settings.rule_book()
-    assert book.find("/static/app.css", "GET").public
-    assert book.find("/v1/models/7", "GET").requirement.scopes == ("inference:read",)
-    assert book.find("/v1/models/7", "DELETE") is None
-    asyncio.run(guard.aclose())
-
-
 def test_the_readme_has_no_other_code() -> None:
-    assert len(blocks(page("README.md"), "python")) == 7
+    assert len(blocks(page("README.md"), "python")) == 3
+
+
+def test_the_readme_is_short() -> None:
+    assert len(page("README.md").splitlines()) <= MOST_LINES
+
+
+def test_on_a_package_index_every_link_of_the_readme_leads_to_the_repository() -> None:
+    shown = absolute(page("README.md"), project()["urls"]["Source"])
+    links = re.findall(r"\]\(([^)]+)\)", shown)
+    base = f"{project()['urls']['Source']}/blob/main/"
+
+    assert links
+    for link in links:
+        assert link.startswith(base), link
+        assert (ROOT / link.removeprefix(base).partition("#")[0]).exists(), link
+
+
+def test_every_mention_of_the_projects_address_is_the_stated_one() -> None:
+    places = ["README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+    places += [str(path.relative_to(ROOT)) for path in ROOT.glob(".github/**/*.*")]
+    stated = project()["urls"]["Source"]
+
+    for place in places:
+        for found in re.findall(r"https://github\.com/keyguard[\w./-]*", page(place)):
+            assert found.startswith(stated), place
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))]
+    "name",
+    [
+        *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
+        *(str(p.relative_to(ROOT)) for p in ROOT.glob(".github/*.md")),
+        *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md")),
+    ],
 )
 def test_every_link_to_a_file_leads_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page(name))
@@ -156,12 +132,9 @@ def test_every_link_to_a_file_leads_somewhere(name: str) -> None:
 
 
 def test_every_extra_is_in_the_table() -> None:
-    import tomllib
+    extras = set(project()["optional-dependencies"]) - {"dev", "servers"}
 
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        extras = set(tomllib.load(file)["project"]["optional-dependencies"]) - {"dev", "servers"}
-
-    assert set(re.findall(r"^\| `(\w+)` \|", page("README.md"), re.MULTILINE)) == extras
+    assert set(re.findall(r"^\| `(\w+)` \|", page("docs/quickstart.md"), re.MULTILINE)) == extras
 
 
 def test_the_quickstart_works_from_start_to_end(
