@@ -75,7 +75,7 @@ def test_a_guard_inside_a_mount_guards_what_is_below_it() -> None:
     assert client.get("/").text == "for anybody"
     assert client.get("/api/report").status_code == 401
     assert client.get("/api/report", headers=other).status_code == 403
-    assert client.get("/api/report", headers=analyst).text == "for who may"
+    assert client.get("/api/report", headers=analyst).text == "for keys with the scope"
     asyncio.run(guard.aclose())
 
 
