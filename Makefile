@@ -1,5 +1,5 @@
-# Everything runs in environments of its own: .venv (development) and .venv-demo. They are made when
-# first needed, and again when the Python or the pins change; scripts/venv.sh says how.
+# Everything runs in its own environments: .venv (development) and .venv-demo. They are made when they
+# are first needed, and again when the Python or the pins change; see scripts/venv.sh.
 
 PYTHON ?= python3
 FRAMEWORK ?= starlette
@@ -12,7 +12,7 @@ RUNS ?= 1
 SECTIONS ?=
 PATHS_ARGS ?=
 export FRAMEWORK PORT
-# Tests start hundreds of processes, which need not compile everything anew.
+# Tests start hundreds of processes. Let them keep what they compile.
 unexport PYTHONDONTWRITEBYTECODE
 
 MAKEFLAGS += --no-print-directory
@@ -45,7 +45,7 @@ demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=fl
 test: env ## run all tests (PYTEST_ARGS='-k token -x', WORKERS=4)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
-# The whole suite with branch coverage, which takes longer; older than a source file, it is worth nothing.
+# The whole suite with branch coverage, which takes longer. The result is stale once a source file changes.
 .coverage: $(SOURCES) pyproject.toml requirements/dev.txt
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest -q --cov --cov-report= --cov-fail-under=0 -n $(WORKERS) || { status=$$?; rm -f .coverage; exit $$status; }

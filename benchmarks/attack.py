@@ -22,12 +22,12 @@ SECONDS = 3.0
 
 @dataclass
 class Attack:
-    """What came of one attack.
+    """What one attack did.
 
     Args:
-        reasons: How often each was the answer.
+        reasons: How often each reason was the answer.
         slow_hashes: How many slow hashes were computed.
-        lags: Seconds by which the event loop was late, each millisecond.
+        lags: Seconds by which the event loop was late, measured every millisecond.
         slowest: Seconds of the slowest answer.
     """
 

@@ -1,4 +1,4 @@
-"""Calling an application as a server would, without one: the time is the application's own."""
+"""Calling an application as a server would, but without a server: the time is its own."""
 
 from __future__ import annotations
 

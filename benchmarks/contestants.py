@@ -32,7 +32,7 @@ def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:  # noqa: ARG001
 
 
 class HandWrittenAsgi:
-    """The floor: the token's SHA-256, and one look into a dict. No scopes, no times."""
+    """The floor: the token's SHA-256, and one look-up in a dict. No scopes, no times."""
 
     def __init__(self, app: Any, known: dict[str, str]) -> None:
         self.app = app

@@ -1,7 +1,7 @@
 """A Django project with one view, bare and guarded, for the table of frameworks' adapters.
 
-Each function returns what a trial is made of: name, interface, and the application bare, with the
-pure adapter around it, and with Django's own.
+Each function returns the parts of a trial: name, interface, and the application bare, with the pure
+adapter around it, and with Django's own.
 """
 
 import asyncio

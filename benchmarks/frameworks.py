@@ -1,6 +1,6 @@
-"""What each framework's adapter adds to a bare application, beside the pure one around the same.
+"""What each framework's adapter adds to a bare application, compared with the pure adapter.
 
-A framework is one function of the two guards that returns its :class:`Trial`; list it in TRIALS.
+Each framework has one function, from the two guards to a :class:`Trial`, listed in TRIALS.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ SCOPE = "inference:read"
 
 @dataclass(frozen=True)
 class Trial:
-    """One application three times, each with one endpoint that asks for a scope if guarded.
+    """One application three times. Its one endpoint asks for a scope where it is guarded.
 
     Args:
         name: What the row is called.
@@ -64,7 +64,7 @@ def fastapi_trial(_guard: Keyguard, async_guard: AsyncKeyguard) -> Trial:
 
 
 def fastapi_dependency_trial(_guard: Keyguard, async_guard: AsyncKeyguard) -> Trial:
-    """Let the bare application have a dependency too, one that does nothing: FastAPI's own cost."""
+    """Give the bare application a dependency that does nothing, as that is FastAPI's own cost."""
     scoped = require_scopes(SCOPE)
     asked = Security(fastapi.keyguard_principal, scopes=[SCOPE])
     middleware = [Middleware(fastapi.KeyguardMiddleware, guard=async_guard)]

@@ -1,4 +1,4 @@
-"""How long counters that stop answering hold up a request, and when they count again."""
+"""How long a request waits for counters that fail, and when they count again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.services import MariaDB, PostgreSQL, RedisServer, running
 __all__ = ["CALLERS", "OUTAGE", "Outage", "measure"]
 
 OUTAGE = 1.5
-"""Seconds for which it does not answer."""
+"""Seconds for which the store of counters does not answer."""
 
 _Gone: TypeAlias = Callable[[], AbstractContextManager[None]]
-"""While it is entered, the store does not answer."""
+"""Makes the store stop answering while it is entered."""
 
 CALLERS = 4
 """How many count at once."""
@@ -33,11 +33,11 @@ _PATIENCE = 10.0
 
 @dataclass
 class Outage:
-    """What came of one outage.
+    """What callers felt of one outage.
 
     Args:
-        longest: Seconds that a hit took at most, of all that began before the store was back.
-        hits: How many that were.
+        longest: Seconds of the longest hit among those that began before the store was back.
+        hits: How many hits there were.
         recovered: Seconds from the store's return until it counted again.
     """
 
@@ -47,13 +47,13 @@ class Outage:
 
 
 def measure() -> dict[str, dict[str, Outage]]:
-    """Take stores away and give them back, while several callers count in them without end.
+    """Stop stores and let them go on, while several callers count in them.
 
     Returns:
-        By what happened and by flavour, what came of it.
+        What the callers felt, by what happened and by flavour.
     """
-    # The collector's passes over all the frameworks that this process has imported, which take it
-    # 30 to 70 ms, would be taken for waiting.
+    # The collector's passes over all the frameworks that this process has imported take 30 to 70
+    # ms. They would be mistaken for waiting.
     gc.collect()
     gc.freeze()
     with ExitStack() as stack:
@@ -103,14 +103,14 @@ class _Watch:
             self.recovered.set()
 
     def outage(self, gone: _Gone) -> Outage:
-        """Take the store away for a while, and look at what came of it once it counts again."""
+        """Stop the store for a while, and return what was felt, once it counts again."""
         try:
             time.sleep(OUTAGE / 3)
             with gone():
                 time.sleep(OUTAGE)
             back = time.monotonic()
             if not self.recovered.wait(_PATIENCE):
-                raise RuntimeError(f"it did not count again within {_PATIENCE:g} seconds")
+                raise RuntimeError(f"the store did not count again within {_PATIENCE:g} seconds")
         finally:
             self.over = True
         longest = max(ended - began for began, ended in self.hits if began < back)

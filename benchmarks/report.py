@@ -1,4 +1,4 @@
-"""How results are told: verdicts on targets, tables, and the machine that was measured."""
+"""How results are reported: verdicts on targets, tables, and the machine that was measured."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _imported(url: str) -> tuple[float, float]:
             report = guard.keys.import_tokens(_rows())
             took.append(perf_counter() - begin)
             if (report.imported, report.present) != expected:
-                raise RuntimeError(f"not what was to be imported: {report}")
+                raise RuntimeError(f"the import did not do what was expected: {report}")
     return took[0], took[1]
 
 

@@ -1,7 +1,7 @@
-"""AIaaS: what the service does, whatever framework carries it.
+"""AIaaS: what the service does, in any framework.
 
-An "AI as a service" whose model repeats the prompt. The functions take what a request says and
-return what the answer says, so that both applications give the same bytes.
+It is an "AI as a service" whose model repeats the prompt. The functions take the content of a
+request and return the content of the answer, so both applications give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LIMIT = re.compile(r"[1-9][0-9]?|100")
 
 
 class UnprocessableError(ValueError):
-    """A request that can't be carried out as it stands: 422, and the message says why."""
+    """The content of a request is wrong: 422, and the message says why."""
 
 
 def settings() -> Settings:
@@ -72,7 +72,7 @@ def infer(body: bytes) -> dict[str, Any]:
 
 
 def page_asked_for(query: bytes) -> dict[str, Any]:
-    """Read ``limit=`` (1 to 100) and ``after=`` (the ``next`` of the page before)."""
+    """Read ``limit=`` (1 to 100) and ``after=`` (the ``next`` of the previous page)."""
     asked = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     limit = asked.get("limit", ["100"])[-1]
     if not _LIMIT.fullmatch(limit):
@@ -103,7 +103,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 class Usage:
-    """Counts inferences by organization, as long as the process lives."""
+    """Counts inferences by organization, in this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

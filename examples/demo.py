@@ -1,7 +1,7 @@
-"""Serve AIaaS with a fresh key store, and say how to call it: ``python -m examples.demo``.
+"""Serve AIaaS with a fresh key store, and print how to call it: ``python -m examples.demo``.
 
-``FRAMEWORK`` is starlette (the default) or flask, ``PORT`` 8000 by default. Each run starts anew:
-the keys are in ``.demo/aiaas-<port>.db``, where they can be looked at until the next run.
+``FRAMEWORK`` is starlette (the default) or flask; ``PORT`` is 8000 by default. Each run makes a new
+key store in ``.demo/aiaas-<port>.db``, which stays until the next run.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ JSON_BODY = """-H "Content-Type: application/json" -d '{"model": "gpt-4", "promp
 
 
 Server: TypeAlias = Callable[[str, socket.socket, Callable[[], None]], None]
-"""Serves a store on a socket until Ctrl-C, and says when it is ready."""
+"""Serves the keys of a URL on a socket until Ctrl-C. Calls the function once it is ready."""
 
 
 class CannotStartError(Exception):
-    """Why there is no demo, in one sentence."""
+    """The demo can't start. The message says why, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Keys:
 
 
 def main() -> int:
-    # A process that a script starts in the background inherits a Ctrl-C that is ignored.
+    # A process that a script starts in the background inherits the setting to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         serve = chosen_server()
@@ -62,7 +62,7 @@ def main() -> int:
         print(f"demo: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        pass  # how it ends
+        pass  # Ctrl-C ends the demo
     print("\nThe demo has ended.")
     return 0
 
@@ -94,7 +94,7 @@ def listening_socket() -> socket.socket:
 
 
 def fresh_store(port: int) -> str:
-    path = FOLDER / f"aiaas-{port}.db"  # whoever has the port has the file
+    path = FOLDER / f"aiaas-{port}.db"  # one file for each port
     try:
         FOLDER.mkdir(exist_ok=True)
         for suffix in ("", "-wal", "-shm"):
@@ -181,10 +181,10 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         # 200: acme's usage
         curl -i {base}/v1/analytics/usage {bearer(keys.admin)}
 
-        # 200: acme's keys, and nobody else's
+        # 200: acme's keys, and no other organization's
         curl -i {base}/v1/admin/keys {bearer(keys.admin)}
 
-        # 200: globex's keys, and nobody else's
+        # 200: globex's keys, and no other organization's
         curl -i {base}/v1/admin/keys {bearer(keys.globex)}
 
         # 429: the writer may ask 60 times a minute
@@ -199,7 +199,7 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         # revokes the reader, from this directory: within 5 seconds its answers are 401
         {program} key revoke {keys.reader.key.id} --url {url}
 
-        Why a key was refused is logged below, and not told to the client.
+        The log below says why a key was refused; the client does not learn it.
         Ctrl-C ends the demo.
         """)
 

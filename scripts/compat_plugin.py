@@ -1,4 +1,4 @@
-"""A plugin of pytest: notes what becomes of each test, and puts keyguard around every application.
+"""A plugin of pytest: record the outcome of each test, and put keyguard around every application.
 
 ``COMPAT_OUTCOMES`` names the file for the outcomes; with ``COMPAT_GUARDED`` each application is
 wrapped in keyguard's middleware with everything public: a transparent layer.
@@ -15,7 +15,7 @@ _outcomes: dict[str, str] = {}
 
 
 def pytest_configure() -> None:
-    """Patch what tests hand their applications to, before any test module is imported."""
+    """Patch the functions that take the tests' applications, before any test module is imported."""
     if os.environ.get("COMPAT_GUARDED"):
         suite = os.environ["COMPAT_SUITE"]
         {"starlette": _guard_starlette, "flask": _guard_flask, "werkzeug": _guard_werkzeug}[suite]()
@@ -44,22 +44,20 @@ def _guard_starlette() -> None:
 
     from keyguard import AsyncKeyguard
     from keyguard.adapters.asgi import KeyguardMiddleware
-    from keyguard.stores.memory.keys import AsyncMemoryStore
 
-    guard = AsyncKeyguard(AsyncMemoryStore(), **_options())
+    guard = AsyncKeyguard("memory://", **_options())
     init = TestClient.__init__
 
     def guarded(self: Any, app: Any, *args: Any, **kwargs: Any) -> None:
         init(self, KeyguardMiddleware(app, guard) if _is_asgi3(app) else app, *args, **kwargs)
 
-    TestClient.__init__ = guarded  # type: ignore[method-assign]  # that is what it is for
+    TestClient.__init__ = guarded  # type: ignore[method-assign]  # every application must go through it
 
 
 def _sync_guard() -> Any:
     from keyguard import Keyguard
-    from keyguard.stores.memory.keys import MemoryStore
 
-    return Keyguard(MemoryStore(), **_options())
+    return Keyguard("memory://", **_options())
 
 
 def _guard_flask() -> None:
@@ -72,7 +70,7 @@ def _guard_flask() -> None:
     def guarded(self: Flask, environ: Any, start_response: Any) -> Any:
         return KeyguardMiddleware(self.wsgi_app, guard)(environ, start_response)
 
-    Flask.__call__ = guarded  # type: ignore[method-assign]  # that is what it is for
+    Flask.__call__ = guarded  # type: ignore[method-assign]  # every application must go through it
 
 
 def _guard_werkzeug() -> None:

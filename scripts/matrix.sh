@@ -8,7 +8,7 @@ pythons=${MATRIX_PYTHONS:-"3.11 3.12 3.13"}
 ends=${MATRIX_ENDS:-"lowest newest"}
 status=0
 
-# What the extras of these names ask for at least, as pins.
+# The lowest versions that the extras of these names accept, as pins.
 lowest() { # PYTHON
     "$1" -c '
 import re, tomllib
@@ -23,9 +23,9 @@ for extra in ("starlette", "flask", "fastapi", "django", "drf"):
 
 for number in $pythons; do
     python=python$number
-    # A shim that names no interpreter does not run.
+    # A shim without an interpreter does not run.
     if ! "$python" -c "import sys, venv; sys.exit(sys.version_info[:2] != tuple(map(int, '$number'.split('.'))))" 2>/dev/null; then
-        echo "matrix: Python $number: skipped, for it is not installed"
+        echo "matrix: Python $number: skipped: it is not installed"
         continue
     fi
     for end in $ends; do
@@ -33,14 +33,14 @@ for number in $pythons; do
         rm -rf "$venv"
         mkdir -p .matrix
         "$python" -m venv "$venv"
-        # Old frameworks use what newer libraries beneath them have deprecated.
+        # Old frameworks use features that newer libraries beneath them have deprecated.
         if [ "$end" = lowest ]; then
             pins=$(lowest "$python") warnings="-W ignore::DeprecationWarning"
         else
             pins='' warnings=''
         fi
-        # From 3.13 on sqlite3 warns of connections that are left to the garbage collector, as a page's
-        # guard is once the page has run.
+        # Since 3.13, sqlite3 warns of connections that are left to the garbage collector, such as those
+        # of a page's guard once the page has run.
         [ "$number" = 3.13 ] && warnings="$warnings -W ignore::pytest.PytestUnraisableExceptionWarning"
         echo "matrix: Python $number, $end: ${pins:+$(echo $pins)}"
         # shellcheck disable=SC2086  # several requirements

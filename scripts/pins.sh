@@ -1,8 +1,8 @@
 #!/bin/sh
 # Resolve pyproject.toml's ranges to the newest releases and write them down: pins.sh PYTHON
 #
-# Pins are made with the oldest Python in wide use that keyguard supports, so that one list serves all:
-# there are releases that want 3.11.5, and Debian 12 has 3.11.2.
+# The pins are made with the oldest Python in wide use that keyguard supports, so that one list serves
+# all: some releases need 3.11.5, and Debian 12 has 3.11.2.
 set -eu
 
 python=$1
@@ -11,7 +11,7 @@ trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
 
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:3] <= (3, 11, 2))' || {
-    echo "keyguard: pins are made with Python 3.11.2 (Debian 12's), so that they serve every later one; name it with PYTHON=/usr/bin/python3" >&2
+    echo "keyguard: pins are made with Python 3.11.2 (Debian 12's), so that they work on every later one; name it with PYTHON=/usr/bin/python3" >&2
     exit 1
 }
 backend=$("$python" -c '

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Make or refresh a virtual environment: venv.sh PYTHON DIRECTORY REQUIREMENTS
 #
-# The directory holds a stamp of what it was made from (the Python, the requirements, its own place).
+# The directory holds a stamp of what it was made from: the Python, the requirements, its own path.
 # With an equal stamp there is nothing to do. pyproject.toml has a stamp of its own: when only that
-# changed, keyguard is installed again and everything else stays. Nothing half made is left behind.
+# changed, keyguard is installed again and everything else stays. A failure removes the directory.
 set -eu
 
 python=$1
@@ -16,7 +16,7 @@ say() {
 }
 
 command -v "$python" >/dev/null 2>&1 ||
-    say "there is no '$python' here; keyguard needs Python 3.11 or newer: apt-get install python3 python3-venv"
+    say "'$python' was not found; keyguard needs Python 3.11 or newer: apt-get install python3 python3-venv"
 version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) ||
     say "'$python' does not run; keyguard needs Python 3.11 or newer: apt-get install python3 python3-venv"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||

@@ -26,7 +26,7 @@ def store(
 def services(store: Store) -> Iterator[dict[str, Service]]:
     with ExitStack() as stack:
         environment = stack.enter_context(pytest.MonkeyPatch.context())
-        # one address makes more wrong requests here than a client may
+        # the tests make more wrong requests from one address than a client may
         environment.setenv("KEYGUARD_FAILURE_LIMIT", "none")
         environment.setenv("KEYGUARD_STORE_TIMEOUT", "60")  # a busy machine is no outage
         environment.setenv("KEYGUARD_LIMITER_TIMEOUT", "10")

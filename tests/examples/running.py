@@ -25,7 +25,7 @@ from keyguard import IssuedKey, Keyguard
 
 FRAMEWORKS = ("starlette", "flask")
 
-# What a server adds of its own accord, and what differs from request to request: how much is left.
+# What a server adds by itself, and the field that differs from request to request.
 OF_THE_SERVER = {"date", "server", "connection", "ratelimit"}
 
 
@@ -79,14 +79,14 @@ class Service:
 
 @contextmanager
 def running(framework: str, url: str) -> Iterator[Service]:
-    """Serve an example. The socket listens from the start, so nobody has to wait for it."""
+    """Serve an example. The socket listens from the start, so a client need not wait for it."""
     serve = {"starlette": _running_starlette, "flask": _running_flask}[framework]
     with socket.create_server(("127.0.0.1", 0)) as sock, serve(sock, url) as app:
         yield Service(sock.getsockname()[1], app)
 
 
 def made(create_app: Callable[[], Any], url: str) -> Any:
-    """Make an application as its users do: the environment says where the keys are."""
+    """Make an application as its users do: the environment names the key store."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("KEYGUARD_URL", url)
         return create_app()
@@ -139,7 +139,7 @@ KEYS = {
 
 
 class Store:
-    """A store with three organizations, a key for every taste, and a guard beside the services'."""
+    """A store with three organizations, a key for every case, and a guard beside the services'."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -164,10 +164,10 @@ class Store:
 
 
 def curl() -> str:
-    """Return the program; skip the test where there is none, but fail where CI runs."""
+    """Return the program. Without it, skip the test, or fail where CI runs."""
     program = shutil.which("curl")
     if program is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("no curl here: install curl")
-        pytest.skip("no curl here: install curl")
+            pytest.fail("curl is not installed: apt-get install curl")
+        pytest.skip("curl is not installed: apt-get install curl")
     return program

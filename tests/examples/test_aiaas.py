@@ -86,7 +86,7 @@ def test_requests_gets_an_answer(service: Service, store: Store) -> None:
 
 
 @pytest.mark.parametrize(("key", "status"), [("reader", 403), ("revoked", 401)])
-def test_requests_raises_where_a_key_is_refused(
+def test_requests_raises_when_a_key_is_refused(
     service: Service, store: Store, key: str, status: int
 ) -> None:
     with pytest.raises(requests.HTTPError) as refused:
@@ -95,7 +95,7 @@ def test_requests_raises_where_a_key_is_refused(
     assert refused.value.response.status_code == status
 
 
-def test_requests_raises_where_the_key_is_misspelt(service: Service) -> None:
+def test_requests_raises_when_the_key_is_misspelt(service: Service) -> None:
     with pytest.raises(requests.HTTPError) as refused:
         post(service, "<your-api-key>")
 
@@ -114,7 +114,7 @@ def test_a_key_may_ask_60_times_a_minute(
         def status(token: str) -> int:
             return service.call("/v1/inference", token, method="POST", body=GOOD_BODY).status
 
-        # A little more than sixty, in case a minute turns meanwhile.
+        # A few more than sixty, in case a new minute begins meanwhile.
         statuses = [status(eager) for _ in range(70)]
         refused = service.call("/v1/inference", eager, method="POST", body=GOOD_BODY)
 
@@ -146,7 +146,7 @@ def test_an_endpoint_lets_in_exactly_the_keys_with_its_scope(
 
 
 @pytest.mark.parametrize("scope", ENDPOINTS)
-def test_an_endpoint_refuses_whoever_has_no_live_key(
+def test_an_endpoint_refuses_a_request_without_a_live_key(
     service: Service, store: Store, scope: str
 ) -> None:
     method, path, body = ENDPOINTS[scope]
@@ -156,13 +156,13 @@ def test_an_endpoint_refuses_whoever_has_no_live_key(
         assert service.call(path, token, method=method, body=body).status == expected
 
 
-def test_what_is_not_there_needs_a_key_too(service: Service, store: Store) -> None:
+def test_an_unknown_path_needs_a_key_too(service: Service, store: Store) -> None:
     assert service.call("/v2/models").status == 401
     assert service.call("/v2/models", store.token("nothing")).status == 404
 
 
 @pytest.mark.parametrize("body", UNPROCESSABLE, ids=lambda body: body[:24].decode("latin-1"))
-def test_a_body_that_can_not_be_read_is_422(service: Service, store: Store, body: bytes) -> None:
+def test_a_malformed_body_is_422(service: Service, store: Store, body: bytes) -> None:
     answer = service.call("/v1/inference", store.token("writer"), method="POST", body=body)
 
     assert answer.status == 422
@@ -182,7 +182,7 @@ def test_a_key_without_the_scope_learns_nothing_of_the_body(service: Service, st
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", "ten", "", "1e1", "%EF%BC%91"])
-def test_a_page_size_that_is_none_is_422(service: Service, store: Store, limit: str) -> None:
+def test_an_impossible_page_size_is_422(service: Service, store: Store, limit: str) -> None:
     answer = service.call(f"/v1/admin/keys?limit={limit}", store.token("admin"))
 
     assert answer.status == 422
@@ -196,7 +196,7 @@ def listed(service: Service, token: str, query: str = "") -> Any:
 
 
 @pytest.mark.parametrize("organization", ["acme", "globex"])
-def test_an_administrator_sees_the_keys_of_the_own_organization_only(
+def test_an_administrator_sees_only_the_keys_of_its_own_organization(
     service: Service, store: Store, organization: str
 ) -> None:
     own = store.guard.organizations.get(organization)
@@ -249,7 +249,7 @@ def test_pages_add_up_to_the_whole_list(service: Service, store: Store) -> None:
 
 
 @pytest.mark.parametrize("after", ["another organization's", "0000000000000000", "%00", "'"])
-def test_a_page_after_what_is_not_ones_own_is_empty(
+def test_a_page_after_another_organizations_key_is_empty(
     service: Service, store: Store, after: str
 ) -> None:
     if after.startswith("another"):
@@ -258,7 +258,9 @@ def test_a_page_after_what_is_not_ones_own_is_empty(
     assert listed(service, store.token("admin"), f"?after={after}") == {"keys": [], "next": None}
 
 
-def test_usage_counts_what_the_own_organization_inferred(store: Store, framework: str) -> None:
+def test_usage_counts_the_inferences_of_the_callers_organization(
+    store: Store, framework: str
+) -> None:
     with running(framework, store.url) as service:
         for key in ("writer", "writer", "everything", "reader"):
             service.call("/v1/inference", store.token(key), method="POST", body=GOOD_BODY)
@@ -290,7 +292,7 @@ def test_a_revoked_key_is_refused_on_the_next_request(service: Service, store: S
     assert service.call("/v1/models", token).status == 401
 
 
-def test_a_key_that_another_process_revoked_is_refused_once_nothing_stale_is_allowed(
+def test_a_key_that_another_process_revoked_is_refused_when_no_staleness_is_allowed(
     store: Store, framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEYGUARD_MAX_STALENESS", "0")

@@ -1,4 +1,4 @@
-"""What people call services with: each client reaches both examples over loopback."""
+"""Common HTTP clients: each reaches both examples over loopback."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_every_client_is_let_in_refused_and_told_why(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_every_client_s_upload_reaches_the_application(
+def test_an_upload_of_every_client_reaches_the_application(
     service: Service, store: Store, client: str
 ) -> None:
     said = json.dumps({"model": "echo", "prompt": "Hello"})

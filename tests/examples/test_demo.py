@@ -46,11 +46,11 @@ class Demo:
     printed: str
 
     def commands(self) -> list[tuple[str, str]]:
-        """Return what is to be pasted, each with the comment above it."""
+        """Return the commands to paste, each with the comment above it."""
         return re.findall(r"^# (.*)\n(\S.*)$", self.printed, re.MULTILINE)
 
     def interrupt(self) -> tuple[int, str, str]:
-        for patience in (20, 40):  # whoever sees nothing happen presses Ctrl-C again
+        for patience in (20, 40):  # a person who sees nothing happen presses Ctrl-C again
             self.process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(patience)
@@ -61,7 +61,7 @@ class Demo:
 
 @contextmanager
 def started(folder: Path, **changes: str) -> Iterator[Demo]:
-    """Start the demo, and wait until it has said everything; from then on it listens."""
+    """Start the demo, and wait until it has printed everything. Then it listens."""
     process = subprocess.Popen(
         command(), cwd=folder, env=environment(**changes), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -82,7 +82,7 @@ def started(folder: Path, **changes: str) -> Iterator[Demo]:
 
 
 def refused(folder: Path, **changes: str) -> str:
-    """Run a demo that does not start, and return what it says."""
+    """Run a demo that does not start, and return what it prints."""
     done = subprocess.run(
         command(), cwd=folder, env=environment(**changes), check=False,
         capture_output=True, text=True, timeout=60,
@@ -102,7 +102,7 @@ def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) 
         "FRAMEWORK": framework,
         "PORT": str(free_port()),
         "KEYGUARD_MAX_STALENESS": "0",
-        "KEYGUARD_LIMITER_TIMEOUT": "10",  # however slow the disk is, all are counted in one place
+        "KEYGUARD_LIMITER_TIMEOUT": "10",  # a slow disk is no outage
     }
     with started(tmp_path, **changes) as demo:
 
@@ -165,7 +165,7 @@ def test_it_ends_with_ctrl_c_and_can_be_started_again(tmp_path: Path, framework:
     assert not tokens[0] & tokens[1]
 
 
-def test_it_starts_anew_on_the_same_port(tmp_path: Path) -> None:
+def test_it_starts_again_on_the_same_port(tmp_path: Path) -> None:
     port = str(free_port())
     for _ in range(2):
         with started(tmp_path, PORT=port) as demo:
@@ -195,7 +195,7 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http", "80 80", "\uff11", "8000.0"])
-def test_a_port_that_is_none_is_one_sentence(tmp_path: Path, port: str) -> None:
+def test_an_invalid_port_is_one_sentence(tmp_path: Path, port: str) -> None:
     assert refused(tmp_path, PORT=port) == f"PORT is a number from 1 to 65535, not {port!r}"
 
 
@@ -206,5 +206,5 @@ def test_an_unknown_framework_is_one_sentence(tmp_path: Path, framework: str) ->
     assert said == f"FRAMEWORK is starlette or flask, not {framework!r}"
 
 
-def test_a_setting_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+def test_an_invalid_setting_is_one_sentence(tmp_path: Path) -> None:
     assert "KEYGUARD_MAX_STALENESS" in refused(tmp_path, KEYGUARD_MAX_STALENESS="soon")

@@ -64,7 +64,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str | N
     return {(path, scope): rest for path, scope, *rest in found}
 
 
-def test_only_what_is_public_is_open(answers: dict[tuple[str, str | None], list[Any]]) -> None:
+def test_only_public_paths_are_open(answers: dict[tuple[str, str | None], list[Any]]) -> None:
     found = {path: status for (path, scope), (status, _) in answers.items() if scope is None}
 
     assert found == {"/healthz": 200, "/v1/inference": 401, "/v1/reports": 401, "/v1/rest": 401}
@@ -87,6 +87,6 @@ def test_a_view_takes_the_keys_with_its_scope(
     assert sorted(statuses.values()) == [200, 401, 403]
 
 
-def test_the_limits_of_views_are_told(answers: dict[tuple[str, str | None], list[Any]]) -> None:
+def test_answers_name_the_limits_of_views(answers: dict[tuple[str, str | None], list[Any]]) -> None:
     assert answers["/v1/inference", "inference:write"][1] == '"inference";q=60;w=60'
     assert answers["/v1/rest", "analytics:read"][1] == '"Report";q=60;w=60'

@@ -110,7 +110,7 @@ def test_a_client_over_the_limit_gets_the_answer_that_the_limits_page_shows(
         issued = guard.keys.issue(organization="acme", name="ci", scopes=["inference:write"])
         headers = {"Authorization": f"Bearer {issued.token.reveal()}"}
         client = names["app"].test_client()
-        # A minute may turn meanwhile, and then a little of the last one is forgotten.
+        # A new minute may begin meanwhile, which admits a few more.
         while (answer := client.post("/v1/inference", headers=headers)).status_code == 200:
             accepted += 1
             assert accepted < 600
@@ -124,7 +124,7 @@ def test_a_client_over_the_limit_gets_the_answer_that_the_limits_page_shows(
 
 
 def at_any_time(answer: str) -> str:
-    """Return an answer without line breaks for the page's sake, and with no wait in it."""
+    """Return an answer without the page's line breaks, and with no seconds in it."""
     answer = re.sub(r"\n +", "\n", answer.replace(",\n     ", ", "))
     # A wait of one digit makes the content shorter.
     return re.sub(
@@ -271,7 +271,7 @@ def test_the_life_of_a_key_goes_as_its_page_says(
         assert len(names["idle"]) == 0
 
 
-def test_who_changes_a_row_by_hand_tells_the_feed_as_the_page_says(
+def test_a_change_by_hand_tells_the_feed_as_the_page_says(
     postgresql: PostgreSQL,
 ) -> None:
     url, _ = postgresql.create_database()

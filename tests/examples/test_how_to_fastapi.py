@@ -35,7 +35,7 @@ def bearer(*scopes: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {issued.token.reveal()}"}
 
 
-def test_the_application_lets_in_who_has_a_key_with_the_scope(names: dict[str, Any]) -> None:
+def test_the_application_lets_in_a_key_with_the_scope(names: dict[str, Any]) -> None:
     reader, writer = bearer("inference:read"), bearer("inference:write")
     with TestClient(names["app"]) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
@@ -48,7 +48,7 @@ def test_the_application_lets_in_who_has_a_key_with_the_scope(names: dict[str, A
     assert answer.headers["RateLimit-Policy"] == '"inference";q=60;w=60'
 
 
-def test_the_document_is_public_and_tells_of_the_guard(names: dict[str, Any]) -> None:
+def test_the_document_is_public_and_describes_the_guard(names: dict[str, Any]) -> None:
     with TestClient(names["app"]) as client:
         assert "SwaggerUIBundle" in client.get("/docs").text
         assert client.get("/redoc").status_code == 401
@@ -69,7 +69,7 @@ def test_the_scopes_of_the_router_and_around_the_dependency_add_up(names: dict[s
         assert client.get("/v1/reports/usage", headers=both).status_code == 200
 
 
-def test_the_shared_dependency_knows_nobody_on_a_public_path(names: dict[str, Any]) -> None:
+def test_the_shared_dependency_gives_no_principal_on_a_public_path(names: dict[str, Any]) -> None:
     app: FastAPI = names["app"]
     plan = run(PAGE, OPTIONAL, {"__name__": "how_to_optional"})["Plan"]
 

@@ -31,7 +31,7 @@ def project() -> dict[str, Any]:
 def token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> str:
-    """Issue the README's key, in a folder of its own, and return what is printed."""
+    """Issue the README's key in an empty folder, and return what is printed."""
     monkeypatch.chdir(tmp_path)
     run("README.md", ISSUE, {"__name__": "readme"})
     return capsys.readouterr().out.strip()
