@@ -10,7 +10,8 @@ Each path is run for real, once to warm everything up and once to be counted:
 
 A call counts if its code is a file of keyguard's. The resumption of a coroutine or generator is a
 call; a comprehension is not, nor is the body of a module. A change of file is a call in another
-file than the call before it. What other threads and earlier tasks do meanwhile does not count.
+file than the call before it. What other threads and earlier tasks do meanwhile does not count; the
+list of the cold path has the thread's calls apart.
 
 ``--trace`` prints each path as a list of files and functions, in the order of first use.
 ``--write`` puts that list into docs/architecture.md. The path "limited" needs redis-server.
@@ -29,6 +30,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextvars import ContextVar
@@ -57,6 +59,7 @@ TITLES = {
 _counting = ContextVar("counting", default=False)
 """Set by what is counted, and by the tasks that it starts; not by tasks that ran before."""
 
+_PREFIX = str(PACKAGE) + os.sep
 _NOT_CALLS = {"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 _SETTINGS: dict[str, Any] = {"max_staleness": 3600.0}
 
@@ -69,31 +72,38 @@ class Recording:
 
     Attributes:
         calls: The code of each call, in order.
+        beside: The code of each call in a thread that began after :meth:`watch_threads`.
     """
 
     calls: list[CodeType] = field(default_factory=list[CodeType])
+    beside: list[CodeType] = field(default_factory=list[CodeType])
+    _running: bool = False
+
+    def watch_threads(self) -> None:
+        """Record threads that begin from now on, too."""
+
+        def profile(frame: FrameType, event: str, _argument: Any) -> None:
+            if self._running and _is_call(frame, event):
+                self.beside.append(frame.f_code)
+
+        threading.setprofile(profile)
 
     @contextlib.contextmanager
     def running(self) -> Generator[None]:
         """Record while it is entered."""
-        prefix = str(PACKAGE) + os.sep
 
         def profile(frame: FrameType, event: str, _argument: Any) -> None:
-            code = frame.f_code
-            if (
-                event == "call"
-                and code.co_filename.startswith(prefix)
-                and code.co_name not in _NOT_CALLS
-                and _counting.get()
-            ):
-                self.calls.append(code)
+            if _is_call(frame, event) and _counting.get():
+                self.calls.append(frame.f_code)
 
         token = _counting.set(True)
+        self._running = True
         sys.setprofile(profile)
         try:
             yield
         finally:
             sys.setprofile(None)
+            self._running = False
             _counting.reset(token)
 
     @property
@@ -107,17 +117,24 @@ class Recording:
         files = {code.co_filename for code in self.calls}
         return [len(self.calls), len(set(self.calls)), len(files), self.changes]
 
-    def trace(self) -> dict[str, list[str]]:
-        """Return each file's functions by file, both in the order of first use."""
-        found: dict[str, list[str]] = {}
-        for code in self.calls:
-            functions = found.setdefault(
-                Path(code.co_filename).relative_to(PACKAGE).as_posix(), list[str]()
-            )
-            name = code.co_qualname.replace(".<locals>", "")
-            if name not in functions:
-                functions.append(name)
-        return found
+
+def _is_call(frame: FrameType, event: str) -> bool:
+    code = frame.f_code
+    return (
+        event == "call" and code.co_filename.startswith(_PREFIX) and code.co_name not in _NOT_CALLS
+    )
+
+
+def _by_file(calls: list[CodeType]) -> dict[str, list[str]]:
+    """Return the functions of each file, both in the order of first use."""
+    found: dict[str, list[str]] = {}
+    for code in calls:
+        file = Path(code.co_filename).relative_to(PACKAGE).as_posix()
+        functions = found.setdefault(file, list[str]())
+        name = code.co_qualname.replace(".<locals>", "")
+        if name not in functions:
+            functions.append(name)
+    return found
 
 
 def warm(folder: str) -> Recording:
@@ -136,17 +153,21 @@ def warm(folder: str) -> Recording:
 
 def cold(folder: str) -> Recording:
     """Record the first request of a key, when another key has warmed the pool up."""
+    recording = Recording()
+    recording.watch_threads()
 
-    async def run() -> Recording:
+    async def run() -> None:
         async with AsyncKeyguard(f"sqlite:///{folder}/cold.db", **_SETTINGS) as guard:
             await guard.migrate()
             first, second, counted = await _issue(guard, 3)
             app = KeyguardMiddleware(_answer, guard)
             for token in (first, second):
                 await _request(app, token)
-            return await _recorded(app, counted)
+            await _recorded(app, counted, recording)
 
-    return asyncio.run(run())
+    asyncio.run(run())
+    threading.setprofile(None)
+    return recording
 
 
 def limited(url: str) -> Recording:
@@ -207,8 +228,8 @@ async def _answer(
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-async def _recorded(app: App, token: str) -> Recording:
-    recording = Recording()
+async def _recorded(app: App, token: str, recording: Recording | None = None) -> Recording:
+    recording = recording or Recording()
     with recording.running():
         await _request(app, token)
     return recording
@@ -273,10 +294,18 @@ def _listed(recordings: dict[str, Recording]) -> str:
     lines: list[str] = []
     for name, recording in recordings.items():
         lines += [f"### {TITLES[name]}", ""]
-        for file, functions in recording.trace().items():
-            lines.append(f"- `{file}`: {', '.join(f'`{function}`' for function in functions)}")
-        lines.append("")
+        lines += _steps(recording.calls)
+        if recording.beside:
+            lines += ["Meanwhile, on a thread:", "", *_steps(recording.beside)]
     return "\n".join(lines)
+
+
+def _steps(calls: list[CodeType]) -> list[str]:
+    lines = [
+        f"- `{file}`: {', '.join(f'`{function}`' for function in functions)}"
+        for file, functions in _by_file(calls).items()
+    ]
+    return [*lines, ""]
 
 
 def _write(text: str) -> None:
