@@ -202,7 +202,7 @@ class Running:
     server: Server
     port: int
     keys: Keys
-    breaker: Gate
+    gate: Gate
 
     def notes(self, kind: str, case: str) -> list[dict[str, Any]]:
         """Return what was noted of one case."""
