@@ -6,7 +6,7 @@ import asyncio
 import io
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -86,6 +86,22 @@ def asgi(
         return seconds
 
     return burst
+
+
+def one_asgi(app: Any, field: str) -> Callable[[], Awaitable[None]]:
+    """Return a coroutine function that sends an ASGI application one request.
+
+    Args:
+        app: The application.
+        field: The ``Authorization`` value.
+    """
+    headers = [*_HEADERS, (b"authorization", field.encode())]
+
+    async def request() -> None:
+        await app({**_SCOPE, "headers": headers, "state": {}}, _receive, _send)
+        _check(200)
+
+    return request
 
 
 def wsgi(

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from benchmarks import contestants
+from benchmarks import calls, contestants
 from keyguard import AsyncKeyguard, Keyguard
+from keyguard.adapters import asgi, wsgi
 from keyguard.runtime.events import Event, LimiterRecovered
 from tests.services import MariaDB, PostgreSQL, RedisServer, running
 
@@ -25,9 +26,10 @@ _Gone: TypeAlias = Callable[[], AbstractContextManager[None]]
 """Makes the store stop answering while it is entered."""
 
 CALLERS = 4
-"""How many count at once."""
+"""How many send requests at once."""
 
 _PAUSE = 0.002
+_RATE = "1000000/hour"
 _PATIENCE = 10.0
 
 
@@ -36,8 +38,8 @@ class Outage:
     """What callers felt of one outage.
 
     Args:
-        longest: Seconds of the longest hit among those that began before the store was back.
-        hits: How many hits there were.
+        longest: Seconds of the longest request among those that began before the store was back.
+        hits: How many requests there were.
         recovered: Seconds from the store's return until it counted again.
     """
 
@@ -47,7 +49,7 @@ class Outage:
 
 
 def measure() -> dict[str, dict[str, Outage]]:
-    """Stop stores and let them go on, while several callers count in them.
+    """Stop stores and let them go on, while several callers send requests that are counted there.
 
     Returns:
         What the callers felt, by what happened and by flavour.
@@ -89,7 +91,7 @@ def _read_only(server: RedisServer) -> Generator[None]:
 
 
 class _Watch:
-    """The times of hits and of the recovery."""
+    """The times of requests and of the recovery."""
 
     def __init__(self) -> None:
         self.hits: list[tuple[float, float]] = []
@@ -119,14 +121,17 @@ class _Watch:
 
 def _felt(url: str, gone: _Gone) -> Outage:
     watch = _Watch()
-    charges = [contestants.charge(1)]
-    with Keyguard("memory://", limiter=url, hooks=[watch.hook]) as guard:
+    with Keyguard("memory://", limiter=url, hooks=[watch.hook], default_limits=[_RATE]) as guard:
         guard.migrate()
+        guard.organizations.create("acme")
+        token = guard.keys.issue(organization="acme", name="caller").token.reveal()
+        app = wsgi.KeyguardMiddleware(contestants.wsgi_app, guard)
+        request = calls.wsgi(app, [f"Bearer {token}"])
 
         def work() -> None:
             while not watch.over:
                 began = time.monotonic()
-                guard.breaker.hit(charges)
+                request(1)
                 watch.hits.append((began, time.monotonic()))
                 time.sleep(_PAUSE)
 
@@ -142,14 +147,18 @@ def _felt(url: str, gone: _Gone) -> Outage:
 
 async def _afelt(url: str, gone: _Gone) -> Outage:
     watch = _Watch()
-    charges = [contestants.charge(1)]
-    async with AsyncKeyguard("memory://", limiter=url, hooks=[watch.hook]) as guard:
+    options: dict[str, Any] = {"limiter": url, "hooks": [watch.hook], "default_limits": [_RATE]}
+    async with AsyncKeyguard("memory://", **options) as guard:
         await guard.migrate()
+        await guard.organizations.create("acme")
+        issued = await guard.keys.issue(organization="acme", name="caller")
+        app = asgi.KeyguardMiddleware(contestants.asgi_app, guard)
+        request = calls.one_asgi(app, f"Bearer {issued.token.reveal()}")
 
         async def work() -> None:
             while not watch.over:
                 began = time.monotonic()
-                await guard.breaker.hit(charges)
+                await request()
                 watch.hits.append((began, time.monotonic()))
                 await asyncio.sleep(_PAUSE)
 

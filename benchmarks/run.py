@@ -201,8 +201,7 @@ def outages() -> Section:
             rows.append([way, flavour, f"{felt.hits}", f"{longest:.1f}", f"{felt.recovered:.2f}"])
             verdicts += [
                 Verdict(
-                    f"{way}, {flavour}: no hit holds a request up for more than "
-                    f"{MOST_WAIT_MILLISECONDS} ms",
+                    f"{way}, {flavour}: no request takes longer than {MOST_WAIT_MILLISECONDS} ms",
                     longest,
                     MOST_WAIT_MILLISECONDS,
                     f"{longest:.1f}",
@@ -216,11 +215,11 @@ def outages() -> Section:
             ]
     said = (
         f"For {outage.OUTAGE:g} seconds the store of the counters does not answer, while "
-        f"{outage.CALLERS} callers count without end.\nThe garbage collector skips what existed "
+        f"{outage.CALLERS} callers send requests.\nThe garbage collector skips what existed "
         "before. Its passes over all the frameworks that are\nimported here would be mistaken for "
         "waiting."
     )
-    head = ["what happens", "flavour", "hits", "longest, ms", "back, s"]
+    head = ["what happens", "flavour", "requests", "longest, ms", "back, s"]
     return Section(f"{said}\n\n{table(head, rows)}", verdicts)
 
 
@@ -330,7 +329,8 @@ def main() -> None:
     for name, runs in found.items():
         text += f"\n## {parts[name][0]}\n\n{runs[-1]}\n"
     bench.loop.close()
-    print(f"## Targets\n\n{targets(verdicts)}")
+    if any(verdict.before for run in verdicts for verdict in run):
+        print(f"## Targets\n\n{targets(verdicts)}")
     if not arguments.sections:
         RESULTS.write_text(text, encoding="utf-8")
 
