@@ -20,28 +20,28 @@ INTRODUCTION = """# Behind each server
 
 % Written by `make servers` from a run against these servers; change tests/servers/page.py instead.
 
-keyguard sees of a request what the server makes of it. These tables come from a run of one case table, byte by byte
-over a socket, against each server; `make servers` repeats it. Nothing is ever let in that has no live key: what a server
-does not refuse by itself gets keyguard's answer, and what the application served is compared with it.
+A server parses a request before keyguard sees it. These tables come from a run of one case table, byte by byte over a
+socket, against each server; `make servers` repeats it. No request without a live key is ever let in: a request that the
+server does not refuse by itself gets keyguard's answer, and the run compares it with what the application served.
 
 What to know:
 
-- **Several `Authorization` fields** are 400 where they arrive, one by one or joined. cheroot hands on the last alone, so
-  the key in it counts. Put nothing before cheroot that judges the first.
-- **`X_Forwarded_For`** can't be told from `X-Forwarded-For` by a WSGI application. Where the table shows it, trust
-  a proxy (`trusted_proxies`) only if it drops such names, as nginx does unless told otherwise.
+- **Several `Authorization` fields** get 400, whether they arrive one by one or joined. cheroot passes on the last one only,
+  so the key in it counts. Put nothing in front of cheroot that reads the first one.
+- **`X_Forwarded_For`** looks the same as `X-Forwarded-For` to a WSGI application. Where the table shows it, trust a proxy
+  (`trusted_proxies`) only if it drops such names, as nginx does by default.
 - **uvicorn believes `X-Forwarded-*` by itself** from 127.0.0.1 and rewrites the client's address. Start it with
-  `--no-proxy-headers` where keyguard has `trusted_proxies`: one of the two should judge.
-- **The path as it was sent** does not reach keyguard behind a server that shows no raw path. The path is then judged
-  decoded, as the router sees it.
-- **uWSGI** takes 4096 bytes of head (`--buffer-size`).
-- **WebSockets** are refused with keyguard's HTTP answer where the server offers `websocket.http.response`, else with
-  what the server answers to a close before accept, 403.
+  `--no-proxy-headers` if you set `trusted_proxies`: only one of the two should read the fields.
+- **The path as it was sent** does not reach keyguard behind a server that shows no raw path. keyguard then judges the
+  decoded path, as the router sees it.
+- **uWSGI** accepts 4096 bytes of head (`--buffer-size`).
+- **WebSockets** are refused with keyguard's HTTP answer if the server offers `websocket.http.response`. Otherwise the
+  client gets the server's answer to a close before accept, 403.
 """
 
 
 def cell(outcome: str) -> str:
-    """Return what the table says of an outcome: a server's own refusals are all one."""
+    """Return an outcome as the table shows it; all refusals by a server look alike."""
     return " + ".join(
         REFUSED if part.startswith(("server ", "closed", "silent")) else part[:3]
         for part in outcome.split(" + ")
@@ -49,7 +49,7 @@ def cell(outcome: str) -> str:
 
 
 def cells_of_page(server: str) -> dict[str, str]:
-    """Return what the page says of a server: the answer to each case."""
+    """Return the answers of one server by case, as the page has them."""
     _, _, text = PAGE.read_text(encoding="utf-8").partition(HEADING)
     rows = [
         [part.strip() for part in line.strip("|").split("|")]
@@ -71,7 +71,7 @@ def _unquoted(text: str) -> str:
 
 
 class Delivery:
-    """What one server delivered, and answered."""
+    """What one server delivered and answered."""
 
     def __init__(self, served: Running) -> None:
         self.live = served.keys.tokens["live"]
@@ -146,21 +146,21 @@ def render(deliveries: dict[str, Delivery]) -> str:
     delivered = [
         [
             f"{case}: {what.replace('_', ' ')}",
-            *(one.show(what, case) for one in deliveries.values()),
+            *(delivery.show(what, case) for delivery in deliveries.values()),
         ]
         for case, what in DELIVERED
     ]
     first = next(iter(deliveries.values()))
     answered = [
-        [_quoted(case), *(cell(one.answers[case]) for one in deliveries.values())]
+        [_quoted(case), *(cell(delivery.answers[case]) for delivery in deliveries.values())]
         for case in first.answers
     ]
     return (
         f"{INTRODUCTION}\n## What each delivers\n\n`KEY` stands for a live key, `OTHER` for one that is "
-        f"revoked; `{REFUSED}` is by the server itself.\n\n"
+        f"revoked; `{REFUSED}` means that the server itself refused.\n\n"
         f"{table(['case', *heads], delivered)}\n{HEADING}\n\nThe status that the client gets from "
-        f"keyguard or the application. `{REFUSED}` is by the server itself. Paths are asked for "
-        f"without key, but where a line says otherwise.\n\n{table(['case', *heads], answered)}"
+        f"keyguard or the application. `{REFUSED}` means that the server itself refused. Paths are "
+        f"requested without a key, unless a line says otherwise.\n\n{table(['case', *heads], answered)}"
     )
 
 
