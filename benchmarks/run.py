@@ -59,7 +59,7 @@ with the least and the most in parentheses. A round times each contestant of its
 burst of about 20 ms, in an order that moves on by one from round to round; every burst's answer is
 checked. An *overhead* is a contestant less the bare application of the same round, a *ratio* is
 taken within a round as well. Time is the thread's own, so that other programs have little part in
-it. Where a contestant waits (SQL, Redis and imports), it is the time of the clock on the wall.
+it. Where a contestant waits (for a server, a thread or a process), the clock on the wall counts.
 
 keyguard runs with its defaults: no pepper, logging at its default level, one public path. Three
 settings differ: `max_staleness` is raised, so that the warm path stays warm; `failure_limit` is
