@@ -304,7 +304,7 @@ def test_the_reference_has_every_public_name() -> None:
 @pytest.mark.parametrize("flavour", [Keyguard, AsyncKeyguard])
 def test_the_reference_has_the_class_of_every_part_of_a_guard(flavour: type, part: str) -> None:
     with_members = re.findall(
-        r"^\.\. autoclass:: (keyguard\.guard[\w.]+)(\n   :members:)?$",
+        r"^\.\. autoclass:: (keyguard\.(?:guard|core\.management)[\w.]+)(\n   :members:)?$",
         page("docs/reference.md"),
         re.M,
     )
