@@ -6,6 +6,9 @@ from tests.adapters.django_site import plain, service
 from tests.adapters.stacks import DECORATED, PATHS, serve
 
 urlpatterns = [
-    *(path(one[1:].replace("{", "<").replace("}", ">"), service(serve), name=one) for one in PATHS),
-    *(path(one[1:], plain(function), name=one) for one, function in DECORATED.items()),
+    *(
+        path(pattern[1:].replace("{", "<").replace("}", ">"), service(serve), name=pattern)
+        for pattern in PATHS
+    ),
+    *(path(name[1:], plain(function), name=name) for name, function in DECORATED.items()),
 ]

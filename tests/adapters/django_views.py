@@ -156,11 +156,11 @@ def atomic(request: Any) -> HttpResponse:
 
 
 async def group(request: Any) -> HttpResponse:
-    async def one() -> None:
+    async def refused() -> None:
         need_admin()
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(one())
+        tasks.create_task(refused())
     return HttpResponse()
 
 

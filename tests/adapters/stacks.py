@@ -34,7 +34,7 @@ from keyguard import (
 )
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters import starlette as keyguard_starlette
-from keyguard.adapters._wsgi_connection import variable_of
+from keyguard.adapters._wsgi_environ import variable_of
 from keyguard.adapters.flask import FlaskKeyguard
 from tests.adapters.stack_fastapi import fastapi_app
 from tests.world import World

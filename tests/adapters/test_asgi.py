@@ -27,7 +27,7 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.asgi import KeyguardMiddleware
-from keyguard.request.context import ACCESS
+from keyguard.request.context import CURRENT_REQUEST
 from tests.adapters.stacks import Request, call_asgi
 from tests.world import World
 
@@ -124,7 +124,7 @@ def test_the_application_finds_its_principal_in_the_scope_and_the_context(world:
     assert wire.received == 0
 
 
-def test_on_a_public_path_the_scope_says_nobody(world: World) -> None:
+def test_on_a_public_path_the_scope_has_no_principal(world: World) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["keyguard.principal"] is None
         await answer(send)
@@ -137,17 +137,17 @@ def test_the_context_is_as_before_afterwards(world: World) -> None:
         wire = Wire(**HTTP).authorize(world.token())
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            assert ACCESS.get() is not None
+            assert CURRENT_REQUEST.get() is not None
             await answer(send)
 
         async def failing(scope: Any, receive: Any, send: Any) -> None:
             raise ZeroDivisionError
 
         await guarded(world, app)(wire.scope, wire.receive, wire.send)
-        assert ACCESS.get() is None
+        assert CURRENT_REQUEST.get() is None
         with pytest.raises(ZeroDivisionError):
             await guarded(world, failing)(wire.scope, wire.receive, wire.send)
-        assert ACCESS.get() is None
+        assert CURRENT_REQUEST.get() is None
 
     asyncio.run(main())
 
@@ -501,7 +501,9 @@ def _listening(app: Any) -> Any:
     return outer
 
 
-def test_asking_who_it_is_on_a_public_path_takes_nothing_from_the_application(world: World) -> None:
+def test_asking_for_the_principal_on_a_public_path_changes_no_answer_of_the_application(
+    world: World,
+) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with contextlib.suppress(AccessDenied):
             current_principal()
@@ -513,7 +515,7 @@ def test_asking_who_it_is_on_a_public_path_takes_nothing_from_the_application(wo
     assert world.events == []
 
 
-def test_asking_who_it_is_on_a_public_path_lacks_credentials(world: World) -> None:
+def test_asking_for_the_principal_on_a_public_path_is_401(world: World) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
             current_principal()

@@ -295,12 +295,12 @@ def test_a_store_that_is_down_or_answers_nonsense_is_503(stack: str, failure: An
     options: Any = {"settings": world.guard.settings, "hooks": [world.events.append]}
     world.guard = Keyguard(BrokenStore(world, failure), **options)
     world.async_guard = AsyncKeyguard(AsyncBrokenStore(world, failure), **options)
-    one = {stack.name: stack for stack in stacks(world)}[stack]
+    served = {stack.name: stack for stack in stacks(world)}[stack]
 
-    answer = one.call(bearer(token))
+    answer = served.call(bearer(token))
 
     assert answer == UNAVAILABLE
-    assert not one.reads
+    assert not served.reads
     (event,) = world.events
     assert isinstance(event, AccessRefused)
     assert event.reason is Reason.STORE_UNAVAILABLE
@@ -311,12 +311,12 @@ def test_a_store_that_is_down_or_answers_nonsense_is_503(stack: str, failure: An
 def test_plain_http_is_refused_where_https_is_required(stack: str) -> None:
     world = World({"require_https": True})
     issued = world.issue("inference:write")
-    one = {stack.name: stack for stack in stacks(world)}[stack]
+    served = {stack.name: stack for stack in stacks(world)}[stack]
     request = bearer(issued.token.reveal())
 
-    assert one.call(replace(request, scheme="https")).status == 200
+    assert served.call(replace(request, scheme="https")).status == 200
     world.events.clear()
-    answer = one.call(request)
+    answer = served.call(request)
 
     assert answer == INSECURE
     refused, exposed = world.events
@@ -334,11 +334,11 @@ def test_plain_http_is_refused_where_https_is_required(stack: str) -> None:
 def test_a_guess_over_plain_http_exposes_no_key(stack: str) -> None:
     world = World({"require_https": True})
     cast = Cast(world)
-    one = {stack.name: stack for stack in stacks(world)}[stack]
+    served = {stack.name: stack for stack in stacks(world)}[stack]
     world.events.clear()
 
     for token in (cast.wrong_secret, cast.unknown, cast.revoked):
-        assert one.call(bearer(token)) == INSECURE
+        assert served.call(bearer(token)) == INSECURE
 
     assert not any(isinstance(event, KeyExposed) for event in world.events)
 
@@ -347,9 +347,9 @@ def test_a_guess_over_plain_http_exposes_no_key(stack: str) -> None:
 def test_a_decorator_s_refusal_is_told_once_with_the_client_s_address(stack: str) -> None:
     world = World()
     issued = world.issue("inference:read")
-    one = {stack.name: stack for stack in stacks(world)}[stack]
+    served = {stack.name: stack for stack in stacks(world)}[stack]
 
-    one.call(bearer(issued.token.reveal(), path="/write"))
+    served.call(bearer(issued.token.reveal(), path="/write"))
 
     assert world.events == [
         AccessRefused(
@@ -386,7 +386,7 @@ def test_what_can_be_no_key_reaches_neither_hash_nor_store(
 ) -> None:
     world = World()
     cast = Cast(world)
-    one = {stack.name: stack for stack in stacks(world)}[stack]
+    served = {stack.name: stack for stack in stacks(world)}[stack]
     hashed: list[str | None] = []
     found: list[str] = []
     verify, find = TokenHasher.verify, world.store.find_key
@@ -401,7 +401,7 @@ def test_what_can_be_no_key_reaches_neither_hash_nor_store(
 
     monkeypatch.setattr(TokenHasher, "verify", counting_verify)
     monkeypatch.setattr(world.store, "find_key", counting_find)
-    one.call(cases(cast)[case][0])
+    served.call(cases(cast)[case][0])
 
     assert len(hashed) == len(found) == int(looked_up)
 
@@ -414,5 +414,5 @@ def test_what_has_not_the_length_and_prefix_of_a_token_is_not_even_digested(
     request, _ = cases(Cast(world))[case]
     monkeypatch.setattr("keyguard.freshness.verified_tokens.sha256", None)
 
-    for one in stacks(world):
-        assert one.call(request).status == 401
+    for served in stacks(world):
+        assert served.call(request).status == 401

@@ -30,7 +30,7 @@ from keyguard import (
 from keyguard.adapters.django import KeyguardMiddleware, ScopesRequiredMixin
 from keyguard.adapters.django.views import protection_for
 from keyguard.adapters.rest_framework import HasScopes
-from keyguard.request.context import ACCESS
+from keyguard.request.context import CURRENT_REQUEST
 from keyguard.runtime.events import AccessRefused
 from tests.adapters import django_views
 from tests.adapters.django_site import KEYGUARD, asgi_handler, changed, wsgi_handler
@@ -65,7 +65,7 @@ class Project:
     def ask(self, path: str, token: str | None = None, **options: Any) -> Answer:
         sent = () if token is None else (b"Bearer " + token.encode(),)
         answer = self._call(Request(path=path, authorization=sent, **options))
-        assert ACCESS.get() is None
+        assert CURRENT_REQUEST.get() is None
         return answer
 
 
@@ -208,7 +208,7 @@ def test_a_key_that_is_rotated_learns_once_when_it_ends(project: Project) -> Non
 
 @pytest.mark.parametrize("path", ["/stream", "/async/stream"])
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")  # either way round
-def test_a_stream_sees_whom_it_is_for_until_it_ends(project: Project, path: str) -> None:
+def test_a_stream_sees_its_principal_until_it_ends(project: Project, path: str) -> None:
     issued = project.world.issue()
 
     answer = project.ask(path, issued.token.reveal())
@@ -279,7 +279,7 @@ def test_a_refusal_that_the_view_catches_is_its_own_matter(project: Project) -> 
     assert (answer.status, answer.body) == (203, b"without")
 
 
-def test_who_catches_a_refusal_and_goes_on_is_charged(mode: str) -> None:
+def test_a_view_that_catches_a_refusal_and_goes_on_is_charged(mode: str) -> None:
     project = Project(mode, {"default_limits": ["3/hour"]})
     project.world.clock.uptime = 86400.0
     token = project.world.token()
@@ -296,7 +296,7 @@ def test_a_refusal_that_is_answered_spends_nothing(mode: str) -> None:
     answers = [project.ask("/group", issued.token.reveal()) for _ in range(4)]
 
     assert [answer.status for answer in answers] == [403] * 4
-    assert [one.remaining for one in project.world.guard.keys.limits(issued.key.id)] == [3]
+    assert [status.remaining for status in project.world.guard.keys.limits(issued.key.id)] == [3]
 
 
 def degrading(get_response: Any) -> Any:
@@ -384,7 +384,7 @@ def rendering(get_response: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", ["/open", "/nowhere", "/who", "/limited"])
-def test_who_goes_on_after_a_refusal_owes_what_is_due(mode: str, path: str) -> None:
+def test_a_request_that_goes_on_after_a_refusal_owes_what_is_due(mode: str, path: str) -> None:
     front = [Limit("front", "1/day", per="address")]
     rules = [Rule(public, public=True, limits=front) for public in ("/open", "/nowhere")]
     project = Project(
@@ -412,7 +412,7 @@ def test_a_refusal_that_is_shown_as_a_500_is_answered(
     assert answer.header("content-type") == "application/problem+json"
 
 
-def test_a_middleware_that_asks_who_it_is_on_a_public_path_gets_401(mode: str) -> None:
+def test_a_middleware_that_asks_for_the_principal_on_a_public_path_gets_401(mode: str) -> None:
     project = Project(mode, MIDDLEWARE=[KEYGUARD, f"{__name__}.AskingWho"])
 
     answer = project.ask("/open")
@@ -438,7 +438,7 @@ class _Broken:
 
 
 @pytest.mark.parametrize("token", ["live", None])
-def test_a_client_can_t_say_who_it_is(mode: str, token: str | None) -> None:
+def test_a_client_can_t_name_its_principal(mode: str, token: str | None) -> None:
     project = Project(
         mode,
         {"principal_headers": {"X-Key-Id": "key_id"}, "public": ["/meta"] if token is None else []},
@@ -513,7 +513,7 @@ NOT_A_GUARD = 3
         ({"guard": World().async_guard, "async_guard": make}, "names two AsyncKeyguards"),
     ],
 )
-def test_what_is_no_setup_is_refused_at_start(value: Any, message: str) -> None:
+def test_a_malformed_setup_is_refused_at_start(value: Any, message: str) -> None:
     with changed(KEYGUARD=value), pytest.raises(ConfigurationError, match=message):
         WSGIHandler()
 

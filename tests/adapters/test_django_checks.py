@@ -38,7 +38,7 @@ def found(**options: Any) -> list[tuple[str | None, str]]:
         "MIDDLEWARE": [SECURITY, KEYGUARD, COMMON],
     }
     with changed(**(defaults | options)):
-        return [(one.id, one.msg) for one in run_checks(tags=["keyguard"])]
+        return [(message.id, message.msg) for message in run_checks(tags=["keyguard"])]
 
 
 @pytest.mark.parametrize("first", [KEYGUARD, f"{HERE}.Guarding"])
@@ -48,7 +48,7 @@ def test_a_project_that_is_set_up_well_has_nothing_wrong(first: str) -> None:
 
 
 @pytest.mark.parametrize("early", [COMMON, CSRF, SESSION])
-def test_what_answers_by_itself_or_asks_who_somebody_is_comes_later(early: str) -> None:
+def test_middleware_that_answers_or_asks_for_the_user_comes_later(early: str) -> None:
     ((name, message),) = found(MIDDLEWARE=[SECURITY, early, KEYGUARD])
 
     assert name == "keyguard.E004"
@@ -79,7 +79,7 @@ def test_the_middleware_is_there_once() -> None:
 
 
 @pytest.mark.parametrize("value", [None, {"guard": "no.such.guard"}])
-def test_a_setup_that_is_none_is_said(value: Any) -> None:
+def test_a_malformed_setup_is_an_error(value: Any) -> None:
     ((name, message),) = found(KEYGUARD=value)
 
     assert name == "keyguard.E001"
@@ -93,7 +93,9 @@ def test_a_setup_that_is_none_is_said(value: Any) -> None:
         (WORLD.async_guard, "WSGI_APPLICATION", "names no Keyguard"),
     ],
 )
-def test_a_guard_of_the_wrong_flavour_is_said(guard: Any, application: str, missing: str) -> None:
+def test_a_guard_of_the_wrong_flavour_is_a_warning(
+    guard: Any, application: str, missing: str
+) -> None:
     ((name, message),) = found(KEYGUARD={"guard": guard}, **{application: "project.application"})
 
     assert name == "keyguard.W002"
@@ -132,7 +134,7 @@ def test_middleware_that_makes_django_take_the_wrong_guard_is_named(
     assert found(KEYGUARD={"guard": WORLD.async_guard}, **options) == []
 
 
-def test_the_middleware_that_is_warned_of_does_make_django_take_the_wrong_guard() -> None:
+def test_django_does_take_the_wrong_guard_for_that_middleware() -> None:
     both = {"guard": WORLD.guard, "async_guard": WORLD.async_guard}
     token = WORLD.token()
     statuses = []

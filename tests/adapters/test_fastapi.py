@@ -67,7 +67,7 @@ def operation(app: FastAPI, path: str, method: str = "get") -> dict[str, Any]:
 
 
 def scopes_of(app: FastAPI, path: str, method: str = "get") -> list[list[str]]:
-    return [one["HTTPBearer"] for one in operation(app, path, method).get("security", [])]
+    return [way["HTTPBearer"] for way in operation(app, path, method).get("security", [])]
 
 
 def test_the_dependency_gives_the_principal_on_the_event_loop(world: World) -> None:
@@ -226,7 +226,7 @@ def test_dependencies_decorators_and_limits_go_together(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", ["dependency", "decorator", "router"])
-def test_who_lacks_a_scope_is_told_so_and_not_of_limits(how: str) -> None:
+def test_a_missing_scope_is_answered_before_a_limit(how: str) -> None:
     here = World(options={"default_limits": [Limit("key-minute", "1/minute")]})
     app = FastAPI()
     asked = [Security(keyguard_principal, scopes=["inference:write"])]
@@ -317,7 +317,7 @@ def test_a_dependency_s_scope_outside_the_catalogue_stops_the_start(
         pass
 
 
-def test_a_scope_that_is_none_stops_the_start_without_a_catalogue() -> None:
+def test_a_malformed_scope_stops_the_start_without_a_catalogue() -> None:
     app = FastAPI(dependencies=[Security(keyguard_principal, scopes=["inference write"])])
 
     @app.get("/")

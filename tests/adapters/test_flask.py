@@ -125,7 +125,7 @@ def test_an_error_handler_that_fails_leaves_the_refusal_as_it_is(
         answer = client.get("/", headers=headers)
         assert (answer.status_code, answer.data) == (before.status_code, before.data)
         assert answer.headers == before.headers
-        (record,) = [one for one in caplog.records if one.name == app.logger.name]
+        (record,) = [entry for entry in caplog.records if entry.name == app.logger.name]
         assert "failed to answer a refused request" in record.getMessage()
         assert record.exc_info is not None
         assert record.exc_info[1] is failure
@@ -310,7 +310,7 @@ def test_flask_s_traps_leave_refusals_alone(app: Flask, trap: str) -> None:
     assert client.get("/", headers={"Authorization": "Bearer"}).status_code == 400
 
 
-def test_an_error_handler_that_asks_who_it_is_gets_nobody(app: Flask) -> None:
+def test_an_error_handler_that_asks_for_the_principal_gets_none(app: Flask) -> None:
     @app.errorhandler(401)
     def unauthorized(error: Unauthorized) -> Any:
         return current_principal().key_id

@@ -312,7 +312,7 @@ def test_the_proxy_on_a_public_path_is_401(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["/open", "/nowhere"])
-def test_who_goes_on_after_a_refusal_owes_what_is_due(path: str) -> None:
+def test_a_request_that_goes_on_after_a_refusal_owes_what_is_due(path: str) -> None:
     limits = [Limit("front", "1/day", per="address")]
     world = World({"rules": [Rule(path, public=True, limits=limits)], "public": []})
     app = Flask("app")

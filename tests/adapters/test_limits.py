@@ -103,9 +103,9 @@ def test_one_over_the_limit_gets_429(name: str) -> None:
 
 def test_every_adapter_refuses_with_the_same_bytes() -> None:
     answers = set()
-    for one in STACKS:
+    for name in STACKS:
         here = world("1/minute")
-        app, token = stack(here, one), here.token()
+        app, token = stack(here, name), here.token()
         app.call(bearer(token))
         answer = app.call(bearer(token))
         assert answer.status == 429
@@ -247,11 +247,11 @@ def test_a_refused_request_spends_nothing(refused: str, name: str) -> None:
         answer = app.call(request)
         assert answer.status == status
         assert answer.header("ratelimit") is None
-    assert [one.remaining for one in guard_limits(here, name, issued.key.id)] == [8]
+    assert [status.remaining for status in guard_limits(here, name, issued.key.id)] == [8]
 
 
 @pytest.mark.parametrize("name", ["starlette", "fastapi", "asgi around starlette", "flask"])
-def test_who_lacks_a_scope_is_told_so_and_not_of_limits(name: str) -> None:
+def test_a_missing_scope_is_answered_before_a_limit(name: str) -> None:
     here = world("1/minute")
     app, token = stack(here, name), here.token("inference:read")
 
@@ -275,7 +275,7 @@ def test_a_route_s_limit_counts_with_the_key_s(name: str) -> None:
     assert refused.status == 429
     assert problem(refused)["violated-policies"] == ["infer"]
     # What the route refused was not charged to the key.
-    assert [one.remaining for one in guard_limits(here, name, issued.key.id)] == [1]
+    assert [status.remaining for status in guard_limits(here, name, issued.key.id)] == [1]
     assert app.call(bearer(token)).status == 200
     assert app.call(bearer(token)).status == 429
 
@@ -360,7 +360,7 @@ def test_settling_charges_the_route_s_limit_and_not_the_key_s() -> None:
     @rate_limit("1000/day", cost=100, name="tokens")
     async def endpoint(request: Any) -> PlainTextResponse:
         await current_limits().settle(250)
-        left = {one.name: one.remaining for one in current_limits()}
+        left = {status.name: status.remaining for status in current_limits()}
         return PlainTextResponse(json.dumps(left))
 
     app = Starlette(
@@ -379,7 +379,7 @@ def test_settling_may_name_the_policy() -> None:
         with pytest.raises(ValueError, match="it has: key-minute, key-day"):
             await current_limits().settle(5, "key-hour")
         await current_limits().refund("key-minute")
-        return PlainTextResponse(str([one.remaining for one in current_limits()]))
+        return PlainTextResponse(str([status.remaining for status in current_limits()]))
 
     app = Starlette(
         routes=[Route("/", endpoint)],
@@ -480,9 +480,9 @@ def test_a_mounted_class_is_charged_by_the_method_that_is_called() -> None:
     again = call_asgi(app, bearer(token, "/v1/guarded/2", method="POST"))
     assert problem(again)["violated-policies"] == ["post"]
     assert call_asgi(app, bearer(token, "/v1/nothing")).status == 404
-    assert [one.remaining for one in asyncio.run(here.async_guard.keys.limits(issued.key.id))] == [
-        6
-    ]
+    assert [
+        status.remaining for status in asyncio.run(here.async_guard.keys.limits(issued.key.id))
+    ] == [6]
 
 
 def connect(app: Any, token: str) -> list[Any]:
@@ -583,9 +583,9 @@ def test_an_application_with_routes_of_another_kind_is_charged_in_two_steps() ->
     request = bearer(issued.token.reveal())
     assert set(listed(call_asgi(app, request), "ratelimit")) == {"key-minute", "inner"}
     assert call_asgi(app, request).status == 429
-    assert [one.remaining for one in asyncio.run(here.async_guard.keys.limits(issued.key.id))] == [
-        8
-    ]
+    assert [
+        status.remaining for status in asyncio.run(here.async_guard.keys.limits(issued.key.id))
+    ] == [8]
 
 
 def test_flask_is_charged_by_the_route_before_anything_is_done() -> None:
@@ -608,7 +608,7 @@ def test_flask_is_charged_by_the_route_before_anything_is_done() -> None:
     assert call_wsgi(app, request).status == 200
     assert call_wsgi(app, request).status == 429
     assert done == ["before"]
-    assert [one.remaining for one in here.guard.keys.limits(issued.key.id)] == [8]
+    assert [status.remaining for status in here.guard.keys.limits(issued.key.id)] == [8]
 
 
 def test_flask_handles_429_as_its_own_error() -> None:
@@ -685,7 +685,7 @@ FRAMEWORKS_THAT_CATCH = pytest.mark.parametrize("name", ["starlette", "flask", "
 @FRAMEWORKS_THAT_CATCH
 @pytest.mark.parametrize("helper", [_extras, _fresh])
 @pytest.mark.parametrize("status", [200, 403])  # also an error of its own that has its status
-def test_who_catches_a_refusal_and_goes_on_is_charged(
+def test_a_view_that_catches_a_refusal_and_goes_on_is_charged(
     helper: Callable[[], str], name: str, status: int
 ) -> None:
     here = world("3/hour")
@@ -729,10 +729,10 @@ def test_a_refusal_that_an_error_handler_answers_spends_nothing_and_work_does(
         standing = asyncio.run(here.async_guard.keys.limits(issued.key.id))
 
     assert {(answer.status, answer.body) for answer in answers} == {(status, b"in its own words")}
-    assert [one.remaining for one in standing] == [left]
+    assert [status.remaining for status in standing] == [left]
 
 
-def test_a_refusal_amid_a_body_that_is_sent_gives_nothing_back() -> None:
+def test_a_refusal_while_a_body_is_sent_refunds_nothing() -> None:
     here = world("3/hour")
     issued = here.issue()
 
@@ -755,7 +755,7 @@ def test_a_refusal_amid_a_body_that_is_sent_gives_nothing_back() -> None:
         return sent
 
     served()
-    assert [one.remaining for one in here.guard.keys.limits(issued.key.id)] == [2]
+    assert [status.remaining for status in here.guard.keys.limits(issued.key.id)] == [2]
 
 
 def test_a_key_s_limit_is_charged_once_when_decorated_functions_call_each_other(name: str) -> None:
@@ -764,4 +764,4 @@ def test_a_key_s_limit_is_charged_once_when_decorated_functions_call_each_other(
     app = stack(here, name)
     app.call(bearer(issued.token.reveal(), "/either"))
     app.call(bearer(issued.token.reveal(), "/write"))
-    assert [one.remaining for one in guard_limits(here, name, issued.key.id)] == [7]
+    assert [status.remaining for status in guard_limits(here, name, issued.key.id)] == [7]

@@ -31,7 +31,7 @@ def ask(stack: Stack, issued: IssuedKey, path: str = "/any", method: str = "GET"
     return stack.call(Request(path, method, authorization=(field,)))
 
 
-def test_who_comes_with_a_rotated_key_is_told_when_it_ends(stack: Stack, world: World) -> None:
+def test_a_client_with_a_rotated_key_learns_when_it_ends(stack: Stack, world: World) -> None:
     old = world.issue("inference:write", expires_in=timedelta(days=90))
     assert ask(stack, old).header(FIELD) is None
 
@@ -58,7 +58,7 @@ def test_the_field_is_there_on_head_and_beside_limits(stack: Stack, world: World
         assert answer.header("ratelimit") is not None
 
 
-def test_who_is_refused_is_told_nothing_of_it(stack: Stack, world: World) -> None:
+def test_a_refused_client_learns_nothing_of_it(stack: Stack, world: World) -> None:
     old = world.issue(limits=["1/minute"])
     world.guard.keys.rotate(old.key.id)
 
@@ -71,7 +71,7 @@ def test_who_is_refused_is_told_nothing_of_it(stack: Stack, world: World) -> Non
     assert all(answer.header(FIELD) is None for answer in refused)
 
 
-def test_who_lacks_a_scope_is_told_nothing_of_it(stack: Stack, world: World) -> None:
+def test_a_client_without_the_scope_learns_nothing_of_it(stack: Stack, world: World) -> None:
     old = world.issue()
     world.guard.keys.rotate(old.key.id)
 

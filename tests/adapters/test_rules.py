@@ -40,7 +40,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def stack(world: World, name: str) -> Stack:
-    return next(one for one in stacks(world) if one.name == name)
+    return next(found for found in stacks(world) if found.name == name)
 
 
 def bearer(token: str, path: str = "/any", **options: Any) -> Request:
@@ -242,7 +242,7 @@ def test_where_preflights_are_not_allowed_they_need_a_key(name: str) -> None:
 PROXIED = ((b"x-forwarded-for", b"203.0.113.9, 198.51.100.1"), (b"x-forwarded-proto", b"https"))
 
 
-def test_a_trusted_proxy_says_who_the_client_is_and_how_it_came(name: str) -> None:
+def test_a_trusted_proxy_names_the_client_and_its_transport(name: str) -> None:
     here = world(trusted_proxies=["192.0.2.0/24"], require_https=True)
     app = stack(here, name)
     token = here.token(allowed_networks=["198.51.100.0/24"])
@@ -411,7 +411,7 @@ def answered(
 
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
-def test_an_upstream_is_told_who_it_is_and_nothing_that_a_client_wrote(name: str) -> None:
+def test_an_upstream_receives_the_principal_and_nothing_that_a_client_wrote(name: str) -> None:
     here = world(principal_headers=UPSTREAM)
     issued = here.issue("inference:read", "inference:write")
     request = bearer(issued.token.reveal(), headers=FORGED)

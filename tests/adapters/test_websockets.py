@@ -229,8 +229,8 @@ def test_a_connection_ends_with_its_key(how: str) -> None:
         ending, staying = Socket(issued.token.reveal()), Socket(other.token.reveal())
         middleware = KeyguardMiddleware(echo, here.async_guard)
         tasks = [
-            asyncio.create_task(middleware(one.scope, one.receive, one.send))
-            for one in (ending, staying)
+            asyncio.create_task(middleware(socket.scope, socket.receive, socket.send))
+            for socket in (ending, staying)
         ]
         await ending.accepted.wait()
         await staying.accepted.wait()
@@ -273,7 +273,7 @@ def test_a_change_that_was_not_told_is_found_in_time() -> None:
     assert here.events == []  # the client has tried nothing
 
 
-def test_while_the_store_is_down_nobody_knows_and_connections_end() -> None:
+def test_open_websockets_close_while_the_store_is_down() -> None:
     here = World()
 
     class Failing:
@@ -327,7 +327,7 @@ async def left(socket: Socket, task: Any) -> None:
     await task
 
 
-def test_who_comes_while_the_last_one_leaves_is_watched_as_well() -> None:
+def test_a_websocket_that_opens_while_the_last_closes_is_watched_too() -> None:
     here = world(close_on_revoke=True, max_staleness=3600.0)
     first, second = here.issue(), here.issue()
 
@@ -344,7 +344,7 @@ def test_who_comes_while_the_last_one_leaves_is_watched_as_well() -> None:
     within(PATIENCE, main())
 
 
-def test_a_client_that_is_gone_or_reads_nothing_keeps_no_other_open() -> None:
+def test_a_client_that_left_or_reads_nothing_delays_no_other_close() -> None:
     here = world(close_on_revoke=True, max_staleness=3600.0)
     gone, stuck, other = here.issue(), here.issue(), here.issue()
 
@@ -378,14 +378,14 @@ def test_a_client_that_is_gone_or_reads_nothing_keeps_no_other_open() -> None:
             here.guard.keys.revoke(issued.key.id)
         await last.closed.wait()
         assert set(closing) == {"gone", "stuck"}
-        for one in (*tasks, task):
-            one.cancel()
+        for running in (*tasks, task):
+            running.cancel()
         await asyncio.wait([*tasks, task])
 
     within(PATIENCE, main())
 
 
-def test_an_event_loop_that_is_gone_is_not_held() -> None:
+def test_a_finished_event_loop_is_not_kept_alive() -> None:
     here = world(close_on_revoke=True)
     middleware = KeyguardMiddleware(echo, here.async_guard)
     token = here.token()
@@ -394,8 +394,8 @@ def test_an_event_loop_that_is_gone_is_not_held() -> None:
         await left(*(await opened(middleware, token)))
 
     within(PATIENCE, main())
-    assert middleware._connections is not None
-    assert len(middleware._connections._watches) == 0
+    assert middleware._open_websockets is not None
+    assert len(middleware._open_websockets._watches) == 0
 
 
 def test_no_frame_of_ours_shows_the_token_of_a_watched_connection() -> None:
@@ -490,9 +490,9 @@ def test_the_worker_ends_with_the_last_connection() -> None:
         socket = Socket(token)
         socket.messages.put_nowait({"type": "websocket.disconnect", "code": 1000})
         await serve(here, socket)
-        workers = [one for one in asyncio.all_tasks() if one.get_name() == "keyguard-websockets"]
+        workers = [task for task in asyncio.all_tasks() if task.get_name() == "keyguard-websockets"]
         await asyncio.wait(workers) if workers else None
-        assert all(one.done() for one in workers)
+        assert all(task.done() for task in workers)
         assert here.async_guard._parts.tokens._watchers == []
 
     within(PATIENCE, main())
@@ -505,13 +505,15 @@ def test_a_public_path_has_no_key_that_could_end() -> None:
         socket = Socket(path="/open")
         socket.messages.put_nowait({"type": "websocket.disconnect", "code": 1000})
         await serve(here, socket)
-        assert not [one for one in asyncio.all_tasks() if one.get_name() == "keyguard-websockets"]
+        assert not [
+            task for task in asyncio.all_tasks() if task.get_name() == "keyguard-websockets"
+        ]
         return socket.kinds
 
     assert within(PATIENCE, main()) == ["websocket.accept"]
 
 
-def test_under_another_event_loop_it_is_refused_and_not_forgotten() -> None:
+def test_another_kind_of_event_loop_is_refused() -> None:
     here = world(close_on_revoke=True)
     socket = Socket(here.token())
 

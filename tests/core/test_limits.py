@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
-from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -13,14 +11,11 @@ from hypothesis import strategies as st
 from limits import parse_many
 
 from keyguard import InvalidValueError, Limit, Principal, Request, Strategy, rate_limit
-from keyguard.core.access.charging import Charged, give_back, settle
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.scopes import ScopeGrant
 from keyguard.core.limits.charges import (
     NO_LIMITS,
     AppliedLimits,
-    Charge,
-    Outcome,
     _bucket,
     failure_charges,
     policy_field,
@@ -33,10 +28,6 @@ from keyguard.core.limits.limit import (
     parse_limit,
     read_limits,
 )
-from keyguard.core.limits.windows import Tally
-from keyguard.exceptions import StoreUnavailableError
-from keyguard.stores.memory.counters import MemoryRateLimiter
-from tests.world import StandingClock
 
 
 def principal(number: int = 1, organization: str = "org_1") -> Principal:
@@ -234,7 +225,7 @@ def test_a_cost_that_is_none_is_refused(cost: Any) -> None:
 def test_a_whole_limit_says_itself_what_it_is() -> None:
     limit = Limit("a", "1/minute")
     for options in ({"name": "b"}, {"per": "address"}, {"enforce": False}):
-        with pytest.raises(InvalidValueError, match="a Limit says itself"):
+        with pytest.raises(InvalidValueError, match="a Limit has its own name"):
             rate_limit(limit, **options)  # type: ignore[arg-type]
 
 
@@ -384,190 +375,6 @@ def test_the_policy_field_names_every_policy() -> None:
 )
 def test_an_address_stands_for_a_client(address: str, client: str) -> None:
     assert client_of(address) == client
-
-
-def test_what_is_given_back_twice_at_once_is_given_back_once() -> None:
-    charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
-    charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0, 60.0)], "", 0)
-    first, second = settle(charged, 0, ()), settle(charged, 0, ())
-    asked: Any = next(first)
-    assert (list(asked.units), list(asked.ends_at)) == ([-1], [60.0])
-    assert next(second, None) is None
-    with suppress(StopIteration):
-        first.send(Outcome(True, [Tally(True, 10, 0.0, 0.0)]))
-    assert charged.paid() == [0]
-
-
-def test_what_could_not_be_given_back_is_owed_still() -> None:
-    charges = AppliedLimits.of(principal(), read_limits("10/minute", "key")).charges
-    charged = Charged(None, charges, [Tally(True, 9, 0.0, 0.0, 60.0)], "", 0)
-    flow = settle(charged, 5, ())
-    next(flow)
-    with pytest.raises(StoreUnavailableError):
-        flow.send(None)
-    assert charged.paid() == [1]
-
-
-@pytest.mark.parametrize(("cost", "paid"), [(90, 10), (4, 4)])
-def test_a_settlement_that_was_cancelled_is_owed_still_and_never_given_back_twice(
-    cost: int, paid: int
-) -> None:
-    charges = AppliedLimits.of(principal(), read_limits("100/minute", "key")).charges
-    charged = Charged(None, charges, [Tally(True, 90, 0.0, 0.0, 60.0)], "", 0, [10])
-    flow = settle(charged, cost, ())
-    next(flow)
-    with pytest.raises(CancelledError):
-        flow.throw(CancelledError())
-    assert charged.paid() == [paid]
-
-
-def test_what_was_charged_at_two_times_is_given_back_until_the_end_of_each() -> None:
-    charges = AppliedLimits.of(principal(), read_limits("100/minute", "key")).charges
-    first = Charged(None, charges, [Tally(True, 0, 0.0, 0.0, 1030.0)], "", 1, [5], 2)
-    later = Charged(None, charges, [Tally(True, 0, 0.0, 0.0, 1080.0)], "", 0, [7], 2)
-    asked: Any = next(give_back(first.joined(later)))
-    assert list(zip(asked.units, asked.ends_at, strict=True)) == [(-5, 1030.0), (-7, 1080.0)]
-    assert asked.counter == 2
-    later.counter = -4
-    asked = next(give_back(first.joined(later)))
-    assert asked.counter is None  # of two who counted, neither gives back the other's
-
-
-def test_what_was_charged_more_later_moves_no_end() -> None:
-    charges = AppliedLimits.of(principal(), read_limits("100/minute", "key")).charges
-    charged = Charged(None, charges, [Tally(True, 90, 0.0, 0.0, 1030.0)], "", 0, [10])
-    flow = settle(charged, 20, ())
-    next(flow)
-    with suppress(StopIteration):
-        flow.send(Outcome(True, [Tally(True, 80, 0.0, 0.0, 1090.0)]))
-    asked: Any = next(settle(charged, 0, ()))
-    assert (list(asked.units), list(asked.ends_at)) == ([-20], [1030.0])
-
-
-class Job:
-    """A request whose cost is settled, counted by a limiter in memory."""
-
-    def __init__(self, limiter: MemoryRateLimiter, charge: Charge, cost: int) -> None:
-        self.limiter, self.charge = limiter, charge
-        outcome = limiter.hit([charge._replace(cost=cost)])
-        self.charged = Charged(None, (charge,), outcome.tallies, "", 0, [cost])
-        self.admitted = outcome.admitted
-
-    def settle(self, cost: int) -> None:
-        flow = settle(self.charged, cost, ())
-        asked: Any = next(flow, None)
-        if asked is not None:
-            with suppress(StopIteration):
-                flow.send(self.limiter.adjust([self.charge], asked.units, asked.ends_at))
-
-
-def metered(rate: str, strategy: Strategy) -> tuple[StandingClock, MemoryRateLimiter, Charge]:
-    """Return a limiter in memory at the turn of a minute, its clock, and a charge of one unit."""
-    clock = StandingClock()
-    clock.uptime = 6_000.0
-    limit = Limit("tokens", rate, strategy=strategy)
-    (charge,) = AppliedLimits.of(principal(), [limit]).charges
-    return clock, MemoryRateLimiter(clock=clock), charge
-
-
-def left(limiter: MemoryRateLimiter, charge: Charge) -> int:
-    return limiter.adjust([charge], [0], [0]).tallies[0].remaining
-
-
-SETTLED = st.tuples(
-    st.integers(1, 10),  # units reserved
-    st.lists(st.tuples(st.floats(0, 90), st.integers(1, 12)), min_size=1, max_size=3),
-    st.floats(0, 40),  # seconds until the next job
-)
-
-
-@given(st.sampled_from(Strategy), st.floats(0, 60), st.lists(SETTLED, min_size=1, max_size=12))
-def test_late_settlements_let_nobody_have_more(
-    strategy: Strategy, phase: float, jobs: list[tuple[int, list[tuple[float, int]], float]]
-) -> None:
-    """Whenever it is settled, a bucket has no more room than if that had been known beforehand."""
-    clock = StandingClock()
-    clock.uptime = 6_000.0 + phase
-    counted, ideal = MemoryRateLimiter(clock=clock), MemoryRateLimiter(clock=clock)
-    limit = Limit("tokens", "20/minute", strategy=strategy)
-    (charge,) = AppliedLimits.of(principal(), [limit]).charges
-    events: list[tuple[float, int, Any]] = []
-    starts = clock.uptime
-    for number, (_, settlements, pause) in enumerate(jobs):
-        events.append((starts, number, None))
-        at = starts
-        for lasts, used in settlements:
-            at += lasts
-            events.append((at, number, used))
-        starts += pause
-    running: dict[int, Job] = {}
-    for at, number, used in sorted(events, key=lambda event: event[0]):
-        clock.uptime = at
-        reserved, settlements, _ = jobs[number]
-        if used is None:
-            job = Job(counted, charge, reserved)
-            if job.admitted:
-                running[number] = job
-                least = min(reserved, *(used for _, used in settlements))
-                ideal.adjust([charge], [least], [0])
-        elif number in running:
-            if strategy is Strategy.FIXED_WINDOW:
-                # A later charge for more would begin a window here that the ideal does not have.
-                used = min(used, *running[number].charged.paid())  # noqa: PLW2901
-            running[number].settle(used)
-        assert left(counted, charge) <= left(ideal, charge)
-
-
-@pytest.mark.parametrize("strategy", Strategy)
-def test_a_charge_for_more_in_a_later_window_brings_no_credit_there(strategy: Strategy) -> None:
-    clock, limiter, charge = metered("100/minute", strategy)
-    limiter.hit([charge._replace(cost=1)])
-    clock.uptime += 50
-    job = Job(limiter, charge, 90)
-    clock.uptime += 15
-    limiter.adjust([charge], [30], [0])
-    for cost in (91, 1):
-        job.settle(cost)
-    # In a moving window the job still counts, and is given back.
-    assert left(limiter, charge) <= (70 if strategy is Strategy.MOVING_WINDOW else 69)
-
-
-@pytest.mark.parametrize("strategy", Strategy)
-def test_what_is_settled_in_its_window_is_given_back_whole_and_after_it_not_at_all(
-    strategy: Strategy,
-) -> None:
-    clock, limiter, charge = metered("100/minute", strategy)
-    job = Job(limiter, charge, 90)
-    clock.uptime += 59.0
-    job.settle(7)
-    assert left(limiter, charge) == 93
-    clock.uptime += 61.0
-    limiter.adjust([charge], [50], [0])
-    job.settle(0)
-    assert left(limiter, charge) <= 50
-
-
-def test_a_moving_window_gives_back_what_was_charged_more_with_the_rest() -> None:
-    clock, limiter, charge = metered("100/minute", Strategy.MOVING_WINDOW)
-    job = Job(limiter, charge, 1)
-    clock.uptime = 6_005.0
-    job.settle(60)
-    assert left(limiter, charge) == 40
-    job.settle(2)
-    assert left(limiter, charge) == 98
-
-
-def test_a_moving_window_gives_back_what_the_request_took_and_of_others_nothing_newer() -> None:
-    clock, limiter, charge = metered("20/minute", Strategy.MOVING_WINDOW)
-    first = Job(limiter, charge, 10)
-    clock.uptime = 6_050.0
-    second = Job(limiter, charge, 10)
-    clock.uptime = 6_051.0
-    first.settle(0)
-    clock.uptime = 6_061.0
-    assert left(limiter, charge) == 10  # the second counts on until 6110
-    second.settle(4)
-    assert left(limiter, charge) == 16
 
 
 def test_a_long_subject_is_not_kept_and_meets_no_other() -> None:

@@ -63,8 +63,8 @@ def recipe(
         return names, client.__enter__()
 
     yield make
-    for one in opened:
-        one.__exit__(None, None, None)
+    for recipe in opened:
+        recipe.__exit__(None, None, None)
 
 
 def _as_servers_call(app: Any) -> Any:

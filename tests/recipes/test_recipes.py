@@ -21,7 +21,7 @@ def body(answer: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_who_has_a_key_with_the_scope_is_served(name: str, recipe: Recipe, store: Store) -> None:
+def test_a_key_with_the_scope_is_served(name: str, recipe: Recipe, store: Store) -> None:
     _, client = recipe(name)
 
     answer = client.post("/v1/inference", headers=store.bearer("inference:write"))
@@ -94,7 +94,7 @@ def test_a_refusal_is_no_error_in_the_log(
 
 
 @pytest.mark.parametrize("name", WITH_WEBSOCKETS)
-def test_a_websocket_is_served_to_who_has_the_scope(
+def test_a_websocket_is_served_to_a_principal_with_the_scope(
     name: str, recipe: Recipe, store: Store
 ) -> None:
     _, client = recipe(name)

@@ -23,28 +23,29 @@ from keyguard import (
     require_organization,
     require_scopes,
 )
-from keyguard.request.context import ACCESS, Access
-from keyguard.request.decorators import check_declared
+from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.protection import check_declared
+from keyguard.request.state import RequestState
 from tests.world import World
 
 
 @pytest.fixture
-def let_in() -> Iterator[Callable[..., Access]]:
+def let_in() -> Iterator[Callable[..., RequestState]]:
     """Put a principal with these scopes in place, as the middleware would."""
     world = World()
     tokens = []
 
-    def place(*scopes: str) -> Access:
+    def place(*scopes: str) -> RequestState:
         decision = world.guard.authenticate([f"Bearer {world.token(*scopes)}"])
         assert isinstance(decision, Allow)
-        access = Access()
+        access = RequestState()
         access.allow = decision
-        tokens.append(ACCESS.set(access))
+        tokens.append(CURRENT_REQUEST.set(access))
         return access
 
     yield place
     for token in reversed(tokens):
-        ACCESS.reset(token)
+        CURRENT_REQUEST.reset(token)
 
 
 @require_scopes("inference:write")
@@ -125,7 +126,7 @@ def test_a_call_without_the_scope_is_refused(call: Any, let_in: Any) -> None:
         finish(call(7))
     assert refused.value.decision.reason is Reason.SCOPE_MISSING
     assert refused.value.decision.scopes == ("inference:write",)
-    assert access.denied == refused.value.decision
+    assert access.refusal == refused.value.decision
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -136,12 +137,12 @@ def test_a_call_without_the_middleware_is_never_let_through(call: Any) -> None:
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_call_on_a_public_path_lacks_credentials(call: Any) -> None:
-    token = ACCESS.set(Access())
+    token = CURRENT_REQUEST.set(RequestState())
     try:
         with pytest.raises(AccessDenied) as refused:
             finish(call(7))
     finally:
-        ACCESS.reset(token)
+        CURRENT_REQUEST.reset(token)
     assert refused.value.decision.reason is Reason.CREDENTIALS_MISSING
 
 
@@ -196,7 +197,7 @@ def test_the_order_among_other_decorators_does_not_matter(let_in: Any) -> None:
             guarded()
 
 
-def test_what_is_decorated_keeps_its_face() -> None:
+def test_a_decorated_function_keeps_its_name_and_signature() -> None:
     assert plain.__name__ == "plain"
     assert plain.__doc__ == "Say it back."
     assert list(inspect.signature(plain).parameters) == ["value", "twice"]
@@ -277,13 +278,13 @@ def test_a_scope_that_the_catalogue_does_not_know_is_found_wherever_it_was_decla
         FlaskMethods.as_view("methods"),
         FlaskClass.as_view("class"),
     ]
-    for one in declared:
+    for endpoint in declared:
         with pytest.raises(InvalidValueError, match="unknown scope 'unknown'"):
-            check_declared(one, ScopeCatalogue({"known": ""}))
-        check_declared(one, ScopeCatalogue({"unknown": ""}))
+            check_declared(endpoint, ScopeCatalogue({"known": ""}))
+        check_declared(endpoint, ScopeCatalogue({"unknown": ""}))
 
 
-def test_the_principal_is_who_the_request_is(let_in: Any) -> None:
+def test_the_principal_is_that_of_the_request(let_in: Any) -> None:
     access = let_in("admin")
 
     assert current_principal() is access.allow.principal

@@ -28,7 +28,7 @@ from keyguard import (
 )
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.starlette import KeyguardMiddleware
-from keyguard.core.access.charging import Charged, conclude, settle
+from keyguard.core.access.receipt import Receipt, receipt_or_refusal, settle
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
@@ -460,14 +460,14 @@ class Shared:
             tell=lambda _: None,
         )
 
-    def hit(self, cost: int) -> Charged:
+    def hit(self, cost: int) -> Receipt:
         charges = (_charge()._replace(amount=100, cost=cost),)
         outcome = self.answer(self.breaker.hit(charges))
-        charged = conclude(None, charges, 0, outcome)
-        assert isinstance(charged, Charged)
+        charged = receipt_or_refusal(None, charges, 0, outcome)
+        assert isinstance(charged, Receipt)
         return charged
 
-    def settle(self, charged: Charged, cost: int) -> None:
+    def settle(self, charged: Receipt, cost: int) -> None:
         self.answer(settle(self.breaker, charged, cost, ()))
 
     def answer(self, answer: Any) -> Any:

@@ -1,68 +1,47 @@
-"""Letting a request in: what both pure adapters do alike, and what waits for nobody."""
+"""Admission: what both pure adapters do to let a request in, as far as it does not wait."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+import enum
+from collections.abc import Container, Iterable
 
+from keyguard.adapters._admission_request import AdmissionRequest
 from keyguard.adapters._endpoints import check_endpoints
+from keyguard.adapters._warm_path import WarmPath
 from keyguard.core.access.authenticate import authorize
-from keyguard.core.access.decisions import Allow, Deny, Reason
+from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.http.rules import UNASKED_FIELDS, Rule, is_preflight, needs_no_key
-from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS, Client
+from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
-from keyguard.core.limits.limit import RouteLimit
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.stores.limiter_opening import check_countable
 
-__all__ = ["Admission", "Arrival"]
+__all__ = ["Admission", "Pending"]
 
 
-class Arrival(Protocol):
-    """A request, as far as it takes to let it in: what an adapter's connection tells."""
+class Pending(enum.Enum):
+    """What has to be waited for before a request can be let in or refused."""
 
-    allow: Allow | None
-    client: Client | None
-    rule: Rule | None
-    ruled: tuple[RouteLimit, ...]
-    retires: str | None
-    due: bool
-
-    @property
-    def peer(self) -> str | None: ...
-    @property
-    def address(self) -> str | None: ...
-    @property
-    def is_secure(self) -> bool: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def raw_path(self) -> bytes | None: ...
-
-    def lone_field(self) -> bytes | None:
-        """Return the ``Authorization`` field value where there is just one."""
-        ...
-
-    def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return the values of some fields by name."""
-        ...
+    AUTHENTICATION = enum.auto()
 
 
 class Admission:
-    """The part of a middleware that lets requests in.
+    """Lets requests in for a middleware.
 
     Args:
         app: The application.
-        guard: Who decides.
+        guard: The guard that decides.
         public: Exact paths that need no key; by default those of the guard's settings.
         rules: What requests need by path and method; by default the rules of the guard's settings.
+
+    Raises:
+        InvalidValueError: A public path or a rule is malformed, or an endpoint requires a scope
+            that the guard's catalogue does not know.
     """
 
     def __init__(
         self,
-        app: Any,
+        app: object,
         guard: Keyguard | AsyncKeyguard,
         public: Iterable[str] | None,
         rules: Iterable[Rule] | None,
@@ -72,69 +51,95 @@ class Admission:
         self.rule_book = settings.rule_book(public=public, rules=rules)
         check_countable(
             guard.limiter,
-            [one.limit for rule in self.rule_book.rules for one in rule.charged],
+            [limit.limit for rule in self.rule_book.rules for limit in rule.charged],
         )
+        self.allows_preflight = settings.allow_preflight
         self._recall = guard._recall
         self._report = guard.report
         self._require_https = settings.require_https
-        self.allows_preflight = settings.allow_preflight
         self._proxies = settings.proxies() or None
-        self._upstream = settings.principal_fields() or None
-        self._public_paths = self.rule_book.paths
-        self._asks_more = (
-            self.rule_book.everywhere or self._proxies is not None or self._require_https
-        )
 
-    def look_at(self, arrival: Arrival) -> Deny | None:
-        """Find out who a request is from, and the rule for it; return the refusal of a mangled one.
+    def warm_path(self, public_paths: Container[str]) -> WarmPath:
+        """Return the warm path of the middleware."""
+        closed = self.rule_book.everywhere or self._proxies is not None or self._require_https
+        return WarmPath(self._recall, public_paths, closed=closed)
 
-        Mangled is what proxies or routers may take for several things.
+    def admit(self, request: AdmissionRequest) -> Deny | Pending | None:
+        """Let a request in if that is decided without the store: by a rule, or by the cache.
+
+        Args:
+            request: The request; what is decided is noted on it.
+
+        Returns:
+            None if the request is let in; its refusal, which was reported; or
+            ``Pending.AUTHENTICATION`` if the guard has to be asked. Its decision then goes to
+            :meth:`enter`.
         """
         if self._proxies is not None:
-            arrival.client = self._proxies.client(
-                arrival.peer, arrival.fields_named(FORWARDING_FIELDS), secure=arrival.is_secure
+            request.client = self._proxies.client(
+                request.peer, request.fields_named(FORWARDING_FIELDS), secure=request.is_secure
             )
-            if arrival.client is None:
-                return self.reported(Deny(Reason.CLIENT_AMBIGUOUS), arrival)
-        rule = self.rule_book.find(arrival.path, arrival.method, arrival.raw_path)
-        if isinstance(rule, Deny):
-            return self.reported(rule, arrival)
-        arrival.rule = rule
-        if rule is not None and rule.charged:
-            arrival.ruled, arrival.due = rule.charged, True
-        return None
-
-    def recall(self, arrival: Arrival) -> Allow | None:
-        """Return the decision on a key that was seen before, or None where it must be taken."""
-        if self._require_https and not arrival.is_secure:
+            if request.client is None:
+                return self.reported(Deny(Reason.CLIENT_AMBIGUOUS), request)
+        path, rule_book = request.path, self.rule_book
+        if rule_book.everywhere or not path or path in rule_book.paths:
+            rule = rule_book.find(path, request.method, request.raw_path)
+            if isinstance(rule, Deny):
+                return self.reported(rule, request)
+            if rule is not None:
+                request.rule = rule
+                if rule.charged:
+                    request.rule_limits, request.due = rule.charged, True
+        if self._passes_without_key(request):
             return None
-        field = arrival.lone_field()
-        return None if field is None else self._recall(field)
+        allow = self._recalled(request)
+        return Pending.AUTHENTICATION if allow is None else self.enter(request, allow)
 
-    def passes_unasked(self, arrival: Arrival) -> bool:
-        """Tell whether a request is let through without a key: by a rule, or as a preflight."""
-        fields = arrival.fields_named(UNASKED_FIELDS)
-        if needs_no_key(arrival.rule, fields):
-            return True
-        if self.allows_preflight and is_preflight(arrival.method, fields):
-            arrival.rule, arrival.ruled, arrival.due = None, (), False
-            return True
-        return False
+    def enter(self, request: AdmissionRequest, decision: Decision) -> Deny | None:
+        """Note who made a request, and ask for the scopes of its rule.
 
-    def enter(self, arrival: Arrival, allow: Allow) -> Deny | None:
-        """Note who a request is; return its refusal for a scope that the rule asks for."""
-        arrival.allow = allow
-        arrival.retires = allow.retires
-        if allow.limits is not NO_LIMITS:
-            arrival.due = True
-        rule = arrival.rule
+        Args:
+            request: The request.
+            decision: The guard's decision; a refusal was reported by the guard.
+
+        Returns:
+            The refusal, or None if the request is let in.
+        """
+        if not isinstance(decision, Allow):
+            return decision
+        request.allow = decision
+        request.retires = decision.retires
+        if decision.limits is not NO_LIMITS:
+            request.due = True
+        rule = request.rule
         if rule is not None and rule.requirement is not None:
-            decision = authorize(allow, rule.requirement)
-            if isinstance(decision, Deny):
-                return self.reported(decision, arrival)
+            authorized = authorize(decision, rule.requirement)
+            if isinstance(authorized, Deny):
+                return self.reported(authorized, request)
         return None
 
-    def reported(self, refusal: Deny, arrival: Arrival) -> Deny:
-        """Tell the hooks of a refusal, and return it."""
-        self._report(refusal, address=arrival.address)
+    def reported(self, refusal: Deny, request: AdmissionRequest) -> Deny:
+        """Report a refusal to the hooks, and return it."""
+        self._report(refusal, address=request.address)
         return refusal
+
+    def _passes_without_key(self, request: AdmissionRequest) -> bool:
+        """Tell whether a request needs no key: its rule is public, or it is a preflight."""
+        rule = request.rule
+        if rule is not None and rule.public:
+            fields = request.fields_named(UNASKED_FIELDS)
+            if needs_no_key(rule, fields):
+                return True
+        if not self.allows_preflight or request.method != "OPTIONS":
+            return False  # most requests: their fields need not be read
+        if not is_preflight(request.method, request.fields_named(UNASKED_FIELDS)):
+            return False
+        request.rule, request.rule_limits, request.due = None, (), False
+        return True
+
+    def _recalled(self, request: AdmissionRequest) -> Allow | None:
+        """Return the decision on a token that the cache knows, unless the warm path asked it."""
+        if request.cache_missed or (self._require_https and not request.is_secure):
+            return None
+        field = request.lone_field()
+        return None if field is None else self._recall(field)

@@ -1,4 +1,4 @@
-"""Finding the decorated endpoints of an application, to check them and to charge for them."""
+"""Finding an application's decorated endpoints, to check them and to charge for them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.request.decorators import Protection, check_declared, is_declared
+from keyguard.request.protection import UNPROTECTED, Protection, check_declared, is_declared
 
 __all__ = [
-    "UNKNOWN",
     "check_endpoints",
     "each_node",
     "each_route",
@@ -19,22 +18,17 @@ __all__ = [
 ]
 
 _FULL_MATCH = 2  # Starlette's Match.FULL
-UNKNOWN = Protection()
-_NO_SUCH_NAME = "keyguard_no_such_name"  # what has it answers to every name, and leads nowhere
+_NO_SUCH_NAME = "keyguard_no_such_name"  # an object that has it answers to every name: skip it
 
 
 def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
     """Refuse an application whose endpoints require scopes that the catalogue does not know.
 
-    Follows ``app``, ``routes`` and ``endpoint`` as Starlette and its kin name them; what has none
-    of these is checked itself.
-
-    Args:
-        app: An application, middleware, router, route or endpoint.
-        catalogue: The scopes of the service, or None where any may be used.
+    Follows ``app``, ``routes`` and ``endpoint``, as Starlette and frameworks like it name them. An
+    object without any of these is checked itself.
 
     Raises:
-        InvalidValueError: A scope is unknown.
+        InvalidValueError: An endpoint requires a scope that the catalogue does not know.
     """
     if catalogue is not None:
         for node in each_node(app):
@@ -42,31 +36,23 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
 
 
 def find_root_path(app: Any) -> str:
-    """Return the mount that an application says itself that it lies under, or an empty text.
+    """Return the path under which an application says that it is mounted, or an empty string.
 
-    FastAPI's ``root_path`` is put into the scope only inside of it, where its router takes it off
-    the path.
-
-    Args:
-        app: An application or middleware.
+    FastAPI puts its ``root_path`` into the scope only inside the application, where its router
+    takes it off the path.
     """
     for layer in _layers(app):
         # Elsewhere the name means other things, such as the folder of a Quart application.
         root_path = getattr(layer, "root_path", "") if hasattr(layer, "routes") else ""
         if isinstance(root_path, str) and root_path:
-            return root_path  # as it stands: it is taken off as it stands
+            return root_path  # unchanged: the router takes it off unchanged
     return ""
 
 
 def find_router(app: Any, guarded: Callable[[Any], bool] = is_declared) -> Any:
-    """Return the router of an application whose endpoints are decorated, or None.
+    """Return the router of an application if any of its endpoints is decorated, else None.
 
-    Only where there are such is it worth the time to ask the router, before the application does,
-    where a request leads to.
-
-    Args:
-        app: An application or middleware of Starlette's kind.
-        guarded: What tells whether an endpoint is decorated, or a route says as much.
+    Without decorated endpoints, asking the router before the application does is a waste of time.
     """
     if not any(map(guarded, each_node(app))):
         return None
@@ -78,16 +64,10 @@ def find_protection(
     scope: MutableMapping[str, Any],
     declared: Callable[[Any, Any, str], Protection],
 ) -> Protection:
-    """Return what stands before the endpoint that a request leads to, as far as a router says.
-
-    Args:
-        router: What :func:`find_router` found.
-        scope: The connection.
-        declared: What tells of a route, its endpoint and a method what stands before it.
-    """
+    """Return the protection of the endpoint that a request leads to, if the router can tell."""
     for route in each_route(router.routes):
         if not hasattr(route, "matches"):
-            return UNKNOWN  # routes of another kind
+            return UNPROTECTED  # routes of another kind
         match, child = route.matches(scope)
         if match.value == _FULL_MATCH:
             endpoint = child.get("endpoint")
@@ -95,11 +75,11 @@ def find_protection(
             if hasattr(mounted, "routes") and not hasattr(mounted, _NO_SUCH_NAME):
                 return find_protection(mounted, {**scope, **child}, declared)
             return declared(route, endpoint, scope.get("method", "GET"))
-    return UNKNOWN
+    return UNPROTECTED
 
 
 def _layers(app: Any) -> Iterator[Any]:
-    """Give an application's layers, the outermost first, as far as each names the next ``app``."""
+    """Yield the layers of an application, outermost first; each names the next one ``app``."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
         seen.add(id(app))
@@ -108,13 +88,9 @@ def _layers(app: Any) -> Iterator[Any]:
 
 
 def each_node(app: Any) -> Iterator[Any]:
-    """Give an application and all that can be found in it: middleware, routers, routes, endpoints.
-
-    Args:
-        app: An application, middleware, router, route or endpoint.
-    """
+    """Yield an application and what it holds: middleware, routers, routes and endpoints."""
     open_ends: list[Any] = [app]
-    seen: dict[int, Any] = {}  # held, for the id of an object that is gone may be given again
+    seen: dict[int, Any] = {}  # it keeps the objects alive, so that no id is used twice
     while open_ends:
         node = open_ends.pop()
         if node is None or id(node) in seen or hasattr(node, _NO_SUCH_NAME):
@@ -128,11 +104,7 @@ def each_node(app: Any) -> Iterator[Any]:
 
 
 def each_route(routes: Iterable[Any]) -> Iterator[Any]:
-    """Give the routes of a router, and those of the routers that FastAPI includes in it.
-
-    Args:
-        routes: What the router calls its routes.
-    """
+    """Yield the routes of a router, and those of the routers that FastAPI includes in it."""
     for route in routes:
         included = None
         if not hasattr(route, _NO_SUCH_NAME):
@@ -140,6 +112,6 @@ def each_route(routes: Iterable[Any]) -> Iterator[Any]:
         if included is None:
             yield route
         else:
-            for one in included():
-                # FastAPI makes another of a route that is not its own, for the path it is now at.
-                yield getattr(one, "starlette_route", None) or one
+            for context in included():
+                # For a route that is not its own, FastAPI makes another at the including path.
+                yield getattr(context, "starlette_route", None) or context

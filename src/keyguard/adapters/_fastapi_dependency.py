@@ -1,4 +1,4 @@
-"""The dependency that gives the present principal in FastAPI, and where it is in a route."""
+"""FastAPI's dependency for the present principal, and where a route uses it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fastapi.security import HTTPBearer, SecurityScopes
 from keyguard.adapters._openapi import SCHEME
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import Requirement
-from keyguard.request.context import present_access
-from keyguard.request.decorators import Protection
+from keyguard.request.context import current_request
+from keyguard.request.protection import Protection
 
 __all__ = ["KeyguardPrincipal", "asked_by", "keyguard_principal", "overrides_for"]
 
 
 class KeyguardPrincipal(HTTPBearer):
-    """The dependency that gives the present principal: ``keyguard_principal`` is one.
+    """The dependency that returns the present principal: ``keyguard_principal`` is one.
 
     ``Security(keyguard_principal, scopes=[...])`` asks for scopes as well, together with those that
-    the dependencies around it ask for. The middleware has checked the key before: nothing is looked
-    up, and no thread is used.
+    the dependencies around it ask for. The middleware has checked the key before: the dependency
+    looks nothing up and uses no thread.
 
     Args:
-        auto_error: False to give None on a public path, where nobody was asked for a key; else a
-            request there is refused with 401.
-        description: What the OpenAPI document says of the scheme.
+        auto_error: False to return None on a public path, where nobody was asked for a key. True to
+            refuse such a request with 401.
+        description: What the OpenAPI document says about the scheme.
     """
 
     def __init__(
@@ -39,39 +39,30 @@ class KeyguardPrincipal(HTTPBearer):
     ) -> None:
         super().__init__(scheme_name=SCHEME, description=description, auto_error=auto_error)
 
-    async def __call__(  # type: ignore[override]  # FastAPI reads the signature that is there
+    async def __call__(  # type: ignore[override]  # FastAPI reads this signature
         self, security_scopes: SecurityScopes
     ) -> Principal | None:
-        """Return who the present request is.
-
-        Args:
-            security_scopes: What FastAPI gathered from the dependencies around.
+        """Return who made the present request.
 
         Raises:
             ConfigurationError: No keyguard middleware is underneath; nothing is let through.
-            AccessDenied: A scope is missing, or the path is public.
+            AccessDenied: The principal lacks a scope, or the path is public.
         """
-        access = present_access()
-        if access.allow is None and not self.auto_error:
+        state = current_request()
+        if state.allow is None and not self.auto_error:
             return None
-        allow = access.admitted()
+        allow = state.admitted()
         if security_scopes.scopes:
-            refusal = _protection(tuple(security_scopes.scopes)).checked(access)
-            if refusal is not None:
-                raise access.deny(refusal)
+            _protection(tuple(security_scopes.scopes)).check(state)
         return allow.principal
 
 
 keyguard_principal = KeyguardPrincipal()
-"""The dependency that gives the present principal."""
+"""The dependency that returns the present principal."""
 
 
 def overrides_for(route: Any) -> Mapping[Any, Any]:
-    """Return what an application calls in place of the dependencies that a route names.
-
-    Args:
-        route: The route of FastAPI, or what it passes for one.
-    """
+    """Return what an application calls instead of the dependencies that a route names."""
     provider = getattr(route, "dependency_overrides_provider", None)
     return getattr(provider, "dependency_overrides", None) or {}
 
@@ -81,27 +72,29 @@ def asked_by(
     overrides: Mapping[Any, Any] = MappingProxyType({}),
     around: tuple[str, ...] = (),
 ) -> Iterator[tuple[bool, Requirement]]:
-    """Give what the dependencies of a route ask for, each with whether it refuses who has no key.
+    """Yield the scopes that the dependencies of a route ask for.
+
+    Each comes with whether the dependency refuses a request without a key.
 
     Args:
         dependant: What FastAPI has read of a function's dependencies, or None.
-        overrides: What is called in place of which dependency. Of what such a one depends on in
-            turn nothing is believed.
-        around: The scopes that are asked for around it.
+        overrides: What is called instead of which dependency. The dependencies of an overridden
+            dependency are not read.
+        around: The scopes that the dependencies around it ask for.
 
     Raises:
-        InvalidValueError: A scope is none.
+        InvalidValueError: A scope breaks the grammar of RFC 6749.
     """
     if dependant is None:
         return
-    for one in dependant.dependencies:
-        scopes = (*around, *(getattr(one, "own_oauth_scopes", None) or ()))
-        is_overridden = one.call in overrides
-        call = overrides[one.call] if is_overridden else one.call
+    for dependency in dependant.dependencies:
+        scopes = (*around, *(getattr(dependency, "own_oauth_scopes", None) or ()))
+        is_overridden = dependency.call in overrides
+        call = overrides[dependency.call] if is_overridden else dependency.call
         if isinstance(call, KeyguardPrincipal):
             yield call.auto_error, Requirement.of(scopes)
         if not is_overridden:
-            yield from asked_by(one, overrides, scopes)
+            yield from asked_by(dependency, overrides, scopes)
 
 
 @lru_cache(1024)

@@ -1,9 +1,9 @@
-"""What the OpenAPI document of a FastAPI application tells of its guard."""
+"""The guard in the OpenAPI document of a FastAPI application."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -13,7 +13,7 @@ from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal, 
 from keyguard.adapters._openapi import Described, describe_document, sample_path
 from keyguard.core.http.rules import RuleBook
 from keyguard.exceptions import ConfigurationError
-from keyguard.request.decorators import protection_of
+from keyguard.request.protection import protection_of
 
 __all__ = ["describe"]
 
@@ -21,19 +21,20 @@ __all__ = ["describe"]
 def describe(
     app: FastAPI, guarded_by: asgi.KeyguardMiddleware | None = None, *, mounted_at: str = ""
 ) -> None:
-    """Let the OpenAPI document of an application tell what its guard asks for and answers.
+    """Describe the guard in the OpenAPI document of an application.
 
     Every operation that needs a key gets the security scheme, with the scopes that dependencies,
-    decorators and rules ask for, and the answers 400, 401, 403, 429 and 503; a public one gets
-    none. What the application says itself stays.
+    decorators and rules ask for, and the answers 400, 401, 403, 429 and 503. A public operation
+    gets neither. What the application declares stays.
 
     Args:
         app: The application.
-        guarded_by: The middleware around it, where that was not added with ``add_middleware``.
-        mounted_at: The path under which an application with another one around it is mounted.
+        guarded_by: The middleware around the application, if ``add_middleware`` did not add it.
+        mounted_at: The path under which another application mounts this one.
 
     Raises:
-        ConfigurationError: When the document is asked for: there is no keyguard middleware.
+        ConfigurationError: Raised when the document is built: the application has no keyguard
+            middleware.
     """
     generate = app.openapi
     described: dict[str, Any] | None = None
@@ -42,7 +43,7 @@ def describe(
         nonlocal described
         document = generate()
         if document is not described:  # FastAPI keeps it until its routes change
-            book = (guarded_by or _middleware_of(app)).rule_book
+            book = (guarded_by or _middleware_of(app)).admission.rule_book
             scheme = keyguard_principal.model.model_dump(by_alias=True, exclude_none=True)
             describe_document(document, scheme, _described(document, app, book, mounted_at))
             described = document
@@ -58,7 +59,7 @@ def _described(
         operations = document.get("paths", {}).get(getattr(route, "path_format", None), {})
         for method in getattr(route, "methods", None) or ():
             if method.lower() not in operations:
-                continue  # it is not to be shown
+                continue  # the application hides it
             asked = list(asked_by(route.dependant, overrides_for(route)))
             declared = protection_of(route.endpoint, method)
             yield Described(
@@ -70,10 +71,12 @@ def _described(
 
 
 def _middleware_of(app: FastAPI) -> asgi.KeyguardMiddleware:
-    for one in app.user_middleware:
-        kind: Any = one.cls
+    for added in app.user_middleware:
+        kind: Any = added.cls
         if isinstance(kind, type) and issubclass(kind, asgi.KeyguardMiddleware):
-            return cast("Any", kind)(app.router, *one.args, **one.kwargs)  # type: ignore[no-any-return]
+            build: Any = kind
+            middleware: asgi.KeyguardMiddleware = build(app.router, *added.args, **added.kwargs)
+            return middleware
     raise ConfigurationError(
         "describe found no keyguard middleware: add it with app.add_middleware(KeyguardMiddleware, "
         "guard=guard), or name the one that is around the application: describe(app, middleware)"

@@ -1,4 +1,4 @@
-"""Refusals as Flask's errors, answered by whom the application has for them."""
+"""Refusals as Flask's errors, which the application's error handlers answer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ _INTERNAL_SERVER_ERROR = 500
 
 
 def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
-    """Let an application's error handlers answer, where one of them means refusals.
+    """Let an application's error handlers answer a refusal; return keyguard's answer otherwise.
 
-    One that fails does not, nor one for every exception that calls a refusal a failure.
-
-    Args:
-        app: The application.
-        own: Our own answer.
+    A handler that fails does not answer. Neither does a handler for every exception that turns a
+    refusal into a 500.
     """
     response = WerkzeugResponse(own.body, own.status_line, list(own.headers))
     refusal = default_exceptions[own.status](response=response)
@@ -30,20 +27,20 @@ def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
         answer = app.make_response(app.handle_http_exception(refusal))
         if answer.status_code == _INTERNAL_SERVER_ERROR and _is_for_all(app, type(refusal)):
             return response
-    except AccessDenied:  # an error handler that asks who this is
+    except AccessDenied:  # the error handler asked for the principal
         return response
-    except Exception:  # whatever a handler raises
+    except Exception:  # whatever the error handler raises
         app.logger.exception(FAILED)
         return response
     return answer
 
 
 def _is_for_all(app: Flask, kind: type[HTTPException]) -> bool:
-    """Tell whether what handles an error was registered for every exception."""
+    """Tell whether the handler of an error was registered for every exception."""
     handlers = [app.error_handler_spec[name] for name in (*request.blueprints, None)]
     for code in (kind.code, None):
         for found in handlers:
-            for one in kind.__mro__:
-                if one in found[code]:
-                    return one in (Exception, BaseException)
+            for base in kind.__mro__:
+                if base in found[code]:
+                    return base in (Exception, BaseException)
     return False

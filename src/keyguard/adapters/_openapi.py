@@ -1,4 +1,4 @@
-"""What an OpenAPI document says of operations that need a key (OpenAPI 3.1, RFC 9457)."""
+"""Operations that need a key, in an OpenAPI document (OpenAPI 3.1, RFC 9457)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keyguard.core.identity.scopes import Requirement
 __all__ = ["SCHEME", "Described", "describe_document", "sample_path"]
 
 SCHEME = "HTTPBearer"
-"""The name of the security scheme: FastAPI's for the class, under which its users look for it."""
+"""The name of the security scheme: the one that FastAPI gives the class."""
 
 _PROBLEM = "KeyguardProblem"
 _PROBLEM_SCHEMA = {
@@ -48,23 +48,19 @@ _ANSWERS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def sample_path(template: str) -> str:
-    """Return a path that a route of a framework matches, to ask the rules about.
-
-    Args:
-        template: The route's path, with its parameters and their converters.
-    """
+    """Return a path that a framework's route matches, for looking its rule up."""
     return _PARAMETER.sub(lambda found: "x/x" if found[1] == "path" else "x", template)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """An operation of a document, and what stands before it.
+    """An operation of a document, and its protection.
 
     Args:
-        operation: The operation object, which is changed; what it says of an answer stays.
-        rule: What the guard's rules say of its path: a rule, a refusal or nothing.
-        needs: What its endpoint asks for.
-        asks_for_key: Whether the endpoint refuses who has no key, where the path is public.
+        operation: The operation object, which is changed; what it says about an answer stays.
+        rule: What the rule book finds for its path: a rule, a refusal or None.
+        needs: The scopes that its endpoint asks for.
+        asks_for_key: Whether the endpoint refuses a request without a key on a public path.
     """
 
     operation: dict[str, Any]
@@ -74,13 +70,13 @@ class Described:
 
     @property
     def is_public(self) -> bool:
-        """Whether it is served without a key."""
+        """Whether the operation is served without a key."""
         public = isinstance(self.rule, Rule) and self.rule.public
         return public and not self.asks_for_key
 
     @property
     def requirements(self) -> list[Requirement]:
-        """All that is asked for, by the rule and by the endpoint."""
+        """The scopes that the rule and the endpoint ask for."""
         ruled = self.rule.requirement if isinstance(self.rule, Rule) else None
         return [*self.needs, *([] if ruled is None else [ruled])]
 
@@ -88,21 +84,15 @@ class Described:
 def describe_document(
     document: dict[str, Any], scheme: dict[str, Any], operations: Iterable[Described]
 ) -> None:
-    """Let a document tell which operations need a key, which scopes, and how they are refused.
-
-    Args:
-        document: The whole document, which is changed.
-        scheme: The security scheme object.
-        operations: Those of its operations that are known.
-    """
+    """Describe in a document which operations need a key and scopes, and how they are refused."""
     guarded = False
-    for one in operations:
-        if one.is_public:
-            one.operation.pop("security", None)
+    for described in operations:
+        if described.is_public:
+            described.operation.pop("security", None)
         else:
             guarded = True
-            _describe_security(one.operation, one.requirements)
-            _describe_answers(one.operation)
+            _describe_security(described.operation, described.requirements)
+            _describe_answers(described.operation)
     if guarded:
         components = document.setdefault("components", {})
         components.setdefault("securitySchemes", {}).setdefault(SCHEME, scheme)
@@ -110,11 +100,11 @@ def describe_document(
 
 
 def _describe_security(operation: dict[str, Any], needs: Sequence[Requirement]) -> None:
-    """Name the scopes; of alternatives (``any_of``) a client may choose."""
+    """Name the scopes; each choice among alternatives (``any_of``) becomes one way in."""
     all_of = {scope for need in needs for scope in need.all_of}
     either = [sorted(need.any_of) for need in needs if need.any_of]
     ways = [sorted({*all_of, *choice}) for choice in product(*either)]
-    others = [one for one in operation.get("security", ()) if SCHEME not in one]
+    others = [way for way in operation.get("security", ()) if SCHEME not in way]
     operation["security"] = [*({SCHEME: scopes} for scopes in ways), *others]
 
 

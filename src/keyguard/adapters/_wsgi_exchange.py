@@ -1,88 +1,99 @@
-"""One WSGI request: who it is, and how it is answered."""
+"""One WSGI request from the environ to the answer."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from types import TracebackType
+from typing import Protocol, TypeAlias
 
-from keyguard.adapters._wsgi_connection import Connection, Environ
+from keyguard.adapters._swallowed import hides_refusal, repeats_refusal
+from keyguard.adapters._wsgi_environ import Environ, EnvironReader
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD
-from keyguard.core.access.charging import Charged
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny
-from keyguard.request.context import ACCESS, Access
-from keyguard.stores.failover import CircuitBreaker
+from keyguard.core.access.receipt import Receipt
+from keyguard.guard import Keyguard
+from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.ledger import charge_sync, forgive
+from keyguard.request.state import RequestState
+from keyguard.runtime.sync import run_sync
 
-if TYPE_CHECKING:
-    from keyguard.adapters.wsgi import KeyguardMiddleware
+__all__ = ["Body", "StartResponse", "WSGIExchange"]
 
-__all__ = ["Body", "Exchange", "StartResponse"]
+ExcInfo: TypeAlias = (
+    tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+)
+Write: TypeAlias = Callable[[bytes], object]
 
-StartResponse: TypeAlias = Callable[..., Callable[[bytes], object]]
+
+class StartResponse(Protocol):
+    """The server's ``start_response`` (PEP 3333)."""
+
+    def __call__(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = ..., /
+    ) -> Write:
+        """Begin an answer, or replace one if ``exc_info`` is given."""
+        ...
 
 
-class Exchange(Connection, Access):
-    """One request: who it is, and how it is answered where a decorator refuses it.
+class WSGIExchange(EnvironReader, RequestState):
+    """One request: its environ, its state, and how a refusal from inside is answered.
 
-    It keeps the environ out of the middleware's own frame. A framework may turn the refusal into a
+    It keeps the environ out of the middleware's own frame. A framework may turn a refusal into a
     500 before the middleware sees the exception; that answer is replaced.
 
     Attributes:
-        environ: The request.
-        start_response: The server's.
-        started: Whether the application has begun to answer.
-        instead: The body that replaces the application's, once it is refused.
+        started: Whether an answer has begun.
+        replacement: The body that replaces the application's, once the request is refused.
     """
 
-    started = False
-    instead: Iterable[bytes] | None = None
+    cache_missed = False
 
     def __init__(
-        self, middleware: KeyguardMiddleware, environ: Environ, start_response: StartResponse
+        self,
+        guard: Keyguard,
+        environ: Environ,
+        start_response: StartResponse,
+        refuse: Callable[[Deny, WSGIExchange], Iterable[bytes]],
     ) -> None:
         self.environ = environ
-        # What every request asks for is found sooner on the object than on its class.
+        # Every request asks for these. Python finds them sooner on the object than on its class.
         self.allow: Allow | None = None
-        self.denied: Deny | None = None
-        self.charged: Charged | None = None
+        self.refusal: Deny | None = None
+        self.receipt: Receipt | None = None
         self.retires: str | None = None
-        self.instead: Iterable[bytes] | None = None
+        self.replacement: Iterable[bytes] | None = None
         self.due = self.started = False
+        self.guard = guard
         self.start_response = start_response
-        self._middleware = middleware
+        self._refuse = refuse
 
-    @property
-    def breaker(self) -> CircuitBreaker:
-        """The way to where counters live."""
-        return self._middleware.guard.breaker
-
-    def report_exceeded(self, charged: Charged) -> None:
-        """Tell of limits in shadow mode that had no room."""
-        self._middleware.guard.report_exceeded(charged, self.address)
-
-    def begin(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """Start the application's answer, unless it only hides a refusal."""
-        if self.denied is not None:
-            if not self.started and self.hides_refusal(int(status[:3])):
-                self.instead = self.refuse(self.denied)
-                self.denied, self.started = None, True
+    def begin(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Write:
+        """Begin the application's answer, unless it only hides a refusal."""
+        if self.refusal is not None:
+            code = int(status[:3])
+            if not self.started and hides_refusal(self, code):
+                self.replacement = self.answer(self.refusal)
+                self.refusal, self.started = None, True
                 return _discard
-            if self.repeats_refusal(int(status[:3])):
-                self.forgive(self.denied)
-            self.denied = None  # the application answers as it sees fit
+            if repeats_refusal(self, code):
+                run_sync(forgive(self, self.refusal))
+            self.refusal = None  # the application answers as it sees fit
         if self.due:
-            # Nobody inside has charged it: something answers before any route is found.
-            refusal = self.charge()
+            # Nothing inside has charged the request: something answers before any route is found.
+            refusal = charge_sync(self)
             if refusal is not None:
-                self.instead, self.started = self.refuse(refusal), True
+                self.replacement, self.started = self.answer(refusal), True
                 return _discard
-        if self.instead is not None:
+        if self.replacement is not None:
             if exc_info is None:
                 return _discard
-            self.instead = None  # it takes its answer back, and the server lets it if it can
+            self.replacement = None  # the application replaces its answer, if the server lets it
         self.started = True
-        if self.charged is not None:
-            headers = self._with_limit_fields(headers, self.charged)
+        if self.receipt is not None:
+            headers = self._with_limit_fields(headers, self.receipt)
         if self.retires is not None:
             headers = [*headers, (RETIRES_FIELD, self.retires)]
         if exc_info is None:
@@ -90,34 +101,34 @@ class Exchange(Connection, Access):
         return self.start_response(status, headers, exc_info)
 
     def _with_limit_fields(
-        self, headers: list[tuple[str, str]], charged: Charged
+        self, headers: list[tuple[str, str]], receipt: Receipt
     ) -> list[tuple[str, str]]:
         for name, _ in headers:
             if name.lower() in LIMIT_FIELDS:
                 return headers  # the application has a limiter of its own
-        return [*headers, *self._middleware.guard.limit_fields(charged)]
+        return [*headers, *self.guard.limit_fields(receipt)]
 
-    def refuse(self, deny: Deny) -> Iterable[bytes]:
-        """Answer a refusal that a decorator raised, once."""
-        if self.instead is not None:
-            return self.instead
-        guard = self._middleware.guard
-        guard.report(deny, address=self.address)
-        answer = self._middleware.refuse(deny, self)
-        self.forgive(deny)  # unless an answer was under way, so that the server refused another
+    def answer(self, deny: Deny) -> Iterable[bytes]:
+        """Return the answer to a refusal from inside the application, given once."""
+        if self.replacement is not None:
+            return self.replacement
+        self.guard.report(deny, address=self.address)
+        answer = self._refuse(deny, self)
+        # Not before: if an answer is under way, the server refuses another one by an exception.
+        run_sync(forgive(self, deny))
         return answer
 
-    def failure(self) -> tuple[Any, ...]:
-        """Return what makes ``start_response`` replace an answer that was begun (PEP 3333)."""
+    def failure(self) -> tuple[ExcInfo, ...]:
+        """Return the argument that lets ``start_response`` replace an answer (PEP 3333)."""
         return (sys.exc_info(),) if self.started else ()
 
 
 class Body:
-    """The application's body, iterated with its principal in place, closed once."""
+    """The application's body. It is iterated with its request in place, and closed once."""
 
     __slots__ = ("_body", "_chunks", "_exchange", "_replaced")
 
-    def __init__(self, body: Iterable[bytes], exchange: Exchange) -> None:
+    def __init__(self, body: Iterable[bytes], exchange: WSGIExchange) -> None:
         self._body: Iterable[bytes] | None = body
         self._chunks: Iterator[bytes] | None = None
         self._exchange = exchange
@@ -130,35 +141,35 @@ class Body:
         if self._replaced and self._chunks is not None:
             return next(self._chunks)
         exchange = self._exchange
-        present = ACCESS.set(exchange)
+        present = CURRENT_REQUEST.set(exchange)
         try:
             if self._chunks is None:
                 self._chunks = iter(self._body or ())
             chunk = next(self._chunks)
         except AccessDenied as refusal:
-            exchange.instead = exchange.refuse(refusal.decision)
+            exchange.replacement = exchange.answer(refusal.decision)
         except StopIteration:
-            if exchange.instead is None:
+            if exchange.replacement is None:
                 raise
         else:
-            if exchange.instead is None:
+            if exchange.replacement is None:
                 return chunk
         finally:
-            ACCESS.reset(present)
+            CURRENT_REQUEST.reset(present)
         self._replaced = True
-        self._chunks = iter(exchange.instead)
+        self._chunks = iter(exchange.replacement)
         return next(self._chunks)
 
     def close(self) -> None:
         """Close the application's body, the first time."""
         body, self._body = self._body, None
-        present = ACCESS.set(self._exchange)
+        present = CURRENT_REQUEST.set(self._exchange)
         try:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
         finally:
-            ACCESS.reset(present)
+            CURRENT_REQUEST.reset(present)
 
 
 def _discard(data: bytes) -> None:

@@ -12,8 +12,8 @@
         principal: Annotated[Principal, Security(keyguard_principal, scopes=["inference:write"])],
     ): ...
 
-The middleware asks for the key, whether a route has the dependency or not; the dependency asks for
-scopes and says who it is.
+The middleware asks for the key, whether a route has the dependency or not. The dependency asks for
+scopes and returns the principal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keyguard.adapters._endpoints import each_node
 from keyguard.core.http.rules import Rule
 from keyguard.exceptions import MissingExtraError
 from keyguard.guard import AsyncKeyguard
-from keyguard.request.decorators import Protection
+from keyguard.request.protection import Protection
 
 try:
     from keyguard.adapters._fastapi_dependency import (
@@ -44,7 +44,7 @@ __all__ = ["KeyguardMiddleware", "KeyguardPrincipal", "describe", "keyguard_prin
 class KeyguardMiddleware(starlette.KeyguardMiddleware):
     """Let only requests with a live key through to a FastAPI application.
 
-    Like :class:`keyguard.adapters.starlette.KeyguardMiddleware`; it also refuses to start where a
+    Like :class:`keyguard.adapters.starlette.KeyguardMiddleware`; it also refuses to start if a
     dependency asks for a scope that the guard's catalogue does not know.
     """
 
@@ -64,21 +64,21 @@ class KeyguardMiddleware(starlette.KeyguardMiddleware):
                 if catalogue is not None:
                     catalogue.check_required(requirement.scopes)
 
-    def is_declared(self, node: Any) -> bool:
-        """Tell whether scopes or limits are declared on an endpoint, or asked for by a route."""
+    def is_declared(self, node: object) -> bool:
+        """Tell whether an endpoint declares scopes or limits, or a route's dependencies do."""
         return super().is_declared(node) or bool(self._asked_on(node))
 
-    def declared_on(self, route: Any, endpoint: Any, method: str) -> Protection:
-        """Return what stands before an endpoint: what its route's dependencies ask for as well."""
+    def declared_on(self, route: object, endpoint: object, method: str) -> Protection:
+        """Return the protection of an endpoint, with the scopes that its dependencies ask for."""
         return self._asked_on(route).and_(super().declared_on(route, endpoint, method))
 
-    def _asked_on(self, route: Any) -> Protection:
-        """Return what the dependencies of a route ask for, which is worked out once."""
-        dependant = getattr(route, "dependant", None)
+    def _asked_on(self, route: object) -> Protection:
+        """Return the scopes that the dependencies of a route ask for; found out once."""
+        dependant: Any = getattr(route, "dependant", None)
         known = self._asked.get(id(dependant))
         if known is None:
             asked = (requirement for _, requirement in asked_by(dependant))
-            found = Protection(requirements=tuple(one for one in asked if one.scopes))
-            # The dependant is held, for the id of an object that is gone may be given again.
+            found = Protection(requirements=tuple(needed for needed in asked if needed.scopes))
+            # The dependant stays alive with it, so that no other object gets its id.
             known = self._asked[id(dependant)] = (dependant, found)
         return known[1]

@@ -1,6 +1,6 @@
 """Keyguard in Flask: the pure WSGI middleware, whose refusals become Flask's errors.
 
-A refusal goes through ``@app.errorhandler(401)`` and its like, and through ``after_request``; where
+A refusal goes through ``@app.errorhandler(401)`` and the like, and through ``after_request``. If
 the application does not handle it, the client gets the same bytes as from every other adapter.
 """
 
@@ -18,9 +18,11 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
-from keyguard.request.context import ACCESS, present_access
+from keyguard.request.context import CURRENT_REQUEST, current_request
 from keyguard.request.context import current_principal as find_principal
-from keyguard.request.decorators import is_declared, protection_of
+from keyguard.request.ledger import enter_route, forgive
+from keyguard.request.protection import is_declared, protection_of
+from keyguard.runtime.sync import run_sync
 
 try:
     from flask import Flask, Request, request
@@ -34,28 +36,28 @@ except ImportError as missing:
 __all__ = ["FlaskKeyguard", "current_principal"]
 
 EXTENSION, MIDDLEWARE = "keyguard", "keyguard.middleware"
-"""Under these names ``app.extensions`` has the extension, and the middleware that guards."""
+"""The names under which ``app.extensions`` holds the extension and its middleware."""
 
 current_principal: Principal = LocalProxy(find_principal)  # type: ignore[assignment]
-"""Who the present request is, as :func:`keyguard.current_principal` returns it, each time anew."""
+"""The principal of the present request: a proxy for :func:`keyguard.current_principal`."""
 
 
 class FlaskKeyguard:
     """Let only requests with a live key through to a Flask application.
 
     ``FlaskKeyguard(app, guard)``, or ``init_app`` in an application factory. Every path needs a
-    key, static files included, but for those in ``public``.
+    key, static files included, except those in ``public``.
 
     Args:
-        app: The application, or None where :meth:`init_app` follows.
-        guard: Who decides.
+        app: The application, or None if :meth:`init_app` follows.
+        guard: The guard that decides.
         public: Exact paths that need no key; by default those of the guard's settings.
         rules: What requests need by path and method; by default the rules of the guard's settings.
 
     Raises:
-        ConfigurationError: The guard is no :class:`~keyguard.Keyguard`.
-        InvalidValueError: A public path is none, or a view requires a scope that the guard's
-            catalogue does not know.
+        ConfigurationError: The guard is not a :class:`~keyguard.Keyguard`.
+        InvalidValueError: A public path or a rule is malformed, or a view requires a scope that the
+            guard's catalogue does not know.
     """
 
     def __init__(
@@ -76,10 +78,10 @@ class FlaskKeyguard:
 
         Args:
             app: The application.
-            guard: Who decides, where it was not given before.
+            guard: The guard that decides, if it was not given before.
 
         Raises:
-            ConfigurationError: There is no guard, or the application has one already.
+            ConfigurationError: No guard was given, or the application has one already.
             InvalidValueError: A view requires a scope that the guard's catalogue does not know.
         """
         guard = guard or self._guard
@@ -104,20 +106,21 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         self._protection = lru_cache(maxsize=1024)(protection_of)  # clients make methods up
 
     def check(self, view: Callable[..., Any]) -> None:
-        """Check a view that is registered; the first that is decorated makes charges wait.
+        """Check a view that is registered.
 
-        They are then due once the route is known, before any other ``before_request``.
+        The first decorated view defers charging until the route is known, before any other
+        ``before_request`` function.
         """
         check_endpoints(view, self.guard.policy.catalogue)
-        if not self.defers and is_declared(view):
-            self.defers = True
+        if not self.charges_later and is_declared(view):
+            self.charges_later = True
             self._flask.before_request_funcs.setdefault(None, []).insert(0, self.charge)
 
-    def refuse(self, deny: Deny, exchange: wsgi.Exchange) -> Iterable[bytes]:
-        """Let Flask answer a request that was refused before it saw it."""
+    def refuse(self, deny: Deny, exchange: wsgi.WSGIExchange) -> Iterable[bytes]:
+        """Let Flask answer a request that was refused before Flask saw it."""
         if exchange.started:
             return super().refuse(deny, exchange)  # too late for an answer of Flask's
-        present = ACCESS.set(exchange)
+        present = CURRENT_REQUEST.set(exchange)
         context = self._flask.request_context(exchange.environ)
         try:
             try:
@@ -125,50 +128,48 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
                 answer = answer_to(self._flask, self.guard.respond(deny))
                 response = self._flask.finalize_request(answer, from_error_handler=True)
             finally:
-                context.pop()  # also one that was pushed in part, which "with" would leave
-        except Exception:  # the session's or a teardown's
+                context.pop()  # even if it was pushed in part; "with" would not pop it then
+        except Exception:  # of the session or a teardown function
             self._flask.logger.exception(FAILED)
             return super().refuse(deny, exchange)
         finally:
-            ACCESS.reset(present)
+            CURRENT_REQUEST.reset(present)
         return response(exchange.environ, exchange.start_response)
 
     def charge(self) -> None:
         """Charge the limits of the key and of the route together, if the route's scopes are there.
 
-        The scopes are asked for here, before anything between Flask and the view's decorators
-        answers in its place, such as a cache.
+        The scopes are asked for here because something between Flask and the view's decorators,
+        such as a cache, may answer in the view's place.
 
         Raises:
-            AccessDenied: There is no room, or a scope is missing.
+            AccessDenied: The principal lacks a scope, or a limit has no room.
         """
-        access = ACCESS.get()
-        if access is None or (access.allow is None and not access.due):
+        state = CURRENT_REQUEST.get()
+        if state is None or (state.allow is None and not state.due):
             return
         present: Request = cast("Any", request)._get_current_object()  # once, not for each name
-        view: Any = self._flask.view_functions.get(present.endpoint or "")
+        view = self._flask.view_functions.get(present.endpoint or "")
         protection = self._protection(view, present.method)
-        refusal = None if access.allow is None else protection.refuses(access.allow)
-        if refusal is None and access.due:
-            refusal = access.charge(() if access.allow is None else protection.limits)
+        refusal = run_sync(enter_route(state, protection))
         if refusal is not None:
-            raise access.deny(refusal)
+            raise state.refuse(refusal)
 
-    def handle(self, refusal: AccessDenied) -> ResponseReturnValue:
-        """Turn a decorator's refusal into Flask's error."""
-        access = present_access()
-        access.denied = None  # Flask answers it
-        self.guard.report(refusal.decision, address=access.address)
-        answer = answer_to(self._flask, self.guard.respond(refusal.decision))
-        if answer.status_code == status_of(refusal.decision):
-            access.forgive(refusal.decision)
+    def handle(self, refused: AccessDenied) -> ResponseReturnValue:
+        """Turn the refusal that a decorator raised into Flask's error."""
+        state, refusal = current_request(), refused.decision
+        state.refusal = None  # Flask answers it
+        self.guard.report(refusal, address=state.address)
+        answer = answer_to(self._flask, self.guard.respond(refusal))
+        if answer.status_code == status_of(refusal):
+            run_sync(forgive(state, refusal))
         return answer
 
 
 def _checking(
     add_url_rule: Callable[..., None], middleware: _FlaskMiddleware
 ) -> Callable[..., None]:
-    """Check the views that are registered from now on, when they are, not when they are called."""
+    """Return an ``add_url_rule`` that checks each view when it is registered."""
 
     def checked(
         rule: str,

@@ -6,15 +6,15 @@ Limits need no throttle classes: the middleware and :func:`keyguard.rate_limit` 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from keyguard.adapters.django._exchange import AsyncExchange, Exchange
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import Requirement
 from keyguard.exceptions import InvalidValueError, MissingExtraError
-from keyguard.request.context import Access, present_access
-from keyguard.request.decorators import Protection, declare
+from keyguard.request.context import current_request
+from keyguard.request.protection import Protection, declare
+from keyguard.request.state import RequestState
 
 try:
     from rest_framework.authentication import BaseAuthentication
@@ -27,14 +27,14 @@ if TYPE_CHECKING:  # importing views needs Django's settings
     from rest_framework.request import Request
     from rest_framework.views import APIView
 
-__all__ = ["HasScopes", "KeyguardAuthentication", "KeyguardUser"]
+__all__ = ["HasScopes", "KeyguardAuthentication", "PrincipalUser"]
 
 
-class KeyguardUser:
+class PrincipalUser:
     """``request.user`` of a request that was let in.
 
     Args:
-        principal: Who it is.
+        principal: Who made the request.
     """
 
     is_authenticated = True
@@ -60,25 +60,27 @@ class KeyguardUser:
 
 
 class KeyguardAuthentication(BaseAuthentication):
-    """Tell Django REST Framework whom the middleware let in.
+    """Tell Django REST Framework who made a request that the middleware let in.
 
-    ``request.user`` is a :class:`KeyguardUser`, ``request.auth`` the principal. On a public path
+    ``request.user`` is a :class:`PrincipalUser`, ``request.auth`` the principal. On a public path
     it leaves the request to the next authentication class.
     """
 
-    def authenticate(self, request: Request) -> tuple[Any, Any] | None:  # noqa: ARG002
+    def authenticate(
+        self,
+        request: Request,  # noqa: ARG002 - Django REST Framework's protocol
+    ) -> tuple[PrincipalUser, Principal] | None:
         """Return the user and the principal, or None on a public path.
 
         Raises:
             ConfigurationError: No keyguard middleware is underneath.
         """
-        allow = present_access().allow
-        return None if allow is None else (KeyguardUser(allow.principal), allow.principal)
+        allow = current_request().allow
+        return None if allow is None else (PrincipalUser(allow.principal), allow.principal)
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
-        """Return the challenge of an answer to nobody."""
-        exchange = cast("Exchange | AsyncExchange", present_access())
-        answer = exchange.guard.respond(Deny(Reason.CREDENTIALS_MISSING))
+        """Return the challenge for a request without a key."""
+        answer = current_request().guard.respond(Deny(Reason.CREDENTIALS_MISSING))
         return dict(answer.headers)["WWW-Authenticate"]
 
 
@@ -90,15 +92,15 @@ class HasScopes(OperationHolderMixin, BasePermission):
         class Reports(APIView):
             permission_classes = [HasScopes("reports:read")]
 
-    The refusal is that of :func:`keyguard.require_scopes`. It combines with other permissions by
-    ``&``, ``|`` and ``~``; what refuses then is the combination, in Django REST Framework's words.
+    The refusal is that of :func:`keyguard.require_scopes`. The permission combines with others by
+    ``&``, ``|`` and ``~``; then the combination refuses, in Django REST Framework's words.
 
     Args:
         scopes: Scopes that are all needed.
         any_of: Scopes of which one is needed.
 
     Raises:
-        InvalidValueError: No scope is given, or one is none.
+        InvalidValueError: No scope is given, or a scope breaks the grammar of RFC 6749.
     """
 
     def __init__(self, *scopes: str, any_of: Iterable[str] | None = None) -> None:
@@ -109,7 +111,7 @@ class HasScopes(OperationHolderMixin, BasePermission):
         declare(self, self._protection)
 
     def __call__(self) -> HasScopes:
-        """Return this permission: Django REST Framework makes one from a class for each request."""
+        """Return this permission. Django REST Framework calls a class here, for each request."""
         return self
 
     def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002
@@ -118,53 +120,53 @@ class HasScopes(OperationHolderMixin, BasePermission):
         Raises:
             ConfigurationError: No keyguard middleware is underneath.
         """
-        return self._refuses(present_access()) is None
+        return self._refusal_of(current_request()) is None
 
     @property
     def message(self) -> str:
         """Refuse the present request.
 
-        Django REST Framework asks a permission for it that has refused by itself, and never one
-        that is part of a combination.
+        Django REST Framework reads the message of a permission that has refused on its own, and
+        never of one that is part of a combination.
 
         Raises:
-            PermissionDenied: Always, but for a principal with the scopes. The browsable API and the
-                answer to OPTIONS catch it, where they only try what a principal may do.
+            PermissionDenied: The principal lacks a scope. The browsable API and the answer to
+                OPTIONS catch it where they only try what a principal may do.
         """
-        access = present_access()
-        refusal = self._refuses(access)
+        state = current_request()
+        refusal = self._refusal_of(state)
         if refusal is None:
             return ""
-        raise _ScopeMissing(refusal, access)
+        raise _ScopeMissing(refusal, state)
 
-    def _refuses(self, access: Access) -> Deny | None:
-        allow = access.allow
+    def _refusal_of(self, state: RequestState) -> Deny | None:
+        allow = state.allow
         return (
             Deny(Reason.CREDENTIALS_MISSING) if allow is None else self._protection.refuses(allow)
         )
 
 
 class _ScopeMissing(PermissionDenied):
-    """A refusal that may yet be caught; it becomes the request's once it is to be answered.
+    """A refusal that may still be caught. It becomes the request's when it is to be answered.
 
     Args:
-        decision: The refusal.
-        access: The request.
+        refusal: The refusal.
+        state: The request.
     """
 
-    def __init__(self, decision: Deny, access: Access) -> None:
+    def __init__(self, refusal: Deny, state: RequestState) -> None:
         super().__init__()
-        self._decision = decision
-        self._access = access
+        self._refusal = refusal
+        self._state = state
 
     @property
     def auth_header(self) -> str:
         """Leave the view, so that the middleware answers.
 
-        Who asks for the challenge is Django REST Framework's exception handler, which turns the
-        refusal into an answer; a handler of the application that does not call it answers itself.
+        Django REST Framework's exception handler reads the challenge when it turns the refusal
+        into an answer. An application's handler that does not call it answers itself.
 
         Raises:
             AccessDenied: Always.
         """
-        raise self._access.deny(self._decision)
+        raise self._state.refuse(self._refusal)

@@ -22,7 +22,7 @@ class KeyguardUser(BaseUser):
     """``request.user`` of a request that was let in.
 
     Args:
-        principal: Who it is.
+        principal: Who made the request.
     """
 
     def __init__(self, principal: Principal) -> None:
@@ -45,7 +45,7 @@ class KeyguardUser(BaseUser):
 
 
 class _Credentials(AuthCredentials):
-    """``request.auth``, whose scopes know wildcards and implications when asked with ``in``."""
+    """``request.auth``: ``in`` on its scopes honours wildcards and implied scopes."""
 
     def __init__(self, principal: Principal) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class KeyguardMiddleware(asgi.KeyguardMiddleware):
     """
 
     def child_scope(self, scope: asgi.Scope, principal: Principal | None) -> asgi.Scope:
-        """Return what the application gets to see of a connection."""
+        """Return what the application sees of a connection."""
         user: BaseUser = UnauthenticatedUser()
         auth = AuthCredentials()
         if principal is not None:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from keyguard.core.access.answers import Response
 from keyguard.core.access.authenticate import authorize
-from keyguard.core.access.charging import Charged
 from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
+from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.limits.limit import Limit
@@ -81,14 +81,14 @@ class Guard:
         """Return the answer that a refused client gets."""
         return self._responder.respond(deny, self._parts.clock.time())
 
-    def limit_fields(self, charged: Charged) -> list[tuple[str, str]]:
+    def limit_fields(self, receipt: Receipt) -> list[tuple[str, str]]:
         """Return the fields that tell a client that was let in how its limits stand.
 
         Args:
-            charged: What the request was charged.
+            receipt: What the request was charged.
         """
         return self._responder.limit_fields(
-            charged.charges, charged.tallies, charged.policy, self._parts.clock.time
+            receipt.charges, receipt.tallies, receipt.policy, self._parts.clock.time
         )
 
     def report(self, deny: Deny, *, address: str | None = None) -> None:
@@ -123,19 +123,19 @@ class Guard:
         """
         return self._parts.tokens.watching(wake)
 
-    def report_exceeded(self, charged: Charged, address: str | None) -> None:
+    def report_exceeded(self, receipt: Receipt, address: str | None) -> None:
         """Tell the hooks of limits in shadow mode that had no room.
 
         Args:
-            charged: What the request was charged.
+            receipt: What the request was charged.
             address: The client's address, where it is known.
         """
         if not is_wanted(self._hooks, LimitExceeded):
             return
-        principal = charged.principal
+        principal = receipt.principal
         names = [
             charge.name
-            for charge, tally in zip(charged.charges, charged.tallies, strict=True)
+            for charge, tally in zip(receipt.charges, receipt.tallies, strict=True)
             if not tally.fits
         ]
         self._tell(

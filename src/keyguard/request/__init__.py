@@ -1,4 +1,5 @@
-"""The present request: who it is, and what its decorators ask.
+"""The present request: who made it, what it is charged, and the decorators that guard functions.
 
-What belongs here: what stands between a middleware and the code of an application.
+What belongs here: what an application asks while it serves a request. The adapters put a
+:class:`~keyguard.request.state.RequestState` in place; nothing here knows a framework.
 """

@@ -6,7 +6,7 @@
     MIDDLEWARE = ["keyguard.adapters.django.KeyguardMiddleware", ...]
     KEYGUARD = {"guard": "project.guards.guard"}
 
-What belongs here: translation between Django and the two pure adapters, and no rule.
+What belongs here: translation between Django and the two pure adapters, and no decision.
 """
 
 from __future__ import annotations

@@ -1,117 +1,114 @@
-"""One request of Django's, as the pure adapters let it in."""
+"""One request of Django's, from Django's request object to its response."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NoReturn, TypeAlias
 
 from django.http import HttpRequest
 
-from keyguard.adapters import _asgi_exchange, asgi, wsgi
-from keyguard.adapters._admission import Admission
-from keyguard.adapters._wsgi_connection import rewrite
+from keyguard.adapters._asgi_exchange import ASGIExchange
+from keyguard.adapters._asgi_scope import rewritten
+from keyguard.adapters._wsgi_environ import rewrite
+from keyguard.adapters._wsgi_exchange import WSGIExchange
 from keyguard.core.access.decisions import Deny
+from keyguard.core.http.principal_fields import PrincipalFields
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard, Keyguard
 
-__all__ = ["AsyncExchange", "AsyncKeeper", "Exchange", "Keeper"]
+__all__ = [
+    "DjangoASGIExchange",
+    "DjangoExchange",
+    "DjangoWSGIExchange",
+    "introduce",
+    "open_exchange",
+]
 
 
-class Exchange(wsgi.Exchange):
-    """One request over WSGI.
+class _DjangoRequest:
+    """What Django adds to both kinds of exchange.
 
     Attributes:
         path_info: The path that Django's resolver sees.
-        refused: The refusal that the present answer is.
+        answered: The refusal that the present answer gives.
     """
 
-    refused: Deny | None = None
+    path_info: str
+    answered: Deny | None = None
 
-    def __init__(self, keeper: Keeper, request: HttpRequest) -> None:
-        environ = getattr(request, "environ", None)
+    @property
+    def path(self) -> str:
+        """The path that Django's resolver sees."""
+        return self.path_info
+
+
+class DjangoWSGIExchange(_DjangoRequest, WSGIExchange):
+    """One request over WSGI.
+
+    Raises:
+        ConfigurationError: Django serves the request over ASGI.
+    """
+
+    def __init__(self, guard: Keyguard, request: HttpRequest) -> None:
+        environ: dict[str, Any] | None = getattr(request, "environ", None)
         if environ is None:
             raise ConfigurationError(
                 "Django serves this request over ASGI, which takes an AsyncKeyguard: name one in "
                 "KEYGUARD['async_guard']; where one is named, move the middleware that is not "
                 "async-capable in front of KeyguardMiddleware"
             )
-        super().__init__(keeper, environ, _unused)
+        super().__init__(guard, environ, _unused, _unused)
         self.path_info = request.path_info
 
-    @property
-    def guard(self) -> Keyguard:
-        """Who let it in."""
-        return self._middleware.guard
 
-    @property
-    def path(self) -> str:
-        """The path that Django's resolver sees."""
-        return self.path_info
+class DjangoASGIExchange(_DjangoRequest, ASGIExchange):
+    """One request over ASGI.
 
+    Raises:
+        ConfigurationError: Django serves the request over WSGI.
+    """
 
-class AsyncExchange(_asgi_exchange.Exchange):
-    """One request over ASGI; its attributes are those of :class:`Exchange`."""
-
-    refused: Deny | None = None
-
-    def __init__(self, keeper: AsyncKeeper, request: HttpRequest) -> None:
-        scope = getattr(request, "scope", None)
+    def __init__(self, guard: AsyncKeyguard, request: HttpRequest) -> None:
+        scope: dict[str, Any] | None = getattr(request, "scope", None)
         if scope is None:
             raise ConfigurationError(
                 "Django serves this request over WSGI, which takes a Keyguard: name it in "
                 "KEYGUARD['guard'], and the AsyncKeyguard in KEYGUARD['async_guard']"
             )
-        super().__init__(keeper.guard, scope, _unused)
+        super().__init__(guard, scope, _unused)
         self.path_info = request.path_info
 
-    @property
-    def guard(self) -> AsyncKeyguard:
-        """Who let it in."""
-        return self._guard
 
-    @property
-    def path(self) -> str:
-        """The path that Django's resolver sees."""
-        return self.path_info
+DjangoExchange: TypeAlias = DjangoWSGIExchange | DjangoASGIExchange
 
 
-class _Keeper(Admission):
-    def _recognizes(self, exchange: Any) -> bool:
-        """Let in a key that was seen before, where that is all there is to ask: the warm path."""
-        if self._asks_more or exchange.path_info in self.rule_book.paths:
-            return False
-        allow = self.recall(exchange)
-        return allow is not None and self.enter(exchange, allow) is None
+def open_exchange(guard: Keyguard | AsyncKeyguard, request: HttpRequest) -> DjangoExchange:
+    """Return the exchange of a request.
 
-    def introduce(self, request: HttpRequest, exchange: Exchange | AsyncExchange) -> None:
-        """Tell Django who a request is: in ``request.principal``, and in fields for an upstream."""
-        allow = exchange.allow
-        principal = None if allow is None else allow.principal
-        cast("Any", request).principal = principal
-        if self._upstream is not None:
-            rewrite(request.META, self._upstream, principal)
-            vars(request).pop("headers", None)  # a view of META that was made before
+    Raises:
+        ConfigurationError: The guard is of the other flavour than the server's interface.
+    """
+    if isinstance(guard, Keyguard):
+        return DjangoWSGIExchange(guard, request)
+    return DjangoASGIExchange(guard, request)
 
 
-class Keeper(_Keeper, wsgi.KeyguardMiddleware):
-    """Lets requests over WSGI in; what they are charged waits until the view is known."""
-
-    defers = True
-
-
-class AsyncKeeper(_Keeper, asgi.KeyguardMiddleware):
-    """Lets requests over ASGI in; what they are charged waits until the view is known."""
-
-    async def _charge(self, exchange: _asgi_exchange.Exchange) -> Deny | None:  # noqa: ARG002
-        return None
-
-    def introduce(self, request: HttpRequest, exchange: Exchange | AsyncExchange) -> None:
-        """Tell Django who a request is, also those who look into the scope."""
-        super().introduce(request, exchange)
-        if self._upstream is not None:
-            principal = exchange.allow.principal if exchange.allow else None
-            cast("Any", request).scope = self.told_scope(cast("AsyncExchange", exchange), principal)
+def introduce(
+    request: HttpRequest, exchange: DjangoExchange, fields: PrincipalFields | None
+) -> None:
+    """Tell Django who made a request: in ``request.principal``, and in fields for an upstream."""
+    allow = exchange.allow
+    principal = None if allow is None else allow.principal
+    django_request: Any = request  # whose attributes Django's types do not know
+    django_request.principal = principal
+    if fields is None:
+        return
+    rewrite(request.META, fields, principal)
+    vars(request).pop("headers", None)  # a view of META that was made before
+    if isinstance(exchange, DjangoASGIExchange):
+        scope = {**exchange.scope, "keyguard.principal": principal}
+        django_request.scope = rewritten(scope, fields, principal)
 
 
-def _unused(*_: Any) -> Any:
-    """Stand for the server, to whom only Django answers."""
+def _unused(*_: object) -> NoReturn:
+    """Stand for the server: only Django answers."""
     raise AssertionError

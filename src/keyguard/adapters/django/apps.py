@@ -1,4 +1,4 @@
-"""Keyguard as one of Django's applications: what brings its system checks."""
+"""Keyguard as one of Django's applications, which registers the system checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Django's system checks of keyguard: ``manage.py check``."""
+"""Keyguard's system checks for Django: ``manage.py check``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CACHES = {
     "django.middleware.cache.FetchFromCacheMiddleware",
     "django.middleware.cache.UpdateCacheMiddleware",
 }
-# What answers by itself, or asks who somebody is.
+# Middleware that answers itself, or asks who the user is.
 _LATER = _CACHES | {
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
@@ -38,7 +38,7 @@ _PATH = "'keyguard.adapters.django.KeyguardMiddleware'"
 
 
 def check_keyguard(**_: Any) -> list[checks.CheckMessage]:
-    """Return what is wrong with how a project sets keyguard up."""
+    """Return what is wrong with a project's setup of keyguard."""
     try:
         setup = read_setup()
     except KeyguardError as failure:
@@ -65,17 +65,18 @@ def _middleware() -> Iterator[checks.CheckMessage]:
     for path, loaded in found[: own[0]]:
         if _names(loaded) & _LATER:
             yield checks.Error(
-                f"{path} comes before KeyguardMiddleware, and answers or asks who somebody is "
-                "before any key was.",
+                f"{path} comes before KeyguardMiddleware, and answers or asks who the user is "
+                "before any key was checked.",
                 hint=f"Move {_PATH} before it; only SecurityMiddleware and the like come first.",
                 id="keyguard.E004",
             )
     for path, loaded in found:
         if _names(loaded) & _CACHES:
             yield checks.Warning(
-                f"{path} gives answers with Cache-Control: public to every key, whoever they were "
-                "for and whatever scopes HasScopes asks for; before Django 5.2.19, all answers.",
-                hint="Call an answer public only where it is for every key, or use cache_page "
+                f"{path} serves a cached answer with Cache-Control: public to every key, whichever "
+                "key it was made for and whatever scopes HasScopes asks for; before Django 5.2.19, "
+                "every cached answer.",
+                hint="Call an answer public only if every key may see it, or use cache_page "
                 "below the decorators of a view, with vary_on_headers('Authorization').",
                 id="keyguard.W001",
             )
@@ -118,7 +119,7 @@ def _after_ours() -> list[tuple[str, Any]]:
 
 
 def _is_served_async(middleware: list[tuple[str, Any]]) -> bool:
-    """Tell whether what is in front of these is async over ASGI, as Django loads them."""
+    """Tell whether Django runs the middleware before these async over ASGI."""
     is_async = True
     for _, loaded in reversed(middleware):
         if is_async or not getattr(loaded, "sync_capable", True):

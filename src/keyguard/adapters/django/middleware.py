@@ -11,23 +11,27 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from keyguard.adapters.django._answers import Answers, lone_refusal, notice_uncaught
-from keyguard.adapters.django._exchange import AsyncExchange, AsyncKeeper, Exchange, Keeper
+from keyguard.adapters._admission import Admission, Pending
+from keyguard.adapters._swallowed import sole_refusal
+from keyguard.adapters.django import _answers
+from keyguard.adapters.django._exchange import DjangoExchange, introduce, open_exchange
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import check_views, protection_for
-from keyguard.core.access.decisions import AccessDenied
+from keyguard.core.access.decisions import AccessDenied, Decision, Deny
 from keyguard.exceptions import ConfigurationError
+from keyguard.freshness.background import flush_on_sigterm
 from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.request.context import ACCESS
+from keyguard.request.context import CURRENT_REQUEST, current_request
+from keyguard.request.ledger import charge, enter_route, forgive
+from keyguard.runtime.sync import run_sync
 
 __all__ = ["KeyguardMiddleware"]
 
 
 class _Modes(type):
-    """Tells Django which ways of serving a project has a guard for.
+    """Tells Django over which interfaces a project has a guard for.
 
-    Else Django would run the middleware in the way of the next one, and an AsyncKeyguard in a
-    thread.
+    Otherwise Django would run the middleware like the next one, and an AsyncKeyguard in a thread.
     """
 
     @property
@@ -43,9 +47,9 @@ class KeyguardMiddleware(metaclass=_Modes):
     """Let only requests with a live key through to Django's views.
 
     Views find the principal in ``request.principal`` (None on a public path) and through
-    :func:`keyguard.current_principal`. It stands before whatever answers by itself or asks who
-    somebody is; ``SecurityMiddleware`` may come first. ``KEYGUARD`` in Django's settings is a
-    dictionary:
+    :func:`keyguard.current_principal`. The middleware stands before all others that answer
+    themselves or ask who the user is; ``SecurityMiddleware`` may come first. ``KEYGUARD`` in
+    Django's settings is a dictionary:
 
     - ``guard``: a :class:`~keyguard.Keyguard` for WSGI or an :class:`~keyguard.AsyncKeyguard` for
       ASGI, a function that returns one, or the dotted path to any of these;
@@ -53,11 +57,11 @@ class KeyguardMiddleware(metaclass=_Modes):
     - ``public`` and ``rules``: by default those of the guard's settings.
 
     Args:
-        get_response: What comes next.
+        get_response: The next middleware, or Django's handler.
 
     Raises:
-        ConfigurationError: ``KEYGUARD`` is missing or not as said.
-        InvalidValueError: A public path or a rule is none, or a view of the URLconf requires a
+        ConfigurationError: ``KEYGUARD`` is missing or malformed.
+        InvalidValueError: A public path or a rule is malformed, or a view of the URLconf requires a
             scope that the guard's catalogue does not know.
     """
 
@@ -71,100 +75,102 @@ class KeyguardMiddleware(metaclass=_Modes):
         if guard is None:
             kind = "an AsyncKeyguard" if self._is_async else "a Keyguard"
             raise ConfigurationError(f"Django asks here for {kind}, and KEYGUARD names none")
-        if isinstance(guard, AsyncKeyguard):
-            self._async_keeper = AsyncKeeper(cast("Any", get_response), guard, **setup.options)
-            self.process_view: Callable[..., Any] = self._admit_to_view_async
+        self.process_view: Callable[..., Any] = self._enter_view_sync
+        if self._is_async:
+            self.process_view = self._enter_view
             markcoroutinefunction(self)
         else:
-            self._keeper = Keeper(cast("Any", get_response), guard, **setup.options)
-            self.process_view = self._admit_to_view
-        self._answers = Answers(guard)
-        got_request_exception.connect(notice_uncaught)
+            flush_on_sigterm()
+        self._guard = guard
+        self._admission = Admission(
+            get_response, guard, setup.options.get("public"), setup.options.get("rules")
+        )
+        public = self._admission.rule_book.paths
+        self._recognizes = self._admission.warm_path(public).recognizes
+        self._principal_fields = guard.settings.principal_fields() or None
+        got_request_exception.connect(_answers.notice_uncaught)
         self._protection = lru_cache(maxsize=1024)(protection_for)
         if guard.policy.catalogue is not None:
             check_views(guard.policy.catalogue)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Serve one request."""
-        return self._serve_async(request) if self._is_async else self._serve(request)
+        served = self._serve(request)
+        return served if self._is_async else run_sync(served)
 
-    def _serve(self, request: HttpRequest) -> HttpResponseBase:
-        exchange = Exchange(self._keeper, request)
-        refusal = self._keeper.admit(exchange)
+    async def _serve(self, request: HttpRequest) -> HttpResponseBase:
+        """Serve one request. Over WSGI nothing in it suspends."""
+        exchange = open_exchange(self._guard, request)
+        refusal = await self._admit(exchange)
         if refusal is not None:
-            return self._answers.refusal(refusal, exchange)
-        self._keeper.introduce(request, exchange)
-        present = ACCESS.set(exchange)
+            return _answers.answer_to(refusal, exchange)
+        introduce(request, exchange, self._principal_fields)
+        present = CURRENT_REQUEST.set(exchange)
         try:
-            response: HttpResponseBase = self.get_response(request)
+            response = self.get_response(request)
+            if self._is_async:
+                response = await response
         except AccessDenied as denied:  # with DEBUG_PROPAGATE_EXCEPTIONS
-            response = self._answers.told(denied.decision, exchange)
+            response = _answers.reported(denied.decision, exchange)
         finally:
-            ACCESS.reset(present)
-        if exchange.due and not self._answers.is_refusal(response, exchange):
+            CURRENT_REQUEST.reset(present)
+        if exchange.due and not _answers.is_refusal(response, exchange):
             # Something answered before any view was found.
-            refusal = exchange.charge()
+            refusal = await charge(exchange)
             if refusal is not None:
-                response = self._answers.instead(response, refusal, exchange)
-        response = self._answers.finish(response, exchange)
-        if exchange.refused is not None:
-            exchange.forgive(exchange.refused)
-        return response
+                response = _answers.replaced(response, refusal, exchange)
+        finished = _answers.finished(response, exchange)
+        if exchange.answered is not None:
+            await forgive(exchange, exchange.answered)
+        return finished
 
-    async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
-        exchange = AsyncExchange(self._async_keeper, request)
-        refusal = await self._async_keeper.admit(exchange)
-        if refusal is not None:
-            return self._answers.refusal(refusal, exchange)
-        self._async_keeper.introduce(request, exchange)
-        present = ACCESS.set(exchange)
-        try:
-            response: HttpResponseBase = await self.get_response(request)
-        except AccessDenied as denied:
-            response = self._answers.told(denied.decision, exchange)
-        finally:
-            ACCESS.reset(present)
-        if exchange.due and not self._answers.is_refusal(response, exchange):
-            refusal = await exchange.acharge()
-            if refusal is not None:
-                response = self._answers.instead(response, refusal, exchange)
-        response = self._answers.finish(response, exchange)
-        if exchange.refused is not None:
-            await exchange.aforgive(exchange.refused)
-        return response
+    async def _admit(self, exchange: DjangoExchange) -> Deny | None:
+        """Let a request in, or return its refusal. What it is charged waits for the view."""
+        field = exchange.lone_field()
+        is_known = self._recognizes(exchange, exchange.path_info, field)
+        del field  # it holds the token
+        if is_known:
+            return None
+        refusal = self._admission.admit(exchange)
+        if refusal is Pending.AUTHENTICATION:
+            return self._admission.enter(exchange, await self._authenticate(exchange))
+        return refusal
 
-    def _admit_to_view(
-        self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
+    async def _authenticate(self, exchange: DjangoExchange) -> Decision:
+        secure, address = exchange.is_secure, exchange.address
+        if isinstance(self._guard, Keyguard):
+            return self._guard.authenticate(exchange.credentials(), secure=secure, address=address)
+        return await self._guard.authenticate(
+            exchange.credentials(), secure=secure, address=address
+        )
+
+    async def _enter_view(
+        self, request: HttpRequest, view: Callable[..., Any], _args: object, _kwargs: object
     ) -> HttpResponseBase | None:
         """Charge the limits of the key and of the view together, if the view's scopes are there.
 
-        The scopes are asked for here, before anything between Django and the view's decorators
-        answers in its place, such as ``cache_page``.
+        The scopes are asked for here because something between Django and the view's decorators,
+        such as ``cache_page``, may answer in the view's place.
         """
-        exchange = cast("Exchange", ACCESS.get())
-        protection, allow = self._protection(view, request.method), exchange.allow
-        refusal = None if allow is None else protection.refuses(allow)
-        if refusal is None and exchange.due:
-            refusal = exchange.charge(() if allow is None else protection.limits)
-        return None if refusal is None else self._answers.told(refusal, exchange)
+        exchange = _present_exchange()
+        protection = self._protection(view, request.method)
+        refusal = await enter_route(exchange, protection)
+        return None if refusal is None else _answers.reported(refusal, exchange)
 
-    async def _admit_to_view_async(
-        self, request: HttpRequest, view: Callable[..., Any], _args: Any, _kwargs: Any
+    def _enter_view_sync(
+        self, request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object
     ) -> HttpResponseBase | None:
-        exchange = cast("AsyncExchange", ACCESS.get())
-        protection, allow = self._protection(view, request.method), exchange.allow
-        refusal = None if allow is None else protection.refuses(allow)
-        if refusal is None and exchange.due:
-            refusal = await exchange.acharge(() if allow is None else protection.limits)
-        return None if refusal is None else self._answers.told(refusal, exchange)
+        return run_sync(self._enter_view(request, view, args, kwargs))
 
     def process_exception(
         self,
         request: HttpRequest,  # noqa: ARG002 - Django's protocol
         exception: Exception,
     ) -> HttpResponseBase | None:
-        """Turn what a decorator raised, in a view or a template, into its answer."""
-        refusal = lone_refusal(exception)
-        if refusal is None:
-            return None
-        return self._answers.told(refusal, cast("Exchange", ACCESS.get()))
+        """Turn a refusal that a view or a template raised into its answer."""
+        refusal = sole_refusal(exception)
+        return None if refusal is None else _answers.reported(refusal, _present_exchange())
+
+
+def _present_exchange() -> DjangoExchange:
+    return cast("DjangoExchange", current_request())  # this middleware put it in place

@@ -1,4 +1,4 @@
-"""What Django's settings say of keyguard."""
+"""Keyguard's part of Django's settings."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Setup:
     """The guards of a project, one for each way in which it is served.
 
     Args:
-        guard: Who decides over WSGI, or None.
-        async_guard: Who decides over ASGI, or None.
-        options: What else the middleware takes: ``public`` and ``rules``.
+        guard: The guard that decides over WSGI, or None.
+        async_guard: The guard that decides over ASGI, or None.
+        options: The middleware's other arguments, if they are given: ``public`` and ``rules``.
     """
 
     guard: Keyguard | None
@@ -38,7 +38,8 @@ def read_setup() -> Setup:
     """Return what ``KEYGUARD`` in Django's settings says.
 
     Raises:
-        ConfigurationError: It is missing, or not as it should be.
+        ConfigurationError: ``KEYGUARD`` is missing or malformed, or names something that is not a
+            guard.
     """
     value: Any = getattr(settings, "KEYGUARD", None)
     if value is None:
@@ -89,6 +90,6 @@ def _load(name: str, named: object) -> Keyguard | AsyncKeyguard:
     return found
 
 
-@lru_cache(maxsize=8)  # every handler and every check of a process asks, and means the same guard
+@lru_cache(maxsize=8)  # every handler and every check of a process needs the same guard
 def _made(factory: Any) -> Any:
     return factory()

@@ -1,4 +1,4 @@
-"""Django's views, and what is declared on them."""
+"""Django's views, and the scopes and limits that they declare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from django.urls import get_resolver
 
 from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.exceptions import InvalidValueError
-from keyguard.request.decorators import Protection, check_declared, protection_of, require_scopes
+from keyguard.request.decorators import require_scopes
+from keyguard.request.protection import Protection, check_declared, protection_of
 
 __all__ = ["ScopesRequiredMixin", "check_views", "protection_for", "views_of_urlconf"]
 
@@ -25,8 +26,8 @@ class ScopesRequiredMixin:
         class Reports(ScopesRequiredMixin, View):
             required_scopes = ["reports:read"]
 
-    It stands before Django's own class, as Django's ``PermissionRequiredMixin`` does. What is
-    missing or no scope is refused by ``as_view``.
+    It stands before Django's own class, as Django's ``PermissionRequiredMixin`` does. ``as_view``
+    refuses missing or malformed scopes.
 
     Attributes:
         required_scopes: Scopes that are all needed.
@@ -41,38 +42,31 @@ class ScopesRequiredMixin:
         """Return the view as a function, guarded.
 
         Raises:
-            InvalidValueError: No scope is given, or one is none.
+            InvalidValueError: No scope is given, or a scope breaks the grammar of RFC 6749.
         """
         scopes = initkwargs.get("required_scopes", cls.required_scopes)
         any_of = initkwargs.get("required_any_of", cls.required_any_of)
         if isinstance(scopes, str):
             raise InvalidValueError(f"required_scopes is a list: write [{scopes!r}]")
         guarded = require_scopes(*scopes, any_of=any_of)
-        return guarded(super().as_view(*args, **initkwargs))  # type: ignore[misc]  # the view's
+        return guarded(super().as_view(*args, **initkwargs))  # type: ignore[misc]  # of the view class
 
 
 def protection_for(view: Any, method: str | None) -> Protection:
-    """Return what stands before a view, for the limits to be charged with those of the key.
+    """Return the protection of a view, whose limits are charged together with those of the key.
 
-    ``method_decorator`` decorates anew for each call; the call charges what that sets.
-
-    Args:
-        view: What the URLconf names.
-        method: The request method.
+    ``method_decorator`` decorates anew for each call; such a call charges its own limits.
     """
     found = protection_of(view, method or "")
-    limits = [one for one in found.limits if not one.route.startswith(_STAND_IN)]
-    return replace(found, limits=tuple(dict.fromkeys(limits)))  # a class's are on its function too
+    limits = [limit for limit in found.limits if not limit.route.startswith(_STAND_IN)]
+    return replace(found, limits=tuple(dict.fromkeys(limits)))  # the function repeats its class's
 
 
 def check_views(catalogue: ScopeCatalogue) -> None:
     """Refuse a URLconf with a view that requires a scope which the catalogue does not know.
 
-    Args:
-        catalogue: The scopes of the service.
-
     Raises:
-        InvalidValueError: A scope is unknown.
+        InvalidValueError: A view requires a scope that the catalogue does not know.
     """
     for view in views_of_urlconf():
         check_view(view, catalogue)
@@ -81,12 +75,8 @@ def check_views(catalogue: ScopeCatalogue) -> None:
 def check_view(view: Any, catalogue: ScopeCatalogue) -> None:
     """Refuse a view that requires a scope which the catalogue does not know.
 
-    Args:
-        view: What the URLconf names.
-        catalogue: The scopes of the service.
-
     Raises:
-        InvalidValueError: A scope is unknown.
+        InvalidValueError: The view requires a scope that the catalogue does not know.
     """
     check_declared(view, catalogue)
     kind = getattr(view, "cls", None)  # Django REST Framework's
@@ -97,7 +87,7 @@ def check_view(view: Any, catalogue: ScopeCatalogue) -> None:
 
 
 def views_of_urlconf() -> Iterator[Any]:
-    """Give every view that Django's URLconf names."""
+    """Yield every view that Django's URLconf names."""
     pending = list(get_resolver().url_patterns)
     while pending:
         pattern = pending.pop()

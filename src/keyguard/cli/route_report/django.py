@@ -13,7 +13,7 @@ from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import protection_for
 from keyguard.cli.route_report.route import Guard, Place, Route, Segments, read_segments
 from keyguard.core.http.paths import REST, SEGMENT
-from keyguard.request.decorators import Protection, protection_of
+from keyguard.request.protection import Protection, protection_of
 
 _PARAMETER = re.compile(r"<(?:(?P<converter>[^>:]+):)?[^>]+>")
 _PLAIN_REGEX = re.compile(r"\^(?P<text>[A-Za-z0-9_~@/-]*)(?P<end>\$|\\Z)?")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from keyguard.cli.route_report.route import Place, Route, read_segments
-from keyguard.request.decorators import protection_of
+from keyguard.request.protection import protection_of
 
 # Werkzeug's: <converter(arguments):name>; converter and arguments are optional.
 _PARAMETER = re.compile(r"<(?:(?P<converter>[A-Za-z_]\w*)(?:\(.*?\))?:)?[A-Za-z_]\w*>")

@@ -17,7 +17,7 @@ STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
 def guard_of(layer: object) -> Guard | None:
     """Return what a layer says about requests, if it is keyguard's middleware."""
     if isinstance(layer, asgi.KeyguardMiddleware | wsgi.KeyguardMiddleware):
-        return Guard(layer.rule_book, layer.allows_preflight)
+        return Guard(layer.admission.rule_book, layer.admission.allows_preflight)
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.core.http.rules import RuleBook
 from keyguard.core.identity.scopes import Requirement
-from keyguard.request.decorators import Protection
+from keyguard.request.protection import Protection
 
 Segments = tuple[str, ...]
 

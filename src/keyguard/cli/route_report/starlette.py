@@ -17,7 +17,7 @@ from keyguard.adapters._endpoints import each_route
 from keyguard.cli.route_report.layers import guard_of, is_readable
 from keyguard.cli.route_report.route import Place, Route, read_segments
 from keyguard.core.identity.scopes import Requirement
-from keyguard.request.decorators import protection_of
+from keyguard.request.protection import protection_of
 
 ReadInner: TypeAlias = Callable[[object, Place], Iterator[Route]]
 

@@ -1,14 +1,15 @@
-"""What goes over the wire when a request is refused (RFC 6750, RFC 9110, RFC 9457), and of limits.
+"""What a refused client receives (RFC 6750, RFC 9110, RFC 9457), and the fields about limits.
 
-All that concern the key itself get the same bytes: a client learns that its key is not good, and
-not why. The table is in docs/http.md.
+All refusals that concern the key itself have the same bytes: a client learns that its key is not
+valid, and not why. docs/http.md has the table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from http import HTTPStatus
 from math import ceil
 from typing import NamedTuple
@@ -18,7 +19,15 @@ from keyguard.core.limits.charges import Charge, limit_field, policy_field
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError
 
-__all__ = ["LIMIT_FIELDS", "RETIRES_FIELD", "Responder", "Response", "check_realm", "status_of"]
+__all__ = [
+    "LIMIT_FIELDS",
+    "RETIRES_FIELD",
+    "Responder",
+    "Response",
+    "check_realm",
+    "encoded",
+    "status_of",
+]
 
 RETRY_AFTER_SECONDS = 1
 
@@ -33,27 +42,45 @@ LIMIT_FIELDS = frozenset(
 )
 """The fields that tell a client of its limits, in lower case."""
 
+RETIRES_FIELD = "Keyguard-Key-Expires"
+"""Tells a client whose key was rotated, on accepted responses, when its key ends: an HTTP date."""
+
 _QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Response:
-    """One complete answer.
+    """One complete answer, in the forms that ASGI and WSGI take.
 
     Args:
         status: The status code.
         headers: Field names and values, in order.
-        body: The content; a HEAD request gets the same fields and none of it.
+        body: The content. An adapter answers a HEAD request with the same fields and no content.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
-    @property
+    @cached_property
     def status_line(self) -> str:
-        """Status code and reason phrase, as WSGI wants them."""
+        """Status code and reason phrase, for WSGI."""
         return f"{self.status} {HTTPStatus(self.status).phrase}"
+
+    @cached_property
+    def encoded_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Field names in lower case and values, in bytes, for ASGI."""
+        return tuple(encoded(self.headers))
+
+
+def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Return fields in the form that ASGI takes: names in lower case, all in bytes."""
+    return [(_encoded_name(name), value.encode()) for name, value in fields]
+
+
+@lru_cache(64)
+def _encoded_name(name: str) -> bytes:
+    return name.lower().encode()
 
 
 class _Answer(NamedTuple):
@@ -73,9 +100,6 @@ _MALFORMED = _Answer(
 _MISSING = _Answer(
     401, "This needs an API key. Send it as: Authorization: Bearer <key>", challenge=True
 )
-RETIRES_FIELD = "Keyguard-Key-Expires"
-"""Tells a client whose key was rotated, on accepted responses, when it ends: an HTTP date."""
-
 _INVALID = _Answer(401, "The API key is not valid.", challenge=True, error="invalid_token")
 
 _ANSWERS = {
@@ -122,6 +146,7 @@ _ANSWERS = {
 }
 
 _VARYING = {Reason.SCOPE_MISSING, Reason.RATE_LIMITED, Reason.TOO_MANY_FAILURES}
+"""The reasons whose answer depends on more than the reason."""
 
 
 def status_of(deny: Deny) -> int:
@@ -140,7 +165,9 @@ def check_realm(realm: str) -> None:
 
 
 class Responder:
-    """Spells refusals for one realm, and what is told of limits.
+    """Writes the answers to refused requests for one realm, and the fields about limits.
+
+    An answer that depends on the reason alone is written once, when it is first needed.
 
     Args:
         realm: The protection space of RFC 9110, section 11.5: printable ASCII, at most 100
@@ -149,27 +176,26 @@ class Responder:
             well.
 
     Raises:
-        InvalidValueError: The realm is none.
+        InvalidValueError: The realm is empty, too long, or not printable ASCII.
     """
 
-    __slots__ = ("_always", "_legacy", "_realm")
+    __slots__ = ("_legacy", "_realm", "_written")
 
     def __init__(self, realm: str, *, legacy_headers: bool = False) -> None:
         check_realm(realm)
         self._realm = realm.replace("\\", "\\\\").replace('"', '\\"')
         self._legacy = legacy_headers
-        self._always = {
-            reason: self._spell(Deny(reason), 0.0) for reason in _ANSWERS if reason not in _VARYING
-        }
+        self._written: dict[Reason, Response] = {}
 
     def respond(self, deny: Deny, now: float) -> Response:
-        """Return the answer to a refused request.
-
-        Args:
-            deny: The refusal.
-            now: Seconds since the epoch.
-        """
-        return self._always.get(deny.reason) or self._spell(deny, now)
+        """Return the answer to a refused request."""
+        reason = deny.reason
+        written = self._written.get(reason)
+        if written is not None:
+            return written
+        if reason in _VARYING:
+            return self._write(deny, now)
+        return self._written.setdefault(reason, self._write(Deny(reason), now))
 
     def limit_fields(
         self,
@@ -178,18 +204,11 @@ class Responder:
         policy: str,
         now: Callable[[], float],
     ) -> list[tuple[str, str]]:
-        """Return the fields that tell a client of its limits.
-
-        Args:
-            charges: The policies.
-            tallies: How they stand.
-            policy: The value of ``RateLimit-Policy``.
-            now: Returns the seconds since the epoch; called only where a field holds a time.
-        """
+        """Return the fields that tell a client of its limits."""
         fields = [("RateLimit-Policy", policy), ("RateLimit", limit_field(charges, tallies))]
         if self._legacy:
-            # There is room for one policy in these: the first to run out. The reset is a time, as
-            # GitHub sends it.
+            # These fields hold one policy: the first to run out. The reset is a time, as GitHub
+            # sends it.
             charge, tally = min(zip(charges, tallies, strict=True), key=_left)
             fields += [
                 ("X-RateLimit-Limit", str(charge.amount)),
@@ -198,7 +217,7 @@ class Responder:
             ]
         return fields
 
-    def _spell(self, deny: Deny, now: float) -> Response:
+    def _write(self, deny: Deny, now: float) -> Response:
         answer = _ANSWERS[deny.reason]
         scopes = " ".join(deny.scopes)
         violations = deny.violations()
@@ -228,7 +247,7 @@ class Responder:
         if answer.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             headers.append(("Retry-After", str(deny.retry_after or RETRY_AFTER_SECONDS)))
         if violations:
-            # Only the violated ones are told how they stand, so that Retry-After is the longest.
+            # RateLimit holds the violated policies alone, so that Retry-After is the longest wait.
             charges, tallies = zip(*violations, strict=True)
             policy = policy_field(deny.charges)
             headers += self.limit_fields(charges, tallies, policy, lambda: now)

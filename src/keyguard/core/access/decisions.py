@@ -15,7 +15,7 @@ __all__ = ["AccessDenied", "Allow", "Decision", "Deny", "Reason"]
 
 
 class Reason(enum.StrEnum):
-    """Why a request is refused. For logs, events and metrics; a client sees less."""
+    """Why a request is refused. For logs, events and metrics: a client learns less."""
 
     CREDENTIALS_MISSING = "credentials_missing"
     SCHEME_UNSUPPORTED = "scheme_unsupported"
@@ -45,12 +45,11 @@ class Allow:
     """The request may pass.
 
     Args:
-        principal: Who it is.
-        limits: What it may ask for, wherever that was set.
-        networks: The networks that its key works from, which are checked on every request; empty
-            for any.
-        retires: When its key, which has a successor, ends, as an HTTP date (RFC 9110, section
-            5.6.7); None for a key without one.
+        principal: Who made the request.
+        limits: The limits that apply to its key, wherever they were set.
+        networks: The networks from which the key works, checked on every request; empty for any.
+        retires: When the key ends, as an HTTP date (RFC 9110, section 5.6.7), if it has a
+            successor; None for a key without one.
     """
 
     principal: Principal
@@ -65,15 +64,15 @@ class Deny:
 
     Args:
         reason: Why.
-        key_id: The key it named, where the token was well-formed; safe to log. It proves nothing
-            unless the reason is one that only a live key meets.
-        organization: The organization of that key, where the token was genuine.
-        scopes: All scopes that were required, where one was missing.
-        charges: All limits of the request, where one of them had no room.
-        tallies: How they stood.
-        retry_after: Seconds after which the client may try again, where that is known.
-        revoked: Whether its key was revoked over it.
-        cause: The failure behind it, where there was one.
+        key_id: The key that a well-formed token named; safe to log. It proves nothing unless only
+            a live key can meet the reason.
+        organization: The organization of that key, if the token was genuine.
+        scopes: All scopes that were required, if one was missing.
+        charges: All charges of the request, if a limit had no room.
+        tallies: How the buckets of the charges stood.
+        retry_after: Seconds after which the client may try again, if that is known.
+        revoked: Whether keyguard revoked the key because of this request.
+        cause: The failure behind the refusal, if there was one.
     """
 
     reason: Reason
@@ -87,7 +86,7 @@ class Deny:
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
-        """Be false, so that ``if decision:`` lets nobody in by mistake."""
+        """Return False, so that ``if decision:`` lets nobody in by mistake."""
         return False
 
     @property
@@ -96,7 +95,7 @@ class Deny:
         return tuple(charge.name for charge, _ in self.violations())
 
     def violations(self) -> list[tuple[Charge, Tally]]:
-        """Return the charges that had no room and are enforced, with how they stood."""
+        """Return the enforced charges without room, each with how its bucket stood."""
         pairs = zip(self.charges, self.tallies, strict=True)
         return [(charge, tally) for charge, tally in pairs if charge.enforce and not tally.fits]
 
@@ -105,7 +104,7 @@ Decision: TypeAlias = Allow | Deny
 
 
 class AccessDenied(KeyguardError):  # noqa: N818 - it is a decision, not a fault
-    """The present request is refused; the middleware turns it into the answer.
+    """The present request is refused. The middleware turns this exception into the answer.
 
     Args:
         decision: The refusal.

@@ -1,4 +1,4 @@
-"""Charges: which buckets a request is counted in, and for how much.
+"""Charges: the buckets that count a request, and the units that each counts.
 
 A charge is one rate of one limit, applied to one request. All charges of a request are tested and
 counted together, or none is.
@@ -49,14 +49,14 @@ class Charge(NamedTuple):
 
     Args:
         key: The bucket's name in the store: ``keyguard:{owner}:...``, at most 255 ASCII characters.
-            No two sets of parts give one name, and all buckets of one owner are in one slot of a
-            Redis cluster.
-        name: What clients see the policy called.
-        amount: How many the window admits.
-        window: Its length in seconds.
-        strategy: How it counts.
-        enforce: Whether it can refuse; else it only counts what it has room for.
-        cost: For how many the request counts.
+            Different parts give different names, and one slot of a Redis cluster holds all buckets
+            of one owner.
+        name: The policy's name, which clients see.
+        amount: The units that the window admits.
+        window: The length of the window in seconds.
+        strategy: How the bucket counts.
+        enforce: Whether the policy can refuse. If not, it counts only what it has room for.
+        cost: The units that the request counts for.
     """
 
     key: str
@@ -69,14 +69,14 @@ class Charge(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a store answers.
+    """The answer of a store of counters.
 
     Args:
-        admitted: Whether every charge that is enforced had room; then all were counted that had,
-            else none was.
-        tallies: How each bucket stands after it, in the order of the charges.
-        counter: Who counted, as the way to the store tells them apart: the store itself between two
-            of its outages, or what stood in for it. Only there can it be given back.
+        admitted: Whether every enforced charge had room. If so, all charges with room were
+            counted; if not, none was.
+        tallies: How each bucket stands afterwards, in the order of the charges.
+        counter: The number of the counter that counted. The circuit breaker numbers them: the
+            store between two of its outages, or its stand-in. Only this counter can refund.
     """
 
     admitted: bool
@@ -90,11 +90,11 @@ class LimitStatus:
 
     Args:
         name: The policy's name.
-        quota: How many the window admits.
-        window: Its length in seconds.
-        remaining: How many more there is room for.
+        quota: The units that the window admits.
+        window: The length of the window in seconds.
+        remaining: The units for which there is still room.
         reset_after: Seconds until there is room for more.
-        enforce: Whether it can refuse.
+        enforce: Whether the policy can refuse.
     """
 
     name: str
@@ -107,11 +107,11 @@ class LimitStatus:
 
 @dataclass(frozen=True, slots=True)
 class AppliedLimits:
-    """The limits of one key, wherever they were set, as far as they are known beforehand.
+    """The limits that apply to one key, wherever they were set.
 
     Args:
-        charges: Those whose buckets are the same for every request.
-        varying: Those whose buckets depend on the request.
+        charges: The charges whose buckets are the same for every request.
+        varying: The limits whose buckets depend on the request.
         policy: The value of ``RateLimit-Policy`` for the charges alone.
     """
 
@@ -127,9 +127,9 @@ class AppliedLimits:
         """Return the limits of a key.
 
         Args:
-            principal: Whose they are.
-            levels: The limits set at each level, the most general first; one of the same name at a
-                later level takes an earlier one's place.
+            principal: The principal of the key.
+            levels: The limits set at each level, the most general first. A limit at a later level
+                replaces one of the same name at an earlier level.
         """
         limits = {limit.name: limit for level in levels for limit in level}.values()
         if not limits:
@@ -150,8 +150,8 @@ class AppliedLimits:
         """Return the charges of one request.
 
         Args:
-            principal: Whose it is.
-            request: Returns it; called only where a limit depends on it.
+            principal: Who made the request.
+            request: Returns the request; called only if a limit depends on it.
         """
         if not self.varying:
             return self.charges
@@ -168,16 +168,16 @@ def route_charges(
 
     Args:
         limits: The route's limits.
-        principal: Whose the request is, or None on a public path.
-        request: Returns the request; called only where a limit depends on it.
+        principal: Who made the request, or None on a public path.
+        request: Returns the request; called only if a limit depends on it.
 
     Raises:
-        InvalidValueError: A limit's function returns what is none.
+        InvalidValueError: A limit's function returned something that is not a cost or a name.
     """
     charges: list[Charge] = []
-    for one in limits:
-        cost = one.cost_of(request)
-        charges += _charges_of_request(one.limit, principal, request, one.route, cost)
+    for limit in limits:
+        cost = limit.cost_of(request)
+        charges += _charges_of_request(limit.limit, principal, request, limit.route, cost)
     return charges
 
 
@@ -185,7 +185,7 @@ def failure_charges(limit: Limit, address: str) -> tuple[Charge, ...]:
     """Return the charges of a failed authentication.
 
     Args:
-        limit: How many an address may have.
+        limit: How many failures an address may have.
         address: The client's address.
     """
     client = client_of(address)
@@ -205,12 +205,12 @@ def limit_field(charges: Sequence[Charge], tallies: Sequence[Tally]) -> str:
 
 
 def in_seconds(tallies: Iterable[Tally]) -> int:
-    """Return the whole seconds after which all that did not fit has room, at least 1."""
+    """Return the whole seconds after which every charge without room has room, at least 1."""
     return max([1, *(ceil(tally.retry_after) for tally in tallies)])
 
 
 def statuses(charges: Iterable[Charge], tallies: Iterable[Tally]) -> tuple[LimitStatus, ...]:
-    """Return how policies stand."""
+    """Return how each policy stands."""
     return tuple(
         LimitStatus(
             name=charge.name,
@@ -247,12 +247,12 @@ def _charges_of_request(
         address = request().address
         subject = None if address is None else client_of(address)
     else:
-        assert principal is not None  # noqa: S101 - who asks has refused a request without a key
+        assert principal is not None  # noqa: S101 - a request without a key was refused before
         subject = principal.family if limit.per == "key" else owner
     if subject is None:
         return ()
-    # A client may have written it, and it is kept for a while. What looks like a digest becomes one
-    # too, so that nobody meets the bucket of another's long subject.
+    # A client may have written the subject, and the store keeps it for a while. One that looks like
+    # a digest is hashed as well, so that it can't name the bucket of another's long subject.
     if len(subject) > _LONGEST_PART or subject.startswith("~"):
         subject = _digest(subject)
     return _charges(limit, owner, subject, "route" if route else "limit", route, cost)
@@ -287,8 +287,8 @@ def _bucket(owner: str, *parts: str) -> str:
 
 
 def _part(text: str) -> str:
-    # Percent-encoded, a part holds neither the colon nor the braces. "-" stands for an empty one,
-    # and "~" begins a digest: no other part is or begins with these.
+    # Percent-encoded, a part holds neither the colon nor the braces. "-" stands for an empty part,
+    # and "~" begins a digest: no other part is "-" or begins with "~".
     if not text:
         return "-"
     encoded = _RESERVED.sub(_percent, text.encode("utf-8", "surrogatepass")).decode()
@@ -308,4 +308,4 @@ def _digest(text: str) -> str:
 
 
 NO_LIMITS = AppliedLimits()
-"""What holds for a key that has no limits."""
+"""What applies to a key without limits."""

@@ -1,4 +1,4 @@
-"""What charging a request asks of the outside."""
+"""What charging asks of the counters. A guard's circuit breaker fulfils it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Protocol
 
 from keyguard.core.limits.charges import Charge, Outcome
 
+__all__ = ["Counters"]
+
 
 class Counters(Protocol):
-    """The counters of limits, behind their circuit breaker.
-
-    For sync code, and where the counters are in memory, neither method suspends.
-    """
+    """The way to the counters. For sync code its coroutines never suspend."""
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome | None:
-        """Count charges, all or none.
+        """Count charges, all of them or none.
+
+        Args:
+            charges: The charges.
 
         Returns:
-            The outcome; None where nothing can be counted and the request must not pass.
+            The outcome. None if nothing can be counted now and such a request must not pass.
         """
         ...
 
@@ -29,15 +31,17 @@ class Counters(Protocol):
         ends_at: Sequence[float],
         counter: int | None,
     ) -> Outcome | None:
-        """Count more, or refund.
+        """Count more, or refund, whatever room there is.
 
         Args:
-            charges: The buckets.
-            units: How many to add to each; a negative number is refunded.
-            ends_at: Until when each may be refunded, as its tally said when it was counted.
-            counter: Which counter counted, as the outcome said. Only that one refunds.
+            charges: The charges.
+            units: How many units each bucket counts more; a negative number is a refund.
+            ends_at: The time until which each refund is valid, on the counter's clock.
+            counter: The number of the counter that counted the charges. Only this counter
+                refunds. None if several counted them; then nothing is refunded.
 
         Returns:
-            How the buckets stand after; None as for :meth:`hit`.
+            How the buckets stand afterwards. None if nothing can be counted now and such a
+            request must not pass.
         """
         ...

@@ -1,13 +1,13 @@
-"""One WebSocket: how it is refused before it is accepted, and how it is ended."""
+"""One WebSocket: how it is refused before it is accepted, and how it is closed."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any
 
-from keyguard.adapters._asgi_connection import Message, Receive, Scope, Send
-from keyguard.adapters._asgi_exchange import Exchange
+from keyguard.adapters._asgi_exchange import ASGIExchange
+from keyguard.adapters._asgi_scope import Message, Receive, Scope, Send
 from keyguard.core.access.answers import status_of
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.websocket_token import TokenProtocol
@@ -16,23 +16,23 @@ from keyguard.guard import AsyncKeyguard
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
 
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-_UNAUTHORIZED = 3000  # as IANA has it; some servers let an application say no code below
-_INTERNAL_ERRORS = (1011, 4500)  # RFC 6455's, and Litestar's: 4000 and the HTTP status
+_UNAUTHORIZED = 3000  # of IANA's registry; some servers let an application use no lower code
+_INTERNAL_ERRORS = (1011, 4500)  # RFC 6455's, and Litestar's: 4000 plus the HTTP status
 _SERVER_ERROR = 500
 _PROTOCOL_FIELD = b"sec-websocket-protocol"
-_LONGEST_FAREWELL = 10.0  # seconds, for a client that reads nothing any more
+_LONGEST_CLOSE = 10.0  # seconds, for a client that no longer reads
 _OPEN = ("websocket.accept", "websocket.send")
 
 
-class WebSocketExchange(Exchange):
-    """One WebSocket. What it may be closed after is the application's accept and its messages."""
+class WebSocketExchange(ASGIExchange):
+    """One WebSocket. It can be closed after the application has accepted it."""
 
     over = False
-    """Whether it is at its end, by either side."""
+    """Whether either side has ended it."""
 
-    _ended = False
+    _closed_here = False
     _receiving: asyncio.Future[Message] | None = None
-    _said: asyncio.Event | None = None
+    _close_sent: asyncio.Event | None = None
     _marker: str | None = None
 
     def __init__(
@@ -41,77 +41,81 @@ class WebSocketExchange(Exchange):
         super().__init__(guard, scope, send)
         if protocol is not None and "subprotocols" in scope:
             offer = protocol.read(scope["subprotocols"])
-            self.offered = tuple(one.reveal().encode("latin-1", "replace") for one in offer.fields)
+            self.offered = tuple(
+                field.reveal().encode("latin-1", "replace") for field in offer.fields
+            )
             self._marker = protocol.name if offer.marked else None
             self.scope = _without_protocol(scope, offer.others)
 
     async def answer(self, deny: Deny) -> None:
-        """Refuse the WebSocket: with an HTTP answer where the server can, else by closing it."""
+        """Refuse the WebSocket: with an HTTP answer if the server can, else by closing it."""
         if "websocket.http.response" in (self.scope.get("extensions") or ()):
-            response = self._guard.respond(deny)
-            await self._respond(response, "websocket.http.response", head=False)
+            await self._respond(self.guard.respond(deny), "websocket.http.response")
         else:
             await self._close(POLICY_VIOLATION)
 
-    def send(self, message: Message) -> Any:
-        """Pass a message of the application on, unless the connection was ended here."""
-        if self._ended:
-            # As a server says it (ASGI, "send after disconnect"), for an application that only
-            # ever sends.
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message of the application on, unless keyguard has closed the connection.
+
+        Raises:
+            ConnectionAbortedError: Keyguard has closed it. Servers report a send after a disconnect
+                in this way, for an application that only ever sends.
+        """
+        if self._closed_here:
             raise ConnectionAbortedError("keyguard has closed this WebSocket: its key was revoked")
         if (
             self._marker is not None
             and message["type"] == "websocket.accept"
-            and not message.get("subprotocol")  # which a browser takes for a failure
+            and not message.get("subprotocol")  # without one, a browser fails the connection
         ):
             message = {**message, "subprotocol": self._marker}
         return super().send(message)
 
     async def received(self, receive: Receive) -> Message:
-        """Return what the application receives: the server's message, or that it is over."""
-        message = None if self._ended else await self._until_ended(receive)
-        if message is None or self._ended:
-            if self._said is not None:
-                await self._said.wait()  # where the application leaves first, no code is sent
+        """Return what the application receives: the server's message, or a disconnect."""
+        message = None if self._closed_here else await self._receive_until_closed(receive)
+        if message is None or self._closed_here:
+            if self._close_sent is not None:
+                await self._close_sent.wait()  # if the application returns first, no code is sent
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
         self.over = self.over or message["type"] == "websocket.disconnect"
         return message
 
-    async def _until_ended(self, receive: Receive) -> Message | None:
+    async def _receive_until_closed(self, receive: Receive) -> Message | None:
         self._receiving = asyncio.ensure_future(receive())
         try:
             return await self._receiving
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not self._ended or (task is not None and task.cancelling()):
+            if not self._closed_here or (task is not None and task.cancelling()):
                 raise
             return None
 
     async def end(self, code: int) -> None:
-        """Close a connection that was let in; wait for it no longer than the client may take."""
-        self.over = self._ended = True
-        self._said = asyncio.Event()
+        """Close a connection that was let in, and wait a few seconds at most for the client."""
+        self.over = self._closed_here = True
+        self._close_sent = asyncio.Event()
         if self._receiving is not None:
-            self._receiving.cancel()  # there are servers that send nothing while they are asked
+            self._receiving.cancel()  # some servers send nothing while somebody receives
         try:
             if self._last is None or self._last["type"] in _OPEN:
-                async with asyncio.timeout(_LONGEST_FAREWELL):
-                    await self._close_somehow(code)
+                async with asyncio.timeout(_LONGEST_CLOSE):
+                    await self._close_with_some_code(code)
         finally:
-            self._said.set()
+            self._close_sent.set()
 
-    async def _close_somehow(self, code: int) -> None:
-        for one in (code, _UNAUTHORIZED):
-            with suppress(Exception):  # it may be gone, or the server wants another code
-                await self._close(one)
+    async def _close_with_some_code(self, code: int) -> None:
+        for accepted in (code, _UNAUTHORIZED):
+            with suppress(Exception):  # it may be gone, or the server refuses the code
+                await self._close(accepted)
                 return
 
     def _status_of(self, message: Message) -> int:
         if message["type"] == "websocket.close":
             if message.get("code") in _INTERNAL_ERRORS:
                 return _SERVER_ERROR
-            if self.denied is not None and self._last is None:
-                return status_of(self.denied)  # to the client it is a refusal of some kind
+            if self.refusal is not None and self._last is None:
+                return status_of(self.refusal)  # the client sees a refusal of some kind
         return super()._status_of(message)
 
     async def _break_off(self) -> bool:

@@ -1,4 +1,4 @@
-"""One WSGI request, as a server tells of it (PEP 3333)."""
+"""Reading one WSGI request from its environ (PEP 3333)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from keyguard.core.http.principal_fields import PrincipalFields
 from keyguard.core.http.trusted_proxies import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 
-__all__ = ["Connection", "Environ", "rewrite", "variable_of"]
+__all__ = ["Environ", "EnvironReader", "rewrite", "variable_of"]
 
 Environ: TypeAlias = dict[str, Any]
 
 _WITHOUT_PREFIX = ("CONTENT_LENGTH", "CONTENT_TYPE")
 
 
-class Connection:
-    """Reads an environ.
+class EnvironReader:
+    """Reads what keyguard needs from an environ.
 
     Attributes:
         environ: The environ.
-        client: The other end, where proxies were asked for it.
+        client: The client behind trusted proxies, if there are any.
     """
 
     environ: Environ
@@ -29,12 +29,12 @@ class Connection:
 
     @property
     def peer(self) -> str | None:
-        """The address of who holds the connection, where it has one."""
+        """The address that holds the connection, if it has one."""
         return self.environ.get("REMOTE_ADDR") or None
 
     @property
     def address(self) -> str | None:
-        """The client's address, where it is known."""
+        """The client's address, if it is known."""
         return self.peer if self.client is None else self.client.address
 
     @property
@@ -51,7 +51,10 @@ class Connection:
         return method
 
     def lone_field(self) -> bytes | None:
-        """Return the ``Authorization`` field value; of several, joined, none is one."""
+        """Return the value of the ``Authorization`` field.
+
+        A server joins several fields with commas; such a value is not a valid field.
+        """
         field: str | None = self.environ.get("HTTP_AUTHORIZATION")
         return None if field is None else field.encode("latin-1", "replace")
 
@@ -63,26 +66,22 @@ class Connection:
 
     @property
     def raw_path(self) -> bytes:
-        """The path as it stood on the request line, where the server says; else empty."""
+        """The path of the request line; empty if the server does not tell it."""
         target: str = self.environ.get("RAW_URI") or self.environ.get("REQUEST_URI") or ""
         return target.partition("?")[0].encode("latin-1", "replace")
 
     def credentials(self) -> list[str]:
-        """Return the ``Authorization`` field values; a server joins several with commas."""
+        """Return the ``Authorization`` field values. A server joins several with commas."""
         field = self.environ.get("HTTP_AUTHORIZATION")
         return [] if field is None else [field]
 
     def fields_named(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Return the values of some fields by name, as the server joined them.
-
-        Args:
-            names: Their names in lower case.
-        """
+        """Return the values of some fields by name, as the server joined them."""
         found = {name: self.environ.get(variable_of(name)) for name in names}
         return {name: [value] for name, value in found.items() if value}
 
     def request(self) -> Request:
-        """Return what the functions of limits get to see of the request."""
+        """Return what the functions of limits see of the request."""
         environ = self.environ
         headers = {
             name[5:].replace("_", "-").lower(): value
@@ -103,17 +102,11 @@ class Connection:
         )
 
 
-def rewrite(environ: Environ, upstream: PrincipalFields, principal: Principal | None) -> None:
-    """Tell an application behind another server, in fields, who the principal is.
-
-    Args:
-        environ: The variables of the request, which are changed.
-        upstream: What the fields are called.
-        principal: Who it is, or None.
-    """
+def rewrite(environ: Environ, fields: PrincipalFields, principal: Principal | None) -> None:
+    """Write the principal into the request's fields, for an application behind another server."""
     before = {name for name in environ if name.startswith("HTTP_")}
-    fields = [(name[5:], environ[name]) for name in before]
-    rewritten = upstream.rewritten(fields, principal)
+    sent = [(name[5:], environ[name]) for name in before]
+    rewritten = fields.rewritten(sent, principal)
     after = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in rewritten}
     for name in before - after.keys():
         del environ[name]
@@ -121,6 +114,9 @@ def rewrite(environ: Environ, upstream: PrincipalFields, principal: Principal | 
 
 
 def variable_of(name: str) -> str:
-    """Return the variable that holds a field, and others whose names differ in ``_`` or ``-``."""
+    """Return the variable that holds a field.
+
+    The same variable holds fields whose names differ only in ``_`` and ``-``.
+    """
     variable = name.upper().replace("-", "_")
     return variable if variable in _WITHOUT_PREFIX else f"HTTP_{variable}"

@@ -1,4 +1,4 @@
-"""The WebSockets that are open, ended once their key is good for nothing."""
+"""The open WebSockets: each is closed once its key is no longer valid."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from functools import partial
 from math import inf
 from typing import Any, TypeAlias
 
-from keyguard.adapters._asgi_connection import Receive
-from keyguard.adapters._asgi_exchange import Exchange, running_loop
-from keyguard.adapters._websocket_exchange import POLICY_VIOLATION, WebSocketExchange
+from keyguard.adapters._asgi_scope import ASGIApp, Receive, Scope, Send
+from keyguard.adapters._blocking_counters import running_loop
+from keyguard.adapters._websocket import POLICY_VIOLATION, WebSocketExchange
 from keyguard.core.access.decisions import Allow, Reason
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 
-__all__ = ["OpenConnections"]
+__all__ = ["OpenWebSockets"]
 
 _TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
-_Asked: TypeAlias = tuple[tuple[bytes, ...], bool, str | None]  # fields, whether secure, address
+_Credentials: TypeAlias = tuple[tuple[bytes, ...], bool, str | None]
+"""The ``Authorization`` fields, whether the connection is encrypted, and the client's address."""
 
 _AT_ONCE = 50  # look-ups
 _SHORTEST_ROUND = 0.05
 _GRAIN = 0.01
 
 
-class OpenConnections:
-    """The WebSockets that are open, each ended within ``max_staleness`` of its key's end.
+class OpenWebSockets:
+    """The open WebSockets, each closed within ``max_staleness`` of the end of its key.
 
-    One task for each event loop, while any is open. It asks the cache, which is told of changes by
-    the feed; and the store, where the cache can't vouch for a key much longer. What the store does
-    not answer in time is ended as well: nobody knows whether the key is still good.
-
-    Args:
-        guard: Who decides.
+    One task for each event loop watches them, while any is open. It asks the cache, which the
+    change feed keeps fresh, and the store if the cache can't vouch for a key much longer. If the
+    store does not answer in time, the WebSocket is closed as well: nobody knows whether its key is
+    still valid.
     """
 
     def __init__(self, guard: AsyncKeyguard) -> None:
@@ -44,8 +43,15 @@ class OpenConnections:
             weakref.WeakKeyDictionary()
         )
 
-    def enter(self, exchange: Exchange, receive: Receive) -> Receive:
-        """Take a connection in; return the ``receive`` that its application is to use.
+    async def serve(
+        self,
+        app: ASGIApp,
+        exchange: WebSocketExchange,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Let an application serve a WebSocket, and watch the key meanwhile.
 
         Raises:
             ConfigurationError: The event loop is not asyncio's.
@@ -53,56 +59,56 @@ class OpenConnections:
         loop = running_loop()
         if loop is None:
             raise ConfigurationError("close_on_revoke needs asyncio: no other event loop will do")
-        if not isinstance(exchange, WebSocketExchange) or exchange.allow is None:
-            return receive
+        watched = exchange.allow is not None
+        served = app(scope, partial(exchange.received, receive) if watched else receive, send)
+        del scope  # it holds the token: a traceback that passes here must not show it
+        if not watched:
+            return await served
         watch = self._watches.get(loop)
         if watch is None:
             watch = self._watches[loop] = _Watch(self._guard, loop)
         watch.enter(exchange)
-        return partial(exchange.received, receive)
-
-    def leave(self, exchange: Exchange) -> None:
-        """Let a connection go."""
-        loop = running_loop()
-        if loop is None or not isinstance(exchange, WebSocketExchange):
-            return
-        watch = self._watches.get(loop)
-        if watch is not None and watch.leave(exchange):
-            del self._watches[loop]  # it holds the loop
+        try:
+            await served
+        finally:
+            if watch.leave(exchange):
+                del self._watches[loop]  # it holds the loop
 
 
 class _Watch:
-    """The open connections of one event loop, as long as there are any.
+    """Watches the open WebSockets of one event loop, as long as there are any.
 
-    A round comes a quarter of ``max_staleness`` after the one before, with a change, or when what
-    is known of a key ends. A key that is known to be good for less than half of it is looked up,
-    and what is not answered by then is given up.
+    It looks at them every quarter of ``max_staleness``, after each change, and when the validity
+    of a key runs out. It looks a key up that is known to be valid for less than half of
+    ``max_staleness``. If the answer does not come before that time is over, it closes the
+    WebSocket.
     """
 
     def __init__(self, guard: AsyncKeyguard, loop: asyncio.AbstractEventLoop) -> None:
         self._guard = guard
         self._loop = loop
-        self._good_until: dict[WebSocketExchange, float] = {}  # the open ones, on the loop's clock
+        self._valid_until: dict[WebSocketExchange, float] = {}  # on the loop's clock
         self._changed = asyncio.Event()
-        self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._asking: set[_Asked] = set()
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._asking: set[_Credentials] = set()
         self._others: set[asyncio.Task[None]] = set()
         self._pause = max(guard.settings.max_staleness / 4, _SHORTEST_ROUND)
         self._task = self._started(self._run(), "keyguard-websockets")
 
     def enter(self, exchange: WebSocketExchange) -> None:
-        # What let it in may be almost as old as is believed. What is not remembered was looked up.
+        # A decision from the cache may be almost max_staleness old. One that the cache does not
+        # hold was just looked up.
         vouched = self._guard.vouched_for(exchange.credentials())
         fresh = max(4 * self._pause - self._guard.settings.store_timeout, self._pause)
-        self._good_until[exchange] = self._loop.time() + (vouched or fresh)
+        self._valid_until[exchange] = self._loop.time() + (vouched or fresh)
         self._changed.set()
 
     def leave(self, exchange: WebSocketExchange) -> bool:
-        """Let a connection go; return whether it was the last, and the watch is over."""
-        if exchange not in self._good_until:
+        """Forget a WebSocket; return whether it was the last, which ends the watch."""
+        if exchange not in self._valid_until:
             return False
-        del self._good_until[exchange]
-        if self._good_until:
+        del self._valid_until[exchange]
+        if self._valid_until:
             return False
         self._task.cancel()
         return True
@@ -112,7 +118,9 @@ class _Watch:
             while True:
                 self._changed.clear()
                 self._look()
-                open_until = (until for one, until in self._good_until.items() if not one.over)
+                open_until = (
+                    until for exchange, until in self._valid_until.items() if not exchange.over
+                )
                 ends = min(open_until, default=inf) - self._loop.time()
                 try:
                     async with asyncio.timeout(max(_GRAIN, min(self._pause, ends))):
@@ -122,32 +130,32 @@ class _Watch:
 
     def _look(self) -> None:
         now = self._loop.time()
-        unsure: dict[_Asked, list[WebSocketExchange]] = {}
-        for exchange, until in tuple(self._good_until.items()):
+        unsure: dict[_Credentials, list[WebSocketExchange]] = {}
+        for exchange, until in tuple(self._valid_until.items()):
             asked = (tuple(exchange.credentials()), exchange.is_secure, exchange.address)
             vouched = self._guard.vouched_for(asked[0])
-            good_until = self._good_until[exchange] = max(until, now + vouched)
-            if good_until <= now:
+            valid_until = self._valid_until[exchange] = max(until, now + vouched)
+            if valid_until <= now:
                 self._end([exchange], _TRY_AGAIN_LATER)
             elif vouched < 2 * self._pause and not exchange.over:
                 unsure.setdefault(asked, []).append(exchange)
         for asked, exchanges in unsure.items():
             if asked not in self._asking:
                 self._asking.add(asked)
-                self._aside(self._ask(asked, exchanges))
+                self._start_beside(self._ask(asked, exchanges))
 
-    async def _ask(self, asked: _Asked, exchanges: list[WebSocketExchange]) -> None:
+    async def _ask(self, asked: _Credentials, exchanges: list[WebSocketExchange]) -> None:
         fields, secure, address = asked
         try:
-            async with self._turns:
+            async with self._slots:
                 asked_at = self._loop.time()
                 decision = await self._guard.check_again(fields, secure=secure, address=address)
         finally:
             self._asking.discard(asked)
         if isinstance(decision, Allow):
             for exchange in exchanges:
-                if exchange in self._good_until:  # still
-                    self._good_until[exchange] = asked_at + 4 * self._pause
+                if exchange in self._valid_until:  # it is still open
+                    self._valid_until[exchange] = asked_at + 4 * self._pause
         elif decision.reason is not Reason.STORE_UNAVAILABLE:
             self._end(exchanges, POLICY_VIOLATION)
 
@@ -155,25 +163,25 @@ class _Watch:
         for exchange in exchanges:
             if not exchange.over:
                 exchange.over = True
-                # Aside, for a client that reads nothing may hold it up.
-                self._aside(exchange.end(code))
+                # In a task of its own: a client that reads nothing may delay it.
+                self._start_beside(exchange.end(code))
 
     def _wake(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed.set)
 
-    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._started(_quietly(work), "keyguard-websocket")
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
     def _started(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        # In a context of its own: that of a connection would never be freed.
+        # In a context of its own: the task would keep that of a connection alive.
         return self._loop.create_task(work, name=name, context=contextvars.Context())
 
 
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
-    except Exception:  # noqa: BLE001 - a client that has left, or a store: the next round sees to it
+    except Exception:  # noqa: BLE001 - the client left, or the store failed: the next round retries
         return

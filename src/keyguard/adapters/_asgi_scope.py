@@ -1,4 +1,4 @@
-"""One ASGI connection, as a server tells of it."""
+"""Reading one ASGI connection from its scope."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 from keyguard.core.http.paths import route_path
+from keyguard.core.http.principal_fields import PrincipalFields
 from keyguard.core.http.trusted_proxies import Client
-from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Request
+from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 
-__all__ = ["ASGIApp", "Connection", "Message", "Receive", "Scope", "Send"]
+__all__ = ["ASGIApp", "Message", "Receive", "Scope", "ScopeReader", "Send", "rewritten"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -18,13 +19,13 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Connection:
-    """Reads a scope.
+class ScopeReader:
+    """Reads what keyguard needs from a scope.
 
     Attributes:
         scope: The scope.
-        client: The other end, where proxies were asked for it.
-        offered: What a WebSocket offered in the place of ``Authorization`` fields.
+        client: The client behind trusted proxies, if there are any.
+        offered: What a WebSocket offers instead of an ``Authorization`` field.
     """
 
     scope: Scope
@@ -33,13 +34,13 @@ class Connection:
 
     @property
     def peer(self) -> str | None:
-        """The address of who holds the connection, where it has one."""
+        """The address that holds the connection, if it has one."""
         client = self.scope.get("client")
         return (client[0] or None) if client else None
 
     @property
     def address(self) -> str | None:
-        """The client's address, where it is known."""
+        """The client's address, if it is known."""
         return self.peer if self.client is None else self.client.address
 
     @property
@@ -57,11 +58,11 @@ class Connection:
 
     @property
     def raw_path(self) -> bytes | None:
-        """The path as it stood on the request line, where the server says."""
+        """The path of the request line, if the server tells it."""
         return self.scope.get("raw_path")
 
     def lone_field(self) -> bytes | None:
-        """Return the ``Authorization`` field value where there is just one."""
+        """Return the value of the ``Authorization`` field if there is exactly one."""
         if self.offered:
             return None
         field = None
@@ -78,16 +79,12 @@ class Connection:
         return route_path(self.scope["path"], self.scope.get("root_path", ""))
 
     def credentials(self) -> list[bytes]:
-        """Return the ``Authorization`` field values, or what stands for them."""
+        """Return the ``Authorization`` field values, and what a WebSocket offers instead."""
         headers = self.scope["headers"]
         return [*(value for name, value in headers if name == b"authorization"), *self.offered]
 
     def fields_named(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Return the values of some fields by name, one item a field line.
-
-        Args:
-            names: Their names in lower case.
-        """
+        """Return fields by name, given in lower case; one value for each field line."""
         found: dict[str, list[str]] = {}
         for raw_name, value in self.scope["headers"]:
             name = raw_name.decode("latin-1").lower()
@@ -96,7 +93,7 @@ class Connection:
         return found
 
     def request(self) -> Request:
-        """Return what the functions of limits get to see of the request."""
+        """Return what the functions of limits see of the request."""
         headers: dict[str, str] = {}
         for raw_name, raw_value in self.scope["headers"]:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -109,3 +106,13 @@ class Connection:
             headers=headers,
             address=self.address,
         )
+
+
+def rewritten(scope: Scope, fields: PrincipalFields, principal: Principal | None) -> Scope:
+    """Return a scope with the principal in its fields, for an application behind another server."""
+    sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in fields.rewritten(sent, principal)
+    ]
+    return {**scope, "headers": headers}

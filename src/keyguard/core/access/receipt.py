@@ -1,0 +1,197 @@
+"""What a request was charged: the receipt, and how it is settled or refunded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from keyguard.core.access.decisions import Allow, Deny, Reason
+from keyguard.core.identity.principal import Principal, Request
+from keyguard.core.limits.charges import Charge, Outcome, in_seconds, policy_field, route_charges
+from keyguard.core.limits.limit import RouteLimit, check_cost
+from keyguard.core.limits.ports import Counters
+from keyguard.core.limits.windows import Tally
+from keyguard.exceptions import InvalidValueError, StoreUnavailableError
+
+__all__ = ["Receipt", "charges_of", "receipt_or_refusal", "refund", "settle"]
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What a request was charged so far. Settling changes it.
+
+    Args:
+        principal: Who made the request, or None on a public path.
+        charges: The charges: first those of the key, then those of the route.
+        tallies: How each bucket stands, as far as this process knows.
+        policy: The value of ``RateLimit-Policy``.
+        key_charges: How many of the charges come before those of the route.
+        costs: The units charged to each bucket. A bucket without room that is not enforced was
+            charged 0. None means: as the charges say.
+        counter: The number of the counter that counted all charges; None if several did.
+        ends: The time until which each charge can be refunded, on the counter's clock. None means:
+            as the tallies say.
+    """
+
+    principal: Principal | None
+    charges: tuple[Charge, ...]
+    tallies: Sequence[Tally]
+    policy: str
+    key_charges: int
+    costs: list[int] | None = None
+    counter: int | None = 0
+    ends: list[float] | None = None
+
+    def paid(self) -> list[int]:
+        """Return the units charged to each bucket."""
+        if self.costs is None:
+            pairs = zip(self.charges, self.tallies, strict=True)
+            self.costs = [charge.cost if tally.fits else 0 for charge, tally in pairs]
+        return self.costs
+
+    def ending(self) -> list[float]:
+        """Return the time until which each charge can be refunded."""
+        if self.ends is None:
+            self.ends = [tally.ends_at for tally in self.tallies]
+        return self.ends
+
+    def joined(self, later: Receipt) -> Receipt:
+        """Return one receipt for this and a later charge of the same request."""
+        return Receipt(
+            self.principal,
+            (*self.charges, *later.charges),
+            (*self.tallies, *later.tallies),
+            f"{self.policy}, {later.policy}",
+            self.key_charges + later.key_charges,
+            [*self.paid(), *later.paid()],
+            self.counter if self.counter == later.counter else None,
+            [*self.ending(), *later.ending()],
+        )
+
+
+def charges_of(
+    allow: Allow | None,
+    route: Sequence[RouteLimit],
+    request: Callable[[], Request],
+    *,
+    key_is_due: bool,
+) -> tuple[tuple[Charge, ...], int]:
+    """Return the charges of a request, and how many of them come before those of the route.
+
+    Args:
+        allow: The decision that let the request in, or None on a public path.
+        route: The limits of the route.
+        request: Returns the request; called only if a limit depends on it.
+        key_is_due: Whether the limits of the key are charged as well; they come first.
+
+    Raises:
+        InvalidValueError: A limit's function returned something that is not a cost or a name.
+    """
+    charges: tuple[Charge, ...] = ()
+    if key_is_due and allow is not None:
+        limits = allow.limits
+        charges = limits.charges
+        if limits.varying:
+            charges = limits.of_request(allow.principal, request)
+    key_charges = len(charges)
+    if route:
+        principal = None if allow is None else allow.principal
+        charges = (*charges, *route_charges(route, principal, request))
+    return charges, key_charges
+
+
+def receipt_or_refusal(
+    allow: Allow | None,
+    charges: tuple[Charge, ...],
+    key_charges: int,
+    outcome: Outcome | None,
+) -> Receipt | Deny:
+    """Return the receipt of a request that was counted, or its refusal.
+
+    Args:
+        allow: The decision that let the request in, or None on a public path.
+        charges: What the request was to be charged.
+        key_charges: How many of the charges come before those of the route.
+        outcome: The answer of :meth:`~keyguard.core.limits.ports.Counters.hit`.
+    """
+    principal = None if allow is None else allow.principal
+    if outcome is not None and outcome.admitted:
+        is_known = allow is not None and charges is allow.limits.charges
+        policy = allow.limits.policy if allow is not None and is_known else policy_field(charges)
+        return Receipt(
+            principal, charges, outcome.tallies, policy, key_charges, None, outcome.counter
+        )
+    key_id, owner = (principal.key_id, principal.organization) if principal else (None, None)
+    if outcome is None:
+        return Deny(Reason.LIMITER_UNAVAILABLE, key_id, owner)
+    tallies = tuple(outcome.tallies)
+    deny = Deny(Reason.RATE_LIMITED, key_id, owner, charges=charges, tallies=tallies)
+    return replace(deny, retry_after=in_seconds([tally for _, tally in deny.violations()]))
+
+
+async def refund(counters: Counters, receipt: Receipt) -> None:
+    """Refund all that a request was charged."""
+    units = [-cost for cost in receipt.paid()]
+    if any(units):
+        await counters.adjust(receipt.charges, units, receipt.ending(), receipt.counter)
+
+
+async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequence[str]) -> None:
+    """Charge or refund the difference between what a request was charged and what it cost.
+
+    Units are refunded only while their window is open, and only by the counter that counted them.
+    A later refund would let the client exceed the limit.
+
+    Args:
+        counters: The way to the counters.
+        receipt: What the request was charged so far.
+        cost: What the request costs in all; 0 refunds everything.
+        names: The policies to settle. Empty means those of the route; if the route has none, all
+            of the request.
+
+    Raises:
+        InvalidValueError: The cost is not a whole number of at least 0, or the request has no
+            policy of that name.
+        StoreUnavailableError: Nothing can be counted now, and ``on_limiter_error`` is ``"closed"``.
+    """
+    check_cost(cost, least=0)
+    known = [charge.name for charge in receipt.charges]
+    for name in names:
+        if name not in known:
+            raise InvalidValueError(
+                f"the request has no limit {name!r}; it has: {', '.join(known) or 'none'}"
+            )
+    first = receipt.key_charges if receipt.key_charges < len(known) else 0
+    chosen = [
+        (name in names if names else number >= first) and receipt.tallies[number].fits
+        for number, name in enumerate(known)
+    ]
+    paid = receipt.paid()
+    changes = [cost - before if wanted else 0 for before, wanted in zip(paid, chosen, strict=True)]
+    if not any(changes):
+        return
+    # The receipt changes before the counters answer, so that two settlements at the same time do
+    # not refund the same units twice.
+    _change(receipt, changes)
+    try:
+        outcome = await counters.adjust(receipt.charges, changes, receipt.ending(), receipt.counter)
+    except BaseException:
+        # Nobody knows whether it was counted. Further charges are still owed; refunds are not
+        # made a second time.
+        _change(receipt, [-max(0, change) for change in changes])
+        raise
+    if outcome is None:
+        _change(receipt, [-change for change in changes])
+        raise StoreUnavailableError(
+            "the store of the limits is down, and what the request cost is not settled; "
+            "try again later"
+        )
+    receipt.tallies = tuple(
+        after._replace(fits=before.fits)
+        for before, after in zip(receipt.tallies, outcome.tallies, strict=True)
+    )
+
+
+def _change(receipt: Receipt, changes: Sequence[int]) -> None:
+    pairs = zip(receipt.paid(), changes, strict=True)
+    receipt.costs = [cost + change for cost, change in pairs]

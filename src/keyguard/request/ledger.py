@@ -1,0 +1,151 @@
+"""The ledger of the present request: charging it, settling its cost, forgiving what it was charged.
+
+Each operation is written once, over :class:`~keyguard.core.limits.ports.Counters`. Sync code runs
+it over counters that never suspend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from keyguard.core.access.decisions import Deny, Reason
+from keyguard.core.access.receipt import (
+    charges_of,
+    receipt_or_refusal,
+    refund,
+)
+from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.limits.limit import RouteLimit
+from keyguard.core.limits.ports import Counters
+from keyguard.request.protection import Protection
+from keyguard.request.state import RequestState
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.memory.counters import MemoryRateLimiter
+
+__all__ = ["charge", "charge_in_memory", "charge_sync", "enter_route", "forgive", "owes"]
+
+# A client that asks without a key, or for objects of others, pays for it: such attempts are what a
+# limit is there to bound.
+_NEVER_FORGIVEN = (Reason.CREDENTIALS_MISSING, Reason.OBJECT_NOT_FOUND)
+
+_Bill: TypeAlias = tuple[tuple[Charge, ...], int, Sequence[RouteLimit], bool]
+"""The charges, how many are not the route's, the limits of the route, and what was due before."""
+
+
+def owes(state: RequestState, route: Sequence[RouteLimit]) -> bool:
+    """Tell whether a request has anything to pay before it may enter a route."""
+    if state.due or not state.charged_limits:
+        return state.due or bool(route)
+    return bool(_unpaid(state, route))
+
+
+async def charge(
+    state: RequestState,
+    route: Sequence[RouteLimit] = (),
+    *,
+    counters: Counters | None = None,
+) -> Deny | None:
+    """Charge what a request owes, all of it together.
+
+    Args:
+        state: The request.
+        route: The limits of the route.
+        counters: The way to the counters, by default the request's. Counters in memory are called
+            directly.
+
+    Returns:
+        The refusal, if a limit has no room or nothing can be counted now; then nothing is charged.
+
+    Raises:
+        InvalidValueError: A limit's function returned something that is not a cost or a name.
+    """
+    memory = state.guard.breaker.memory
+    if memory is not None:
+        return charge_in_memory(state, memory, route)
+    bill = _bill(state, route)
+    if bill is None:
+        return None
+    return _paid(state, bill, await (counters or state.counters).hit(bill[0]))
+
+
+def charge_in_memory(
+    state: RequestState, memory: MemoryRateLimiter, route: Sequence[RouteLimit] = ()
+) -> Deny | None:
+    """Do as :func:`charge` with counters in memory, which never wait."""
+    bill = _bill(state, route)
+    return None if bill is None else _paid(state, bill, memory.hit(bill[0]))
+
+
+def charge_sync(state: RequestState, route: Sequence[RouteLimit] = ()) -> Deny | None:
+    """Do as :func:`charge` in a plain function.
+
+    Raises:
+        ConfigurationError: The function runs on the event loop, and the counters live across a
+            network.
+    """
+    memory = state.guard.breaker.memory
+    if memory is not None:
+        return charge_in_memory(state, memory, route)
+    return run_sync(charge(state, route, counters=state.blocking_counters))
+
+
+async def enter_route(state: RequestState, protection: Protection) -> Deny | None:
+    """Ask for the scopes of a route; if the principal has them, charge all limits together.
+
+    Returns:
+        The refusal of a request that lacks a scope or exceeds a limit, else None.
+    """
+    allow = state.allow
+    refusal = None if allow is None else protection.refuses(allow)
+    if refusal is None and state.due:
+        return await charge(state, () if allow is None else protection.limits)
+    return refusal
+
+
+async def forgive(state: RequestState, deny: Deny) -> None:
+    """Refund all that a request was charged, because its answer is a refusal.
+
+    A request without a key or for an object of somebody else is not forgiven.
+    """
+    state.due = False
+    receipt = state.receipt
+    if receipt is not None and deny.reason not in _NEVER_FORGIVEN:
+        state.receipt, state.charged_limits = None, ()
+        await refund(state.counters, receipt)
+
+
+def _unpaid(state: RequestState, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
+    if state.rule_limits:
+        # A limit that the rule and the route share is charged once.
+        named = {(limit.limit, limit.route) for limit in state.rule_limits}
+        others = (limit for limit in route if (limit.limit, limit.route) not in named)
+        route = (*state.rule_limits, *others)
+    return [limit for limit in route if limit not in state.charged_limits]
+
+
+def _bill(state: RequestState, route: Sequence[RouteLimit]) -> _Bill | None:
+    unpaid = _unpaid(state, route) if state.charged_limits or state.rule_limits else route
+    due, state.due = state.due, False  # before anything is awaited: what is due is charged once
+    try:
+        charges, key_charges = charges_of(state.allow, unpaid, state.request, key_is_due=due)
+    except BaseException:
+        state.due = due  # a limit's function failed; nothing was charged
+        raise
+    return (charges, key_charges, unpaid, due) if charges else None
+
+
+def _paid(state: RequestState, bill: _Bill, outcome: Outcome | None) -> Deny | None:
+    charges, key_charges, route, was_due = bill
+    receipt = receipt_or_refusal(state.allow, charges, key_charges, outcome)
+    if isinstance(receipt, Deny):
+        state.due = was_due
+        return receipt
+    if route:
+        state.charged_limits = (*state.charged_limits, *route)
+    state.receipt = receipt if state.receipt is None else state.receipt.joined(receipt)
+    for tally in receipt.tallies:
+        if not tally.fits:
+            state.guard.report_exceeded(receipt, state.address)
+            break
+    return None

@@ -1,0 +1,126 @@
+"""What stands before an endpoint: the scopes that it needs and the limits that it is charged to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from keyguard.core.access.authenticate import authorize
+from keyguard.core.access.decisions import Allow, Deny
+from keyguard.core.identity.scopes import Requirement, ScopeCatalogue
+from keyguard.core.limits.limit import RouteLimit
+from keyguard.request.state import RequestState
+
+__all__ = [
+    "UNPROTECTED",
+    "Protection",
+    "check_declared",
+    "declare",
+    "declared_on",
+    "is_declared",
+    "protection_of",
+]
+
+_MARK = "__keyguard_protection__"
+_HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+_NEEDS_KEY = ("key", "organization")
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What stands before an endpoint.
+
+    Args:
+        requirements: The scopes that are needed.
+        limits: The limits that the endpoint is charged to.
+    """
+
+    requirements: tuple[Requirement, ...] = ()
+    limits: tuple[RouteLimit, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.requirements or self.limits)
+
+    @property
+    def plain_scopes(self) -> frozenset[str] | None:
+        """The scopes, if all of them are needed: most keys carry them to the letter."""
+        if any(requirement.any_of for requirement in self.requirements):
+            return None
+        return frozenset[str]().union(*(requirement.all_of for requirement in self.requirements))
+
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether the endpoint refuses a request without a key on a public path, too."""
+        return bool(self.requirements) or any(
+            limit.limit.per in _NEEDS_KEY for limit in self.limits
+        )
+
+    def and_(self, inner: Protection) -> Protection:
+        """Return this and the protection of what stands further inside, as one."""
+        return Protection((*self.requirements, *inner.requirements), (*self.limits, *inner.limits))
+
+    def refuses(self, allow: Allow) -> Deny | None:
+        """Return the refusal of a principal that lacks a scope, or None."""
+        for requirement in self.requirements:
+            decision = authorize(allow, requirement)
+            if isinstance(decision, Deny):
+                scopes = {scope for needed in self.requirements for scope in needed.scopes}
+                return replace(decision, scopes=tuple(sorted(scopes)))
+        return None
+
+    def check(self, state: RequestState) -> None:
+        """Refuse a request that lacks a scope, or a key where one is needed.
+
+        Raises:
+            AccessDenied: The principal lacks a scope, or the path is public and a key is needed.
+        """
+        allow = state.allow
+        if allow is not None:
+            refusal = self.refuses(allow)
+            if refusal is not None:
+                raise state.refuse(refusal)
+        elif self.asks_for_key:
+            state.admitted()
+
+
+UNPROTECTED = Protection()
+
+
+def protection_of(endpoint: object, method: str = "") -> Protection:
+    """Return the protection that is declared on an endpoint."""
+    view: object = getattr(endpoint, "view_class", endpoint)  # Flask keeps the class on its view
+    found = declared_on(endpoint)
+    if view is not endpoint:
+        found = found.and_(declared_on(view))
+    if isinstance(view, type):
+        function: object = getattr(view, method.lower(), None)
+        if function is None and method == "HEAD":
+            function = getattr(view, "get", None)
+        found = found.and_(declared_on(function))
+    return found
+
+
+def declared_on(target: object) -> Protection:
+    """Return the protection that :func:`declare` put on an object, or an empty one."""
+    found: Protection = getattr(target, _MARK, UNPROTECTED)
+    return found
+
+
+def declare(target: object, protection: Protection) -> None:
+    """Declare the protection of an endpoint that guards itself."""
+    setattr(target, _MARK, protection)
+
+
+def is_declared(target: object) -> bool:
+    """Tell whether an endpoint, or one of its methods, declares any protection."""
+    return any(protection_of(target, method) for method in ("", *_HTTP_METHODS))
+
+
+def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
+    """Refuse a decorated endpoint whose scopes the catalogue does not know.
+
+    Raises:
+        InvalidValueError: The endpoint requires a scope that the catalogue does not know.
+    """
+    for method in ("", *_HTTP_METHODS):
+        for requirement in protection_of(target, method).requirements:
+            catalogue.check_required(requirement.scopes)

@@ -1,0 +1,86 @@
+"""The state of one request: how it was let in, and what it still owes."""
+
+from __future__ import annotations
+
+from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
+from keyguard.core.access.receipt import Receipt
+from keyguard.core.http.rules import Rule
+from keyguard.core.identity.principal import Request
+from keyguard.core.limits.limit import RouteLimit
+from keyguard.core.limits.ports import Counters
+from keyguard.guard import AsyncKeyguard, Keyguard
+
+__all__ = ["RequestState"]
+
+
+class RequestState:
+    """What keyguard knows of one request, from the decision to the answer.
+
+    Each adapter extends it with what it reads from its server. The attributes are class defaults
+    until they are set: most requests set two of them.
+
+    Attributes:
+        guard: The guard that decides.
+        allow: The decision that let the request in, or None on a public path.
+        refusal: A refusal from inside the application that the middleware has yet to answer.
+        optional: Whether an application may well catch that refusal, because it only asked who
+            made the request.
+        rule: The rule for the path, if there is one.
+        rule_limits: The limits that this rule sets.
+        due: Whether the limits of the key and of the rule have yet to be charged.
+        receipt: What the request was charged so far.
+        charged_limits: The limits of the rule and of the route that were charged so far.
+        retires: When the request's key ends, as an HTTP date, if the key has a successor.
+    """
+
+    guard: Keyguard | AsyncKeyguard
+    allow: Allow | None = None
+    refusal: Deny | None = None
+    optional: bool = False
+    rule: Rule | None = None
+    rule_limits: tuple[RouteLimit, ...] = ()
+    due: bool = False
+    receipt: Receipt | None = None
+    charged_limits: tuple[RouteLimit, ...] = ()
+    retires: str | None = None
+
+    @property
+    def address(self) -> str | None:
+        """The client's address, if it is known."""
+        raise NotImplementedError
+
+    def request(self) -> Request:
+        """Return what the functions of limits see of the request."""
+        raise NotImplementedError
+
+    @property
+    def counters(self) -> Counters:
+        """The way to the counters for code of the guard's own flavour."""
+        return self.guard.breaker
+
+    @property
+    def blocking_counters(self) -> Counters:
+        """The way to the counters for a plain function; it never suspends."""
+        return self.counters
+
+    def refuse(self, deny: Deny) -> AccessDenied:
+        """Note a refusal and return the exception that carries it to the middleware.
+
+        The receipt and what is due stay: if the application catches the exception, it goes on and
+        still owes them. If the refusal becomes the answer, the adapter forgives them.
+        """
+        self.refusal, self.optional = deny, False
+        self.retires = None  # only a client that was let in learns when its key ends
+        return AccessDenied(deny)
+
+    def admitted(self, *, optional: bool = False) -> Allow:
+        """Return the decision that let the request in.
+
+        Raises:
+            AccessDenied: The path is public, and nobody was asked for a key.
+        """
+        if self.allow is None:
+            refusal = self.refuse(Deny(Reason.CREDENTIALS_MISSING))
+            self.optional = optional
+            raise refusal
+        return self.allow
