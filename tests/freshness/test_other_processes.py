@@ -89,7 +89,7 @@ class Doomed:
             return
         from sqlalchemy import create_engine, text
 
-        engine = create_engine(self.guard._store._writes.url)  # type: ignore[attr-defined]
+        engine = create_engine(self.guard._store.database.writes.url)  # type: ignore[attr-defined]
         with engine.begin() as connection:
             connection.execute(text("UPDATE keyguard_feed SET last = last + 1"))
             connection.execute(

@@ -15,7 +15,7 @@ from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.redis import AsyncRedisStore, RedisStore
 from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
-from keyguard.stores.sql import SqlStore
+from keyguard.stores.sql import AsyncSqlStore, SqlStore
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from tests.loops import event_loop
 from tests.stores.conftest import make_database
@@ -40,12 +40,13 @@ def charge(number: int = 1, *, owner: str = "org_1", window: int = 60, **fields:
 
 def limiter_of(backend: Any, **options: Any) -> Any:
     """Return a limiter of a backend's kind and flavour, which closes the backend with itself."""
-    kinds = {
-        SqlStore: SqlRateLimiter,
-        RedisStore: RedisRateLimiter,
-        AsyncRedisStore: AsyncRedisRateLimiter,
-    }
-    kind: Any = kinds.get(type(backend), AsyncSqlRateLimiter)
+    if isinstance(backend, SqlStore):
+        return SqlRateLimiter(backend.database, owned=True, **options)
+    if isinstance(backend, AsyncSqlStore):
+        return AsyncSqlRateLimiter(backend.database, owned=True, **options)
+    kind: Any = {RedisStore: RedisRateLimiter, AsyncRedisStore: AsyncRedisRateLimiter}[
+        type(backend)
+    ]
     return kind(backend, owned=True, **options)
 
 

@@ -23,15 +23,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import CorruptDataError, StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
-from keyguard.runtime.drivers import run
-from keyguard.stores.sql import AsyncSqlStore, SqlStore, open_async_store, open_store
-from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
-from keyguard.stores.sql.flows import ConnectionLost
-from keyguard.stores.sql.sqlite import begin_writing
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.sql import open_async_store, open_store
+from keyguard.stores.sql.counters import SqlRateLimiter
+from keyguard.stores.sql.sqlite import begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 from tests.limits.conftest import Store, charge
 from tests.services import Server
 from tests.stores.conftest import Database, make_database
+from tests.stores.sessions import COMMIT, FakeDatabase, FakeSession
 
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
@@ -49,18 +49,22 @@ def database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Datab
 
 @pytest.fixture
 def limiter(database: Database) -> Iterator[SqlRateLimiter]:
-    limiter = SqlRateLimiter(open_store(database.url), owned=True)
+    limiter = open_store(database.url).counters(owned=True)
     limiter.migrate()
     yield limiter
     limiter.close()
 
 
+def database_of(limiter: Any) -> Any:
+    """Return the database that a limiter's operations reach in the end."""
+    database = getattr(limiter, "counters", limiter).database
+    return getattr(database, "database", database)  # SQLite's is a thread away
+
+
 @contextmanager
 def aside(store: Store) -> Iterator[Connection]:
     """Connect to a store's database, in a transaction, beside its limiter."""
-    backend = store.limiter._store
-    backend = getattr(backend, "_store", backend)  # SQLite's is a thread away
-    url = backend._writes.url
+    url = database_of(store.limiter).writes.url
     engine = create_engine(url.set(drivername=url.drivername.replace("asyncmy", "pymysql")))
     with engine.begin() as connection:
         yield connection
@@ -72,7 +76,7 @@ def left(limiter: SqlRateLimiter, one: Any) -> int:
 
 
 def rows_of(limiter: SqlRateLimiter) -> list[Any]:
-    with limiter._store._writes.connect() as connection:
+    with database_of(limiter).writes.connect() as connection:
         return list(connection.execute(select(COUNTERS)))
 
 
@@ -111,7 +115,7 @@ def test_buckets_in_any_order_get_into_nobodys_way(limiter: SqlRateLimiter) -> N
 
 @SERVERS
 def test_rows_are_made_and_locked_in_one_order(kind: str) -> None:
-    limiter = SqlRateLimiter(open_store(f"{kind}://localhost/keys"))
+    limiter = SqlRateLimiter(open_store(f"{kind}://localhost/keys").database)
     ones = [charge(number) for number in (3, 1, 2, 1)]
     keys = [charge(number).key for number in (1, 2, 3)]
     locked: list[str] = []
@@ -128,7 +132,8 @@ def test_rows_are_made_and_locked_in_one_order(kind: str) -> None:
                 rows = [SimpleNamespace(id=key, state="[]", now=1_000_000_000) for key in keys]
         return SimpleNamespace(all=lambda: rows)
 
-    run(limiter._hit(ones), perform)
+    session = FakeSession(perform, database_of(limiter).reads.dialect)
+    run_sync(limiter.counters._hit(session, ones))
     assert locked == ["keyguard_counters.id FOR UPDATE"] * 2
     assert inserted == [keys, keys]
     limiter.close()
@@ -141,8 +146,10 @@ def test_a_hosts_isolation_level_lets_none_through_too_many(
 ) -> None:
     own = open_store(database.url)
     own.migrate()
-    engine = create_engine(own._reads.url, **({} if level is None else {"isolation_level": level}))
-    limiter = SqlRateLimiter(SqlStore(engine))
+    engine = create_engine(
+        own.database.reads.url, **({} if level is None else {"isolation_level": level})
+    )
+    limiter = open_store(engine).counters(owned=False)
     one = charge(amount=20, window=3600, strategy=Strategy.FIXED_WINDOW)
     with ThreadPoolExecutor(5) as threads:
         hits = list(threads.map(lambda _: limiter.hit([one]).admitted, range(40)))
@@ -160,8 +167,8 @@ def test_a_hosts_async_engine_that_commits_by_itself_lets_none_through_too_many(
     async def scenario() -> None:
         own: Any = open_async_store(database.async_url)
         await own.migrate()
-        engine = create_async_engine(own._reads.url, isolation_level="AUTOCOMMIT")
-        limiter = AsyncSqlRateLimiter(AsyncSqlStore(engine))
+        engine = create_async_engine(own.database.reads.url, isolation_level="AUTOCOMMIT")
+        limiter = open_async_store(engine).counters(owned=False)
         one = charge(amount=20, window=3600, strategy=Strategy.FIXED_WINDOW)
         hits = await asyncio.gather(*(limiter.hit([one]) for _ in range(40)))
         assert sum(hit.admitted for hit in hits) == 20
@@ -183,9 +190,9 @@ def test_a_host_may_begin_transactions_on_sqlite_itself(tmp_path: Path) -> None:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
-    backend = SqlStore(engine)
+    backend = open_store(engine)
     backend.migrate()
-    limiter = SqlRateLimiter(backend)
+    limiter = backend.counters(owned=False)
     one = charge(amount=20, window=3600, strategy=Strategy.FIXED_WINDOW)
     with ThreadPoolExecutor(5) as threads:
         hits = list(threads.map(lambda _: limiter.hit([one]).admitted, range(40)))
@@ -210,7 +217,7 @@ def test_all_processes_count_on_the_databases_clock(limiter: SqlRateLimiter) -> 
 
 @SERVERS
 def test_a_hits_time_is_that_of_its_last_lock(kind: str) -> None:
-    limiter = SqlRateLimiter(open_store(f"{kind}://localhost/keys"))
+    limiter = SqlRateLimiter(open_store(f"{kind}://localhost/keys").database)
     ones = [charge(number, strategy=Strategy.MOVING_WINDOW) for number in (1, 2)]
     # The first was read, and then there was a wait, in which the second was counted in.
     read = [
@@ -224,7 +231,8 @@ def test_a_hits_time_is_that_of_its_last_lock(kind: str) -> None:
             written.extend(step.compile().params.values())
         return SimpleNamespace(all=lambda: read)
 
-    run(limiter._hit(ones), perform)
+    session = FakeSession(perform, database_of(limiter).reads.dialect)
+    run_sync(limiter.counters._hit(session, ones))
     assert "[1003.5,1]" in written
     assert "[1003.0,1,1003.5,1]" in written
     limiter.close()
@@ -280,17 +288,29 @@ def test_a_hit_that_meets_nothing_but_deadlocks_is_given_up(store: Store, kind: 
 def test_a_hit_is_repeated_on_a_new_connection_only_if_it_was_not_committing(
     kind: str, at_commit: bool
 ) -> None:
-    limiter = SqlRateLimiter(open_store(f"{kind}://localhost/keys"))
     row = SimpleNamespace(id=charge().key, state="[]", now=1_000_000_000)
     lost = OperationalError("COMMIT", {}, Exception(), connection_invalidated=True)
+    engine = open_store(f"{kind}://localhost/keys").database.reads
+    steps: list[Any] = []
 
-    def perform(step: Any) -> Any:
-        if (step is Connection.commit) if at_commit else getattr(step, "is_insert", False):
+    def fail(step: Any) -> Any:
+        if (step is COMMIT) if at_commit else getattr(step, "is_insert", False):
             raise lost
         return SimpleNamespace(all=lambda: [row])
 
-    with pytest.raises(OperationalError if at_commit else ConnectionLost):
-        run(limiter._hitting([charge()]).flow(), perform)
+    def succeed(step: Any) -> Any:
+        steps.append(step)
+        return SimpleNamespace(all=lambda: [row])
+
+    sessions = [FakeSession(answer, engine.dialect) for answer in (fail, succeed)]
+    limiter = SqlRateLimiter(FakeDatabase(engine, *sessions, owned=True))
+    if at_commit:
+        with pytest.raises(StoreUnavailableError):
+            limiter.hit([charge()])
+        assert steps == []
+    else:
+        assert limiter.hit([charge()]).admitted
+        assert steps[-1] is COMMIT
     limiter.close()
 
 
@@ -364,7 +384,7 @@ def test_the_sweep_waits_for_nobodys_lock(store: Store) -> None:
 
 @DATABASES
 def test_closing_ends_the_sweeps(store: Store) -> None:
-    store.limiter._made = 63
+    getattr(store.limiter, "counters", store.limiter)._made = 63
     store.hit(charge())
     name = "close" if isinstance(store.limiter, SqlRateLimiter) else "aclose"
     store.call(getattr(store.limiter, name))
@@ -373,23 +393,24 @@ def test_closing_ends_the_sweeps(store: Store) -> None:
 
 @DATABASES
 def test_a_limiter_beside_the_keys_leaves_them_open(limiter: SqlRateLimiter) -> None:
-    pool = limiter._store._writes.pool
-    beside = SqlRateLimiter(limiter._store)
+    pool = database_of(limiter).writes.pool
+    beside = SqlRateLimiter(database_of(limiter))
     beside.migrate()
     beside.close()
-    assert limiter._store._writes.pool is pool
+    assert database_of(limiter).writes.pool is pool
 
 
 @DATABASES
 @pytest.mark.parametrize("state", ["", "7", '["a"]', '{"a":1}', "[[1]]", "[null]"])
 def test_a_state_that_keyguard_never_wrote_is_corrupt(limiter: SqlRateLimiter, state: str) -> None:
     limiter.hit([charge()])
-    with limiter._store._writes.begin() as connection:
+    with database_of(limiter).writes.begin() as connection:
         connection.execute(COUNTERS.update().values(state=state))
     with pytest.raises(CorruptDataError) as caught:
         limiter.hit([charge()])
     assert str(caught.value) == (
-        f"row {charge().key!r} of table keyguard_counters is none that keyguard wrote; delete it"
+        f"row {charge().key!r} of table keyguard_counters holds something that keyguard did not "
+        "write; delete it"
     )
     assert rows_of(limiter)[0].state == state
 
@@ -398,13 +419,13 @@ def test_on_sqlite_only_counters_are_not_written_through_to_the_disk(tmp_path: P
     path = f"sqlite:///{tmp_path}/keys.db"
     open_store(path).migrate()
     backend = open_store(path)
-    limiter = SqlRateLimiter(backend, owned=True)
+    limiter = backend.counters(owned=True)
     for _ in range(2):
         limiter.hit([charge()])
-        with backend._writes.connect() as connection:
+        with backend.database.writes.connect() as connection:
             full = connection.exec_driver_sql("PRAGMA synchronous").scalar()
             connection.rollback()
-            begin_writing(connection)
+            begin_hastily(connection)
             normal = connection.exec_driver_sql("PRAGMA synchronous").scalar()
         assert (full, normal) == (2, 1)
     limiter.close()
@@ -419,7 +440,7 @@ def count(store: Store) -> int:
 def settle(store: Store) -> None:
     """Wait for the sweeps that are under way."""
     if isinstance(store.limiter, SqlRateLimiter):
-        for sweeper in tuple(store.limiter._sweepers):
+        for sweeper in tuple(store.limiter.counters.sweepers):
             sweeper.join()
         return
 

@@ -1,26 +1,16 @@
-"""Commits as the flows make them, for tests of stores alone."""
+"""Commits as management makes them, for tests of stores alone."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from keyguard.core.keys.audit import Action, AuditEntry, describe
 from keyguard.core.keys.commit import Change, Commit, changed
+from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason
 from tests.stores.records import NOON
-
-
-class Call(NamedTuple):
-    """One call of a method of a store."""
-
-    name: str
-    args: tuple[Any, ...]
-
-
-Calls: TypeAlias = Generator[Call, Any, Any]
 
 
 def adding(*new: Organization | KeyRecord, at: datetime = NOON, actor: str = "test") -> Commit:
@@ -54,62 +44,57 @@ def revoking(before: Key, at: datetime, note: str | None = None) -> Commit:
     return changing(before, at, revoked_at=at, revoked_reason=why, revoked_note=note)
 
 
-# The same in one go, on either flavour: these yield calls of the store, and read again where
-# others were faster.
+# The same in one go, over a store of either flavour. They read again if others were faster.
 
 
-def add_organization(one: Organization) -> Calls:
+async def add_organization(store: KeyStore, one: Organization) -> Any:
     """Add an organization."""
-    yield from _done(adding(one))
+    assert await store.commit(adding(one)) is True
 
 
-def add_key(record: KeyRecord) -> Calls:
+async def add_key(store: KeyStore, record: KeyRecord) -> Any:
     """Add a key to its organization as that stands now."""
     while True:
-        owner = yield Call("find_organization", (record.organization.id,))
+        owner = await store.find_organization(record.organization.id)
         assert owner is not None
         commit = adding(replace(record, organization=owner))
-        if (yield Call("commit", (commit,))):
+        if await store.commit(commit):
             return
 
 
-def change_key(key_id: str, fields: dict[str, Any]) -> Calls:
+async def change_key(store: KeyStore, key_id: str, fields: dict[str, Any]) -> Any:
     """Change a key that is not revoked; return it as it stands then, or None."""
     while True:
-        record = yield Call("find_key", (key_id,))
+        record = await store.find_key(key_id)
         if record is None or record.key.revoked_at is not None:
             return None if record is None else record.key
         commit = changing(record.key, **fields)
-        if (yield Call("commit", (commit,))):
+        if await store.commit(commit):
             return commit.changes[0].after
 
 
-def revoke_key(key_id: str, at: datetime, note: str | None) -> Calls:
+async def revoke_key(store: KeyStore, key_id: str, at: datetime, note: str | None) -> Any:
     """Revoke a key that is not revoked; return it as it stands then, or None."""
     while True:
-        record = yield Call("find_key", (key_id,))
+        record = await store.find_key(key_id)
         if record is None or record.key.revoked_at is not None:
             return None if record is None else record.key
         commit = revoking(record.key, at, note)
-        if (yield Call("commit", (commit,))):
+        if await store.commit(commit):
             return commit.changes[0].after
 
 
-def change_organization(name: str, fields: dict[str, Any]) -> Calls:
+async def change_organization(store: KeyStore, name: str, fields: dict[str, Any]) -> Any:
     """Change an organization; return it as it stands then, or None."""
     while True:
-        found = yield Call("find_organization", (name,))
+        found = await store.find_organization(name)
         if found is None:
             return None
         commit = changing(found, **fields)
-        if (yield Call("commit", (commit,))):
+        if await store.commit(commit):
             return commit.changes[0].after
 
 
-def set_organization_disabled(name: str, at: datetime | None) -> Calls:
+async def set_organization_disabled(store: KeyStore, name: str, at: datetime | None) -> Any:
     """Disable an organization, or enable it; return it as it stands then, or None."""
-    return (yield from change_organization(name, {"disabled_at": at}))
-
-
-def _done(commit: Commit) -> Calls:
-    assert (yield Call("commit", (commit,))) is True
+    return await change_organization(store, name, {"disabled_at": at})

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
-from keyguard.runtime.drivers import arun, run
+from keyguard.runtime.sync import run_sync
 from keyguard.stores.opening import open_async_store, open_store
 from tests.stores import changes
 
@@ -60,28 +60,44 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     return make_database(request.param, request, tmp_path)
 
 
+class Unsuspended:
+    """A store for sync code as one for async code, whose coroutines never suspend."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def answer(*args: Any, **kwargs: Any) -> Any:
+            return getattr(self._backend, name)(*args, **kwargs)
+
+        return answer
+
+
+Change: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+
+
 class _Conveniences:
-    """What tests do to a store in one call; each flow is of :mod:`tests.stores.changes`."""
+    """What tests do to a store in one call; each change is of :mod:`tests.stores.changes`."""
 
     def add_organization(self, organization: Any) -> Any:
-        return self.follow(changes.add_organization(organization))
+        return self.follow(changes.add_organization, organization)
 
     def add_key(self, record: Any) -> Any:
-        return self.follow(changes.add_key(record))
+        return self.follow(changes.add_key, record)
 
     def change_key(self, key_id: str, /, **fields: Any) -> Any:
-        return self.follow(changes.change_key(key_id, fields))
+        return self.follow(changes.change_key, key_id, fields)
 
     def change_organization(self, wanted: str, /, **fields: Any) -> Any:
-        return self.follow(changes.change_organization(wanted, fields))
+        return self.follow(changes.change_organization, wanted, fields)
 
     def revoke_key(self, key_id: str, at: Any, note: str | None = None) -> Any:
-        return self.follow(changes.revoke_key(key_id, at, note))
+        return self.follow(changes.revoke_key, key_id, at, note)
 
     def set_organization_disabled(self, name: str, at: Any) -> Any:
-        return self.follow(changes.set_organization_disabled(name, at))
+        return self.follow(changes.set_organization_disabled, name, at)
 
-    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
+    def follow(self, change: Change, *args: Any) -> Any:
         raise NotImplementedError
 
 
@@ -94,8 +110,8 @@ class Plain(_Conveniences):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
-    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
-        return run(flow, lambda call: getattr(self.backend, call.name)(*call.args))
+    def follow(self, change: Change, *args: Any) -> Any:
+        return run_sync(change(Unsuspended(self.backend), *args))
 
     def together(self, calls: list[Call]) -> list[Any]:
         """Make calls at the same time."""
@@ -112,8 +128,8 @@ class Async(_Conveniences):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
-    async def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
-        return await arun(flow, lambda call: getattr(self.backend, call.name)(*call.args))
+    async def follow(self, change: Change, *args: Any) -> Any:
+        return await change(self.backend, *args)
 
 
 class Awaited(_Conveniences):
@@ -133,8 +149,8 @@ class Awaited(_Conveniences):
 
         return lambda *args, **kwargs: self.runner.run(awaited(*args, **kwargs))
 
-    def follow(self, flow: Generator[changes.Call, Any, Any]) -> Any:
-        return self.runner.run(Async(self.backend).follow(flow))
+    def follow(self, change: Change, *args: Any) -> Any:
+        return self.runner.run(Async(self.backend).follow(change, *args))
 
     def feed(self) -> Any:
         feed = self.backend.feed()
@@ -232,7 +248,7 @@ def emptied(database: Database) -> None:
     from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
     backend = open_sql(database.url)
-    with backend._writes.begin() as connection:
+    with backend.database.writes.begin() as connection:
         connection.execute(update(FEED).values(last=0))
         for table in (KEYS, ORGANIZATIONS, AUDIT):
             connection.execute(delete(table))

@@ -1,9 +1,10 @@
-"""What a service may pass as its backend."""
+"""What a service may pass as its store, and as its limiter."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
+from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
-from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.sql import AsyncSqlStore, SqlStore, ThreadedSqlStore
+from keyguard.stores.opening import (
+    open_async_limiter,
+    open_async_store,
+    open_limiter,
+    open_store,
+)
+from keyguard.stores.sql import AsyncSqlStore, SqlStore
+from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
+from keyguard.stores.sql.threaded import ThreadedDatabase
 from tests.stores.changes import adding
 from tests.stores.records import organization
 
@@ -33,10 +42,10 @@ BOTH = pytest.mark.parametrize("open_any", [open_store, open_async_store])
 def test_a_url_names_the_driver(url: str, used: str, async_used: str) -> None:
     opened: Any = open_store(url)
     assert isinstance(opened, SqlStore)
-    assert str(opened._reads.url) == used
+    assert str(opened.database.reads.url) == used
     aopened: Any = open_async_store(url)
     assert isinstance(aopened, AsyncSqlStore)
-    assert str(aopened._reads.url) == async_used
+    assert str(aopened.database.reads.url) == async_used
 
 
 def test_a_driver_may_be_named() -> None:
@@ -47,7 +56,9 @@ def test_a_driver_may_be_named() -> None:
 
 def test_sqlite_is_reached_through_threads_on_an_event_loop(tmp_path: Path) -> None:
     assert isinstance(open_store(f"sqlite:///{tmp_path}/keys.db"), SqlStore)
-    assert isinstance(open_async_store(f"sqlite:///{tmp_path}/keys.db"), ThreadedSqlStore)
+    store = open_async_store(f"sqlite:///{tmp_path}/keys.db")
+    assert isinstance(store, AsyncSqlStore)
+    assert isinstance(store.database, ThreadedDatabase)
 
 
 def test_memory_is_opened_by_its_url() -> None:
@@ -186,13 +197,13 @@ def test_an_engine_of_another_database_is_refused(monkeypatch: pytest.MonkeyPatc
         open_store(engine)
 
 
-def test_a_backend_is_taken_as_it_is() -> None:
-    backend, abackend = MemoryStore(), AsyncMemoryStore()
-    assert open_store(backend) is backend
-    assert open_async_store(abackend) is abackend
+def test_a_store_is_taken_as_it_is() -> None:
+    store, async_store = MemoryStore(), AsyncMemoryStore()
+    assert open_store(store) is store
+    assert open_async_store(async_store) is async_store
 
 
-def test_a_backend_of_the_other_flavour_is_refused() -> None:
+def test_a_store_of_the_other_flavour_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"AsyncMemoryStore is for AsyncKeyguard$"):
         open_store(AsyncMemoryStore())
     with pytest.raises(ConfigurationError, match=r"MemoryStore is for Keyguard$"):
@@ -226,3 +237,60 @@ def test_a_sign_in_a_password_that_is_not_escaped_shows_none_of_it(kind: str) ->
 def test_an_option_that_can_t_be_read_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the database URL can't be used"):
         open_store(f"sqlite:///{tmp_path}/keys.db?timeout=soon")
+
+
+# Limiters
+
+
+def test_without_a_limiter_the_store_of_the_keys_counts(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+    store, async_store = open_store(url), open_async_store(url)
+    limiter: Any = open_limiter(None, store, clock=time)
+    async_limiter: Any = open_async_limiter(None, async_store, clock=time)
+    assert isinstance(limiter, SqlRateLimiter)
+    assert isinstance(async_limiter, AsyncSqlRateLimiter)
+    assert limiter.counters.database is store.database  # type: ignore[attr-defined]
+    assert async_limiter.database is async_store.database  # type: ignore[attr-defined]
+
+
+def test_a_store_that_keeps_no_counters_has_them_in_memory() -> None:
+    assert isinstance(open_limiter(None, MemoryStore(), clock=time), MemoryRateLimiter)
+    opened = open_async_limiter(None, AsyncMemoryStore(), clock=time)
+    assert isinstance(opened, MemoryRateLimiter)
+
+
+def test_a_limiter_may_be_named_by_a_url(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/counters.db"
+    assert isinstance(open_limiter(url, MemoryStore(), clock=time), SqlRateLimiter)
+    opened = open_async_limiter("memory://", AsyncMemoryStore(), clock=time)
+    assert isinstance(opened, MemoryRateLimiter)
+
+
+def test_a_limiter_is_taken_as_it_is() -> None:
+    limiter = MemoryRateLimiter()
+    assert open_limiter(limiter, MemoryStore(), clock=time) is limiter
+    assert open_async_limiter(limiter, AsyncMemoryStore(), clock=time) is limiter
+
+
+def test_a_limiter_of_the_other_flavour_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+    limiter = open_limiter(url, MemoryStore(), clock=time)
+    async_limiter = open_async_limiter(url, AsyncMemoryStore(), clock=time)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^pass Keyguard a RateLimiter; AsyncSqlRateLimiter is for AsyncKeyguard$",
+    ):
+        open_limiter(async_limiter, MemoryStore(), clock=time)
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^pass AsyncKeyguard an AsyncRateLimiter; SqlRateLimiter is for Keyguard$",
+    ):
+        open_async_limiter(limiter, AsyncMemoryStore(), clock=time)
+
+
+@pytest.mark.parametrize("target", [1, object(), b"memory://"])
+def test_anything_else_is_no_limiter(target: object) -> None:
+    for opener, store in ((open_limiter, MemoryStore()), (open_async_limiter, AsyncMemoryStore())):
+        open_any: Any = opener
+        with pytest.raises(ConfigurationError, match=rf", not {type(target).__name__}$"):
+            open_any(target, store, clock=time)

@@ -1,4 +1,4 @@
-"""The SQL backend beside other processes, in a host's engine, and under a deadline."""
+"""The SQL store beside other processes, in a host's engine, and under a deadline."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from keyguard.exceptions import (
 )
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.sql import SqlStore
-from keyguard.stores.sql.flows import Flow, writing
+from keyguard.stores.sql.database import SyncDatabase
+from keyguard.stores.sql.session import Session
 from tests.services import python
 from tests.stores.changes import adding, changing, revoking
 from tests.stores.conftest import Async, Database, Plain
@@ -93,22 +93,22 @@ print("done")
 FORK_BESIDE_A_CHANGE = """
 import os, sys, threading
 from keyguard.stores.opening import open_store
-from keyguard.stores.sql.flows import begin, writing
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.sql.session import begin
 from tests.stores.conftest import Plain
 from tests.stores.records import record
 
 backend = Plain(open_store(sys.argv[1]))
-amid, end = threading.Event(), threading.Event()
+begun, end = threading.Event(), threading.Event()
 
-@writing
-def change():
-    yield begin
-    amid.set()
+async def change(session):
+    await session.call(begin)
+    begun.set()
     end.wait()
 
-changing = threading.Thread(target=lambda: backend.perform(change()))
+changing = threading.Thread(target=lambda: run_sync(backend.database.write(change)))
 changing.start()
-amid.wait()
+begun.wait()
 os.register_at_fork(before=end.set)
 sys.setswitchinterval(60)  # so it goes on only when this thread waits for it
 child = os.fork()
@@ -120,16 +120,17 @@ changing.join()
 print("done")
 """
 
-FORK_AMID_A_CHANGE = """
+FORK_DURING_A_CHANGE = """
 import os, sys
 from keyguard.stores.opening import open_store
-from keyguard.stores.sql import store as module
-from keyguard.stores.sql.flows import begin, writing
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.sql import fork_guard
+from keyguard.stores.sql.session import begin
 from keyguard.exceptions import StoreUnavailableError
 from tests.stores.conftest import Plain
 from tests.stores.records import record
 
-module._LONGEST_WAIT_TO_FORK = 0.0
+fork_guard.LONGEST_WAIT = 0.0
 backend = Plain(open_store(sys.argv[1]))
 
 def fork(connection):
@@ -145,12 +146,11 @@ def fork(connection):
             os._exit(1)
     os._exit(0)
 
-@writing
-def change():
-    yield begin
-    yield fork
+async def change(session):
+    await session.call(begin)
+    await session.call(fork)
 
-backend.perform(change())
+run_sync(backend.database.write(change))
 backend.add_key(record(2))
 assert backend.find_key(f"{2:016}") is not None
 backend.close()
@@ -167,17 +167,17 @@ backend = open_store(sys.argv[1])
 another = sys.argv[2]
 engine = create_engine(f"sqlite:///{another}")
 sqlite.prepare(engine, writes=True)
-amid, end = threading.Event(), threading.Event()
+begun, end = threading.Event(), threading.Event()
 
 def hold(event, args):
     if event == "open" and args[0] == another and args[2] & os.O_CREAT:
-        amid.set()
+        begun.set()
         end.wait()
 
 sys.addaudithook(hold)
 making = threading.Thread(target=lambda: engine.connect().close())
 making.start()
-amid.wait()
+begun.wait()
 child = os.fork()
 if child == 0:
     backend.migrate()
@@ -223,7 +223,7 @@ print("done")
 
 @pytest.fixture
 def backend(database: Database) -> Generator[Plain]:
-    """A sync backend with one key, in a database of each kind."""
+    """A sync store with one key, in a database of each kind."""
     backend = Plain(database.backend())
     backend.migrate()
     backend.add_organization(organization())
@@ -251,7 +251,7 @@ def test_a_fork_on_sqlite_waits_for_the_changes_of_other_threads(keys: Path) -> 
 
 
 def test_a_child_that_inherits_a_change_on_sqlite_refuses_to_work(keys: Path) -> None:
-    output, _ = python(FORK_AMID_A_CHANGE, f"sqlite:///{keys}", key().id).communicate()
+    output, _ = python(FORK_DURING_A_CHANGE, f"sqlite:///{keys}", key().id).communicate()
     assert output == "done\n"
 
 
@@ -263,11 +263,11 @@ def test_a_child_may_make_a_file_though_its_parent_was_making_one(tmp_path: Path
 
 
 def test_a_fork_leaves_the_pool_behind(backend: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
-    pools = [backend._reads.pool, backend._writes.pool]
+    pools = [backend.database.reads.pool, backend.database.writes.pool]
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert backend.find_key(key().id) == record()
-    assert backend._left_behind == pools
-    assert backend._reads.pool not in pools
+    assert backend.database._inherited == pools
+    assert backend.database.reads.pool not in pools
     backend.close()
     monkeypatch.undo()
     for pool in pools:
@@ -291,7 +291,7 @@ def test_processes_may_write_to_one_database_at_once(backend: Plain, database: D
 
 
 def test_a_hosts_engine_is_not_disposed_of(backend: Plain) -> None:
-    engine = create_engine(backend._reads.url)
+    engine = create_engine(backend.database.reads.url)
     store = Plain(open_store(engine))
     assert store.find_key(key().id) == record()
     pool = engine.pool
@@ -310,7 +310,7 @@ def test_a_hosts_async_engine_is_not_disposed_of(
 
     async def scenario() -> None:
         own: Any = open_async_store(database.async_url)
-        engine = create_async_engine(own._reads.url)
+        engine = create_async_engine(own.database.reads.url)
         await own.aclose()
         store = Async(open_async_store(engine))
         assert await store.find_key(key().id) == record()
@@ -326,8 +326,8 @@ def test_a_hosts_async_engine_is_not_disposed_of(
 @pytest.mark.parametrize("level", [None, "SERIALIZABLE", "AUTOCOMMIT"])
 def test_a_hosts_isolation_level_changes_nothing(backend: Plain, level: str | None) -> None:
     options: dict[str, Any] = {} if level is None else {"isolation_level": level}
-    engine = create_engine(backend._reads.url, **options)
-    store = Plain(SqlStore(engine))
+    engine = create_engine(backend.database.reads.url, **options)
+    store = Plain(open_store(engine))
     store.migrate()
     with pytest.raises(RefusedError):
         store.add_key(record())
@@ -365,7 +365,7 @@ def test_a_host_may_begin_transactions_on_sqlite_itself(tmp_path: Path) -> None:
 
 
 def test_a_hosts_echo_shows_no_digest(backend: Plain, caplog: pytest.LogCaptureFixture) -> None:
-    engine = create_engine(backend._reads.url, echo=True)
+    engine = create_engine(backend.database.reads.url, echo=True)
     store = Plain(open_store(engine))
     with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
         store.add_key(record(2))
@@ -377,7 +377,7 @@ def test_a_hosts_echo_shows_no_digest(backend: Plain, caplog: pytest.LogCaptureF
 
 
 def test_an_error_on_a_hosts_engine_shows_no_digest(backend: Plain) -> None:
-    engine = create_engine(backend._reads.url)
+    engine = create_engine(backend.database.reads.url)
     store = Plain(open_store(engine))
     store.find_key(key().id)
 
@@ -424,17 +424,17 @@ def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> 
 def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
     keys: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, perform = threading.Event(), SqlStore.perform
+    begun, write = threading.Event(), SyncDatabase.write
 
-    def noted(backend: SqlStore, operation: Any) -> Any:
+    def noted(*args: Any) -> Any:
         begun.set()
-        return perform(backend, operation)
+        return write(*args)
 
     async def scenario() -> None:
         store = Async(open_async_store(f"sqlite:///{keys}"))
         other = sqlite3.connect(keys)
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(SqlStore, "perform", noted)
+        monkeypatch.setattr(SyncDatabase, "write", noted)
         task = asyncio.create_task(store.commit(revoking(key(), NOON)))
         await asyncio.sleep(0)
         begun.wait()
@@ -459,16 +459,15 @@ def test_a_cancelled_change_that_has_no_thread_yet_never_begins(
 ) -> None:
     begun, end = threading.Semaphore(0), threading.Event()
 
-    @writing
-    def slow() -> Flow[None]:
+    async def slow(session: Session) -> None:
         begun.release()
         end.wait()
-        yield text("SELECT 1")
+        await session.execute(text("SELECT 1"))
 
     async def scenario() -> None:
         store = Async(open_async_store(f"sqlite:///{keys}"))
         assert await store.find_key(key().id) == record()
-        holders = [asyncio.create_task(store.perform(slow())) for _ in range(2)]
+        holders = [asyncio.create_task(store.database.write(slow)) for _ in range(2)]
         await asyncio.sleep(0)
         for _ in holders:
             begun.acquire()
@@ -529,7 +528,7 @@ def test_the_threads_are_new_after_a_fork(keys: Path) -> None:
     assert output == "done\n"
 
 
-def test_a_file_that_is_no_database_is_a_backend_error(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "keys.db").write_bytes(b"not a database, but long enough to be read as one" * 100)
     store = Plain(open_store(f"sqlite:///{tmp_path}/keys.db"))
     with pytest.raises(StoreError, match=r"^sqlite.*keys.db failed in a way"):
@@ -547,7 +546,7 @@ def test_what_a_call_sends_to_the_server(backend: Plain, database: Database, kin
     commits = iter([changing(key(), name="a"), changing(key(version=2), name="b")])
     calls[kind]()
     sent: list[str] = []
-    for engine in (backend._reads, backend._writes):
+    for engine in (backend.database.reads, backend.database.writes):
         event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2].split()[0]))
     contextvars.copy_context().run(calls[kind])
     commit = {
@@ -607,19 +606,19 @@ def test_another_connection_takes_no_lock_from_those_that_are_there(keys: Path) 
     store.add_key(record(2))
     store.close()
     assert store.find_key(key().id) is not None
-    # This opens another connection. Without the locks of the one that reads, a process that leaves
+    # This opens another connection. Without the locks of the reader, a process that leaves
     # would take itself for the last, and the log away from under both.
     store.mark_used([Use(key().id, LATER)])
-    for one in (key(), key(2)):
-        with python(REVOKE, url, one.id) as process:
+    for present in (key(), key(2)):
+        with python(REVOKE, url, present.id) as process:
             assert process.communicate()[0] == "done\n"
-        found = store.find_key(one.id)
+        found = store.find_key(present.id)
         assert found is not None
         assert found.key.revoked_at is not None
     store.close()
 
 
-def test_a_file_that_took_the_other_s_place_is_the_one_that_counts(keys: Path) -> None:
+def test_a_file_that_took_another_s_place_is_read(keys: Path) -> None:
     backup = keys.with_name("backup.db")
     with closing(sqlite3.connect(keys)) as before, closing(sqlite3.connect(backup)) as after:
         before.backup(after)
@@ -687,7 +686,7 @@ def test_event_loops_that_are_gone_leave_no_connections(served: Database) -> Non
             asyncio.run(store.find_key(key().id))
         gc.collect()
 
-    engine = create_engine(migrating._reads.url)
+    engine = create_engine(migrating.database.reads.url)
     with engine.connect() as connection:
         for _ in range(5000):  # the server learns of an end in its own time
             if connection.scalar(text(_COUNTS[served.kind])) <= 2:

@@ -1,4 +1,4 @@
-"""Commits to SQL databases: what a crash leaves of one, and that they follow one another."""
+"""Commits to SQL databases: what a crash leaves of a commit, and that commits are serial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.stores.changes import adding, changing
 from tests.stores.conftest import DEADLINE, Database, Plain
 from tests.stores.records import LATER, NOON, key, organization, record
 
-# A child process is killed at each step of a commit in turn, until one gets through.
+# A child process is killed at each step of a commit in turn, until a child gets through.
 CRASH = """
 import json, os, signal, sys
 from dataclasses import replace
@@ -41,9 +41,9 @@ def attempt(number, acknowledge):
             os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
 
-    event.listen(backend._writes, "before_cursor_execute", step)
-    event.listen(backend._writes, "after_cursor_execute", step)
-    dialect, do_commit = backend._writes.dialect, backend._writes.dialect.do_commit
+    event.listen(backend.database.writes, "before_cursor_execute", step)
+    event.listen(backend.database.writes, "after_cursor_execute", step)
+    dialect, do_commit = backend.database.writes.dialect, backend.database.writes.dialect.do_commit
 
     def commit(connection):
         step()
@@ -51,8 +51,8 @@ def attempt(number, acknowledge):
         step()
 
     dialect.do_commit = commit
-    owner, one = organization(100 + number), record(100 + number, owner=found.organization)
-    parts = adding(owner), adding(one), changing(found.key, name=f"attempt {number}")
+    owner, new = organization(100 + number), record(100 + number, owner=found.organization)
+    parts = adding(owner), adding(new), changing(found.key, name=f"attempt {number}")
     whole = Commit(
         entries=sum((part.entries for part in parts), ()),
         organizations=parts[0].organizations,
@@ -83,7 +83,7 @@ for number in range(100):
 
 @pytest.fixture
 def backend(database: Database) -> Generator[Plain]:
-    """A sync backend with one key, in a database of each kind."""
+    """A sync store with one key, in a database of each kind."""
     backend = Plain(database.backend())
     backend.migrate()
     backend.add_organization(organization())
@@ -93,7 +93,7 @@ def backend(database: Database) -> Generator[Plain]:
 
 
 @pytest.mark.timeout(240)
-def test_whoever_is_killed_amid_a_commit_leaves_all_of_it_or_nothing(
+def test_a_process_killed_during_a_commit_leaves_all_of_it_or_nothing(
     backend: Plain, database: Database
 ) -> None:
     output, _ = python(CRASH, database.url).communicate()
@@ -124,7 +124,7 @@ def test_whoever_is_killed_amid_a_commit_leaves_all_of_it_or_nothing(
 
 
 def test_ids_of_entries_rise_in_the_order_in_which_commits_are_seen(backend: Plain) -> None:
-    """A reader that has seen an entry has seen all before it, whoever commits meanwhile."""
+    """A reader that has seen an entry has seen all before it, whatever is committed meanwhile."""
     finished = threading.Event()
     seen: list[list[int]] = []
 
@@ -150,7 +150,7 @@ def test_a_commit_that_waits_for_another_waits_until_the_deadline(
     backend: Plain, database: Database
 ) -> None:
     other = Plain(open_store(database.url))
-    with backend._writes.connect() as connection:
+    with backend.database.writes.connect() as connection:
         connection.execute(text("UPDATE keyguard_feed SET last = last"))
         with within(DEADLINE), pytest.raises(StoreUnavailableError):
             other.commit(changing(key(), name="new"))
@@ -166,12 +166,12 @@ def test_one_that_waited_sees_what_the_other_did_whatever_the_host_s_level(
     if database.kind == "sqlite" and level == "REPEATABLE READ":
         pytest.skip("SQLite has no such level")
     options: dict[str, Any] = {} if level is None else {"isolation_level": level}
-    engine = create_engine(backend._reads.url, pool_size=20, max_overflow=0, **options)
+    engine = create_engine(backend.database.reads.url, pool_size=20, max_overflow=0, **options)
     store = Plain(open_store(engine))
     for _ in range(3):
         present = store.find_key(key().id).key
         commits = [changing(present, name=f"{present.version} {n}") for n in range(20)]
-        answers = store.together([lambda one, c=c: one.commit(c) for c in commits])
+        answers = store.together([lambda store, c=c: store.commit(c) for c in commits])
         assert sorted(answers) == [False] * 19 + [True]
     assert store.find_key(key().id).key.version == 4
     # A refusal leaves nothing of what came before it in the commit.
@@ -180,38 +180,42 @@ def test_one_that_waited_sees_what_the_other_did_whatever_the_host_s_level(
     engine.dispose()
 
 
-def test_uses_and_commits_at_once_never_wait_in_a_ring(backend: Plain) -> None:
+def test_uses_and_commits_at_once_never_wait_for_each_other_in_a_circle(backend: Plain) -> None:
     assert backend.commit(adding(*(record(number) for number in range(2, 40))))
     keys = list(backend.list_keys(KeyFilter(), after=None, limit=100))
 
     def use(store: Any, turn: int) -> None:
         ordered = keys if turn % 2 else keys[::-1]
-        store.mark_used([Use(one.id, LATER.replace(second=turn)) for one in ordered])
+        store.mark_used([Use(used.id, LATER.replace(second=turn)) for used in ordered])
 
     def rename(store: Any, turn: int) -> None:
-        for one in keys[:: 5 + turn] + keys[:: -5 - turn]:
-            store.change_key(one.id, name=f"{turn}")
+        for renamed in keys[:: 5 + turn] + keys[:: -5 - turn]:
+            store.change_key(renamed.id, name=f"{turn}")
 
     backend.together(
         [lambda store, n=n: use(store, n) for n in range(20)]
         + [lambda store, n=n: rename(store, n) for n in range(3)]
     )
-    for one in backend.list_keys(KeyFilter(), after=None, limit=100):
-        assert one.last_used_at == LATER.replace(second=19)
+    for used in backend.list_keys(KeyFilter(), after=None, limit=100):
+        assert used.last_used_at == LATER.replace(second=19)
 
 
 def test_only_what_changed_is_written(backend: Plain) -> None:
     statements: list[str] = []
-    event.listen(backend._writes, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    event.listen(
+        backend.database.writes, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
     assert backend.commit(changing(key(), name="new", expires_at=LATER))
-    (update,) = [one for one in statements if one.startswith("UPDATE keyguard_keys")]
+    (update,) = [sent for sent in statements if sent.startswith("UPDATE keyguard_keys")]
     assert update.split("SET")[1].split("WHERE")[0].count("=") == 3  # and the version
     assert backend.find_key(key().id).key == key(name="new", expires_at=LATER, version=2)
 
 
 def test_an_import_is_few_statements(backend: Plain) -> None:
     statements: list[str] = []
-    event.listen(backend._writes, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    event.listen(
+        backend.database.writes, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
     assert backend.commit(adding(*(record(number) for number in range(2, 502))))
     assert len(statements) < 10
 

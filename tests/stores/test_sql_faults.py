@@ -1,4 +1,4 @@
-"""What the SQL backend makes of a database that is down, slow, or talks nonsense."""
+"""What the SQL store makes of a database that is down, slow, or talks nonsense."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from keyguard.exceptions import StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.sql import AsyncSqlStore, SqlStore, operations
-from keyguard.stores.sql.store import MOST_READS
+from keyguard.stores.sql import AsyncSqlStore, SqlStore
+from keyguard.stores.sql.turns import MOST_READS
 from tests.stores.conftest import DEADLINE, Async, Awaited, Call, Database, Plain, bounded, opened
 from tests.stores.records import NOON, key, organization, record, revoked
 
@@ -104,7 +104,7 @@ def test_a_port_that_never_answers_does_not_hold_a_call(
 @pytest.mark.parametrize(
     "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\0" * 64, b"\xff" * 4096]
 )
-def test_a_port_that_talks_nonsense_is_a_backend_error(
+def test_a_port_that_talks_nonsense_is_a_store_error(
     scheme: str, flavour: str, runner: asyncio.Runner, listener: socket.socket, answer: bytes
 ) -> None:
     def talk() -> None:
@@ -130,7 +130,7 @@ def test_a_port_that_talks_nonsense_is_a_backend_error(
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
-def test_a_port_where_nobody_listens_is_a_backend_error(
+def test_a_port_where_nobody_listens_is_a_store_error(
     scheme: str, flavour: str, runner: asyncio.Runner
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -177,7 +177,7 @@ def test_a_server_that_is_down_is_unavailable_until_it_is_up(store: Any, served:
 @WATCHDOG
 def test_a_row_that_another_holds_does_not_hold_a_call(store: Any, served: Database) -> None:
     other: SqlStore = served.backend()
-    with other._writes.begin() as connection:
+    with other.database.writes.begin() as connection:
         connection.execute(text("UPDATE keyguard_keys SET name = 'held'"))
         with pytest.raises(StoreUnavailableError):
             bounded(store, revoke)
@@ -215,7 +215,7 @@ def test_waiting_for_a_connection_ends_with_the_deadline(served: Database) -> No
     store.migrate()
     with ExitStack() as held:
         for _ in range(MOST_READS):
-            held.enter_context(store._turn(operations.find_key("")))
+            held.enter_context(store.database.turns.reads)
         with (
             within(DEADLINE),
             pytest.raises(StoreUnavailableError, match=r"^all connections to "),
@@ -232,7 +232,7 @@ def test_waiting_for_a_connection_ends_with_the_deadline_on_an_event_loop(
     async def scenario() -> None:
         store: Any = open_async_store(served.async_url)
         await store.migrate()
-        held = [await store._reads.connect() for _ in range(MOST_READS)]
+        held = [await store.database.reads.connect() for _ in range(MOST_READS)]
         with pytest.raises(TimeoutError):
             async with awithin(DEADLINE):
                 await find(store)
@@ -248,15 +248,15 @@ def test_no_more_connections_are_opened_than_allowed(served: Database) -> None:
     store: Any = served.backend()
     store.migrate()
     Plain(store).together([find] * (MOST_READS * 2))
-    assert store._reads.pool.checkedin() <= MOST_READS
-    assert store._reads.pool.checkedout() == 0
+    assert store.database.reads.pool.checkedin() <= MOST_READS
+    assert store.database.reads.pool.checkedout() == 0
     store.close()
 
 
 def test_a_hosts_pool_that_is_exhausted_is_unavailable(database: Database) -> None:
     own: SqlStore = database.backend()
     own.migrate()
-    engine = create_engine(own._reads.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    engine = create_engine(own.database.reads.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
     store = open_store(engine)
     with (
         engine.connect(),
@@ -275,7 +275,9 @@ def test_a_hosts_async_pool_that_is_exhausted_is_unavailable(
         own = open_async_store(served.async_url)
         assert isinstance(own, AsyncSqlStore)
         await own.migrate()
-        engine = create_async_engine(own._reads.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+        engine = create_async_engine(
+            own.database.reads.url, pool_size=1, max_overflow=0, pool_timeout=0.01
+        )
         store = open_async_store(engine)
         async with engine.connect():
             with pytest.raises(StoreUnavailableError, match=r"^all connections to "):

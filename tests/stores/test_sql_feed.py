@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from keyguard.exceptions import CorruptDataError, RefusedError, StoreUnavailableError
 from keyguard.stores.base import News
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.sql.feeds import SqlFeed
+from keyguard.stores.sql.feed import SqlFeed
 from keyguard.stores.sql.tables import AUDIT, FEED
 from tests.services import python
 from tests.stores.changes import adding, changing
@@ -57,7 +57,7 @@ def listeners(other: Plain) -> int:
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     )
-    with other._reads.connect() as connection:
+    with other.database.reads.connect() as connection:
         count: int = connection.scalar(text(query))
         return count
 
@@ -65,24 +65,22 @@ def listeners(other: Plain) -> int:
 def while_it_waits(store: Any, feed: Any, position: str, then: Callable[[], Any]) -> Any:
     """Read a feed that has nothing to tell, do something once it waits, return what it told."""
     asked = threading.Event()
-    perform = feed._perform if isinstance(store, Plain) else feed.backend._perform
-    inner = feed if isinstance(store, Plain) else feed.backend
+    inner = feed._feed if isinstance(store, Plain) else feed.backend
+    ask = inner._ask
 
-    def noted(operation: Any) -> Any:
+    async def noted(position: str | None) -> News:
         try:
-            return perform(operation)
+            news: News = await ask(position)
+            return news
         finally:
-            asked.set()
+            if isinstance(store, Plain):
+                asked.set()
+            else:
+                asyncio.get_running_loop().call_soon(asked.set)
 
-    async def anoted(operation: Any) -> Any:
-        try:
-            return await perform(operation)
-        finally:
-            asyncio.get_running_loop().call_soon(asked.set)
-
-    inner._perform = noted if isinstance(store, Plain) else anoted
+    inner._ask = noted
     with ThreadPoolExecutor(1) as threads:
-        # listening is one operation, and asking the second
+
         def act() -> Any:
             while not asked.wait():
                 pass
@@ -92,7 +90,7 @@ def while_it_waits(store: Any, feed: Any, position: str, then: Callable[[], Any]
         try:
             return feed.read(position, LONG)
         finally:
-            inner._perform = perform
+            inner._ask = ask
             acting.result()
 
 
@@ -135,7 +133,7 @@ def test_a_feed_takes_a_connection_of_its_own_and_gives_it_back(store: Any, othe
     for _ in range(3):
         feed.read(position, 0.01)
     assert listeners(other) == 1
-    assert store.backend._reads.pool.checkedout() == 0
+    assert store.backend.database.reads.pool.checkedout() == 0
     feed.close()
     for _ in range(5000):  # the server learns of an end in its own time
         if listeners(other) == 0:
@@ -172,7 +170,7 @@ def test_a_broken_connection_is_an_error_and_the_next_read_reconnects(
     )
 
     def cut() -> None:
-        with other._reads.connect() as connection:
+        with other.database.reads.connect() as connection:
             while not listeners(other):
                 pass
             connection.execute(text(kill)).all()
@@ -231,7 +229,7 @@ def test_a_commit_that_is_not_made_wakes_nobody(store: Any, other: Plain) -> Non
 def test_a_hosts_engine_can_wait_too(postgresql_database: Database) -> None:
     own: Any = open_store(postgresql_database.url)
     own.migrate()
-    engine = create_engine(own._reads.url, pool_size=1, max_overflow=0)
+    engine = create_engine(own.database.reads.url, pool_size=1, max_overflow=0)
     store = Plain(open_store(engine))
     feed = store.feed()
     assert feed.read("0", 0.01) == News("0", ())
@@ -251,7 +249,7 @@ def test_a_hosts_async_engine_can_wait_too(
     async def scenario() -> None:
         own: Any = Async(open_async_store(postgresql_database.url))
         await own.migrate()
-        engine = create_async_engine(own._reads.url, pool_size=1, max_overflow=0)
+        engine = create_async_engine(own.database.reads.url, pool_size=1, max_overflow=0)
         feed = open_async_store(engine).feed()
         assert await feed.read("0", 0.01) == News("0", ())
         reading = asyncio.create_task(feed.read("0", LONG))
@@ -274,10 +272,12 @@ def test_a_hosts_async_engine_can_wait_too(
 def test_other_drivers_are_asked(
     postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend: Any = open_store(postgresql_database.url)
-    monkeypatch.setattr(backend._reads.dialect, "driver", "pg8000")
-    assert type(backend.feed()) is SqlFeed
-    backend.close()
+    engine = create_engine(
+        postgresql_database.url.replace("postgresql://", "postgresql+psycopg://")
+    )
+    monkeypatch.setattr(engine.dialect, "driver", "pg8000")
+    feed: Any = open_store(engine).feed()
+    assert type(feed._feed) is SqlFeed
 
 
 FORK = """
@@ -341,11 +341,11 @@ def test_a_trail_that_was_cut_is_noticed(backend: Plain) -> None:
     feed = backend.feed()
     for number in range(4):
         backend.add_organization(organization(number))
-    with backend._writes.begin() as connection:
+    with backend.database.writes.begin() as connection:
         connection.execute(delete(AUDIT).where(AUDIT.c.id <= 2))
     assert feed.read("1", 0) == News("4", None)
     assert feed.read("2", 0).subjects == (organization(2).id, organization(3).id)
-    with backend._writes.begin() as connection:
+    with backend.database.writes.begin() as connection:
         connection.execute(delete(AUDIT))
     assert feed.read("2", 0) == News("4", None)
     assert feed.read("4", 0) == News("4", ())
@@ -353,7 +353,7 @@ def test_a_trail_that_was_cut_is_noticed(backend: Plain) -> None:
 
 
 def test_without_the_row_that_is_the_lock_nothing_is_changed(backend: Plain) -> None:
-    with backend._writes.begin() as connection:
+    with backend.database.writes.begin() as connection:
         connection.execute(delete(FEED))
     with pytest.raises(CorruptDataError, match=r"^the table keyguard_feed has lost its row;"):
         backend.add_organization(organization())

@@ -1,4 +1,4 @@
-"""The SQL store stepped by hand: deadlines by a standing clock, operations by no database."""
+"""The SQL store without a database: deadlines by a clock that stands, operations by fakes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 from psycopg.pq import ConnStatus
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from keyguard.exceptions import StoreError
+from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import within
-from keyguard.stores.sql import SqlStore, operations, sqlite
-from keyguard.stores.sql.flows import ConnectionLost
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.sql import SqlStore, commits, queries, sqlite
 from keyguard.stores.sql.mysql import DeadlineConnection as MySqlConnection
 from keyguard.stores.sql.postgresql import DeadlineConnection as PostgresConnection
 from tests.stores.changes import adding, revoking
 from tests.stores.records import NOON, key, organization, record
+from tests.stores.sessions import COMMIT, ROLLBACK, FakeDatabase, FakeSession
 
 # Deadlines, without waiting for any
 
@@ -112,7 +113,7 @@ def test_sqlite_waits_for_what_is_left(clock: list[float]) -> None:
     connection.close()
 
 
-# Operations, stepped by hand
+# Operations, on sessions without a database
 
 
 class Lost(Exception):
@@ -124,7 +125,7 @@ def lost() -> DBAPIError:
 
 
 class Rows:
-    """What a database might answer: no row, and that it did what it was told."""
+    """What a database might answer: some rows, and how many it changed."""
 
     rowcount = 1
 
@@ -132,106 +133,122 @@ class Rows:
         self.rows = rows
 
     def all(self) -> Any:
-        return self.rows
+        return list(self.rows)
 
     def first(self) -> Any:
+        return None
+
+    def one_or_none(self) -> Any:
         return None
 
     def scalars(self) -> Any:
         return self.rows
 
-
-class Standing:
-    """A row that says that a key stands as it was read."""
-
-    id = key().id
-    version = 1
+    def scalar_one_or_none(self) -> Any:
+        return self.rows[0]
 
 
-def answered(flow: Any, answers: list[Any]) -> Any:
-    """Step a flow, and return the first step that there is no answer for."""
-    step = next(flow)
-    for answer in answers:
-        step = flow.send(answer)
-    return step
+KEY_STANDS = Rows(SimpleNamespace(id=key().id, version=1))
+"""The row that says that a key is as it was read."""
 
+OWNER_STANDS = Rows(SimpleNamespace(id=organization().id, version=1))
+"""The row that says that an organization is as it was read."""
 
-REVOKED = (None, 1, Rows(Standing()), Rows(), Rows(), None)
+REVOKED = (None, Rows(1), KEY_STANDS, Rows(), Rows(), Rows())
 """Answers to a commit: begun, claimed, looked at, changed, entered, told."""
 
 
+class Script:
+    """A session that gives some answers in turn, then the same answer to whatever follows.
+
+    Args:
+        answers: What it answers; an exception is raised.
+        last: What it answers after these.
+    """
+
+    def __init__(self, *answers: Any, last: Any = None) -> None:
+        self.left = list(answers)
+        self.last = last
+        self.steps: list[Any] = []
+        self.session = FakeSession(self.answer)
+
+    def answer(self, step: Any) -> Any:
+        self.steps.append(step)
+        answer = self.left.pop(0) if self.left else self.last
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def database(*scripts: Script, kind: str = "postgresql+psycopg://h/db") -> FakeDatabase:
+    return FakeDatabase(create_engine(kind), *(script.session for script in scripts))
+
+
 @pytest.mark.parametrize("statements", range(len(REVOKED)))
-def test_a_connection_lost_before_the_commit_may_be_tried_again(statements: int) -> None:
-    flow = operations.commit(revoking(key(), NOON)).flow()
-    answered(flow, [*REVOKED[:statements]])
-    with pytest.raises(ConnectionLost):
-        flow.throw(lost())
+def test_a_connection_lost_before_the_commit_is_tried_again(statements: int) -> None:
+    first, second = Script(*REVOKED[:statements], lost()), Script(*REVOKED)
+    store = SqlStore(database(first, second))
+    assert store.commit(revoking(key(), NOON)) is True
+    assert COMMIT not in first.steps
+    assert second.steps.count(COMMIT) == 1
+
+
+def test_no_second_try_is_made_when_the_time_is_over() -> None:
+    first, second = Script(lost()), Script(*REVOKED)
+    with within(0), pytest.raises(StoreUnavailableError):
+        SqlStore(database(first, second)).commit(revoking(key(), NOON))
+    assert second.steps == []
 
 
 def test_a_connection_lost_at_the_commit_is_not_tried_again() -> None:
-    flow = operations.commit(revoking(key(), NOON)).flow()
-    assert answered(flow, [*REVOKED]) is Connection.commit
-    with pytest.raises(OperationalError):
-        flow.throw(lost())
+    first, second = Script(*REVOKED, lost()), Script(*REVOKED)
+    with pytest.raises(StoreUnavailableError):
+        SqlStore(database(first, second)).commit(revoking(key(), NOON))
+    assert first.steps[-1] is COMMIT
+    assert second.steps == []
 
 
 def test_what_was_changed_behind_keyguard_s_back_is_rolled_back() -> None:
-    flow = operations.commit(revoking(key(), NOON)).flow()
     none = Rows()
     none.rowcount = 0
-    assert answered(flow, [*REVOKED[:3], none]) is Connection.rollback
-    assert flow.send(None) is Connection.commit  # of nothing
-    with pytest.raises(StopIteration) as end:
-        flow.send(None)
-    assert end.value.value is False
+    script = Script(*REVOKED[:3], none)
+    assert SqlStore(database(script)).commit(revoking(key(), NOON)) is False
+    assert script.steps[4:] == [ROLLBACK, COMMIT]  # of nothing
 
 
 @pytest.mark.parametrize("new", [record(), organization()])
 def test_a_violation_that_no_row_explains_stays_an_error(new: Any) -> None:
-    flow = operations.commit(adding(new)).flow()
-    answered(flow, [None, 1, *([Rows(Owner())] if new == record() else [])])
-    step = flow.throw(IntegrityError("INSERT", {}, Lost()))
-    assert step is Connection.rollback
-    step = flow.send(None)
+    violation = IntegrityError("INSERT", {}, Lost())
+    looked_at = [OWNER_STANDS] if new == record() else []
+    script = Script(None, Rows(1), *looked_at, violation, last=Rows())
     with pytest.raises(IntegrityError):
-        while True:
-            step = flow.send(Rows())
+        run_sync(commits.apply(script.session, adding(new)))
+    assert ROLLBACK in script.steps
 
 
-class Owner:
-    """A row that says that an organization stands as it was read."""
-
-    id = organization().id
-    version = 1
-
-
-def test_a_lookup_is_one_statement() -> None:
-    flow = operations.find_key(key().id).flow()
-    next(flow)
-    with pytest.raises(StopIteration):
-        flow.send(type("Nothing", (), {"one_or_none": lambda self: None})())
+def test_a_look_up_is_one_statement() -> None:
+    script = Script(Rows())
+    assert SqlStore(database(script)).find_key(key().id) is None
+    assert len(script.steps) == 1
 
 
-def test_a_lookup_of_what_can_be_no_key_asks_nothing() -> None:
-    with pytest.raises(StopIteration) as end:
-        next(operations.find_key("no key").flow())
-    assert end.value.value is None
+def test_a_look_up_of_an_id_that_no_key_can_have_asks_nothing() -> None:
+    script = Script()
+    assert run_sync(queries.find_key(script.session, "no key")) is None
+    assert script.steps == []
 
 
 def test_a_change_is_not_tried_again_where_each_statement_is_committed() -> None:
     """On a host's engine a lost answer may hide a change that was made."""
-    store = SqlStore(create_engine("sqlite://"))
-    store._checked = True
-    course = store._course(operations.commit(revoking(key(), NOON)))
-    next(course)
-    with pytest.raises(StoreError):
-        course.throw(ConnectionLost())
+    first, second = Script(lost()), Script(*REVOKED)
+    with pytest.raises(StoreUnavailableError):
+        SqlStore(database(first, second, kind="sqlite://")).commit(revoking(key(), NOON))
+    assert second.steps == []
 
 
-def test_a_look_up_is_tried_again_everywhere() -> None:
-    store = SqlStore(create_engine("sqlite://"))
-    store._checked = True
-    course = store._course(operations.find_key(key().id))
-    first = next(course)
-    assert course.throw(ConnectionLost()) is first
-    course.close()
+def test_a_look_up_is_tried_again_everywhere_but_only_once() -> None:
+    store = SqlStore(database(Script(lost()), Script(Rows()), kind="sqlite://"))
+    assert store.find_key(key().id) is None
+    store = SqlStore(database(Script(lost()), Script(lost()), Script(Rows()), kind="sqlite://"))
+    with pytest.raises(StoreUnavailableError):
+        store.find_key(key().id)

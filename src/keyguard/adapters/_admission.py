@@ -14,7 +14,7 @@ from keyguard.core.http.rules import UNASKED_FIELDS, Rule, is_preflight, needs_n
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.stores.limiter_opening import check_countable
+from keyguard.stores.opening import check_countable
 
 __all__ = ["Admission", "Pending"]
 

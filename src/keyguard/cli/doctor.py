@@ -23,9 +23,8 @@ from keyguard.exceptions import KeyguardError, SchemaError, StoreError
 from keyguard.runtime.deadlines import within
 from keyguard.stores.base import Store
 from keyguard.stores.diagnosis import Diagnosable, Finding
-from keyguard.stores.limiter_opening import open_limiter
 from keyguard.stores.memory.keys import MemoryStore
-from keyguard.stores.opening import open_store
+from keyguard.stores.opening import open_limiter, open_store
 
 _PROBE = Charge(
     "keyguard:{doctor}:probe", "probe", 1, 1, Strategy.FIXED_WINDOW, enforce=False, cost=1

@@ -25,9 +25,8 @@ from keyguard.runtime.process import Clock
 from keyguard.settings.settings import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
 from keyguard.stores.failover import AsyncLimiterPort
-from keyguard.stores.limiter_opening import check_countable, open_async_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import open_async_store
+from keyguard.stores.opening import check_countable, open_async_limiter, open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:

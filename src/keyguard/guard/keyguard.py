@@ -25,9 +25,8 @@ from keyguard.runtime.sync import run_sync
 from keyguard.settings.settings import Settings
 from keyguard.stores.base import RateLimiter, Store
 from keyguard.stores.failover import SyncLimiterPort
-from keyguard.stores.limiter_opening import check_countable, open_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import open_store
+from keyguard.stores.opening import check_countable, open_limiter, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:

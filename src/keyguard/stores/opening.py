@@ -1,20 +1,69 @@
-"""From what a service passes as its store to a store."""
+"""Open what a service passes as its store or its limiter."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError
-from keyguard.stores.base import AsyncStore, Store
+from keyguard.runtime.process import Clock
+from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
+from keyguard.stores.memory.counters import MemoryRateLimiter
 
-__all__ = ["STORES", "is_redis_client", "open_async_store", "open_store"]
+__all__ = [
+    "check_countable",
+    "open_async_limiter",
+    "open_async_store",
+    "open_limiter",
+    "open_store",
+]
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
 _REDIS = ("redis://", "rediss://", "redis+", "rediss+")
-_REDIS_CLIENTS = ("redis", "redis.asyncio")
-STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS)
-"""With what the URLs of key stores begin."""
+_STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS)
+_LIMITER_METHODS = ("hit", "adjust", "migrate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Flavour:
+    """What a guard takes, as a class name where its library need not be installed.
+
+    Args:
+        guard: The guard.
+        engine: The class of SQLAlchemy's engines, and its module.
+        clients: The module of redis-py's clients.
+        store: The protocol of stores.
+        limiter: The protocol of limiters.
+        close: The method that closes a limiter.
+    """
+
+    guard: str
+    engine: tuple[str, str]
+    clients: str
+    store: type
+    limiter: type
+    close: str
+
+
+_SYNC = _Flavour(
+    guard="Keyguard",
+    engine=("sqlalchemy", "Engine"),
+    clients="redis",
+    store=Store,
+    limiter=RateLimiter,
+    close="close",
+)
+_ASYNC = _Flavour(
+    guard="AsyncKeyguard",
+    engine=("sqlalchemy.ext.asyncio", "AsyncEngine"),
+    clients="redis.asyncio",
+    store=AsyncStore,
+    limiter=AsyncRateLimiter,
+    close="aclose",
+)
 
 
 def open_store(target: str | Store | object) -> Store:
@@ -24,47 +73,29 @@ def open_store(target: str | Store | object) -> Store:
         target: A URL, a SQLAlchemy ``Engine``, a client of redis-py, or a store.
 
     Returns:
-        The ``target`` itself where it is a store, which is its owner's to close. Else a new one,
-        for the caller to close; that leaves an engine or a client as it is.
+        The ``target`` itself if it is a store, which its owner closes. Else a new store, which the
+        caller closes; closing it leaves an engine or a client open.
 
     Raises:
-        ConfigurationError: It is none of these, or one for async code.
+        ConfigurationError: The target is none of these, or one for async code.
         MissingExtraError: The driver is not installed.
     """
-    if isinstance(target, str):
-        if _is_memory(target):
-            from keyguard.stores.memory.keys import MemoryStore
+    room = _room_of(target, _SYNC, _ASYNC)
+    known: Any = target
+    if room == "memory":
+        from keyguard.stores.memory.keys import MemoryStore
 
-            return MemoryStore()
-        if _is_redis_url(target):
-            from keyguard.stores import redis
-
-            return redis.RedisStore(redis.parse(target))
-        from keyguard.stores import sql
-
-        return sql.open_store(target)
-    if _is_engine(target, "sqlalchemy", "Engine"):
-        from keyguard.stores import sql
-
-        engine: Any = target
-        return sql.SqlStore(engine)
-    if _is_engine(target, "sqlalchemy.ext.asyncio", "AsyncEngine"):
-        raise ConfigurationError("pass Keyguard an Engine; an AsyncEngine is for AsyncKeyguard")
-    if is_redis_client(target):
+        return MemoryStore()
+    if room == "redis":
         from keyguard.stores import redis
 
-        if not redis.is_client(target):
-            raise ConfigurationError(
-                "pass Keyguard a client of redis; one of redis.asyncio is for AsyncKeyguard"
-            )
-        return redis.RedisStore(target)
-    if _is_store(target):
-        return target
-    if _is_async_store(target):
-        raise ConfigurationError(
-            f"pass Keyguard a Store; {type(target).__name__} is for AsyncKeyguard"
-        )
-    raise _neither(target, "Engine", "Store")
+        return redis.open_store(known)
+    if room == "sql":
+        from keyguard.stores import sql
+
+        return sql.open_store(known)
+    store: Store = known
+    return store
 
 
 def open_async_store(target: str | AsyncStore | object) -> AsyncStore:
@@ -74,87 +105,185 @@ def open_async_store(target: str | AsyncStore | object) -> AsyncStore:
         target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a store for
             async code.
     """
-    if isinstance(target, str):
-        if _is_memory(target):
-            from keyguard.stores.memory.keys import AsyncMemoryStore
+    room = _room_of(target, _ASYNC, _SYNC)
+    known: Any = target
+    if room == "memory":
+        from keyguard.stores.memory.keys import AsyncMemoryStore
 
-            return AsyncMemoryStore()
-        if _is_redis_url(target):
-            from keyguard.stores import redis
-
-            return redis.AsyncRedisStore(redis.parse(target))
-        from keyguard.stores import sql
-
-        return sql.open_async_store(target)
-    if _is_engine(target, "sqlalchemy.ext.asyncio", "AsyncEngine"):
-        from keyguard.stores import sql
-
-        engine: Any = target
-        return sql.AsyncSqlStore(engine)
-    if _is_engine(target, "sqlalchemy", "Engine"):
-        raise ConfigurationError("pass AsyncKeyguard an AsyncEngine; an Engine is for Keyguard")
-    if is_redis_client(target):
+        return AsyncMemoryStore()
+    if room == "redis":
         from keyguard.stores import redis
 
-        if not redis.is_async_client(target):
-            raise ConfigurationError(
-                "pass AsyncKeyguard a client of redis.asyncio; one of redis is for Keyguard"
-            )
-        return redis.AsyncRedisStore(target)
-    if _is_async_store(target):
-        return target
-    if _is_store(target):
-        raise ConfigurationError(
-            f"pass AsyncKeyguard an AsyncStore; {type(target).__name__} is for Keyguard"
+        return redis.open_async_store(known)
+    if room == "sql":
+        from keyguard.stores import sql
+
+        return sql.open_async_store(known)
+    store: AsyncStore = known
+    return store
+
+
+def open_limiter(
+    target: str | RateLimiter | object | None, store: Store, *, clock: Clock
+) -> RateLimiter:
+    """Return the limiter that a service names, for sync code.
+
+    Args:
+        target: None to count beside the keys; ``memory://``, the URL of an SQL database, of Redis
+            or of another storage of the package ``limits``, a client of redis-py, or a limiter.
+        store: The store of the keys.
+        clock: The clock of counters in memory.
+
+    Returns:
+        The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
+
+    Raises:
+        ConfigurationError: The target is none of these, or one for async code.
+        MissingExtraError: The driver is not installed.
+    """
+    if _is_storage(target):
+        from keyguard.stores.limits.storages import StorageRateLimiter
+
+        return StorageRateLimiter(target)
+    limiter: RateLimiter = _limiter_of(target, store, open_store, clock, _SYNC, _ASYNC)
+    return limiter
+
+
+def open_async_limiter(
+    target: str | RateLimiter | AsyncRateLimiter | object | None,
+    store: AsyncStore,
+    *,
+    clock: Clock,
+) -> MemoryRateLimiter | AsyncRateLimiter:
+    """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
+
+    Counters in memory never wait, so the same class serves both flavours.
+    """
+    if _is_storage(target):
+        from keyguard.stores.limits.storages import AsyncStorageRateLimiter
+
+        return AsyncStorageRateLimiter(target)
+    limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
+        target, store, open_async_store, clock, _ASYNC, _SYNC
+    )
+    return limiter
+
+
+def check_countable(limiter: object, limits: Iterable[Limit]) -> None:
+    """Refuse limits that a limiter can't count.
+
+    Args:
+        limiter: The limiter. A limiter without a method ``check`` counts all limits.
+        limits: The limits that are known when the service starts.
+
+    Raises:
+        ConfigurationError: The limiter can't count one of the limits.
+    """
+    check = getattr(limiter, "check", None)
+    if check is not None:
+        check(limits)
+
+
+def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:
+    """Return the room that opens a target, or ``""`` for a store.
+
+    Raises:
+        ConfigurationError: The target is for the other flavour, or nothing that can be opened.
+    """
+    if isinstance(target, str):
+        return _room_of_url(target)
+    if _is_instance(target, *flavour.engine):
+        return "sql"
+    if _is_client(target, flavour):
+        return "redis"
+    if _is_instance(target, *other.engine):
+        raise _misplaced(f"an {flavour.engine[1]}", f"an {other.engine[1]}", flavour, other)
+    if _is_client(target, other):
+        raise _misplaced(
+            f"a client of {flavour.clients}", f"one of {other.clients}", flavour, other
         )
-    raise _neither(target, "AsyncEngine", "AsyncStore")
+    if _offers(target, flavour.store):
+        return ""
+    if _offers(target, other.store):
+        raise _misplaced(_a(flavour.store), type(target).__name__, flavour, other)
+    raise ConfigurationError(
+        f"a store is a URL such as {_KINDS}, a SQLAlchemy {flavour.engine[1]}, a client of "
+        f"redis-py, or an object with the methods of keyguard.stores.base.{flavour.store.__name__};"
+        f" {type(target).__name__} is none of these"
+    )
 
 
-def _is_store(target: object) -> TypeGuard[Store]:
-    return _offers(target, Store)
+def _room_of_url(url: str) -> str:
+    if url.startswith("memory:"):
+        if url != "memory://":
+            raise ConfigurationError("a key store in memory has no name: use memory://")
+        return "memory"
+    return "redis" if url.startswith(_REDIS) else "sql"
 
 
-def _is_async_store(target: object) -> TypeGuard[AsyncStore]:
-    return _offers(target, AsyncStore)
+def _limiter_of(
+    target: object,
+    store: object,
+    opener: Callable[[object], object],
+    clock: Clock,
+    flavour: _Flavour,
+    other: _Flavour,
+) -> Any:
+    """Return counters beside a store's keys, or in memory if it keeps none, or the target itself.
+
+    Raises:
+        ConfigurationError: The target is for the other flavour, or no limiter at all.
+    """
+    if target is None or isinstance(target, str) or _is_client(target, _SYNC, _ASYNC):
+        counters = getattr(store if target is None else opener(target), "counters", None)
+        if counters is None:
+            return MemoryRateLimiter(clock=clock)
+        return counters(owned=target is not None)
+    if _has_methods(target, *_LIMITER_METHODS):
+        if _has_methods(target, flavour.close) or isinstance(target, MemoryRateLimiter):
+            return target
+        if _has_methods(target, other.close):
+            raise _misplaced(_a(flavour.limiter), type(target).__name__, flavour, other)
+    raise ConfigurationError(
+        "a limiter is None (beside the keys), memory://, the URL of an SQL database, a Redis or "
+        "another storage of the package limits, a client of redis-py, or an object with the "
+        f"methods of keyguard.stores.base.RateLimiter, not {type(target).__name__}"
+    )
+
+
+def _is_storage(target: object) -> TypeGuard[str]:
+    """Tell whether a target is the URI of a storage that only the package ``limits`` knows."""
+    return isinstance(target, str) and "://" in target and not target.startswith(_STORES)
 
 
 def _offers(target: object, protocol: type) -> bool:
-    # isinstance would not do: from Python 3.12 on it overlooks methods that are passed through to
-    # another object by __getattr__.
-    names = [name for name in vars(protocol) if not name.startswith("_")]
+    # Since Python 3.12 isinstance overlooks methods that __getattr__ passes through to another
+    # object.
+    return _has_methods(target, *(name for name in dir(protocol) if not name.startswith("_")))
+
+
+def _has_methods(target: object, *names: str) -> bool:
     return all(callable(getattr(target, name, None)) for name in names)
 
 
-def _is_memory(url: str) -> bool:
-    if not url.startswith("memory:"):
-        return False
-    if url != "memory://":
-        raise ConfigurationError("a key store in memory has no name: use memory://")
-    return True
-
-
-def _is_redis_url(url: str) -> bool:
-    return url.startswith(_REDIS)
-
-
-def is_redis_client(target: object) -> bool:
-    """Tell whether something is a client of redis-py, of either flavour."""
+def _is_client(target: object, *flavours: _Flavour) -> bool:
     return any(
-        _is_engine(target, module, name)
-        for module in _REDIS_CLIENTS
+        _is_instance(target, flavour.clients, name)
+        for flavour in flavours
         for name in ("Redis", "RedisCluster")
     )
 
 
-def _is_engine(target: object, module: str, name: str) -> bool:
-    # Whoever holds an engine or a client has imported its library; nobody else is made to.
+def _is_instance(target: object, module: str, name: str) -> bool:
+    # Code that made the object has imported its library. No other code has to.
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(target, getattr(loaded, name))
 
 
-def _neither(target: object, engine: str, store: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"a store is a URL such as {_KINDS}, a SQLAlchemy {engine}, a client of redis-py, or an "
-        f"object with the methods of keyguard.stores.base.{store}; {type(target).__name__} is "
-        "none of these"
-    )
+def _a(protocol: type) -> str:
+    name = protocol.__name__
+    return f"an {name}" if name.startswith("A") else f"a {name}"
+
+
+def _misplaced(wanted: str, given: str, flavour: _Flavour, other: _Flavour) -> ConfigurationError:
+    return ConfigurationError(f"pass {flavour.guard} {wanted}; {given} is for {other.guard}")

@@ -12,7 +12,7 @@ from importlib import import_module
 from keyguard.exceptions import MissingExtraError
 
 try:
-    from keyguard.stores.redis.clients import is_async_client, is_client
+    from keyguard.stores.redis.clients import AsyncClient, Client
     from keyguard.stores.redis.deployment import parse
     from keyguard.stores.redis.store import AsyncRedisStore, RedisStore
 except ModuleNotFoundError as failure:
@@ -22,10 +22,14 @@ except ModuleNotFoundError as failure:
 
 import_module("limits")  # parses the limits of stored keys: not during a request
 
-__all__ = [
-    "AsyncRedisStore",
-    "RedisStore",
-    "is_async_client",
-    "is_client",
-    "parse",
-]
+__all__ = ["AsyncRedisStore", "RedisStore", "open_async_store", "open_store"]
+
+
+def open_store(target: str | Client) -> RedisStore:
+    """Return the store that a URL names, or that uses a client of redis-py."""
+    return RedisStore(parse(target) if isinstance(target, str) else target)
+
+
+def open_async_store(target: str | AsyncClient) -> AsyncRedisStore:
+    """Return the same for code on asyncio."""
+    return AsyncRedisStore(parse(target) if isinstance(target, str) else target)

@@ -1,9 +1,9 @@
-"""Keys in an SQL database: SQLite, PostgreSQL, MySQL and MariaDB, in both flavours.
+"""Keys and counters in an SQL database: SQLite, PostgreSQL, MySQL and MariaDB, in both flavours.
 
-What belongs here: the tables and the migrations that make them; the operations, written once as
-generators of statements; the two stores that carry these to a database; and for each driver what
-it takes to be back in time. SQLAlchemy and the drivers are imported nowhere else, and their errors
-go no further.
+What belongs here: the tables and the migrations that make them; the operations, each one
+``async def`` over a :class:`~keyguard.stores.sql.session.Session`; the database, which runs them in
+either flavour; the stores of keys and of counters; and for each driver what makes it return in
+time. SQLAlchemy and the drivers are imported nowhere else, and their errors go no further.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from importlib import import_module
 from keyguard.exceptions import MissingExtraError
 
 try:
-    from keyguard.stores.sql.engines import open_async_store, open_store
     from keyguard.stores.sql.migrations import HEAD
+    from keyguard.stores.sql.opening import open_async_store, open_store
     from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
-    from keyguard.stores.sql.threaded import ThreadedSqlStore
 except ModuleNotFoundError as failure:
     if failure.name != "sqlalchemy":
         raise
@@ -24,11 +23,4 @@ except ModuleNotFoundError as failure:
 
 import_module("limits")  # parses the limits of stored keys: not during a request
 
-__all__ = [
-    "HEAD",
-    "AsyncSqlStore",
-    "SqlStore",
-    "ThreadedSqlStore",
-    "open_async_store",
-    "open_store",
-]
+__all__ = ["HEAD", "AsyncSqlStore", "SqlStore", "open_async_store", "open_store"]

@@ -1,8 +1,8 @@
-"""Counters in an SQL database, right under any number of processes.
+"""Counters in an SQL database, exact under any number of processes.
 
-A hit is one transaction: the rows of its buckets are locked in one order, counted by
-:mod:`keyguard.core.limits.windows`, and written back. All processes count on the database's clock.
-It runs through the key store, whose deadlines, connections and error texts it shares.
+A hit is one transaction: it locks the rows of its buckets in one order, counts by
+:mod:`keyguard.core.limits.windows`, and writes the rows back. All processes use the database's
+clock.
 """
 
 from __future__ import annotations
@@ -13,116 +13,154 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
-from typing import Any, TypeAlias, cast
+from typing import Concatenate, ParamSpec, TypeAlias
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Executable,
-    Row,
-    delete,
-    func,
-    literal_column,
-    select,
-)
+from sqlalchemy import ColumnElement, Executable, delete, func, literal_column, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.windows import COUNTING, State, Tally
 from keyguard.exceptions import CorruptDataError, StoreError
-from keyguard.runtime.deadlines import awithin, within
-from keyguard.stores.sql import AsyncSqlStore, SqlStore, ThreadedSqlStore
-from keyguard.stores.sql.flows import Flow, begin_hastily, writing
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.facade import SyncRateLimiter
+from keyguard.stores.sql.database import Database, SyncDatabase
+from keyguard.stores.sql.rows import AnyRow
+from keyguard.stores.sql.session import Session, begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 
 __all__ = ["AsyncSqlRateLimiter", "SqlRateLimiter"]
 
 Now: TypeAlias = Callable[[], float]
+Parameters = ParamSpec("Parameters")
 States: TypeAlias = dict[str, State]
 
 _ATTEMPTS = 5
 _SWEEP_EVERY = 64
-"""New buckets after which some that have ended are deleted: more than were made."""
+"""New buckets after which a sweep deletes some that have ended. It deletes more than were made."""
 _SLICE = 256
 _SWEEP_TIMEOUT = 2.0
 _EMPTY = "[]"
 _DAY = 86_400
 
-# What databases say of transactions that got into each other's way, of which nothing is left.
+# What databases say of transactions that got in each other's way and were undone.
 _CONFLICT_STATES = ("40001", "40P01")
-_CONFLICT_NUMBERS = (1020, 1205, 1213)
+_CONFLICT_NUMBERS = ((1020,), (1205,), (1213,))
 
-# The time at which a row is read, after the wait for its lock. MySQL has that in local time alone,
-# of which an hour comes twice a year: so it is the start of the statement, in UTC, and the time
-# since then.
-_MYSQL_CLOCK: ColumnElement[Any] = literal_column(
+# The time at which a row is read, after the wait for its lock. MySQL has that time only in local
+# time, in which one hour comes twice a year. So this adds the time since the statement began to the
+# statement's beginning in UTC.
+_MYSQL_CLOCK: ColumnElement[int] = literal_column(
     "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
     " + TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6))"
 )
-_CLOCKS: Mapping[str, ColumnElement[Any]] = {
+_CLOCKS: Mapping[str, ColumnElement[int]] = {
     "postgresql": func.extract("epoch", func.clock_timestamp()) * 1_000_000,
     "mysql": _MYSQL_CLOCK,
     "mariadb": _MYSQL_CLOCK,
 }
 
 
-class _SqlRateLimiter:
-    """What both flavours share: the operations.
+class AsyncSqlRateLimiter:
+    """A store of counters for code on asyncio.
 
     Args:
-        dialect: The database's kind.
-        now: Where time comes from, instead of the database.
+        database: The database of the counters.
+        owned: Whether the limiter migrates and closes the database.
+        now: The clock, in seconds; None for the database's own.
     """
 
-    def __init__(self, dialect: str, now: Now | None) -> None:
-        self._dialect = dialect
-        if now is None and dialect == "sqlite":
-            now = time.time  # its processes are all on this machine
+    def __init__(self, database: Database, *, owned: bool = False, now: Now | None = None) -> None:
+        self.database = database
+        self._owned = owned
+        if now is None and database.dialect == "sqlite":
+            now = time.time  # all processes that use the file are on this machine
         self._now = now
-        # Not from 0: a process that ends before it makes so many sweeps as often, by and large.
+        # A random start, so that processes which each make few buckets sweep often enough together.
         self._made = random.randrange(_SWEEP_EVERY)  # noqa: S311 - nothing secret
+        self._sweeps: set[asyncio.Task[None]] = set()
 
-    def _is_time_to_sweep(self) -> bool:
-        if self._made < _SWEEP_EVERY:
-            return False
-        self._made = 0
-        return True
+    async def migrate(self) -> None:
+        """See :meth:`keyguard.stores.base.RateLimiter.migrate`."""
+        if self._owned:
+            await self.database.migrate()
 
-    @writing
-    def _hitting(self, charges: Sequence[Charge]) -> Flow[Outcome]:
-        return (yield from self._persistently(lambda: self._hit(charges)))
+    async def aclose(self) -> None:
+        """See :meth:`keyguard.stores.base.RateLimiter.close`."""
+        await self._finish_sweeps()
+        if self._owned:
+            await self.database.aclose()
 
-    @writing
-    def _adjusting(
+    async def hit(self, charges: Sequence[Charge]) -> Outcome:
+        """See :meth:`keyguard.stores.base.RateLimiter.hit`."""
+        outcome = await self.database.write(self._persistently, self._hit, charges)
+        if self._made >= _SWEEP_EVERY:
+            self._begin_sweep()
+        return outcome
+
+    async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Flow[Outcome]:
-        return (yield from self._persistently(lambda: self._adjust(charges, units, ends_at)))
+    ) -> Outcome:
+        """See :meth:`keyguard.stores.base.RateLimiter.adjust`."""
+        outcome = await self.database.write(
+            self._persistently, self._adjust, charges, units, ends_at
+        )
+        if self._made >= _SWEEP_EVERY:
+            self._begin_sweep()
+        return outcome
 
-    @writing
-    def _sweeping(self) -> Flow[None]:
-        """Delete a slice of what has ended, without waiting for anybody's lock."""
-        ended = COUNTERS.c.ends_at < int((yield from self._moment()))
+    async def sweep(self) -> None:
+        """Delete a slice of the buckets that have ended."""
+        await self.database.write(self._sweep)
+
+    def _begin_sweep(self) -> None:
+        """Sweep outside the present request and its deadline."""
+        self._made = 0
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._sweep_in_time(), context=contextvars.Context())
+        self._sweeps.add(task)
+        task.add_done_callback(self._sweeps.discard)
+
+    async def _finish_sweeps(self) -> None:
+        """Wait for the sweeps under way."""
+        await asyncio.gather(*self._sweeps, return_exceptions=True)
+
+    async def _sweep_in_time(self) -> None:
+        with suppress(StoreError):  # a later sweep deletes what this one left
+            async with self.database.within(_SWEEP_TIMEOUT):
+                await self.sweep()
+
+    async def _sweep(self, session: Session) -> None:
+        """Delete a slice of what has ended, without waiting for any lock."""
+        ended = COUNTERS.c.ends_at < int(await self._moment(session))
         found = select(COUNTERS.c.id).where(ended).limit(_SLICE)
-        ids = (yield found.with_for_update(skip_locked=True)).scalars().all()
+        ids = (await session.execute(found.with_for_update(skip_locked=True))).scalars().all()
         if ids:
-            yield delete(COUNTERS).where(COUNTERS.c.id.in_(sorted(ids)), ended)
+            await session.execute(delete(COUNTERS).where(COUNTERS.c.id.in_(sorted(ids)), ended))
 
-    def _persistently(self, attempt: Callable[[], Flow[Outcome]]) -> Flow[Outcome]:
+    async def _persistently(
+        self,
+        session: Session,
+        attempt: Callable[Concatenate[Session, Parameters], Awaitable[Outcome]],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Outcome:
+        """Make an attempt, and again where other transactions got in its way."""
         for left in reversed(range(_ATTEMPTS)):
             try:
-                return (yield from attempt())
+                return await attempt(session, *args, **kwargs)
             except (_Swept, DBAPIError) as failure:
                 if not left or not _is_conflict(failure):
                     raise
-            yield Connection.rollback
+            await session.rollback()
         raise AssertionError  # the last attempt returns or raises
 
-    def _hit(self, charges: Sequence[Charge]) -> Flow[Outcome]:
-        before, now = yield from self._locked(charges)
+    async def _hit(self, session: Session, charges: Sequence[Charge]) -> Outcome:
+        before, now = await self._locked(session, charges)
         states = dict(before)
         tallies: list[Tally] = []
         admitted = True
@@ -133,7 +171,7 @@ class _SqlRateLimiter:
             tallies.append(tally)
             admitted = admitted and (tally.fits or not charge.enforce)
         if admitted:
-            yield from self._written(charges, before, states)
+            await _write(session, charges, before, states)
             return Outcome(True, tallies)
         return Outcome(
             False,
@@ -143,229 +181,162 @@ class _SqlRateLimiter:
             ],
         )
 
-    def _adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Flow[Outcome]:
-        before, now = yield from self._locked(charges, make=any(units))
+    async def _adjust(
+        self,
+        session: Session,
+        charges: Sequence[Charge],
+        units: Sequence[int],
+        ends_at: Sequence[float],
+    ) -> Outcome:
+        before, now = await self._locked(session, charges, make=any(units))
         states = dict(before)
         for charge, change, end in zip(charges, units, ends_at, strict=True):
             if change:
                 adjust, state = COUNTING[charge.strategy].adjust, states[charge.key]
                 states[charge.key] = adjust(state, charge.window, now, change, end)
-        yield from self._written(charges, before, states)
+        await _write(session, charges, before, states)
         return Outcome(True, [_look(charge, states, now, 1) for charge in charges])
 
-    def _locked(
-        self, charges: Sequence[Charge], *, make: bool = True
-    ) -> Flow[tuple[States, float]]:
-        """Lock the rows of buckets, in one order for all; return their states, and the time."""
+    async def _locked(
+        self, session: Session, charges: Sequence[Charge], *, make: bool = True
+    ) -> tuple[States, float]:
+        """Lock the rows of buckets in one order for all; return their states and the time."""
         keys = sorted({charge.key for charge in charges})
-        yield begin_hastily  # on SQLite the whole database has one lock
-        columns: list[Any] = [COUNTERS.c.id, COUNTERS.c.state]
+        await session.call(begin_hastily)  # on SQLite the whole database has one lock
+        columns: list[ColumnElement[str] | ColumnElement[int]] = [COUNTERS.c.id, COUNTERS.c.state]
         if self._now is None:
-            columns.append(_CLOCKS[self._dialect].label("now"))
+            columns.append(_CLOCKS[session.dialect.name].label("now"))
         found = select(*columns).where(COUNTERS.c.id.in_(keys)).order_by(COUNTERS.c.id)
-        rows = (yield found.with_for_update()).all()
+        found = found.with_for_update()
+        rows = (await session.execute(found)).all()
         if make and len(rows) < len(keys):
             self._made += len(keys) - len(rows)
-            if self._dialect != "sqlite":
-                rows = yield from self._make(charges, found)
+            if session.dialect.name != "sqlite":
+                rows = await _make(session, charges, found)
         states: States = dict.fromkeys(keys, ())
         for row in rows:
-            states[row.id] = _state_from(row.id, row.state)
+            states[row.id] = _state_from(row)
         if rows and self._now is None:
-            # Each row has its own: any but the latest may be from before another's change.
+            # Each row has a time of its own. Any but the latest may be earlier than a change that
+            # another process made while this one waited.
             return states, max(_seconds(row.now) for row in rows)
-        return states, (yield from self._moment())
+        return states, await self._moment(session)
 
-    def _make(self, charges: Sequence[Charge], found: Any) -> Flow[Sequence[Row[Any]]]:
-        # In a transaction of its own, and in one order: who holds a lock waits for no row to come.
-        yield Connection.rollback
-        yield self._upserted({charge.key: charge for charge in charges}, None)
-        yield Connection.commit
-        rows: Sequence[Row[Any]] = (yield found.with_for_update()).all()
-        if len(rows) < len({charge.key for charge in charges}):
-            raise _Swept
-        return rows
-
-    def _moment(self) -> Flow[float]:
+    async def _moment(self, session: Session) -> float:
         if self._now is not None:
             return self._now()
-        return _seconds((yield select(_CLOCKS[self._dialect])).scalar_one())
-
-    def _written(self, charges: Sequence[Charge], before: States, after: States) -> Flow[None]:
-        changed = {
-            charge.key: charge for charge in charges if before[charge.key] != after[charge.key]
-        }
-        if changed:
-            yield self._upserted(changed, after)
-
-    def _upserted(self, charges: Mapping[str, Charge], states: States | None) -> Executable:
-        """Return the statement that writes states, or makes empty rows where there are none."""
-        values = [
-            {
-                "id": key,
-                "state": _EMPTY if states is None else _text_of(states[key]),
-                "ends_at": _ends(charges[key], () if states is None else states[key]),
-            }
-            for key in sorted(charges)
-        ]
-        if self._dialect in ("mysql", "mariadb"):
-            insert = mysql.insert(COUNTERS).values(values)
-            if states is None:  # IGNORE would take locks that many share and then wait in a ring
-                return insert.on_duplicate_key_update(id=insert.inserted.id)
-            return insert.on_duplicate_key_update(
-                state=insert.inserted.state, ends_at=insert.inserted.ends_at
-            )
-        dialect: Any = sqlite if self._dialect == "sqlite" else postgresql
-        upsert: Any = dialect.insert(COUNTERS).values(values)
-        if states is None:
-            upsert = upsert.on_conflict_do_nothing()
-        else:
-            upsert = upsert.on_conflict_do_update(
-                index_elements=[COUNTERS.c.id],
-                set_={"state": upsert.excluded.state, "ends_at": upsert.excluded.ends_at},
-            )
-        return cast("Executable", upsert)
+        clock = await session.execute(select(_CLOCKS[session.dialect.name]))
+        return _seconds(clock.scalar_one())
 
 
-class SqlRateLimiter(_SqlRateLimiter):
+class _BlockingRateLimiter(AsyncSqlRateLimiter):
+    """A store of counters over a database that never suspends; it sweeps on threads."""
+
+    def __init__(self, database: SyncDatabase, *, owned: bool, now: Now | None) -> None:
+        super().__init__(database, owned=owned, now=now)
+        self.sweepers: set[threading.Thread] = set()
+
+    def _begin_sweep(self) -> None:
+        self._made = 0
+        sweeper = threading.Thread(target=self._run_sweep, name="keyguard-sweeper", daemon=True)
+        self.sweepers.add(sweeper)
+        try:
+            sweeper.start()
+        except RuntimeError:  # no thread could be started; a later sweep does the same
+            self.sweepers.discard(sweeper)
+
+    async def _finish_sweeps(self) -> None:
+        for sweeper in tuple(self.sweepers):
+            sweeper.join()
+
+    def _run_sweep(self) -> None:
+        run_sync(self._sweep_in_time())
+        self.sweepers.discard(threading.current_thread())
+
+
+class SqlRateLimiter(SyncRateLimiter):
     """A store of counters for sync code.
 
     Args:
-        store: Where the database is.
-        owned: Whether the store is the limiter's, to migrate and to close.
-        now: Where time comes from, in seconds; None for the database's clock.
-    """
-
-    def __init__(self, store: SqlStore, *, owned: bool = False, now: Now | None = None) -> None:
-        super().__init__(store.dialect, now)
-        self._store = store
-        self._owned = owned
-        self._sweepers: set[threading.Thread] = set()
-
-    def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        if self._owned:
-            self._store.migrate()
-
-    def close(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        for sweeper in tuple(self._sweepers):
-            sweeper.join()
-        if self._owned:
-            self._store.close()
-
-    def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        outcome = self._store.perform(self._hitting(charges))
-        self._sweep_now_and_then()
-        return outcome
-
-    def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        outcome = self._store.perform(self._adjusting(charges, units, ends_at))
-        self._sweep_now_and_then()
-        return outcome
-
-    def sweep(self) -> None:
-        """Delete some of the buckets that have ended."""
-        self._store.perform(self._sweeping())
-
-    def _sweep_now_and_then(self) -> None:
-        if self._is_time_to_sweep():
-            sweeper = threading.Thread(target=self._sweep, name="keyguard-sweeper", daemon=True)
-            self._sweepers.add(sweeper)
-            try:
-                sweeper.start()
-            except RuntimeError:  # no thread is to be had; there will be other times
-                self._sweepers.discard(sweeper)
-
-    def _sweep(self) -> None:
-        with suppress(StoreError), within(_SWEEP_TIMEOUT):  # likewise
-            self.sweep()
-        self._sweepers.discard(threading.current_thread())
-
-
-class AsyncSqlRateLimiter(_SqlRateLimiter):
-    """A store of counters for code on asyncio; else like :class:`SqlRateLimiter`.
-
-    Args:
-        store: Where the database is.
-        owned: Whether the store is the limiter's, to migrate and to close.
-        now: Where time comes from, in seconds; None for the database's clock.
+        database: The database of the counters.
+        owned: Whether the limiter migrates and closes the database.
+        now: The clock, in seconds; None for the database's own.
     """
 
     def __init__(
-        self,
-        store: AsyncSqlStore | ThreadedSqlStore,
-        *,
-        owned: bool = False,
-        now: Now | None = None,
+        self, database: SyncDatabase, *, owned: bool = False, now: Now | None = None
     ) -> None:
-        super().__init__(store.dialect, now)
-        self._store = store
-        self._owned = owned
-        self._sweeps: set[asyncio.Task[None]] = set()
+        self.counters = _BlockingRateLimiter(database, owned=owned, now=now)
+        super().__init__(self.counters)
 
-    async def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        if self._owned:
-            await self._store.migrate()
-
-    async def aclose(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        await asyncio.gather(*self._sweeps, return_exceptions=True)
-        if self._owned:
-            await self._store.aclose()
-
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        outcome = await self._store.perform(self._hitting(charges))
-        self._sweep_now_and_then()
-        return outcome
-
-    async def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`."""
-        outcome = await self._store.perform(self._adjusting(charges, units, ends_at))
-        self._sweep_now_and_then()
-        return outcome
-
-    async def sweep(self) -> None:
-        """Delete some of the buckets that have ended."""
-        await self._store.perform(self._sweeping())
-
-    def _sweep_now_and_then(self) -> None:
-        if self._is_time_to_sweep():
-            # Outside the present request, and without its deadline.
-            task = asyncio.get_running_loop().create_task(
-                self._sweep(), context=contextvars.Context()
-            )
-            self._sweeps.add(task)
-            task.add_done_callback(self._sweeps.discard)
-
-    async def _sweep(self) -> None:
-        with suppress(StoreError, TimeoutError):  # there will be other times
-            async with awithin(_SWEEP_TIMEOUT):
-                await self.sweep()
+    def sweep(self) -> None:
+        """Delete a slice of the buckets that have ended."""
+        run_sync(self.counters.sweep())
 
 
 class _Swept(Exception):  # noqa: N818 - it never leaves the limiter
-    """A row was deleted between its making and its locking."""
+    """A sweep deleted a row between its making and its locking."""
+
+
+async def _make(session: Session, charges: Sequence[Charge], found: Executable) -> Sequence[AnyRow]:
+    """Make the rows of new buckets, and lock all rows again."""
+    # In a transaction of its own and in one order: a process that holds a lock waits for no new
+    # row.
+    await session.rollback()
+    buckets = {charge.key: charge for charge in charges}
+    await session.execute(_upserted(session.dialect.name, buckets, None))
+    await session.commit()
+    rows = (await session.execute(found)).all()
+    if len(rows) < len(buckets):
+        raise _Swept
+    return rows
+
+
+async def _write(
+    session: Session, charges: Sequence[Charge], before: States, after: States
+) -> None:
+    """Write the states that changed."""
+    changed = {charge.key: charge for charge in charges if before[charge.key] != after[charge.key]}
+    if changed:
+        await session.execute(_upserted(session.dialect.name, changed, after))
+
+
+def _upserted(dialect: str, buckets: Mapping[str, Charge], states: States | None) -> Executable:
+    """Return the statement that writes states, or without states makes the missing rows."""
+    values = [
+        {
+            "id": key,
+            "state": _EMPTY if states is None else json.dumps(states[key], separators=(",", ":")),
+            "ends_at": _ends(buckets[key], () if states is None else states[key]),
+        }
+        for key in sorted(buckets)
+    ]
+    if dialect in ("mysql", "mariadb"):
+        insert = mysql.insert(COUNTERS).values(values)
+        if states is None:  # IGNORE would take shared locks, which then wait for each other
+            return insert.on_duplicate_key_update(id=insert.inserted.id)
+        return insert.on_duplicate_key_update(
+            state=insert.inserted.state, ends_at=insert.inserted.ends_at
+        )
+    upsert: sqlite.Insert | postgresql.Insert = (
+        sqlite.insert(COUNTERS) if dialect == "sqlite" else postgresql.insert(COUNTERS)
+    )
+    upsert = upsert.values(values)
+    if states is None:
+        return upsert.on_conflict_do_nothing()
+    return upsert.on_conflict_do_update(
+        index_elements=[COUNTERS.c.id],
+        set_={"state": upsert.excluded.state, "ends_at": upsert.excluded.ends_at},
+    )
 
 
 def _is_conflict(failure: Exception) -> bool:
     if isinstance(failure, _Swept):
         return True
-    origin: Any = getattr(failure, "orig", None)
+    origin = getattr(failure, "orig", None)
     if getattr(origin, "sqlstate", None) in _CONFLICT_STATES:
         return True
-    arguments: tuple[Any, ...] = getattr(origin, "args", ())
-    return bool(arguments) and arguments[0] in _CONFLICT_NUMBERS
+    return isinstance(origin, Exception) and origin.args[:1] in _CONFLICT_NUMBERS
 
 
 def _look(charge: Charge, states: States, now: float, cost: int) -> Tally:
@@ -374,27 +345,24 @@ def _look(charge: Charge, states: States, now: float, cost: int) -> Tally:
     )
 
 
-def _seconds(microseconds: Any) -> float:
+def _seconds(microseconds: float | str) -> float:
     return float(microseconds) / 1_000_000
 
 
-def _text_of(state: State) -> str:
-    return json.dumps(state, separators=(",", ":"))
-
-
-def _state_from(bucket: str, text: str) -> State:
+def _state_from(row: AnyRow) -> State:
     try:
-        state: Any = json.loads(text)
+        state = json.loads(row.state)
         if not all(isinstance(part, int | float) for part in state):
             raise TypeError
+        return tuple(state)
     except (ValueError, TypeError) as failure:
         raise CorruptDataError(
-            f"row {bucket!r} of table {COUNTERS.name} is none that keyguard wrote; delete it"
+            f"row {row.id!r} of table {COUNTERS.name} holds something that keyguard did not write; "
+            "delete it"
         ) from failure
-    return tuple(state)
 
 
 def _ends(charge: Charge, state: State) -> int:
-    # One that is empty is about to be counted in; whoever makes it may be ahead or behind in time.
+    # A new bucket is about to be counted in, by a process whose clock may be ahead or behind.
     ends = COUNTING[charge.strategy].ends(state, charge.window) if state else time.time() + _DAY
     return ceil(ends) + charge.window

@@ -1,4 +1,4 @@
-"""What the errors of SQLAlchemy and the drivers mean to a user of keyguard."""
+"""Say what the errors of SQLAlchemy and the drivers mean to a user of keyguard."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ __all__ = [
 ]
 
 MIGRATE = "run `keyguard migrate` or guard.migrate()"
-"""What to do about tables that are not there, or old."""
+"""What to do about missing or old tables."""
 
 
 def place_of(url: URL) -> str:
-    """Return a database's address without password and options, either of which may be secret."""
+    """Return a database's address without its password and options, which may be secret."""
     return url.set(query={}).render_as_string(hide_password=True)
 
 
 def no_connection_free(place: str) -> StoreUnavailableError:
-    """Return the error for a pool that had no connection to give in time."""
+    """Return the error for a pool in which no connection became free in time."""
     return StoreUnavailableError(
         f"all connections to {place} are in use; try again later, or see what holds them"
     )
 
 
 def no_tables() -> SchemaError:
-    """Return the error for a database that keyguard has not been in yet."""
+    """Return the error for a database in which keyguard has made no tables yet."""
     return SchemaError(f"the database has no keyguard tables yet; {MIGRATE}")
 
 
 def may_be_the_schema(failure: BaseException) -> bool:
-    """Tell whether a failure may come of a table or a column that is missing."""
+    """Tell whether a missing table or column may have caused a failure."""
     return (
         isinstance(failure, ProgrammingError | OperationalError)
         and failure.statement is not None
@@ -62,10 +62,10 @@ def may_be_the_schema(failure: BaseException) -> bool:
 
 
 def explained(failure: BaseException, place: str) -> StoreError:
-    """Return the error of keyguard's that says what a failure means, and what to do.
+    """Return the error that says what a failure means, and what to do.
 
     Args:
-        failure: What SQLAlchemy or the driver raised; its parameters are hidden from now on.
+        failure: What SQLAlchemy or the driver raised. From now on it hides its parameters.
         place: The database's address, without secrets.
     """
     if isinstance(failure, StatementError):

@@ -1,8 +1,8 @@
-"""The change feed on PostgreSQL: a connection that is told of commits (LISTEN, NOTIFY).
+"""The change feed on PostgreSQL: a connection that the server tells of commits (LISTEN, NOTIFY).
 
-It is taken out of the pool for good, so that nobody waits for it, and with it come the host's ways
-of connecting. What changed is then asked for through the pool; should a word get lost, as behind a
-pooler that shares connections, the next read asks all the same.
+The connection leaves the pool, so nobody else waits for it, and it is opened as the host's engine
+opens its own. What changed is then asked for through the pool. If a notification gets lost, as
+behind a pooler that shares connections, the next read still asks.
 """
 
 from __future__ import annotations
@@ -13,195 +13,176 @@ import selectors
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from contextlib import suppress
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from keyguard.runtime.deadlines import awithin, remaining, within
+from keyguard.runtime.deadlines import remaining
 from keyguard.stores.base import News
 from keyguard.stores.sql.commits import CHANNEL
+from keyguard.stores.sql.database import Database
 from keyguard.stores.sql.errors import unavailable
-from keyguard.stores.sql.feeds import ASKING, AsyncSqlFeed, SqlFeed
-from keyguard.stores.sql.flows import Flow, keeping
+from keyguard.stores.sql.feed import ASKING, SqlFeed
+from keyguard.stores.sql.session import DriverConnection, Session
 
-if TYPE_CHECKING:
-    from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
-
-__all__ = ["AsyncListeningFeed", "ListeningFeed", "listen"]
+__all__ = ["AsyncListeningFeed", "SyncListeningFeed"]
 
 
-@keeping
-def listen() -> Flow[Any]:
-    """Have a connection listen; return it as psycopg's own."""
-    yield text(f"LISTEN {CHANNEL}")
-    return (yield _detached)
-
-
-def _detached(connection: Connection) -> Any:
-    driver = connection.connection.driver_connection  # once it is detached it is not told any more
-    connection.detach()
-    return driver
-
-
-class ListeningFeed(SqlFeed):
-    """A reader of the audit trail that waits for news, for sync code.
+class ListeningFeed(SqlFeed, ABC):
+    """A reader of the audit trail that waits for news.
 
     Args:
-        store: Where the audit trail is.
+        database: The database of the audit trail.
     """
 
-    def __init__(self, store: SqlStore) -> None:
-        super().__init__(store.perform)
-        self._store = store
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         self._process = os.getpid()
-        self._reading = threading.Lock()
-        self._closed = False
-        self._driver: Any = None
-        self._waker: tuple[socket.socket, socket.socket] | None = None
+        self._is_closed = False
+        self._driver: DriverConnection = None
 
-    def read(self, position: str | None, patience: float) -> News:
-        """See :class:`~keyguard.stores.base.ChangeFeed`."""
+    @abstractmethod
+    async def _is_told(self, ends: float) -> bool:
+        """Wait until the server tells of a commit, or until a time or the feed's end."""
+
+    @abstractmethod
+    async def _hang_up(self) -> None:
+        """Close the connection that listens."""
+
+    async def _read(self, position: str | None, patience: float) -> News:
         ends = time.monotonic() + patience
-        with self._reading:
-            waits = position is not None and patience > 0 and not self._closed
-            if waits:
-                self._listen()  # first, so that what is not seen now will be told
-            news = self._ask(position)
-            # Word may still come of what the last read saw already.
-            while waits and news == News(position or "", ()) and self._is_told(ends):
-                news = self._ask(position)
-            return news
-
-    def close(self) -> None:
-        """See :class:`~keyguard.stores.base.ChangeFeed`."""
-        if self._process != os.getpid():  # the connection is the parent's
-            return
-        self._closed = True
-        waker = self._waker
-        if waker is not None:
-            with suppress(OSError):
-                waker[1].send(b"\0")
-        with self._reading:  # who reads is on the way out
-            self._hang_up()
-            waker, self._waker = self._waker, None
-            for end in waker or ():
-                end.close()
-
-    def _listen(self) -> None:
-        if self._waker is None:
-            self._waker = socket.socketpair()
-        if self._driver is not None:
-            return
-        with ExitStack() as stack:
-            if remaining() is None:
-                stack.enter_context(within(ASKING))
-            self._driver = self._store.perform(listen())
-
-    def _is_told(self, ends: float) -> bool:
-        left = remaining()
-        if left is not None:
-            ends = min(ends, time.monotonic() + left)
-        assert self._waker is not None  # noqa: S101 - for type checkers; _listen made it
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._driver.pgconn.socket, selectors.EVENT_READ)
-                selector.register(self._waker[0], selectors.EVENT_READ)
-                while not self._closed:
-                    if _was_told(self._driver):
-                        return True
-                    left = ends - time.monotonic()
-                    if left <= 0:
-                        return False
-                    selector.select(left)
-        except Exception as failure:
-            self._hang_up()
-            raise unavailable(self._store.place) from failure
-        return False
-
-    def _hang_up(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            driver.close()
-
-
-class AsyncListeningFeed(AsyncSqlFeed):
-    """The same for code on asyncio.
-
-    Args:
-        store: Where the audit trail is.
-    """
-
-    def __init__(self, store: AsyncSqlStore) -> None:
-        super().__init__(store.perform)
-        self._store = store
-        self._process = os.getpid()
-        self._reads = False
-        self._closed = False
-        self._driver: Any = None
-        self._wake: asyncio.Event | None = None
-
-    async def read(self, position: str | None, patience: float) -> News:
-        """See :class:`~keyguard.stores.base.ChangeFeed`."""
-        ends = time.monotonic() + patience
-        waits = position is not None and patience > 0 and not self._closed
-        self._reads = True
-        try:
-            if waits:
-                await self._listen()  # first, so that what is not seen now will be told
-            news = await self._ask(position)
-            # Word may still come of what the last read saw already.
-            while waits and news == News(position or "", ()) and await self._is_told(ends):
-                news = await self._ask(position)
-            return news
-        finally:
-            self._reads = False
-            if self._closed:
+        waits = position is not None and patience > 0 and not self._is_closed
+        if waits:
+            await self._listen()  # first: what the question misses is told then
+        news = await self._ask(position)
+        # A notification may still be of what the last read saw already.
+        while waits and news == News(position or "", ()):
+            try:
+                is_told = await self._is_told(ends)
+            except Exception as failure:
                 await self._hang_up()
-
-    async def aclose(self) -> None:
-        """See :class:`~keyguard.stores.base.ChangeFeed`."""
-        if self._process != os.getpid():  # the connection is the parent's
-            return
-        self._closed = True
-        if self._wake is not None:
-            self._wake.set()
-        if not self._reads:  # else who reads is on the way out, and does it
-            await self._hang_up()
+                raise unavailable(self._database.place) from failure
+            if not is_told:
+                break
+            news = await self._ask(position)
+        return news
 
     async def _listen(self) -> None:
         if self._driver is not None and not self._driver.closed:
             return
         if remaining() is not None:
-            self._driver = await self._store.perform(listen())
+            self._driver = await self._database.read(_listen)
             return
+        async with self._database.within(ASKING):
+            self._driver = await self._database.read(_listen)
+
+    def _was_told(self) -> bool:
+        # psycopg's own notifies() wakes up ten times a second, and can't be ended from elsewhere.
+        is_told = False
+        self._driver.pgconn.consume_input()
+        while self._driver.pgconn.notifies() is not None:
+            is_told = True
+        return is_told
+
+
+class SyncListeningFeed(ListeningFeed):
+    """A feed that blocks the thread which reads it, and that any thread may close."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._reading = threading.Lock()
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+
+    async def read(self, position: str | None, patience: float) -> News:
+        """See :meth:`keyguard.stores.base.ChangeFeed.read`."""
+        with self._reading:
+            return await self._read(position, patience)
+
+    async def aclose(self) -> None:
+        """See :meth:`keyguard.stores.base.ChangeFeed.close`."""
+        if self._process != os.getpid():  # the connection belongs to the parent
+            return
+        self._is_closed = True
+        waker = self._waker
+        if waker is not None:
+            with suppress(OSError):
+                waker[1].send(b"\0")
+        with self._reading:  # the reader is about to leave
+            await self._hang_up()
+            waker, self._waker = self._waker, None
+            for end in waker or ():
+                end.close()
+
+    async def _is_told(self, ends: float) -> bool:
+        if self._waker is None:
+            self._waker = socket.socketpair()
+        left = remaining()
+        if left is not None:
+            ends = min(ends, time.monotonic() + left)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._driver.pgconn.socket, selectors.EVENT_READ)
+            selector.register(self._waker[0], selectors.EVENT_READ)
+            while not self._is_closed:
+                if self._was_told():
+                    return True
+                left = ends - time.monotonic()
+                if left <= 0:
+                    return False
+                selector.select(left)
+        return False
+
+    async def _hang_up(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
+
+
+class AsyncListeningFeed(ListeningFeed):
+    """A feed that one task reads, and that any task may close."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._is_reading = False
+        self._wake: asyncio.Event | None = None
+
+    async def read(self, position: str | None, patience: float) -> News:
+        """See :meth:`keyguard.stores.base.AsyncChangeFeed.read`."""
+        self._is_reading = True
         try:
-            async with awithin(ASKING):
-                self._driver = await self._store.perform(listen())
-        except TimeoutError as late:
-            raise unavailable(self._store.place) from late
+            return await self._read(position, patience)
+        finally:
+            self._is_reading = False
+            if self._is_closed:
+                await self._hang_up()
+
+    async def aclose(self) -> None:
+        """See :meth:`keyguard.stores.base.AsyncChangeFeed.aclose`."""
+        if self._process != os.getpid():  # the connection belongs to the parent
+            return
+        self._is_closed = True
+        if self._wake is not None:
+            self._wake.set()
+        if not self._is_reading:  # else the reader is about to leave, and hangs up
+            await self._hang_up()
 
     async def _is_told(self, ends: float) -> bool:
         loop = asyncio.get_running_loop()
         wake = self._wake = asyncio.Event()
+        watched = self._driver.pgconn.socket
+        loop.add_reader(watched, wake.set)
         try:
-            watched = self._driver.pgconn.socket
-            loop.add_reader(watched, wake.set)
-            try:
-                while not self._closed:
-                    wake.clear()
-                    if _was_told(self._driver):
-                        return True
-                    async with asyncio.timeout(ends - time.monotonic()):
-                        await wake.wait()
-            finally:
-                loop.remove_reader(watched)
-                self._wake = None
+            while not self._is_closed:
+                wake.clear()
+                if self._was_told():
+                    return True
+                async with asyncio.timeout(ends - time.monotonic()):
+                    await wake.wait()
         except TimeoutError:
             return False
-        except Exception as failure:
-            await self._hang_up()
-            raise unavailable(self._store.place) from failure
+        finally:
+            loop.remove_reader(watched)
+            self._wake = None
         return False
 
     async def _hang_up(self) -> None:
@@ -210,11 +191,7 @@ class AsyncListeningFeed(AsyncSqlFeed):
             await driver.close()
 
 
-def _was_told(driver: Any) -> bool:
-    # Below psycopg's notifies(), which looks ten times a second whether something else happened,
-    # and can't be ended from elsewhere.
-    told = False
-    driver.pgconn.consume_input()
-    while driver.pgconn.notifies() is not None:
-        told = True
-    return told
+async def _listen(session: Session) -> DriverConnection:
+    """Have a connection listen, and take it out of the pool."""
+    await session.execute(text(f"LISTEN {CHANNEL}"))
+    return await session.detach()

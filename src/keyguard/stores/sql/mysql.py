@@ -1,7 +1,7 @@
-"""PyMySQL connections that come back when the time is over, whatever the server does."""
+"""PyMySQL connections that return by the deadline, whatever the server does."""
 
 # pyright: basic, reportAttributeAccessIssue=false
-# PyMySQL has no types, and what it has in their place is not meant for subclasses.
+# PyMySQL has no types, and the stubs that exist do not cover what a subclass overrides.
 from __future__ import annotations
 
 import ssl
@@ -14,18 +14,18 @@ from keyguard.runtime.deadlines import remaining
 
 __all__ = ["DeadlineConnection"]
 
-# A socket takes a timeout of nothing as one that never waits, and fails in another way.
+# With a timeout of 0 a socket never waits at all, and fails in another way.
 _LEAST = 0.001
 
 
 class DeadlineConnection(Connection):  # type: ignore[misc]
     """A connection whose every wait ends with :func:`keyguard.runtime.deadlines.remaining`.
 
-    PyMySQL itself takes timeouts only when it connects, the same for all that follows.
+    PyMySQL itself takes timeouts only when it connects, and uses them for every later wait.
     """
 
     def connect(self, sock: Any = None) -> None:
-        """Connect, within the time."""
+        """Connect by the deadline."""
         left = remaining()
         if left is not None:
             self.connect_timeout = max(left, _LEAST)
@@ -45,8 +45,9 @@ class DeadlineConnection(Connection):  # type: ignore[misc]
 
 @cache
 def _unverified() -> ssl.SSLContext:
-    # What PyMySQL uses where the URL names no certificate, which is for any server. It would read
-    # all of the system's for each connection, and take longer over it than a hit may.
+    # What PyMySQL uses where the URL names no certificate: any server is accepted. PyMySQL would
+    # still read all certificates of the system for each connection, which takes longer than a hit
+    # may.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""psycopg connections that come back when the time is over, whatever the server does."""
+"""psycopg connections that return by the deadline, whatever the server does."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["AsyncDeadlineConnection", "DeadlineConnection"]
 
 Result = TypeVar("Result")
 
-# How long psycopg waits at most before it looks whether something else has happened.
+# Seconds that psycopg waits at most before it checks for anything else, such as Ctrl-C.
 _INTERVAL = 0.1
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
     """A connection whose every wait ends with :func:`keyguard.runtime.deadlines.remaining`.
 
-    psycopg itself has no timeout but one for connecting, of at least two seconds.
+    psycopg itself only has a timeout for connecting, of at least two seconds.
     """
 
     @classmethod
@@ -31,7 +31,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
         left = remaining()
         if left is None:
             return (yield from gen)
-        # Waited for here, for psycopg would look at the time ten times a second.
+        # Wait here: psycopg would check the time ten times a second.
         return waiting.wait_conn(gen, interval=_INTERVAL, timeout=left)
 
     def wait(
@@ -40,7 +40,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
         """Run one exchange with the server.
 
         Raises:
-            OperationalError: The time is over; the connection is closed.
+            OperationalError: The deadline passed, and the connection is closed.
         """
         left = remaining()
         if left is None:
@@ -55,9 +55,9 @@ class DeadlineConnection(psycopg.Connection[Any]):
 
 
 class AsyncDeadlineConnection(psycopg.AsyncConnection[Any]):
-    """A connection that is closed, at once, when a wait for it is cancelled.
+    """A connection that closes at once when a wait for it is cancelled.
 
-    psycopg itself would ask the server to cancel the statement, and wait for it for ten seconds.
+    psycopg itself would ask the server to cancel the statement, and wait up to ten seconds for it.
     """
 
     async def wait(

@@ -1,11 +1,11 @@
-"""How records look as rows, and back."""
+"""Turn records into rows, and back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
 
 from sqlalchemy import Row
 
@@ -18,6 +18,7 @@ from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
 __all__ = [
     "KEY_COLUMNS",
     "ORGANIZATION_COLUMNS",
+    "AnyRow",
     "changed_columns",
     "entry_columns",
     "entry_from",
@@ -28,16 +29,18 @@ __all__ = [
     "record_from",
 ]
 
-_NONE = "[]"
+AnyRow: TypeAlias = Row[Any]
+"""A row, as the database gave it."""
+
 _MICROSECOND = timedelta(microseconds=1)
 _LARGEST = 2**63 - 1
 
 KEY_COLUMNS = [column for column in KEYS.c if column is not KEYS.c.digest]
 
-# Prefixed, so that a row may hold a key and its organization.
+# Prefixed, so that one row can hold a key and its organization.
 ORGANIZATION_COLUMNS = [column.label(f"owner_{column.name}") for column in ORGANIZATIONS.c]
 
-# Set by what is no change of the key.
+# Marks of use set these; they are no change of the key.
 _UNVERSIONED = ("last_used_at", "last_used_address")
 
 
@@ -52,7 +55,7 @@ def record_columns(record: KeyRecord) -> dict[str, Any]:
 
 
 def changed_columns(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that a commit changes as columns."""
+    """Return the fields that a commit changes, as columns."""
     return _columns({name: fields[name] for name in fields if name not in _UNVERSIONED})
 
 
@@ -70,11 +73,11 @@ def entry_columns(entry: AuditEntry, entry_id: int) -> dict[str, Any]:
     }
 
 
-def organization_from(row: Row[Any]) -> Organization:
+def organization_from(row: AnyRow) -> Organization:
     """Return the organization in a row.
 
     Raises:
-        CorruptDataError: keyguard never wrote that row.
+        CorruptDataError: The row holds something that keyguard never wrote.
     """
     try:
         lifetime = row.owner_max_key_lifetime
@@ -82,9 +85,9 @@ def organization_from(row: Row[Any]) -> Organization:
             id=row.owner_id,
             slug=row.owner_slug,
             name=row.owner_name,
-            created_at=row.owner_created_at,
-            disabled_at=row.owner_disabled_at,
-            limits=load_limits(row.owner_limits or _NONE),
+            created_at=_instant(row.owner_created_at),
+            disabled_at=row.owner_disabled_at and _instant(row.owner_disabled_at),
+            limits=load_limits(row.owner_limits) if row.owner_limits else (),
             scopes=None if row.owner_scopes is None else _words(row.owner_scopes),
             max_key_lifetime=None if lifetime is None else lifetime * _MICROSECOND,
             version=row.owner_version,
@@ -93,11 +96,11 @@ def organization_from(row: Row[Any]) -> Organization:
         raise _corrupt(ORGANIZATIONS.name, row.owner_id, failure) from failure
 
 
-def key_from(row: Row[Any]) -> Key:
+def key_from(row: AnyRow) -> Key:
     """Return the key in a row.
 
     Raises:
-        CorruptDataError: keyguard never wrote that row.
+        CorruptDataError: The row holds something that keyguard never wrote.
     """
     try:
         return Key(
@@ -106,19 +109,19 @@ def key_from(row: Row[Any]) -> Key:
             organization=row.organization_id,
             name=row.name,
             scopes=_words(row.scopes),
-            created_at=row.created_at,
-            not_before=row.not_before,
-            expires_at=row.expires_at,
-            revoked_at=row.revoked_at,
+            created_at=_instant(row.created_at),
+            not_before=row.not_before and _instant(row.not_before),
+            expires_at=row.expires_at and _instant(row.expires_at),
+            revoked_at=row.revoked_at and _instant(row.revoked_at),
             revoked_reason=row.revoked_reason,
             revoked_note=row.revoked_note,
             metadata=json.loads(row.metadata),
-            limits=load_limits(row.limits or _NONE),
+            limits=load_limits(row.limits) if row.limits else (),
             allowed_networks=tuple(row.allowed_networks.split()) if row.allowed_networks else (),
             successor=row.successor,
-            grace_ends_at=row.grace_ends_at,
+            grace_ends_at=row.grace_ends_at and _instant(row.grace_ends_at),
             rotation_key=row.rotation_key,
-            last_used_at=row.last_used_at,
+            last_used_at=row.last_used_at and _instant(row.last_used_at),
             last_used_address=row.last_used_address,
             version=row.version,
         )
@@ -126,11 +129,11 @@ def key_from(row: Row[Any]) -> Key:
         raise _corrupt(KEYS.name, row.id, failure) from failure
 
 
-def record_from(row: Row[Any]) -> KeyRecord:
+def record_from(row: AnyRow) -> KeyRecord:
     """Return the record in a row that joins a key with its organization.
 
     Raises:
-        CorruptDataError: keyguard never wrote one of the two.
+        CorruptDataError: The row holds something that keyguard never wrote, or no organization.
     """
     if row.owner_id is None:
         raise _corrupt(KEYS.name, row.id, f"it has no organization {row.organization_id!r}")
@@ -141,16 +144,16 @@ def record_from(row: Row[Any]) -> KeyRecord:
         raise _corrupt(KEYS.name, row.id, failure) from failure
 
 
-def entry_from(row: Row[Any]) -> AuditEntry:
+def entry_from(row: AnyRow) -> AuditEntry:
     """Return the entry of the audit trail in a row.
 
     Raises:
-        CorruptDataError: keyguard never wrote that row.
+        CorruptDataError: The row holds something that keyguard never wrote.
     """
     try:
         return AuditEntry(
             id=str(row.id),
-            at=row.at,
+            at=_instant(row.at),
             actor=row.actor,
             action=Action(row.action),
             subject=row.subject,
@@ -160,6 +163,13 @@ def entry_from(row: Row[Any]) -> AuditEntry:
         )
     except (ValueError, TypeError, RecursionError) as failure:
         raise _corrupt(AUDIT.name, row.id, failure) from failure
+
+
+def _instant(value: str | datetime) -> datetime:
+    """Return an instant as a column holds it; the model refuses an instant without a time zone."""
+    if isinstance(value, str):  # SQLite
+        return datetime.fromisoformat(value)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)  # MySQL's has no time zone
 
 
 def _columns(fields: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +190,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _dumped(value: Mapping[str, Any]) -> str:
-    # In ASCII: a database need not take every character that JSON can escape, such as NUL.
+    # In ASCII: a database may refuse characters that JSON can escape, such as NUL.
     return json.dumps(dict(value), sort_keys=True)
 
 
@@ -193,7 +203,7 @@ def _networks(networks: tuple[str, ...]) -> str | None:
 
 
 def _microseconds(span: timedelta) -> int:
-    return min(span // _MICROSECOND, _LARGEST)  # in 292,000 years it will not matter
+    return min(span // _MICROSECOND, _LARGEST)  # that is 292,000 years
 
 
 _NAMES = {"organization": "organization_id"}
@@ -209,6 +219,6 @@ _AS_STORED: Mapping[str, Any] = {
 
 def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:
     return CorruptDataError(
-        f"row {row_id!r} of table {table} is none that keyguard wrote ({why}); "
+        f"row {row_id!r} of table {table} holds something that keyguard did not write ({why}); "
         "restore it from a backup or delete it"
     )

@@ -1,4 +1,4 @@
-"""The schema: whether it is the one that this keyguard works with, and how it becomes that."""
+"""The schema: check that it is the one this keyguard needs, and bring it up to date."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from sqlalchemy.exc import OperationalError
 from keyguard.exceptions import SchemaError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql import migrations
-from keyguard.stores.sql.columns import ascii_string
+from keyguard.stores.sql.column_types import ascii_string
 from keyguard.stores.sql.errors import MIGRATE, no_tables
-from keyguard.stores.sql.flows import Flow, reading, writing
+from keyguard.stores.sql.session import Session
+from keyguard.stores.sql.sqlite import in_transaction
 from keyguard.stores.sql.tables import TABLES
 
 __all__ = ["check", "check_all", "migrate"]
@@ -23,36 +24,34 @@ _VERSION = Table(
     "keyguard_version", MetaData(), Column("version_num", ascii_string(32), primary_key=True)
 )
 
-# Any number will do, as long as no other program locks the same one.
+# Any number that no other program locks.
 _POSTGRESQL_LOCK = int.from_bytes(b"keyguard", "big") >> 1
 _LONGEST_WAIT = 600
 
 
-@reading
-def check() -> Flow[None]:
-    """Refuse a schema that is not of this version."""
-    yield _check_version
+async def check(session: Session) -> None:
+    """Refuse a schema that is not at this keyguard's revision."""
+    await session.call(_check_version)
 
 
-@reading
-def check_all() -> Flow[None]:
-    """Refuse a schema that is not of this version, or lacks a table."""
-    yield _check_version
-    yield _check_tables
+async def check_all(session: Session) -> None:
+    """Refuse a schema that is not at this keyguard's revision, or lacks a table."""
+    await session.call(_check_version)
+    await session.call(_check_tables)
 
 
-@writing
-def migrate(*, apart: bool) -> Flow[None]:
+async def migrate(session: Session, *, apart: bool) -> None:
     """Bring the schema up to date.
 
     Args:
-        apart: Whether to close the connection afterwards: a migration is often run on an event loop
-            of its own, on which connections must not stay.
+        session: The session.
+        apart: Whether to close the connection afterwards. A migration is often run on an event loop
+            of its own, and a connection must not outlive its loop.
     """
-    yield _migrate
+    await session.call(_migrate)
     if apart:
-        yield Connection.commit
-        yield Connection.invalidate
+        await session.commit()
+        await session.call(Connection.invalidate)
 
 
 def _check_version(connection: Connection) -> None:
@@ -92,7 +91,7 @@ def _version(connection: Connection) -> str | None:
 
 
 def _migrate(connection: Connection) -> None:
-    # Only who migrates pays for it.
+    # Only a migration pays for these imports.
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
     from alembic.script import ScriptDirectory
@@ -102,7 +101,7 @@ def _migrate(connection: Connection) -> None:
         if version is not None:
             _refuse_newer(version)
         scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
-        # Made here, for Alembic gives the primary key a name, of which MySQL warns.
+        # Alembic would name the primary key, and MySQL warns of such a name.
         _VERSION.create(connection, checkfirst=True)
         context = MigrationContext.configure(connection, opts={"version_table": _VERSION.name})
         for script in reversed([*scripts.iterate_revisions("head", version)]):
@@ -118,7 +117,7 @@ def _postgresql(connection: Connection) -> Generator[None]:
 
 @contextmanager
 def _mysql(connection: Connection) -> Generator[None]:
-    # The lock's name counts for the whole server, and is cut off nowhere: hence the hash.
+    # The lock's name counts for the whole server and takes 64 characters: hence the hash.
     name = "CONCAT('keyguard.', MD5(DATABASE()))"
     wait = _LONGEST_WAIT if (left := remaining()) is None else left
     if not connection.scalar(text(f"SELECT GET_LOCK({name}, :wait)"), {"wait": wait}):
@@ -128,7 +127,7 @@ def _mysql(connection: Connection) -> Generator[None]:
         )
     try:
         yield
-        # Before the next one looks. The lock is the connection's and not the transaction's.
+        # The lock belongs to the connection, so commit before the next process gets it.
         connection.commit()
     finally:
         connection.execute(text(f"DO RELEASE_LOCK({name})"))
@@ -139,10 +138,10 @@ def _sqlite(connection: Connection) -> Generator[None]:
     patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     connection.exec_driver_sql("PRAGMA busy_timeout = 500")
     try:
-        # A host may have begun a transaction already, of a kind that can't wait for others.
-        if _in_transaction(connection):
+        # A host may have begun a transaction already, of a kind that can't wait for a lock.
+        if in_transaction(connection):
             connection.exec_driver_sql("COMMIT")
-        # In small portions: SQLite itself does not hear Ctrl-C while it waits.
+        # Wait in small portions: SQLite does not notice Ctrl-C while it waits.
         for portion in range(2 * _LONGEST_WAIT):
             try:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -153,11 +152,6 @@ def _sqlite(connection: Connection) -> Generator[None]:
         yield
     finally:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
-
-
-def _in_transaction(connection: Connection) -> bool:
-    driver = connection.connection.driver_connection
-    return bool(driver is not None and driver.in_transaction)
 
 
 _LOCKS: Mapping[str, Callable[[Connection], AbstractContextManager[None]]] = {

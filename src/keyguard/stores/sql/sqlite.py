@@ -1,4 +1,4 @@
-"""How an SQLite connection of keyguard's own is set up."""
+"""SQLite: how keyguard sets up its own connections, and begins transactions."""
 
 from __future__ import annotations
 
@@ -18,32 +18,31 @@ from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql.errors import no_tables
 
-__all__ = ["begin_durably", "begin_writing", "inherit", "prepare"]
+__all__ = ["begin_durably", "begin_hastily", "in_transaction", "inherit", "prepare"]
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
-# In milliseconds: how long to wait for another's lock where no deadline is set, and the grain of
-# the deadline, so that look-ups, whose deadlines are alike, need not set it anew each time. Short
-# deadlines, as of limits, have a finer one.
+# In milliseconds: how long to wait for a lock without a deadline, and the steps to which a deadline
+# is rounded down, so that look-ups, whose deadlines are alike, need not set it each time. The short
+# deadlines of limits have finer steps.
 _PATIENCE = 5_000
 _GRAIN = 50
 _SHORT, _FINE_GRAIN = 150, 5
 
-# By process, for a fork may find the lock held by a thread that the child has not.
+# One lock for each process: a fork may happen while a thread, which the child lacks, holds it.
 _making: dict[int, threading.Lock] = {}
 
-# The files whose locks SQLite, which keeps one list of them a process, believes to hold here,
-# though the parent does.
+# The files whose locks SQLite believes this process to hold, although its parent holds them.
 _inherited: set[str] = set()
 
 
 def prepare(engine: Engine, *, writes: bool) -> None:
-    """Let an engine's connections stand several writers, and wait for a lock until the deadline.
+    """Let an engine's connections live with other writers, and wait for locks until the deadline.
 
     Args:
         engine: The engine.
-        writes: Whether it makes a file that is not there. One that only reads says that there are
-            no tables, so that a mistyped path leaves nothing behind.
+        writes: Whether the engine makes a missing file. An engine that only reads says instead that
+            there are no tables, so that a mistyped path leaves nothing behind.
     """
     file = str(engine.url.database)
     path = None if "uri" in engine.url.query else Path(file)
@@ -55,20 +54,29 @@ def prepare(engine: Engine, *, writes: bool) -> None:
 
 
 def inherit(engine: Engine) -> None:
-    """Note, in a forked child, that the parent had the engine's file open as it forked.
+    """Note, in a forked child, that the parent had the engine's file open while it forked.
 
-    What SQLite believes of the file's locks was inherited along, and can't be unlearnt: a
-    connection would take none, and lose its changes to the next process that does. So none is made.
+    SQLite's list of the file's locks was inherited and can't be corrected: a connection would take
+    no locks, and other processes would overwrite its changes. So no connection is made.
     """
     _inherited.add(str(engine.url.database))
 
 
-def begin_writing(connection: Connection) -> None:
-    """Begin a transaction as the one writer, of what a power failure may take back.
+def begin_durably(connection: Connection) -> None:
+    """Begin the one write transaction; once committed it is on the disk.
 
-    One that reads first can't write once another has. In keyguard's own engine its commit is not
-    written through to the disk; the next that is takes it along, and a process that dies loses
-    nothing.
+    It begins as IMMEDIATE, because SQLite can't upgrade a transaction that has read after another
+    writer has committed.
+    """
+    _leave_host_s_transaction(connection)
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def begin_hastily(connection: Connection) -> None:
+    """Begin the one write transaction; a power failure may undo it after its commit.
+
+    On keyguard's own engine the commit is not synced to the disk (WAL, synchronous=NORMAL); the
+    next durable commit syncs it too. A process that dies loses nothing.
     """
     _leave_host_s_transaction(connection)
     if connection.info.get("keyguard_wal"):
@@ -77,32 +85,32 @@ def begin_writing(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def begin_durably(connection: Connection) -> None:
-    """Begin a transaction as the one writer; once it is committed it is on the disk."""
-    _leave_host_s_transaction(connection)
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
 def _leave_host_s_transaction(connection: Connection) -> None:
     if not connection.in_transaction():
         connection.begin()
-    driver: Any = connection.connection.driver_connection
-    if driver.in_transaction:  # a host may have begun it already, of a kind that reads first
+    # A host may have begun a transaction already, of a kind that reads first.
+    if in_transaction(connection):
         connection.exec_driver_sql("COMMIT")
+
+
+def in_transaction(connection: Connection) -> bool:
+    """Tell whether the driver's connection is in a transaction."""
+    driver = connection.connection.driver_connection
+    return bool(driver is not None and driver.in_transaction)
 
 
 def _refuse_inherited(file: str, *_: object) -> None:
     if file in _inherited:
         raise StoreUnavailableError(
-            f"this process was forked while its parent was amid a change of {file}, and can't "
-            "use it safely; start another, and fork when no thread uses the guard"
+            f"this process was forked while its parent was changing {file}, and can't use it "
+            "safely; start another process, and fork when no thread uses the guard"
         )
 
 
 def _make(path: Path, dialect: object, entry: ConnectionPoolEntry, *_: object) -> None:
-    # SQLite would let others read it. A file that is there is never opened: to close it again would
-    # drop the locks of every connection of this process (POSIX), and the next process to leave
-    # would take itself for the last, and the log away from under those that stay.
+    # SQLite would make a file that others can read. An existing file is never opened here: closing
+    # it would drop the locks of every connection of this process (POSIX). Another process that ends
+    # would then believe that it is the last one, and delete the log that this process still uses.
     with _making.setdefault(os.getpid(), threading.Lock()):
         if not path.exists():
             with suppress(OSError):
@@ -116,7 +124,7 @@ def _find(
     entry: ConnectionPoolEntry,
     *_: object,
 ) -> None:
-    # Before the file is opened: where another takes its place meanwhile, that shows.
+    # Before SQLite opens the file, so that a file that takes its place meanwhile is noticed.
     entry.info["keyguard_file"] = file = _file_at(path)
     if file is None:
         raise no_tables()
@@ -125,9 +133,9 @@ def _find(
 def _on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
     _set_patience(connection, entry)
     connection.execute("PRAGMA foreign_keys = ON")
-    # So that readers and the one writer need not wait for one another. It is a property of the
-    # file, and other programs' files are left alone: where another process holds it just now, a
-    # later connection will set it.
+    # With a write-ahead log readers and the writer do not wait for each other. The mode belongs to
+    # the file, so files of other programs are left alone. If another process holds the file just
+    # now, a later connection will set the mode.
     if connection.execute(_IS_OURS).fetchone():
         with suppress(sqlite3.OperationalError):
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -149,7 +157,7 @@ def _on_checkout(
     proxy: Any,  # noqa: ARG001 - SQLAlchemy gives it
 ) -> None:
     if path is not None and entry.info["keyguard_file"] != _file_at(path):
-        # A backup has taken its place, of which a connection to the file before would never hear.
+        # A backup took its place. A connection to the old file would never notice.
         raise DisconnectionError("the file was replaced")
     _set_patience(connection, entry)
     if entry.info.pop("keyguard_hasty", False):

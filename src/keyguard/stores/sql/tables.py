@@ -1,12 +1,11 @@
-"""The tables, as the newest migration leaves them."""
+"""The tables. The newest migration leaves the schema like this."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, text
 
-from keyguard.stores.sql.columns import (
+from keyguard.stores.sql.column_types import (
+    TABLE_OPTIONS,
     Digest,
     UtcDateTime,
     ascii_string,
@@ -23,13 +22,6 @@ TABLES = MetaData(
     }
 )
 
-# Foreign keys and exact comparison of emoji are not what every MySQL server does by default.
-_MYSQL: dict[str, Any] = {
-    f"{dialect}_{option}": value
-    for dialect in ("mysql", "mariadb")
-    for option, value in (("engine", "InnoDB"), ("default_charset", "utf8mb4"))
-}
-
 ORGANIZATIONS = Table(
     "keyguard_organizations",
     TABLES,
@@ -43,7 +35,7 @@ ORGANIZATIONS = Table(
     Column("max_key_lifetime", BigInteger),  # in microseconds
     Column("version", Integer, nullable=False, server_default=text("1")),
     Index("ix_keyguard_organizations_created_at", "created_at", "id"),
-    **_MYSQL,
+    **TABLE_OPTIONS,
 )
 
 KEYS = Table(
@@ -75,10 +67,10 @@ KEYS = Table(
     Index("ix_keyguard_keys_family", "family"),
     Index("ix_keyguard_keys_expires_at", "expires_at"),
     Index("ix_keyguard_keys_grace_ends_at", "grace_ends_at"),
-    **_MYSQL,
+    **TABLE_OPTIONS,
 )
 
-# The buckets of limits, for keyguard.stores.sql.counters.
+# The buckets of limits (keyguard.stores.sql.counters).
 COUNTERS = Table(
     "keyguard_counters",
     TABLES,
@@ -86,10 +78,10 @@ COUNTERS = Table(
     Column("state", ascii_text(), nullable=False),
     Column("ends_at", BigInteger, nullable=False),  # in seconds since the epoch
     Index("ix_keyguard_counters_ends_at", "ends_at"),
-    **_MYSQL,
+    **TABLE_OPTIONS,
 )
 
-# Who changed what: ids rise by one, in the order in which commits are seen.
+# The audit trail: ids rise by one, in the order in which commits become visible.
 AUDIT = Table(
     "keyguard_audit",
     TABLES,
@@ -103,14 +95,14 @@ AUDIT = Table(
     Column("after", ascii_text(), nullable=False),
     Index("ix_keyguard_audit_subject", "subject", "id"),
     Index("ix_keyguard_audit_organization", "organization", "id"),
-    **_MYSQL,
+    **TABLE_OPTIONS,
 )
 
-# One row, whose lock every commit takes first: the id of the last entry.
+# One row with the id of the last entry. Every commit locks it first.
 FEED = Table(
     "keyguard_feed",
     TABLES,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("last", BigInteger, nullable=False),
-    **_MYSQL,
+    **TABLE_OPTIONS,
 )

@@ -1,79 +1,85 @@
-"""The async flavour where the driver can only be called: one thread hop for each operation.
+"""SQLite under asyncio: its driver blocks, so each operation runs on a thread.
 
-A hop for each statement, as aiosqlite does it, costs a look-up three times as much.
+One hop for each statement, as aiosqlite does it, makes a look-up three times as expensive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, ParamSpec, TypeVar
 
 from keyguard.runtime.pool import Pool
-from keyguard.stores.methods import AsyncMethods
-from keyguard.stores.sql import operations
-from keyguard.stores.sql.feeds import AsyncSqlFeed
-from keyguard.stores.sql.flows import Operation
-from keyguard.stores.sql.store import SqlStore, running_loop
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.sql.database import SyncDatabase, ended_after, running_loop
+from keyguard.stores.sql.session import Operation
 
-__all__ = ["ThreadedSqlStore"]
+__all__ = ["ThreadedDatabase"]
 
-Result = TypeVar("Result")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _READERS = 4
 _WRITERS = 2
 
 
-class ThreadedSqlStore(AsyncMethods):
-    """A key store in an SQLite database, for code on asyncio.
+class ThreadedDatabase:
+    """A database whose driver blocks, for code on asyncio.
 
-    Changes have threads of their own: one that waits for another process's lock keeps no look-up
-    waiting. A change whose wait is cancelled never begins, or is finished or rolled back on its
-    thread before the cancellation goes on, so that what is done after it knows how things stand.
+    Changes have threads of their own, so a change that waits for the lock of another process
+    delays no look-up. A change that is cancelled never begins, or its thread finishes it or rolls
+    it back before the cancellation goes on. What the caller does next then finds things settled.
 
     Args:
-        store: The store, for sync code; it is closed with this one.
+        database: The same database for sync code; it is closed with this one.
     """
 
-    operations: ClassVar[Any] = operations
-
-    def __init__(self, store: SqlStore) -> None:
-        self._store = store
-        self.dialect = store.dialect
+    def __init__(self, database: SyncDatabase) -> None:
+        self.database = database
+        self.dialect = database.dialect
+        self.place = database.place
+        self.can_listen = False
         self._readers = Pool("keyguard-sql-reads", most=_READERS)
         self._writers = Pool("keyguard-sql-writes", most=_WRITERS)
 
+    async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See :meth:`~keyguard.stores.sql.database.Database.read`."""
+
+        def call() -> Coroutine[Any, Any, R]:
+            return self.database.read(operation, *args, **kwargs)
+
+        loop = running_loop()
+        return await asyncio.wrap_future(self._readers.submit(_carried(call)), loop=loop)
+
+    async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See :meth:`~keyguard.stores.sql.database.Database.write`."""
+
+        def call() -> Coroutine[Any, Any, R]:
+            return self.database.write(operation, *args, **kwargs)
+
+        return await self._settled(call)
+
     async def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
-        await self._hop(self._store.migrate, writes=True)
+        """See :meth:`~keyguard.stores.sql.database.Database.migrate`."""
+        await self._settled(self.database.migrate)
 
     async def aclose(self) -> None:
-        """See :class:`~keyguard.stores.base.Store`."""
-        await self._hop(self._store.close, writes=True)
+        """See :meth:`~keyguard.stores.sql.database.Database.aclose`."""
+        await self._settled(self.database.aclose)
         self._readers.close()
         self._writers.close()
 
-    async def perform(self, operation: Operation[Result]) -> Result:
-        """Run one operation."""
-        call = partial(self._store.perform, operation)
-        return await self._hop(call, writes=operation.writes)
+    def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
+        """See :meth:`~keyguard.stores.sql.database.Database.within`."""
+        return ended_after(seconds, self.place)
 
-    def feed(self) -> AsyncSqlFeed:
-        """See :class:`~keyguard.stores.base.Store`."""
-        return AsyncSqlFeed(self.perform)
-
-    async def _hop(self, call: Callable[[], Result], *, writes: bool) -> Result:
-        # The deadline is a context variable.
-        here = contextvars.copy_context()
+    async def _settled(self, change: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Make a change on a thread; if it is cancelled, wait until it is made or undone."""
         loop = running_loop()
-        threads = self._writers if writes else self._readers
-        job = threads.submit(partial(here.run, call))
+        job = self._writers.submit(_carried(change))
         future = asyncio.wrap_future(job, loop=loop)
-        if not writes:
-            return await future
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -83,5 +89,15 @@ class ThreadedSqlStore(AsyncMethods):
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
             if not future.cancelled():
-                future.exception()  # seen, so that nobody warns of it
+                future.exception()  # retrieved, so that asyncio does not warn of it
             raise
+
+
+def _carried(call: Callable[[], Coroutine[Any, Any, R]]) -> Callable[[], R]:
+    """Return what a thread calls. It has the present context variables: the deadline is one."""
+    here = contextvars.copy_context()
+
+    def carry() -> R:
+        return here.run(run_sync, call())
+
+    return carry

@@ -1,4 +1,7 @@
-"""Column types that mean the same on every database."""
+"""Column types that mean the same on every database.
+
+Migrations use them too. Once one is released, a type here does not change: add another.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,25 @@ from sqlalchemy import TIMESTAMP, DateTime, Dialect, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["Digest", "UtcDateTime", "ascii_string", "ascii_text", "unicode_string"]
+__all__ = [
+    "TABLE_OPTIONS",
+    "Digest",
+    "UtcDateTime",
+    "ascii_string",
+    "ascii_text",
+    "unicode_string",
+]
 
 # SQLAlchemy calls one database by two names, depending on the URL.
 MYSQL = ("mysql", "mariadb")
+
+# Not every MySQL server has foreign keys and compares emoji exactly by default.
+TABLE_OPTIONS: dict[str, Any] = {
+    f"{dialect}_{option}": value
+    for dialect in MYSQL
+    for option, value in (("engine", "InnoDB"), ("default_charset", "utf8mb4"))
+}
+"""The options of each table."""
 
 
 def ascii_string(length: int) -> TypeEngine[str]:
@@ -36,11 +54,11 @@ def unicode_string(length: int) -> TypeEngine[str]:
     )
 
 
-class UtcDateTime(TypeDecorator[Any]):
-    """An instant with microseconds: aware datetimes in, aware datetimes in UTC out.
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant with microseconds, written in UTC.
 
-    A value in the database that is no instant comes out as it is, for the models to refuse: only
-    who decodes the row knows whose it is.
+    A result holds what the driver returns, which :mod:`~keyguard.stores.sql.rows` decodes: only the
+    code that decodes a row can say whose value is wrong.
     """
 
     impl = DateTime
@@ -54,8 +72,8 @@ class UtcDateTime(TypeDecorator[Any]):
             return String(32)
         return TIMESTAMP(timezone=True)
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        """Return an instant in the database's own form."""
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | str | None:
+        """Return an instant as the database keeps it."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -64,26 +82,13 @@ class UtcDateTime(TypeDecorator[Any]):
         if dialect.name in MYSQL:
             return instant.replace(tzinfo=None)
         if dialect.name == "sqlite":
-            # One width for all, so that the texts sort as the instants do.
+            # All texts have the same width, so they sort as the instants do.
             return instant.isoformat(timespec="microseconds")
         return instant
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        """Return the instant that the database holds."""
-        if isinstance(value, str):
-            try:
-                value = datetime.fromisoformat(value)
-            except ValueError:
-                return value
-        elif isinstance(value, datetime) and dialect.name in MYSQL:
-            return value.replace(tzinfo=UTC)
-        if isinstance(value, datetime) and value.tzinfo is not None:
-            return value.astimezone(UTC)
-        return value
-
 
 class _Unprinted(str):
-    """A string that a log of statements and their parameters does not show."""
+    """A string that logs of statements and their parameters show as ``***``."""
 
     __slots__ = ()
 
@@ -102,5 +107,5 @@ class Digest(TypeDecorator[str]):
         return dialect.type_descriptor(ascii_string(255))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Return the same string, unprinted."""
+        """Return the same string, hidden from logs."""
         return None if value is None else _Unprinted(value)

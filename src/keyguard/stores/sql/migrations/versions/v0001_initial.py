@@ -1,0 +1,122 @@
+"""Organizations, keys, counters, the audit trail and its feed."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+
+from keyguard.stores.sql.column_types import (
+    TABLE_OPTIONS,
+    UtcDateTime,
+    ascii_string,
+    ascii_text,
+    unicode_string,
+)
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade(op: Operations) -> None:
+    """Create what is missing; MySQL keeps what a run that was cut short has made."""
+    bind = op.get_bind()
+    _create_tables(op)
+    for table, name, columns in (
+        ("keyguard_organizations", "created_at", ["created_at", "id"]),
+        ("keyguard_keys", "organization_id", ["organization_id", "created_at", "id"]),
+        ("keyguard_keys", "created_at", ["created_at", "id"]),
+        ("keyguard_keys", "family", ["family"]),
+        ("keyguard_keys", "expires_at", ["expires_at"]),
+        ("keyguard_keys", "grace_ends_at", ["grace_ends_at"]),
+        ("keyguard_counters", "ends_at", ["ends_at"]),
+        ("keyguard_audit", "subject", ["subject", "id"]),
+        ("keyguard_audit", "organization", ["organization", "id"]),
+    ):
+        index = f"ix_{table}_{name}"
+        # MySQL has no CREATE INDEX IF NOT EXISTS, and commits each CREATE on its own.
+        if not sa.inspect(bind).has_index(table, index):
+            op.create_index(index, table, columns)
+    if not bind.scalar(sa.text("SELECT count(*) FROM keyguard_feed")):
+        bind.execute(sa.text("INSERT INTO keyguard_feed (id, last) VALUES (1, 0)"))
+
+
+def _create_tables(op: Operations) -> None:
+    op.create_table(
+        "keyguard_organizations",
+        sa.Column("id", ascii_string(20), nullable=False),
+        sa.Column("slug", ascii_string(63), nullable=False),
+        sa.Column("name", unicode_string(200), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("disabled_at", UtcDateTime()),
+        sa.Column("limits", ascii_text()),  # NULL: no limits
+        sa.Column("scopes", ascii_text()),  # NULL: any scope
+        sa.Column("max_key_lifetime", sa.BigInteger()),
+        sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("1")),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("slug", name="uq_keyguard_organizations_slug"),
+        if_not_exists=True,
+        **TABLE_OPTIONS,
+    )
+    op.create_table(
+        "keyguard_keys",
+        sa.Column("id", ascii_string(16), nullable=False),
+        sa.Column("family", ascii_string(20), nullable=False),
+        sa.Column("organization_id", ascii_string(20), nullable=False),
+        sa.Column("name", unicode_string(200), nullable=False),
+        sa.Column("scopes", ascii_text(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("not_before", UtcDateTime()),
+        sa.Column("expires_at", UtcDateTime()),
+        sa.Column("revoked_at", UtcDateTime()),
+        sa.Column("revoked_reason", unicode_string(200)),
+        sa.Column("metadata", ascii_text(), nullable=False),
+        sa.Column("digest", ascii_string(255), nullable=False),
+        sa.Column("limits", ascii_text()),  # NULL: no limits
+        sa.Column("revoked_note", unicode_string(200)),
+        sa.Column("allowed_networks", ascii_text()),  # NULL: any network
+        sa.Column("successor", ascii_string(16)),
+        sa.Column("grace_ends_at", UtcDateTime()),
+        sa.Column("rotation_key", unicode_string(200)),
+        sa.Column("last_used_at", UtcDateTime()),
+        sa.Column("last_used_address", unicode_string(64)),
+        sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("1")),
+        sa.PrimaryKeyConstraint("id"),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["keyguard_organizations.id"],
+            name="fk_keyguard_keys_organization_id",
+        ),
+        if_not_exists=True,
+        **TABLE_OPTIONS,
+    )
+    op.create_table(
+        "keyguard_counters",
+        sa.Column("id", ascii_string(255), nullable=False),
+        sa.Column("state", ascii_text(), nullable=False),
+        sa.Column("ends_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        if_not_exists=True,
+        **TABLE_OPTIONS,
+    )
+    op.create_table(
+        "keyguard_audit",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.Column("actor", unicode_string(200), nullable=False),
+        sa.Column("action", ascii_string(40), nullable=False),
+        sa.Column("subject", ascii_string(20), nullable=False),
+        sa.Column("organization", ascii_string(20), nullable=False),
+        sa.Column("before", ascii_text()),
+        sa.Column("after", ascii_text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        if_not_exists=True,
+        **TABLE_OPTIONS,
+    )
+    op.create_table(
+        "keyguard_feed",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        if_not_exists=True,
+        **TABLE_OPTIONS,
+    )

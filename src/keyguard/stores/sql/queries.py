@@ -1,0 +1,272 @@
+"""What the SQL store asks, and the two small changes that are no commit.
+
+Each operation returns what the store's method of the same name returns. A change is one conditional
+statement or a commit (:mod:`~keyguard.stores.sql.commits`), so two concurrent changes can't both
+win, and no record that was read is written back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    Table,
+    bindparam,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+
+from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.values import Page
+from keyguard.stores.base import News
+from keyguard.stores.sql.rows import (
+    KEY_COLUMNS,
+    ORGANIZATION_COLUMNS,
+    AnyRow,
+    entry_from,
+    key_from,
+    organization_from,
+    record_from,
+)
+from keyguard.stores.sql.session import Session, begin_hastily
+from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
+
+__all__ = [
+    "find_existing",
+    "find_key",
+    "find_organization",
+    "list_audit",
+    "list_digests",
+    "list_keys",
+    "list_organizations",
+    "mark_used",
+    "read_feed",
+    "rehash_key",
+]
+
+Listed = TypeVar("Listed", Key, Organization)
+
+_MOST_NEWS = 1000
+_LONGEST_ADDRESS = 64
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")
+
+# What an id or a slug is made of. Databases treat anything else differently: trailing spaces, NUL,
+# characters that the column's character set lacks.
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,63}\Z")
+
+_ORGANIZATION = select(*ORGANIZATION_COLUMNS)
+_KEY = select(*KEY_COLUMNS)
+_RECORD = (
+    select(*KEY_COLUMNS, KEYS.c.digest, *ORGANIZATION_COLUMNS)
+    .outerjoin_from(KEYS, ORGANIZATIONS)
+    .where(KEYS.c.id == bindparam("which", type_=KEYS.c.id.type))
+)
+_LAST = select(FEED.c.last).where(FEED.c.id == 1)
+_MARK = (
+    update(KEYS)
+    .where(
+        KEYS.c.id == bindparam("which", type_=KEYS.c.id.type),
+        or_(
+            KEYS.c.last_used_at.is_(None),
+            KEYS.c.last_used_at < bindparam("at", type_=KEYS.c.last_used_at.type),
+        ),
+    )
+    .values(
+        last_used_at=bindparam("at", type_=KEYS.c.last_used_at.type),
+        last_used_address=bindparam("address", type_=KEYS.c.last_used_address.type),
+    )
+)
+
+
+async def find_organization(session: Session, name: str) -> Organization | None:
+    """Find an organization by id or slug."""
+    if not _NAME.match(name):
+        return None
+    # An id has an underscore, a slug has none.
+    column = ORGANIZATIONS.c.id if "_" in name else ORGANIZATIONS.c.slug
+    row = (await session.execute(_ORGANIZATION.where(column == name))).one_or_none()
+    return None if row is None else organization_from(row)
+
+
+async def list_organizations(session: Session, after: str | None, limit: int) -> Page[Organization]:
+    """List organizations by the time of their creation."""
+    return await _page(session, _ORGANIZATION, [], ORGANIZATIONS, organization_from, after, limit)
+
+
+async def find_key(session: Session, key_id: str) -> KeyRecord | None:
+    """Find a key with its organization."""
+    if not _NAME.match(key_id):
+        return None
+    row = (await session.execute(_RECORD, {"which": key_id})).one_or_none()
+    return None if row is None else record_from(row)
+
+
+async def find_existing(session: Session, key_ids: Sequence[str]) -> frozenset[str]:
+    """Find which ids belong to keys."""
+    possible = sorted({key_id for key_id in key_ids if _NAME.match(key_id)})
+    if not possible:
+        return frozenset()
+    found = await session.execute(select(KEYS.c.id).where(KEYS.c.id.in_(possible)))
+    return frozenset(found.scalars())
+
+
+async def list_keys(
+    session: Session, wanted: KeyFilter, after: str | None, limit: int
+) -> Page[Key]:
+    """List the keys that a filter admits, by the time of their creation."""
+    keys = _of(_KEY, {KEYS.c.organization_id: wanted.organization, KEYS.c.family: wanted.family})
+    if keys is None:
+        return Page(())
+    return await _page(session, keys, _conditions(wanted), KEYS, key_from, after, limit)
+
+
+async def list_digests(session: Session, after: str | None, limit: int) -> Page[KeyDigest]:
+    """List the stored forms of tokens by key id."""
+    digests = select(KEYS.c.id, KEYS.c.digest).where(KEYS.c.revoked_at.is_(None))
+    if after is not None:
+        if not _NAME.match(after):
+            return Page(())
+        digests = digests.where(KEYS.c.id > after)
+    rows = (await session.execute(digests.order_by(KEYS.c.id).limit(limit + 1))).all()
+    items = tuple(KeyDigest(row.id, row.digest) for row in rows[:limit])
+    return Page(items, items[-1].id if len(rows) > limit else None)
+
+
+async def rehash_key(session: Session, key_id: str, old: str, new: str) -> None:
+    """Replace the stored form of a token, if it is still the old one."""
+    if _NAME.match(key_id):
+        await session.execute(
+            update(KEYS).where(KEYS.c.id == key_id, KEYS.c.digest == old).values(digest=new)
+        )
+
+
+async def mark_used(session: Session, uses: Sequence[Use]) -> None:
+    """Note when keys were last used, where that is later than what is stored."""
+    latest: dict[str, Use] = {}
+    for use in uses:
+        known = latest.get(use.key_id)
+        if _NAME.match(use.key_id) and (known is None or known.at < use.at):
+            latest[use.key_id] = use
+    if latest:
+        await session.call(begin_hastily)
+        await session.execute(
+            _MARK,
+            [
+                {"which": key_id, "at": use.at, "address": _address(use.address)}
+                for key_id, use in sorted(latest.items())
+            ],
+        )
+
+
+async def list_audit(
+    session: Session, organization: str | None, subject: str | None, after: str | None, limit: int
+) -> Page[AuditEntry]:
+    """List entries of the audit trail, newest first."""
+    entries = _of(select(AUDIT), {AUDIT.c.organization: organization, AUDIT.c.subject: subject})
+    if entries is None:
+        return Page(())
+    if after is not None:
+        if not _NUMBER.match(after):
+            return Page(())
+        entries = entries.where(AUDIT.c.id < int(after))
+    rows = (await session.execute(entries.order_by(AUDIT.c.id.desc()).limit(limit + 1))).all()
+    items = tuple(entry_from(row) for row in rows[:limit])
+    return Page(items, items[-1].id if len(rows) > limit else None)
+
+
+async def read_feed(session: Session, position: str | None) -> News:
+    """Read what changed after a position, up to 1000 entries at a time."""
+    if position is None or not _NUMBER.match(position):
+        last = (await session.execute(_LAST)).scalar_one_or_none() or 0
+        return News(str(last), () if position is None else None)
+    known = int(position)
+    recent = (
+        select(AUDIT.c.id, AUDIT.c.subject)
+        .where(AUDIT.c.id > known)
+        .order_by(AUDIT.c.id)
+        .limit(_MOST_NEWS)
+        .subquery()
+    )
+    # In one statement, so that both parts are of the same instant.
+    statement = (
+        select(FEED.c.last, recent.c.id, recent.c.subject)
+        .select_from(FEED.outerjoin(recent, true()))
+        .where(FEED.c.id == 1)
+        .order_by(recent.c.id)
+    )
+    rows = (await session.execute(statement)).all()
+    last = rows[0].last if rows else 0
+    found = [row for row in rows if row.id is not None]
+    if last == known and not found:
+        return News(position, ())
+    if last < known or not found or found[0].id != known + 1:
+        # Ids follow one another without a gap. So the database was restored from a backup, or the
+        # trail was cut.
+        return News(str(last), None)
+    subjects = tuple(row.subject for row in found)
+    return News(str(found[-1].id), subjects, whole=found[-1].id == last)
+
+
+def _of(statement: Select[Any], names: dict[Column[Any], str | None]) -> Select[Any] | None:
+    """Return a query of the rows with certain names, or None if a name can't be in any row."""
+    for column, name in names.items():
+        if name is not None:
+            if not _NAME.match(name):
+                return None
+            statement = statement.where(column == name)
+    return statement
+
+
+def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:
+    """Return a filter's conditions on times, the same as those of :meth:`KeyFilter.admits`."""
+    ends = (KEYS.c.expires_at, KEYS.c.grace_ends_at)
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.alive_at is not None:
+        conditions.append(KEYS.c.revoked_at.is_(None))
+        conditions += [or_(end.is_(None), end > wanted.alive_at) for end in ends]
+    if wanted.ends_before is not None:
+        conditions.append(or_(*(end < wanted.ends_before for end in ends)))
+    if wanted.unused_since is not None:
+        used = func.coalesce(KEYS.c.last_used_at, KEYS.c.created_at)
+        conditions.append(used < wanted.unused_since)
+    return conditions
+
+
+def _address(address: str | None) -> str | None:
+    # The server in front chooses what it calls the client. A column may not take all of that.
+    if address is None or not address.isprintable():
+        return None
+    return address[:_LONGEST_ADDRESS]
+
+
+async def _page(
+    session: Session,
+    records: Select[Any],
+    conditions: Sequence[ColumnElement[bool]],
+    table: Table,
+    decode: Callable[[AnyRow], Listed],
+    after: str | None,
+    limit: int,
+) -> Page[Listed]:
+    order = (table.c.created_at, table.c.id)
+    if after is not None:
+        if not _NAME.match(after):
+            return Page(())
+        # The same statement looks up the last record of the page before. An unknown id joins with
+        # nothing. The record need not meet the conditions any longer.
+        last = records.with_only_columns(*order).where(table.c.id == after).subquery()
+        records = records.join(last, tuple_(*order) > tuple_(*last.c))
+    found = records.where(*conditions).order_by(*order).limit(limit + 1)
+    rows = (await session.execute(found)).all()
+    items = tuple(decode(row) for row in rows[:limit])
+    return Page(items, items[-1].id if len(rows) > limit else None)

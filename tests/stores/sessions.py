@@ -1,0 +1,64 @@
+"""A session without a database, for tests that answer statements themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy import Dialect
+from sqlalchemy.dialects import postgresql
+
+from keyguard.stores.sql.database import SyncDatabase
+
+COMMIT, ROLLBACK = "commit", "rollback"
+
+
+class FakeSession:
+    """A session whose every step is a call of a function.
+
+    Args:
+        answer: Is given each statement, function of the connection, ``COMMIT`` and ``ROLLBACK``.
+        dialect: The kind of database.
+    """
+
+    def __init__(self, answer: Callable[[Any], Any], dialect: Dialect | None = None) -> None:
+        self.answer = answer
+        self.dialect: Dialect = dialect or postgresql.dialect()
+
+    async def execute(self, statement: Any, values: Any = None) -> Any:
+        del values
+        return self.answer(statement)
+
+    async def call(self, function: Any) -> Any:
+        return self.answer(function)
+
+    async def commit(self) -> None:
+        self.answer(COMMIT)
+
+    async def rollback(self) -> None:
+        self.answer(ROLLBACK)
+
+    async def detach(self) -> Any:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeDatabase(SyncDatabase):
+    """A database with a schema that fits, whose sessions are fakes.
+
+    Args:
+        engine: The engine that it never connects.
+        owned: Whether the engine is keyguard's own.
+        sessions: What it opens, in turn.
+    """
+
+    def __init__(self, engine: Any, *sessions: FakeSession, owned: bool = False) -> None:
+        super().__init__(engine, owned=owned)
+        self._has_fitting_schema = True
+        self.sessions: Iterator[FakeSession] = iter(sessions)
+
+    async def _open(self, writes: bool) -> Any:
+        del writes
+        return next(self.sessions)
