@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,7 +18,7 @@ from typer import TyperException
 from keyguard.cli import key, organization, output, pepper, setup
 from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
-from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.routes import routes
 from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
 from keyguard.guard import Keyguard
@@ -50,19 +50,17 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
+@with_options(*HASHED_STORE)
 def _common(
-    ctx: typer.Context,
-    url: Url = None,
-    pepper_file: PepperFile = None,
-    as_json: Json = False,
-    show_version: Annotated[  # noqa: ARG001 - its callback does the work
+    _: Common,
+    show_version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    ctx.obj = replace(ctx.obj, url=url, pepper_file=pepper_file, as_json=as_json)
+    pass
 
 
 def run(
@@ -91,8 +89,12 @@ def run(
             stream.reconfigure(errors="backslashreplace")
     try:
         _check_encoding(arguments)
-        given = Common(given=guard, application=application)
-        status = app(arguments, prog_name=name, standalone_mode=False, obj=given)
+        if guard is None:
+            limiter = os.environ.get("KEYGUARD_LIMITER") or None
+            common = Common(url=os.environ.get("KEYGUARD_URL"), limiter=limiter)
+        else:
+            common = Common(given=guard, application=application)
+        status = app(arguments, prog_name=name, standalone_mode=False, obj=common)
     except TyperException as problem:
         _explain(problem)
         return USAGE

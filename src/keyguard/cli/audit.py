@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
 import typer
 
-from keyguard.cli.json_forms import JsonObject, json_time
-from keyguard.cli.options import Common, Json, Url, argument_id
-from keyguard.cli.pages import After, All, Limit, show_list
+from keyguard.cli.json_forms import fields_json
+from keyguard.cli.options import LIST, Common, argument_id, option, with_options
+from keyguard.cli.pages import show_list
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import in_units, relative, scope_list
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import Page
 
+_ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
 # Other columns show these fields, or people learn nothing from them.
 _OTHER_COLUMNS = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
 _FIRST = (
@@ -39,60 +41,30 @@ _ABSENT = {
 }
 
 
+@with_options(*LIST)
 def audit(
-    ctx: typer.Context,
-    organization: Annotated[
-        str | None,
-        typer.Option(
-            "--org",
-            metavar="ORG",
-            help="Only changes to this organization and its keys, by id or slug.",
-        ),
-    ] = None,
-    subject: Annotated[
-        str | None,
-        typer.Option(
-            "--subject",
-            "--key",
-            metavar="ID",
-            help="Only changes to the key or the organization with this id.",
-        ),
-    ] = None,
-    limit: Limit = None,
-    after: After = None,
-    everything: All = False,
-    url: Url = None,
-    as_json: Json = False,
+    common: Common,
+    organization: str | None = option(
+        "ORG", "Only changes to this organization and its keys, by id or slug.", "--org"
+    ),
+    subject: str | None = typer.Option(
+        None,
+        "--subject",
+        "--key",
+        metavar="ID",
+        help="Only changes to the key or the organization with this id.",
+    ),
 ) -> None:
     """Show who changed what, newest first."""
-    common = Common.of(ctx, url, as_json)
     only = None if subject is None else argument_id(subject)
-    now = datetime.now(UTC)
     with common.guard() as guard:
         show_list(
-            lambda after, limit: guard.audit.list(
-                organization=organization, subject=only, after=after, limit=limit
-            ),
-            after=after,
-            limit=limit,
-            everything=everything,
-            to_json=_entry_json if common.as_json else None,
-            to_table=lambda page: _table(page, now),
-            nothing="The audit trail has no such change.",
+            common,
+            partial(guard.audit.list, organization=organization, subject=only),
+            lambda entry: fields_json(entry, _ENTRY),
+            partial(_table, now=datetime.now(UTC)),
+            "The audit trail has no such change.",
         )
-
-
-def _entry_json(entry: AuditEntry) -> JsonObject:
-    return {
-        "id": entry.id,
-        "at": json_time(entry.at),
-        "actor": entry.actor,
-        "action": entry.action.value,
-        "subject": entry.subject,
-        "organization": entry.organization,
-        "before": None if entry.before is None else dict(entry.before),
-        "after": dict(entry.after),
-    }
 
 
 def _table(page: Page[AuditEntry], now: datetime) -> str:

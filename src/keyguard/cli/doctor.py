@@ -8,15 +8,8 @@ from contextlib import suppress
 
 import typer
 
-from keyguard.cli.options import (
-    LONGEST_STORE_TIMEOUT,
-    Common,
-    Json,
-    Limiter,
-    Url,
-    explain_cause,
-)
-from keyguard.cli.output import emit, emit_json, plain
+from keyguard.cli.options import STORE, Common, explain_cause, with_options
+from keyguard.cli.output import plain
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import KeyguardError, SchemaError, StoreError
@@ -31,30 +24,27 @@ _PROBE = Charge(
 )
 
 
-def doctor(
-    ctx: typer.Context, url: Url = None, limiter: Limiter = None, as_json: Json = False
-) -> None:
+@with_options("limiter", *STORE)
+def doctor(common: Common) -> None:
     """Check the stores for problems. They would lose keys or make keys unreachable.
 
     The command prints one line for each finding. The exit code is 1 if one of them is a problem.
     The command changes nothing, except for one counter of its own in the store of the counters.
     """
-    common = Common.of(ctx, url, as_json, limiter=limiter)
-    common.require_url()
-    patience = min(common.settings().management_timeout, LONGEST_STORE_TIMEOUT)
-    store = open_store(common.url)
+    url, patience = common.store_url(), common.patience
+    store = open_store(url)
     try:
-        findings = [*_of_keys(store, common.url or "", patience)]
+        findings = [*_of_keys(store, url, patience)]
         findings += _of_counters(store, common.limiter, patience)
     finally:
         with suppress(KeyguardError):
             store.close()
     healthy = all(finding.is_fine for finding in findings)
-    if common.as_json:
-        rows = [{"ok": finding.is_fine, "text": finding.text} for finding in findings]
-        emit_json({"healthy": healthy, "findings": rows})
-    else:
-        emit("".join(f"{plain(_line(finding))}\n" for finding in findings))
+    rows = [{"ok": finding.is_fine, "text": finding.text} for finding in findings]
+    lines = [f"{'ok' if finding.is_fine else 'problem':<8} {finding.text}" for finding in findings]
+    common.show(
+        {"healthy": healthy, "findings": rows}, "".join(f"{plain(line)}\n" for line in lines)
+    )
     if not healthy:
         raise typer.Exit(1)
 
@@ -96,7 +86,3 @@ def _of_counters(store: Store, limiter: str | None, patience: float) -> Iterator
         yield Finding(is_fine=True, text="the store of the counters answers")
     finally:
         opened.close()
-
-
-def _line(finding: Finding) -> str:
-    return f"{'ok' if finding.is_fine else 'problem':<8} {finding.text}"

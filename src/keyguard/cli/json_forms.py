@@ -1,16 +1,38 @@
-"""The JSON forms of keys, organizations and limits."""
+"""The JSON forms of keys, organizations and other records."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from keyguard.core.keys.records import Key, Organization
-from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 
 JsonObject: TypeAlias = dict[str, object]
+_Value: TypeAlias = (
+    datetime
+    | timedelta
+    | Limit
+    | frozenset[str]
+    | tuple[str | Limit, ...]
+    | Mapping[str, object]
+    | str
+    | None
+)
+
+_LIMIT = ("name", "rate", "per", "strategy", "enforce")
+_ORGANIZATION = (
+    *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
+    "max_key_lifetime",
+)
+_KEY_BEFORE_STATUS = ("id", "family", "organization", "name", "scopes")
+_KEY_AFTER_STATUS = (
+    *("created_at", "not_before", "expires_at", "revoked_at", "revoked_reason", "revoked_note"),
+    *("metadata", "limits", "allowed_networks", "successor", "grace_ends_at", "last_used_at"),
+    "last_used_address",
+)
 
 
 def json_time(at: datetime | None) -> str | None:
@@ -22,46 +44,15 @@ def json_time(at: datetime | None) -> str | None:
 
 def organization_json(organization: Organization) -> JsonObject:
     """Return an organization as JSON."""
-    scopes, longest = organization.scopes, organization.max_key_lifetime
-    return {
-        "id": organization.id,
-        "slug": organization.slug,
-        "name": organization.name,
-        "created_at": json_time(organization.created_at),
-        "disabled_at": json_time(organization.disabled_at),
-        "limits": [_limit_json(limit) for limit in organization.limits],
-        "scopes": None if scopes is None else sorted(scopes),
-        "max_key_lifetime": None if longest is None else int(longest.total_seconds()),
-    }
+    return fields_json(organization, _ORGANIZATION)
 
 
 def key_json(key: Key, now: datetime) -> JsonObject:
-    """Return a key as JSON.
-
-    Args:
-        key: The key.
-        now: The time at which its status is told.
-    """
+    """Return a key as JSON, with its status at ``now``."""
     return {
-        "id": key.id,
-        "family": key.family,
-        "organization": key.organization,
-        "name": key.name,
-        "scopes": sorted(key.scopes),
+        **fields_json(key, _KEY_BEFORE_STATUS),
         "status": key.status(now).value,
-        "created_at": json_time(key.created_at),
-        "not_before": json_time(key.not_before),
-        "expires_at": json_time(key.expires_at),
-        "revoked_at": json_time(key.revoked_at),
-        "revoked_reason": None if key.revoked_reason is None else key.revoked_reason.value,
-        "revoked_note": key.revoked_note,
-        "metadata": dict(key.metadata),
-        "limits": [_limit_json(limit) for limit in key.limits],
-        "allowed_networks": list(key.allowed_networks),
-        "successor": key.successor,
-        "grace_ends_at": json_time(key.grace_ends_at),
-        "last_used_at": json_time(key.last_used_at),
-        "last_used_address": key.last_used_address,
+        **fields_json(key, _KEY_AFTER_STATUS),
     }
 
 
@@ -89,23 +80,24 @@ def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> Jso
     return form
 
 
-def limit_status_json(status: LimitStatus) -> JsonObject:
-    """Return how much is left of a limit, as JSON."""
-    return {
-        "name": status.name,
-        "quota": status.quota,
-        "window": status.window,
-        "remaining": status.remaining,
-        "reset_after": status.reset_after,
-        "enforce": status.enforce,
-    }
+def fields_json(record: object, names: Iterable[str]) -> JsonObject:
+    """Return the fields of a record that have these names, as JSON."""
+    return {name: _value_json(getattr(record, name)) for name in names}
 
 
-def _limit_json(limit: Limit) -> JsonObject:
-    return {
-        "name": limit.name,
-        "rate": limit.rate,
-        "per": limit.per,
-        "strategy": limit.strategy.value,
-        "enforce": limit.enforce,
-    }
+def _value_json(value: _Value) -> object:
+    match value:
+        case datetime():
+            return json_time(value)
+        case timedelta():
+            return int(value.total_seconds())
+        case Limit():
+            return fields_json(value, _LIMIT)
+        case frozenset():
+            return sorted(value)
+        case tuple():
+            return [_value_json(item) for item in value]
+        case Mapping():
+            return dict(value)
+        case _:
+            return value

@@ -1,109 +1,87 @@
-"""``keyguard key``: creates keys, shows them and changes them."""
+"""``keyguard key``: creates keys, shows them, changes them and gives them successors."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from math import ceil
-from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from keyguard.cli import key_list, key_revoke, key_rotate
-from keyguard.cli.json_forms import key_json, limit_status_json
+from keyguard.cli import key_revoke
+from keyguard.cli.json_forms import key_json, new_key_json
 from keyguard.cli.key_import import import_keys
 from keyguard.cli.key_verify import verify
 from keyguard.cli.options import (
+    HASHED_STORE,
+    KEY,
+    LIMITS,
+    LIST,
+    NETWORKS,
+    SCOPES,
+    STORE,
     Common,
-    Json,
-    KeyNamed,
-    Limiter,
-    Limits,
-    Networks,
-    PepperFile,
-    Scopes,
-    Url,
     actor,
     argument_id,
+    flag,
+    option,
+    with_options,
 )
-from keyguard.cli.output import emit, emit_json
+from keyguard.cli.output import emit_json, note
+from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import (
     new_value,
     parse_instant,
+    parse_limits,
     parse_metadata,
     parse_scopes,
     parse_span,
 )
-from keyguard.cli.terminal import details, table
+from keyguard.cli.terminal import details, status_word, table
 from keyguard.cli.token_io import hand_over
-from keyguard.cli.wording import in_units, key_details
+from keyguard.cli.wording import absolute, in_units, key_details, last_used, when_ends
+from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, Page, RotatedKey
 from keyguard.core.keys.values import UNCHANGED
-from keyguard.core.limits.limit import parse_limit
+from keyguard.core.limits.charges import LimitStatus
 from keyguard.exceptions import InvalidValueError
 
 app = typer.Typer(help="Manage keys.", no_args_is_help=True)
 app.command("import")(import_keys)
 
-ForceScopes = Annotated[
-    bool,
-    typer.Option(
-        "--force",
-        help="Take the scope admin even from the last key of its organization that has it.",
-    ),
-]
-
 
 @app.command()
+@with_options(*HASHED_STORE)
 def create(
-    ctx: typer.Context,
-    organization: Annotated[
-        str,
-        typer.Option(
-            "--org",
-            metavar="ORG",
-            help="The organization that will own the key, by id or slug.",
-            show_default=False,
-        ),
-    ],
-    name: Annotated[
-        str,
-        typer.Option("--name", metavar="NAME", help="A name for people.", show_default=False),
-    ],
-    scopes: Scopes = None,
-    expires_in: Annotated[
-        str | None,
-        typer.Option(
-            "--expires-in",
-            metavar="SPAN",
-            help="How long the key works, such as 90d, 12h, 2w or P90D; by default as long as its "
-            "organization allows.",
-        ),
-    ] = None,
-    not_before: Annotated[
-        str | None,
-        typer.Option(
-            "--not-before",
-            metavar="TIME",
-            help="When the key starts to work, such as 2030-01-31 or 2030-01-31T09:00:00Z.",
-        ),
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metadata", metavar="NAME=VALUE", help="A note kept with the key; may be repeated."
-        ),
-    ] = None,
-    limits: Limits = None,
-    networks: Networks = None,
-    url: Url = None,
-    pepper_file: PepperFile = None,
-    as_json: Json = False,
+    common: Common,
+    organization: str = typer.Option(
+        ...,
+        "--org",
+        metavar="ORG",
+        help="The organization that will own the key, by id or slug.",
+        show_default=False,
+    ),
+    name: str = typer.Option(..., metavar="NAME", help="A name for people.", show_default=False),
+    scopes: list[str] | None = SCOPES,
+    expires_in: str | None = option(
+        "SPAN",
+        "How long the key works, such as 90d, 12h, 2w or P90D; by default as long as its "
+        "organization allows.",
+    ),
+    not_before: str | None = option(
+        "TIME", "When the key starts to work, such as 2030-01-31 or 2030-01-31T09:00:00Z."
+    ),
+    metadata: list[str] | None = option("NAME=VALUE", "A note kept with the key; may be repeated."),
+    limits: list[str] | None = LIMITS,
+    networks: list[str] | None = NETWORKS,
 ) -> None:
     """Create a key and print its token. It is shown only this once."""
-    common = Common.of(ctx, url, as_json, pepper_file)
     span = None if expires_in is None else parse_span(expires_in)
     start = None if not_before is None else parse_instant(not_before)
     pairs = parse_metadata(metadata)
-    own_limits = [parse_limit(text, "key") for text in limits or []]
+    own_limits = parse_limits(limits, "key")
     with common.guard() as guard:
         issued = guard.keys.issue(
             organization=organization,
@@ -119,73 +97,165 @@ def create(
         hand_over(guard, issued, as_json=common.as_json)
 
 
-app.command("list")(key_list.list_keys)
+@app.command("list")
+@with_options(*LIST)
+def list_keys(
+    common: Common,
+    organization: str | None = option(
+        "ORG", "Only keys of this organization, by id or slug.", "--org"
+    ),
+    family: str | None = option(
+        "FAMILY", "Only keys of this family, fam_...: a key and its successors."
+    ),
+    expiring_within: str | None = option(
+        "SPAN", "Only keys that work now but stop working within that time, such as 30d."
+    ),
+    unused_for: str | None = option(
+        "SPAN", "Only keys that work now but were not used for that long, such as 90d."
+    ),
+) -> None:
+    """List keys, oldest first, also those that no longer work."""
+    now = datetime.now(UTC)
+    ending_in = None if expiring_within is None else parse_span(expiring_within)
+    unused = None if unused_for is None else parse_span(unused_for)
+    is_report = ending_in is not None or unused is not None
+    with common.guard() as guard:
+        owner = None if organization is None else guard.organizations.get(organization)
+
+        def to_table(page: Page[Key]) -> str:
+            owners = {key.organization for key in page} if owner is None else ()
+            return _table(page, now, {id: guard.organizations.get(id).slug for id in owners})
+
+        show_list(
+            common,
+            partial(
+                guard.keys.list,
+                organization=None if owner is None else owner.id,
+                family=family,
+                expiring_within=ending_in,
+                unused_for=unused,
+            ),
+            partial(key_json, now=now),
+            to_table,
+            "There are no such keys." if is_report else "There are no keys to list.",
+        )
+    if owner is not None and owner.disabled_at is not None and not common.as_json:
+        note(f"Organization {owner.slug} is disabled: none of its keys works until it is enabled.")
+
+
+def _table(page: Page[Key], now: datetime, slugs: Mapping[str, str]) -> str:
+    rows = [
+        (
+            key.id,
+            *((slugs[key.organization],) if slugs else ()),
+            key.name,
+            Text("\n".join(sorted(key.scopes))),
+            status_word(key.status(now).value),
+            when_ends(key, now),
+            last_used(key, now),
+        )
+        for key in page
+    ]
+    org = ("Org",) if slugs else ()
+    headings = ("Key", *org, "Name", "Scopes", "Status", "Ends", "Last used")
+    widths = {"Org": 4, "Name": 6, "Scopes": 12, "Status": 7, "Ends": 7, "Last used": 9}
+    return table(headings, rows, flexible=widths)
 
 
 @app.command()
-def show(ctx: typer.Context, named: KeyNamed, url: Url = None, as_json: Json = False) -> None:
+@with_options(*STORE)
+def show(common: Common, named: str = KEY) -> None:
     """Show all that is known of a key. keyguard does not store its token."""
-    common = Common.of(ctx, url, as_json)
     now = datetime.now(UTC)
     with common.guard() as guard:
         key = guard.keys.get(argument_id(named))
         owner = guard.organizations.get(key.organization)
-    if common.as_json:
-        emit_json(key_json(key, now))
-    else:
-        emit(details(key_details(key, owner, now)))
+    common.show(key_json(key, now), details(key_details(key, owner, now)))
 
 
 @app.command()
+@with_options(*STORE)
 def update(
-    ctx: typer.Context,
-    named: KeyNamed,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The new name for people.")
-    ] = None,
-    scopes: Scopes = None,
-    no_scopes: Annotated[
-        bool, typer.Option("--no-scopes", help="Remove all scopes of the key.")
-    ] = False,
-    limits: Limits = None,
-    no_limits: Annotated[
-        bool, typer.Option("--no-limits", help="Remove the key's own limits.")
-    ] = False,
-    networks: Networks = None,
-    no_networks: Annotated[
-        bool, typer.Option("--no-networks", help="Let the key work from any network.")
-    ] = False,
-    force: ForceScopes = False,
-    url: Url = None,
-    as_json: Json = False,
+    common: Common,
+    named: str = KEY,
+    name: str | None = option("NAME", "The new name for people."),
+    scopes: list[str] | None = SCOPES,
+    no_scopes: bool = flag("--no-scopes", "Remove all scopes of the key."),
+    limits: list[str] | None = LIMITS,
+    no_limits: bool = flag("--no-limits", "Remove the key's own limits."),
+    networks: list[str] | None = NETWORKS,
+    no_networks: bool = flag("--no-networks", "Let the key work from any network."),
+    force: bool = flag(
+        "--force", "Take the scope admin even from the last key of its organization that has it."
+    ),
 ) -> None:
     """Change a key. Scopes, limits or networks that are given replace all former ones."""
-    common = Common.of(ctx, url, as_json)
-    own_limits = [parse_limit(text, "key") for text in limits or []]
-    wanted_scopes = new_value(
-        "--scope", parse_scopes(scopes), "--no-scopes", is_cleared=no_scopes, empty=()
-    )
-    wanted_limits = new_value("--limit", own_limits, "--no-limits", is_cleared=no_limits, empty=())
-    wanted_networks = new_value(
-        "--network", networks, "--no-networks", is_cleared=no_networks, empty=()
-    )
+    new_limits = new_value("--limit", parse_limits(limits, "key"), "--no-limits", no_limits, ())
+    new_scopes = new_value("--scope", parse_scopes(scopes), "--no-scopes", no_scopes, ())
+    new_networks = new_value("--network", networks, "--no-networks", no_networks, ())
     with common.guard() as guard:
         key = guard.keys.update(
             argument_id(named),
             name=UNCHANGED if name is None else name,
-            scopes=wanted_scopes,
-            limits=wanted_limits,
-            allowed_networks=wanted_networks,
+            scopes=new_scopes,
+            limits=new_limits,
+            allowed_networks=new_networks,
             force=force,
             actor=actor(),
         )
-    if common.as_json:
-        emit_json(key_json(key, datetime.now(UTC)))
-    else:
-        emit(f"Key {key.id} was changed.\n")
+    common.show(key_json(key, datetime.now(UTC)), f"Key {key.id} was changed.\n")
 
 
-app.command("rotate")(key_rotate.rotate)
+@app.command()
+@with_options(*HASHED_STORE)
+def rotate(
+    common: Common,
+    named: str = KEY,
+    grace: str = typer.Option(
+        "24h", metavar="SPAN", help="How long the old token keeps working; 0 ends it at once."
+    ),
+    expires_in: str | None = option(
+        "SPAN", "How long the new key works; by default as long as the old one was meant to."
+    ),
+    idempotency_key: str | None = option(
+        "TEXT", "A name for this rotation. A second run with the same name changes nothing."
+    ),
+) -> None:
+    """Give a key a successor and print the new token. It is shown only this once."""
+    grace_span = parse_span(grace, may_be_zero=True)
+    span = UNCHANGED if expires_in is None else parse_span(expires_in)
+    with common.guard() as guard:
+        rotated = guard.keys.rotate(
+            argument_id(named),
+            grace=grace_span,
+            expires_in=span,
+            idempotency_key=idempotency_key,
+            actor=actor(),
+        )
+        if rotated.token is None:
+            _show_repeated(rotated, as_json=common.as_json)
+        else:
+            issued = IssuedKey(key=rotated.key, token=rotated.token)
+            hand_over(guard, issued, as_json=common.as_json, predecessor=rotated.predecessor)
+
+
+def _show_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
+    old, new, now = rotated.predecessor, rotated.key, datetime.now(UTC)
+    if as_json:
+        emit_json(new_key_json(new, None, old))
+        return
+    status = new.status(now)
+    unless_it_works = "" if status is KeyStatus.ACTIVE else f", now {status.value}"
+    note(
+        f"Key {old.id} was already rotated under this idempotency key.\n"
+        f"Its successor is {new.id}{unless_it_works}. "
+        "The new token was shown then and is not shown again."
+    )
+    if old.revoked_at is None and old.grace_ends_at is not None:
+        verb = "works" if old.status(now) is KeyStatus.ACTIVE else "worked"
+        note(f"Key {old.id} {verb} until {absolute(old.grace_ends_at, now)}.")
+
+
 app.command("revoke")(key_revoke.revoke)
 app.command("revoke-family")(key_revoke.revoke_family)
 app.command("revoke-token", context_settings={"allow_extra_args": True})(key_revoke.revoke_token)
@@ -193,15 +263,9 @@ app.command("verify", context_settings={"allow_extra_args": True})(verify)
 
 
 @app.command("limits")
-def show_limits(
-    ctx: typer.Context,
-    named: KeyNamed,
-    limiter: Limiter = None,
-    url: Url = None,
-    as_json: Json = False,
-) -> None:
+@with_options("limiter", *STORE)
+def show_limits(common: Common, named: str = KEY) -> None:
     """Show what is left of a key's limits. These include its organization's and the defaults."""
-    common = Common.of(ctx, url, as_json, limiter=limiter)
     if common.limiter == "memory://":
         raise InvalidValueError(
             "the counters in the memory of another process can't be seen; name the store where the "
@@ -209,20 +273,20 @@ def show_limits(
         )
     with common.guard() as guard:
         statuses = guard.keys.limits(argument_id(named))
-    if common.as_json:
-        emit_json({"limits": [limit_status_json(status) for status in statuses]})
-    elif not statuses:
-        emit(f"Key {named} has no limits.\n")
-    else:
-        rows = [
-            (
-                status.name,
-                f"{status.quota} in {in_units(status.window)}",
-                str(status.remaining),
-                in_units(ceil(status.reset_after)) if status.remaining < status.quota else "",
-                "yes" if status.enforce else "no",
-            )
-            for status in statuses
-        ]
-        headings = ("Policy", "Quota", "Left", "More in", "Enforced")
-        emit(table(headings, rows, flexible={"Policy": 6}))
+    text = _limits_table(statuses) if statuses else f"Key {named} has no limits.\n"
+    common.show({"limits": [asdict(status) for status in statuses]}, text)
+
+
+def _limits_table(statuses: Iterable[LimitStatus]) -> str:
+    rows = [
+        (
+            status.name,
+            f"{status.quota} in {in_units(status.window)}",
+            str(status.remaining),
+            in_units(ceil(status.reset_after)) if status.remaining < status.quota else "",
+            "yes" if status.enforce else "no",
+        )
+        for status in statuses
+    ]
+    headings = ("Policy", "Quota", "Left", "More in", "Enforced")
+    return table(headings, rows, flexible={"Policy": 6})

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
 import typer
 
-from keyguard.cli.options import Common, Json, PepperFile, Url
-from keyguard.cli.output import emit, emit_json, is_terminal, plain
+from keyguard.cli.json_forms import JsonObject
+from keyguard.cli.options import HASHED_STORE, Common, argument, flag, with_options
+from keyguard.cli.output import is_terminal, plain
 from keyguard.core.keys.records import ImportReport
 from keyguard.core.management.import_rows import LONGEST_ROW
 from keyguard.exceptions import InvalidValueError, StoreError
@@ -18,29 +19,20 @@ from keyguard.exceptions import InvalidValueError, StoreError
 _BLOCK = 1 << 20
 
 
+@with_options(*HASHED_STORE)
 def import_keys(
-    ctx: typer.Context,
-    path: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE",
-            help="A file with one key a line, in JSON; - for stdin. It holds tokens: keep it where "
-            "nobody else can read it, and delete it afterwards.",
-            show_default=False,
-        ),
-    ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only check the lines; change nothing.")
-    ] = False,
-    url: Url = None,
-    pepper_file: PepperFile = None,
-    as_json: Json = False,
+    common: Common,
+    path: str = argument(
+        "FILE",
+        "A file with one key a line, in JSON; - for stdin. It holds tokens: keep it where nobody "
+        "else can read it, and delete it afterwards.",
+    ),
+    dry_run: bool = flag("--dry-run", "Only check the lines; change nothing."),
 ) -> None:
     """Import keys of another system; their tokens keep working.
 
     Keys that were imported before stay as they are, so an interrupted import can be run again.
     """
-    common = Common.of(ctx, url, as_json, pepper_file)
     with _opened(path) as file, common.guard() as guard:
         total = _count_lines(file) if file.seekable() else None
         done = 0
@@ -59,17 +51,13 @@ def import_keys(
                 raise StoreError(
                     f"{failure}; {done} lines were done, run the command again to go on"
                 ) from failure.__cause__
-    if common.as_json:
-        emit_json(
-            {
-                "dry_run": dry_run,
-                "imported": report.imported,
-                "present": report.present,
-                "refused": [{"line": row.line, "reason": row.reason} for row in report.refused],
-            }
-        )
-    else:
-        emit(_summary(report, dry_run=dry_run))
+    form: JsonObject = {
+        "dry_run": dry_run,
+        "imported": report.imported,
+        "present": report.present,
+        "refused": [row._asdict() for row in report.refused],
+    }
+    common.show(form, _summary(report, dry_run=dry_run))
     if report.refused:
         raise typer.Exit(1)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from keyguard.cli.options import Common, Json, PepperFile, Url
-from keyguard.cli.output import complain, emit, emit_json
+from keyguard.cli.options import HASHED_STORE, Common, with_options
+from keyguard.cli.output import complain, emit_json
 from keyguard.cli.terminal import details, status_word
 from keyguard.cli.token_io import read_token, refuse_arguments
 from keyguard.cli.wording import scope_list
@@ -24,23 +24,21 @@ _REASONS = {
 }
 
 
-def verify(
-    ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
-) -> None:
+@with_options(*HASHED_STORE)
+def verify(common: Common) -> None:
     """Check whether a token works. It is read from stdin, or from a hidden prompt."""
-    common = Common.of(ctx, url, as_json, pepper_file)
-    refuse_arguments(ctx)
+    refuse_arguments(common)
     with common.guard(looks_up=True) as guard:
-        decision = guard.authenticate([b"Bearer " + read_token(ctx)], secure=True)
+        decision = guard.authenticate([b"Bearer " + read_token(common)], secure=True)
         if isinstance(decision, Allow):
             key, scopes = guard.keys.get(decision.principal.key_id), decision.principal.scopes
-            return _show_active(key, scopes, as_json=common.as_json)
+            return _show_active(common, key, scopes)
         if decision.reason is Reason.STORE_UNAVAILABLE:
             raise _as_error(decision)
         if decision.reason is Reason.ADDRESS_NOT_ALLOWED and decision.key_id is not None:
             # The token works from some networks, and a command has no client address.
             key = guard.keys.get(decision.key_id)
-            return _show_active(key, key.scopes, as_json=common.as_json)
+            return _show_active(common, key, key.scopes)
         prefix = guard.settings.prefix
     if common.as_json:
         emit_json({"active": False, "reason": decision.reason.value, "id": decision.key_id})
@@ -53,28 +51,24 @@ def verify(
     raise typer.Exit(1)
 
 
-def _show_active(key: Key, scopes: frozenset[str], *, as_json: bool) -> None:
-    if as_json:
-        emit_json(
-            {
-                "active": True,
-                "id": key.id,
-                "organization": key.organization,
-                "scopes": sorted(scopes),
-                "allowed_networks": list(key.allowed_networks),
-            }
-        )
-        return
-    emit(
+def _show_active(common: Common, key: Key, scopes: frozenset[str]) -> None:
+    common.show(
+        {
+            "active": True,
+            "id": key.id,
+            "organization": key.organization,
+            "scopes": sorted(scopes),
+            "allowed_networks": list(key.allowed_networks),
+        },
         details(
             [
                 ("Status", status_word("active")),
                 ("Key", key.id),
                 ("Organization", key.organization),
                 ("Scopes", scope_list(scopes)),
-                ("Networks", ", ".join(key.allowed_networks) or None),
+                ("Networks", ", ".join(key.allowed_networks)),
             ]
-        )
+        ),
     )
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
+import inspect
 import os
-import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Any
 from urllib.parse import unquote
 
 import typer
 
+from keyguard.cli.json_forms import JsonObject
+from keyguard.cli.output import TOKEN, emit, emit_json
 from keyguard.exceptions import (
     ConfigurationError,
     InvalidValueError,
@@ -22,142 +25,131 @@ from keyguard.exceptions import (
     StoreError,
 )
 from keyguard.guard import Keyguard
-from keyguard.settings.settings import Settings
+from keyguard.settings.settings import LONGEST_STORE_TIMEOUT, Settings
 
-LONGEST_STORE_TIMEOUT = 60.0
-"""The longest that a setting may let a store call of a request take, in seconds."""
 
-Url: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--url",
-        metavar="URL",
-        help="The key store, such as sqlite:///keys.db; KEYGUARD_URL by default. Keep a URL with a "
-        "password in KEYGUARD_URL, as others can read a command line.",
-    ),
-]
-PepperFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--pepper-file",
-        metavar="PATH",
-        help="The file with the pepper; KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE by default.",
-    ),
-]
-Limits: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--limit",
-        metavar="LIMIT",
-        help="How many requests are allowed, such as 100/minute, or daily=5000/day with a name; "
-        "may be repeated.",
-    ),
-]
-Scopes: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--scope",
-        metavar="SCOPE",
-        help="What the key may do, such as inference:read; may be repeated, or name several "
-        "scopes separated by commas.",
-    ),
-]
-Networks: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--network",
-        metavar="CIDR",
-        help="From where the key works, such as 192.0.2.0/24 or 2001:db8::/32; may be repeated.",
-    ),
-]
-KeyNamed: TypeAlias = Annotated[
-    str, typer.Argument(metavar="KEY", help="The key's id.", show_default=False)
-]
-Limiter: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--limiter",
-        metavar="URL",
-        help="The store of the counters; KEYGUARD_LIMITER by default, else the key store.",
-    ),
-]
-Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-]
+def option(metavar: str, words: str, name: str | None = None) -> Any:
+    """Declare an option with a value; its name is by default that of the parameter."""
+    return typer.Option(None, *(() if name is None else (name,)), metavar=metavar, help=words)
 
+
+def flag(name: str, words: str) -> Any:
+    """Declare an option without a value."""
+    return typer.Option(False, name, help=words)
+
+
+def argument(metavar: str, words: str) -> Any:
+    """Declare an argument that must be given."""
+    return typer.Argument(..., metavar=metavar, help=words, show_default=False)
+
+
+LIMITS = option(
+    "LIMIT",
+    "How many requests are allowed, such as 100/minute, or daily=5000/day with a name; may be "
+    "repeated.",
+    "--limit",
+)
+SCOPES = option(
+    "SCOPE",
+    "What the key may do, such as inference:read; may be repeated, or name several scopes "
+    "separated by commas.",
+    "--scope",
+)
+NETWORKS = option(
+    "CIDR",
+    "From where the key works, such as 192.0.2.0/24 or 2001:db8::/32; may be repeated.",
+    "--network",
+)
+KEY = argument("KEY", "The key's id.")
+
+STORE = ("url", "as_json")
+HASHED_STORE = ("url", "pepper_file", "as_json")
+LIST = ("limit", "after", "everything", *STORE)
+
+_SHARED: dict[str, tuple[object, object]] = {
+    "limit": (int | None, option("N", "How many to list, 1 to 1000; 100 by default.")),
+    "after": (str | None, option("ID", "List those that come after this one.")),
+    "everything": (bool, flag("--all", "List all of them.")),
+    "url": (
+        str | None,
+        option(
+            "URL",
+            "The key store, such as sqlite:///keys.db; KEYGUARD_URL by default. Keep a URL with a "
+            "password in KEYGUARD_URL, as others can read a command line.",
+        ),
+    ),
+    "pepper_file": (
+        Path | None,
+        option(
+            "PATH", "The file with the pepper; KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE by default."
+        ),
+    ),
+    "limiter": (
+        str | None,
+        option(
+            "URL", "The store of the counters; KEYGUARD_LIMITER by default, else the key store."
+        ),
+    ),
+    "as_json": (bool, flag("--json", "Print one JSON document and nothing else.")),
+}
+
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
 _LONGEST_LOGIN = 150
-_TOKEN = re.compile(r"[a-z][a-z0-9_]*_([0-9A-Za-z]{16})_[0-9A-Za-z]{40,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """The options that a command was given.
+    """The values of the options that commands share.
 
     Args:
-        url: The URL of the key store, or None if no URL is given.
+        url: The URL of the key store, or None if no URL is given. An empty one was given, perhaps
+            by mistake, so it does not fall through to another store.
         pepper_file: The file with the pepper, or None to read it as the environment says.
-        as_json: Whether the output is one JSON document.
         limiter: The URL of the store of the counters, or None for the key store.
-        given: The guard of the application that runs the command line, which is used instead of all
-            these; None for the program ``keyguard``.
+        limit: How many records to list at most, or None for the default.
+        after: The id after which a list starts, or None.
+        everything: Whether to list all records.
+        as_json: Whether the output is one JSON document.
+        given: The guard of the application that runs the command line, which is used instead of
+            url, pepper_file and limiter; None for the program ``keyguard``.
         application: That application.
+        command: The command's full name.
+        strays: The arguments that the command does not declare.
     """
 
     url: str | None = None
     pepper_file: Path | None = None
-    as_json: bool = False
     limiter: str | None = None
+    limit: int | None = None
+    after: str | None = None
+    everything: bool = False
+    as_json: bool = False
     given: Keyguard | None = None
     application: object = None
+    command: str = ""
+    strays: tuple[str, ...] = ()
 
-    @classmethod
-    def of(
-        cls,
-        ctx: typer.Context,
-        url: str | None,
-        as_json: bool,
-        pepper_file: Path | None = None,
-        limiter: str | None = None,
-    ) -> Common:
-        """Return the options after a command's name; those before its name are the defaults.
-
-        Raises:
-            ConfigurationError: The options name a store, but an application's guard is used.
-        """
-        before: Common = ctx.obj
-        if before.given is not None:
-            if any(text is not None for text in (url, before.url, pepper_file, limiter)):
-                raise ConfigurationError(
-                    "this works on the application's own guard: leave out --url, --pepper-file "
-                    "and --limiter"
-                )
-            return replace(before, as_json=as_json or before.as_json)
-        # An empty URL was given, if by mistake, so it must not fall through to another store.
-        given = url if url is not None else before.url
-        return cls(
-            url=os.environ.get("KEYGUARD_URL") if given is None else given,
-            pepper_file=pepper_file or before.pepper_file,
-            as_json=as_json or before.as_json,
-            limiter=os.environ.get("KEYGUARD_LIMITER") or None if limiter is None else limiter,
-        )
+    def show(self, form: JsonObject, text: str) -> None:
+        """Write a result to stdout: as JSON if that is asked for, else as text."""
+        if self.as_json:
+            emit_json(form)
+        else:
+            emit(text)
 
     def settings(self) -> Settings:
-        """Read the settings.
-
-        Raises:
-            InvalidValueError: A value of the environment or the settings file is wrong.
-            ConfigurationError: A file can't be read, or values contradict each other.
-        """
+        """Read the settings from the environment, or take those of the application."""
         if self.given is not None:
             return self.given.settings
         environ: Mapping[str, str] = os.environ
         if self.pepper_file is not None:
-            environ = {
-                **environ,
-                "KEYGUARD_PEPPER": "",
-                "KEYGUARD_PEPPER_FILE": str(self.pepper_file),
-            }
+            path = str(self.pepper_file)
+            environ = {**environ, "KEYGUARD_PEPPER": "", "KEYGUARD_PEPPER_FILE": path}
         return Settings.from_env(environ)
+
+    @property
+    def patience(self) -> float:
+        """The longest that a command waits for the store, in seconds."""
+        return min(self.settings().management_timeout, LONGEST_STORE_TIMEOUT)
 
     @contextmanager
     def guard(self, *, looks_up: bool = False) -> Generator[Keyguard]:
@@ -176,21 +168,20 @@ class Common:
         if self.given is not None:
             yield self.given  # the application closes it
             return
-        self.require_url()
-        settings = self.settings()
+        url, settings = self.store_url(), self.settings()
         if looks_up:
-            patience = min(settings.management_timeout, LONGEST_STORE_TIMEOUT)
-            settings = replace(settings, store_timeout=max(settings.store_timeout, patience))
-        with Keyguard(self.url, limiter=self.limiter, settings=settings, hooks=()) as guard:
+            timeout = max(settings.store_timeout, self.patience)
+            settings = replace(settings, store_timeout=timeout)
+        with Keyguard(url, limiter=self.limiter, settings=settings, hooks=()) as guard:
             try:
                 yield guard
             except SchemaError:
                 raise  # its message is complete
             except StoreError as failure:
-                raise explain_cause(failure, str(self.url)) from failure
+                raise explain_cause(failure, url) from failure
 
-    def require_url(self) -> None:
-        """Refuse a command that has no URL of a key store.
+    def store_url(self) -> str:
+        """Return the URL of the key store.
 
         Raises:
             ConfigurationError: No URL is given, or the guard is an application's.
@@ -205,6 +196,48 @@ class Common:
                 "no key store is named: set KEYGUARD_URL or pass --url, such as "
                 "--url sqlite:///keys.db"
             )
+        return self.url
+
+
+def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add shared options to a command, which takes a :class:`Common` as its first argument.
+
+    The options may stand before the command's name too; those after it win.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(ctx: typer.Context, **values: Any) -> None:
+            shared = {name: values.pop(name) for name in names}
+            given = {
+                name: value
+                for name, value in shared.items()
+                if value is not None and value is not False
+            }
+            common = replace(ctx.obj, command=ctx.command_path, strays=tuple(ctx.args), **given)
+            ctx.obj = common
+            if common.given is not None and given.keys() & {"url", "pepper_file", "limiter"}:
+                raise ConfigurationError(
+                    "this works on the application's own guard: leave out --url, --pepper-file "
+                    "and --limiter"
+                )
+            function(common, **values)
+
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [
+            inspect.Parameter("ctx", _BY_NAME, annotation=typer.Context),
+            *(parameter.replace(kind=_BY_NAME) for parameter in own),
+            *(
+                inspect.Parameter(name, _BY_NAME, annotation=kind, default=declared)
+                for name, (kind, declared) in _SHARED.items()
+                if name in names
+            ),
+        ]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
 def actor() -> str:
@@ -218,15 +251,11 @@ def actor() -> str:
 
 
 def argument_id(text: str) -> str:
-    """Return an id that was given as an argument.
-
-    Raises:
-        InvalidValueError: The argument is a whole token.
-    """
-    if found := _TOKEN.fullmatch(text):
+    """Return an id that was given as an argument; refuse a whole token."""
+    if found := TOKEN.fullmatch(text):
         raise InvalidValueError(
             "the argument is a whole token, which others can now read; pass the key's id, "
-            f"{found[1]}"
+            f"{found['id']}"
         )
     return text
 
@@ -249,12 +278,8 @@ def explain_cause(failure: StoreError, url: str) -> StoreError:
 
 
 def _secrets(url: str) -> Iterator[str]:
-    credentials = url.partition("://")[2].rpartition("@")[0]
-    options = url.partition("?")[2].split("&")
-    for secret in (
-        credentials.partition(":")[2],
-        *(option.partition("=")[2] for option in options),
-    ):
-        if secret:
-            yield secret
-            yield unquote(secret)
+    password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    values = [option.partition("=")[2] for option in url.partition("?")[2].split("&")]
+    for secret in filter(None, (password, *values)):
+        yield secret
+        yield unquote(secret)

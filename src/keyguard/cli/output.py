@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
-_TOKEN = re.compile(r"([a-z][a-z0-9_]*_[0-9A-Za-z]{16}_)[0-9A-Za-z]{40,}")
+TOKEN = re.compile(r"(?P<shown>[a-z][a-z0-9_]*_(?P<id>[0-9A-Za-z]{16})_)[0-9A-Za-z]{40,}")
 
 
 def emit(text: str) -> None:
@@ -33,11 +33,7 @@ def emit(text: str) -> None:
 
 
 def emit_json(value: Mapping[str, object]) -> None:
-    """Write one JSON document to stdout, in ASCII.
-
-    Raises:
-        OSError: The document can't be written, see :func:`emit`.
-    """
+    """Write one JSON document to stdout, in ASCII."""
     emit(json.dumps(value) + "\n")
 
 
@@ -56,7 +52,7 @@ def note(text: str) -> None:
 def complain(sentence: str) -> None:
     """Write an error to stderr as one line, without control characters and tokens."""
     words = " ".join(sentence.split())
-    note("keyguard: " + plain(_TOKEN.sub(r"\1***", words)))
+    note("keyguard: " + plain(TOKEN.sub(r"\g<shown>***", words)))
 
 
 def plain(text: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TypeVar
 
 from keyguard.core.keys.values import UNCHANGED, Unchanged
+from keyguard.core.limits.limit import Limit, parse_limit
 from keyguard.exceptions import InvalidValueError
 
 T = TypeVar("T")
@@ -118,8 +119,13 @@ def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
     return metadata
 
 
+def parse_limits(texts: Sequence[str] | None, place: str) -> list[Limit]:
+    """Return the limits of an option that may be repeated, for keys or for organizations."""
+    return [parse_limit(text, place) for text in texts or ()]
+
+
 def new_value(
-    setting: str, value: T | None, clearing: str, *, is_cleared: bool, empty: Cleared
+    setting: str, value: T | None, clearing: str, is_cleared: bool, empty: Cleared
 ) -> T | Cleared | Unchanged:
     """Return the new value of a field: a value, nothing, or ``UNCHANGED``.
 
@@ -129,9 +135,6 @@ def new_value(
         clearing: The option that clears the field, such as ``--no-limits``.
         is_cleared: Whether that option is given.
         empty: The value that clears the field.
-
-    Raises:
-        InvalidValueError: Both options are given.
     """
     if not value:
         return empty if is_cleared else UNCHANGED

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import typer
 
-from keyguard.cli.options import Common, Json, PepperFile, Url
+from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.output import complain, emit, emit_json
 from keyguard.cli.terminal import table
 
@@ -39,14 +39,12 @@ class _Row:
 
 
 @app.command()
-def status(
-    ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
-) -> None:
+@with_options(*HASHED_STORE)
+def status(common: Common) -> None:
     """Count keys by the stored form of their tokens. Some forms need a pepper.
 
     Revoked keys are not counted. The exit code is 1 if a key needs a pepper that is not set.
     """
-    common = Common.of(ctx, url, as_json, pepper_file)
     with common.guard() as guard:
         found = guard.keys.digests()
         hasher = guard.settings.token_hasher()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.text import Text
 
-from keyguard.cli.options import Common, Json
-from keyguard.cli.output import emit, emit_json, plain
+from keyguard.cli.json_forms import JsonObject
+from keyguard.cli.options import Common, with_options
+from keyguard.cli.output import plain
 from keyguard.cli.terminal import table
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
@@ -18,18 +19,15 @@ if TYPE_CHECKING:
     from keyguard.cli.route_report.report import GuardedRoute
 
 
+@with_options("as_json")
 def routes(
-    ctx: typer.Context,
-    application: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODULE:APP",
-            help="The application, such as service.main:app or service:create_app(). Without it, "
-            "the Django project of DJANGO_SETTINGS_MODULE.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Json = False,
+    common: Common,
+    name: str | None = typer.Argument(
+        None,
+        metavar="MODULE:APP",
+        help="The application, such as service.main:app or service:create_app(). Without it, the "
+        "Django project of DJANGO_SETTINGS_MODULE.",
+    ),
 ) -> None:
     """Show each route of an application and what guards it.
 
@@ -42,24 +40,17 @@ def routes(
     from keyguard.cli.route_report.loading import load_application
     from keyguard.cli.route_report.report import report
 
-    before: Common = ctx.obj
-    if application is not None:
-        found = read_application(load_application(application))
-    elif before.application is not None:
-        found = read_application(before.application)
-    else:
-        found = read_project()
+    application = common.application if name is None else load_application(name)
+    found = read_project() if application is None else read_application(application)
     guarded = report(found)
     problems = [route for route in guarded if route.problem is not None]
-    if as_json or before.as_json:
-        emit_json({"ok": not problems, "routes": [_as_json(route) for route in guarded]})
-    else:
-        emit(_as_text(guarded, problems))
+    form: JsonObject = {"ok": not problems, "routes": [_as_json(route) for route in guarded]}
+    common.show(form, _as_text(guarded, problems))
     if problems:
         raise typer.Exit(1)
 
 
-def _as_json(route: GuardedRoute) -> dict[str, object]:
+def _as_json(route: GuardedRoute) -> JsonObject:
     return {
         "path": route.path,
         "part": route.part,

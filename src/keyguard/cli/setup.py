@@ -5,63 +5,51 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import typer
-
-from keyguard.cli.options import Common, Json, PepperFile, Url
-from keyguard.cli.output import emit, emit_json, plain
+from keyguard.cli.json_forms import JsonObject
+from keyguard.cli.options import HASHED_STORE, STORE, Common, with_options
+from keyguard.cli.output import plain
 from keyguard.exceptions import ConfigurationError
 
 _PEPPER_SIZE = 32
 
 
-def init(
-    ctx: typer.Context, url: Url = None, pepper_file: PepperFile = None, as_json: Json = False
-) -> None:
+@with_options(*HASHED_STORE)
+def init(common: Common) -> None:
     """Create the tables, and a pepper with --pepper-file.
 
     If the pepper file does not exist, the command writes a new random pepper to it. It changes no
     tables or pepper that exist, so it is safe to run again.
     """
-    common = Common.of(ctx, url, as_json, pepper_file)
-    common.require_url()
-    path = common.pepper_file
-    made = path is not None and _make_pepper(path)
+    url, path = common.store_url(), common.pepper_file
+    made = path if path is not None and _make_pepper(path) else None
     try:
         with common.guard() as guard:
             guard.migrate()
             scheme = guard.settings.token_hasher().scheme
     except BaseException:
-        if made and path is not None:
-            path.unlink()
+        if made is not None:
+            made.unlink()
         raise
-    if common.as_json:
-        emit_json(
-            {
-                "hasher": scheme,
-                "pepper_file": None if path is None else str(path.absolute()),
-                "pepper_created": made,
-            }
-        )
-    else:
-        emit(_report(common, scheme, made))
+    form: JsonObject = {
+        "hasher": scheme,
+        "pepper_file": None if path is None else str(path.absolute()),
+        "pepper_created": made is not None,
+    }
+    common.show(form, _report(url, path, scheme, is_new=made is not None))
 
 
-def migrate(ctx: typer.Context, url: Url = None, as_json: Json = False) -> None:
+@with_options(*STORE)
+def migrate(common: Common) -> None:
     """Create the tables or bring them up to date.
 
     It is safe to run at every start, and in several processes at once.
     """
-    common = Common.of(ctx, url, as_json)
     with common.guard() as guard:
         guard.migrate()
-    if common.as_json:
-        emit_json({"migrated": True})
-    else:
-        emit("The tables are up to date.\n")
+    common.show({"migrated": True}, "The tables are up to date.\n")
 
 
 def _make_pepper(path: Path) -> bool:
@@ -100,10 +88,9 @@ def _unwritable(path: Path, failure: OSError) -> ConfigurationError:
     )
 
 
-def _report(common: Common, scheme: str, made: bool) -> str:
-    path = common.pepper_file
+def _report(url: str, path: Path | None, scheme: str, *, is_new: bool) -> str:
     lines = ["The tables are ready."]
-    if made:
+    if is_new:
         lines.append(f"A new pepper is in {path}. Back it up, apart from the database:")
         lines.append("without it, no key works.")
     elif path is not None:
@@ -113,19 +100,14 @@ def _report(common: Common, scheme: str, made: bool) -> str:
             "No pepper is set, so tokens are stored under plain SHA-256. To create one, run:"
         )
         lines.append("keyguard init --pepper-file PATH")
-    settings = list(_variables(common))
-    if settings:
-        lines += ["", "Set this for the service and for this command:", ""]
-        lines += [f"  export {name}={value}" for name, value in settings]
-    return "".join(f"{plain(line)}\n" for line in lines)
-
-
-def _variables(common: Common) -> Iterator[tuple[str, str]]:
-    url = common.url or ""
+    settings: list[str] = []
     if url != os.environ.get("KEYGUARD_URL"):
         # A URL that may hold a password is not repeated.
         harmless = "@" not in url and "?" not in url
-        yield "KEYGUARD_URL", shlex.quote(url) if harmless else "...  # the URL you passed"
-    path = common.pepper_file
+        value = shlex.quote(url) if harmless else "...  # the URL you passed"
+        settings.append(f"  export KEYGUARD_URL={value}")
     if path is not None and str(path) != os.environ.get("KEYGUARD_PEPPER_FILE"):
-        yield "KEYGUARD_PEPPER_FILE", shlex.quote(str(path.absolute()))
+        settings.append(f"  export KEYGUARD_PEPPER_FILE={shlex.quote(str(path.absolute()))}")
+    if settings:
+        lines += ["", "Set this for the service and for this command:", "", *settings]
+    return "".join(f"{plain(line)}\n" for line in lines)

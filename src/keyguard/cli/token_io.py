@@ -6,10 +6,8 @@ import getpass
 import sys
 from datetime import datetime
 
-import typer
-
 from keyguard.cli.json_forms import new_key_json
-from keyguard.cli.options import actor
+from keyguard.cli.options import Common, actor
 from keyguard.cli.output import emit, emit_json, is_terminal, note
 from keyguard.cli.terminal import details
 from keyguard.cli.wording import Details, absolute, scope_list
@@ -49,13 +47,13 @@ def hand_over(
         note("The token was written to stdout. It is not shown again.")
 
 
-def read_token(ctx: typer.Context) -> bytes:
+def read_token(common: Common) -> bytes:
     """Return a token that is read from stdin, or from a hidden prompt on a terminal.
 
     Raises:
         InvalidValueError: No token is given, or it is given as an argument.
     """
-    refuse_arguments(ctx)
+    refuse_arguments(common)
     if sys.stdin is None:
         raise InvalidValueError("no token was given: stdin is closed")
     if sys.stdin.isatty():
@@ -71,16 +69,16 @@ def read_token(ctx: typer.Context) -> bytes:
     return token
 
 
-def refuse_arguments(ctx: typer.Context) -> None:
+def refuse_arguments(common: Common) -> None:
     """Refuse a token that is passed as an argument.
 
     Raises:
         InvalidValueError: The command was given an argument.
     """
-    if ctx.args:
+    if common.strays:
         raise InvalidValueError(
             "a token is never passed as an argument, where others can read it: pipe it in, or run "
-            f"{ctx.command_path} on a terminal to be asked for it; if the argument was a token, "
+            f"{common.command} on a terminal to be asked for it; if the argument was a token, "
             "revoke its key"
         )
 
