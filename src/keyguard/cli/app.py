@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from io import TextIOWrapper
-from pathlib import Path
-from typing import Annotated
 
 import typer
 from typer import TyperException
@@ -53,12 +50,13 @@ def _show_version(wanted: bool) -> None:
 @with_options(*HASHED_STORE)
 def _common(
     _: Common,
-    show_version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
+    show_version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_show_version,
+        is_eager=True,
+        help="Print the version and exit.",
+    ),
 ) -> None:
     pass
 
@@ -110,7 +108,9 @@ def run(
         output.complain(f"the output could not be written ({problem.strerror})")
         return REFUSED
     except Exception as problem:  # noqa: BLE001 - users see one sentence, no traceback
-        output.complain(_bug(problem))
+        output.complain(
+            f"unexpected {output.origin_of(problem)}; this is a bug of keyguard, please report it"
+        )
         return REFUSED
     return status if isinstance(status, int) else DONE
 
@@ -131,12 +131,3 @@ def _explain(problem: TyperException) -> None:
     context: typer.Context | None = getattr(problem, "ctx", None)
     advice = "" if context is None else f"; see {context.command_path} --help"
     output.complain(message[:1].lower() + message[1:].rstrip(".") + advice)
-
-
-def _bug(problem: Exception) -> str:
-    # Without the error's own message, which may hold secrets.
-    place = traceback.extract_tb(problem.__traceback__)[-1]
-    return (
-        f"unexpected {type(problem).__name__} at {Path(place.filename).name}:{place.lineno}; "
-        "this is a bug of keyguard, please report it"
-    )

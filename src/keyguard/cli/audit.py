@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import typer
-
 from keyguard.cli.json_forms import fields_json
 from keyguard.cli.options import LIST, Common, argument_id, option, with_options
 from keyguard.cli.pages import show_list
@@ -47,12 +45,8 @@ def audit(
     organization: str | None = option(
         "ORG", "Only changes to this organization and its keys, by id or slug.", "--org"
     ),
-    subject: str | None = typer.Option(
-        None,
-        "--subject",
-        "--key",
-        metavar="ID",
-        help="Only changes to the key or the organization with this id.",
+    subject: str | None = option(
+        "ID", "Only changes to the key or the organization with this id.", "--subject", "--key"
     ),
 ) -> None:
     """Show who changed what, newest first."""
@@ -119,18 +113,20 @@ def _importance(field: tuple[str, object]) -> tuple[int, str]:
 
 
 def _in_words(name: str, value: Any) -> str:
-    if value is None:
-        return _ABSENT.get(name, "none")
-    if name == "limits":
-        return ", ".join(f"{limit['name']} {limit['rate']}" for limit in value) or "none"
-    if name == "max_key_lifetime":
-        return in_units(value)
-    if name == "metadata":
-        return ", ".join(f"{key}={text}" for key, text in value.items()) or "none"
-    if name == "allowed_networks":
-        return ", ".join(value) or "any"
-    if name == "scopes":
-        return scope_list(value)
-    if name.endswith(("_at", "_before")):
-        return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return str(value)
+    match name:
+        case _ if value is None:
+            return _ABSENT.get(name, "none")
+        case "limits":
+            return ", ".join(f"{limit['name']} {limit['rate']}" for limit in value) or "none"
+        case "max_key_lifetime":
+            return in_units(value)
+        case "metadata":
+            return ", ".join(f"{key}={text}" for key, text in value.items()) or "none"
+        case "allowed_networks":
+            return ", ".join(value) or "any"
+        case "scopes":
+            return scope_list(value)
+        case _ if name.endswith(("_at", "_before")):
+            return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        case _:
+            return str(value)

@@ -41,10 +41,8 @@ def doctor(common: Common) -> None:
             store.close()
     healthy = all(finding.is_fine for finding in findings)
     rows = [{"ok": finding.is_fine, "text": finding.text} for finding in findings]
-    lines = [f"{'ok' if finding.is_fine else 'problem':<8} {finding.text}" for finding in findings]
-    common.show(
-        {"healthy": healthy, "findings": rows}, "".join(f"{plain(line)}\n" for line in lines)
-    )
+    lines = [f"{'ok' if row['ok'] else 'problem':<8} {plain(str(row['text']))}\n" for row in rows]
+    common.show({"healthy": healthy, "findings": rows}, "".join(lines))
     if not healthy:
         raise typer.Exit(1)
 
@@ -62,13 +60,12 @@ def _of_keys(store: Store, url: str, patience: float) -> Iterator[Finding]:
     try:
         with within(patience):
             store.list_organizations(after=None, limit=1)
-    except StoreError as failure:
-        if all(finding.is_fine for finding in findings) or isinstance(failure, SchemaError):
-            yield Finding(is_fine=False, text=str(explain_cause(failure, url)))
-    else:
         yield Finding(
             is_fine=True, text="the key store answers, and its version fits this keyguard"
         )
+    except StoreError as failure:
+        if all(finding.is_fine for finding in findings) or isinstance(failure, SchemaError):
+            yield Finding(is_fine=False, text=str(explain_cause(failure, url)))
     yield from findings
 
 
@@ -80,9 +77,8 @@ def _of_counters(store: Store, limiter: str | None, patience: float) -> Iterator
     try:
         with within(patience):
             opened.hit([_PROBE])
+        yield Finding(is_fine=True, text="the store of the counters answers")
     except StoreError as failure:
         yield Finding(is_fine=False, text=f"limits: {explain_cause(failure, limiter)}")
-    else:
-        yield Finding(is_fine=True, text="the store of the counters answers")
     finally:
         opened.close()

@@ -6,11 +6,9 @@ Flask loads this module in every application, so nothing else is imported before
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
 
 import click
-from flask import current_app
-from flask.cli import with_appcontext
+from flask.cli import ScriptInfo, pass_script_info, with_appcontext
 
 from keyguard.cli import EXTRA
 from keyguard.exceptions import MissingExtraError
@@ -23,8 +21,9 @@ from keyguard.exceptions import MissingExtraError
     add_help_option=False,  # keyguard's own command line shows the help
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@pass_script_info
 @with_appcontext
-def command(arguments: tuple[str, ...]) -> None:
+def command(info: ScriptInfo, arguments: tuple[str, ...]) -> None:
     """Manage the API keys of this application."""
     try:
         from keyguard.cli.app import run
@@ -34,10 +33,10 @@ def command(arguments: tuple[str, ...]) -> None:
         raise click.ClickException(str(MissingExtraError("flask keyguard", "cli"))) from None
     from keyguard.adapters.flask import MIDDLEWARE
 
-    middleware = current_app.extensions.get(MIDDLEWARE)
+    application = info.load_app()
+    middleware = application.extensions.get(MIDDLEWARE)
     if middleware is None:
         raise click.ClickException(
             "this application has no FlaskKeyguard: add FlaskKeyguard(app, guard)"
         )
-    application = cast("Any", current_app)._get_current_object()
     sys.exit(run(arguments, name="flask keyguard", guard=middleware.guard, application=application))

@@ -67,16 +67,10 @@ def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> Jso
     form: JsonObject = {
         "id": key.id,
         "token": None if token is None else token.reveal(),
-        "organization": key.organization,
-        "scopes": sorted(key.scopes),
-        "expires_at": json_time(key.expires_at),
+        **fields_json(key, ("organization", "scopes", "expires_at")),
     }
     if predecessor is not None:
-        form["predecessor"] = {
-            "id": predecessor.id,
-            "grace_ends_at": json_time(predecessor.grace_ends_at),
-            "revoked_at": json_time(predecessor.revoked_at),
-        }
+        form["predecessor"] = fields_json(predecessor, ("id", "grace_ends_at", "revoked_at"))
     return form
 
 

@@ -1,4 +1,4 @@
-"""``keyguard key``: creates keys, shows them, changes them and gives them successors."""
+"""``keyguard key``: creates keys, shows, changes, rotates and revokes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from math import ceil
 import typer
 from rich.text import Text
 
-from keyguard.cli import key_revoke
-from keyguard.cli.json_forms import key_json, new_key_json
+from keyguard.cli import output
+from keyguard.cli.json_forms import JsonObject, key_json, new_key_json
 from keyguard.cli.key_import import import_keys
 from keyguard.cli.key_verify import verify
 from keyguard.cli.options import (
@@ -25,12 +25,12 @@ from keyguard.cli.options import (
     STORE,
     Common,
     actor,
+    argument,
     argument_id,
     flag,
     option,
     with_options,
 )
-from keyguard.cli.output import emit_json, note
 from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import (
     new_value,
@@ -41,12 +41,21 @@ from keyguard.cli.parsing import (
     parse_span,
 )
 from keyguard.cli.terminal import details, status_word, table
-from keyguard.cli.token_io import hand_over
-from keyguard.cli.wording import absolute, in_units, key_details, last_used, when_ends
-from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, Page, RotatedKey
+from keyguard.cli.token_io import hand_over, read_token
+from keyguard.cli.wording import absolute, in_units, key_details, last_used, relative, when_ends
+from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, Page, RevocationReason, RotatedKey
 from keyguard.core.keys.values import UNCHANGED
 from keyguard.core.limits.charges import LimitStatus
+from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
+
+REASON = option(
+    "REASON",
+    f"Why, one of: {', '.join(reason.value for reason in RevocationReason)}.",
+    default=RevocationReason.UNSPECIFIED.value,
+)
+NOTE = option("TEXT", "Why, in your own words.")
+FORCE = flag("--force", "Revoke even the last key of its organization that has the scope admin.")
 
 app = typer.Typer(help="Manage keys.", no_args_is_help=True)
 app.command("import")(import_keys)
@@ -56,14 +65,10 @@ app.command("import")(import_keys)
 @with_options(*HASHED_STORE)
 def create(
     common: Common,
-    organization: str = typer.Option(
-        ...,
-        "--org",
-        metavar="ORG",
-        help="The organization that will own the key, by id or slug.",
-        show_default=False,
+    organization: str = option(
+        "ORG", "The organization that will own the key, by id or slug.", "--org", default=...
     ),
-    name: str = typer.Option(..., metavar="NAME", help="A name for people.", show_default=False),
+    name: str = option("NAME", "A name for people.", default=...),
     scopes: list[str] | None = SCOPES,
     expires_in: str | None = option(
         "SPAN",
@@ -140,7 +145,9 @@ def list_keys(
             "There are no such keys." if is_report else "There are no keys to list.",
         )
     if owner is not None and owner.disabled_at is not None and not common.as_json:
-        note(f"Organization {owner.slug} is disabled: none of its keys works until it is enabled.")
+        output.note(
+            f"Organization {owner.slug} is disabled: none of its keys works until it is enabled."
+        )
 
 
 def _table(page: Page[Key], now: datetime, slugs: Mapping[str, str]) -> str:
@@ -211,8 +218,8 @@ def update(
 def rotate(
     common: Common,
     named: str = KEY,
-    grace: str = typer.Option(
-        "24h", metavar="SPAN", help="How long the old token keeps working; 0 ends it at once."
+    grace: str = option(
+        "SPAN", "How long the old token keeps working; 0 ends it at once.", default="24h"
     ),
     expires_in: str | None = option(
         "SPAN", "How long the new key works; by default as long as the old one was meant to."
@@ -242,23 +249,90 @@ def rotate(
 def _show_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
     old, new, now = rotated.predecessor, rotated.key, datetime.now(UTC)
     if as_json:
-        emit_json(new_key_json(new, None, old))
+        output.emit_json(new_key_json(new, None, old))
         return
     status = new.status(now)
     unless_it_works = "" if status is KeyStatus.ACTIVE else f", now {status.value}"
-    note(
+    output.note(
         f"Key {old.id} was already rotated under this idempotency key.\n"
         f"Its successor is {new.id}{unless_it_works}. "
         "The new token was shown then and is not shown again."
     )
     if old.revoked_at is None and old.grace_ends_at is not None:
         verb = "works" if old.status(now) is KeyStatus.ACTIVE else "worked"
-        note(f"Key {old.id} {verb} until {absolute(old.grace_ends_at, now)}.")
+        output.note(f"Key {old.id} {verb} until {absolute(old.grace_ends_at, now)}.")
 
 
-app.command("revoke")(key_revoke.revoke)
-app.command("revoke-family")(key_revoke.revoke_family)
-app.command("revoke-token", context_settings={"allow_extra_args": True})(key_revoke.revoke_token)
+@app.command()
+@with_options(*STORE)
+def revoke(
+    common: Common,
+    named: str = KEY,
+    reason: str = REASON,
+    note: str | None = NOTE,
+    force: bool = FORCE,
+) -> None:
+    """Revoke a key for good. If it was rotated, its successor keeps working."""
+    now = datetime.now(UTC)
+    with common.guard() as guard:
+        key = guard.keys.revoke(
+            argument_id(named), reason=reason, note=note, force=force, actor=actor()
+        )
+        successor = None if key.successor is None else guard.keys.get(key.successor)
+    text = _revoked(key, now)
+    if successor is not None and successor.status(now) is KeyStatus.ACTIVE:
+        text += (
+            f"Its successor {successor.id} still works; to revoke it too, run: "
+            f"keyguard key revoke-family {key.family}\n"
+        )
+    common.show(key_json(key, now), text)
+
+
+@app.command()
+@with_options(*STORE)
+def revoke_family(
+    common: Common,
+    family: str = argument("FAMILY", "The family, fam_..., which key show prints."),
+    reason: str = REASON,
+    note: str | None = NOTE,
+    force: bool = FORCE,
+) -> None:
+    """Revoke all keys of a family. A family is a key with its successors and predecessors."""
+    now = datetime.now(UTC)
+    with common.guard() as guard:
+        keys = guard.keys.revoke_family(
+            argument_id(family), reason=reason, note=note, force=force, actor=actor()
+        )
+    form: JsonObject = {"items": [key_json(key, now) for key in keys]}
+    common.show(form, "".join(_revoked(key, now) for key in keys))
+
+
+@app.command(context_settings={"allow_extra_args": True})
+@with_options(*HASHED_STORE)
+def revoke_token(
+    common: Common,
+    note: str | None = option("TEXT", "In your own words, for example where the token was found."),
+) -> None:
+    """Revoke the key of a token that was found. It is read from stdin or a hidden prompt.
+
+    The reason is key compromise. No --force is needed, not even for the last key with admin.
+    """
+    now = datetime.now(UTC)
+    with common.guard() as guard:
+        token = Secret(read_token(common).decode(errors="replace"))
+        key = guard.keys.revoke_token(token, note=note)
+    common.show(key_json(key, now), _revoked(key, now))
+
+
+def _revoked(key: Key, now: datetime) -> str:
+    if key.revoked_at is None or key.revoked_at >= now:
+        return f"Key {key.id} was revoked.\n"
+    return (
+        f"Key {key.id} was already revoked {relative(key.revoked_at, now)}; "
+        "that time and its reason stay.\n"
+    )
+
+
 app.command("verify", context_settings={"allow_extra_args": True})(verify)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import BinaryIO
 
 import typer
@@ -71,18 +71,14 @@ def _summary(report: ImportReport, *, dry_run: bool) -> str:
     )
 
 
-@contextmanager
-def _opened(path: str) -> Generator[BinaryIO]:
+def _opened(path: str) -> AbstractContextManager[BinaryIO]:
     if path == "-":
-        yield sys.stdin.buffer
-        return
+        return nullcontext(sys.stdin.buffer)
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below
+        return open(path, "rb")
     except (OSError, ValueError) as problem:
         words = getattr(problem, "strerror", None) or "not a path"
         raise InvalidValueError(f"the file {path!r} can't be read ({words})") from None
-    with file:
-        yield file
 
 
 def _count_lines(file: BinaryIO) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from keyguard.cli.json_forms import fields_json
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.output import complain, emit_json
 from keyguard.cli.terminal import details, status_word
 from keyguard.cli.token_io import read_token, refuse_arguments
 from keyguard.cli.wording import scope_list
-from keyguard.core.access.decisions import Allow, Deny, Reason
+from keyguard.core.access.decisions import Allow, Reason
 from keyguard.core.keys.records import Key
 from keyguard.exceptions import KeyguardError, StoreUnavailableError
 
@@ -34,7 +35,9 @@ def verify(common: Common) -> None:
             key, scopes = guard.keys.get(decision.principal.key_id), decision.principal.scopes
             return _show_active(common, key, scopes)
         if decision.reason is Reason.STORE_UNAVAILABLE:
-            raise _as_error(decision)
+            if isinstance(decision.cause, KeyguardError):
+                raise decision.cause
+            raise StoreUnavailableError("the key store failed; try again later")
         if decision.reason is Reason.ADDRESS_NOT_ALLOWED and decision.key_id is not None:
             # The token works from some networks, and a command has no client address.
             key = guard.keys.get(decision.key_id)
@@ -55,10 +58,8 @@ def _show_active(common: Common, key: Key, scopes: frozenset[str]) -> None:
     common.show(
         {
             "active": True,
-            "id": key.id,
-            "organization": key.organization,
+            **fields_json(key, ("id", "organization", "scopes", "allowed_networks")),
             "scopes": sorted(scopes),
-            "allowed_networks": list(key.allowed_networks),
         },
         details(
             [
@@ -70,9 +71,3 @@ def _show_active(common: Common, key: Key, scopes: frozenset[str]) -> None:
             ]
         ),
     )
-
-
-def _as_error(decision: Deny) -> KeyguardError:
-    if isinstance(decision.cause, KeyguardError):
-        return decision.cause
-    return StoreUnavailableError("the key store failed; try again later")

@@ -28,9 +28,9 @@ from keyguard.guard import Keyguard
 from keyguard.settings.settings import LONGEST_STORE_TIMEOUT, Settings
 
 
-def option(metavar: str, words: str, name: str | None = None) -> Any:
+def option(metavar: str, words: str, *names: str, default: object = None) -> Any:
     """Declare an option with a value; its name is by default that of the parameter."""
-    return typer.Option(None, *(() if name is None else (name,)), metavar=metavar, help=words)
+    return typer.Option(default, *names, metavar=metavar, help=words)
 
 
 def flag(name: str, words: str) -> Any:
@@ -66,11 +66,20 @@ STORE = ("url", "as_json")
 HASHED_STORE = ("url", "pepper_file", "as_json")
 LIST = ("limit", "after", "everything", *STORE)
 
-_SHARED: dict[str, tuple[object, object]] = {
-    "limit": (int | None, option("N", "How many to list, 1 to 1000; 100 by default.")),
-    "after": (str | None, option("ID", "List those that come after this one.")),
-    "everything": (bool, flag("--all", "List all of them.")),
-    "url": (
+_LONGEST_LOGIN = 150
+
+
+def _shared(name: str, kind: object, declared: object) -> inspect.Parameter:
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, by_name, annotation=kind, default=declared)
+
+
+_SHARED = (
+    _shared("limit", int | None, option("N", "How many to list, 1 to 1000; 100 by default.")),
+    _shared("after", str | None, option("ID", "List those that come after this one.")),
+    _shared("everything", bool, flag("--all", "List all of them.")),
+    _shared(
+        "url",
         str | None,
         option(
             "URL",
@@ -78,23 +87,22 @@ _SHARED: dict[str, tuple[object, object]] = {
             "password in KEYGUARD_URL, as others can read a command line.",
         ),
     ),
-    "pepper_file": (
+    _shared(
+        "pepper_file",
         Path | None,
         option(
             "PATH", "The file with the pepper; KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE by default."
         ),
     ),
-    "limiter": (
+    _shared(
+        "limiter",
         str | None,
         option(
             "URL", "The store of the counters; KEYGUARD_LIMITER by default, else the key store."
         ),
     ),
-    "as_json": (bool, flag("--json", "Print one JSON document and nothing else.")),
-}
-
-_BY_NAME = inspect.Parameter.KEYWORD_ONLY
-_LONGEST_LOGIN = 150
+    _shared("as_json", bool, flag("--json", "Print one JSON document and nothing else.")),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +118,7 @@ class Common:
         after: The id after which a list starts, or None.
         everything: Whether to list all records.
         as_json: Whether the output is one JSON document.
-        given: The guard of the application that runs the command line, which is used instead of
-            url, pepper_file and limiter; None for the program ``keyguard``.
+        given: The guard of the application that runs the command line, used instead of a store.
         application: That application.
         command: The command's full name.
         strays: The arguments that the command does not declare.
@@ -155,15 +162,11 @@ class Common:
     def guard(self, *, looks_up: bool = False) -> Generator[Keyguard]:
         """Open the guard for a block, and close it afterwards.
 
+        The error of a store that fails in the block has the driver's own words added.
+
         Args:
             looks_up: Whether the command looks up a token as a request does. It then waits as long
                 as for a management operation, since it has to connect first.
-
-        Raises:
-            ConfigurationError: No URL is given, it can't be used, or settings contradict each
-                other.
-            InvalidValueError: A setting is wrong.
-            StoreError: The store failed in the block; the message has the driver's own words.
         """
         if self.given is not None:
             yield self.given  # the application closes it
@@ -181,11 +184,7 @@ class Common:
                 raise explain_cause(failure, url) from failure
 
     def store_url(self) -> str:
-        """Return the URL of the key store.
-
-        Raises:
-            ConfigurationError: No URL is given, or the guard is an application's.
-        """
+        """Return the URL of the key store; refuse an application's guard, and a missing URL."""
         if self.given is not None:
             raise ConfigurationError(
                 "this command works on a URL, not on an application: set KEYGUARD_URL and run it "
@@ -208,11 +207,10 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(ctx: typer.Context, **values: Any) -> None:
-            shared = {name: values.pop(name) for name in names}
             given = {
                 name: value
-                for name, value in shared.items()
-                if value is not None and value is not False
+                for name in names
+                if (value := values.pop(name)) is not None and value is not False
             }
             common = replace(ctx.obj, command=ctx.command_path, strays=tuple(ctx.args), **given)
             ctx.obj = common
@@ -223,16 +221,10 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
                 )
             function(common, **values)
 
-        _, *own = inspect.signature(function, eval_str=True).parameters.values()
-        parameters = [
-            inspect.Parameter("ctx", _BY_NAME, annotation=typer.Context),
-            *(parameter.replace(kind=_BY_NAME) for parameter in own),
-            *(
-                inspect.Parameter(name, _BY_NAME, annotation=kind, default=declared)
-                for name, (kind, declared) in _SHARED.items()
-                if name in names
-            ),
-        ]
+        first, *own = inspect.signature(function, eval_str=True).parameters.values()
+        context = first.replace(name="ctx", annotation=typer.Context)
+        shared = [parameter for parameter in _SHARED if parameter.name in names]
+        parameters = [context, *own, *shared]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return command
@@ -261,12 +253,7 @@ def argument_id(text: str) -> str:
 
 
 def explain_cause(failure: StoreError, url: str) -> StoreError:
-    """Return a store's failure with the driver's own words added, unless they hold a secret.
-
-    Args:
-        failure: The failure.
-        url: The store's URL, which may hold secrets.
-    """
+    """Return a store's failure with the driver's own words added, unless they hold a secret."""
     cause = failure.__cause__
     if cause is None or isinstance(cause, KeyguardError):
         return failure

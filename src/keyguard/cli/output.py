@@ -7,29 +7,18 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 TOKEN = re.compile(r"(?P<shown>[a-z][a-z0-9_]*_(?P<id>[0-9A-Za-z]{16})_)[0-9A-Za-z]{40,}")
 
 
 def emit(text: str) -> None:
-    """Write text to stdout, to the last byte.
-
-    Raises:
-        OSError: The text can't be written. Stdout is then replaced, so that the flush at exit does
-            not fail as well.
-    """
-    stream: TextIO | None = sys.stdout
-    if stream is None:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError:
-        _abandon(stream)
-        raise
+    """Write text to stdout, to the last byte."""
+    _write(sys.stdout, text)
 
 
 def emit_json(value: Mapping[str, object]) -> None:
@@ -39,14 +28,8 @@ def emit_json(value: Mapping[str, object]) -> None:
 
 def note(text: str) -> None:
     """Write a line to stderr. If stderr can't be written, the line is dropped."""
-    stream: TextIO | None = sys.stderr
-    if stream is None:
-        return
-    try:
-        stream.write(f"{text}\n")
-        stream.flush()
-    except OSError:
-        _abandon(stream)
+    with suppress(OSError):
+        _write(sys.stderr, f"{text}\n")
 
 
 def complain(sentence: str) -> None:
@@ -62,14 +45,27 @@ def plain(text: str) -> str:
     )
 
 
+def origin_of(failure: BaseException) -> str:
+    """Return an error's type and place, without its message, which may hold secrets."""
+    place = traceback.extract_tb(failure.__traceback__)[-1]
+    return f"{type(failure).__name__} at {Path(place.filename).name}:{place.lineno}"
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a stream of this process is a terminal; one that was closed is None."""
     return stream is not None and stream.isatty()
 
 
-def _abandon(stream: TextIO) -> None:
-    # Python flushes the stream once more at exit, which would fail again.
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # Python flushes the stream once more at exit, which would fail again.
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        raise

@@ -26,33 +26,23 @@ _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
 def parse_span(text: str, *, may_be_zero: bool = False) -> timedelta:
-    """Return a length of time.
+    """Return a length of time, such as ``90d``, ``1d12h``, ``P90D`` or ``P1DT12H``.
 
-    Args:
-        text: Whole weeks, days, hours, minutes and seconds, in this order; units that are zero may
-            be left out: ``90d``, ``2w``, ``1d12h``. Or the same in ISO 8601: ``P90D``,
-            ``P1DT12H``. Years and months have no fixed length.
-        may_be_zero: Whether zero is allowed, and ``0`` is a way to write it.
-
-    Raises:
-        InvalidValueError: The text has another form, the length is zero, or it is too long.
+    The units weeks, days, hours, minutes and seconds come in this order; those that are zero may be
+    left out. Years and months have no fixed length. With ``may_be_zero``, ``0`` is a length too.
     """
     if may_be_zero and text == "0":
         return timedelta(0)
     found = _SHORT.match(text) or _ISO_8601.match(text)
-    amounts = {
-        unit: int(amount)
-        for unit, amount in zip(_UNITS, found.groups() if found else (), strict=False)
-        if amount is not None
-    }
-    if not amounts:
+    amounts = found.groups() if found else ()
+    if not any(amounts):
         raise InvalidValueError(
             f"{text!r} is not a length of time: write weeks, days, hours or minutes such as 2w, "
             "90d, 12h, 30m or 1d12h, or ISO 8601 such as P90D (years and months have no fixed "
             "length)"
         )
     try:
-        span = timedelta(**amounts)
+        span = timedelta(**{unit: int(n or 0) for unit, n in zip(_UNITS, amounts, strict=True)})
     except OverflowError:
         raise InvalidValueError(f"{text!r} is longer than any key can last") from None
     if not span and not may_be_zero:
@@ -61,15 +51,7 @@ def parse_span(text: str, *, may_be_zero: bool = False) -> timedelta:
 
 
 def parse_instant(text: str) -> datetime:
-    """Return a point in time.
-
-    Args:
-        text: ISO 8601: a time with its offset from UTC such as ``2030-01-31T09:00:00Z``, or a date,
-            which means its first instant in UTC.
-
-    Raises:
-        InvalidValueError: The text has another form, or gives no offset.
-    """
+    """Return a point in time: a time with its offset from UTC, or the first instant of a date."""
     try:
         if len(text) == len("2030-01-31"):
             return datetime.combine(date.fromisoformat(text), time(), UTC)
@@ -87,12 +69,8 @@ def parse_instant(text: str) -> datetime:
 def parse_scopes(texts: Sequence[str] | None) -> list[str]:
     """Return the scopes of an option that may be repeated.
 
-    Args:
-        texts: Scopes, each text holding several separated by commas or white space.
-
-    Raises:
-        InvalidValueError: The option is given without any scope. For an organization that would
-            mean any scope.
+    A text may hold several, separated by commas or white space. Texts without any scope are
+    refused: for an organization, no scope would mean any.
     """
     scopes = ",".join(texts or ()).replace(",", " ").split()
     if texts and not scopes:
@@ -101,11 +79,7 @@ def parse_scopes(texts: Sequence[str] | None) -> list[str]:
 
 
 def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
-    """Return metadata, given as NAME=VALUE each.
-
-    Raises:
-        InvalidValueError: A pair has another form, or a name is given twice.
-    """
+    """Return metadata, given as NAME=VALUE each."""
     metadata: dict[str, str] = {}
     for pair in pairs or ():
         name, sign, value = pair.partition("=")
@@ -127,7 +101,7 @@ def parse_limits(texts: Sequence[str] | None, place: str) -> list[Limit]:
 def new_value(
     setting: str, value: T | None, clearing: str, is_cleared: bool, empty: Cleared
 ) -> T | Cleared | Unchanged:
-    """Return the new value of a field: a value, nothing, or ``UNCHANGED``.
+    """Return the new value of a field: ``empty`` if it is cleared, ``UNCHANGED`` if it is not set.
 
     Args:
         setting: The option that sets the field, such as ``--limit``.

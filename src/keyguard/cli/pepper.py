@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import typer
 
+from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, Common, with_options
-from keyguard.cli.output import complain, emit, emit_json
+from keyguard.cli.output import complain
 from keyguard.cli.terminal import table
 
 app = typer.Typer(help="Show which peppers are still needed.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:  # so that `status` is a command of its own
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     """One form in which tokens are stored, with the number of keys that have it."""
 
-    stored: str
-    keys: int
+    stored_as: str
     pepper: str | None
+    keys: int
     current: bool
     known: bool
 
@@ -34,8 +29,13 @@ class _Row:
         if self.current:
             return "current"
         if not self.known:
-            return "damaged" if self.stored == "unknown" else "this pepper is not set"
+            return "damaged" if self.stored_as == "unknown" else "this pepper is not set"
         return "may be removed" if self.pepper and not self.keys else ""
+
+
+@app.callback()
+def _group() -> None:  # so that `status` is a command of its own
+    pass
 
 
 @app.command()
@@ -52,28 +52,18 @@ def status(common: Common) -> None:
     needed = {row.pepper for row in rows if row.keys or row.current}
     droppable = [pepper for pepper in hasher.pepper_ids if pepper not in needed]
     missing = sorted({row.pepper for row in rows if row.pepper and not row.known})
-    if common.as_json:
-        emit_json(
-            {
-                "current": hasher.current,
-                "digests": [
-                    {
-                        "stored_as": row.stored,
-                        "pepper": row.pepper,
-                        "keys": row.keys,
-                        "current": row.current,
-                        "known": row.known,
-                    }
-                    for row in rows
-                ],
-                "droppable": droppable,
-                "missing": missing,
-            }
-        )
-    else:
-        shown = [(row.stored, str(row.keys), row.remark) for row in rows]
-        emit(table(("Stored as", "Keys", ""), shown, flexible={}))
-        emit("".join(f"{line}\n" for line in _advice(rows, droppable)))
+    text = table(
+        ("Stored as", "Keys", ""),
+        [(row.stored_as, str(row.keys), row.remark) for row in rows],
+        flexible={},
+    )
+    form: JsonObject = {
+        "current": hasher.current,
+        "digests": [row._asdict() for row in rows],
+        "droppable": droppable,
+        "missing": missing,
+    }
+    common.show(form, text + "".join(f"{line}\n" for line in _advice(rows, droppable)))
     for pepper in missing:
         keys = sum(row.keys for row in rows if row.pepper == pepper)
         if not common.as_json:
@@ -90,22 +80,15 @@ def _rows(found: Mapping[str, int], current: str, peppers: tuple[str, ...]) -> l
     rows: list[_Row] = []
     for label in labels:
         pepper = label.partition(":")[2] or None
-        rows.append(
-            _Row(
-                label,
-                found.get(label, 0),
-                pepper,
-                current=label == current,
-                known=label != "unknown" and (pepper is None or pepper in peppers),
-            )
-        )
-    return sorted(rows, key=lambda row: (not row.current, -row.keys, row.stored))
+        known = label != "unknown" and (pepper is None or pepper in peppers)
+        rows.append(_Row(label, pepper, found.get(label, 0), label == current, known))
+    return sorted(rows, key=lambda row: (not row.current, -row.keys, row.stored_as))
 
 
 def _advice(rows: list[_Row], droppable: list[str]) -> list[str]:
     old = [row for row in rows if row.known and not row.current and row.keys]
     # An imported token of less than 112 bits stays under Argon2id.
-    waiting = sum(row.keys for row in old if row.stored != "argon2id")
+    waiting = sum(row.keys for row in old if row.stored_as != "argon2id")
     lines: list[str] = []
     if waiting:
         verb = "is" if waiting == 1 else "are"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from keyguard.cli.json_forms import JsonObject
@@ -65,27 +65,21 @@ def _make_pepper(path: Path) -> bool:
             "--pepper-file, or unset KEYGUARD_PEPPER and KEYGUARD_PEPPER_FILE"
         )
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(path, "x", encoding="ascii", opener=partial(os.open, mode=0o600)) as stream:
+            try:
+                stream.write(f"{secrets.token_hex(_PEPPER_SIZE)}\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            except OSError:
+                path.unlink()
+                raise
     except FileExistsError:
         return False  # another process was faster, or it is a link that leads nowhere
     except OSError as failure:
-        raise _unwritable(path, failure) from None
-    try:
-        with open(file, "w", encoding="ascii") as stream:
-            stream.write(f"{secrets.token_hex(_PEPPER_SIZE)}\n")
-            stream.flush()
-            os.fsync(file)
-    except OSError as failure:
-        with suppress(OSError):
-            path.unlink()
-        raise _unwritable(path, failure) from None
+        raise ConfigurationError(
+            f"the pepper file {str(path)!r} can't be written ({failure.strerror})"
+        ) from None
     return True
-
-
-def _unwritable(path: Path, failure: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"the pepper file {str(path)!r} can't be written ({failure.strerror})"
-    )
 
 
 def _report(url: str, path: Path | None, scheme: str, *, is_new: bool) -> str:

@@ -89,11 +89,11 @@ def _cell(value: str | Text) -> Text:
 
 def _console(stream: TextIO | None) -> Console:
     shown = is_terminal(stream)
-    coloured = shown and not os.environ.get("NO_COLOR")
+    colours = shown and not os.environ.get("NO_COLOR")
     return Console(
         file=stream,
         force_terminal=shown,
-        color_system="auto" if coloured else None,
+        color_system="auto" if colours else None,
         highlight=False,
     )
 

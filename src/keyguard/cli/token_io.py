@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import getpass
 import sys
-from datetime import datetime
 
 from keyguard.cli.json_forms import new_key_json
 from keyguard.cli.options import Common, actor
 from keyguard.cli.output import emit, emit_json, is_terminal, note
 from keyguard.cli.terminal import details
-from keyguard.cli.wording import Details, absolute, scope_list
+from keyguard.cli.wording import Details, absolute, scope_list, when
 from keyguard.core.keys.records import IssuedKey, Key
 from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
 from keyguard.guard import Keyguard
@@ -30,9 +29,6 @@ def hand_over(
         issued: The key and its token.
         as_json: Whether to write one JSON document.
         predecessor: The key that it succeeds, if any.
-
-    Raises:
-        RefusedError: The token could not be written.
     """
     problem = _write(issued, predecessor, as_json=as_json)
     if problem is not None:
@@ -48,11 +44,7 @@ def hand_over(
 
 
 def read_token(common: Common) -> bytes:
-    """Return a token that is read from stdin, or from a hidden prompt on a terminal.
-
-    Raises:
-        InvalidValueError: No token is given, or it is given as an argument.
-    """
+    """Return a token that is read from stdin, or from a hidden prompt on a terminal."""
     refuse_arguments(common)
     if sys.stdin is None:
         raise InvalidValueError("no token was given: stdin is closed")
@@ -70,11 +62,7 @@ def read_token(common: Common) -> bytes:
 
 
 def refuse_arguments(common: Common) -> None:
-    """Refuse a token that is passed as an argument.
-
-    Raises:
-        InvalidValueError: The command was given an argument.
-    """
+    """Refuse a token that is passed as an argument."""
     if common.strays:
         raise InvalidValueError(
             "a token is never passed as an argument, where others can read it: pipe it in, or run "
@@ -84,22 +72,20 @@ def refuse_arguments(common: Common) -> None:
 
 
 def _summary(key: Key, predecessor: Key | None) -> Details:
-    now = key.created_at
+    now, old_key = key.created_at, None
+    if predecessor is not None:
+        end = None if predecessor.revoked_at else predecessor.grace_ends_at
+        state = "revoked" if end is None else f"works until {absolute(end, now)}"
+        old_key = f"{predecessor.id}, {state}"
     return [
         ("Key", key.id),
         ("Organization", key.organization),
         ("Scopes", scope_list(key.scopes)),
-        ("Works from", None if key.not_before is None else absolute(key.not_before, now)),
-        ("Expires", "never" if key.expires_at is None else absolute(key.expires_at, now)),
-        ("Networks", ", ".join(key.allowed_networks) or None),
-        ("Old key", None if predecessor is None else _end_of(predecessor, now)),
+        ("Works from", when(key.not_before, now)),
+        ("Expires", when(key.expires_at, now) or "never"),
+        ("Networks", ", ".join(key.allowed_networks)),
+        ("Old key", old_key),
     ]
-
-
-def _end_of(predecessor: Key, now: datetime) -> str:
-    if predecessor.revoked_at is not None or predecessor.grace_ends_at is None:
-        return f"{predecessor.id}, revoked"
-    return f"{predecessor.id}, works until {absolute(predecessor.grace_ends_at, now)}"
 
 
 def _write(issued: IssuedKey, predecessor: Key | None, *, as_json: bool) -> str | None:

@@ -38,6 +38,11 @@ def absolute(at: datetime, now: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({relative(at, now)})"
 
 
+def when(at: datetime | None, now: datetime) -> str | None:
+    """Return a time as :func:`absolute` does, or None for None."""
+    return None if at is None else absolute(at, now)
+
+
 def in_units(seconds: float) -> str:
     """Return whole seconds in their two largest units, such as ``1 h 30 min``."""
     parts: list[str] = []
@@ -82,7 +87,7 @@ def organization_details(organization: Organization, now: datetime) -> Details:
         ("Name", organization.name),
         ("Status", organization_status(organization)),
         ("Created", absolute(organization.created_at, now)),
-        ("Disabled", _when(organization.disabled_at, now)),
+        ("Disabled", when(organization.disabled_at, now)),
         ("Key scopes", "any" if scopes is None else scope_list(scopes)),
         ("Keys work", most),
         *(("Limit", f"{limit.name}: {limit.rate}") for limit in organization.limits),
@@ -101,23 +106,19 @@ def key_details(key: Key, organization: Organization, now: datetime) -> Details:
         ("Status", status_word(key.status(now).value)),
         ("Scopes", scope_list(key.scopes)),
         ("Created", absolute(key.created_at, now)),
-        ("Works from", _when(key.not_before, now)),
-        ("Expires", _when(key.expires_at, now) or "never"),
+        ("Works from", when(key.not_before, now)),
+        ("Expires", when(key.expires_at, now) or "never"),
         ("Last used", _last_used_in_full(key, now)),
-        ("Networks", ", ".join(key.allowed_networks) or None),
+        ("Networks", ", ".join(key.allowed_networks)),
         ("Successor", key.successor),
-        ("Grace ends", _when(key.grace_ends_at, now) if key.revoked_at is None else None),
-        ("Revoked", _when(key.revoked_at, now)),
-        ("Reason", None if key.revoked_reason is None else key.revoked_reason.value),
+        ("Grace ends", when(key.grace_ends_at, now) if key.revoked_at is None else None),
+        ("Revoked", when(key.revoked_at, now)),
+        ("Reason", key.revoked_reason),
         ("Note", key.revoked_note),
         ("Family", key.family),
         *(("Limit", f"{limit.name}: {limit.rate}") for limit in key.limits),
         *(("Metadata", f"{name}={value}") for name, value in key.metadata.items()),
     ]
-
-
-def _when(at: datetime | None, now: datetime) -> str | None:
-    return None if at is None else absolute(at, now)
 
 
 def _last_used_in_full(key: Key, now: datetime) -> str:
