@@ -36,8 +36,11 @@ def routes(
     but not served, and its key store is not opened.
     """
     # Other commands need no adapters.
-    from keyguard.cli.route_report.applications import read_application, read_project
-    from keyguard.cli.route_report.loading import load_application
+    from keyguard.cli.route_report.applications import (
+        load_application,
+        read_application,
+        read_project,
+    )
     from keyguard.cli.route_report.report import report
 
     application = common.application if name is None else load_application(name)

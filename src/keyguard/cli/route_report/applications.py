@@ -1,33 +1,32 @@
-"""Reads the routes of an application: the middleware around it, then its framework's table."""
+"""Loads an application, and reads its routes: the layers around it, then its framework's table."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
 
+from keyguard.cli.output import origin_of
 from keyguard.cli.route_report.layers import (
     DISPATCHER,
     DJANGO,
     FLASK,
     STARLETTE,
-    guard_of,
+    behind,
     inside,
     is_a,
 )
-from keyguard.cli.route_report.loading import running_application_code
 from keyguard.cli.route_report.route import Place, Route
-from keyguard.exceptions import ConfigurationError
+from keyguard.exceptions import ConfigurationError, KeyguardError
 
 
 def read_application(app: object) -> list[Route]:
-    """Return the routes of an application.
+    """Return the routes of an application, with or without middleware around it.
 
-    Args:
-        app: An application of Starlette, FastAPI, Flask or Django, with or without middleware
-            around it.
-
-    Raises:
-        ConfigurationError: No routes can be read from the application.
+    It is one of Starlette, FastAPI, Flask or Django; the routes of any other can't be read.
     """
     routes = list(_read(app, Place()))
     if [route.is_app_read for route in routes] == [False] and not routes[0].place.path:
@@ -39,11 +38,7 @@ def read_application(app: object) -> list[Route]:
 
 
 def read_project() -> list[Route]:
-    """Return the routes of the Django project that ``DJANGO_SETTINGS_MODULE`` names.
-
-    Raises:
-        ConfigurationError: The variable names no project, or the project can't be imported.
-    """
+    """Return the routes of the Django project that ``DJANGO_SETTINGS_MODULE`` names."""
     if not os.environ.get("DJANGO_SETTINGS_MODULE"):
         raise ConfigurationError(
             "say which application: keyguard routes module:attribute, or for Django set "
@@ -58,14 +53,62 @@ def read_project() -> list[Route]:
         return list(read(Place()))
 
 
+def load_application(name: str) -> object:
+    """Import the application that ``module:attribute`` or ``module:factory()`` names.
+
+    The module may lie in the present folder. What it prints goes to stderr.
+    """
+    module_name, colon, attribute = name.partition(":")
+    attribute, call, rest = attribute.partition("()")
+    parts = attribute.split(".")
+    if not (colon and module_name and all(map(str.isidentifier, parts))) or rest:
+        raise ConfigurationError(
+            f"{name!r} names no application: write module:attribute, such as service.main:app, or "
+            "module:factory()"
+        )
+    with running_application_code(f"the module {module_name!r}"):
+        found: object = importlib.import_module(module_name)
+    for part in parts:
+        if not hasattr(found, part):
+            raise ConfigurationError(
+                f"the module {module_name!r} has no {attribute!r}: name the attribute that holds "
+                "the application"
+            )
+        found = getattr(found, part)
+    if not call:
+        return found
+    with running_application_code(f"the application that {attribute}() of {module_name!r} makes"):
+        if not callable(found):
+            raise ConfigurationError(
+                f"{attribute!r} of {module_name!r} is not a function: leave out the ()"
+            )
+        return found()
+
+
+@contextlib.contextmanager
+def running_application_code(subject: str) -> Generator[None]:
+    """Run code of the application in the block: send its output to stderr, report its failure.
+
+    ``subject`` names the code in that report.
+    """
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except KeyguardError:
+        raise  # its message is complete
+    except (Exception, SystemExit) as failure:
+        cause = failure if isinstance(failure, ImportError) else origin_of(failure)
+        raise ConfigurationError(f"{subject} can't be imported: {cause}") from failure
+
+
 def _read(app: object, place: Place) -> Iterator[Route]:
     """Give the routes of an application, or one route for an application that can't be read."""
     seen: list[object] = []
     while app is not None and not any(app is layer for layer in seen):
         seen.append(app)
-        guard = guard_of(app)
-        if guard is not None:
-            place = place.behind(guard)
+        place = behind(app, place)
         routes = _read_table(app, place)
         if routes is not None:
             yield from routes

@@ -11,7 +11,8 @@ from typing import Any
 from keyguard.adapters.django import KeyguardMiddleware
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import protection_for
-from keyguard.cli.route_report.route import Guard, Place, Route, Segments, read_segments
+from keyguard.cli.route_report.route import Guard, Place, Route, read_methods, read_segments
+from keyguard.core.http.coverage import Segments
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.request.protection import Protection, protection_of
 
@@ -47,11 +48,7 @@ class _Path:
 
 
 def read(place: Place) -> Iterator[Route]:
-    """Give the routes of the project whose settings are the present ones.
-
-    Args:
-        place: Where the project lies, behind the middleware around it.
-    """
+    """Give the routes of the project whose settings are the present ones."""
     from django.urls import get_resolver
 
     found = list(_read_patterns(get_resolver().url_patterns, _Path()))
@@ -72,7 +69,8 @@ def _guards() -> list[Guard]:
     from django.conf import settings
     from django.utils.module_loading import import_string
 
-    if not any(_is_own(import_string(name)) for name in settings.MIDDLEWARE):
+    middleware = map(import_string, settings.MIDDLEWARE)
+    if not any(isinstance(m, type) and issubclass(m, KeyguardMiddleware) for m in middleware):
         return []
     setup = read_setup()
     guards: list[Guard] = []
@@ -84,10 +82,6 @@ def _guards() -> list[Guard]:
             if all(book.rules != other.rule_book.rules for other in guards):
                 guards.append(Guard(book, guard.settings.allow_preflight))
     return guards
-
-
-def _is_own(middleware: object) -> bool:
-    return isinstance(middleware, type) and issubclass(middleware, KeyguardMiddleware)
 
 
 def _read_patterns(patterns: list[Any], before: _Path) -> Iterator[tuple[_Path, Any]]:
@@ -139,10 +133,9 @@ def _protection(view: Any, method: str) -> Protection:
 def _methods_of(view: Any) -> frozenset[str] | None:
     actions = getattr(view, "actions", None)  # of Django REST Framework's view sets
     if actions:
-        return frozenset(method.upper() for method in actions) - {"HEAD"}
+        return read_methods(map(str.upper, actions), answered=["HEAD"])
     made = getattr(view, "view_class", None) or getattr(view, "cls", None)
     if made is None:
         return None
-    names = [name for name in made.http_method_names if hasattr(made, name)]
-    found = frozenset(name.upper() for name in names) - {"OPTIONS"}  # Django answers these itself
-    return (found - {"HEAD"} if "GET" in found else found) or None
+    names = [name.upper() for name in made.http_method_names if hasattr(made, name)]
+    return read_methods(names, answered=["OPTIONS"])

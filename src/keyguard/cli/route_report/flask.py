@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from keyguard.cli.route_report.route import Place, Route, read_segments
+from keyguard.cli.route_report.route import Place, Route, read_methods, read_segments
 from keyguard.request.protection import protection_of
 
 # Werkzeug's: <converter(arguments):name>; converter and arguments are optional.
@@ -15,21 +15,14 @@ _PARAMETER = re.compile(r"<(?:(?P<converter>[A-Za-z_]\w*)(?:\(.*?\))?:)?[A-Za-z_
 
 
 def read(app: Any, place: Place) -> Iterator[Route]:
-    """Give the routes of a Flask application.
-
-    Args:
-        app: The application.
-        place: Where it lies, behind the middleware around it.
-    """
+    """Give the routes of a Flask application."""
     for rule in app.url_map.iter_rules():
-        ignored = {"HEAD"} if "GET" in rule.methods else set[str]()
-        if getattr(rule, "provide_automatic_options", False):
-            ignored.add("OPTIONS")  # Flask answers these itself
+        answered = ["OPTIONS"] if getattr(rule, "provide_automatic_options", False) else []
         yield Route(
             place=place,
             path=rule.rule,
             segments=read_segments(rule.rule, _PARAMETER, partial(_takes_slashes, app)),
-            methods=frozenset(rule.methods - ignored),
+            methods=read_methods(rule.methods, answered=answered),
             protection=partial(protection_of, app.view_functions.get(rule.endpoint)),
         )
 

@@ -6,19 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from keyguard.adapters import asgi, wsgi
-from keyguard.cli.route_report.route import Guard
+from keyguard.cli.route_report.route import Guard, Place
 
 DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 DJANGO = "django.core.handlers.base.BaseHandler"
 FLASK = "flask.app.Flask"
+_OWN = (asgi.KeyguardMiddleware, wsgi.KeyguardMiddleware)
 STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
 
 
-def guard_of(layer: object) -> Guard | None:
-    """Return what a layer says about requests, if it is keyguard's middleware."""
-    if isinstance(layer, asgi.KeyguardMiddleware | wsgi.KeyguardMiddleware):
-        return Guard(layer.admission.rule_book, layer.admission.allows_preflight)
-    return None
+def behind(layer: object, place: Place) -> Place:
+    """Return the place behind a layer, which is another one only behind keyguard's middleware."""
+    if isinstance(layer, _OWN):
+        return place.behind(Guard(layer.admission.rule_book, layer.admission.allows_preflight))
+    return place
 
 
 def is_a(value: object, *names: str) -> bool:
@@ -37,7 +38,7 @@ def inside(layer: object) -> object:
     """
     if is_a(layer, FLASK):
         return getattr(layer, "wsgi_app", None)
-    if guard_of(layer) is not None or is_a(layer, DISPATCHER):
+    if isinstance(layer, _OWN) or is_a(layer, DISPATCHER):
         return getattr(layer, "app", None)
     kept = _attributes(layer)
     if is_readable([value for name, value in kept.items() if name != "app"]):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-from keyguard.cli.route_report.route import Guard, Route
+from keyguard.cli.route_report.route import Route
 from keyguard.core.http.coverage import Coverage, coverage
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
@@ -56,7 +57,9 @@ def report(routes: Iterable[Route]) -> list[GuardedRoute]:
 
 
 def _report_route(route: Route) -> Iterator[GuardedRoute]:
-    methods = sorted(route.methods or _methods_of_rules(route.place.guards))
+    rules = [rule for guard in route.place.guards for rule in guard.rule_book.rules]
+    of_rules = {"GET", OTHER}.union(*(rule.methods or () for rule in rules))
+    methods = sorted(route.methods or of_rules)
     found: dict[GuardedRoute, list[str]] = {}
     for method in methods:
         for guarded in _report_method(route, method):
@@ -66,17 +69,11 @@ def _report_route(route: Route) -> Iterator[GuardedRoute]:
         yield replace(guarded, methods=() if everything else tuple(its_methods))
 
 
-def _methods_of_rules(guards: Iterable[Guard]) -> set[str]:
-    rules = (rule for guard in guards for rule in guard.rule_book.rules)
-    return {"GET", OTHER}.union(*(rule.methods or () for rule in rules))
-
-
 def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
     declared, guards = route.protection(method), route.place.guards
+    described = partial(GuardedRoute, path=route.whole_path, is_websocket=route.is_websocket)
     if not guards:
-        yield GuardedRoute(
-            path=route.whole_path,
-            is_websocket=route.is_websocket,
+        yield described(
             is_public=True if route.is_app_read else None,
             requirements=declared.requirements,
             limits=declared.limits,
@@ -93,10 +90,8 @@ def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
         rules = [each.rule for each in (part, *others) if each.rule is not None]
         is_open = part.is_public and not (route.needs_key or declared.asks_for_key)
         problem = _problem(route, part) if is_open else None
-        yield GuardedRoute(
-            path=route.whole_path,
+        yield described(
             part=part.part,
-            is_websocket=route.is_websocket,
             is_public=None if problem is not None and not route.is_path_read else is_open,
             requirements=(
                 *(rule.requirement for rule in rules if rule.requirement is not None),

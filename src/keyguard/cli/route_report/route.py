@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
+from keyguard.core.http.coverage import Segments
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.core.http.rules import RuleBook
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.protection import Protection
-
-Segments = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +45,11 @@ class Place:
         return Place(self.path, (*self.guards, guard))
 
     def below(self, path: str, segments: Segments) -> Place:
-        """Return the place below a mount.
-
-        Args:
-            path: The mount's path, without a slash at the end.
-            segments: The segments of that path.
-        """
-        return Place(
-            self.path + path,
-            tuple(
-                Guard(guard.rule_book, guard.allows_preflight, (*guard.seen_below, *segments))
-                for guard in self.guards
-            ),
-        )
+        """Return the place below a mount, whose path has no slash at its end."""
+        guards = [
+            replace(guard, seen_below=(*guard.seen_below, *segments)) for guard in self.guards
+        ]
+        return Place(self.path + path, tuple(guards))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +91,16 @@ def read_segments(
 ) -> Segments:
     """Return the segments of a framework's template, in the notation of the rules.
 
-    Args:
-        template: The template; it starts with ``/``, or is empty.
-        parameter: What a parameter looks like in it.
-        takes_slashes: Tells whether a parameter stands for more than one segment.
+    ``takes_slashes`` tells whether a parameter stands for more than one segment.
     """
     plain = parameter.sub(lambda found: REST if takes_slashes(found) else SEGMENT, template)
     return tuple(REST if REST in segment else segment for segment in plain.split("/")[1:])
+
+
+def read_methods(methods: Iterable[str], *, answered: Iterable[str] = ()) -> frozenset[str] | None:
+    """Return a route's methods, or None for all.
+
+    HEAD belongs to GET. The framework itself answers the methods ``answered``.
+    """
+    found = frozenset(methods).difference(answered)
+    return (found - {"HEAD"} if "GET" in found else found) or None

@@ -14,8 +14,8 @@ from starlette.routing import Host, Mount, WebSocketRoute
 
 from keyguard.adapters import asgi
 from keyguard.adapters._endpoints import each_route
-from keyguard.cli.route_report.layers import guard_of, is_readable
-from keyguard.cli.route_report.route import Place, Route, read_segments
+from keyguard.cli.route_report.layers import behind, is_readable
+from keyguard.cli.route_report.route import Place, Route, read_methods, read_segments
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.protection import protection_of
 
@@ -26,18 +26,11 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def read(app: Any, place: Place, read_inner: ReadInner) -> Iterator[Route]:
-    """Give the routes of an application or router.
-
-    Args:
-        app: The application or router.
-        place: Where it lies, behind the middleware around it.
-        read_inner: Reads an application that is mounted in it.
-    """
+    """Give the routes of an application or router; ``read_inner`` reads what is mounted in it."""
     if isinstance(app, Starlette):
         for cls, args, kwargs in app.user_middleware:
             if isinstance(cls, type) and issubclass(cls, asgi.KeyguardMiddleware):
-                guard = guard_of(cls(app.router, *args, **kwargs))
-                place = place if guard is None else place.behind(guard)
+                place = behind(cls(app.router, *args, **kwargs), place)
             elif is_readable([*args, *kwargs.values()]):
                 yield Route(place=place, is_app_read=False)  # requests may go there instead
         app = app.router
@@ -62,8 +55,7 @@ def _read_route(route: Any, place: Place, read_inner: ReadInner) -> Iterator[Rou
         return
     layer: object = getattr(original, "app", None)  # the route's own middleware
     while layer is not None:
-        guard = guard_of(layer)
-        place = place if guard is None else place.behind(guard)
+        place = behind(layer, place)
         layer = getattr(layer, "app", None)
     is_websocket = isinstance(original, WebSocketRoute)
     dependencies = _dependencies(route)
@@ -84,15 +76,11 @@ def _methods_of(route: Any) -> frozenset[str] | None:
     endpoint = getattr(route, "endpoint", None)
     if not methods and inspect.isclass(endpoint):
         methods = [method for method in _METHODS if hasattr(endpoint, method.lower())]
-    found = frozenset(methods or ())
-    return (found - {"HEAD"} if "GET" in found else found) or None
+    return read_methods(methods or ())
 
 
 def _dependencies(route: Any) -> list[tuple[bool, Requirement]]:
-    """Return what ``Security(keyguard_principal, scopes=[...])`` requires.
-
-    With each comes whether it refuses requests without a key.
-    """
+    """Return whether each ``Security(keyguard_principal, ...)`` needs a key, and its scopes."""
     if "keyguard.adapters._fastapi_dependency" not in sys.modules:
         return []  # the application can't use it then
     from keyguard.adapters._fastapi_dependency import asked_by, overrides_for

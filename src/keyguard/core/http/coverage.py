@@ -50,9 +50,9 @@ def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
 
     Args:
         book: The rules.
-        route: The segments of its template, as :func:`~keyguard.core.http.paths.parse_template`
-            returns them. Unlike a rule's, a segment may hold a ``SEGMENT`` between other
-            characters, and a ``REST`` may stand before the end, as some frameworks allow.
+        route: The segments of its template. Unlike a rule's, a segment may hold a ``SEGMENT``
+            between other characters, and a ``REST`` may stand before the end, as some frameworks
+            allow.
         method: The request method.
     """
     found = [_covered(book, route, route, method)]
@@ -66,13 +66,13 @@ def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
 
 
 def _covered(book: RuleBook, route: Segments, part: Segments, method: str) -> Coverage:
-    rule = book.find(_sample_path(book, part), method)
-    if not isinstance(rule, Rule):  # an ambiguous path, which no rule covers
-        return Coverage(rule=None, part=None if part == route else template_of(part))
+    found = book.find(_sample_path(book, part), method)
+    rule = found if isinstance(found, Rule) else None  # no rule covers an ambiguous path
+    fits = rule is not None and _common(route, rule.segments) == rule.segments
     return Coverage(
         rule=rule,
         part=None if part == route else template_of(part),
-        is_named=REST not in route[:-1] and _common(route, rule.segments) == rule.segments,
+        is_named=fits and REST not in route[:-1],
     )
 
 
@@ -112,8 +112,8 @@ def _narrower(mine: str, theirs: str) -> str | None:
     if mine == theirs:
         return mine
     for pattern, other in ((mine, theirs), (theirs, mine)):
-        if SEGMENT in pattern:
-            matched = re.fullmatch(".+".join(map(re.escape, pattern.split(SEGMENT))), other)
-            if matched and other != SEGMENT:
+        if SEGMENT in pattern and other != SEGMENT:
+            parts = map(re.escape, pattern.split(SEGMENT))
+            if re.fullmatch(".+".join(parts), other):
                 return other
     return None
