@@ -18,10 +18,8 @@ from keyguard.core.keys.records import Page
 _ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
 # Other columns show these fields, or people learn nothing from them.
 _OTHER_COLUMNS = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
-_FIRST = (
-    *("slug", "name", "scopes", "not_before", "expires_at", "max_key_lifetime", "limits"),
-    "allowed_networks",
-)
+_FIRST = ("slug", "name", "scopes", "not_before", "expires_at", "max_key_lifetime", "limits")
+_ORDER = {name: number for number, name in enumerate((*_FIRST, "allowed_networks"))}
 _WORDS = {
     "not_before": "works from",
     "expires_at": "expires",
@@ -94,7 +92,9 @@ def describe_change(entry: AuditEntry) -> str:
 
 
 def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in sorted(after.items(), key=_importance):
+    for name, value in sorted(
+        after.items(), key=lambda field: (_ORDER.get(field[0], len(_ORDER)), field[0])
+    ):
         if name in _OTHER_COLUMNS or (before is None and not value):
             continue
         if before is None and name == "name" and value == after.get("slug"):
@@ -105,11 +105,6 @@ def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> 
             yield f"{word} {new}, was {_in_words(name, before.get(name))}"
         else:
             yield new if name == "name" else f"{word} {new}"
-
-
-def _importance(field: tuple[str, object]) -> tuple[int, str]:
-    name, _ = field
-    return (_FIRST.index(name) if name in _FIRST else len(_FIRST)), name
 
 
 def _in_words(name: str, value: Any) -> str:

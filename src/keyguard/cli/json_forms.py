@@ -57,13 +57,7 @@ def key_json(key: Key, now: datetime) -> JsonObject:
 
 
 def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> JsonObject:
-    """Return a new key and its token as JSON.
-
-    Args:
-        key: The key.
-        token: Its token, or None if it was shown before.
-        predecessor: The key that it succeeds, if any.
-    """
+    """Return a new key and its token as JSON; the token is None if it was shown before."""
     form: JsonObject = {
         "id": key.id,
         "token": None if token is None else token.reveal(),

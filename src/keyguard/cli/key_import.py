@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import BinaryIO
 
 import typer
@@ -83,9 +84,7 @@ def _opened(path: str) -> AbstractContextManager[BinaryIO]:
 
 def _count_lines(file: BinaryIO) -> int:
     start = file.tell()
-    lines = 0
-    while block := file.read(_BLOCK):
-        lines += block.count(b"\n")
+    lines = sum(block.count(b"\n") for block in iter(partial(file.read, _BLOCK), b""))
     file.seek(start)
     return lines
 

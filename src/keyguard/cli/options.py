@@ -207,11 +207,10 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(ctx: typer.Context, **values: Any) -> None:
-            given = {
-                name: value
-                for name in names
-                if (value := values.pop(name)) is not None and value is not False
-            }
+            given: dict[str, Any] = {}
+            for name in names:
+                if (value := values.pop(name)) is not None and value is not False:
+                    given[name] = value
             common = replace(ctx.obj, command=ctx.command_path, strays=tuple(ctx.args), **given)
             ctx.obj = common
             if common.given is not None and given.keys() & {"url", "pepper_file", "limiter"}:

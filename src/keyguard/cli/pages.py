@@ -30,7 +30,7 @@ def show_list(
         common: Which page, and in what form.
         fetch: Returns the page after the id ``after``, with at most ``limit`` records.
         to_json: Returns a record as JSON.
-        to_table: Lays out the page for people.
+        to_table: Lays out a page for people.
         nothing: The sentence about an empty page.
     """
     if common.everything and common.limit is not None:

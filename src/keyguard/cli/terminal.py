@@ -49,12 +49,7 @@ def table(
 
 
 def details(items: Iterable[tuple[str, str | Text | None]], stream: TextIO | None = None) -> str:
-    """Lay out a record, each name and value on a line; leave out values that are None or empty.
-
-    Args:
-        items: The names and values.
-        stream: Where the text will be written; stdout by default.
-    """
+    """Lay out a record for a stream, each name and value on a line, without empty values."""
     grid = Table.grid(padding=(0, _GAP, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")

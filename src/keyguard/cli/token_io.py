@@ -22,13 +22,8 @@ def hand_over(
 ) -> None:
     """Write a new key's token to stdout, and what else is worth knowing to stderr.
 
-    If the token can't be written, nobody has it, so its key is revoked at once.
-
-    Args:
-        guard: The guard that issued the key.
-        issued: The key and its token.
-        as_json: Whether to write one JSON document.
-        predecessor: The key that it succeeds, if any.
+    If the token can't be written, nobody has it, so its key is revoked at once. ``predecessor`` is
+    the key that the new one succeeds.
     """
     problem = _write(issued, predecessor, as_json=as_json)
     if problem is not None:
