@@ -166,7 +166,7 @@ def test_a_row_whose_key_was_hashed_anew_is_present() -> None:
     token, text = samples()["drf hash"]
     one.guard.keys.import_tokens([text])
     (stored,) = one.store.list_digests(after=None, limit=9)
-    new = one.guard.settings.token_hasher().rehash(_secret(token))
+    new = one.guard.settings.token_hasher.rehash(_secret(token))
     one.store.rehash_key(stored.id, stored.digest, new)
 
     again = [text, line(format="drf", token=token)]

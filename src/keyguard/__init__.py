@@ -48,7 +48,7 @@ from keyguard.request.context import (
     require_organization,
 )
 from keyguard.request.decorators import rate_limit, require_scopes
-from keyguard.settings.settings import Settings
+from keyguard.settings.config import Settings
 
 if TYPE_CHECKING:
     from keyguard.core.keys.audit import Action, AuditEntry

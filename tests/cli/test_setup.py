@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyguard.settings.hashing import TokenHasher
-from keyguard.settings.peppers import parse_peppers
+from keyguard.settings.sources import parse_peppers
 from tests.cli.conftest import Program, Store
 
 URL = "sqlite:///keys.db"  # in the folder of the test

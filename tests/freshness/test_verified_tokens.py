@@ -28,7 +28,7 @@ class Cache:
     def remember(self, issued: IssuedKey, mark: Any = None) -> bool:
         record = self.world.store.find_key(issued.key.id)
         assert isinstance(record, KeyRecord)
-        allow = Allow(self.world.guard.settings.policy().principal(record))
+        allow = Allow(self.world.guard.settings.policy.principal(record))
         return self.tokens.remember(
             self.tokens.fingerprint(issued.token), record, allow, mark or self.tokens.begin()
         )

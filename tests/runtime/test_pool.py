@@ -104,20 +104,6 @@ def test_no_more_threads_start_than_the_pool_may_have(pool: Pool) -> None:
     assert names <= {"test_0", "test_1"}
 
 
-def test_more_calls_than_may_wait_are_refused_until_one_has_ended() -> None:
-    pool = Pool("test", most=1, waiting=1)
-    end = threading.Event()
-    running, waiting = pool.submit(end.wait), pool.submit(lambda: 7)
-    with pytest.raises(StoreUnavailableError, match="try again shortly"):
-        pool.submit(int)
-    waiting.cancel()
-    again = pool.submit(lambda: 8)
-    end.set()
-    assert running.result()
-    assert again.result() == 8
-    pool.close()
-
-
 def test_a_caller_leaves_when_its_time_is_over_and_its_call_never_begins() -> None:
     pool = Pool("test", most=1)
     end, calls = threading.Event(), list[int]()

@@ -37,7 +37,7 @@ from keyguard import (
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.runtime.pool import HashPool
 from keyguard.settings.hashing import TokenHasher, scheme_of
-from keyguard.settings.peppers import parse_peppers
+from keyguard.settings.sources import parse_peppers
 from tests.world import World
 
 TOKEN = Secret("kg_live_0000000000000000_" + "a" * 49)
@@ -310,6 +310,12 @@ def test_what_the_pool_can_t_take_is_refused_at_once() -> None:
             await pool.arun(release.wait)
         with pytest.raises(StoreUnavailableError, match="too many slow hashes"):
             pool.run(release.wait)
+        running.pop().cancel()  # it waits, and its place is free again
+        await asyncio.sleep(0)
+        running.append(asyncio.ensure_future(pool.arun(release.wait)))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailableError, match="try again shortly"):
+            await pool.arun(release.wait)
         release.set()
         await asyncio.gather(*running)
         assert await pool.arun(lambda: 7) == 7
@@ -374,7 +380,6 @@ def test_a_full_pool_is_503_for_the_client() -> None:
     world = World({"hasher": "argon2id", "hash_workers": 1})
     field = f"Bearer {world.token()}"
     world.guard._ports._pool = pool = HashPool(workers=1, waiting=0)
-    assert pool._places is not None
     pool._places.acquire()
 
     decision = world.guard.authenticate([field])

@@ -68,7 +68,7 @@ def test_a_file_says_what_python_would(file: Path) -> None:
         ),
         Rule("/static/{path:path}", public=True),
     )
-    policy = settings.policy()
+    policy = settings.policy
     assert [limit.name for limit in policy.default_limits] == ["key-minute", "org-day"]
     assert policy.catalogue is not None
     assert policy.catalogue.implied_by(frozenset({"admin"})) == {"admin", "inference:read"}

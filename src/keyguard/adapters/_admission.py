@@ -57,7 +57,7 @@ class Admission:
         self._recall = guard._recall
         self._report = guard.report
         self._require_https = settings.require_https
-        self._proxies = settings.proxies() or None
+        self._proxies = settings.proxies or None
 
     def warm_path(self, public_paths: Container[str]) -> WarmPath:
         """Return the warm path of the middleware."""

@@ -59,8 +59,8 @@ class KeyguardMiddleware:
         self.guard = guard
         self.admission = Admission(app, guard, public, rules)
         self._recognizes = self.admission.warm_path(self.admission.rule_book.paths).recognizes
-        self._principal_fields = settings.principal_fields() or None
-        self._token_protocol = settings.token_protocol()
+        self._principal_fields = settings.principal_fields or None
+        self._token_protocol = settings.token_protocol
         self._root_path = find_root_path(app)
         self._open_websockets = OpenWebSockets(guard) if settings.close_on_revoke else None
         self._router = find_router(app, self.is_declared)

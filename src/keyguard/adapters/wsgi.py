@@ -62,7 +62,7 @@ class KeyguardMiddleware:
         self._refuse = self.refuse  # bound once, not for each request
         self.admission = Admission(app, guard, public, rules)
         self._recognizes = self.admission.warm_path(self._public_paths()).recognizes
-        self._principal_fields = guard.settings.principal_fields() or None
+        self._principal_fields = guard.settings.principal_fields or None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""

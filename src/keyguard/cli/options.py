@@ -25,7 +25,10 @@ from keyguard.exceptions import (
     StoreError,
 )
 from keyguard.guard import Keyguard
-from keyguard.settings.settings import LONGEST_STORE_TIMEOUT, Settings
+from keyguard.settings.config import Settings
+
+LONGEST_STORE_TIMEOUT = 60.0
+"""The longest that a setting may let a store call of a request take, in seconds."""
 
 
 def option(metavar: str, words: str, *names: str, default: object = None) -> Any:

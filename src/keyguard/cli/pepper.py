@@ -47,7 +47,7 @@ def status(common: Common) -> None:
     """
     with common.guard() as guard:
         found = guard.keys.digests()
-        hasher = guard.settings.token_hasher()
+        hasher = guard.settings.token_hasher
     rows = _rows(found, hasher.current, hasher.pepper_ids)
     needed = {row.pepper for row in rows if row.keys or row.current}
     droppable = [pepper for pepper in hasher.pepper_ids if pepper not in needed]

@@ -28,7 +28,7 @@ def init(common: Common) -> None:
     try:
         with common.guard() as guard:
             guard.migrate()
-            scheme = guard.settings.token_hasher().scheme
+            scheme = guard.settings.token_hasher.scheme
     except BaseException:
         if made is not None:
             made.unlink()

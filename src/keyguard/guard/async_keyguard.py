@@ -22,7 +22,7 @@ from keyguard.guard.store_ports import AsyncStorePort
 from keyguard.runtime.events import Hook, log_event
 from keyguard.runtime.lazy import Lazy
 from keyguard.runtime.process import Clock
-from keyguard.settings.settings import Settings
+from keyguard.settings.config import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
 from keyguard.stores.failover import AsyncLimiterPort
 from keyguard.stores.memory.counters import MemoryRateLimiter

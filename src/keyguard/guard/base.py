@@ -24,7 +24,7 @@ from keyguard.guard.ports import Parts
 from keyguard.runtime.events import Event, Hook, LimitExceeded, is_wanted, tell, tell_refusal
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
-from keyguard.settings.settings import Settings
+from keyguard.settings.config import Settings
 from keyguard.stores.base import AsyncChangeFeed, ChangeFeed
 from keyguard.stores.failover import CircuitBreaker, LimiterPort
 from keyguard.stores.memory.counters import MemoryRateLimiter
@@ -69,7 +69,7 @@ class Guard:
             patience=self.settings.store_timeout,
             longest=self.settings.hash_timeout,
         )
-        self._responder = self.settings.responder()
+        self._responder = self.settings.responder
         self._hooks = tuple(hooks)
 
     @property

@@ -22,7 +22,7 @@ from keyguard.runtime.events import Hook, log_event
 from keyguard.runtime.lazy import Lazy
 from keyguard.runtime.process import Clock
 from keyguard.runtime.sync import run_sync
-from keyguard.settings.settings import Settings
+from keyguard.settings.config import Settings
 from keyguard.stores.base import RateLimiter, Store
 from keyguard.stores.failover import SyncLimiterPort
 from keyguard.stores.memory.counters import MemoryRateLimiter

@@ -25,8 +25,8 @@ from keyguard.guard.store_ports import AsyncStorePort, SyncStorePort, in_time
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
+from keyguard.settings.config import Settings
 from keyguard.settings.hashing import TokenHasher, scheme_of
-from keyguard.settings.settings import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
 from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.memory.counters import MemoryRateLimiter
@@ -43,7 +43,7 @@ class Parts:
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        self.policy: Policy = settings.policy()
+        self.policy: Policy = settings.policy
         self.clock = clock
         self.tokens = VerifiedTokens(
             self.policy.tokens,
@@ -54,7 +54,7 @@ class Parts:
             foreign=bool(self.policy.foreign),
         )
         self.blocklist = BlockedClients(clock)
-        self.hasher: TokenHasher = settings.token_hasher()
+        self.hasher: TokenHasher = settings.token_hasher
         self.records_addresses = settings.record_addresses
         self.store_timeout = settings.store_timeout
         self.management_timeout = settings.management_timeout

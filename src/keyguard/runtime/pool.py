@@ -7,13 +7,13 @@ hangs does not keep the process from ending.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from keyguard.exceptions import ConfigurationError, HashTimeoutError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining, within
@@ -22,62 +22,50 @@ from keyguard.runtime.process import after_fork
 
 Result = TypeVar("Result")
 
+_Jobs: TypeAlias = "SimpleQueue[Callable[[Callable[[], None]], None] | None]"
+
+_PATIENCE = 1.0
+
 
 class Pool:
-    """Runs calls on a bounded number of threads.
+    """Runs calls on a bounded number of threads; any number of further calls may wait.
 
     Args:
         name: What the names of its threads begin with.
         most: How many calls run at once.
-        waiting: How many more calls may wait; None for any number.
-        patience: Seconds that a caller waits if it has no deadline.
         at_end: Called on each thread before it ends.
     """
 
-    _what = "calls"
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        most: int,
-        waiting: int | None = None,
-        patience: float = 1.0,
-        at_end: Callable[[], object] | None = None,
-    ) -> None:
+    def __init__(self, name: str, *, most: int, at_end: Callable[[], object] | None = None) -> None:
         self._name = name
         self._most = most
-        self._waiting = waiting
-        self._patience = patience
         self._at_end = at_end
-        self._reset()
-        after_fork(self._reset)  # a child has none of its parent's threads
+        self._start_afresh()
+        after_fork(self._start_afresh)  # a child has none of its parent's threads
 
-    def _reset(self) -> None:
-        self._crew = _Crew(self._name, self._most, self._at_end)
-        self._places = (
-            None if self._waiting is None else threading.Semaphore(self._most + self._waiting)
-        )
+    def _start_afresh(self) -> None:
+        self._jobs: _Jobs = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._started = 0
 
     def submit(self, call: Callable[[], Result]) -> Future[Result]:
         """Run a call on a thread, and return its future.
 
         Raises:
-            StoreUnavailableError: Too many calls wait, or no thread could be started. The call
-                will not run, now or later.
+            StoreUnavailableError: No thread could be started. The call will not run, now or later.
         """
-        leave = self._enter()
+        if not self._idle.acquire(blocking=False):
+            with self._lock:
+                if self._started < self._most:
+                    self._start_thread()
         answer: Future[Result] = Future()
-        answer.add_done_callback(lambda _: leave())
-        try:
-            self._crew.take(partial(_do, call, answer))
-        except BaseException:
-            answer.cancel()
-            raise
+        # Last: if no thread could be started, no queue keeps the call.
+        self._jobs.put(partial(_do, call, answer))
         return answer
 
     def call(self, call: Callable[[], Result]) -> Result:
-        """Run a call on a thread, and wait for its result until the caller's deadline.
+        """Run a call on a thread, and wait for its result until the caller's deadline, or a second.
 
         The deadline and the other context variables hold on the thread as well.
 
@@ -86,8 +74,7 @@ class Pool:
             TimeoutError: The deadline has passed. A call that has not begun will not run; one that
                 has begun may still complete.
         """
-        left = remaining()
-        left = self._patience if left is None else left
+        left = _time_left(_PATIENCE)
         if not left:
             raise TimeoutError("there was no time left")
         with within(left):
@@ -99,125 +86,31 @@ class Pool:
 
     def close(self) -> None:
         """Let the threads end once they have done what waits; the next call starts others."""
-        self._crew.dismiss()
-        self._crew = _Crew(self._name, self._most, self._at_end)
-
-    def _enter(self) -> Callable[[], object]:
-        """Take a place for a call, and return the function that gives it back."""
-        places = self._places
-        if places is None:
-            return int  # which does nothing
-        if not places.acquire(blocking=False):
-            raise self._overloaded()
-        return places.release
-
-    def _overloaded(self) -> StoreUnavailableError:
-        return StoreUnavailableError(f"too many {self._what} are under way; try again shortly")
-
-
-class HashPool(Pool):
-    """Runs slow hashes, which take tens of milliseconds and megabytes each, off the event loop.
-
-    Args:
-        workers: How many run at once, in this process.
-        waiting: How many more may wait; the pool refuses further ones at once.
-        patience: Seconds that a hash waits for its turn if its caller has no deadline.
-        longest: Seconds that :meth:`arun` waits for a hash once it runs.
-    """
-
-    _what = "slow hashes"
-
-    def __init__(
-        self, *, workers: int, waiting: int, patience: float = 1.0, longest: float = 2.0
-    ) -> None:
-        super().__init__("keyguard-hash", most=workers, waiting=waiting, patience=patience)
-        self._longest = longest
-
-    def _reset(self) -> None:
-        super()._reset()
-        self._turns = threading.Semaphore(self._most)
-
-    def run(self, job: Callable[[], Result]) -> Result:
-        """Run a hash in this thread, when its turn comes.
-
-        Raises:
-            StoreUnavailableError: Too many run or wait already.
-        """
-        leave, turns = self._enter(), self._turns
-        try:
-            left = remaining()
-            if not turns.acquire(timeout=self._patience if left is None else left):
-                raise self._overloaded()
-            try:
-                return job()
-            finally:
-                turns.release()
-        finally:
-            leave()
-
-    async def arun(self, job: Callable[[], Result]) -> Result:
-        """Run a hash on a thread, and await it.
-
-        Raises:
-            StoreUnavailableError: Too many run or wait already, or no thread could be started.
-            HashTimeoutError: The hash has begun, and did not end in time.
-            ConfigurationError: The event loop is not asyncio's.
-        """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigurationError(
-                "hasher 'argon2id' needs asyncio; under trio use the default hasher"
-            ) from None
-        begun = asyncio.Event()
-        answer = asyncio.wrap_future(self.submit(partial(_begin, job, loop, begun)))
-        try:
-            left = remaining()
-            await _in_time(self._patience if left is None else left, begun.wait(), self._overloaded)
-            return await _in_time(self._longest, answer, _too_slow)
-        finally:
-            answer.cancel()  # if the hash has not begun, it will not
-
-
-class _Crew:
-    """The threads of one process, from one close of the pool to the next."""
-
-    def __init__(self, name: str, most: int, at_end: Callable[[], object] | None) -> None:
-        self._name = name
-        self._most = most
-        self._at_end = at_end
-        self._jobs: SimpleQueue[Callable[[Callable[[], None]], None] | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._lock = threading.Lock()
-        self._started = 0
-
-    def take(self, job: Callable[[Callable[[], None]], None]) -> None:
-        if not self._idle.acquire(blocking=False):
-            with self._lock:
-                if self._started < self._most:
-                    self._start()
-        self._jobs.put(job)  # last: if no thread could be started, no queue keeps the job
-
-    def dismiss(self) -> None:
         self._jobs.put(None)
+        self._start_afresh()
 
-    def _start(self) -> None:
-        name = f"{self._name}_{self._started}"
+    def _start_thread(self) -> None:
         try:
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+            threading.Thread(
+                target=_work,
+                args=(self._jobs, self._idle.release, self._at_end),
+                name=f"{self._name}_{self._started}",
+                daemon=True,
+            ).start()
         except RuntimeError as failure:
             raise StoreUnavailableError(
                 "no thread could be started for it; see how many this process may start"
             ) from failure
         self._started += 1
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job(self._idle.release)
-            del job  # or this frame would keep the call alive until the next one
-        self._jobs.put(None)  # for the other threads
-        if self._at_end is not None:
-            self._at_end()
+
+def _work(jobs: _Jobs, done: Callable[[], None], at_end: Callable[[], object] | None) -> None:
+    while (job := jobs.get()) is not None:
+        job(done)
+        del job  # or this frame would keep the call alive until the next one
+    jobs.put(None)  # for the other threads
+    if at_end is not None:
+        at_end()
 
 
 def _do(call: Callable[[], Result], answer: Future[Result], done: Callable[[], object]) -> None:
@@ -236,29 +129,106 @@ def _do(call: Callable[[], Result], answer: Future[Result], done: Callable[[], o
         answer.set_result(result)
 
 
-def _begin(
-    job: Callable[[], Result], loop: asyncio.AbstractEventLoop, begun: asyncio.Event
-) -> Result:
-    with suppress(RuntimeError):  # the loop is closed, and nothing waits any longer
-        loop.call_soon_threadsafe(begun.set)
-    return job()
+class HashPool:
+    """Runs slow hashes, which take tens of milliseconds and megabytes each, off the event loop.
 
+    Args:
+        workers: How many run at once, in this process.
+        waiting: How many more may wait; the pool refuses further ones at once.
+        patience: Seconds that a hash waits for its turn if its caller has no deadline.
+        longest: Seconds that :meth:`arun` waits for a hash once it runs.
+    """
 
-async def _in_time(
-    seconds: float, waiting: Awaitable[Result], late: Callable[[], StoreUnavailableError]
-) -> Result:
-    deadline = asyncio.timeout(seconds)
-    try:
-        async with deadline:
-            return await waiting
-    except TimeoutError:
-        if not deadline.expired():  # it is the job's own
+    def __init__(
+        self, *, workers: int, waiting: int, patience: float = _PATIENCE, longest: float = 2.0
+    ) -> None:
+        self._workers = workers
+        self._waiting = waiting
+        self._patience = patience
+        self._longest = longest
+        self._threads = Pool("keyguard-hash", most=workers)
+        self._start_afresh()
+        after_fork(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._places = threading.Semaphore(self._workers + self._waiting)
+        self._turns = threading.Semaphore(self._workers)
+
+    def run(self, job: Callable[[], Result]) -> Result:
+        """Run a hash in this thread, when its turn comes.
+
+        Raises:
+            StoreUnavailableError: Too many run or wait already.
+        """
+        places, turns = self._take_place(), self._turns
+        try:
+            if not turns.acquire(timeout=_time_left(self._patience)):
+                raise _overloaded()
+            try:
+                return job()
+            finally:
+                turns.release()
+        finally:
+            places.release()
+
+    async def arun(self, job: Callable[[], Result]) -> Result:
+        """Run a hash on a thread, and await it.
+
+        Raises:
+            StoreUnavailableError: Too many run or wait already, or no thread could be started.
+            HashTimeoutError: The hash has begun, and did not end in time.
+            ConfigurationError: The event loop is not asyncio's.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError(
+                "hasher 'argon2id' needs asyncio; under trio use the default hasher"
+            ) from None
+        begun: asyncio.Future[None] = loop.create_future()
+
+        def begin() -> Result:
+            with suppress(RuntimeError):  # the loop is closed, and nothing waits any longer
+                loop.call_soon_threadsafe(begun.set_result, None)
+            return job()
+
+        places = self._take_place()
+        try:
+            submitted = self._threads.submit(begin)
+        except BaseException:
+            places.release()
             raise
-    raise late()
+        submitted.add_done_callback(lambda _: places.release())
+        answer = asyncio.wrap_future(submitted)
+        try:
+            await asyncio.wait([begun], timeout=_time_left(self._patience))
+            if not begun.done():
+                raise _overloaded()
+            await asyncio.wait([answer], timeout=self._longest)
+            if not answer.done():
+                raise HashTimeoutError(
+                    "a slow hash did not end in time; raise hash_timeout, or lower hash_workers so "
+                    "that fewer run at once"
+                )
+            return answer.result()
+        finally:
+            answer.cancel()  # if the hash has not begun, it will not
+
+    def close(self) -> None:
+        """Let the threads end once they have done what waits; the next hash starts others."""
+        self._threads.close()
+
+    def _take_place(self) -> threading.Semaphore:
+        places = self._places
+        if not places.acquire(blocking=False):
+            raise _overloaded()
+        return places  # a forked child has others
 
 
-def _too_slow() -> HashTimeoutError:
-    return HashTimeoutError(
-        "a slow hash did not end in time; raise hash_timeout, or lower hash_workers so that fewer "
-        "run at once"
-    )
+def _time_left(patience: float) -> float:
+    left = remaining()
+    return patience if left is None else left
+
+
+def _overloaded() -> StoreUnavailableError:
+    return StoreUnavailableError("too many slow hashes are under way; try again shortly")

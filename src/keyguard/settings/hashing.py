@@ -102,30 +102,20 @@ class TokenHasher:
         if len(self._ring) < len(ring):
             raise InvalidValueError("a pepper is given twice")
         self._current = ring[0] if ring else None
-        self._current_id = ring[0].id if ring else ""
         self._formats = formats
         self.scheme = scheme or ("hmac-sha256" if ring else "sha256")
         if self.scheme not in SCHEMES:
             raise InvalidValueError(f"unknown hasher {scheme!r}; there are: {', '.join(SCHEMES)}")
         if self.scheme == "hmac-sha256" and not ring:
             raise ConfigurationError("hasher 'hmac-sha256' needs a pepper: set KEYGUARD_PEPPER")
-
-    @property
-    def hashes_slowly(self) -> bool:
+        self.hashes_slowly = self.scheme == "argon2id"
         """Whether hashing a new token takes a slow hash."""
-        return self.scheme == "argon2id"
-
-    @property
-    def pepper_ids(self) -> tuple[str, ...]:
+        self.pepper_ids = tuple(self._ring)
         """The ids under which stored forms name the peppers of the ring, newest first."""
-        return tuple(self._ring)
-
-    @property
-    def current(self) -> str:
+        self.current = self.scheme
         """The scheme of a new token's stored form, as :func:`scheme_of` names it."""
-        if self._current is not None and self.scheme == "hmac-sha256":
-            return f"hmac-sha256:{self._current.id}"
-        return self.scheme
+        if self.scheme == "hmac-sha256":
+            self.current += f":{self.pepper_ids[0]}"
 
     def is_slow(self, digest: str | None) -> bool:
         """Tell whether verifying against a stored form takes a slow hash.
@@ -145,9 +135,9 @@ class TokenHasher:
             case ["", "argon2id", *_]:
                 return _asks_for_less(digest) or not self.rehashes_slowly(token)
             case ["", "hmac-sha256", pepper_id, _]:
-                return self.scheme != "hmac-sha256" or pepper_id != self._current_id
+                return self.current != f"hmac-sha256:{pepper_id}"
             case ["", "sha256", _]:
-                return self.scheme != "sha256"
+                return self.current != "sha256"
             case _:
                 return True
 
@@ -161,7 +151,9 @@ class TokenHasher:
 
     def hash_slowly(self, token: Secret) -> str:
         """Return the form in which to store a token of less than 112 bits: Argon2id always."""
-        return _hash_argon2(token)
+        with suppress(argon2.exceptions.HashingError, MemoryError):
+            return _ARGON2.hash(token.reveal().encode())
+        raise _no_memory()
 
     def rehash(self, token: Secret) -> str:
         """Return the form that replaces an outdated one.
@@ -188,34 +180,31 @@ class TokenHasher:
                 know or a pepper that is not in the ring.
             MissingExtraError: The stored form is bcrypt's, and that package is not installed.
         """
-        match digest.split("$") if digest is not None else None:
-            case None:
-                computed = self._current.digest(token) if self._current else _sha256(token)
-                hmac.compare_digest(computed, _NOTHING)
-                return False
+        if digest is None:
+            computed = self._current.digest(token) if self._current else _sha256(token)
+            hmac.compare_digest(computed, _NOTHING)
+            return False
+        match digest.split("$"):
             case ["", "sha256", value]:
                 return hmac.compare_digest(_decode(value), _sha256(token))
             case ["", "hmac-sha256", pepper_id, value]:
-                return hmac.compare_digest(_decode(value), self._pepper(pepper_id).digest(token))
+                if pepper_id not in self._ring:
+                    raise CorruptDataError(
+                        f"a stored digest needs the pepper {pepper_id!r}, which this process does "
+                        "not have: add it to KEYGUARD_PEPPER"
+                    )
+                return hmac.compare_digest(_decode(value), self._ring[pepper_id].digest(token))
             case ["", "argon2id" | "argon2i" | "argon2d", *_]:
-                return _verify_argon2(token, str(digest))
+                return _verify_argon2(token, digest)
             case ["", "sha512", value]:
-                return hmac.compare_digest(_decode(value), _sha512(token))
+                computed = hashlib.sha512(token.reveal().encode()).digest()
+                return hmac.compare_digest(_decode(value), computed)
             case ["", "sha256-tail", "|" | "_" as separator, value]:
                 return hmac.compare_digest(_decode(value), _sha256(_tail(token, separator)))
             case ["", "2a" | "2b" | "2y", *_]:
-                return _verify_bcrypt(token, str(digest))
+                return _verify_bcrypt(token, digest)
             case _:
                 raise CorruptDataError("a stored digest names no scheme that keyguard knows")
-
-    def _pepper(self, pepper_id: str) -> Pepper:
-        try:
-            return self._ring[pepper_id]
-        except KeyError:
-            raise CorruptDataError(
-                f"a stored digest needs the pepper {pepper_id!r}, which this process does not "
-                "have: add it to KEYGUARD_PEPPER"
-            ) from None
 
 
 # The functions below reveal a token only inside the expression that hashes it: a local variable
@@ -225,10 +214,6 @@ class TokenHasher:
 
 def _sha256(token: Secret) -> bytes:
     return hashlib.sha256(token.reveal().encode()).digest()
-
-
-def _sha512(token: Secret) -> bytes:
-    return hashlib.sha512(token.reveal().encode()).digest()
 
 
 def _tail(token: Secret, separator: str) -> Secret:
@@ -258,12 +243,6 @@ def _verify_bcrypt(token: Secret, digest: str) -> bool:
     with suppress(ValueError):
         return bool(bcrypt.checkpw(token.reveal().encode()[:_BCRYPT_READS], digest.encode()))
     raise _damaged()
-
-
-def _hash_argon2(token: Secret) -> str:
-    with suppress(argon2.exceptions.HashingError, MemoryError):
-        return _ARGON2.hash(token.reveal().encode())
-    raise _no_memory()
 
 
 def _verify_argon2(token: Secret, digest: str) -> bool:

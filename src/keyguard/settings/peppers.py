@@ -35,7 +35,7 @@ _PUBLISHED = frozenset(
 )
 # Words as people write them; a random text without any digit has shorter runs of one case.
 _WORD = r"[A-Z]?[a-z]+|[A-Z]+"
-_SHORTEST_WORDS = 3  # letters, on average
+_SHORTEST_WORDS = 4  # letters, on average; one random pepper in a million has such runs
 
 
 class Pepper:
@@ -110,8 +110,3 @@ def _is_made_up(pepper: bytes) -> bool:
 def _is_worded(pepper: str) -> bool:
     words = re.findall(_WORD, pepper)
     return not any(map(str.isdigit, pepper)) and len("".join(words)) >= _SHORTEST_WORDS * len(words)
-
-
-def parse_peppers(text: str) -> tuple[Secret, ...]:
-    """Read a pepper ring: peppers separated by white space or commas, the newest first."""
-    return tuple(Secret(pepper) for pepper in re.split(r"[\s,]+", text) if pepper)

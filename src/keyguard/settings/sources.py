@@ -6,17 +6,19 @@ These functions return the values of fields by name; :class:`~keyguard.Settings`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
+from keyguard.core.http.rules import Rule
+from keyguard.core.identity.scopes import ScopeCatalogue
+from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError
-from keyguard.settings.declaring import Setting
-from keyguard.settings.peppers import parse_peppers
-from keyguard.settings.reading import Reader, split_words
 
-_VARIABLES = "KEYGUARD_"
+Types: TypeAlias = Mapping[str, object]
+"""The type of each setting by its name, as the class spells it."""
+
 _SETTINGS_FILE = "KEYGUARD_SETTINGS"
 _OTHER_VARIABLES = (
     "KEYGUARD_URL",
@@ -30,14 +32,44 @@ _OTHER_VARIABLES = (
 _OF_KUBERNETES = r"KEYGUARD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)\Z"
 
 
-def read_environ(
-    environ: Mapping[str, str], settings: Mapping[str, Setting], *, peppers: bool = True
-) -> dict[str, Any]:
+def _read_flag(text: str) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+        text.lower()
+    ]
+
+
+def _read_words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _read_limits(text: str) -> tuple[Limit, ...]:
+    return read_limits([parse_limit(part, "key") for part in text.split(";")], "key")
+
+
+def _read_failure_limit(text: str) -> str | None:
+    return None if text.lower() == "none" else text
+
+
+# How a setting of a type is read from its variable, and what the variable takes. A setting of
+# another type has no variable of its own.
+_READERS: dict[object, tuple[Callable[[str], object], str]] = {
+    "str": (str, "text"),
+    "str | None": (str, "text"),
+    "bool": (_read_flag, "true or false"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number of seconds"),
+    "Iterable[str]": (_read_words, "words"),
+    "Limits": (_read_limits, "rates such as '100/minute; daily=5000/day'"),
+    "Limit | str | None": (_read_failure_limit, "a rate such as '30/minute', or none"),
+}
+
+
+def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> dict[str, Any]:
     """Read settings from environment variables, and from the file that one of them names.
 
     Args:
         environ: The environment.
-        settings: All settings by name.
+        types: The type of each setting.
         peppers: Whether to read the pepper ring.
 
     Raises:
@@ -45,15 +77,11 @@ def read_environ(
             setting takes.
         ConfigurationError: A variable is unknown or empty, or a file can't be read.
     """
-    readers = {
-        f"{_VARIABLES}{name.upper()}": (name, declared.text)
-        for name, declared in settings.items()
-        if declared.text is not None
-    }
-    known = {*_OTHER_VARIABLES, *readers}
+    variables = {f"KEYGUARD_{name.upper()}": name for name in types if types[name] in _READERS}
+    known = {*_OTHER_VARIABLES, *variables}
     for variable in environ:
         if (
-            variable.startswith(_VARIABLES)
+            variable.startswith("KEYGUARD_")
             and variable not in known
             and not re.match(_OF_KUBERNETES, variable)
         ):
@@ -61,11 +89,14 @@ def read_environ(
                 f"{variable} is no setting of keyguard's; there are: {', '.join(sorted(known))}"
             )
     file = environ.get(_SETTINGS_FILE, "").strip()
-    found = read_file(file, settings) if file else {}
-    for variable, (name, reader) in readers.items():
-        text = environ.get(variable, "").strip()
-        if text:
-            found[name] = _read(variable, reader, text)
+    found = _read_file(Path(file), types) if file else {}
+    for variable, name in variables.items():
+        if text := environ.get(variable, "").strip():
+            read, takes = _READERS[types[name]]
+            try:
+                found[name] = read(text)
+            except (ValueError, KeyError):
+                raise InvalidValueError(f"{variable} takes {takes}, not {text!r}") from None
     if scopes := _read_list(environ, "KEYGUARD_SCOPES"):
         found["catalogue"] = dict.fromkeys(scopes, "")
     if peppers and (ring := _read_peppers(environ)):
@@ -73,61 +104,14 @@ def read_environ(
     return found
 
 
-def read_file(path: str | Path, settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """Read settings from a TOML file.
-
-    Args:
-        path: The file.
-        settings: All settings by name.
-
-    Raises:
-        InvalidValueError: An entry does not have the form that its setting takes.
-        ConfigurationError: The file can't be read, is not TOML, or names an unknown setting.
-    """
-    import tomllib  # only a service with such a file pays for it
-
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        kind = type(problem).__name__
-        raise ConfigurationError(
-            f"the settings file {str(path)!r} can't be read ({kind})"
-        ) from None
-    except tomllib.TOMLDecodeError as problem:
-        raise ConfigurationError(f"the settings file {str(path)!r} is no TOML: {problem}") from None
-    if "peppers" in content:
-        raise ConfigurationError(
-            f"{str(path)!r} holds peppers: they are secrets, and go into KEYGUARD_PEPPER or the "
-            "file that KEYGUARD_PEPPER_FILE names"
-        )
-    tables = {name: declared.table for name, declared in settings.items() if declared.table}
-    for name, value in content.items():
-        if name not in tables:
-            raise ConfigurationError(
-                f"{name!r} in {str(path)!r} is no setting of keyguard's; there are: "
-                f"{', '.join(sorted(tables))}"
-            )
-        try:
-            content[name] = tables[name](value)
-        except InvalidValueError as problem:
-            raise InvalidValueError(f"{name} in {str(path)!r}: {problem}") from None
-    return content
-
-
-def _read(variable: str, reader: Reader, text: str) -> object:
-    try:
-        return reader.read(text)
-    except (ValueError, KeyError):
-        raise InvalidValueError(f"{variable} takes {reader.takes}, not {text!r}") from None
-
-
 def _read_list(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
     text = environ.get(variable, "")
-    if text and not split_words(text):
+    words = _read_words(text)
+    if text and not words:
         raise ConfigurationError(
             f"{variable} is set and holds nothing; unset it, or give it a value"
         )
-    return split_words(text)
+    return words
 
 
 def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
@@ -136,12 +120,120 @@ def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
     if given and path:
         raise ConfigurationError("set KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE, not both")
     if not path:
-        return tuple(Secret(pepper) for pepper in given)
-    try:
-        ring = parse_peppers(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        kind = type(problem).__name__
-        raise ConfigurationError(f"the pepper file {path!r} can't be read ({kind})") from None
+        return tuple(map(Secret, given))
+    ring = parse_peppers(_read_text(Path(path), "pepper"))
     if not ring:
         raise ConfigurationError(f"the pepper file {path!r} holds no pepper")
     return ring
+
+
+def parse_peppers(text: str) -> tuple[Secret, ...]:
+    """Read a pepper ring: peppers separated by white space or commas, the newest first."""
+    return tuple(map(Secret, _read_words(text)))
+
+
+def _read_text(path: Path, kind: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        why = type(problem).__name__
+    raise ConfigurationError(f"the {kind} file {str(path)!r} can't be read ({why})")
+
+
+def _read_file(path: Path, types: Types) -> dict[str, Any]:
+    import tomllib  # only a service with such a file pays for it
+
+    try:
+        content = tomllib.loads(_read_text(path, "settings"))
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigurationError(f"the settings file {str(path)!r} is no TOML: {problem}") from None
+    if "peppers" in content:
+        raise ConfigurationError(
+            f"{str(path)!r} holds peppers: they are secrets, and go into KEYGUARD_PEPPER or the "
+            "file that KEYGUARD_PEPPER_FILE names"
+        )
+    known = types.keys() - {"peppers"}
+    for name, value in content.items():
+        if name not in known:
+            raise ConfigurationError(
+                f"{name!r} in {str(path)!r} is no setting of keyguard's; there are: "
+                f"{', '.join(sorted(known))}"
+            )
+        if name in _TABLES:
+            try:
+                content[name] = _TABLES[name](value)
+            except InvalidValueError as problem:
+                raise InvalidValueError(f"{name} in {str(path)!r}: {problem}") from None
+    return content
+
+
+def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_array(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _build_catalogue(table: object) -> ScopeCatalogue:
+    if not _is_table(table):
+        raise InvalidValueError('a table such as "inference:read" = "Read inference capabilities"')
+    scopes: dict[str, str] = {}
+    implies: dict[str, Iterable[str]] = {}
+    for name, entry in table.items():
+        if isinstance(entry, str):
+            scopes[name] = entry
+        else:
+            given = _read_table(entry, f"scope {name!r}", {"description", "implies"})
+            scopes[name] = given.get("description", "")
+            implies[name] = given.get("implies", ())
+    return ScopeCatalogue(scopes, implies=implies)
+
+
+def _build_rules(tables: object) -> tuple[Rule, ...]:
+    if not _is_array(tables):
+        raise InvalidValueError("rules are tables: begin each with [[rules]]")
+    rules: list[Rule] = []
+    wanted = {"path", "methods", "public", "scopes", "any_of", "limits", "cost"}
+    for number, entry in enumerate(tables, 1):
+        given = _read_table(entry, f"rule {number}", wanted)
+        if "path" not in given:
+            raise InvalidValueError(f"rule {number} has no path")
+        if "limits" in given:
+            given["limits"] = _build_limits(given["limits"])
+        rules.append(Rule(**given))
+    return tuple(rules)
+
+
+def _build_limits(entries: object) -> list[Limit | str]:
+    limits: list[Limit | str] = []
+    for entry in entries if _is_array(entries) else [entries]:
+        if isinstance(entry, str):
+            limits.append(entry)
+            continue
+        given = _read_table(entry, "a limit", {"name", "rate", "per", "strategy", "enforce"})
+        if not {"name", "rate"} <= given.keys():
+            raise InvalidValueError(
+                "a limit is a rate such as '60/minute', or has a name and a rate"
+            )
+        limits.append(Limit(**given))
+    return limits
+
+
+def _read_table(entry: object, what: str, known: set[str]) -> dict[str, Any]:
+    if not _is_table(entry):
+        raise InvalidValueError(f"{what} is a table with {', '.join(sorted(known))}, not {entry!r}")
+    for name in entry:
+        if name not in known:
+            raise InvalidValueError(
+                f"{what} has no {name!r}; there are: {', '.join(sorted(known))}"
+            )
+    return dict(entry)
+
+
+# The settings whose value in a file has another form than in Python.
+_TABLES: dict[str, Callable[[object], object]] = {
+    "catalogue": _build_catalogue,
+    "rules": _build_rules,
+    "default_limits": _build_limits,
+}

@@ -87,7 +87,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         )
         public = self._admission.rule_book.paths
         self._recognizes = self._admission.warm_path(public).recognizes
-        self._principal_fields = guard.settings.principal_fields() or None
+        self._principal_fields = guard.settings.principal_fields or None
         got_request_exception.connect(_answers.notice_uncaught)
         self._protection = lru_cache(maxsize=1024)(protection_for)
         if guard.policy.catalogue is not None:

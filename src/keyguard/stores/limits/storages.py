@@ -15,12 +15,15 @@ a time:
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import limits.aio.strategies
 import limits.strategies
@@ -35,20 +38,16 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.pool import Pool
 from keyguard.stores.facade import SyncRateLimiter
 
-Result = TypeVar("Result")
-
 _OWN = ("memory", "redis", "rediss")
 _THREADS = 32
-_PATIENCE = 1.0
+_PATIENCE = 1.0  # so that no thread hangs for ever
 _LONGEST_NAME = 180  # memcached takes 250 bytes, and the package adds some
 _LONGEST_IN_MEMCACHED = 30 * 24 * 60 * 60  # memcached reads a longer time as a date
-_ASYNC = "async+"
 _DRIVERS = {
     "memcached": ("pymemcache", "memcachio"),
     "mongodb": ("pymongo", "motor"),
     "valkey": ("valkey", "valkey"),
 }
-# So that no thread hangs for ever.
 _SOCKETS = {"socket_connect_timeout": _PATIENCE, "socket_timeout": _PATIENCE}
 _MONGODB: dict[str, int] = dict.fromkeys(
     ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS"), int(_PATIENCE * 1000)
@@ -66,7 +65,7 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
 
 
 class _Bucket(NamedTuple):
-    strategy: Any
+    strategy: Any  # of limits.strategies or limits.aio.strategies
     item: RateLimitItemPerSecond
     name: str
 
@@ -77,7 +76,7 @@ def is_storage_uri(target: str) -> bool:
     Args:
         target: The URI; one for async code may begin with ``async+``.
     """
-    scheme = _scheme_of(target.removeprefix(_ASYNC))
+    scheme = _scheme_of(target.removeprefix("async+"))
     return scheme in SCHEMES and scheme.partition("+")[0] not in _OWN
 
 
@@ -94,12 +93,14 @@ class AsyncStorageRateLimiter:
             can't be used.
     """
 
-    is_async = True
+    _is_async = True
 
     def __init__(self, uri: str) -> None:
-        self._uri = uri.removeprefix(_ASYNC)
+        self._uri = uri.removeprefix("async+")
         self._scheme = _scheme_of(self._uri)
-        self._place = _place_of(self._uri)
+        # Cut after the last "@" first: a password may contain what else would end a host.
+        rest = self._uri.partition("://")[2].rpartition("@")[2]
+        self._place = f"{self._scheme}://{re.split('[/?#]', rest)[0]}"
         if not is_storage_uri(self._uri):
             raise ConfigurationError(
                 f"no limiter is known by {self._scheme}://; name memory://, an SQL database, "
@@ -108,35 +109,36 @@ class AsyncStorageRateLimiter:
         self._connect()
 
     def _connect(self) -> None:
-        self._storage = self._opened()
-        kinds = (limits.aio.strategies if self.is_async else limits.strategies).STRATEGIES
-        self._strategies = _offered(self._storage, kinds)
+        storage = self._open()
+        kinds = (limits.aio.strategies if self._is_async else limits.strategies).STRATEGIES
+        self._strategies: dict[Strategy, Any] = {}
+        for strategy in Strategy:
+            with suppress(NotImplementedError):
+                self._strategies[strategy] = kinds[strategy.value](storage)
+        self._storage = storage
 
-    def _opened(self) -> Any:
-        driver = _DRIVERS.get(self._scheme.partition("+")[0].removesuffix("s"), ("", ""))
-        if driver[self.is_async] and find_spec(driver[self.is_async]) is None:
-            raise self._driver_missing()
-        prefix = _ASYNC if self.is_async else ""
-        options = {} if self.is_async else {**_TIMEOUTS.get(self._scheme, {})}
+    def _open(self) -> Any:
+        kind = self._scheme.partition("+")[0].replace("valkeys", "valkey")
+        driver = _DRIVERS.get(kind, ("", ""))[self._is_async]
+        missing = ConfigurationError(
+            f"a limiter in {self._scheme} needs a driver: "
+            f"pip install 'limits[{'async-' if self._is_async else ''}{kind}]'"
+        )
+        if driver and find_spec(driver) is None:
+            raise missing
+        options = {} if self._is_async else {**_TIMEOUTS.get(self._scheme, {})}
         try:
             if not self._uri.partition("://")[2].strip("/"):
                 raise ValueError("there is no server in it")
-            return storage_from_string(f"{prefix}{self._uri}", **options)
+            return storage_from_string(f"{'async+' * self._is_async}{self._uri}", **options)
         except Exception as failure:  # noqa: BLE001 - each storage has its own way
             if "prerequisite" in str(failure) or "minimum version" in str(failure):
-                raise self._driver_missing() from None
+                raise missing from None
             # The text of the failure may repeat the URI, and with it a password.
             raise ConfigurationError(
                 f"the limiter's URI {self._place} can't be used ({type(failure).__name__}); it "
                 "looks like memcached://host:11211, see the storages of the package limits"
             ) from None
-
-    def _driver_missing(self) -> ConfigurationError:
-        extra = f"{'async-' if self.is_async else ''}{self._scheme.partition('+')[0]}"
-        extra = extra.replace("valkeys", "valkey")
-        return ConfigurationError(
-            f"a limiter in {self._scheme} needs a driver: pip install 'limits[{extra}]'"
-        )
 
     def check(self, limits: Iterable[Limit]) -> None:
         """Refuse limits that this storage can't count.
@@ -149,8 +151,7 @@ class AsyncStorageRateLimiter:
             for rate in limit.rates:
                 self._strategy(limit.name, limit.strategy, rate.window)
 
-    async def migrate(self) -> None:
-        """See :class:`~keyguard.stores.base.RateLimiter`; there is nothing to create."""
+    async def migrate(self) -> None: ...
 
     async def aclose(self) -> None:
         client = getattr(getattr(self._storage, "bridge", None), "_storage", None)
@@ -161,7 +162,6 @@ class AsyncStorageRateLimiter:
             pool.close()
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`; the promise is weaker."""
         return await self._run(self._hit(charges, self._buckets(charges)))
 
     async def adjust(
@@ -170,12 +170,7 @@ class AsyncStorageRateLimiter:
         units: Sequence[int],
         ends_at: Sequence[float],  # noqa: ARG002 - nothing is refunded
     ) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`; nothing is refunded."""
         return await self._run(self._adjust(charges, self._buckets(charges), units))
-
-    async def ask(self, call: Callable[[], Any]) -> Any:
-        """Call one method of a strategy: the only place where an operation waits."""
-        return await call()
 
     def unavailable(self) -> StoreUnavailableError:
         """Return the error for a storage that does not answer."""
@@ -183,70 +178,62 @@ class AsyncStorageRateLimiter:
             f"{self._place} is down, slow or overloaded; see that it runs and can be reached"
         )
 
-    async def _run(self, operation: Awaitable[Result]) -> Result:
+    async def _run(self, operation: Coroutine[Any, Any, Outcome]) -> Outcome:
         storage = self._storage
         try:
             return await operation
-        except Exception as failure:
-            self._replace(storage)
-            raise self.unavailable() from failure
-        except BaseException:
-            self._replace(storage)
+        except BaseException as failure:
+            # memcachio (0.5) loses a place in its pool when connecting is cancelled; once all are
+            # lost, no call succeeds. The old pool closes when nothing waits for it any longer.
+            if self._is_async and self._scheme == "memcached" and storage is self._storage:
+                self._connect()
+            if isinstance(failure, Exception):
+                raise self.unavailable() from failure
             raise
 
-    def _replace(self, storage: object) -> None:
-        # memcachio (0.5) loses a place in its pool when connecting is cancelled; once all are lost,
-        # no call succeeds. The old pool closes when nothing waits for it any longer.
-        if self.is_async and self._scheme == "memcached" and storage is self._storage:
-            self._connect()
+    async def _ask(self, call: Callable[..., Any], bucket: _Bucket, **cost: int) -> Any:
+        if self._is_async:
+            return await call(bucket.item, bucket.name, **cost)
+        if not remaining():  # the caller has left
+            raise TimeoutError("there was no time left")
+        return call(bucket.item, bucket.name, **cost)
 
     async def _hit(self, charges: Sequence[Charge], buckets: Sequence[_Bucket]) -> Outcome:
         fits: list[bool] = []
-        asked: dict[tuple[RateLimitItemPerSecond, str], int] = {}
-        for charge, (strategy, item, name) in zip(charges, buckets, strict=True):
-            cost = asked.get((item, name), 0) + charge.cost
-            fit = bool(await self.ask(partial(strategy.test, item, name, cost=cost)))
-            if fit:
-                asked[item, name] = cost
-            fits.append(fit)
+        asked = Counter[tuple[RateLimitItemPerSecond, str]]()
+        for charge, bucket in zip(charges, buckets, strict=True):
+            cost = asked[bucket.item, bucket.name] + charge.cost
+            fits.append(bool(await self._ask(bucket.strategy.test, bucket, cost=cost)))
+            if fits[-1]:
+                asked[bucket.item, bucket.name] = cost
         if _is_admitted(charges, fits):
-            await self._count(charges, buckets, fits)
+            for at, (charge, bucket) in enumerate(zip(charges, buckets, strict=True)):
+                if fits[at]:
+                    counted = await self._ask(bucket.strategy.hit, bucket, cost=charge.cost)
+                    fits[at] = bool(counted)
+                if not fits[at] and charge.enforce:  # another request took the room
+                    break
         return _outcome(charges, fits, await self._look(buckets))
-
-    async def _count(
-        self, charges: Sequence[Charge], buckets: Sequence[_Bucket], fits: list[bool]
-    ) -> None:
-        for at, (strategy, item, name) in enumerate(buckets):
-            if fits[at]:
-                call = partial(strategy.hit, item, name, cost=charges[at].cost)
-                fits[at] = bool(await self.ask(call))
-            if not fits[at] and charges[at].enforce:  # another request took the room
-                return
 
     async def _adjust(
         self, charges: Sequence[Charge], buckets: Sequence[_Bucket], units: Sequence[int]
     ) -> Outcome:
-        for charge, (strategy, item, name), change in zip(charges, buckets, units, strict=True):
-            more = change
+        for charge, bucket, more in zip(charges, buckets, units, strict=True):
             if more > 0 and charge.strategy is not Strategy.FIXED_WINDOW:
-                stat = await self.ask(partial(strategy.get_window_stats, item, name))
-                more = min(more, stat.remaining)  # beyond it these strategies count nothing
+                (stat,) = await self._look([bucket])
+                more = min(more, stat.remaining)  # noqa: PLW2901 - beyond it these count nothing
             if more > 0:
-                await self.ask(partial(strategy.hit, item, name, cost=more))
+                await self._ask(bucket.strategy.hit, bucket, cost=more)
         stats = await self._look(buckets)
         single = [charge._replace(cost=1) for charge in charges]
         fits = [stat.remaining >= 1 for stat in stats]
         return _outcome(single, fits, stats)._replace(admitted=True)
 
     async def _look(self, buckets: Sequence[_Bucket]) -> list[WindowStats]:
-        return [
-            await self.ask(partial(strategy.get_window_stats, item, name))
-            for strategy, item, name in buckets
-        ]
+        return [await self._ask(bucket.strategy.get_window_stats, bucket) for bucket in buckets]
 
     def _strategy(self, name: str, strategy: Strategy, window: int) -> Any:
-        found = self._strategies.get(strategy)
-        if found is None:
+        if strategy not in self._strategies:
             known = ", ".join(sorted(self._strategies))
             raise ConfigurationError(
                 f"{self._place} can't count limit {name!r} by {strategy.value}; it knows {known}"
@@ -258,14 +245,14 @@ class AsyncStorageRateLimiter:
                 f"{self._place} can't count limit {name!r}: it keeps nothing for more than 30 "
                 f"days, and {strategy.value} needs {windows} windows of {window} seconds"
             )
-        return found
+        return self._strategies[strategy]
 
     def _buckets(self, charges: Sequence[Charge]) -> list[_Bucket]:
         return [
             _Bucket(
                 self._strategy(charge.name, charge.strategy, charge.window),
                 RateLimitItemPerSecond(charge.amount, charge.window, namespace="keyguard"),
-                _name(charge.key),
+                _short(charge.key),
             )
             for charge in charges
         ]
@@ -274,12 +261,7 @@ class AsyncStorageRateLimiter:
 class _BlockingStorageRateLimiter(AsyncStorageRateLimiter):
     """The same over a storage for sync code, whose calls never suspend."""
 
-    is_async = False
-
-    async def ask(self, call: Callable[[], Any]) -> Any:
-        if not remaining():  # the caller has left
-            raise TimeoutError("there was no time left")
-        return call()
+    _is_async = False
 
     def disconnect(self) -> None:
         """Close the connection of this thread; the package has no way to do so."""
@@ -307,21 +289,17 @@ class StorageRateLimiter(SyncRateLimiter):
         super().__init__(storage)
         self.check = storage.check
         self._unavailable = storage.unavailable
-        self._pool = Pool(
-            "keyguard-limiter", most=_THREADS, patience=_PATIENCE, at_end=storage.disconnect
-        )
+        self._pool = Pool("keyguard-limiter", most=_THREADS, at_end=storage.disconnect)
 
     def close(self) -> None:
         self._pool.close()
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`; the promise is weaker."""
         return self._on_thread(partial(super().hit, charges))
 
     def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :class:`~keyguard.stores.base.RateLimiter`; nothing is refunded."""
         return self._on_thread(partial(super().adjust, charges, units, ends_at))
 
     def _on_thread(self, call: Callable[[], Outcome]) -> Outcome:
@@ -336,25 +314,7 @@ def _scheme_of(uri: str) -> str:
     return scheme.lower() if separator else ""
 
 
-def _place_of(uri: str) -> str:
-    # Cut after the last "@" first: a password may contain what else would end a host.
-    rest = uri.partition("://")[2].rpartition("@")[2]
-    for end in "/?#":
-        rest = rest.partition(end)[0]
-    return f"{_scheme_of(uri)}://{rest}"
-
-
-def _offered(storage: object, strategies: Mapping[str, Any]) -> dict[Strategy, Any]:
-    offered: dict[Strategy, Any] = {}
-    for strategy in Strategy:
-        try:
-            offered[strategy] = strategies[strategy.value](storage)
-        except NotImplementedError:
-            continue
-    return offered
-
-
-def _name(bucket: str) -> str:
+def _short(bucket: str) -> str:
     if len(bucket) <= _LONGEST_NAME:
         return bucket
     return f"{bucket[:80]}~{sha256(bucket.encode()).hexdigest()}"

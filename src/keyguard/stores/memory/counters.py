@@ -25,7 +25,7 @@ from keyguard.stores.base import RateLimiter
 _SWEEP_EVERY = 10.0
 _SLICE = 200
 _ANONYMOUS_SHARE = 4
-_OWNER = len("keyguard:{")
+_OWNER = len("keyguard:{")  # where the owner begins in the key of a bucket
 
 _outcome = Outcome._make  # faster than Outcome(...)
 
@@ -77,28 +77,30 @@ class MemoryRateLimiter(RateLimiter):
         return _outcome((True, (tally,), 0))
 
     def _hit_all(self, charges: Sequence[Charge]) -> Outcome:
+        tallies: list[Tally] = []
+        counted: dict[str, tuple[_Pool, State]] = {}
+        admitted = True
         with self._lock:
             now = self._now()
-            tallies: list[Tally] = []
-            counted: list[tuple[_Pool, Charge, State]] = []
-            admitted = True
             for charge in charges:
                 key, _, amount, window, strategy, enforce, cost = charge
                 pool = self._pool(charge)
-                before = pool.get(key, ())
-                if counted:
-                    before = next((c[2] for c in reversed(counted) if c[1][0] == key), before)
+                before = counted[key][1] if key in counted else pool.get(key, ())
                 tally, state = COUNTING[strategy].take(before, amount, window, now, cost)
                 tallies.append(tally)
                 if tally[0]:
-                    counted.append((pool, charge, state))
+                    counted[key] = pool, state
                 elif enforce:
                     admitted = False
-            if not admitted:
-                return Outcome(False, self._uncounted(charges, tallies, now))
-            for pool, charge, state in counted:
-                self._keep(pool, charge[0], state)
-            return Outcome(True, tallies)
+            if admitted:
+                for key, (pool, state) in counted.items():
+                    self._keep(pool, key, state)
+            else:  # how the buckets stand, of which none was counted
+                for at, (key, _, amount, window, strategy, _, cost) in enumerate(charges):
+                    if tallies[at].fits:
+                        state = self._pool(charges[at]).get(key, ())
+                        tallies[at] = COUNTING[strategy].look(state, amount, window, now, cost)
+        return Outcome(admitted, tallies)
 
     def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
@@ -134,23 +136,6 @@ class MemoryRateLimiter(RateLimiter):
 
     def __len__(self) -> int:
         return sum(len(pool) for pool in self._pools.values())
-
-    def _uncounted(
-        self, charges: Sequence[Charge], tallies: list[Tally], now: float
-    ) -> list[Tally]:
-        """Return how the buckets stand, none of which was counted."""
-        return [
-            COUNTING[charge.strategy].look(
-                self._pool(charge).get(charge.key, ()),
-                charge.amount,
-                charge.window,
-                now,
-                charge.cost,
-            )
-            if tally.fits
-            else tally
-            for charge, tally in zip(charges, tallies, strict=True)
-        ]
 
     def _pool(self, charge: Charge) -> _Pool:
         return self._pools[charge.key.startswith("org_", _OWNER), charge.strategy, charge.window]

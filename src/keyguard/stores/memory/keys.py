@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit
@@ -14,7 +14,8 @@ from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, Store
 
-Record = TypeVar("Record", Key, Organization, KeyDigest)
+Aged = TypeVar("Aged", Key, Organization)
+Record = TypeVar("Record", Key, Organization, KeyDigest, AuditEntry)
 
 
 class MemoryStore(Store):
@@ -44,9 +45,8 @@ class MemoryStore(Store):
             for new in commit.keys:
                 if new.key.id in self._keys:
                     raise RefusedError(f"key {new.key.id!r} exists already")
-            self._organizations |= {
-                organization.id: organization for organization in commit.organizations
-            }
+            for organization in commit.organizations:
+                self._organizations[organization.id] = organization
             for new in commit.keys:
                 self._keys[new.key.id], self._digests[new.key.id] = new.key, new.digest
             for change in commit.changes:
@@ -70,7 +70,7 @@ class MemoryStore(Store):
 
     def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         with self._lock:
-            return _page(_by_age(self._organizations.values()), after, limit)
+            return _page(_behind(self._organizations.values(), after), limit)
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         with self._lock:
@@ -89,22 +89,17 @@ class MemoryStore(Store):
 
     def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
         with self._lock:
-            owned = [
-                key
-                for key in self._keys.values()
-                if wanted.organization in (None, key.organization)
-            ]
+            keys = self._keys.values()
+            owned = (key for key in keys if wanted.organization in (None, key.organization))
             # The filter comes after the cursor: the cursor's key may no longer match the filter.
-            ordered = _behind(_by_age(owned), after)
-            return _page([key for key in ordered if wanted.admits(key)], None, limit)
+            rest = _behind(owned, after)
+        return _page([key for key in rest if wanted.admits(key)], limit)
 
     def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         with self._lock:
             live = sorted(key.id for key in self._keys.values() if key.revoked_at is None)
             behind = [key_id for key_id in live if after is None or key_id > after]
-            return _page(
-                [KeyDigest(key_id, self._digests[key_id]) for key_id in behind], None, limit
-            )
+            return _page([KeyDigest(key_id, self._digests[key_id]) for key_id in behind], limit)
 
     def rehash_key(self, key_id: str, old: str, new: str) -> None:
         with self._lock:
@@ -131,17 +126,13 @@ class MemoryStore(Store):
                 and subject in (None, entry.subject)
                 and (after is None or (after.isdecimal() and int(entry.id) < int(after)))
             ]
-        items = tuple(entries[:limit])
-        return Page(items, items[-1].id if len(entries) > limit else None)
+        return _page(entries, limit)
 
     def feed(self) -> None: ...
 
     def _find(self, name: str) -> Organization | None:
-        found = self._organizations.get(name)
-        if found is not None:
-            return found
         by_slug = (found for found in self._organizations.values() if found.slug == name)
-        return next(by_slug, None)
+        return self._organizations.get(name) or next(by_slug, None)
 
 
 class AsyncMemoryStore(AsyncStore):
@@ -195,22 +186,14 @@ class AsyncMemoryStore(AsyncStore):
     def feed(self) -> None: ...
 
 
-def _by_age(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=_age)
-
-
-def _age(record: Any) -> Any:
-    return record.created_at, record.id
-
-
-def _behind(ordered: list[Record], after: str | None) -> list[Record]:
+def _behind(records: Iterable[Aged], after: str | None) -> list[Aged]:
+    """Return the records by age, from the one after a cursor on."""
+    ordered = sorted(records, key=lambda record: (record.created_at, record.id))
     if after is None:
         return ordered
     ids = [record.id for record in ordered]
     return ordered[ids.index(after) + 1 :] if after in ids else []
 
 
-def _page(ordered: list[Record], after: str | None, limit: int) -> Page[Record]:
-    ordered = _behind(ordered, after)
-    items = tuple(ordered[:limit])
-    return Page(items, items[-1].id if len(ordered) > limit else None)
+def _page(rest: list[Record], limit: int) -> Page[Record]:
+    return Page(tuple(rest[:limit]), rest[limit - 1].id if len(rest) > limit else None)

@@ -1,0 +1,312 @@
+"""The settings of a guard: frozen, and checked once, before anything is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from keyguard.core.access.answers import Responder, check_realm
+from keyguard.core.access.policy import Policy
+from keyguard.core.http.principal_fields import PrincipalFields
+from keyguard.core.http.rules import Rule, RuleBook
+from keyguard.core.http.trusted_proxies import TrustedProxies
+from keyguard.core.http.websocket_token import TokenProtocol
+from keyguard.core.identity.scopes import ScopeCatalogue
+from keyguard.core.limits.limit import Limit, Limits, read_limits
+from keyguard.core.tokens.foreign import read_formats
+from keyguard.core.tokens.format import TokenFormat
+from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.settings.hashing import TokenHasher
+from keyguard.settings.sources import read_environ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a service decides about its keys.
+
+    Args:
+        realm: The protection space that challenges name (RFC 9110, section 11.5).
+        prefix: The start of every token, such as ``aiaas_live``.
+        catalogue: The scopes that the service knows, as a :class:`ScopeCatalogue` or a mapping of
+            name to description; None allows any scope.
+        public: Exact paths that need no key. All other paths need one.
+        rules: What requests need by path and method, see :class:`~keyguard.Rule`.
+        allow_preflight: Let a browser's CORS preflight through to the application without a key.
+        peppers: The pepper ring, newest first, each at least 32 random bytes.
+        hasher: ``"hmac-sha256"``, ``"sha256"`` or ``"argon2id"``; None for the first if there is a
+            pepper, else the second.
+        require_https: Refuse keys that come over plain HTTP.
+        revoke_exposed: Revoke a key that came over plain HTTP; needs ``require_https``.
+        trusted_proxies: The networks, in CIDR notation, of the proxies whose ``Forwarded`` or
+            ``X-Forwarded-For`` and ``X-Forwarded-Proto`` fields count; ``"unix"`` for a peer
+            without an address, as behind a UNIX socket. They must set or remove all of these
+            fields.
+        principal_headers: Header fields that tell the application the principal, such as
+            ``{"X-Key-Id": "key_id", "X-Scopes": "scopes"}``; ``family`` and ``organization`` are
+            the other values. keyguard drops fields of these names that a client sends.
+        close_on_revoke: Close a WebSocket within ``max_staleness`` once its key no longer works.
+        websocket_protocol: Read the key of a WebSocket from the subprotocol
+            ``<websocket_protocol>.<key>`` as well, for browsers; such as ``"keyguard.bearer"``.
+        max_staleness: The most seconds until this process knows of a revocation in another
+            process. From 0 to 3,600.
+        cache_size: How many verified tokens a process remembers. From 0 to 10,000,000.
+        record_addresses: Store the client's address with the time when a key was last used. Every
+            request then takes a little longer.
+        store_timeout: The most seconds that one store call of a request takes. From 0.001 to 60.
+        management_timeout: The most seconds that one store call of a management operation takes.
+            From 0.001 to 3,600.
+        hash_workers: How many slow hashes run at once. From 1 to 64.
+        hash_timeout: The most seconds that a slow hash takes on a thread, for code on an event
+            loop. Its wait for a thread counts against ``store_timeout``. From 0.01 to 60.
+        default_limits: The limits of every key, as :class:`~keyguard.Limit` or rates such as
+            ``"100/minute"``; a limit of the same name of its organization, or of the key, replaces
+            one.
+        failure_limit: How many failed authentications a client's address may have (an IPv6 client
+            is its /64); keyguard answers more with 429 before it looks anything up. None for any
+            number.
+        limiter_timeout: The most seconds that the store of the counters takes for one request.
+            From 0.001 to 60.
+        on_limiter_error: What happens while the store of the counters fails: ``"open"`` counts
+            requests in this process, ``"closed"`` refuses requests with limits with 503.
+        legacy_headers: Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well.
+        imported_formats: The formats of imported tokens, in the order in which keyguard tries
+            them: ``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
+            :doc:`importing keys <import>`.
+
+    Raises:
+        InvalidValueError: A value has the wrong type, form or range.
+        ConfigurationError: Two values contradict each other.
+    """
+
+    realm: str = "api"
+    prefix: str = "kg_live"
+    catalogue: ScopeCatalogue | Mapping[str, str] | None = None
+    public: Iterable[str] = ()
+    rules: Iterable[Rule] = ()
+    allow_preflight: bool = True
+    peppers: Iterable[Secret | str] = ()
+    hasher: str | None = None
+    require_https: bool = False
+    revoke_exposed: bool = False
+    trusted_proxies: Iterable[str] = ()
+    principal_headers: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    close_on_revoke: bool = False
+    websocket_protocol: str | None = None
+    max_staleness: float = field(default=5.0, metadata={"range": (0, 3600)})
+    cache_size: int = field(default=10_000, metadata={"range": (0, 10_000_000)})
+    record_addresses: bool = False
+    store_timeout: float = field(default=0.25, metadata={"range": (0.001, 60)})
+    management_timeout: float = field(default=10.0, metadata={"range": (0.001, 3600)})
+    hash_workers: int = field(default=min(4, os.cpu_count() or 1), metadata={"range": (1, 64)})
+    hash_timeout: float = field(default=2.0, metadata={"range": (0.01, 60)})
+    default_limits: Limits = ()
+    failure_limit: Limit | str | None = "30/minute"
+    limiter_timeout: float = field(default=0.04, metadata={"range": (0.001, 60)})
+    on_limiter_error: str = "open"
+    legacy_headers: bool = False
+    imported_formats: Iterable[str] = ()
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            _check(setting.name, getattr(self, setting.name), setting.type, setting.metadata)
+        check_realm(self.realm)
+        # What remains is checked by the part that is built of it.
+        policy, book = self.policy, self._rule_book
+        for name, value in {
+            "catalogue": policy.catalogue,
+            "public": tuple(sorted(book.paths)),
+            "rules": book.rules[len(book.paths) :],
+            "trusted_proxies": self.proxies.names,
+            "peppers": _read_peppers(self.peppers),
+            "imported_formats": tuple(form.name for form in policy.foreign),
+            "default_limits": policy.default_limits,
+            "failure_limit": policy.failure_limit,
+            "principal_headers": {**self.principal_headers} if self.principal_fields else {},
+        }.items():
+            object.__setattr__(self, name, value)
+        _ = self.token_hasher, self.token_protocol
+        if self.revoke_exposed and not self.require_https:
+            raise ConfigurationError("revoke_exposed goes with require_https=True")
+
+    # The parts of a guard that follow from its settings. Each is built once, at its first use.
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The settings that decisions need."""
+        catalogue = self.catalogue
+        if not isinstance(catalogue, ScopeCatalogue | None):
+            catalogue = ScopeCatalogue(catalogue)
+        return Policy(
+            tokens=TokenFormat(self.prefix),
+            catalogue=catalogue,
+            require_https=self.require_https,
+            revoke_exposed=self.revoke_exposed,
+            default_limits=read_limits(self.default_limits, "key"),
+            failure_limit=_read_failure_limit(self.failure_limit),
+            foreign=read_formats(self.imported_formats),
+        )
+
+    @cached_property
+    def _rule_book(self) -> RuleBook:
+        return RuleBook(self.rules, self.public, self.policy.catalogue)
+
+    def rule_book(
+        self, *, public: Iterable[str] | None = None, rules: Iterable[Rule] | None = None
+    ) -> RuleBook:
+        """Return the rule book, which tells what a request needs.
+
+        Args:
+            public: Paths that replace those of the settings.
+            rules: Rules that replace those of the settings.
+
+        Raises:
+            InvalidValueError: A path or rule is malformed, two rules conflict, or a rule names an
+                unknown scope.
+        """
+        if public is None and rules is None:
+            return self._rule_book
+        return RuleBook(
+            self.rules if rules is None else rules,
+            self.public if public is None else public,
+            self.policy.catalogue,
+        )
+
+    @cached_property
+    def token_hasher(self) -> TokenHasher:
+        """The hasher of tokens."""
+        return TokenHasher(self.hasher, _read_peppers(self.peppers), self.policy.foreign)
+
+    @cached_property
+    def responder(self) -> Responder:
+        """What writes the answers."""
+        return Responder(self.realm, legacy_headers=self.legacy_headers)
+
+    @cached_property
+    def principal_fields(self) -> PrincipalFields:
+        """The fields that tell the principal to an application behind another server."""
+        return PrincipalFields(self.principal_headers)
+
+    @cached_property
+    def token_protocol(self) -> TokenProtocol | None:
+        """The subprotocol that carries keys, or None."""
+        return None if self.websocket_protocol is None else TokenProtocol(self.websocket_protocol)
+
+    @cached_property
+    def proxies(self) -> TrustedProxies:
+        """The trusted proxies."""
+        return TrustedProxies(self.trusted_proxies)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
+        """Read settings from the environment.
+
+        ``KEYGUARD_`` and the field's name in upper case sets a field: ``KEYGUARD_REALM``,
+        ``KEYGUARD_REQUIRE_HTTPS`` (``true`` or ``false``), ``KEYGUARD_MAX_STALENESS`` and so on.
+        White space or commas separate the items of a list (``KEYGUARD_PUBLIC``,
+        ``KEYGUARD_TRUSTED_PROXIES``, ``KEYGUARD_IMPORTED_FORMATS``). ``KEYGUARD_FAILURE_LIMIT``
+        takes a rate or ``none``. ``KEYGUARD_DEFAULT_LIMITS`` takes rates separated by ``;``, each
+        with or without a name: ``100/minute; daily=5000/day``. ``KEYGUARD_SCOPES`` lists the names
+        of the catalogue. ``KEYGUARD_PEPPER`` is the pepper ring; ``KEYGUARD_PEPPER_FILE`` names a
+        file that holds it instead. ``KEYGUARD_SETTINGS`` names a file for other settings, see
+        :meth:`from_file`. The command line and the recipes read ``KEYGUARD_URL`` and
+        ``KEYGUARD_LIMITER`` to open the stores. Any other ``KEYGUARD_`` name is refused: it may be
+        a typing error.
+
+        Args:
+            environ: The variables; the process's environment by default.
+            overrides: Fields that are set here, whatever the environment says.
+
+        Raises:
+            InvalidValueError: A value has the wrong type, form or range.
+            ConfigurationError: A variable is unknown, a file can't be read, or two values
+                contradict each other.
+        """
+        environ = os.environ if environ is None else environ
+        types = {setting.name: setting.type for setting in fields(cls)}
+        found = read_environ(environ, types, peppers="peppers" not in overrides)
+        return cls(**(found | overrides))
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        environ: Mapping[str, str] | None = None,
+        /,
+        **overrides: Any,
+    ) -> Settings:
+        """Read settings from a TOML file, so that configuration alone guards an application.
+
+        ::
+
+            realm = "AIaaS"
+            public = ["/healthz"]
+
+            [[rules]]
+            path = "/v1/models/{model_id}"
+            methods = ["GET"]
+            scopes = ["inference:read"]
+            limits = ["60/minute"]
+
+        The fields have the names of this class. ``rules`` are tables with the arguments of
+        :class:`~keyguard.Rule`, ``catalogue`` is a table of scope and description, and a limit is a
+        rate or a table with the arguments of :class:`~keyguard.Limit`. The environment (see
+        :meth:`from_env`) overrides the file. Peppers come from the environment only.
+
+        Args:
+            path: The file.
+            environ: The variables; the process's environment by default.
+            overrides: Fields that are set here, whatever the file and the environment say.
+
+        Raises:
+            InvalidValueError: A value has the wrong type, form or range.
+            ConfigurationError: The file can't be read, is not TOML or names an unknown setting; or
+                as for :meth:`from_env`.
+        """
+        environ = os.environ if environ is None else environ
+        return cls.from_env({**environ, "KEYGUARD_SETTINGS": str(path)}, **overrides)
+
+
+def _check(name: str, value: object, kind: object, metadata: Mapping[str, Any]) -> None:
+    """Refuse a flag, number or choice of the wrong type, or out of range."""
+    if kind == "bool" and not isinstance(value, bool):
+        raise InvalidValueError(f"{name} takes True or False, not {value!r}")
+    if "range" in metadata:
+        least, most = metadata["range"]
+        number = int if kind == "int" else int | float
+        if isinstance(value, bool) or not isinstance(value, number):
+            wanted = "a whole number" if kind == "int" else "a number"
+            raise InvalidValueError(f"{name} takes {wanted}, not {value!r}")
+        if not least <= value <= most:
+            raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
+    if name == "on_limiter_error" and value not in ("open", "closed"):
+        raise InvalidValueError(f"{name} takes 'open' or 'closed', not {value!r}")
+
+
+def _read_failure_limit(limit: object) -> Limit | None:
+    if limit is None:
+        return None
+    if isinstance(limit, str):
+        return Limit("failures", limit, per="address")
+    if not isinstance(limit, Limit) or limit.per != "address":
+        raise InvalidValueError(
+            "failure_limit takes a rate such as '30/minute', a Limit per 'address', or None, not "
+            f"{limit!r}"
+        )
+    return limit
+
+
+def _read_peppers(peppers: Iterable[object]) -> tuple[Secret, ...]:
+    if isinstance(peppers, str | Secret) or not isinstance(peppers, Iterable):
+        raise InvalidValueError("peppers are a list, the newest first")
+    return tuple(map(_as_secret, peppers))
+
+
+def _as_secret(pepper: object) -> Secret:
+    if not isinstance(pepper, Secret | str):
+        raise InvalidValueError(f"a pepper is a Secret or a string, not a {type(pepper).__name__}")
+    return pepper if isinstance(pepper, Secret) else Secret(pepper)
