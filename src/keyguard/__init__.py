@@ -20,10 +20,10 @@ from keyguard.core.keys.records import (
     Key,
     KeyStatus,
     Organization,
-    Page,
     RevocationReason,
     RotatedKey,
 )
+from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limit, Strategy
 from keyguard.core.tokens.secret import Secret

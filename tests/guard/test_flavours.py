@@ -56,5 +56,6 @@ def test_the_guards_are_the_same_but_for_how_they_end() -> None:
 def test_each_method_says_what_it_does_and_is_found_where_it_is_defined(cls: type) -> None:
     for name, method in methods(cls).items():
         assert inspect.getdoc(method), name
-        assert method.__qualname__ == f"{cls.__name__}.{name}"
-        assert inspect.getsourcefile(method) == inspect.getsourcefile(cls)
+        owner = next(owner for owner in cls.__mro__ if name in vars(owner))
+        assert method.__qualname__ == f"{owner.__name__}.{name}"
+        assert inspect.getsourcefile(method) == inspect.getsourcefile(owner)

@@ -18,10 +18,10 @@ from keyguard.core.keys.records import (
     KeyFilter,
     KeyRecord,
     Organization,
-    Page,
     RevocationReason,
     Use,
 )
+from keyguard.core.keys.values import Page
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, News, Store

@@ -12,8 +12,8 @@ import pytest
 from keyguard.core.keys.records import (
     KeyFilter,
     Organization,
-    Page,
 )
+from keyguard.core.keys.values import Page
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import VERSION

@@ -22,8 +22,8 @@ from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import new_value, parse_limits, parse_scopes, parse_span
 from keyguard.cli.terminal import details, table
 from keyguard.cli.wording import absolute, organization_details, organization_status, relative
-from keyguard.core.keys.records import Organization, Page
-from keyguard.core.keys.values import UNCHANGED
+from keyguard.core.keys.records import Organization
+from keyguard.core.keys.values import UNCHANGED, Page
 
 app = typer.Typer(help="Manage organizations, which own keys.", no_args_is_help=True)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import Common
 from keyguard.cli.output import emit, emit_json, note
-from keyguard.core.keys.records import Page
+from keyguard.core.keys.values import Page
 from keyguard.exceptions import InvalidValueError
 
 T = TypeVar("T")

@@ -169,14 +169,11 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
             try:
                 await self._store.mark_used(portion)
             except BaseException as failure:  # a cancellation, too: they are told later
-                self._put_back([*portion, *uses])
+                for use in (*portion, *uses):
+                    self._tokens.note_use(use)
                 if isinstance(failure, Exception):
                     return
                 raise
-
-    def _put_back(self, uses: list[Use]) -> None:
-        for use in uses:
-            self._tokens.note_use(use)
 
     def _note_failure(self, failure: Exception) -> None:
         if self._failed_at is None:

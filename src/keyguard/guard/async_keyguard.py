@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +17,6 @@ from keyguard.exceptions import InvalidValueError
 from keyguard.freshness.background import AsyncBackgroundWork
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import AsyncPorts
-from keyguard.guard.store_ports import AsyncStorePort
 from keyguard.runtime.events import Hook, log_event
 from keyguard.runtime.lazy import Lazy
 from keyguard.runtime.process import Clock
@@ -26,7 +24,7 @@ from keyguard.settings.config import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
 from keyguard.stores.failover import AsyncLimiterPort
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import check_countable, open_async_limiter, open_async_store
+from keyguard.stores.opening import open_async_limiter, open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
@@ -76,23 +74,11 @@ class AsyncKeyguard(Guard, flavour=True):
         self._owned = self._store is not store
         self.limiter = open_async_limiter(limiter, self._store, clock=clock)
         self._owns_limiter = self.limiter is not limiter
-        check_countable(self.limiter, self._limits_at_start())
-        timeout = self.settings.limiter_timeout
-        port = (
-            self.limiter
-            if isinstance(self.limiter, MemoryRateLimiter)
-            else AsyncLimiterPort(self.limiter, timeout)
-        )
-        self.breaker = self._breaker_before(port)
-        self._background = self._work_beside(
-            AsyncBackgroundWork,
-            AsyncStorePort(self._store, self.settings.store_timeout),
-            self._store.feed,
-        )
+        self.breaker = self._breaker_before(self.limiter, AsyncLimiterPort)
+        self._background = self._work_beside(AsyncBackgroundWork, self._store)
         self._ports = AsyncPorts(
             *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
         )
-        weakref.finalize(self, self._background.abandon).atexit = False
 
     @cached_property
     def organizations(self) -> organizations.AsyncOrganizations:

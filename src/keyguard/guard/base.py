@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,20 +17,22 @@ from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.keys.ports import KeyStore
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.guard.ports import Parts
+from keyguard.guard.store_ports import StorePort
 from keyguard.runtime.events import Event, Hook, LimitExceeded, is_wanted, tell, tell_refusal
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
-from keyguard.stores.base import AsyncChangeFeed, ChangeFeed
+from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
 from keyguard.stores.failover import CircuitBreaker, LimiterPort
 from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.opening import check_countable
 
 Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
+Limiter = TypeVar("Limiter", bound=RateLimiter | AsyncRateLimiter)
 
 _HASHES_WAITING = 16
 
@@ -158,23 +161,23 @@ class Guard:
         ruled = [charged.limit for rule in rules for charged in rule.charged]
         return [*policy.default_limits, *failures, *ruled]
 
-    def _breaker_before(self, port: LimiterPort | MemoryRateLimiter) -> CircuitBreaker:
+    def _breaker_before(
+        self, limiter: MemoryRateLimiter | Limiter, port: Callable[[Limiter, float], LimiterPort]
+    ) -> CircuitBreaker:
+        check_countable(limiter, self._limits_at_start())
         return CircuitBreaker(
-            port,
+            limiter
+            if isinstance(limiter, MemoryRateLimiter)
+            else port(limiter, self.settings.limiter_timeout),
             fails_open=self.settings.on_limiter_error == "open",
             clock=self._parts.clock,
             tell=self._tell,
         )
 
-    def _work_beside(
-        self,
-        kind: Callable[..., Work],
-        store: KeyStore,
-        open_feed: Callable[[], ChangeFeed | AsyncChangeFeed | None],
-    ) -> Work:
-        return kind(
-            store,
-            open_feed,
+    def _work_beside(self, kind: Callable[..., Work], store: Store | AsyncStore) -> Work:
+        background = kind(
+            StorePort(store, self.settings.store_timeout),
+            store.feed,
             self._parts.tokens,
             self._parts.hasher,
             self._pool,
@@ -183,6 +186,8 @@ class Guard:
             max_staleness=self.settings.max_staleness,
             tell=functools.partial(tell, self._hooks),  # not the guard, which may be freed
         )
+        weakref.finalize(self, background.abandon).atexit = False
+        return background
 
     def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
         if scopes == () and any_of is None:
@@ -192,11 +197,10 @@ class Guard:
             self._parts.policy.catalogue.check_required(requirement.scopes)
         return requirement if requirement.scopes else None
 
-    def _is_exposed(self, decision: Decision) -> bool:
+    def _is_exposed(self, decision: Deny) -> bool:
         """Tell whether a refusal is of a live key that came over plain HTTP, and is revoked."""
         return (
-            isinstance(decision, Deny)
-            and decision.reason is Reason.TRANSPORT_INSECURE
+            decision.reason is Reason.TRANSPORT_INSECURE
             and decision.key_id is not None
             and self._parts.policy.revoke_exposed
         )

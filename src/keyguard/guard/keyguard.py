@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +16,6 @@ from keyguard.exceptions import InvalidValueError
 from keyguard.freshness.background import BackgroundWork
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import SyncPorts
-from keyguard.guard.store_ports import SyncStorePort
 from keyguard.runtime.events import Hook, log_event
 from keyguard.runtime.lazy import Lazy
 from keyguard.runtime.process import Clock
@@ -25,8 +23,7 @@ from keyguard.runtime.sync import run_sync
 from keyguard.settings.config import Settings
 from keyguard.stores.base import RateLimiter, Store
 from keyguard.stores.failover import SyncLimiterPort
-from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import check_countable, open_limiter, open_store
+from keyguard.stores.opening import open_limiter, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
@@ -81,23 +78,11 @@ class Keyguard(Guard, flavour=True):
         self._owned = self._store is not store
         self.limiter = open_limiter(limiter, self._store, clock=clock)
         self._owns_limiter = self.limiter is not limiter
-        check_countable(self.limiter, self._limits_at_start())
-        timeout = self.settings.limiter_timeout
-        port = (
-            self.limiter
-            if isinstance(self.limiter, MemoryRateLimiter)
-            else SyncLimiterPort(self.limiter, timeout)
-        )
-        self.breaker = self._breaker_before(port)
-        self._background = self._work_beside(
-            BackgroundWork,
-            SyncStorePort(self._store, self.settings.store_timeout),
-            self._store.feed,
-        )
+        self.breaker = self._breaker_before(self.limiter, SyncLimiterPort)
+        self._background = self._work_beside(BackgroundWork, self._store)
         self._ports = SyncPorts(
             *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
         )
-        weakref.finalize(self, self._background.abandon).atexit = False
 
     @cached_property
     def organizations(self) -> organizations.Organizations:

@@ -9,13 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.records import (
-    ImportReport,
-    IssuedKey,
-    Key,
-    RevocationReason,
-    RotatedKey,
-)
+from keyguard.core.keys.records import ImportReport, IssuedKey, Key, RevocationReason, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limits
@@ -71,11 +65,9 @@ class Keys:
         Raises:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
             NotFoundError: No organization has that id or slug.
-            RefusedError: The organization is disabled, a scope is above the organization's
-                ceiling or
-                the actor lacks it, the key would work for longer than the organization allows,
-                or the
-                actor's key no longer works.
+            RefusedError: The organization is disabled, a scope is above the organization's ceiling
+                or the actor lacks it, the key would work for longer than the organization allows,
+                or the actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -198,10 +190,9 @@ class Keys:
         Raises:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
             NotFoundError: No key has that id.
-            RefusedError: The key is revoked, it would work for longer than its organization
-                allows, a
-                scope is above the organization's ceiling or the actor lacks it, it is the last key
-                that has ``admin``, or the actor's key no longer works.
+            RefusedError: The key is revoked, it would work for longer than its organization allows,
+                a scope is above the organization's ceiling or the actor lacks it, it is the last
+                key that has ``admin``, or the actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -313,9 +304,8 @@ class Keys:
             reason: Why.
             note: Why, in your own words, at most 200 characters.
             force: Whether to revoke even the organization's last key that has ``admin``.
-            actor: Who revokes them, for the audit trail. A principal can revoke only keys of
-                its own
-                organization.
+            actor: Who revokes them, for the audit trail. A principal can revoke only keys of its
+                own organization.
 
         Returns:
             All keys of the family as they stand after, oldest first.
@@ -324,8 +314,7 @@ class Keys:
             InvalidValueError: The reason or the note is not valid.
             NotFoundError: No key is of that family.
             RefusedError: The last key that has ``admin`` is among them, or the actor's key no
-                longer
-                works.
+                longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -373,14 +362,12 @@ class Keys:
             rows: Lines of JSON, or rows; empty lines are skipped.
             dry_run: Whether to check the rows only, and change nothing.
             progress: A function that is called with how many rows are done, after each 500.
-            actor: Who imports them, for the audit trail. A principal can import keys only of
-                its own
-                organization, and grant only scopes that it has.
+            actor: Who imports them, for the audit trail. A principal can import keys only of its
+                own organization, and grant only scopes that it has.
 
         Returns:
-            How many keys were imported, how many were there already, and which rows were
-            refused and
-            why.
+            How many keys were imported, how many were there already, and which rows were refused
+            and why.
 
         Raises:
             InvalidValueError: ``rows`` is not an iterable of rows, or the actor is not valid.

@@ -9,9 +9,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.records import (
-    Organization,
-)
+from keyguard.core.keys.records import Organization
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits
 from keyguard.core.management.organizations import AsyncOrganizations
@@ -117,9 +115,8 @@ class Organizations:
         Raises:
             InvalidValueError: A value is not valid.
             NotFoundError: No organization has that id or slug.
-            RefusedError: The organization's keys would get back a scope that the actor lacks,
-                or the
-                actor's key no longer works.
+            RefusedError: The organization's keys would get back a scope that the actor lacks, or
+                the actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(

@@ -21,7 +21,7 @@ from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
 from keyguard.freshness.lookups import Lookups, TaskWaits, ThreadWaits
 from keyguard.freshness.verified_tokens import VerifiedTokens
-from keyguard.guard.store_ports import AsyncStorePort, SyncStorePort, in_time
+from keyguard.guard.store_ports import StorePort, in_time
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
@@ -71,38 +71,41 @@ class _Ports(ABC):
 
     Args:
         parts: The guard's parts.
+        store: The key store.
         counters: The counters, behind their circuit breaker.
         background: What is done beside requests.
+        pool: Where slow hashes run.
     """
 
     def __init__(
         self,
         parts: Parts,
+        store: Store | AsyncStore,
         counters: CircuitBreaker,
         background: BackgroundWork | AsyncBackgroundWork,
+        pool: HashPool,
     ) -> None:
         self.policy = parts.policy
         self.tokens = parts.tokens
         self.blocklist = parts.blocklist
         self.now = parts.now
-        self.store = self._store_within(parts.management_timeout)
+        self.store: KeyStore = StorePort(store, parts.management_timeout)
         self.counters = counters
+        self._for_requests = StorePort(store, parts.store_timeout)
         self._timeout = parts.store_timeout
         self._management_timeout = parts.management_timeout
         self._background = background
+        self._pool = pool
         self._hasher = parts.hasher
         self._records_addresses = parts.records_addresses
 
     def draw_entropy(self, size: int) -> bytes:
-        """Return so many bytes from a cryptographically secure source."""
         return secrets.token_bytes(size)
 
     def scheme_of(self, digest: str) -> str:
-        """Return a digest's scheme, with its pepper's id where it takes one."""
         return scheme_of(digest)
 
     def note_use(self, key_id: str, address: str | None) -> None:
-        """Note that a key was let in, for its ``last_used_at``."""
         seen = None
         if address is not None and self._records_addresses:
             # A text that is not an address could be longer than a store takes, and hold up the
@@ -111,24 +114,20 @@ class _Ports(ABC):
         self.tokens.note_use(Use(key_id, self.now(), None if seen is None else str(seen)))
 
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
-        """Have a genuine token hashed again in the background, if its digest is outdated."""
         if self._hasher.is_outdated(token, digest):
             self._background.rehash(key_id, digest, token)
 
     async def verify(self, token: Secret, digest: str | None) -> bool:
-        """Tell whether a token is the one behind a stored digest; None is never."""
         if not self._hasher.is_slow(digest):
             return self._hasher.verify(token, digest)
         return await self._run_slowly(partial(self._hasher.verify, token, digest))
 
     async def hash(self, token: Secret) -> str:
-        """Return the digest under which a token is stored."""
         if not self._hasher.hashes_slowly:
             return self._hasher.hash(token)
         return await self._run_slowly(partial(self._hasher.hash, token))
 
     async def hash_weak(self, token: Secret) -> str:
-        """Return a slow digest for a token that can be guessed."""
         return await self._run_slowly(partial(self._hasher.hash_slowly, token))
 
     @abstractmethod
@@ -141,28 +140,15 @@ class _Ports(ABC):
     def for_request(self) -> Self:
         """Return these ports for management during a request, with a request's deadline."""
         ports = copy(self)
-        ports.store = self._store_within(self._timeout)
+        ports.store = self._for_requests
         return ports
-
-    @abstractmethod
-    def _store_within(self, timeout: float) -> KeyStore:
-        """Return the key store with a deadline for each call."""
 
     @abstractmethod
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome: ...
 
 
 class SyncPorts(_Ports):
-    """The ports of sync code. No method suspends.
-
-    Args:
-        parts: The guard's parts.
-        store: The key store.
-        limiter: The store of counters.
-        counters: The counters, behind their circuit breaker.
-        background: What is done beside requests.
-        pool: Where slow hashes run.
-    """
+    """The ports of sync code, over a limiter. No method suspends."""
 
     def __init__(
         self,
@@ -173,14 +159,10 @@ class SyncPorts(_Ports):
         background: BackgroundWork,
         pool: HashPool,
     ) -> None:
-        self._raw = store
-        super().__init__(parts, counters, background)
+        super().__init__(parts, store, counters, background, pool)
         self.lookups = Lookups(parts.tokens, ThreadWaits())
+        self._raw = store
         self._limiter = limiter
-        self._pool = pool
-
-    def _store_within(self, timeout: float) -> KeyStore:
-        return SyncStorePort(self._raw, timeout)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
         self._background.start()
@@ -203,16 +185,7 @@ class SyncPorts(_Ports):
 
 
 class AsyncPorts(_Ports):
-    """The ports of async code.
-
-    Args:
-        parts: The guard's parts.
-        store: The key store.
-        limiter: The store of counters.
-        counters: The counters, behind their circuit breaker.
-        background: What is done beside requests.
-        pool: Where slow hashes run.
-    """
+    """The ports of async code, over a limiter."""
 
     def __init__(
         self,
@@ -223,14 +196,10 @@ class AsyncPorts(_Ports):
         background: AsyncBackgroundWork,
         pool: HashPool,
     ) -> None:
-        self._raw = store
-        super().__init__(parts, counters, background)
+        super().__init__(parts, store, counters, background, pool)
         self.lookups = Lookups(parts.tokens, TaskWaits())
+        self._raw = store
         self._limiter = limiter
-        self._pool = pool
-
-    def _store_within(self, timeout: float) -> KeyStore:
-        return AsyncStorePort(self._raw, timeout)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
         self._background.start()

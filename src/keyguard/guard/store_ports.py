@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit
 
-
 Answer = TypeVar("Answer")
+Arguments = ParamSpec("Arguments")
 
 _TRY_AGAIN = "try again later"
 _LOOK_FIRST = "whether the change was made is not known: look before you try again"
@@ -44,116 +44,72 @@ async def in_time(seconds: float, answer: Awaitable[Answer], advice: str = _TRY_
         ) from late
 
 
-class SyncStorePort(KeyStore):
-    """A store for sync code. No method suspends. It fulfils the core's ``KeyStore``.
+class StorePort(KeyStore):
+    """A store as the core's ``KeyStore``. With a store for sync code no method suspends.
 
     Args:
         store: The store.
         timeout: Seconds that a call may take.
     """
 
-    def __init__(self, store: Store, timeout: float) -> None:
+    def __init__(self, store: Store | AsyncStore, timeout: float) -> None:
         self._store = store
         self._timeout = timeout
+
+    async def _ask(
+        self,
+        method: Callable[Arguments, Awaitable[Answer] | Answer],
+        *args: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Answer:
+        with within(self._timeout):
+            answer = method(*args, **options)
+        if isinstance(answer, Awaitable):
+            return await in_time(self._timeout, answer)  # pyright: ignore[reportUnknownArgumentType]
+        return answer
 
     async def commit(self, commit: Commit) -> bool:
         """Commit, and forget what changes, also if it failed: it may have happened."""
         try:
             with within(self._timeout):
-                return self._store.commit(commit)
+                answer = self._store.commit(commit)
+            if isinstance(answer, Awaitable):
+                return await in_time(self._timeout, answer, _LOOK_FIRST)
+            return answer
         finally:
             VerifiedTokens.forget(commit.subjects())
 
     async def find_organization(self, name: str) -> Organization | None:
-        with within(self._timeout):
-            return self._store.find_organization(name)
+        return await self._ask(self._store.find_organization, name)
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        with within(self._timeout):
-            return self._store.list_organizations(after=after, limit=limit)
+        return await self._ask(self._store.list_organizations, after=after, limit=limit)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
-        with within(self._timeout):
-            return self._store.find_key(key_id)
+        return await self._ask(self._store.find_key, key_id)
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        with within(self._timeout):
-            return self._store.find_existing(key_ids)
+        return await self._ask(self._store.find_existing, key_ids)
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        with within(self._timeout):
-            return self._store.list_keys(wanted, after=after, limit=limit)
+        return await self._ask(self._store.list_keys, wanted, after=after, limit=limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        with within(self._timeout):
-            return self._store.list_digests(after=after, limit=limit)
+        return await self._ask(self._store.list_digests, after=after, limit=limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        with within(self._timeout):
-            self._store.rehash_key(key_id, old, new)
+        await self._ask(self._store.rehash_key, key_id, old, new)
 
     async def mark_used(self, uses: Sequence[Use]) -> None:
-        with within(self._timeout):
-            self._store.mark_used(uses)
+        await self._ask(self._store.mark_used, uses)
 
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        with within(self._timeout):
-            return self._store.list_audit(
-                organization=organization, subject=subject, after=after, limit=limit
-            )
-
-
-class AsyncStorePort(KeyStore):
-    """A store for async code. It fulfils the core's ``KeyStore``.
-
-    Args:
-        store: The store.
-        timeout: Seconds after which a call is ended.
-    """
-
-    def __init__(self, store: AsyncStore, timeout: float) -> None:
-        self._store = store
-        self._timeout = timeout
-
-    async def commit(self, commit: Commit) -> bool:
-        """Commit, and forget what changes, also if it failed: it may have happened."""
-        try:
-            return await in_time(self._timeout, self._store.commit(commit), _LOOK_FIRST)
-        finally:
-            VerifiedTokens.forget(commit.subjects())
-
-    async def find_organization(self, name: str) -> Organization | None:
-        return await in_time(self._timeout, self._store.find_organization(name))
-
-    async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        answer = self._store.list_organizations(after=after, limit=limit)
-        return await in_time(self._timeout, answer)
-
-    async def find_key(self, key_id: str) -> KeyRecord | None:
-        return await in_time(self._timeout, self._store.find_key(key_id))
-
-    async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        return await in_time(self._timeout, self._store.find_existing(key_ids))
-
-    async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        answer = self._store.list_keys(wanted, after=after, limit=limit)
-        return await in_time(self._timeout, answer)
-
-    async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        return await in_time(self._timeout, self._store.list_digests(after=after, limit=limit))
-
-    async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        await in_time(self._timeout, self._store.rehash_key(key_id, old, new))
-
-    async def mark_used(self, uses: Sequence[Use]) -> None:
-        await in_time(self._timeout, self._store.mark_used(uses))
-
-    async def list_audit(
-        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
-    ) -> Page[AuditEntry]:
-        answer = self._store.list_audit(
-            organization=organization, subject=subject, after=after, limit=limit
+        return await self._ask(
+            self._store.list_audit,
+            organization=organization,
+            subject=subject,
+            after=after,
+            limit=limit,
         )
-        return await in_time(self._timeout, answer)

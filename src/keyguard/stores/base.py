@@ -72,12 +72,9 @@ class ChangeFeed(Protocol):
 class AsyncChangeFeed(Protocol):
     """A reader of the audit trail, for one task: :class:`ChangeFeed`, awaited."""
 
-    async def read(self, position: str | None, patience: float) -> News:
-        """See :meth:`ChangeFeed.read`."""
-        ...
+    async def read(self, position: str | None, patience: float) -> News: ...
 
-    async def aclose(self) -> None:
-        """See :meth:`ChangeFeed.close`."""
+    async def aclose(self) -> None: ...
 
 
 @runtime_checkable
@@ -106,55 +103,33 @@ class AsyncStore(KeyStore, Protocol):
 class Store(Protocol):
     """A key store for sync code: the methods of :class:`AsyncStore`, not awaited."""
 
-    def migrate(self) -> None:
-        """See :meth:`AsyncStore.migrate`."""
+    def migrate(self) -> None: ...
 
-    def close(self) -> None:
-        """See :meth:`AsyncStore.aclose`."""
+    def close(self) -> None: ...
 
-    def commit(self, commit: Commit) -> bool:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.commit`."""
-        ...
+    def commit(self, commit: Commit) -> bool: ...
 
-    def find_organization(self, name: str) -> Organization | None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_organization`."""
-        ...
+    def find_organization(self, name: str) -> Organization | None: ...
 
-    def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_organizations`."""
-        ...
+    def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]: ...
 
-    def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_key`."""
-        ...
+    def find_key(self, key_id: str) -> KeyRecord | None: ...
 
-    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.find_existing`."""
-        ...
+    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]: ...
 
-    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_keys`."""
-        ...
+    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]: ...
 
-    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_digests`."""
-        ...
+    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]: ...
 
-    def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.rehash_key`."""
+    def rehash_key(self, key_id: str, old: str, new: str) -> None: ...
 
-    def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.mark_used`."""
+    def mark_used(self, uses: Sequence[Use]) -> None: ...
 
     def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
-    ) -> Page[AuditEntry]:
-        """See :meth:`keyguard.core.keys.ports.KeyStore.list_audit`."""
-        ...
+    ) -> Page[AuditEntry]: ...
 
-    def feed(self) -> ChangeFeed | None:
-        """See :meth:`AsyncStore.feed`."""
-        ...
+    def feed(self) -> ChangeFeed | None: ...
 
 
 @runtime_checkable
@@ -201,18 +176,12 @@ class RateLimiter(Protocol):
 class AsyncRateLimiter(Protocol):
     """A store of counters for async code: :class:`RateLimiter`, awaited."""
 
-    async def migrate(self) -> None:
-        """See :meth:`RateLimiter.migrate`."""
+    async def migrate(self) -> None: ...
 
-    async def aclose(self) -> None:
-        """See :meth:`RateLimiter.close`."""
+    async def aclose(self) -> None: ...
 
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`RateLimiter.hit`."""
-        ...
+    async def hit(self, charges: Sequence[Charge]) -> Outcome: ...
 
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        """See :meth:`RateLimiter.adjust`."""
-        ...
+    ) -> Outcome: ...

@@ -11,14 +11,7 @@ from collections.abc import Sequence
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit
-from keyguard.core.keys.records import (
-    Key,
-    KeyDigest,
-    KeyFilter,
-    KeyRecord,
-    Organization,
-    Use,
-)
+from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.runtime.sync import run_sync

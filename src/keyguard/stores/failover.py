@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TypeAlias
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.ports import Counters
@@ -25,17 +25,7 @@ ASK_AGAIN_AFTER = 1.0
 """Seconds for which a limiter that failed is left alone."""
 
 
-class LimiterPort(Protocol):
-    """A limiter with a deadline for each call."""
-
-    async def hit(self, charges: Sequence[Charge]) -> Outcome: ...
-
-    async def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome: ...
-
-
-class SyncLimiterPort(LimiterPort):
+class SyncLimiterPort:
     """A limiter for sync code. No method suspends.
 
     Args:
@@ -58,7 +48,7 @@ class SyncLimiterPort(LimiterPort):
             return self._limiter.adjust(charges, units, ends_at)
 
 
-class AsyncLimiterPort(LimiterPort):
+class AsyncLimiterPort:
     """A limiter for async code.
 
     Args:
@@ -79,6 +69,10 @@ class AsyncLimiterPort(LimiterPort):
     ) -> Outcome:
         async with awithin(self._timeout):
             return await self._limiter.adjust(charges, units, ends_at)
+
+
+LimiterPort: TypeAlias = SyncLimiterPort | AsyncLimiterPort
+"""A limiter with a deadline for each call."""
 
 
 class CircuitBreaker(Counters):

@@ -8,9 +8,9 @@ the rest of a path; of two rules for a path, the rule that names the method is m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.core.http.paths import REST, SEGMENT, is_ambiguous, parse_template
@@ -82,7 +82,7 @@ class Rule:
             raise self._refusal(f"public takes True or False, not {self.public!r}")
         methods = self._read_methods()
         requirement = self._read_requirement()
-        limits = self._read_limits()
+        shared, limits = self._read_limits()
         if self.public and requirement is not None:
             raise self._refusal("a public path asks for no scopes; leave out one of them")
         if self.public and any(limit.per in _NEEDS_KEY for limit in limits):
@@ -92,11 +92,8 @@ class Rule:
         if not limits and self.cost != 1:
             raise self._refusal("a cost is for the rule's own limits, and it has none")
         name = self.path if methods is None else f"{' '.join(sorted(methods))} {self.path}"
-        shared = {limit.name for limit in self._whole_limits()}
         charged = tuple(
-            RouteLimit(
-                limit=limit, route=limit.name if limit.name in shared else name, cost=self.cost
-            )
+            RouteLimit(limit=limit, route=limit.name if limit in shared else name, cost=self.cost)
             for limit in limits
         )
         for slot, value in (
@@ -145,29 +142,27 @@ class Rule:
         requirement = Requirement.of(scopes or (), any_of)
         return requirement if requirement.scopes else None
 
-    def _whole_limits(self) -> list[Limit]:
-        given: Any = (self.limits,) if isinstance(self.limits, Limit | str) else self.limits
-        return [limit for limit in given if isinstance(limit, Limit)]
-
-    def _read_limits(self) -> tuple[Limit, ...]:
-        given: object = self.limits
-        if isinstance(given, Limit | str):
-            given = (given,)
-        if not isinstance(given, list | tuple):
-            raise self._refusal(f"limits is a list of limits, not a {type(given).__name__}")
-        limits = cast("Sequence[Any]", given)
-        object.__setattr__(self, "limits", limits)
-        rates = [limit for limit in limits if not isinstance(limit, Limit)]
-        for rate in rates:
-            if not isinstance(rate, str):
+    def _read_limits(self) -> tuple[list[Limit], tuple[Limit, ...]]:
+        """Return the limits that have names, and all; the rates without one become one limit."""
+        limits: Any = [self.limits] if isinstance(self.limits, Limit | str) else self.limits
+        if not isinstance(limits, list | tuple):
+            raise self._refusal(f"limits is a list of limits, not a {type(limits).__name__}")
+        named: list[Limit] = []
+        rates: list[str] = []
+        for limit in limits:  # pyright: ignore[reportUnknownVariableType]  # of anything
+            if isinstance(limit, Limit):
+                named.append(limit)
+            elif isinstance(limit, str):
+                rates.append(limit)
+            else:
                 raise self._refusal(
-                    f"a limit is a Limit or a rate such as '60/minute', not {rate!r}"
+                    f"a limit is a Limit or a rate such as '60/minute', not {limit!r}"
                 )
-        found = [limit for limit in limits if isinstance(limit, Limit)]
-        if rates:
-            name = re.sub(_NOT_IN_A_NAME, "-", self.path).strip("-")[:_LONGEST_NAME].strip("-")
-            found.append(Limit(name or "root", "; ".join(rates)))
-        return read_limits(found, "key")
+        if not rates:
+            return named, read_limits(named, "key")
+        name = re.sub(_NOT_IN_A_NAME, "-", self.path).strip("-")[:_LONGEST_NAME].strip("-")
+        unnamed = Limit(name or "root", "; ".join(rates))
+        return named, read_limits([*named, unnamed], "key")
 
     def _refusal(self, why: str) -> InvalidValueError:
         return InvalidValueError(f"rule {self.path!r}: {why}")
@@ -249,7 +244,9 @@ class RuleBook:
         method = method.upper()
         if method == "HEAD":
             method = "GET"
-        for rules, exactly in self._matches(path):
+        found: list[tuple[list[Rule], bool]] = []
+        _match(self._root, path[1:].split("/"), 0, found)
+        for rules, exactly in found:
             for rule in rules:
                 if rule.covers(method) and not (rule.public and (named or not exactly)):
                     return rule
@@ -275,16 +272,7 @@ class RuleBook:
                     + ": join them, or let them name different methods"
                 )
         siblings.append(rule)
-        siblings.sort(key=_names_no_methods)
-
-    def _matches(self, path: str) -> list[tuple[list[Rule], bool]]:
-        """Return the rules whose template a path matches, the most specific first.
-
-        With each comes whether the match is exact, or ignores a slash at the end.
-        """
-        found: list[tuple[list[Rule], bool]] = []
-        _walk(self._root, path[1:].split("/"), 0, found)
-        return found
+        siblings.sort(key=lambda rule: rule.methods is None)
 
 
 def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
@@ -317,32 +305,30 @@ def is_preflight(method: str, fields: Container[str]) -> bool:
     )
 
 
-def _walk(node: _Node, segments: list[str], at: int, found: list[tuple[list[Rule], bool]]) -> None:
-    # This visits each node at most once, so it takes time linear in the number of rules.
+def _match(node: _Node, segments: list[str], at: int, found: list[tuple[list[Rule], bool]]) -> None:
+    """Append the rules whose template a path matches, the most specific first.
+
+    With each goes whether the match is exact, or ignores a slash at the end. This visits each node
+    at most once, so it takes time linear in the number of rules.
+    """
     left = len(segments) - at
-    if left == 0:
-        _end(node, found)
-        return
-    segment = segments[at]
-    literal = node.literals.get(segment)
-    if literal is not None:
-        _walk(literal, segments, at + 1, found)
-    if segment and node.segment is not None:
-        _walk(node.segment, segments, at + 1, found)
-    if left == 1 and not segment and node.rules:
-        found.append((node.rules, False))  # "/a/", and a rule for "/a"
+    if left:
+        segment = segments[at]
+        literal = node.literals.get(segment)
+        if literal is not None:
+            _match(literal, segments, at + 1, found)
+        if segment and node.segment is not None:
+            _match(node.segment, segments, at + 1, found)
+        if left == 1 and not segment and node.rules:
+            found.append((node.rules, False))  # "/a/", and a rule for "/a"
+    else:
+        if node.rules:
+            found.append((node.rules, True))
+        slash = node.literals.get("")
+        if slash is not None and slash.rules:
+            found.append((slash.rules, False))  # "/a", and a rule for "/a/"
     if node.rest:
-        found.append((node.rest, True))
-
-
-def _end(node: _Node, found: list[tuple[list[Rule], bool]]) -> None:
-    if node.rules:
-        found.append((node.rules, True))
-    slash = node.literals.get("")
-    if slash is not None and slash.rules:
-        found.append((slash.rules, False))  # "/a", and a rule for "/a/"
-    if node.rest:
-        found.append((node.rest, False))  # "/a", and a rule for "/a/{rest:path}"
+        found.append((node.rest, left > 0))  # not exact: "/a", and a rule for "/a/{rest:path}"
 
 
 def _overlap(rule: Rule, other: Rule) -> bool:
@@ -351,22 +337,15 @@ def _overlap(rule: Rule, other: Rule) -> bool:
     return not frozenset(rule.methods).isdisjoint(other.methods)
 
 
-def _names_no_methods(rule: Rule) -> bool:
-    return rule.methods is None
-
-
 def _read_public(public: Iterable[str]) -> list[str]:
     if isinstance(public, str):
         raise InvalidValueError(f"public paths are a list: write [{public!r}]")
     if not isinstance(public, Iterable):
         raise InvalidValueError(f"public paths are a list, not {public!r}")
-    return sorted({_exact(path) for path in public})
-
-
-def _exact(path: object) -> str:
-    segments = parse_template(path)
-    if SEGMENT in segments or REST in segments:
-        raise InvalidValueError(
-            f"{path!r} is no exact path; for a template use Rule({path!r}, public=True)"
-        )
-    return str(path)
+    for path in (paths := [*public]):
+        segments = parse_template(path)
+        if SEGMENT in segments or REST in segments:
+            raise InvalidValueError(
+                f"{path!r} is no exact path; for a template use Rule({path!r}, public=True)"
+            )
+    return sorted({*paths})

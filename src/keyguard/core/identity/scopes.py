@@ -21,13 +21,7 @@ _LONGEST_ECHO = 24  # somebody may pass a token by mistake
 
 
 def parse_required(scopes: Iterable[object]) -> frozenset[str]:
-    """Check the scopes that a route requires.
-
-    Args:
-        scopes: Exact scope names, without wildcards.
-
-    Returns:
-        The same, as a set.
+    """Return the scopes that a route requires, checked: exact names, without wildcards.
 
     Raises:
         InvalidValueError: A scope is no scope-token, or has a wildcard.
@@ -36,13 +30,7 @@ def parse_required(scopes: Iterable[object]) -> frozenset[str]:
 
 
 def parse_granted(scopes: Iterable[object]) -> frozenset[str]:
-    """Check the scopes that a key shall have.
-
-    Args:
-        scopes: Scope names; ``*`` may stand alone or as the whole last segment. At most 100.
-
-    Returns:
-        The same, as a set.
+    """Return at most 100 scopes of a key, checked; ``*`` is a scope or the whole last segment.
 
     Raises:
         InvalidValueError: A scope is no scope-token, has ``*`` elsewhere, or there are too many.

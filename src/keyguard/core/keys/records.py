@@ -18,7 +18,6 @@ from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.values import (
     FAMILY_ID,
     ORGANIZATION_ID,
-    Page,
     as_utc,
     check_metadata,
     check_pattern,
@@ -29,22 +28,6 @@ from keyguard.core.limits.limit import Limit, read_limits
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
-
-__all__ = [
-    "ImportReport",
-    "IssuedKey",
-    "Key",
-    "KeyDigest",
-    "KeyFilter",
-    "KeyRecord",
-    "KeyStatus",
-    "Organization",
-    "Page",
-    "RefusedRow",
-    "RevocationReason",
-    "RotatedKey",
-    "Use",
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -280,9 +280,7 @@ def _as_stored(limit: Limit) -> dict[str, object]:
 def _parse_rates(text: object) -> tuple[Rate, ...]:
     if not isinstance(text, str):
         raise InvalidValueError(f"a rate is a string such as '100/minute', not {text!r}")
-    rates = _KNOWN_RATES.get(text) or tuple(
-        Rate(amount, unit, multiples) for amount, unit, multiples in _parse(text)
-    )
+    rates = _KNOWN_RATES.get(text) or _parse(text)
     for rate in rates:
         if rate.amount > LARGEST_AMOUNT or rate.window > LONGEST_WINDOW:
             raise InvalidValueError(
@@ -298,8 +296,7 @@ def _parse_rates(text: object) -> tuple[Rate, ...]:
 _KNOWN_RATES = {"30/minute": (Rate(30, "minute"),)}
 
 
-def _parse(text: str) -> list[tuple[int, str, int]]:
-    """Return amount, unit and multiples of each rate."""
+def _parse(text: str) -> tuple[Rate, ...]:
     from limits import parse_many  # only a service with limits of its own pays for it
 
     words = " ".join(text.split())  # the parser takes quadratic time for runs of spaces
@@ -314,7 +311,7 @@ def _parse(text: str) -> list[tuple[int, str, int]]:
         ) from None
     if re.search(_NO_TIME, words, re.IGNORECASE) or any(item.amount < 1 for item in items):
         raise InvalidValueError(f"the rate {_shown(text)} lets nothing through; use 1 or more")
-    return [(item.amount, item.GRANULARITY.name, item.multiples) for item in items]
+    return tuple(Rate(item.amount, item.GRANULARITY.name, item.multiples) for item in items)
 
 
 def _shown(text: str) -> str:

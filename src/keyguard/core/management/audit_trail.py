@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.values import Page
-from keyguard.core.management.common import find_organization, page_size
-from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.management.common import Operations, find_organization, page_size
 from keyguard.exceptions import InvalidValueError
 
 
-class AsyncAuditTrail:
-    """The audit trail of one guard's key store, for async code.
-
-    Args:
-        ports: The outside.
-    """
-
-    def __init__(self, ports: ManagementPorts) -> None:
-        self._ports = ports
+class AsyncAuditTrail(Operations):
+    """The audit trail of one guard's key store, for async code."""
 
     async def list(
         self,

@@ -47,11 +47,6 @@ class Authority:
         """Tell whether the actor may change an organization, given by id, and its keys."""
         return self.record is None or self.record.organization.id == organization
 
-    def beyond(self, scopes: Iterable[str]) -> list[str]:
-        """Return those of some scopes that the actor lacks."""
-        grant = self.grant
-        return [] if grant is None else sorted(scope for scope in scopes if scope not in grant)
-
     def bind(self, commit: Commit) -> Commit | None:
         """Return a commit that fails if the actor's key or organization has changed.
 
@@ -68,6 +63,17 @@ class Authority:
 
 
 _ANYBODY = Authority()
+
+
+class Operations:
+    """Operations on what one guard's key store holds, for async code.
+
+    Args:
+        ports: The outside.
+    """
+
+    def __init__(self, ports: ManagementPorts) -> None:
+        self._ports = ports
 
 
 async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
@@ -89,8 +95,7 @@ async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
         raise RefusedError(
             f"the organization of key {actor.key_id!r} is disabled, so it can change nothing"
         )
-    policy = ports.policy
-    return Authority(record, policy.principal(record).grant)
+    return Authority(record, ports.policy.principal(record).grant)
 
 
 async def settled(
@@ -210,17 +215,17 @@ def check_ceiling(
     check_has(authority, granted)
 
 
-def check_has(authority: Authority, granted: Iterable[str]) -> None:
-    """Refuse to grant scopes that the actor lacks.
+def check_has(authority: Authority, scopes: Iterable[str], doing: str = "grant") -> None:
+    """Refuse to hand on scopes that the actor lacks.
 
     Raises:
         RefusedError: The message names them.
     """
-    beyond = authority.beyond(granted)
-    if authority.record is not None and beyond:
+    record, grant = authority.record, authority.grant
+    beyond = [] if grant is None else sorted(scope for scope in scopes if scope not in grant)
+    if record is not None and beyond:
         raise RefusedError(
-            f"key {authority.record.key.id!r} can't grant what it does not have: "
-            f"{', '.join(beyond)}"
+            f"key {record.key.id!r} can't {doing} what it does not have: {', '.join(beyond)}"
         )
 
 
@@ -233,15 +238,9 @@ def check_widening(
         RefusedError: The message names the scopes that the actor lacks.
     """
     ceiling = owner_grant(policy, owner)
-    if authority.record is None or ceiling is None:
-        return
-    wanted = frozenset({"*"}) if scopes is None else scopes
-    beyond = authority.beyond(scope for scope in wanted if scope not in ceiling)
-    if beyond:
-        raise RefusedError(
-            f"key {authority.record.key.id!r} can't allow what it does not have: "
-            f"{', '.join(beyond)}"
-        )
+    if ceiling is not None:
+        wanted = frozenset({"*"}) if scopes is None else scopes
+        check_has(authority, [scope for scope in wanted if scope not in ceiling], "allow")
 
 
 def refuse_disabled(owner: Organization, doing: str) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from keyguard.core.identity.scopes import parse_granted
-from keyguard.core.keys.values import ORGANIZATION_NAME
+from keyguard.core.keys.values import ORGANIZATION_NAME, check_metadata
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.foreign import (
     FEWEST_BITS,
@@ -32,22 +32,6 @@ LONGEST_ROW = 64 * 1024
 _NO_ROW = "a row is one JSON object on one line, in UTF-8"
 _TELLING = 8
 _LONGEST_TEXT = 200
-_LONGEST_METADATA = 500
-_MOST_METADATA = 50
-_FIELDS = (
-    "organization",
-    "name",
-    "scopes",
-    "token",
-    "hash",
-    "format",
-    "lookup",
-    "expires_at",
-    "not_before",
-    "created_at",
-    "metadata",
-    "limits",
-)
 _FIELD_NAME = re.compile(r"[a-z_]{1,20}\Z")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -115,12 +99,10 @@ class ImportIdentity:
     guessable: bool = False
 
 
+_FIELDS = ImportRow.__slots__
+
 # An error must not have a token in its frames. So the functions below refuse a row inside _attempt:
 # the exception ends there, and only its message goes on.
-
-
-class _Refusal(Exception):  # noqa: N818 - it never leaves this module
-    pass
 
 
 def parse_row(text: str) -> ImportRow:
@@ -170,14 +152,15 @@ def identify(
         )
     if row.token is not None:
         return _identify_token(row.token, row.format)
-    stored = cast("Secret", row.hash)
-    digest, complaint = _read_hash(stored.reveal(), row.format)
+    if row.hash is None:
+        raise InvalidValueError("a row takes either token or hash")
+    digest, complaint = _read_hash(row.hash.reveal(), row.format)
     if complaint:
         raise InvalidValueError(complaint)
     if row.format.has_public_part:
         key_id = row.format.id_of(row.lookup or "")
     else:
-        key_id = row.format.id_of_digest(bytes.fromhex(stored.reveal()))
+        key_id = row.format.id_of_digest(bytes.fromhex(row.hash.reveal()))
     if key_id is None:
         raise InvalidValueError(
             f"lookup is no public part of a token of the format {row.format.name!r}"
@@ -247,7 +230,7 @@ def _attempt(text: str) -> ImportRow | str:
         return f"a row takes at most {LONGEST_ROW} characters"
     try:
         given: object = json.loads(text, object_pairs_hook=_object)
-    except _Refusal as refusal:
+    except InvalidValueError as refusal:
         return str(refusal)
     except (ValueError, RecursionError):
         return _NO_ROW
@@ -256,7 +239,7 @@ def _attempt(text: str) -> ImportRow | str:
     fields = cast("dict[str, object]", given)
     try:
         return _row(fields)
-    except (_Refusal, InvalidValueError) as refusal:
+    except InvalidValueError as refusal:
         shown = str(refusal)
         if any(_shows(shown, fields.get(name)) for name in ("token", "hash")):
             return "a field of the row is malformed, and contains a part of the token or the hash"
@@ -275,29 +258,31 @@ def _shows(sentence: str, secret: object) -> bool:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _Refusal("a row names no field twice")
+        raise InvalidValueError("a row names no field twice")
     return found
 
 
 def _row(given: dict[str, object]) -> ImportRow:
-    for unknown in given.keys() - set(_FIELDS):
+    for unknown in given.keys() - {*_FIELDS}:
         shown = f" {unknown!r}" if _FIELD_NAME.match(unknown) else ""
-        raise _Refusal(f"there is no field{shown}; there are: {', '.join(_FIELDS)}")
+        raise InvalidValueError(f"there is no field{shown}; there are: {', '.join(_FIELDS)}")
     organization = _text(given, "organization")
     name = _text(given, "name")
     token, stored = _text(given, "token", LONGEST_TOKEN), _text(given, "hash", LONGEST_TOKEN)
     lookup = _text(given, "lookup")
     if organization is None or not ORGANIZATION_NAME.match(organization):
-        raise _Refusal("organization takes the id or the slug of an organization")
+        raise InvalidValueError("organization takes the id or the slug of an organization")
     if name is None or not name.strip() or not name.isprintable():
-        raise _Refusal(f"name takes 1 to {_LONGEST_TEXT} printable characters")
+        raise InvalidValueError(f"name takes 1 to {_LONGEST_TEXT} printable characters")
     if (token is None) is (stored is None):
-        raise _Refusal("a row takes either token or hash")
+        raise InvalidValueError("a row takes either token or hash")
     form = ForeignFormat(_text(given, "format") or "token")
     if lookup is not None and (stored is None or not form.has_public_part):
-        raise _Refusal("lookup goes only with the hash of a token that has a public part")
+        raise InvalidValueError("lookup goes only with the hash of a token that has a public part")
     if lookup is None and stored is not None and form.has_public_part:
-        raise _Refusal(f"a hash in the format {form.name!r} takes lookup, the token's public part")
+        raise InvalidValueError(
+            f"a hash in the format {form.name!r} takes lookup, the token's public part"
+        )
     return ImportRow(
         organization=organization,
         name=name,
@@ -319,7 +304,7 @@ def _text(given: dict[str, object], name: str, most: int = _LONGEST_TEXT) -> str
     if value is None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= most or _UNSTORABLE.search(value):
-        raise _Refusal(f"{name} takes a string of 1 to {most} characters")
+        raise InvalidValueError(f"{name} takes a string of 1 to {most} characters")
     return value
 
 
@@ -328,7 +313,7 @@ def _list(given: dict[str, object], name: str) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise _Refusal(f"{name} takes a list")
+        raise InvalidValueError(f"{name} takes a list")
     return value  # pyright: ignore[reportUnknownVariableType]  # of anything
 
 
@@ -342,21 +327,15 @@ def _time(given: dict[str, object], name: str) -> datetime | None:
             return at.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise _Refusal(f"{name} takes a time with its offset, such as 2027-01-31T09:00:00Z")
+    raise InvalidValueError(f"{name} takes a time with its offset, such as 2027-01-31T09:00:00Z")
 
 
-def _metadata(value: object) -> dict[str, str]:
+def _metadata(value: object) -> Mapping[str, str]:
     if value is None:
         return {}
-    notes = cast("dict[str, str]", value) if isinstance(value, dict) else {}
-    each: list[object] = [*notes.keys(), *notes.values()] if isinstance(value, dict) else [None]
-    for text in each:
-        if not isinstance(text, str) or len(text) > _LONGEST_METADATA or _UNSTORABLE.search(text):
-            raise _Refusal(
-                f"metadata takes an object of strings of at most {_LONGEST_METADATA} characters"
-            )
-    if len(notes) > _MOST_METADATA:
-        raise _Refusal(f"metadata takes at most {_MOST_METADATA} items")
+    notes = check_metadata(cast("dict[str, str]", value))
+    if any(_UNSTORABLE.search(text) for item in notes.items() for text in item):
+        raise InvalidValueError("metadata takes no NUL and no unpaired surrogates")
     return notes
 
 
@@ -368,7 +347,7 @@ def _limits(given: list[object]) -> tuple[Limit, ...]:
         elif isinstance(limit, dict) and {"name", "rate"} <= limit.keys() <= _LIMIT_FIELDS:
             found.append(Limit(**cast("dict[str, Any]", limit)))
         else:
-            raise _Refusal(
+            raise InvalidValueError(
                 "limits takes rates such as '100/minute', 'NAME=RATE', or objects with name and "
                 "rate, and maybe per, strategy and enforce"
             )

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from keyguard.core.access.policy import Policy
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import ImportReport, Key, KeyRecord, Organization, RefusedRow
 from keyguard.core.management.common import (
     Authority,
+    Operations,
     authority_of,
     check_actor,
     check_ceiling,
@@ -35,6 +36,8 @@ from keyguard.core.tokens.format import base62
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
 PORTION = 500
+"""Rows in one commit."""
+
 _FAMILY_ENTROPY = 16
 _ATTEMPTS = 5
 _FAST = ("$sha", "$hmac-")  # stored forms that cost nothing to compare with
@@ -47,255 +50,195 @@ class _Row:
     line: int
     given: ImportRow
     identity: ImportIdentity
-    family: str = ""
-    digest: str = field(default="", repr=False)
+    family: str
+    digest: str | None = field(repr=False)
+
+
+class Import(Operations):
+    """How keys of another system are taken over."""
+
+    async def import_tokens(
+        self,
+        rows: Iterable[str | ImportRow],
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+        actor: Actor = None,
+    ) -> ImportReport:
+        """Import keys of another system. Their tokens keep working.
+
+        See :meth:`~keyguard.guard.keys.Keys.import_tokens`.
+        """
+        check_actor(actor)
+        lines: Any = rows  # what callers pass is anything
+        if isinstance(lines, str | bytes | dict) or not isinstance(lines, Iterable):
+            raise InvalidValueError("rows takes a list of lines, or an open file of them")
+        del lines
+        run = _Run(self._ports, actor, dry_run)
+        numbered = enumerate(rows, 1)
+        del rows  # a list of lines holds tokens, and a failing store must not show them
+        done = 0
+        while read := await run.import_portion(numbered):
+            done += read
+            if progress is not None:
+                progress(done)
+        return ImportReport(
+            imported=run.imported, present=run.present, refused=tuple(sorted(run.refused))
+        )
 
 
 @dataclass(slots=True)
-class _Course:
-    """What an import knows by now."""
+class _Run:
+    """One import, and what came of its rows so far."""
 
-    policy: Policy
+    ports: ManagementPorts
     actor: Actor
     dry_run: bool
-    now: datetime
     lines: dict[str, int] = field(default_factory=dict[str, int])  # by key id
     imported: int = 0
     present: int = 0
     refused: list[RefusedRow] = field(default_factory=list[RefusedRow])
 
-    def refuse(self, row: _Row, reason: object) -> None:
-        self.refused.append(RefusedRow(row.line, str(reason)))
+    async def import_portion(self, numbered: Iterator[tuple[int, str | ImportRow]]) -> int:
+        """Import the next rows; return how many were read."""
+        rows: list[_Row] = []
+        read = 0
+        for line, given in islice(numbered, PORTION):
+            read += 1
+            if not isinstance(given, str) or given.strip():
+                try:
+                    rows.append(self._row(line, given))
+                except InvalidValueError as refusal:
+                    self._refuse(line, refusal)
+            del given
+        await self._import(rows)
+        return read
 
-
-async def import_tokens(
-    ports: ManagementPorts,
-    rows: Iterable[str | ImportRow],
-    *,
-    dry_run: bool = False,
-    progress: Callable[[int], None] | None = None,
-    actor: Actor = None,
-) -> ImportReport:
-    """Import keys of another system. Their tokens keep working.
-
-    See :meth:`~keyguard.guard.keys.Keys.import_tokens`.
-    """
-    check_actor(actor)
-    lines: Any = rows  # what callers pass is anything
-    if isinstance(lines, str | bytes | dict) or not isinstance(lines, Iterable):
-        raise InvalidValueError("rows takes a list of lines, or an open file of them")
-    del lines
-    policy = ports.policy
-    course = _Course(policy, actor, dry_run, ports.now())
-    numbered = enumerate(rows, 1)
-    del rows  # a list of lines holds tokens, and a failing store must not show them
-    done = 0
-    while True:
-        portion, read = _next_portion(numbered, course)
-        if not read:
-            break
-        course.now = ports.now()
-        await _import_portion(ports, portion, course)
-        del portion
-        done += read
-        if progress is not None:
-            progress(done)
-    return ImportReport(
-        imported=course.imported,
-        present=course.present,
-        refused=tuple(sorted(course.refused)),
-    )
-
-
-def _next_portion(
-    numbered: Iterator[tuple[int, str | ImportRow]], course: _Course
-) -> tuple[list[_Row], int]:
-    """Return the rows of the next portion that may be imported, and how many were read for it."""
-    portion: list[_Row] = []
-    read = 0
-    for line, given in numbered:
-        read += 1
-        found = _read(given, course)
-        if isinstance(found, str):
-            course.refused.append(RefusedRow(line, found))
-        elif found is not None:
-            row, identity = found
-            first = course.lines.setdefault(identity.key_id, line)
-            if first == line:
-                portion.append(_Row(line, row, identity))
-            else:
-                course.refused.append(
-                    RefusedRow(line, f"line {first} has the same token, or the same public part")
-                )
-        if read == PORTION:
-            break
-    return portion, read
-
-
-def _read(given: Any, course: _Course) -> tuple[ImportRow, ImportIdentity] | str | None:
-    """Return a row with its identity, or why it is refused, or None for an empty line."""
-    if isinstance(given, str) and not given.strip():
-        return None
-    try:
+    def _row(self, line: int, given: str | ImportRow) -> _Row:
+        policy = self.ports.policy
         row = given if isinstance(given, ImportRow) else parse_row(given)
-        return row, identify(row, course.policy.tokens, course.policy.foreign)
-    except InvalidValueError as refusal:
-        return str(refusal)
+        identity = identify(row, policy.tokens, policy.foreign)
+        first = self.lines.setdefault(identity.key_id, line)
+        if first != line:
+            raise InvalidValueError(f"line {first} has the same token, or the same public part")
+        family = f"fam_{base62(self.ports.draw_entropy(_FAMILY_ENTROPY), 16)}"
+        return _Row(line, row, identity, family, identity.digest)
 
+    def _refuse(self, line: int, reason: object) -> None:
+        self.refused.append(RefusedRow(line, str(reason)))
 
-async def _import_portion(ports: ManagementPorts, portion: list[_Row], course: _Course) -> None:
-    if not portion:
-        return
-    for attempt in range(_ATTEMPTS):
-        authority = await authority_of(ports, course.actor)
-        portion = await _reached(ports, portion, course, authority)
-        ids = [row.identity.key_id for row in portion]
-        existing = await ports.store.find_existing(ids)
-        new: list[_Row] = []
-        for row in portion:
-            if row.identity.key_id not in existing:
-                new.append(row)
-            elif await _is_present(ports, row):
-                course.present += 1
-            else:
-                course.refuse(row, "another key has the same public part")
-        portion = await _check(ports, new, course, authority)
-        await _prepare(ports, portion, course)
-        if course.dry_run or not portion:
-            course.imported += len(portion)
-            return
-        try:
-            course.imported += await settled(
-                ports, course.actor, partial(_attempt, ports, portion, course)
-            )
-            return
-        except RefusedError:  # somebody imports the same at the same time
-            if attempt == _ATTEMPTS - 1:
-                raise
-
-
-async def _reached(
-    ports: ManagementPorts, portion: list[_Row], course: _Course, authority: Authority
-) -> list[_Row]:
-    """Return the rows of organizations that the actor reaches; the others it learns nothing of."""
-    reached: list[_Row] = []
-    for row in portion:
-        try:
-            if authority.record is not None:
-                await find_organization(ports, row.given.organization, authority)
-        except NotFoundError as refusal:
-            course.refuse(row, refusal)
-        else:
-            reached.append(row)
-    return reached
-
-
-async def _is_present(ports: ManagementPorts, row: _Row) -> bool:
-    """Tell whether the key that has a row's id is the row's, as far as can be told for nothing."""
-    record = await ports.store.find_key(row.identity.key_id)
-    if record is None:
-        return True
-    if row.given.organization not in (record.organization.id, record.organization.slug):
-        return False
-    if row.given.token is not None and record.digest.startswith(_FAST):
-        return (await ports.verify(row.given.token, record.digest)) is True
-    known, stored = row.identity.digest, record.digest
-    # One that was hashed anew meanwhile can't be told from the same key.
-    return known is None or known == stored or known.split("$")[1] != stored.split("$")[1]
-
-
-async def _prepare(ports: ManagementPorts, portion: list[_Row], course: _Course) -> None:
-    """Hash what is still to be hashed, and draw families."""
-    wanting = [row for row in portion if not row.family]
-    if course.dry_run or not wanting:
-        return
-    entropy = ports.draw_entropy(_FAMILY_ENTROPY * len(wanting))
-    for number, row in enumerate(wanting):
-        start = number * _FAMILY_ENTROPY
-        row.family = f"fam_{base62(entropy[start : start + _FAMILY_ENTROPY], 16)}"
-        token = row.given.token
-        if row.identity.digest is not None:
-            row.digest = row.identity.digest
-        elif token is not None and row.identity.guessable:
-            row.digest = await ports.hash_weak(token)
-        elif token is not None:
-            row.digest = await ports.hash(token)
-
-
-async def _check(
-    ports: ManagementPorts, rows: list[_Row], course: _Course, authority: Authority
-) -> list[_Row]:
-    """Return the rows of which keys can be made; the others are refused."""
-    owners: dict[str, Organization | str] = {}
-    fine: list[_Row] = []
-    for row in rows:
-        name = row.given.organization
-        if name not in owners:
+    async def _import(self, rows: list[_Row]) -> None:
+        now = self.ports.now()
+        for attempt in range(_ATTEMPTS):
+            rows = await self._new(rows, now)
+            if self.dry_run or not rows:
+                self.imported += len(rows)
+                return
+            for row in rows:
+                token = row.given.token
+                if row.digest is None and token is not None:
+                    slowly = row.identity.guessable
+                    row.digest = await (self.ports.hash_weak if slowly else self.ports.hash)(token)
             try:
-                owners[name] = await find_organization(ports, name, authority)
-            except NotFoundError as unknown:
-                owners[name] = str(unknown)
-        owner = owners[name]
-        try:
-            if isinstance(owner, str):
-                raise InvalidValueError(owner)
-            _key(row, owner, course, authority)
-        except (InvalidValueError, RefusedError) as refusal:
-            course.refuse(row, refusal)
-        else:
-            fine.append(row)
-    return fine
+                self.imported += await settled(
+                    self.ports, self.actor, partial(self._commit, rows, now)
+                )
+                return
+            except RefusedError:  # somebody imports the same at the same time
+                if attempt == _ATTEMPTS - 1:
+                    raise
 
+    async def _new(self, rows: list[_Row], now: datetime) -> list[_Row]:
+        """Return the rows of which keys are to be made; count or refuse the others."""
+        if not rows:
+            return []
+        authority = await authority_of(self.ports, self.actor)
+        existing = await self.ports.store.find_existing([row.identity.key_id for row in rows])
+        owners: dict[str, Organization | NotFoundError] = {}
+        new: list[_Row] = []
+        for row in rows:
+            name = row.given.organization
+            if name not in owners:
+                try:
+                    owners[name] = await find_organization(self.ports, name, authority)
+                except NotFoundError as unknown:
+                    owners[name] = unknown
+            owner = owners[name]
+            if isinstance(owner, NotFoundError):
+                self._refuse(row.line, owner)
+            elif row.identity.key_id not in existing:
+                try:
+                    self._key(row, owner, authority, now)
+                    new.append(row)
+                except (InvalidValueError, RefusedError) as refusal:
+                    self._refuse(row.line, refusal)
+            elif await self._is_present(row):
+                self.present += 1
+            else:
+                self._refuse(row.line, "another key has the same public part")
+        return new
 
-async def _attempt(
-    ports: ManagementPorts, rows: list[_Row], course: _Course, authority: Authority
-) -> tuple[Commit | None, int]:
-    owners: dict[str, Organization] = {}
-    for name in {row.given.organization for row in rows}:
-        owners[name] = await find_organization(ports, name, authority)
-    records: list[KeyRecord] = []
-    for row in rows:
-        owner = owners[row.given.organization]
-        key = _key(row, owner, course, authority)
-        records.append(KeyRecord(key=key, organization=owner, digest=row.digest))
-    entries = [
-        describe(Action.KEY_IMPORTED, course.now, course.actor, None, record.key)
-        for record in records
-    ]
-    distinct = {owner.id: owner for owner in owners.values()}
-    commit = Commit(entries=tuple(entries), keys=tuple(records), unchanged=tuple(distinct.values()))
-    return commit, len(records)
+    async def _is_present(self, row: _Row) -> bool:
+        """Tell whether a row's key is in the store, as far as no slow hash is needed."""
+        record = await self.ports.store.find_key(row.identity.key_id)
+        if record is None:
+            return True
+        if row.given.organization not in (record.organization.id, record.organization.slug):
+            return False
+        if row.given.token is not None and record.digest.startswith(_FAST):
+            return (await self.ports.verify(row.given.token, record.digest)) is True
+        known, stored = row.identity.digest, record.digest
+        # A token that was hashed anew meanwhile can't be told from the same key.
+        return known is None or known == stored or known.split("$")[1] != stored.split("$")[1]
 
+    async def _commit(
+        self, rows: list[_Row], now: datetime, authority: Authority
+    ) -> tuple[Commit | None, int]:
+        names = {row.given.organization for row in rows}
+        owners = {name: await find_organization(self.ports, name, authority) for name in names}
+        records: list[KeyRecord] = []
+        for row in rows:
+            owner = owners[row.given.organization]
+            key = self._key(row, owner, authority, now)
+            records.append(KeyRecord(key=key, organization=owner, digest=row.digest or ""))
+        commit = Commit(
+            entries=tuple(
+                describe(Action.KEY_IMPORTED, now, self.actor, None, record.key)
+                for record in records
+            ),
+            keys=tuple(records),
+            unchanged=tuple({owner.id: owner for owner in owners.values()}.values()),
+        )
+        return commit, len(records)
 
-def _key(row: _Row, owner: Organization, course: _Course, authority: Authority) -> Key:
-    """Return the key of a row.
+    def _key(self, row: _Row, owner: Organization, authority: Authority, now: datetime) -> Key:
+        """Return the key of a row.
 
-    Raises:
-        InvalidValueError: A value is not valid.
-        RefusedError: The organization or the actor may not have such a key.
-    """
-    given = row.given
-    refuse_disabled(owner, "importing keys")
-    granted = granted_scopes(course.policy, given.scopes)
-    check_ceiling(course.policy, authority, owner, granted)
-    created_at = course.now if given.created_at is None else given.created_at
-    if created_at > course.now:
-        raise InvalidValueError("created_at lies in the future")
-    end = given.expires_at
-    if end is None and owner.max_key_lifetime is not None:
-        start = created_at if given.not_before is None else given.not_before
-        end = later(start, owner.max_key_lifetime)
-    key = Key(
-        id=row.identity.key_id,
-        family=row.family or "fam_" + "0" * _FAMILY_ENTROPY,
-        organization=owner.id,
-        name=given.name,
-        scopes=granted,
-        created_at=created_at,
-        not_before=given.not_before,
-        expires_at=end,
-        metadata=given.metadata,
-        limits=given.limits,
-    )
-    check_end(key, owner, course.now)
-    return key
+        Raises:
+            InvalidValueError: A value is not valid.
+            RefusedError: The organization or the actor may not have such a key.
+        """
+        given = row.given
+        refuse_disabled(owner, "importing keys")
+        granted = granted_scopes(self.ports.policy, given.scopes)
+        check_ceiling(self.ports.policy, authority, owner, granted)
+        created_at = now if given.created_at is None else given.created_at
+        if created_at > now:
+            raise InvalidValueError("created_at lies in the future")
+        end = given.expires_at
+        if end is None and owner.max_key_lifetime is not None:
+            end = later(given.not_before or created_at, owner.max_key_lifetime)
+        key = Key(
+            id=row.identity.key_id,
+            family=row.family,
+            organization=owner.id,
+            name=given.name,
+            scopes=granted,
+            created_at=created_at,
+            not_before=given.not_before,
+            expires_at=end,
+            metadata=given.metadata,
+            limits=given.limits,
+        )
+        check_end(key, owner, now)
+        return key

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from keyguard.core.identity.networks import parse_networks, within_networks
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
-from keyguard.core.keys.records import (
-    ImportReport,
-    IssuedKey,
-    Key,
-    KeyFilter,
-    KeyRecord,
-    Organization,
-    RevocationReason,
-    RotatedKey,
-)
+from keyguard.core.keys.records import IssuedKey, Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import refuse_to_lose_the_last
 from keyguard.core.management.common import (
+    LARGEST_PAGE,
     Authority,
     authority_of,
     check_actor,
@@ -40,28 +32,17 @@ from keyguard.core.management.common import (
     settled,
     unknown,
 )
-from keyguard.core.management.digests import digest_report
-from keyguard.core.management.import_rows import ImportRow
-from keyguard.core.management.importing import import_tokens
-from keyguard.core.management.ports import ManagementPorts
-from keyguard.core.management.revocation import revoke_family, revoke_key, revoke_token
-from keyguard.core.management.rotation import DEFAULT_GRACE, rotate_key
+from keyguard.core.management.importing import Import
+from keyguard.core.management.revocation import Revocation
+from keyguard.core.management.rotation import Rotation
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
-from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, RefusedError
 
 _FAMILY_ENTROPY = 16
 
 
-class AsyncKeys:
-    """The keys of one guard, for async code.
-
-    Args:
-        ports: The outside.
-    """
-
-    def __init__(self, ports: ManagementPorts) -> None:
-        self._ports = ports
+class AsyncKeys(Rotation, Revocation, Import):
+    """The keys of one guard, for async code."""
 
     async def issue(
         self,
@@ -79,64 +60,54 @@ class AsyncKeys:
     ) -> IssuedKey:
         """Issue a key. See :meth:`~keyguard.guard.keys.Keys.issue`."""
         ports = self._ports
-        check_actor(actor)
         policy = ports.policy
+        check_actor(actor)
         granted = granted_scopes(policy, scopes)
-        fields: dict[str, Any] = {
-            "name": name,
-            "scopes": granted,
-            "not_before": not_before,
-            "metadata": metadata or {},
-            "limits": read_limits(limits, "key", stored=True),
-            "allowed_networks": parse_networks(allowed_networks),
-        }
+        own_limits = read_limits(limits, "key", stored=True)
+        networks = parse_networks(allowed_networks)
         if expires_in is not None and expires_at is not None:
             raise InvalidValueError("give expires_in or expires_at, not both")
-        # Before anything is drawn, so that a refusal costs no slow hash.
-        authority = await authority_of(ports, actor)
-        owner = await find_organization(ports, organization, authority)
-        refuse_disabled(owner, "issuing keys")
-        check_ceiling(policy, authority, owner, granted)
         parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
         family = base62(ports.draw_entropy(_FAMILY_ENTROPY), 16)
         token = policy.tokens.mint(parts)
         key_id = parts.key_id
         del parts
         now = ports.now()
-        start = now if not_before is None else not_before
-        digest: str | None = None
 
-        def made(owner: Organization) -> Key:
-            end = expires_at
-            if expires_in is not None:
-                end = later(start, expires_in)
-            elif end is None and owner.max_key_lifetime is not None:
-                end = later(start, owner.max_key_lifetime)
+        async def made(authority: Authority) -> tuple[Key, Organization]:
+            owner = await find_organization(ports, organization, authority)
+            refuse_disabled(owner, "issuing keys")
+            check_ceiling(policy, authority, owner, granted)
+            span = expires_in
+            if span is None and expires_at is None:
+                span = owner.max_key_lifetime
+            start = now if not_before is None else not_before
             key = Key(
                 id=key_id,
                 family=f"fam_{family}",
                 organization=owner.id,
+                name=name,
+                scopes=granted,
                 created_at=now,
-                expires_at=end,
-                **fields,
+                not_before=not_before,
+                expires_at=expires_at if span is None else later(start, span),
+                metadata=metadata or {},
+                limits=own_limits,
+                allowed_networks=networks,
             )
             check_end(key, owner, now)
-            return key
+            return key, owner
 
-        made(owner)  # refuses an invalid key before the hash
+        await made(await authority_of(ports, actor))  # refuses before the hash, which may be slow
         digest = await ports.hash(token)
 
         async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
-            owner = await find_organization(ports, organization, authority)
-            refuse_disabled(owner, "issuing keys")
-            check_ceiling(policy, authority, owner, granted)
-            key = made(owner)
+            key, owner = await made(authority)
             entry = describe(Action.KEY_ISSUED, now, actor, None, key)
             record = KeyRecord(key=key, organization=owner, digest=digest)
             return Commit(entries=(entry,), keys=(record,), unchanged=(owner,)), key
 
-        key = await settled(ports, actor, attempt)
-        return IssuedKey(key=key, token=token)
+        return IssuedKey(key=await settled(ports, actor, attempt), token=token)
 
     async def get(self, key_id: str, *, organization: str | None = None) -> Key:
         """Return a key. See :meth:`~keyguard.guard.keys.Keys.get`."""
@@ -152,12 +123,10 @@ class AsyncKeys:
         """
         ports = self._ports
         record = await find_record(ports, key_id)
-        policy = ports.policy
-        charges = policy.allow(record).limits.charges
+        charges = ports.policy.allow(record).limits.charges
         if not charges:
             return ()
-        outcome = await ports.read_limits(charges)
-        return statuses(charges, outcome.tallies)
+        return statuses(charges, (await ports.read_limits(charges)).tallies)
 
     async def list(
         self,
@@ -206,21 +175,18 @@ class AsyncKeys:
         ports = self._ports
         check_actor(actor)
         policy = ports.policy
-        wanted: dict[str, Any] = {
+        wanted: dict[str, object] = {
             "name": name,
-            "scopes": scopes if isinstance(scopes, Unchanged) else granted_scopes(policy, scopes),
             "not_before": not_before,
             "expires_at": expires_at,
             "metadata": metadata,
-            "limits": (
-                limits if isinstance(limits, Unchanged) else read_limits(limits, "key", stored=True)
-            ),
-            "allowed_networks": (
-                allowed_networks
-                if isinstance(allowed_networks, Unchanged)
-                else parse_networks(allowed_networks)
-            ),
         }
+        if not isinstance(scopes, Unchanged):
+            wanted["scopes"] = granted_scopes(policy, scopes)
+        if not isinstance(limits, Unchanged):
+            wanted["limits"] = read_limits(limits, "key", stored=True)
+        if not isinstance(allowed_networks, Unchanged):
+            wanted["allowed_networks"] = parse_networks(allowed_networks)
         fields = {column: value for column, value in wanted.items() if value is not UNCHANGED}
 
         async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
@@ -247,95 +213,19 @@ class AsyncKeys:
 
         return await settled(ports, actor, attempt)
 
-    async def rotate(
-        self,
-        key_id: str,
-        *,
-        grace: timedelta = DEFAULT_GRACE,
-        expires_in: timedelta | Unchanged | None = UNCHANGED,
-        idempotency_key: str | None = None,
-        actor: Actor = None,
-    ) -> RotatedKey:
-        """Give a key a successor in its family, with the same rights.
-
-        See :meth:`~keyguard.guard.keys.Keys.rotate`.
-        """
-        return await rotate_key(
-            self._ports,
-            key_id,
-            grace=grace,
-            expires_in=expires_in,
-            idempotency_key=idempotency_key,
-            actor=actor,
-        )
-
-    async def revoke(
-        self,
-        key_id: str,
-        *,
-        reason: RevocationReason | str = RevocationReason.UNSPECIFIED,
-        note: str | None = None,
-        force: bool = False,
-        actor: Actor = None,
-    ) -> Key:
-        """Revoke a key for good. Its successor, if it has one, goes on working.
-
-        See :meth:`~keyguard.guard.keys.Keys.revoke`.
-        """
-        return await revoke_key(
-            self._ports, key_id, reason=reason, note=note, force=force, actor=actor
-        )
-
-    async def revoke_family(
-        self,
-        family: str,
-        *,
-        reason: RevocationReason | str = RevocationReason.UNSPECIFIED,
-        note: str | None = None,
-        force: bool = False,
-        actor: Actor = None,
-    ) -> tuple[Key, ...]:
-        """Revoke all keys that descend from one another by rotation, together.
-
-        See :meth:`~keyguard.guard.keys.Keys.revoke_family`.
-        """
-        return await revoke_family(
-            self._ports, family, reason=reason, note=note, force=force, actor=actor
-        )
-
-    async def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key:
-        """Revoke the key of a token that was found where it should not be.
-
-        See :meth:`~keyguard.guard.keys.Keys.revoke_token`.
-        """
-        operation = revoke_token(self._ports, token, note=note)
-        del token  # a traceback that passes here must not show a token
-        return await operation
-
-    async def import_tokens(
-        self,
-        rows: Iterable[str | ImportRow],
-        *,
-        dry_run: bool = False,
-        progress: Callable[[int], None] | None = None,
-        actor: Actor = None,
-    ) -> ImportReport:
-        """Import keys of another system. Their tokens keep working.
-
-        See :meth:`~keyguard.guard.keys.Keys.import_tokens`.
-        """
-        operation = import_tokens(
-            self._ports, rows, dry_run=dry_run, progress=progress, actor=actor
-        )
-        del rows  # a traceback that passes here must not show a token
-        return await operation
-
     async def digests(self) -> Mapping[str, int]:
         """Count the keys that are not revoked by the scheme and pepper of their digests.
 
         See :meth:`~keyguard.guard.keys.Keys.digests`.
         """
-        return await digest_report(self._ports)
+        found: Counter[str] = Counter()
+        after: str | None = None
+        while True:
+            page = await self._ports.store.list_digests(after=after, limit=LARGEST_PAGE)
+            found.update(self._ports.scheme_of(key.digest) for key in page.items)
+            if page.next is None:
+                return dict(found)
+            after = page.next
 
 
 def _works_more(before: Key, after: Key) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Action, Actor, describe
@@ -14,6 +13,7 @@ from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.common import (
     Authority,
+    Operations,
     check_actor,
     check_widening,
     find_organization,
@@ -28,15 +28,8 @@ from keyguard.exceptions import RefusedError
 _ID_ENTROPY = 16
 
 
-class AsyncOrganizations:
-    """The organizations of one guard, for async code.
-
-    Args:
-        ports: The outside.
-    """
-
-    def __init__(self, ports: ManagementPorts) -> None:
-        self._ports = ports
+class AsyncOrganizations(Operations):
+    """The organizations of one guard, for async code."""
 
     async def create(
         self,
@@ -102,7 +95,8 @@ class AsyncOrganizations:
         """
         check_actor(actor)
         policy = self._ports.policy
-        wanted: dict[str, Any] = {
+        ceiling: frozenset[str] | None = None
+        wanted: dict[str, object] = {
             "name": name,
             "limits": limits,
             "max_key_lifetime": max_key_lifetime,
@@ -110,20 +104,15 @@ class AsyncOrganizations:
         if not isinstance(limits, Unchanged):
             wanted["limits"] = read_limits(limits, "organization", stored=True)
         if not isinstance(scopes, Unchanged):
-            wanted["scopes"] = None if scopes is None else granted_scopes(policy, scopes)
+            ceiling = None if scopes is None else granted_scopes(policy, scopes)
+            wanted["scopes"] = ceiling
 
-        def may_change(authority: Authority, present: Organization) -> None:
+        def fields(authority: Authority, present: Organization) -> Mapping[str, object]:
             if not isinstance(scopes, Unchanged):
-                check_widening(policy, authority, present, wanted["scopes"])
+                check_widening(policy, authority, present, ceiling)
+            return {name: value for name, value in wanted.items() if value is not UNCHANGED}
 
-        return await _change(
-            self._ports,
-            organization,
-            Action.ORGANIZATION_UPDATED,
-            actor,
-            wanted,
-            may_change=may_change,
-        )
+        return await _change(self._ports, organization, Action.ORGANIZATION_UPDATED, actor, fields)
 
     async def disable(self, organization: str, *, actor: Actor = None) -> Organization:
         """Pause an organization: none of its keys works until it is enabled.
@@ -132,9 +121,11 @@ class AsyncOrganizations:
         """
         check_actor(actor)
         now = self._ports.now()
-        return await _change(
-            self._ports, organization, Action.ORGANIZATION_DISABLED, actor, {}, at=now
-        )
+
+        def fields(_: Authority, present: Organization) -> Mapping[str, object]:
+            return {} if present.disabled_at else {"disabled_at": now}
+
+        return await _change(self._ports, organization, Action.ORGANIZATION_DISABLED, actor, fields)
 
     async def enable(self, organization: str, *, actor: Actor = None) -> Organization:
         """End an organization's pause.
@@ -142,8 +133,11 @@ class AsyncOrganizations:
         See :meth:`~keyguard.guard.organizations.Organizations.enable`.
         """
         check_actor(actor)
-        wanted = {"disabled_at": None}
-        return await _change(self._ports, organization, Action.ORGANIZATION_ENABLED, actor, wanted)
+
+        def fields(_: Authority, __: Organization) -> Mapping[str, object]:
+            return {"disabled_at": None}
+
+        return await _change(self._ports, organization, Action.ORGANIZATION_ENABLED, actor, fields)
 
 
 async def _change(
@@ -151,20 +145,11 @@ async def _change(
     organization: str,
     action: Action,
     actor: Actor,
-    wanted: dict[str, Any],
-    *,
-    at: datetime | None = None,
-    may_change: Callable[[Authority, Organization], None] | None = None,
+    fields: Callable[[Authority, Organization], Mapping[str, object]],
 ) -> Organization:
-    fields = {name: value for name, value in wanted.items() if value is not UNCHANGED}
-
     async def attempt(authority: Authority) -> tuple[Commit | None, Organization]:
         present = await find_organization(ports, organization, authority)
-        if may_change is not None:
-            may_change(authority, present)
-        if at is not None and present.disabled_at is None:
-            fields["disabled_at"] = at
-        after = changed(present, **fields)
+        after = changed(present, **fields(authority, present))
         change = Change(present, after)
         if len(change.columns()) == 1:  # the version alone
             return None, present

@@ -17,6 +17,7 @@ from keyguard.core.keys.records import (
 from keyguard.core.keys.values import UNCHANGED, Unchanged, check_text
 from keyguard.core.management.common import (
     Authority,
+    Operations,
     authority_of,
     check_actor,
     check_ceiling,
@@ -34,94 +35,92 @@ from keyguard.exceptions import InvalidValueError, RefusedError
 DEFAULT_GRACE = timedelta(hours=24)
 
 
-async def rotate_key(
-    ports: ManagementPorts,
-    key_id: str,
-    *,
-    grace: timedelta = DEFAULT_GRACE,
-    expires_in: timedelta | Unchanged | None = UNCHANGED,
-    idempotency_key: str | None = None,
-    actor: Actor = None,
-) -> RotatedKey:
-    """Give a key a successor in its family, with the same rights.
+class Rotation(Operations):
+    """How a key gets a successor."""
 
-    See :meth:`~keyguard.guard.keys.Keys.rotate`.
-    """
-    check_actor(actor)
-    if not isinstance(grace, timedelta) or grace < timedelta(0):
-        raise InvalidValueError(f"grace takes a timedelta of 0 or more, not {grace!r}")
-    if idempotency_key is not None:
-        check_text("an idempotency key", idempotency_key)
-    policy = ports.policy
-    now = ports.now()
-    if isinstance(expires_in, timedelta):
-        later(now, expires_in)  # refuses what is not a span
-    elif expires_in is not None and not isinstance(expires_in, Unchanged):
-        raise InvalidValueError(f"expires_in takes a timedelta or None, not {expires_in!r}")
+    async def rotate(
+        self,
+        key_id: str,
+        *,
+        grace: timedelta = DEFAULT_GRACE,
+        expires_in: timedelta | Unchanged | None = UNCHANGED,
+        idempotency_key: str | None = None,
+        actor: Actor = None,
+    ) -> RotatedKey:
+        """Give a key a successor in its family, with the same rights.
 
-    def may_rotate(authority: Authority, record: KeyRecord) -> None:
-        present = record.key
-        refuse_revoked(present)
-        if present.successor is not None:
-            raise RefusedError(
-                f"key {present.id!r} has a successor already: {present.successor!r}; rotate that"
+        See :meth:`~keyguard.guard.keys.Keys.rotate`.
+        """
+        check_actor(actor)
+        if not isinstance(grace, timedelta) or grace < timedelta(0):
+            raise InvalidValueError(f"grace takes a timedelta of 0 or more, not {grace!r}")
+        if idempotency_key is not None:
+            check_text("an idempotency key", idempotency_key)
+        ports = self._ports
+        now = ports.now()
+        if isinstance(expires_in, timedelta):
+            later(now, expires_in)  # refuses what is not a span
+        elif expires_in is not None and not isinstance(expires_in, Unchanged):
+            raise InvalidValueError(f"expires_in takes a timedelta or None, not {expires_in!r}")
+
+        def repeated(present: Key) -> bool:
+            return idempotency_key is not None and present.rotation_key == idempotency_key
+
+        authority = await authority_of(ports, actor)
+        first = await find_record(ports, key_id, authority)
+        if not repeated(first.key):
+            _check(ports, authority, first, now)  # before the hash, which may be slow
+        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
+        token = ports.policy.tokens.mint(parts)
+        successor_id = parts.key_id
+        del parts
+        digest = "" if repeated(first.key) else (await ports.hash(token))
+
+        async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
+            record = await find_record(ports, key_id, authority)
+            present, owner = record.key, record.organization
+            if repeated(present) and present.successor is not None:
+                made = await ports.store.find_key(present.successor)
+                if made is not None:
+                    return None, RotatedKey(key=made.key, predecessor=present, token=None)
+            _check(ports, authority, record, now)
+            successor = _successor(present, owner, successor_id, now, expires_in)
+            ends = later(now, grace) if grace else now
+            revoked: dict[str, object] = (
+                {} if grace else {"revoked_at": now, "revoked_reason": RevocationReason.SUPERSEDED}
             )
-        if present.status(now) is KeyStatus.EXPIRED:
-            raise RefusedError(f"key {present.id!r} has expired; issue a new one")
-        refuse_disabled(record.organization, "rotating keys")
-        check_ceiling(policy, authority, record.organization, present.scopes)
-
-    def repeated(present: Key) -> bool:
-        return idempotency_key is not None and present.rotation_key == idempotency_key
-
-    authority = await authority_of(ports, actor)
-    first = await find_record(ports, key_id, authority)
-    if not repeated(first.key):
-        may_rotate(authority, first)  # before the hash, which may be slow
-    parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
-    token = policy.tokens.mint(parts)
-    successor_id = parts.key_id
-    del parts
-    digest = "" if repeated(first.key) else (await ports.hash(token))
-
-    async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
-        record = await find_record(ports, key_id, authority)
-        present, owner = record.key, record.organization
-        if repeated(present) and present.successor is not None:
-            made = await ports.store.find_key(present.successor)
-            if made is not None:
-                return None, RotatedKey(key=made.key, predecessor=present, token=None)
-        may_rotate(authority, record)
-        successor = _successor(present, owner, successor_id, now, expires_in)
-        if grace:
-            ends = later(now, grace)
             before = changed(
                 present,
                 successor=successor_id,
                 rotation_key=idempotency_key,
                 grace_ends_at=ends if present.expires_at is None else min(ends, present.expires_at),
+                **revoked,
             )
-        else:
-            before = changed(
-                present,
-                successor=successor_id,
-                rotation_key=idempotency_key,
-                grace_ends_at=now,
-                revoked_at=now,
-                revoked_reason=RevocationReason.SUPERSEDED,
+            commit = Commit(
+                entries=(
+                    describe(Action.KEY_ROTATED, now, actor, present, before),
+                    describe(Action.KEY_ISSUED, now, actor, None, successor),
+                ),
+                keys=(KeyRecord(key=successor, organization=owner, digest=digest),),
+                changes=(Change(present, before),),
+                unchanged=(owner,),
             )
-        commit = Commit(
-            entries=(
-                describe(Action.KEY_ROTATED, now, actor, present, before),
-                describe(Action.KEY_ISSUED, now, actor, None, successor),
-            ),
-            keys=(KeyRecord(key=successor, organization=owner, digest=digest),),
-            changes=(Change(present, before),),
-            unchanged=(owner,),
-        )
-        return commit, RotatedKey(key=successor, predecessor=before, token=token)
+            return commit, RotatedKey(key=successor, predecessor=before, token=token)
 
-    return await settled(ports, actor, attempt)
+        return await settled(ports, actor, attempt)
+
+
+def _check(ports: ManagementPorts, authority: Authority, record: KeyRecord, now: datetime) -> None:
+    key, owner = record.key, record.organization
+    refuse_revoked(key)
+    if key.successor is not None:
+        raise RefusedError(
+            f"key {key.id!r} has a successor already: {key.successor!r}; rotate that"
+        )
+    if key.status(now) is KeyStatus.EXPIRED:
+        raise RefusedError(f"key {key.id!r} has expired; issue a new one")
+    refuse_disabled(owner, "rotating keys")
+    check_ceiling(ports.policy, authority, owner, key.scopes)
 
 
 def _successor(
@@ -131,16 +130,15 @@ def _successor(
     now: datetime,
     expires_in: timedelta | Unchanged | None,
 ) -> Key:
-    waits = present.not_before is not None and present.not_before > now
-    start = present.not_before if waits and present.not_before is not None else now
+    begins = present.not_before
+    if begins is not None and begins <= now:
+        begins = None
     span = expires_in
-    if isinstance(span, Unchanged):
-        began = present.created_at if present.not_before is None else present.not_before
-        span = None if present.expires_at is None else present.expires_at - began
-    if span is None:
+    if isinstance(span, Unchanged) and present.expires_at is not None:
+        span = present.expires_at - (present.not_before or present.created_at)
+        span = min(span, owner.max_key_lifetime or span)
+    if span is None or isinstance(span, Unchanged):
         span = owner.max_key_lifetime
-    elif isinstance(expires_in, Unchanged) and owner.max_key_lifetime is not None:
-        span = min(span, owner.max_key_lifetime)
     successor = Key(
         id=successor_id,
         family=present.family,
@@ -148,8 +146,8 @@ def _successor(
         name=present.name,
         scopes=present.scopes,
         created_at=now,
-        not_before=present.not_before if waits else None,
-        expires_at=None if span is None else later(start, span),
+        not_before=begins,
+        expires_at=None if span is None else later(begins or now, span),
         metadata=present.metadata,
         limits=present.limits,
         allowed_networks=present.allowed_networks,
