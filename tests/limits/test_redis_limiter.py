@@ -20,11 +20,7 @@ from keyguard.runtime.events import LimiterFailed, LimiterRecovered
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.failover import ASK_AGAIN_AFTER
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.redis.counters import (
-    AsyncRedisRateLimiter,
-    RedisCounters,
-    RedisRateLimiter,
-)
+from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.stores.redis.scripts import ScriptCall
 from tests.limits.conftest import WHENEVER, charge, limiter_of
 from tests.services import RedisCluster, RedisSentinel, RedisServer, running, until
@@ -186,10 +182,11 @@ def test_nonsense_in_a_counter_is_said_to_be(
 
 
 class Answering:
-    """A port that answers every script alike."""
+    """A store whose port, which is itself, answers every script alike."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
+        self.port = self
 
     async def run(self, call: ScriptCall) -> Any:
         return self.answer
@@ -200,7 +197,8 @@ class Answering:
 
 @pytest.mark.parametrize("answer", [None, ["what", "is", "this"], b"1", b"1 2 3", b"1 1 1 x 1"])
 def test_an_answer_that_is_not_counts_is_refused(answer: Any) -> None:
-    counters = RedisCounters(Answering(answer), owned=False, now=None)
+    store: Any = Answering(answer)
+    counters = AsyncRedisRateLimiter(store)
     with pytest.raises(CorruptDataError, match="something else than counts"):
         run_sync(counters.hit([charge()]))
 

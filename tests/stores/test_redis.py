@@ -641,12 +641,12 @@ def test_an_idle_connection_to_what_was_the_primary_is_left(
 DIES = """
 import os, signal, sys
 from keyguard.stores.opening import open_store
-from keyguard.stores.redis.sync_ports import SyncScriptPort
+from keyguard.stores.redis.ports import SyncScriptPort
 from tests.stores.test_redis import COMMITS
 url, step, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 backend = open_store(url)
 send, count = SyncScriptPort.send, 0
-def dying(self, command, key):
+async def dying(self, command, key):
     global count
     count += 1
     if count == step and when == "before":
@@ -656,7 +656,7 @@ def dying(self, command, key):
         connection.send_command(*command.parts)
         os.kill(os.getpid(), signal.SIGKILL)
     try:
-        return send(self, command, key)
+        return await send(self, command, key)
     finally:
         if count == step:
             os.kill(os.getpid(), signal.SIGKILL)

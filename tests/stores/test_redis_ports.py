@@ -14,91 +14,99 @@ from keyguard.runtime.deadlines import within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import News
 from keyguard.stores.redis import scripts
-from keyguard.stores.redis.feed import read_news
-from keyguard.stores.redis.ports import rescue
-from keyguard.stores.redis.scripts import Command, Script, ScriptCall, store_call
+from keyguard.stores.redis.feed import TrailReader
+from keyguard.stores.redis.ports import ScriptPort
+from keyguard.stores.redis.scripts import STORE, Command, Script, ScriptCall, store_call
 
 READ = store_call(scripts.FIND_KEY, keys=("key:1",))
 WRITE = store_call(scripts.REHASH_KEY, "old", "new", keys=("key:1",))
 
 
-class Server:
+class Server(ScriptPort):
     """Answers commands in turn, and records their names."""
+
+    place = "redis://h:1/0"
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.names: list[str | bytes] = []
 
-    async def send(self, command: Command) -> Any:
+    async def send(self, command: Command, key: str) -> Any:
+        assert key == f"{STORE}schema"
         self.names.append(command.parts[0])
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
-def rescued(call: ScriptCall, failure: Exception, server: Server) -> Any:
-    return run_sync(rescue(server.send, call, failure, "redis://h:1/0"))
+
+def test_a_script_is_called_by_its_digest() -> None:
+    server = Server(b"found")
+    assert run_sync(server.run(READ)) == b"found"
+    assert server.names == ["EVALSHA"]
 
 
 def test_a_look_up_on_a_dead_connection_is_sent_again() -> None:
-    server = Server(b"found")
-    assert rescued(READ, LostError(), server) == b"found"
-    assert server.names == ["EVALSHA"]
+    server = Server(LostError(), b"found")
+    assert run_sync(server.run(READ)) == b"found"
+    assert server.names == ["EVALSHA"] * 2
 
 
 def test_a_look_up_is_sent_again_only_once() -> None:
-    server = Server(LostError())
+    server = Server(LostError(), LostError())
     with pytest.raises(StoreUnavailableError):
-        rescued(READ, LostError(), server)
-    assert server.names == ["EVALSHA"]
+        run_sync(server.run(READ))
+    assert server.names == ["EVALSHA"] * 2
 
 
 def test_a_look_up_whose_time_is_over_is_not_sent_again() -> None:
-    server = Server()
+    server = Server(LostError())
     with within(0), pytest.raises(StoreUnavailableError):
-        rescued(READ, LostError(), server)
-    assert server.names == []
+        run_sync(server.run(READ))
+    assert server.names == ["EVALSHA"]
 
 
 def test_a_change_on_a_dead_connection_is_not_sent_again() -> None:
-    server = Server()
+    server = Server(LostError())
     with pytest.raises(StoreUnavailableError):
-        rescued(WRITE, LostError(), server)
-    assert server.names == []
+        run_sync(server.run(WRITE))
+    assert server.names == ["EVALSHA"]
 
 
 @pytest.mark.parametrize("call", [READ, WRITE])
 def test_a_script_that_the_server_does_not_know_is_sent_in_full(call: ScriptCall) -> None:
-    server = Server(b"done")
-    assert rescued(call, NoScriptError(), server) == b"done"
-    assert server.names == ["EVAL"]
-
-
-def test_a_script_may_be_unknown_on_the_second_connection() -> None:
-    server = Server(NoScriptError(), b"found")
-    assert rescued(READ, LostError(), server) == b"found"
+    server = Server(NoScriptError(), b"done")
+    assert run_sync(server.run(call)) == b"done"
     assert server.names == ["EVALSHA", "EVAL"]
 
 
+def test_a_script_may_be_unknown_on_the_second_connection() -> None:
+    server = Server(LostError(), NoScriptError(), b"found")
+    assert run_sync(server.run(READ)) == b"found"
+    assert server.names == ["EVALSHA", "EVALSHA", "EVAL"]
+
+
 def test_what_the_server_refuses_is_not_sent_again() -> None:
-    server = Server()
+    server = Server(ResponseError("ERR"))
     with pytest.raises(StoreError):
-        rescued(READ, ResponseError("ERR"), server)
-    assert server.names == []
+        run_sync(server.run(READ))
+    assert server.names == ["EVALSHA"]
 
 
-class Listener:
-    """A reader's connection that answers in turn, and records what is asked of it."""
+class Reader(TrailReader):
+    """A reader that is answered in turn, and records what it asks."""
 
     def __init__(self, *news: tuple[str, list[str] | None], wakes: bool = True) -> None:
-        self.news = list(news)
+        self.told = list(news)
         self.wakes = wakes
         self.asked: list[str] = []
 
     async def run(self, call: ScriptCall) -> Any:
         self.asked.append("news")
-        end, subjects = self.news.pop(0)
+        end, subjects = self.told.pop(0)
         told: Any = None if subjects is None else [subject.encode() for subject in subjects]
         return [end.encode(), told, 1]
 
@@ -107,30 +115,36 @@ class Listener:
         self.asked.append(f"wait after {position}")
         return self.wakes
 
+    async def exchange(self, command: Command, *, waits: bool = False) -> Any:
+        raise AssertionError  # as run and wait are answered above
+
+    async def disconnect(self, *, moved: bool = False) -> None:
+        """Nothing is open."""
+
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
-def read(listener: Listener, position: str | None, patience: float) -> News:
-    return run_sync(read_news(listener, position, patience))
+def read(reader: Reader, position: str | None, patience: float) -> News:
+    return run_sync(reader.news(position, patience))
 
 
 def test_a_reader_waits_only_if_nothing_changed() -> None:
-    listener = Listener(("1-0", []), ("2-0", ["a"]))
-    assert read(listener, "1-0", 600) == News("2-0", ("a",))
-    assert listener.asked == ["news", "wait after 1-0", "news"]
+    reader = Reader(("1-0", []), ("2-0", ["a"]))
+    assert read(reader, "1-0", 600) == News("2-0", ("a",))
+    assert reader.asked == ["news", "wait after 1-0", "news"]
 
 
 def test_a_reader_waits_again_after_it_was_woken_for_nothing() -> None:
-    listener = Listener(("1-0", []), ("1-0", []), ("2-0", ["a"]))
-    assert read(listener, "1-0", 600) == News("2-0", ("a",))
-    assert listener.asked == ["news", "wait after 1-0"] * 2 + ["news"]
+    reader = Reader(("1-0", []), ("1-0", []), ("2-0", ["a"]))
+    assert read(reader, "1-0", 600) == News("2-0", ("a",))
+    assert reader.asked == ["news", "wait after 1-0"] * 2 + ["news"]
 
 
 def test_a_reader_that_was_not_woken_tells_that_nothing_changed() -> None:
-    listener = Listener(("1-0", []), wakes=False)
-    assert read(listener, "1-0", 600) == News("1-0", ())
-    assert listener.asked == ["news", "wait after 1-0"]
+    reader = Reader(("1-0", []), wakes=False)
+    assert read(reader, "1-0", 600) == News("1-0", ())
+    assert reader.asked == ["news", "wait after 1-0"]
 
 
 @pytest.mark.parametrize(
@@ -143,9 +157,9 @@ def test_a_reader_that_was_not_woken_tells_that_nothing_changed() -> None:
     ],
 )
 def test_a_reader_does_not_wait(position: str | None, patience: float, news: News) -> None:
-    listener = Listener((news.position, None if news.subjects is None else []))
-    assert read(listener, position, patience) == news
-    assert listener.asked == ["news"]
+    reader = Reader((news.position, None if news.subjects is None else []))
+    assert read(reader, position, patience) == news
+    assert reader.asked == ["news"]
 
 
 def test_every_script_is_a_file_of_the_package_and_every_file_is_used() -> None:

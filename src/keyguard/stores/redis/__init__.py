@@ -14,7 +14,7 @@ from keyguard.exceptions import MissingExtraError
 try:
     from keyguard.stores.redis.clients import AsyncClient, Client
     from keyguard.stores.redis.deployment import parse
-    from keyguard.stores.redis.store import AsyncRedisStore, RedisStore
+    from keyguard.stores.redis.keys import AsyncRedisStore, RedisStore
 except ModuleNotFoundError as failure:
     if failure.name != "redis":
         raise

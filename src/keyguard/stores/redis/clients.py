@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 import redis
@@ -32,6 +31,15 @@ from keyguard.stores.redis.pools import (
 Client: TypeAlias = redis.Redis | redis.RedisCluster
 AsyncClient: TypeAlias = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
+_Arguments: TypeAlias = dict[str, Any]
+"""Arguments of redis-py's connections and pools, by name."""
+
+_SHARED: _Arguments = {
+    "protocol": 2,
+    "driver_info": None,  # telling the server costs two round trips for each connection
+    "max_connections": MOST_CONNECTIONS,
+}
+
 
 def is_client(target: object) -> TypeGuard[Client]:
     """Tell whether something is one of redis-py's clients for sync code."""
@@ -45,7 +53,7 @@ def is_async_client(target: object) -> TypeGuard[AsyncClient]:
 
 def make_client(deployment: Deployment) -> Client:
     """Return a client for sync code. One for a cluster has read the cluster's layout."""
-    options = _shared_options(deployment.options)
+    options: _Arguments = {**_SHARED, **deployment.options}
     if deployment.topology is Topology.CLUSTER:
         (host, port), *others = deployment.nodes
         return redis.RedisCluster.from_url(
@@ -56,37 +64,35 @@ def make_client(deployment: Deployment) -> Client:
             retry=Retry(NoBackoff(), 0),
             **options,
         )
+    kind = TimelyTlsConnection if deployment.tls else TimelyConnection
     if deployment.topology is Topology.SENTINEL:
         sentinel: Any = Sentinel([])
-        connection = TimelyTlsConnection if deployment.tls else TimelyConnection
         sentinel.sentinels = [
-            redis.Redis.from_pool(
-                TimelyPool(connection, host=host, port=port, **_sentinel_options(deployment))
-            )
-            for host, port in deployment.nodes
+            redis.Redis.from_pool(TimelyPool(kind, **sentinel_options))
+            for sentinel_options in _options_of_sentinels(deployment)
         ]
-        primary: redis.Redis = sentinel.master_for(
+        primary = TimelyTlsPrimaryConnection if deployment.tls else TimelyPrimaryConnection
+        client: redis.Redis = sentinel.master_for(
             deployment.service,
             connection_pool_class=TimelySentinelPool,
-            connection_class=TimelyTlsPrimaryConnection
-            if deployment.tls
-            else TimelyPrimaryConnection,
+            connection_class=primary,
             **options,
         )
-        return primary
+        return client
     if not deployment.nodes:
         unix: Any = TimelyUnixConnection
         return redis.Redis.from_pool(TimelyPool(unix, **options))
-    (host, port), *_ = deployment.nodes
-    connection = TimelyTlsConnection if deployment.tls else TimelyConnection
-    return redis.Redis.from_pool(TimelyPool(connection, host=host, port=port, **options))
+    return redis.Redis.from_pool(TimelyPool(kind, **_address(deployment.nodes[0]), **options))
 
 
 def make_async_client(deployment: Deployment) -> AsyncClient:
     """Return a client for asyncio. It sets no timeouts: the guard ends a call that is late."""
-    retry = AsyncRetry(NoBackoff(), 0)
-    waits: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": None, "retry": retry}
-    options = {**_shared_options(deployment.options), **waits}
+    waits: _Arguments = {
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
+        "retry": AsyncRetry(NoBackoff(), 0),
+    }
+    options: _Arguments = {**_SHARED, **deployment.options, **waits}
     if deployment.topology is Topology.CLUSTER:
         return redis.asyncio.RedisCluster(
             startup_nodes=[AsyncClusterNode(*node) for node in deployment.nodes],
@@ -94,88 +100,70 @@ def make_async_client(deployment: Deployment) -> AsyncClient:
             **options,
         )
     if deployment.topology is Topology.SENTINEL:
+        kind = AsyncTimelyTlsConnection if deployment.tls else AsyncTimelyConnection
         sentinel: Any = AsyncSentinel([])
-        connection = AsyncTimelyTlsConnection if deployment.tls else AsyncTimelyConnection
         sentinel.sentinels = [
             redis.asyncio.Redis.from_pool(
-                redis.asyncio.ConnectionPool(
-                    connection, host=host, port=port, **_sentinel_options(deployment), **waits
-                )
+                redis.asyncio.ConnectionPool(kind, **sentinel_options, **waits)
             )
-            for host, port in deployment.nodes
+            for sentinel_options in _options_of_sentinels(deployment)
         ]
-        primary: redis.asyncio.Redis = sentinel.master_for(
+        client: redis.asyncio.Redis = sentinel.master_for(
             deployment.service, ssl=deployment.tls, **options
         )
-        return primary
+        return client
     if not deployment.nodes:
         unix = redis.asyncio.UnixDomainSocketConnection
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(unix, **options))
-    (host, port), *_ = deployment.nodes
     tcp = redis.asyncio.SSLConnection if deployment.tls else redis.asyncio.Connection
-    return redis.asyncio.Redis.from_pool(
-        redis.asyncio.ConnectionPool(tcp, host=host, port=port, **options)
-    )
+    pool = redis.asyncio.ConnectionPool(tcp, **_address(deployment.nodes[0]), **options)
+    return redis.asyncio.Redis.from_pool(pool)
 
 
-def _shared_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "protocol": 2,
-        "driver_info": None,  # telling the server costs two round trips for each connection
-        "max_connections": MOST_CONNECTIONS,
-        **options,
-    }
-
-
-def _sentinel_options(deployment: Deployment) -> dict[str, Any]:
+def _options_of_sentinels(deployment: Deployment) -> list[_Arguments]:
     # A Sentinel that is silent leaves time for the others, and for the primary.
     share = 1 / (len(deployment.nodes) + 1)
-    return {**_shared_options(deployment.sentinel_options), "share": share}
+    shared = {**_SHARED, **deployment.sentinel_options, "share": share}
+    return [{**shared, **_address(node)} for node in deployment.nodes]
+
+
+def _address(node: tuple[str, int]) -> _Arguments:
+    return {"host": node[0], "port": node[1]}
 
 
 def sentinels_of(client: Client | AsyncClient) -> list[Any]:
     """Return the clients of the Sentinels behind a client that a ``Sentinel`` made."""
-    pool: Any = getattr(client, "connection_pool", None)
-    manager: Any = getattr(pool, "sentinel_manager", None)
+    pool = getattr(client, "connection_pool", None)
+    manager = getattr(pool, "sentinel_manager", None)
     return [] if manager is None else list(manager.sentinels)
 
 
-def place_of(client: Client | AsyncClient) -> str:
-    """Return where a client connects to, without secrets, for messages."""
-    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
-        manager: Any = client.nodes_manager
+def place_of(target: Deployment | Client | AsyncClient) -> str:
+    """Return where a Redis is, or where a client connects to, without secrets, for messages."""
+    if isinstance(target, Deployment):
+        return target.place
+    topology, service = Topology.STANDALONE, ""
+    if isinstance(target, redis.RedisCluster | redis.asyncio.RedisCluster):
+        topology = Topology.CLUSTER
+        manager: Any = target.nodes_manager
+        options: _Arguments = manager.connection_kwargs
         nodes = [(node.host, node.port) for node in manager.startup_nodes.values()]
-        return _place(Topology.CLUSTER, nodes, {}, tls=_is_tls(manager.connection_kwargs))
-    pool: Any = client.connection_pool
-    options: dict[str, Any] = pool.connection_kwargs
-    tls = _is_tls({"connection_class": pool.connection_class})
-    sentinels = [sentinel.connection_pool.connection_kwargs for sentinel in sentinels_of(client)]
-    if sentinels:
-        nodes = [(sentinel["host"], sentinel["port"]) for sentinel in sentinels]
-        return _place(Topology.SENTINEL, nodes, options, pool.service_name, tls=tls)
-    host, port = options.get("host", "localhost"), options.get("port", 6379)
-    return _place(Topology.STANDALONE, [(host, port)], options, tls=tls)
-
-
-def _is_tls(options: Mapping[str, Any]) -> bool:
+    else:
+        pool: Any = target.connection_pool
+        options = {**pool.connection_kwargs, "connection_class": pool.connection_class}
+        servers = [sentinel.connection_pool.connection_kwargs for sentinel in sentinels_of(target)]
+        if servers:
+            topology, service = Topology.SENTINEL, pool.service_name
+        nodes = [
+            (server.get("host", "localhost"), int(server.get("port", 6379)))
+            for server in servers or [options]
+        ]
     kind = options.get("connection_class", object)
-    return bool(options.get("ssl")) or issubclass(
-        kind, redis.SSLConnection | redis.asyncio.SSLConnection
-    )
-
-
-def _place(
-    topology: Topology,
-    nodes: list[Any],
-    options: Mapping[str, Any],
-    service: str = "",
-    *,
-    tls: bool,
-) -> str:
     return Deployment(
         topology=topology,
-        nodes=tuple((str(host), int(port)) for host, port in nodes),
+        nodes=tuple(nodes),
         service=service,
-        tls=tls,
+        tls=options.get("ssl")
+        or issubclass(kind, redis.SSLConnection | redis.asyncio.SSLConnection),
         options={name: options[name] for name in ("db", "path") if name in options},
     ).place

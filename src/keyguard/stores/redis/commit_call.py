@@ -2,64 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
+import json
 from typing import TypeAlias
 
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import KeyRecord, Organization
-from keyguard.stores.redis.hashes import changed_fields, entry_fields, hash_fields, index_entry
+from keyguard.stores.redis.hashes import changed_fields, entry_fields, index_entry, record_fields
 from keyguard.stores.redis.scripts import COMMIT, ScriptCall, store_call
 
-Texts: TypeAlias = tuple[str, ...]
+Write: TypeAlias = tuple[str, str, tuple[str, ...]]
+"""A command, its key without the store's prefix, and its arguments."""
 
 
 def commit_call(commit: Commit) -> ScriptCall:
     """Return the call of the script that makes a commit, or changes nothing."""
-    new_records: list[Organization | KeyRecord] = [*commit.organizations, *commit.keys]
-    index_writes = [write for record in new_records for write in _index_writes(record)]
+    expected = [(record_key(name), str(version)) for name, version in commit.expected().items()]
+    organizations = [(record_key(new.id), new.id, new.slug) for new in commit.organizations]
+    keys = [(record_key(new.key.id), new.key.id) for new in commit.keys]
     entries = [
         (f"trail:{entry.subject}", f"owned:{entry.organization}", entry_fields(entry))
         for entry in commit.entries
     ]
-    expected = {record_key(record_id): at for record_id, at in commit.expected().items()}
-    record_writes = [
-        *((organization.id, hash_fields(organization)) for organization in commit.organizations),
-        *((new.key.id, (*hash_fields(new.key), "digest", new.digest)) for new in commit.keys),
-        *((change.id, changed_fields(change)) for change in commit.changes),
+    records: list[Organization | KeyRecord] = [*commit.organizations, *commit.keys]
+    writes = [write for record in records for write in _index_writes(record)]
+    sets = [key for command, key, _ in writes if command == "ZADD"]
+    sets += [key for trail, owned, _ in entries for key in (trail, owned)]
+    # The record is written after the indexes that lead to it.
+    writes += [("HSET", record_key(new.id), record_fields(new)) for new in commit.organizations]
+    writes += [("HSET", record_key(new.key.id), record_fields(new)) for new in commit.keys]
+    writes += [
+        ("HSET", record_key(change.id), fields)
+        for change in commit.changes
+        if (fields := changed_fields(change))
     ]
-
-    numbers = {"schema": 1, "audit": 2, "slugs": 3}
-
-    def number(key: str) -> str:
-        return str(numbers.setdefault(key, len(numbers) + 1))
-
-    # The script checks the keys up to this point: they must be sorted sets.
-    for command, index, _ in index_writes:
-        if command == "ZADD":
-            number(index)
-    for trail, owned, _ in entries:
-        number(trail)
-        number(owned)
-    arguments: list[str] = [str(len(numbers))]
-
-    def add(items: Iterable[Texts]) -> None:
-        listed = list(items)
-        arguments.append(str(len(listed)))
-        arguments.extend(chain.from_iterable(listed))
-
-    add((number(key), str(version)) for key, version in expected.items())
-    add((number(record_key(new.id)), new.id, new.slug) for new in commit.organizations)
-    add((number(record_key(new.key.id)), new.key.id) for new in commit.keys)
-    add((number(trail), number(owned), *_counted(row)) for trail, owned, row in entries)
-    add(
-        (command, number(key), *_counted(values))
-        for command, key, values in (
-            *index_writes,
-            *(("HSET", record_key(record_id), row) for record_id, row in record_writes if row),
-        )
-    )
-    return store_call(COMMIT, *arguments, keys=tuple(numbers)[1:])
+    steps = {
+        "sets": sets,
+        "expected": expected,
+        "organizations": organizations,
+        "keys": keys,
+        "entries": entries,
+        "writes": writes,
+    }
+    others = [key for key, *_ in (*expected, *organizations, *keys)]
+    names = dict.fromkeys(["audit", "slugs", *sets, *others])
+    return store_call(COMMIT, json.dumps(steps), keys=tuple(names))
 
 
 def record_key(record_id: str) -> str:
@@ -68,11 +54,7 @@ def record_key(record_id: str) -> str:
     return f"{'organization' if '_' in record_id else 'key'}:{record_id}"
 
 
-def _counted(texts: Texts) -> Texts:
-    return (str(len(texts)), *texts)
-
-
-def _index_writes(new: Organization | KeyRecord) -> list[tuple[str, str, Texts]]:
+def _index_writes(new: Organization | KeyRecord) -> list[Write]:
     if isinstance(new, Organization):
         return [
             ("HSET", "slugs", (new.slug, new.id)),

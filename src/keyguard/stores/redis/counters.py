@@ -15,9 +15,8 @@ from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.facade import SyncRateLimiter
-from keyguard.stores.redis.ports import ScriptPort
+from keyguard.stores.redis.keys import AsyncRedisStore, RedisStore
 from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall
-from keyguard.stores.redis.store import AsyncRedisStore, RedisStore
 
 Now: TypeAlias = Callable[[], float]
 
@@ -31,22 +30,24 @@ _STRATEGIES = {
 _tally = Tally._make  # which takes less time than Tally(...)
 
 
-class RedisCounters:
-    """Counters over a port that runs scripts.
+class AsyncRedisRateLimiter:
+    """A store of counters for code on asyncio.
 
     Args:
-        port: Runs the scripts.
-        owned: Whether the counters close the port with themselves.
+        store: Where the Redis is: the counters use the store's port.
+        owned: Whether the limiter closes the store with itself.
         now: Where time comes from, in seconds; None for the server's clock.
     """
 
-    def __init__(self, port: ScriptPort, *, owned: bool, now: Now | None) -> None:
-        self._port = port
+    def __init__(
+        self, store: AsyncRedisStore | RedisStore, *, owned: bool = False, now: Now | None = None
+    ) -> None:
+        self._port = store.port
         self._owned = owned
         self._now = now
 
     async def migrate(self) -> None:
-        """See :meth:`keyguard.stores.base.AsyncRateLimiter.migrate`. Nothing is to be made."""
+        """Do nothing: counters need no layout."""
 
     async def aclose(self) -> None:
         if self._owned:
@@ -68,32 +69,11 @@ class RedisCounters:
         return _outcome(await self._port.run(_call(ADJUST, changes, time, *ends)), charges)
 
 
-class AsyncRedisRateLimiter(RedisCounters):
-    """A store of counters for code on asyncio.
-
-    Args:
-        store: Where the Redis is.
-        owned: Whether the limiter closes the store with itself.
-        now: Where time comes from, in seconds; None for the server's clock.
-    """
-
-    def __init__(
-        self, store: AsyncRedisStore, *, owned: bool = False, now: Now | None = None
-    ) -> None:
-        super().__init__(store.port, owned=owned, now=now)
-
-
 class RedisRateLimiter(SyncRateLimiter):
-    """A store of counters for sync code.
-
-    Args:
-        store: Where the Redis is.
-        owned: Whether the limiter closes the store with itself.
-        now: Where time comes from, in seconds; None for the server's clock.
-    """
+    """The same for sync code, over a store for sync code."""
 
     def __init__(self, store: RedisStore, *, owned: bool = False, now: Now | None = None) -> None:
-        super().__init__(RedisCounters(store.port, owned=owned, now=now))
+        super().__init__(AsyncRedisRateLimiter(store, owned=owned, now=now))
 
 
 @lru_cache(1_000)
@@ -114,21 +94,13 @@ def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> S
 
 
 def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome:
-    if not isinstance(reply, bytes | str):
-        raise _no_counts()
     try:
-        admitted, *numbers = map(int, reply.split())
-        rows = zip(*[iter(numbers)] * 5, strict=True)
+        admitted, *numbers = map(int, reply.split() if isinstance(reply, bytes | str) else ())
+        rows = zip(charges, *[iter(numbers)] * 5, strict=True)
         tallies = [
             _tally((fits == 1, left, reset / _SECOND, wait / _SECOND, ends / _SECOND))
-            for fits, left, reset, wait, ends in rows
+            for _, fits, left, reset, wait, ends in rows
         ]
     except ValueError as failure:
-        raise _no_counts() from failure
-    if len(tallies) != len(charges):
-        raise _no_counts()
+        raise CorruptDataError("Redis answered a hit with something else than counts") from failure
     return Outcome(admitted == 1, tallies)
-
-
-def _no_counts() -> CorruptDataError:
-    return CorruptDataError("Redis answered a hit with something else than counts")

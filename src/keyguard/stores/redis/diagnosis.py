@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from redis import RedisCluster
 from redis.exceptions import ResponseError
 
 from keyguard.runtime.frames import frameless
 from keyguard.stores.diagnosis import Finding
+from keyguard.stores.redis.clients import place_of, sentinels_of
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.pools import Pool
-from keyguard.stores.redis.replies import text_of, texts_of
-from keyguard.stores.redis.scripts import Command
-from keyguard.stores.redis.sync_ports import SyncScriptPort, exchange
+from keyguard.stores.redis.ports import SyncScriptPort, exchange
+from keyguard.stores.redis.scripts import Command, text_of, texts_of
 
 
 def diagnose(port: SyncScriptPort) -> list[Finding]:
@@ -27,7 +28,7 @@ def diagnose(port: SyncScriptPort) -> list[Finding]:
     findings: list[Finding] = []
     try:
         with frameless():
-            servers = port.servers()
+            servers = _servers(port)
     except Exception as failure:  # noqa: BLE001 - whatever it is, nothing can be reached
         return [_bad(str(explained(failure, port.place)))]
     for name, pool in servers:
@@ -38,6 +39,20 @@ def diagnose(port: SyncScriptPort) -> list[Finding]:
         except Exception as failure:  # noqa: BLE001 - the server can't be reached
             findings.append(_bad(str(explained(failure, name))))
     return findings
+
+
+def _servers(port: SyncScriptPort) -> list[tuple[str, Pool]]:
+    """Return the servers that hold data and the Sentinels: their names and pools."""
+    port.layout_is_old = True
+    client = port.open()
+    if isinstance(client, RedisCluster):
+        nodes = [client.get_redis_connection(node) for node in client.get_primaries()]
+        return [(place_of(node), node.connection_pool) for node in nodes]
+    sentinels = [
+        (f"the Sentinel {place_of(sentinel).rpartition('/')[0]}", sentinel.connection_pool)
+        for sentinel in sentinels_of(client)
+    ]
+    return [(port.place, client.connection_pool), *sentinels]
 
 
 def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:

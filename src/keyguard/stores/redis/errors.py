@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 
 from redis.exceptions import (
     AskError,
@@ -81,7 +80,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
             )
         case OutOfMemoryError():
             return StoreUnavailableError(
-                f"{place} is out of memory and takes no more data; raise its maxmemory"
+                f"{place} is out of memory and accepts no data; raise its maxmemory"
             )
         case ResponseError() if UNFIT in text:
             return _unfit(text.partition(UNFIT)[2].split()[0], place)
@@ -107,21 +106,16 @@ def explained(failure: BaseException, place: str) -> StoreError:
             )
 
 
-def _in_tls(failure: BaseException) -> ssl.SSLError | None:
+def _in_tls(failure: BaseException | None) -> ssl.SSLError | None:
     """Return the TLS error behind a failure, or None."""
-    for cause in _causes(failure):
-        # An SSLEOFError says only that the connection ended.
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            return cause
-    return None
-
-
-def _causes(failure: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while failure is not None and id(failure) not in seen:
+        # An SSLEOFError says only that the connection ended.
+        if isinstance(failure, ssl.SSLError) and not isinstance(failure, ssl.SSLEOFError):
+            return failure
         seen.add(id(failure))
-        yield failure
         failure = failure.__cause__ or failure.__context__
+    return None
 
 
 def _mistrusted(cause: ssl.SSLError, place: str) -> StoreUnavailableError:

@@ -9,51 +9,121 @@ that takes changes now.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+from abc import abstractmethod
 from contextlib import suppress
 
-from keyguard.exceptions import StoreError
-from keyguard.runtime.deadlines import awithin, within
+import redis
+from redis.exceptions import MovedError
+
+from keyguard.exceptions import KeyguardError, StoreError, StoreUnavailableError
+from keyguard.runtime.deadlines import awithin, remaining, within
+from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
 from keyguard.stores.base import News
-from keyguard.stores.redis.async_ports import AsyncListenerPort, AsyncScriptPort, running_loop
 from keyguard.stores.redis.errors import explained
-from keyguard.stores.redis.ports import ListenerPort, closed
-from keyguard.stores.redis.replies import list_of, text_of, texts_of
-from keyguard.stores.redis.scripts import NEWS, store_call
-from keyguard.stores.redis.sync_ports import SyncListenerPort, SyncScriptPort
+from keyguard.stores.redis.pools import Connection, patience, read_reply
+from keyguard.stores.redis.ports import (
+    AsyncConnection,
+    AsyncScriptPort,
+    ScriptPort,
+    SyncScriptPort,
+    aexchange,
+    running_loop,
+    send_command,
+)
+from keyguard.stores.redis.scripts import (
+    NEWS,
+    STORE,
+    Command,
+    Reply,
+    list_of,
+    store_call,
+    text_of,
+    texts_of,
+)
 
+_TRAIL = f"{STORE}audit"
 _MOST_NEWS = 1000
+_LOOK = 0.1
+"""Seconds after which a thread that waits looks whether its reader was closed."""
 _GRACE = 1.0
 """Seconds beyond its patience after which a reader gives a silent server up."""
 
 
-async def read_news(port: ListenerPort, position: str | None, patience: float) -> News:
-    """Return what changed after a position.
+class TrailReader(ScriptPort):
+    """What the readers of both flavours share: scripts and waiting, on one connection.
 
-    Args:
-        port: The reader's connection.
-        position: The position; None to learn where the trail ends now.
-        patience: Seconds to wait for a change; 0 or less not to wait.
-
-    Raises:
-        StoreError: The connection failed or was closed.
+    After a failure the reader connects anew, and so learns which server is the primary by then.
     """
-    ends = time.monotonic() + patience
-    while True:
-        call = store_call(NEWS, position or "", str(_MOST_NEWS), keys=("audit",))
-        end, subjects, is_whole = list_of(await port.run(call))
-        told = None if subjects is None else tuple(texts_of(subjects))
-        news = News(text_of(end), told, whole=bool(is_whole))
-        left = ends - time.monotonic()
-        if position is None or told is None or news.position != position or left <= 0:
-            return news
-        if not await port.wait(position, left):
-            return news
+
+    is_closed = False
+
+    @abstractmethod
+    async def exchange(self, command: Command, *, waits: bool = False) -> Reply:
+        """Send a command on the reader's connection and return the reply.
+
+        Args:
+            command: The command.
+            waits: Whether the server may take its time to answer.
+        """
+
+    @abstractmethod
+    async def disconnect(self, *, moved: bool = False) -> None:
+        """Close the connection; the next command connects to the server of that time.
+
+        Args:
+            moved: Whether the layout of the cluster is old.
+        """
+
+    async def news(self, position: str | None, patience: float) -> News:
+        """Return what changed after a position.
+
+        Args:
+            position: The position; None to learn where the trail ends now.
+            patience: Seconds to wait for a change; 0 or less not to wait.
+
+        Raises:
+            StoreError: The connection failed or was closed.
+        """
+        ends = time.monotonic() + patience
+        while True:
+            call = store_call(NEWS, position or "", str(_MOST_NEWS), keys=("audit",))
+            end, subjects, is_whole = list_of(await self.run(call))
+            told = None if subjects is None else tuple(texts_of(subjects))
+            news = News(text_of(end), told, whole=bool(is_whole))
+            left = ends - time.monotonic()
+            if position is None or told is None or news.position != position or left <= 0:
+                return news
+            if not await self.wait(position, left):
+                return news
+
+    async def wait(self, position: str, seconds: float) -> bool:
+        """Wait until the trail goes on after a position, and return whether there may be news."""
+        # At least a millisecond, for 0 means to wait for ever.
+        limit = str(max(1, round(seconds * 1000)))
+        waiting = Command("XREAD", "COUNT", "1", "BLOCK", limit, "STREAMS", _TRAIL, position)
+        try:
+            return await self.exchange(waiting, waits=True) is not None
+        except MovedError:
+            await self.disconnect(moved=True)
+            return True
+        except KeyguardError:
+            raise
+        except Exception as failure:
+            raise explained(failure, self.place) from failure
+
+    async def send(self, command: Command, key: str) -> Reply:  # noqa: ARG002 - all are in one slot
+        try:
+            return await self.exchange(command)
+        except MovedError:
+            await self.disconnect(moved=True)
+            return await self.exchange(command)
 
 
-class RedisFeed:
+class RedisFeed(TrailReader):
     """A reader of the audit trail, for one thread. Its coroutines never suspend.
 
     Args:
@@ -61,42 +131,75 @@ class RedisFeed:
     """
 
     def __init__(self, port: SyncScriptPort) -> None:
-        self._port = SyncListenerPort(port)
+        self._port = port
+        self.place = port.place
         self._start_afresh()
         after_fork(self._start_afresh)
 
     def _start_afresh(self) -> None:
         self._reading = threading.Lock()
+        self._connection: Connection | None = None
 
     async def read(self, position: str | None, patience: float) -> News:
         try:
             with self._reading, within(max(patience, 0) + _GRACE):
                 try:
-                    return await read_news(self._port, position, patience)
+                    return await self.news(position, patience)
                 except BaseException:
-                    # The next read connects anew, and so learns who the primary is by then.
-                    await self._port.aclose()
+                    await self.disconnect()
                     raise
         except StoreError:
-            if self._port.is_closed:
-                raise closed() from None
+            if self.is_closed:
+                raise _closed() from None
             raise
         finally:
-            if self._port.is_closed:
+            if self.is_closed:
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.base.ChangeFeed.close`. A read that is under way fails."""
-        self._port.is_closed = True
+        """Close the reader. A read that is under way fails."""
+        self.is_closed = True
         # A reader on another thread sees that soon, and closes the connection itself.
         if self._reading.acquire(blocking=False):
             try:
-                await self._port.aclose()
+                await self.disconnect()
             finally:
                 self._reading.release()
 
+    async def exchange(self, command: Command, *, waits: bool = False) -> Reply:
+        handled = sys.exception()
+        try:
+            connection = self._connected()
+            send_command(connection, command)
+            while waits and not connection.can_read(min(patience(), _LOOK)):
+                if self.is_closed:
+                    raise _closed()
+                if remaining() == 0:
+                    raise redis.TimeoutError("the server did not answer in time")
+            return read_reply(connection)
+        except BaseException as failure:
+            if not isinstance(failure, redis.ResponseError):  # which is a whole reply
+                await self.disconnect()
+            drop_frames(failure, handled)
+            raise
 
-class AsyncRedisFeed:
+    async def disconnect(self, *, moved: bool = False) -> None:
+        self._port.layout_is_old |= moved
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def _connected(self) -> Connection:
+        if self.is_closed:
+            raise _closed()
+        if self._connection is None:
+            self._connection = self._port.connection_for(_TRAIL)
+        if not self._connection.is_connected:
+            self._connection.connect()
+        return self._connection
+
+
+class AsyncRedisFeed(TrailReader):
     """A reader of the audit trail, for one task.
 
     Args:
@@ -104,10 +207,10 @@ class AsyncRedisFeed:
     """
 
     def __init__(self, port: AsyncScriptPort) -> None:
-        self._port = AsyncListenerPort(port)
-        self._place = port.place
+        self._port = port
+        self.place = port.place
+        self._connection: AsyncConnection | None = None
         self._under_way: asyncio.Task[News] | None = None
-        self._is_closed = False
 
     async def read(self, position: str | None, patience: float) -> News:
         # A task of its own: closing cancels it, without cancelling the caller.
@@ -117,36 +220,54 @@ class AsyncRedisFeed:
             return await task
         except asyncio.CancelledError:
             reader = asyncio.current_task()
-            if self._is_closed and reader is not None and not reader.cancelling():
-                raise closed() from None
+            if self.is_closed and reader is not None and not reader.cancelling():
+                raise _closed() from None
             raise
         finally:
             self._under_way = None
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.base.AsyncChangeFeed.aclose`. A read under way fails."""
-        self._is_closed = True
+        """Close the reader. A read that is under way fails."""
+        self.is_closed = True
         task = self._under_way
         if task is not None and task.get_loop() is running_loop():
             task.cancel()
             await asyncio.wait([task])
-        await self._port.aclose()
+        await self.disconnect()
 
-    async def _read(self, position: str | None, patience: float) -> News:
-        if self._is_closed:
-            raise closed()
+    async def exchange(self, command: Command, *, waits: bool = False) -> Reply:  # noqa: ARG002 - closing cancels
+        handled = sys.exception()
         try:
-            async with awithin(max(patience, 0) + _GRACE):
-                return await read_news(self._port, position, patience)
-        except TimeoutError as late:
-            await self._disconnect()
-            raise explained(late, self._place) from late
-        except BaseException:
-            await self._disconnect()
+            if self._connection is None:
+                self._connection = await self._port.connection_for(_TRAIL)
+            await self._connection.connect()
+            return await aexchange(self._connection, command)
+        except BaseException as failure:
+            drop_frames(failure, handled)
             raise
 
-    async def _disconnect(self) -> None:
-        # TLS waits for a goodbye, which a silent server never says.
-        with suppress(TimeoutError):
-            async with awithin(_GRACE):
-                await self._port.aclose()
+    async def disconnect(self, *, moved: bool = False) -> None:
+        self._port.layout_is_old |= moved
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # TLS waits for a goodbye, which a silent server never says.
+            with suppress(TimeoutError):
+                async with awithin(_GRACE):
+                    await connection.disconnect(nowait=True)
+
+    async def _read(self, position: str | None, patience: float) -> News:
+        if self.is_closed:
+            raise _closed()
+        try:
+            async with awithin(max(patience, 0) + _GRACE):
+                return await self.news(position, patience)
+        except TimeoutError as late:
+            await self.disconnect()
+            raise explained(late, self.place) from late
+        except BaseException:
+            await self.disconnect()
+            raise
+
+
+def _closed() -> StoreUnavailableError:
+    return StoreUnavailableError("this reader of the audit trail was closed")

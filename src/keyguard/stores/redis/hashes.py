@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -12,13 +13,64 @@ from keyguard.core.keys.commit import Change
 from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason, fields_of
 from keyguard.core.limits.limit import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
-from keyguard.stores.redis.replies import list_of, text_of, texts_of
-from keyguard.stores.redis.scripts import Reply
+from keyguard.stores.redis.scripts import Reply, list_of, text_of, texts_of
 
 Record = TypeVar("Record", AuditEntry, Key, KeyRecord, Organization)
 
 _MICROSECOND = timedelta(microseconds=1)
-_NO_SCOPES = " "  # as "" stands for None
+
+
+def time_text(value: datetime | None) -> str:
+    """Return a time as a text of fixed length, so that the order of the bytes is that of time."""
+    if value is None:
+        return ""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a value becomes a text, and back."""
+
+    write: Callable[[Any], str]
+    read: Callable[[str], object]
+
+
+def _optional(form: _Form) -> _Form:
+    """Return the same form where "" stands for None."""
+    return _Form(
+        lambda value: "" if value is None else form.write(value),
+        lambda text: form.read(text) if text else None,
+    )
+
+
+_TEXT = _Form(str, str)
+_TIME = _Form(time_text, datetime.fromisoformat)
+_JSON = _Form(lambda value: json.dumps(dict(value)), json.loads)
+# An empty set is " ", as "" stands for None.
+_SCOPES = _Form(lambda value: " ".join(sorted(value)) or " ", lambda text: frozenset(text.split()))
+_LIFETIME = _Form(lambda value: str(value // _MICROSECOND), lambda text: int(text) * _MICROSECOND)
+
+_FORMS = {
+    **dict.fromkeys(("id", "slug", "family", "organization", "name", "digest"), _TEXT),
+    **dict.fromkeys(("actor", "subject"), _TEXT),
+    **dict.fromkeys(("revoked_note", "successor", "rotation_key"), _optional(_TEXT)),
+    **dict.fromkeys(("created_at", "at"), _TIME),
+    **dict.fromkeys(("not_before", "expires_at", "revoked_at", "grace_ends_at"), _optional(_TIME)),
+    "disabled_at": _optional(_TIME),
+    "last_used_at": _optional(_TIME),
+    "last_used_address": _optional(_TEXT),
+    "revoked_reason": _optional(_Form(str, RevocationReason)),
+    "scopes": _optional(_SCOPES),
+    "allowed_networks": _Form(" ".join, lambda text: tuple(text.split())),
+    "metadata": _Form(lambda value: json.dumps(dict(value), sort_keys=True), json.loads),
+    "limits": _Form(dump_limits, load_limits),
+    "max_key_lifetime": _optional(_LIFETIME),
+    "version": _Form(str, int),
+    "action": _Form(str, Action),
+    "before": _optional(_JSON),
+    "after": _JSON,
+}
+"""The form of each field of organizations, keys and entries of the audit trail."""
 
 
 def index_entry(record: Key | Organization) -> str:
@@ -26,9 +78,11 @@ def index_entry(record: Key | Organization) -> str:
     return f"{time_text(record.created_at)} {record.id}"
 
 
-def hash_fields(record: Key | Organization) -> tuple[str, ...]:
+def record_fields(record: KeyRecord | Organization) -> tuple[str, ...]:
     """Return a record as names and values for a hash, one after the other."""
-    return _texts(fields_of(record))
+    if isinstance(record, Organization):
+        return _texts(fields_of(record))
+    return _texts({**fields_of(record.key), "digest": record.digest})
 
 
 def changed_fields(change: Change) -> tuple[str, ...]:
@@ -39,11 +93,12 @@ def changed_fields(change: Change) -> tuple[str, ...]:
 
 def entry_fields(entry: AuditEntry) -> tuple[str, ...]:
     """Return an entry of the audit trail as names and values for a stream."""
-    return (
-        *("at", time_text(entry.at), "actor", entry.actor, "action", entry.action.value),
-        *("subject", entry.subject, "organization", entry.organization),
-        *("before", "" if entry.before is None else json.dumps(dict(entry.before))),
-        *("after", json.dumps(dict(entry.after))),
+    return _texts({name: getattr(entry, name) for name in entry.__slots__ if name != "id"})
+
+
+def _texts(values: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(
+        part for name, value in values.items() for part in (name, _FORMS[name].write(value))
     )
 
 
@@ -57,7 +112,7 @@ def entry_from(item: Reply) -> AuditEntry | None:
     parts = list_of(fields)
     if not parts or text_of(parts[0]) == "made":
         return None
-    return _decoded(_entry, ["id", entry_id, *parts])
+    return _read(AuditEntry, ["id", entry_id, *parts])
 
 
 def organization_from(row: Reply) -> Organization | None:
@@ -66,7 +121,7 @@ def organization_from(row: Reply) -> Organization | None:
     Raises:
         CorruptDataError: keyguard never wrote that hash.
     """
-    return _decoded(_organization, row) if row else None
+    return _read(Organization, row) if row else None
 
 
 def key_from(row: Reply) -> Key | None:
@@ -75,7 +130,7 @@ def key_from(row: Reply) -> Key | None:
     Raises:
         CorruptDataError: keyguard never wrote that hash.
     """
-    return _decoded(_key, row) if row else None
+    return _read(Key, row) if row else None
 
 
 def record_from(rows: Reply) -> KeyRecord:
@@ -85,113 +140,37 @@ def record_from(rows: Reply) -> KeyRecord:
         CorruptDataError: keyguard never wrote one of the two.
     """
     key_row, organization_row = list_of(rows)
-    key, organization = key_from(key_row), organization_from(organization_row)
-    if key is None or organization is None:
-        raise _corrupt(_fields(key_row), "its organization is missing")
+    key, organization = _read(Key, key_row), organization_from(organization_row)
+    if organization is None:
+        raise _corrupt(key.id, "its organization is missing")
     return _decoded(
-        lambda row: KeyRecord(key=key, organization=organization, digest=row["digest"]), key_row
+        key_row,
+        lambda fields: KeyRecord(key=key, organization=organization, digest=fields["digest"]),
     )
 
 
-def _organization(row: Mapping[str, str]) -> Organization:
-    scopes, lifetime = row["scopes"], row["max_key_lifetime"]
-    return Organization(
-        **{name: row[name] for name in ("id", "slug", "name")},
-        created_at=_time_from(row["created_at"]),
-        disabled_at=_time_or_none(row["disabled_at"]),
-        limits=load_limits(row["limits"]),
-        scopes=frozenset(scopes.split()) if scopes else None,
-        max_key_lifetime=int(lifetime) * _MICROSECOND if lifetime else None,
-        version=int(row["version"]),
-    )
+def _read(kind: type[Record], row: Reply) -> Record:
+    def read(fields: Mapping[str, str]) -> Record:
+        values: dict[str, Any] = {name: _FORMS[name].read(fields[name]) for name in kind.__slots__}
+        return kind(**values)
+
+    return _decoded(row, read)
 
 
-def _key(row: Mapping[str, str]) -> Key:
-    reason = row["revoked_reason"]
-    fields: dict[str, Any] = {
-        **{name: row[name] for name in ("id", "family", "organization", "name")},
-        **{name: row[name] or None for name in _OPTIONAL_TEXTS},
-        **{name: _time_or_none(row[name]) for name in _OPTIONAL_TIMES},
-    }
-    return Key(
-        **fields,
-        scopes=frozenset(row["scopes"].split()),
-        created_at=_time_from(row["created_at"]),
-        revoked_reason=RevocationReason(reason) if reason else None,
-        metadata=json.loads(row["metadata"]),
-        limits=load_limits(row["limits"]),
-        allowed_networks=tuple(row["allowed_networks"].split()),
-        version=int(row["version"]),
-    )
-
-
-_OPTIONAL_TEXTS = ("revoked_note", "successor", "rotation_key", "last_used_address")
-_OPTIONAL_TIMES = ("not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
-
-
-def _entry(row: Mapping[str, str]) -> AuditEntry:
-    return AuditEntry(
-        **{name: row[name] for name in ("id", "actor", "subject", "organization")},
-        at=_time_from(row["at"]),
-        action=Action(row["action"]),
-        before=json.loads(row["before"]) if row["before"] else None,
-        after=json.loads(row["after"]),
-    )
-
-
-def _decoded(decode: Callable[[Mapping[str, str]], Record], row: Reply) -> Record:
+def _decoded(row: Reply, decode: Callable[[Mapping[str, str]], Record]) -> Record:
+    fields: dict[str, str] = {}
     try:
-        return decode(_fields(row))
+        texts = texts_of(row)
+        fields = dict(zip(texts[::2], texts[1::2], strict=True))
+        return decode(fields)
     except KeyError as failure:
-        raise _corrupt(_fields(row), f"it has no {failure.args[0]}") from failure
+        raise _corrupt(fields.get("id", ""), f"it has no {failure.args[0]}") from failure
     except (ValueError, TypeError, AttributeError, RecursionError) as failure:
-        raise _corrupt({}, failure) from failure
+        raise _corrupt(fields.get("id", ""), failure) from failure
 
 
-def _fields(row: Reply) -> dict[str, str]:
-    texts = texts_of(row)
-    return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _corrupt(fields: Mapping[str, str], why: object) -> CorruptDataError:
+def _corrupt(record_id: str, why: object) -> CorruptDataError:
     return CorruptDataError(
-        f"keyguard did not write the record {fields.get('id', '')!r} in Redis ({why}); restore it "
-        "from a backup or delete it"
+        f"keyguard did not write the record {record_id!r} in Redis ({why}); restore it from a "
+        "backup or delete it"
     )
-
-
-def time_text(value: datetime | None) -> str:
-    """Return a time as a text of fixed length, so that the order of the bytes is that of time."""
-    if value is None:
-        return ""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def _texts(values: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(part for name, value in values.items() for part in (name, _text(name, value)))
-
-
-def _text(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return time_text(value)
-    if isinstance(value, timedelta):
-        return str(value // _MICROSECOND)
-    if name == "scopes":
-        return " ".join(sorted(value)) or _NO_SCOPES
-    if name == "allowed_networks":
-        return " ".join(value)
-    if name == "metadata":
-        return json.dumps(dict(value), sort_keys=True)
-    if name == "limits":
-        return dump_limits(value)
-    return str(value)
-
-
-def _time_from(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def _time_or_none(text: str) -> datetime | None:
-    return _time_from(text) if text else None

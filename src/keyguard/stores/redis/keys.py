@@ -1,10 +1,10 @@
-"""The key store's operations, written once over a port that runs scripts."""
+"""The key store in Redis: its operations, over a port that runs scripts, and both flavours."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit
@@ -13,8 +13,14 @@ from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_N
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncChangeFeed
+from keyguard.stores.diagnosis import Finding
+from keyguard.stores.facade import SyncStore
 from keyguard.stores.redis import scripts
+from keyguard.stores.redis.clients import AsyncClient, Client
 from keyguard.stores.redis.commit_call import commit_call, record_key
+from keyguard.stores.redis.deployment import Deployment
+from keyguard.stores.redis.diagnosis import diagnose
+from keyguard.stores.redis.feed import AsyncRedisFeed, RedisFeed
 from keyguard.stores.redis.hashes import (
     entry_from,
     key_from,
@@ -22,11 +28,13 @@ from keyguard.stores.redis.hashes import (
     record_from,
     time_text,
 )
-from keyguard.stores.redis.ports import ScriptPort
-from keyguard.stores.redis.replies import list_of, text_of, texts_of
-from keyguard.stores.redis.scripts import VERSION, Reply, ScriptCall, store_call
+from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, SyncScriptPort
+from keyguard.stores.redis.scripts import Reply, list_of, store_call, text_of, texts_of
 
-Listed = TypeVar("Listed", Key, Organization)
+if TYPE_CHECKING:
+    from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
+
+Found = TypeVar("Found", AuditEntry, Key, KeyDigest, Organization)
 
 _STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
 _STREAM_NUMBERS = 2**64
@@ -55,8 +63,7 @@ class RedisKeys:
         await self._port.aclose()
 
     async def migrate(self) -> None:
-        names = (f"{scripts.STORE}schema", f"{scripts.STORE}audit")
-        await self._port.run(ScriptCall(scripts.MIGRATE, names, (VERSION,)))
+        await self._run(scripts.MIGRATE, keys=("audit",))
 
     async def commit(self, commit: Commit) -> bool:
         outcome, *taken = texts_of(await self._port.run(commit_call(commit)))
@@ -85,7 +92,7 @@ class RedisKeys:
     async def find_key(self, key_id: str) -> KeyRecord | None:
         if not KEY_ID.match(key_id):
             return None
-        rows = await self._port.run(store_call(scripts.FIND_KEY, keys=(record_key(key_id),)))
+        rows = await self._run(scripts.FIND_KEY, keys=(record_key(key_id),))
         return None if rows is None else record_from(rows)
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
@@ -117,17 +124,16 @@ class RedisKeys:
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         if after is not None and not KEY_ID.match(after):
             return Page(())
-        items: list[KeyDigest] = []
+        digests: list[KeyDigest] = []
         last = after or ""
         while True:
-            look = max(limit + 1 - len(items), _FEWEST_DIGESTS)
+            look = max(limit + 1 - len(digests), _FEWEST_DIGESTS)
             reply = await self._run(scripts.LIST_DIGESTS, last, str(look), keys=("ids",))
             end, rows = list_of(reply)
-            items += [KeyDigest(*texts_of(row)) for row in list_of(rows)]
+            digests += [KeyDigest(*texts_of(row)) for row in list_of(rows)]
             last = text_of(end)
-            if len(items) > limit or not last:
-                page = tuple(items[:limit])
-                return Page(page, page[-1].id if len(items) > limit else None)
+            if len(digests) > limit or not last:
+                return _page_of(digests, limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
         if KEY_ID.match(key_id):
@@ -153,16 +159,15 @@ class RedisKeys:
         if subject is not None or organization is not None:
             script = scripts.LIST_TRAIL
             keys.append(f"owned:{organization}" if subject is None else f"trail:{subject}")
-        items: list[AuditEntry] = []
+        entries: list[AuditEntry] = []
         last = after or ""
         while True:
-            asked = limit + 1 - len(items)
+            asked = limit + 1 - len(entries)
             rows = list_of(await self._run(script, last, str(asked), keys=tuple(keys)))
-            entries = [entry for row in rows if (entry := entry_from(row)) is not None]
-            items += [entry for entry in entries if organization in (None, entry.organization)]
-            if len(items) > limit or len(rows) < asked:
-                page = tuple(items[:limit])
-                return Page(page, page[-1].id if len(items) > limit else None)
+            read = [entry for row in rows if (entry := entry_from(row)) is not None]
+            entries += [entry for entry in read if organization in (None, entry.organization)]
+            if len(entries) > limit or len(rows) < asked:
+                return _page_of(entries, limit)
             last = text_of(list_of(rows[-1])[0])
 
     async def _run(self, script: scripts.Script, *arguments: str, keys: tuple[str, ...]) -> Reply:
@@ -170,17 +175,17 @@ class RedisKeys:
 
     async def _page(
         self,
-        decode: Callable[[Reply], Listed | None],
+        decode: Callable[[Reply], Found | None],
         kind: str,
         index: str,
         wanted: KeyFilter,
         after: str | None,
         limit: int,
-    ) -> Page[Listed]:
+    ) -> Page[Found]:
         times: list[str] = [
             time_text(at) for at in (wanted.ends_before, wanted.unused_since, wanted.alive_at)
         ]
-        items: list[Listed] = []
+        items: list[Found] = []
         last, keys = "", (index,) if after is None else (index, record_key(after))
         while True:
             asked = limit + 1 - len(items)
@@ -191,8 +196,48 @@ class RedisKeys:
             items += [item for row in list_of(rows) if (item := decode(row)) is not None]
             last, keys = text_of(end), (index,)
             if len(items) > limit or not last:
-                page = tuple(items[:limit])
-                return Page(page, page[-1].id if len(items) > limit else None)
+                return _page_of(items, limit)
+
+
+class AsyncRedisStore(RedisKeys):
+    """A key store in Redis or Valkey, for code on asyncio.
+
+    Args:
+        target: Where the Redis is, or a client to use. The client stays its owner's.
+    """
+
+    def __init__(self, target: Deployment | AsyncClient) -> None:
+        self.port = AsyncScriptPort(target)
+        super().__init__(self.port, lambda: AsyncRedisFeed(self.port))
+
+    def counters(self, *, owned: bool) -> AsyncRedisRateLimiter:
+        """Return counters on the same server, which close the store with themselves if owned."""
+        from keyguard.stores.redis.counters import AsyncRedisRateLimiter
+
+        return AsyncRedisRateLimiter(self, owned=owned)
+
+
+class RedisStore(SyncStore):
+    """The same for sync code."""
+
+    def __init__(self, target: Deployment | Client) -> None:
+        self.port = SyncScriptPort(target)
+        super().__init__(RedisKeys(self.port, lambda: RedisFeed(self.port)))
+
+    def counters(self, *, owned: bool) -> RedisRateLimiter:
+        """Return counters on the same server, which close the store with themselves if owned."""
+        from keyguard.stores.redis.counters import RedisRateLimiter
+
+        return RedisRateLimiter(self, owned=owned)
+
+    def diagnose(self) -> list[Finding]:
+        return diagnose(self.port)
+
+
+def _page_of(found: Sequence[Found], limit: int) -> Page[Found]:
+    """Return the first page of what was found, up to one more than the limit."""
+    items = tuple(found[:limit])
+    return Page(items, items[-1].id if len(found) > limit else None)
 
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:

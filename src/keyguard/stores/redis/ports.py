@@ -1,27 +1,67 @@
-"""What the Redis stores need of a connection, and what they do if a call fails.
+"""How keyguard reaches a Redis, and what it does if a call fails.
 
-Each port has two implementations: one in :mod:`~keyguard.stores.redis.sync_ports`, whose coroutines
-never suspend, and one in :mod:`~keyguard.stores.redis.async_ports`.
+Nothing that writes is sent twice. A connection whose exchange did not end is closed, so that no
+reply can answer a later question. The coroutines of a port for sync code never suspend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+import asyncio
+import math
+import sys
+import threading
+from abc import ABC, abstractmethod
+from asyncio import get_running_loop
+from collections.abc import Iterable
+from typing import Any, Protocol
 
-from redis.exceptions import NoScriptError
+import redis
+import redis.asyncio
+from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError
 
-from keyguard.exceptions import KeyguardError, StoreUnavailableError
-from keyguard.runtime.deadlines import remaining
+from keyguard.exceptions import ConfigurationError, KeyguardError
+from keyguard.runtime.deadlines import awithin, remaining
+from keyguard.runtime.frames import drop_frames
+from keyguard.runtime.process import after_fork
+from keyguard.stores.redis.clients import (
+    AsyncClient,
+    Client,
+    make_async_client,
+    make_client,
+    place_of,
+    sentinels_of,
+)
+from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.errors import explained, is_lost
-from keyguard.stores.redis.scripts import STORE, Command, Reply, ScriptCall
+from keyguard.stores.redis.pools import (
+    MOST_CONNECTIONS,
+    WITHOUT_DEADLINE,
+    Connection,
+    Pool,
+    patience,
+    read_reply,
+)
+from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
 
-TRAIL = f"{STORE}audit"
-"""The key of the audit trail."""
 
+class ScriptPort(ABC):
+    """Runs scripts on a Redis."""
 
-class ScriptPort(Protocol):
-    """Runs scripts."""
+    place: str
+    """The server's address, without secrets."""
+
+    @abstractmethod
+    async def send(self, command: Command, key: str) -> Reply:
+        """Send a command to the server of a key and return the reply.
+
+        Raises:
+            Exception: redis-py failed. The error has no frames of redis-py's, which may hold the
+                password.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connections that the port opened."""
 
     async def run(self, call: ScriptCall) -> Reply:
         """Run a script and return its reply.
@@ -29,68 +69,303 @@ class ScriptPort(Protocol):
         Raises:
             StoreError: The call failed; the message says why and what to do.
         """
-        ...
+        try:
+            return await self.send(call.by_digest, call.keys[0])
+        except Exception as failure:  # noqa: BLE001 - its meaning is decided in one place
+            return await self._run_again(call, failure)
 
-    async def aclose(self) -> None:
-        """Close the connections that the port opened; a later call opens new ones."""
-
-
-class ListenerPort(ScriptPort, Protocol):
-    """Runs scripts on one connection of its own, on which it may also wait."""
-
-    async def wait(self, position: str, seconds: float) -> bool:
-        """Wait until the audit trail goes on after a position.
-
-        Args:
-            position: The position.
-            seconds: How long to wait at most.
-
-        Returns:
-            Whether there may be news.
-
-        Raises:
-            StoreError: The connection failed or was closed.
-        """
-        ...
+    async def _run_again(self, call: ScriptCall, failure: Exception) -> Reply:
+        """Run a script whose first call failed once more, where that is safe."""
+        # A connection from the pool may have died long ago. A change may have been made, though.
+        if is_lost(failure) and not call.script.writes and remaining() != 0:
+            try:
+                return await self.send(call.by_digest, call.keys[0])
+            except Exception as another:  # noqa: BLE001 - explained below
+                failure = another
+        if isinstance(failure, NoScriptError):  # the server ran nothing
+            try:
+                return await self.send(call.in_full(), call.keys[0])
+            except Exception as another:  # noqa: BLE001 - explained below
+                failure = another
+        if isinstance(failure, KeyguardError):
+            raise failure
+        raise explained(failure, self.place) from failure
 
 
-async def rescue(
-    send: Callable[[Command], Awaitable[Reply]], call: ScriptCall, failure: Exception, place: str
-) -> Reply:
-    """Run a script whose first call failed once more, where that is safe.
+def send_command(connection: Connection, command: Command) -> None:
+    """Send a command on a connection; the caller closes it if this fails."""
+    if command.packed is None:
+        command.packed = connection.pack_command(*command.parts)
+    connection.send_packed_command(command.packed)
 
-    Args:
-        send: Sends a command to the server of the script's keys.
-        call: The script's call.
-        failure: What redis-py raised.
-        place: The server's address, without secrets.
+
+def exchange(pool: Pool, *commands: Command) -> Reply:
+    """Send commands on one connection of a pool and return the last reply.
 
     Raises:
-        StoreError: The call failed again, or must not be repeated.
+        RedisError: redis-py failed, or the server refused a command.
     """
-    # A connection from the pool may have died long ago. A change may have been made, though.
-    if is_lost(failure) and not call.script.writes and remaining() != 0:
+    connection = pool.get_connection()
+    try:
+        reply: Reply = None
+        for command in commands:
+            send_command(connection, command)
+            reply = read_reply(connection)
+        return reply
+    except redis.ResponseError:
+        raise  # a whole reply
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+
+
+class SyncScriptPort(ScriptPort):
+    """Runs scripts for sync code; its coroutines never suspend.
+
+    Args:
+        target: Where the Redis is, or a client to use. The client stays its owner's.
+
+    Attributes:
+        layout_is_old: Whether to read the layout of the cluster before the next command.
+    """
+
+    def __init__(self, target: Deployment | Client) -> None:
+        self.place = place_of(target)
+        self._target = target
+        self._start_afresh()
+        after_fork(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        # The parent process keeps what was open: closing it here could end its connections.
+        self._lock = threading.Lock()
+        self._opened: Client | None = None
+        self.layout_is_old = False
+
+    async def send(self, command: Command, key: str) -> Reply:
+        handled = sys.exception()
         try:
-            return await send(call.by_digest)
-        except Exception as another:  # noqa: BLE001 - explained below
-            failure = another
-    if isinstance(failure, NoScriptError):  # the server ran nothing
+            client = self._opened
+            if client is None or self.layout_is_old:
+                client = self.open()
+            if isinstance(client, redis.RedisCluster):
+                return self._routed(client, command, key)
+            return exchange(client.connection_pool, command)
+        except BaseException as failure:
+            drop_frames(failure, handled)
+            raise
+
+    async def aclose(self) -> None:
+        with self._lock:
+            client, self._opened = self._opened, None
+        if client is None or client is self._target:
+            return
+        if isinstance(client, redis.RedisCluster):
+            nodes: list[Any] = client.get_nodes()
+            clients = [node.redis_connection for node in nodes]
+        else:
+            clients = [client, *sentinels_of(client)]
+        for opened in clients:
+            if opened is not None:  # a node that was never asked has none
+                opened.connection_pool.disconnect()
+
+    def open(self) -> Client:
+        """Return the client; one for a cluster knows the present layout.
+
+        Raises:
+            TimeoutError: Another thread has been reading the layout for as long as the call may
+                wait.
+        """
+        # A thread that waits for a silent node makes no other thread wait longer than it may.
+        if not self._lock.acquire(timeout=patience()):
+            raise redis.TimeoutError("another thread is still reading the layout of the cluster")
         try:
-            return await send(call.in_full())
-        except Exception as another:  # noqa: BLE001 - explained below
-            failure = another
-    if isinstance(failure, KeyguardError):
-        raise failure
-    raise explained(failure, place) from failure
+            client, target = self._opened, self._target
+            if client is None:
+                client = make_client(target) if isinstance(target, Deployment) else target
+                self._opened = client
+            elif self.layout_is_old and isinstance(client, redis.RedisCluster):
+                client.nodes_manager.initialize()
+            self.layout_is_old = False
+            return client
+        finally:
+            self._lock.release()
+
+    def connection_for(self, key: str) -> Connection:
+        """Return a new connection to the server of a key; it belongs to no pool."""
+        client = self.open()
+        if isinstance(client, redis.RedisCluster):
+            pool: Any = _pool_of(client, key)
+        else:
+            pool = client.connection_pool
+        connection: Connection = pool.connection_class(**pool.connection_kwargs)
+        return connection
+
+    def _routed(self, cluster: redis.RedisCluster, command: Command, key: str) -> Reply:
+        try:
+            try:
+                return exchange(_pool_of(cluster, key), command)
+            except MovedError:
+                # The server did not run it; the one that has the slot now will.
+                self.layout_is_old = True
+                self.open()
+                return exchange(_pool_of(cluster, key), command)
+        except (MovedError, ClusterDownError, redis.ConnectionError, redis.TimeoutError):
+            self.layout_is_old = True  # a replica may have taken over
+            raise
+        except AskError as asked:
+            pool = _pool_named_by(cluster, asked)
+            if pool is None:
+                self.layout_is_old = True
+                raise
+            return exchange(pool, Command("ASKING"), command)
 
 
-def waiting(position: str, seconds: float) -> Command:
-    """Return the command that waits for entries of the audit trail after a position."""
-    # At least a millisecond, for 0 means to wait for ever.
-    limit = str(max(1, round(seconds * 1000)))
-    return Command("XREAD", "COUNT", "1", "BLOCK", limit, "STREAMS", TRAIL, position)
+# redis-py types these methods of its clusters in part.
 
 
-def closed() -> StoreUnavailableError:
-    """Return the error of a reader that was closed."""
-    return StoreUnavailableError("this reader of the audit trail was closed")
+def _pool_of(cluster: Any, key: str) -> Pool:
+    pool: Pool = cluster.get_redis_connection(cluster.get_node_from_key(key)).connection_pool
+    return pool
+
+
+def _pool_named_by(cluster: Any, asked: Any) -> Pool | None:
+    node = cluster.get_node(asked.host, asked.port)
+    return None if node is None else cluster.get_redis_connection(node).connection_pool
+
+
+class AsyncConnection(Protocol):
+    """What keyguard uses of redis-py's connections for asyncio."""
+
+    async def connect(self) -> None: ...
+    async def disconnect(self, nowait: bool = False) -> None: ...
+    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
+    async def send_packed_command(self, command: Iterable[bytes]) -> None: ...
+    async def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...  # noqa: ASYNC109 - redis-py's signature
+
+
+async def aexchange(connection: AsyncConnection, command: Command) -> Reply:
+    """Send a command on asyncio and return the reply; close the connection if that does not end."""
+    if command.packed is None:
+        command.packed = connection.pack_command(*command.parts)
+    try:
+        await connection.send_packed_command(command.packed)
+        return await connection.read_response(timeout=math.inf, disconnect_on_error=True)
+    except redis.ResponseError:
+        raise  # a whole reply
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+
+
+class AsyncScriptPort(ScriptPort):
+    """Runs scripts for code on asyncio, whose caller ends a call that is late.
+
+    Args:
+        target: Where the Redis is, or a client to use. The client stays its owner's.
+
+    Attributes:
+        layout_is_old: Whether to read the layout of the cluster before the next command.
+    """
+
+    def __init__(self, target: Deployment | AsyncClient) -> None:
+        self.place = place_of(target)
+        self._target = target
+        self._opened: AsyncClient | None = None
+        self.layout_is_old = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def send(self, command: Command, key: str) -> Reply:
+        if remaining() is None:
+            async with awithin(WITHOUT_DEADLINE):
+                return await self.send(command, key)
+        handled = sys.exception()
+        try:
+            client = self._opened
+            if client is None or get_running_loop() is not self._loop:
+                client = self.open()
+            async with self._turns:
+                if isinstance(client, redis.asyncio.RedisCluster):
+                    return await self._routed(client, command, key)
+                pool = client.connection_pool
+                connection = await pool.get_connection()
+                try:
+                    return await aexchange(connection, command)
+                finally:
+                    await pool.release(connection)
+        except BaseException as failure:
+            drop_frames(failure, handled)
+            raise
+
+    async def aclose(self) -> None:
+        client, self._opened = self._opened, None
+        if client is None or client is self._target or self._loop is not running_loop():
+            return
+        await client.aclose()
+        if isinstance(client, redis.asyncio.RedisCluster):
+            # A client that lost a node takes itself for closed.
+            await client.nodes_manager.aclose()
+            await client.nodes_manager.aclose("startup_nodes")
+        for sentinel in sentinels_of(client):
+            await sentinel.aclose()
+
+    def open(self) -> AsyncClient:
+        """Return the client for the running event loop.
+
+        Raises:
+            ConfigurationError: The event loop is not asyncio's.
+        """
+        loop, target = running_loop(), self._target
+        if loop is not self._loop:
+            # Connections of an ended loop can't be closed without it; they end when freed.
+            self._loop, self._opened = loop, None
+            self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
+        if self._opened is None:
+            self._opened = make_async_client(target) if isinstance(target, Deployment) else target
+        return self._opened
+
+    async def connection_for(self, key: str) -> AsyncConnection:
+        """Return a new connection to the server of a key; it belongs to no pool."""
+        client = self.open()
+        if isinstance(client, redis.asyncio.RedisCluster):
+            source = await self._node(client, key)
+        else:
+            source = client.connection_pool
+        connection: AsyncConnection = source.connection_class(**source.connection_kwargs)
+        return connection
+
+    async def _routed(
+        self, cluster: redis.asyncio.RedisCluster, command: Command, key: str
+    ) -> Reply:
+        try:
+            node = await self._node(cluster, key)
+            # For a named node redis-py follows MOVED and ASK, and sends nothing twice.
+            reply: Reply = await cluster.execute_command(*command.parts, target_nodes=node)
+            return reply
+        except asyncio.CancelledError:
+            # The call was late, of which redis-py knows nothing: a replica may have taken over.
+            self.layout_is_old = True
+            raise
+
+    async def _node(self, cluster: redis.asyncio.RedisCluster, key: str) -> Any:
+        client: Any = cluster  # redis-py types these methods in part
+        await client.initialize()
+        if self.layout_is_old:
+            await client.nodes_manager.initialize()
+            self.layout_is_old = False
+        return client.get_node_from_key(key)
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        ConfigurationError: No event loop of asyncio's is running.
+    """
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "Redis stores need asyncio; under trio use memory:// or a store of your own"
+        ) from None

@@ -29,6 +29,8 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import TypeAlias, Union
 
+from keyguard.exceptions import CorruptDataError
+
 VERSION = "1"
 """The version of the layout."""
 
@@ -45,6 +47,29 @@ _CONSTANTS = f"local STORE, UNFIT, CORRUPT = '{STORE}', '{UNFIT}', '{CORRUPT}'\n
 
 Reply: TypeAlias = Union[bytes, str, int, "list[Reply]", None]
 """What Redis answers; text is ``str`` with a client that decodes responses."""
+
+
+def text_of(reply: Reply) -> str:
+    """Return a text of a reply, "" for None."""
+    if isinstance(reply, bytes):
+        return reply.decode()
+    return "" if reply is None else str(reply)
+
+
+def list_of(reply: Reply) -> list[Reply]:
+    """Return the list that a reply is.
+
+    Raises:
+        CorruptDataError: The reply is no list.
+    """
+    if not isinstance(reply, list):
+        raise CorruptDataError(f"Redis answered a script with a {type(reply).__name__}, not a list")
+    return reply
+
+
+def texts_of(reply: Reply) -> list[str]:
+    """Return the texts in the list that a reply is."""
+    return [text_of(part) for part in list_of(reply)]
 
 
 class Script:
@@ -129,26 +154,18 @@ def store_call(script: Script, *arguments: str, keys: tuple[str, ...] = ()) -> S
     )
 
 
-def _reads(name: str, *before: str) -> Script:
-    return Script("layout_check", *before, name, writes=False)
-
-
-def _writes(name: str, *before: str) -> Script:
-    return Script("layout_check", *before, name, writes=True)
-
-
 MIGRATE = Script("migrate", writes=True)
-COMMIT = _writes("commit", "stream_names")
-REHASH_KEY = _writes("rehash_key")
-MARK_USED = _writes("mark_used")
-FIND_SLUG = _reads("find_slug")
-FIND_ORGANIZATION = _reads("find_organization")
-FIND_KEY = _reads("find_key")
-FIND_EXISTING = _reads("find_existing")
-LIST_RECORDS = _reads("list_records")
-LIST_DIGESTS = _reads("list_digests")
-LIST_AUDIT = _reads("list_audit")
-LIST_TRAIL = _reads("list_trail", "stream_names")
-NEWS = _reads("news")
+COMMIT = Script("layout_check", "stream_names", "commit", writes=True)
+REHASH_KEY = Script("layout_check", "rehash_key", writes=True)
+MARK_USED = Script("layout_check", "mark_used", writes=True)
+FIND_SLUG = Script("layout_check", "find_slug", writes=False)
+FIND_ORGANIZATION = Script("layout_check", "find_organization", writes=False)
+FIND_KEY = Script("layout_check", "find_key", writes=False)
+FIND_EXISTING = Script("layout_check", "find_existing", writes=False)
+LIST_RECORDS = Script("layout_check", "list_records", writes=False)
+LIST_DIGESTS = Script("layout_check", "list_digests", writes=False)
+LIST_AUDIT = Script("layout_check", "list_audit", writes=False)
+LIST_TRAIL = Script("layout_check", "stream_names", "list_trail", writes=False)
+NEWS = Script("layout_check", "news", writes=False)
 HIT = Script("counting", "hit", writes=True)
 ADJUST = Script("counting", "adjust", writes=True)
