@@ -11,7 +11,7 @@ from typing import Any
 from keyguard.adapters.django import KeyguardMiddleware
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import protection_for
-from keyguard.cli.route_report.route import Guard, Place, Route, read_methods, read_segments
+from keyguard.cli.route_report.route import PathRules, Place, Route, read_methods, read_segments
 from keyguard.core.http.coverage import Segments
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.request.protection import Protection, protection_of
@@ -64,7 +64,7 @@ def read(place: Place) -> Iterator[Route]:
             )
 
 
-def _guards() -> list[Guard]:
+def _guards() -> list[PathRules]:
     """Return the guards of the middleware: two where WSGI and ASGI have different rules."""
     from django.conf import settings
     from django.utils.module_loading import import_string
@@ -73,14 +73,14 @@ def _guards() -> list[Guard]:
     if not any(isinstance(m, type) and issubclass(m, KeyguardMiddleware) for m in middleware):
         return []
     setup = read_setup()
-    guards: list[Guard] = []
+    guards: list[PathRules] = []
     for guard in (setup.guard, setup.async_guard):
         if guard is not None:
             book = guard.settings.rule_book(
                 public=setup.options.get("public"), rules=setup.options.get("rules")
             )
             if all(book.rules != other.rule_book.rules for other in guards):
-                guards.append(Guard(book, guard.settings.allow_preflight))
+                guards.append(PathRules(book, guard.settings.allow_preflight))
     return guards
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from keyguard.adapters import asgi, wsgi
-from keyguard.cli.route_report.route import Guard, Place
+from keyguard.cli.route_report.route import PathRules, Place
 
 DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 DJANGO = "django.core.handlers.base.BaseHandler"
@@ -18,7 +18,7 @@ STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
 def behind(layer: object, place: Place) -> Place:
     """Return the place behind a layer, which is another one only behind keyguard's middleware."""
     if isinstance(layer, _OWN):
-        return place.behind(Guard(layer.admission.rule_book, layer.admission.allows_preflight))
+        return place.behind(PathRules(layer.admission.rule_book, layer.admission.allows_preflight))
     return place
 
 

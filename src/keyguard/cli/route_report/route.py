@@ -14,7 +14,7 @@ from keyguard.request.protection import Protection
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class PathRules:
     """What one keyguard middleware says about requests.
 
     Args:
@@ -38,9 +38,9 @@ class Place:
     """
 
     path: str = ""
-    guards: tuple[Guard, ...] = ()
+    guards: tuple[PathRules, ...] = ()
 
-    def behind(self, guard: Guard) -> Place:
+    def behind(self, guard: PathRules) -> Place:
         """Return the place behind one more middleware."""
         return Place(self.path, (*self.guards, guard))
 

@@ -14,7 +14,7 @@ from keyguard.runtime.frames import frameless
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.redis.clients import place_of, sentinels_of
 from keyguard.stores.redis.errors import explained
-from keyguard.stores.redis.pools import Pool
+from keyguard.stores.redis.pools import RedisPool
 from keyguard.stores.redis.ports import SyncScriptPort, exchange
 from keyguard.stores.redis.scripts import Command, text_of, texts_of
 
@@ -41,7 +41,7 @@ def diagnose(port: SyncScriptPort) -> list[Finding]:
     return findings
 
 
-def _servers(port: SyncScriptPort) -> list[tuple[str, Pool]]:
+def _servers(port: SyncScriptPort) -> list[tuple[str, RedisPool]]:
     """Return the servers that hold data and the Sentinels: their names and pools."""
     port.layout_is_old = True
     client = port.open()
@@ -84,7 +84,7 @@ def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def _of_synchronization(place: str, pool: Pool) -> Iterator[Finding]:
+def _of_synchronization(place: str, pool: RedisPool) -> Iterator[Finding]:
     try:
         setting = texts_of(exchange(pool, Command("CONFIG", "GET", "appendfsync")))
     except ResponseError:  # the user may lack the permission, and Sentinels have no such setting
@@ -96,7 +96,7 @@ def _of_synchronization(place: str, pool: Pool) -> Iterator[Finding]:
         )
 
 
-def _info(pool: Pool) -> dict[str, str]:
+def _info(pool: RedisPool) -> dict[str, str]:
     lines = text_of(exchange(pool, Command("INFO"))).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 

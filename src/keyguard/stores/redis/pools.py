@@ -59,7 +59,7 @@ class Connection(Protocol):
     def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...
 
 
-class Pool(Protocol):
+class RedisPool(Protocol):
     """What keyguard uses of redis-py's pools for sync code."""
 
     def get_connection(self) -> Connection:

@@ -37,7 +37,7 @@ from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
     WITHOUT_DEADLINE,
     Connection,
-    Pool,
+    RedisPool,
     patience,
     read_reply,
 )
@@ -99,7 +99,7 @@ def send_command(connection: Connection, command: Command) -> None:
     connection.send_packed_command(command.packed)
 
 
-def exchange(pool: Pool, *commands: Command) -> Reply:
+def exchange(pool: RedisPool, *commands: Command) -> Reply:
     """Send commands on one connection of a pool and return the last reply.
 
     Raises:
@@ -225,12 +225,12 @@ class SyncScriptPort(ScriptPort):
 # redis-py types these methods of its clusters in part.
 
 
-def _pool_of(cluster: Any, key: str) -> Pool:
-    pool: Pool = cluster.get_redis_connection(cluster.get_node_from_key(key)).connection_pool
+def _pool_of(cluster: Any, key: str) -> RedisPool:
+    pool: RedisPool = cluster.get_redis_connection(cluster.get_node_from_key(key)).connection_pool
     return pool
 
 
-def _pool_named_by(cluster: Any, asked: Any) -> Pool | None:
+def _pool_named_by(cluster: Any, asked: Any) -> RedisPool | None:
     node = cluster.get_node(asked.host, asked.port)
     return None if node is None else cluster.get_redis_connection(node).connection_pool
 
