@@ -47,7 +47,7 @@ def limiter_of(backend: Any, **options: Any) -> Any:
     kind: Any = {RedisStore: RedisRateLimiter, AsyncRedisStore: AsyncRedisRateLimiter}[
         type(backend)
     ]
-    return kind(backend, owned=True, **options)
+    return kind(backend.port, owned=True, **options)
 
 
 WHENEVER = 9e9

@@ -32,7 +32,7 @@ WATCHDOG = pytest.mark.timeout(20, func_only=True)
 @pytest.fixture
 def limiter(redis: RedisServer) -> Iterator[RedisRateLimiter]:
     store: Any = open_store(redis.create_database()[0])
-    limiter = RedisRateLimiter(store, owned=True)
+    limiter = RedisRateLimiter(store.port, owned=True)
     yield limiter
     limiter.close()
 
@@ -129,7 +129,7 @@ def test_every_counter_expires_and_those_of_one_owner_share_a_slot(
 ) -> None:
     redis_cluster.flush()
     store: Any = open_store(redis_cluster.url)
-    limiter = RedisRateLimiter(store, owned=True)
+    limiter = RedisRateLimiter(store.port, owned=True)
     for owner in ("org_1", "org_2", "org_3", "org_4"):
         charges = [charge(n, owner=owner, strategy=strategy) for n, strategy in enumerate(Strategy)]
         limiter.hit(charges)
@@ -172,7 +172,7 @@ def test_nonsense_in_a_counter_is_said_to_be(
 ) -> None:
     url, _ = redis.create_database()
     store: Any = open_store(url)
-    limiter = RedisRateLimiter(store, owned=True)
+    limiter = RedisRateLimiter(store.port, owned=True)
     bucket = charge(strategy=strategy)
     with redis_py.Redis.from_url(url) as client:
         client.set(bucket.key, value)
@@ -198,7 +198,7 @@ class Answering:
 @pytest.mark.parametrize("answer", [None, ["what", "is", "this"], b"1", b"1 2 3", b"1 1 1 x 1"])
 def test_an_answer_that_is_not_counts_is_refused(answer: Any) -> None:
     store: Any = Answering(answer)
-    counters = AsyncRedisRateLimiter(store)
+    counters = AsyncRedisRateLimiter(store.port)
     with pytest.raises(CorruptDataError, match="something else than counts"):
         run_sync(counters.hit([charge()]))
 
@@ -248,7 +248,7 @@ def test_in_an_outage_requests_pass_or_get_503_and_then_counting_resumes(
 @WATCHDOG
 def test_no_call_waits_longer_than_it_may(own_redis: RedisServer) -> None:
     store: Any = open_store(own_redis.url)
-    limiter = RedisRateLimiter(store, owned=True)
+    limiter = RedisRateLimiter(store.port, owned=True)
     limiter.hit([charge()])
     with own_redis.suspended(), within(0.05):
         for _ in range(5):

@@ -21,7 +21,7 @@ _FULL_MATCH = 2  # Starlette's Match.FULL
 _NO_SUCH_NAME = "keyguard_no_such_name"  # an object that has it answers to every name: skip it
 
 
-def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
+def check_endpoints(app: object, catalogue: ScopeCatalogue | None) -> None:
     """Refuse an application whose endpoints require scopes that the catalogue does not know.
 
     Follows ``app``, ``routes`` and ``endpoint``, as Starlette and frameworks like it name them. An
@@ -35,7 +35,7 @@ def check_endpoints(app: Any, catalogue: ScopeCatalogue | None) -> None:
             check_declared(node, catalogue)
 
 
-def find_root_path(app: Any) -> str:
+def find_root_path(app: object) -> str:
     """Return the path under which an application says that it is mounted, or an empty string.
 
     FastAPI puts its ``root_path`` into the scope only inside the application, where its router
@@ -49,7 +49,7 @@ def find_root_path(app: Any) -> str:
     return ""
 
 
-def find_router(app: Any, guarded: Callable[[Any], bool] = is_declared) -> Any:
+def find_router(app: object, guarded: Callable[[object], bool] = is_declared) -> Any:
     """Return the router of an application if any of its endpoints is decorated, else None.
 
     Without decorated endpoints, asking the router before the application does is a waste of time.
@@ -78,7 +78,7 @@ def find_protection(
     return UNPROTECTED
 
 
-def _layers(app: Any) -> Iterator[Any]:
+def _layers(app: object) -> Iterator[object]:
     """Yield the layers of an application, outermost first; each names the next one ``app``."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):
@@ -87,9 +87,9 @@ def _layers(app: Any) -> Iterator[Any]:
         app = getattr(app, "app", None)
 
 
-def each_node(app: Any) -> Iterator[Any]:
+def each_node(app: object) -> Iterator[object]:
     """Yield an application and what it holds: middleware, routers, routes and endpoints."""
-    open_ends: list[Any] = [app]
+    open_ends: list[object] = [app]
     seen: dict[int, Any] = {}  # it keeps the objects alive, so that no id is used twice
     while open_ends:
         node = open_ends.pop()
@@ -98,7 +98,7 @@ def each_node(app: Any) -> Iterator[Any]:
         seen[id(node)] = node
         yield node
         open_ends += [getattr(node, "app", None), getattr(node, "endpoint", None)]
-        routes: Iterable[Any] | None = getattr(node, "routes", None)
+        routes: Iterable[object] | None = getattr(node, "routes", None)
         if isinstance(routes, Iterable):
             open_ends += each_route(routes)
 

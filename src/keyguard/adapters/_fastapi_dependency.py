@@ -61,7 +61,7 @@ keyguard_principal = KeyguardPrincipal()
 """The dependency that returns the present principal."""
 
 
-def overrides_for(route: Any) -> Mapping[Any, Any]:
+def overrides_for(route: object) -> Mapping[Any, Any]:
     """Return what an application calls instead of the dependencies that a route names."""
     provider = getattr(route, "dependency_overrides_provider", None)
     return getattr(provider, "dependency_overrides", None) or {}

@@ -145,7 +145,7 @@ def _is_a(target: object, *kinds: type) -> bool:
     return isinstance(target, kinds)
 
 
-def _guard_function(function: Callable[..., Any], outer: Protection) -> Callable[..., Any]:
+def _guard_function(function: Callable[..., object], outer: Protection) -> Callable[..., object]:
     # The outermost decorator does all that is declared, so that their order does not matter.
     protection = outer.and_(declared_on(function))
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
@@ -158,11 +158,11 @@ def _guard_function(function: Callable[..., Any], outer: Protection) -> Callable
 
 
 def _guarded_coroutine(
-    function: Callable[..., Awaitable[Any]], protection: Protection
-) -> Callable[..., Awaitable[Any]]:
+    function: Callable[..., Any], protection: Protection
+) -> Callable[..., Awaitable[object]]:
     scopes, limits, check = protection.plain_scopes, protection.limits, protection.check
 
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
+    async def guarded(*args: object, **kwargs: object) -> object:
         state = CURRENT_REQUEST.get() or current_request()
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
@@ -176,10 +176,12 @@ def _guarded_coroutine(
     return guarded
 
 
-def _guarded_function(function: Callable[..., Any], protection: Protection) -> Callable[..., Any]:
+def _guarded_function(
+    function: Callable[..., object], protection: Protection
+) -> Callable[..., object]:
     scopes, limits, check = protection.plain_scopes, protection.limits, protection.check
 
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def guarded(*args: object, **kwargs: object) -> object:
         state = CURRENT_REQUEST.get() or current_request()
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
@@ -211,7 +213,7 @@ def _guard_subclasses(target: Any, protection: Protection) -> None:
     """Guard the dispatchers that subclasses redefine, or inherit from a base before this class."""
     existing = target.__dict__.get("__init_subclass__")
 
-    def init_subclass(cls: Any, /, **options: Any) -> None:
+    def init_subclass(cls: Any, /, **options: object) -> None:
         if existing is None:
             cast("Any", super(target, cls)).__init_subclass__(**options)
         else:

@@ -37,7 +37,7 @@ _LATER = _CACHES | {
 _PATH = "'keyguard.adapters.django.KeyguardMiddleware'"
 
 
-def check_keyguard(**_: Any) -> list[checks.CheckMessage]:
+def check_keyguard(**_: object) -> list[checks.CheckMessage]:
     """Return what is wrong with a project's setup of keyguard."""
     try:
         setup = read_setup()
@@ -147,10 +147,10 @@ def _loaded(path: str) -> Any:
         return None  # Django itself refuses it
 
 
-def _is_own(loaded: Any) -> bool:
+def _is_own(loaded: object) -> bool:
     return isinstance(loaded, type) and issubclass(loaded, KeyguardMiddleware)
 
 
-def _names(loaded: Any) -> set[str]:
+def _names(loaded: object) -> set[str]:
     kinds: tuple[type, ...] = loaded.__mro__ if isinstance(loaded, type) else ()
     return {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}

@@ -41,7 +41,7 @@ def read_setup() -> Setup:
         ConfigurationError: ``KEYGUARD`` is missing or malformed, or names something that is not a
             guard.
     """
-    value: Any = getattr(settings, "KEYGUARD", None)
+    value: object = getattr(settings, "KEYGUARD", None)
     if value is None:
         raise ConfigurationError(f"Django's settings have no KEYGUARD: write {_EXAMPLE}")
     if not isinstance(value, Mapping):

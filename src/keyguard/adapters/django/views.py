@@ -52,7 +52,7 @@ class ScopesRequiredMixin:
         return guarded(super().as_view(*args, **initkwargs))  # type: ignore[misc]  # of the view class
 
 
-def protection_for(view: Any, method: str | None) -> Protection:
+def protection_for(view: object, method: str | None) -> Protection:
     """Return the protection of a view, whose limits are charged together with those of the key.
 
     ``method_decorator`` decorates anew for each call; such a call charges its own limits.
@@ -72,7 +72,7 @@ def check_views(catalogue: ScopeCatalogue) -> None:
         check_view(view, catalogue)
 
 
-def check_view(view: Any, catalogue: ScopeCatalogue) -> None:
+def check_view(view: object, catalogue: ScopeCatalogue) -> None:
     """Refuse a view that requires a scope which the catalogue does not know.
 
     Raises:
@@ -86,7 +86,7 @@ def check_view(view: Any, catalogue: ScopeCatalogue) -> None:
             check_declared(permission, catalogue)
 
 
-def views_of_urlconf() -> Iterator[Any]:
+def views_of_urlconf() -> Iterator[object]:
     """Yield every view that Django's URLconf names."""
     pending = list(get_resolver().url_patterns)
     while pending:
@@ -98,7 +98,7 @@ def views_of_urlconf() -> Iterator[Any]:
             pending += inner
 
 
-def _permissions(classes: Iterable[Any]) -> Iterator[Any]:
+def _permissions(classes: Iterable[object]) -> Iterator[object]:
     pending = list(classes)
     while pending:
         permission = pending.pop()

@@ -118,7 +118,7 @@ def _takes_slashes(found: re.Match[str]) -> bool:
     return converter is None or re.fullmatch(converter.regex, "a/b") is not None
 
 
-def _protection(view: Any, method: str) -> Protection:
+def _protection(view: object, method: str) -> Protection:
     found = protection_for(view, method)
     made = getattr(view, "cls", None)  # Django REST Framework's
     if made is None:
@@ -130,7 +130,7 @@ def _protection(view: Any, method: str) -> Protection:
     return found
 
 
-def _methods_of(view: Any) -> frozenset[str] | None:
+def _methods_of(view: object) -> frozenset[str] | None:
     actions = getattr(view, "actions", None)  # of Django REST Framework's view sets
     if actions:
         return read_methods(map(str.upper, actions), answered=["HEAD"])

@@ -71,7 +71,7 @@ def _read_route(route: Any, place: Place, read_inner: ReadInner) -> Iterator[Rou
     )
 
 
-def _methods_of(route: Any) -> frozenset[str] | None:
+def _methods_of(route: object) -> frozenset[str] | None:
     methods: Iterable[str] | None = getattr(route, "methods", None)
     endpoint = getattr(route, "endpoint", None)
     if not methods and inspect.isclass(endpoint):
@@ -79,7 +79,7 @@ def _methods_of(route: Any) -> frozenset[str] | None:
     return read_methods(methods or ())
 
 
-def _dependencies(route: Any) -> list[tuple[bool, Requirement]]:
+def _dependencies(route: object) -> list[tuple[bool, Requirement]]:
     """Return whether each ``Security(keyguard_principal, ...)`` needs a key, and its scopes."""
     if "keyguard.adapters._fastapi_dependency" not in sys.modules:
         return []  # the application can't use it then
@@ -88,6 +88,6 @@ def _dependencies(route: Any) -> list[tuple[bool, Requirement]]:
     return list(asked_by(getattr(route, "dependant", None), overrides_for(route)))
 
 
-def _takes_slashes(route: Any, found: re.Match[str]) -> bool:
+def _takes_slashes(route: object, found: re.Match[str]) -> bool:
     convertor = getattr(route, "param_convertors", {}).get(found["name"])
     return convertor is not None and re.fullmatch(convertor.regex, "a/b") is not None

@@ -15,7 +15,7 @@ from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.facade import SyncRateLimiter
-from keyguard.stores.redis.keys import AsyncRedisStore, RedisStore
+from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall
 
 Now: TypeAlias = Callable[[], float]
@@ -34,15 +34,13 @@ class AsyncRedisRateLimiter:
     """A store of counters for code on asyncio.
 
     Args:
-        store: Where the Redis is: the counters use the store's port.
-        owned: Whether the limiter closes the store with itself.
+        port: Runs scripts where the counters are.
+        owned: Whether the limiter closes the port with itself.
         now: Where time comes from, in seconds; None for the server's clock.
     """
 
-    def __init__(
-        self, store: AsyncRedisStore | RedisStore, *, owned: bool = False, now: Now | None = None
-    ) -> None:
-        self._port = store.port
+    def __init__(self, port: ScriptPort, *, owned: bool = False, now: Now | None = None) -> None:
+        self._port = port
         self._owned = owned
         self._now = now
 
@@ -70,10 +68,10 @@ class AsyncRedisRateLimiter:
 
 
 class RedisRateLimiter(SyncRateLimiter):
-    """The same for sync code, over a store for sync code."""
+    """The same for sync code, over a port that never suspends."""
 
-    def __init__(self, store: RedisStore, *, owned: bool = False, now: Now | None = None) -> None:
-        super().__init__(AsyncRedisRateLimiter(store, owned=owned, now=now))
+    def __init__(self, port: ScriptPort, *, owned: bool = False, now: Now | None = None) -> None:
+        super().__init__(AsyncRedisRateLimiter(port, owned=owned, now=now))
 
 
 @lru_cache(1_000)

@@ -214,7 +214,7 @@ class AsyncRedisStore(RedisKeys):
         """Return counters on the same server, which close the store with themselves if owned."""
         from keyguard.stores.redis.counters import AsyncRedisRateLimiter
 
-        return AsyncRedisRateLimiter(self, owned=owned)
+        return AsyncRedisRateLimiter(self.port, owned=owned)
 
 
 class RedisStore(SyncStore):
@@ -228,7 +228,7 @@ class RedisStore(SyncStore):
         """Return counters on the same server, which close the store with themselves if owned."""
         from keyguard.stores.redis.counters import RedisRateLimiter
 
-        return RedisRateLimiter(self, owned=owned)
+        return RedisRateLimiter(self.port, owned=owned)
 
     def diagnose(self) -> list[Finding]:
         return diagnose(self.port)
