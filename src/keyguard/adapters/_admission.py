@@ -55,6 +55,7 @@ class Admission:
         )
         self.allows_preflight = settings.allow_preflight
         self._recall = guard._recall
+        self._refuse_without_key = guard.refuse_without_key
         self._report = guard.report
         self._require_https = settings.require_https
         self._proxies = settings.proxies or None
@@ -92,6 +93,8 @@ class Admission:
                     request.rule_limits, request.due = rule.charged, True
         if self._passes_without_key(request):
             return None
+        if not request.cache_missed and not request.credentials():
+            return self._refuse_without_key(secure=request.is_secure, address=request.address)
         allow = self._recalled(request)
         return Pending.AUTHENTICATION if allow is None else self.enter(request, allow)
 

@@ -57,6 +57,10 @@ class AdmissionRequest(Protocol):
         """Return the value of the ``Authorization`` field if there is exactly one."""
         ...
 
+    def credentials(self) -> Sequence[str | bytes]:
+        """Return the values of the ``Authorization`` fields, as received."""
+        ...
+
     def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return the values of some fields by name, given in lower case."""
         ...

@@ -129,9 +129,9 @@ class ASGIExchange(ScopeReader, RequestState):
         await forgive(self, deny)
         await self.answer(deny)
 
-    async def answer(self, deny: Deny) -> None:
+    def answer(self, deny: Deny) -> Awaitable[None]:
         """Send the answer to a refused connection, without reading its body."""
-        await self._respond(self.guard.respond(deny), "http.response")
+        return self._respond(self.guard.respond(deny), "http.response")
 
     async def _respond(self, response: Response, kind: str) -> None:
         body = b"" if self.scope.get("method") == "HEAD" else response.body

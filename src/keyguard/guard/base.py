@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from keyguard.core.access.answers import Response
-from keyguard.core.access.authenticate import authorize
+from keyguard.core.access.authenticate import authorize, refuse_without_token
 from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
@@ -20,7 +20,7 @@ from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
-from keyguard.guard.ports import Parts
+from keyguard.guard.ports import AsyncPorts, Parts, SyncPorts
 from keyguard.guard.store_ports import StorePort
 from keyguard.runtime.events import Event, Hook, LimitExceeded, is_wanted, tell, tell_refusal
 from keyguard.runtime.pool import HashPool
@@ -43,6 +43,8 @@ class Guard:
     A guard can't be subclassed: the adapters' warm path never calls ``authenticate``, so it would
     never call an override. Wrap a guard, or pass it hooks.
     """
+
+    _ports: SyncPorts | AsyncPorts
 
     def __init_subclass__(cls, *, flavour: bool = False) -> None:
         if not flavour:
@@ -93,6 +95,21 @@ class Guard:
         return self._responder.limit_fields(
             receipt.charges, receipt.tallies, receipt.policy, self._parts.clock.time
         )
+
+    def refuse_without_key(self, *, secure: bool, address: str | None) -> Deny:
+        """Refuse a request without an ``Authorization`` field, as :meth:`authenticate` does.
+
+        It waits for nothing.
+
+        Args:
+            secure: Whether the client's connection is encrypted.
+            address: The client's address, where it is known.
+        """
+        refusal = refuse_without_token(
+            self._ports, Reason.CREDENTIALS_MISSING, address, secure=secure
+        )
+        tell_refusal(self._hooks, refusal, self._parts.now, address)
+        return refusal
 
     def report(self, deny: Deny, *, address: str | None = None) -> None:
         """Tell the hooks of a refusal; :meth:`authenticate` has done so for its own.

@@ -41,6 +41,18 @@ _FAILED_ATTEMPTS = {
     Reason.ADDRESS_NOT_ALLOWED,
 }
 
+# Refusals that are the same for every request.
+_WITHOUT_TOKEN = {
+    reason: Deny(reason)
+    for reason in (
+        Reason.CREDENTIALS_MISSING,
+        Reason.SCHEME_UNSUPPORTED,
+        Reason.CREDENTIALS_MALFORMED,
+    )
+}
+_MALFORMED = Deny(Reason.TOKEN_MALFORMED)
+_INSECURE = Deny(Reason.TRANSPORT_INSECURE)
+
 _DEAD = {
     KeyStatus.REVOKED: Reason.KEY_REVOKED,
     KeyStatus.EXPIRED: Reason.KEY_EXPIRED,
@@ -76,6 +88,10 @@ async def authenticate(
     policy = ports.policy
     token = parse_authorization(fields, bar=policy.takes_bar)
     del fields  # a traceback that passes here must not show the token
+    if isinstance(token, Reason):
+        return refuse_without_token(
+            ports, token, address, secure=secure, counts_failures=counts_failures
+        )
     limit = policy.failure_limit if counts_failures else None
     if limit is None or address is None:
         decision = await _identify(ports, token, address, fresh=fresh)
@@ -83,7 +99,7 @@ async def authenticate(
     client = client_of(address)
     blocked = ports.blocklist.blocked_for(client)
     # A key that was verified here before goes on, though a guesser shares its address.
-    if blocked is not None and (isinstance(token, Reason) or not _was_verified(ports, token)):
+    if blocked is not None and not _was_verified(ports, token):
         return check_transport(_too_many_failures(blocked), policy, secure=secure)
     decision = await _identify(ports, token, address, fresh=fresh)
     if isinstance(decision, Deny) and _is_failed_attempt(decision):
@@ -94,14 +110,39 @@ async def authenticate(
     return check_transport(decision, policy, secure=secure)
 
 
+def refuse_without_token(
+    ports: RequestPorts,
+    reason: Reason,
+    address: str | None,
+    *,
+    secure: bool,
+    counts_failures: bool = True,
+) -> Deny:
+    """Return the refusal of a request whose fields hold no token. It waits for nothing.
+
+    Args:
+        ports: The outside.
+        reason: Why there is no token.
+        address: The client's address.
+        secure: Whether the client's connection is encrypted.
+        counts_failures: Whether a client that failed too often is refused for that.
+    """
+    policy = ports.policy
+    if policy.require_https and not secure:
+        return _INSECURE
+    if counts_failures and policy.failure_limit is not None and address is not None:
+        blocked = ports.blocklist.blocked_for(client_of(address))
+        if blocked is not None:
+            return _too_many_failures(blocked)
+    return _WITHOUT_TOKEN[reason]
+
+
 async def _identify(
-    ports: RequestPorts, token: Secret | Reason, address: str | None, *, fresh: bool
+    ports: RequestPorts, token: Secret, address: str | None, *, fresh: bool
 ) -> Decision:
     """Decide which key a token is of, whether it is genuine, and whether that key may be used."""
-    if isinstance(token, Reason):
-        return Deny(token)
     policy, tokens = ports.policy, ports.tokens
-    decision: Decision = Deny(Reason.TOKEN_MALFORMED)
+    decision: Decision = _MALFORMED
     candidates = policy.candidates(token)
     if not candidates:
         return decision
@@ -188,7 +229,7 @@ def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Deci
     if isinstance(decision, Deny):
         if decision.reason is Reason.ADDRESS_NOT_ALLOWED:  # a live key, readable on its way
             return Deny(Reason.TRANSPORT_INSECURE, decision.key_id, decision.organization)
-        return Deny(Reason.TRANSPORT_INSECURE)
+        return _INSECURE
     principal = decision.principal
     return Deny(Reason.TRANSPORT_INSECURE, principal.key_id, principal.organization)
 

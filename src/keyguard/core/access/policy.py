@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from keyguard.core.access.decisions import Allow
@@ -29,6 +29,7 @@ class Policy:
             the same name.
         failure_limit: How many failed authentications an address may have, or None for any number.
         foreign: The formats of imported tokens, in the order in which they are tried.
+        takes_bar: Whether a token may contain ``|``, which the b64token grammar does not allow.
     """
 
     tokens: TokenFormat
@@ -38,6 +39,11 @@ class Policy:
     default_limits: tuple[Limit, ...] = ()
     failure_limit: Limit | None = None
     foreign: tuple[ForeignFormat, ...] = ()
+    takes_bar: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        takes_bar = any(form.separator == "|" for form in self.foreign)
+        object.__setattr__(self, "takes_bar", takes_bar)
 
     def allow(self, record: KeyRecord) -> Allow:
         """Return the decision for a request with this key."""
@@ -80,6 +86,8 @@ class Policy:
         parts = self.tokens.parse(token.reveal())
         if parts is not None:
             return (parts.key_id,)
+        if not self.foreign:
+            return ()
         found = (form.lookup(token.reveal()) for form in self.foreign)
         return tuple(key_id for key_id in found if key_id is not None)
 
@@ -92,11 +100,6 @@ class Policy:
         return all(
             form.has_public_part or form.lookup(token.reveal()) != key_id for form in self.foreign
         )
-
-    @property
-    def takes_bar(self) -> bool:
-        """Whether a token may contain ``|``, which the b64token grammar does not allow."""
-        return any(form.separator == "|" for form in self.foreign)
 
 
 def _http_date(at: datetime) -> str:
