@@ -124,13 +124,13 @@ FORK_DURING_A_CHANGE = """
 import os, sys
 from keyguard.stores.opening import open_store
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.sql import fork_guard
+from keyguard.stores.sql import turns
 from keyguard.stores.sql.session import begin
 from keyguard.exceptions import StoreUnavailableError
 from tests.stores.conftest import Plain
 from tests.stores.records import record
 
-fork_guard.LONGEST_WAIT = 0.0
+turns.LONGEST_WAIT = 0.0
 backend = Plain(open_store(sys.argv[1]))
 
 def fork(connection):

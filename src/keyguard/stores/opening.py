@@ -13,14 +13,6 @@ from keyguard.runtime.process import Clock
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
-__all__ = [
-    "check_countable",
-    "open_async_limiter",
-    "open_async_store",
-    "open_limiter",
-    "open_store",
-]
-
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
 _REDIS = ("redis://", "rediss://", "redis+", "rediss+")
 _STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS)

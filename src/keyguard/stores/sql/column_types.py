@@ -12,15 +12,6 @@ from sqlalchemy import TIMESTAMP, DateTime, Dialect, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = [
-    "TABLE_OPTIONS",
-    "Digest",
-    "UtcDateTime",
-    "ascii_string",
-    "ascii_text",
-    "unicode_string",
-]
-
 # SQLAlchemy calls one database by two names, depending on the URL.
 MYSQL = ("mysql", "mariadb")
 

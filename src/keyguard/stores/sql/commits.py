@@ -24,8 +24,6 @@ from keyguard.stores.sql.rows import (
 from keyguard.stores.sql.session import Session, Values, begin
 from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
-__all__ = ["CHANNEL", "apply"]
-
 CHANNEL = "keyguard"
 """The channel on which PostgreSQL tells of commits; each database has its own."""
 

@@ -26,13 +26,12 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.windows import COUNTING, State, Tally
 from keyguard.exceptions import CorruptDataError, StoreError
 from keyguard.runtime.sync import run_sync
+from keyguard.stores.base import AsyncRateLimiter
 from keyguard.stores.facade import SyncRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.rows import AnyRow
 from keyguard.stores.sql.session import Session, begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
-
-__all__ = ["AsyncSqlRateLimiter", "SqlRateLimiter"]
 
 Now: TypeAlias = Callable[[], float]
 Parameters = ParamSpec("Parameters")
@@ -43,6 +42,8 @@ _SWEEP_EVERY = 64
 """New buckets after which a sweep deletes some that have ended. It deletes more than were made."""
 _SLICE = 256
 _SWEEP_TIMEOUT = 2.0
+_LONGEST_SWEEP = 2 * _SWEEP_TIMEOUT
+"""Seconds that closing waits for a sweep on a thread, which may be late under load."""
 _EMPTY = "[]"
 _DAY = 86_400
 
@@ -64,7 +65,7 @@ _CLOCKS: Mapping[str, ColumnElement[int]] = {
 }
 
 
-class AsyncSqlRateLimiter:
+class AsyncSqlRateLimiter(AsyncRateLimiter):
     """A store of counters for code on asyncio.
 
     Args:
@@ -84,18 +85,15 @@ class AsyncSqlRateLimiter:
         self._sweeps: set[asyncio.Task[None]] = set()
 
     async def migrate(self) -> None:
-        """See :meth:`keyguard.stores.base.RateLimiter.migrate`."""
         if self._owned:
             await self.database.migrate()
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.base.RateLimiter.close`."""
         await self._finish_sweeps()
         if self._owned:
             await self.database.aclose()
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        """See :meth:`keyguard.stores.base.RateLimiter.hit`."""
         outcome = await self.database.write(self._persistently, self._hit, charges)
         if self._made >= _SWEEP_EVERY:
             self._begin_sweep()
@@ -104,7 +102,6 @@ class AsyncSqlRateLimiter:
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """See :meth:`keyguard.stores.base.RateLimiter.adjust`."""
         outcome = await self.database.write(
             self._persistently, self._adjust, charges, units, ends_at
         )
@@ -247,7 +244,7 @@ class _BlockingRateLimiter(AsyncSqlRateLimiter):
 
     async def _finish_sweeps(self) -> None:
         for sweeper in tuple(self.sweepers):
-            sweeper.join()
+            sweeper.join(_LONGEST_SWEEP)
 
     def _run_sweep(self) -> None:
         run_sync(self._sweep_in_time())

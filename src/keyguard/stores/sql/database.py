@@ -30,11 +30,8 @@ from keyguard.stores.sql.errors import (
     place_of,
     unavailable,
 )
-from keyguard.stores.sql.fork_guard import ForkGuard
 from keyguard.stores.sql.session import AsyncSession, Operation, Session, SyncSession
-from keyguard.stores.sql.turns import Turns
-
-__all__ = ["AsyncDatabase", "Database", "SyncDatabase", "ended_after", "running_loop"]
+from keyguard.stores.sql.turns import ForkGuard, Turns
 
 AnyEngine = TypeVar("AnyEngine", Engine, AsyncEngine)
 P = ParamSpec("P")
@@ -78,7 +75,7 @@ class Database(Protocol):
         ...
 
 
-class EngineDatabase(ABC, Generic[AnyEngine]):
+class EngineDatabase(Database, ABC, Generic[AnyEngine]):
     """What both flavours share: everything but how a session is opened.
 
     Args:
@@ -117,15 +114,12 @@ class EngineDatabase(ABC, Generic[AnyEngine]):
         self._inherited: list[Pool] = []
 
     async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See :meth:`Database.read`."""
         return await self._perform(False, operation, *args, **kwargs)
 
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See :meth:`Database.write`."""
         return await self._perform(True, operation, *args, **kwargs)
 
     async def migrate(self) -> None:
-        """See :meth:`Database.migrate`."""
         try:
             await self._attempt(True, schema.migrate, apart=self._owned)
         except KeyguardError:
@@ -235,7 +229,6 @@ class SyncDatabase(EngineDatabase[Engine]):
         self._process = os.getpid()
 
     async def aclose(self) -> None:
-        """See :meth:`Database.aclose`."""
         if self._process != os.getpid():
             self._leave_parent()
         if self._owned:
@@ -278,14 +271,12 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
         self._loop, self._process = loop, os.getpid()
 
     async def aclose(self) -> None:
-        """See :meth:`Database.aclose`."""
         if self._owned:
             self._settle()
             await self.reads.dispose()
             await self.writes.dispose()
 
     def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
-        """See :meth:`Database.within`."""
         return ended_after(seconds, self.place)
 
 

@@ -21,16 +21,6 @@ from keyguard.exceptions import (
     StoreUnavailableError,
 )
 
-__all__ = [
-    "MIGRATE",
-    "explained",
-    "may_be_the_schema",
-    "no_connection_free",
-    "no_tables",
-    "place_of",
-    "unavailable",
-]
-
 MIGRATE = "run `keyguard migrate` or guard.migrate()"
 """What to do about missing or old tables."""
 

@@ -1,19 +1,36 @@
-"""The change feed where the database can't tell of commits: it is asked."""
+"""The change feed: it asks the database, and on PostgreSQL waits for word of commits (LISTEN).
+
+The connection that listens leaves the pool, so nobody else waits for it. It is opened as the
+host's engine opens its own. The feed then asks through the pool what changed. If a notification
+gets lost, as behind a pooler that shares connections, the next read still asks.
+"""
 
 from __future__ import annotations
 
-from keyguard.runtime.deadlines import remaining
-from keyguard.stores.base import News
-from keyguard.stores.sql import queries
-from keyguard.stores.sql.database import Database
+import asyncio
+import os
+import selectors
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
 
-__all__ = ["ASKING", "SqlFeed"]
+from sqlalchemy import text
+
+from keyguard.runtime.deadlines import remaining
+from keyguard.stores.base import AsyncChangeFeed, News
+from keyguard.stores.sql import queries
+from keyguard.stores.sql.commits import CHANNEL
+from keyguard.stores.sql.database import Database
+from keyguard.stores.sql.errors import unavailable
+from keyguard.stores.sql.session import DriverConnection, Session
 
 ASKING = 5.0
 """Seconds that a question or a connection takes at most, where no deadline is set."""
 
 
-class SqlFeed:
+class SqlFeed(AsyncChangeFeed):
     """A reader of the audit trail that asks and does not wait.
 
     Args:
@@ -24,15 +41,189 @@ class SqlFeed:
         self._database = database
 
     async def read(self, position: str | None, patience: float) -> News:
-        """See :meth:`keyguard.stores.base.AsyncChangeFeed.read`."""
         del patience
         return await self._ask(position)
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.base.AsyncChangeFeed.aclose`."""
+        pass
 
     async def _ask(self, position: str | None) -> News:
         if remaining() is not None:
             return await self._database.read(queries.read_feed, position)
         async with self._database.within(ASKING):
             return await self._database.read(queries.read_feed, position)
+
+
+class ListeningFeed(SqlFeed, ABC):
+    """A reader of the audit trail that waits for news.
+
+    Args:
+        database: The database of the audit trail.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._process = os.getpid()
+        self._is_closed = False
+        self._driver: DriverConnection = None
+
+    @abstractmethod
+    async def _is_told(self, ends: float) -> bool:
+        """Wait until the server tells of a commit, or until a time or the feed's end."""
+
+    @abstractmethod
+    async def _hang_up(self) -> None:
+        """Close the connection that listens."""
+
+    async def _read(self, position: str | None, patience: float) -> News:
+        ends = time.monotonic() + patience
+        waits = position is not None and patience > 0 and not self._is_closed
+        if waits:
+            await self._listen()  # first: what the question misses is told then
+        news = await self._ask(position)
+        # A notification may still be of what the last read saw already.
+        while waits and news == News(position or "", ()):
+            try:
+                is_told = await self._is_told(ends)
+            except Exception as failure:
+                await self._hang_up()
+                raise unavailable(self._database.place) from failure
+            if not is_told:
+                break
+            news = await self._ask(position)
+        return news
+
+    async def _listen(self) -> None:
+        if self._driver is not None and not self._driver.closed:
+            return
+        if remaining() is not None:
+            self._driver = await self._database.read(_listen)
+            return
+        async with self._database.within(ASKING):
+            self._driver = await self._database.read(_listen)
+
+    def _was_told(self) -> bool:
+        # psycopg's own notifies() wakes up ten times a second, and can't be ended from elsewhere.
+        is_told = False
+        self._driver.pgconn.consume_input()
+        while self._driver.pgconn.notifies() is not None:
+            is_told = True
+        return is_told
+
+
+class SyncListeningFeed(ListeningFeed):
+    """A feed that blocks the thread which reads it, and that any thread may close."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._reading = threading.Lock()
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+
+    async def read(self, position: str | None, patience: float) -> News:
+        with self._reading:
+            try:
+                return await self._read(position, patience)
+            finally:
+                if self._is_closed:
+                    await self._leave()
+
+    async def aclose(self) -> None:
+        if self._process != os.getpid():  # the connection belongs to the parent
+            return
+        self._is_closed = True
+        waker = self._waker
+        if waker is not None:
+            with suppress(OSError):
+                waker[1].send(b"\0")
+        # The reader is about to leave. If it is still asking, it hangs up when it leaves.
+        if self._reading.acquire(timeout=ASKING):
+            try:
+                await self._leave()
+            finally:
+                self._reading.release()
+
+    async def _leave(self) -> None:
+        await self._hang_up()
+        waker, self._waker = self._waker, None
+        for end in waker or ():
+            end.close()
+
+    async def _is_told(self, ends: float) -> bool:
+        if self._waker is None:
+            self._waker = socket.socketpair()
+        left = remaining()
+        if left is not None:
+            ends = min(ends, time.monotonic() + left)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._driver.pgconn.socket, selectors.EVENT_READ)
+            selector.register(self._waker[0], selectors.EVENT_READ)
+            while not self._is_closed:
+                if self._was_told():
+                    return True
+                left = ends - time.monotonic()
+                if left <= 0:
+                    return False
+                selector.select(left)
+        return False
+
+    async def _hang_up(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
+
+
+class AsyncListeningFeed(ListeningFeed):
+    """A feed that one task reads, and that any task may close."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._is_reading = False
+        self._wake: asyncio.Event | None = None
+
+    async def read(self, position: str | None, patience: float) -> News:
+        self._is_reading = True
+        try:
+            return await self._read(position, patience)
+        finally:
+            self._is_reading = False
+            if self._is_closed:
+                await self._hang_up()
+
+    async def aclose(self) -> None:
+        if self._process != os.getpid():  # the connection belongs to the parent
+            return
+        self._is_closed = True
+        if self._wake is not None:
+            self._wake.set()
+        if not self._is_reading:  # else the reader is about to leave, and hangs up
+            await self._hang_up()
+
+    async def _is_told(self, ends: float) -> bool:
+        loop = asyncio.get_running_loop()
+        wake = self._wake = asyncio.Event()
+        watched = self._driver.pgconn.socket
+        loop.add_reader(watched, wake.set)
+        try:
+            while not self._is_closed:
+                wake.clear()
+                if self._was_told():
+                    return True
+                async with asyncio.timeout(ends - time.monotonic()):
+                    await wake.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(watched)
+            self._wake = None
+        return False
+
+    async def _hang_up(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.close()
+
+
+async def _listen(session: Session) -> DriverConnection:
+    """Have a connection listen, and take it out of the pool."""
+    await session.execute(text(f"LISTEN {CHANNEL}"))
+    return await session.detach()

@@ -12,8 +12,6 @@ from pymysql.connections import Connection, MysqlPacket  # type: ignore[import-u
 
 from keyguard.runtime.deadlines import remaining
 
-__all__ = ["DeadlineConnection"]
-
 # With a timeout of 0 a socket never waits at all, and fails in another way.
 _LEAST = 0.001
 

@@ -19,8 +19,6 @@ from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase
 from keyguard.stores.sql.turns import MOST_READS, MOST_WRITES
 
-__all__ = ["open_async_store", "open_store"]
-
 _DRIVERS = {
     "sqlite": "pysqlite",
     "postgresql": "psycopg",

@@ -11,8 +11,6 @@ from psycopg.pq import TransactionStatus
 
 from keyguard.runtime.deadlines import remaining
 
-__all__ = ["AsyncDeadlineConnection", "DeadlineConnection"]
-
 Result = TypeVar("Result")
 
 # Seconds that psycopg waits at most before it checks for anything else, such as Ctrl-C.

@@ -41,19 +41,6 @@ from keyguard.stores.sql.rows import (
 from keyguard.stores.sql.session import Session, begin_hastily
 from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
-__all__ = [
-    "find_existing",
-    "find_key",
-    "find_organization",
-    "list_audit",
-    "list_digests",
-    "list_keys",
-    "list_organizations",
-    "mark_used",
-    "read_feed",
-    "rehash_key",
-]
-
 Listed = TypeVar("Listed", Key, Organization)
 
 _MOST_NEWS = 1000

@@ -15,20 +15,6 @@ from keyguard.core.limits.limit import Limit, dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
 
-__all__ = [
-    "KEY_COLUMNS",
-    "ORGANIZATION_COLUMNS",
-    "AnyRow",
-    "changed_columns",
-    "entry_columns",
-    "entry_from",
-    "key_from",
-    "organization_columns",
-    "organization_from",
-    "record_columns",
-    "record_from",
-]
-
 AnyRow: TypeAlias = Row[Any]
 """A row, as the database gave it."""
 

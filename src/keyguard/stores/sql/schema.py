@@ -18,8 +18,6 @@ from keyguard.stores.sql.session import Session
 from keyguard.stores.sql.sqlite import in_transaction
 from keyguard.stores.sql.tables import TABLES
 
-__all__ = ["check", "check_all", "migrate"]
-
 _VERSION = Table(
     "keyguard_version", MetaData(), Column("version_num", ascii_string(32), primary_key=True)
 )

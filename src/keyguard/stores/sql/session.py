@@ -15,18 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyguard.stores.sql import sqlite
 
-__all__ = [
-    "Answer",
-    "AsyncSession",
-    "DriverConnection",
-    "Operation",
-    "Session",
-    "SyncSession",
-    "Values",
-    "begin",
-    "begin_hastily",
-]
-
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -43,10 +31,8 @@ DriverConnection: TypeAlias = Any
 class Session(Protocol):
     """A connection that one operation has to itself."""
 
-    @property
-    def dialect(self) -> Dialect:
-        """Return SQLAlchemy's dialect of the database."""
-        ...
+    dialect: Dialect
+    """SQLAlchemy's dialect of the database."""
 
     async def execute(
         self, statement: Executable, values: Values | Sequence[Values] | None = None
@@ -76,15 +62,13 @@ Operation: TypeAlias = Callable[Concatenate[Session, Parameters], Awaitable[Resu
 """What a store does in one session. It may run a second time, on a new connection."""
 
 
-class SyncSession:
+class SyncSession(Session):
     """A session whose methods never suspend.
 
     Args:
         connection: The connection.
         turn: What to release when the session is closed.
     """
-
-    __slots__ = ("_connection", "_is_detached", "_turn", "dialect")
 
     def __init__(self, connection: Connection, turn: BoundedSemaphore | None) -> None:
         self._connection = connection
@@ -95,28 +79,22 @@ class SyncSession:
     async def execute(
         self, statement: Executable, values: Values | Sequence[Values] | None = None
     ) -> Answer:
-        """See :meth:`Session.execute`."""
         return self._connection.execute(statement, values)
 
     async def call(self, function: Callable[[Connection], Result]) -> Result:
-        """See :meth:`Session.call`."""
         return function(self._connection)
 
     async def commit(self) -> None:
-        """See :meth:`Session.commit`."""
         self._connection.commit()
 
     async def rollback(self) -> None:
-        """See :meth:`Session.rollback`."""
         self._connection.rollback()
 
     async def detach(self) -> DriverConnection:
-        """See :meth:`Session.detach`."""
         self._is_detached = True
         return _detach(self._connection)
 
     async def close(self) -> None:
-        """See :meth:`Session.close`."""
         try:
             if not self._is_detached:
                 self._connection.close()
@@ -125,14 +103,12 @@ class SyncSession:
                 self._turn.release()
 
 
-class AsyncSession:
+class AsyncSession(Session):
     """A session on asyncio.
 
     Args:
         connection: The connection.
     """
-
-    __slots__ = ("_connection", "_is_detached", "dialect")
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -142,28 +118,22 @@ class AsyncSession:
     async def execute(
         self, statement: Executable, values: Values | Sequence[Values] | None = None
     ) -> Answer:
-        """See :meth:`Session.execute`."""
         return await self._connection.execute(statement, values)
 
     async def call(self, function: Callable[[Connection], Result]) -> Result:
-        """See :meth:`Session.call`."""
         return await self._connection.run_sync(function)
 
     async def commit(self) -> None:
-        """See :meth:`Session.commit`."""
         await self._connection.commit()
 
     async def rollback(self) -> None:
-        """See :meth:`Session.rollback`."""
         await self._connection.rollback()
 
     async def detach(self) -> DriverConnection:
-        """See :meth:`Session.detach`."""
         self._is_detached = True
         return await self._connection.run_sync(_detach)
 
     async def close(self) -> None:
-        """See :meth:`Session.close`."""
         if not self._is_detached:
             await self._connection.close()
 

@@ -18,8 +18,6 @@ from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql.errors import no_tables
 
-__all__ = ["begin_durably", "begin_hastily", "in_transaction", "inherit", "prepare"]
-
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
 # In milliseconds: how long to wait for a lock without a deadline, and the steps to which a deadline

@@ -8,17 +8,15 @@ from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
-from keyguard.stores.base import AsyncChangeFeed, ChangeFeed
+from keyguard.stores.base import AsyncChangeFeed, AsyncStore, ChangeFeed
 from keyguard.stores.facade import SyncChangeFeed, SyncStore
 from keyguard.stores.sql import commits, queries
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
-from keyguard.stores.sql.feed import SqlFeed
-
-__all__ = ["AsyncSqlStore", "SqlStore"]
+from keyguard.stores.sql.feed import AsyncListeningFeed, SqlFeed, SyncListeningFeed
 
 
-class AsyncSqlStore:
+class AsyncSqlStore(AsyncStore):
     """A key store in an SQL database, for code on asyncio.
 
     Args:
@@ -29,62 +27,45 @@ class AsyncSqlStore:
         self.database = database
 
     async def migrate(self) -> None:
-        """See :meth:`keyguard.stores.base.Store.migrate`."""
         await self.database.migrate()
 
     async def aclose(self) -> None:
-        """See :meth:`keyguard.stores.base.Store.close`."""
         await self.database.aclose()
 
     async def commit(self, commit: Commit) -> bool:
-        """See :meth:`keyguard.stores.base.Store.commit`."""
         return await self.database.write(commits.apply, commit)
 
     async def find_organization(self, name: str) -> Organization | None:
-        """See :meth:`keyguard.stores.base.Store.find_organization`."""
         return await self.database.read(queries.find_organization, name)
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        """See :meth:`keyguard.stores.base.Store.list_organizations`."""
         return await self.database.read(queries.list_organizations, after, limit)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
-        """See :meth:`keyguard.stores.base.Store.find_key`."""
         return await self.database.read(queries.find_key, key_id)
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """See :meth:`keyguard.stores.base.Store.find_existing`."""
         return await self.database.read(queries.find_existing, key_ids)
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        """See :meth:`keyguard.stores.base.Store.list_keys`."""
         return await self.database.read(queries.list_keys, wanted, after, limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        """See :meth:`keyguard.stores.base.Store.list_digests`."""
         return await self.database.read(queries.list_digests, after, limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        """See :meth:`keyguard.stores.base.Store.rehash_key`."""
         await self.database.write(queries.rehash_key, key_id, old, new)
 
     async def mark_used(self, uses: Sequence[Use]) -> None:
-        """See :meth:`keyguard.stores.base.Store.mark_used`."""
         await self.database.write(queries.mark_used, uses)
 
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        """See :meth:`keyguard.stores.base.Store.list_audit`."""
         return await self.database.read(queries.list_audit, organization, subject, after, limit)
 
     def feed(self) -> AsyncChangeFeed:
-        """See :meth:`keyguard.stores.base.Store.feed`."""
-        if not self.database.can_listen:
-            return SqlFeed(self.database)
-        from keyguard.stores.sql.listening import AsyncListeningFeed
-
-        return AsyncListeningFeed(self.database)
+        return (AsyncListeningFeed if self.database.can_listen else SqlFeed)(self.database)
 
     def counters(self, *, owned: bool) -> AsyncSqlRateLimiter:
         """Return counters in the same database.
@@ -107,13 +88,8 @@ class SqlStore(SyncStore):
         self.database = database
 
     def feed(self) -> ChangeFeed:
-        """See :meth:`keyguard.stores.base.Store.feed`."""
-        if not self.database.can_listen:
-            return SyncChangeFeed(SqlFeed(self.database))
-        from keyguard.stores.sql.listening import SyncListeningFeed
-
-        return SyncChangeFeed(SyncListeningFeed(self.database))
+        feed = SyncListeningFeed if self.database.can_listen else SqlFeed
+        return SyncChangeFeed(feed(self.database))
 
     def counters(self, *, owned: bool) -> SqlRateLimiter:
-        """See :meth:`AsyncSqlStore.counters`."""
         return SqlRateLimiter(self.database, owned=owned)

@@ -13,8 +13,6 @@ from keyguard.stores.sql.column_types import (
     unicode_string,
 )
 
-__all__ = ["AUDIT", "COUNTERS", "FEED", "KEYS", "ORGANIZATIONS", "TABLES"]
-
 TABLES = MetaData(
     naming_convention={
         "fk": "fk_%(table_name)s_%(column_0_name)s",

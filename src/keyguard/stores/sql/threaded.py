@@ -13,10 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from keyguard.runtime.pool import Pool
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.sql.database import SyncDatabase, ended_after, running_loop
+from keyguard.stores.sql.database import Database, SyncDatabase, ended_after, running_loop
 from keyguard.stores.sql.session import Operation
-
-__all__ = ["ThreadedDatabase"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +23,7 @@ _READERS = 4
 _WRITERS = 2
 
 
-class ThreadedDatabase:
+class ThreadedDatabase(Database):
     """A database whose driver blocks, for code on asyncio.
 
     Changes have threads of their own, so a change that waits for the lock of another process
@@ -45,7 +43,7 @@ class ThreadedDatabase:
         self._writers = Pool("keyguard-sql-writes", most=_WRITERS)
 
     async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See :meth:`~keyguard.stores.sql.database.Database.read`."""
+        pass
 
         def call() -> Coroutine[Any, Any, R]:
             return self.database.read(operation, *args, **kwargs)
@@ -54,7 +52,7 @@ class ThreadedDatabase:
         return await asyncio.wrap_future(self._readers.submit(_carried(call)), loop=loop)
 
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See :meth:`~keyguard.stores.sql.database.Database.write`."""
+        pass
 
         def call() -> Coroutine[Any, Any, R]:
             return self.database.write(operation, *args, **kwargs)
@@ -62,17 +60,14 @@ class ThreadedDatabase:
         return await self._settled(call)
 
     async def migrate(self) -> None:
-        """See :meth:`~keyguard.stores.sql.database.Database.migrate`."""
         await self._settled(self.database.migrate)
 
     async def aclose(self) -> None:
-        """See :meth:`~keyguard.stores.sql.database.Database.aclose`."""
         await self._settled(self.database.aclose)
         self._readers.close()
         self._writers.close()
 
     def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
-        """See :meth:`~keyguard.stores.sql.database.Database.within`."""
         return ended_after(seconds, self.place)
 
     async def _settled(self, change: Callable[[], Coroutine[Any, Any, R]]) -> R:

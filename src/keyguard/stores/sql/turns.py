@@ -1,14 +1,20 @@
-"""How many connections of keyguard's own may be in use at once.
+"""How many connections are in use, and what happens to those of SQLite at a fork.
 
-SQLAlchemy's pool waits for a free connection for a fixed time, which is set when the pool is made.
-A turn is waited for until the deadline of the call.
+SQLite keeps one list of the locks of a process. A child that inherits a connection takes no locks
+of its own, even if it never uses that connection, because its SQLite believes that it holds them
+already. So no connection is open while a process forks.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 
-__all__ = ["MOST_READS", "MOST_WRITES", "Turns"]
+from sqlalchemy import Engine
+
+from keyguard.runtime.process import around_fork
+from keyguard.stores.sql import sqlite
 
 MOST_READS = 10
 """How many connections may look things up at once."""
@@ -16,9 +22,16 @@ MOST_READS = 10
 MOST_WRITES = 5
 """How many connections may change things at once."""
 
+LONGEST_WAIT = 6.0
+"""Seconds: more than a change without a deadline waits for the lock of another process."""
+
 
 class Turns:
-    """One turn for each connection that the pools of a database may open."""
+    """One turn for each connection that the pools of a database may open.
+
+    SQLAlchemy's pool waits for a free connection for a fixed time, which is set when the pool is
+    made. A turn is waited for until the deadline of the call.
+    """
 
     def __init__(self) -> None:
         self.renew()
@@ -27,3 +40,52 @@ class Turns:
         """Make all turns free, in a process where none is taken yet."""
         self.reads = threading.BoundedSemaphore(MOST_READS)
         self.writes = threading.BoundedSemaphore(MOST_WRITES)
+
+
+class ForkGuard:
+    """Close a database's connections before each fork of the process.
+
+    Args:
+        engines: The engines of the database.
+        turns: The turns of their connections. All of them are taken while the process forks.
+    """
+
+    def __init__(self, engines: Sequence[Engine], turns: Turns) -> None:
+        self._engines = engines
+        self._turns = turns
+        self._renew()
+        around_fork(self._before, self._in_parent, self._in_child)
+
+    def _renew(self) -> None:
+        self._one_at_a_time = threading.Lock()  # two forks would wait for each other's turns
+        self._fork = threading.local()
+
+    def _before(self) -> None:
+        """Wait for the operations under way, let none begin, and close what is open."""
+        places: list[threading.Lock | threading.BoundedSemaphore] = [
+            self._one_at_a_time,
+            *([self._turns.reads] * MOST_READS),
+            *([self._turns.writes] * MOST_WRITES),
+        ]
+        ends_at = time.monotonic() + LONGEST_WAIT
+        taken: list[threading.Lock | threading.BoundedSemaphore] = []
+        self._fork.taken = taken
+        self._fork.is_clean = False
+        for place in places:
+            if not place.acquire(timeout=max(0.0, ends_at - time.monotonic())):
+                break
+            taken.append(place)
+        for engine in self._engines:
+            engine.dispose()
+        self._fork.is_clean = len(taken) == len(places)
+
+    def _in_parent(self) -> None:
+        for place in self._fork.taken:
+            place.release()
+        del self._fork.taken
+
+    def _in_child(self) -> None:
+        if not self._fork.is_clean:
+            sqlite.inherit(self._engines[0])
+        self._renew()
+        self._turns.renew()

@@ -8,8 +8,6 @@ and ``context`` are variables of the process, and a host may use them for its ow
 
 from __future__ import annotations
 
-__all__ = ["HEAD", "REVISIONS"]
-
 REVISIONS = ("0001",)
 """All revisions, oldest first."""
 
