@@ -213,7 +213,9 @@ def test_a_store_of_the_other_flavour_is_refused() -> None:
 @BOTH
 @pytest.mark.parametrize("target", [None, 1, object(), b"memory://", Path("keys.db")])
 def test_anything_else_is_refused(open_any: Any, target: object) -> None:
-    with pytest.raises(ConfigurationError, match=rf"; {type(target).__name__} is none of these$"):
+    with pytest.raises(
+        ConfigurationError, match=rf"; {type(target).__name__} is not one of these$"
+    ):
         open_any(target)
 
 

@@ -17,8 +17,8 @@ from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.sql import SqlStore, commits, queries, sqlite
-from keyguard.stores.sql.mysql import DeadlineConnection as MySqlConnection
-from keyguard.stores.sql.postgresql import DeadlineConnection as PostgresConnection
+from keyguard.stores.sql.mysql import MySqlConnection
+from keyguard.stores.sql.postgresql import PostgresConnection
 from tests.stores.changes import adding, revoking
 from tests.stores.records import NOON, key, organization, record
 from tests.stores.sessions import COMMIT, ROLLBACK, FakeDatabase, FakeSession

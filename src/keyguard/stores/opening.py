@@ -69,7 +69,7 @@ def open_store(target: str | Store | object) -> Store:
         caller closes; closing it leaves an engine or a client open.
 
     Raises:
-        ConfigurationError: The target is none of these, or one for async code.
+        ConfigurationError: The target is not one of these, or one for async code.
         MissingExtraError: The driver is not installed.
     """
     room = _room_of(target, _SYNC, _ASYNC)
@@ -130,7 +130,7 @@ def open_limiter(
         The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
 
     Raises:
-        ConfigurationError: The target is none of these, or one for async code.
+        ConfigurationError: The target is not one of these, or one for async code.
         MissingExtraError: The driver is not installed.
     """
     if _is_storage(target):
@@ -201,7 +201,7 @@ def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:
     raise ConfigurationError(
         f"a store is a URL such as {_KINDS}, a SQLAlchemy {flavour.engine[1]}, a client of "
         f"redis-py, or an object with the methods of keyguard.stores.base.{flavour.store.__name__};"
-        f" {type(target).__name__} is none of these"
+        f" {type(target).__name__} is not one of these"
     )
 
 

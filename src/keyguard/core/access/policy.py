@@ -95,7 +95,7 @@ class Policy:
         """Tell whether an event may name an id under which no key was found.
 
         It may not if the id is a fast hash of the whole token: a client may have sent a password,
-        and whoever reads the log could try guesses.
+        and a reader of the log could try guesses.
         """
         return all(
             form.has_public_part or form.lookup(token.reveal()) != key_id for form in self.foreign

@@ -115,5 +115,11 @@ class TokenFormat:
         return TokenParts(match[1], match[2])
 
 
+_PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
+
+
 def _checksum(body: str) -> str:
-    return base62(crc32(body.encode("ascii")).to_bytes(4, "big"), CHECKSUM_LENGTH)
+    """Return the CRC-32 in base62, two digits at a time: every token of a client is checked so."""
+    rest, last = divmod(crc32(body.encode("ascii")), len(_PAIRS))
+    first, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]

@@ -16,7 +16,7 @@ from keyguard.runtime.deadlines import remaining
 _LEAST = 0.001
 
 
-class DeadlineConnection(Connection):  # type: ignore[misc]
+class MySqlConnection(Connection):  # type: ignore[misc]
     """A connection whose every wait ends with :func:`keyguard.runtime.deadlines.remaining`.
 
     PyMySQL itself takes timeouts only when it connects, and uses them for every later wait.

@@ -81,9 +81,9 @@ def open_async_store(target: str | AsyncEngine) -> AsyncSqlStore:
         return AsyncSqlStore(ThreadedDatabase(_open_database(url)))
     arguments: _Options = {}
     if url.get_driver_name() == "psycopg":
-        from keyguard.stores.sql.postgresql import AsyncDeadlineConnection
+        from keyguard.stores.sql.postgresql import AsyncPostgresConnection
 
-        arguments["async_creator_fn"] = AsyncDeadlineConnection.connect
+        arguments["async_creator_fn"] = AsyncPostgresConnection.connect
     with _options_are_refused_clearly():
         reads = create_async_engine(url, connect_args=arguments, **_READS)
         writes = create_async_engine(
@@ -120,10 +120,10 @@ def _options_are_refused_clearly() -> Generator[None]:
 def _connection_class(url: URL) -> Callable[..., object]:
     """Return what makes a connection whose every wait has a deadline."""
     if url.get_driver_name() == "psycopg":
-        from keyguard.stores.sql.postgresql import DeadlineConnection
+        from keyguard.stores.sql.postgresql import PostgresConnection
 
-        return DeadlineConnection.connect
-    from keyguard.stores.sql.mysql import DeadlineConnection as MySqlConnection
+        return PostgresConnection.connect
+    from keyguard.stores.sql.mysql import MySqlConnection
 
     return MySqlConnection
 

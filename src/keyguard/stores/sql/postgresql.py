@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 _INTERVAL = 0.1
 
 
-class DeadlineConnection(psycopg.Connection[Any]):
+class PostgresConnection(psycopg.Connection[Any]):
     """A connection whose every wait ends with :func:`keyguard.runtime.deadlines.remaining`.
 
     psycopg itself only has a timeout for connecting, of at least two seconds.
@@ -52,7 +52,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError("the database did not answer in time") from None
 
 
-class AsyncDeadlineConnection(psycopg.AsyncConnection[Any]):
+class AsyncPostgresConnection(psycopg.AsyncConnection[Any]):
     """A connection that closes at once when a wait for it is cancelled.
 
     psycopg itself would ask the server to cancel the statement, and wait up to ten seconds for it.
