@@ -319,6 +319,29 @@ def test_a_failed_look_up_s_cause_shows_no_token_in_our_frames() -> None:
     assert not shows(frames_of_keyguard(cause), token)
 
 
+def test_a_key_that_changed_under_its_look_up_shows_no_digest_in_our_frames() -> None:
+    """The stored digest is a fast hash of the token, which lets a weak one be guessed."""
+    world = World()
+    issued = world.issue()
+    record = world.store.find_key(issued.key.id)
+    assert record is not None
+    answers: list[Any] = [record, OSError("down")]
+
+    def find_key(key_id: str) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        world.guard._parts.tokens.forget([key_id])
+        return answer
+
+    world.store.find_key = find_key  # type: ignore[method-assign]
+    decision = world.guard.authenticate([f"Bearer {issued.token.reveal()}"])
+
+    cause = getattr(decision, "cause", None)
+    assert isinstance(cause, OSError)
+    assert record.digest not in frames_of_keyguard(cause)
+
+
 def test_a_failed_issue_shows_no_token_in_our_frames() -> None:
     world = World()
     minted: list[str] = []

@@ -329,3 +329,14 @@ def test_add_url_rule_keeps_its_arguments(app: Flask) -> None:
 
 def test_the_reason_phrase_is_the_standard_s(app: Flask) -> None:
     assert app.test_client().get("/").status == "401 Unauthorized"
+
+
+def test_looking_at_the_principal_outside_a_request_is_a_runtime_error_as_for_flask_s_proxies() -> (
+    None
+):
+    """``flask --app service`` asks isinstance of every name of a module, this one included."""
+    from keyguard.adapters.flask import current_principal
+
+    assert not isinstance(current_principal, Flask)
+    with pytest.raises(RuntimeError, match="no keyguard middleware"):
+        current_principal.key_id  # noqa: B018 - looking is the point

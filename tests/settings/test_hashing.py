@@ -13,6 +13,7 @@ import threading
 import traceback
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -670,3 +671,24 @@ def test_a_hash_that_takes_too_long_is_given_up() -> None:
     finally:
         release.set()
         pool.close()
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_keys_that_are_issued_together_wait_for_their_slow_hashes(flavour: str) -> None:
+    """Issuing has the deadline of management, not of a request."""
+    world = World({"hasher": "argon2id", "hash_workers": 1, "store_timeout": 0.001})
+    owner, many = world.acme.id, 4
+
+    def issue(number: int) -> Any:
+        return world.guard.keys.issue(organization=owner, name=f"key {number}")
+
+    async def issued() -> list[Any]:
+        keys = world.async_guard.keys
+        issuing = [keys.issue(organization=owner, name=f"key {n}") for n in range(many)]
+        return await asyncio.gather(*issuing)
+
+    if flavour == "sync":
+        with ThreadPoolExecutor(many) as threads:
+            assert len(list(threads.map(issue, range(many)))) == many
+    else:
+        assert len(asyncio.run(issued())) == many

@@ -59,16 +59,17 @@ class OpenWebSockets:
         loop = running_loop()
         if loop is None:
             raise ConfigurationError("close_on_revoke needs asyncio: no other event loop will do")
-        watched = exchange.allow is not None
-        served = app(scope, partial(exchange.received, receive) if watched else receive, send)
-        del scope  # it holds the token: a traceback that passes here must not show it
-        if not watched:
+        if exchange.allow is None:
+            served = app(scope, receive, send)
+            del scope  # it holds the token: a traceback that passes here must not show it
             return await served
         watch = self._watches.get(loop)
         if watch is None:
             watch = self._watches[loop] = _Watch(self._guard, loop)
         watch.enter(exchange)
         try:
+            served = app(scope, partial(exchange.received, receive), send)
+            del scope
             await served
         finally:
             if watch.leave(exchange):

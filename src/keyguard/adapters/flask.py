@@ -38,7 +38,23 @@ __all__ = ["FlaskKeyguard", "current_principal"]
 EXTENSION, MIDDLEWARE = "keyguard", "keyguard.middleware"
 """The names under which ``app.extensions`` holds the extension and its middleware."""
 
-current_principal: Principal = LocalProxy(find_principal)  # type: ignore[assignment]
+
+class OutsideRequestError(ConfigurationError, RuntimeError):
+    """No guarded request is under way.
+
+    It is a RuntimeError, as for Flask's own proxies, because ``flask --app`` asks ``isinstance`` of
+    every name of a module.
+    """
+
+
+def _find_principal() -> Principal:
+    try:
+        return find_principal()
+    except ConfigurationError as failure:
+        raise OutsideRequestError(str(failure)) from failure
+
+
+current_principal: Principal = LocalProxy(_find_principal)  # type: ignore[assignment]
 """The principal of the present request: a proxy for :func:`keyguard.current_principal`."""
 
 

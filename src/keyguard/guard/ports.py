@@ -125,10 +125,14 @@ class _Ports(ABC):
     async def hash(self, token: Secret) -> str:
         if not self._hasher.hashes_slowly:
             return self._hasher.hash(token)
-        return await self._run_slowly(partial(self._hasher.hash, token))
+        return await self._store_slowly(partial(self._hasher.hash, token))
 
     async def hash_weak(self, token: Secret) -> str:
-        return await self._run_slowly(partial(self._hasher.hash_slowly, token))
+        return await self._store_slowly(partial(self._hasher.hash_slowly, token))
+
+    @abstractmethod
+    async def _store_slowly(self, job: Callable[[], str]) -> str:
+        """Run a slow hash that is to be stored, within the deadline of management."""
 
     @abstractmethod
     async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
@@ -183,6 +187,10 @@ class SyncPorts(_Ports):
     async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
         return self._pool.run(job)
 
+    async def _store_slowly(self, job: Callable[[], str]) -> str:
+        with within(self._management_timeout):
+            return self._pool.run(job)
+
 
 class AsyncPorts(_Ports):
     """The ports of async code, over a limiter."""
@@ -217,3 +225,6 @@ class AsyncPorts(_Ports):
 
     async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
         return await self._pool.arun(job)
+
+    async def _store_slowly(self, job: Callable[[], str]) -> str:
+        return await in_time(self._management_timeout, self._pool.arun(job))

@@ -175,8 +175,10 @@ async def _look_up(
             return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, ports.policy))
         if not isinstance(record, KeyRecord) or record.key.id != key_id:
             raise CorruptDataError("the store answered a look-up with something else than the key")
-        digest = record.digest
-        genuine = tokens.matched(fingerprint, digest) or await ports.verify(token, digest)
+        # No local holds the digest: a later failure would show it.
+        genuine = tokens.matched(fingerprint, record.digest) or await ports.verify(
+            token, record.digest
+        )
         if genuine is not True:
             return Deny(Reason.SECRET_WRONG, key_id)
         decision = judge(record, ports.now(), ports.policy)
@@ -185,7 +187,7 @@ async def _look_up(
             tokens.discard(fingerprint)
             return decision
         if tokens.remember(fingerprint, record, decision, mark) is True:
-            ports.offer_rehash(key_id, token, digest)
+            ports.offer_rehash(key_id, token, record.digest)
             return decision
     return Deny(Reason.STORE_UNAVAILABLE, key_id)  # the key changed under every look-up
 

@@ -91,8 +91,9 @@ class SyncSession(Session):
         self._connection.rollback()
 
     async def detach(self) -> DriverConnection:
+        driver = _detach(self._connection)
         self._is_detached = True
-        return _detach(self._connection)
+        return driver
 
     async def close(self) -> None:
         try:
@@ -130,8 +131,9 @@ class AsyncSession(Session):
         await self._connection.rollback()
 
     async def detach(self) -> DriverConnection:
+        driver = await self._connection.run_sync(_detach)
         self._is_detached = True
-        return await self._connection.run_sync(_detach)
+        return driver
 
     async def close(self) -> None:
         if not self._is_detached:
