@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.ports import Counters
@@ -37,7 +37,7 @@ class BlockingCounters:
     ) -> Outcome | None:
         return self._wait_for(self._counters.adjust(charges, units, ends_at, counter))
 
-    def _wait_for(self, counting: Coroutine[Any, Any, Result]) -> Result:
+    def _wait_for(self, counting: Coroutine[object, None, Result]) -> Result:
         if self._loop is None or self._loop is running_loop():
             counting.close()
             raise ConfigurationError(

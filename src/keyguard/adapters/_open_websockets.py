@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Coroutine, Iterable
 from functools import partial
 from math import inf
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from keyguard.adapters._asgi_scope import ASGIApp, Receive, Scope, Send
 from keyguard.adapters._blocking_counters import running_loop
@@ -171,17 +171,17 @@ class _Watch:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed.set)
 
-    def _start_beside(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_beside(self, work: Coroutine[object, None, None]) -> None:
         task = self._started(_quietly(work), "keyguard-websocket")
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
-    def _started(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _started(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
         # In a context of its own: the task would keep that of a connection alive.
         return self._loop.create_task(work, name=name, context=contextvars.Context())
 
 
-async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+async def _quietly(work: Coroutine[object, None, None]) -> None:
     try:
         await work
     except Exception:  # noqa: BLE001 - the client left, or the store failed: the next round retries

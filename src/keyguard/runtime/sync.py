@@ -7,12 +7,12 @@ runs to its end at the first ``send``: no event loop and no thread takes part.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Result = TypeVar("Result")
 
 
-def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def run_sync(coroutine: Coroutine[object, None, Result]) -> Result:
     """Run a coroutine whose ports never suspend, and return its result.
 
     Args:

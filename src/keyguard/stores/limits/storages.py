@@ -178,7 +178,7 @@ class AsyncStorageRateLimiter:
             f"{self._place} is down, slow or overloaded; see that it runs and can be reached"
         )
 
-    async def _run(self, operation: Coroutine[Any, Any, Outcome]) -> Outcome:
+    async def _run(self, operation: Coroutine[object, None, Outcome]) -> Outcome:
         storage = self._storage
         try:
             return await operation

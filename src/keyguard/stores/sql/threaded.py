@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from keyguard.runtime.pool import Pool
 from keyguard.runtime.sync import run_sync
@@ -45,7 +45,7 @@ class ThreadedDatabase(Database):
     async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         pass
 
-        def call() -> Coroutine[Any, Any, R]:
+        def call() -> Coroutine[object, None, R]:
             return self.database.read(operation, *args, **kwargs)
 
         loop = running_loop()
@@ -54,7 +54,7 @@ class ThreadedDatabase(Database):
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         pass
 
-        def call() -> Coroutine[Any, Any, R]:
+        def call() -> Coroutine[object, None, R]:
             return self.database.write(operation, *args, **kwargs)
 
         return await self._settled(call)
@@ -70,7 +70,7 @@ class ThreadedDatabase(Database):
     def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
         return ended_after(seconds, self.place)
 
-    async def _settled(self, change: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    async def _settled(self, change: Callable[[], Coroutine[object, None, R]]) -> R:
         """Make a change on a thread; if it is cancelled, wait until it is made or undone."""
         loop = running_loop()
         job = self._writers.submit(_carried(change))
@@ -88,7 +88,7 @@ class ThreadedDatabase(Database):
             raise
 
 
-def _carried(call: Callable[[], Coroutine[Any, Any, R]]) -> Callable[[], R]:
+def _carried(call: Callable[[], Coroutine[object, None, R]]) -> Callable[[], R]:
     """Return what a thread calls. It has the present context variables: the deadline is one."""
     here = contextvars.copy_context()
 
