@@ -19,7 +19,6 @@ from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
 from keyguard.request.context import CURRENT_REQUEST, current_request
-from keyguard.request.context import current_principal as find_principal
 from keyguard.request.ledger import enter_route, forgive
 from keyguard.request.protection import is_declared, protection_of
 from keyguard.runtime.sync import run_sync
@@ -30,6 +29,7 @@ try:
     from werkzeug.local import LocalProxy
 
     from keyguard.adapters._flask_errors import FAILED, answer_to
+    from keyguard.adapters._flask_principal import find_principal_for_proxy
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.flask", "flask") from missing
 
@@ -38,23 +38,7 @@ __all__ = ["FlaskKeyguard", "current_principal"]
 EXTENSION, MIDDLEWARE = "keyguard", "keyguard.middleware"
 """The names under which ``app.extensions`` holds the extension and its middleware."""
 
-
-class OutsideRequestError(ConfigurationError, RuntimeError):
-    """No guarded request is under way.
-
-    It is a RuntimeError, as for Flask's own proxies, because ``flask --app`` asks ``isinstance`` of
-    every name of a module.
-    """
-
-
-def _find_principal() -> Principal:
-    try:
-        return find_principal()
-    except ConfigurationError as failure:
-        raise OutsideRequestError(str(failure)) from failure
-
-
-current_principal: Principal = LocalProxy(_find_principal)  # type: ignore[assignment]
+current_principal: Principal = LocalProxy(find_principal_for_proxy)  # type: ignore[assignment]
 """The principal of the present request: a proxy for :func:`keyguard.current_principal`."""
 
 
