@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 import redis
 import redis.asyncio
@@ -39,16 +39,6 @@ _SHARED: _Arguments = {
     "driver_info": None,  # telling the server costs two round trips for each connection
     "max_connections": MOST_CONNECTIONS,
 }
-
-
-def is_client(target: object) -> TypeGuard[Client]:
-    """Tell whether something is one of redis-py's clients for sync code."""
-    return isinstance(target, redis.Redis | redis.RedisCluster)
-
-
-def is_async_client(target: object) -> TypeGuard[AsyncClient]:
-    """Tell whether something is one of redis-py's clients for asyncio."""
-    return isinstance(target, redis.asyncio.Redis | redis.asyncio.RedisCluster)
 
 
 def make_client(deployment: Deployment) -> Client:
