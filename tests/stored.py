@@ -63,25 +63,33 @@ class Interposed:
     Args:
         backend: The backend, of either flavour.
         interposed: What to do before the first commit; may return something to await.
+        times: Before how many commits.
     """
 
-    def __init__(self, backend: Any, interposed: Callable[[], Any]) -> None:
+    def __init__(self, backend: Any, interposed: Callable[[], Any], times: int = 1) -> None:
         self._store = backend
-        self._interposed: list[Callable[[], Any]] = [interposed]
+        self._interposed: list[Callable[[], Any]] = [interposed] * times
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     def commit(self, commit: Any) -> Any:
-        result = self._interposed.pop()() if self._interposed else None
-        if inspect.iscoroutinefunction(self._store.commit):
-            return self._committed(result, commit)
-        return self._store.commit(commit)
+        return self._after_the_other(self._store.commit, commit)
 
-    async def _committed(self, result: Any, commit: Any) -> Any:
-        if inspect.isawaitable(result):
-            await result
-        return await self._store.commit(commit)
+    def end(self, ending: Any) -> Any:
+        return self._after_the_other(self._store.end, ending)
+
+    def _after_the_other(self, method: Any, asked: Any) -> Any:
+        result = self._interposed.pop()() if self._interposed else None
+        if not inspect.iscoroutinefunction(method):
+            return method(asked)
+
+        async def awaited() -> Any:
+            if inspect.isawaitable(result):
+                await result
+            return await method(asked)
+
+        return awaited()
 
 
 @dataclass
@@ -122,14 +130,15 @@ class Stored:
         self.made.append(real)
         return Called(real, self.runner)
 
-    def interposing(self, operation: Callable[[Any], Any]) -> Any:
+    def interposing(self, operation: Callable[[Any], Any], times: int = 1) -> Any:
         """Return a guard that has another do something between its first read and commit.
 
         Args:
             operation: What to do, with a guard; the result is awaited where it has to be.
+            times: Between how many of its reads and commits.
         """
         other = self.another().real
-        return self.another(Interposed(self.guard.real._store, lambda: operation(other)))
+        return self.another(Interposed(self.guard.real._store, lambda: operation(other), times))
 
     def issue(self, *scopes: str, **options: Any) -> IssuedKey:
         issued: IssuedKey = self.guard.keys.issue(

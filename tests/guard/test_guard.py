@@ -503,23 +503,34 @@ def test_a_key_that_changes_under_every_look_is_unavailable_not_served() -> None
     assert decision == Deny(Reason.STORE_UNAVAILABLE, issued.key.id)
 
 
-def test_a_failed_change_is_forgotten_all_the_same() -> None:
+@pytest.mark.parametrize(
+    ("method", "operation"),
+    [("commit", "update"), ("end", "revoke"), ("end", "revoke_family"), ("end", "disable")],
+)
+def test_a_failed_change_is_forgotten_all_the_same(method: str, operation: str) -> None:
     """A change whose acknowledgement was lost may have happened."""
     world = World()
-    issued = world.issue()
+    issued = world.issue("inference:read")
     field = bearer(issued.token.reveal())
-    assert isinstance(world.guard.authenticate(field), Allow)
-    really = world.store.commit
+    assert isinstance(world.guard.authenticate(field, scopes=["inference:read"]), Allow)
+    really = getattr(world.store, method)
 
-    def committed_unheard(commit: Commit) -> bool:
-        really(commit)
+    def made_unheard(asked: object) -> None:
+        really(asked)
         raise StoreUnavailableError("the answer got lost")
 
-    world.store.commit = committed_unheard  # type: ignore[method-assign]
+    keys, organizations = world.guard.keys, world.guard.organizations
+    operations: dict[str, Callable[[], object]] = {
+        "update": lambda: keys.update(issued.key.id, scopes=[]),
+        "revoke": lambda: keys.revoke(issued.key.id),
+        "revoke_family": lambda: keys.revoke_family(issued.key.family),
+        "disable": lambda: organizations.disable("acme"),
+    }
+    setattr(world.store, method, made_unheard)
     with pytest.raises(StoreUnavailableError):
-        world.guard.keys.revoke(issued.key.id)
+        operations[operation]()
 
-    assert isinstance(world.guard.authenticate(field), Deny)
+    assert isinstance(world.guard.authenticate(field, scopes=["inference:read"]), Deny)
 
 
 def test_an_async_store_that_hangs_is_given_up() -> None:

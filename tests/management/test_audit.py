@@ -134,14 +134,17 @@ def test_a_change_that_was_not_made_has_no_entry(stored: Stored) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._store, name)
 
-        def commit(self, commit: Any) -> Any:
+        def end(self, ending: Any) -> Any:
             raise StoreUnavailableError("down")
+
+        commit = end
 
     guard = stored.another(Failing(stored.guard.real._store))
 
     def failing() -> None:
-        with pytest.raises(StoreUnavailableError):
-            guard.keys.revoke(key.id)
+        for operation in (guard.keys.revoke, guard.keys.rotate):
+            with pytest.raises(StoreUnavailableError):
+                operation(key.id)
 
     assert changed(stored, failing) == []
     assert stored.guard.keys.get(key.id) == key

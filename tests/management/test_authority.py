@@ -201,6 +201,7 @@ def test_nobody_has_a_key_work_from_more_networks_that_may_more_than_itself(
     stored: Stored, before: list[str], after: list[str]
 ) -> None:
     key = stored.issue("admin", allowed_networks=before).key
+    stored.issue("admin")
     actor = stored.principal(stored.issue("inference:read"))
 
     with pytest.raises(RefusedError, match="can't grant what it does not have: admin"):
@@ -221,6 +222,7 @@ def test_whoever_may_less_than_a_key_may_still_bind_it_to_fewer_networks(
     stored: Stored, before: list[str], after: list[str]
 ) -> None:
     key = stored.issue("admin", allowed_networks=before).key
+    stored.issue("admin")
     actor = stored.principal(stored.issue("inference:read"))
 
     changed = stored.guard.keys.update(key.id, allowed_networks=after, actor=actor)

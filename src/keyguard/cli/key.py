@@ -227,6 +227,9 @@ def rotate(
     idempotency_key: str | None = option(
         "TEXT", "A name for this rotation. A second run with the same name changes nothing."
     ),
+    force: bool = flag(
+        "--force", "Rotate even into a successor that leaves no lasting key with the scope admin."
+    ),
 ) -> None:
     """Give a key a successor and print the new token. It is shown only this once."""
     grace_span = parse_span(grace, may_be_zero=True)
@@ -237,6 +240,7 @@ def rotate(
             grace=grace_span,
             expires_in=span,
             idempotency_key=idempotency_key,
+            force=force,
             actor=actor(),
         )
         if rotated.token is None:

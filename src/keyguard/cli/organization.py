@@ -103,6 +103,7 @@ def update(
     any_lifetime: bool = flag(
         "--no-max-key-lifetime", "Let keys of the organization work for ever."
     ),
+    force: bool = flag("--force", "Take the scope admin even from an organization that uses it."),
 ) -> None:
     """Change an organization. Limits or scopes that are given replace all former ones.
 
@@ -122,6 +123,7 @@ def update(
             limits=new_limits,
             scopes=new_scopes,
             max_key_lifetime=new_lifetime,
+            force=force,
             actor=actor(),
         )
     _show(organization, common, "was changed")

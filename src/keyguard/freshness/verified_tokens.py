@@ -291,19 +291,22 @@ class VerifiedTokens:
         self._wake_watchers()
 
     @staticmethod
-    def forget(subjects: Iterable[str]) -> None:
+    def forget(subjects: Iterable[str] | None) -> None:
         """Forget keys or organizations that have just changed, in every guard of the process.
 
         An administrator's sync code and the service's async code may have a guard each.
 
         Args:
-            subjects: The ids of the keys and organizations.
+            subjects: The ids of the keys and organizations; None if it is not known which changed.
         """
         for reference in _memories.valuerefs():
             memory = reference()
-            if memory is not None:
-                for subject in subjects:
-                    memory._forget(subject)
+            if memory is None:
+                continue
+            if subjects is None:
+                memory.forget_all()
+            else:
+                memory.forget_here(subjects)
 
     def forget_here(self, subjects: Iterable[str]) -> None:
         """Forget keys or organizations of which this guard's feed told."""

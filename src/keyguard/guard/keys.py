@@ -57,7 +57,8 @@ class Keys:
             allowed_networks: The networks that it works from, such as ``192.0.2.0/24``; empty for
                 all.
             actor: Who issues it, for the audit trail. A principal can issue keys only of its own
-                organization, and grant only scopes that it has.
+                organization, and none that may more than its own key: in scopes, lifetime,
+                networks and limits. What is not given is as its own key has it.
 
         Returns:
             The key and its token. The token is not stored. It is shown here, once.
@@ -65,9 +66,9 @@ class Keys:
         Raises:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
             NotFoundError: No organization has that id or slug.
-            RefusedError: The organization is disabled, a scope is above the organization's ceiling
-                or the actor lacks it, the key would work for longer than the organization allows,
-                or the actor's key no longer works.
+            RefusedError: The organization is disabled, a scope is above the organization's ceiling,
+                the key would work for longer than the organization allows, it could do more than
+                the actor, or the actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -178,11 +179,11 @@ class Keys:
             metadata: The notes that replace the old ones.
             limits: The limits that replace the old ones.
             allowed_networks: The networks that replace the old ones; empty for all.
-            force: Whether to take ``admin`` from the organization's last key that has it, or to let
-                that key end sooner.
+            force: Whether to leave the organization without a key that has ``admin``, lasts for a
+                week or as long as this one, and works from the same networks.
             actor: Who changes it, for the audit trail. A principal can change only keys of its own
-                organization. It can grant only scopes that it has, and can let a key work for
-                longer or from more networks only if it has all scopes of that key.
+                organization. A key that gains anything by the change must then do no more than the
+                actor's own: in scopes, lifetime, networks and limits.
 
         Returns:
             The key as it stands after.
@@ -191,8 +192,8 @@ class Keys:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
             NotFoundError: No key has that id.
             RefusedError: The key is revoked, it would work for longer than its organization allows,
-                a scope is above the organization's ceiling or the actor lacks it, it is the last
-                key that has ``admin``, or the actor's key no longer works.
+                a scope is above the organization's ceiling, the key could do more than the actor,
+                it is the last key that has ``admin``, or the actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -217,6 +218,7 @@ class Keys:
         grace: timedelta = DEFAULT_GRACE,
         expires_in: timedelta | Unchanged | None = UNCHANGED,
         idempotency_key: str | None = None,
+        force: bool = False,
         actor: Actor = None,
     ) -> RotatedKey:
         """Give a key a successor in its family, with the same rights.
@@ -231,8 +233,11 @@ class Keys:
                 By default the whole lifetime of the key, from now.
             idempotency_key: The caller's name for this rotation, at most 200 characters. The same
                 name again returns the same successor, and no token.
+            force: Whether to leave the organization without a key that has ``admin`` and lasts for
+                a week or as long as this one.
             actor: Who rotates it, for the audit trail. A principal can rotate only keys of its own
-                organization, and only if it has all their scopes.
+                organization that do no more than its own key. No successor works for longer than
+                the actor's key.
 
         Returns:
             The successor, its token, and the key as it stands after.
@@ -241,7 +246,8 @@ class Keys:
             InvalidValueError: A value is not valid.
             NotFoundError: No key has that id.
             RefusedError: The key has a successor, is revoked or has expired, its organization is
-                disabled, a scope is above the organization's ceiling or the actor lacks it, or the
+                disabled, a scope is above the organization's ceiling, the successor could do more
+                than the actor, the organization would lose its last key that has ``admin``, or the
                 actor's key no longer works.
             StoreError: The key store failed.
         """
@@ -251,6 +257,7 @@ class Keys:
                 grace=grace,
                 expires_in=expires_in,
                 idempotency_key=idempotency_key,
+                force=force,
                 actor=actor,
             )
         )

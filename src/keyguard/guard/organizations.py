@@ -95,6 +95,7 @@ class Organizations:
         limits: Limits | Unchanged = UNCHANGED,
         scopes: Iterable[str] | Unchanged | None = UNCHANGED,
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
+        force: bool = False,
         actor: Actor = None,
     ) -> Organization:
         """Change an organization. What is not given stays.
@@ -106,8 +107,9 @@ class Organizations:
             scopes: The most that its keys may do from now on, whatever they were granted; None for
                 no ceiling.
             max_key_lifetime: How long keys that are issued from now on may work; None for no bound.
+            force: Whether to leave the organization without a key that has ``admin``.
             actor: Who changes it, for the audit trail. A principal can change only its own
-                organization, and allow only scopes that it has.
+                organization, and raise nothing that its keys may do.
 
         Returns:
             The organization as it stands after.
@@ -115,8 +117,9 @@ class Organizations:
         Raises:
             InvalidValueError: A value is not valid.
             NotFoundError: No organization has that id or slug.
-            RefusedError: The organization's keys would get back a scope that the actor lacks, or
-                the actor's key no longer works.
+            RefusedError: The actor is a principal and would raise the scopes, the limits or the
+                lifetime, the organization would lose its last key that has ``admin``, or the
+                actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -126,6 +129,7 @@ class Organizations:
                 limits=limits,
                 scopes=scopes,
                 max_key_lifetime=max_key_lifetime,
+                force=force,
                 actor=actor,
             )
         )

@@ -15,10 +15,11 @@ from keyguard.stores.base import AsyncStore, Store
 
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
-    from keyguard.core.keys.commit import Commit
+    from keyguard.core.keys.commit import Commit, Ending
 
 Answer = TypeVar("Answer")
 Arguments = ParamSpec("Arguments")
+Asked = TypeVar("Asked")
 
 _TRY_AGAIN = "try again later"
 _LOOK_FIRST = "whether the change was made is not known: look before you try again"
@@ -68,16 +69,32 @@ class StorePort(KeyStore):
             return await in_time(self._timeout, answer)  # pyright: ignore[reportUnknownArgumentType]
         return answer
 
+    async def _change(
+        self, method: Callable[[Asked], Awaitable[Answer] | Answer], asked: Asked
+    ) -> Answer:
+        with within(self._timeout):
+            answer = method(asked)
+        if isinstance(answer, Awaitable):
+            return await in_time(self._timeout, answer, _LOOK_FIRST)  # pyright: ignore[reportUnknownArgumentType]
+        return answer
+
     async def commit(self, commit: Commit) -> bool:
         """Commit, and forget what changes, also if it failed: it may have happened."""
         try:
-            with within(self._timeout):
-                answer = self._store.commit(commit)
-            if isinstance(answer, Awaitable):
-                return await in_time(self._timeout, answer, _LOOK_FIRST)
-            return answer
+            return await self._change(self._store.commit, commit)
         finally:
             VerifiedTokens.forget(commit.subjects())
+
+    async def end(self, ending: Ending) -> tuple[str, ...] | None:
+        """End keys or an organization, and forget them, also if it failed."""
+        ended: tuple[str, ...] | None = None
+        try:
+            ended = await self._change(self._store.end, ending)
+            return ended
+        finally:
+            # Only the store knows the keys of a family.
+            unknown = ended is None and ending.ends_family
+            VerifiedTokens.forget(None if unknown else (ending.subject, *(ended or ())))
 
     async def find_organization(self, name: str) -> Organization | None:
         return await self._ask(self._store.find_organization, name)

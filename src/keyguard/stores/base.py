@@ -21,7 +21,7 @@ from keyguard.core.limits.charges import Charge, Outcome
 
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
-    from keyguard.core.keys.commit import Commit
+    from keyguard.core.keys.commit import Commit, Ending
 
 __all__ = [
     "AsyncChangeFeed",
@@ -108,6 +108,8 @@ class Store(Protocol):
     def close(self) -> None: ...
 
     def commit(self, commit: Commit) -> bool: ...
+
+    def end(self, ending: Ending) -> tuple[str, ...] | None: ...
 
     def find_organization(self, name: str) -> Organization | None: ...
 

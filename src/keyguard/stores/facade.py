@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
@@ -61,6 +61,9 @@ class SyncStore(Store):
 
     def commit(self, commit: Commit) -> bool:
         return run_sync(self._store.commit(commit))
+
+    def end(self, ending: Ending) -> tuple[str, ...] | None:
+        return run_sync(self._store.end(ending))
 
     def find_organization(self, name: str) -> Organization | None:
         return run_sync(self._store.find_organization(name))

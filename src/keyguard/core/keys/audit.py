@@ -103,12 +103,13 @@ def describe(
         action=action,
         subject=after.id,
         organization=after.id if isinstance(after, Organization) else after.organization,
-        before=None if before is None else {name: _plain(name, old[name]) for name in names},
-        after={name: _plain(name, new[name]) for name in names},
+        before=None if before is None else {name: plain(name, old[name]) for name in names},
+        after={name: plain(name, new[name]) for name in names},
     )
 
 
-def _plain(name: str, value: Any) -> object:
+def plain(name: str, value: Any) -> object:
+    """Return the value of a record's field as JSON takes it."""
     match value:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")

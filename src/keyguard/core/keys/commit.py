@@ -8,10 +8,12 @@ operation decides.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
-from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.audit import Action, AuditEntry, plain
 from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
 
 Record = TypeVar("Record", Key, Organization)
@@ -50,6 +52,8 @@ class Commit:
         keys: New keys; the organization of each is in ``unchanged``.
         changes: Records to change. Each must still have the version that was read.
         unchanged: Other records that must still have the version that was read.
+        witnesses: Keys of which at least one must still have the version that was read. None are
+            asked for if it is empty.
     """
 
     entries: tuple[AuditEntry, ...]
@@ -57,6 +61,7 @@ class Commit:
     keys: tuple[KeyRecord, ...] = ()
     changes: tuple[Change, ...] = ()
     unchanged: tuple[Key | Organization, ...] = ()
+    witnesses: tuple[Key, ...] = ()
 
     def subjects(self) -> tuple[str, ...]:
         """Return the ids of all keys and organizations that the commit adds or changes."""
@@ -72,6 +77,72 @@ class Commit:
             **{record.id: record.version for record in self.unchanged},
             **{change.id: change.before.version for change in self.changes},
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """Revokes keys or disables an organization, whatever else changes in them meanwhile.
+
+    A commit fails if a record has changed since it was read. So the holder of a stolen key could
+    put off its revocation by changing it again and again. An ending names no version of what it
+    ends, and needs no record to be read before.
+
+    Args:
+        subject: The id of a key, of a family of keys, or of an organization.
+        action: What the audit trail calls it.
+        at: The time.
+        actor: The author's name in the audit trail.
+        fields: The fields to set, the time first. A record that has that time already stays as it
+            is.
+        within: The id of the only organization in which anything may end; None for any.
+        authority: The id of the key that asks for it, which must work at that time; None if no key
+            asks.
+        scopes: The scopes that the key must still have; None for any.
+        witnesses: Keys of which at least one must still have the version that was read. None are
+            asked for if it is empty.
+    """
+
+    subject: str
+    action: Action
+    at: datetime
+    actor: str
+    fields: Mapping[str, object]
+    within: str | None = None
+    authority: str | None = None
+    scopes: frozenset[str] | None = None
+    witnesses: tuple[Key, ...] = ()
+
+    @property
+    def ends_organization(self) -> bool:
+        """Whether an organization is disabled; else keys are revoked."""
+        return self.subject.startswith("org_")
+
+    @property
+    def ends_family(self) -> bool:
+        """Whether all keys of a family are revoked."""
+        return self.subject.startswith("fam_")
+
+    @property
+    def ended_at(self) -> str:
+        """The name of the field that holds the time, which no ended record lacks."""
+        return next(iter(self.fields))
+
+    def entry(self, record_id: str, organization: str) -> AuditEntry:
+        """Return the entry of the audit trail for a record that ends.
+
+        Args:
+            record_id: The record's id.
+            organization: The id of that organization, or of the key's organization.
+        """
+        return AuditEntry(
+            at=self.at,
+            actor=self.actor,
+            action=self.action,
+            subject=record_id,
+            organization=organization,
+            before=dict.fromkeys(self.fields),
+            after={name: plain(name, value) for name, value in self.fields.items()},
+        )
 
 
 def changed(record: Record, **fields: Any) -> Record:

@@ -10,7 +10,7 @@ from keyguard.core.keys.values import Page
 
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
-    from keyguard.core.keys.commit import Commit
+    from keyguard.core.keys.commit import Commit, Ending
 
 
 class KeyStore(Protocol):
@@ -31,6 +31,18 @@ class KeyStore(Protocol):
 
         Raises:
             RefusedError: The slug or id of a new organization, or the id of a new key, is taken.
+        """
+        ...
+
+    async def end(self, ending: Ending) -> tuple[str, ...] | None:
+        """Revoke keys or disable an organization, and add an entry for each to the audit trail.
+
+        Nothing else that changes the same records at the same time can make it fail.
+
+        Returns:
+            The ids of the records that ended now; empty if there are none, or if all had ended
+            before. None, and nothing has changed, where the key that asks for it no longer works,
+            the scopes are others, or every witness has changed.
         """
         ...
 

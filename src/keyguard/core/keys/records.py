@@ -229,6 +229,11 @@ class KeyRecord:
         if not isinstance(self.digest, str) or not self.digest:
             raise InvalidValueError("a key's record has the stored form of its token")
 
+    def works(self, now: datetime) -> bool:
+        """Tell whether the key lets its holder in at ``now``, from some network."""
+        active = self.key.status(now) is KeyStatus.ACTIVE
+        return active and self.organization.disabled_at is None
+
 
 @dataclass(frozen=True, slots=True)
 class KeyDigest:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.core.limits.limit import Limit, RouteLimit, Strategy
+from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError
 
@@ -131,7 +131,7 @@ class AppliedLimits:
             levels: The limits set at each level, the most general first. A limit at a later level
                 replaces one of the same name at an earlier level.
         """
-        limits = {limit.name: limit for level in levels for limit in level}.values()
+        limits = merged(*levels)
         if not limits:
             return NO_LIMITS
         known = {"key": principal.family, "organization": principal.organization}

@@ -229,6 +229,37 @@ def read_limits(limits: Limits, per: str, *, stored: bool = False) -> tuple[Limi
     return tuple(found)
 
 
+def merged(*levels: Iterable[Limit]) -> tuple[Limit, ...]:
+    """Return the limits that hold where limits are set at several levels.
+
+    Args:
+        levels: The limits of each level, the most general first. A limit at a later level replaces
+            one of the same name at an earlier level.
+    """
+    return tuple({limit.name: limit for level in levels for limit in level}.values())
+
+
+def as_tight(limits: Iterable[Limit], bounds: Iterable[Limit]) -> bool:
+    """Tell whether limits admit nothing that the bounds refuse.
+
+    A limit is as tight as a bound if it has the bound's name, so that both count in the same
+    buckets, counts the same requests in the same way, and admits at most as much in each of its
+    windows.
+    """
+    known = {limit.name: limit for limit in limits}
+    return all(
+        (limit := known.get(bound.name)) is not None
+        and limit.enforce
+        and (limit.per, limit.strategy) == (bound.per, bound.strategy)
+        and all(
+            any(rate.window == most.window and rate.amount <= most.amount for rate in limit.rates)
+            for most in bound.rates
+        )
+        for bound in bounds
+        if bound.enforce
+    )
+
+
 def parse_limit(text: str, per: str) -> Limit:
     """Return the limit that somebody wrote as ``RATE`` or ``NAME=RATE``.
 

@@ -1,73 +1,136 @@
-"""Refuses to end an organization's last key with ``admin`` unless force is given."""
+"""The rule that an organization keeps an administrator, unless force is given.
+
+It is asked of what would be after a change. By whatever operation a key that has ``admin`` would
+end, lose that scope, or be bound to networks, another must remain that lasts and works from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from keyguard.core.access.policy import Policy
-from keyguard.core.keys.commit import Change, changed
-from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, KeyStatus
-from keyguard.core.management.common import all_keys
+from keyguard.core.identity.networks import within_networks
+from keyguard.core.keys.records import Key, KeyFilter, KeyStatus, Organization
+from keyguard.core.management.common import LARGEST_PAGE
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import RefusedError
 
 ADMIN = "admin"
 
+LASTING = timedelta(days=7)
+"""For how long an administrator must work to replace another that works for longer."""
 
-async def refuse_to_lose_the_last(
+_MOST_WITNESSES = 5
+
+
+async def keep_an_administrator(
     ports: ManagementPorts,
-    record: KeyRecord,
-    after: Key,
+    owner: Organization,
+    before: Sequence[Key],
+    after: Sequence[Key],
     now: datetime,
     *,
-    force: bool = False,
-    besides: Collection[str] = (),
-) -> tuple[Change, ...]:
-    """Refuse to end an organization's last key with ``admin``, at once or by an earlier end.
+    family: str | None = None,
+) -> tuple[Key, ...]:
+    """Refuse to leave an organization without a key that has ``admin``, at once or soon.
 
     Args:
         ports: The outside.
-        record: The key as it is.
-        after: The key as it will be.
+        owner: The organization.
+        before: Its keys that change, as they are.
+        after: The same keys as they will be, and new ones.
         now: The time.
-        force: Whether to end it nevertheless.
-        besides: The ids of other keys that end in the same commit.
+        family: A family that ends as a whole, whose keys replace nothing.
 
     Returns:
-        What the commit must hold as well: a new version of the organization. So of two keys that
-        are ended at the same time one stays.
+        Keys of which one must still be as it is when the change is made; empty if it needs none.
 
     Raises:
-        RefusedError: It is the last key that has ``admin``.
+        RefusedError: No administrator would remain. It would have to work until the end of the one
+            that changes or for a week, and from the same networks.
     """
     policy = ports.policy
-    owner = record.organization
-    if not _administers(policy, record.key, now):
-        return ()
-    end = after.ends_at if _administers(policy, after, now) else now
-    if not _ends_before(end, record.key.ends_at):
-        return ()
-    gone = {record.key.id, *besides}
-    others = await all_keys(ports, KeyFilter(organization=owner.id, alive_at=now))
-    # A key that has a successor is about to end, so it can't replace another.
-    if not force and not any(
-        other.successor is None
-        and _administers(policy, other, now)
-        and _ends_before(end, other.ends_at)
-        for other in others
-        if other.id not in gone
-    ):
-        raise RefusedError(
-            f"key {record.key.id!r} is the last of organization {owner.slug!r} that has "
-            f"{ADMIN!r}; issue another first, or use force"
+    lost = [key for key in before if administers(policy, owner, key, now)]
+
+    def replaces(key: Key) -> bool:
+        # A key that has a successor is about to end.
+        return (
+            key.successor is None
+            and key.family != family
+            and administers(policy, owner, key, now)
+            and all(_lasts_as_long(key, other, now) for other in lost)
+            and all(within_networks(other.allowed_networks, key.allowed_networks) for other in lost)
         )
-    return (Change(owner, changed(owner)),)
+
+    if not lost or any(replaces(key) for key in after):
+        return ()
+    gone = {key.id for key in before}
+    others = [False]
+
+    def fits(key: Key) -> bool:
+        others[0] |= key.id not in gone and administers(policy, owner, key, now)
+        return key.id not in gone and replaces(key)
+
+    found = await _first_keys(ports, owner, now, fits)
+    if not found:
+        enough = " for long enough and from the same networks" if others[0] else ""
+        raise RefusedError(
+            f"key {lost[0].id!r} is the last of organization {owner.slug!r} that has "
+            f"{ADMIN!r}{enough}; issue another first, or use force"
+        )
+    return found
 
 
-def _ends_before(end: datetime | None, other: datetime | None) -> bool:
-    return end is not None and (other is None or end < other)
+async def refuse_to_cut_administrators(
+    ports: ManagementPorts, before: Organization, after: Organization, now: datetime
+) -> None:
+    """Refuse to take ``admin`` from an organization that has a key with it.
+
+    Raises:
+        RefusedError: The organization's ceiling would no longer admit it.
+    """
+    policy = ports.policy
+    if not _admits(policy, before) or _admits(policy, after):
+        return
+    if await _first_keys(ports, before, now, lambda key: administers(policy, before, key, now)):
+        raise RefusedError(
+            f"organization {before.slug!r} would have no key with {ADMIN!r} any longer; leave it "
+            "in the scopes, or use force"
+        )
 
 
-def _administers(policy: Policy, key: Key, now: datetime) -> bool:
-    return key.status(now) is KeyStatus.ACTIVE and ADMIN in policy.grant(key.scopes)
+def administers(policy: Policy, owner: Organization, key: Key, now: datetime) -> bool:
+    """Tell whether a key works now and has ``admin``."""
+    active = key.status(now) is KeyStatus.ACTIVE
+    return active and ADMIN in policy.grant(key.scopes) and _admits(policy, owner)
+
+
+def _admits(policy: Policy, owner: Organization) -> bool:
+    return owner.scopes is None or ADMIN in policy.grant(owner.scopes)
+
+
+def _lasts_as_long(key: Key, other: Key, now: datetime) -> bool:
+    """Tell whether a key works until another ends, or for a week."""
+    if key.ends_at is None:
+        return True
+    if other.ends_at is not None and key.ends_at >= other.ends_at:
+        return True
+    return key.ends_at - now >= LASTING
+
+
+async def _first_keys(
+    ports: ManagementPorts, owner: Organization, now: datetime, fits: Callable[[Key], bool]
+) -> tuple[Key, ...]:
+    """Return some keys of an organization that fit, as they are now, if any do."""
+    wanted = KeyFilter(organization=owner.id, alive_at=now)
+    after: str | None = None
+    while True:
+        page = await ports.store.list_keys(wanted, after=after, limit=LARGEST_PAGE)
+        # Read again one by one: a page takes a while, and its keys may have changed since.
+        found = [key for key in page.items if fits(key)][:_MOST_WITNESSES]
+        records = [await ports.store.find_key(key.id) for key in found]
+        fresh = tuple(r.key for r in records if r is not None and fits(r.key))
+        if fresh or page.next is None:
+            return fresh
+        after = page.next

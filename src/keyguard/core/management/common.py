@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.principal import Principal
-from keyguard.core.identity.scopes import ScopeGrant, parse_granted
+from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.commit import Commit
-from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, KeyStatus, Organization
+from keyguard.core.keys.commit import Commit, Ending
+from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.values import ORGANIZATION_NAME, check_text
+from keyguard.core.management.authority import ANYBODY, Authority, authority_of
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import (
@@ -29,40 +29,7 @@ Result = TypeVar("Result")
 LARGEST_PAGE = 1000
 LONGEST_ID = 63
 _ATTEMPTS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """What an actor may do, as its key stands in the store now.
-
-    Args:
-        record: The record of its key; None for the service or a name, which has no bounds.
-        grant: What that key may do.
-    """
-
-    record: KeyRecord | None = None
-    grant: ScopeGrant | None = None
-
-    def reaches(self, organization: str) -> bool:
-        """Tell whether the actor may change an organization, given by id, and its keys."""
-        return self.record is None or self.record.organization.id == organization
-
-    def bind(self, commit: Commit) -> Commit | None:
-        """Return a commit that fails if the actor's key or organization has changed.
-
-        Returns:
-            The commit; None if it is already known that they have.
-        """
-        if self.record is None:
-            return commit
-        expected = commit.expected()
-        own = (self.record.organization, self.record.key)
-        if any(expected.get(record.id, record.version) != record.version for record in own):
-            return None
-        return replace(commit, unchanged=(*commit.unchanged, *own))
-
-
-_ANYBODY = Authority()
+_BUSY = "others keep changing the same records; try again"
 
 
 class Operations:
@@ -74,28 +41,6 @@ class Operations:
 
     def __init__(self, ports: ManagementPorts) -> None:
         self._ports = ports
-
-
-async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
-    """Return what an actor may do now.
-
-    Raises:
-        RefusedError: It is a principal whose key no longer works.
-    """
-    if not isinstance(actor, Principal):
-        return _ANYBODY
-    record = await ports.store.find_key(actor.key_id)
-    if record is None:
-        raise RefusedError(f"key {actor.key_id!r} no longer exists, and can change nothing")
-    status = record.key.status(ports.now())
-    if status is not KeyStatus.ACTIVE:
-        what = status.value.replace("_", " ")
-        raise RefusedError(f"key {actor.key_id!r} is {what}, and can change nothing")
-    if record.organization.disabled_at is not None:
-        raise RefusedError(
-            f"the organization of key {actor.key_id!r} is disabled, so it can change nothing"
-        )
-    return Authority(record, ports.policy.principal(record).grant)
 
 
 async def settled(
@@ -124,11 +69,40 @@ async def settled(
         bound = authority.bind(commit)
         if bound is not None and (await ports.store.commit(bound)) is True:
             return result
-    raise StoreUnavailableError("others keep changing the same records; try again")
+    raise StoreUnavailableError(_BUSY)
+
+
+async def ended(
+    ports: ManagementPorts,
+    actor: Actor,
+    attempt: Callable[[Authority], Awaitable[Ending | None]],
+) -> Authority:
+    """Decide what to end and end it, and decide again only if a condition of it no longer holds.
+
+    Args:
+        ports: The outside.
+        actor: Who asks for it. Nothing ends once its key no longer works.
+        attempt: Given the actor's authority, returns what to end, or None for nothing.
+
+    Returns:
+        The authority with which it was done.
+
+    Raises:
+        RefusedError: The actor's key no longer works.
+        StoreUnavailableError: Others broke the conditions during every attempt.
+    """
+    for _ in range(_ATTEMPTS):
+        authority = await authority_of(ports, actor)
+        ending = await attempt(authority)
+        if ending is None:
+            return authority
+        if await ports.store.end(authority.bind_ending(ending)) is not None:
+            return authority
+    raise StoreUnavailableError(_BUSY)
 
 
 async def find_organization(
-    ports: ManagementPorts, name: str, authority: Authority = _ANYBODY
+    ports: ManagementPorts, name: str, authority: Authority = ANYBODY
 ) -> Organization:
     """Return an organization by id or slug, if the actor may see it.
 
@@ -143,7 +117,7 @@ async def find_organization(
 
 
 async def find_record(
-    ports: ManagementPorts, key_id: str, authority: Authority = _ANYBODY
+    ports: ManagementPorts, key_id: str, authority: Authority = ANYBODY
 ) -> KeyRecord:
     """Return a key's record, if the actor may see it.
 
@@ -181,11 +155,6 @@ def granted_scopes(policy: Policy, scopes: Iterable[str]) -> frozenset[str]:
     return granted
 
 
-def owner_grant(policy: Policy, owner: Organization) -> ScopeGrant | None:
-    """Return the most that an organization's keys may do, or None for no ceiling."""
-    return None if owner.scopes is None else policy.grant(owner.scopes)
-
-
 def check_actor(actor: Actor) -> None:
     """Refuse an actor that is not a principal, a short text or None.
 
@@ -194,53 +163,6 @@ def check_actor(actor: Actor) -> None:
     """
     if actor is not None and not isinstance(actor, Principal):
         check_text("an actor", actor)
-
-
-def check_ceiling(
-    policy: Policy, authority: Authority, owner: Organization, granted: frozenset[str]
-) -> None:
-    """Refuse to grant what the actor lacks, or what is above the organization's ceiling.
-
-    Raises:
-        RefusedError: The message names the scopes.
-    """
-    ceiling = owner_grant(policy, owner)
-    if ceiling is not None:
-        beyond = sorted(scope for scope in granted if scope not in ceiling)
-        if beyond:
-            raise RefusedError(
-                f"organization {owner.slug!r} may not have {', '.join(beyond)}; "
-                f"its keys may have: {', '.join(ceiling) or 'nothing'}"
-            )
-    check_has(authority, granted)
-
-
-def check_has(authority: Authority, scopes: Iterable[str], doing: str = "grant") -> None:
-    """Refuse to hand on scopes that the actor lacks.
-
-    Raises:
-        RefusedError: The message names them.
-    """
-    record, grant = authority.record, authority.grant
-    beyond = [] if grant is None else sorted(scope for scope in scopes if scope not in grant)
-    if record is not None and beyond:
-        raise RefusedError(
-            f"key {record.key.id!r} can't {doing} what it does not have: {', '.join(beyond)}"
-        )
-
-
-def check_widening(
-    policy: Policy, authority: Authority, owner: Organization, scopes: frozenset[str] | None
-) -> None:
-    """Refuse to raise an organization's ceiling above the actor, as its keys get scopes back.
-
-    Raises:
-        RefusedError: The message names the scopes that the actor lacks.
-    """
-    ceiling = owner_grant(policy, owner)
-    if ceiling is not None:
-        wanted = frozenset({"*"}) if scopes is None else scopes
-        check_has(authority, [scope for scope in wanted if scope not in ceiling], "allow")
 
 
 def refuse_disabled(owner: Organization, doing: str) -> None:

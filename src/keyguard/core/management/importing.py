@@ -17,12 +17,10 @@ from typing import Any
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import ImportReport, Key, KeyRecord, Organization, RefusedRow
+from keyguard.core.management.authority import Authority, authority_of, check_new_key
 from keyguard.core.management.common import (
-    Authority,
     Operations,
-    authority_of,
     check_actor,
-    check_ceiling,
     check_end,
     find_organization,
     granted_scopes,
@@ -221,13 +219,14 @@ class _Run:
         given = row.given
         refuse_disabled(owner, "importing keys")
         granted = granted_scopes(self.ports.policy, given.scopes)
-        check_ceiling(self.ports.policy, authority, owner, granted)
         created_at = now if given.created_at is None else given.created_at
         if created_at > now:
             raise InvalidValueError("created_at lies in the future")
         end = given.expires_at
         if end is None and owner.max_key_lifetime is not None:
             end = later(given.not_before or created_at, owner.max_key_lifetime)
+        if given.expires_at is None:
+            end = authority.end(end)
         key = Key(
             id=row.identity.key_id,
             family=row.family,
@@ -238,7 +237,9 @@ class _Run:
             not_before=given.not_before,
             expires_at=end,
             metadata=given.metadata,
-            limits=given.limits,
+            limits=authority.limits(given.limits),
+            allowed_networks=authority.networks(()),
         )
+        check_new_key(self.ports.policy, authority, owner, key)
         check_end(key, owner, now)
         return key

@@ -6,22 +6,24 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from keyguard.core.identity.networks import parse_networks, within_networks
+from keyguard.core.identity.networks import parse_networks
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import IssuedKey, Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits
-from keyguard.core.management.administrators import refuse_to_lose_the_last
-from keyguard.core.management.common import (
-    LARGEST_PAGE,
+from keyguard.core.management.administrators import keep_an_administrator
+from keyguard.core.management.authority import (
     Authority,
     authority_of,
+    check_changed_key,
+    check_new_key,
+)
+from keyguard.core.management.common import (
+    LARGEST_PAGE,
     check_actor,
-    check_ceiling,
     check_end,
-    check_has,
     find_organization,
     find_record,
     granted_scopes,
@@ -77,11 +79,11 @@ class AsyncKeys(Rotation, Revocation, Import):
         async def made(authority: Authority) -> tuple[Key, Organization]:
             owner = await find_organization(ports, organization, authority)
             refuse_disabled(owner, "issuing keys")
-            check_ceiling(policy, authority, owner, granted)
-            span = expires_in
-            if span is None and expires_at is None:
-                span = owner.max_key_lifetime
             start = now if not_before is None else not_before
+            end = expires_at if expires_in is None else later(start, expires_in)
+            if end is None:
+                longest = owner.max_key_lifetime
+                end = authority.end(None if longest is None else later(start, longest))
             key = Key(
                 id=key_id,
                 family=f"fam_{family}",
@@ -90,11 +92,12 @@ class AsyncKeys(Rotation, Revocation, Import):
                 scopes=granted,
                 created_at=now,
                 not_before=not_before,
-                expires_at=expires_at if span is None else later(start, span),
+                expires_at=end,
                 metadata=metadata or {},
-                limits=own_limits,
-                allowed_networks=networks,
+                limits=authority.limits(own_limits),
+                allowed_networks=authority.networks(networks),
             )
+            check_new_key(policy, authority, owner, key)
             check_end(key, owner, now)
             return key, owner
 
@@ -194,12 +197,7 @@ class AsyncKeys(Rotation, Revocation, Import):
             present, owner = record.key, record.organization
             refuse_revoked(present)
             after = changed(present, **fields)
-            if "scopes" in fields:
-                had = policy.grant(present.scopes)  # these are not granted again
-                new = frozenset(scope for scope in after.scopes if scope not in had)
-                check_ceiling(policy, authority, owner, new)
-            if _works_more(present, after):
-                check_has(authority, after.scopes)
+            check_changed_key(policy, authority, owner, present, after)
             now = ports.now()
             if not_before is not UNCHANGED or expires_at is not UNCHANGED:
                 check_end(after, owner, None)
@@ -207,9 +205,11 @@ class AsyncKeys(Rotation, Revocation, Import):
             change = Change(present, after)
             if len(change.columns()) == 1:  # the version alone
                 return None, present
-            guarded = await refuse_to_lose_the_last(ports, record, after, now, force=force)
+            witnesses: tuple[Key, ...] = ()
+            if not force:
+                witnesses = await keep_an_administrator(ports, owner, [present], [after], now)
             entry = describe(Action.KEY_UPDATED, now, actor, present, after)
-            return Commit(entries=(entry,), changes=(change, *guarded)), after
+            return Commit(entries=(entry,), changes=(change,), witnesses=witnesses), after
 
         return await settled(ports, actor, attempt)
 
@@ -226,18 +226,6 @@ class AsyncKeys(Rotation, Revocation, Import):
             if page.next is None:
                 return dict(found)
             after = page.next
-
-
-def _works_more(before: Key, after: Key) -> bool:
-    """Tell whether a change lets a key work longer or from more networks."""
-    ends_later = before.expires_at is not None and (
-        after.expires_at is None or after.expires_at > before.expires_at
-    )
-    starts_earlier = before.not_before is not None and (
-        after.not_before is None or after.not_before < before.not_before
-    )
-    more_networks = not within_networks(after.allowed_networks, before.allowed_networks)
-    return ends_later or starts_earlier or more_networks
 
 
 def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -> None:

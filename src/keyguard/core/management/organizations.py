@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 
 from keyguard.core.identity.principal import Principal
-from keyguard.core.keys.audit import Action, Actor, describe
-from keyguard.core.keys.commit import Change, Commit, changed
+from keyguard.core.keys.audit import Action, Actor, actor_name, describe
+from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
+from keyguard.core.management.administrators import refuse_to_cut_administrators
+from keyguard.core.management.authority import Authority, check_changed_organization
 from keyguard.core.management.common import (
-    Authority,
     Operations,
     check_actor,
-    check_widening,
+    ended,
     find_organization,
     granted_scopes,
     page_size,
     settled,
 )
-from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import RefusedError
 
@@ -87,6 +87,7 @@ class AsyncOrganizations(Operations):
         limits: Limits | Unchanged = UNCHANGED,
         scopes: Iterable[str] | Unchanged | None = UNCHANGED,
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
+        force: bool = False,
         actor: Actor = None,
     ) -> Organization:
         """Change an organization. What is not given stays.
@@ -94,8 +95,7 @@ class AsyncOrganizations(Operations):
         See :meth:`~keyguard.guard.organizations.Organizations.update`.
         """
         check_actor(actor)
-        policy = self._ports.policy
-        ceiling: frozenset[str] | None = None
+        ports, policy = self._ports, self._ports.policy
         wanted: dict[str, object] = {
             "name": name,
             "limits": limits,
@@ -104,15 +104,17 @@ class AsyncOrganizations(Operations):
         if not isinstance(limits, Unchanged):
             wanted["limits"] = read_limits(limits, "organization", stored=True)
         if not isinstance(scopes, Unchanged):
-            ceiling = None if scopes is None else granted_scopes(policy, scopes)
-            wanted["scopes"] = ceiling
+            wanted["scopes"] = None if scopes is None else granted_scopes(policy, scopes)
+        fields = {name: value for name, value in wanted.items() if value is not UNCHANGED}
 
-        def fields(authority: Authority, present: Organization) -> Mapping[str, object]:
-            if not isinstance(scopes, Unchanged):
-                check_widening(policy, authority, present, ceiling)
-            return {name: value for name, value in wanted.items() if value is not UNCHANGED}
+        async def check(authority: Authority, before: Organization, after: Organization) -> None:
+            check_changed_organization(policy, authority, before, after)
+            if not force:
+                await refuse_to_cut_administrators(ports, before, after, ports.now())
 
-        return await _change(self._ports, organization, Action.ORGANIZATION_UPDATED, actor, fields)
+        return await self._change(
+            organization, Action.ORGANIZATION_UPDATED, actor, fields, check=check
+        )
 
     async def disable(self, organization: str, *, actor: Actor = None) -> Organization:
         """Pause an organization: none of its keys works until it is enabled.
@@ -120,12 +122,21 @@ class AsyncOrganizations(Operations):
         See :meth:`~keyguard.guard.organizations.Organizations.disable`.
         """
         check_actor(actor)
-        now = self._ports.now()
+        ports = self._ports
+        now = ports.now()
 
-        def fields(_: Authority, present: Organization) -> Mapping[str, object]:
-            return {} if present.disabled_at else {"disabled_at": now}
+        async def attempt(authority: Authority) -> Ending:
+            found = await find_organization(ports, organization, authority)  # its id never changes
+            return Ending(
+                subject=found.id,
+                action=Action.ORGANIZATION_DISABLED,
+                at=now,
+                actor=actor_name(actor),
+                fields={"disabled_at": now},
+            )
 
-        return await _change(self._ports, organization, Action.ORGANIZATION_DISABLED, actor, fields)
+        authority = await ended(ports, actor, attempt)
+        return await find_organization(ports, organization, authority)
 
     async def enable(self, organization: str, *, actor: Actor = None) -> Organization:
         """End an organization's pause.
@@ -133,27 +144,30 @@ class AsyncOrganizations(Operations):
         See :meth:`~keyguard.guard.organizations.Organizations.enable`.
         """
         check_actor(actor)
+        return await self._change(
+            organization, Action.ORGANIZATION_ENABLED, actor, {"disabled_at": None}
+        )
 
-        def fields(_: Authority, __: Organization) -> Mapping[str, object]:
-            return {"disabled_at": None}
+    async def _change(
+        self,
+        organization: str,
+        action: Action,
+        actor: Actor,
+        fields: Mapping[str, object],
+        *,
+        check: Callable[[Authority, Organization, Organization], Awaitable[None]] | None = None,
+    ) -> Organization:
+        ports = self._ports
 
-        return await _change(self._ports, organization, Action.ORGANIZATION_ENABLED, actor, fields)
+        async def attempt(authority: Authority) -> tuple[Commit | None, Organization]:
+            present = await find_organization(ports, organization, authority)
+            after = changed(present, **fields)
+            if check is not None:
+                await check(authority, present, after)
+            change = Change(present, after)
+            if len(change.columns()) == 1:  # the version alone
+                return None, present
+            entry = describe(action, ports.now(), actor, present, after)
+            return Commit(entries=(entry,), changes=(change,)), after
 
-
-async def _change(
-    ports: ManagementPorts,
-    organization: str,
-    action: Action,
-    actor: Actor,
-    fields: Callable[[Authority, Organization], Mapping[str, object]],
-) -> Organization:
-    async def attempt(authority: Authority) -> tuple[Commit | None, Organization]:
-        present = await find_organization(ports, organization, authority)
-        after = changed(present, **fields(authority, present))
-        change = Change(present, after)
-        if len(change.columns()) == 1:  # the version alone
-            return None, present
-        entry = describe(action, ports.now(), actor, present, after)
-        return Commit(entries=(entry,), changes=(change,)), after
-
-    return await settled(ports, actor, attempt)
+        return await settled(ports, actor, attempt)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+
 from keyguard.core.access.decisions import Deny
-from keyguard.core.keys.audit import Action, Actor, describe
-from keyguard.core.keys.commit import Change, Commit, changed
+from keyguard.core.keys.audit import Action, Actor, actor_name
+from keyguard.core.keys.commit import Ending
 from keyguard.core.keys.records import Key, KeyFilter, RevocationReason
 from keyguard.core.keys.values import FAMILY_ID, check_text
-from keyguard.core.management.administrators import refuse_to_lose_the_last
+from keyguard.core.management.administrators import keep_an_administrator
+from keyguard.core.management.authority import Authority
 from keyguard.core.management.common import (
-    Authority,
     Operations,
     all_keys,
     check_actor,
+    check_id,
+    ended,
     find_record,
-    settled,
     unknown,
 )
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, NotFoundError
 
@@ -40,19 +45,22 @@ class Revocation(Operations):
         """
         ports = self._ports
         check_actor(actor)
-        why = _why(reason, note)
+        check_id("key", key_id, KEY_ID)
+        now = ports.now()
+        ending = _ending(key_id, now, reason, note, actor)
 
-        async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
+        async def attempt(authority: Authority) -> Ending | None:
+            if force:
+                return ending
             record = await find_record(ports, key_id, authority)
-            if record.key.revoked_at is not None:
-                return None, record.key
-            now = ports.now()
-            after = changed(record.key, revoked_at=now, **why)
-            guarded = await refuse_to_lose_the_last(ports, record, after, now, force=force)
-            entry = describe(Action.KEY_REVOKED, now, actor, record.key, after)
-            return Commit(entries=(entry,), changes=(Change(record.key, after), *guarded)), after
+            present = record.key
+            if present.revoked_at is not None:
+                return None
+            witnesses = await keep_an_administrator(ports, record.organization, [present], [], now)
+            return replace(ending, scopes=present.scopes, witnesses=witnesses)
 
-        return await settled(ports, actor, attempt)
+        authority = await ended(ports, actor, attempt)
+        return (await find_record(ports, key_id, authority)).key
 
     async def revoke_family(
         self,
@@ -69,37 +77,31 @@ class Revocation(Operations):
         """
         ports = self._ports
         check_actor(actor)
-        why = _why(reason, note)
         if not isinstance(family, str) or not FAMILY_ID.match(family):
             raise InvalidValueError("a family is fam_ and 16 characters, as a key's record has it")
+        now = ports.now()
+        ending = _ending(family, now, reason, note, actor)
 
-        async def attempt(authority: Authority) -> tuple[Commit | None, tuple[Key, ...]]:
-            keys = await all_keys(ports, KeyFilter(family=family))
-            if not all(authority.reaches(key.organization) for key in keys) or not keys:
-                raise unknown("family", family)
-            alive = [key for key in keys if key.revoked_at is None]
+        async def attempt(authority: Authority) -> Ending | None:
+            if force:
+                return ending
+            alive = [key for key in await self._family(family, authority) if not key.revoked_at]
             if not alive:
-                return None, tuple(keys)
-            now = ports.now()
-            after = {key.id: changed(key, revoked_at=now, **why) for key in alive}
-            guarded: dict[str, Change] = {}
-            for key in alive:
-                record = await ports.store.find_key(key.id)
-                if record is None or record.key.version != key.version:
-                    continue  # it changed, so the commit will fail
-                lost = await refuse_to_lose_the_last(
-                    ports, record, after[key.id], now, force=force, besides=list(after)
-                )
-                guarded |= {change.id: change for change in lost}
-            commit = Commit(
-                entries=tuple(
-                    describe(Action.KEY_REVOKED, now, actor, key, after[key.id]) for key in alive
-                ),
-                changes=(*(Change(key, after[key.id]) for key in alive), *guarded.values()),
+                return None
+            record = await find_record(ports, alive[0].id, authority)
+            witnesses = await keep_an_administrator(
+                ports, record.organization, alive, [], now, family=family
             )
-            return commit, tuple(after.get(key.id, key) for key in keys)
+            return replace(ending, witnesses=witnesses)
 
-        return await settled(ports, actor, attempt)
+        authority = await ended(ports, actor, attempt)
+        return tuple(await self._family(family, authority))
+
+    async def _family(self, family: str, authority: Authority) -> list[Key]:
+        keys = await all_keys(self._ports, KeyFilter(family=family))
+        if not keys or not all(authority.reaches(key.organization) for key in keys):
+            raise unknown("family", family)
+        return keys
 
     async def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key:
         """Revoke the key of a token that was found where it should not be.
@@ -109,8 +111,8 @@ class Revocation(Operations):
         secret = token if isinstance(token, Secret) else Secret(str(token))
         del token
         reason = RevocationReason.KEY_COMPROMISE
-        _why(reason, note)
         ports = self._ports
+        _ending("", ports.now(), reason, note, None)  # refuses the note before a slow hash
         for key_id in ports.policy.candidates(secret):
             record = await ports.store.find_key(key_id)
             genuine = await ports.verify(secret, record.digest if record else None)
@@ -136,8 +138,18 @@ async def revoke_exposed(ports: ManagementPorts, refusal: Deny) -> bool:
     return True
 
 
-def _why(reason: RevocationReason | str, note: str | None) -> dict[str, object]:
-    """Return the fields of a revoked key that say why."""
+def _ending(
+    subject: str, now: datetime, reason: RevocationReason | str, note: str | None, actor: Actor
+) -> Ending:
+    """Return what revokes a key or a family."""
+    fields: dict[str, object] = {"revoked_at": now, "revoked_reason": RevocationReason.of(reason)}
     if note is not None:
         check_text("a revocation's note", note)
-    return {"revoked_reason": RevocationReason.of(reason), "revoked_note": note}
+        fields["revoked_note"] = note
+    return Ending(
+        subject=subject,
+        action=Action.KEY_REVOKED,
+        at=now,
+        actor=actor_name(actor),
+        fields=fields,
+    )

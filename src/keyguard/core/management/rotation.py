@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from keyguard.core.access.policy import Policy
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import (
     Key,
     KeyRecord,
     KeyStatus,
-    Organization,
     RevocationReason,
     RotatedKey,
 )
 from keyguard.core.keys.values import UNCHANGED, Unchanged, check_text
+from keyguard.core.management.administrators import keep_an_administrator
+from keyguard.core.management.authority import Authority, authority_of, check_new_key
 from keyguard.core.management.common import (
-    Authority,
     Operations,
-    authority_of,
     check_actor,
-    check_ceiling,
     check_end,
     find_record,
     later,
@@ -28,7 +27,6 @@ from keyguard.core.management.common import (
     refuse_revoked,
     settled,
 )
-from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
 from keyguard.exceptions import InvalidValueError, RefusedError
 
@@ -45,6 +43,7 @@ class Rotation(Operations):
         grace: timedelta = DEFAULT_GRACE,
         expires_in: timedelta | Unchanged | None = UNCHANGED,
         idempotency_key: str | None = None,
+        force: bool = False,
         actor: Actor = None,
     ) -> RotatedKey:
         """Give a key a successor in its family, with the same rights.
@@ -68,12 +67,12 @@ class Rotation(Operations):
 
         authority = await authority_of(ports, actor)
         first = await find_record(ports, key_id, authority)
-        if not repeated(first.key):
-            _check(ports, authority, first, now)  # before the hash, which may be slow
         parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
         token = ports.policy.tokens.mint(parts)
         successor_id = parts.key_id
         del parts
+        if not repeated(first.key):  # refuses before the hash, which may be slow
+            _successor(ports.policy, authority, first, successor_id, now, expires_in)
         digest = "" if repeated(first.key) else (await ports.hash(token))
 
         async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
@@ -83,8 +82,7 @@ class Rotation(Operations):
                 made = await ports.store.find_key(present.successor)
                 if made is not None:
                     return None, RotatedKey(key=made.key, predecessor=present, token=None)
-            _check(ports, authority, record, now)
-            successor = _successor(present, owner, successor_id, now, expires_in)
+            successor = _successor(ports.policy, authority, record, successor_id, now, expires_in)
             ends = later(now, grace) if grace else now
             revoked: dict[str, object] = (
                 {} if grace else {"revoked_at": now, "revoked_reason": RevocationReason.SUPERSEDED}
@@ -96,6 +94,11 @@ class Rotation(Operations):
                 grace_ends_at=ends if present.expires_at is None else min(ends, present.expires_at),
                 **revoked,
             )
+            witnesses: tuple[Key, ...] = ()
+            if not force:
+                witnesses = await keep_an_administrator(
+                    ports, owner, [present], [before, successor], now
+                )
             commit = Commit(
                 entries=(
                     describe(Action.KEY_ROTATED, now, actor, present, before),
@@ -104,32 +107,36 @@ class Rotation(Operations):
                 keys=(KeyRecord(key=successor, organization=owner, digest=digest),),
                 changes=(Change(present, before),),
                 unchanged=(owner,),
+                witnesses=witnesses,
             )
             return commit, RotatedKey(key=successor, predecessor=before, token=token)
 
         return await settled(ports, actor, attempt)
 
 
-def _check(ports: ManagementPorts, authority: Authority, record: KeyRecord, now: datetime) -> None:
-    key, owner = record.key, record.organization
-    refuse_revoked(key)
-    if key.successor is not None:
-        raise RefusedError(
-            f"key {key.id!r} has a successor already: {key.successor!r}; rotate that"
-        )
-    if key.status(now) is KeyStatus.EXPIRED:
-        raise RefusedError(f"key {key.id!r} has expired; issue a new one")
-    refuse_disabled(owner, "rotating keys")
-    check_ceiling(ports.policy, authority, owner, key.scopes)
-
-
 def _successor(
-    present: Key,
-    owner: Organization,
+    policy: Policy,
+    authority: Authority,
+    record: KeyRecord,
     successor_id: str,
     now: datetime,
     expires_in: timedelta | Unchanged | None,
 ) -> Key:
+    """Return the successor of a key.
+
+    Raises:
+        InvalidValueError: It would never work.
+        RefusedError: The key can't be rotated, or not by this actor.
+    """
+    present, owner = record.key, record.organization
+    refuse_revoked(present)
+    if present.successor is not None:
+        raise RefusedError(
+            f"key {present.id!r} has a successor already: {present.successor!r}; rotate that"
+        )
+    if present.status(now) is KeyStatus.EXPIRED:
+        raise RefusedError(f"key {present.id!r} has expired; issue a new one")
+    refuse_disabled(owner, "rotating keys")
     begins = present.not_before
     if begins is not None and begins <= now:
         begins = None
@@ -139,6 +146,7 @@ def _successor(
         span = min(span, owner.max_key_lifetime or span)
     if span is None or isinstance(span, Unchanged):
         span = owner.max_key_lifetime
+    end = None if span is None else later(begins or now, span)
     successor = Key(
         id=successor_id,
         family=present.family,
@@ -147,10 +155,11 @@ def _successor(
         scopes=present.scopes,
         created_at=now,
         not_before=begins,
-        expires_at=None if span is None else later(begins or now, span),
+        expires_at=authority.end(end) if isinstance(expires_in, Unchanged) else end,
         metadata=present.metadata,
         limits=present.limits,
         allowed_networks=present.allowed_networks,
     )
     check_end(successor, owner, now)
+    check_new_key(policy, authority, owner, successor)
     return successor

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
@@ -38,6 +38,8 @@ class MemoryStore(Store):
                 record = self._organizations.get(record_id) or self._keys.get(record_id)
                 if record is None or record.version != version:
                     return False
+            if not self._is_witnessed(commit.witnesses):
+                return False
             for organization in commit.organizations:
                 for name in (organization.slug, organization.id):
                     if self._find(name) is not None:
@@ -64,6 +66,30 @@ class MemoryStore(Store):
                 self._trail.append(replace(entry, id=str(len(self._trail) + 1)))
             return True
 
+    def end(self, ending: Ending) -> tuple[str, ...] | None:
+        with self._lock:
+            asking = None if ending.authority is None else self._record(ending.authority)
+            if ending.authority is not None and not (asking and asking.works(ending.at)):
+                return None
+            if not self._is_witnessed(ending.witnesses):
+                return None
+            ended = [
+                record
+                for record in self._subjects(ending)
+                if getattr(record, ending.ended_at) is None
+                and ending.within in (None, _owner(record))
+            ]
+            if ending.scopes is not None and any(r.scopes != ending.scopes for r in ended):
+                return None
+            for record in ended:
+                if isinstance(record, Organization):
+                    self._organizations[record.id] = changed(record, **ending.fields)
+                else:
+                    self._keys[record.id] = changed(record, **ending.fields)
+                entry = ending.entry(record.id, _owner(record))
+                self._trail.append(replace(entry, id=str(len(self._trail) + 1)))
+            return tuple(record.id for record in ended)
+
     def find_organization(self, name: str) -> Organization | None:
         with self._lock:
             return self._find(name)
@@ -74,14 +100,7 @@ class MemoryStore(Store):
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         with self._lock:
-            key = self._keys.get(key_id)
-            if key is None:
-                return None
-            return KeyRecord(
-                key=key,
-                organization=self._organizations[key.organization],
-                digest=self._digests[key_id],
-            )
+            return self._record(key_id)
 
     def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         with self._lock:
@@ -130,6 +149,28 @@ class MemoryStore(Store):
 
     def feed(self) -> None: ...
 
+    def _record(self, key_id: str) -> KeyRecord | None:
+        key = self._keys.get(key_id)
+        if key is None:
+            return None
+        return KeyRecord(
+            key=key,
+            organization=self._organizations[key.organization],
+            digest=self._digests[key_id],
+        )
+
+    def _subjects(self, ending: Ending) -> list[Key | Organization]:
+        if ending.ends_family:
+            return [key for key in self._keys.values() if key.family == ending.subject]
+        records = self._organizations if ending.ends_organization else self._keys
+        record = records.get(ending.subject)
+        return [] if record is None else [record]
+
+    def _is_witnessed(self, witnesses: Sequence[Key]) -> bool:
+        return not witnesses or any(
+            self._keys[key.id].version == key.version for key in witnesses if key.id in self._keys
+        )
+
     def _find(self, name: str) -> Organization | None:
         by_slug = (found for found in self._organizations.values() if found.slug == name)
         return self._organizations.get(name) or next(by_slug, None)
@@ -151,6 +192,9 @@ class AsyncMemoryStore(AsyncStore):
 
     async def commit(self, commit: Commit) -> bool:
         return self._store.commit(commit)
+
+    async def end(self, ending: Ending) -> tuple[str, ...] | None:
+        return self._store.end(ending)
 
     async def find_organization(self, name: str) -> Organization | None:
         return self._store.find_organization(name)
@@ -184,6 +228,10 @@ class AsyncMemoryStore(AsyncStore):
         )
 
     def feed(self) -> None: ...
+
+
+def _owner(record: Key | Organization) -> str:
+    return record.id if isinstance(record, Organization) else record.organization
 
 
 def _behind(records: Iterable[Aged], after: str | None) -> list[Aged]:

@@ -1,14 +1,21 @@
-"""How a commit becomes the one script call that makes it."""
+"""How a commit or an ending becomes the one script call that makes it."""
 
 from __future__ import annotations
 
 import json
 from typing import TypeAlias
 
-from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import KeyRecord, Organization
-from keyguard.stores.redis.hashes import changed_fields, entry_fields, index_entry, record_fields
-from keyguard.stores.redis.scripts import COMMIT, ScriptCall, store_call
+from keyguard.stores.redis.hashes import (
+    changed_fields,
+    entry_fields,
+    field_texts,
+    index_entry,
+    record_fields,
+    time_text,
+)
+from keyguard.stores.redis.scripts import COMMIT, END, ScriptCall, store_call
 
 Write: TypeAlias = tuple[str, str, tuple[str, ...]]
 """A command, its key without the store's prefix, and its arguments."""
@@ -35,17 +42,41 @@ def commit_call(commit: Commit) -> ScriptCall:
         for change in commit.changes
         if (fields := changed_fields(change))
     ]
+    witnesses = [(record_key(key.id), str(key.version)) for key in commit.witnesses]
     steps = {
         "sets": sets,
         "expected": expected,
+        "witnesses": witnesses,
         "organizations": organizations,
         "keys": keys,
         "entries": entries,
         "writes": writes,
     }
-    others = [key for key, *_ in (*expected, *organizations, *keys)]
+    others = [key for key, *_ in (*expected, *witnesses, *organizations, *keys)]
     names = dict.fromkeys(["audit", "slugs", *sets, *others])
     return store_call(COMMIT, json.dumps(steps), keys=tuple(names))
+
+
+def ending_call(ending: Ending) -> ScriptCall:
+    """Return the call of the script that revokes keys or disables an organization."""
+    found = f"family:{ending.subject}" if ending.ends_family else record_key(ending.subject)
+    asking = "" if ending.authority is None else record_key(ending.authority)
+    witnesses = [(record_key(key.id), str(key.version)) for key in ending.witnesses]
+    entry = ending.entry(ending.subject, "")  # the script fills in whose it is
+    steps = {
+        "id": "" if ending.ends_family else ending.subject,
+        "found": found,
+        "asking": asking,
+        "at": time_text(ending.at),
+        "witnesses": witnesses,
+        "ended_at": ending.ended_at,
+        "within": ending.within or "",
+        "scopes": [] if ending.scopes is None else field_texts({"scopes": ending.scopes})[1:],
+        "fields": field_texts(ending.fields),
+        "entry": entry_fields(entry),
+    }
+    names = dict.fromkeys(["audit", found, *filter(None, [asking]), *(key for key, _ in witnesses)])
+    return store_call(END, json.dumps(steps), keys=tuple(names))
 
 
 def record_key(record_id: str) -> str:

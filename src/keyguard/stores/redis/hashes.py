@@ -81,22 +81,25 @@ def index_entry(record: Key | Organization) -> str:
 def record_fields(record: KeyRecord | Organization) -> tuple[str, ...]:
     """Return a record as names and values for a hash, one after the other."""
     if isinstance(record, Organization):
-        return _texts(fields_of(record))
-    return _texts({**fields_of(record.key), "digest": record.digest})
+        return field_texts(fields_of(record))
+    return field_texts({**fields_of(record.key), "digest": record.digest})
 
 
 def changed_fields(change: Change) -> tuple[str, ...]:
     """Return what a change sets, in the same form. No change sets when a key was last used."""
     columns = change.columns()
-    return _texts({name: columns[name] for name in columns if not name.startswith("last_used_")})
+    return field_texts(
+        {name: columns[name] for name in columns if not name.startswith("last_used_")}
+    )
 
 
 def entry_fields(entry: AuditEntry) -> tuple[str, ...]:
     """Return an entry of the audit trail as names and values for a stream."""
-    return _texts({name: getattr(entry, name) for name in entry.__slots__ if name != "id"})
+    return field_texts({name: getattr(entry, name) for name in entry.__slots__ if name != "id"})
 
 
-def _texts(values: Mapping[str, object]) -> tuple[str, ...]:
+def field_texts(values: Mapping[str, object]) -> tuple[str, ...]:
+    """Return fields of a record as names and values, one after the other."""
     return tuple(
         part for name, value in values.items() for part in (name, _FORMS[name].write(value))
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.tokens.format import KEY_ID
@@ -17,7 +17,7 @@ from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncStore
 from keyguard.stores.redis import scripts
 from keyguard.stores.redis.clients import AsyncClient, Client
-from keyguard.stores.redis.commit_call import commit_call, record_key
+from keyguard.stores.redis.commit_call import commit_call, ending_call, record_key
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.diagnosis import diagnose
 from keyguard.stores.redis.feed import AsyncRedisFeed, RedisFeed
@@ -70,6 +70,10 @@ class RedisKeys:
         if outcome in ("done", "conflict"):
             return outcome == "done"
         raise RefusedError(f"{outcome} {taken[0]!r} exists already")
+
+    async def end(self, ending: Ending) -> tuple[str, ...] | None:
+        outcome, *ended = texts_of(await self._port.run(ending_call(ending)))
+        return tuple(ended) if outcome == "done" else None
 
     async def find_organization(self, name: str) -> Organization | None:
         if not ORGANIZATION_NAME.match(name):

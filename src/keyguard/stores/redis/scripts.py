@@ -155,7 +155,8 @@ def store_call(script: Script, *arguments: str, keys: tuple[str, ...] = ()) -> S
 
 
 MIGRATE = Script("migrate", writes=True)
-COMMIT = Script("layout_check", "stream_names", "commit", writes=True)
+COMMIT = Script("layout_check", "stream_names", "witnesses", "commit", writes=True)
+END = Script("layout_check", "stream_names", "witnesses", "end", writes=True)
 REHASH_KEY = Script("layout_check", "rehash_key", writes=True)
 MARK_USED = Script("layout_check", "mark_used", writes=True)
 FIND_SLUG = Script("layout_check", "find_slug", writes=False)

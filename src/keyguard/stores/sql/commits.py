@@ -7,19 +7,22 @@ gap, in the order in which commits become visible.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from keyguard.core.keys.commit import Change, Commit
-from keyguard.core.keys.records import Organization
+from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.commit import Change, Commit, Ending
+from keyguard.core.keys.records import Key, Organization
 from keyguard.exceptions import CorruptDataError, RefusedError
+from keyguard.stores.sql.queries import find_key
 from keyguard.stores.sql.rows import (
     changed_columns,
     entry_columns,
     organization_columns,
     record_columns,
+    scopes_from,
 )
 from keyguard.stores.sql.session import Session, Values, begin
 from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
@@ -48,6 +51,59 @@ async def apply(session: Session, commit: Commit) -> bool:
     return done
 
 
+async def end(session: Session, ending: Ending) -> tuple[str, ...] | None:
+    """Revoke keys or disable an organization, whatever else changes in them meanwhile.
+
+    It waits for earlier commits before it reads, and later ones wait for it. So no version is
+    asked for.
+
+    Returns:
+        The ids of what ended now; None where the conditions of the ending do not hold.
+    """
+    await session.call(begin)
+    await _claim(session, 0)
+    ended = await _ended(session, ending)
+    if not ended:
+        await session.rollback()
+    return ended
+
+
+async def _ended(session: Session, ending: Ending) -> tuple[str, ...] | None:
+    if ending.authority is not None:
+        asking = await find_key(session, ending.authority)
+        if asking is None or not asking.works(ending.at):
+            return None
+    if not await _is_witnessed(session, ending.witnesses):
+        return None
+    table = ORGANIZATIONS if ending.ends_organization else KEYS
+    owner = ORGANIZATIONS.c.id if ending.ends_organization else KEYS.c.organization_id
+    named = KEYS.c.family if ending.ends_family else table.c.id
+    ends = [named == ending.subject, table.c[ending.ended_at].is_(None)]
+    if ending.within is not None:
+        ends.append(owner == ending.within)
+    found = select(table.c.id, owner.label("owner"), table.c.scopes).where(*ends)
+    # In the order in which marks of use lock keys, so that the two never wait in a circle.
+    rows = (await session.execute(found.order_by(table.c.id).with_for_update())).all()
+    columns = changed_columns(ending.fields)
+    if ending.scopes is not None and any(scopes_from(row.scopes) != ending.scopes for row in rows):
+        return None
+    if rows:
+        columns["version"] = table.c.version + 1
+        await session.execute(update(table).where(*ends).values(columns))
+        last = await _claim(session, len(rows))
+        await _tell(session, [ending.entry(row.id, row.owner) for row in rows], last)
+    return tuple(row.id for row in rows)
+
+
+async def _is_witnessed(session: Session, witnesses: Sequence[Key]) -> bool:
+    """Tell whether one of several keys still has its version. Only commits change versions."""
+    if not witnesses:
+        return True
+    read = {key.id: key.version for key in witnesses}
+    found = select(KEYS.c.id, KEYS.c.version).where(KEYS.c.id.in_(read))
+    return any(read[row.id] == row.version for row in await session.execute(found))
+
+
 async def _made(session: Session, commit: Commit) -> bool:
     await session.call(begin)
     last = await _claim(session, len(commit.entries))
@@ -59,6 +115,8 @@ async def _made(session: Session, commit: Commit) -> bool:
     for table, versions in expected.items():
         if versions and not await _still_stand(session, table, versions):
             return False
+    if not await _is_witnessed(session, commit.witnesses):
+        return False
     if commit.organizations:
         await session.execute(
             insert(ORGANIZATIONS), [organization_columns(owner) for owner in commit.organizations]
@@ -69,12 +127,17 @@ async def _made(session: Session, commit: Commit) -> bool:
         if not await _changed(session, table, changes):
             return False
     if commit.entries:
-        first = last - len(commit.entries) + 1
-        entries = [entry_columns(entry, first + n) for n, entry in enumerate(commit.entries)]
-        await session.execute(insert(AUDIT), entries)
-        if session.dialect.name == "postgresql":
-            await session.execute(select(func.pg_notify(CHANNEL, str(last))))
+        await _tell(session, commit.entries, last)
     return True
+
+
+async def _tell(session: Session, entries: Sequence[AuditEntry], last: int) -> None:
+    """Add entries to the audit trail, the last under the id that was claimed for it."""
+    first = last - len(entries) + 1
+    rows = [entry_columns(entry, first + n) for n, entry in enumerate(entries)]
+    await session.execute(insert(AUDIT), rows)
+    if session.dialect.name == "postgresql":
+        await session.execute(select(func.pg_notify(CHANNEL, str(last))))
 
 
 async def _claim(session: Session, count: int) -> int:

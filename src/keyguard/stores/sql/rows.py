@@ -74,7 +74,7 @@ def organization_from(row: AnyRow) -> Organization:
             created_at=_instant(row.owner_created_at),
             disabled_at=row.owner_disabled_at and _instant(row.owner_disabled_at),
             limits=load_limits(row.owner_limits) if row.owner_limits else (),
-            scopes=None if row.owner_scopes is None else _words(row.owner_scopes),
+            scopes=None if row.owner_scopes is None else scopes_from(row.owner_scopes),
             max_key_lifetime=None if lifetime is None else lifetime * _MICROSECOND,
             version=row.owner_version,
         )
@@ -94,7 +94,7 @@ def key_from(row: AnyRow) -> Key:
             family=row.family,
             organization=row.organization_id,
             name=row.name,
-            scopes=_words(row.scopes),
+            scopes=scopes_from(row.scopes),
             created_at=_instant(row.created_at),
             not_before=row.not_before and _instant(row.not_before),
             expires_at=row.expires_at and _instant(row.expires_at),
@@ -171,7 +171,8 @@ def _joined(words: frozenset[str]) -> str:
     return " ".join(sorted(words))
 
 
-def _words(text: str) -> frozenset[str]:
+def scopes_from(text: str) -> frozenset[str]:
+    """Return the scopes in a column."""
     return frozenset(text.split(" ") if text else ())
 
 

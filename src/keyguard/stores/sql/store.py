@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.stores.base import AsyncChangeFeed, AsyncStore, ChangeFeed
@@ -34,6 +34,9 @@ class AsyncSqlStore(AsyncStore):
 
     async def commit(self, commit: Commit) -> bool:
         return await self.database.write(commits.apply, commit)
+
+    async def end(self, ending: Ending) -> tuple[str, ...] | None:
+        return await self.database.write(commits.end, ending)
 
     async def find_organization(self, name: str) -> Organization | None:
         return await self.database.read(queries.find_organization, name)

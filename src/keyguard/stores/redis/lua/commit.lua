@@ -3,6 +3,7 @@
 -- ARGV: the steps as JSON, each a list of lists; keys stand without the prefix of the store.
 --   sets: keys that must be sorted sets (a list of texts)
 --   expected: the records that must exist: key, version
+--   witnesses: the records of which one must exist, unless there are none: key, version
 --   organizations: new ones: key, id, slug
 --   keys: new ones: key, id
 --   entries: the record's trail, the organization's, columns
@@ -20,6 +21,9 @@ for _, record in ipairs(steps.expected) do
   if not found[1] or found[2] ~= record[2] then
     return {'conflict'}
   end
+end
+if not is_witnessed(steps.witnesses) then
+  return {'conflict'}
 end
 for _, new in ipairs(steps.organizations) do
   local key, id, slug = unpack(new)

@@ -1,0 +1,215 @@
+"""What an actor may do, and the rule that it gives nobody more than it has itself.
+
+A key that acts is bounded in everything that it hands on: scopes, lifetime, networks and limits.
+The bounds hold for a key that is issued, changed, rotated or imported, and for the acting key
+itself. They are those of the key as the store has it now. The service and people whose names are
+actors have no bounds; only they raise what an organization may have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from keyguard.core.access.policy import Policy
+from keyguard.core.identity.networks import within_networks
+from keyguard.core.identity.principal import Principal
+from keyguard.core.identity.scopes import ScopeGrant
+from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.commit import Commit, Ending
+from keyguard.core.keys.records import Key, KeyRecord, KeyStatus, Organization
+from keyguard.core.limits.limit import Limit, as_tight, merged
+from keyguard.core.management.ports import ManagementPorts
+from keyguard.exceptions import RefusedError
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What an actor may do, as its key stands in the store now.
+
+    Args:
+        record: The record of its key; None for the service or a name, which has no bounds.
+        grant: What that key may do.
+    """
+
+    record: KeyRecord | None = None
+    grant: ScopeGrant | None = None
+
+    def reaches(self, organization: str) -> bool:
+        """Tell whether the actor may change an organization, given by id, and its keys."""
+        return self.record is None or self.record.organization.id == organization
+
+    def bind(self, commit: Commit) -> Commit | None:
+        """Return a commit that fails if the actor's key or organization has changed.
+
+        Returns:
+            The commit; None if it is already known that they have.
+        """
+        if self.record is None:
+            return commit
+        expected = commit.expected()
+        own = (self.record.organization, self.record.key)
+        if any(expected.get(record.id, record.version) != record.version for record in own):
+            return None
+        return replace(commit, unchanged=(*commit.unchanged, *own))
+
+    def bind_ending(self, ending: Ending) -> Ending:
+        """Return an ending that reaches only what the actor does, and only while its key works."""
+        if self.record is None:
+            return ending
+        return replace(ending, within=self.record.organization.id, authority=self.record.key.id)
+
+    def end(self, end: datetime | None) -> datetime | None:
+        """Return the end of a key for which nobody asked for another: the actor's, if earlier."""
+        own = None if self.record is None else self.record.key.ends_at
+        return min((at for at in (end, own) if at is not None), default=None)
+
+    def networks(self, networks: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the networks of a new key: the actor's, if none are given."""
+        if networks or self.record is None:
+            return networks
+        return self.record.key.allowed_networks
+
+    def limits(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+        """Return the limits of a new key: those given, and the actor's others."""
+        return limits if self.record is None else merged(self.record.key.limits, limits)
+
+
+ANYBODY = Authority()
+"""The authority of the service and of people, who have no bounds."""
+
+
+async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
+    """Return what an actor may do now.
+
+    Raises:
+        RefusedError: It is a principal whose key no longer works.
+    """
+    if not isinstance(actor, Principal):
+        return ANYBODY
+    record = await ports.store.find_key(actor.key_id)
+    if record is None:
+        raise RefusedError(f"key {actor.key_id!r} no longer exists, and can change nothing")
+    status = record.key.status(ports.now())
+    if status is not KeyStatus.ACTIVE:
+        what = status.value.replace("_", " ")
+        raise RefusedError(f"key {actor.key_id!r} is {what}, and can change nothing")
+    if record.organization.disabled_at is not None:
+        raise RefusedError(
+            f"the organization of key {actor.key_id!r} is disabled, so it can change nothing"
+        )
+    return Authority(record, ports.policy.principal(record).grant)
+
+
+def check_new_key(policy: Policy, authority: Authority, owner: Organization, key: Key) -> None:
+    """Refuse a new key that may more than the actor, or more than its organization.
+
+    Raises:
+        RefusedError: The message names the bound.
+    """
+    check_ceiling(policy, owner, key.scopes)
+    _check_within(policy, authority, owner, key)
+
+
+def check_changed_key(
+    policy: Policy, authority: Authority, owner: Organization, before: Key, after: Key
+) -> None:
+    """Refuse a change by which a key gains anything, and may then more than the actor.
+
+    A key that may more than the actor already can still be made to do less.
+
+    Raises:
+        RefusedError: The message names the bound.
+    """
+    had = policy.grant(before.scopes)
+    new_scopes = frozenset(scope for scope in after.scopes if scope not in had)
+    check_ceiling(policy, owner, new_scopes)
+    ends_later = before.expires_at is not None and (
+        after.expires_at is None or after.expires_at > before.expires_at
+    )
+    starts_earlier = before.not_before is not None and (
+        after.not_before is None or after.not_before < before.not_before
+    )
+    more_networks = not within_networks(after.allowed_networks, before.allowed_networks)
+    levels = (policy.default_limits, owner.limits)
+    looser = not as_tight(merged(*levels, after.limits), merged(*levels, before.limits))
+    if new_scopes or ends_later or starts_earlier or more_networks or looser:
+        _check_within(policy, authority, owner, after)
+
+
+def check_changed_organization(
+    policy: Policy, authority: Authority, before: Organization, after: Organization
+) -> None:
+    """Refuse to raise what an organization may have, unless no key is the actor.
+
+    Raises:
+        RefusedError: The message names what would be raised.
+    """
+    if authority.record is None:
+        return
+    raised: list[str] = []
+    if before.scopes is not None:
+        ceiling = policy.grant(before.scopes)
+        wanted = frozenset({"*"}) if after.scopes is None else after.scopes
+        raised += [f"the scope {scope}" for scope in sorted(wanted) if scope not in ceiling]
+    longest, new_longest = before.max_key_lifetime, after.max_key_lifetime
+    if longest is not None and (new_longest is None or new_longest > longest):
+        raised.append("max_key_lifetime")
+    defaults = policy.default_limits
+    if not as_tight(merged(defaults, after.limits), merged(defaults, before.limits)):
+        raised.append("the limits")
+    if raised:
+        raise RefusedError(
+            f"key {authority.record.key.id!r} can't raise what its own organization may have: "
+            f"{', '.join(raised)}; do it as the service, with a name as the actor or none"
+        )
+
+
+def check_ceiling(policy: Policy, owner: Organization, granted: frozenset[str]) -> None:
+    """Refuse to grant what is above the organization's ceiling.
+
+    Raises:
+        RefusedError: The message names the scopes.
+    """
+    if owner.scopes is None:
+        return
+    ceiling = policy.grant(owner.scopes)
+    beyond = sorted(scope for scope in granted if scope not in ceiling)
+    if beyond:
+        raise RefusedError(
+            f"organization {owner.slug!r} may not have {', '.join(beyond)}; "
+            f"its keys may have: {', '.join(ceiling) or 'nothing'}"
+        )
+
+
+def _check_within(policy: Policy, authority: Authority, owner: Organization, key: Key) -> None:
+    """Refuse a key that may more than the actor.
+
+    Raises:
+        RefusedError: The message names the bound.
+    """
+    record, grant = authority.record, authority.grant
+    if record is None or grant is None:
+        return
+    own = record.key
+    beyond = sorted(scope for scope in key.scopes if scope not in grant)
+    if beyond:
+        raise RefusedError(f"key {own.id!r} can't grant what it does not have: {', '.join(beyond)}")
+    if own.ends_at is not None and (key.ends_at is None or key.ends_at > own.ends_at):
+        raise RefusedError(
+            f"key {own.id!r} works until {own.ends_at:%Y-%m-%d %H:%M:%S} UTC, and can't let a key "
+            "work for longer; set an earlier end"
+        )
+    if not within_networks(key.allowed_networks, own.allowed_networks):
+        raise RefusedError(
+            f"key {own.id!r} works from {', '.join(own.allowed_networks)}, and can't let a key "
+            "work from other networks"
+        )
+    levels = (policy.default_limits, owner.limits)
+    held = merged(*levels, key.limits)
+    lifted = [limit.name for limit in merged(*levels, own.limits) if not as_tight(held, (limit,))]
+    if lifted:
+        raise RefusedError(
+            f"key {own.id!r} can't lift its limits for a key: {', '.join(lifted)}; give the key "
+            "limits of the same names that admit at most as much"
+        )

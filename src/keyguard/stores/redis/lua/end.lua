@@ -1,0 +1,72 @@
+-- Revokes keys or disables an organization, whatever else has changed in them.
+-- KEYS: audit, then all others that are known beforehand, so that a cluster knows them.
+-- ARGV: the steps as JSON; keys stand without the prefix of the store.
+--   id: the id of the record that ends; "" for a family
+--   found: the key of that record, or of the index of the family
+--   asking: the record of the key that asks for it, or ""
+--   at: the time
+--   witnesses: the records of which one must exist, unless there are none: key, version
+--   ended_at: the field that an ended record has
+--   within: the id of the only organization in which anything may end, or ""
+--   scopes: the scopes that the key must have, as a list of one text, or an empty list
+--   fields: names and values to set
+--   entry: names and values of the entry in the audit trail; the script fills in whose it is
+-- Times are texts of one form, so their order is the order of time.
+local steps = cjson.decode(ARGV[2])
+
+local function works(record)
+  local owner, revoked, starts, ends, grace_ends = unpack(redis.call(
+    'HMGET', record, 'organization', 'revoked_at', 'not_before', 'expires_at', 'grace_ends_at'))
+  if not owner or revoked ~= '' or (starts ~= '' and steps.at < starts) or
+    (ends ~= '' and ends <= steps.at) or (grace_ends ~= '' and grace_ends <= steps.at) then
+    return false
+  end
+  return redis.call('HGET', STORE .. 'organization:' .. owner, 'disabled_at') == ''
+end
+
+-- A key of another type ends the script here, before it writes.
+redis.call('XLEN', KEYS[2])
+if steps.asking ~= '' and not works(STORE .. steps.asking) then
+  return {'conflict'}
+end
+if not is_witnessed(steps.witnesses) then
+  return {'conflict'}
+end
+local ids = {steps.id}
+if steps.id == '' then
+  ids = {}
+  for _, entry in ipairs(redis.call('ZRANGE', STORE .. steps.found, 0, -1)) do
+    ids[#ids + 1] = string.match(entry, ' (.*)$')
+  end
+end
+local ending = {}
+for _, id in ipairs(ids) do
+  local record = STORE .. (steps.id == '' and 'key:' .. id or steps.found)
+  local known, owner, ended, scopes = unpack(redis.call(
+    'HMGET', record, 'id', 'organization', steps.ended_at, 'scopes'))
+  owner = owner or id
+  if known and ended == '' and (steps.within == '' or owner == steps.within) then
+    if steps.scopes[1] and scopes ~= steps.scopes[1] then
+      return {'conflict'}
+    end
+    redis.call('ZCARD', STORE .. 'trail:' .. id)
+    redis.call('ZCARD', STORE .. 'owned:' .. owner)
+    ending[#ending + 1] = {id, owner, record}
+  end
+end
+local answer = {'done'}
+for _, each in ipairs(ending) do
+  local id, owner, record = unpack(each)
+  local columns, own = {}, {subject = id, organization = owner}
+  for place = 1, #steps.entry, 2 do
+    local field = steps.entry[place]
+    columns[place], columns[place + 1] = field, own[field] or steps.entry[place + 1]
+  end
+  local name = padded(redis.call('XADD', KEYS[2], '*', unpack(columns)))
+  redis.call('ZADD', STORE .. 'trail:' .. id, 0, name)
+  redis.call('ZADD', STORE .. 'owned:' .. owner, 0, name)
+  redis.call('HINCRBY', record, 'version', 1)
+  redis.call('HSET', record, unpack(steps.fields))
+  answer[#answer + 1] = id
+end
+return answer
