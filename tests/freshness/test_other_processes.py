@@ -91,7 +91,7 @@ class Doomed:
 
         engine = create_engine(self.guard._store.database.writes.url)  # type: ignore[attr-defined]
         with engine.begin() as connection:
-            connection.execute(text("UPDATE keyguard_feed SET last = last + 1"))
+            connection.execute(text("UPDATE keyguard_feed SET last = last + 1, mark = 'abcd'"))
             connection.execute(
                 text("UPDATE keyguard_keys SET revoked_at = created_at WHERE id = :id"),
                 {"id": key_id},
@@ -99,16 +99,16 @@ class Doomed:
             connection.execute(
                 text(
                     "INSERT INTO keyguard_audit"
-                    " (id, at, actor, action, subject, organization, after)"
+                    " (id, at, actor, action, subject, organization, after, mark)"
                     " SELECT last, (SELECT created_at FROM keyguard_keys WHERE id = :id),"
-                    " 'operator', 'key.revoked', :id, :owner, '{}' FROM keyguard_feed"
+                    " 'operator', 'key.revoked', :id, :owner, '{}', mark FROM keyguard_feed"
                 )
                 if connection.dialect.name != "mysql"
                 else text(
                     "INSERT INTO keyguard_audit"
-                    " (id, `at`, actor, action, subject, organization, `after`)"
+                    " (id, `at`, actor, action, subject, organization, `after`, mark)"
                     " SELECT last, (SELECT created_at FROM keyguard_keys WHERE id = :id),"
-                    " 'operator', 'key.revoked', :id, :owner, '{}' FROM keyguard_feed"
+                    " 'operator', 'key.revoked', :id, :owner, '{}', mark FROM keyguard_feed"
                 ),
                 {"id": key_id, "owner": self.acme.id},
             )

@@ -249,7 +249,7 @@ def emptied(database: Database) -> None:
 
     backend = open_sql(database.url)
     with backend.database.writes.begin() as connection:
-        connection.execute(update(FEED).values(last=0))
+        connection.execute(update(FEED).values(last=0, mark=""))
         for table in (KEYS, ORGANIZATIONS, AUDIT):
             connection.execute(delete(table))
     backend.close()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, delete, text
+from sqlalchemy import create_engine, delete, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard.exceptions import CorruptDataError, RefusedError, StoreUnavailableError
 from keyguard.stores.base import News
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.sql.feed import SqlFeed
-from keyguard.stores.sql.tables import AUDIT, FEED
+from keyguard.stores.sql.tables import AUDIT, FEED, ORGANIZATIONS
 from tests.services import python
 from tests.stores.changes import adding, changing
 from tests.stores.conftest import Async, Awaited, Database, Plain, make_database, opened
@@ -112,7 +114,7 @@ def test_what_happened_before_it_waits_is_told_at_once(store: Any, other: Plain)
     feed = store.feed()
     position = feed.read(None, LONG).position
     other.add_organization(organization())
-    assert feed.read(position, LONG) == News("1", (organization().id,))
+    assert feed.read(position, LONG).subjects == (organization().id,)
     feed.close()
 
 
@@ -232,10 +234,10 @@ def test_a_hosts_engine_can_wait_too(postgresql_database: Database) -> None:
     engine = create_engine(own.database.reads.url, pool_size=1, max_overflow=0)
     store = Plain(open_store(engine))
     feed = store.feed()
-    assert feed.read("0", 0.01) == News("0", ())
+    assert feed.read("0-", 0.01) == News("0-", ())
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert while_it_waits(
-        store, feed, "0", lambda: own.commit(adding(organization()))
+        store, feed, "0-", lambda: own.commit(adding(organization()))
     ).subjects == (organization().id,)
     feed.close()
     engine.dispose()
@@ -251,17 +253,18 @@ def test_a_hosts_async_engine_can_wait_too(
         await own.migrate()
         engine = create_async_engine(own.database.reads.url, pool_size=1, max_overflow=0)
         feed = open_async_store(engine).feed()
-        assert await feed.read("0", 0.01) == News("0", ())
-        reading = asyncio.create_task(feed.read("0", LONG))
+        assert await feed.read("0-", 0.01) == News("0-", ())
+        reading = asyncio.create_task(feed.read("0-", LONG))
         await own.add_organization(organization())
-        assert (await reading).subjects == (organization().id,)
+        end, subjects, _ = await reading
+        assert subjects == (organization().id,)
         # One whose wait is cancelled is still good.
-        reading = asyncio.create_task(feed.read("1", LONG))
+        reading = asyncio.create_task(feed.read(end, LONG))
         await asyncio.sleep(0)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert await feed.read("0", LONG) == News("1", (organization().id,))
+        assert await feed.read("0-", LONG) == News(end, (organization().id,))
         await feed.aclose()
         await engine.dispose()
         await own.aclose()
@@ -289,19 +292,19 @@ from tests.stores.records import organization
 
 backend = open_store(sys.argv[1])
 feed = backend.feed()
-assert feed.read("0", 0.01) == News("0", ())
+assert feed.read("0-", 0.01) == News("0-", ())
 child = os.fork()
 if child == 0:
     feed.close()
     own = backend.feed()
-    assert own.read("0", 0.01) == News("0", ())
+    assert own.read("0-", 0.01) == News("0-", ())
     own.close()
     assert backend.commit(adding(organization()))
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-while feed.read("0", 60) == News("0", ()):
+while (news := feed.read("0-", 60)) == News("0-", ()):
     pass
-assert feed.read("1", 0.01) == News("1", ())
+assert feed.read(news.position, 0.01) == News(news.position, ())
 feed.close()
 backend.close()
 print("done")
@@ -327,28 +330,80 @@ def backend(database: Database) -> Generator[Plain]:
     backend.close()
 
 
-def test_after_a_restore_from_a_backup_everything_may_have_changed(backend: Plain) -> None:
+def test_a_position_that_the_trail_does_not_have_means_that_all_may_have_changed(
+    backend: Plain,
+) -> None:
     feed = backend.feed()
     backend.add_organization(organization())
-    assert feed.read("7", 0) == News("1", None)
-    assert feed.read("1", 0) == News("1", ())
-    for nonsense in ("", "1-0", "x", "9" * 30):
-        assert feed.read(nonsense, 0) == News("1", None)
+    end = feed.read(None, 0).position
+    assert feed.read(end, 0) == News(end, ())
+    mark = end.removeprefix("1-")
+    for other in (f"7-{mark}", f"0-{mark}", "1-0123456789abcdef", "1-", "1", "", "x", "9" * 30):
+        assert feed.read(other, 0).position == end
+        expected = (organization().id,) if other.startswith("0-") else None
+        assert feed.read(other, 0).subjects == expected
     feed.close()
+
+
+@pytest.mark.parametrize("made_after", [1, 2, 3, 4])
+def test_a_restored_backup_is_noticed_however_much_was_changed_since(
+    backend: Plain, made_after: int
+) -> None:
+    """As many changes as were lost, and one of them a revocation, before the reader looks."""
+    feed = backend.feed()
+    backend.add_organization(organization())
+    restored = feed.read(None, 0).position
+    for number in range(2, 4):
+        backend.add_organization(organization(number))
+    lost = feed.read(None, 0).position
+
+    last, mark = restored.split("-")
+    with backend.database.writes.begin() as connection:  # what a restore brings back
+        connection.execute(delete(AUDIT).where(AUDIT.c.id > int(last)))
+        connection.execute(delete(ORGANIZATIONS).where(ORGANIZATIONS.c.id != organization().id))
+        connection.execute(update(FEED).values(last=int(last), mark=mark))
+    for number in range(10, 10 + made_after):
+        backend.add_organization(organization(number))
+
+    assert feed.read(lost, 0).subjects is None
+    assert len(feed.read(restored, 0).subjects) == made_after
+    feed.close()
+
+
+def test_a_file_that_was_restored_as_documented_is_noticed(tmp_path: Path) -> None:
+    path, backup = tmp_path / "keys.db", tmp_path / "backup.db"
+    backend = Plain(open_store(f"sqlite:///{path}"))
+    backend.migrate()
+    feed = backend.feed()
+    with sqlite3.connect(path) as source, sqlite3.connect(backup) as target:
+        source.backup(target)
+    backend.add_organization(organization(1))
+    lost = feed.read(None, 0).position
+
+    with sqlite3.connect(backup) as source, sqlite3.connect(path) as target:
+        source.backup(target)
+    backend.add_organization(organization(2))
+
+    assert feed.read(lost, 0).subjects is None
+    feed.close()
+    backend.close()
 
 
 def test_a_trail_that_was_cut_is_noticed(backend: Plain) -> None:
     feed = backend.feed()
+    positions = []
     for number in range(4):
         backend.add_organization(organization(number))
+        positions.append(feed.read(None, 0).position)
     with backend.database.writes.begin() as connection:
         connection.execute(delete(AUDIT).where(AUDIT.c.id <= 2))
-    assert feed.read("1", 0) == News("4", None)
-    assert feed.read("2", 0).subjects == (organization(2).id, organization(3).id)
+    for gone in positions[:2]:
+        assert feed.read(gone, 0) == News(positions[3], None)
+    assert feed.read(positions[2], 0).subjects == (organization(3).id,)
     with backend.database.writes.begin() as connection:
         connection.execute(delete(AUDIT))
-    assert feed.read("2", 0) == News("4", None)
-    assert feed.read("4", 0) == News("4", ())
+    assert feed.read(positions[2], 0) == News(positions[3], None)
+    assert feed.read(positions[3], 0) == News(positions[3], ())
     feed.close()
 
 
@@ -358,17 +413,17 @@ def test_without_the_row_that_is_the_lock_nothing_is_changed(backend: Plain) -> 
     with pytest.raises(CorruptDataError, match=r"^the table keyguard_feed has lost its row;"):
         backend.add_organization(organization())
     assert backend.find_organization("acme-1") is None
-    assert backend.feed().read(None, 0) == News("0", ())
+    assert backend.feed().read(None, 0) == News("0-", ())
 
 
 def test_a_thousand_are_told_at_a_time(backend: Plain) -> None:
     backend.add_organization(organization())
     assert backend.commit(adding(*(record(number) for number in range(1500))))
     feed = backend.feed()
-    first = feed.read("0", 0)
-    assert (first.position, len(first.subjects), first.whole) == ("1000", 1000, False)
-    second = feed.read("1000", 0)
-    assert (second.position, len(second.subjects), second.whole) == ("1501", 501, True)
+    first = feed.read("0-", 0)
+    assert (first.position[:5], len(first.subjects), first.whole) == ("1000-", 1000, False)
+    second = feed.read(first.position, 0)
+    assert (second.position[:5], len(second.subjects), second.whole) == ("1501-", 501, True)
     feed.close()
 
 

@@ -8,6 +8,8 @@ gap, in the order in which commits become visible.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from secrets import token_hex
+from typing import NamedTuple
 
 from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -29,6 +31,9 @@ from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
 CHANNEL = "keyguard"
 """The channel on which PostgreSQL tells of commits; each database has its own."""
+
+_MARK_SIZE = 8
+"""The bytes of an entry's mark, by which a reader of the feed knows the trail again."""
 
 
 async def apply(session: Session, commit: Commit) -> bool:
@@ -90,8 +95,8 @@ async def _ended(session: Session, ending: Ending) -> tuple[str, ...] | None:
     if rows:
         columns["version"] = table.c.version + 1
         await session.execute(update(table).where(*ends).values(columns))
-        last = await _claim(session, len(rows))
-        await _tell(session, [ending.entry(row.id, row.owner) for row in rows], last)
+        place = await _claim(session, len(rows))
+        await _tell(session, [ending.entry(row.id, row.owner) for row in rows], place)
     return tuple(row.id for row in rows)
 
 
@@ -106,7 +111,7 @@ async def _is_witnessed(session: Session, witnesses: Sequence[Key]) -> bool:
 
 async def _made(session: Session, commit: Commit) -> bool:
     await session.call(begin)
-    last = await _claim(session, len(commit.entries))
+    place = await _claim(session, len(commit.entries))
     organizations, keys = _by_table(commit.changes)
     expected: dict[Table, dict[str, int]] = {ORGANIZATIONS: {}, KEYS: {}}
     for record in (*commit.unchanged, *(change.before for change in commit.changes)):
@@ -127,22 +132,22 @@ async def _made(session: Session, commit: Commit) -> bool:
         if not await _changed(session, table, changes):
             return False
     if commit.entries:
-        await _tell(session, commit.entries, last)
+        await _tell(session, commit.entries, place)
     return True
 
 
-async def _tell(session: Session, entries: Sequence[AuditEntry], last: int) -> None:
-    """Add entries to the audit trail, the last under the id that was claimed for it."""
-    first = last - len(entries) + 1
-    rows = [entry_columns(entry, first + n) for n, entry in enumerate(entries)]
-    await session.execute(insert(AUDIT), rows)
-    if session.dialect.name == "postgresql":
-        await session.execute(select(func.pg_notify(CHANNEL, str(last))))
+class _Place(NamedTuple):
+    """The place of new entries in the audit trail: the id of the last, and their mark."""
+
+    last: int
+    mark: str
 
 
-async def _claim(session: Session, count: int) -> int:
-    """Wait for earlier commits, claim ids for entries, and return the last of them."""
-    claim = update(FEED).where(FEED.c.id == 1).values(last=FEED.c.last + count)
+async def _claim(session: Session, count: int) -> _Place:
+    """Wait for earlier commits, have later ones wait, and claim a place for so many entries."""
+    mark = token_hex(_MARK_SIZE)
+    claim = update(FEED).where(FEED.c.id == 1)
+    claim = claim.values(last=FEED.c.last + count, mark=mark if count else FEED.c.mark)
     if session.dialect.update_returning:
         claimed = await session.execute(claim.returning(FEED.c.last))
     else:
@@ -154,9 +159,19 @@ async def _claim(session: Session, count: int) -> int:
     if last is None:
         raise CorruptDataError(
             "the table keyguard_feed has lost its row; restore it from a backup, or insert one "
-            "with id 1 and, as last, the largest id of keyguard_audit, or 0"
+            "with id 1 and, as last and mark, the largest id of keyguard_audit and its mark, or 0 "
+            "and ''"
         )
-    return last
+    return _Place(last, mark)
+
+
+async def _tell(session: Session, entries: Sequence[AuditEntry], place: _Place) -> None:
+    """Add entries to the audit trail, in the place that was claimed for them."""
+    first = place.last - len(entries) + 1
+    rows = [entry_columns(entry, first + n, place.mark) for n, entry in enumerate(entries)]
+    await session.execute(insert(AUDIT), rows)
+    if session.dialect.name == "postgresql":
+        await session.execute(select(func.pg_notify(CHANNEL, str(place.last))))
 
 
 async def _still_stand(session: Session, table: Table, versions: Mapping[str, int]) -> bool:

@@ -46,6 +46,7 @@ Listed = TypeVar("Listed", Key, Organization)
 _MOST_NEWS = 1000
 _LONGEST_ADDRESS = 64
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
+_POSITION = re.compile(r"([0-9]{1,18})-([0-9a-f]*)\Z")
 
 # What an id or a slug is made of. Databases treat anything else differently: trailing spaces, NUL,
 # characters that the column's character set lacks.
@@ -58,7 +59,7 @@ _RECORD = (
     .outerjoin_from(KEYS, ORGANIZATIONS)
     .where(KEYS.c.id == bindparam("which", type_=KEYS.c.id.type))
 )
-_LAST = select(FEED.c.last).where(FEED.c.id == 1)
+_LAST = select(FEED.c.last, FEED.c.mark).where(FEED.c.id == 1)
 _MARK = (
     update(KEYS)
     .where(
@@ -172,36 +173,44 @@ async def list_audit(
 
 
 async def read_feed(session: Session, position: str | None) -> News:
-    """Read what changed after a position, up to 1000 entries at a time."""
-    if position is None or not _NUMBER.match(position):
-        last = (await session.execute(_LAST)).scalar_one_or_none() or 0
-        return News(str(last), () if position is None else None)
-    known = int(position)
+    """Read what changed after a position, up to 1000 entries at a time.
+
+    A position is the id of an entry and its mark. Ids follow one another without a gap. So if one
+    is missing or has another mark, the database was restored from a backup or the trail was cut.
+    """
+    stood = None if position is None else _POSITION.match(position)
+    if position is None or stood is None:
+        row = (await session.execute(_LAST)).one_or_none()
+        last = "0-" if row is None else f"{row.last}-{row.mark}"
+        return News(last, () if position is None else None)
+    known, mark = int(stood[1]), stood[2]
     recent = (
-        select(AUDIT.c.id, AUDIT.c.subject)
-        .where(AUDIT.c.id > known)
+        select(AUDIT.c.id, AUDIT.c.subject, AUDIT.c.mark)
+        .where(AUDIT.c.id >= known)
         .order_by(AUDIT.c.id)
-        .limit(_MOST_NEWS)
+        .limit(_MOST_NEWS + (known > 0))
         .subquery()
     )
     # In one statement, so that both parts are of the same instant.
     statement = (
-        select(FEED.c.last, recent.c.id, recent.c.subject)
+        select(FEED.c.last, FEED.c.mark.label("last_mark"), *recent.c)
         .select_from(FEED.outerjoin(recent, true()))
         .where(FEED.c.id == 1)
         .order_by(recent.c.id)
     )
     rows = (await session.execute(statement)).all()
-    last = rows[0].last if rows else 0
-    found = [row for row in rows if row.id is not None]
-    if last == known and not found:
+    if not rows:
+        return News("0-", () if position == "0-" else None)
+    end = f"{rows[0].last}-{rows[0].last_mark}"
+    if end == position:
         return News(position, ())
-    if last < known or not found or found[0].id != known + 1:
-        # Ids follow one another without a gap. So the database was restored from a backup, or the
-        # trail was cut.
-        return News(str(last), None)
-    subjects = tuple(row.subject for row in found)
-    return News(str(found[-1].id), subjects, whole=found[-1].id == last)
+    found = [row for row in rows if row.id is not None]
+    stands = known == 0 or (bool(found) and (found[0].id, found[0].mark) == (known, mark))
+    new = [row for row in found if row.id > known]
+    if not stands or not new or new[0].id != known + 1:
+        return News(end, None)
+    subjects = tuple(row.subject for row in new)
+    return News(f"{new[-1].id}-{new[-1].mark}", subjects, whole=new[-1].id == rows[0].last)
 
 
 def _of(statement: Select[Any], names: dict[Column[Any], str | None]) -> Select[Any] | None:

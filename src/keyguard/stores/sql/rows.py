@@ -45,10 +45,11 @@ def changed_columns(fields: Mapping[str, Any]) -> dict[str, Any]:
     return _columns({name: fields[name] for name in fields if name not in _UNVERSIONED})
 
 
-def entry_columns(entry: AuditEntry, entry_id: int) -> dict[str, Any]:
+def entry_columns(entry: AuditEntry, entry_id: int, mark: str) -> dict[str, Any]:
     """Return an entry of the audit trail as the columns of its row."""
     return {
         "id": entry_id,
+        "mark": mark,
         "at": entry.at,
         "actor": entry.actor,
         "action": entry.action.value,

@@ -91,16 +91,19 @@ AUDIT = Table(
     Column("organization", ascii_string(20), nullable=False),
     Column("before", ascii_text()),
     Column("after", ascii_text(), nullable=False),
+    Column("mark", ascii_string(16), nullable=False),
     Index("ix_keyguard_audit_subject", "subject", "id"),
     Index("ix_keyguard_audit_organization", "organization", "id"),
     **TABLE_OPTIONS,
 )
 
-# One row with the id of the last entry. Every commit locks it first.
+# One row with the id and the mark of the last entry. Every commit locks it first. A mark is random:
+# where an id has another mark than before, the trail is another one, restored from a backup.
 FEED = Table(
     "keyguard_feed",
     TABLES,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("last", BigInteger, nullable=False),
+    Column("mark", ascii_string(16), nullable=False, server_default=text("''")),
     **TABLE_OPTIONS,
 )
