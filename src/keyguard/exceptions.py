@@ -13,7 +13,8 @@
     │   └── CorruptDataError        it returned data that keyguard never wrote
     └── AccessDenied                a decorator refused this request (in core.access.decisions)
 
-Stores wrap the errors of other libraries, with the original as ``__cause__``.
+Stores wrap the errors of other libraries, with the original as ``__cause__``. Messages quote what a
+caller passed by :func:`shown` only.
 """
 
 from __future__ import annotations
@@ -83,3 +84,19 @@ class SchemaError(StoreError):
 
 class CorruptDataError(StoreError):
     """The key store returned data that keyguard never wrote."""
+
+
+_LONGEST_SHOWN = 40
+
+
+def shown(value: object) -> str:
+    """Return a value for the message of an error.
+
+    A long text is not shown, not even in part: a token may have been passed by mistake.
+    """
+    text = repr(value)
+    if len(text) <= _LONGEST_SHOWN:
+        return text
+    if isinstance(value, str | bytes):
+        return f"a text of {len(value)} characters"
+    return f"a {type(value).__name__}"

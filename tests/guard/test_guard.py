@@ -647,6 +647,24 @@ def test_what_requests_of_one_key_share_does_not_change() -> None:
         principal.metadata.update(a="c")  # type: ignore[attr-defined]
 
 
+def test_a_principal_and_a_decision_can_be_copied_pickled_and_shown() -> None:
+    world = World()
+    issued = world.issue("inference:*", metadata={"plan": "gold"})
+    decision = world.guard.authenticate(bearer(issued.token.reveal()))
+    assert isinstance(decision, Allow)
+    principal = decision.principal
+
+    for value in (principal, decision, principal.grant):
+        assert copy.copy(value) == copy.deepcopy(value) == pickle.loads(pickle.dumps(value))
+        assert copy.deepcopy(value) == value
+    again = pickle.loads(pickle.dumps(principal))
+    assert again.has_scopes("inference:read")
+    assert not again.has_scopes("admin")
+    shown = repr(dataclasses.asdict(principal)) + repr(dataclasses.asdict(decision))
+    assert issued.token.reveal() not in shown
+    assert dataclasses.asdict(principal)["metadata"] == {"plan": "gold"}
+
+
 def test_a_key_can_be_copied_pickled_and_written_as_json() -> None:
     key = World().issue("admin", metadata={"a": "b"}).key
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.core.limits.charges import Charge, limit_field, policy_field
 from keyguard.core.limits.windows import Tally
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 __all__ = [
     "LIMIT_FIELDS",
@@ -161,7 +161,9 @@ def check_realm(realm: str) -> None:
         InvalidValueError: The realm is empty, too long, or not printable ASCII.
     """
     if not (realm and len(realm) <= 100 and realm.isascii() and realm.isprintable()):
-        raise InvalidValueError(f"a realm takes 1 to 100 printable ASCII characters, not {realm!r}")
+        raise InvalidValueError(
+            f"a realm takes 1 to 100 printable ASCII characters, not {shown(realm)}"
+        )
 
 
 class Responder:

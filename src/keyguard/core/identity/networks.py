@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 from keyguard.core.identity.addresses import parse_address
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 _MOST = 100
 
@@ -30,7 +30,7 @@ def parse_networks(
     if isinstance(networks, tuple) and not networks:
         return networks
     if isinstance(networks, str):
-        raise InvalidValueError(f"{what} are a list: write [{networks[:80]!r}]")
+        raise InvalidValueError(f"{what} are a list: write [{shown(networks)}]")
     if not isinstance(networks, Iterable):
         raise InvalidValueError(f"{what} are a list, not {type(networks).__name__}")
     found = {str(_parse(network)) for network in networks}
@@ -84,7 +84,7 @@ def _parse(network: object) -> IPv4Network | IPv6Network:
         parsed = ip_network(network if isinstance(network, str) else "")
     except ValueError:
         raise InvalidValueError(
-            f"{str(network)[:80]!r} is no network: use CIDR notation such as 192.0.2.0/24 or "
+            f"{shown(str(network))} is no network: use CIDR notation such as 192.0.2.0/24 or "
             "2001:db8::/32, with no bit set after the prefix"
         ) from None
     mapped_bits = 96

@@ -12,12 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 # RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")
 _MOST_SCOPES = 100
-_LONGEST_ECHO = 24  # somebody may pass a token by mistake
 
 
 def parse_required(scopes: Iterable[object]) -> frozenset[str]:
@@ -43,8 +42,7 @@ def parse_granted(scopes: Iterable[object]) -> frozenset[str]:
 
 def _each(scopes: Iterable[object]) -> Iterable[object]:
     if isinstance(scopes, str):
-        shown = repr(scopes)[:_LONGEST_ECHO]
-        raise InvalidValueError(f"scopes are a list: write [{shown}], not {shown}")
+        raise InvalidValueError(f"scopes are a list: write [{shown(scopes)}], not {shown(scopes)}")
     if not isinstance(scopes, Iterable):
         raise InvalidValueError(f"scopes are a list of strings, not {type(scopes).__name__}")
     return scopes
@@ -53,15 +51,15 @@ def _each(scopes: Iterable[object]) -> Iterable[object]:
 def _checked(scope: object, *, wildcard: bool) -> str:
     if not isinstance(scope, str) or not _SCOPE_TOKEN.match(scope):
         raise InvalidValueError(
-            f"{repr(scope)[:_LONGEST_ECHO]} is no scope: use 1 to 100 printable ASCII characters "
+            f"{shown(scope)} is no scope: use 1 to 100 printable ASCII characters "
             "without spaces, quotes and backslashes, such as 'inference:read'"
         )
     if "*" in scope:
         if not wildcard:
-            raise InvalidValueError(f"a required scope is exact: {scope!r} holds a wildcard")
+            raise InvalidValueError(f"a required scope is exact: {shown(scope)} holds a wildcard")
         if scope != "*" and not (scope.endswith(":*") and scope.count("*") == 1 and scope != ":*"):
             raise InvalidValueError(
-                f"{scope!r} is no scope: '*' stands alone or as the whole last segment, "
+                f"{shown(scope)} is no scope: '*' stands alone or as the whole last segment, "
                 "such as 'inference:*'"
             )
     return scope
@@ -128,6 +126,9 @@ class ScopeGrant(Collection[str]):
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a grant does not change; the requests of one key share it")
+
+    def __reduce__(self) -> tuple[type[ScopeGrant], tuple[frozenset[str], frozenset[str]]]:
+        return ScopeGrant, (self.granted, self.exact)
 
     def __contains__(self, scope: object) -> bool:
         if scope in self.exact:
@@ -247,7 +248,7 @@ class ScopeCatalogue:
     def _known(self, scope: str) -> None:
         if scope not in self._scopes:
             known = ", ".join(sorted(self._scopes)) or "none"
-            raise InvalidValueError(f"unknown scope {scope!r}; this service knows: {known}")
+            raise InvalidValueError(f"unknown scope {shown(scope)}; this service knows: {known}")
 
 
 def _closure(name: str, direct: Mapping[str, frozenset[str]]) -> frozenset[str]:

@@ -27,7 +27,7 @@ from keyguard.core.keys.values import (
 from keyguard.core.limits.limit import Limit, read_limits
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Organization:
             not isinstance(lifetime, timedelta) or lifetime < timedelta(seconds=1)
         ):
             raise InvalidValueError(
-                f"max_key_lifetime takes a timedelta of at least a second, not {lifetime!r}"
+                f"max_key_lifetime takes a timedelta of at least a second, not {shown(lifetime)}"
             )
         for name in ("created_at", "disabled_at"):
             object.__setattr__(self, name, as_utc(name, getattr(self, name)))
@@ -109,7 +109,7 @@ class RevocationReason(enum.StrEnum):
         except ValueError:
             known = ", ".join(known.value for known in cls)
             raise InvalidValueError(
-                f"{reason!r} is no reason; there are: {known}. Your own words go into the note"
+                f"{shown(reason)} is no reason; there are: {known}. Your own words go into the note"
             ) from None
 
 

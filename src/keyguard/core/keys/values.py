@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, NoReturn, TypeVar
 
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -25,24 +25,24 @@ _LONGEST_METADATA = 500
 def check_pattern(what: str, value: object, pattern: re.Pattern[str]) -> None:
     """Refuse a value that does not match a pattern."""
     if not isinstance(value, str) or not pattern.match(value):
-        raise InvalidValueError(f"{value!r} is no {what}")
+        raise InvalidValueError(f"{shown(value)} is no {what}")
 
 
 def check_slug(value: object) -> None:
     """Refuse a value that is no slug."""
     if not isinstance(value, str) or not _SLUG.match(value):
         raise InvalidValueError(
-            f"{value!r} is no organization slug: use 1 to 63 lower-case letters, digits and inner "
-            "'-', such as 'acme-labs'"
+            f"{shown(value)} is no organization slug: use 1 to 63 lower-case letters, digits and "
+            "inner '-', such as 'acme-labs'"
         )
 
 
 def check_text(what: str, value: object) -> None:
     """Refuse a value that is no text of 1 to 200 printable characters."""
     if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_TEXT:
-        raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {value!r}")
+        raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {shown(value)}")
     if not value.isprintable():
-        raise InvalidValueError(f"{what} takes printable characters only, not {value!r}")
+        raise InvalidValueError(f"{what} takes printable characters only, not {shown(value)}")
 
 
 def as_utc(what: str, value: object) -> datetime | None:
@@ -51,7 +51,7 @@ def as_utc(what: str, value: object) -> datetime | None:
         return None
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise InvalidValueError(
-            f"{what} takes an aware datetime, such as datetime.now(UTC), not {value!r}"
+            f"{what} takes an aware datetime, such as datetime.now(UTC), not {shown(value)}"
         )
     return value.astimezone(UTC)
 

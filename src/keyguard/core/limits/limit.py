@@ -11,15 +11,20 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 LARGEST_AMOUNT = 1_000_000_000_000
 LARGEST_LOG = 10_000
 LONGEST_WINDOW = 366 * 24 * 60 * 60
-MOST_LIMITS = 20
+MOST_RATES = 8
+MOST_LIMITS = 8
+"""Limits of a route, or of a guard as its defaults."""
+MOST_STORED_LIMITS = 6
+"""Limits of a key, or of an organization. With the defaults that makes 20 for a key."""
 
 # As the package counts them: a month has 30 days, a year 360.
 _UNITS = {
@@ -111,28 +116,28 @@ class Limit:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.match(_NAME, self.name):
             raise InvalidValueError(
-                f"{self.name!r} is no name of a limit: use 1 to 64 letters, digits, '.', '_' and "
-                "'-', such as 'key-minute'"
+                f"{shown(self.name)} is no name of a limit: use 1 to 64 letters, digits, '.', '_' "
+                "and '-', such as 'key-minute'"
             )
         if not callable(self.per) and self.per not in _SUBJECTS:
             raise InvalidValueError(
                 f"a limit is per 'key', 'organization' or 'address', or per a function of the "
-                f"principal and the request, not {self.per!r}"
+                f"principal and the request, not {shown(self.per)}"
             )
         if not isinstance(self.enforce, bool):
-            raise InvalidValueError(f"enforce takes True or False, not {self.enforce!r}")
+            raise InvalidValueError(f"enforce takes True or False, not {shown(self.enforce)}")
         try:
             strategy = Strategy(self.strategy)
         except ValueError:
             known = ", ".join(repr(strategy.value) for strategy in Strategy)
             raise InvalidValueError(
-                f"a limit's strategy is one of {known}, not {self.strategy!r}"
+                f"a limit's strategy is one of {known}, not {shown(self.strategy)}"
             ) from None
         rates = _parse_rates(self.rate)
         if strategy is Strategy.MOVING_WINDOW and any(r.amount > LARGEST_LOG for r in rates):
             raise InvalidValueError(
                 f"a moving window keeps every hit, so it takes at most {LARGEST_LOG}, not "
-                f"{self.rate!r}; use a sliding window counter"
+                f"{shown(self.rate)}; use a sliding window counter"
             )
         object.__setattr__(self, "strategy", strategy)
         object.__setattr__(self, "rates", rates)
@@ -185,7 +190,7 @@ def check_cost(cost: object, *, least: int = 1) -> int:
     """
     if isinstance(cost, bool) or not isinstance(cost, int) or not least <= cost <= LARGEST_AMOUNT:
         raise InvalidValueError(
-            f"a cost is a whole number from {least} to {LARGEST_AMOUNT}, not {cost!r}"
+            f"a cost is a whole number from {least} to {LARGEST_AMOUNT}, not {shown(cost)}"
         )
     return cost
 
@@ -207,19 +212,20 @@ def read_limits(limits: Limits, per: str, *, stored: bool = False) -> tuple[Limi
     several: object = limits  # a caller may pass anything
     if not isinstance(several, Iterable) or isinstance(several, bytes | Mapping):
         raise InvalidValueError(f"limits takes a list of limits, not a {type(limits).__name__}")
+    most = MOST_STORED_LIMITS if stored else MOST_LIMITS
     found: list[Limit] = []
-    for given in limits:
+    for given in islice(limits, most + 1):
         if isinstance(given, Limit):
             found.append(given)
         else:
             rates = _parse_rates(given)
             found += [Limit(f"{per}-{rate.label}", str(rate), per=per) for rate in rates]
+    if len(found) > most:
+        raise InvalidValueError(f"limits takes at most {most} limits")
     names = [limit.name for limit in found]
     for name in names:
         if names.count(name) > 1:
             raise InvalidValueError(f"there are two limits named {name!r}; give each its own name")
-    if len(found) > MOST_LIMITS:
-        raise InvalidValueError(f"limits takes at most {MOST_LIMITS} limits, not {len(found)}")
     for limit in found:
         if stored and callable(limit.per):
             raise InvalidValueError(
@@ -276,7 +282,7 @@ def parse_limit(text: str, per: str) -> Limit:
     limits = read_limits(rate.strip(), per)
     if len(limits) != 1:
         raise InvalidValueError(
-            f"{_shown(text)} holds several rates; give each on its own, or all of them a name"
+            f"{shown(text)} holds several rates; give each on its own, or all of them a name"
         )
     return limits[0]
 
@@ -310,16 +316,18 @@ def _as_stored(limit: Limit) -> dict[str, object]:
 
 def _parse_rates(text: object) -> tuple[Rate, ...]:
     if not isinstance(text, str):
-        raise InvalidValueError(f"a rate is a string such as '100/minute', not {text!r}")
+        raise InvalidValueError(f"a rate is a string such as '100/minute', not {shown(text)}")
     rates = _KNOWN_RATES.get(text) or _parse(text)
+    if len(rates) > MOST_RATES:
+        raise InvalidValueError(f"a limit has at most {MOST_RATES} rates, not {len(rates)}")
     for rate in rates:
         if rate.amount > LARGEST_AMOUNT or rate.window > LONGEST_WINDOW:
             raise InvalidValueError(
-                f"the rate {_shown(text)} is too large to mean anything: at most {LARGEST_AMOUNT}, "
+                f"the rate {shown(text)} is too large to mean anything: at most {LARGEST_AMOUNT}, "
                 "and at most one year"
             )
     if len({rate.window for rate in rates}) < len(rates):
-        raise InvalidValueError(f"{_shown(text)} has two rates for one window; keep the smaller")
+        raise InvalidValueError(f"{shown(text)} has two rates for one window; keep the smaller")
     return rates
 
 
@@ -337,13 +345,9 @@ def _parse(text: str) -> tuple[Rate, ...]:
         items = parse_many(words)
     except ValueError:
         raise InvalidValueError(
-            f"{_shown(text)} is no rate; one looks like '100/minute', '10 per second' or "
+            f"{shown(text)} is no rate; one looks like '100/minute', '10 per second' or "
             "'5 per 10 seconds; 1000 per day'"
         ) from None
     if re.search(_NO_TIME, words, re.IGNORECASE) or any(item.amount < 1 for item in items):
-        raise InvalidValueError(f"the rate {_shown(text)} lets nothing through; use 1 or more")
+        raise InvalidValueError(f"the rate {shown(text)} lets nothing through; use 1 or more")
     return tuple(Rate(item.amount, item.GRANULARITY.name, item.multiples) for item in items)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 100 else f"{text[:100]}...")

@@ -22,6 +22,7 @@ from keyguard.exceptions import (
     NotFoundError,
     RefusedError,
     StoreUnavailableError,
+    shown,
 )
 
 Result = TypeVar("Result")
@@ -205,7 +206,7 @@ def page_size(limit: int) -> int:
         InvalidValueError: The size is out of range.
     """
     if not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
-        raise InvalidValueError(f"a page takes 1 to {LARGEST_PAGE} items, not {limit!r}")
+        raise InvalidValueError(f"a page takes 1 to {LARGEST_PAGE} items, not {shown(limit)}")
     return limit
 
 
@@ -248,9 +249,9 @@ def later(start: datetime, span: timedelta) -> datetime:
         InvalidValueError: The span is not a positive timedelta, or ends beyond the year 9999.
     """
     if not isinstance(span, timedelta) or span <= timedelta(0):
-        raise InvalidValueError(f"a span is a positive timedelta, not {span!r}")
+        raise InvalidValueError(f"a span is a positive timedelta, not {shown(span)}")
     if not isinstance(start, datetime):
-        raise InvalidValueError(f"not_before takes an aware datetime, not {start!r}")
+        raise InvalidValueError(f"not_before takes an aware datetime, not {shown(start)}")
     try:
         return start + span
     except OverflowError:

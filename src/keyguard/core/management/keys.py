@@ -38,7 +38,7 @@ from keyguard.core.management.importing import Import
 from keyguard.core.management.revocation import Revocation
 from keyguard.core.management.rotation import Rotation
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
-from keyguard.exceptions import InvalidValueError, RefusedError
+from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 _FAMILY_ENTROPY = 16
 
@@ -246,7 +246,7 @@ def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -
 
 def _earlier(now: datetime, span: timedelta) -> datetime:
     if not isinstance(span, timedelta) or span <= timedelta(0):
-        raise InvalidValueError(f"a span is a positive timedelta, not {span!r}")
+        raise InvalidValueError(f"a span is a positive timedelta, not {shown(span)}")
     try:
         return now - span
     except OverflowError:

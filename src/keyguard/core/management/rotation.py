@@ -28,7 +28,7 @@ from keyguard.core.management.common import (
     settled,
 )
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
-from keyguard.exceptions import InvalidValueError, RefusedError
+from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 DEFAULT_GRACE = timedelta(hours=24)
 
@@ -52,7 +52,7 @@ class Rotation(Operations):
         """
         check_actor(actor)
         if not isinstance(grace, timedelta) or grace < timedelta(0):
-            raise InvalidValueError(f"grace takes a timedelta of 0 or more, not {grace!r}")
+            raise InvalidValueError(f"grace takes a timedelta of 0 or more, not {shown(grace)}")
         if idempotency_key is not None:
             check_text("an idempotency key", idempotency_key)
         ports = self._ports
@@ -60,7 +60,9 @@ class Rotation(Operations):
         if isinstance(expires_in, timedelta):
             later(now, expires_in)  # refuses what is not a span
         elif expires_in is not None and not isinstance(expires_in, Unchanged):
-            raise InvalidValueError(f"expires_in takes a timedelta or None, not {expires_in!r}")
+            raise InvalidValueError(
+                f"expires_in takes a timedelta or None, not {shown(expires_in)}"
+            )
 
         def repeated(present: Key) -> bool:
             return idempotency_key is not None and present.rotation_key == idempotency_key

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 16
@@ -82,8 +82,9 @@ class TokenFormat:
             or len(prefix) > _LONGEST_PREFIX
         ):
             raise InvalidValueError(
-                f"{prefix!r} is no token prefix: use lower-case letters and digits, words joined "
-                f"by '_', a letter first, at most {_LONGEST_PREFIX} characters, as in 'acme_live'"
+                f"{shown(prefix)} is no token prefix: use lower-case letters and digits, words "
+                f"joined by '_', a letter first, at most {_LONGEST_PREFIX} characters, as in "
+                "'acme_live'"
             )
         self.prefix = prefix
         self.length = len(prefix) + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH + 2
