@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeGuard
 
 from keyguard.core.limits.limit import Limit
@@ -14,8 +15,9 @@ from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Stor
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
-_REDIS = ("redis://", "rediss://", "redis+", "rediss+")
-_STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS)
+_REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
+_STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS_URLS)
+_REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
 _LIMITER_METHODS = ("hit", "adjust", "migrate")
 
 
@@ -30,6 +32,7 @@ class _Flavour:
         store: The protocol of stores.
         limiter: The protocol of limiters.
         close: The method that closes a limiter.
+        opener: What the modules of stores call the function that opens one.
     """
 
     guard: str
@@ -38,6 +41,7 @@ class _Flavour:
     store: type
     limiter: type
     close: str
+    opener: str
 
 
 _SYNC = _Flavour(
@@ -47,6 +51,7 @@ _SYNC = _Flavour(
     store=Store,
     limiter=RateLimiter,
     close="close",
+    opener="open_store",
 )
 _ASYNC = _Flavour(
     guard="AsyncKeyguard",
@@ -55,6 +60,7 @@ _ASYNC = _Flavour(
     store=AsyncStore,
     limiter=AsyncRateLimiter,
     close="aclose",
+    opener="open_async_store",
 )
 
 
@@ -72,21 +78,7 @@ def open_store(target: str | Store | object) -> Store:
         ConfigurationError: The target is not one of these, or one for async code.
         MissingExtraError: The driver is not installed.
     """
-    room = _room_of(target, _SYNC, _ASYNC)
-    known: Any = target
-    if room == "memory":
-        from keyguard.stores.memory.keys import MemoryStore
-
-        return MemoryStore()
-    if room == "redis":
-        from keyguard.stores import redis
-
-        return redis.open_store(known)
-    if room == "sql":
-        from keyguard.stores import sql
-
-        return sql.open_store(known)
-    store: Store = known
+    store: Store = _open(target, _SYNC, _ASYNC)
     return store
 
 
@@ -97,21 +89,7 @@ def open_async_store(target: str | AsyncStore | object) -> AsyncStore:
         target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a store for
             async code.
     """
-    room = _room_of(target, _ASYNC, _SYNC)
-    known: Any = target
-    if room == "memory":
-        from keyguard.stores.memory.keys import AsyncMemoryStore
-
-        return AsyncMemoryStore()
-    if room == "redis":
-        from keyguard.stores import redis
-
-        return redis.open_async_store(known)
-    if room == "sql":
-        from keyguard.stores import sql
-
-        return sql.open_async_store(known)
-    store: AsyncStore = known
+    store: AsyncStore = _open(target, _ASYNC, _SYNC)
     return store
 
 
@@ -137,7 +115,7 @@ def open_limiter(
         from keyguard.stores.limits.storages import StorageRateLimiter
 
         return StorageRateLimiter(target)
-    limiter: RateLimiter = _limiter_of(target, store, open_store, clock, _SYNC, _ASYNC)
+    limiter: RateLimiter = _limiter_of(target, store, clock, _SYNC, _ASYNC)
     return limiter
 
 
@@ -155,9 +133,7 @@ def open_async_limiter(
         from keyguard.stores.limits.storages import AsyncStorageRateLimiter
 
         return AsyncStorageRateLimiter(target)
-    limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
-        target, store, open_async_store, clock, _ASYNC, _SYNC
-    )
+    limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(target, store, clock, _ASYNC, _SYNC)
     return limiter
 
 
@@ -176,8 +152,14 @@ def check_countable(limiter: object, limits: Iterable[Limit]) -> None:
         check(limits)
 
 
+def _open(target: object, flavour: _Flavour, other: _Flavour) -> Any:
+    """Return the store that a target names, or the target itself if it is a store."""
+    room = _room_of(target, flavour, other)
+    return getattr(import_module(room), flavour.opener)(target) if room else target
+
+
 def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:
-    """Return the room that opens a target, or ``""`` for a store.
+    """Return the module that opens a target, or ``""`` for a store.
 
     Raises:
         ConfigurationError: The target is for the other flavour, or nothing that can be opened.
@@ -185,9 +167,9 @@ def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:
     if isinstance(target, str):
         return _room_of_url(target)
     if _is_instance(target, *flavour.engine):
-        return "sql"
+        return _SQL
     if _is_client(target, flavour):
-        return "redis"
+        return _REDIS
     if _is_instance(target, *other.engine):
         raise _misplaced(f"an {flavour.engine[1]}", f"an {other.engine[1]}", flavour, other)
     if _is_client(target, other):
@@ -209,14 +191,13 @@ def _room_of_url(url: str) -> str:
     if url.startswith("memory:"):
         if url != "memory://":
             raise ConfigurationError("a key store in memory has no name: use memory://")
-        return "memory"
-    return "redis" if url.startswith(_REDIS) else "sql"
+        return "keyguard.stores.memory.keys"
+    return _REDIS if url.startswith(_REDIS_URLS) else _SQL
 
 
 def _limiter_of(
     target: object,
     store: object,
-    opener: Callable[[object], object],
     clock: Clock,
     flavour: _Flavour,
     other: _Flavour,
@@ -227,7 +208,9 @@ def _limiter_of(
         ConfigurationError: The target is for the other flavour, or no limiter at all.
     """
     if target is None or isinstance(target, str) or _is_client(target, _SYNC, _ASYNC):
-        counters = getattr(store if target is None else opener(target), "counters", None)
+        counters = getattr(
+            store if target is None else _open(target, flavour, other), "counters", None
+        )
         if counters is None:
             return MemoryRateLimiter(clock=clock)
         return counters(owned=target is not None)

@@ -234,6 +234,16 @@ def _owner(record: Key | Organization) -> str:
     return record.id if isinstance(record, Organization) else record.organization
 
 
+def open_store(url: str) -> MemoryStore:  # noqa: ARG001 - there is nothing to choose
+    """Return a new store."""
+    return MemoryStore()
+
+
+def open_async_store(url: str) -> AsyncMemoryStore:  # noqa: ARG001 - likewise
+    """Return a new store for async code."""
+    return AsyncMemoryStore()
+
+
 def _behind(records: Iterable[Aged], after: str | None) -> list[Aged]:
     """Return the records by age, from the one after a cursor on."""
     ordered = sorted(records, key=lambda record: (record.created_at, record.id))
