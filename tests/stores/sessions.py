@@ -29,7 +29,8 @@ class FakeSession:
         del values
         return self.answer(statement)
 
-    async def call(self, function: Any) -> Any:
+    async def call(self, function: Any, *args: Any) -> Any:
+        del args
         return self.answer(function)
 
     async def commit(self) -> None:

@@ -138,9 +138,6 @@ class Rows:
     def first(self) -> Any:
         return None
 
-    def one_or_none(self) -> Any:
-        return None
-
     def scalars(self) -> Any:
         return self.rows
 
@@ -227,7 +224,7 @@ def test_a_violation_that_no_row_explains_stays_an_error(new: Any) -> None:
 
 
 def test_a_look_up_is_one_statement() -> None:
-    script = Script(Rows())
+    script = Script(None)
     assert SqlStore(database(script)).find_key(key().id) is None
     assert len(script.steps) == 1
 
@@ -247,8 +244,8 @@ def test_a_change_is_not_tried_again_where_each_statement_is_committed() -> None
 
 
 def test_a_look_up_is_tried_again_everywhere_but_only_once() -> None:
-    store = SqlStore(database(Script(lost()), Script(Rows()), kind="sqlite://"))
+    store = SqlStore(database(Script(lost()), Script(None), kind="sqlite://"))
     assert store.find_key(key().id) is None
-    store = SqlStore(database(Script(lost()), Script(lost()), Script(Rows()), kind="sqlite://"))
+    store = SqlStore(database(Script(lost()), Script(lost()), Script(None), kind="sqlite://"))
     with pytest.raises(StoreUnavailableError):
         store.find_key(key().id)

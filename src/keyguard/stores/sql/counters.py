@@ -16,9 +16,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
-from typing import Concatenate, ParamSpec, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias
 
-from sqlalchemy import ColumnElement, Executable, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, Executable, Row, delete, func, literal_column, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -29,7 +29,6 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncRateLimiter
 from keyguard.stores.facade import SyncRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
-from keyguard.stores.sql.rows import AnyRow
 from keyguard.stores.sql.session import Session, begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 
@@ -275,7 +274,9 @@ class _Swept(Exception):  # noqa: N818 - it never leaves the limiter
     """A sweep deleted a row between its making and its locking."""
 
 
-async def _make(session: Session, charges: Sequence[Charge], found: Executable) -> Sequence[AnyRow]:
+async def _make(
+    session: Session, charges: Sequence[Charge], found: Executable
+) -> Sequence[Row[Any]]:
     """Make the rows of new buckets, and lock all rows again."""
     # In a transaction of its own and in one order: a process that holds a lock waits for no new
     # row.
@@ -346,7 +347,7 @@ def _seconds(microseconds: float | str) -> float:
     return float(microseconds) / 1_000_000
 
 
-def _state_from(row: AnyRow) -> State:
+def _state_from(row: Row[Any]) -> State:
     try:
         state = json.loads(row.state)
         if not all(isinstance(part, int | float) for part in state):

@@ -12,6 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from queue import Empty
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Engine
@@ -207,20 +208,22 @@ class SyncDatabase(EngineDatabase[Engine]):
     async def _open(self, writes: bool) -> SyncSession:
         if self._process != os.getpid():
             self._leave_parent()
-        turn = None
+        turns = None
         if self._owned:
-            turn = self.turns.writes if writes else self.turns.reads
-            if not turn.acquire(blocking=False) and not turn.acquire(timeout=remaining()):
-                raise no_connection_free(self.place)
+            turns = self.turns.writes if writes else self.turns.reads
+            try:
+                turns.get(timeout=remaining())
+            except Empty:
+                raise no_connection_free(self.place) from None
         handled = sys.exception()
         try:
             connection = (self.writes if writes else self.reads).connect()
         except BaseException as failure:
-            if turn is not None:
-                turn.release()
+            if turns is not None:
+                turns.put(None)
             drop_frames(failure, handled)
             raise
-        return SyncSession(connection, turn)
+        return SyncSession(connection, turns)
 
     def _leave_parent(self) -> None:
         if self._owned:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.stores.sql import sqlite
 from keyguard.stores.sql.database import AsyncDatabase, SyncDatabase
+from keyguard.stores.sql.session import DIRECT
 from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase
 from keyguard.stores.sql.turns import MOST_READS, MOST_WRITES
@@ -40,6 +41,7 @@ _READS: _Options = {
     "hide_parameters": True,
     "isolation_level": "AUTOCOMMIT",
     "skip_autocommit_rollback": True,
+    "execution_options": {DIRECT: True},
     "pool_size": MOST_READS // 2,
     "max_overflow": MOST_READS - MOST_READS // 2,
 }

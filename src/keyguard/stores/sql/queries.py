@@ -32,13 +32,13 @@ from keyguard.stores.base import News
 from keyguard.stores.sql.rows import (
     KEY_COLUMNS,
     ORGANIZATION_COLUMNS,
-    AnyRow,
+    RECORD_COLUMNS,
     entry_from,
     key_from,
     organization_from,
     record_from,
 )
-from keyguard.stores.sql.session import Session, begin_hastily
+from keyguard.stores.sql.session import AnyRow, Session, begin_hastily, look_up
 from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
 Listed = TypeVar("Listed", Key, Organization)
@@ -55,7 +55,7 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,63}\Z")
 _ORGANIZATION = select(*ORGANIZATION_COLUMNS)
 _KEY = select(*KEY_COLUMNS)
 _RECORD = (
-    select(*KEY_COLUMNS, KEYS.c.digest, *ORGANIZATION_COLUMNS)
+    select(*RECORD_COLUMNS)
     .outerjoin_from(KEYS, ORGANIZATIONS)
     .where(KEYS.c.id == bindparam("which", type_=KEYS.c.id.type))
 )
@@ -95,7 +95,7 @@ async def find_key(session: Session, key_id: str) -> KeyRecord | None:
     """Find a key with its organization."""
     if not _NAME.match(key_id):
         return None
-    row = (await session.execute(_RECORD, {"which": key_id})).one_or_none()
+    row = await session.call(look_up, _RECORD, {"which": key_id})
     return None if row is None else record_from(row)
 
 

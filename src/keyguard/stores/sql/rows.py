@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
-
-from sqlalchemy import Row
+from functools import lru_cache, partial
+from typing import Any, TypeAlias, TypeVar
 
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
 from keyguard.core.limits.limit import Limit, dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
+from keyguard.stores.sql.session import AnyRow
 from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
 
-AnyRow: TypeAlias = Row[Any]
-"""A row, as the database gave it."""
+Record = TypeVar("Record", AuditEntry, Key, Organization)
+
+_Field: TypeAlias = tuple[str, Callable[[Any], object] | None]
+"""The name of a field, and what reads it from a column."""
 
 _MICROSECOND = timedelta(microseconds=1)
 _LARGEST = 2**63 - 1
@@ -25,6 +27,10 @@ KEY_COLUMNS = [column for column in KEYS.c if column is not KEYS.c.digest]
 
 # Prefixed, so that one row can hold a key and its organization.
 ORGANIZATION_COLUMNS = [column.label(f"owner_{column.name}") for column in ORGANIZATIONS.c]
+
+RECORD_COLUMNS = [*KEY_COLUMNS, KEYS.c.digest, *ORGANIZATION_COLUMNS]
+
+_DIGEST = len(KEY_COLUMNS)
 
 # Marks of use set these; they are no change of the key.
 _UNVERSIONED = ("last_used_at", "last_used_address")
@@ -60,96 +66,64 @@ def entry_columns(entry: AuditEntry, entry_id: int, mark: str) -> dict[str, Any]
     }
 
 
-def organization_from(row: AnyRow) -> Organization:
-    """Return the organization in a row.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
-    try:
-        lifetime = row.owner_max_key_lifetime
-        return Organization(
-            id=row.owner_id,
-            slug=row.owner_slug,
-            name=row.owner_name,
-            created_at=_instant(row.owner_created_at),
-            disabled_at=row.owner_disabled_at and _instant(row.owner_disabled_at),
-            limits=load_limits(row.owner_limits) if row.owner_limits else (),
-            scopes=None if row.owner_scopes is None else scopes_from(row.owner_scopes),
-            max_key_lifetime=None if lifetime is None else lifetime * _MICROSECOND,
-            version=row.owner_version,
-        )
-    except (ValueError, TypeError, OverflowError, RecursionError) as failure:
-        raise _corrupt(ORGANIZATIONS.name, row.owner_id, failure) from failure
-
-
-def key_from(row: AnyRow) -> Key:
-    """Return the key in a row.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
-    try:
-        return Key(
-            id=row.id,
-            family=row.family,
-            organization=row.organization_id,
-            name=row.name,
-            scopes=scopes_from(row.scopes),
-            created_at=_instant(row.created_at),
-            not_before=row.not_before and _instant(row.not_before),
-            expires_at=row.expires_at and _instant(row.expires_at),
-            revoked_at=row.revoked_at and _instant(row.revoked_at),
-            revoked_reason=row.revoked_reason,
-            revoked_note=row.revoked_note,
-            metadata=json.loads(row.metadata),
-            limits=load_limits(row.limits) if row.limits else (),
-            allowed_networks=tuple(row.allowed_networks.split()) if row.allowed_networks else (),
-            successor=row.successor,
-            grace_ends_at=row.grace_ends_at and _instant(row.grace_ends_at),
-            rotation_key=row.rotation_key,
-            last_used_at=row.last_used_at and _instant(row.last_used_at),
-            last_used_address=row.last_used_address,
-            version=row.version,
-        )
-    except (ValueError, TypeError, AttributeError, RecursionError) as failure:
-        raise _corrupt(KEYS.name, row.id, failure) from failure
-
-
 def record_from(row: AnyRow) -> KeyRecord:
-    """Return the record in a row that joins a key with its organization.
+    """Return the record in a row of :data:`RECORD_COLUMNS`.
 
     Raises:
         CorruptDataError: The row holds something that keyguard never wrote, or no organization.
     """
-    if row.owner_id is None:
-        raise _corrupt(KEYS.name, row.id, f"it has no organization {row.organization_id!r}")
-    key, organization = key_from(row), organization_from(row)
+    key, digest, owner = key_from(row[:_DIGEST]), row[_DIGEST], row[_DIGEST + 1 :]
+    if owner[0] is None:
+        raise _corrupt(KEYS.name, key.id, f"it has no organization {key.organization!r}")
+    organization = organization_from(owner)
     try:
-        return KeyRecord(key=key, organization=organization, digest=row.digest)
+        return KeyRecord(key=key, organization=organization, digest=digest)
     except ValueError as failure:
-        raise _corrupt(KEYS.name, row.id, failure) from failure
+        raise _corrupt(KEYS.name, key.id, failure) from failure
 
 
-def entry_from(row: AnyRow) -> AuditEntry:
-    """Return the entry of the audit trail in a row.
+def organization_from(row: AnyRow) -> Organization:
+    """Return the organization in a row of :data:`ORGANIZATION_COLUMNS`.
 
     Raises:
         CorruptDataError: The row holds something that keyguard never wrote.
     """
+    return _organization_from(tuple(row))
+
+
+@lru_cache(1024)  # many keys have the same one
+def _organization_from(row: AnyRow) -> Organization:
+    return _read(Organization, ORGANIZATIONS.name, _ORGANIZATION_FIELDS, row)
+
+
+def key_from(row: AnyRow) -> Key:
+    """Return the key in a row of :data:`KEY_COLUMNS`.
+
+    Raises:
+        CorruptDataError: The row holds something that keyguard never wrote.
+    """
+    return _read(Key, KEYS.name, _KEY_FIELDS, row)
+
+
+def entry_from(row: AnyRow) -> AuditEntry:
+    """Return the entry of the audit trail in a row of its table.
+
+    Raises:
+        CorruptDataError: The row holds something that keyguard never wrote.
+    """
+    return _read(partial(AuditEntry, before=None), AUDIT.name, _ENTRY_FIELDS, row)
+
+
+def _read(kind: Callable[..., Record], table: str, fields: Sequence[_Field], row: AnyRow) -> Record:
     try:
-        return AuditEntry(
-            id=str(row.id),
-            at=_instant(row.at),
-            actor=row.actor,
-            action=Action(row.action),
-            subject=row.subject,
-            organization=row.organization,
-            before=None if row.before is None else json.loads(row.before),
-            after=json.loads(row.after),
-        )
-    except (ValueError, TypeError, RecursionError) as failure:
-        raise _corrupt(AUDIT.name, row.id, failure) from failure
+        values: dict[str, Any] = {
+            name: value if read is None else read(value)
+            for (name, read), value in zip(fields, row, strict=True)
+            if value is not None  # NULL stands for the field's default
+        }
+        return kind(**values)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
+        raise _corrupt(table, row[0], failure) from failure
 
 
 def _instant(value: str | datetime) -> datetime:
@@ -161,7 +135,7 @@ def _instant(value: str | datetime) -> datetime:
 
 def _columns(fields: dict[str, Any]) -> dict[str, Any]:
     return {
-        _NAMES.get(name, name): _AS_STORED[name](value)
+        _COLUMN_NAMES.get(name, name): _AS_STORED[name](value)
         if value is not None and name in _AS_STORED
         else value
         for name, value in fields.items()
@@ -194,8 +168,8 @@ def _microseconds(span: timedelta) -> int:
     return min(span // _MICROSECOND, _LARGEST)  # that is 292,000 years
 
 
-_NAMES = {"organization": "organization_id"}
-_AS_STORED: Mapping[str, Any] = {
+_COLUMN_NAMES = {"organization": "organization_id"}
+_AS_STORED: Mapping[str, Callable[[Any], object]] = {
     "limits": _limits,
     "scopes": _joined,
     "metadata": _dumped,
@@ -203,6 +177,29 @@ _AS_STORED: Mapping[str, Any] = {
     "allowed_networks": _networks,
     "max_key_lifetime": _microseconds,
 }
+_INSTANTS = ("at", "created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at")
+_FROM_STORED: Mapping[str, Callable[[Any], object]] = {
+    "limits": load_limits,
+    "scopes": scopes_from,
+    "metadata": json.loads,
+    "allowed_networks": lambda text: tuple(text.split()),
+    "max_key_lifetime": lambda number: number * _MICROSECOND,
+    "action": Action,
+    "before": json.loads,
+    "after": json.loads,
+    **dict.fromkeys((*_INSTANTS, "disabled_at", "last_used_at"), _instant),
+}
+
+
+def _fields(columns: Iterable[str]) -> list[_Field]:
+    """Return the fields of columns, in order, each with what reads it."""
+    names = {column: name for name, column in _COLUMN_NAMES.items()}
+    return [(names.get(column, column), _FROM_STORED.get(column)) for column in columns]
+
+
+_KEY_FIELDS = _fields(column.name for column in KEY_COLUMNS)
+_ORGANIZATION_FIELDS = _fields(ORGANIZATIONS.c.keys())
+_ENTRY_FIELDS = [("id", str), *_fields(AUDIT.c.keys())[1:]]
 
 
 def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:

@@ -6,14 +6,17 @@ in an :class:`AsyncSession`; sync code runs it in a :class:`SyncSession`, which 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from threading import BoundedSemaphore
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from functools import lru_cache
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable
+from sqlalchemy import Connection, CursorResult, Dialect, Executable, Select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyguard.stores.sql import sqlite
+from keyguard.stores.sql.turns import TurnQueue
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -24,36 +27,51 @@ Answer: TypeAlias = CursorResult[Any]
 Values: TypeAlias = Mapping[str, Any]
 """Values by the names of columns or parameters."""
 
+AnyRow: TypeAlias = Sequence[Any]
+"""A row, as the database gave it."""
+
+DIRECT = "keyguard_direct"
+"""The execution option of engines whose driver :func:`look_up` asks without SQLAlchemy."""
+
 DriverConnection: TypeAlias = Any
 """A connection of the driver's own class; only code for that driver uses it."""
 
 
-class Session(Protocol):
-    """A connection that one operation has to itself."""
+class Session(ABC):
+    """A connection that one operation has to itself.
+
+    Attributes:
+        dialect: SQLAlchemy's dialect of the database.
+    """
 
     dialect: Dialect
-    """SQLAlchemy's dialect of the database."""
+    _is_detached = False
+
+    @abstractmethod
+    async def call(self, function: Callable[..., Result], *args: object) -> Result:
+        """Call a function with SQLAlchemy's connection and further arguments."""
 
     async def execute(
         self, statement: Executable, values: Values | Sequence[Values] | None = None
     ) -> Answer:
         """Execute a statement once, or once for each item of a sequence of values."""
-        ...
-
-    async def call(self, function: Callable[[Connection], Result]) -> Result:
-        """Call a function with SQLAlchemy's connection."""
-        ...
+        return await self.call(Connection.execute, statement, values)
 
     async def commit(self) -> None:
         """Commit the transaction."""
+        await self.call(Connection.commit)
 
     async def rollback(self) -> None:
         """Roll the transaction back."""
+        await self.call(Connection.rollback)
 
     async def detach(self) -> DriverConnection:
         """Take the connection out of the pool and return the driver's own, which must be closed."""
-        ...
+        driver = await self.call(_detach)
+        self._is_detached = True
+        return driver
 
+    @abstractmethod
     async def close(self) -> None:
         """Return the connection to its pool, unless it was detached."""
 
@@ -67,41 +85,24 @@ class SyncSession(Session):
 
     Args:
         connection: The connection.
-        turn: What to release when the session is closed.
+        turns: What gets a turn back when the session is closed.
     """
 
-    def __init__(self, connection: Connection, turn: BoundedSemaphore | None) -> None:
+    def __init__(self, connection: Connection, turns: TurnQueue | None) -> None:
         self._connection = connection
-        self._turn = turn
-        self._is_detached = False
+        self._turns = turns
         self.dialect = connection.dialect
 
-    async def execute(
-        self, statement: Executable, values: Values | Sequence[Values] | None = None
-    ) -> Answer:
-        return self._connection.execute(statement, values)
-
-    async def call(self, function: Callable[[Connection], Result]) -> Result:
-        return function(self._connection)
-
-    async def commit(self) -> None:
-        self._connection.commit()
-
-    async def rollback(self) -> None:
-        self._connection.rollback()
-
-    async def detach(self) -> DriverConnection:
-        driver = _detach(self._connection)
-        self._is_detached = True
-        return driver
+    async def call(self, function: Callable[..., Result], *args: object) -> Result:
+        return function(self._connection, *args)
 
     async def close(self) -> None:
         try:
             if not self._is_detached:
                 self._connection.close()
         finally:
-            if self._turn is not None:
-                self._turn.release()
+            if self._turns is not None:
+                self._turns.put(None)
 
 
 class AsyncSession(Session):
@@ -113,27 +114,10 @@ class AsyncSession(Session):
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
-        self._is_detached = False
         self.dialect = connection.dialect
 
-    async def execute(
-        self, statement: Executable, values: Values | Sequence[Values] | None = None
-    ) -> Answer:
-        return await self._connection.execute(statement, values)
-
-    async def call(self, function: Callable[[Connection], Result]) -> Result:
-        return await self._connection.run_sync(function)
-
-    async def commit(self) -> None:
-        await self._connection.commit()
-
-    async def rollback(self) -> None:
-        await self._connection.rollback()
-
-    async def detach(self) -> DriverConnection:
-        driver = await self._connection.run_sync(_detach)
-        self._is_detached = True
-        return driver
+    async def call(self, function: Callable[..., Result], *args: object) -> Result:
+        return await self._connection.run_sync(function, *args)
 
     async def close(self) -> None:
         if not self._is_detached:
@@ -172,3 +156,37 @@ def _detach(connection: Connection) -> DriverConnection:
     driver = connection.connection.driver_connection  # SQLAlchemy forgets it when it detaches
     connection.detach()
     return driver
+
+
+def look_up(connection: Connection, statement: Select[Any], values: Values) -> AnyRow | None:
+    """Return the one row of a look-up, or None.
+
+    On keyguard's own engines the driver is asked itself, which takes half the time: SQLAlchemy
+    would describe each column of each answer. A host's engine may translate or trace statements.
+    """
+    if not connection.get_execution_options().get(DIRECT):
+        return connection.execute(statement, values).one_or_none()
+    dialect = connection.dialect
+    text = _text(statement, dialect)
+    driver = connection.connection
+    cursor = driver.cursor()
+    try:
+        cursor.execute(text, [*values.values()] if dialect.positional else values)
+        row: AnyRow | None = cursor.fetchone()
+        cursor.close()
+    except dialect.loaded_dbapi.Error as failure:
+        if dialect.is_disconnect(failure, driver, cursor):
+            # It fails here at once. SQLAlchemy then gives up the pool's other connections, too.
+            return connection.execute(statement, values).one_or_none()
+        raise DBAPIError.instance(
+            text, None, failure, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+        ) from failure
+    except BaseException as failure:  # a cancellation: the answer would meet the next question
+        connection.invalidate(failure)
+        raise
+    return row
+
+
+@lru_cache(16)
+def _text(statement: Select[Any], dialect: Dialect) -> str:
+    return statement.compile(dialect=dialect).string

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import ParamSpec, TypeVar
 
@@ -43,21 +44,11 @@ class ThreadedDatabase(Database):
         self._writers = Pool("keyguard-sql-writes", most=_WRITERS)
 
     async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        pass
-
-        def call() -> Coroutine[object, None, R]:
-            return self.database.read(operation, *args, **kwargs)
-
-        loop = running_loop()
-        return await asyncio.wrap_future(self._readers.submit(_carried(call)), loop=loop)
+        _, answer = _begun(self._readers, lambda: self.database.read(operation, *args, **kwargs))
+        return await answer
 
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        pass
-
-        def call() -> Coroutine[object, None, R]:
-            return self.database.write(operation, *args, **kwargs)
-
-        return await self._settled(call)
+        return await self._settled(lambda: self.database.write(operation, *args, **kwargs))
 
     async def migrate(self) -> None:
         await self._settled(self.database.migrate)
@@ -72,9 +63,7 @@ class ThreadedDatabase(Database):
 
     async def _settled(self, change: Callable[[], Coroutine[object, None, R]]) -> R:
         """Make a change on a thread; if it is cancelled, wait until it is made or undone."""
-        loop = running_loop()
-        job = self._writers.submit(_carried(change))
-        future = asyncio.wrap_future(job, loop=loop)
+        job, future = _begun(self._writers, change)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -88,11 +77,10 @@ class ThreadedDatabase(Database):
             raise
 
 
-def _carried(call: Callable[[], Coroutine[object, None, R]]) -> Callable[[], R]:
-    """Return what a thread calls. It has the present context variables: the deadline is one."""
-    here = contextvars.copy_context()
-
-    def carry() -> R:
-        return here.run(run_sync, call())
-
-    return carry
+def _begun(
+    pool: Pool, call: Callable[[], Coroutine[object, None, R]]
+) -> tuple[Future[R], asyncio.Future[R]]:
+    """Begin a call on a thread, with the present context variables: the deadline is one."""
+    loop, here = running_loop(), contextvars.copy_context()
+    job = pool.submit(lambda: here.run(run_sync, call()))
+    return job, asyncio.wrap_future(job, loop=loop)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from sqlalchemy import Engine
 
@@ -25,6 +28,9 @@ MOST_WRITES = 5
 LONGEST_WAIT = 6.0
 """Seconds: more than a change without a deadline waits for the lock of another process."""
 
+TurnQueue: TypeAlias = "SimpleQueue[None]"
+"""Turns that are free; it takes a fraction of a semaphore's time."""
+
 
 class Turns:
     """One turn for each connection that the pools of a database may open.
@@ -38,8 +44,8 @@ class Turns:
 
     def renew(self) -> None:
         """Make all turns free, in a process where none is taken yet."""
-        self.reads = threading.BoundedSemaphore(MOST_READS)
-        self.writes = threading.BoundedSemaphore(MOST_WRITES)
+        self.reads = _queue(MOST_READS)
+        self.writes = _queue(MOST_WRITES)
 
 
 class ForkGuard:
@@ -57,31 +63,27 @@ class ForkGuard:
         around_fork(self._before, self._in_parent, self._in_child)
 
     def _renew(self) -> None:
-        self._one_at_a_time = threading.Lock()  # two forks would wait for each other's turns
+        self._forks = _queue(1)  # two forks would wait for each other's turns
         self._fork = threading.local()
 
     def _before(self) -> None:
         """Wait for the operations under way, let none begin, and close what is open."""
-        places: list[threading.Lock | threading.BoundedSemaphore] = [
-            self._one_at_a_time,
-            *([self._turns.reads] * MOST_READS),
-            *([self._turns.writes] * MOST_WRITES),
-        ]
+        turns = self._turns
+        wanted = [self._forks, *[turns.reads] * MOST_READS, *[turns.writes] * MOST_WRITES]
         ends_at = time.monotonic() + LONGEST_WAIT
-        taken: list[threading.Lock | threading.BoundedSemaphore] = []
+        taken: list[TurnQueue] = []
         self._fork.taken = taken
-        self._fork.is_clean = False
-        for place in places:
-            if not place.acquire(timeout=max(0.0, ends_at - time.monotonic())):
-                break
-            taken.append(place)
+        with suppress(Empty):
+            for queue in wanted:
+                queue.get(timeout=max(0.0, ends_at - time.monotonic()))
+                taken.append(queue)
         for engine in self._engines:
             engine.dispose()
-        self._fork.is_clean = len(taken) == len(places)
+        self._fork.is_clean = len(taken) == len(wanted)
 
     def _in_parent(self) -> None:
-        for place in self._fork.taken:
-            place.release()
+        for queue in self._fork.taken:
+            queue.put(None)
         del self._fork.taken
 
     def _in_child(self) -> None:
@@ -89,3 +91,10 @@ class ForkGuard:
             sqlite.inherit(self._engines[0])
         self._renew()
         self._turns.renew()
+
+
+def _queue(turns: int) -> TurnQueue:
+    queue: TurnQueue = SimpleQueue()
+    for _ in range(turns):
+        queue.put(None)
+    return queue
