@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from keyguard.exceptions import (
 from keyguard.runtime.deadlines import within
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.redis import parse
-from keyguard.stores.redis.clients import place_of
+from keyguard.stores.redis.clients import make_client, place_of
 from keyguard.stores.redis.deployment import Topology
 from tests.services import (
     RedisCluster,
@@ -274,6 +275,70 @@ def test_a_client_waits_for_a_reply_no_longer_than_the_call_may(
     assert bounded(store, find).key.id == key().id
     store.close()
     close_client(client, runner)
+
+
+@WATCHDOG
+@pytest.mark.parametrize("by", ["server", "socket", "sentinel"])
+def test_a_client_with_redis_py_s_defaults_waits_for_a_silent_server_no_longer_than_the_call_may(
+    by: str, tmp_path: Path, runner: asyncio.Runner
+) -> None:
+    path = str(tmp_path / "redis")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        socket.socket(socket.AF_UNIX) as silent_socket,
+    ):
+        silent_socket.bind(path)
+        silent_socket.listen()
+        port = silent.getsockname()[1]
+        client: Any = {
+            "server": lambda: redis.Redis(port=port),
+            "socket": lambda: redis.Redis(unix_socket_path=path),
+            "sentinel": lambda: redis.sentinel.Sentinel([("127.0.0.1", port)]).master_for("main"),
+        }[by]()
+        store = opened("sync", client, runner)
+        for call in (find, revoke):
+            with pytest.raises(StoreUnavailableError, match="is down, slow or overloaded"):
+                bounded(store, call)
+        feed: Any = store.backend.feed()
+        with within(DEADLINE), pytest.raises(StoreUnavailableError):
+            feed.read(None, 0)
+        feed.close()
+        store.close()
+
+
+@WATCHDOG
+def test_a_cluster_client_waits_for_silent_nodes_no_longer_than_the_call_may(
+    redis_cluster: RedisCluster, runner: asyncio.Runner
+) -> None:
+    redis_cluster.flush()
+    client = redis.RedisCluster(host="127.0.0.1", port=redis_cluster.servers[0].port)
+    store = filled(client, "sync", runner)
+    with redis_cluster.suspended(), pytest.raises(StoreUnavailableError):
+        bounded(store, find)
+    store.close()
+    client.close()
+
+
+@pytest.mark.parametrize("is_cluster", [False, True])
+def test_a_client_s_own_options_are_kept(is_cluster: bool, redis_cluster: RedisCluster) -> None:
+    options: dict[str, Any] = {"client_name": "the-owners", "protocol": 3, "decode_responses": True}
+    if is_cluster:
+        port = redis_cluster.servers[0].port
+        client: Any = redis.RedisCluster(host="127.0.0.1", port=port, **options)
+    else:
+        client = redis.Redis(host="h", username="user", password="p", ssl=True, db=0, **options)
+    made: Any = make_client(client)
+    pool = (
+        made.get_nodes()[0].redis_connection.connection_pool if is_cluster else made.connection_pool
+    )
+    connection = pool.connection_class(**pool.connection_kwargs)
+    assert connection.client_name == "the-owners"
+    assert connection.retry.get_retries() == 0
+    if not is_cluster:
+        assert isinstance(connection, redis.SSLConnection)
+        assert (connection.host, connection.username, connection.password) == ("h", "user", "p")
+    client.close()
+    made.close()
 
 
 def test_a_client_of_the_other_flavour_is_refused() -> None:

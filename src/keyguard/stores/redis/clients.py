@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import redis
@@ -12,20 +14,14 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from keyguard.stores.redis.deployment import Deployment, Topology
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
-    AsyncTimelyConnection,
-    AsyncTimelyTlsConnection,
-    TimelyConnection,
     TimelyPool,
-    TimelyPrimaryConnection,
     TimelySentinelPool,
-    TimelyTlsConnection,
-    TimelyTlsPrimaryConnection,
-    TimelyUnixConnection,
+    timely,
 )
 
 Client: TypeAlias = redis.Redis | redis.RedisCluster
@@ -41,38 +37,97 @@ _SHARED: _Arguments = {
 }
 
 
-def make_client(deployment: Deployment) -> Client:
-    """Return a client for sync code. One for a cluster has read the cluster's layout."""
-    options: _Arguments = {**_SHARED, **deployment.options}
-    if deployment.topology is Topology.CLUSTER:
-        (host, port), *others = deployment.nodes
-        return redis.RedisCluster.from_url(
-            f"redis://{f'[{host}]' if ':' in host else host}:{port}",
-            startup_nodes=[ClusterNode(*node) for node in others],
-            connection_pool_class=TimelyPool,
-            connection_class=TimelyTlsConnection if deployment.tls else TimelyConnection,
-            retry=Retry(NoBackoff(), 0),
-            **options,
-        )
-    kind = TimelyTlsConnection if deployment.tls else TimelyConnection
-    if deployment.topology is Topology.SENTINEL:
-        sentinel: Any = Sentinel([])
-        sentinel.sentinels = [
-            redis.Redis.from_pool(TimelyPool(kind, **sentinel_options))
-            for sentinel_options in _options_of_sentinels(deployment)
+_NO_SECOND_TRY: _Arguments = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
+
+# What a client's connections were made with that the timely ones do without: what keeps state of
+# the client's own, or speaks the protocol that keyguard does not.
+_LEFT_OUT = re.compile(
+    "maint|orig_|oss_|cache|himport_|event_|health_|retry_on_|connection_(pool|class)|legacy_"
+)
+
+
+def make_client(target: Deployment | Client) -> Client:
+    """Return a client for sync code whose every wait has a deadline.
+
+    Args:
+        target: Where the Redis is, or a client. The new one connects as that client does, with its
+            class of connections, but by the deadline of the call. A client for a cluster has read
+            the cluster's layout.
+    """
+    if isinstance(target, redis.RedisCluster):
+        manager: Any = target.nodes_manager
+        nodes = [(node.host, node.port) for node in manager.startup_nodes.values()]
+        own = _of_client(manager.connection_kwargs)
+        for name in ("host", "port", "ssl", "redis_connect_func"):  # which are the cluster's
+            own.pop(name, None)
+        kind = manager.connection_kwargs.get("connection_class")
+        kind = kind or _tcp(_has_tls(manager.connection_kwargs))
+        return _cluster(nodes, kind, own | {"address_remap": manager.address_remap})
+    if isinstance(target, redis.Redis):
+        return redis.Redis.from_pool(_timely_pool(target.connection_pool))
+    options: _Arguments = {**_SHARED, **_NO_SECOND_TRY, **target.options}
+    if target.topology is Topology.CLUSTER:
+        return _cluster(target.nodes, _tcp(target.tls), options)
+    if target.topology is Topology.SENTINEL:
+        sentinels = [
+            redis.Redis.from_pool(TimelyPool(timely(_tcp(target.tls)), **sentinel_options))
+            for sentinel_options in _options_of_sentinels(target)
         ]
-        primary = TimelyTlsPrimaryConnection if deployment.tls else TimelyPrimaryConnection
-        client: redis.Redis = sentinel.master_for(
-            deployment.service,
-            connection_pool_class=TimelySentinelPool,
-            connection_class=primary,
-            **options,
-        )
-        return client
-    if not deployment.nodes:
-        unix: Any = TimelyUnixConnection
-        return redis.Redis.from_pool(TimelyPool(unix, **options))
-    return redis.Redis.from_pool(TimelyPool(kind, **_address(deployment.nodes[0]), **options))
+        primary = SentinelManagedSSLConnection if target.tls else SentinelManagedConnection
+        return redis.Redis.from_pool(_primary(target.service, sentinels, primary, options))
+    if not target.nodes:
+        unix: Any = redis.UnixDomainSocketConnection
+        return redis.Redis.from_pool(TimelyPool(timely(unix), **options))
+    address = _address(target.nodes[0])
+    return redis.Redis.from_pool(TimelyPool(timely(_tcp(target.tls)), **address, **options))
+
+
+def _cluster(
+    nodes: Sequence[tuple[str, int]], kind: type[object], options: _Arguments
+) -> redis.RedisCluster:
+    (host, port), *others = nodes
+    return redis.RedisCluster.from_url(
+        f"redis://{f'[{host}]' if ':' in host else host}:{port}",
+        startup_nodes=[ClusterNode(*node) for node in others],
+        connection_pool_class=TimelyPool,
+        connection_class=timely(kind),
+        **options,
+    )
+
+
+def _primary(
+    service: str, sentinels: Sequence[redis.Redis], kind: type[object], options: _Arguments
+) -> TimelySentinelPool:
+    manager: Any = Sentinel([])
+    manager.sentinels = sentinels
+    make: Any = TimelySentinelPool  # redis-py types it in part
+    pool: TimelySentinelPool = make(service, manager, connection_class=timely(kind), **options)
+    return pool
+
+
+def _timely_pool(pool: Any, **more: float) -> redis.ConnectionPool:
+    """Return a pool whose connections are like those of a client's pool, but timely."""
+    options: _Arguments = {**_of_client(pool.connection_kwargs), **more}
+    options["max_connections"] = min(pool.max_connections, MOST_CONNECTIONS)
+    manager = getattr(pool, "sentinel_manager", None)
+    if manager is None:
+        return TimelyPool(timely(pool.connection_class), **options)
+    share = _share_of(manager.sentinels)
+    sentinels = [
+        redis.Redis.from_pool(_timely_pool(sentinel.connection_pool, share=share))
+        for sentinel in manager.sentinels
+    ]
+    options["is_master"] = pool.is_master
+    return _primary(pool.service_name, sentinels, pool.connection_class, options)
+
+
+def _of_client(options: _Arguments) -> _Arguments:
+    kept = {name: options[name] for name in options if not _LEFT_OUT.match(name)}
+    return kept | _SHARED | _NO_SECOND_TRY | {"decode_responses": False}
+
+
+def _tcp(tls: bool) -> type[object]:
+    return redis.SSLConnection if tls else redis.Connection
 
 
 def make_async_client(deployment: Deployment) -> AsyncClient:
@@ -89,8 +144,9 @@ def make_async_client(deployment: Deployment) -> AsyncClient:
             ssl=deployment.tls,
             **options,
         )
+    tcp = redis.asyncio.SSLConnection if deployment.tls else redis.asyncio.Connection
     if deployment.topology is Topology.SENTINEL:
-        kind = AsyncTimelyTlsConnection if deployment.tls else AsyncTimelyConnection
+        kind = timely(tcp)
         sentinel: Any = AsyncSentinel([])
         sentinel.sentinels = [
             redis.asyncio.Redis.from_pool(
@@ -105,16 +161,18 @@ def make_async_client(deployment: Deployment) -> AsyncClient:
     if not deployment.nodes:
         unix = redis.asyncio.UnixDomainSocketConnection
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(unix, **options))
-    tcp = redis.asyncio.SSLConnection if deployment.tls else redis.asyncio.Connection
     pool = redis.asyncio.ConnectionPool(tcp, **_address(deployment.nodes[0]), **options)
     return redis.asyncio.Redis.from_pool(pool)
 
 
 def _options_of_sentinels(deployment: Deployment) -> list[_Arguments]:
-    # A Sentinel that is silent leaves time for the others, and for the primary.
-    share = 1 / (len(deployment.nodes) + 1)
-    shared = {**_SHARED, **deployment.sentinel_options, "share": share}
+    shared = {**_SHARED, **deployment.sentinel_options, "share": _share_of(deployment.nodes)}
     return [{**shared, **_address(node)} for node in deployment.nodes]
+
+
+def _share_of(sentinels: Sequence[object]) -> float:
+    # A Sentinel that is silent leaves time for the others, and for the primary.
+    return 1 / (len(sentinels) + 1)
 
 
 def _address(node: tuple[str, int]) -> _Arguments:
@@ -148,12 +206,17 @@ def place_of(target: Deployment | Client | AsyncClient) -> str:
             (server.get("host", "localhost"), int(server.get("port", 6379)))
             for server in servers or [options]
         ]
-    kind = options.get("connection_class", object)
     return Deployment(
         topology=topology,
         nodes=tuple(nodes),
         service=service,
-        tls=options.get("ssl")
-        or issubclass(kind, redis.SSLConnection | redis.asyncio.SSLConnection),
+        tls=_has_tls(options),
         options={name: options[name] for name in ("db", "path") if name in options},
     ).place
+
+
+def _has_tls(options: _Arguments) -> bool:
+    kind = options.get("connection_class", object)
+    return bool(options.get("ssl")) or issubclass(
+        kind, redis.SSLConnection | redis.asyncio.SSLConnection
+    )

@@ -24,7 +24,7 @@ from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
 from keyguard.stores.base import News
 from keyguard.stores.redis.errors import explained
-from keyguard.stores.redis.pools import Connection, patience, read_reply
+from keyguard.stores.redis.pools import Connection, patience
 from keyguard.stores.redis.ports import (
     AsyncConnection,
     AsyncScriptPort,
@@ -176,7 +176,7 @@ class RedisFeed(TrailReader):
                     raise _closed()
                 if remaining() == 0:
                     raise redis.TimeoutError("the server did not answer in time")
-            return read_reply(connection)
+            return connection.read_response(disconnect_on_error=False)
         except BaseException as failure:
             if not isinstance(failure, redis.ResponseError):  # which is a whole reply
                 await self.disconnect()

@@ -17,14 +17,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import redis
-import redis.asyncio
 from redis.asyncio.connection import AbstractConnection as AsyncAbstractConnection
 from redis.connection import AbstractConnection
-from redis.sentinel import (
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.sentinel import SentinelConnectionPool
 
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.redis.scripts import Reply
@@ -56,7 +51,7 @@ class Connection(Protocol):
     def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
     def send_packed_command(self, command: Iterable[bytes]) -> None: ...
     def can_read(self, timeout: float = 0) -> bool: ...
-    def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...
+    def read_response(self, *, disconnect_on_error: bool) -> Reply: ...
 
 
 class RedisPool(Protocol):
@@ -70,20 +65,8 @@ class RedisPool(Protocol):
         """Take a connection back."""
 
 
-def read_reply(connection: Connection) -> Reply:
-    """Read a whole reply before the deadline of the call.
-
-    Args:
-        connection: Any connection of redis-py's. The caller closes it if this fails.
-    """
-    if isinstance(connection, _Timely):
-        return connection.read_response(disconnect_on_error=False)  # type: ignore[no-any-return]  # redis-py has no types for replies
-    read_what_arrived = partial(connection.read_response, timeout=0, disconnect_on_error=False)
-    return _read_in_time(connection, read_what_arrived, patience())
-
-
 def _read_in_time(
-    connection: AbstractConnection | Connection, read_what_arrived: Callable[[], Reply], wait: float
+    connection: AbstractConnection, read_what_arrived: Callable[[], Reply], wait: float
 ) -> Reply:
     begun = time.monotonic()
     if not connection.can_read(wait):
@@ -138,26 +121,6 @@ class _Timely(AbstractConnection):
             if disconnect_on_error:
                 base.disconnect()
             raise
-
-
-class TimelyConnection(_Timely, redis.Connection):
-    """A connection over TCP."""
-
-
-class TimelyTlsConnection(_Timely, redis.SSLConnection):
-    """A connection over TLS."""
-
-
-class TimelyUnixConnection(_Timely, redis.UnixDomainSocketConnection):
-    """A connection over a Unix domain socket."""
-
-
-class TimelyPrimaryConnection(_Timely, SentinelManagedConnection):
-    """A connection to the primary that Sentinels name."""
-
-
-class TimelyTlsPrimaryConnection(_Timely, SentinelManagedSSLConnection):
-    """A connection over TLS to the primary that Sentinels name."""
 
 
 class _Lending(redis.ConnectionPool):
@@ -263,9 +226,9 @@ class _AsyncTimely(AsyncAbstractConnection):
             raise redis.TimeoutError("the server did not answer in time") from late
 
 
-class AsyncTimelyConnection(_AsyncTimely, redis.asyncio.Connection):
-    """A connection over TCP, for asyncio."""
-
-
-class AsyncTimelyTlsConnection(_AsyncTimely, redis.asyncio.SSLConnection):
-    """A connection over TLS, for asyncio."""
+def timely(kind: type[object]) -> Any:
+    """Return redis-py's class of connections, or another, with the deadline of the present call."""
+    if issubclass(kind, _Timely):
+        return kind
+    part = _AsyncTimely if issubclass(kind, AsyncAbstractConnection) else _Timely
+    return type(f"Timely{kind.__name__}", (part, kind), {})

@@ -39,7 +39,6 @@ from keyguard.stores.redis.pools import (
     Connection,
     RedisPool,
     patience,
-    read_reply,
 )
 from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
 
@@ -110,7 +109,7 @@ def exchange(pool: RedisPool, *commands: Command) -> Reply:
         reply: Reply = None
         for command in commands:
             send_command(connection, command)
-            reply = read_reply(connection)
+            reply = connection.read_response(disconnect_on_error=False)
         return reply
     except redis.ResponseError:
         raise  # a whole reply
@@ -125,7 +124,7 @@ class SyncScriptPort(ScriptPort):
     """Runs scripts for sync code; its coroutines never suspend.
 
     Args:
-        target: Where the Redis is, or a client to use. The client stays its owner's.
+        target: Where the Redis is, or a client that says so.
 
     Attributes:
         layout_is_old: Whether to read the layout of the cluster before the next command.
@@ -159,7 +158,7 @@ class SyncScriptPort(ScriptPort):
     async def aclose(self) -> None:
         with self._lock:
             client, self._opened = self._opened, None
-        if client is None or client is self._target:
+        if client is None:
             return
         if isinstance(client, redis.RedisCluster):
             nodes: list[Any] = client.get_nodes()
@@ -181,10 +180,9 @@ class SyncScriptPort(ScriptPort):
         if not self._lock.acquire(timeout=patience()):
             raise redis.TimeoutError("another thread is still reading the layout of the cluster")
         try:
-            client, target = self._opened, self._target
+            client = self._opened
             if client is None:
-                client = make_client(target) if isinstance(target, Deployment) else target
-                self._opened = client
+                client = self._opened = make_client(self._target)
             elif self.layout_is_old and isinstance(client, redis.RedisCluster):
                 client.nodes_manager.initialize()
             self.layout_is_old = False
