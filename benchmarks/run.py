@@ -78,7 +78,8 @@ class Bench:
     """One store with many keys, and a guard of each flavour in front of it."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.runner = asyncio.Runner()  # closing it ends the tasks of all guards
+        self.loop = self.runner.get_loop()
         self.store = MemoryStore()
         self.guard = Keyguard(self.store, **SETTINGS)
         self.async_guard = AsyncKeyguard(AsyncMemoryStore(self.store), **SETTINGS)
@@ -328,7 +329,7 @@ def main() -> None:
     )
     for name, runs in found.items():
         text += f"\n## {parts[name][0]}\n\n{runs[-1]}\n"
-    bench.loop.close()
+    bench.runner.close()
     if any(verdict.before for run in verdicts for verdict in run):
         print(f"## Targets\n\n{targets(verdicts)}")
     if not arguments.sections:

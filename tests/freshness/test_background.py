@@ -9,6 +9,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -582,6 +583,68 @@ def test_a_task_begins_with_the_first_look_up_and_ends_with_aclose() -> None:
         assert asyncio.all_tasks() == tasks
 
     asyncio.run(lived())
+
+
+IMPATIENT: dict[str, Any] = {"max_staleness": 0.04, "store_timeout": 0.02}
+
+
+@pytest.mark.timeout(20, func_only=True)
+def test_a_guard_closes_though_its_feed_does_not_answer() -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    class Held(Feed):
+        def read(self, position: str | None, patience: float) -> News:
+            asked.set()
+            answers.wait()
+            return super().read(position, patience)
+
+    class Store(MemoryStore):
+        def feed(self) -> Any:
+            return Held()
+
+    guard = Keyguard(Store(), **IMPATIENT)
+    guard.organizations.create("acme")
+    issued = guard.keys.issue(organization="acme", name="ci")
+    guard.authenticate([f"Bearer {issued.token.reveal()}"])
+    asked.wait()
+    worker: Any = guard._background._thread
+    guard.close()
+    assert worker.is_alive()
+    answers.set()
+    worker.join()
+
+
+@pytest.mark.timeout(20, func_only=True)
+def test_an_async_guard_closes_though_its_feed_does_not_end() -> None:
+    async def scenario() -> None:
+        asked, answers = asyncio.Event(), asyncio.Event()
+
+        class Held:
+            async def read(self, position: str | None, patience: float) -> News:
+                asked.set()
+                while not answers.is_set():
+                    with suppress(asyncio.CancelledError):
+                        await answers.wait()
+                return News("0", ())
+
+            async def aclose(self) -> None: ...
+
+        class Store(AsyncMemoryStore):
+            def feed(self) -> Any:
+                return Held()
+
+        guard = AsyncKeyguard(Store(), **IMPATIENT)
+        await guard.organizations.create("acme")
+        issued = await guard.keys.issue(organization="acme", name="ci")
+        await guard.authenticate([f"Bearer {issued.token.reveal()}"])
+        await asked.wait()
+        (worker,) = guard._background._tasks.values()
+        await guard.aclose()
+        assert not worker.done()
+        answers.set()
+        await asyncio.wait([worker])
+
+    asyncio.run(scenario())
 
 
 def test_each_event_loop_has_a_task_of_its_own() -> None:

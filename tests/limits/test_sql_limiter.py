@@ -25,7 +25,7 @@ from keyguard.exceptions import CorruptDataError, StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.sql import open_async_store, open_store
-from keyguard.stores.sql.counters import SqlRateLimiter
+from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.sqlite import begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 from tests.limits.conftest import Store, charge
@@ -312,6 +312,59 @@ def test_a_hit_is_repeated_on_a_new_connection_only_if_it_was_not_committing(
         assert limiter.hit([charge()]).admitted
         assert steps[-1] is COMMIT
     limiter.close()
+
+
+@WATCHDOG
+def test_closing_waits_for_a_held_sweep_only_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyguard.stores.sql.counters._LONGEST_SWEEP", 0.01)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def answer(_: Any) -> Any:
+        begun.set()
+        goes_on.wait()
+        return SimpleNamespace(scalar_one=lambda: 0, scalars=lambda: SimpleNamespace(all=list))
+
+    engine = open_store("postgresql://localhost/keys").database.reads
+    limiter = SqlRateLimiter(FakeDatabase(engine, FakeSession(answer, engine.dialect), owned=True))
+    limiter.counters._begin_sweep()
+    begun.wait()
+    (sweeper,) = limiter.counters.sweepers
+    limiter.close()
+    assert sweeper.is_alive()
+    goes_on.set()
+    sweeper.join()
+    assert not limiter.counters.sweepers
+
+
+@WATCHDOG
+def test_closing_waits_for_a_held_sweep_on_an_event_loop_only_for_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("keyguard.stores.sql.counters._LONGEST_SWEEP", 0.01)
+
+    async def scenario() -> None:
+        begun, goes_on = asyncio.Event(), asyncio.Event()
+
+        class Held(FakeSession):
+            async def execute(self, statement: Any, values: Any = None) -> Any:
+                begun.set()
+                await goes_on.wait()
+                return self.answer(statement)
+
+        def answer(_: Any) -> Any:
+            return SimpleNamespace(scalar_one=lambda: 0, scalars=lambda: SimpleNamespace(all=list))
+
+        engine = open_store("postgresql://localhost/keys").database.reads
+        limiter = AsyncSqlRateLimiter(FakeDatabase(engine, Held(answer, engine.dialect)))
+        limiter._begin_sweep()
+        await begun.wait()
+        (sweep,) = limiter._sweeps
+        await limiter.aclose()
+        assert not sweep.done()
+        goes_on.set()
+        await sweep
+
+    asyncio.run(scenario())
 
 
 # A server that is silent, and a row that another holds

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,14 +16,16 @@ from sqlalchemy import create_engine, delete, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard.exceptions import CorruptDataError, RefusedError, StoreUnavailableError
+from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import News
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.sql.feed import SqlFeed
+from keyguard.stores.sql.feed import SqlFeed, SyncListeningFeed
 from keyguard.stores.sql.tables import AUDIT, FEED, ORGANIZATIONS
 from tests.services import python
 from tests.stores.changes import adding, changing
 from tests.stores.conftest import Async, Awaited, Database, Plain, make_database, opened
 from tests.stores.records import organization, record
+from tests.stores.sessions import FakeDatabase, FakeSession
 
 LONG = 60.0
 """Seconds that no test waits for: who would, runs into its watchdog."""
@@ -163,6 +166,36 @@ def test_a_feed_that_waits_may_be_closed_from_elsewhere(store: Any, other: Plain
 
 
 @WATCHDOG
+def test_closing_waits_for_a_held_reader_only_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyguard.stores.sql.feed.ASKING", 0.01)
+    asked, answers = threading.Event(), threading.Event()
+
+    def answer(_: Any) -> Any:
+        asked.set()
+        answers.wait()
+        return SimpleNamespace(scalar_one_or_none=lambda: 7)
+
+    class Listening:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    engine = create_engine("postgresql+psycopg://localhost/keys")
+    feed = SyncListeningFeed(FakeDatabase(engine, FakeSession(answer)))
+    feed._driver = connection = Listening()
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(lambda: run_sync(feed.read(None, 0)))
+        asked.wait()
+        run_sync(feed.aclose())
+        assert not reading.done()
+        assert not connection.closed  # the reader may be using it
+        answers.set()
+        assert reading.result() == News("7", ())
+    assert connection.closed
+
+
+@WATCHDOG
 def test_a_broken_connection_is_an_error_and_the_next_read_reconnects(
     store: Any, other: Plain
 ) -> None:
@@ -285,6 +318,7 @@ def test_other_drivers_are_asked(
 
 FORK = """
 import os, sys
+from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import News
 from keyguard.stores.opening import open_store
 from tests.stores.changes import adding

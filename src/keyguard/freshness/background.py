@@ -299,7 +299,7 @@ class AsyncBackgroundWork(_BackgroundWork[AsyncChangeFeed]):
         task = None if loop is None else self._tasks.pop(loop, None)
         if task is not None:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=self._patience + self._timeout)
         await self.flush()
 
     async def flush(self) -> None:

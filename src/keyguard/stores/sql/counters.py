@@ -42,7 +42,7 @@ _SWEEP_EVERY = 64
 _SLICE = 256
 _SWEEP_TIMEOUT = 2.0
 _LONGEST_SWEEP = 2 * _SWEEP_TIMEOUT
-"""Seconds that closing waits for a sweep on a thread, which may be late under load."""
+"""Seconds that closing waits for the sweeps, which may be late under load."""
 _EMPTY = "[]"
 _DAY = 86_400
 
@@ -121,8 +121,9 @@ class AsyncSqlRateLimiter(AsyncRateLimiter):
         task.add_done_callback(self._sweeps.discard)
 
     async def _finish_sweeps(self) -> None:
-        """Wait for the sweeps under way."""
-        await asyncio.gather(*self._sweeps, return_exceptions=True)
+        """Wait for the sweeps under way, for a time."""
+        if self._sweeps:
+            await asyncio.wait(self._sweeps, timeout=_LONGEST_SWEEP)
 
     async def _sweep_in_time(self) -> None:
         with suppress(StoreError):  # a later sweep deletes what this one left
@@ -242,8 +243,9 @@ class _BlockingRateLimiter(AsyncSqlRateLimiter):
             self.sweepers.discard(sweeper)
 
     async def _finish_sweeps(self) -> None:
+        ends = time.monotonic() + _LONGEST_SWEEP
         for sweeper in tuple(self.sweepers):
-            sweeper.join(_LONGEST_SWEEP)
+            sweeper.join(max(0.0, ends - time.monotonic()))
 
     def _run_sweep(self) -> None:
         run_sync(self._sweep_in_time())
