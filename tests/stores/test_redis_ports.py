@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.resources import files
 from typing import Any
 
@@ -13,9 +14,9 @@ from keyguard.exceptions import StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import News
-from keyguard.stores.redis import scripts
+from keyguard.stores.redis import parse, scripts
 from keyguard.stores.redis.feed import TrailReader
-from keyguard.stores.redis.ports import ScriptPort
+from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort
 from keyguard.stores.redis.scripts import STORE, Command, Script, ScriptCall, store_call
 
 READ = store_call(scripts.FIND_KEY, keys=("key:1",))
@@ -94,6 +95,21 @@ def test_what_the_server_refuses_is_not_sent_again() -> None:
     with pytest.raises(StoreError):
         run_sync(server.run(READ))
     assert server.names == ["EVALSHA"]
+
+
+@pytest.mark.timeout(20, func_only=True)
+def test_closing_waits_only_for_a_time_for_a_server_that_says_no_goodbye(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("keyguard.stores.redis.ports._LONGEST_PARTING", 0.01)
+
+    async def scenario() -> None:
+        port = AsyncScriptPort(parse("rediss://localhost"))
+        client: Any = port.open()
+        client.aclose = asyncio.Event().wait
+        await port.aclose()
+
+    asyncio.run(scenario())
 
 
 class Reader(TrailReader):

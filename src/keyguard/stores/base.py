@@ -12,7 +12,7 @@ each charge. Where a limiter fails, the guard goes on as ``on_limiter_error`` sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
@@ -32,6 +32,25 @@ __all__ = [
     "RateLimiter",
     "Store",
 ]
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Listed = TypeVar("Listed", bound=_Identified)
+
+
+def page_of(found: Sequence[Listed], limit: int) -> Page[Listed]:
+    """Return the first page of what was found, where up to one more than the limit was looked for.
+
+    Args:
+        found: Records in order.
+        limit: How many a page has at most.
+    """
+    items = tuple(found[:limit])
+    return Page(items, items[-1].id if len(found) > limit else None)
 
 
 class News(NamedTuple):

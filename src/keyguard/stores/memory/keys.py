@@ -12,10 +12,9 @@ from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
-from keyguard.stores.base import AsyncStore, Store
+from keyguard.stores.base import AsyncStore, Store, page_of
 
 Aged = TypeVar("Aged", Key, Organization)
-Record = TypeVar("Record", Key, Organization, KeyDigest, AuditEntry)
 
 
 class MemoryStore(Store):
@@ -96,7 +95,7 @@ class MemoryStore(Store):
 
     def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         with self._lock:
-            return _page(_behind(self._organizations.values(), after), limit)
+            return page_of(_behind(self._organizations.values(), after), limit)
 
     def find_key(self, key_id: str) -> KeyRecord | None:
         with self._lock:
@@ -112,13 +111,13 @@ class MemoryStore(Store):
             owned = (key for key in keys if wanted.organization in (None, key.organization))
             # The filter comes after the cursor: the cursor's key may no longer match the filter.
             rest = _behind(owned, after)
-        return _page([key for key in rest if wanted.admits(key)], limit)
+        return page_of([key for key in rest if wanted.admits(key)], limit)
 
     def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         with self._lock:
             live = sorted(key.id for key in self._keys.values() if key.revoked_at is None)
             behind = [key_id for key_id in live if after is None or key_id > after]
-            return _page([KeyDigest(key_id, self._digests[key_id]) for key_id in behind], limit)
+            return page_of([KeyDigest(key_id, self._digests[key_id]) for key_id in behind], limit)
 
     def rehash_key(self, key_id: str, old: str, new: str) -> None:
         with self._lock:
@@ -145,7 +144,7 @@ class MemoryStore(Store):
                 and subject in (None, entry.subject)
                 and (after is None or (after.isdecimal() and int(entry.id) < int(after)))
             ]
-        return _page(entries, limit)
+        return page_of(entries, limit)
 
     def feed(self) -> None: ...
 
@@ -251,7 +250,3 @@ def _behind(records: Iterable[Aged], after: str | None) -> list[Aged]:
         return ordered
     ids = [record.id for record in ordered]
     return ordered[ids.index(after) + 1 :] if after in ids else []
-
-
-def _page(rest: list[Record], limit: int) -> Page[Record]:
-    return Page(tuple(rest[:limit]), rest[limit - 1].id if len(rest) > limit else None)

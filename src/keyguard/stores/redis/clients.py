@@ -14,7 +14,11 @@ from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.sentinel import (
+    Sentinel,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 
 from keyguard.stores.redis.deployment import Deployment, Topology
 from keyguard.stores.redis.pools import (
@@ -98,10 +102,9 @@ def _cluster(
 def _primary(
     service: str, sentinels: Sequence[redis.Redis], kind: type[object], options: _Arguments
 ) -> TimelySentinelPool:
-    manager: Any = Sentinel([])
-    manager.sentinels = sentinels
     make: Any = TimelySentinelPool  # redis-py types it in part
-    pool: TimelySentinelPool = make(service, manager, connection_class=timely(kind), **options)
+    pool: TimelySentinelPool = make(service, Sentinel([]), connection_class=timely(kind), **options)
+    pool.sentinel_manager.sentinels = sentinels
     return pool
 
 
@@ -109,16 +112,16 @@ def _timely_pool(pool: Any, **more: float) -> redis.ConnectionPool:
     """Return a pool whose connections are like those of a client's pool, but timely."""
     options: _Arguments = {**_of_client(pool.connection_kwargs), **more}
     options["max_connections"] = min(pool.max_connections, MOST_CONNECTIONS)
-    manager = getattr(pool, "sentinel_manager", None)
-    if manager is None:
+    sentinels = _clients_of_sentinels(pool)
+    if not sentinels:
         return TimelyPool(timely(pool.connection_class), **options)
-    share = _share_of(manager.sentinels)
-    sentinels = [
+    share = _share_of(sentinels)
+    timely_ones = [
         redis.Redis.from_pool(_timely_pool(sentinel.connection_pool, share=share))
-        for sentinel in manager.sentinels
+        for sentinel in sentinels
     ]
     options["is_master"] = pool.is_master
-    return _primary(pool.service_name, sentinels, pool.connection_class, options)
+    return _primary(pool.service_name, timely_ones, pool.connection_class, options)
 
 
 def _of_client(options: _Arguments) -> _Arguments:
@@ -181,7 +184,10 @@ def _address(node: tuple[str, int]) -> _Arguments:
 
 def sentinels_of(client: Client | AsyncClient) -> list[Any]:
     """Return the clients of the Sentinels behind a client that a ``Sentinel`` made."""
-    pool = getattr(client, "connection_pool", None)
+    return _clients_of_sentinels(getattr(client, "connection_pool", None))
+
+
+def _clients_of_sentinels(pool: object) -> list[Any]:
     manager = getattr(pool, "sentinel_manager", None)
     return [] if manager is None else list(manager.sentinels)
 

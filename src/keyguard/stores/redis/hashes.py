@@ -35,42 +35,32 @@ class _Form:
     read: Callable[[str], object]
 
 
-def _optional(form: _Form) -> _Form:
-    """Return the same form where "" stands for None."""
-    return _Form(
-        lambda value: "" if value is None else form.write(value),
-        lambda text: form.read(text) if text else None,
-    )
-
-
 _TEXT = _Form(str, str)
 _TIME = _Form(time_text, datetime.fromisoformat)
 _JSON = _Form(lambda value: json.dumps(dict(value)), json.loads)
-# An empty set is " ", as "" stands for None.
-_SCOPES = _Form(lambda value: " ".join(sorted(value)) or " ", lambda text: frozenset(text.split()))
-_LIFETIME = _Form(lambda value: str(value // _MICROSECOND), lambda text: int(text) * _MICROSECOND)
+_TEXTS = ("id", "slug", "family", "organization", "name", "digest", "actor", "subject")
 
-_FORMS = {
-    **dict.fromkeys(("id", "slug", "family", "organization", "name", "digest"), _TEXT),
-    **dict.fromkeys(("actor", "subject"), _TEXT),
-    **dict.fromkeys(("revoked_note", "successor", "rotation_key"), _optional(_TEXT)),
-    **dict.fromkeys(("created_at", "at"), _TIME),
-    **dict.fromkeys(("not_before", "expires_at", "revoked_at", "grace_ends_at"), _optional(_TIME)),
-    "disabled_at": _optional(_TIME),
-    "last_used_at": _optional(_TIME),
-    "last_used_address": _optional(_TEXT),
-    "revoked_reason": _optional(_Form(str, RevocationReason)),
-    "scopes": _optional(_SCOPES),
+_FORMS: dict[str, _Form] = {
+    **dict.fromkeys((*_TEXTS, "revoked_note", "successor", "rotation_key"), _TEXT),
+    **dict.fromkeys(("at", "created_at", "not_before", "expires_at", "revoked_at"), _TIME),
+    **dict.fromkeys(("grace_ends_at", "disabled_at", "last_used_at"), _TIME),
+    **dict.fromkeys(("before", "after"), _JSON),
+    "last_used_address": _TEXT,
+    "revoked_reason": _Form(str, RevocationReason),
+    # An empty set is " ", as "" stands for None.
+    "scopes": _Form(lambda value: " ".join(sorted(value)) or " ", lambda text: {*text.split()}),
     "allowed_networks": _Form(" ".join, lambda text: tuple(text.split())),
     "metadata": _Form(lambda value: json.dumps(dict(value), sort_keys=True), json.loads),
     "limits": _Form(dump_limits, load_limits),
-    "max_key_lifetime": _optional(_LIFETIME),
+    "max_key_lifetime": _Form(
+        lambda value: str(value // _MICROSECOND), lambda text: int(text) * _MICROSECOND
+    ),
     "version": _Form(str, int),
     "action": _Form(str, Action),
-    "before": _optional(_JSON),
-    "after": _JSON,
 }
-"""The form of each field of organizations, keys and entries of the audit trail."""
+"""The form of each field of organizations, keys and entries of the audit trail.
+
+"" stands for None, and for the default of a field that can't be None."""
 
 
 def index_entry(record: Key | Organization) -> str:
@@ -101,7 +91,9 @@ def entry_fields(entry: AuditEntry) -> tuple[str, ...]:
 def field_texts(values: Mapping[str, object]) -> tuple[str, ...]:
     """Return fields of a record as names and values, one after the other."""
     return tuple(
-        part for name, value in values.items() for part in (name, _FORMS[name].write(value))
+        part
+        for name, value in values.items()
+        for part in (name, "" if value is None else _FORMS[name].write(value))
     )
 
 
@@ -115,7 +107,7 @@ def entry_from(item: Reply) -> AuditEntry | None:
     parts = list_of(fields)
     if not parts or text_of(parts[0]) == "made":
         return None
-    return _read(AuditEntry, ["id", entry_id, *parts])
+    return _read(AuditEntry, ["id", entry_id, *parts], before=None)
 
 
 def organization_from(row: Reply) -> Organization | None:
@@ -152,9 +144,12 @@ def record_from(rows: Reply) -> KeyRecord:
     )
 
 
-def _read(kind: type[Record], row: Reply) -> Record:
+def _read(kind: type[Record], row: Reply, **defaults: None) -> Record:
     def read(fields: Mapping[str, str]) -> Record:
-        values: dict[str, Any] = {name: _FORMS[name].read(fields[name]) for name in kind.__slots__}
+        values: dict[str, Any] = {**defaults}
+        for name in kind.__slots__:
+            if text := fields[name]:
+                values[name] = _FORMS[name].read(text)
         return kind(**values)
 
     return _decoded(row, read)

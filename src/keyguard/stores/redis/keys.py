@@ -12,7 +12,7 @@ from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Org
 from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
-from keyguard.stores.base import AsyncChangeFeed
+from keyguard.stores.base import AsyncChangeFeed, page_of
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncStore
 from keyguard.stores.redis import scripts
@@ -137,7 +137,7 @@ class RedisKeys:
             digests += [KeyDigest(*texts_of(row)) for row in list_of(rows)]
             last = text_of(end)
             if len(digests) > limit or not last:
-                return _page_of(digests, limit)
+                return page_of(digests, limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
         if KEY_ID.match(key_id):
@@ -171,7 +171,7 @@ class RedisKeys:
             read = [entry for row in rows if (entry := entry_from(row)) is not None]
             entries += [entry for entry in read if organization in (None, entry.organization)]
             if len(entries) > limit or len(rows) < asked:
-                return _page_of(entries, limit)
+                return page_of(entries, limit)
             last = text_of(list_of(rows[-1])[0])
 
     async def _run(self, script: scripts.Script, *arguments: str, keys: tuple[str, ...]) -> Reply:
@@ -200,7 +200,7 @@ class RedisKeys:
             items += [item for row in list_of(rows) if (item := decode(row)) is not None]
             last, keys = text_of(end), (index,)
             if len(items) > limit or not last:
-                return _page_of(items, limit)
+                return page_of(items, limit)
 
 
 class AsyncRedisStore(RedisKeys):
@@ -236,12 +236,6 @@ class RedisStore(SyncStore):
 
     def diagnose(self) -> list[Finding]:
         return diagnose(self.port)
-
-
-def _page_of(found: Sequence[Found], limit: int) -> Page[Found]:
-    """Return the first page of what was found, up to one more than the limit."""
-    items = tuple(found[:limit])
-    return Page(items, items[-1].id if len(found) > limit else None)
 
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:

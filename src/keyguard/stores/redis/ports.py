@@ -13,6 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import redis
@@ -41,6 +42,9 @@ from keyguard.stores.redis.pools import (
     patience,
 )
 from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
+
+_LONGEST_PARTING = 1.0
+"""Seconds that closing a client on asyncio takes at most."""
 
 
 class ScriptPort(ABC):
@@ -300,13 +304,10 @@ class AsyncScriptPort(ScriptPort):
         client, self._opened = self._opened, None
         if client is None or client is self._target or self._loop is not running_loop():
             return
-        await client.aclose()
-        if isinstance(client, redis.asyncio.RedisCluster):
-            # A client that lost a node takes itself for closed.
-            await client.nodes_manager.aclose()
-            await client.nodes_manager.aclose("startup_nodes")
-        for sentinel in sentinels_of(client):
-            await sentinel.aclose()
+        # TLS waits for a goodbye, which a silent server never says.
+        with suppress(TimeoutError):
+            async with awithin(_LONGEST_PARTING):
+                await _closed(client)
 
     def open(self) -> AsyncClient:
         """Return the client for the running event loop.
@@ -353,6 +354,16 @@ class AsyncScriptPort(ScriptPort):
             await client.nodes_manager.initialize()
             self.layout_is_old = False
         return client.get_node_from_key(key)
+
+
+async def _closed(client: AsyncClient) -> None:
+    await client.aclose()
+    if isinstance(client, redis.asyncio.RedisCluster):
+        # A client that lost a node takes itself for closed.
+        await client.nodes_manager.aclose()
+        await client.nodes_manager.aclose("startup_nodes")
+    for sentinel in sentinels_of(client):
+        await sentinel.aclose()
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

@@ -16,9 +16,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
-from typing import Any, Concatenate, ParamSpec, TypeAlias
+from typing import Concatenate, ParamSpec, TypeAlias
 
-from sqlalchemy import ColumnElement, Executable, Row, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, Executable, delete, func, literal_column, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -28,8 +28,8 @@ from keyguard.exceptions import CorruptDataError, StoreError
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncRateLimiter
 from keyguard.stores.facade import SyncRateLimiter
-from keyguard.stores.sql.database import Database, SyncDatabase
-from keyguard.stores.sql.session import Session, begin_hastily
+from keyguard.stores.sql.database import Database, SyncDatabase, ended_after
+from keyguard.stores.sql.session import NamedRow, Session, begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 
 Now: TypeAlias = Callable[[], float]
@@ -127,7 +127,7 @@ class AsyncSqlRateLimiter(AsyncRateLimiter):
 
     async def _sweep_in_time(self) -> None:
         with suppress(StoreError):  # a later sweep deletes what this one left
-            async with self.database.within(_SWEEP_TIMEOUT):
+            async with ended_after(_SWEEP_TIMEOUT, self.database):
                 await self.sweep()
 
     async def _sweep(self, session: Session) -> None:
@@ -278,7 +278,7 @@ class _Swept(Exception):  # noqa: N818 - it never leaves the limiter
 
 async def _make(
     session: Session, charges: Sequence[Charge], found: Executable
-) -> Sequence[Row[Any]]:
+) -> Sequence[NamedRow]:
     """Make the rows of new buckets, and lock all rows again."""
     # In a transaction of its own and in one order: a process that holds a lock waits for no new
     # row.
@@ -349,7 +349,7 @@ def _seconds(microseconds: float | str) -> float:
     return float(microseconds) / 1_000_000
 
 
-def _state_from(row: Row[Any]) -> State:
+def _state_from(row: NamedRow) -> State:
     try:
         state = json.loads(row.state)
         if not all(isinstance(part, int | float) for part in state):

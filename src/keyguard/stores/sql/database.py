@@ -10,8 +10,8 @@ import asyncio
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
 from queue import Empty
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
@@ -53,7 +53,9 @@ class Database(Protocol):
     can_listen: bool
     """Whether the database can tell of commits, and the driver can hear of them."""
 
-    async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def read(
+        self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[R]:
         """Run an operation that changes nothing; each of its statements stands alone."""
         ...
 
@@ -66,14 +68,6 @@ class Database(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections, if keyguard opened them."""
-
-    def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
-        """Set a deadline for the operations inside.
-
-        Raises:
-            StoreUnavailableError: The time ran out.
-        """
-        ...
 
 
 class EngineDatabase(Database, ABC, Generic[AnyEngine]):
@@ -238,12 +232,6 @@ class SyncDatabase(EngineDatabase[Engine]):
             self.reads.dispose()
             self.writes.dispose()
 
-    @asynccontextmanager
-    async def within(self, seconds: float) -> AsyncGenerator[None]:
-        """See :meth:`Database.within`. The drivers end what takes longer."""
-        with within(seconds):
-            yield
-
 
 class AsyncDatabase(EngineDatabase[AsyncEngine]):
     """A database for code on asyncio."""
@@ -279,22 +267,23 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
             await self.reads.dispose()
             await self.writes.dispose()
 
-    def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
-        return ended_after(seconds, self.place)
-
 
 @asynccontextmanager
-async def ended_after(seconds: float, place: str) -> AsyncGenerator[None]:
-    """End what is inside after so many seconds, on asyncio.
+async def ended_after(seconds: float, database: Database) -> AsyncGenerator[None]:
+    """End the operations inside after so many seconds.
 
     Raises:
         StoreUnavailableError: The time ran out.
     """
+    if isinstance(database, SyncDatabase):  # whose drivers end what takes longer
+        with within(seconds):
+            yield
+        return
     try:
         async with awithin(seconds):
             yield
     except TimeoutError as late:
-        raise unavailable(place) from late
+        raise unavailable(database.place) from late
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

@@ -15,6 +15,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy import text
 
@@ -22,9 +23,12 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.stores.base import AsyncChangeFeed, News
 from keyguard.stores.sql import queries
 from keyguard.stores.sql.commits import CHANNEL
-from keyguard.stores.sql.database import Database
+from keyguard.stores.sql.database import Database, ended_after
 from keyguard.stores.sql.errors import unavailable
-from keyguard.stores.sql.session import DriverConnection, Session
+from keyguard.stores.sql.session import DriverConnection, Operation, Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 ASKING = 5.0
 """Seconds that a question or a connection takes at most, where no deadline is set."""
@@ -48,10 +52,15 @@ class SqlFeed(AsyncChangeFeed):
         pass
 
     async def _ask(self, position: str | None) -> News:
+        return await self._read_in_time(queries.read_feed, position)
+
+    async def _read_in_time(
+        self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         if remaining() is not None:
-            return await self._database.read(queries.read_feed, position)
-        async with self._database.within(ASKING):
-            return await self._database.read(queries.read_feed, position)
+            return await self._database.read(operation, *args, **kwargs)
+        async with ended_after(ASKING, self._database):
+            return await self._database.read(operation, *args, **kwargs)
 
 
 class ListeningFeed(SqlFeed, ABC):
@@ -94,13 +103,8 @@ class ListeningFeed(SqlFeed, ABC):
         return news
 
     async def _listen(self) -> None:
-        if self._driver is not None and not self._driver.closed:
-            return
-        if remaining() is not None:
-            self._driver = await self._database.read(_listen)
-            return
-        async with self._database.within(ASKING):
-            self._driver = await self._database.read(_listen)
+        if self._driver is None or self._driver.closed:
+            self._driver = await self._read_in_time(_listen)
 
     def _was_told(self) -> bool:
         # psycopg's own notifies() wakes up ten times a second, and can't be ended from elsewhere.

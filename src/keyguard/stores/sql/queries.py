@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     Column,
     ColumnElement,
-    Select,
     Table,
     bindparam,
     func,
@@ -28,7 +27,7 @@ from sqlalchemy import (
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
-from keyguard.stores.base import News
+from keyguard.stores.base import News, page_of
 from keyguard.stores.sql.rows import (
     KEY_COLUMNS,
     ORGANIZATION_COLUMNS,
@@ -38,7 +37,7 @@ from keyguard.stores.sql.rows import (
     organization_from,
     record_from,
 )
-from keyguard.stores.sql.session import AnyRow, Session, begin_hastily, look_up
+from keyguard.stores.sql.session import AnyRow, Query, Session, begin_hastily, look_up
 from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
 Listed = TypeVar("Listed", Key, Organization)
@@ -126,8 +125,7 @@ async def list_digests(session: Session, after: str | None, limit: int) -> Page[
             return Page(())
         digests = digests.where(KEYS.c.id > after)
     rows = (await session.execute(digests.order_by(KEYS.c.id).limit(limit + 1))).all()
-    items = tuple(KeyDigest(row.id, row.digest) for row in rows[:limit])
-    return Page(items, items[-1].id if len(rows) > limit else None)
+    return page_of([KeyDigest(row.id, row.digest) for row in rows], limit)
 
 
 async def rehash_key(session: Session, key_id: str, old: str, new: str) -> None:
@@ -168,8 +166,7 @@ async def list_audit(
             return Page(())
         entries = entries.where(AUDIT.c.id < int(after))
     rows = (await session.execute(entries.order_by(AUDIT.c.id.desc()).limit(limit + 1))).all()
-    items = tuple(entry_from(row) for row in rows[:limit])
-    return Page(items, items[-1].id if len(rows) > limit else None)
+    return page_of([entry_from(row) for row in rows], limit)
 
 
 async def read_feed(session: Session, position: str | None) -> News:
@@ -213,7 +210,7 @@ async def read_feed(session: Session, position: str | None) -> News:
     return News(f"{new[-1].id}-{new[-1].mark}", subjects, whole=new[-1].id == rows[0].last)
 
 
-def _of(statement: Select[Any], names: dict[Column[Any], str | None]) -> Select[Any] | None:
+def _of(statement: Query, names: dict[Column[Any], str | None]) -> Query | None:
     """Return a query of the rows with certain names, or None if a name can't be in any row."""
     for column, name in names.items():
         if name is not None:
@@ -247,7 +244,7 @@ def _address(address: str | None) -> str | None:
 
 async def _page(
     session: Session,
-    records: Select[Any],
+    records: Query,
     conditions: Sequence[ColumnElement[bool]],
     table: Table,
     decode: Callable[[AnyRow], Listed],
@@ -264,5 +261,4 @@ async def _page(
         records = records.join(last, tuple_(*order) > tuple_(*last.c))
     found = records.where(*conditions).order_by(*order).limit(limit + 1)
     rows = (await session.execute(found)).all()
-    items = tuple(decode(row) for row in rows[:limit])
-    return Page(items, items[-1].id if len(rows) > limit else None)
+    return page_of([decode(row) for row in rows], limit)

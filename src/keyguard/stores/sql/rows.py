@@ -17,7 +17,11 @@ from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
 
 Record = TypeVar("Record", AuditEntry, Key, Organization)
 
-_Field: TypeAlias = tuple[str, Callable[[Any], object] | None]
+Columns: TypeAlias = dict[str, Any]
+"""Values by the names of columns."""
+
+_Conversion: TypeAlias = Callable[[Any], object]
+_Field: TypeAlias = tuple[str, _Conversion | None]
 """The name of a field, and what reads it from a column."""
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -36,34 +40,26 @@ _DIGEST = len(KEY_COLUMNS)
 _UNVERSIONED = ("last_used_at", "last_used_address")
 
 
-def organization_columns(organization: Organization) -> dict[str, Any]:
+def organization_columns(organization: Organization) -> Columns:
     """Return an organization as the columns of its row."""
-    return _columns(fields_of(organization))
+    return _columns(fields_of(organization), _COLUMN_NAMES)
 
 
-def record_columns(record: KeyRecord) -> dict[str, Any]:
+def record_columns(record: KeyRecord) -> Columns:
     """Return a key's record as the columns of its row."""
-    return _columns(fields_of(record.key)) | {"digest": record.digest}
+    return _columns(fields_of(record.key), _COLUMN_NAMES) | {"digest": record.digest}
 
 
-def changed_columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+def changed_columns(fields: Mapping[str, Any]) -> Columns:
     """Return the fields that a commit changes, as columns."""
-    return _columns({name: fields[name] for name in fields if name not in _UNVERSIONED})
+    versioned = {name: fields[name] for name in fields if name not in _UNVERSIONED}
+    return _columns(versioned, _COLUMN_NAMES)
 
 
-def entry_columns(entry: AuditEntry, entry_id: int, mark: str) -> dict[str, Any]:
+def entry_columns(entry: AuditEntry, entry_id: int, mark: str) -> Columns:
     """Return an entry of the audit trail as the columns of its row."""
-    return {
-        "id": entry_id,
-        "mark": mark,
-        "at": entry.at,
-        "actor": entry.actor,
-        "action": entry.action.value,
-        "subject": entry.subject,
-        "organization": entry.organization,
-        "before": None if entry.before is None else _dumped(entry.before),
-        "after": _dumped(entry.after),
-    }
+    fields = {name: getattr(entry, name) for name in entry.__slots__}
+    return _columns(fields, {}) | {"id": entry_id, "mark": mark}
 
 
 def record_from(row: AnyRow) -> KeyRecord:
@@ -116,7 +112,7 @@ def entry_from(row: AnyRow) -> AuditEntry:
 
 def _read(kind: Callable[..., Record], table: str, fields: Sequence[_Field], row: AnyRow) -> Record:
     try:
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             name: value if read is None else read(value)
             for (name, read), value in zip(fields, row, strict=True)
             if value is not None  # NULL stands for the field's default
@@ -133,9 +129,9 @@ def _instant(value: str | datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)  # MySQL's has no time zone
 
 
-def _columns(fields: dict[str, Any]) -> dict[str, Any]:
+def _columns(fields: Columns, names: Mapping[str, str]) -> Columns:
     return {
-        _COLUMN_NAMES.get(name, name): _AS_STORED[name](value)
+        names.get(name, name): _AS_STORED[name](value)
         if value is not None and name in _AS_STORED
         else value
         for name, value in fields.items()
@@ -169,16 +165,19 @@ def _microseconds(span: timedelta) -> int:
 
 
 _COLUMN_NAMES = {"organization": "organization_id"}
-_AS_STORED: Mapping[str, Callable[[Any], object]] = {
+_AS_STORED: Mapping[str, _Conversion] = {
     "limits": _limits,
     "scopes": _joined,
     "metadata": _dumped,
+    "before": _dumped,
+    "after": _dumped,
+    "action": str,
     "revoked_reason": str,
     "allowed_networks": _networks,
     "max_key_lifetime": _microseconds,
 }
 _INSTANTS = ("at", "created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at")
-_FROM_STORED: Mapping[str, Callable[[Any], object]] = {
+_FROM_STORED: Mapping[str, _Conversion] = {
     "limits": load_limits,
     "scopes": scopes_from,
     "metadata": json.loads,

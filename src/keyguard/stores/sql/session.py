@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable, Select
+from sqlalchemy import Connection, CursorResult, Dialect, Executable, Row, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,6 +29,12 @@ Values: TypeAlias = Mapping[str, Any]
 
 AnyRow: TypeAlias = Sequence[Any]
 """A row, as the database gave it."""
+
+NamedRow: TypeAlias = Row[Any]
+"""A row whose values have the names of their columns."""
+
+Query: TypeAlias = Select[Any]
+"""A statement that finds rows."""
 
 DIRECT = "keyguard_direct"
 """The execution option of engines whose driver :func:`look_up` asks without SQLAlchemy."""
@@ -158,7 +164,7 @@ def _detach(connection: Connection) -> DriverConnection:
     return driver
 
 
-def look_up(connection: Connection, statement: Select[Any], values: Values) -> AnyRow | None:
+def look_up(connection: Connection, statement: Query, values: Values) -> AnyRow | None:
     """Return the one row of a look-up, or None.
 
     On keyguard's own engines the driver is asked itself, which takes half the time: SQLAlchemy
@@ -188,5 +194,5 @@ def look_up(connection: Connection, statement: Select[Any], values: Values) -> A
 
 
 @lru_cache(16)
-def _text(statement: Select[Any], dialect: Dialect) -> str:
+def _text(statement: Query, dialect: Dialect) -> str:
     return statement.compile(dialect=dialect).string

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from keyguard.runtime.pool import Pool
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.sql.database import Database, SyncDatabase, ended_after, running_loop
+from keyguard.stores.sql.database import Database, SyncDatabase, running_loop
 from keyguard.stores.sql.session import Operation
 
 P = ParamSpec("P")
@@ -43,9 +43,10 @@ class ThreadedDatabase(Database):
         self._readers = Pool("keyguard-sql-reads", most=_READERS)
         self._writers = Pool("keyguard-sql-writes", most=_WRITERS)
 
-    async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        _, answer = _begun(self._readers, lambda: self.database.read(operation, *args, **kwargs))
-        return await answer
+    def read(
+        self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[R]:
+        return _begun(self._readers, lambda: self.database.read(operation, *args, **kwargs))[1]
 
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._settled(lambda: self.database.write(operation, *args, **kwargs))
@@ -57,9 +58,6 @@ class ThreadedDatabase(Database):
         await self._settled(self.database.aclose)
         self._readers.close()
         self._writers.close()
-
-    def within(self, seconds: float) -> AbstractAsyncContextManager[None]:
-        return ended_after(seconds, self.place)
 
     async def _settled(self, change: Callable[[], Coroutine[object, None, R]]) -> R:
         """Make a change on a thread; if it is cancelled, wait until it is made or undone."""
