@@ -173,7 +173,7 @@ def test_closing_waits_for_a_held_reader_only_for_a_time(monkeypatch: pytest.Mon
     def answer(_: Any) -> Any:
         asked.set()
         answers.wait()
-        return SimpleNamespace(scalar_one_or_none=lambda: 7)
+        return SimpleNamespace(one_or_none=lambda: SimpleNamespace(last=7, mark="ab"))
 
     class Listening:
         closed = False
@@ -191,7 +191,7 @@ def test_closing_waits_for_a_held_reader_only_for_a_time(monkeypatch: pytest.Mon
         assert not reading.done()
         assert not connection.closed  # the reader may be using it
         answers.set()
-        assert reading.result() == News("7", ())
+        assert reading.result() == News("7-ab", ())
     assert connection.closed
 
 

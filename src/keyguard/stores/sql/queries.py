@@ -29,6 +29,7 @@ from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Org
 from keyguard.core.keys.values import Page
 from keyguard.stores.base import News, page_of
 from keyguard.stores.sql.rows import (
+    ENTRY_COLUMNS,
     KEY_COLUMNS,
     ORGANIZATION_COLUMNS,
     RECORD_COLUMNS,
@@ -158,7 +159,9 @@ async def list_audit(
     session: Session, organization: str | None, subject: str | None, after: str | None, limit: int
 ) -> Page[AuditEntry]:
     """List entries of the audit trail, newest first."""
-    entries = _of(select(AUDIT), {AUDIT.c.organization: organization, AUDIT.c.subject: subject})
+    entries = _of(
+        select(*ENTRY_COLUMNS), {AUDIT.c.organization: organization, AUDIT.c.subject: subject}
+    )
     if entries is None:
         return Page(())
     if after is not None:

@@ -34,6 +34,8 @@ ORGANIZATION_COLUMNS = [column.label(f"owner_{column.name}") for column in ORGAN
 
 RECORD_COLUMNS = [*KEY_COLUMNS, KEYS.c.digest, *ORGANIZATION_COLUMNS]
 
+ENTRY_COLUMNS = [column for column in AUDIT.c if column is not AUDIT.c.mark]
+
 _DIGEST = len(KEY_COLUMNS)
 
 # Marks of use set these; they are no change of the key.
@@ -198,7 +200,7 @@ def _fields(columns: Iterable[str]) -> list[_Field]:
 
 _KEY_FIELDS = _fields(column.name for column in KEY_COLUMNS)
 _ORGANIZATION_FIELDS = _fields(ORGANIZATIONS.c.keys())
-_ENTRY_FIELDS = [("id", str), *_fields(AUDIT.c.keys())[1:]]
+_ENTRY_FIELDS = [("id", str), *_fields([column.name for column in ENTRY_COLUMNS])[1:]]
 
 
 def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:
