@@ -237,7 +237,7 @@ def test_a_later_level_takes_the_place_of_an_earlier_one_by_name() -> None:
     organization = (Limit("b", "2/minute", per="organization"), Limit("c", "2/minute"))
     key = (Limit("c", "3/minute"),)
     applied = AppliedLimits.of(principal(), defaults, organization, key)
-    assert applied.policy == '"a";q=1;w=60, "b";q=2;w=60, "c";q=3;w=60'
+    assert policy_field(applied.charges) == '"a";q=1;w=60, "b";q=2;w=60, "c";q=3;w=60'
 
 
 def test_who_has_no_limits_has_the_one_value_for_that() -> None:

@@ -34,7 +34,8 @@ class Cache:
         )
 
     def knows(self, issued: IssuedKey) -> bool:
-        return self.tokens.recall(b"Bearer " + issued.token.reveal().encode()) is not None
+        found = self.tokens.recall(b"Bearer " + issued.token.reveal().encode())
+        return isinstance(found, Allow)
 
 
 def test_what_was_verified_is_remembered_until_it_is_stale() -> None:

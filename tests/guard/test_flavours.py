@@ -46,7 +46,7 @@ def test_the_guards_are_the_same_but_for_how_they_end() -> None:
     plain, coroutines = methods(Keyguard), methods(AsyncKeyguard)
 
     assert set(plain) - set(coroutines) == {"close"}
-    assert set(coroutines) - set(plain) == {"aclose", "check_again"}
+    assert set(coroutines) - set(plain) == {"aclose"}
     for name in set(plain) & set(coroutines):
         assert inspect.signature(plain[name]) == inspect.signature(coroutines[name]), name
     assert inspect.iscoroutinefunction(AsyncKeyguard.authenticate)

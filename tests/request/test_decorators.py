@@ -23,6 +23,7 @@ from keyguard import (
     require_organization,
     require_scopes,
 )
+from keyguard.adapters.wsgi import WSGIExchange
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.protection import check_declared
 from keyguard.request.state import RequestState
@@ -38,7 +39,7 @@ def let_in() -> Iterator[Callable[..., RequestState]]:
     def place(*scopes: str) -> RequestState:
         decision = world.guard.authenticate([f"Bearer {world.token(*scopes)}"])
         assert isinstance(decision, Allow)
-        access = RequestState()
+        access = request_to(world)
         access.allow = decision
         tokens.append(CURRENT_REQUEST.set(access))
         return access
@@ -46,6 +47,12 @@ def let_in() -> Iterator[Callable[..., RequestState]]:
     yield place
     for token in reversed(tokens):
         CURRENT_REQUEST.reset(token)
+
+
+def request_to(world: World) -> RequestState:
+    """Return the state of a request that nothing was decided about yet."""
+    server: Any = None
+    return WSGIExchange(world.guard, {}, server, server)
 
 
 @require_scopes("inference:write")
@@ -137,7 +144,7 @@ def test_a_call_without_the_middleware_is_never_let_through(call: Any) -> None:
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_call_on_a_public_path_lacks_credentials(call: Any) -> None:
-    token = CURRENT_REQUEST.set(RequestState())
+    token = CURRENT_REQUEST.set(request_to(World()))
     try:
         with pytest.raises(AccessDenied) as refused:
             finish(call(7))

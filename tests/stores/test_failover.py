@@ -7,6 +7,7 @@ import inspect
 import threading
 import types
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -29,18 +30,14 @@ from keyguard import (
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.starlette import KeyguardMiddleware
 from keyguard.core.access.receipt import Receipt, receipt_or_refusal, settle
-from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.limits.charges import Charge, Outcome, Plan
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.events import LimiterFailed, LimiterRecovered
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.failover import (
-    ASK_AGAIN_AFTER,
-    AsyncLimiterPort,
-    CircuitBreaker,
-    SyncLimiterPort,
-)
+from keyguard.stores import failover
+from keyguard.stores.failover import ASK_AGAIN_AFTER, CircuitBreaker
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from tests.adapters.stacks import Request, asgi_app, call_asgi, call_wsgi, wsgi_app
 from tests.world import World
@@ -354,11 +351,14 @@ def test_the_limits_of_key_and_route_are_one_question_to_the_store() -> None:
     assert service.store.asked == 1
 
 
-def test_what_was_asked_before_an_outage_neither_ends_nor_prolongs_it() -> None:
+def test_what_was_asked_before_an_outage_neither_ends_nor_prolongs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = World()
     store = Store(world.clock)
     events: list[Any] = []
-    breaker = breaker_over(store, world, events, fails_open=True)
+    monkeypatch.setattr(failover, "awithin", lambda _: nullcontext())  # there is no event loop
+    breaker = breaker_over(AsyncStore(store), world, events, fails_open=True, awaited=True)
     early = Late(Outcome(True, ()))
     late = Late(OSError())
     # All three are on their way when it fails.
@@ -403,10 +403,16 @@ def test_a_limit_that_the_store_cannot_count_is_no_outage() -> None:
 
 
 def breaker_over(
-    store: Any, world: World, events: list[Any], *, fails_open: bool
+    store: Any, world: World, events: list[Any], *, fails_open: bool, awaited: bool = False
 ) -> CircuitBreaker:
-    port = SyncLimiterPort(store, 0.05)
-    return CircuitBreaker(port, fails_open=fails_open, clock=world.clock, tell=events.append)
+    return CircuitBreaker(
+        store,
+        awaited=awaited,
+        timeout=0.05,
+        fails_open=fails_open,
+        clock=world.clock,
+        tell=events.append,
+    )
 
 
 class Late:
@@ -419,7 +425,7 @@ class Late:
     def __init__(self, outcome: Any) -> None:
         self._outcome = outcome
 
-    async def answer(self) -> Any:
+    async def answer(self, _limiter: Any) -> Any:
         await _on_its_way()
         if isinstance(self._outcome, Exception):
             raise self._outcome
@@ -454,7 +460,9 @@ class Shared:
         store: Any = self.store
         other: Any = AsyncStore(self.store)
         self.breaker = CircuitBreaker(
-            SyncLimiterPort(store, 0.05) if flavour == "sync" else AsyncLimiterPort(other, 0.05),
+            store if flavour == "sync" else other,
+            awaited=flavour == "async",
+            timeout=0.05,
             fails_open=True,
             clock=self.clock,
             tell=lambda _: None,
@@ -463,7 +471,7 @@ class Shared:
     def hit(self, cost: int) -> Receipt:
         charges = (_charge()._replace(amount=100, cost=cost),)
         outcome = self.answer(self.breaker.hit(charges))
-        charged = receipt_or_refusal(None, charges, 0, outcome)
+        charged = receipt_or_refusal(None, Plan(charges, 0, ""), outcome)
         assert isinstance(charged, Receipt)
         return charged
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Container, Iterable
 
-from keyguard.adapters._admission_request import AdmissionRequest
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.adapters._warm_path import WarmPath
 from keyguard.core.access.authenticate import authorize
@@ -14,6 +13,7 @@ from keyguard.core.http.rules import UNASKED_FIELDS, Rule, is_preflight, needs_n
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.request.state import RequestState
 from keyguard.stores.opening import check_countable
 
 __all__ = ["Admission", "Pending"]
@@ -65,7 +65,7 @@ class Admission:
         closed = self.rule_book.everywhere or self._proxies is not None or self._require_https
         return WarmPath(self._recall, public_paths, closed=closed)
 
-    def admit(self, request: AdmissionRequest) -> Deny | Pending | None:
+    def admit(self, request: RequestState) -> Deny | Pending | None:
         """Let a request in if that is decided without the store: by a rule, or by the cache.
 
         Args:
@@ -76,6 +76,8 @@ class Admission:
             ``Pending.AUTHENTICATION`` if the guard has to be asked. Its decision then goes to
             :meth:`enter`.
         """
+        if request.missed is not None:
+            return Pending.AUTHENTICATION  # the warm path saw that nothing else decides
         if self._proxies is not None:
             request.client = self._proxies.client(
                 request.peer, request.fields_named(FORWARDING_FIELDS), secure=request.is_secure
@@ -93,12 +95,12 @@ class Admission:
                     request.rule_limits, request.due = rule.charged, True
         if self._passes_without_key(request):
             return None
-        if not request.cache_missed and not request.credentials():
+        if not request.credentials():
             return self._refuse_without_key(secure=request.is_secure, address=request.address)
         allow = self._recalled(request)
         return Pending.AUTHENTICATION if allow is None else self.enter(request, allow)
 
-    def enter(self, request: AdmissionRequest, decision: Decision) -> Deny | None:
+    def enter(self, request: RequestState, decision: Decision) -> Deny | None:
         """Note who made a request, and ask for the scopes of its rule.
 
         Args:
@@ -121,12 +123,12 @@ class Admission:
                 return self.reported(authorized, request)
         return None
 
-    def reported(self, refusal: Deny, request: AdmissionRequest) -> Deny:
+    def reported(self, refusal: Deny, request: RequestState) -> Deny:
         """Report a refusal to the hooks, and return it."""
         self._report(refusal, address=request.address)
         return refusal
 
-    def _passes_without_key(self, request: AdmissionRequest) -> bool:
+    def _passes_without_key(self, request: RequestState) -> bool:
         """Tell whether a request needs no key: its rule is public, or it is a preflight."""
         rule = request.rule
         if rule is not None and rule.public:
@@ -140,9 +142,13 @@ class Admission:
         request.rule, request.rule_limits, request.due = None, (), False
         return True
 
-    def _recalled(self, request: AdmissionRequest) -> Allow | None:
-        """Return the decision on a token that the cache knows, unless the warm path asked it."""
-        if request.cache_missed or (self._require_https and not request.is_secure):
-            return None
+    def _recalled(self, request: RequestState) -> Allow | None:
+        """Return the decision on a token that the memory knows."""
         field = request.lone_field()
-        return None if field is None else self._recall(field)
+        if field is None or (self._require_https and not request.is_secure):
+            return None
+        found = self._recall(field)
+        if isinstance(found, Allow):
+            return found
+        request.missed = found
+        return None

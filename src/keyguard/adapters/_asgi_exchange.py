@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 from keyguard.adapters._asgi_scope import Message, Scope, ScopeReader, Send
-from keyguard.adapters._blocking_counters import BlockingCounters, running_loop
+from keyguard.adapters._blocking_counters import BlockingCounters
 from keyguard.adapters._swallowed import hides_refusal, repeats_refusal, sole_refusal
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD, Response, encoded
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny
@@ -13,7 +14,6 @@ from keyguard.core.access.receipt import Receipt
 from keyguard.core.limits.ports import Counters
 from keyguard.guard import AsyncKeyguard
 from keyguard.request.ledger import forgive
-from keyguard.request.state import RequestState
 
 __all__ = ["ASGIExchange"]
 
@@ -22,16 +22,17 @@ _PRELUDES = ("http.response.early_hint", "http.response.debug")
 _LIMIT_FIELDS = frozenset(name.encode() for name in LIMIT_FIELDS)
 
 
-class ASGIExchange(ScopeReader, RequestState):
+class ASGIExchange(ScopeReader):
     """One connection: its scope, its state, and how a refusal from inside is answered.
 
     It keeps the scope out of the middleware's own frame. A framework may turn a refusal into a 500
     before the middleware sees the exception; that answer is replaced.
     """
 
-    cache_missed = False
     _last: Message | None = None
     _answered = False
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop that serves the connection, where counters live across a network."""
 
     def __init__(self, guard: AsyncKeyguard, scope: Scope, send: Send) -> None:
         self.scope = scope
@@ -43,16 +44,12 @@ class ASGIExchange(ScopeReader, RequestState):
         self.due = False
         self.guard = guard
         self._send = send
-        if guard.breaker.memory is None:
-            self._loop = running_loop()
 
     @property
     def blocking_counters(self) -> Counters:
         """The way to the counters for a plain function; it never suspends."""
-        counters = self.counters
-        if self.guard.breaker.memory is not None:
-            return counters
-        return BlockingCounters(counters, self._loop)
+        breaker = self.guard.breaker
+        return breaker if breaker.memory is not None else BlockingCounters(breaker, self.loop)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.request.protection import UNPROTECTED, Protection, check_declared, is_declared
+from keyguard.request.protection import UNPROTECTED, Protection, check_declared
 
 __all__ = [
     "check_endpoints",
@@ -49,13 +49,8 @@ def find_root_path(app: object) -> str:
     return ""
 
 
-def find_router(app: object, guarded: Callable[[object], bool] = is_declared) -> Any:
-    """Return the router of an application if any of its endpoints is decorated, else None.
-
-    Without decorated endpoints, asking the router before the application does is a waste of time.
-    """
-    if not any(map(guarded, each_node(app))):
-        return None
+def find_router(app: object) -> Any:
+    """Return the router of an application, or None."""
     return next((layer for layer in _layers(app) if hasattr(layer, "routes")), None)
 
 

@@ -150,7 +150,9 @@ class _Watch:
         try:
             async with self._slots:
                 asked_at = self._loop.time()
-                decision = await self._guard.check_again(fields, secure=secure, address=address)
+                decision = await self._guard.decide(
+                    fields, secure=secure, address=address, fresh=True, is_attempt=False
+                )
         finally:
             self._asking.discard(asked)
         if isinstance(decision, Allow):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 
-from keyguard.adapters._admission_request import AdmissionRequest
 from keyguard.core.access.decisions import Allow
+from keyguard.core.access.ports import Fingerprint
 from keyguard.core.limits.charges import NO_LIMITS
+from keyguard.request.state import RequestState
 
 __all__ = ["WarmPath"]
 
@@ -19,7 +20,7 @@ class WarmPath:
     """Recognizes tokens that the guard verified before.
 
     Args:
-        recall: Returns the decision on an ``Authorization`` field that the cache knows, else None.
+        recall: Looks an ``Authorization`` field up in the memory of verified tokens.
         public_paths: The paths that need no key, as the server spells them.
         closed: Whether every request has to be looked at more closely.
     """
@@ -28,7 +29,7 @@ class WarmPath:
 
     def __init__(
         self,
-        recall: Callable[[bytes], Allow | None],
+        recall: Callable[[bytes], Allow | Fingerprint | None],
         public_paths: Container[str],
         *,
         closed: bool,
@@ -39,7 +40,7 @@ class WarmPath:
 
     def recognizes(
         self,
-        request: AdmissionRequest,
+        request: RequestState,
         path: str,
         field: bytes | None = None,
         headers: Iterable[tuple[bytes, bytes]] = (),
@@ -47,7 +48,7 @@ class WarmPath:
         """Let a request in whose token is known, and whose path asks for nothing else.
 
         Args:
-            request: The request; the decision is noted on it.
+            request: The request; the decision is noted on it, or that the token is not known.
             path: Its path, as the server spells it.
             field: Its ``Authorization`` field, if the server gives that.
             headers: Else all its fields, names in lower case.
@@ -64,13 +65,13 @@ class WarmPath:
                 field = value
         if field is None:
             return False
-        allow = self._recall(field)
-        if allow is None:
-            request.cache_missed = True
+        found = self._recall(field)
+        if not isinstance(found, Allow):
+            request.missed = found
             return False
-        request.allow = allow
-        if allow.retires is not None:
-            request.retires = allow.retires
-        if allow.limits is not NO_LIMITS:
+        request.allow = found
+        if found.retires is not None:
+            request.retires = found.retires
+        if found.limits is not NO_LIMITS:
             request.due = True
         return True

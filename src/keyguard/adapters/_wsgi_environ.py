@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from keyguard.core.http.principal_fields import PrincipalFields
-from keyguard.core.http.trusted_proxies import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
+from keyguard.request.state import RequestState
 
 __all__ = ["Environ", "EnvironReader", "rewrite", "variable_of"]
 
@@ -16,51 +16,30 @@ Environ: TypeAlias = dict[str, Any]
 _WITHOUT_PREFIX = ("CONTENT_LENGTH", "CONTENT_TYPE")
 
 
-class EnvironReader:
+class EnvironReader(RequestState):
     """Reads what keyguard needs from an environ.
 
     Attributes:
         environ: The environ.
-        client: The client behind trusted proxies, if there are any.
     """
 
     environ: Environ
-    client: Client | None = None
 
     @property
     def peer(self) -> str | None:
-        """The address that holds the connection, if it has one."""
         return self.environ.get("REMOTE_ADDR") or None
 
     @property
-    def address(self) -> str | None:
-        """The client's address, if it is known."""
-        return self.peer if self.client is None else self.client.address
-
-    @property
-    def is_secure(self) -> bool:
-        """Whether the client's connection is encrypted."""
-        if self.client is not None:
-            return self.client.secure
+    def is_encrypted(self) -> bool:
         return bool(self.environ["wsgi.url_scheme"] == "https")
 
     @property
     def method(self) -> str:
-        """The request method."""
         method: str = self.environ["REQUEST_METHOD"]
         return method
 
-    def lone_field(self) -> bytes | None:
-        """Return the value of the ``Authorization`` field.
-
-        A server joins several fields with commas; such a value is not a valid field.
-        """
-        field: str | None = self.environ.get("HTTP_AUTHORIZATION")
-        return None if field is None else field.encode("latin-1", "replace")
-
     @property
     def path(self) -> str:
-        """The path that the router sees, decoded."""
         raw: str = self.environ.get("PATH_INFO", "")
         return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
@@ -81,7 +60,6 @@ class EnvironReader:
         return {name: [value] for name, value in found.items() if value}
 
     def request(self) -> Request:
-        """Return what the functions of limits see of the request."""
         environ = self.environ
         headers = {
             name[5:].replace("_", "-").lower(): value

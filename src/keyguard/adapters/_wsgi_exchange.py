@@ -15,7 +15,6 @@ from keyguard.core.access.receipt import Receipt
 from keyguard.guard import Keyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.ledger import charge_sync, forgive
-from keyguard.request.state import RequestState
 from keyguard.runtime.sync import run_sync
 
 __all__ = ["Body", "StartResponse", "WSGIExchange"]
@@ -36,7 +35,7 @@ class StartResponse(Protocol):
         ...
 
 
-class WSGIExchange(EnvironReader, RequestState):
+class WSGIExchange(EnvironReader):
     """One request: its environ, its state, and how a refusal from inside is answered.
 
     It keeps the environ out of the middleware's own frame. A framework may turn a refusal into a
@@ -46,8 +45,6 @@ class WSGIExchange(EnvironReader, RequestState):
         started: Whether an answer has begun.
         replacement: The body that replaces the application's, once the request is refused.
     """
-
-    cache_missed = False
 
     def __init__(
         self,

@@ -7,8 +7,9 @@ from functools import partial
 
 from keyguard.adapters._admission import Admission, Pending
 from keyguard.adapters._asgi_exchange import ASGIExchange
-from keyguard.adapters._asgi_scope import ASGIApp, Message, Receive, Scope, Send, rewritten
-from keyguard.adapters._endpoints import find_protection, find_root_path, find_router
+from keyguard.adapters._asgi_scope import ASGIApp, Message, Receive, Scope, Send, rewrite
+from keyguard.adapters._blocking_counters import running_loop
+from keyguard.adapters._endpoints import each_node, find_protection, find_root_path, find_router
 from keyguard.adapters._open_websockets import OpenWebSockets
 from keyguard.adapters._websocket import WebSocketExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
@@ -18,7 +19,7 @@ from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.ledger import charge_in_memory, enter_route
-from keyguard.request.protection import UNPROTECTED, Protection, is_declared, protection_of
+from keyguard.request.protection import UNPROTECTED, Protection, all_declared, protection_of
 
 __all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -60,10 +61,15 @@ class KeyguardMiddleware:
         self.admission = Admission(app, guard, public, rules)
         self._recognizes = self.admission.warm_path(self.admission.rule_book.paths).recognizes
         self._principal_fields = settings.principal_fields or None
+        self._introduces = (
+            self._principal_fields is not None or type(self) is not KeyguardMiddleware
+        )
         self._token_protocol = settings.token_protocol
         self._root_path = find_root_path(app)
         self._open_websockets = OpenWebSockets(guard) if settings.close_on_revoke else None
-        self._router = find_router(app, self.is_declared)
+        self._counts_elsewhere = guard.breaker.memory is None
+        self._router = find_router(app)
+        self._scopes_before_limits = self._scopes_of_all_routes(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -83,23 +89,34 @@ class KeyguardMiddleware:
                 app = partial(self._open_websockets.serve, app, websocket)
         else:
             raise ConfigurationError(f"keyguard lets no ASGI scope of type {kind!r} through")
+        if self._counts_elsewhere:
+            exchange.loop = running_loop()
         is_known = not scope.get("root_path") and self._recognizes(
             exchange, scope["path"], None, headers
         )
         del scope, headers  # they hold the token: a traceback that passes here must not show it
         refusal = None if is_known else await self._admit(exchange)
         if refusal is None and exchange.due:
-            refusal = await self._charge(exchange)
+            memory = self.guard.breaker.memory
+            if memory is not None and self._needs_no_route(exchange):
+                refusal = charge_in_memory(exchange, memory)
+            else:
+                refusal = await self._charge(exchange)
+            if refusal is not None:
+                self.admission.reported(refusal, exchange)
         if refusal is not None:
             return await exchange.answer(refusal)
         present = CURRENT_REQUEST.set(exchange)
         try:
             allow = exchange.allow
             principal = None if allow is None else allow.principal
-            if self._principal_fields is None:
+            # No local holds the scope: a traceback that passes here must not show the token.
+            if self._introduces:
                 await app(self.child_scope(exchange.scope, principal), receive, exchange.send)
             else:
-                await app(self._scope_with_fields(exchange, principal), receive, exchange.send)
+                await app(
+                    {**exchange.scope, "keyguard.principal": principal}, receive, exchange.send
+                )
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
@@ -108,11 +125,14 @@ class KeyguardMiddleware:
 
     def child_scope(self, scope: Scope, principal: Principal | None) -> Scope:
         """Return what the application sees of a connection."""
-        return {**scope, "keyguard.principal": principal}
+        child = {**scope, "keyguard.principal": principal}
+        if self._principal_fields is not None:
+            rewrite(child, self._principal_fields, principal)
+        return child
 
-    def is_declared(self, node: object) -> bool:
-        """Tell whether an endpoint or a route declares scopes or limits."""
-        return is_declared(node)
+    def all_declared(self, node: object) -> Protection:
+        """Return all that an endpoint or a route declares, for any method."""
+        return all_declared(node)
 
     def declared_on(self, route: object, endpoint: object, method: str) -> Protection:  # noqa: ARG002 - the route is for FastAPI
         """Return the protection that an endpoint, or its route, declares."""
@@ -121,29 +141,33 @@ class KeyguardMiddleware:
     async def _admit(self, exchange: ASGIExchange) -> Deny | None:
         refusal = self.admission.admit(exchange)
         if refusal is Pending.AUTHENTICATION:
-            decision = await self.guard.authenticate(
-                exchange.credentials(), secure=exchange.is_secure, address=exchange.address
+            decision = await self.guard.decide(
+                exchange.credentials(),
+                missed=exchange.missed,
+                secure=exchange.is_secure,
+                address=exchange.address,
             )
             return self.admission.enter(exchange, decision)
         return refusal
 
     async def _charge(self, exchange: ASGIExchange) -> Deny | None:
         """Charge all limits together: those of the key, of the rule, and of the route if known."""
-        memory = self.guard.breaker.memory
-        if self._router is None and memory is not None:
-            refusal = charge_in_memory(exchange, memory)
-        else:
-            protection = UNPROTECTED
-            if self._router is not None and exchange.allow is not None:
-                protection = find_protection(self._router, exchange.scope, self.declared_on)
-            refusal = await enter_route(exchange, protection)
-        return None if refusal is None else self.admission.reported(refusal, exchange)
+        protection = UNPROTECTED
+        if self._router is not None and not self._needs_no_route(exchange):
+            protection = find_protection(self._router, exchange.scope, self.declared_on)
+        return await enter_route(exchange, protection)
 
-    def _scope_with_fields(self, exchange: ASGIExchange, principal: Principal | None) -> Scope:
-        scope = self.child_scope(exchange.scope, principal)
-        if self._principal_fields is None:
-            return scope
-        return rewritten(scope, self._principal_fields, principal)
+    def _needs_no_route(self, exchange: ASGIExchange) -> bool:
+        """Tell whether a request is charged alike, whatever route it leads to."""
+        allow, scopes = exchange.allow, self._scopes_before_limits
+        return allow is None or (scopes is not None and scopes <= allow.principal.grant.exact)
+
+    def _scopes_of_all_routes(self, app: ASGIApp) -> frozenset[str] | None:
+        """Return all scopes that routes declare; None if a route declares anything else."""
+        declared = UNPROTECTED
+        for node in each_node(app):
+            declared = declared.and_(self.all_declared(node))
+        return None if declared.limits else declared.plain_scopes
 
     async def _flushing(self, receive: Receive) -> Message:
         message = await receive()

@@ -64,9 +64,9 @@ class KeyguardMiddleware(starlette.KeyguardMiddleware):
                 if catalogue is not None:
                     catalogue.check_required(requirement.scopes)
 
-    def is_declared(self, node: object) -> bool:
-        """Tell whether an endpoint declares scopes or limits, or a route's dependencies do."""
-        return super().is_declared(node) or bool(self._asked_on(node))
+    def all_declared(self, node: object) -> Protection:
+        """Return all that an endpoint declares, and the scopes that its dependencies ask for."""
+        return self._asked_on(node).and_(super().all_declared(node))
 
     def declared_on(self, route: object, endpoint: object, method: str) -> Protection:
         """Return the protection of an endpoint, with the scopes that its dependencies ask for."""

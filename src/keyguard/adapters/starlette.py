@@ -48,7 +48,6 @@ class _Credentials(AuthCredentials):
     """``request.auth``: ``in`` on its scopes honours wildcards and implied scopes."""
 
     def __init__(self, principal: Principal) -> None:
-        super().__init__()
         self.scopes = principal.grant  # type: ignore[assignment]  # Starlette asks it with "in"
 
 
@@ -61,8 +60,9 @@ class KeyguardMiddleware(asgi.KeyguardMiddleware):
 
     def child_scope(self, scope: asgi.Scope, principal: Principal | None) -> asgi.Scope:
         """Return what the application sees of a connection."""
-        user: BaseUser = UnauthenticatedUser()
-        auth = AuthCredentials()
-        if principal is not None:
-            user, auth = KeyguardUser(principal), _Credentials(principal)
-        return {**scope, "keyguard.principal": principal, "user": user, "auth": auth}
+        child = super().child_scope(scope, principal)
+        if principal is None:
+            child["user"], child["auth"] = UnauthenticatedUser(), AuthCredentials()
+        else:
+            child["user"], child["auth"] = KeyguardUser(principal), _Credentials(principal)
+        return child

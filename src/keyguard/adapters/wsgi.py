@@ -15,6 +15,7 @@ from keyguard.freshness.background import flush_on_sigterm
 from keyguard.guard import Keyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.ledger import charge_sync
+from keyguard.runtime.sync import run_sync
 
 __all__ = ["Environ", "KeyguardMiddleware", "StartResponse", "WSGIApp", "WSGIExchange"]
 
@@ -105,10 +106,13 @@ class KeyguardMiddleware:
     def _admit(self, exchange: WSGIExchange) -> Deny | None:
         refusal = self.admission.admit(exchange)
         if refusal is Pending.AUTHENTICATION:
-            decision = self.guard.authenticate(
-                exchange.credentials(), secure=exchange.is_secure, address=exchange.address
+            deciding = self.guard.decide(
+                exchange.credentials(),
+                missed=exchange.missed,
+                secure=exchange.is_secure,
+                address=exchange.address,
             )
-            return self.admission.enter(exchange, decision)
+            return self.admission.enter(exchange, run_sync(deciding))
         return refusal
 
     def _charge(self, exchange: WSGIExchange) -> Deny | None:

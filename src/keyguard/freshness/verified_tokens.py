@@ -74,6 +74,7 @@ class VerifiedTokens:
         foreign: bool = False,
     ) -> None:
         self._field_start = f"{_SCHEME}{tokens.prefix}_".encode()
+        self._start_length = len(self._field_start)
         self._field_length = len(_SCHEME) + tokens.length
         self._longest_other = len(_SCHEME) + LONGEST_TOKEN if foreign else 0
         self._size = size
@@ -96,7 +97,7 @@ class VerifiedTokens:
         self._vouched_until = _FAR_PAST
         self._lock = threading.Lock()
 
-    def recall(self, field: bytes) -> Allow | None:
+    def recall(self, field: bytes) -> Allow | Fingerprint | None:
         """Return what an ``Authorization`` field was verified as, and note the use.
 
         This is the warm path of every request. The answer covers neither transport nor scopes. Keys
@@ -108,12 +109,16 @@ class VerifiedTokens:
                 be an imported one.
 
         Returns:
-            The decision; None if the key must be looked up.
+            The decision. Else the fingerprint of one of the service's own tokens, if
+            :meth:`recall_any` does not know it either; else None.
         """
-        if len(field) != self._field_length or not field.startswith(self._field_start):  # noqa: SIM102
-            if len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES):
-                return None
-        entry = self._open.get(sha256(field).digest())
+        is_own = (
+            len(field) == self._field_length and field[: self._start_length] == self._field_start
+        )
+        if not is_own and (len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES)):
+            return None
+        digest = sha256(field).digest()
+        entry = self._open.get(digest)
         if entry is not None:  # the rest is _believed, without the call
             now = self._monotonic()
             if now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at):
@@ -121,7 +126,9 @@ class VerifiedTokens:
                 if entry.not_before <= time < entry.ends_at:
                     entry.used_at = time
                     return entry.allow
-        return None
+        elif digest in self._entries:
+            return None
+        return Fingerprint(digest) if is_own else None
 
     @staticmethod
     def fingerprint(token: Secret) -> Fingerprint:

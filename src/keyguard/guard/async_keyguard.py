@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
-from keyguard.core.access.authenticate import authenticate
-from keyguard.core.access.credentials import describe_misuse
-from keyguard.core.access.decisions import Decision, Deny
-from keyguard.exceptions import InvalidValueError
+from keyguard.core.access.decisions import Decision
 from keyguard.freshness.background import AsyncBackgroundWork
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import AsyncPorts
@@ -22,18 +18,16 @@ from keyguard.runtime.lazy import Lazy
 from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
-from keyguard.stores.failover import AsyncLimiterPort
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import open_async_limiter, open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.core.management import audit_trail, keys, organizations, revocation
+    from keyguard.core.management import audit_trail, keys, organizations
 else:
     audit_trail = Lazy("keyguard.core.management.audit_trail")
     keys = Lazy("keyguard.core.management.keys")
     organizations = Lazy("keyguard.core.management.organizations")
-    revocation = Lazy("keyguard.core.management.revocation")
 
 
 @final
@@ -74,7 +68,7 @@ class AsyncKeyguard(Guard, flavour=True):
         self._owned = self._store is not store
         self.limiter = open_async_limiter(limiter, self._store, clock=clock)
         self._owns_limiter = self.limiter is not limiter
-        self.breaker = self._breaker_before(self.limiter, AsyncLimiterPort)
+        self.breaker = self._breaker_before(self.limiter, awaited=True)
         self._background = self._work_beside(AsyncBackgroundWork, self._store)
         self._ports = AsyncPorts(
             *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
@@ -106,46 +100,11 @@ class AsyncKeyguard(Guard, flavour=True):
         fresh: bool = False,
     ) -> Decision:
         """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
-        misuse = describe_misuse(fields)
-        deciding = authenticate(self._ports, fields, address, secure=secure, fresh=fresh)
-        del fields  # a traceback that passes here must not show the token
-        try:
-            if misuse is not None:
-                raise InvalidValueError(misuse)
-            requirement = self._require(scopes, any_of)
-        except BaseException:
-            deciding.close()
-            raise
-        decision = await deciding
-        if isinstance(decision, Deny) and self._is_exposed(decision):
-            decision = await self._revoked(decision)
-        return self._conclude(decision, requirement, address)
-
-    async def check_again(
-        self, fields: Sequence[str | bytes], *, secure: bool = False, address: str | None = None
-    ) -> Decision:
-        """Decide again on a request that was let in, by what the store says now.
-
-        The client has not tried anything. So a refusal does not count as a failed attempt, and no
-        hook is told.
-
-        Args:
-            fields: The ``Authorization`` field values, as for :meth:`Keyguard.authenticate`.
-            secure: Whether the client's connection is encrypted.
-            address: The client's address.
-        """
-        deciding = authenticate(
-            self._ports, fields, address, secure=secure, fresh=True, counts_failures=False
+        authenticating = self._authenticate(
+            fields, scopes, any_of, secure=secure, address=address, fresh=fresh
         )
-        del fields
-        decision = await deciding
-        if isinstance(decision, Deny) and self._is_exposed(decision):
-            decision = await self._revoked(decision)
-        return decision
-
-    async def _revoked(self, decision: Deny) -> Deny:
-        revoked = await revocation.revoke_exposed(self._ports.for_request(), decision)
-        return replace(decision, revoked=revoked)
+        del fields  # a traceback that passes here must not show the token
+        return await authenticating
 
     async def flush(self) -> None:
         """Tell the store now when keys were last used; see :meth:`Keyguard.flush`."""

@@ -8,31 +8,37 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keyguard.core.access.answers import Response
-from keyguard.core.access.authenticate import authorize, refuse_without_token
-from keyguard.core.access.credentials import parse_authorization
+from keyguard.core.access.authenticate import authenticate, authorize, refuse_without_token
+from keyguard.core.access.credentials import describe_misuse, parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
+from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import InvalidValueError
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.guard.ports import AsyncPorts, Parts, SyncPorts
 from keyguard.guard.store_ports import StorePort
 from keyguard.runtime.events import Event, Hook, LimitExceeded, is_wanted, tell, tell_refusal
+from keyguard.runtime.lazy import Lazy
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
-from keyguard.stores.failover import CircuitBreaker, LimiterPort
-from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.opening import check_countable
 
+if TYPE_CHECKING:
+    from keyguard.core.management import revocation
+else:
+    revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
+
 Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
-Limiter = TypeVar("Limiter", bound=RateLimiter | AsyncRateLimiter)
 
 _HASHES_WAITING = 16
 
@@ -179,13 +185,13 @@ class Guard:
         return [*policy.default_limits, *failures, *ruled]
 
     def _breaker_before(
-        self, limiter: MemoryRateLimiter | Limiter, port: Callable[[Limiter, float], LimiterPort]
+        self, limiter: RateLimiter | AsyncRateLimiter, *, awaited: bool
     ) -> CircuitBreaker:
         check_countable(limiter, self._limits_at_start())
         return CircuitBreaker(
-            limiter
-            if isinstance(limiter, MemoryRateLimiter)
-            else port(limiter, self.settings.limiter_timeout),
+            limiter,
+            awaited=awaited,
+            timeout=self.settings.limiter_timeout,
             fails_open=self.settings.on_limiter_error == "open",
             clock=self._parts.clock,
             tell=self._tell,
@@ -214,6 +220,74 @@ class Guard:
             self._parts.policy.catalogue.check_required(requirement.scopes)
         return requirement if requirement.scopes else None
 
+    async def _authenticate(
+        self,
+        fields: Sequence[str | bytes],
+        scopes: Iterable[str],
+        any_of: Iterable[str] | None,
+        *,
+        secure: bool,
+        address: str | None,
+        fresh: bool,
+    ) -> Decision:
+        """Do what :meth:`~keyguard.Keyguard.authenticate` says."""
+        misuse = describe_misuse(fields)
+        deciding = self.decide(fields, secure=secure, address=address, fresh=fresh)
+        del fields  # a traceback that passes here must not show the token
+        try:
+            if misuse is not None:
+                raise InvalidValueError(misuse)
+            requirement = self._require(scopes, any_of)
+        except BaseException:
+            deciding.close()
+            raise
+        decision = await deciding
+        if isinstance(decision, Allow) and requirement is not None:
+            decision = authorize(decision, requirement)
+            if isinstance(decision, Deny):
+                self.report(decision, address=address)
+        return decision
+
+    async def decide(
+        self,
+        fields: Sequence[str | bytes],
+        *,
+        missed: Fingerprint | None = None,
+        secure: bool = False,
+        address: str | None = None,
+        fresh: bool = False,
+        is_attempt: bool = True,
+    ) -> Decision:
+        """Decide on a request for an adapter. Over a guard for sync code nothing in it suspends.
+
+        Args:
+            fields: The ``Authorization`` field values, all strings or bytes.
+            missed: The token's fingerprint, if the memory was asked for it and does not know it.
+            secure: Whether the client's connection is encrypted.
+            address: The client's address, where it is known.
+            fresh: Whether to look the key up even if it is remembered.
+            is_attempt: Whether the client has just sent the request. Otherwise a refusal does not
+                count as a failed attempt, and no hook is told.
+        """
+        deciding = authenticate(
+            self._ports,
+            fields,
+            address,
+            secure=secure,
+            fresh=fresh,
+            counts_failures=is_attempt,
+            missed=missed,
+        )
+        del fields
+        decision = await deciding
+        if isinstance(decision, Deny):
+            if self._is_exposed(decision):
+                revoked = await revocation.revoke_exposed(self._ports.for_request(), decision)
+                decision = replace(decision, revoked=revoked)
+            if is_attempt:
+                self.report(decision, address=address)
+        return decision
+
     def _is_exposed(self, decision: Deny) -> bool:
         """Tell whether a refusal is of a live key that came over plain HTTP, and is revoked."""
         return (
@@ -221,12 +295,3 @@ class Guard:
             and decision.key_id is not None
             and self._parts.policy.revoke_exposed
         )
-
-    def _conclude(
-        self, decision: Decision, requirement: Requirement | None, address: str | None
-    ) -> Decision:
-        if isinstance(decision, Allow):
-            decision = authorize(decision, requirement)
-        if isinstance(decision, Deny):
-            self.report(decision, address=address)
-        return decision

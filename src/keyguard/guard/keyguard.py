@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
-from keyguard.core.access.authenticate import authenticate
-from keyguard.core.access.credentials import describe_misuse
-from keyguard.core.access.decisions import Decision, Deny
-from keyguard.exceptions import InvalidValueError
+from keyguard.core.access.decisions import Decision
 from keyguard.freshness.background import BackgroundWork
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import SyncPorts
@@ -22,18 +18,15 @@ from keyguard.runtime.process import Clock
 from keyguard.runtime.sync import run_sync
 from keyguard.settings.config import Settings
 from keyguard.stores.base import RateLimiter, Store
-from keyguard.stores.failover import SyncLimiterPort
 from keyguard.stores.opening import open_limiter, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.core.management import revocation
     from keyguard.guard import audit_trail, keys, organizations
 else:
     audit_trail = Lazy("keyguard.guard.audit_trail")
     keys = Lazy("keyguard.guard.keys")
     organizations = Lazy("keyguard.guard.organizations")
-    revocation = Lazy("keyguard.core.management.revocation")
 
 
 @final
@@ -78,7 +71,7 @@ class Keyguard(Guard, flavour=True):
         self._owned = self._store is not store
         self.limiter = open_limiter(limiter, self._store, clock=clock)
         self._owns_limiter = self.limiter is not limiter
-        self.breaker = self._breaker_before(self.limiter, SyncLimiterPort)
+        self.breaker = self._breaker_before(self.limiter, awaited=False)
         self._background = self._work_beside(BackgroundWork, self._store)
         self._ports = SyncPorts(
             *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
@@ -130,21 +123,11 @@ class Keyguard(Guard, flavour=True):
             InvalidValueError: ``fields`` is not a list of strings or bytes, a required scope is
                 malformed or not in the catalogue, or ``any_of`` is an empty list.
         """
-        misuse = describe_misuse(fields)
-        deciding = authenticate(self._ports, fields, address, secure=secure, fresh=fresh)
+        authenticating = self._authenticate(
+            fields, scopes, any_of, secure=secure, address=address, fresh=fresh
+        )
         del fields  # a traceback that passes here must not show the token
-        try:
-            if misuse is not None:
-                raise InvalidValueError(misuse)
-            requirement = self._require(scopes, any_of)
-        except BaseException:
-            deciding.close()
-            raise
-        decision = run_sync(deciding)
-        if isinstance(decision, Deny) and self._is_exposed(decision):
-            revoked = run_sync(revocation.revoke_exposed(self._ports.for_request(), decision))
-            decision = replace(decision, revoked=revoked)
-        return self._conclude(decision, requirement, address)
+        return run_sync(authenticating)
 
     def flush(self) -> None:
         """Tell the store now when keys were last used. Otherwise that is done once a minute."""

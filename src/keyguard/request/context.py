@@ -64,7 +64,7 @@ class CurrentLimits:
         """
         receipt = self._state.receipt
         if receipt is not None:
-            await settle(self._state.counters, receipt, cost, names)
+            await settle(self._state.guard.breaker, receipt, cost, names)
 
     async def refund(self, *names: str) -> None:
         """Refund what the request was charged; see :meth:`settle`."""

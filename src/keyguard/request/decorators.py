@@ -14,7 +14,7 @@ from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import Limit, Per, RouteLimit, Strategy, check_cost
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.request.context import CURRENT_REQUEST, current_request
-from keyguard.request.ledger import charge, charge_sync, owes
+from keyguard.request.ledger import charge, charge_sync
 from keyguard.request.protection import Protection, declare, declared_on
 
 __all__ = ["rate_limit", "require_scopes"]
@@ -167,7 +167,7 @@ def _guarded_coroutine(
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
             check(state)
-        if state.due or (limits and owes(state, limits)):
+        if limits or state.due:
             refusal = await charge(state, limits)
             if refusal is not None:
                 raise state.refuse(refusal)
@@ -186,7 +186,7 @@ def _guarded_function(
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
             check(state)
-        if state.due or (limits and owes(state, limits)):
+        if limits or state.due:
             refusal = charge_sync(state, limits)
             if refusal is not None:
                 raise state.refuse(refusal)

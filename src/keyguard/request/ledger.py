@@ -6,16 +6,11 @@ it over counters that never suspend.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.access.receipt import (
-    charges_of,
-    receipt_or_refusal,
-    refund,
-)
-from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.access.receipt import plan_of, receipt_or_refusal, refund
+from keyguard.core.limits.charges import Outcome, Plan
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
 from keyguard.request.protection import Protection
@@ -23,26 +18,19 @@ from keyguard.request.state import RequestState
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
-__all__ = ["charge", "charge_in_memory", "charge_sync", "enter_route", "forgive", "owes"]
+__all__ = ["charge", "charge_in_memory", "charge_sync", "enter_route", "forgive"]
 
 # A client that asks without a key, or for objects of others, pays for it: such attempts are what a
 # limit is there to bound.
 _NEVER_FORGIVEN = (Reason.CREDENTIALS_MISSING, Reason.OBJECT_NOT_FOUND)
 
-_Bill: TypeAlias = tuple[tuple[Charge, ...], int, Sequence[RouteLimit], bool]
-"""The charges, how many are not the route's, the limits of the route, and what was due before."""
-
-
-def owes(state: RequestState, route: Sequence[RouteLimit]) -> bool:
-    """Tell whether a request has anything to pay before it may enter a route."""
-    if state.due or not state.charged_limits:
-        return state.due or bool(route)
-    return bool(_unpaid(state, route))
+_Bill: TypeAlias = tuple[Plan, tuple[RouteLimit, ...], bool]
+"""What is charged, the limits of the route, and whether those of the key were due before."""
 
 
 async def charge(
     state: RequestState,
-    route: Sequence[RouteLimit] = (),
+    route: tuple[RouteLimit, ...] = (),
     *,
     counters: Counters | None = None,
 ) -> Deny | None:
@@ -60,24 +48,24 @@ async def charge(
     Raises:
         InvalidValueError: A limit's function returned something that is not a cost or a name.
     """
-    memory = state.guard.breaker.memory
-    if memory is not None:
-        return charge_in_memory(state, memory, route)
+    breaker = state.guard.breaker
+    if breaker.memory is not None:
+        return charge_in_memory(state, breaker.memory, route)
     bill = _bill(state, route)
     if bill is None:
         return None
-    return _paid(state, bill, await (counters or state.counters).hit(bill[0]))
+    return _paid(state, bill, await (counters or breaker).hit(bill[0].charges))
 
 
 def charge_in_memory(
-    state: RequestState, memory: MemoryRateLimiter, route: Sequence[RouteLimit] = ()
+    state: RequestState, memory: MemoryRateLimiter, route: tuple[RouteLimit, ...] = ()
 ) -> Deny | None:
     """Do as :func:`charge` with counters in memory, which never wait."""
     bill = _bill(state, route)
-    return None if bill is None else _paid(state, bill, memory.hit(bill[0]))
+    return None if bill is None else _paid(state, bill, memory.hit(bill[0].charges))
 
 
-def charge_sync(state: RequestState, route: Sequence[RouteLimit] = ()) -> Deny | None:
+def charge_sync(state: RequestState, route: tuple[RouteLimit, ...] = ()) -> Deny | None:
     """Do as :func:`charge` in a plain function.
 
     Raises:
@@ -112,32 +100,29 @@ async def forgive(state: RequestState, deny: Deny) -> None:
     receipt = state.receipt
     if receipt is not None and deny.reason not in _NEVER_FORGIVEN:
         state.receipt, state.charged_limits = None, ()
-        await refund(state.counters, receipt)
+        await refund(state.guard.breaker, receipt)
 
 
-def _unpaid(state: RequestState, route: Sequence[RouteLimit]) -> Sequence[RouteLimit]:
+def _bill(state: RequestState, route: tuple[RouteLimit, ...]) -> _Bill | None:
     if state.rule_limits:
         # A limit that the rule and the route share is charged once.
         named = {(limit.limit, limit.route) for limit in state.rule_limits}
         others = (limit for limit in route if (limit.limit, limit.route) not in named)
         route = (*state.rule_limits, *others)
-    return [limit for limit in route if limit not in state.charged_limits]
-
-
-def _bill(state: RequestState, route: Sequence[RouteLimit]) -> _Bill | None:
-    unpaid = _unpaid(state, route) if state.charged_limits or state.rule_limits else route
+    if state.charged_limits:
+        route = tuple(limit for limit in route if limit not in state.charged_limits)
     due, state.due = state.due, False  # before anything is awaited: what is due is charged once
     try:
-        charges, key_charges = charges_of(state.allow, unpaid, state.request, key_is_due=due)
+        plan = plan_of(state.allow, route, state.request, key_is_due=due)
     except BaseException:
         state.due = due  # a limit's function failed; nothing was charged
         raise
-    return (charges, key_charges, unpaid, due) if charges else None
+    return None if plan is None else (plan, route, due)
 
 
 def _paid(state: RequestState, bill: _Bill, outcome: Outcome | None) -> Deny | None:
-    charges, key_charges, route, was_due = bill
-    receipt = receipt_or_refusal(state.allow, charges, key_charges, outcome)
+    plan, route, was_due = bill
+    receipt = receipt_or_refusal(state.allow, plan, outcome)
     if isinstance(receipt, Deny):
         state.due = was_due
         return receipt

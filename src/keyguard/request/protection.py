@@ -13,6 +13,7 @@ from keyguard.request.state import RequestState
 __all__ = [
     "UNPROTECTED",
     "Protection",
+    "all_declared",
     "check_declared",
     "declare",
     "declared_on",
@@ -110,9 +111,17 @@ def declare(target: object, protection: Protection) -> None:
     setattr(target, _MARK, protection)
 
 
+def all_declared(target: object) -> Protection:
+    """Return what an endpoint and its methods declare, as one."""
+    found = UNPROTECTED
+    for method in ("", *_HTTP_METHODS):
+        found = found.and_(protection_of(target, method))
+    return found
+
+
 def is_declared(target: object) -> bool:
     """Tell whether an endpoint, or one of its methods, declares any protection."""
-    return any(protection_of(target, method) for method in ("", *_HTTP_METHODS))
+    return bool(all_declared(target))
 
 
 def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
@@ -121,6 +130,5 @@ def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
     Raises:
         InvalidValueError: The endpoint requires a scope that the catalogue does not know.
     """
-    for method in ("", *_HTTP_METHODS):
-        for requirement in protection_of(target, method).requirements:
-            catalogue.check_required(requirement.scopes)
+    for requirement in all_declared(target).requirements:
+        catalogue.check_required(requirement.scopes)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
+from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.http.rules import Rule
+from keyguard.core.http.trusted_proxies import Client
 from keyguard.core.identity.principal import Request
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
@@ -13,7 +18,7 @@ from keyguard.guard import AsyncKeyguard, Keyguard
 __all__ = ["RequestState"]
 
 
-class RequestState:
+class RequestState(ABC):
     """What keyguard knows of one request, from the decision to the answer.
 
     Each adapter extends it with what it reads from its server. The attributes are class defaults
@@ -22,6 +27,8 @@ class RequestState:
     Attributes:
         guard: The guard that decides.
         allow: The decision that let the request in, or None on a public path.
+        missed: The fingerprint of its token, if the memory of verified tokens does not know it.
+        client: The client behind trusted proxies, if there are any.
         refusal: A refusal from inside the application that the middleware has yet to answer.
         optional: Whether an application may well catch that refusal, because it only asked who
             made the request.
@@ -35,6 +42,8 @@ class RequestState:
 
     guard: Keyguard | AsyncKeyguard
     allow: Allow | None = None
+    missed: Fingerprint | None = None
+    client: Client | None = None
     refusal: Deny | None = None
     optional: bool = False
     rule: Rule | None = None
@@ -45,23 +54,64 @@ class RequestState:
     retires: str | None = None
 
     @property
-    def address(self) -> str | None:
-        """The client's address, if it is known."""
-        raise NotImplementedError
-
-    def request(self) -> Request:
-        """Return what the functions of limits see of the request."""
-        raise NotImplementedError
+    @abstractmethod
+    def peer(self) -> str | None:
+        """The address that holds the connection, if it has one."""
 
     @property
-    def counters(self) -> Counters:
-        """The way to the counters for code of the guard's own flavour."""
-        return self.guard.breaker
+    @abstractmethod
+    def is_encrypted(self) -> bool:
+        """Whether that connection is encrypted."""
+
+    @property
+    @abstractmethod
+    def method(self) -> str:
+        """The request method; a WebSocket's is GET."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """The path that the router sees, decoded."""
+
+    @property
+    @abstractmethod
+    def raw_path(self) -> bytes | None:
+        """The path of the request line, if the server tells it."""
+
+    @abstractmethod
+    def credentials(self) -> Sequence[str | bytes]:
+        """Return the values of the ``Authorization`` fields, as received."""
+
+    @abstractmethod
+    def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return the values of some fields by name, given in lower case."""
+
+    @abstractmethod
+    def request(self) -> Request:
+        """Return what the functions of limits see of the request."""
+
+    def lone_field(self) -> bytes | None:
+        """Return the value of the ``Authorization`` field if there is exactly one."""
+        fields = self.credentials()
+        if len(fields) != 1:
+            return None
+        field = fields[0]
+        return field if isinstance(field, bytes) else field.encode("latin-1", "replace")
+
+    @property
+    def address(self) -> str | None:
+        """The client's address, if it is known."""
+        return self.peer if self.client is None else self.client.address
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the client's connection is encrypted."""
+        return self.is_encrypted if self.client is None else self.client.secure
 
     @property
     def blocking_counters(self) -> Counters:
         """The way to the counters for a plain function; it never suspends."""
-        return self.counters
+        return self.guard.breaker
 
     def refuse(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware.

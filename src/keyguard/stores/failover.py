@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.ports import Counters
@@ -25,61 +24,13 @@ ASK_AGAIN_AFTER = 1.0
 """Seconds for which a limiter that failed is left alone."""
 
 
-class SyncLimiterPort:
-    """A limiter for sync code. No method suspends.
-
-    Args:
-        limiter: The limiter.
-        timeout: Seconds that a call may take.
-    """
-
-    def __init__(self, limiter: RateLimiter, timeout: float) -> None:
-        self._limiter = limiter
-        self._timeout = timeout
-
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        with within(self._timeout):
-            return self._limiter.hit(charges)
-
-    async def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        with within(self._timeout):
-            return self._limiter.adjust(charges, units, ends_at)
-
-
-class AsyncLimiterPort:
-    """A limiter for async code.
-
-    Args:
-        limiter: The limiter.
-        timeout: Seconds after which a call is ended.
-    """
-
-    def __init__(self, limiter: AsyncRateLimiter, timeout: float) -> None:
-        self._limiter = limiter
-        self._timeout = timeout
-
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        async with awithin(self._timeout):
-            return await self._limiter.hit(charges)
-
-    async def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        async with awithin(self._timeout):
-            return await self._limiter.adjust(charges, units, ends_at)
-
-
-LimiterPort: TypeAlias = SyncLimiterPort | AsyncLimiterPort
-"""A limiter with a deadline for each call."""
-
-
 class CircuitBreaker(Counters):
     """Asks a limiter, and something else while it fails. It is the core's port to counters.
 
     Args:
-        port: The limiter, with a deadline for each call; or a limiter in memory, which needs none.
+        limiter: The limiter. One in memory is asked directly, since it never waits or fails.
+        awaited: Whether a call of the limiter is awaited. Such a call is ended at its deadline.
+        timeout: Seconds that a call may take.
         fails_open: Whether requests go on while the limiter fails, counted in this process.
         clock: Where time comes from.
         tell: Takes the events of its failing and recovering.
@@ -87,15 +38,19 @@ class CircuitBreaker(Counters):
 
     def __init__(
         self,
-        port: LimiterPort | MemoryRateLimiter,
+        limiter: RateLimiter | AsyncRateLimiter,
         *,
+        awaited: bool,
+        timeout: float,
         fails_open: bool,
         clock: Clock,
         tell: Callable[[Event], None],
     ) -> None:
-        self.memory = port if isinstance(port, MemoryRateLimiter) else None
+        self.memory = limiter if isinstance(limiter, MemoryRateLimiter) else None
         """The limiter, if it is in memory: it never waits and never fails."""
-        self._port = None if isinstance(port, MemoryRateLimiter) else port
+        self._limiter = limiter
+        self._timeout = timeout
+        self._awaited = awaited
         self._fails_open = fails_open
         self._clock = clock
         self._tell = tell
@@ -112,10 +67,11 @@ class CircuitBreaker(Counters):
         self._lock = threading.Lock()
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome | None:
-        port = self._port
-        if port is None:
-            return self._in_memory().hit(charges)
-        return await self._ask(lambda: port.hit(charges), lambda stand_in: stand_in.hit(charges))
+        if self.memory is not None:
+            return self.memory.hit(charges)
+        return await self._ask(
+            lambda limiter: limiter.hit(charges), lambda stand_in: stand_in.hit(charges)
+        )
 
     async def adjust(
         self,
@@ -124,16 +80,15 @@ class CircuitBreaker(Counters):
         ends_at: Sequence[float],
         counter: int | None,
     ) -> Outcome | None:
-        port = self._port
-        if port is None:
-            return self._in_memory().adjust(charges, units, ends_at)
+        if self.memory is not None:
+            return self.memory.adjust(charges, units, ends_at)
         # Only the counter that counted refunds. Elsewhere a refund would be credit.
         more = [max(0, change) for change in units]
         if counter == _stand_in_of(self._outage) and self._stand_in is not None:
             return self._stand_in.adjust(charges, units, ends_at)
         asked = units if counter == self._outage else more
         return await self._ask(
-            lambda: port.adjust(charges, asked, ends_at),
+            lambda limiter: limiter.adjust(charges, asked, ends_at),
             lambda stand_in: stand_in.adjust(charges, more, ends_at),
         )
 
@@ -142,21 +97,24 @@ class CircuitBreaker(Counters):
         if self._stand_in is not None:
             self._stand_in.close()
 
-    def _in_memory(self) -> MemoryRateLimiter:
-        assert self.memory is not None  # noqa: S101 - there is a port otherwise
-        return self.memory
-
     async def _ask(
         self,
-        question: Callable[[], Awaitable[Outcome]],
+        question: Callable[[RateLimiter | AsyncRateLimiter], Outcome | Awaitable[Outcome]],
         meanwhile: Callable[[MemoryRateLimiter], Outcome],
     ) -> Outcome | None:
         """Ask the limiter, or what stands in for it while it fails."""
-        outage = self._admitted_outage()
+        outage = self._outage if self._failing_since is None else self._admitted_outage()
         if outage is None:
             return self._stand_in_answer(meanwhile)
+        answer: object
         try:
-            answer: object = await question()
+            if self._awaited:
+                async with awithin(self._timeout):
+                    asked = question(self._limiter)
+                    answer = await asked if isinstance(asked, Awaitable) else asked
+            else:
+                with within(self._timeout):
+                    answer = question(self._limiter)
         except (CorruptDataError, ConfigurationError) as failure:
             self._note_refusal(failure)  # it concerns this bucket or limit, and no other
         except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
@@ -171,11 +129,10 @@ class CircuitBreaker(Counters):
         return self._stand_in_answer(meanwhile)
 
     def _admitted_outage(self) -> int | None:
-        """Return the current outage's number if the limiter may be asked now, else None."""
-        outage = self._outage
-        if self._failing_since is None:
-            return outage
+        """Return the current outage's number if this request may ask again, else None."""
         with self._lock:
+            if self._failing_since is None:
+                return self._outage
             now = self._clock.monotonic()
             if now < self._ask_again_at:
                 return None

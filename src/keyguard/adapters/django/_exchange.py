@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeAlias
 from django.http import HttpRequest
 
 from keyguard.adapters._asgi_exchange import ASGIExchange
-from keyguard.adapters._asgi_scope import rewritten
+from keyguard.adapters._asgi_scope import rewrite as rewrite_scope
 from keyguard.adapters._wsgi_environ import rewrite
 from keyguard.adapters._wsgi_exchange import WSGIExchange
 from keyguard.core.access.decisions import Deny
@@ -106,7 +106,8 @@ def introduce(
     vars(request).pop("headers", None)  # a view of META that was made before
     if isinstance(exchange, DjangoASGIExchange):
         scope = {**exchange.scope, "keyguard.principal": principal}
-        django_request.scope = rewritten(scope, fields, principal)
+        rewrite_scope(scope, fields, principal)
+        django_request.scope = scope
 
 
 def _unused(*_: object) -> NoReturn:

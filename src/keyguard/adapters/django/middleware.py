@@ -17,7 +17,7 @@ from keyguard.adapters.django import _answers
 from keyguard.adapters.django._exchange import DjangoExchange, introduce, open_exchange
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import check_views, protection_for
-from keyguard.core.access.decisions import AccessDenied, Decision, Deny
+from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.exceptions import ConfigurationError
 from keyguard.freshness.background import flush_on_sigterm
 from keyguard.guard import AsyncKeyguard, Keyguard
@@ -126,23 +126,18 @@ class KeyguardMiddleware(metaclass=_Modes):
 
     async def _admit(self, exchange: DjangoExchange) -> Deny | None:
         """Let a request in, or return its refusal. What it is charged waits for the view."""
-        field = exchange.lone_field()
-        is_known = self._recognizes(exchange, exchange.path_info, field)
-        del field  # it holds the token
-        if is_known:
+        if self._recognizes(exchange, exchange.path_info, exchange.lone_field()):
             return None
         refusal = self._admission.admit(exchange)
         if refusal is Pending.AUTHENTICATION:
-            return self._admission.enter(exchange, await self._authenticate(exchange))
+            decision = await self._guard.decide(
+                exchange.credentials(),
+                missed=exchange.missed,
+                secure=exchange.is_secure,
+                address=exchange.address,
+            )
+            return self._admission.enter(exchange, decision)
         return refusal
-
-    async def _authenticate(self, exchange: DjangoExchange) -> Decision:
-        secure, address = exchange.is_secure, exchange.address
-        if isinstance(self._guard, Keyguard):
-            return self._guard.authenticate(exchange.credentials(), secure=secure, address=address)
-        return await self._guard.authenticate(
-            exchange.credentials(), secure=secure, address=address
-        )
 
     async def _enter_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: object, _kwargs: object

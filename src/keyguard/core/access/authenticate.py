@@ -69,6 +69,7 @@ async def authenticate(
     secure: bool = False,
     fresh: bool = False,
     counts_failures: bool = True,
+    missed: Fingerprint | None = None,
 ) -> Decision:
     """Decide who sent a request, and whether it may have come this way.
 
@@ -80,6 +81,7 @@ async def authenticate(
         secure: Whether the client's connection is encrypted.
         fresh: Whether to look the key up even if it is remembered.
         counts_failures: Whether a refusal counts as a failed attempt of the client.
+        missed: The token's fingerprint, if the memory was asked for it and does not know it.
 
     Returns:
         ``Allow`` with the principal of a live key, else ``Deny``. What a client sends and what a
@@ -94,14 +96,14 @@ async def authenticate(
         )
     limit = policy.failure_limit if counts_failures else None
     if limit is None or address is None:
-        decision = await _identify(ports, token, address, fresh=fresh)
+        decision = await _identify(ports, token, address, fresh=fresh, missed=missed)
         return check_transport(decision, policy, secure=secure)
     client = client_of(address)
     blocked = ports.blocklist.blocked_for(client)
     # A key that was verified here before goes on, though a guesser shares its address.
     if blocked is not None and not _was_verified(ports, token):
         return check_transport(_too_many_failures(blocked), policy, secure=secure)
-    decision = await _identify(ports, token, address, fresh=fresh)
+    decision = await _identify(ports, token, address, fresh=fresh, missed=missed)
     if isinstance(decision, Deny) and _is_failed_attempt(decision):
         if blocked is not None:
             decision = _too_many_failures(blocked)
@@ -138,7 +140,12 @@ def refuse_without_token(
 
 
 async def _identify(
-    ports: RequestPorts, token: Secret, address: str | None, *, fresh: bool
+    ports: RequestPorts,
+    token: Secret,
+    address: str | None,
+    *,
+    fresh: bool,
+    missed: Fingerprint | None,
 ) -> Decision:
     """Decide which key a token is of, whether it is genuine, and whether that key may be used."""
     policy, tokens = ports.policy, ports.tokens
@@ -148,8 +155,8 @@ async def _identify(
         return decision
     key_id = candidates[0]
     try:
-        fingerprint = tokens.fingerprint(token)
-        known = None if fresh else tokens.recall_any(fingerprint)
+        fingerprint = missed or tokens.fingerprint(token)
+        known = None if fresh or missed is not None else tokens.recall_any(fingerprint)
         if isinstance(known, Allow):
             return _check_network(ports, known, address)
         for key_id in candidates:

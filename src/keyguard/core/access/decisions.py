@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyguard.core.identity.principal import Principal
-from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits, Charge
+from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits, Charge, Plan
+from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import KeyguardError
 
@@ -56,6 +58,13 @@ class Allow:
     limits: AppliedLimits = field(default=NO_LIMITS, repr=False, compare=False)
     networks: tuple[str, ...] = field(default=(), repr=False, compare=False)
     retires: str | None = field(default=None, repr=False, compare=False)
+    # What requests are charged, remembered by plan_of in core/access/receipt.py.
+    plans: dict[tuple[Sequence[RouteLimit], bool], Plan] = field(
+        default_factory=dict[tuple[Sequence[RouteLimit], bool], Plan],
+        init=False,
+        repr=False,
+        compare=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,23 @@ from dataclasses import dataclass, replace
 
 from keyguard.core.access.decisions import Allow, Deny, Reason
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.core.limits.charges import Charge, Outcome, in_seconds, policy_field, route_charges
+from keyguard.core.limits.charges import (
+    NO_LIMITS,
+    Charge,
+    Outcome,
+    Plan,
+    in_seconds,
+    policy_field,
+    route_charges,
+)
 from keyguard.core.limits.limit import RouteLimit, check_cost
 from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError
 
-__all__ = ["Receipt", "charges_of", "receipt_or_refusal", "refund", "settle"]
+__all__ = ["Receipt", "plan_of", "receipt_or_refusal", "refund", "settle"]
+
+_MOST_PLANS = 64  # what decorates anew for each call has other limits each time
 
 
 @dataclass(slots=True)
@@ -69,14 +79,17 @@ class Receipt:
         )
 
 
-def charges_of(
+def plan_of(
     allow: Allow | None,
-    route: Sequence[RouteLimit],
+    route: tuple[RouteLimit, ...],
     request: Callable[[], Request],
     *,
     key_is_due: bool,
-) -> tuple[tuple[Charge, ...], int]:
-    """Return the charges of a request, and how many of them come before those of the route.
+) -> Plan | None:
+    """Return what a request is charged; None for nothing.
+
+    A plan that is the same for all requests of a key is made once, and kept with the decision that
+    lets them in.
 
     Args:
         allow: The decision that let the request in, or None on a public path.
@@ -87,40 +100,39 @@ def charges_of(
     Raises:
         InvalidValueError: A limit's function returned something that is not a cost or a name.
     """
-    charges: tuple[Charge, ...] = ()
-    if key_is_due and allow is not None:
-        limits = allow.limits
-        charges = limits.charges
-        if limits.varying:
-            charges = limits.of_request(allow.principal, request)
-    key_charges = len(charges)
-    if route:
-        principal = None if allow is None else allow.principal
-        charges = (*charges, *route_charges(route, principal, request))
-    return charges, key_charges
+    plans = {} if allow is None else allow.plans
+    known = plans.get((route, key_is_due))
+    if known is not None:
+        return known
+    principal = None if allow is None else allow.principal
+    limits = allow.limits if key_is_due and allow is not None else NO_LIMITS
+    charges = limits.charges
+    if principal is not None and limits.varying:
+        charges = limits.of_request(principal, request)
+    plan_charges = (*charges, *route_charges(route, principal, request))
+    if not plan_charges:
+        return None
+    plan = Plan(plan_charges, len(charges), policy_field(plan_charges))
+    if not limits.varying and all(limit.is_fixed for limit in route):
+        if len(plans) >= _MOST_PLANS:
+            plans.clear()
+        plans[route, key_is_due] = plan
+    return plan
 
 
-def receipt_or_refusal(
-    allow: Allow | None,
-    charges: tuple[Charge, ...],
-    key_charges: int,
-    outcome: Outcome | None,
-) -> Receipt | Deny:
+def receipt_or_refusal(allow: Allow | None, plan: Plan, outcome: Outcome | None) -> Receipt | Deny:
     """Return the receipt of a request that was counted, or its refusal.
 
     Args:
         allow: The decision that let the request in, or None on a public path.
-        charges: What the request was to be charged.
-        key_charges: How many of the charges come before those of the route.
+        plan: What the request was to be charged.
         outcome: The answer of :meth:`~keyguard.core.limits.ports.Counters.hit`.
     """
     principal = None if allow is None else allow.principal
-    if outcome is not None and outcome.admitted:
-        is_known = allow is not None and charges is allow.limits.charges
-        policy = allow.limits.policy if allow is not None and is_known else policy_field(charges)
-        return Receipt(
-            principal, charges, outcome.tallies, policy, key_charges, None, outcome.counter
-        )
+    charges, key_charges, policy = plan
+    if outcome is not None and outcome[0]:  # admitted
+        _, tallies, counter = outcome
+        return Receipt(principal, charges, tallies, policy, key_charges, None, counter)
     key_id, owner = (principal.key_id, principal.organization) if principal else (None, None)
     if outcome is None:
         return Deny(Reason.LIMITER_UNAVAILABLE, key_id, owner)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from math import ceil
@@ -26,6 +26,7 @@ __all__ = [
     "Charge",
     "LimitStatus",
     "Outcome",
+    "Plan",
     "failure_charges",
     "in_seconds",
     "limit_field",
@@ -84,6 +85,20 @@ class Outcome(NamedTuple):
     counter: int = 0
 
 
+class Plan(NamedTuple):
+    """The charges of a request, as far as they are known beforehand.
+
+    Args:
+        charges: The charges: first those of the key, then those of the route.
+        key_charges: How many of them come before those of the route.
+        policy: The value of ``RateLimit-Policy``.
+    """
+
+    charges: tuple[Charge, ...]
+    key_charges: int
+    policy: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitStatus:
     """How one policy stands.
@@ -112,15 +127,10 @@ class AppliedLimits:
     Args:
         charges: The charges whose buckets are the same for every request.
         varying: The limits whose buckets depend on the request.
-        policy: The value of ``RateLimit-Policy`` for the charges alone.
     """
 
     charges: tuple[Charge, ...] = ()
     varying: tuple[Limit, ...] = ()
-    policy: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "policy", policy_field(self.charges))
 
     @classmethod
     def of(cls, principal: Principal, *levels: Iterable[Limit]) -> AppliedLimits:

@@ -171,6 +171,11 @@ class RouteLimit:
         if not callable(self.cost):
             check_cost(self.cost)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all requests with one key are charged alike."""
+        return self.limit.per in ("key", "organization") and not callable(self.cost)
+
     def cost_of(self, request: Callable[[], Request]) -> int:
         """Return how much a request counts.
 
