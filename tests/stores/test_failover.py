@@ -29,7 +29,7 @@ from keyguard import (
 )
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.starlette import KeyguardMiddleware
-from keyguard.core.access.receipt import Receipt, receipt_or_refusal, settle
+from keyguard.core.access.receipt import Receipt, receipt_of, settle
 from keyguard.core.limits.charges import Charge, Outcome, Plan
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
@@ -471,9 +471,7 @@ class Shared:
     def hit(self, cost: int) -> Receipt:
         charges = (_charge()._replace(amount=100, cost=cost),)
         outcome = self.answer(self.breaker.hit(charges))
-        charged = receipt_or_refusal(None, Plan(charges, 0, ""), outcome)
-        assert isinstance(charged, Receipt)
-        return charged
+        return receipt_of(None, Plan(charges, 0, "", is_enforced=True), outcome)
 
     def settle(self, charged: Receipt, cost: int) -> None:
         self.answer(settle(self.breaker, charged, cost, ()))

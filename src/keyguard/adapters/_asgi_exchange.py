@@ -59,7 +59,8 @@ class ASGIExchange(ScopeReader):
             ):
                 message = self._with_fields(message)
             self._last = message
-            return self._send(message)
+            send = self._send  # a call of an attribute takes longer
+            return send(message)
         return self._send_after_refusal(message)
 
     def _with_fields(self, message: Message) -> Message:

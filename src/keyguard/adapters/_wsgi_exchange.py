@@ -46,6 +46,8 @@ class WSGIExchange(EnvironReader):
         replacement: The body that replaces the application's, once the request is refused.
     """
 
+    started = False
+
     def __init__(
         self,
         guard: Keyguard,
@@ -60,7 +62,7 @@ class WSGIExchange(EnvironReader):
         self.receipt: Receipt | None = None
         self.retires: str | None = None
         self.replacement: Iterable[bytes] | None = None
-        self.due = self.started = False
+        self.due = False
         self.guard = guard
         self.start_response = start_response
         self._refuse = refuse
@@ -93,9 +95,10 @@ class WSGIExchange(EnvironReader):
             headers = self._with_limit_fields(headers, self.receipt)
         if self.retires is not None:
             headers = [*headers, (RETIRES_FIELD, self.retires)]
+        start_response = self.start_response  # a call of an attribute takes longer
         if exc_info is None:
-            return self.start_response(status, headers)
-        return self.start_response(status, headers, exc_info)
+            return start_response(status, headers)
+        return start_response(status, headers, exc_info)
 
     def _with_limit_fields(
         self, headers: list[tuple[str, str]], receipt: Receipt

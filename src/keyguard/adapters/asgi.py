@@ -67,7 +67,7 @@ class KeyguardMiddleware:
         self._token_protocol = settings.token_protocol
         self._root_path = find_root_path(app)
         self._open_websockets = OpenWebSockets(guard) if settings.close_on_revoke else None
-        self._counts_elsewhere = guard.breaker.memory is None
+        self._counters = guard.breaker.memory  # None where they live across a network
         self._router = find_router(app)
         self._scopes_before_limits = self._scopes_of_all_routes(app)
 
@@ -89,17 +89,15 @@ class KeyguardMiddleware:
                 app = partial(self._open_websockets.serve, app, websocket)
         else:
             raise ConfigurationError(f"keyguard lets no ASGI scope of type {kind!r} through")
-        if self._counts_elsewhere:
+        if self._counters is None:
             exchange.loop = running_loop()
-        is_known = not scope.get("root_path") and self._recognizes(
-            exchange, scope["path"], None, headers
-        )
+        recognizes = self._recognizes  # a call of an attribute takes longer
+        is_known = not scope.get("root_path") and recognizes(exchange, scope["path"], None, headers)
         del scope, headers  # they hold the token: a traceback that passes here must not show it
         refusal = None if is_known else await self._admit(exchange)
         if refusal is None and exchange.due:
-            memory = self.guard.breaker.memory
-            if memory is not None and self._needs_no_route(exchange):
-                refusal = charge_in_memory(exchange, memory)
+            if self._counters is not None and self._needs_no_route(exchange):
+                refusal = charge_in_memory(exchange, self._counters)
             else:
                 refusal = await self._charge(exchange)
             if refusal is not None:

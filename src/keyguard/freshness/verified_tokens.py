@@ -47,7 +47,8 @@ class _Entry:
     ends_at: float
     fresh_until: float
     dies_at: float
-    used_at: float = 0.0
+    is_timed: bool  # whether the time of day decides, too
+    used_at: float = _FAR_PAST  # on the monotonic clock
     told_at: float = 0.0  # the minute of the last use that was passed to the store
 
 
@@ -120,12 +121,13 @@ class VerifiedTokens:
         digest = sha256(field).digest()
         entry = self._open.get(digest)
         if entry is not None:  # the rest is _believed, without the call
-            now = self._monotonic()
-            if now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at):
-                time = self._time()
-                if entry.not_before <= time < entry.ends_at:
-                    entry.used_at = time
-                    return entry.allow
+            monotonic = self._monotonic  # a call of an attribute takes longer
+            now = monotonic()
+            if (
+                now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at)
+            ) and (not entry.is_timed or entry.not_before <= self._time() < entry.ends_at):
+                entry.used_at = now
+                return entry.allow
         elif digest in self._entries:
             return None
         return Fingerprint(digest) if is_own else None
@@ -142,11 +144,11 @@ class VerifiedTokens:
 
     def _believed(self, entry: _Entry) -> Allow | None:
         now = self._monotonic()
-        if now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at):
-            time = self._time()
-            if entry.not_before <= time < entry.ends_at:
-                entry.used_at = time
-                return entry.allow
+        if (now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at)) and (
+            not entry.is_timed or entry.not_before <= self._time() < entry.ends_at
+        ):
+            entry.used_at = now
+            return entry.allow
         return None
 
     def begin(self) -> Mark:
@@ -240,6 +242,7 @@ class VerifiedTokens:
             ends_at=end.timestamp() if end else _FAR_FUTURE,
             fresh_until=looked_at + self._max_staleness,
             dies_at=looked_at + max(self._max_staleness, _LONGEST),
+            is_timed=key.not_before is not None or end is not None,
         )
         name = fingerprint.digest
         with self._lock:
@@ -278,7 +281,8 @@ class VerifiedTokens:
         return uses
 
     def _note_use_of(self, entry: _Entry) -> None:
-        minute = entry.used_at // _MINUTE * _MINUTE
+        used_at = self._time() - self._monotonic() + entry.used_at
+        minute = used_at // _MINUTE * _MINUTE
         if minute > entry.told_at:
             entry.told_at = minute
             self._note(Use(entry.allow.principal.key_id, datetime.fromtimestamp(minute, UTC)))

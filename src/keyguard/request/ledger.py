@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.access.receipt import plan_of, receipt_or_refusal, refund
+from keyguard.core.access.receipt import plan_of, receipt_of, refund, refusal_of
 from keyguard.core.limits.charges import Outcome, Plan
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
@@ -111,26 +111,27 @@ def _bill(state: RequestState, route: tuple[RouteLimit, ...]) -> _Bill | None:
         route = (*state.rule_limits, *others)
     if state.charged_limits:
         route = tuple(limit for limit in route if limit not in state.charged_limits)
+    allow = state.allow
     due, state.due = state.due, False  # before anything is awaited: what is due is charged once
-    try:
-        plan = plan_of(state.allow, route, state.request, key_is_due=due)
-    except BaseException:
-        state.due = due  # a limit's function failed; nothing was charged
-        raise
+    plan = None if allow is None else allow.plans.get((route, due))
+    if plan is None:
+        try:
+            plan = plan_of(allow, route, state.request, key_is_due=due)
+        except BaseException:
+            state.due = due  # a limit's function failed; nothing was charged
+            raise
     return None if plan is None else (plan, route, due)
 
 
 def _paid(state: RequestState, bill: _Bill, outcome: Outcome | None) -> Deny | None:
     plan, route, was_due = bill
-    receipt = receipt_or_refusal(state.allow, plan, outcome)
-    if isinstance(receipt, Deny):
+    if outcome is None or not outcome[0]:  # it admitted nothing
         state.due = was_due
-        return receipt
+        return refusal_of(state.allow, plan, outcome)
+    receipt = receipt_of(state.allow, plan, outcome)
     if route:
         state.charged_limits = (*state.charged_limits, *route)
     state.receipt = receipt if state.receipt is None else state.receipt.joined(receipt)
-    for tally in receipt.tallies:
-        if not tally.fits:
-            state.guard.report_exceeded(receipt, state.address)
-            break
+    if not plan.is_enforced and not all(tally.fits for tally in receipt.tallies):
+        state.guard.report_exceeded(receipt, state.address)
     return None

@@ -75,7 +75,10 @@ class Response:
 
 def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Return fields in the form that ASGI takes: names in lower case, all in bytes."""
-    return [(_encoded_name(name), value.encode()) for name, value in fields]
+    found: list[tuple[bytes, bytes]] = []
+    for name, value in fields:  # a comprehension is another call
+        found.append((_encoded_name(name), value.encode()))
+    return found
 
 
 @lru_cache(64)

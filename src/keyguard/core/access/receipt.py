@@ -21,7 +21,7 @@ from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError
 
-__all__ = ["Receipt", "plan_of", "receipt_or_refusal", "refund", "settle"]
+__all__ = ["Receipt", "plan_of", "receipt_of", "refund", "refusal_of", "settle"]
 
 _MOST_PLANS = 64  # what decorates anew for each call has other limits each time
 
@@ -88,8 +88,8 @@ def plan_of(
 ) -> Plan | None:
     """Return what a request is charged; None for nothing.
 
-    A plan that is the same for all requests of a key is made once, and kept with the decision that
-    lets them in.
+    A plan that holds for all requests of a key is kept in the ``plans`` of the decision that lets
+    them in.
 
     Args:
         allow: The decision that let the request in, or None on a public path.
@@ -100,44 +100,49 @@ def plan_of(
     Raises:
         InvalidValueError: A limit's function returned something that is not a cost or a name.
     """
-    plans = {} if allow is None else allow.plans
-    known = plans.get((route, key_is_due))
-    if known is not None:
-        return known
     principal = None if allow is None else allow.principal
     limits = allow.limits if key_is_due and allow is not None else NO_LIMITS
-    charges = limits.charges
-    if principal is not None and limits.varying:
-        charges = limits.of_request(principal, request)
-    plan_charges = (*charges, *route_charges(route, principal, request))
-    if not plan_charges:
+    of_key = limits.charges if principal is None else limits.of_request(principal, request)
+    charges = (*of_key, *route_charges(route, principal, request))
+    if not charges:
         return None
-    plan = Plan(plan_charges, len(charges), policy_field(plan_charges))
-    if not limits.varying and all(limit.is_fixed for limit in route):
-        if len(plans) >= _MOST_PLANS:
-            plans.clear()
-        plans[route, key_is_due] = plan
+    is_enforced = all(charge.enforce for charge in charges)
+    plan = Plan(charges, len(of_key), policy_field(charges), is_enforced)
+    if allow is not None and not limits.varying and all(limit.is_fixed for limit in route):
+        if len(allow.plans) >= _MOST_PLANS:
+            allow.plans.clear()
+        allow.plans[route, key_is_due] = plan
     return plan
 
 
-def receipt_or_refusal(allow: Allow | None, plan: Plan, outcome: Outcome | None) -> Receipt | Deny:
-    """Return the receipt of a request that was counted, or its refusal.
+def receipt_of(allow: Allow | None, plan: Plan, outcome: Outcome) -> Receipt:
+    """Return the receipt of a request that was charged.
+
+    Args:
+        allow: The decision that let the request in, or None on a public path.
+        plan: What the request was charged.
+        outcome: The answer of the counters, which admitted it.
+    """
+    charges, key_charges, policy, _ = plan
+    _, tallies, counter = outcome
+    principal = None if allow is None else allow.principal
+    return Receipt(principal, charges, tallies, policy, key_charges, None, counter)
+
+
+def refusal_of(allow: Allow | None, plan: Plan, outcome: Outcome | None) -> Deny:
+    """Return the refusal of a request that could not be charged.
 
     Args:
         allow: The decision that let the request in, or None on a public path.
         plan: What the request was to be charged.
-        outcome: The answer of :meth:`~keyguard.core.limits.ports.Counters.hit`.
+        outcome: The answer of the counters; None if nothing can be counted now.
     """
     principal = None if allow is None else allow.principal
-    charges, key_charges, policy = plan
-    if outcome is not None and outcome[0]:  # admitted
-        _, tallies, counter = outcome
-        return Receipt(principal, charges, tallies, policy, key_charges, None, counter)
     key_id, owner = (principal.key_id, principal.organization) if principal else (None, None)
     if outcome is None:
         return Deny(Reason.LIMITER_UNAVAILABLE, key_id, owner)
     tallies = tuple(outcome.tallies)
-    deny = Deny(Reason.RATE_LIMITED, key_id, owner, charges=charges, tallies=tallies)
+    deny = Deny(Reason.RATE_LIMITED, key_id, owner, charges=plan.charges, tallies=tallies)
     return replace(deny, retry_after=in_seconds([tally for _, tally in deny.violations()]))
 
 

@@ -92,11 +92,13 @@ class Plan(NamedTuple):
         charges: The charges: first those of the key, then those of the route.
         key_charges: How many of them come before those of the route.
         policy: The value of ``RateLimit-Policy``.
+        is_enforced: Whether each of them can refuse, so that all have room where none refuses.
     """
 
     charges: tuple[Charge, ...]
     key_charges: int
     policy: str
+    is_enforced: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +211,9 @@ def policy_field(charges: Iterable[Charge]) -> str:
 
 def limit_field(charges: Sequence[Charge], tallies: Sequence[Tally]) -> str:
     """Return the value of ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
-    if len(charges) == 1:
-        return _standing(charges[0], tallies[0])
-    return ", ".join(map(_standing, charges, tallies))
+    charge, tally = charges[0], tallies[0]
+    field = f'"{charge[1]}";r={tally[1]};t={ceil(tally[2])}'
+    return f"{field}, {limit_field(charges[1:], tallies[1:])}" if charges[1:] else field
 
 
 def in_seconds(tallies: Iterable[Tally]) -> int:
@@ -232,10 +234,6 @@ def statuses(charges: Iterable[Charge], tallies: Iterable[Tally]) -> tuple[Limit
         )
         for charge, tally in zip(charges, tallies, strict=True)
     )
-
-
-def _standing(charge: Charge, tally: Tally) -> str:
-    return f'"{charge[1]}";r={tally[1]};t={ceil(tally[2])}'
 
 
 def _charges_of_request(

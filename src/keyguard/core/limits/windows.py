@@ -163,7 +163,7 @@ def _sliding_take(
     if remaining < 0:
         return _sliding_look(state, amount, window, now, cost), state
     current += cost
-    reset = _sliding_reset(current, previous, window, left)
+    reset = _sliding_reset(current, previous, window, left) if previous or left >= window else left
     return _tally((True, remaining, reset, 0.0, ends_at)), (index, current, previous)
 
 
