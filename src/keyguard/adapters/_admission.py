@@ -1,8 +1,7 @@
-"""Admission: what both pure adapters do to let a request in, as far as it does not wait."""
+"""Admission: what all adapters do to let a request in."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Container, Iterable
 
 from keyguard.adapters._endpoints import check_endpoints
@@ -16,13 +15,7 @@ from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.state import RequestState
 from keyguard.stores.opening import check_countable
 
-__all__ = ["Admission", "Pending"]
-
-
-class Pending(enum.Enum):
-    """What has to be waited for before a request can be let in or refused."""
-
-    AUTHENTICATION = enum.auto()
+__all__ = ["Admission"]
 
 
 class Admission:
@@ -54,9 +47,8 @@ class Admission:
             [limit.limit for rule in self.rule_book.rules for limit in rule.charged],
         )
         self.allows_preflight = settings.allow_preflight
+        self._guard = guard
         self._recall = guard._recall
-        self._refuse_without_key = guard.refuse_without_key
-        self._report = guard.report
         self._require_https = settings.require_https
         self._proxies = settings.proxies or None
 
@@ -65,51 +57,63 @@ class Admission:
         closed = self.rule_book.everywhere or self._proxies is not None or self._require_https
         return WarmPath(self._recall, public_paths, closed=closed)
 
-    def admit(self, request: RequestState) -> Deny | Pending | None:
-        """Let a request in if that is decided without the store: by a rule, or by the cache.
+    async def admit(self, request: RequestState) -> Deny | None:
+        """Let a request in. For sync code nothing in it suspends.
 
         Args:
             request: The request; what is decided is noted on it.
 
         Returns:
-            None if the request is let in; its refusal, which was reported; or
-            ``Pending.AUTHENTICATION`` if the guard has to be asked. Its decision then goes to
-            :meth:`enter`.
+            None if the request is let in; else its refusal, which was reported.
         """
-        if request.missed is not None:
-            return Pending.AUTHENTICATION  # the warm path saw that nothing else decides
+        if not request.is_asked:  # else the warm path saw that only the guard decides
+            refusal = self._find_rule(request)
+            if refusal is not None:
+                return self.reported(refusal, request)
+            if self._passes_without_key(request):
+                return None
+            sender = request.sender
+            if not request.credentials():
+                return self._guard.refuse_without_key(secure=sender.secure, address=sender.address)
+            allow = self._recalled(request)
+            if allow is not None:
+                return self._enter(request, allow)
+        sender = request.sender
+        decision = await self._guard.decide(
+            request.credentials(),
+            missed=request.missed,
+            secure=sender.secure,
+            address=sender.address,
+        )
+        return self._enter(request, decision)
+
+    def reported(self, refusal: Deny, request: RequestState) -> Deny:
+        """Report a refusal to the hooks, and return it."""
+        self._guard.report(refusal, address=request.address)
+        return refusal
+
+    def _find_rule(self, request: RequestState) -> Deny | None:
+        """Find the client and the rule of a request; return a refusal where they are ambiguous."""
         if self._proxies is not None:
+            peer = request.connection()
             request.client = self._proxies.client(
-                request.peer, request.fields_named(FORWARDING_FIELDS), secure=request.is_secure
+                peer.address, request.fields_named(FORWARDING_FIELDS), secure=peer.secure
             )
             if request.client is None:
-                return self.reported(Deny(Reason.CLIENT_AMBIGUOUS), request)
+                return Deny(Reason.CLIENT_AMBIGUOUS)
         path, rule_book = request.path, self.rule_book
         if rule_book.everywhere or not path or path in rule_book.paths:
             rule = rule_book.find(path, request.method, request.raw_path)
             if isinstance(rule, Deny):
-                return self.reported(rule, request)
+                return rule
             if rule is not None:
                 request.rule = rule
                 if rule.charged:
                     request.rule_limits, request.due = rule.charged, True
-        if self._passes_without_key(request):
-            return None
-        if not request.credentials():
-            return self._refuse_without_key(secure=request.is_secure, address=request.address)
-        allow = self._recalled(request)
-        return Pending.AUTHENTICATION if allow is None else self.enter(request, allow)
+        return None
 
-    def enter(self, request: RequestState, decision: Decision) -> Deny | None:
-        """Note who made a request, and ask for the scopes of its rule.
-
-        Args:
-            request: The request.
-            decision: The guard's decision; a refusal was reported by the guard.
-
-        Returns:
-            The refusal, or None if the request is let in.
-        """
+    def _enter(self, request: RequestState, decision: Decision) -> Deny | None:
+        """Note who made a request, and ask for the scopes of its rule."""
         if not isinstance(decision, Allow):
             return decision
         request.allow = decision
@@ -122,11 +126,6 @@ class Admission:
             if isinstance(authorized, Deny):
                 return self.reported(authorized, request)
         return None
-
-    def reported(self, refusal: Deny, request: RequestState) -> Deny:
-        """Report a refusal to the hooks, and return it."""
-        self._report(refusal, address=request.address)
-        return refusal
 
     def _passes_without_key(self, request: RequestState) -> bool:
         """Tell whether a request needs no key: its rule is public, or it is a preflight."""
@@ -145,7 +144,7 @@ class Admission:
     def _recalled(self, request: RequestState) -> Allow | None:
         """Return the decision on a token that the memory knows."""
         field = request.lone_field()
-        if field is None or (self._require_https and not request.is_secure):
+        if field is None or (self._require_https and not request.sender.secure):
             return None
         found = self._recall(field)
         if isinstance(found, Allow):

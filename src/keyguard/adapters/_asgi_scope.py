@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from keyguard.core.http.paths import route_path
 from keyguard.core.http.principal_fields import PrincipalFields
+from keyguard.core.http.trusted_proxies import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 from keyguard.request.state import RequestState
 
@@ -30,14 +31,10 @@ class ScopeReader(RequestState):
     scope: Scope
     offered: tuple[bytes, ...] = ()
 
-    @property
-    def peer(self) -> str | None:
+    def connection(self) -> Client:
         client = self.scope.get("client")
-        return (client[0] or None) if client else None
-
-    @property
-    def is_encrypted(self) -> bool:
-        return self.scope.get("scheme") in ("https", "wss")
+        secure = self.scope.get("scheme") in ("https", "wss")
+        return Client((client[0] or None) if client else None, secure)
 
     @property
     def method(self) -> str:

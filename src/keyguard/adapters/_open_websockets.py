@@ -133,7 +133,8 @@ class _Watch:
         now = self._loop.time()
         unsure: dict[_Credentials, list[WebSocketExchange]] = {}
         for exchange, until in tuple(self._valid_until.items()):
-            asked = (tuple(exchange.credentials()), exchange.is_secure, exchange.address)
+            sender = exchange.sender
+            asked = (tuple(exchange.credentials()), sender.secure, sender.address)
             vouched = self._guard.vouched_for(asked[0])
             valid_until = self._valid_until[exchange] = max(until, now + vouched)
             if valid_until <= now:

@@ -68,7 +68,7 @@ class WarmPath:
         recall = self._recall  # a call of an attribute takes longer
         found = recall(field)
         if not isinstance(found, Allow):
-            request.missed = found
+            request.is_asked, request.missed = True, found
             return False
         request.allow = found
         if found.retires is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from keyguard.core.http.principal_fields import PrincipalFields
+from keyguard.core.http.trusted_proxies import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 from keyguard.request.state import RequestState
 
@@ -25,13 +26,9 @@ class EnvironReader(RequestState):
 
     environ: Environ
 
-    @property
-    def peer(self) -> str | None:
-        return self.environ.get("REMOTE_ADDR") or None
-
-    @property
-    def is_encrypted(self) -> bool:
-        return bool(self.environ["wsgi.url_scheme"] == "https")
+    def connection(self) -> Client:
+        secure = self.environ["wsgi.url_scheme"] == "https"
+        return Client(self.environ.get("REMOTE_ADDR") or None, secure)
 
     @property
     def method(self) -> str:

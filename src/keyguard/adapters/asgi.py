@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from keyguard.adapters._admission import Admission, Pending
+from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_exchange import ASGIExchange
 from keyguard.adapters._asgi_scope import ASGIApp, Message, Receive, Scope, Send, rewrite
 from keyguard.adapters._blocking_counters import running_loop
@@ -69,7 +69,12 @@ class KeyguardMiddleware:
         self._open_websockets = OpenWebSockets(guard) if settings.close_on_revoke else None
         self._counters = guard.breaker.memory  # None where they live across a network
         self._router = find_router(app)
-        self._scopes_before_limits = self._scopes_of_all_routes(app)
+        declared = UNPROTECTED
+        for node in each_node(app):
+            declared = declared.and_(self.all_declared(node))
+        declared.check_known(guard.policy.catalogue)
+        # All scopes that routes ask for; None if a route has limits of its own, or asks otherwise.
+        self._scopes_of_routes = None if declared.limits else declared.plain_scopes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -94,7 +99,7 @@ class KeyguardMiddleware:
         recognizes = self._recognizes  # a call of an attribute takes longer
         is_known = not scope.get("root_path") and recognizes(exchange, scope["path"], None, headers)
         del scope, headers  # they hold the token: a traceback that passes here must not show it
-        refusal = None if is_known else await self._admit(exchange)
+        refusal = None if is_known else await self.admission.admit(exchange)
         if refusal is None and exchange.due:
             if self._counters is not None and self._needs_no_route(exchange):
                 refusal = charge_in_memory(exchange, self._counters)
@@ -136,18 +141,6 @@ class KeyguardMiddleware:
         """Return the protection that an endpoint, or its route, declares."""
         return protection_of(endpoint, method)
 
-    async def _admit(self, exchange: ASGIExchange) -> Deny | None:
-        refusal = self.admission.admit(exchange)
-        if refusal is Pending.AUTHENTICATION:
-            decision = await self.guard.decide(
-                exchange.credentials(),
-                missed=exchange.missed,
-                secure=exchange.is_secure,
-                address=exchange.address,
-            )
-            return self.admission.enter(exchange, decision)
-        return refusal
-
     async def _charge(self, exchange: ASGIExchange) -> Deny | None:
         """Charge all limits together: those of the key, of the rule, and of the route if known."""
         protection = UNPROTECTED
@@ -157,15 +150,8 @@ class KeyguardMiddleware:
 
     def _needs_no_route(self, exchange: ASGIExchange) -> bool:
         """Tell whether a request is charged alike, whatever route it leads to."""
-        allow, scopes = exchange.allow, self._scopes_before_limits
+        allow, scopes = exchange.allow, self._scopes_of_routes
         return allow is None or (scopes is not None and scopes <= allow.principal.grant.exact)
-
-    def _scopes_of_all_routes(self, app: ASGIApp) -> frozenset[str] | None:
-        """Return all scopes that routes declare; None if a route declares anything else."""
-        declared = UNPROTECTED
-        for node in each_node(app):
-            declared = declared.and_(self.all_declared(node))
-        return None if declared.limits else declared.plain_scopes
 
     async def _flushing(self, receive: Receive) -> Message:
         message = await receive()

@@ -18,14 +18,11 @@ scopes and returns the principal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
-from keyguard.adapters import asgi, starlette
-from keyguard.adapters._endpoints import each_node
-from keyguard.core.http.rules import Rule
+from keyguard.adapters import starlette
 from keyguard.exceptions import MissingExtraError
-from keyguard.guard import AsyncKeyguard
 from keyguard.request.protection import Protection
 
 try:
@@ -48,21 +45,10 @@ class KeyguardMiddleware(starlette.KeyguardMiddleware):
     dependency asks for a scope that the guard's catalogue does not know.
     """
 
-    def __init__(
-        self,
-        app: asgi.ASGIApp,
-        guard: AsyncKeyguard,
-        *,
-        public: Iterable[str] | None = None,
-        rules: Iterable[Rule] | None = None,
-    ) -> None:
-        self._asked: dict[int, tuple[Any, Protection]] = {}
-        super().__init__(app, guard, public=public, rules=rules)
-        catalogue = guard.policy.catalogue
-        for node in each_node(app):
-            for requirement in self._asked_on(node).requirements:
-                if catalogue is not None:
-                    catalogue.check_required(requirement.scopes)
+    @cached_property
+    def _asked(self) -> dict[int, tuple[Any, Protection]]:
+        """What the dependencies of routes ask for, by the id of what FastAPI read of them."""
+        return {}
 
     def all_declared(self, node: object) -> Protection:
         """Return all that an endpoint declares, and the scopes that its dependencies ask for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from keyguard.adapters._admission import Admission, Pending
+from keyguard.adapters._admission import Admission
 from keyguard.adapters._wsgi_environ import Environ, rewrite
 from keyguard.adapters._wsgi_exchange import Body, StartResponse, WSGIExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
@@ -74,7 +74,7 @@ class KeyguardMiddleware:
             exchange, environ.get("PATH_INFO", ""), field.encode("latin-1", "replace")
         )
         del environ, field  # they hold the token: a traceback that passes here must not show it
-        refusal = None if is_known else self._admit(exchange)
+        refusal = None if is_known else run_sync(self.admission.admit(exchange))
         if refusal is None and exchange.due and not self.charges_later:
             refusal = self._charge(exchange)
         if refusal is not None:
@@ -104,18 +104,6 @@ class KeyguardMiddleware:
         response = self.guard.respond(deny)
         exchange.start_response(response.status_line, [*response.headers], *exchange.failure())
         return [] if exchange.environ["REQUEST_METHOD"] == "HEAD" else [response.body]
-
-    def _admit(self, exchange: WSGIExchange) -> Deny | None:
-        refusal = self.admission.admit(exchange)
-        if refusal is Pending.AUTHENTICATION:
-            deciding = self.guard.decide(
-                exchange.credentials(),
-                missed=exchange.missed,
-                secure=exchange.is_secure,
-                address=exchange.address,
-            )
-            return self.admission.enter(exchange, run_sync(deciding))
-        return refusal
 
     def _charge(self, exchange: WSGIExchange) -> Deny | None:
         refusal = charge_sync(exchange)

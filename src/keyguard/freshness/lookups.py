@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from keyguard.core.access.ports import Found, Mark
@@ -82,17 +83,15 @@ class TaskWaits(Waits["asyncio.Event"]):
         await landed.wait()
 
 
+@dataclass(slots=True, eq=False)
 class _Flight(Generic[AnyEvent]):
     """One look-up under way."""
 
-    __slots__ = ("abandoned", "answer", "failure", "landed", "mark")
-
-    def __init__(self, mark: Mark) -> None:
-        self.mark = mark
-        self.landed: AnyEvent | None = None  # made once a request waits
-        self.answer: KeyRecord | None = None
-        self.failure: Exception | None = None
-        self.abandoned = False  # the request that led it was cancelled
+    mark: Mark
+    landed: AnyEvent | None = None  # made once a request waits
+    answer: KeyRecord | None = None
+    failure: Exception | None = None
+    abandoned: bool = False  # the request that led it was cancelled
 
 
 class Lookups(Generic[AnyEvent]):

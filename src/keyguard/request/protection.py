@@ -55,6 +55,16 @@ class Protection:
             limit.limit.per in _NEEDS_KEY for limit in self.limits
         )
 
+    def check_known(self, catalogue: ScopeCatalogue | None) -> None:
+        """Refuse scopes that the catalogue does not know, if there is one.
+
+        Raises:
+            InvalidValueError: A scope is needed that the catalogue does not know.
+        """
+        if catalogue is not None:
+            for requirement in self.requirements:
+                catalogue.check_required(requirement.scopes)
+
     def and_(self, inner: Protection) -> Protection:
         """Return this and the protection of what stands further inside, as one."""
         return Protection((*self.requirements, *inner.requirements), (*self.limits, *inner.limits))
@@ -130,5 +140,4 @@ def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
     Raises:
         InvalidValueError: The endpoint requires a scope that the catalogue does not know.
     """
-    for requirement in all_declared(target).requirements:
-        catalogue.check_required(requirement.scopes)
+    all_declared(target).check_known(catalogue)

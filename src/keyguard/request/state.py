@@ -27,7 +27,8 @@ class RequestState(ABC):
     Attributes:
         guard: The guard that decides.
         allow: The decision that let the request in, or None on a public path.
-        missed: The fingerprint of its token, if the memory of verified tokens does not know it.
+        is_asked: Whether the memory of verified tokens was asked for its token.
+        missed: The fingerprint of the token, if that memory does not know it.
         client: The client behind trusted proxies, if there are any.
         refusal: A refusal from inside the application that the middleware has yet to answer.
         optional: Whether an application may well catch that refusal, because it only asked who
@@ -42,6 +43,7 @@ class RequestState(ABC):
 
     guard: Keyguard | AsyncKeyguard
     allow: Allow | None = None
+    is_asked: bool = False
     missed: Fingerprint | None = None
     client: Client | None = None
     refusal: Deny | None = None
@@ -53,15 +55,9 @@ class RequestState(ABC):
     charged_limits: tuple[RouteLimit, ...] = ()
     retires: str | None = None
 
-    @property
     @abstractmethod
-    def peer(self) -> str | None:
-        """The address that holds the connection, if it has one."""
-
-    @property
-    @abstractmethod
-    def is_encrypted(self) -> bool:
-        """Whether that connection is encrypted."""
+    def connection(self) -> Client:
+        """Return who holds the connection, and whether it is encrypted."""
 
     @property
     @abstractmethod
@@ -99,14 +95,14 @@ class RequestState(ABC):
         return field if isinstance(field, bytes) else field.encode("latin-1", "replace")
 
     @property
-    def address(self) -> str | None:
-        """The client's address, if it is known."""
-        return self.peer if self.client is None else self.client.address
+    def sender(self) -> Client:
+        """Who sent the request: the client behind trusted proxies, or who holds the connection."""
+        return self.client or self.connection()
 
     @property
-    def is_secure(self) -> bool:
-        """Whether the client's connection is encrypted."""
-        return self.is_encrypted if self.client is None else self.client.secure
+    def address(self) -> str | None:
+        """The client's address, if it is known."""
+        return self.sender.address
 
     @property
     def blocking_counters(self) -> Counters:

@@ -11,7 +11,7 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from keyguard.adapters._admission import Admission, Pending
+from keyguard.adapters._admission import Admission
 from keyguard.adapters._swallowed import sole_refusal
 from keyguard.adapters.django import _answers
 from keyguard.adapters.django._exchange import DjangoExchange, introduce, open_exchange
@@ -128,16 +128,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         """Let a request in, or return its refusal. What it is charged waits for the view."""
         if self._recognizes(exchange, exchange.path_info, exchange.lone_field()):
             return None
-        refusal = self._admission.admit(exchange)
-        if refusal is Pending.AUTHENTICATION:
-            decision = await self._guard.decide(
-                exchange.credentials(),
-                missed=exchange.missed,
-                secure=exchange.is_secure,
-                address=exchange.address,
-            )
-            return self._admission.enter(exchange, decision)
-        return refusal
+        return await self._admission.admit(exchange)
 
     async def _enter_view(
         self, request: HttpRequest, view: Callable[..., Any], _args: object, _kwargs: object

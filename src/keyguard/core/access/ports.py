@@ -6,6 +6,7 @@ together. For sync code no coroutine of theirs suspends.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -22,6 +23,7 @@ Found: TypeAlias = tuple[KeyRecord | None, Mark]
 """What the store holds under a key id, and when that look-up began."""
 
 
+@dataclass(slots=True, eq=False)
 class Fingerprint:
     """The name of a token in memory. Its representation shows nothing, as a :class:`Secret`'s.
 
@@ -29,10 +31,7 @@ class Fingerprint:
         digest: SHA-256 of ``Bearer <token>``. It would let a weak imported token be guessed.
     """
 
-    __slots__ = ("digest",)
-
-    def __init__(self, digest: bytes) -> None:
-        self.digest = digest
+    digest: bytes = field(repr=False)
 
 
 class TokenMemory(Protocol):
