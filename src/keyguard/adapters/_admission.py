@@ -117,7 +117,8 @@ class Admission:
         if not isinstance(decision, Allow):
             return decision
         request.allow = decision
-        request.retires = decision.retires
+        if decision.retires is not None:
+            request.retires, request.adds_fields = decision.retires, True
         if decision.limits is not NO_LIMITS:
             request.due = True
         rule = request.rule

@@ -10,7 +10,6 @@ from keyguard.adapters._blocking_counters import BlockingCounters
 from keyguard.adapters._swallowed import hides_refusal, repeats_refusal, sole_refusal
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD, Response, encoded
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny
-from keyguard.core.access.receipt import Receipt
 from keyguard.core.limits.ports import Counters
 from keyguard.guard import AsyncKeyguard
 from keyguard.request.ledger import forgive
@@ -39,9 +38,7 @@ class ASGIExchange(ScopeReader):
         # Every request asks for these. Python finds them sooner on the object than on its class.
         self.allow: Allow | None = None
         self.refusal: Deny | None = None
-        self.receipt: Receipt | None = None
-        self.retires: str | None = None
-        self.due = False
+        self.due = self.adds_fields = False
         self.guard = guard
         self._send = send
 
@@ -54,9 +51,7 @@ class ASGIExchange(ScopeReader):
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""
         if self.refusal is None:
-            if (self.receipt is not None or self.retires is not None) and (
-                message["type"] == "http.response.start"
-            ):
+            if self.adds_fields and message["type"] == "http.response.start":
                 message = self._with_fields(message)
             self._last = message
             send = self._send  # a call of an attribute takes longer

@@ -72,7 +72,7 @@ class WarmPath:
             return False
         request.allow = found
         if found.retires is not None:
-            request.retires = found.retires
+            request.retires, request.adds_fields = found.retires, True
         if found.limits is not NO_LIMITS:
             request.due = True
         return True

@@ -11,7 +11,6 @@ from keyguard.adapters._swallowed import hides_refusal, repeats_refusal
 from keyguard.adapters._wsgi_environ import Environ, EnvironReader
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny
-from keyguard.core.access.receipt import Receipt
 from keyguard.guard import Keyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.ledger import charge_sync, forgive
@@ -59,10 +58,8 @@ class WSGIExchange(EnvironReader):
         # Every request asks for these. Python finds them sooner on the object than on its class.
         self.allow: Allow | None = None
         self.refusal: Deny | None = None
-        self.receipt: Receipt | None = None
-        self.retires: str | None = None
         self.replacement: Iterable[bytes] | None = None
-        self.due = False
+        self.due = self.adds_fields = False
         self.guard = guard
         self.start_response = start_response
         self._refuse = refuse
@@ -91,22 +88,24 @@ class WSGIExchange(EnvironReader):
                 return _discard
             self.replacement = None  # the application replaces its answer, if the server lets it
         self.started = True
-        if self.receipt is not None:
-            headers = self._with_limit_fields(headers, self.receipt)
-        if self.retires is not None:
-            headers = [*headers, (RETIRES_FIELD, self.retires)]
+        if self.adds_fields:
+            headers = self._with_fields(headers)
         start_response = self.start_response  # a call of an attribute takes longer
         if exc_info is None:
             return start_response(status, headers)
         return start_response(status, headers, exc_info)
 
-    def _with_limit_fields(
-        self, headers: list[tuple[str, str]], receipt: Receipt
-    ) -> list[tuple[str, str]]:
-        for name, _ in headers:
-            if name.lower() in LIMIT_FIELDS:
-                return headers  # the application has a limiter of its own
-        return [*headers, *self.guard.limit_fields(receipt)]
+    def _with_fields(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        fields: list[tuple[str, str]] = []
+        if self.receipt is not None:
+            for name, _ in headers:
+                if name.lower() in LIMIT_FIELDS:
+                    break  # the application has a limiter of its own
+            else:
+                fields += self.guard.limit_fields(self.receipt)
+        if self.retires is not None:
+            fields.append((RETIRES_FIELD, self.retires))
+        return [*headers, *fields]
 
     def answer(self, deny: Deny) -> Iterable[bytes]:
         """Return the answer to a refusal from inside the application, given once."""

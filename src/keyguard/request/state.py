@@ -39,6 +39,7 @@ class RequestState(ABC):
         receipt: What the request was charged so far.
         charged_limits: The limits of the rule and of the route that were charged so far.
         retires: When the request's key ends, as an HTTP date, if the key has a successor.
+        adds_fields: Whether the answer gets fields, because of ``receipt`` or ``retires``.
     """
 
     guard: Keyguard | AsyncKeyguard
@@ -54,6 +55,7 @@ class RequestState(ABC):
     receipt: Receipt | None = None
     charged_limits: tuple[RouteLimit, ...] = ()
     retires: str | None = None
+    adds_fields: bool = False
 
     @abstractmethod
     def connection(self) -> Client:
