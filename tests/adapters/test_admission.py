@@ -12,8 +12,8 @@ from tests.adapters.stacks import Request, call_asgi, call_wsgi
 from tests.world import World
 
 
-def bearer(token: str) -> Request:
-    return Request(path="/any", authorization=(f"Bearer {token}".encode(),))
+def bearer(token: str, path: str = "/any") -> Request:
+    return Request(path=path, authorization=(f"Bearer {token}".encode(),))
 
 
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
@@ -104,3 +104,11 @@ def test_a_request_without_a_path_is_one_for_the_root() -> None:
     guarded(environ, lambda status, _headers: begun.append(status))
 
     assert begun == ["200 OK"]
+
+
+def test_whoever_asks_for_the_root_without_naming_it_needs_no_key(interface: str) -> None:
+    counted = Counted(interface, public=["/"])
+
+    assert counted.status(bearer(counted.world.token(), path="")) == 200
+    assert counted.status(bearer("garbage", path="")) == 200
+    assert counted.asked == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.adapters._warm_path import WarmPath
@@ -52,8 +52,14 @@ class Admission:
         self._require_https = settings.require_https
         self._proxies = settings.proxies or None
 
-    def warm_path(self, public_paths: Container[str]) -> WarmPath:
-        """Return the warm path of the middleware."""
+    def warm_path(self, public_paths: frozenset[str]) -> WarmPath:
+        """Return the warm path of the middleware.
+
+        Args:
+            public_paths: The public paths, as the server spells them.
+        """
+        if "/" in public_paths:
+            public_paths |= {""}  # some routers treat both as the same
         closed = self.rule_book.everywhere or self._proxies is not None or self._require_https
         return WarmPath(self._recall, public_paths, closed=closed)
 

@@ -112,8 +112,7 @@ class KeyguardMiddleware:
     def _public_paths(self) -> frozenset[str]:
         """Return the public paths as a server spells them: decoded as latin-1."""
         paths = self.admission.rule_book.paths
-        spelled = {path.encode().decode("latin-1") for path in paths}
-        return frozenset(spelled | {""} if "/" in spelled else spelled)
+        return frozenset(path.encode().decode("latin-1") for path in paths)
 
 
 def _is_file(body: object, environ: Environ) -> bool:
