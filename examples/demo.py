@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -157,6 +158,9 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
 
         Paste these into another terminal:
 
+        # goes to the directory of the demo
+        cd {shlex.quote(str(Path.cwd()))}
+
         # 200: public
         curl -i {base}/healthz
 
@@ -187,17 +191,23 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         # 200: globex's keys, and no other organization's
         curl -i {base}/v1/admin/keys {bearer(keys.globex)}
 
-        # 429: the writer may ask 60 times a minute
-        {many} {post} {bearer(keys.writer)} {JSON_BODY}
-
-        # rotates the writer: its old token works on for a day, and its answers say so
+        # rotates the writer: its old token works on for a day
         KEYGUARD_PREFIX={prefix} {program} key rotate {keys.writer.key.id} --url {url}
+
+        # 200: the old token still, and the field Keyguard-Key-Expires says until when
+        {post} {bearer(keys.writer)} {JSON_BODY}
 
         # shows who changed what
         {program} audit --url {url}
 
-        # revokes the reader, from this directory: within 5 seconds its answers are 401
+        # revokes the reader
         {program} key revoke {keys.reader.key.id} --url {url}
+
+        # 401: the reader, within 5 seconds
+        curl -i {base}/v1/models {bearer(keys.reader)}
+
+        # 429: the writer may ask 60 times a minute
+        {many} {post} {bearer(keys.writer)} {JSON_BODY}
 
         The log below says why a key was refused; the client does not learn it.
         Ctrl-C ends the demo.
