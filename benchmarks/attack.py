@@ -57,14 +57,14 @@ async def _attacked(known: bool, address: str | None) -> Attack:
     await guard.organizations.create("acme")
     issued = await guard.keys.issue(organization="acme", name="victim")
     key_id = issued.key.id if known else None
-    slow = guard._pool.arun
+    slow = guard._ports.pool.arun
 
     async def counted(job: Any) -> Any:
         answer = await slow(job)
         attack.slow_hashes += 1
         return answer
 
-    guard._pool.arun = counted  # type: ignore[method-assign]
+    guard._ports.pool.arun = counted  # type: ignore[method-assign]
     tokens = TokenFormat(guard.settings.prefix)
     fields = [
         f"Bearer {tokens.mint(_parts(number, key_id)).reveal()}"

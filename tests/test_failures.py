@@ -113,7 +113,7 @@ def test_a_slow_hash_that_was_begun_counts_whatever_comes_of_it(door: Door) -> N
         raise HashTimeoutError("late")
 
     for guard in (door.world.guard, door.world.async_guard):
-        guard._parts.hasher.verify = late  # type: ignore[method-assign]
+        guard._ports.hasher.verify = late  # type: ignore[method-assign]
     token = door.world.token()
     answers = [door.ask(token).reason for _ in range(31)]
     assert answers == [Reason.STORE_UNAVAILABLE] * 30 + [Reason.TOO_MANY_FAILURES]
@@ -124,7 +124,7 @@ def test_a_hash_that_no_place_was_had_for_is_no_try(door: Door) -> None:
         raise StoreUnavailableError("full")
 
     for guard in (door.world.guard, door.world.async_guard):
-        guard._parts.hasher.verify = full  # type: ignore[method-assign]
+        guard._ports.hasher.verify = full  # type: ignore[method-assign]
     token = door.world.token()
     assert {door.ask(token).reason for _ in range(40)} == {Reason.STORE_UNAVAILABLE}
 

@@ -261,7 +261,7 @@ def test_a_suspended_look_up_that_is_cancelled_or_closed_shows_no_token_in_our_f
     world = World()
     token = world.token()
     guard: Any = AsyncKeyguard(Waiting(world), settings=world.guard.settings)  # type: ignore[arg-type]
-    guard._background.start = lambda: None
+    guard._ports.background.start = lambda: None
 
     async def interrupted() -> tuple[str, BaseException]:
         waiting = guard.authenticate([f"Bearer {token}"])
@@ -331,7 +331,7 @@ def test_a_key_that_changed_under_its_look_up_shows_no_digest_in_our_frames() ->
         answer = answers.pop(0)
         if isinstance(answer, OSError):
             raise answer
-        world.guard._parts.tokens.forget([key_id])
+        world.guard._ports.tokens.forget([key_id])
         return answer
 
     world.store.find_key = find_key  # type: ignore[method-assign]

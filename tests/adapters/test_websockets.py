@@ -493,7 +493,7 @@ def test_the_worker_ends_with_the_last_connection() -> None:
         workers = [task for task in asyncio.all_tasks() if task.get_name() == "keyguard-websockets"]
         await asyncio.wait(workers) if workers else None
         assert all(task.done() for task in workers)
-        assert here.async_guard._parts.tokens._watchers == []
+        assert here.async_guard._ports.tokens._watchers == []
 
     within(PATIENCE, main())
 

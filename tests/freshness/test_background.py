@@ -64,7 +64,7 @@ class Beside:
         self.told: list[list[Use]] = []
         self.looks = 0
         self._watch_store()
-        background = self.guard._background
+        background = self.guard._ports.background
         background.start = lambda: None  # type: ignore[method-assign]
         background._sleep = slept  # type: ignore[method-assign]
         self._work = background._follow(self.feed, lambda: False)
@@ -321,7 +321,7 @@ def test_uses_are_told_to_the_minute() -> None:
 def test_uses_are_told_five_hundred_at_a_time() -> None:
     one = Beside()
     for number in range(1200):
-        one.guard._parts.tokens.note_use(Use(f"{number:016}", one.world.clock.now))
+        one.guard._ports.tokens.note_use(Use(f"{number:016}", one.world.clock.now))
 
     one.guard.flush()
 
@@ -420,7 +420,7 @@ def test_a_request_asks_the_store_for_nothing_but_its_look_up() -> None:
     store = Watched()
     store.__dict__ |= world.store.__dict__
     guard = Keyguard(store, settings=world.guard.settings, clock=world.clock)
-    guard._background.start = lambda: None  # type: ignore[method-assign]
+    guard._ports.background.start = lambda: None  # type: ignore[method-assign]
     asked.clear()
 
     for _ in range(3):
@@ -460,7 +460,7 @@ def test_a_key_is_hashed_anew_beside_its_next_use(
     assert digest.startswith(scheme)
     assert digest != stored
     assert (one.guard.audit.list(), one.guard.keys.get(issued.key.id)) == (trail, key)
-    one.guard._parts.tokens.forget_all()
+    one.guard._ports.tokens.forget_all()
     assert one.lets_in(issued.token)
     one.turn()
     assert one.world.store._digests[issued.key.id] == digest
@@ -487,7 +487,7 @@ def test_between_two_slow_hashes_the_feed_is_asked() -> None:
     one.turn()
     asked = len(one.feed.asked)
     for _ in range(3):
-        one.guard._background.rehash(issued.key.id, "$sha256$old", issued.token)
+        one.guard._ports.background.rehash(issued.key.id, "$sha256$old", issued.token)
 
     one.turn()
 
@@ -525,7 +525,7 @@ def test_a_thread_begins_with_the_first_look_up_and_ends_with_close() -> None:
 def test_a_guard_that_nobody_holds_leaves_no_thread_behind() -> None:
     guard: Any = Keyguard("memory://")
     guard.authenticate([f"Bearer {World({'prefix': 'kg_live'}).token()}"])
-    thread = guard._background._thread
+    thread = guard._ports.background._thread
 
     del guard
     gc.collect()
@@ -536,7 +536,7 @@ def test_a_guard_that_nobody_holds_leaves_no_thread_behind() -> None:
 def test_a_guard_is_freed_even_amid_the_wait_of_its_own_thread() -> None:
     guard: Any = Keyguard("memory://")
     guard.authenticate([f"Bearer {World({'prefix': 'kg_live'}).token()}"])
-    thread, over = guard._background._thread, guard._background._over
+    thread, over = guard._ports.background._thread, guard._ports.background._over
 
     with over._cond:  # which the thread holds as it begins to wait
         del guard
@@ -559,11 +559,11 @@ def test_where_no_thread_is_to_be_had_keys_work_and_the_next_look_up_tries_again
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refused)
         assert isinstance(world.guard.authenticate([f"Bearer {token}"]), Allow)
-    assert world.guard._background._thread is None
+    assert world.guard._ports.background._thread is None
 
     world.clock.advance(timedelta(seconds=6))
     assert isinstance(world.guard.authenticate([f"Bearer {token}"]), Allow)
-    assert world.guard._background._thread is not None
+    assert world.guard._ports.background._thread is not None
     world.guard.close()
 
 
@@ -651,8 +651,8 @@ def test_each_event_loop_has_a_task_of_its_own() -> None:
     guard = AsyncKeyguard(AsyncMemoryStore())
 
     async def begun() -> asyncio.Task[None]:
-        guard._background.start()
-        return guard._background._tasks[asyncio.get_running_loop()]
+        guard._ports.background.start()
+        return guard._ports.background._tasks[asyncio.get_running_loop()]
 
     assert asyncio.run(begun()) is not asyncio.run(begun())
 
@@ -661,7 +661,7 @@ def test_event_loops_that_were_closed_are_not_kept() -> None:
     guard = AsyncKeyguard(AsyncMemoryStore())
 
     async def begun() -> weakref.ref[asyncio.AbstractEventLoop]:
-        guard._background.start()
+        guard._ports.background.start()
         return weakref.ref(asyncio.get_running_loop())
 
     loops = [asyncio.run(begun()) for _ in range(3)]
@@ -675,7 +675,7 @@ def test_a_forked_child_has_a_worker_of_its_own() -> None:
     context = multiprocessing.get_context("fork")
     with world.guard as guard:
         guard.authenticate([f"Bearer {issued.token.reveal()}"])
-        assert guard._background._thread is not None
+        assert guard._ports.background._thread is not None
         answers = context.Queue()
         child = context.Process(
             target=_in_child, args=(guard, issued.token.reveal(), answers.put), daemon=True
@@ -686,7 +686,7 @@ def test_a_forked_child_has_a_worker_of_its_own() -> None:
 
 
 def _in_child(guard: Keyguard, token: str, answer: Callable[[Any], None]) -> None:
-    before = guard._background._thread is not None
+    before = guard._ports.background._thread is not None
     guard.authenticate([f"Bearer {token}"])
-    thread = guard._background._thread
+    thread = guard._ports.background._thread
     answer((before, thread is not None and thread.is_alive()))

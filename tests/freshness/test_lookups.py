@@ -34,7 +34,7 @@ class Slow:
         self.looks = 0
         self.failure: Exception | None = None
         self.guard: Any = self.world.guard if flavour == "sync" else self._async_guard()
-        self.guard._background.start = lambda: None
+        self.guard._ports.background.start = lambda: None
         self.led: list[bool] = []  # of each who boarded, in turn
         self._turn = threading.Condition()
         self._really = self.world.store.find_key
@@ -84,7 +84,7 @@ class Slow:
         """Revoke the key, without asking the store that is silent."""
         keys, key_id = self.world.store._keys, self.issued.key.id
         keys[key_id] = replace(keys[key_id], revoked_at=self.world.clock.now)
-        self.guard._parts.tokens.forget([key_id])
+        self.guard._ports.tokens.forget([key_id])
 
     def field(self, token: Any = None) -> list[str | bytes]:
         return [f"Bearer {(token or self.issued.token).reveal()}"]
@@ -119,7 +119,7 @@ class Slow:
 
     def asked_in_turn(self, act: Callable[[], Any]) -> list[Any]:
         """Ask, do something while the store is silent, and ask again."""
-        self.guard._parts.tokens.forget_all()
+        self.guard._ports.tokens.forget_all()
         self.led.clear()
         self.answers.clear()
         if self.flavour == "sync":

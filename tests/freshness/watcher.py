@@ -92,7 +92,7 @@ async def awatched(guard: AsyncKeyguard, watch: Watch) -> None:
 
 
 def said_ready(guard: Any, watch: Watch) -> bool:
-    follows = guard._parts.tokens._vouched_until > 0
+    follows = guard._ports.tokens._vouched_until > 0
     if len(watch.accepted) < len(watch.tokens) or not follows:
         return False
     print("ready", flush=True)

@@ -469,7 +469,7 @@ def test_a_key_revoked_while_it_was_looked_up_is_not_served(flavour: str) -> Non
             else:
                 assert record is not None
                 elsewhere(world, record.key)
-                world.async_guard._parts.tokens.forget([key_id])
+                world.async_guard._ports.tokens.forget([key_id])
         return record
 
     world.store.find_key = find_key  # type: ignore[method-assign]
@@ -494,7 +494,7 @@ def test_a_key_that_changes_under_every_look_is_unavailable_not_served() -> None
         return record
 
     def update_key_without_looking(key_id: str, **_: Any) -> None:
-        world.guard._parts.tokens.forget([key_id])
+        world.guard._ports.tokens.forget([key_id])
 
     world.guard.keys.update = update_key_without_looking  # type: ignore[assignment, method-assign]
     world.store.find_key = find_key  # type: ignore[method-assign]

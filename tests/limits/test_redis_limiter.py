@@ -65,7 +65,7 @@ class Guarded:
             self.client = httpx.AsyncClient(transport=httpx.ASGITransport(aapp))
         self.flavour = flavour
         # Background work would add commands, and meet failures, at times of its own.
-        self.guard._background.start = lambda: None
+        self.guard._ports.background.start = lambda: None
 
     async def _made(self, url: str, options: Any) -> AsyncKeyguard:
         return AsyncKeyguard(url, **options)

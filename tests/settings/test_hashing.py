@@ -274,7 +274,7 @@ def test_a_warm_argon2id_key_that_went_stale_is_not_hashed_again(
     world = World({"hasher": "argon2id", "max_staleness": 0.0})
     field = f"Bearer {world.token()}"
     world.guard.authenticate([field])
-    monkeypatch.setattr(world.guard._parts.hasher, "verify", None)
+    monkeypatch.setattr(world.guard._ports.hasher, "verify", None)
 
     assert not isinstance(world.guard.authenticate([field]), Deny)
 
@@ -293,7 +293,7 @@ def test_no_slow_hash_runs_for_an_unknown_id(monkeypatch: pytest.MonkeyPatch) ->
     world = World({"hasher": "argon2id"})
     issued = world.issue()
     world.store._keys.clear()
-    monkeypatch.setattr(world.guard._pool, "run", None)
+    monkeypatch.setattr(world.guard._ports.pool, "run", None)
 
     decision = world.guard.authenticate([f"Bearer {issued.token.reveal()}"])
 
@@ -380,7 +380,7 @@ def test_jobs_that_got_no_thread_never_run_and_free_their_place(
 def test_a_full_pool_is_503_for_the_client() -> None:
     world = World({"hasher": "argon2id", "hash_workers": 1})
     field = f"Bearer {world.token()}"
-    world.guard._ports._pool = pool = HashPool(workers=1, waiting=0)
+    vars(world.guard._ports)["pool"] = pool = HashPool(workers=1, waiting=0)
     pool._places.acquire()
 
     decision = world.guard.authenticate([field])

@@ -29,13 +29,12 @@ def hand_over(
     if problem is not None:
         raise _revoke_unwritten(guard, issued.key.id, problem, predecessor)
     is_shown = is_terminal(sys.stdout)
-    if not as_json:
-        summary = details(_summary(issued.key, predecessor), sys.stderr)
-        note(f"\n{summary}" if is_shown else summary)
+    summary = "" if as_json else details(_summary(issued.key, predecessor), sys.stderr) + "\n"
     if is_shown:
-        note("This token is shown only once: copy it now.")
+        before = "" if as_json else f"\n{summary}"
+        note(f"{before}This token is shown only once: copy it now.")
     elif not as_json:
-        note("The token was written to stdout. It is not shown again.")
+        note(f"{summary}The token was written to stdout. It is not shown again.")
 
 
 def read_token(common: Common) -> bytes:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from keyguard.core.access.decisions import Decision
-from keyguard.freshness.background import AsyncBackgroundWork
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import AsyncPorts
 from keyguard.runtime.events import Hook, log_event
-from keyguard.runtime.lazy import Lazy
+from keyguard.runtime.lazy import Lazy, once
 from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import open_async_limiter, open_async_store
+from keyguard.stores.opening import open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ else:
 
 
 @final
-class AsyncKeyguard(Guard, flavour=True):
+class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
     """An API-key system for async code: :class:`~keyguard.Keyguard`, awaited.
 
     Nothing is opened, started or read before the first use.
@@ -61,30 +59,29 @@ class AsyncKeyguard(Guard, flavour=True):
         hooks: Iterable[Hook] = (log_event,),
         **options: Any,
     ) -> None:
-        super().__init__(settings, options, clock=clock, hooks=hooks)
+        super().__init__(settings, options, hooks)
         for name in ("asyncio", "concurrent.futures.thread"):
             import_module(name)  # not during the first request, as where the loop is trio's
         self._store = open_async_store(store)
         self._owned = self._store is not store
-        self.limiter = open_async_limiter(limiter, self._store, clock=clock)
-        self._owns_limiter = self.limiter is not limiter
-        self.breaker = self._breaker_before(self.limiter, awaited=True)
-        self._background = self._work_beside(AsyncBackgroundWork, self._store)
-        self._ports = AsyncPorts(
-            *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
-        )
+        self._ports = AsyncPorts(self.settings, clock, self._store, self._tell, limiter)
 
-    @cached_property
+    @once
+    def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
+        """What counts."""
+        return self._ports.limiter
+
+    @once
     def organizations(self) -> organizations.AsyncOrganizations:
         """The organizations of this guard."""
         return organizations.AsyncOrganizations(self._ports)
 
-    @cached_property
+    @once
     def keys(self) -> keys.AsyncKeys:
         """The keys of this guard."""
         return keys.AsyncKeys(self._ports)
 
-    @cached_property
+    @once
     def audit(self) -> audit_trail.AsyncAuditTrail:
         """The audit trail of this guard's key store."""
         return audit_trail.AsyncAuditTrail(self._ports)
@@ -108,7 +105,7 @@ class AsyncKeyguard(Guard, flavour=True):
 
     async def flush(self) -> None:
         """Tell the store now when keys were last used; see :meth:`Keyguard.flush`."""
-        await self._background.flush()
+        await self._ports.background.flush()
 
     async def migrate(self) -> None:
         """Create the store's tables or bring them up to date; see :meth:`Keyguard.migrate`."""
@@ -118,14 +115,7 @@ class AsyncKeyguard(Guard, flavour=True):
 
     async def aclose(self) -> None:
         """Tell the store when keys were last used, and close what the guard opened itself."""
-        await self._background.aclose()
-        self._pool.close()
-        self.breaker.close()
-        if self._owns_limiter:
-            if isinstance(self.limiter, MemoryRateLimiter):
-                self.limiter.close()
-            else:
-                await self.limiter.aclose()
+        await self._ports.aclose()
         if self._owned:
             await self._store.aclose()
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from keyguard.core.access.answers import Response
 from keyguard.core.access.authenticate import authenticate, authorize, refuse_without_token
@@ -18,39 +17,30 @@ from keyguard.core.access.policy import Policy
 from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
-from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
-from keyguard.guard.ports import AsyncPorts, Parts, SyncPorts
-from keyguard.guard.store_ports import StorePort
-from keyguard.runtime.events import Event, Hook, LimitExceeded, is_wanted, tell, tell_refusal
-from keyguard.runtime.lazy import Lazy
-from keyguard.runtime.pool import HashPool
-from keyguard.runtime.process import Clock
+from keyguard.guard.ports import AsyncPorts, SyncPorts
+from keyguard.runtime.events import Hook, LimitExceeded, is_wanted, tell, tell_refusal
+from keyguard.runtime.lazy import Lazy, once
 from keyguard.settings.config import Settings
-from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
 from keyguard.stores.failover import CircuitBreaker
-from keyguard.stores.opening import check_countable
 
 if TYPE_CHECKING:
     from keyguard.core.management import revocation
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
 
-Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
-
-_HASHES_WAITING = 16
+AnyPorts = TypeVar("AnyPorts", SyncPorts, AsyncPorts)
 
 
-class Guard:
+class Guard(Generic[AnyPorts]):
     """What both flavours share: everything that never waits.
 
     A guard can't be subclassed: the adapters' warm path never calls ``authenticate``, so it would
     never call an override. Wrap a guard, or pass it hooks.
     """
 
-    _ports: SyncPorts | AsyncPorts
+    _ports: AnyPorts
 
     def __init_subclass__(cls, *, flavour: bool = False) -> None:
         if not flavour:
@@ -60,8 +50,6 @@ class Guard:
         self,
         settings: Settings | None,
         options: dict[str, Any],
-        *,
-        clock: Clock,
         hooks: Iterable[Hook],
     ) -> None:
         if settings is None:
@@ -72,25 +60,27 @@ class Guard:
         if self.settings.revoke_exposed:
             # Not during the request that needs it.
             import_module("keyguard.core.management.revocation")
-        self._parts = Parts(self.settings, clock)
-        self._recall = self._parts.tokens.recall  # the adapters' warm path
-        self._pool = HashPool(
-            workers=self.settings.hash_workers,
-            waiting=_HASHES_WAITING,
-            patience=self.settings.store_timeout,
-            longest=self.settings.hash_timeout,
-        )
-        self._responder = self.settings.responder
         self._hooks = tuple(hooks)
+        self._tell = functools.partial(tell, self._hooks)  # not a method: the guard may be freed
+
+    @once
+    def breaker(self) -> CircuitBreaker:
+        """The counters, behind their circuit breaker."""
+        return self._ports.counters
+
+    @once
+    def _recall(self) -> Callable[[bytes], Allow | Fingerprint | None]:
+        """What the adapters' warm path asks."""
+        return self._ports.tokens.recall
 
     @property
     def policy(self) -> Policy:
         """What decisions know of the settings."""
-        return self._parts.policy
+        return self._ports.policy
 
     def respond(self, deny: Deny) -> Response:
         """Return the answer that a refused client gets."""
-        return self._responder.respond(deny, self._parts.clock.time())
+        return self.settings.responder.respond(deny, self._ports.clock.time())
 
     def limit_fields(self, receipt: Receipt) -> list[tuple[str, str]]:
         """Return the fields that tell a client that was let in how its limits stand.
@@ -98,8 +88,8 @@ class Guard:
         Args:
             receipt: What the request was charged.
         """
-        return self._responder.limit_fields(
-            receipt.charges, receipt.tallies, receipt.policy, self._parts.clock.time
+        return self.settings.responder.limit_fields(
+            receipt.charges, receipt.tallies, receipt.policy, self._ports.clock.time
         )
 
     def refuse_without_key(self, *, secure: bool, address: str | None) -> Deny:
@@ -114,7 +104,7 @@ class Guard:
         refusal = refuse_without_token(
             self._ports, Reason.CREDENTIALS_MISSING, address, secure=secure
         )
-        tell_refusal(self._hooks, refusal, self._parts.now, address)
+        tell_refusal(self._hooks, refusal, self._ports.now, address)
         return refusal
 
     def report(self, deny: Deny, *, address: str | None = None) -> None:
@@ -124,7 +114,7 @@ class Guard:
             deny: The refusal.
             address: The client's address, where it is known.
         """
-        tell_refusal(self._hooks, deny, self._parts.now, address)
+        tell_refusal(self._hooks, deny, self._ports.now, address)
 
     def vouched_for(self, fields: Sequence[str | bytes]) -> float:
         """Return for how many seconds a request that was let in needs no new decision.
@@ -134,11 +124,11 @@ class Guard:
         Args:
             fields: Its ``Authorization`` field values.
         """
-        token = parse_authorization(fields, bar=self._parts.policy.takes_bar)
+        token = parse_authorization(fields, bar=self._ports.policy.takes_bar)
         del fields
         if not isinstance(token, Secret):
             return 0.0
-        tokens = self._parts.tokens
+        tokens = self._ports.tokens
         return tokens.believed_for(tokens.fingerprint(token))
 
     def watching(self, wake: Callable[[], object]) -> AbstractContextManager[None]:
@@ -147,7 +137,7 @@ class Guard:
         Args:
             wake: The function. It is called from any thread, and must be quick.
         """
-        return self._parts.tokens.watching(wake)
+        return self._ports.tokens.watching(wake)
 
     def report_exceeded(self, receipt: Receipt, address: str | None) -> None:
         """Tell the hooks of limits in shadow mode that had no room.
@@ -166,7 +156,7 @@ class Guard:
         ]
         self._tell(
             LimitExceeded(
-                at=self._parts.now(),
+                at=self._ports.now(),
                 limits=tuple(names),
                 key_id=principal.key_id if principal else None,
                 organization=principal.organization if principal else None,
@@ -174,50 +164,12 @@ class Guard:
             )
         )
 
-    def _tell(self, event: Event) -> None:
-        tell(self._hooks, event)
-
-    def _limits_at_start(self) -> list[Limit]:
-        policy = self._parts.policy
-        failures = [] if policy.failure_limit is None else [policy.failure_limit]
-        rules = self.settings.rule_book().rules
-        ruled = [charged.limit for rule in rules for charged in rule.charged]
-        return [*policy.default_limits, *failures, *ruled]
-
-    def _breaker_before(
-        self, limiter: RateLimiter | AsyncRateLimiter, *, awaited: bool
-    ) -> CircuitBreaker:
-        check_countable(limiter, self._limits_at_start())
-        return CircuitBreaker(
-            limiter,
-            awaited=awaited,
-            timeout=self.settings.limiter_timeout,
-            fails_open=self.settings.on_limiter_error == "open",
-            clock=self._parts.clock,
-            tell=self._tell,
-        )
-
-    def _work_beside(self, kind: Callable[..., Work], store: Store | AsyncStore) -> Work:
-        background = kind(
-            StorePort(store, self.settings.store_timeout),
-            store.feed,
-            self._parts.tokens,
-            self._parts.hasher,
-            self._pool,
-            clock=self._parts.clock,
-            timeout=self.settings.store_timeout,
-            max_staleness=self.settings.max_staleness,
-            tell=functools.partial(tell, self._hooks),  # not the guard, which may be freed
-        )
-        weakref.finalize(self, background.abandon).atexit = False
-        return background
-
     def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
         if scopes == () and any_of is None:
             return None
         requirement = Requirement.of(scopes, any_of)
-        if self._parts.policy.catalogue is not None:
-            self._parts.policy.catalogue.check_required(requirement.scopes)
+        if self._ports.policy.catalogue is not None:
+            self._ports.policy.catalogue.check_required(requirement.scopes)
         return requirement if requirement.scopes else None
 
     async def _authenticate(
@@ -293,5 +245,5 @@ class Guard:
         return (
             decision.reason is Reason.TRANSPORT_INSECURE
             and decision.key_id is not None
-            and self._parts.policy.revoke_exposed
+            and self._ports.policy.revoke_exposed
         )

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from keyguard.core.access.decisions import Decision
-from keyguard.freshness.background import BackgroundWork
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import SyncPorts
 from keyguard.runtime.events import Hook, log_event
-from keyguard.runtime.lazy import Lazy
+from keyguard.runtime.lazy import Lazy, once
 from keyguard.runtime.process import Clock
 from keyguard.runtime.sync import run_sync
 from keyguard.settings.config import Settings
 from keyguard.stores.base import RateLimiter, Store
-from keyguard.stores.opening import open_limiter, open_store
+from keyguard.stores.opening import open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ else:
 
 
 @final
-class Keyguard(Guard, flavour=True):
+class Keyguard(Guard[SyncPorts], flavour=True):
     """An API-key system for sync code.
 
     ::
@@ -66,28 +64,27 @@ class Keyguard(Guard, flavour=True):
         hooks: Iterable[Hook] = (log_event,),
         **options: Any,
     ) -> None:
-        super().__init__(settings, options, clock=clock, hooks=hooks)
+        super().__init__(settings, options, hooks)
         self._store = open_store(store)
         self._owned = self._store is not store
-        self.limiter = open_limiter(limiter, self._store, clock=clock)
-        self._owns_limiter = self.limiter is not limiter
-        self.breaker = self._breaker_before(self.limiter, awaited=False)
-        self._background = self._work_beside(BackgroundWork, self._store)
-        self._ports = SyncPorts(
-            *(self._parts, self._store, self.limiter, self.breaker, self._background, self._pool)
-        )
+        self._ports = SyncPorts(self.settings, clock, self._store, self._tell, limiter)
 
-    @cached_property
+    @once
+    def limiter(self) -> RateLimiter:
+        """What counts."""
+        return self._ports.limiter
+
+    @once
     def organizations(self) -> organizations.Organizations:
         """The organizations of this guard."""
         return organizations.Organizations(self._ports)
 
-    @cached_property
+    @once
     def keys(self) -> keys.Keys:
         """The keys of this guard."""
         return keys.Keys(self._ports)
 
-    @cached_property
+    @once
     def audit(self) -> audit_trail.AuditTrail:
         """The audit trail of this guard's key store."""
         return audit_trail.AuditTrail(self._ports)
@@ -131,7 +128,7 @@ class Keyguard(Guard, flavour=True):
 
     def flush(self) -> None:
         """Tell the store now when keys were last used. Otherwise that is done once a minute."""
-        self._background.flush()
+        self._ports.background.flush()
 
     def migrate(self) -> None:
         """Create the store's tables or bring them up to date. It is safe to call at every start.
@@ -144,11 +141,7 @@ class Keyguard(Guard, flavour=True):
 
     def close(self) -> None:
         """Tell the store when keys were last used, and close what the guard opened itself."""
-        self._background.close()
-        self._pool.close()
-        self.breaker.close()
-        if self._owns_limiter:
-            self.limiter.close()
+        self._ports.close()
         if self._owned:
             self._store.close()
 

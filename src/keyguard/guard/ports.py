@@ -1,21 +1,26 @@
-"""What the core asks of the outside, answered by the parts of one guard."""
+"""The parts of a guard, which answer what the core asks of the outside.
+
+A part that a request needs and a change does not is made at its first use.
+"""
 
 from __future__ import annotations
 
 import secrets
+import threading
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from functools import partial
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-from keyguard.core.access.policy import Policy
 from keyguard.core.access.ports import Found
 from keyguard.core.identity.addresses import parse_address
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import KeyRecord, Use
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
@@ -23,6 +28,8 @@ from keyguard.freshness.lookups import Lookups, TaskWaits, ThreadWaits
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.guard.store_ports import StorePort, in_time
 from keyguard.runtime.deadlines import within
+from keyguard.runtime.events import Event
+from keyguard.runtime.lazy import asyncio, once
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
@@ -30,20 +37,41 @@ from keyguard.settings.hashing import TokenHasher, scheme_of
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
 from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.opening import check_countable, open_async_limiter, open_limiter
 
 Answer = TypeVar("Answer")
+AnyStore = TypeVar("AnyStore", Store, AsyncStore)
+Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
+Limiter = TypeVar("Limiter", bound=RateLimiter | AsyncRateLimiter)
+
+_HASHES_WAITING = 16
 
 
-class Parts:
-    """The parts of a guard that are the same in both flavours.
+class Ports(ABC, Generic[AnyStore, Work]):
+    """The parts of a guard, of which both flavours share all that never waits, and hashing.
+
+    It fulfils the core's ``RequestPorts`` and ``ManagementPorts``.
 
     Args:
         settings: What the service has settled.
         clock: Where time comes from.
+        store: The key store.
+        tell: Takes events.
+        limiter: Where the service wants its counters; None for beside the keys.
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self.policy: Policy = settings.policy
+    _worker: Callable[..., Work]
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        store: AnyStore,
+        tell: Callable[[Event], None],
+        limiter: object,
+    ) -> None:
+        self.settings = settings
+        self.policy = settings.policy
         self.clock = clock
         self.tokens = VerifiedTokens(
             self.policy.tokens,
@@ -53,51 +81,75 @@ class Parts:
             sees_all=settings.record_addresses,
             foreign=bool(self.policy.foreign),
         )
-        self.blocklist = BlockedClients(clock)
         self.hasher: TokenHasher = settings.token_hasher
-        self.records_addresses = settings.record_addresses
-        self.store_timeout = settings.store_timeout
-        self.management_timeout = settings.management_timeout
+        self.store: KeyStore = StorePort(store, settings.management_timeout)
+        self._raw: AnyStore = store
+        self._tell = tell
+        self._wanted = limiter
+        if limiter is not None:
+            _ = self.counters  # so that the service learns at its start if they can't be used
+
+    @once
+    def blocklist(self) -> BlockedClients:
+        """The clients that failed too often."""
+        return BlockedClients(self.clock)
+
+    @once
+    def pool(self) -> HashPool:
+        """Where slow hashes run."""
+        return HashPool(
+            workers=self.settings.hash_workers,
+            waiting=_HASHES_WAITING,
+            patience=self.settings.store_timeout,
+            longest=self.settings.hash_timeout,
+        )
+
+    @once
+    def _for_requests(self) -> StorePort:
+        """The store, with a request's deadline."""
+        return StorePort(self._raw, self.settings.store_timeout)
+
+    @once
+    def background(self) -> Work:
+        """What is done beside requests."""
+        background = self._worker(
+            self._for_requests,
+            self._raw.feed,
+            self.tokens,
+            self.hasher,
+            self.pool,
+            clock=self.clock,
+            timeout=self.settings.store_timeout,
+            max_staleness=self.settings.max_staleness,
+            tell=self._tell,
+        )
+        weakref.finalize(self, background.abandon).atexit = False
+        return background
+
+    def _breaker_before(
+        self, limiter: RateLimiter | AsyncRateLimiter, *, awaited: bool
+    ) -> CircuitBreaker:
+        check_countable(limiter, self._limits_at_start())
+        return CircuitBreaker(
+            limiter,
+            awaited=awaited,
+            timeout=self.settings.limiter_timeout,
+            fails_open=self.settings.on_limiter_error == "open",
+            clock=self.clock,
+            tell=self._tell,
+        )
+
+    def _limits_at_start(self) -> Iterator[Limit]:
+        yield from self.policy.default_limits
+        if self.policy.failure_limit is not None:
+            yield self.policy.failure_limit
+        for rule in self.settings.rule_book().rules:
+            for charged in rule.charged:
+                yield charged.limit
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
         return datetime.fromtimestamp(self.clock.time(), UTC)
-
-
-class _Ports(ABC):
-    """What both flavours share: all that never waits, and hashing.
-
-    It fulfils the core's ``RequestPorts`` and ``ManagementPorts``.
-
-    Args:
-        parts: The guard's parts.
-        store: The key store.
-        counters: The counters, behind their circuit breaker.
-        background: What is done beside requests.
-        pool: Where slow hashes run.
-    """
-
-    def __init__(
-        self,
-        parts: Parts,
-        store: Store | AsyncStore,
-        counters: CircuitBreaker,
-        background: BackgroundWork | AsyncBackgroundWork,
-        pool: HashPool,
-    ) -> None:
-        self.policy = parts.policy
-        self.tokens = parts.tokens
-        self.blocklist = parts.blocklist
-        self.now = parts.now
-        self.store: KeyStore = StorePort(store, parts.management_timeout)
-        self.counters = counters
-        self._for_requests = StorePort(store, parts.store_timeout)
-        self._timeout = parts.store_timeout
-        self._management_timeout = parts.management_timeout
-        self._background = background
-        self._pool = pool
-        self._hasher = parts.hasher
-        self._records_addresses = parts.records_addresses
 
     def draw_entropy(self, size: int) -> bytes:
         return secrets.token_bytes(size)
@@ -107,28 +159,33 @@ class _Ports(ABC):
 
     def note_use(self, key_id: str, address: str | None) -> None:
         seen = None
-        if address is not None and self._records_addresses:
+        if address is not None and self.settings.record_addresses:
             # A text that is not an address could be longer than a store takes, and hold up the
             # uses of other keys that are passed to the store with it.
             seen = parse_address(address)
         self.tokens.note_use(Use(key_id, self.now(), None if seen is None else str(seen)))
 
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
-        if self._hasher.is_outdated(token, digest):
-            self._background.rehash(key_id, digest, token)
+        if self.hasher.is_outdated(token, digest):
+            self.background.rehash(key_id, digest, token)
 
     async def verify(self, token: Secret, digest: str | None) -> bool:
-        if not self._hasher.is_slow(digest):
-            return self._hasher.verify(token, digest)
-        return await self._run_slowly(partial(self._hasher.verify, token, digest))
+        if not self.hasher.is_slow(digest):
+            return self.hasher.verify(token, digest)
+        return await self._run_slowly(partial(self.hasher.verify, token, digest))
 
     async def hash(self, token: Secret) -> str:
-        if not self._hasher.hashes_slowly:
-            return self._hasher.hash(token)
-        return await self._store_slowly(partial(self._hasher.hash, token))
+        if not self.hasher.hashes_slowly:
+            return self.hasher.hash(token)
+        return await self._store_slowly(partial(self.hasher.hash, token))
 
     async def hash_weak(self, token: Secret) -> str:
-        return await self._store_slowly(partial(self._hasher.hash_slowly, token))
+        return await self._store_slowly(partial(self.hasher.hash_slowly, token))
+
+    @property
+    @abstractmethod
+    def counters(self) -> CircuitBreaker:
+        """The limiter, behind its circuit breaker."""
 
     @abstractmethod
     async def _store_slowly(self, job: Callable[[], str]) -> str:
@@ -151,26 +208,29 @@ class _Ports(ABC):
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome: ...
 
 
-class SyncPorts(_Ports):
-    """The ports of sync code, over a limiter. No method suspends."""
+class SyncPorts(Ports[Store, BackgroundWork]):
+    """The ports of sync code. No method suspends."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        store: Store,
-        limiter: RateLimiter,
-        counters: CircuitBreaker,
-        background: BackgroundWork,
-        pool: HashPool,
-    ) -> None:
-        super().__init__(parts, store, counters, background, pool)
-        self.lookups = Lookups(parts.tokens, ThreadWaits())
-        self._raw = store
-        self._limiter = limiter
+    _worker = BackgroundWork
+
+    @once
+    def lookups(self) -> Lookups[threading.Event]:
+        """The look-ups that are under way."""
+        return Lookups(self.tokens, ThreadWaits())
+
+    @once
+    def limiter(self) -> RateLimiter:
+        """What counts."""
+        return open_limiter(self._wanted, self._raw, clock=self.clock)
+
+    @once
+    def counters(self) -> CircuitBreaker:
+        """The limiter, behind its circuit breaker."""
+        return self._breaker_before(self.limiter, awaited=False)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
-        self._background.start()
-        with within(self._timeout):
+        self.background.start()
+        with within(self.settings.store_timeout):
             if fresh:
                 mark = self.tokens.begin()
                 return self._raw.find_key(key_id), mark
@@ -181,50 +241,78 @@ class SyncPorts(_Ports):
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
         nothing = [0] * len(charges)
-        with within(self._management_timeout):
-            return self._limiter.adjust(charges, nothing, nothing)
+        with within(self.settings.management_timeout):
+            return self.limiter.adjust(charges, nothing, nothing)
 
     async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
-        return self._pool.run(job)
+        return self.pool.run(job)
 
     async def _store_slowly(self, job: Callable[[], str]) -> str:
-        with within(self._management_timeout):
-            return self._pool.run(job)
+        with within(self.settings.management_timeout):
+            return self.pool.run(job)
+
+    def close(self) -> None:
+        """Tell the store when keys were last used, and close all but the store."""
+        if "background" in vars(self):
+            self.background.close()
+        if "pool" in vars(self):
+            self.pool.close()
+        if "counters" in vars(self):
+            self.counters.close()
+            if self.limiter is not self._wanted:
+                self.limiter.close()
 
 
-class AsyncPorts(_Ports):
-    """The ports of async code, over a limiter."""
+class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
+    """The ports of async code."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        store: AsyncStore,
-        limiter: AsyncRateLimiter | MemoryRateLimiter,
-        counters: CircuitBreaker,
-        background: AsyncBackgroundWork,
-        pool: HashPool,
-    ) -> None:
-        super().__init__(parts, store, counters, background, pool)
-        self.lookups = Lookups(parts.tokens, TaskWaits())
-        self._raw = store
-        self._limiter = limiter
+    _worker = AsyncBackgroundWork
+
+    @once
+    def lookups(self) -> Lookups[asyncio.Event]:
+        """The look-ups that are under way."""
+        return Lookups(self.tokens, TaskWaits())
+
+    @once
+    def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
+        """What counts."""
+        return open_async_limiter(self._wanted, self._raw, clock=self.clock)
+
+    @once
+    def counters(self) -> CircuitBreaker:
+        """The limiter, behind its circuit breaker."""
+        return self._breaker_before(self.limiter, awaited=True)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
-        self._background.start()
+        self.background.start()
+        timeout = self.settings.store_timeout
         if fresh:
             mark = self.tokens.begin()
-            return await in_time(self._timeout, self._raw.find_key(key_id)), mark
-        return await in_time(self._timeout, self.lookups.find(key_id, self._raw.find_key))
+            return await in_time(timeout, self._raw.find_key(key_id)), mark
+        return await in_time(timeout, self.lookups.find(key_id, self._raw.find_key))
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
         nothing = [0] * len(charges)
-        if isinstance(self._limiter, MemoryRateLimiter):
-            return self._limiter.adjust(charges, nothing, nothing)
-        answer = self._limiter.adjust(charges, nothing, nothing)
-        return await in_time(self._management_timeout, answer)
+        if isinstance(self.limiter, MemoryRateLimiter):
+            return self.limiter.adjust(charges, nothing, nothing)
+        answer = self.limiter.adjust(charges, nothing, nothing)
+        return await in_time(self.settings.management_timeout, answer)
 
     async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
-        return await self._pool.arun(job)
+        return await self.pool.arun(job)
 
     async def _store_slowly(self, job: Callable[[], str]) -> str:
-        return await in_time(self._management_timeout, self._pool.arun(job))
+        return await in_time(self.settings.management_timeout, self.pool.arun(job))
+
+    async def aclose(self) -> None:
+        """Tell the store when keys were last used, and close all but the store."""
+        if "background" in vars(self):
+            await self.background.aclose()
+        if "pool" in vars(self):
+            self.pool.close()
+        if "counters" in vars(self):
+            self.counters.close()
+            if isinstance(self.limiter, MemoryRateLimiter):
+                self.limiter.close()
+            elif self.limiter is not self._wanted:
+                await self.limiter.aclose()

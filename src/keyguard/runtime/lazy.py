@@ -1,15 +1,16 @@
-"""Modules that some services never need, imported at their first use.
+"""Modules and parts of objects that some services never need, made at their first use.
 
 asyncio takes about as long to import as all of keyguard, and sync code does not use it.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Lazy", "asyncio"]
+__all__ = ["Lazy", "asyncio", "once"]
 
 
 class Lazy(ModuleType):
@@ -28,5 +29,18 @@ class Lazy(ModuleType):
 
 if TYPE_CHECKING:
     import asyncio
+    from builtins import property as once  # pyright knows it as a member of protocols
 else:
     asyncio = Lazy("asyncio")
+
+    class once(cached_property):  # noqa: N801 - it is used like a function
+        """Make a part of an object at its first use, and keep it as an attribute.
+
+        If threads come together, each may make the part, but all get the same one. No lock is
+        held, which a fork could leave taken.
+        """
+
+        def __get__(self, instance: object, owner: type | None = None) -> object:
+            if instance is None:
+                return self
+            return vars(instance).setdefault(self.attrname, self.func(instance))

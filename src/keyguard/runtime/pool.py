@@ -86,8 +86,9 @@ class Pool:
 
     def close(self) -> None:
         """Let the threads end once they have done what waits; the next call starts others."""
-        self._jobs.put(None)
-        self._start_afresh()
+        if self._started:
+            self._jobs.put(None)
+            self._start_afresh()
 
     def _start_thread(self) -> None:
         try:
@@ -129,7 +130,7 @@ def _do(call: Callable[[], Result], answer: Future[Result], done: Callable[[], o
         answer.set_result(result)
 
 
-class HashPool:
+class HashPool(Pool):
     """Runs slow hashes, which take tens of milliseconds and megabytes each, off the event loop.
 
     Args:
@@ -142,17 +143,15 @@ class HashPool:
     def __init__(
         self, *, workers: int, waiting: int, patience: float = _PATIENCE, longest: float = 2.0
     ) -> None:
-        self._workers = workers
-        self._waiting = waiting
+        self._most_waiting = waiting
         self._patience = patience
         self._longest = longest
-        self._threads = Pool("keyguard-hash", most=workers)
-        self._start_afresh()
-        after_fork(self._start_afresh)
+        super().__init__("keyguard-hash", most=workers)
 
     def _start_afresh(self) -> None:
-        self._places = threading.Semaphore(self._workers + self._waiting)
-        self._turns = threading.Semaphore(self._workers)
+        super()._start_afresh()
+        self._places = threading.Semaphore(self._most + self._most_waiting)
+        self._turns = threading.Semaphore(self._most)
 
     def run(self, job: Callable[[], Result]) -> Result:
         """Run a hash in this thread, when its turn comes.
@@ -194,7 +193,7 @@ class HashPool:
 
         places = self._take_place()
         try:
-            submitted = self._threads.submit(begin)
+            submitted = self.submit(begin)
         except BaseException:
             places.release()
             raise
@@ -213,10 +212,6 @@ class HashPool:
             return answer.result()
         finally:
             answer.cancel()  # if the hash has not begun, it will not
-
-    def close(self) -> None:
-        """Let the threads end once they have done what waits; the next hash starts others."""
-        self._threads.close()
 
     def _take_place(self) -> threading.Semaphore:
         places = self._places

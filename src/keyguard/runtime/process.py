@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeAlias
 
 
 class Clock(Protocol):
@@ -20,13 +21,20 @@ class Clock(Protocol):
         ...
 
 
+_Methods: TypeAlias = "dict[weakref.WeakMethod[Any], None]"
+
+# Methods of living objects, in the order in which they are called.
+_before: _Methods = {}
+_in_parent: _Methods = {}
+_in_child: _Methods = {}
+
+
 def after_fork(method: Callable[[], None]) -> None:
     """Call a bound method in every forked child, as long as its object lives.
 
     A child needs new locks and threads: a thread that it does not have may have held a lock.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_while_it_lives(method))
+    _in_child[weakref.WeakMethod(method, _in_child.pop)] = None
 
 
 def around_fork(
@@ -39,20 +47,23 @@ def around_fork(
         in_parent: Called after the fork, on the same thread, also if the fork failed.
         in_child: Called in the child.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=_while_it_lives(before),
-            after_in_parent=_while_it_lives(in_parent),
-            after_in_child=_while_it_lives(in_child),
-        )
+    _before[weakref.WeakMethod(before, _before.pop)] = None
+    _in_parent[weakref.WeakMethod(in_parent, _in_parent.pop)] = None
+    _in_child[weakref.WeakMethod(in_child, _in_child.pop)] = None
 
 
-def _while_it_lives(method: Callable[[], None]) -> Callable[[], None]:
-    reference: weakref.WeakMethod[Any] = weakref.WeakMethod(method)
+def _call(references: Iterable[weakref.WeakMethod[Any]]) -> None:
+    """Call methods, the last one first, and all of them even if one fails."""
+    with ExitStack() as stack:
+        for reference in references:
+            method = reference()
+            if method is not None:
+                stack.callback(method)
 
-    def call() -> None:
-        alive = reference()
-        if alive is not None:
-            alive()
 
-    return call
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _call([*_before]),
+        after_in_parent=lambda: _call([*_in_parent][::-1]),
+        after_in_child=lambda: _call([*_in_child][::-1]),
+    )

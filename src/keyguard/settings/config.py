@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from keyguard.core.access.answers import Responder, check_realm
+from keyguard.core.access.answers import Responder
 from keyguard.core.access.policy import Policy
 from keyguard.core.http.principal_fields import PrincipalFields
 from keyguard.core.http.rules import Rule, RuleBook
@@ -112,24 +112,40 @@ class Settings:
     imported_formats: Iterable[str] = ()
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            _check(setting.name, getattr(self, setting.name), setting.type, setting.metadata)
-        check_realm(self.realm)
-        # What remains is checked by the part that is built of it.
-        policy, book = self.policy, self._rule_book
-        for name, value in {
+        # The defaults are valid, and a part that only HTTP needs is built when it is first used.
+        given = {
+            setting.name: setting
+            for setting in fields(self)
+            if getattr(self, setting.name) is not setting.default
+        }
+        _check(self, given.values())
+        policy = self.policy
+        settled: dict[str, object] = {
             "catalogue": policy.catalogue,
-            "public": tuple(sorted(book.paths)),
-            "rules": book.rules[len(book.paths) :],
-            "trusted_proxies": self.proxies.names,
-            "peppers": _read_peppers(self.peppers),
             "imported_formats": tuple(form.name for form in policy.foreign),
             "default_limits": policy.default_limits,
             "failure_limit": policy.failure_limit,
-            "principal_headers": {**self.principal_headers} if self.principal_fields else {},
-        }.items():
+        }
+        # What remains is checked by the part that is built of it.
+        if "realm" in given:
+            _ = self.responder
+        if "public" in given or "rules" in given:
+            book = self._rule_book
+            settled["public"] = tuple(sorted(book.paths))
+            settled["rules"] = book.rules[len(book.paths) :]
+        if "trusted_proxies" in given:
+            settled["trusted_proxies"] = self.proxies.names
+        if self.principal_headers != {}:
+            _ = self.principal_fields
+            settled["principal_headers"] = {**self.principal_headers}
+        if "peppers" in given:
+            settled["peppers"] = _read_peppers(self.peppers)
+        for name, value in settled.items():
             object.__setattr__(self, name, value)
-        _ = self.token_hasher, self.token_protocol
+        if "peppers" in given or "hasher" in given:
+            _ = self.token_hasher
+        if "websocket_protocol" in given:
+            _ = self.token_protocol
         if self.revoke_exposed and not self.require_https:
             raise ConfigurationError("revoke_exposed goes with require_https=True")
 
@@ -142,12 +158,12 @@ class Settings:
         if not isinstance(catalogue, ScopeCatalogue | None):
             catalogue = ScopeCatalogue(catalogue)
         return Policy(
+            failure_limit=_read_failure_limit(self.failure_limit),
+            default_limits=read_limits(self.default_limits, "key"),
             tokens=TokenFormat(self.prefix),
             catalogue=catalogue,
             require_https=self.require_https,
             revoke_exposed=self.revoke_exposed,
-            default_limits=read_limits(self.default_limits, "key"),
-            failure_limit=_read_failure_limit(self.failure_limit),
             foreign=read_formats(self.imported_formats),
         )
 
@@ -179,7 +195,8 @@ class Settings:
     @cached_property
     def token_hasher(self) -> TokenHasher:
         """The hasher of tokens."""
-        return TokenHasher(self.hasher, _read_peppers(self.peppers), self.policy.foreign)
+        peppers: Any = self.peppers  # secrets since the settings were checked
+        return TokenHasher(self.hasher, peppers, self.policy.foreign)
 
     @cached_property
     def responder(self) -> Responder:
@@ -271,20 +288,22 @@ class Settings:
         return cls.from_env({**environ, "KEYGUARD_SETTINGS": str(path)}, **overrides)
 
 
-def _check(name: str, value: object, kind: object, metadata: Mapping[str, Any]) -> None:
-    """Refuse a flag, number or choice of the wrong type, or out of range."""
-    if kind == "bool" and not isinstance(value, bool):
-        raise InvalidValueError(f"{name} takes True or False, not {value!r}")
-    if "range" in metadata:
-        least, most = metadata["range"]
-        number = int if kind == "int" else int | float
-        if isinstance(value, bool) or not isinstance(value, number):
-            wanted = "a whole number" if kind == "int" else "a number"
-            raise InvalidValueError(f"{name} takes {wanted}, not {value!r}")
-        if not least <= value <= most:
-            raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
-    if name == "on_limiter_error" and value not in ("open", "closed"):
-        raise InvalidValueError(f"{name} takes 'open' or 'closed', not {value!r}")
+def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
+    """Refuse flags, numbers and choices of the wrong type, or out of range."""
+    for setting in given:
+        name, kind, value = setting.name, setting.type, getattr(settings, setting.name)
+        if kind == "bool" and not isinstance(value, bool):
+            raise InvalidValueError(f"{name} takes True or False, not {value!r}")
+        if "range" in setting.metadata:
+            least, most = setting.metadata["range"]
+            number = int if kind == "int" else int | float
+            if isinstance(value, bool) or not isinstance(value, number):
+                wanted = "a whole number" if kind == "int" else "a number"
+                raise InvalidValueError(f"{name} takes {wanted}, not {value!r}")
+            if not least <= value <= most:
+                raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
+        if name == "on_limiter_error" and value not in ("open", "closed"):
+            raise InvalidValueError(f"{name} takes 'open' or 'closed', not {value!r}")
 
 
 def _read_failure_limit(limit: object) -> Limit | None:

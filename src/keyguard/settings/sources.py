@@ -97,17 +97,16 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
                 found[name] = read(text)
             except (ValueError, KeyError):
                 raise InvalidValueError(f"{variable} takes {takes}, not {text!r}") from None
-    if scopes := _read_list(environ, "KEYGUARD_SCOPES"):
-        found["catalogue"] = dict.fromkeys(scopes, "")
+    if scopes := environ.get("KEYGUARD_SCOPES"):
+        found["catalogue"] = dict.fromkeys(_read_list("KEYGUARD_SCOPES", scopes), "")
     if peppers and (ring := _read_peppers(environ)):
         found["peppers"] = ring
     return found
 
 
-def _read_list(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
-    text = environ.get(variable, "")
+def _read_list(variable: str, text: str) -> tuple[str, ...]:
     words = _read_words(text)
-    if text and not words:
+    if not words:
         raise ConfigurationError(
             f"{variable} is set and holds nothing; unset it, or give it a value"
         )
@@ -115,15 +114,14 @@ def _read_list(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
 
 
 def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
-    path = environ.get("KEYGUARD_PEPPER_FILE", "")
-    given = _read_list(environ, "KEYGUARD_PEPPER")
-    if given and path:
+    path, given = environ.get("KEYGUARD_PEPPER_FILE"), environ.get("KEYGUARD_PEPPER")
+    ring = tuple(map(Secret, _read_list("KEYGUARD_PEPPER", given))) if given else ()
+    if ring and path:
         raise ConfigurationError("set KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE, not both")
-    if not path:
-        return tuple(map(Secret, given))
-    ring = parse_peppers(_read_text(Path(path), "pepper"))
-    if not ring:
-        raise ConfigurationError(f"the pepper file {path!r} holds no pepper")
+    if path:
+        ring = parse_peppers(_read_text(Path(path), "pepper"))
+        if not ring:
+            raise ConfigurationError(f"the pepper file {path!r} holds no pepper")
     return ring
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization, fields_of
-from keyguard.core.keys.values import as_utc, check_text
+from keyguard.core.keys.values import Metadata, check_text, settle_times
 from keyguard.core.limits.limit import dump_limits
 
 Actor = Principal | str | None
@@ -68,7 +68,7 @@ class AuditEntry:
     def __post_init__(self) -> None:
         check_text("an actor", self.actor)
         object.__setattr__(self, "action", Action(self.action))
-        object.__setattr__(self, "at", as_utc("at", self.at))
+        settle_times(self, "at")
 
 
 def actor_name(actor: Actor) -> str:
@@ -103,25 +103,28 @@ def describe(
         action=action,
         subject=after.id,
         organization=after.id if isinstance(after, Organization) else after.organization,
-        before=None if before is None else {name: plain(name, old[name]) for name in names},
-        after={name: plain(name, new[name]) for name in names},
+        before=None if before is None else plain(old, names),
+        after=plain(new, names),
     )
 
 
-def plain(name: str, value: Any) -> object:
-    """Return the value of a record's field as JSON takes it."""
-    match value:
-        case datetime():
-            return value.isoformat().replace("+00:00", "Z")
-        case timedelta():
-            return value.total_seconds()
-        case _ if name == "scopes" and value is not None:
-            return sorted(value)
-        case _ if name == "limits":
-            return json.loads(dump_limits(value))
-        case _ if name == "allowed_networks":
-            return [*value]
-        case _ if name == "metadata":
-            return {**value}
-        case _:
-            return value
+def plain(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, object]:
+    """Return some fields of a record as JSON takes them."""
+    shown: dict[str, object] = {}
+    for name in names:
+        match value := fields[name]:
+            case datetime():
+                shown[name] = value.isoformat().replace("+00:00", "Z")
+            case timedelta():
+                shown[name] = value.total_seconds()
+            case _ if name == "scopes" and value is not None:
+                shown[name] = sorted(value)
+            case Metadata():
+                shown[name] = {**value}
+            case _ if name == "limits":
+                shown[name] = json.loads(dump_limits(value))
+            case _ if name == "allowed_networks":
+                shown[name] = [*value]
+            case _:
+                shown[name] = value
+    return shown

@@ -141,7 +141,7 @@ class Ending:
             subject=record_id,
             organization=organization,
             before=dict.fromkeys(self.fields),
-            after={name: plain(name, value) for name, value in self.fields.items()},
+            after=plain(self.fields, self.fields),
         )
 
 

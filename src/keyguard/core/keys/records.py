@@ -18,16 +18,19 @@ from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.values import (
     FAMILY_ID,
     ORGANIZATION_ID,
-    as_utc,
+    Metadata,
+    check_ids,
     check_metadata,
-    check_pattern,
     check_slug,
     check_text,
+    settle_times,
 )
 from keyguard.core.limits.limit import Limit, read_limits
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, shown
+
+_TIMES = ("created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +63,12 @@ class Organization:
     version: int = 1
 
     def __post_init__(self) -> None:
-        check_pattern("organization id", self.id, ORGANIZATION_ID)
+        check_ids(("organization id", self.id, ORGANIZATION_ID))
         check_slug(self.slug)
         check_text("an organization's name", self.name)
-        object.__setattr__(self, "limits", read_limits(self.limits, "organization", stored=True))
+        if self.limits != ():
+            limits = read_limits(self.limits, "organization", stored=True)
+            object.__setattr__(self, "limits", limits)
         if self.scopes is not None:
             object.__setattr__(self, "scopes", parse_granted(self.scopes))
         lifetime = self.max_key_lifetime
@@ -73,8 +78,7 @@ class Organization:
             raise InvalidValueError(
                 f"max_key_lifetime takes a timedelta of at least a second, not {shown(lifetime)}"
             )
-        for name in ("created_at", "disabled_at"):
-            object.__setattr__(self, name, as_utc(name, getattr(self, name)))
+        settle_times(self, "created_at", "disabled_at")
 
 
 class KeyStatus(enum.StrEnum):
@@ -154,7 +158,7 @@ class Key:
     revoked_at: datetime | None = None
     revoked_reason: RevocationReason | None = None
     revoked_note: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    metadata: Mapping[str, str] = field(default_factory=Metadata)
     limits: tuple[Limit, ...] = ()
     allowed_networks: tuple[str, ...] = ()
     successor: str | None = None
@@ -165,27 +169,27 @@ class Key:
     version: int = 1
 
     def __post_init__(self) -> None:
-        check_pattern("key id", self.id, KEY_ID)
-        check_pattern("key family", self.family, FAMILY_ID)
-        check_pattern("organization id", self.organization, ORGANIZATION_ID)
+        check_ids(
+            ("key id", self.id, KEY_ID),
+            ("key family", self.family, FAMILY_ID),
+            ("organization id", self.organization, ORGANIZATION_ID),
+            ("key id", self.id if self.successor is None else self.successor, KEY_ID),
+        )
         check_text("a key's name", self.name)
         if self.revoked_note is not None:
             check_text("a revocation's note", self.revoked_note)
         if self.rotation_key is not None:
             check_text("an idempotency key", self.rotation_key)
-        if self.successor is not None:
-            check_pattern("key id", self.successor, KEY_ID)
         if self.revoked_reason is not None:
             object.__setattr__(self, "revoked_reason", RevocationReason.of(self.revoked_reason))
         object.__setattr__(self, "scopes", parse_granted(self.scopes))
-        object.__setattr__(self, "metadata", check_metadata(self.metadata))
-        object.__setattr__(self, "limits", read_limits(self.limits, "key", stored=True))
-        object.__setattr__(self, "allowed_networks", parse_networks(self.allowed_networks))
-        for name in (
-            *("created_at", "not_before", "expires_at", "revoked_at"),
-            *("grace_ends_at", "last_used_at"),
-        ):
-            object.__setattr__(self, name, as_utc(name, getattr(self, name)))
+        if not isinstance(self.metadata, Metadata):  # which was checked when it was made
+            object.__setattr__(self, "metadata", check_metadata(self.metadata))
+        if self.limits != ():
+            object.__setattr__(self, "limits", read_limits(self.limits, "key", stored=True))
+        if self.allowed_networks != ():
+            object.__setattr__(self, "allowed_networks", parse_networks(self.allowed_networks))
+        settle_times(self, *_TIMES)
 
     @property
     def ends_at(self) -> datetime | None:

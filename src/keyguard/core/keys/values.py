@@ -22,10 +22,11 @@ _MOST_METADATA = 50
 _LONGEST_METADATA = 500
 
 
-def check_pattern(what: str, value: object, pattern: re.Pattern[str]) -> None:
-    """Refuse a value that does not match a pattern."""
-    if not isinstance(value, str) or not pattern.match(value):
-        raise InvalidValueError(f"{shown(value)} is no {what}")
+def check_ids(*ids: tuple[str, object, re.Pattern[str]]) -> None:
+    """Refuse ids, each given with what it is called and its pattern, if one does not match."""
+    for what, value, pattern in ids:
+        if not isinstance(value, str) or not pattern.match(value):
+            raise InvalidValueError(f"{shown(value)} is no {what}")
 
 
 def check_slug(value: object) -> None:
@@ -45,18 +46,20 @@ def check_text(what: str, value: object) -> None:
         raise InvalidValueError(f"{what} takes printable characters only, not {shown(value)}")
 
 
-def as_utc(what: str, value: object) -> datetime | None:
-    """Return an aware datetime in UTC; None for None."""
-    if value is None:
-        return None
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise InvalidValueError(
-            f"{what} takes an aware datetime, such as datetime.now(UTC), not {shown(value)}"
-        )
-    return value.astimezone(UTC)
+def settle_times(record: object, *names: str) -> None:
+    """Set fields of a frozen record to the same times in UTC, where they are not None."""
+    for name in names:
+        value = getattr(record, name)
+        if value is None:
+            continue
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise InvalidValueError(
+                f"{name} takes an aware datetime, such as datetime.now(UTC), not {shown(value)}"
+            )
+        object.__setattr__(record, name, value.astimezone(UTC))
 
 
-def check_metadata(value: Mapping[str, str]) -> Mapping[str, str]:
+def check_metadata(value: Mapping[str, str]) -> Metadata:
     """Return metadata that does not change, so that requests can share it."""
     items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else [None]
     if not all(isinstance(item, str) for item in items):
