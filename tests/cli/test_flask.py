@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -109,6 +110,12 @@ def test_help_is_keyguard_s_own(app: Flask) -> None:
 
     assert done.exit_code == 0
     assert done.stdout.startswith("Usage: flask keyguard key")
+
+
+def test_help_lists_no_command_that_an_application_can_t_run(app: Flask) -> None:
+    listed = re.findall(r"^  (\w+)  ", call(app, "--help").stdout, re.MULTILINE)
+
+    assert set(listed) == {"migrate", "org", "key", "audit", "routes", "pepper"}
 
 
 def test_an_application_without_the_extension_gets_an_error(store: Store) -> None:

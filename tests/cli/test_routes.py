@@ -125,6 +125,12 @@ def test_a_factory_is_called(keyguard: Program) -> None:
         ("service:nothing", "the module 'service' has no 'nothing': name the attribute that"),
         ("service:thing", "the application is a int, whose routes can't be read"),
         (
+            "service:fails",
+            "the application is a function, whose routes can't be read: only those of Starlette, "
+            "FastAPI, Flask and Django can; if it wraps one of these, name that one; if it makes "
+            "one of these, write () after its name",
+        ),
+        (
             "service:fails()",
             "the application that fails() of 'service' makes can't be imported: Val",
         ),

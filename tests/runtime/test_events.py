@@ -123,3 +123,20 @@ def test_a_hook_that_fails_is_logged_and_the_next_is_called(
 
     assert len(told) == 1
     assert "a keyguard hook failed on FeedRecovered" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reason", "key_id", "said"),
+    [
+        (Reason.CREDENTIALS_MISSING, None, "request from 192.0.2.1 refused: credentials_missing"),
+        (Reason.KEY_REVOKED, "4fKq", "request from 192.0.2.1 refused: key_revoked (key 4fKq)"),
+    ],
+)
+def test_a_refusal_is_logged_with_its_key_if_there_is_one(
+    reason: Reason, key_id: str | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "keyguard")
+
+    log_event(AccessRefused(at=NOW, reason=reason, key_id=key_id, address="192.0.2.1"))
+
+    assert caplog.messages == [said]

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from io import TextIOWrapper
+from typing import Any
 
 import typer
 from typer import TyperException
+from typer.core import TyperGroup
 
 from keyguard.cli import key, organization, output, pepper, setup
 from keyguard.cli.audit import audit
@@ -22,8 +24,21 @@ from keyguard.guard import Keyguard
 
 DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
+# These work on the URL of a store, which an application's guard does not tell.
+_ON_A_URL = ("init", "doctor")
+
+
+class _Commands(TyperGroup):
+    """The commands; ``flask keyguard`` does not list those that an application can't run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        hidden = () if ctx.obj.given is None else _ON_A_URL
+        return [name for name in super().list_commands(ctx) if name not in hidden]
+
+
 app = typer.Typer(
     name="keyguard",
+    cls=_Commands,
     help="Manage the API keys of a service.",
     epilog="Exit codes: 0 done; 1 refused, not found or failed; 2 wrong usage or settings.",
     no_args_is_help=True,

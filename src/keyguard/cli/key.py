@@ -51,7 +51,7 @@ from keyguard.exceptions import InvalidValueError
 
 REASON = option(
     "REASON",
-    f"Why, one of: {', '.join(reason.value for reason in RevocationReason)}.",
+    f"Why, one of: {', '.join(reason.replace(' ', '-') for reason in RevocationReason)}.",
     default=RevocationReason.UNSPECIFIED.value,
 )
 NOTE = option("TEXT", "Why, in your own words.")

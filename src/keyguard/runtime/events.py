@@ -264,24 +264,24 @@ def log_event(event: Event) -> None:
             )
         case AccessRefused(reason=Reason.STORE_UNAVAILABLE):
             _logger.error(
-                "request from %s refused: the key store failed on key %s: %s",
+                "request from %s refused: the key store failed%s: %s",
                 event.address,
-                event.key_id,
+                "" if event.key_id is None else f" on key {event.key_id}",
                 event.cause or "the key changed under every look",
             )
         case AccessRefused(reason=Reason.RATE_LIMITED):
             _logger.info(
-                "request from %s refused: over the limit %s (key %s)",
+                "request from %s refused: over the limit %s%s",
                 event.address,
                 ", ".join(event.limits),
-                event.key_id,
+                _of(event.key_id),
             )
         case LimitExceeded():
             _logger.info(
-                "request from %s passed, over the limit %s, which is not enforced (key %s)",
+                "request from %s passed, over the limit %s, which is not enforced%s",
                 event.address,
                 ", ".join(event.limits),
-                event.key_id,
+                _of(event.key_id),
             )
         case LimiterFailed():
             _logger.error(
@@ -306,5 +306,9 @@ def log_event(event: Event) -> None:
             _logger.warning("the change feed answers again, after %.1f seconds", event.lasted)
         case AccessRefused():
             _logger.info(
-                "request from %s refused: %s (key %s)", event.address, event.reason, event.key_id
+                "request from %s refused: %s%s", event.address, event.reason, _of(event.key_id)
             )
+
+
+def _of(key_id: str | None) -> str:
+    return "" if key_id is None else f" (key {key_id})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Generator, Iterator, Mapping
@@ -30,11 +31,24 @@ def read_application(app: object) -> list[Route]:
     """
     routes = list(_read(app, Place()))
     if [route.is_app_read for route in routes] == [False] and not routes[0].place.path:
+        advice = "; if it makes one of these, write () after its name" if _is_factory(app) else ""
         raise ConfigurationError(
             f"the application is a {type(app).__name__}, whose routes can't be read: only those of "
-            "Starlette, FastAPI, Flask and Django can; if it wraps one of these, name that one"
+            f"Starlette, FastAPI, Flask and Django can; if it wraps one of these, name that one"
+            f"{advice}"
         )
     return routes
+
+
+def _is_factory(app: object) -> bool:
+    """Tell whether this is a function that can be called without arguments."""
+    if not inspect.isfunction(app):
+        return False
+    try:
+        inspect.signature(app).bind()
+    except TypeError:
+        return False
+    return True
 
 
 def read_project() -> list[Route]:
