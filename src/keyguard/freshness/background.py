@@ -25,8 +25,8 @@ from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Use
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.verified_tokens import VerifiedTokens
+from keyguard.runtime import events
 from keyguard.runtime.deadlines import awithin, within
-from keyguard.runtime.events import Event, FeedFailed, FeedRecovered
 from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock, after_fork
@@ -71,7 +71,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         clock: Clock,
         timeout: float,
         max_staleness: float,
-        tell: Callable[[Event], None],
+        tell: Callable[[events.Event], None],
     ) -> None:
         self._store = store
         self._open_feed: Callable[[], AnyFeed | None] = open_feed
@@ -178,13 +178,13 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
     def _note_failure(self, failure: Exception) -> None:
         if self._failed_at is None:
             self._failed_at = self._clock.monotonic()
-            self._tell(FeedFailed(at=self._now(), cause=failure))
+            self._tell(events.FeedFailed(at=self._now(), cause=failure))
 
     def _note_success(self) -> None:
         if self._failed_at is not None:
             lasted = self._clock.monotonic() - self._failed_at
             self._failed_at = None
-            self._tell(FeedRecovered(at=self._now(), lasted=lasted))
+            self._tell(events.FeedRecovered(at=self._now(), lasted=lasted))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), UTC)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from keyguard.core.access.answers import Response
 from keyguard.core.access.authenticate import authenticate, authorize, refuse_without_token
 from keyguard.core.access.credentials import describe_misuse, parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
@@ -20,12 +19,14 @@ from keyguard.core.identity.scopes import Requirement
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
 from keyguard.guard.ports import AsyncPorts, SyncPorts
-from keyguard.runtime.events import Hook, LimitExceeded, is_wanted, tell, tell_refusal
+from keyguard.runtime import events
+from keyguard.runtime.events import Hook, is_wanted, tell, tell_refusal
 from keyguard.runtime.lazy import Lazy, once
 from keyguard.settings.config import Settings
 from keyguard.stores.failover import CircuitBreaker
 
 if TYPE_CHECKING:
+    from keyguard.core.access.answers import Response  # the adapters import it
     from keyguard.core.management import revocation
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
@@ -61,6 +62,8 @@ class Guard(Generic[AnyPorts]):
             # Not during the request that needs it.
             import_module("keyguard.core.management.revocation")
         self._hooks = tuple(hooks)
+        if self._hooks:
+            import_module("keyguard.runtime.event_types")  # not during the first refusal
         self._tell = functools.partial(tell, self._hooks)  # not a method: the guard may be freed
 
     @once
@@ -146,7 +149,7 @@ class Guard(Generic[AnyPorts]):
             receipt: What the request was charged.
             address: The client's address, where it is known.
         """
-        if not is_wanted(self._hooks, LimitExceeded):
+        if not is_wanted(self._hooks, events.LimitExceeded):
             return
         principal = receipt.principal
         names = [
@@ -155,7 +158,7 @@ class Guard(Generic[AnyPorts]):
             if not tally.fits
         ]
         self._tell(
-            LimitExceeded(
+            events.LimitExceeded(
                 at=self._ports.now(),
                 limits=tuple(names),
                 key_id=principal.key_id if principal else None,

@@ -27,8 +27,8 @@ from keyguard.freshness.blocked_clients import BlockedClients
 from keyguard.freshness.lookups import Lookups, TaskWaits, ThreadWaits
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.guard.store_ports import StorePort, in_time
+from keyguard.runtime import events
 from keyguard.runtime.deadlines import within
-from keyguard.runtime.events import Event
 from keyguard.runtime.lazy import asyncio, once
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
@@ -67,7 +67,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
         settings: Settings,
         clock: Clock,
         store: AnyStore,
-        tell: Callable[[Event], None],
+        tell: Callable[[events.Event], None],
         limiter: object,
     ) -> None:
         self.settings = settings

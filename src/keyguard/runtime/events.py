@@ -9,11 +9,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from keyguard.core.access.decisions import Deny, Reason
+from keyguard.runtime.lazy import Lazy
+
+if TYPE_CHECKING:
+    from keyguard.runtime import event_types as types
+    from keyguard.runtime.event_types import (
+        AccessRefused,
+        Event,
+        FeedFailed,
+        FeedRecovered,
+        KeyExposed,
+        LimiterFailed,
+        LimiterRecovered,
+        LimitExceeded,
+    )
+else:
+    types = Lazy("keyguard.runtime.event_types")
 
 __all__ = [
     "AccessRefused",
@@ -34,135 +49,14 @@ __all__ = [
 _logger = logging.getLogger("keyguard")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessRefused:
-    """A request was refused.
-
-    Args:
-        at: The time.
-        reason: The reason; the client sees less.
-        key_id: The key that the token named, if the token was well-formed.
-        organization: The organization of that key, if the token was genuine.
-        scopes: All required scopes, if one was missing.
-        limits: The policies that had no room, if the request was over a limit.
-        address: The client's address, if it is known.
-        cause: The failure behind the refusal, if there was one.
-    """
-
-    at: datetime
-    reason: Reason
-    key_id: str | None = None
-    organization: str | None = None
-    scopes: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
-    address: str | None = None
-    cause: BaseException | None = field(default=None, repr=False, compare=False)
+Hook: TypeAlias = "Callable[[Event], object]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyExposed:
-    """A live key came over plain HTTP, where others may have read it. Revoke it.
-
-    Args:
-        at: The time.
-        key_id: The key.
-        organization: The organization that owns it.
-        address: The client's address, if it is known.
-        revoked: Whether keyguard has revoked the key (``revoke_exposed``).
-    """
-
-    at: datetime
-    key_id: str
-    organization: str
-    address: str | None = None
-    revoked: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitExceeded:
-    """A request passed although a limit in shadow mode (``enforce=False``) had no room.
-
-    Args:
-        at: The time.
-        limits: The policies that had no room.
-        key_id: The key, or None on a public path.
-        organization: The organization that owns it.
-        address: The client's address, if it is known.
-    """
-
-    at: datetime
-    limits: tuple[str, ...]
-    key_id: str | None = None
-    organization: str | None = None
-    address: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimiterFailed:
-    """The store of the counters does not answer. keyguard tells it once for each outage.
-
-    Args:
-        at: The time.
-        fails_open: Whether this process counts requests meanwhile; else they get 503.
-        cause: The failure.
-    """
-
-    at: datetime
-    fails_open: bool
-    cause: BaseException = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimiterRecovered:
-    """The store of the counters answers again.
-
-    Args:
-        at: The time.
-        lasted: Seconds since the store failed.
-        decisions: How many decisions were made without it.
-    """
-
-    at: datetime
-    lasted: float
-    decisions: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedFailed:
-    """The change feed does not answer. keyguard tells it once, and looks keys up more often.
-
-    Args:
-        at: The time.
-        cause: The failure.
-    """
-
-    at: datetime
-    cause: BaseException = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedRecovered:
-    """The change feed answers again.
-
-    Args:
-        at: The time.
-        lasted: Seconds since the feed failed.
-    """
-
-    at: datetime
-    lasted: float
-
-
-Event: TypeAlias = (
-    AccessRefused
-    | KeyExposed
-    | LimitExceeded
-    | LimiterFailed
-    | LimiterRecovered
-    | FeedFailed
-    | FeedRecovered
-)
-Hook: TypeAlias = Callable[[Event], object]
+def __getattr__(name: str) -> object:
+    """Import the kinds of events at their first use."""
+    if name in __all__:
+        return getattr(types, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def is_wanted(hooks: Iterable[Hook], kind: type[Event], reason: Reason | None = None) -> bool:
@@ -202,8 +96,8 @@ def tell_refusal(
         now: Returns the time; called only if a hook wants an event.
         address: The client's address, if it is known.
     """
-    if is_wanted(hooks, AccessRefused, deny.reason):
-        refused = AccessRefused(
+    if is_wanted(hooks, types.AccessRefused, deny.reason):
+        refused = types.AccessRefused(
             at=now(),
             reason=deny.reason,
             key_id=deny.key_id,
@@ -218,9 +112,9 @@ def tell_refusal(
         deny.reason is Reason.TRANSPORT_INSECURE
         and deny.key_id
         and deny.organization
-        and is_wanted(hooks, KeyExposed)
+        and is_wanted(hooks, types.KeyExposed)
     ):
-        exposed = KeyExposed(
+        exposed = types.KeyExposed(
             at=now(),
             key_id=deny.key_id,
             organization=deny.organization,
@@ -230,20 +124,9 @@ def tell_refusal(
         tell(hooks, exposed)
 
 
-_LEVELS: dict[type[Event], int] = {
-    AccessRefused: logging.INFO,
-    KeyExposed: logging.WARNING,
-    LimitExceeded: logging.INFO,
-    LimiterFailed: logging.ERROR,
-    LimiterRecovered: logging.WARNING,
-    FeedFailed: logging.ERROR,
-    FeedRecovered: logging.WARNING,
-}
-
-
 def _is_logged(kind: type[Event], reason: Reason | None) -> bool:
     failed = reason is Reason.STORE_UNAVAILABLE
-    return _logger.isEnabledFor(logging.ERROR if failed else _LEVELS[kind])
+    return _logger.isEnabledFor(logging.ERROR if failed else types.LEVELS[kind])
 
 
 def log_event(event: Event) -> None:
@@ -254,7 +137,7 @@ def log_event(event: Event) -> None:
     that fails.
     """
     match event:
-        case KeyExposed():
+        case types.KeyExposed():
             _logger.warning(
                 "key %s of %s came over plain HTTP from %s and counts as exposed: %s",
                 event.key_id,
@@ -262,28 +145,28 @@ def log_event(event: Event) -> None:
                 event.address,
                 "it was revoked" if event.revoked else "revoke it",
             )
-        case AccessRefused(reason=Reason.STORE_UNAVAILABLE):
+        case types.AccessRefused(reason=Reason.STORE_UNAVAILABLE):
             _logger.error(
                 "request from %s refused: the key store failed%s: %s",
                 event.address,
                 "" if event.key_id is None else f" on key {event.key_id}",
                 event.cause or "the key changed under every look",
             )
-        case AccessRefused(reason=Reason.RATE_LIMITED):
+        case types.AccessRefused(reason=Reason.RATE_LIMITED):
             _logger.info(
                 "request from %s refused: over the limit %s%s",
                 event.address,
                 ", ".join(event.limits),
                 _of(event.key_id),
             )
-        case LimitExceeded():
+        case types.LimitExceeded():
             _logger.info(
                 "request from %s passed, over the limit %s, which is not enforced%s",
                 event.address,
                 ", ".join(event.limits),
                 _of(event.key_id),
             )
-        case LimiterFailed():
+        case types.LimiterFailed():
             _logger.error(
                 "the limiter does not answer (%s); until it does, %s",
                 event.cause,
@@ -291,20 +174,20 @@ def log_event(event: Event) -> None:
                 if event.fails_open
                 else "requests with limits get 503",
             )
-        case LimiterRecovered():
+        case types.LimiterRecovered():
             _logger.warning(
                 "the limiter answers again, after %.1f seconds and %d decisions without it",
                 event.lasted,
                 event.decisions,
             )
-        case FeedFailed():
+        case types.FeedFailed():
             _logger.error(
                 "the change feed does not answer (%s); until it does, keys are looked up anew",
                 event.cause,
             )
-        case FeedRecovered():
+        case types.FeedRecovered():
             _logger.warning("the change feed answers again, after %.1f seconds", event.lasted)
-        case AccessRefused():
+        case types.AccessRefused():
             _logger.info(
                 "request from %s refused: %s%s", event.address, event.reason, _of(event.key_id)
             )

@@ -7,14 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keyguard.core.access.answers import Responder
 from keyguard.core.access.policy import Policy
-from keyguard.core.http.principal_fields import PrincipalFields
 from keyguard.core.http.rules import Rule, RuleBook
-from keyguard.core.http.trusted_proxies import TrustedProxies
-from keyguard.core.http.websocket_token import TokenProtocol
 from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.core.limits.limit import Limit, Limits, read_limits
 from keyguard.core.tokens.foreign import read_formats
@@ -22,7 +18,12 @@ from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.settings.hashing import TokenHasher
-from keyguard.settings.sources import read_environ
+
+if TYPE_CHECKING:  # only HTTP needs these
+    from keyguard.core.access.answers import Responder
+    from keyguard.core.http.principal_fields import PrincipalFields
+    from keyguard.core.http.trusted_proxies import TrustedProxies
+    from keyguard.core.http.websocket_token import TokenProtocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,21 +202,29 @@ class Settings:
     @cached_property
     def responder(self) -> Responder:
         """What writes the answers."""
+        from keyguard.core.access.answers import Responder
+
         return Responder(self.realm, legacy_headers=self.legacy_headers)
 
     @cached_property
     def principal_fields(self) -> PrincipalFields:
         """The fields that tell the principal to an application behind another server."""
+        from keyguard.core.http.principal_fields import PrincipalFields
+
         return PrincipalFields(self.principal_headers)
 
     @cached_property
     def token_protocol(self) -> TokenProtocol | None:
         """The subprotocol that carries keys, or None."""
+        from keyguard.core.http.websocket_token import TokenProtocol
+
         return None if self.websocket_protocol is None else TokenProtocol(self.websocket_protocol)
 
     @cached_property
     def proxies(self) -> TrustedProxies:
         """The trusted proxies."""
+        from keyguard.core.http.trusted_proxies import TrustedProxies
+
         return TrustedProxies(self.trusted_proxies)
 
     @classmethod
@@ -243,6 +252,8 @@ class Settings:
             ConfigurationError: A variable is unknown, a file can't be read, or two values
                 contradict each other.
         """
+        from keyguard.settings.sources import read_environ
+
         environ = os.environ if environ is None else environ
         types = {setting.name: setting.type for setting in fields(cls)}
         found = read_environ(environ, types, peppers="peppers" not in overrides)

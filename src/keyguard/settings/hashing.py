@@ -25,7 +25,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import argon2
 
@@ -44,7 +44,9 @@ from keyguard.exceptions import (
     StoreError,
     StoreUnavailableError,
 )
-from keyguard.settings.peppers import Pepper
+
+if TYPE_CHECKING:
+    from keyguard.settings.peppers import Pepper
 
 SCHEMES = ("hmac-sha256", "sha256", "argon2id")
 
@@ -97,7 +99,11 @@ class TokenHasher:
         peppers: Sequence[Secret] = (),
         formats: Sequence[ForeignFormat] = (),
     ) -> None:
-        ring = [Pepper(pepper) for pepper in peppers]
+        ring: list[Pepper] = []
+        if peppers:
+            from keyguard.settings.peppers import Pepper
+
+            ring = [Pepper(pepper) for pepper in peppers]
         self._ring = {pepper.id: pepper for pepper in ring}
         if len(self._ring) < len(ring):
             raise InvalidValueError("a pepper is given twice")

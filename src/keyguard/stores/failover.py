@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.ports import Counters
 from keyguard.exceptions import ConfigurationError, CorruptDataError
+from keyguard.runtime import events
 from keyguard.runtime.deadlines import awithin, within
-from keyguard.runtime.events import Event, LimiterFailed, LimiterRecovered
 from keyguard.runtime.process import Clock, after_fork
 from keyguard.stores.base import AsyncRateLimiter, RateLimiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
@@ -44,7 +44,7 @@ class CircuitBreaker(Counters):
         timeout: float,
         fails_open: bool,
         clock: Clock,
-        tell: Callable[[Event], None],
+        tell: Callable[[events.Event], None],
     ) -> None:
         self.memory = limiter if isinstance(limiter, MemoryRateLimiter) else None
         """The limiter, if it is in memory: it never waits and never fails."""
@@ -149,14 +149,16 @@ class CircuitBreaker(Counters):
                 return
             self._failing_since, self._stood_in = now, 0
             self._outage += 1
-        self._tell(LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
+        self._tell(events.LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
 
     def _note_refusal(self, failure: Exception) -> None:
         with self._lock:
             is_known = self._told == str(failure)
             self._told = str(failure)
         if not is_known:
-            self._tell(LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
+            self._tell(
+                events.LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure)
+            )
 
     def _note_recovery(self, outage: int) -> int:
         """Note that the limiter answered; return its number as a counter."""
@@ -168,7 +170,9 @@ class CircuitBreaker(Counters):
             counter = self._outage
         if since is not None:
             lasted = self._clock.monotonic() - since
-            self._tell(LimiterRecovered(at=self._now(), lasted=lasted, decisions=self._stood_in))
+            self._tell(
+                events.LimiterRecovered(at=self._now(), lasted=lasted, decisions=self._stood_in)
+            )
         return counter
 
     def _stand_in_answer(self, question: Callable[[MemoryRateLimiter], Outcome]) -> Outcome | None:

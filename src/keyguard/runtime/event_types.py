@@ -1,0 +1,154 @@
+"""The kinds of events. A process needs them at its first refusal or failure, and not at its start.
+
+Services find them in :mod:`keyguard.runtime.events`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+from keyguard.core.access.decisions import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRefused:
+    """A request was refused.
+
+    Args:
+        at: The time.
+        reason: The reason; the client sees less.
+        key_id: The key that the token named, if the token was well-formed.
+        organization: The organization of that key, if the token was genuine.
+        scopes: All required scopes, if one was missing.
+        limits: The policies that had no room, if the request was over a limit.
+        address: The client's address, if it is known.
+        cause: The failure behind the refusal, if there was one.
+    """
+
+    at: datetime
+    reason: Reason
+    key_id: str | None = None
+    organization: str | None = None
+    scopes: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    address: str | None = None
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyExposed:
+    """A live key came over plain HTTP, where others may have read it. Revoke it.
+
+    Args:
+        at: The time.
+        key_id: The key.
+        organization: The organization that owns it.
+        address: The client's address, if it is known.
+        revoked: Whether keyguard has revoked the key (``revoke_exposed``).
+    """
+
+    at: datetime
+    key_id: str
+    organization: str
+    address: str | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitExceeded:
+    """A request passed although a limit in shadow mode (``enforce=False``) had no room.
+
+    Args:
+        at: The time.
+        limits: The policies that had no room.
+        key_id: The key, or None on a public path.
+        organization: The organization that owns it.
+        address: The client's address, if it is known.
+    """
+
+    at: datetime
+    limits: tuple[str, ...]
+    key_id: str | None = None
+    organization: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterFailed:
+    """The store of the counters does not answer. keyguard tells it once for each outage.
+
+    Args:
+        at: The time.
+        fails_open: Whether this process counts requests meanwhile; else they get 503.
+        cause: The failure.
+    """
+
+    at: datetime
+    fails_open: bool
+    cause: BaseException = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterRecovered:
+    """The store of the counters answers again.
+
+    Args:
+        at: The time.
+        lasted: Seconds since the store failed.
+        decisions: How many decisions were made without it.
+    """
+
+    at: datetime
+    lasted: float
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedFailed:
+    """The change feed does not answer. keyguard tells it once, and looks keys up more often.
+
+    Args:
+        at: The time.
+        cause: The failure.
+    """
+
+    at: datetime
+    cause: BaseException = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedRecovered:
+    """The change feed answers again.
+
+    Args:
+        at: The time.
+        lasted: Seconds since the feed failed.
+    """
+
+    at: datetime
+    lasted: float
+
+
+Event: TypeAlias = (
+    AccessRefused
+    | KeyExposed
+    | LimitExceeded
+    | LimiterFailed
+    | LimiterRecovered
+    | FeedFailed
+    | FeedRecovered
+)
+
+LEVELS: dict[type[Event], int] = {
+    AccessRefused: logging.INFO,
+    KeyExposed: logging.WARNING,
+    LimitExceeded: logging.INFO,
+    LimiterFailed: logging.ERROR,
+    LimiterRecovered: logging.WARNING,
+    FeedFailed: logging.ERROR,
+    FeedRecovered: logging.WARNING,
+}
+"""The level at which each kind is logged."""
