@@ -7,22 +7,43 @@ What belongs here: reading arguments, and words and tables for people. Each modu
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from importlib import import_module
 
 from keyguard.exceptions import MissingExtraError
 
 __all__ = ["main"]
 
-EXTRA = {"rich", "typer"}  # the packages of the extra
+_EXTRA = ("typer", "rich")  # the packages of the extra
+
+
+def load_program(what: str) -> Callable[..., int]:
+    """Import the program, and return the function that runs it.
+
+    Args:
+        what: What asks for it, for the message of the error.
+
+    Raises:
+        MissingExtraError: A package of the extra is not installed.
+    """
+    for package in _EXTRA:
+        try:
+            import_module(package)
+        except ModuleNotFoundError as failure:
+            if failure.name != package:
+                raise
+            raise MissingExtraError(what, "cli") from None
+    from keyguard.cli.app import run
+
+    return run
 
 
 def main() -> None:
     """Run the command line on this process's arguments, and exit with its exit code."""
     try:
-        from keyguard.cli.app import run
-    except ImportError as failure:
-        if (failure.name or "").partition(".")[0] not in EXTRA:
-            raise
-        sys.stderr.write(f"{MissingExtraError('The command line', 'cli')}\n")
+        run = load_program("The command line")
+    except MissingExtraError as missing:
+        sys.stderr.write(f"{missing}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Any
 
@@ -57,6 +56,8 @@ app.add_typer(pepper.app, name="pepper")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # takes longer than the rest of the program
+
         output.emit(f"keyguard {version('keyguard')}\n")
         raise typer.Exit
 

@@ -10,7 +10,7 @@ import sys
 import click
 from flask.cli import ScriptInfo, pass_script_info, with_appcontext
 
-from keyguard.cli import EXTRA
+from keyguard.cli import load_program
 from keyguard.exceptions import MissingExtraError
 
 
@@ -26,11 +26,9 @@ from keyguard.exceptions import MissingExtraError
 def command(info: ScriptInfo, arguments: tuple[str, ...]) -> None:
     """Manage the API keys of this application."""
     try:
-        from keyguard.cli.app import run
-    except ImportError as failure:
-        if (failure.name or "").partition(".")[0] not in EXTRA:
-            raise
-        raise click.ClickException(str(MissingExtraError("flask keyguard", "cli"))) from None
+        run = load_program("flask keyguard")
+    except MissingExtraError as missing:
+        raise click.ClickException(str(missing)) from None
     from keyguard.adapters.flask import MIDDLEWARE
 
     application = info.load_app()

@@ -9,7 +9,6 @@ from functools import partial
 from math import ceil
 
 import typer
-from rich.text import Text
 
 from keyguard.cli import output
 from keyguard.cli.json_forms import JsonObject, key_json, new_key_json
@@ -40,7 +39,7 @@ from keyguard.cli.parsing import (
     parse_scopes,
     parse_span,
 )
-from keyguard.cli.terminal import details, status_word, table
+from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over, read_token
 from keyguard.cli.wording import absolute, in_units, key_details, last_used, relative, when_ends
 from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, RevocationReason, RotatedKey
@@ -156,7 +155,7 @@ def _table(page: Page[Key], now: datetime, slugs: Mapping[str, str]) -> str:
             key.id,
             *((slugs[key.organization],) if slugs else ()),
             key.name,
-            Text("\n".join(sorted(key.scopes))),
+            coloured("\n".join(sorted(key.scopes))),
             status_word(key.status(now).value),
             when_ends(key, now),
             last_used(key, now),

@@ -8,9 +8,9 @@ import inspect
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import unquote
 
 import typer
@@ -72,68 +72,44 @@ LIST = ("limit", "after", "everything", *STORE)
 _LONGEST_LOGIN = 150
 
 
-def _shared(name: str, kind: object, declared: object) -> inspect.Parameter:
-    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Parameter(name, by_name, annotation=kind, default=declared)
-
-
-_SHARED = (
-    _shared("limit", int | None, option("N", "How many to list, 1 to 1000; 100 by default.")),
-    _shared("after", str | None, option("ID", "List those that come after this one.")),
-    _shared("everything", bool, flag("--all", "List all of them.")),
-    _shared(
-        "url",
-        str | None,
-        option(
-            "URL",
-            "The key store, such as sqlite:///keys.db; KEYGUARD_URL by default. Keep a URL with a "
-            "password in KEYGUARD_URL, as others can read a command line.",
-        ),
-    ),
-    _shared(
-        "pepper_file",
-        Path | None,
-        option(
-            "PATH", "The file with the pepper; KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE by default."
-        ),
-    ),
-    _shared(
-        "limiter",
-        str | None,
-        option(
-            "URL", "The store of the counters; KEYGUARD_LIMITER by default, else the key store."
-        ),
-    ),
-    _shared("as_json", bool, flag("--json", "Print one JSON document and nothing else.")),
-)
+def _shared(declared: object, default: object = None) -> Any:
+    return field(default=default, metadata={"option": declared})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Common:
-    """The values of the options that commands share.
+    """The values of the options that commands share, each declared with its help.
+
+    A URL that is empty was given, perhaps by mistake, so it does not fall through to another store.
 
     Args:
-        url: The URL of the key store, or None if no URL is given. An empty one was given, perhaps
-            by mistake, so it does not fall through to another store.
-        pepper_file: The file with the pepper, or None to read it as the environment says.
-        limiter: The URL of the store of the counters, or None for the key store.
-        limit: How many records to list at most, or None for the default.
-        after: The id after which a list starts, or None.
-        everything: Whether to list all records.
-        as_json: Whether the output is one JSON document.
         given: The guard of the application that runs the command line, used instead of a store.
         application: That application.
         command: The command's full name.
         strays: The arguments that the command does not declare.
     """
 
-    url: str | None = None
-    pepper_file: Path | None = None
-    limiter: str | None = None
-    limit: int | None = None
-    after: str | None = None
-    everything: bool = False
-    as_json: bool = False
+    limit: int | None = _shared(option("N", "How many to list, 1 to 1000; 100 by default."))
+    after: str | None = _shared(option("ID", "List those that come after this one."))
+    everything: bool = _shared(flag("--all", "List all of them."), default=False)
+    url: str | None = _shared(
+        option(
+            "URL",
+            "The key store, such as sqlite:///keys.db; KEYGUARD_URL by default. Keep a URL with a "
+            "password in KEYGUARD_URL, as others can read a command line.",
+        )
+    )
+    pepper_file: Path | None = _shared(  # noqa: RUF009 - it is a field
+        option(
+            "PATH", "The file with the pepper; KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE by default."
+        )
+    )
+    limiter: str | None = _shared(
+        option("URL", "The store of the counters; KEYGUARD_LIMITER by default, else the key store.")
+    )
+    as_json: bool = _shared(
+        flag("--json", "Print one JSON document and nothing else."), default=False
+    )
     given: Keyguard | None = None
     application: object = None
     command: str = ""
@@ -201,6 +177,9 @@ class Common:
         return self.url
 
 
+_KINDS = get_type_hints(Common)
+
+
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add shared options to a command, which takes a :class:`Common` as its first argument.
 
@@ -225,7 +204,13 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
         first, *own = inspect.signature(function, eval_str=True).parameters.values()
         context = first.replace(name="ctx", annotation=typer.Context)
-        shared = [parameter for parameter in _SHARED if parameter.name in names]
+        shared = [
+            first.replace(
+                name=each.name, annotation=_KINDS[each.name], default=each.metadata["option"]
+            )
+            for each in fields(Common)
+            if each.name in names
+        ]
         parameters = [context, *own, *shared]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import typer
-from rich.text import Text
 
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import Common, with_options
 from keyguard.cli.output import plain
-from keyguard.cli.terminal import table
+from keyguard.cli.terminal import Words, coloured, table
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
 
@@ -91,11 +90,11 @@ def _methods(route: GuardedRoute) -> str:
     return "WebSocket" if route.is_websocket else ", ".join(route.methods) or "any"
 
 
-def _path(route: GuardedRoute) -> Text:
+def _path(route: GuardedRoute) -> Words:
     return _cell([route.path, *([] if route.part is None else [f"  at {route.part}"])])
 
 
-def _guards(route: GuardedRoute) -> Text:
+def _guards(route: GuardedRoute) -> Words:
     lines = [f"limit {_limit(limit)}" for limit in route.limits]
     if route.is_public is None:
         return _cell(["not told", *lines], "red")
@@ -106,8 +105,8 @@ def _guards(route: GuardedRoute) -> Text:
     return _cell([*(list(_scopes(route.requirements)) or ["key"]), *lines])
 
 
-def _cell(lines: Iterable[str], style: str = "") -> Text:
-    return Text("\n".join(map(plain, lines)), style=style)
+def _cell(lines: Iterable[str], style: str = "") -> Words:
+    return coloured("\n".join(map(plain, lines)), style)
 
 
 def _all_of(requirements: Iterable[Requirement]) -> list[str]:

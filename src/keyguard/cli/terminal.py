@@ -5,26 +5,40 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TextIO
-
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from keyguard.cli.output import is_terminal, plain
+from keyguard.runtime.lazy import Lazy
+
+# What only a table needs.
+if TYPE_CHECKING:
+    from rich import cells, console, text
+    from rich import table as tables
+else:
+    cells = Lazy("rich.cells")
+    console = Lazy("rich.console")
+    tables = Lazy("rich.table")
+    text = Lazy("rich.text")
+
+Words: TypeAlias = "str | text.Text"
+"""Words for people, with or without a colour."""
 
 _GAP = 2
 _COLOURS = {"active": "green", "enabled": "green", "not yet valid": "yellow"}
 
 
-def status_word(word: str) -> Text:
+def coloured(words: str, colour: str = "") -> Words:
+    """Return words in a colour, which may take several lines."""
+    return text.Text(words, style=colour)
+
+
+def status_word(word: str) -> Words:
     """Return the status of a key or an organization in its colour."""
-    return Text(word, style=_COLOURS.get(word, "red"))
+    return coloured(word, _COLOURS.get(word, "red"))
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str | Text]], *, flexible: Mapping[str, int]
+    headings: Sequence[str], rows: Iterable[Sequence[Words]], *, flexible: Mapping[str, int]
 ) -> str:
     """Lay out records in rows, or as separate blocks of lines if the terminal is too narrow.
 
@@ -34,39 +48,42 @@ def table(
         flexible: The headings of the columns whose cells may take several lines, and the least
             width of each, in characters. The cells of all others stay whole.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
-    console = _console(sys.stdout)
-    room = console.width - _GAP * (len(headings) - 1)
-    widths = _widths(headings, cells, flexible, room)
+    laid_out = [[_cell(value) for value in row] for row in rows]
+    wide = _console(sys.stdout)
+    room = wide.width - _GAP * (len(headings) - 1)
+    widths = _widths(headings, laid_out, flexible, room)
     if sum(widths) > room:
-        return "\n".join(details(zip(headings, row, strict=True)) for row in cells)
-    grid = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+        return "\n".join(details(zip(headings, row, strict=True)) for row in laid_out)
+    grid = tables.Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for heading, width in zip(headings, widths, strict=True):
         grid.add_column(heading, width=width, no_wrap=heading not in flexible, overflow="fold")
-    for row in cells:
+    for row in laid_out:
         grid.add_row(*row)
-    return _render(grid, console)
+    return _render(grid, wide)
 
 
-def details(items: Iterable[tuple[str, str | Text | None]], stream: TextIO | None = None) -> str:
+def details(items: Iterable[tuple[str, Words | None]], stream: TextIO | None = None) -> str:
     """Lay out a record for a stream, each name and value on a line, without empty values."""
-    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid = tables.Table.grid(padding=(0, _GAP, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in items:
         if value:
-            grid.add_row(Text(name, style="bold"), _cell(value))
+            grid.add_row(text.Text(name, style="bold"), _cell(value))
     return _render(grid, _console(stream or sys.stdout))
 
 
 def _widths(
-    headings: Sequence[str], rows: Sequence[Sequence[Text]], flexible: Mapping[str, int], room: int
+    headings: Sequence[str],
+    rows: Sequence[Sequence[text.Text]],
+    flexible: Mapping[str, int],
+    room: int,
 ) -> list[int]:
     # Rich would first make columns equally wide, and then cut off what does not fit.
-    widths = [
-        max(map(cell_len, [heading, *(line for row in rows for line in row[n].plain.split("\n"))]))
-        for n, heading in enumerate(headings)
-    ]
+    widths: list[int] = []
+    for n, heading in enumerate(headings):
+        lines = [heading, *(line for row in rows for line in row[n].plain.split("\n"))]
+        widths.append(max(map(cells.cell_len, lines)))
     while sum(widths) > room:
         spare = [n for n, name in enumerate(headings) if widths[n] > flexible.get(name, widths[n])]
         if not spare:
@@ -75,17 +92,17 @@ def _widths(
     return widths
 
 
-def _cell(value: str | Text) -> Text:
+def _cell(value: Words) -> text.Text:
     # Unlike a string, a Text holds no markup: a name in brackets stays one.
-    if isinstance(value, Text):
+    if isinstance(value, text.Text):
         return value
-    return Text(value if value.isprintable() else plain(value))
+    return text.Text(value if value.isprintable() else plain(value))
 
 
-def _console(stream: TextIO | None) -> Console:
+def _console(stream: TextIO | None) -> console.Console:
     shown = is_terminal(stream)
     colours = shown and not os.environ.get("NO_COLOR")
-    return Console(
+    return console.Console(
         file=stream,
         force_terminal=shown,
         color_system="auto" if colours else None,
@@ -93,7 +110,7 @@ def _console(stream: TextIO | None) -> Console:
     )
 
 
-def _render(grid: Table, console: Console) -> str:
-    with console.capture() as capture:
-        console.print(grid)
+def _render(grid: tables.Table, on: console.Console) -> str:
+    with on.capture() as capture:
+        on.print(grid)
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
-from rich.text import Text
-
-from keyguard.cli.terminal import status_word
+from keyguard.cli.terminal import Words, status_word
 from keyguard.core.keys.records import Key, Organization
 
-Details = list[tuple[str, str | Text | None]]
+Details: TypeAlias = "list[tuple[str, Words | None]]"
 
 _RELATIVE = (
     ("year", timedelta(days=365)),
@@ -72,7 +71,7 @@ def last_used(key: Key, now: datetime) -> str:
     return relative(key.last_used_at, now.replace(second=0, microsecond=0))
 
 
-def organization_status(organization: Organization) -> Text:
+def organization_status(organization: Organization) -> Words:
     """Return whether an organization is enabled, in colour."""
     return status_word("enabled" if organization.disabled_at is None else "disabled")
 
