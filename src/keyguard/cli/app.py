@@ -7,11 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Any
 
 import typer
 from typer import TyperException
-from typer.core import TyperGroup
+from typer.main import get_group
 
 from keyguard.cli import key, organization, output, pepper, setup
 from keyguard.cli.audit import audit
@@ -23,21 +22,8 @@ from keyguard.guard import Keyguard
 
 DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-# These work on the URL of a store, which an application's guard does not tell.
-_ON_A_URL = ("init", "doctor")
-
-
-class _Commands(TyperGroup):
-    """The commands; ``flask keyguard`` does not list those that an application can't run."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        hidden = () if ctx.obj.given is None else _ON_A_URL
-        return [name for name in super().list_commands(ctx) if name not in hidden]
-
-
 app = typer.Typer(
     name="keyguard",
-    cls=_Commands,
     help="Manage the API keys of a service.",
     epilog="Exit codes: 0 done; 1 refused, not found or failed; 2 wrong usage or settings.",
     no_args_is_help=True,
@@ -108,7 +94,10 @@ def run(
             common = Common(url=os.environ.get("KEYGUARD_URL"), limiter=limiter)
         else:
             common = Common(given=guard, application=application)
-        status = app(arguments, prog_name=name, standalone_mode=False, obj=common)
+        program = get_group(app)
+        for needing_a_url in ("init", "doctor"):  # a guard does not tell the URL of its store
+            program.commands[needing_a_url].hidden = guard is not None
+        status = program(arguments, prog_name=name, standalone_mode=False, obj=common)
     except TyperException as problem:
         _explain(problem)
         return USAGE

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 
 class Clock(Protocol):
@@ -21,7 +21,7 @@ class Clock(Protocol):
         ...
 
 
-_Methods: TypeAlias = "dict[weakref.WeakMethod[Any], None]"
+_Methods: TypeAlias = "dict[weakref.WeakMethod[Callable[[], None]], None]"
 
 # Methods of living objects, in the order in which they are called.
 _before: _Methods = {}
@@ -52,7 +52,7 @@ def around_fork(
     _in_child[weakref.WeakMethod(in_child, _in_child.pop)] = None
 
 
-def _call(references: Iterable[weakref.WeakMethod[Any]]) -> None:
+def _call(references: Iterable[weakref.WeakMethod[Callable[[], None]]]) -> None:
     """Call methods, the last one first, and all of them even if one fails."""
     with ExitStack() as stack:
         for reference in references:

@@ -196,8 +196,7 @@ class Settings:
     @cached_property
     def token_hasher(self) -> TokenHasher:
         """The hasher of tokens."""
-        peppers: Any = self.peppers  # secrets since the settings were checked
-        return TokenHasher(self.hasher, peppers, self.policy.foreign)
+        return TokenHasher(self.hasher, _read_peppers(self.peppers), self.policy.foreign)
 
     @cached_property
     def responder(self) -> Responder:
