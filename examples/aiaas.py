@@ -25,6 +25,7 @@ CATALOGUE = {
 }
 MODELS = {"models": [{"id": "gpt-4", "description": "Repeats the prompt"}]}
 HEALTH = {"status": "ok"}
+ORIGIN = "https://app.example"  # of the pages that may call the service from a browser
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"

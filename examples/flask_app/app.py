@@ -6,6 +6,7 @@ import atexit
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
+from flask_cors import CORS
 
 from examples import aiaas
 from keyguard import Keyguard, current_principal, rate_limit, require_scopes
@@ -22,6 +23,8 @@ def create_app(url: str | None = None) -> Flask:
     app.config.update(GUARD=guard, USAGE=aiaas.Usage())
     app.register_blueprint(service)
     FlaskKeyguard(app, guard)
+    # It answers preflights, which carry no key, before any view, and marks refusals.
+    CORS(app, origins=[aiaas.ORIGIN], allow_headers=["Authorization"], always_send=False)
     return app
 
 

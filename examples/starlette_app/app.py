@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,7 +35,16 @@ def create_app(url: str | None = None) -> Starlette:
             Route("/v1/analytics/usage", usage),
             Route("/v1/admin/keys", keys),
         ],
-        middleware=[Middleware(KeyguardMiddleware, guard=guard)],
+        middleware=[
+            # It stands outside: it answers preflights, which carry no key, and marks refusals.
+            Middleware(
+                CORSMiddleware,
+                allow_origins=[aiaas.ORIGIN],
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization"],
+            ),
+            Middleware(KeyguardMiddleware, guard=guard),
+        ],
         exception_handlers={aiaas.UnprocessableError: unprocessable},
         lifespan=lifespan,
     )

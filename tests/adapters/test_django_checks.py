@@ -21,6 +21,7 @@ NARROW = World({"catalogue": ScopeCatalogue({"admin": "All"})})
 SECURITY = "django.middleware.security.SecurityMiddleware"
 COMMON = "django.middleware.common.CommonMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+CORS = "corsheaders.middleware.CorsMiddleware"
 SESSION = "django.contrib.sessions.middleware.SessionMiddleware"
 UPDATE = "django.middleware.cache.UpdateCacheMiddleware"
 FETCH = "django.middleware.cache.FetchFromCacheMiddleware"
@@ -53,6 +54,13 @@ def test_middleware_that_answers_or_asks_for_the_user_comes_later(early: str) ->
 
     assert name == "keyguard.E004"
     assert message.startswith(f"{early} comes before KeyguardMiddleware")
+
+
+def test_a_cors_layer_comes_first_so_that_browsers_can_read_refusals() -> None:
+    assert found(MIDDLEWARE=[CORS, KEYGUARD]) == []
+    ((name, message),) = found(MIDDLEWARE=[KEYGUARD, CORS])
+    assert name == "keyguard.W003"
+    assert message.startswith(f"{CORS} comes after KeyguardMiddleware")
 
 
 def test_a_cache_in_front_of_the_guard_is_wrong_and_one_behind_it_is_doubtful() -> None:

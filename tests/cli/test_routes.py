@@ -32,8 +32,6 @@ def test_the_routes_are_printed_with_what_guards_them(keyguard: Program) -> None
         "DELETE     /reports/{id:int}      scopes admin\n"
         "GET        /reports/{id:int}      key\n"
         "WebSocket  /ws                    key\n"
-        "\n"
-        "CORS preflights reach the application without a key (allow_preflight).\n"
     )
 
 
@@ -103,7 +101,6 @@ def test_json_has_every_route(keyguard: Program) -> None:
             "scopes": ["inference:write"],
             "any_of": [],
             "limits": ["inference 60/minute per key"],
-            "preflight": False,
             "problem": None,
         }
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keyguard import InvalidValueError, Limit, Reason, Rule, ScopeCatalogue
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.paths import REST, SEGMENT
-from keyguard.core.http.rules import RuleBook, is_preflight
+from keyguard.core.http.rules import RuleBook
 
 MODEL = Rule("/v1/models/{model_id}", methods=["GET"], scopes=["models:read"])
 MINE = Rule("/v1/models/mine", scopes=["models:own"])
@@ -333,32 +333,3 @@ def test_rules_count_apart_unless_their_limits_have_one_name() -> None:
         )
     }
     assert len(apart) == 2
-
-
-# Preflights
-
-
-ASKED = {"origin", "access-control-request-method", "user-agent"}
-
-
-def test_a_browser_s_question_before_a_cors_request_is_a_preflight() -> None:
-    assert is_preflight("OPTIONS", ASKED)
-
-
-@pytest.mark.parametrize(
-    ("method", "fields"),
-    [
-        ("GET", ASKED),
-        ("options", ASKED),
-        ("OPTIONS", {"origin"}),
-        ("OPTIONS", {"access-control-request-method"}),
-        ("OPTIONS", set[str]()),
-        ("OPTIONS", {*ASKED, "authorization"}),
-        ("OPTIONS", {*ASKED, "cookie"}),
-        ("OPTIONS", {*ASKED, "content-length"}),
-        ("OPTIONS", {*ASKED, "transfer-encoding"}),
-        ("OPTIONS", {*ASKED, "x-http-method-override"}),
-    ],
-)
-def test_nothing_else_is_one(method: str, fields: set[str]) -> None:
-    assert not is_preflight(method, fields)

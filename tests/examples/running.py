@@ -25,8 +25,8 @@ from keyguard import IssuedKey, Keyguard
 
 FRAMEWORKS = ("starlette", "flask")
 
-# What a server adds by itself, and the field that differs from request to request.
-OF_THE_SERVER = {"date", "server", "connection", "ratelimit"}
+# What a server or a CORS layer adds by itself, and the field that differs from one to the next.
+OF_THE_SERVER = {"date", "server", "connection", "vary", "ratelimit"}
 
 
 @dataclass(frozen=True)

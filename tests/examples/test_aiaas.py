@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from examples import aiaas
 from tests.examples.running import FRAMEWORKS, KEYS, Service, Store, curl, running
 
 GOOD_BODY = b'{"model": "gpt-4", "prompt": "Hello"}'
@@ -123,6 +124,23 @@ def test_a_key_may_ask_60_times_a_minute(
         assert json.loads(refused.body)["violated-policies"] == ["inference"]
         assert service.call("/v1/models", eager).status == 200
         assert status(patient) == 200
+
+
+def test_a_page_of_another_origin_may_ask_and_reads_refusals(service: Service) -> None:
+    url, origin = f"{service.url}/v1/inference", {"Origin": aiaas.ORIGIN}
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+
+    answers = [
+        requests.options(url, headers=origin | asks, timeout=30),
+        requests.post(url, headers=origin, timeout=30),
+    ]
+
+    assert [answer.ok for answer in answers] == [True, False]
+    for answer in answers:
+        assert answer.headers["Access-Control-Allow-Origin"] == aiaas.ORIGIN
 
 
 def test_health_needs_no_key(service: Service) -> None:

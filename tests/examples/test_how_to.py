@@ -57,7 +57,13 @@ def test_the_factory_of_the_flask_page_makes_a_guarded_application(folder: Path)
         client = names["create_app"]().test_client()
 
         assert client.get("/healthz").get_json() == {"status": "ok"}
-        assert client.post("/v1/inference").status_code == 401
+        origin = {"Origin": "https://app.example"}
+        asks = {"Access-Control-Request-Method": "POST"}
+        asked = client.options("/v1/inference", headers=origin | asks)
+        refused = client.post("/v1/inference", headers=origin)
+        assert (asked.status_code, refused.status_code) == (204, 401)
+        for answer in (asked, refused):
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
         answer = client.post("/v1/inference", headers=bearer(guard, "inference:write"))
         assert answer.get_json() == {"organization": organization.id}
         reader = bearer(guard, "analytics:read")

@@ -81,3 +81,15 @@ def test_a_guard_inside_a_mount_guards_what_is_below_it() -> None:
 
 def test_the_page_has_no_other_code() -> None:
     assert len(blocks(page(PAGE), "python")) == 2
+
+
+def test_a_page_of_another_origin_may_ask_and_reads_refusals(names: dict[str, Any]) -> None:
+    origin = {"Origin": "https://app.example"}
+    asks = {"Access-Control-Request-Method": "POST"}
+    with TestClient(names["app"]) as client:
+        asked = client.options("/v1/inference", headers=origin | asks)
+        refused = client.post("/v1/inference", headers=origin)
+
+    assert (asked.status_code, refused.status_code) == (200, 401)
+    for answer in (asked, refused):
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"

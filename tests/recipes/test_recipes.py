@@ -44,6 +44,20 @@ def test_a_public_path_needs_no_key_and_any_other_does(name: str, recipe: Recipe
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
 
+@pytest.mark.parametrize("name", WITH_WEBSOCKETS)
+def test_a_page_of_another_origin_may_ask_and_reads_refusals(name: str, recipe: Recipe) -> None:
+    _, client = recipe(name)
+    origin = {"Origin": "https://app.example"}
+    asks = {"Access-Control-Request-Method": "POST"}
+
+    asked = client.options("/v1/inference", headers=origin | asks)
+    refused = client.post("/v1/inference", headers=origin)
+
+    assert (asked.status_code, refused.status_code) == (200, 401)
+    for answer in (asked, refused):
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_missing_scope_is_403_with_the_contract_s_answer(
     name: str, recipe: Recipe, store: Store

@@ -66,7 +66,7 @@ wrapped = asgi.KeyguardMiddleware(Starlette(routes=routes()), async_guard())
 partly = Starlette(routes=[Mount("/api", app=starlette_app), Route("/other", endpoint)])
 wide = Starlette(
     routes=[Route("/internal/reset", endpoint, methods=["POST"]), Route("/internal/ok", inference)],
-    middleware=[Middleware(KeyguardMiddleware, guard=async_guard(allow_preflight=False))],
+    middleware=[Middleware(KeyguardMiddleware, guard=async_guard())],
 )
 of_one_route = Starlette(
     routes=[

@@ -59,7 +59,6 @@ def test_each_route_without_middleware_before_it_is_a_problem() -> None:
 
     assert {route.problem is not None for route in found} == {True}
     assert all(UNGUARDED in str(route.problem) for route in found)
-    assert not any(route.lets_preflight for route in found)
 
 
 def test_a_guard_below_a_mount_sees_the_path_from_there_on_and_nothing_beside_it() -> None:
@@ -75,12 +74,6 @@ def test_a_route_that_only_a_wider_rule_opens_is_a_problem_unless_it_asks_itself
     assert in_one_line(reset) == "POST /internal/reset public !"
     assert "only because the wider rule '/internal/{rest:path}' is" in str(reset.problem)
     assert in_one_line(asking) == "GET /internal/ok inference:write 60/minute"
-
-
-def test_the_report_says_whether_preflights_pass() -> None:
-    assert not any(route.lets_preflight for route in report(read_application(apps.wide)))
-    for route in report(read_application(apps.starlette_app)):
-        assert route.lets_preflight is not route.is_websocket
 
 
 def test_guards_of_one_route_or_mount_and_applications_by_host_are_found() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from keyguard.adapters._cors import warn_of_hidden_refusals
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.adapters._warm_path import WarmPath
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
-from keyguard.core.http.rules import UNASKED_FIELDS, Rule, is_preflight, needs_no_key
+from keyguard.core.http.rules import METHOD_OVERRIDES, Rule, needs_no_key
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.guard import AsyncKeyguard, Keyguard
@@ -40,13 +41,13 @@ class Admission:
         rules: Iterable[Rule] | None,
     ) -> None:
         check_endpoints(app, guard.policy.catalogue)
+        warn_of_hidden_refusals(app)
         settings = guard.settings
         self.rule_book = settings.rule_book(public=public, rules=rules)
         check_countable(
             guard.limiter,
             [limit.limit for rule in self.rule_book.rules for limit in rule.charged],
         )
-        self.allows_preflight = settings.allow_preflight
         self._guard = guard
         self._recall = guard._recall
         self._require_https = settings.require_https
@@ -135,18 +136,10 @@ class Admission:
         return None
 
     def _passes_without_key(self, request: RequestState) -> bool:
-        """Tell whether a request needs no key: its rule is public, or it is a preflight."""
         rule = request.rule
-        if rule is not None and rule.public:
-            fields = request.fields_named(UNASKED_FIELDS)
-            if needs_no_key(rule, fields):
-                return True
-        if not self.allows_preflight or request.method != "OPTIONS":
+        if rule is None or not rule.public:
             return False  # most requests: their fields need not be read
-        if not is_preflight(request.method, request.fields_named(UNASKED_FIELDS)):
-            return False
-        request.rule, request.rule_limits, request.due = None, (), False
-        return True
+        return needs_no_key(rule, request.fields_named(METHOD_OVERRIDES))
 
     def _recalled(self, request: RequestState) -> Allow | None:
         """Return the decision on a token that the memory knows."""

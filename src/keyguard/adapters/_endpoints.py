@@ -10,6 +10,7 @@ from keyguard.request.protection import UNPROTECTED, Protection, check_declared
 
 __all__ = [
     "check_endpoints",
+    "each_layer",
     "each_node",
     "each_route",
     "find_protection",
@@ -41,7 +42,7 @@ def find_root_path(app: object) -> str:
     FastAPI puts its ``root_path`` into the scope only inside the application, where its router
     takes it off the path.
     """
-    for layer in _layers(app):
+    for layer in each_layer(app):
         # Elsewhere the name means other things, such as the folder of a Quart application.
         root_path = getattr(layer, "root_path", "") if hasattr(layer, "routes") else ""
         if isinstance(root_path, str) and root_path:
@@ -51,7 +52,7 @@ def find_root_path(app: object) -> str:
 
 def find_router(app: object) -> Any:
     """Return the router of an application, or None."""
-    return next((layer for layer in _layers(app) if hasattr(layer, "routes")), None)
+    return next((layer for layer in each_layer(app) if hasattr(layer, "routes")), None)
 
 
 def find_protection(
@@ -73,7 +74,7 @@ def find_protection(
     return UNPROTECTED
 
 
-def _layers(app: object) -> Iterator[object]:
+def each_layer(app: object) -> Iterator[object]:
     """Yield the layers of an application, outermost first; each names the next one ``app``."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen and not hasattr(app, _NO_SUCH_NAME):

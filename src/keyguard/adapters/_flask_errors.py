@@ -1,4 +1,4 @@
-"""Refusals as Flask's errors, which the application's error handlers answer."""
+"""What Flask answers before any view: refusals, as its own errors, and CORS preflights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from flask import Flask, request
 from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from keyguard.adapters._cors import has_cors_hook
+from keyguard.adapters._wsgi_environ import Environ
 from keyguard.core.access.answers import Response
-from keyguard.core.access.decisions import AccessDenied
+from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 
-__all__ = ["FAILED", "answer_to"]
+__all__ = ["FAILED", "PREFLIGHT", "answer_to", "is_for_flask_cors"]
 
 FAILED = "the application failed to answer a refused request; it gets keyguard's own answer"
+PREFLIGHT = Deny(Reason.CREDENTIALS_MISSING)
+"""A preflight that Flask-CORS answers, by what it adds to an empty answer. No view runs for it."""
+
 _INTERNAL_SERVER_ERROR = 500
 
 
@@ -33,6 +38,17 @@ def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
         app.logger.exception(FAILED)
         return response
     return answer
+
+
+def is_for_flask_cors(app: Flask, environ: Environ) -> bool:
+    """Tell whether a request is a preflight, and the application has Flask-CORS to answer it."""
+    return (
+        environ["REQUEST_METHOD"] == "OPTIONS"
+        and "HTTP_ORIGIN" in environ
+        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+        and "HTTP_AUTHORIZATION" not in environ  # browsers send no credentials
+        and has_cors_hook(app)
+    )
 
 
 def _is_for_all(app: Flask, kind: type[HTTPException]) -> bool:

@@ -28,7 +28,7 @@ try:
     from flask.typing import ResponseReturnValue
     from werkzeug.local import LocalProxy
 
-    from keyguard.adapters._flask_errors import FAILED, answer_to
+    from keyguard.adapters._flask_errors import FAILED, PREFLIGHT, answer_to, is_for_flask_cors
     from keyguard.adapters._flask_principal import find_principal_for_proxy
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.flask", "flask") from missing
@@ -125,7 +125,11 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         try:
             try:
                 context.push()
-                answer = answer_to(self._flask, self.guard.respond(deny))
+                answer = (
+                    self._flask.response_class(status=204)
+                    if deny is PREFLIGHT
+                    else answer_to(self._flask, self.guard.respond(deny))
+                )
                 response = self._flask.finalize_request(answer, from_error_handler=True)
             finally:
                 context.pop()  # even if it was pushed in part; "with" would not pop it then
@@ -135,6 +139,11 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         finally:
             CURRENT_REQUEST.reset(present)
         return response(exchange.environ, exchange.start_response)
+
+    def _admit(self, exchange: wsgi.WSGIExchange) -> Deny | None:
+        if is_for_flask_cors(self._flask, exchange.environ):
+            return PREFLIGHT
+        return super()._admit(exchange)
 
     def charge(self) -> None:
         """Charge the limits of the key and of the route together, if the route's scopes are there.

@@ -74,7 +74,7 @@ class KeyguardMiddleware:
             exchange, environ.get("PATH_INFO", ""), field.encode("latin-1", "replace")
         )
         del environ, field  # they hold the token: a traceback that passes here must not show it
-        refusal = None if is_known else run_sync(self.admission.admit(exchange))
+        refusal = None if is_known else self._admit(exchange)
         if refusal is None and exchange.due and not self.charges_later:
             refusal = self._charge(exchange)
         if refusal is not None:
@@ -104,6 +104,9 @@ class KeyguardMiddleware:
         response = self.guard.respond(deny)
         exchange.start_response(response.status_line, [*response.headers], *exchange.failure())
         return [] if exchange.environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    def _admit(self, exchange: WSGIExchange) -> Deny | None:
+        return run_sync(self.admission.admit(exchange))
 
     def _charge(self, exchange: WSGIExchange) -> Deny | None:
         refusal = charge_sync(exchange)

@@ -62,7 +62,6 @@ def _as_json(route: GuardedRoute) -> JsonObject:
         "scopes": _all_of(route.requirements),
         "any_of": [sorted(each.any_of) for each in route.requirements if each.any_of],
         "limits": [_limit(limit) for limit in route.limits],
-        "preflight": route.lets_preflight,
         "problem": route.problem,
     }
 
@@ -75,8 +74,6 @@ def _as_text(guarded: list[GuardedRoute], problems: list[GuardedRoute]) -> str:
         [(_methods(route), _path(route), _guards(route)) for route in guarded],
         flexible={"Methods": 7, "Path": 20, "Guarded by": 20},
     )
-    if any(route.lets_preflight for route in guarded):
-        text += "\nCORS preflights reach the application without a key (allow_preflight).\n"
     routes_of: dict[str, list[str]] = {}
     for route in problems:
         routes_of.setdefault(str(route.problem), []).append(f"{_methods(route)} {route.path}")

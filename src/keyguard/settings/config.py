@@ -37,7 +37,6 @@ class Settings:
             name to description; None allows any scope.
         public: Exact paths that need no key. All other paths need one.
         rules: What requests need by path and method, see :class:`~keyguard.Rule`.
-        allow_preflight: Let a browser's CORS preflight through to the application without a key.
         peppers: The pepper ring, newest first, each at least 32 random bytes.
         hasher: ``"hmac-sha256"``, ``"sha256"`` or ``"argon2id"``; None for the first if there is a
             pepper, else the second.
@@ -89,7 +88,6 @@ class Settings:
     catalogue: ScopeCatalogue | Mapping[str, str] | None = None
     public: Iterable[str] = ()
     rules: Iterable[Rule] = ()
-    allow_preflight: bool = True
     peppers: Iterable[Secret | str] = ()
     hasher: str | None = None
     require_https: bool = False

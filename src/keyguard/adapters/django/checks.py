@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
+from keyguard.adapters._cors import is_cors_layer
 from keyguard.adapters.django.middleware import KeyguardMiddleware
 from keyguard.adapters.django.setup import Setup, read_setup
 from keyguard.adapters.django.views import check_view, views_of_urlconf
@@ -69,6 +70,14 @@ def _middleware() -> Iterator[checks.CheckMessage]:
                 "before any key was checked.",
                 hint=f"Move {_PATH} before it; only SecurityMiddleware and the like come first.",
                 id="keyguard.E004",
+            )
+    for path, loaded in found[own[0] :]:
+        if is_cors_layer(loaded):
+            yield checks.Warning(
+                f"{path} comes after KeyguardMiddleware: browsers can't read refusals, and their "
+                "preflights get 401.",
+                hint=f"Move it before {_PATH}.",
+                id="keyguard.W003",
             )
     for path, loaded in found:
         if _names(loaded) & _CACHES:

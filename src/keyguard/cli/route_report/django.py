@@ -80,7 +80,7 @@ def _guards() -> list[PathRules]:
                 public=setup.options.get("public"), rules=setup.options.get("rules")
             )
             if all(book.rules != other.rule_book.rules for other in guards):
-                guards.append(PathRules(book, guard.settings.allow_preflight))
+                guards.append(PathRules(book))
     return guards
 
 

@@ -18,7 +18,7 @@ STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
 def behind(layer: object, place: Place) -> Place:
     """Return the place behind a layer, which is another one only behind keyguard's middleware."""
     if isinstance(layer, _OWN):
-        return place.behind(PathRules(layer.admission.rule_book, layer.admission.allows_preflight))
+        return place.behind(PathRules(layer.admission.rule_book))
     return place
 
 

@@ -36,7 +36,6 @@ class GuardedRoute:
         methods: Its methods; empty for all.
         requirements: The scopes that are needed.
         limits: The limits that are charged, besides those of the key.
-        lets_preflight: Whether a CORS preflight reaches the application without a key.
         problem: Why the route is open or not told, and what to do; None if it is neither.
     """
 
@@ -47,7 +46,6 @@ class GuardedRoute:
     methods: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
     limits: tuple[RouteLimit, ...] = ()
-    lets_preflight: bool = False
     problem: str | None = None
 
 
@@ -99,8 +97,6 @@ def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
                 *declared.requirements,
             ),
             limits=(*(limit for rule in rules for limit in rule.charged), *declared.limits),
-            lets_preflight=not route.is_websocket
-            and all(guard.allows_preflight for guard in guards),
             problem=problem,
         )
 

@@ -19,12 +19,10 @@ class PathRules:
 
     Args:
         rule_book: Its rules.
-        allows_preflight: Whether it lets CORS preflights through without a key.
         seen_below: The segments of the mounts inside it; it sees the path from there on.
     """
 
     rule_book: RuleBook
-    allows_preflight: bool
     seen_below: Segments = ()
 
 

@@ -19,16 +19,8 @@ from keyguard.core.identity.scopes import Requirement, ScopeCatalogue
 from keyguard.core.limits.limit import Limit, Limits, RouteLimit, read_limits
 from keyguard.exceptions import InvalidValueError
 
-_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
-"""Some applications read another method from these fields; keyguard does not."""
-
-_ASKS = ("origin", "access-control-request-method")
-_NEVER_ASKS = (
-    *("authorization", "proxy-authorization", "cookie", "content-length", "transfer-encoding"),
-    *_OVERRIDES,
-)
-UNASKED_FIELDS = (*_ASKS, *_NEVER_ASKS)
-"""The header fields that decide whether a request needs no key, in lower case."""
+METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+"""Some applications read another method from these fields, in lower case; keyguard does not."""
 
 _METHOD = r"[A-Z][A-Z0-9_-]*\Z"  # RFC 9110 allows more; no framework routes the others
 _NOT_IN_A_NAME = r"[^A-Za-z0-9]+"
@@ -280,29 +272,12 @@ def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
 
     Args:
         rule: The rule for it.
-        fields: Those of :data:`UNASKED_FIELDS` that the request has.
+        fields: Those of :data:`METHOD_OVERRIDES` that the request has.
     """
     if rule is None or not rule.public:
         return False
     # If only some methods are public, the application may believe a field that names another.
-    return rule.methods is None or not any(name in fields for name in _OVERRIDES)
-
-
-def is_preflight(method: str, fields: Container[str]) -> bool:
-    """Tell whether a request is a CORS preflight of a browser (Fetch, section 4.8).
-
-    Browsers send no credentials with it, no content, and no field that an application may read as
-    another method; a request with any of these counts as a normal request.
-
-    Args:
-        method: The request method.
-        fields: The names of the header fields, in lower case.
-    """
-    return (
-        method == "OPTIONS"
-        and all(name in fields for name in _ASKS)
-        and not any(name in fields for name in _NEVER_ASKS)
-    )
+    return rule.methods is None or not any(name in fields for name in METHOD_OVERRIDES)
 
 
 def _match(node: _Node, segments: list[str], at: int, found: list[tuple[list[Rule], bool]]) -> None:
