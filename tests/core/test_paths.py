@@ -1,5 +1,7 @@
 """What two parties may read differently, and which templates are paths."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,6 +142,73 @@ def test_a_template_is_read_by_segments(template: str, segments: tuple[str, ...]
 def test_what_no_path_can_match_is_no_template(template: object, why: str) -> None:
     with pytest.raises(InvalidValueError, match=why):
         parse_template(template)
+
+
+@pytest.mark.parametrize(
+    ("template", "right"),
+    [
+        # Flask and Django
+        ("/v1/models/<model_id>", "/v1/models/{model_id}"),
+        ("/a/<int:id>", "/a/{id}"),
+        ("/a/<int(min=1):id>/b", "/a/{id}/b"),
+        ("/a/<uuid:job-id>", "/a/{job_id}"),
+        ("/a/<path:rest>", "/a/{rest:path}"),
+        ("/<a>/<a>", "/{a}/{a2}"),
+        # Starlette
+        ("/a/{id:int}", "/a/{id}"),
+        # Express, Rails, Next.js, Go, ASP.NET
+        ("/a/:id", "/a/{id}"),
+        ("/a/:id?", "/a/{id}"),
+        ("/a/:id(\\d+)/b", "/a/{id}/b"),
+        ("/a/:rest*", "/a/{rest:path}"),
+        ("/a/[id]", "/a/{id}"),
+        ("/a/[...slug]", "/a/{slug:path}"),
+        ("/a/{rest...}", "/a/{rest:path}"),
+        ("/a/{*rest}", "/a/{rest:path}"),
+        # globs
+        ("/a/*", "/a/{name:path}"),
+        ("/a/**", "/a/{name:path}"),
+        ("/a/*/b", "/a/{name}/b"),
+        # regular expressions
+        ("/a/.+", "/a/{name:path}"),
+        ("/a/(.+)", "/a/{name:path}"),
+        ("/a/(id)", "/a/{name}"),
+        ("/a/\\d+", "/a/{name}"),
+        ("/a/[^/]+/b", "/a/{name}/b"),
+        ("/a/(x|y)", "/a/{name}"),
+        ("/a$", "/a"),
+        ("/a/?", "/a"),
+        ("/a/{id}$", "/a/{id}"),
+        ("^a/(?P<pk>[^/.]+)/$", "/a/{pk}/"),
+        ("(?i)^/users$", "/users"),
+    ],
+)
+def test_a_framework_s_notation_is_refused_with_the_right_one(template: str, right: str) -> None:
+    with pytest.raises(InvalidValueError, match=f": write {re.escape(repr(right))}$"):
+        parse_template(template)
+
+
+@pytest.mark.parametrize("template", ["/a/<id>.json", "/<a>-<b>", "/a/:id.json", "/x<"])
+def test_what_no_rule_can_say_is_refused_without_advice(template: str) -> None:
+    with pytest.raises(InvalidValueError, match="is no path of a rule: ") as refused:
+        parse_template(template)
+    assert ": write" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "template", ["/$metadata", "/v1/model:predict", "/wiki/Python_(language)", "/c++", "/~me/@you"]
+)
+def test_signs_that_paths_really_have_are_literal(template: str) -> None:
+    assert parse_template(template) == tuple(template[1:].split("/"))
+
+
+@given(st.text(alphabet="ab1<>:()[]{}*+?.^$|\\/-_", max_size=30))
+def test_a_framework_s_notation_is_never_taken_for_a_literal(text: str) -> None:
+    try:
+        segments = parse_template(text)
+    except InvalidValueError:
+        return
+    assert not re.search(r"[<>\[\]^|*?\\]|/:|\$$", "/".join(segments))
 
 
 @given(st.text(max_size=30))

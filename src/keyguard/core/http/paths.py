@@ -10,7 +10,9 @@ A template is the syntax that the routers of Python's frameworks share::
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
+from keyguard.core.http.notations import in_rules_notation
 from keyguard.exceptions import InvalidValueError
 
 # If a server decodes these before it routes, two parties may read the path differently.
@@ -23,7 +25,8 @@ _AMBIGUOUS = re.compile(
     r"%[0-9a-f]{2}|[\\\x00-\x1f\x7f\ufffd\ud800-\udfff]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A(?!/)",
     re.IGNORECASE,
 )
-_LITERAL = r"[^/\\?#%*{}\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z"
+_LITERAL = r"[^/\\?#%*{}<>\[\]^|\"`\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z"
+_PARAMETERS = "a parameter is a whole segment, {name}, or at the end {name:path}"
 _PARAMETER = r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}\Z"
 
 SEGMENT = "{}"
@@ -64,6 +67,13 @@ def parse_template(template: object) -> tuple[str, ...]:
     """
     if not isinstance(template, str):
         raise InvalidValueError(f"a path is a string, not {template!r}")
+    respelled = in_rules_notation(template)
+    if respelled != template:
+        why = _PARAMETERS
+        with suppress(InvalidValueError):
+            parse_template(respelled)
+            why += f": write {respelled[:200]!r}"
+        raise _no_path(template, why)
     if not template.startswith("/"):
         raise _no_path(template, "it starts with '/'")
     segments: list[str] = []
@@ -82,9 +92,7 @@ def parse_template(template: object) -> tuple[str, ...]:
         elif text in ("", ".", ".."):
             raise _no_path(template, "no path with empty or dot segments is ever matched")
         elif "{" in text or "}" in text:
-            raise _no_path(
-                template, "a parameter is a whole segment, {name}, or at the end {name:path}"
-            )
+            raise _no_path(template, _PARAMETERS)
         elif re.match(_LITERAL, text):
             segments.append(text)
         else:
