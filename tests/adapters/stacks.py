@@ -48,6 +48,7 @@ class Request:
     scheme: str = "http"
     raw_path: bytes | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    root_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,10 @@ def call_asgi(app: Any, request: Request) -> Answer:
         "http_version": "1.1",
         "method": request.method,
         "scheme": request.scheme,
-        "path": request.path,
-        "raw_path": request.raw_path or request.path.encode(),
+        "path": request.root_path + request.path,  # as uvicorn joins them
+        "raw_path": request.root_path.encode() + (request.raw_path or request.path.encode()),
         "query_string": b"",
-        "root_path": "",
+        "root_path": request.root_path,
         "headers": [
             (b"host", b"localhost"),
             *((b"authorization", value) for value in request.authorization),

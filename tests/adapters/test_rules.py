@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
 from keyguard import Limit, Reason, RevocationReason, Rule, rate_limit
 from keyguard.adapters import asgi, wsgi
@@ -186,6 +188,43 @@ def test_a_limit_that_the_rule_and_the_route_share_is_charged_once(name: str) ->
         answer = answered(here, name, request, view)
         assert str(answer.header("ratelimit")).startswith(f'"shared";r={left};t=')
         assert str(answer.header("ratelimit")).count("shared") == 1
+
+
+# What the server writes
+
+
+ASYNC = [stack.name for stack in stacks(World()) if stack.is_async]
+
+
+@pytest.mark.parametrize("root_path", ["/api", "/api/", "/", "/a//b", "/a b/"])
+@pytest.mark.parametrize("name", ASYNC)
+def test_the_server_s_root_path_is_not_judged_as_the_client_s(name: str, root_path: str) -> None:
+    here = world()
+    app, token = stack(here, name), here.token()
+    plain = name == "asgi"  # the service itself routes the whole path
+    for _ in range(2):  # cold and warm
+        answer = app.call(bearer(token, root_path=root_path))
+        assert answer.status == 200 or (plain and answer.body == b"nothing")
+    assert app.call(bearer(token, "/write", root_path=root_path)).status == 403
+    for path in ("//write", "/x/../write", "/x//write"):
+        assert app.call(bearer(token, path, root_path=root_path)).status == 400
+    escaped = bearer(token, "/x/write", raw_path=b"/x%2fwrite", root_path=root_path)
+    assert app.call(escaped).status == 400
+
+
+def test_a_slash_that_the_server_took_off_with_its_script_name_is_put_back() -> None:
+    here = world(public=["/open"])
+    app = Client(wsgi.KeyguardMiddleware(Response("served"), here.guard))
+    headers = {"Authorization": f"Bearer {here.token()}"}
+    split = {"SCRIPT_NAME": "/api/", "RAW_URI": "/api/write"}  # as gunicorn does
+
+    def status(path: str, **options: Any) -> int:
+        return app.open(environ_overrides={**split, "PATH_INFO": path}, **options).status_code
+
+    assert status("open") == 200
+    assert status("other") == 401
+    assert status("other", headers=headers) == 200
+    assert status("write", headers=headers) == 403
 
 
 # Preflights

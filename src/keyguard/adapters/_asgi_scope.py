@@ -43,7 +43,16 @@ class ScopeReader(RequestState):
 
     @property
     def raw_path(self) -> bytes | None:
-        return self.scope.get("raw_path")
+        """The path of the request line, if the server tells it.
+
+        Without the ``root_path`` that the server may have put in front of it.
+        """
+        raw_path: bytes | None = self.scope.get("raw_path")
+        root_path: str = self.scope.get("root_path", "")
+        if not raw_path or not root_path:
+            return raw_path
+        as_sent = root_path.encode(errors="replace").decode("latin-1")
+        return route_path(raw_path.decode("latin-1"), as_sent).encode("latin-1")
 
     @property
     def path(self) -> str:

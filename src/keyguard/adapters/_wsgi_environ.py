@@ -38,6 +38,8 @@ class EnvironReader(RequestState):
     @property
     def path(self) -> str:
         raw: str = self.environ.get("PATH_INFO", "")
+        if not raw.startswith("/") and self.environ.get("SCRIPT_NAME", "").endswith("/"):
+            raw = f"/{raw}"  # the server took the slash off together with its mount point
         return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
     @property
