@@ -9,7 +9,7 @@ from django.core.checks import run_checks
 from django.core.handlers.asgi import ASGIHandler
 from django.utils.decorators import async_only_middleware, sync_only_middleware
 
-from keyguard import ScopeCatalogue
+from keyguard import Rule, ScopeCatalogue
 from keyguard.adapters.django import KeyguardMiddleware
 from tests.adapters.django_site import KEYGUARD, changed
 from tests.adapters.stack_django import over_asgi
@@ -61,6 +61,19 @@ def test_a_cors_layer_comes_first_so_that_browsers_can_read_refusals() -> None:
     ((name, message),) = found(MIDDLEWARE=[KEYGUARD, CORS])
     assert name == "keyguard.W003"
     assert message.startswith(f"{CORS} comes after KeyguardMiddleware")
+
+
+def test_a_path_with_a_format_suffix_must_not_escape_a_rule() -> None:
+    rules = [Rule("/report", scopes=["analytics:read"]), Rule("/CASE", scopes=["admin"])]
+    urls = "tests.adapters.django_spellings"
+
+    messages = found(ROOT_URLCONF=urls, KEYGUARD={"guard": WORLD.guard, "rules": rules})
+
+    assert [name for name, _ in messages] == ["keyguard.E006"] * 2
+    assert messages[0][1].startswith("/report.json leads to what the rule '/report' is for")
+    assert messages[1][1].startswith("/Case leads to what the rule '/CASE' is for")
+    spelled = World({"any_spelling": True})
+    assert found(ROOT_URLCONF=urls, KEYGUARD={"guard": spelled.guard, "rules": rules}) == []
 
 
 def test_a_cache_in_front_of_the_guard_is_wrong_and_one_behind_it_is_doubtful() -> None:

@@ -159,7 +159,7 @@ def test_the_output_of_an_application_goes_to_stderr(
 
     done = process("routes", "service:app", "--json")
 
-    assert done.json == {"ok": True, "routes": []}
+    assert done.json == {"ok": True, "routes": [], "rules": []}
     assert done.stderr == "hello\n"
 
 

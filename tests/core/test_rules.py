@@ -333,3 +333,61 @@ def test_rules_count_apart_unless_their_limits_have_one_name() -> None:
         )
     }
     assert len(apart) == 2
+
+
+# Any spelling
+
+
+SPELLED = [
+    Rule("/users", scopes=["users"]),
+    Rule("/Files/{name}", scopes=["files"]),
+    Rule("/files/report", scopes=["reports"]),
+    Rule("/open/{rest:path}", public=True),
+    Rule("/open/closed", scopes=["closed"]),
+    Rule("/page", public=True),
+    Rule("/a/{rest:path}", scopes=["a"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("/users", "/users"),
+        ("/USERS", "/users"),
+        ("/users.json", "/users"),
+        ("/Users.JSON/", "/users"),
+        ("/users.json.xml", None),
+        ("/users.", None),
+        ("/users.json/x", None),
+        ("/files/x.json", "/Files/{name}"),
+        ("/files/report", "/files/report"),
+        ("/files/report.json", "/files/report"),
+        ("/FILES/REPORT", "/files/report"),
+        ("/open/closed.json", "/open/closed"),
+        ("/open/other.json", "/open/{rest:path}"),
+        ("/OPEN/other", None),
+        ("/page", "/page"),
+        ("/page.json", None),
+        ("/PAGE", None),
+        ("/a.json", "/a/{rest:path}"),
+    ],
+)
+def test_any_spelling_covers_more_paths_and_opens_none(path: str, rule: str | None) -> None:
+    found = RuleBook(SPELLED, any_spelling=True).find(path, "GET")
+    assert (found.path if isinstance(found, Rule) else found) == rule
+
+
+@given(st.text(alphabet="/aAbB.{}", max_size=12))
+def test_any_spelling_never_asks_less(path: str) -> None:
+    rules = [
+        Rule("/a/{rest:path}", public=True),
+        Rule("/a/b", scopes=["b"]),
+        Rule("/b", scopes=["c"]),
+        Rule("/a.b", public=True),
+    ]
+    plain = RuleBook(rules).find(f"/{path}", "GET")
+    found = RuleBook(rules, any_spelling=True).find(f"/{path}", "GET")
+    if isinstance(plain, Rule) and plain.requirement is not None:
+        assert found == plain
+    if isinstance(found, Rule) and found.public:
+        assert found == plain

@@ -66,7 +66,7 @@ wrapped = asgi.KeyguardMiddleware(Starlette(routes=routes()), async_guard())
 partly = Starlette(routes=[Mount("/api", app=starlette_app), Route("/other", endpoint)])
 wide = Starlette(
     routes=[Route("/internal/reset", endpoint, methods=["POST"]), Route("/internal/ok", inference)],
-    middleware=[Middleware(KeyguardMiddleware, guard=async_guard())],
+    middleware=[Middleware(KeyguardMiddleware, guard=async_guard(rules=RULES[:1]))],
 )
 of_one_route = Starlette(
     routes=[
@@ -137,7 +137,7 @@ def bare_flask() -> Flask:
 
 def flask_app() -> Flask:
     app = bare_flask()
-    FlaskKeyguard(app, Keyguard(NOWHERE, **OPTIONS))
+    FlaskKeyguard(app, Keyguard(NOWHERE, **OPTIONS | {"rules": RULES[:1]}))
     return app
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from keyguard.adapters._cors import warn_of_hidden_refusals
 from keyguard.adapters._endpoints import check_endpoints
+from keyguard.adapters._routers import warn_of_escapes
 from keyguard.adapters._warm_path import WarmPath
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
@@ -44,6 +45,7 @@ class Admission:
         warn_of_hidden_refusals(app)
         settings = guard.settings
         self.rule_book = settings.rule_book(public=public, rules=rules)
+        warn_of_escapes(app, self.rule_book)
         check_countable(
             guard.limiter,
             [limit.limit for rule in self.rule_book.rules for limit in rule.charged],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
+from keyguard.adapters._asgi_scope import Scope
 from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.request.protection import UNPROTECTED, Protection, check_declared
 
 __all__ = [
+    "Foreign",
     "check_endpoints",
     "each_layer",
     "each_node",
@@ -16,7 +18,11 @@ __all__ = [
     "find_protection",
     "find_root_path",
     "find_router",
+    "matching_route",
 ]
+
+Foreign: TypeAlias = Any
+"""An object of a framework that this module does not import."""
 
 _FULL_MATCH = 2  # Starlette's Match.FULL
 _NO_SUCH_NAME = "keyguard_no_such_name"  # an object that has it answers to every name: skip it
@@ -50,28 +56,42 @@ def find_root_path(app: object) -> str:
     return ""
 
 
-def find_router(app: object) -> Any:
+def find_router(app: object) -> Foreign:
     """Return the router of an application, or None."""
     return next((layer for layer in each_layer(app) if hasattr(layer, "routes")), None)
 
 
 def find_protection(
-    router: Any,
-    scope: MutableMapping[str, Any],
-    declared: Callable[[Any, Any, str], Protection],
+    router: Foreign,
+    scope: Scope,
+    declared: Callable[[object, object, str], Protection],
 ) -> Protection:
     """Return the protection of the endpoint that a request leads to, if the router can tell."""
+    found = matching_route(router, scope)
+    if found is None:
+        return UNPROTECTED
+    route, child = found
+    return declared(route, child.get("endpoint"), scope.get("method", "GET"))
+
+
+def matching_route(
+    router: Foreign, scope: Scope, *, any_method: bool = False
+) -> tuple[Foreign, Scope] | None:
+    """Return the route that a request leads to, with its part of the scope, if the router can tell.
+
+    A mounted application that is no router counts as a route. With ``any_method``, so does a route
+    that takes other methods alone.
+    """
     for route in each_route(router.routes):
         if not hasattr(route, "matches"):
-            return UNPROTECTED  # routes of another kind
+            return None  # routes of another kind
         match, child = route.matches(scope)
-        if match.value == _FULL_MATCH:
-            endpoint = child.get("endpoint")
+        if match.value == _FULL_MATCH or (any_method and match.value):
             mounted = getattr(route, "app", None)
             if hasattr(mounted, "routes") and not hasattr(mounted, _NO_SUCH_NAME):
-                return find_protection(mounted, {**scope, **child}, declared)
-            return declared(route, endpoint, scope.get("method", "GET"))
-    return UNPROTECTED
+                return matching_route(mounted, {**scope, **child}, any_method=any_method)
+            return route, child
+    return None
 
 
 def each_layer(app: object) -> Iterator[object]:
@@ -86,7 +106,7 @@ def each_layer(app: object) -> Iterator[object]:
 def each_node(app: object) -> Iterator[object]:
     """Yield an application and what it holds: middleware, routers, routes and endpoints."""
     open_ends: list[object] = [app]
-    seen: dict[int, Any] = {}  # it keeps the objects alive, so that no id is used twice
+    seen: dict[int, object] = {}  # it keeps the objects alive, so that no id is used twice
     while open_ends:
         node = open_ends.pop()
         if node is None or id(node) in seen or hasattr(node, _NO_SUCH_NAME):
@@ -99,7 +119,7 @@ def each_node(app: object) -> Iterator[object]:
             open_ends += each_route(routes)
 
 
-def each_route(routes: Iterable[Any]) -> Iterator[Any]:
+def each_route(routes: Iterable[Foreign]) -> Iterator[Foreign]:
     """Yield the routes of a router, and those of the routers that FastAPI includes in it."""
     for route in routes:
         included = None

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from keyguard.adapters import wsgi
 from keyguard.adapters._endpoints import check_endpoints
+from keyguard.adapters._routers import warn_of_escapes
 from keyguard.core.access.answers import status_of
 from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.core.http.rules import Rule
@@ -102,7 +103,7 @@ class FlaskKeyguard:
 class _FlaskMiddleware(wsgi.KeyguardMiddleware):
     def __init__(self, app: Flask, guard: Keyguard, **options: Any) -> None:
         super().__init__(app.wsgi_app, guard, **options)
-        self._flask = app
+        self._flask, self._is_checked = app, False
         self._protection = lru_cache(maxsize=1024)(protection_of)  # clients make methods up
 
     def check(self, view: Callable[..., Any]) -> None:
@@ -141,6 +142,9 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         return response(exchange.environ, exchange.start_response)
 
     def _admit(self, exchange: wsgi.WSGIExchange) -> Deny | None:
+        if not self._is_checked:  # at the first request Flask has all its routes
+            self._is_checked = True
+            warn_of_escapes(self._flask, self.admission.rule_book)
         if is_for_flask_cors(self._flask, exchange.environ):
             return PREFLIGHT
         return super()._admit(exchange)

@@ -31,8 +31,9 @@ def routes(
     """Show each route of an application and what guards it.
 
     Reads Starlette, FastAPI, Flask and Django. The exit code is 1 if a route is open although no
-    public rule names it, or if it is not told whether a route is open. The application is imported
-    but not served, and its key store is not opened.
+    public rule names it, if it is not told whether a route is open, if a rule is for no route, or
+    if another spelling of a path escapes its rule. The application is imported but not served, and
+    its key store is not opened.
     """
     # Other commands need no adapters.
     from keyguard.cli.route_report.applications import (
@@ -40,15 +41,21 @@ def routes(
         read_application,
         read_project,
     )
-    from keyguard.cli.route_report.report import report
+    from keyguard.cli.route_report.report import report, report_rules
 
     application = common.application if name is None else load_application(name)
     found = read_project() if application is None else read_application(application)
     guarded = report(found)
     problems = [route for route in guarded if route.problem is not None]
-    form: JsonObject = {"ok": not problems, "routes": [_as_json(route) for route in guarded]}
-    common.show(form, _as_text(guarded, problems))
-    if problems:
+    of_rules = report_rules(found)
+    ok = not (problems or of_rules)
+    form: JsonObject = {
+        "ok": ok,
+        "routes": [_as_json(route) for route in guarded],
+        "rules": list(of_rules),
+    }
+    common.show(form, _as_text(guarded, problems, of_rules))
+    if not ok:
         raise typer.Exit(1)
 
 
@@ -66,7 +73,7 @@ def _as_json(route: GuardedRoute) -> JsonObject:
     }
 
 
-def _as_text(guarded: list[GuardedRoute], problems: list[GuardedRoute]) -> str:
+def _as_text(guarded: list[GuardedRoute], problems: list[GuardedRoute], of_rules: list[str]) -> str:
     if not guarded:
         return "The application has no routes.\n"
     text = table(
@@ -80,7 +87,7 @@ def _as_text(guarded: list[GuardedRoute], problems: list[GuardedRoute]) -> str:
     for problem, its_routes in routes_of.items():
         line = f"problem  {problem}: {'; '.join(its_routes)}"
         text += f"\n{plain(line)}\n"
-    return text
+    return text + "".join(f"\nproblem  {plain(problem)}\n" for problem in of_rules)
 
 
 def _methods(route: GuardedRoute) -> str:

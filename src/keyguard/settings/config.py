@@ -37,6 +37,8 @@ class Settings:
             name to description; None allows any scope.
         public: Exact paths that need no key. All other paths need one.
         rules: What requests need by path and method, see :class:`~keyguard.Rule`.
+        any_spelling: Let a rule that is not public cover its paths in any case, and with a format
+            suffix (``/users.json``) as well, for routers that serve these.
         peppers: The pepper ring, newest first, each at least 32 random bytes.
         hasher: ``"hmac-sha256"``, ``"sha256"`` or ``"argon2id"``; None for the first if there is a
             pepper, else the second.
@@ -88,6 +90,7 @@ class Settings:
     catalogue: ScopeCatalogue | Mapping[str, str] | None = None
     public: Iterable[str] = ()
     rules: Iterable[Rule] = ()
+    any_spelling: bool = False
     peppers: Iterable[Secret | str] = ()
     hasher: str | None = None
     require_https: bool = False
@@ -168,7 +171,7 @@ class Settings:
 
     @cached_property
     def _rule_book(self) -> RuleBook:
-        return RuleBook(self.rules, self.public, self.policy.catalogue)
+        return self._book_of(self.rules, self.public)
 
     def rule_book(
         self, *, public: Iterable[str] | None = None, rules: Iterable[Rule] | None = None
@@ -185,11 +188,12 @@ class Settings:
         """
         if public is None and rules is None:
             return self._rule_book
-        return RuleBook(
-            self.rules if rules is None else rules,
-            self.public if public is None else public,
-            self.policy.catalogue,
+        return self._book_of(
+            self.rules if rules is None else rules, self.public if public is None else public
         )
+
+    def _book_of(self, rules: Iterable[Rule], public: Iterable[str]) -> RuleBook:
+        return RuleBook(rules, public, self.policy.catalogue, any_spelling=self.any_spelling)
 
     @cached_property
     def token_hasher(self) -> TokenHasher:

@@ -12,7 +12,8 @@ from django.utils.module_loading import import_string
 from keyguard.adapters._cors import is_cors_layer
 from keyguard.adapters.django.middleware import KeyguardMiddleware
 from keyguard.adapters.django.setup import Setup, read_setup
-from keyguard.adapters.django.views import check_view, views_of_urlconf
+from keyguard.adapters.django.views import check_view, resolve_in_django, views_of_urlconf
+from keyguard.core.http.spellings import find_escapes
 from keyguard.exceptions import KeyguardError
 
 __all__ = ["check_keyguard"]
@@ -44,7 +45,7 @@ def check_keyguard(**_: object) -> list[checks.CheckMessage]:
         setup = read_setup()
     except KeyguardError as failure:
         return [checks.Error(str(failure), id="keyguard.E001")]
-    return [*_middleware(), *_flavours(setup), *_scopes(setup)]
+    return [*_middleware(), *_flavours(setup), *_scopes(setup), *_escapes(setup)]
 
 
 def _middleware() -> Iterator[checks.CheckMessage]:
@@ -147,6 +148,17 @@ def _scopes(setup: Setup) -> Iterator[checks.CheckMessage]:
                     name = f"{kind.__module__}.{getattr(kind, '__qualname__', kind)}"
                     yield checks.Error(f"{name}: {failure}", id="keyguard.E005")
             return
+
+
+def _escapes(setup: Setup) -> Iterator[checks.CheckMessage]:
+    try:
+        books = setup.rule_books()
+    except KeyguardError as failure:
+        yield checks.Error(str(failure), id="keyguard.E001")
+        return
+    for book in books:
+        for escape in find_escapes(book, resolve_in_django):
+            yield checks.Error(f"{escape}.", id="keyguard.E006")
 
 
 def _loaded(path: str) -> Any:

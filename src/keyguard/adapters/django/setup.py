@@ -10,6 +10,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from keyguard.core.http.rules import RuleBook
 from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard, Keyguard
 
@@ -32,6 +33,16 @@ class Setup:
     guard: Keyguard | None
     async_guard: AsyncKeyguard | None
     options: Mapping[str, Any]
+
+    def rule_books(self) -> list[RuleBook]:
+        """Return the rules of the middleware: two where WSGI and ASGI have different ones."""
+        books: list[RuleBook] = []
+        for guard in (self.guard, self.async_guard):
+            if guard is not None:
+                book = guard.settings.rule_book(**self.options)
+                if all(book.rules != other.rules for other in books):
+                    books.append(book)
+        return books
 
 
 def read_setup() -> Setup:

@@ -6,14 +6,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from django.urls import get_resolver
+from django.urls import Resolver404, get_resolver, resolve
 
+from keyguard.core.http.spellings import Resource
 from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.exceptions import InvalidValueError
 from keyguard.request.decorators import require_scopes
 from keyguard.request.protection import Protection, check_declared, protection_of
 
-__all__ = ["ScopesRequiredMixin", "check_views", "protection_for", "views_of_urlconf"]
+__all__ = [
+    "ScopesRequiredMixin",
+    "check_views",
+    "protection_for",
+    "resolve_in_django",
+    "views_of_urlconf",
+]
 
 _STAND_IN = "django.utils.decorators."  # the function that method_decorator tries decorators on
 
@@ -84,6 +91,15 @@ def check_view(view: object, catalogue: ScopeCatalogue) -> None:
         check_declared(kind, catalogue)
         for permission in _permissions(getattr(kind, "permission_classes", ())):
             check_declared(permission, catalogue)
+
+
+def resolve_in_django(path: str, _method: str | None) -> Resource | None:
+    """Return the view that Django's URLconf names for a path, with the arguments it gets."""
+    try:
+        found = resolve(path)
+    except Resolver404:
+        return None
+    return found.func, {**found.kwargs, **{str(at): arg for at, arg in enumerate(found.args)}}
 
 
 def views_of_urlconf() -> Iterator[object]:

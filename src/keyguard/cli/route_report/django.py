@@ -10,7 +10,7 @@ from typing import Any
 
 from keyguard.adapters.django import KeyguardMiddleware
 from keyguard.adapters.django.setup import read_setup
-from keyguard.adapters.django.views import protection_for
+from keyguard.adapters.django.views import protection_for, resolve_in_django
 from keyguard.cli.route_report.route import PathRules, Place, Route, read_methods, read_segments
 from keyguard.core.http.coverage import Segments
 from keyguard.core.http.paths import REST, SEGMENT
@@ -65,23 +65,14 @@ def read(place: Place) -> Iterator[Route]:
 
 
 def _guards() -> list[PathRules]:
-    """Return the guards of the middleware: two where WSGI and ASGI have different rules."""
+    """Return the guards of the middleware."""
     from django.conf import settings
     from django.utils.module_loading import import_string
 
     middleware = map(import_string, settings.MIDDLEWARE)
     if not any(isinstance(m, type) and issubclass(m, KeyguardMiddleware) for m in middleware):
         return []
-    setup = read_setup()
-    guards: list[PathRules] = []
-    for guard in (setup.guard, setup.async_guard):
-        if guard is not None:
-            book = guard.settings.rule_book(
-                public=setup.options.get("public"), rules=setup.options.get("rules")
-            )
-            if all(book.rules != other.rule_book.rules for other in guards):
-                guards.append(PathRules(book))
-    return guards
+    return [PathRules(book, (resolve_in_django,)) for book in read_setup().rule_books()]
 
 
 def _read_patterns(patterns: list[Any], before: _Path) -> Iterator[tuple[_Path, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from keyguard.adapters import asgi, wsgi
+from keyguard.adapters._routers import routers_of
 from keyguard.cli.route_report.route import PathRules, Place
 
 DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
@@ -18,7 +19,8 @@ STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
 def behind(layer: object, place: Place) -> Place:
     """Return the place behind a layer, which is another one only behind keyguard's middleware."""
     if isinstance(layer, _OWN):
-        return place.behind(PathRules(layer.admission.rule_book))
+        inner = getattr(layer.app, "__self__", layer.app)  # Flask's wsgi_app is Flask's
+        return place.behind(PathRules(layer.admission.rule_book, tuple(routers_of(inner))))
     return place
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from keyguard.cli.route_report.route import Route
-from keyguard.core.http.coverage import Coverage, coverage
+from keyguard.cli.route_report.route import PathRules, Route
+from keyguard.core.http.coverage import Coverage, coverage, is_for
+from keyguard.core.http.rules import Rule
+from keyguard.core.http.spellings import find_escapes
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
 
@@ -52,6 +54,32 @@ class GuardedRoute:
 def report(routes: Iterable[Route]) -> list[GuardedRoute]:
     """Return what guards each of the routes of an application."""
     return [guarded for route in routes for guarded in _report_route(route)]
+
+
+def report_rules(routes: Iterable[Route]) -> list[str]:
+    """Return what is wrong with the rules before some routes: rules for nothing, and escapes."""
+    behind: dict[int, list[tuple[PathRules, Route]]] = {}
+    for route in routes:
+        for guard in route.place.guards:
+            behind.setdefault(id(guard.rule_book), []).append((guard, route))
+    problems: dict[str, None] = {}
+    for found in behind.values():
+        book = found[0][0].rule_book
+        if all(route.is_app_read for _, route in found):
+            problems |= dict.fromkeys(
+                f"the rule {rule.path!r} is for no route: mend its path or methods, or delete it"
+                for rule in book.rules
+                if not (rule.public or any(_is_for(rule, *each) for each in found))
+            )
+        for router in {router for guard, _ in found for router in guard.routers}:
+            problems |= dict.fromkeys(map(str, find_escapes(book, router)))
+    return list(problems)
+
+
+def _is_for(rule: Rule, guard: PathRules, route: Route) -> bool:
+    methods = frozenset(rule.methods or ())
+    has_methods = not methods or route.methods is None or not methods.isdisjoint(route.methods)
+    return has_methods and is_for(rule, guard.rule_book, (*guard.seen_below, *route.segments))
 
 
 def _report_route(route: Route) -> Iterator[GuardedRoute]:

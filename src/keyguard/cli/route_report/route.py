@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from keyguard.core.http.coverage import Segments
 from keyguard.core.http.paths import REST, SEGMENT
 from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.spellings import Resolve
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.protection import Protection
 
@@ -19,10 +20,12 @@ class PathRules:
 
     Args:
         rule_book: Its rules.
+        routers: The routers behind it, if they can be asked.
         seen_below: The segments of the mounts inside it; it sees the path from there on.
     """
 
     rule_book: RuleBook
+    routers: tuple[Resolve, ...] = ()
     seen_below: Segments = ()
 
 

@@ -65,6 +65,27 @@ def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
     return found
 
 
+def is_for(rule: Rule, book: RuleBook, route: Segments) -> bool:
+    """Tell whether a rule covers anything of a route, whatever its methods.
+
+    Args:
+        rule: A rule that is not public.
+        book: The book that has it.
+        route: The segments of the route's template.
+    """
+    templates = [rule.segments]
+    if rule.segments[-1] == REST:
+        templates.append(rule.segments[:-1])  # "/a/{rest:path}" covers "/a"
+    mine = [_plain(book, template) for template in templates]
+    return any(_common(_plain(book, route), template) is not None for template in mine)
+
+
+def _plain(book: RuleBook, segments: Segments) -> Segments:
+    """Return a template without what is nothing to a rule that is not public."""
+    plain = segments[:-1] if segments[-1:] == ("",) else segments
+    return tuple(segment.lower() for segment in plain) if book.any_spelling else plain
+
+
 def _covered(book: RuleBook, route: Segments, part: Segments, method: str) -> Coverage:
     found = book.find(_sample_path(book, part), method)
     rule = found if isinstance(found, Rule) else None  # no rule covers an ambiguous path

@@ -179,24 +179,30 @@ class RuleBook:
         rules: The rules, in any order.
         public: Exact paths that need no key; each stands for a public rule.
         catalogue: The scopes of the service, or None if it takes any scope.
+        any_spelling: Whether a rule that is not public covers its paths in any case, and with a
+            format suffix as well.
 
     Attributes:
         rules: All rules; those of the public paths come first.
         paths: The exact public paths.
         everywhere: Whether there are other rules, so that every request has to be looked up.
+        any_spelling: As given.
 
     Raises:
         InvalidValueError: An item is no rule, two rules conflict, or a rule names an unknown scope.
     """
 
-    __slots__ = ("_asks", "_root", "everywhere", "paths", "rules")
+    __slots__ = ("_asks", "_root", "any_spelling", "everywhere", "paths", "rules")
 
     def __init__(
         self,
         rules: Iterable[Rule] = (),
         public: Iterable[str] = (),
         catalogue: ScopeCatalogue | None = None,
+        *,
+        any_spelling: bool = False,
     ) -> None:
+        self.any_spelling = any_spelling
         exact = [Rule(path, public=True) for path in _read_public(public)]
         if isinstance(rules, Rule) or not isinstance(rules, Iterable):
             raise InvalidValueError("rules are a list of keyguard.Rule")
@@ -237,10 +243,17 @@ class RuleBook:
         if method == "HEAD":
             method = "GET"
         found: list[tuple[list[Rule], bool]] = []
-        _match(self._root, path[1:].split("/"), 0, found)
+        segments = path[1:].split("/")
+        if self.any_spelling:
+            lower = path[1:].lower().split("/")
+            _match(self._root, lower, 0, found, _stem_of(lower))
+        else:
+            _match(self._root, segments, 0, found)
         for rules, exactly in found:
             for rule in rules:
-                if rule.covers(method) and not (rule.public and (named or not exactly)):
+                if rule.covers(method) and not (
+                    rule.public and (named or not exactly or not _is_spelled(rule, segments))
+                ):
                     return rule
             named = named or not all(rule.public for rule in rules)
         return None
@@ -254,7 +267,8 @@ class RuleBook:
                 node.segment = node.segment or _Node()
                 node = node.segment
             else:
-                node = node.literals.setdefault(segment, _Node())
+                literal = segment.lower() if self.any_spelling else segment
+                node = node.literals.setdefault(literal, _Node())
         siblings = node.rest if rule.segments[-1] == REST else node.rules
         for other in siblings:
             if _overlap(rule, other):
@@ -280,30 +294,57 @@ def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
     return rule.methods is None or not any(name in fields for name in METHOD_OVERRIDES)
 
 
-def _match(node: _Node, segments: list[str], at: int, found: list[tuple[list[Rule], bool]]) -> None:
+def _match(
+    node: _Node,
+    segments: list[str],
+    at: int,
+    found: list[tuple[list[Rule], bool]],
+    stem: tuple[int, str] | None = None,
+    *,
+    exactly: bool = True,
+) -> None:
     """Append the rules whose template a path matches, the most specific first.
 
-    With each goes whether the match is exact, or ignores a slash at the end. This visits each node
-    at most once, so it takes time linear in the number of rules.
+    With each goes whether the match is exact, or ignores a slash or a format suffix at the end.
+    ``stem`` is the segment that has such a suffix, without it, and where it stands. This visits
+    each node at most once, so it takes time linear in the number of rules.
     """
     left = len(segments) - at
     if left:
         segment = segments[at]
         literal = node.literals.get(segment)
         if literal is not None:
-            _match(literal, segments, at + 1, found)
+            _match(literal, segments, at + 1, found, stem, exactly=exactly)
+        if stem is not None and stem[0] == at and stem[1] in node.literals:
+            _match(node.literals[stem[1]], segments, at + 1, found, stem, exactly=False)
         if segment and node.segment is not None:
-            _match(node.segment, segments, at + 1, found)
+            _match(node.segment, segments, at + 1, found, stem, exactly=exactly)
         if left == 1 and not segment and node.rules:
             found.append((node.rules, False))  # "/a/", and a rule for "/a"
     else:
         if node.rules:
-            found.append((node.rules, True))
+            found.append((node.rules, exactly))
         slash = node.literals.get("")
         if slash is not None and slash.rules:
             found.append((slash.rules, False))  # "/a", and a rule for "/a/"
     if node.rest:
-        found.append((node.rest, left > 0))  # not exact: "/a", and a rule for "/a/{rest:path}"
+        # Not exact: "/a", and a rule for "/a/{rest:path}".
+        found.append((node.rest, exactly and left > 0))
+
+
+def _stem_of(segments: list[str]) -> tuple[int, str] | None:
+    """Return where the last segment of a path stands, and what it is without a format suffix."""
+    at = len(segments) - (2 if segments[-1] == "" else 1)
+    stem, _, suffix = segments[at].rpartition(".")
+    return (at, stem) if stem and suffix.isalnum() else None
+
+
+def _is_spelled(rule: Rule, segments: list[str]) -> bool:
+    """Tell whether a path has the literals of a rule that matches it, in the same case."""
+    return all(
+        literal in (SEGMENT, REST) or literal == segment
+        for literal, segment in zip(rule.segments, segments, strict=False)
+    )
 
 
 def _overlap(rule: Rule, other: Rule) -> bool:

@@ -1,0 +1,126 @@
+"""Other spellings of a path, by which requests for a resource may escape its rule.
+
+Some routers serve one resource under several paths: with a format suffix (``/users.json``), with
+and without a slash at the end, in any case. The router itself tells which; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from keyguard.core.access.decisions import Deny
+from keyguard.core.http.paths import REST, SEGMENT
+from keyguard.core.http.rules import Rule, RuleBook
+
+Resource: TypeAlias = tuple[object, Mapping[str, object]]
+"""An endpoint, and the arguments that the path gives it."""
+Resolve: TypeAlias = Callable[[str, str | None], Resource | None]
+"""A router: it takes a path and a method, or None for any, and returns what it serves there."""
+
+_ANY_METHOD = "OTHER"  # one that no rule names
+_SUFFIXES = ("", ".json", ".html", ".xml", ".csv", ".txt", ".yaml", ".api")
+# What frameworks' parameters take: integers, words, UUIDs, dates, fractions.
+_VALUES = ("1", "x", "a1b2c3d4-0000-4000-8000-000000000000", "2026-01-31", "1.5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escape:
+    """A path that leads to a resource past its rule. As a string, a sentence for people.
+
+    Args:
+        rule: The rule.
+        path: The path.
+    """
+
+    rule: Rule
+    path: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} leads to what the rule {self.rule.path!r} is for, past the rule: set "
+            "any_spelling=True, or write a rule for that path"
+        )
+
+
+def find_escapes(book: RuleBook, resolve: Resolve) -> Iterator[Escape]:
+    """Give a path for each rule that requests can escape.
+
+    Args:
+        book: The rules.
+        resolve: The router behind them.
+    """
+    for rule in book.rules:
+        escape = None if rule.public else _escape_from(rule, book, resolve)
+        if escape is not None:
+            yield escape
+
+
+def _escape_from(rule: Rule, book: RuleBook, resolve: Resolve) -> Escape | None:
+    for method in rule.methods or (None,):
+        found = _first_resource(rule, book, resolve, method)
+        if found is not None:
+            value, resource = found
+            for spelling in _spellings(rule, value):
+                other = book.find(spelling, method or _ANY_METHOD)
+                if (
+                    not isinstance(other, Deny)
+                    and _asks_less(other, rule)
+                    and _is_same(resolve(spelling, method), resource)
+                ):
+                    return Escape(rule=rule, path=spelling)
+    return None
+
+
+def _first_resource(
+    rule: Rule, book: RuleBook, resolve: Resolve, method: str | None
+) -> tuple[str, Resource] | None:
+    """Return what a rule is for, and the value of its parameters with which that was found."""
+    has_parameter = SEGMENT in rule.segments or REST in rule.segments
+    for value in _VALUES if has_parameter else _VALUES[:1]:
+        for path in _with_ends(_path_of(rule, value)):
+            if book.find(path, method or _ANY_METHOD) is rule:
+                resource = resolve(path, method)
+                if resource is not None:
+                    return value, resource
+    return None
+
+
+def _path_of(rule: Rule, value: str, change: Callable[[str], str] = str) -> str:
+    """Return a path of a rule, without a slash at its end, with its literals changed."""
+    segments = (
+        value if segment in (SEGMENT, REST) else change(segment) for segment in rule.segments
+    )
+    return "/" + "/".join(segments).rstrip("/")
+
+
+def _with_ends(path: str) -> Iterator[str]:
+    yield path
+    if path != "/":
+        yield f"{path}/"
+
+
+def _spellings(rule: Rule, value: str) -> Iterator[str]:
+    path = _path_of(rule, value)
+    if path != "/":
+        for suffix in _SUFFIXES:
+            yield from _with_ends(path + suffix)
+        for change in (str.upper, str.title, str.lower):
+            yield from _with_ends(_path_of(rule, value, change))
+
+
+def _asks_less(found: Rule | None, rule: Rule) -> bool:
+    if found is None:  # a key
+        return rule.requirement is not None or bool(rule.charged)
+    return found.public or found.requirement != rule.requirement
+
+
+def _is_same(found: Resource | None, resource: Resource) -> bool:
+    """Tell whether two paths lead to one resource. One of them may name the format besides."""
+    if found is None:
+        return False
+    endpoint, arguments = resource
+    return found[0] == endpoint and all(
+        found[1].get(name) == value for name, value in arguments.items()
+    )

@@ -1,0 +1,28 @@
+"""A URLconf that serves its views under several spellings of their paths."""
+
+from tests.adapters import django_site  # isort: skip # sets Django up, which the next ones need
+
+from typing import Any
+
+from django.http import HttpResponse
+from django.urls import path, re_path
+from rest_framework.response import Response
+from rest_framework.urlpatterns import format_suffix_patterns
+from rest_framework.views import APIView
+
+assert django_site.settings.configured
+
+
+class Report(APIView):
+    def get(self, request: Any, **_: str) -> Response:
+        return Response({"report": "all"})
+
+
+def case(request: Any) -> HttpResponse:
+    return HttpResponse("case")
+
+
+urlpatterns = [
+    *format_suffix_patterns([path("report", Report.as_view())]),
+    re_path(r"(?i)^case$", case),
+]
