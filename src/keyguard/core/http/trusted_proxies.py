@@ -18,6 +18,9 @@ from keyguard.exceptions import InvalidValueError
 FORWARDING_FIELDS = ("forwarded", "x-forwarded-for", "x-forwarded-proto")
 """The header fields that this module reads, in lower case."""
 
+MOST_BYTES, MOST_ITEMS = 8192, 32
+"""How much of each field is read, in all its lines. A longer field counts as malformed."""
+
 UNIX = "unix"
 _MOST = 10_000
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -86,11 +89,13 @@ class TrustedProxies:
             secure: Whether that connection is encrypted.
 
         Returns:
-            The client; None if the fields of trusted proxies are malformed or contradict each
-            other.
+            The client; None if the fields of trusted proxies are malformed, too long, or
+            contradict each other.
         """
         if not self._trusts(peer):
             return Client(peer or None, secure)
+        if any(map(_is_too_long, fields.values())):
+            return None
         try:
             found = [
                 self._walk(hops)
@@ -119,6 +124,14 @@ class TrustedProxies:
             if client.address is None or not self._trusts(client.address):
                 break
         return client
+
+
+def _is_too_long(lines: Sequence[str]) -> bool:
+    """Tell whether a field has more than is read of it. This reads no item."""
+    return (
+        sum(map(len, lines)) > MOST_BYTES
+        or len(lines) + sum(line.count(",") for line in lines) > MOST_ITEMS
+    )
 
 
 def _read_forwarded(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
