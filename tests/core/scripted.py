@@ -56,8 +56,13 @@ class ScriptedPorts:
     async def find_key(self, key_id: str, *, fresh: bool) -> Any:
         return self._answer("find_key"), MARK
 
-    async def verify(self, token: Any, digest: str | None) -> Any:
+    async def verify(self, token: Any, digest: str | None, share: str) -> Any:
         return self._answer("verify")
+
+    def has_failed(self, name: str) -> bool:
+        return False
+
+    def note_failure(self, name: str) -> None: ...
 
     def now(self) -> Any:
         return self._answer("now")

@@ -381,7 +381,7 @@ def test_a_full_pool_is_503_for_the_client() -> None:
     world = World({"hasher": "argon2id", "hash_workers": 1})
     field = f"Bearer {world.token()}"
     vars(world.guard._ports)["pool"] = pool = HashPool(workers=1, waiting=0)
-    pool._places.acquire()
+    pool._shares.ask("", lambda: None)
 
     decision = world.guard.authenticate([field])
 

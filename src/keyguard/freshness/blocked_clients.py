@@ -1,4 +1,4 @@
-"""The clients that this process refuses because they failed too often."""
+"""The clients that failed here lately, and those that failed too often and are refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import OrderedDict
 from keyguard.runtime.process import Clock, after_fork
 
 _MOST = 10_000
+_LATELY = 60.0
 
 
 class BlockedClients:
@@ -23,6 +24,7 @@ class BlockedClients:
     def __init__(self, clock: Clock) -> None:
         self._now = clock.monotonic
         self._until: OrderedDict[str, float] = OrderedDict()
+        self._failed: OrderedDict[str, float] = OrderedDict()
         self._start_afresh()
         after_fork(self._start_afresh)
 
@@ -43,8 +45,19 @@ class BlockedClients:
 
     def block(self, client: str, seconds: float) -> None:
         """Refuse a client for so many seconds."""
+        self._keep(self._until, client, seconds)
+
+    def has_failed(self, name: str) -> bool:
+        """Tell whether a client, or anybody at a key, has failed here within a minute."""
+        return self._failed.get(name, 0.0) > self._now()
+
+    def note_failure(self, name: str) -> None:
+        """Note that a client, or somebody at a key, has failed."""
+        self._keep(self._failed, name, _LATELY)
+
+    def _keep(self, clients: OrderedDict[str, float], client: str, seconds: float) -> None:
         with self._lock:
-            self._until[client] = self._now() + seconds
-            self._until.move_to_end(client)
-            if len(self._until) > _MOST:
-                self._until.popitem(last=False)
+            clients[client] = self._now() + seconds
+            clients.move_to_end(client)
+            if len(clients) > _MOST:
+                clients.popitem(last=False)

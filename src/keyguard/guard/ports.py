@@ -44,7 +44,7 @@ AnyStore = TypeVar("AnyStore", Store, AsyncStore)
 Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
 Limiter = TypeVar("Limiter", bound=RateLimiter | AsyncRateLimiter)
 
-_HASHES_WAITING = 16
+_HASHES_WAITING = 32
 
 
 class Ports(ABC, Generic[AnyStore, Work]):
@@ -169,10 +169,10 @@ class Ports(ABC, Generic[AnyStore, Work]):
         if self.hasher.is_outdated(token, digest):
             self.background.rehash(key_id, digest, token)
 
-    async def verify(self, token: Secret, digest: str | None) -> bool:
+    async def verify(self, token: Secret, digest: str | None, share: str = "") -> bool:
         if not self.hasher.is_slow(digest):
             return self.hasher.verify(token, digest)
-        return await self._run_slowly(partial(self.hasher.verify, token, digest))
+        return await self._run_slowly(partial(self.hasher.verify, token, digest), share)
 
     async def hash(self, token: Secret) -> str:
         if not self.hasher.hashes_slowly:
@@ -192,8 +192,8 @@ class Ports(ABC, Generic[AnyStore, Work]):
         """Run a slow hash that is to be stored, within the deadline of management."""
 
     @abstractmethod
-    async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
-        """Run a slow hash when its turn comes."""
+    async def _run_slowly(self, job: Callable[[], Answer], share: str) -> Answer:
+        """Run a slow hash when the turn of its share comes."""
 
     @abstractmethod
     async def find_key(self, key_id: str, *, fresh: bool) -> Found: ...
@@ -244,8 +244,8 @@ class SyncPorts(Ports[Store, BackgroundWork]):
         with within(self.settings.management_timeout):
             return self.limiter.adjust(charges, nothing, nothing)
 
-    async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
-        return self.pool.run(job)
+    async def _run_slowly(self, job: Callable[[], Answer], share: str) -> Answer:
+        return self.pool.run(job, share)
 
     async def _store_slowly(self, job: Callable[[], str]) -> str:
         with within(self.settings.management_timeout):
@@ -298,8 +298,8 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
         answer = self.limiter.adjust(charges, nothing, nothing)
         return await in_time(self.settings.management_timeout, answer)
 
-    async def _run_slowly(self, job: Callable[[], Answer]) -> Answer:
-        return await self.pool.arun(job)
+    async def _run_slowly(self, job: Callable[[], Answer], share: str) -> Answer:
+        return await self.pool.arun(job, share)
 
     async def _store_slowly(self, job: Callable[[], str]) -> str:
         return await in_time(self.settings.management_timeout, self.pool.arun(job))

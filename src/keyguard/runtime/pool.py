@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -19,6 +19,7 @@ from keyguard.exceptions import ConfigurationError, HashTimeoutError, StoreUnava
 from keyguard.runtime.deadlines import remaining, within
 from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.process import after_fork
+from keyguard.runtime.shares import Shares, overloaded
 
 Result = TypeVar("Result")
 
@@ -49,8 +50,10 @@ class Pool:
         self._lock = threading.Lock()
         self._started = 0
 
-    def submit(self, call: Callable[[], Result]) -> Future[Result]:
-        """Run a call on a thread, and return its future.
+    def submit(
+        self, call: Callable[[], Result], answer: Future[Result] | None = None
+    ) -> Future[Result]:
+        """Run a call on a thread, and return its future: a new one, unless one is given.
 
         Raises:
             StoreUnavailableError: No thread could be started. The call will not run, now or later.
@@ -59,7 +62,7 @@ class Pool:
             with self._lock:
                 if self._started < self._most:
                     self._start_thread()
-        answer: Future[Result] = Future()
+        answer = Future() if answer is None else answer
         # Last: if no thread could be started, no queue keeps the call.
         self._jobs.put(partial(_do, call, answer))
         return answer
@@ -150,28 +153,33 @@ class HashPool(Pool):
 
     def _start_afresh(self) -> None:
         super()._start_afresh()
-        self._places = threading.Semaphore(self._most + self._most_waiting)
-        self._turns = threading.Semaphore(self._most)
+        self._shares = Shares(most=self._most, places=self._most + self._most_waiting)
 
-    def run(self, job: Callable[[], Result]) -> Result:
+    def run(self, job: Callable[[], Result], share: str = "") -> Result:
         """Run a hash in this thread, when its turn comes.
+
+        Args:
+            job: The hash.
+            share: Whose it is. Shares take turns, so that none holds up the others.
 
         Raises:
             StoreUnavailableError: Too many run or wait already.
         """
-        places, turns = self._take_place(), self._turns
+        shares, came = self._shares, threading.Event()  # a forked child has others
+        shares.ask(share, came.set)
         try:
-            if not turns.acquire(timeout=_time_left(self._patience)):
-                raise _overloaded()
-            try:
-                return job()
-            finally:
-                turns.release()
+            if not came.wait(_time_left(self._patience)):
+                raise overloaded()
+            return job()
         finally:
-            places.release()
+            shares.leave(share, came.set)
 
-    async def arun(self, job: Callable[[], Result]) -> Result:
+    async def arun(self, job: Callable[[], Result], share: str = "") -> Result:
         """Run a hash on a thread, and await it.
+
+        Args:
+            job: The hash.
+            share: Whose it is. Shares take turns, so that none holds up the others.
 
         Raises:
             StoreUnavailableError: Too many run or wait already, or no thread could be started.
@@ -185,24 +193,32 @@ class HashPool(Pool):
                 "hasher 'argon2id' needs asyncio; under trio use the default hasher"
             ) from None
         begun: asyncio.Future[None] = loop.create_future()
+        submitted: Future[Result] = Future()
 
-        def begin() -> Result:
+        def tell() -> None:
             with suppress(RuntimeError):  # the loop is closed, and nothing waits any longer
                 loop.call_soon_threadsafe(begun.set_result, None)
+
+        def begin() -> Result:
+            tell()
             return job()
 
-        places = self._take_place()
-        try:
-            submitted = self.submit(begin)
-        except BaseException:
-            places.release()
-            raise
-        submitted.add_done_callback(lambda _: places.release())
+        def hand_over() -> None:
+            try:
+                self.submit(begin, submitted)
+            except StoreUnavailableError as failure:
+                with suppress(InvalidStateError):  # nothing waits any longer
+                    submitted.set_exception(failure)
+                    tell()
+
+        shares = self._shares  # a forked child has others
+        shares.ask(share, hand_over)
+        submitted.add_done_callback(lambda _: shares.leave(share, hand_over))
         answer = asyncio.wrap_future(submitted)
         try:
             await asyncio.wait([begun], timeout=_time_left(self._patience))
             if not begun.done():
-                raise _overloaded()
+                raise overloaded()
             await asyncio.wait([answer], timeout=self._longest)
             if not answer.done():
                 raise HashTimeoutError(
@@ -213,17 +229,7 @@ class HashPool(Pool):
         finally:
             answer.cancel()  # if the hash has not begun, it will not
 
-    def _take_place(self) -> threading.Semaphore:
-        places = self._places
-        if not places.acquire(blocking=False):
-            raise _overloaded()
-        return places  # a forked child has others
-
 
 def _time_left(patience: float) -> float:
     left = remaining()
     return patience if left is None else left
-
-
-def _overloaded() -> StoreUnavailableError:
-    return StoreUnavailableError("too many slow hashes are under way; try again shortly")

@@ -50,6 +50,7 @@ _WITHOUT_TOKEN = {
         Reason.CREDENTIALS_MALFORMED,
     )
 }
+_GUESSES = "*"  # the share of clients that failed lately; no key has this id
 _MALFORMED = Deny(Reason.TOKEN_MALFORMED)
 _INSECURE = Deny(Reason.TRANSPORT_INSECURE)
 
@@ -103,8 +104,12 @@ async def authenticate(
     # A key that was verified here before goes on, though a guesser shares its address.
     if blocked is not None and not _was_verified(ports, token):
         return check_transport(_too_many_failures(blocked), policy, secure=secure)
-    decision = await _identify(ports, token, address, fresh=fresh, missed=missed)
+    is_guesser = ports.blocklist.has_failed(client)
+    decision = await _identify(
+        ports, token, address, fresh=fresh, missed=missed, is_guesser=is_guesser
+    )
     if isinstance(decision, Deny) and _is_failed_attempt(decision):
+        ports.blocklist.note_failure(client)
         if blocked is not None:
             decision = _too_many_failures(blocked)
         else:
@@ -146,8 +151,14 @@ async def _identify(
     *,
     fresh: bool,
     missed: Fingerprint | None,
+    is_guesser: bool = False,
 ) -> Decision:
-    """Decide which key a token is of, whether it is genuine, and whether that key may be used."""
+    """Decide which key a token is of, whether it is genuine, and whether that key may be used.
+
+    Slow hashes have every other turn where nothing speaks against them. The turns between are for
+    clients that failed lately, and for keys at which somebody has guessed lately. So guesses do not
+    hold up the first use of a key.
+    """
     policy, tokens = ports.policy, ports.tokens
     decision: Decision = _MALFORMED
     candidates = policy.candidates(token)
@@ -160,7 +171,9 @@ async def _identify(
         if isinstance(known, Allow):
             return _check_network(ports, known, address)
         for key_id in candidates:
-            decision = await _look_up(ports, token, fingerprint, key_id, fresh=fresh)
+            share = key_id if ports.blocklist.has_failed(key_id) else ""
+            share = _GUESSES if is_guesser else share
+            decision = await _look_up(ports, token, fingerprint, key_id, share, fresh=fresh)
             if isinstance(decision, Allow):
                 return _check_network(ports, decision, address)
             if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
@@ -171,22 +184,29 @@ async def _identify(
 
 
 async def _look_up(
-    ports: RequestPorts, token: Secret, fingerprint: Fingerprint, key_id: str, *, fresh: bool
+    ports: RequestPorts,
+    token: Secret,
+    fingerprint: Fingerprint,
+    key_id: str,
+    share: str,
+    *,
+    fresh: bool,
 ) -> Decision:
     """Decide by what the store holds under a key id."""
     tokens = ports.tokens
     for _ in range(LOOKUP_ATTEMPTS):
         record, mark = await ports.find_key(key_id, fresh=fresh)
         if record is None:
-            await ports.verify(token, None)
+            await ports.verify(token, None, share)
             return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, ports.policy))
         if not isinstance(record, KeyRecord) or record.key.id != key_id:
             raise CorruptDataError("the store answered a look-up with something else than the key")
         # No local holds the digest: a later failure would show it.
         genuine = tokens.matched(fingerprint, record.digest) or await ports.verify(
-            token, record.digest
+            token, record.digest, share
         )
         if genuine is not True:
+            ports.blocklist.note_failure(key_id)
             return Deny(Reason.SECRET_WRONG, key_id)
         decision = judge(record, ports.now(), ports.policy)
         if isinstance(decision, Deny):
