@@ -191,7 +191,7 @@ def test_show_tells_all_of_an_organization(keyguard: Program, store: Store) -> N
         assert re.search(f"^{line}$", words, re.MULTILINE), line
     assert list(shown) == [
         *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
-        "max_key_lifetime",
+        *("max_key_lifetime", "max_keys"),
     ]
 
 

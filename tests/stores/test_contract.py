@@ -179,6 +179,8 @@ def test_an_organization_of_no_scopes_is_not_one_of_any(store: Any) -> None:
         {"scopes": frozenset({"a:b"})},
         {"max_key_lifetime": timedelta(seconds=1)},
         {"max_key_lifetime": None},
+        {"max_keys": 7},
+        {"max_keys": None},
         {},
     ],
 )

@@ -18,7 +18,16 @@ from keyguard.core.keys.values import Page
 _ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
 # Other columns show these fields, or people learn nothing from them.
 _OTHER_COLUMNS = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
-_FIRST = ("slug", "name", "scopes", "not_before", "expires_at", "max_key_lifetime", "limits")
+_FIRST = (
+    "slug",
+    "name",
+    "scopes",
+    "not_before",
+    "expires_at",
+    "max_key_lifetime",
+    "max_keys",
+    "limits",
+)
 _ORDER = {name: number for number, name in enumerate((*_FIRST, "allowed_networks"))}
 _WORDS = {
     "not_before": "works from",
@@ -26,6 +35,7 @@ _WORDS = {
     "grace_ends_at": "grace ends",
     "allowed_networks": "networks",
     "max_key_lifetime": "keys work for",
+    "max_keys": "keys at most",
 }
 # The words for a field without a value.
 _ABSENT = {
@@ -33,6 +43,7 @@ _ABSENT = {
     "expires_at": "never",
     "allowed_networks": "any",
     "max_key_lifetime": "ever",
+    "max_keys": "any number",
     "scopes": "any",  # of an organization
 }
 

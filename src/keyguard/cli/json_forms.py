@@ -25,7 +25,7 @@ _Value: TypeAlias = (
 _LIMIT = ("name", "rate", "per", "strategy", "enforce")
 _ORGANIZATION = (
     *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
-    "max_key_lifetime",
+    *("max_key_lifetime", "max_keys"),
 )
 _KEY_BEFORE_STATUS = ("id", "family", "organization", "name", "scopes")
 _KEY_AFTER_STATUS = (

@@ -39,6 +39,12 @@ LIFETIME = option(
     "How long keys of the organization may work, such as 90d; for ever by default.",
     "--max-key-lifetime",
 )
+MOST_KEYS = option(
+    "NUMBER",
+    "How many keys the organization may have at a time; any number by default.",
+    "--max-keys",
+    min=1,
+)
 
 
 @app.command()
@@ -50,6 +56,7 @@ def create(
     limits: list[str] | None = LIMITS,
     scopes: list[str] | None = SCOPES,
     longest: str | None = LIFETIME,
+    most_keys: int | None = MOST_KEYS,
 ) -> None:
     """Create an organization. Its limits apply to all its keys together."""
     own_limits = parse_limits(limits, "organization")
@@ -60,6 +67,7 @@ def create(
             limits=own_limits,
             scopes=parse_scopes(scopes) or None,
             max_key_lifetime=None if longest is None else parse_span(longest),
+            max_keys=most_keys,
             actor=actor(),
         )
     _show(organization, common, "was created")
@@ -103,6 +111,8 @@ def update(
     any_lifetime: bool = flag(
         "--no-max-key-lifetime", "Let keys of the organization work for ever."
     ),
+    most_keys: int | None = MOST_KEYS,
+    any_number: bool = flag("--no-max-keys", "Let the organization have any number of keys."),
     force: bool = flag("--force", "Take the scope admin even from an organization that uses it."),
 ) -> None:
     """Change an organization. Limits or scopes that are given replace all former ones.
@@ -116,6 +126,7 @@ def update(
     new_lifetime = new_value(
         "--max-key-lifetime", lifetime, "--no-max-key-lifetime", any_lifetime, None
     )
+    new_number = new_value("--max-keys", most_keys, "--no-max-keys", any_number, None)
     with common.guard() as guard:
         organization = guard.organizations.update(
             named,
@@ -123,6 +134,7 @@ def update(
             limits=new_limits,
             scopes=new_scopes,
             max_key_lifetime=new_lifetime,
+            max_keys=new_number,
             force=force,
             actor=actor(),
         )

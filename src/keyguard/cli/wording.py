@@ -79,6 +79,7 @@ def organization_status(organization: Organization) -> Words:
 def organization_details(organization: Organization, now: datetime) -> Details:
     """Return all that is known of an organization, by name."""
     scopes, longest = organization.scopes, organization.max_key_lifetime
+    number = organization.max_keys
     most = "for ever" if longest is None else f"at most {in_units(longest.total_seconds())}"
     return [
         ("Organization", organization.id),
@@ -89,6 +90,7 @@ def organization_details(organization: Organization, now: datetime) -> Details:
         ("Disabled", when(organization.disabled_at, now)),
         ("Key scopes", "any" if scopes is None else scope_list(scopes)),
         ("Keys work", most),
+        ("Keys", "any number" if number is None else f"at most {number}"),
         *(("Limit", f"{limit.name}: {limit.rate}") for limit in organization.limits),
     ]
 

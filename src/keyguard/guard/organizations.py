@@ -31,6 +31,7 @@ class Organizations:
         limits: Limits = (),
         scopes: Iterable[str] | None = None,
         max_key_lifetime: timedelta | None = None,
+        max_keys: int | None = None,
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -41,6 +42,8 @@ class Organizations:
             limits: The limits of its keys. A rate without a name applies to all of them together.
             scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
             max_key_lifetime: How long its keys may work; None for no bound.
+            max_keys: How many keys it may have at a time; None for no bound. A key that has ended,
+                or that has a successor, does not count.
             actor: Who creates it, for the audit trail. A principal can't create one.
 
         Returns:
@@ -58,6 +61,7 @@ class Organizations:
                 limits=limits,
                 scopes=scopes,
                 max_key_lifetime=max_key_lifetime,
+                max_keys=max_keys,
                 actor=actor,
             )
         )
@@ -95,6 +99,7 @@ class Organizations:
         limits: Limits | Unchanged = UNCHANGED,
         scopes: Iterable[str] | Unchanged | None = UNCHANGED,
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
+        max_keys: int | Unchanged | None = UNCHANGED,
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
@@ -107,6 +112,8 @@ class Organizations:
             scopes: The most that its keys may do from now on, whatever they were granted; None for
                 no ceiling.
             max_key_lifetime: How long keys that are issued from now on may work; None for no bound.
+            max_keys: How many keys it may have at a time; None for no bound. Keys beyond a new
+                bound go on working.
             force: Whether to leave the organization without a key that has ``admin``.
             actor: Who changes it, for the audit trail. A principal can change only its own
                 organization, and raise nothing that its keys may do.
@@ -129,6 +136,7 @@ class Organizations:
                 limits=limits,
                 scopes=scopes,
                 max_key_lifetime=max_key_lifetime,
+                max_keys=max_keys,
                 force=force,
                 actor=actor,
             )

@@ -33,6 +33,9 @@ from keyguard.exceptions import InvalidValueError, shown
 _TIMES = ("created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
 
 
+LARGEST_NUMBER = 1_000_000_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
     """The tenant that owns keys.
@@ -46,6 +49,8 @@ class Organization:
         limits: The limits of its keys, together or each; see :class:`~keyguard.Limit`.
         scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
         max_key_lifetime: The longest lifetime of its keys; None for no bound.
+        max_keys: How many keys it may have at a time; None for no bound. A key that has ended, or
+            that has a successor, does not count.
         version: Counts its changes, from 1.
 
     Raises:
@@ -60,6 +65,7 @@ class Organization:
     limits: tuple[Limit, ...] = ()
     scopes: frozenset[str] | None = None
     max_key_lifetime: timedelta | None = None
+    max_keys: int | None = None
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -77,6 +83,13 @@ class Organization:
         ):
             raise InvalidValueError(
                 f"max_key_lifetime takes a timedelta of at least a second, not {shown(lifetime)}"
+            )
+        most = self.max_keys
+        if most is not None and (
+            isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= LARGEST_NUMBER
+        ):
+            raise InvalidValueError(
+                f"max_keys takes a whole number from 1 to {LARGEST_NUMBER}, not {shown(most)}"
             )
         settle_times(self, "created_at", "disabled_at")
 

@@ -155,6 +155,8 @@ def check_changed_organization(
     longest, new_longest = before.max_key_lifetime, after.max_key_lifetime
     if longest is not None and (new_longest is None or new_longest > longest):
         raised.append("max_key_lifetime")
+    if before.max_keys is not None and (after.max_keys is None or after.max_keys > before.max_keys):
+        raised.append("max_keys")
     defaults = policy.default_limits
     if not as_tight(merged(defaults, after.limits), merged(defaults, before.limits)):
         raised.append("the limits")

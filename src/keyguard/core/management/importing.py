@@ -30,6 +30,7 @@ from keyguard.core.management.common import (
 )
 from keyguard.core.management.import_rows import ImportIdentity, ImportRow, identify, parse_row
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.management.room_for_keys import counts, make_room
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
@@ -199,12 +200,22 @@ class _Run:
             owner = owners[row.given.organization]
             key = self._key(row, owner, authority, now)
             records.append(KeyRecord(key=key, organization=owner, digest=row.digest or ""))
+        rooms = [
+            await make_room(
+                self.ports,
+                owner,
+                sum(record.organization is owner and counts(record.key, now) for record in records),
+                now,
+            )
+            for owner in owners.values()
+        ]
         commit = Commit(
             entries=tuple(
                 describe(Action.KEY_IMPORTED, now, self.actor, None, record.key)
                 for record in records
             ),
             keys=tuple(records),
+            changes=tuple(change for room in rooms for change in room),
             unchanged=tuple({owner.id: owner for owner in owners.values()}.values()),
         )
         return commit, len(records)

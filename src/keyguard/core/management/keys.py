@@ -36,6 +36,7 @@ from keyguard.core.management.common import (
 )
 from keyguard.core.management.importing import Import
 from keyguard.core.management.revocation import Revocation
+from keyguard.core.management.room_for_keys import counts, make_room
 from keyguard.core.management.rotation import Rotation
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
@@ -108,7 +109,9 @@ class AsyncKeys(Rotation, Revocation, Import):
             key, owner = await made(authority)
             entry = describe(Action.KEY_ISSUED, now, actor, None, key)
             record = KeyRecord(key=key, organization=owner, digest=digest)
-            return Commit(entries=(entry,), keys=(record,), unchanged=(owner,)), key
+            room = await make_room(ports, owner, counts(key, now), now)
+            commit = Commit(entries=(entry,), keys=(record,), changes=room, unchanged=(owner,))
+            return commit, key
 
         return IssuedKey(key=await settled(ports, actor, attempt), token=token)
 
@@ -209,7 +212,9 @@ class AsyncKeys(Rotation, Revocation, Import):
             if not force:
                 witnesses = await keep_an_administrator(ports, owner, [present], [after], now)
             entry = describe(Action.KEY_UPDATED, now, actor, present, after)
-            return Commit(entries=(entry,), changes=(change,), witnesses=witnesses), after
+            new = counts(after, now) and not counts(present, now)  # it had ended
+            changes = (change, *await make_room(ports, owner, new, now))
+            return Commit(entries=(entry,), changes=changes, witnesses=witnesses), after
 
         return await settled(ports, actor, attempt)
 

@@ -39,6 +39,7 @@ class AsyncOrganizations(Operations):
         limits: Limits = (),
         scopes: Iterable[str] | None = None,
         max_key_lifetime: timedelta | None = None,
+        max_keys: int | None = None,
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -63,6 +64,7 @@ class AsyncOrganizations(Operations):
             limits=read_limits(limits, "organization", stored=True),
             scopes=None if scopes is None else granted_scopes(policy, scopes),
             max_key_lifetime=max_key_lifetime,
+            max_keys=max_keys,
         )
         entry = describe(Action.ORGANIZATION_CREATED, created_at, actor, None, organization)
         await ports.store.commit(Commit(entries=(entry,), organizations=(organization,)))
@@ -87,6 +89,7 @@ class AsyncOrganizations(Operations):
         limits: Limits | Unchanged = UNCHANGED,
         scopes: Iterable[str] | Unchanged | None = UNCHANGED,
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
+        max_keys: int | Unchanged | None = UNCHANGED,
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
@@ -100,6 +103,7 @@ class AsyncOrganizations(Operations):
             "name": name,
             "limits": limits,
             "max_key_lifetime": max_key_lifetime,
+            "max_keys": max_keys,
         }
         if not isinstance(limits, Unchanged):
             wanted["limits"] = read_limits(limits, "organization", stored=True)

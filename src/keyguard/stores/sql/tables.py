@@ -31,6 +31,7 @@ ORGANIZATIONS = Table(
     Column("limits", ascii_text()),
     Column("scopes", ascii_text()),  # NULL: anything
     Column("max_key_lifetime", BigInteger),  # in microseconds
+    Column("max_keys", Integer),
     Column("version", Integer, nullable=False, server_default=text("1")),
     Index("ix_keyguard_organizations_created_at", "created_at", "id"),
     **TABLE_OPTIONS,
