@@ -103,7 +103,12 @@ class Ceiling(RuleBasedStateMachine):
             scopes = options.pop("scopes")
             self.know(self.world.issue(*scopes, organization=owner, **options))
         self.world.guard.organizations.update(
-            "other", scopes=ceiling, limits=owned, max_key_lifetime=longest, force=True
+            "other",
+            scopes=ceiling,
+            limits=owned,
+            max_key_lifetime=longest,
+            max_keys=4,
+            force=True,
         )
 
     def know(self, issued: Any) -> None:
@@ -187,6 +192,8 @@ class Ceiling(RuleBasedStateMachine):
         longest = [o.max_key_lifetime or unbounded for o in (before, after)]
         rates = [{limit.name: limit.rates[0].amount for limit in o.limits} for o in (before, after)]
         more += ["lifetime"] if longest[1] > longest[0] else []
+        most = [o.max_keys or inf for o in (before, after)]
+        more += ["max_keys"] if most[1] > most[0] else []
         more += [name for name, most in rates[0].items() if rates[1].get(name, inf) > most]
         return more
 
@@ -255,7 +262,8 @@ class Ceiling(RuleBasedStateMachine):
         ceiling=st.none() | scopes,
         owned=limits,
         longest=st.sampled_from([None, HOUR, timedelta(days=30)]),
-        chosen=st.sets(st.sampled_from(["scopes", "limits", "max_key_lifetime"])),
+        most=st.sampled_from([None, 3, 6]),
+        chosen=st.sets(st.sampled_from(["scopes", "limits", "max_key_lifetime", "max_keys"])),
     )
     def update_organization(
         self,
@@ -264,9 +272,11 @@ class Ceiling(RuleBasedStateMachine):
         ceiling: list[str] | None,
         owned: list[Limit],
         longest: timedelta | None,
+        most: int | None,
         chosen: set[str],
     ) -> None:
         given: dict[str, Any] = {"scopes": ceiling, "limits": owned, "max_key_lifetime": longest}
+        given["max_keys"] = most
         changed = {name: value for name, value in given.items() if name in chosen}
         self.act(
             number,

@@ -43,7 +43,6 @@ MOST_KEYS = option(
     "NUMBER",
     "How many keys the organization may have at a time; any number by default.",
     "--max-keys",
-    min=1,
 )
 
 

@@ -1,4 +1,4 @@
-"""The rule that an organization has no more keys than it may."""
+"""The rule that an organization has at most as many keys as it may."""
 
 from __future__ import annotations
 

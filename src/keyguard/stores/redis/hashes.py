@@ -55,7 +55,7 @@ _FORMS: dict[str, _Form] = {
     "max_key_lifetime": _Form(
         lambda value: str(value // _MICROSECOND), lambda text: int(text) * _MICROSECOND
     ),
-    "max_keys": _optional(_Form(str, int)),
+    "max_keys": _Form(str, int),
     "version": _Form(str, int),
     "action": _Form(str, Action),
 }
