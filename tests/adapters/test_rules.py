@@ -378,10 +378,10 @@ def test_where_it_can_not_be_revoked_the_event_says_so(name: str) -> None:
     issued = here.issue()
     app.call(bearer(issued.token.reveal(), scheme="https"))
 
-    def failing(commit: Any) -> bool:
+    def failing(ending: Any) -> None:
         raise OSError("the disk is full")
 
-    here.store.commit = failing  # type: ignore[method-assign]
+    here.store.end = failing  # type: ignore[method-assign]
     assert app.call(bearer(issued.token.reveal())).status == 403
     (exposed,) = [event for event in here.events if isinstance(event, KeyExposed)]
     assert not exposed.revoked

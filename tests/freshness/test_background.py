@@ -607,7 +607,7 @@ def test_a_guard_closes_though_its_feed_does_not_answer() -> None:
     issued = guard.keys.issue(organization="acme", name="ci")
     guard.authenticate([f"Bearer {issued.token.reveal()}"])
     asked.wait()
-    worker: Any = guard._background._thread
+    worker: Any = guard._ports.background._thread
     guard.close()
     assert worker.is_alive()
     answers.set()
@@ -638,7 +638,7 @@ def test_an_async_guard_closes_though_its_feed_does_not_end() -> None:
         issued = await guard.keys.issue(organization="acme", name="ci")
         await guard.authenticate([f"Bearer {issued.token.reveal()}"])
         await asked.wait()
-        (worker,) = guard._background._tasks.values()
+        (worker,) = guard._ports.background._tasks.values()
         await guard.aclose()
         assert not worker.done()
         answers.set()
