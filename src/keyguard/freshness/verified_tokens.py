@@ -120,7 +120,7 @@ class VerifiedTokens:
             return None
         digest = sha256(field).digest()
         entry = self._open.get(digest)
-        if entry is not None:  # the rest is _believed, without the call
+        if entry is not None:  # the rest is recall_any, without the call
             monotonic = self._monotonic  # a call of an attribute takes longer
             now = monotonic()
             if (
@@ -138,16 +138,14 @@ class VerifiedTokens:
         return Fingerprint(sha256(f"{_SCHEME}{token.reveal()}".encode()).digest())
 
     def recall_any(self, fingerprint: Fingerprint) -> Allow | None:
-        """Return what a token was verified as. The caller still checks its networks."""
+        """Return what a token was verified as. The caller checks networks and notes the use."""
         entry = self._entries.get(fingerprint.digest)
-        return None if entry is None else self._believed(entry)
-
-    def _believed(self, entry: _Entry) -> Allow | None:
+        if entry is None:
+            return None
         now = self._monotonic()
         if (now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at)) and (
             not entry.is_timed or entry.not_before <= self._time() < entry.ends_at
         ):
-            entry.used_at = now
             return entry.allow
         return None
 
@@ -213,9 +211,10 @@ class VerifiedTokens:
         entry = self._entries.get(fingerprint.digest)
         return entry is not None and entry.digest == digest
 
-    def knows(self, fingerprint: Fingerprint) -> bool:
-        """Tell whether a token is remembered, however stale."""
-        return fingerprint.digest in self._entries
+    def verified_as(self, fingerprint: Fingerprint) -> Allow | None:
+        """Return what a token was verified as, however stale that is."""
+        entry = self._entries.get(fingerprint.digest)
+        return None if entry is None else entry.allow
 
     def remember(
         self, fingerprint: Fingerprint, record: KeyRecord, allow: Allow, mark: Mark

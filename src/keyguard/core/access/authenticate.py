@@ -97,16 +97,22 @@ async def authenticate(
         )
     limit = policy.failure_limit if counts_failures else None
     if limit is None or address is None:
-        decision = await _identify(ports, token, address, fresh=fresh, missed=missed)
+        decision = await _identify(ports, token, address, secure=secure, fresh=fresh, missed=missed)
         return check_transport(decision, policy, secure=secure)
     client = client_of(address)
     blocked = ports.blocklist.blocked_for(client)
     # A key that was verified here before goes on, though a guesser shares its address.
-    if blocked is not None and not _was_verified(ports, token):
+    if blocked is not None and not _was_verified(ports, token, address, secure=secure):
         return check_transport(_too_many_failures(blocked), policy, secure=secure)
     is_guesser = ports.blocklist.has_failed(client)
     decision = await _identify(
-        ports, token, address, fresh=fresh, missed=missed, is_guesser=is_guesser
+        ports,
+        token,
+        address,
+        secure=secure,
+        fresh=fresh,
+        missed=missed,
+        is_guesser=is_guesser,
     )
     if isinstance(decision, Deny) and _is_failed_attempt(decision):
         ports.blocklist.note_failure(client)
@@ -149,11 +155,15 @@ async def _identify(
     token: Secret,
     address: str | None,
     *,
+    secure: bool,
     fresh: bool,
     missed: Fingerprint | None,
     is_guesser: bool = False,
 ) -> Decision:
     """Decide which key a token is of, whether it is genuine, and whether that key may be used.
+
+    The memory only lets in. A refusal costs what that of an unknown token costs, so that its time
+    does not tell a thief that the token is live.
 
     Slow hashes have every other turn where nothing speaks against them. The turns between are for
     clients that failed lately, and for keys at which somebody has guessed lately. So guesses do not
@@ -168,12 +178,14 @@ async def _identify(
     try:
         fingerprint = missed or tokens.fingerprint(token)
         known = None if fresh or missed is not None else tokens.recall_any(fingerprint)
-        if isinstance(known, Allow):
+        if isinstance(known, Allow) and _may_come(known, policy, address, secure=secure):
             return _check_network(ports, known, address)
         for key_id in candidates:
             share = key_id if ports.blocklist.has_failed(key_id) else ""
             share = _GUESSES if is_guesser else share
-            decision = await _look_up(ports, token, fingerprint, key_id, share, fresh=fresh)
+            decision = await _look_up(
+                ports, token, fingerprint, key_id, share, address, secure=secure, fresh=fresh
+            )
             if isinstance(decision, Allow):
                 return _check_network(ports, decision, address)
             if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
@@ -189,26 +201,33 @@ async def _look_up(
     fingerprint: Fingerprint,
     key_id: str,
     share: str,
+    address: str | None,
     *,
+    secure: bool,
     fresh: bool,
 ) -> Decision:
     """Decide by what the store holds under a key id."""
-    tokens = ports.tokens
+    policy, tokens = ports.policy, ports.tokens
     for _ in range(LOOKUP_ATTEMPTS):
         record, mark = await ports.find_key(key_id, fresh=fresh)
         if record is None:
             await ports.verify(token, None, share)
-            return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, ports.policy))
+            return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, policy))
         if not isinstance(record, KeyRecord) or record.key.id != key_id:
             raise CorruptDataError("the store answered a look-up with something else than the key")
         # No local holds the digest: a later failure would show it.
-        genuine = tokens.matched(fingerprint, record.digest) or await ports.verify(
-            token, record.digest, share
-        )
-        if genuine is not True:
+        is_matched = tokens.matched(fingerprint, record.digest)
+        if not is_matched and await ports.verify(token, record.digest, share) is not True:
             ports.blocklist.note_failure(key_id)
             return Deny(Reason.SECRET_WRONG, key_id)
-        decision = judge(record, ports.now(), ports.policy)
+        decision = judge(record, ports.now(), policy)
+        enters = isinstance(decision, Allow) and _may_come(decision, policy, address, secure=secure)
+        if (
+            is_matched
+            and not enters
+            and await ports.verify(token, record.digest, share) is not True
+        ):
+            return Deny(Reason.SECRET_WRONG, key_id)
         if isinstance(decision, Deny):
             # The change feed might still vouch for an older look-up, which must not let it in.
             tokens.discard(fingerprint)
@@ -239,7 +258,7 @@ def judge(record: KeyRecord, now: datetime, policy: Policy) -> Decision:
 def _check_network(ports: RequestPorts, allow: Allow, address: str | None) -> Decision:
     """Refuse a key outside its networks. The answer does not tell a thief that it is genuine."""
     principal = allow.principal
-    if allow.networks and not contains(allow.networks, address):
+    if not _is_within(allow, address):
         return Deny(Reason.ADDRESS_NOT_ALLOWED, principal.key_id, principal.organization)
     ports.note_use(principal.key_id, address)
     return allow
@@ -278,8 +297,18 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
     )
 
 
-def _was_verified(ports: RequestPorts, token: Secret) -> bool:
-    return ports.tokens.knows(ports.tokens.fingerprint(token))
+def _is_within(allow: Allow, address: str | None) -> bool:
+    return not allow.networks or contains(allow.networks, address)
+
+
+def _may_come(allow: Allow, policy: Policy, address: str | None, *, secure: bool) -> bool:
+    """Tell whether a live key may come from an address, and the way it came."""
+    return _is_within(allow, address) and (secure or not policy.require_https)
+
+
+def _was_verified(ports: RequestPorts, token: Secret, address: str | None, *, secure: bool) -> bool:
+    known = ports.tokens.verified_as(ports.tokens.fingerprint(token))
+    return known is not None and _may_come(known, ports.policy, address, secure=secure)
 
 
 def _named(token: Secret, key_id: str, policy: Policy) -> str | None:

@@ -45,8 +45,8 @@ class TokenMemory(Protocol):
         """Return what a token was verified as, while that may still be believed."""
         ...
 
-    def knows(self, fingerprint: Fingerprint) -> bool:
-        """Tell whether a token was verified here before, however long ago."""
+    def verified_as(self, fingerprint: Fingerprint) -> Allow | None:
+        """Return what a token was verified as, however long ago."""
         ...
 
     def matched(self, fingerprint: Fingerprint, digest: str) -> bool:
