@@ -15,7 +15,7 @@ from keyguard.adapters._websocket import WebSocketExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal
-from keyguard.exceptions import ConfigurationError
+from keyguard.exceptions import ConfigurationError, shown
 from keyguard.guard import AsyncKeyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.ledger import charge_in_memory, enter_route
@@ -93,7 +93,8 @@ class KeyguardMiddleware:
             if self._open_websockets is not None:
                 app = partial(self._open_websockets.serve, app, websocket)
         else:
-            raise ConfigurationError(f"keyguard lets no ASGI scope of type {kind!r} through")
+            del scope  # as below
+            raise ConfigurationError(f"keyguard lets no ASGI scope of type {shown(kind)} through")
         if self._counters is None:
             exchange.loop = running_loop()
         recognizes = self._recognizes  # a call of an attribute takes longer

@@ -12,6 +12,7 @@ from keyguard.core.access.decisions import Decision
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import AsyncPorts
 from keyguard.runtime.events import Hook, log_event
+from keyguard.runtime.frames import hides_arguments
 from keyguard.runtime.lazy import Lazy, once
 from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
@@ -49,6 +50,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         InvalidValueError: The value of a setting is not valid.
     """
 
+    @hides_arguments
     def __init__(
         self,
         store: str | AsyncStore | object,

@@ -11,6 +11,7 @@ from keyguard.core.access.decisions import Decision
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import SyncPorts
 from keyguard.runtime.events import Hook, log_event
+from keyguard.runtime.frames import hides_arguments
 from keyguard.runtime.lazy import Lazy, once
 from keyguard.runtime.process import Clock
 from keyguard.runtime.sync import run_sync
@@ -54,6 +55,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         InvalidValueError: The value of a setting is not valid.
     """
 
+    @hides_arguments
     def __init__(
         self,
         store: str | Store | object,

@@ -1,9 +1,15 @@
-"""Keep a password out of the frames of a driver's errors."""
+"""Keep secrets out of the frames of errors, which error reporters record with their locals."""
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class frameless:  # noqa: N801 - it is used like a function
@@ -26,6 +32,28 @@ class frameless:  # noqa: N801 - it is used like a function
         traceback: TracebackType | None,
     ) -> None:
         drop_frames(failure, self._handled)
+
+
+def hides_arguments(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorate a function that takes secrets, so that no frame of its exceptions holds them.
+
+    Messages stay. What is left of the traceback are the caller's frames, and one without locals.
+
+    Args:
+        function: The function, such as one that reads peppers or the URL of a database.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        handled = sys.exception()
+        try:
+            return function(*args, **kwargs)
+        except BaseException as failure:
+            drop_frames(failure, handled)
+            del args, kwargs, handled
+            raise
+
+    return call
 
 
 def drop_frames(failure: BaseException | None, handled: BaseException | None) -> None:

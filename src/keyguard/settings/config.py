@@ -17,6 +17,7 @@ from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.runtime.frames import hides_arguments
 from keyguard.settings.hashing import TokenHasher
 
 if TYPE_CHECKING:  # only HTTP needs these
@@ -229,6 +230,7 @@ class Settings:
         return TrustedProxies(self.trusted_proxies)
 
     @classmethod
+    @hides_arguments
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
         """Read settings from the environment.
 
@@ -261,6 +263,7 @@ class Settings:
         return cls(**(found | overrides))
 
     @classmethod
+    @hides_arguments
     def from_file(
         cls,
         path: str | Path,
@@ -298,6 +301,10 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         return cls.from_env({**environ, "KEYGUARD_SETTINGS": str(path)}, **overrides)
+
+
+# The method that dataclasses writes, and what it calls, hold the peppers in their locals.
+Settings.__init__ = hides_arguments(Settings.__init__)  # type: ignore[method-assign]
 
 
 def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
