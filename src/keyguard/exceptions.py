@@ -14,7 +14,7 @@
     └── AccessDenied                a decorator refused this request (in core.access.decisions)
 
 Stores wrap the errors of other libraries, with the original as ``__cause__``. Messages quote what a
-caller passed by :func:`shown` only.
+caller passed by :func:`shown` and :func:`shown_path` only.
 """
 
 from __future__ import annotations
@@ -100,3 +100,12 @@ def shown(value: object) -> str:
     if isinstance(value, str | bytes):
         return f"a text of {len(value)} characters"
     return f"a {type(value).__name__}"
+
+
+def shown_path(path: object) -> str:
+    """Return the path of a file for the message of an error.
+
+    No token begins with a slash, so an absolute path is shown whatever its length.
+    """
+    text = str(path)
+    return repr(text) if text.startswith("/") else shown(text)

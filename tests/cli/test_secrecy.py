@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pytest
+from typer.main import get_group
 
 from keyguard import RefusedError
 from keyguard.cli import token_io
+from keyguard.cli.app import app
 from tests.cli.conftest import PROGRAM, Program, Run, Store
 
 CREATE = ("key", "create", "--org", "acme", "--name", "ci", "--scope", "a:b")
@@ -178,3 +181,37 @@ def fails(text: str) -> None:
 
 def refuses(*args: object, **kwargs: object) -> None:
     raise RefusedError("not now")
+
+
+def commands(group: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *names, name)
+        else:
+            yield (*names, name), command
+
+
+OTHER = "sk-proj-Zq7mLw2VtX9rKb4NcYs8HdPf3GjRa6TeUi5oQy1BkW0nEuAxDvMhJpCs"  # of another service
+COMMANDS = dict(commands(get_group(app)))
+
+
+@pytest.mark.parametrize("form", ["own", "other"])
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_token_given_as_any_option_is_not_repeated(
+    command: tuple[str, ...], form: str, keyguard: Program, store: Store
+) -> None:
+    token = store.issue(scopes=["a:b"]).token.reveal() if form == "own" else OTHER
+    parameters = COMMANDS[command].params
+    needed = [
+        word
+        for parameter in parameters
+        if parameter.required
+        for word in (*parameter.opts[:1] * (parameter.param_type_name == "option"), "acme")
+    ]
+    options = [parameter.opts[0] for parameter in parameters if parameter.opts[0][:1] == "-"]
+
+    for given in ([token], *([option, token] for option in options), [f"--{token}"]):
+        for arguments in ([*given], [*needed, *given]):
+            done = keyguard(*command, *arguments)
+            # A key with such a scope can be made, and is shown with it.
+            assert done.status == 0 or token[-40:] not in done.stderr, arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -17,9 +18,10 @@ from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.routes import routes
-from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
+from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError, shown
 from keyguard.guard import Keyguard
 
+_LONG_WORD = r"[^\s'\"()]{41,}"  # in Typer's messages; it may be a token of any service
 DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
@@ -125,7 +127,7 @@ def _check_encoding(arguments: Sequence[str]) -> None:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            raise InvalidValueError(f"the argument {argument!r} is not valid UTF-8") from None
+            raise InvalidValueError(f"the argument {shown(argument)} is not valid UTF-8") from None
 
 
 def _explain(problem: TyperException) -> None:
@@ -135,4 +137,5 @@ def _explain(problem: TyperException) -> None:
         return
     context: typer.Context | None = getattr(problem, "ctx", None)
     advice = "" if context is None else f"; see {context.command_path} --help"
-    output.complain(message[:1].lower() + message[1:].rstrip(".") + advice)
+    words = re.sub(_LONG_WORD, "***", message)
+    output.complain(words[:1].lower() + words[1:].rstrip(".") + advice)

@@ -15,7 +15,7 @@ from keyguard.cli.options import HASHED_STORE, Common, argument, flag, with_opti
 from keyguard.cli.output import is_terminal, plain
 from keyguard.core.keys.records import ImportReport
 from keyguard.core.management.import_rows import LONGEST_ROW
-from keyguard.exceptions import InvalidValueError, StoreError
+from keyguard.exceptions import InvalidValueError, StoreError, shown_path
 
 _BLOCK = 1 << 20
 
@@ -79,7 +79,7 @@ def _opened(path: str) -> AbstractContextManager[BinaryIO]:
         return open(path, "rb")
     except (OSError, ValueError) as problem:
         words = getattr(problem, "strerror", None) or "not a path"
-        raise InvalidValueError(f"the file {path!r} can't be read ({words})") from None
+        raise InvalidValueError(f"the file {shown_path(path)} can't be read ({words})") from None
 
 
 def _count_lines(file: BinaryIO) -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.limits.limit import Limit, parse_limit
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 T = TypeVar("T")
 Cleared = TypeVar("Cleared")
@@ -37,16 +37,16 @@ def parse_span(text: str, *, may_be_zero: bool = False) -> timedelta:
     amounts = found.groups() if found else ()
     if not any(amounts):
         raise InvalidValueError(
-            f"{text!r} is not a length of time: write weeks, days, hours or minutes such as 2w, "
-            "90d, 12h, 30m or 1d12h, or ISO 8601 such as P90D (years and months have no fixed "
+            f"{shown(text)} is not a length of time: write weeks, days, hours or minutes such as "
+            "2w, 90d, 12h, 30m or 1d12h, or ISO 8601 such as P90D (years and months have no fixed "
             "length)"
         )
     try:
         span = timedelta(**{unit: int(n or 0) for unit, n in zip(_UNITS, amounts, strict=True)})
     except OverflowError:
-        raise InvalidValueError(f"{text!r} is longer than any key can last") from None
+        raise InvalidValueError(f"{shown(text)} is longer than any key can last") from None
     if not span and not may_be_zero:
-        raise InvalidValueError(f"{text!r} is zero: give a longer time")
+        raise InvalidValueError(f"{shown(text)} is zero: give a longer time")
     return span
 
 
@@ -61,8 +61,8 @@ def parse_instant(text: str) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise InvalidValueError(
-        f"{text!r} is not a point in time: write a date such as 2030-01-31, or a time with its "
-        "offset from UTC such as 2030-01-31T09:00:00Z or 2030-01-31T09:00:00+02:00"
+        f"{shown(text)} is not a point in time: write a date such as 2030-01-31, or a time with "
+        "its offset from UTC such as 2030-01-31T09:00:00Z or 2030-01-31T09:00:00+02:00"
     )
 
 
@@ -84,11 +84,15 @@ def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         name, sign, value = pair.partition("=")
         if not sign or not name:
-            raise InvalidValueError(f"--metadata takes NAME=VALUE, such as team=web, not {pair!r}")
+            raise InvalidValueError(
+                f"--metadata takes NAME=VALUE, such as team=web, not {shown(pair)}"
+            )
         if not pair.isprintable():
-            raise InvalidValueError(f"--metadata takes printable characters only, not {pair!r}")
+            raise InvalidValueError(
+                f"--metadata takes printable characters only, not {shown(pair)}"
+            )
         if name in metadata:
-            raise InvalidValueError(f"--metadata gives {name!r} twice")
+            raise InvalidValueError(f"--metadata gives {shown(name)} twice")
         metadata[name] = value
     return metadata
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, STORE, Common, with_options
 from keyguard.cli.output import plain
-from keyguard.exceptions import ConfigurationError
+from keyguard.exceptions import ConfigurationError, shown_path
 
 _PEPPER_SIZE = 32
 
@@ -77,7 +77,7 @@ def _make_pepper(path: Path) -> bool:
         return False  # another process was faster, or it is a link that leads nowhere
     except OSError as failure:
         raise ConfigurationError(
-            f"the pepper file {str(path)!r} can't be written ({failure.strerror})"
+            f"the pepper file {shown_path(path)} can't be written ({failure.strerror})"
         ) from None
     return True
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 
 from keyguard.core.identity.principal import Request
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.limits.limit import Limit, Per, RouteLimit, Strategy, check_cost
-from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.core.limits.limit import Limit, Per, RouteLimit, Strategy, check_cost, read_strategy
+from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.request.context import CURRENT_REQUEST, current_request
 from keyguard.request.ledger import charge, charge_sync
 from keyguard.request.protection import Protection, declare, declared_on
@@ -98,7 +98,9 @@ def rate_limit(
     if not callable(cost):
         check_cost(cost)
     if not isinstance(rate, Limit):
-        limit = Limit(name or "route", rate, per=per, strategy=Strategy(strategy), enforce=enforce)
+        limit = Limit(
+            name or "route", rate, per=per, strategy=read_strategy(strategy), enforce=enforce
+        )
     elif name is not None or per != "key" or enforce is not True:
         raise InvalidValueError(
             "a Limit has its own name, per and enforce: set them on the Limit, not here"
@@ -137,7 +139,7 @@ def _guard(name: str, target: Any, protection: Callable[[object], Protection]) -
         function = target.__func__
         return type(target)(_guard_function(function, protection(function)))
     if not callable(target):
-        raise ConfigurationError(f"{name} decorates callables, not {target!r}")
+        raise ConfigurationError(f"{name} decorates callables, not {shown(target)}")
     return _guard_function(target, protection(target))
 
 

@@ -16,7 +16,7 @@ from keyguard.core.limits.limit import Limit, Limits, read_limits
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.runtime.frames import hides_arguments
 from keyguard.settings.hashing import TokenHasher
 
@@ -312,17 +312,17 @@ def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
     for setting in given:
         name, kind, value = setting.name, setting.type, getattr(settings, setting.name)
         if kind == "bool" and not isinstance(value, bool):
-            raise InvalidValueError(f"{name} takes True or False, not {value!r}")
+            raise InvalidValueError(f"{name} takes True or False, not {shown(value)}")
         if "range" in setting.metadata:
             least, most = setting.metadata["range"]
             number = int if kind == "int" else int | float
             if isinstance(value, bool) or not isinstance(value, number):
                 wanted = "a whole number" if kind == "int" else "a number"
-                raise InvalidValueError(f"{name} takes {wanted}, not {value!r}")
+                raise InvalidValueError(f"{name} takes {wanted}, not {shown(value)}")
             if not least <= value <= most:
-                raise InvalidValueError(f"{name} takes {least} to {most}, not {value!r}")
+                raise InvalidValueError(f"{name} takes {least} to {most}, not {shown(value)}")
         if name == "on_limiter_error" and value not in ("open", "closed"):
-            raise InvalidValueError(f"{name} takes 'open' or 'closed', not {value!r}")
+            raise InvalidValueError(f"{name} takes 'open' or 'closed', not {shown(value)}")
 
 
 def _read_failure_limit(limit: object) -> Limit | None:
@@ -333,7 +333,7 @@ def _read_failure_limit(limit: object) -> Limit | None:
     if not isinstance(limit, Limit) or limit.per != "address":
         raise InvalidValueError(
             "failure_limit takes a rate such as '30/minute', a Limit per 'address', or None, not "
-            f"{limit!r}"
+            f"{shown(limit)}"
         )
     return limit
 

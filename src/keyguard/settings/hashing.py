@@ -43,6 +43,7 @@ from keyguard.exceptions import (
     MissingExtraError,
     StoreError,
     StoreUnavailableError,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ class TokenHasher:
         self._formats = formats
         self.scheme = scheme or ("hmac-sha256" if ring else "sha256")
         if self.scheme not in SCHEMES:
-            raise InvalidValueError(f"unknown hasher {scheme!r}; there are: {', '.join(SCHEMES)}")
+            raise InvalidValueError(
+                f"unknown hasher {shown(scheme)}; there are: {', '.join(SCHEMES)}"
+            )
         if self.scheme == "hmac-sha256" and not ring:
             raise ConfigurationError("hasher 'hmac-sha256' needs a pepper: set KEYGUARD_PEPPER")
         self.hashes_slowly = self.scheme == "argon2id"

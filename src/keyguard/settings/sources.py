@@ -14,7 +14,7 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.exceptions import ConfigurationError, InvalidValueError, shown, shown_path
 
 Types: TypeAlias = Mapping[str, object]
 """The type of each setting by its name, as the class spells it."""
@@ -96,7 +96,7 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
             try:
                 found[name] = read(text)
             except (ValueError, KeyError):
-                raise InvalidValueError(f"{variable} takes {takes}, not {text!r}") from None
+                raise InvalidValueError(f"{variable} takes {takes}, not {shown(text)}") from None
     if scopes := environ.get("KEYGUARD_SCOPES"):
         found["catalogue"] = dict.fromkeys(_read_list("KEYGUARD_SCOPES", scopes), "")
     if peppers and (ring := _read_peppers(environ)):
@@ -121,7 +121,7 @@ def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
     if path:
         ring = parse_peppers(_read_text(Path(path), "pepper"))
         if not ring:
-            raise ConfigurationError(f"the pepper file {path!r} holds no pepper")
+            raise ConfigurationError(f"the pepper file {shown_path(path)} holds no pepper")
     return ring
 
 
@@ -135,7 +135,7 @@ def _read_text(path: Path, kind: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         why = type(problem).__name__
-    raise ConfigurationError(f"the {kind} file {str(path)!r} can't be read ({why})")
+    raise ConfigurationError(f"the {kind} file {shown_path(path)} can't be read ({why})")
 
 
 def _read_file(path: Path, types: Types) -> dict[str, Any]:
@@ -144,24 +144,26 @@ def _read_file(path: Path, types: Types) -> dict[str, Any]:
     try:
         content = tomllib.loads(_read_text(path, "settings"))
     except tomllib.TOMLDecodeError as problem:
-        raise ConfigurationError(f"the settings file {str(path)!r} is no TOML: {problem}") from None
+        raise ConfigurationError(
+            f"the settings file {shown_path(path)} is no TOML: {problem}"
+        ) from None
     if "peppers" in content:
         raise ConfigurationError(
-            f"{str(path)!r} holds peppers: they are secrets, and go into KEYGUARD_PEPPER or the "
-            "file that KEYGUARD_PEPPER_FILE names"
+            f"{shown_path(path)} holds peppers: they are secrets, and go into KEYGUARD_PEPPER or "
+            "the file that KEYGUARD_PEPPER_FILE names"
         )
     known = types.keys() - {"peppers"}
     for name, value in content.items():
         if name not in known:
             raise ConfigurationError(
-                f"{name!r} in {str(path)!r} is no setting of keyguard's; there are: "
+                f"{shown(name)} in {shown_path(path)} is no setting of keyguard's; there are: "
                 f"{', '.join(sorted(known))}"
             )
         if name in _TABLES:
             try:
                 content[name] = _TABLES[name](value)
             except InvalidValueError as problem:
-                raise InvalidValueError(f"{name} in {str(path)!r}: {problem}") from None
+                raise InvalidValueError(f"{name} in {shown_path(path)}: {problem}") from None
     return content
 
 
@@ -182,7 +184,7 @@ def _build_catalogue(table: object) -> ScopeCatalogue:
         if isinstance(entry, str):
             scopes[name] = entry
         else:
-            given = _read_table(entry, f"scope {name!r}", {"description", "implies"})
+            given = _read_table(entry, f"scope {shown(name)}", {"description", "implies"})
             scopes[name] = given.get("description", "")
             implies[name] = given.get("implies", ())
     return ScopeCatalogue(scopes, implies=implies)
@@ -220,11 +222,13 @@ def _build_limits(entries: object) -> list[Limit | str]:
 
 def _read_table(entry: object, what: str, known: set[str]) -> dict[str, Any]:
     if not _is_table(entry):
-        raise InvalidValueError(f"{what} is a table with {', '.join(sorted(known))}, not {entry!r}")
+        raise InvalidValueError(
+            f"{what} is a table with {', '.join(sorted(known))}, not {shown(entry)}"
+        )
     for name in entry:
         if name not in known:
             raise InvalidValueError(
-                f"{what} has no {name!r}; there are: {', '.join(sorted(known))}"
+                f"{what} has no {shown(name)}; there are: {', '.join(sorted(known))}"
             )
     return dict(entry)
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from keyguard.core.http.rules import RuleBook
-from keyguard.exceptions import ConfigurationError
+from keyguard.exceptions import ConfigurationError, shown
 from keyguard.guard import AsyncKeyguard, Keyguard
 
 __all__ = ["Setup", "read_setup"]
@@ -60,7 +60,7 @@ def read_setup() -> Setup:
     given = cast("Mapping[str, Any]", value)
     for name in given:
         if name not in _KNOWN:
-            raise ConfigurationError(f"KEYGUARD has no {name!r}, only {', '.join(_KNOWN)}")
+            raise ConfigurationError(f"KEYGUARD has no {shown(name)}, only {', '.join(_KNOWN)}")
     if "guard" not in given:
         raise ConfigurationError(f"KEYGUARD names no guard: write {_EXAMPLE}")
     first = _load("guard", given["guard"])
@@ -85,6 +85,10 @@ def read_setup() -> Setup:
 def _load(name: str, named: object) -> Keyguard | AsyncKeyguard:
     found = named
     if isinstance(named, str):
+        if "." not in named:
+            raise ConfigurationError(
+                f"KEYGUARD[{name!r}] = {shown(named)} can't be imported: it is not a dotted path"
+            )
         try:
             found = import_string(named)
         except ImportError as failure:

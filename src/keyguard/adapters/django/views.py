@@ -10,7 +10,7 @@ from django.urls import Resolver404, get_resolver, resolve
 
 from keyguard.core.http.spellings import Resource
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 from keyguard.request.decorators import require_scopes
 from keyguard.request.protection import Protection, check_declared, protection_of
 
@@ -54,7 +54,7 @@ class ScopesRequiredMixin:
         scopes = initkwargs.get("required_scopes", cls.required_scopes)
         any_of = initkwargs.get("required_any_of", cls.required_any_of)
         if isinstance(scopes, str):
-            raise InvalidValueError(f"required_scopes is a list: write [{scopes!r}]")
+            raise InvalidValueError(f"required_scopes is a list: write [{shown(scopes)}]")
         guarded = require_scopes(*scopes, any_of=any_of)
         return guarded(super().as_view(*args, **initkwargs))  # type: ignore[misc]  # of the view class
 

@@ -21,7 +21,7 @@ from keyguard.cli.route_report.layers import (
     is_a,
 )
 from keyguard.cli.route_report.route import Place, Route
-from keyguard.exceptions import ConfigurationError, KeyguardError
+from keyguard.exceptions import ConfigurationError, KeyguardError, shown
 
 
 def read_application(app: object) -> list[Route]:
@@ -77,8 +77,8 @@ def load_application(name: str) -> object:
     parts = attribute.split(".")
     if not (colon and module_name and all(map(str.isidentifier, parts))) or rest:
         raise ConfigurationError(
-            f"{name!r} names no application: write module:attribute, such as service.main:app, or "
-            "module:factory()"
+            f"{shown(name)} names no application: write module:attribute, such as "
+            "service.main:app, or module:factory()"
         )
     with running_application_code(f"the module {module_name!r}"):
         found: object = importlib.import_module(module_name)

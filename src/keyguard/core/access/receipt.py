@@ -19,7 +19,7 @@ from keyguard.core.limits.charges import (
 from keyguard.core.limits.limit import RouteLimit, check_cost
 from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
-from keyguard.exceptions import InvalidValueError, StoreUnavailableError
+from keyguard.exceptions import InvalidValueError, StoreUnavailableError, shown
 
 __all__ = ["Receipt", "plan_of", "receipt_of", "refund", "refusal_of", "settle"]
 
@@ -176,7 +176,7 @@ async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequenc
     for name in names:
         if name not in known:
             raise InvalidValueError(
-                f"the request has no limit {name!r}; it has: {', '.join(known) or 'none'}"
+                f"the request has no limit {shown(name)}; it has: {', '.join(known) or 'none'}"
             )
     first = receipt.key_charges if receipt.key_charges < len(known) else 0
     chosen = [

@@ -13,7 +13,7 @@ import re
 from contextlib import suppress
 
 from keyguard.core.http.notations import in_rules_notation
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 # If a server decodes these before it routes, two parties may read the path differently.
 # Some servers do not count what follows ";" as part of a segment.
@@ -66,7 +66,9 @@ def parse_template(template: object) -> tuple[str, ...]:
         InvalidValueError: The template is malformed, or no path can match it.
     """
     if not isinstance(template, str):
-        raise InvalidValueError(f"a path is a string, not {template!r}")
+        raise InvalidValueError(f"a path is a string, not {shown(template)}")
+    if not template.startswith("/"):
+        raise InvalidValueError(f"{shown(template)} is no path of a rule: it starts with '/'")
     respelled = in_rules_notation(template)
     if respelled != template:
         why = _PARAMETERS
@@ -74,8 +76,6 @@ def parse_template(template: object) -> tuple[str, ...]:
             parse_template(respelled)
             why += f": write {respelled[:200]!r}"
         raise _no_path(template, why)
-    if not template.startswith("/"):
-        raise _no_path(template, "it starts with '/'")
     segments: list[str] = []
     names: list[str] = []
     *inner, last = template[1:].split("/")

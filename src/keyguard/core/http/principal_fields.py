@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from keyguard.core.identity.principal import Principal
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 _NAME = r"[A-Za-z][A-Za-z0-9-]{0,63}\Z"
 _OTHER = re.compile(r"[^a-z0-9]")  # some servers and gateways treat these characters as the same
@@ -49,13 +49,15 @@ class PrincipalFields:
         for name, value in fields.items():
             if not isinstance(name, str) or not re.match(_NAME, name):
                 raise InvalidValueError(
-                    f"{name!r} is no name for a field: use letters, digits and '-'"
+                    f"{shown(name)} is no name for a field: use letters, digits and '-'"
                 )
             if re.match(_TAKEN, name, re.IGNORECASE):
-                raise InvalidValueError(f"{name!r} has a meaning in HTTP already; use another name")
+                raise InvalidValueError(
+                    f"{shown(name)} has a meaning in HTTP already; use another name"
+                )
             if not isinstance(value, str) or value not in _VALUES:
                 known = ", ".join(_VALUES)
-                raise InvalidValueError(f"a field holds one of {known}, not {value!r}")
+                raise InvalidValueError(f"a field holds one of {known}, not {shown(value)}")
         self._writers = tuple((name.lower(), _VALUES[value]) for name, value in fields.items())
         self.names = frozenset(name for name, _ in self._writers)
         if len(self.names) != len(fields):

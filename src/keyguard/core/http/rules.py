@@ -17,7 +17,7 @@ from keyguard.core.http.paths import REST, SEGMENT, is_ambiguous, parse_template
 from keyguard.core.identity.principal import Request
 from keyguard.core.identity.scopes import Requirement, ScopeCatalogue
 from keyguard.core.limits.limit import Limit, Limits, RouteLimit, read_limits
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 """Some applications read another method from these fields, in lower case; keyguard does not."""
@@ -71,7 +71,7 @@ class Rule:
     def __post_init__(self) -> None:
         segments = parse_template(self.path)
         if not isinstance(self.public, bool):
-            raise self._refusal(f"public takes True or False, not {self.public!r}")
+            raise self._refusal(f"public takes True or False, not {shown(self.public)}")
         methods = self._read_methods()
         requirement = self._read_requirement()
         shared, limits = self._read_limits()
@@ -107,11 +107,13 @@ class Rule:
         if self.methods is None:
             return None
         if isinstance(self.methods, str) or not isinstance(self.methods, Iterable):
-            raise self._refusal(f"methods is a list, such as ['GET'], not {self.methods!r}")
+            raise self._refusal(f"methods is a list, such as ['GET'], not {shown(self.methods)}")
         methods = tuple(self.methods)
         for method in methods:
             if not isinstance(method, str) or not re.match(_METHOD, method):
-                raise self._refusal(f"{method!r} is no method: write it in upper case, as 'GET'")
+                raise self._refusal(
+                    f"{shown(method)} is no method: write it in upper case, as 'GET'"
+                )
         if not methods:
             raise self._refusal("methods is empty: leave it out for all, or name some")
         if "HEAD" in methods and "GET" not in methods:
@@ -122,9 +124,9 @@ class Rule:
         scopes, any_of = self.scopes, self.any_of
         for name, given in (("scopes", scopes), ("any_of", any_of)):
             if isinstance(given, str):
-                raise self._refusal(f"{name} is a list: write [{given!r}]")
+                raise self._refusal(f"{name} is a list: write [{shown(given)}]")
             if given is not None and not isinstance(given, Iterable):
-                raise self._refusal(f"{name} is a list, not {given!r}")
+                raise self._refusal(f"{name} is a list, not {shown(given)}")
         if scopes is not None:
             object.__setattr__(self, "scopes", scopes := tuple(scopes))
             if not scopes:
@@ -147,8 +149,9 @@ class Rule:
             elif isinstance(limit, str):
                 rates.append(limit)
             else:
+                wrong = shown(limit)  # pyright: ignore[reportUnknownArgumentType]  # of anything
                 raise self._refusal(
-                    f"a limit is a Limit or a rate such as '60/minute', not {limit!r}"
+                    f"a limit is a Limit or a rate such as '60/minute', not {wrong}"
                 )
         if not rates:
             return named, read_limits(named, "key")
@@ -210,7 +213,7 @@ class RuleBook:
         self._root = _Node()
         for rule in self.rules:
             if not isinstance(rule, Rule):
-                raise InvalidValueError(f"rules are a list of keyguard.Rule, not of {rule!r}")
+                raise InvalidValueError(f"rules are a list of keyguard.Rule, not of {shown(rule)}")
             if rule.requirement is not None and catalogue is not None:
                 catalogue.check_required(rule.requirement.scopes)
             self._add(rule)
@@ -355,9 +358,9 @@ def _overlap(rule: Rule, other: Rule) -> bool:
 
 def _read_public(public: Iterable[str]) -> list[str]:
     if isinstance(public, str):
-        raise InvalidValueError(f"public paths are a list: write [{public!r}]")
+        raise InvalidValueError(f"public paths are a list: write [{shown(public)}]")
     if not isinstance(public, Iterable):
-        raise InvalidValueError(f"public paths are a list, not {public!r}")
+        raise InvalidValueError(f"public paths are a list, not {shown(public)}")
     for path in (paths := [*public]):
         segments = parse_template(path)
         if SEGMENT in segments or REST in segments:

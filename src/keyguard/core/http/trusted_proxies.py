@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from keyguard.core.identity.addresses import parse_address
 from keyguard.core.identity.networks import contains, parse_networks
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 FORWARDING_FIELDS = ("forwarded", "x-forwarded-for", "x-forwarded-proto")
 """The header fields that this module reads, in lower case."""
@@ -65,7 +65,7 @@ class TrustedProxies:
 
     def __init__(self, proxies: Iterable[str] = ()) -> None:
         if isinstance(proxies, str):
-            raise InvalidValueError(f"trusted_proxies are a list: write [{proxies[:80]!r}]")
+            raise InvalidValueError(f"trusted_proxies are a list: write [{shown(proxies)}]")
         if not isinstance(proxies, Iterable):
             raise InvalidValueError(f"trusted_proxies are a list, not {type(proxies).__name__}")
         given = tuple(proxies)

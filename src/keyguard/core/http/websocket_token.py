@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 _NAME = r"[A-Za-z][A-Za-z0-9.-]{0,63}\Z"
 
@@ -51,7 +51,7 @@ class TokenProtocol:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not re.match(_NAME, name):
             raise InvalidValueError(
-                f"{name!r} is no subprotocol: use letters, digits, '.' and '-', such as "
+                f"{shown(name)} is no subprotocol: use letters, digits, '.' and '-', such as "
                 "'keyguard.bearer'"
             )
         self.name = name

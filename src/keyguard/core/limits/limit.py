@@ -126,13 +126,7 @@ class Limit:
             )
         if not isinstance(self.enforce, bool):
             raise InvalidValueError(f"enforce takes True or False, not {shown(self.enforce)}")
-        try:
-            strategy = Strategy(self.strategy)
-        except ValueError:
-            known = ", ".join(repr(strategy.value) for strategy in Strategy)
-            raise InvalidValueError(
-                f"a limit's strategy is one of {known}, not {shown(self.strategy)}"
-            ) from None
+        strategy = read_strategy(self.strategy)
         rates = _parse_rates(self.rate)
         if strategy is Strategy.MOVING_WINDOW and any(r.amount > LARGEST_LOG for r in rates):
             raise InvalidValueError(
@@ -185,6 +179,21 @@ class RouteLimit:
         if not callable(self.cost):
             return self.cost
         return check_cost(self.cost(request()))
+
+
+def read_strategy(name: str) -> Strategy:
+    """Return the strategy of a name.
+
+    Raises:
+        InvalidValueError: No strategy has this name.
+    """
+    try:
+        return Strategy(name)
+    except ValueError:
+        known = ", ".join(repr(strategy.value) for strategy in Strategy)
+        raise InvalidValueError(
+            f"a limit's strategy is one of {known}, not {shown(name)}"
+        ) from None
 
 
 def check_cost(cost: object, *, least: int = 1) -> int:

@@ -17,7 +17,7 @@ from math import log2
 
 from keyguard.core.tokens.format import ID_LENGTH, base62
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 FEWEST_BITS = 112
 """NIST SP 800-63B, section 5.1.2.2, asks for a slow hash below this many bits."""
@@ -87,8 +87,9 @@ class ForeignFormat:
             or (size and not _SHORTEST_PREFIX <= self._size <= _LONGEST_PREFIX)
             or not (size or name == "token" or name in _SEPARATORS)
         ):
-            shown = repr(name)[:40]
-            raise InvalidValueError(f"{shown} is no format of imported tokens; there are: {_KNOWN}")
+            raise InvalidValueError(
+                f"{shown(name)} is no format of imported tokens; there are: {_KNOWN}"
+            )
         self.name = name
         self.separator = _SEPARATORS.get(name, "")
         """What stands between the public part and the secret; empty if nothing does."""
@@ -190,6 +191,6 @@ def read_formats(names: Iterable[str]) -> tuple[ForeignFormat, ...]:
     found: list[ForeignFormat] = []
     for name in names:
         if any(known.name == name for known in found):
-            raise InvalidValueError(f"imported_formats names {name!r} twice")
+            raise InvalidValueError(f"imported_formats names {shown(name)} twice")
         found.append(ForeignFormat(name))
     return tuple(found)

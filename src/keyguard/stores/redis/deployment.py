@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableType] - untyped
 
-from keyguard.exceptions import ConfigurationError
+from keyguard.exceptions import ConfigurationError, shown
 
 Option: TypeAlias = str | int | bool
 Options: TypeAlias = Mapping[str, Option]
@@ -189,7 +189,7 @@ def _options(query: str, topology: Topology) -> dict[str, Option]:
             options |= parse_url(f"redis://?{name}={quote(value)}")
         except ValueError:
             raise ConfigurationError(
-                f"the option {name!r} of the {topology.value}:// URL can't be read"
+                f"the option {shown(name)} of the {topology.value}:// URL can't be read"
             ) from None
     return options
 
