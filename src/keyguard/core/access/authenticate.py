@@ -179,7 +179,7 @@ async def _identify(
         fingerprint = missed or tokens.fingerprint(token)
         known = None if fresh or missed is not None else tokens.recall_any(fingerprint)
         if isinstance(known, Allow) and _may_come(known, policy, address, secure=secure):
-            return _check_network(ports, known, address)
+            return _admitted(ports, known, address)
         for key_id in candidates:
             share = key_id if ports.blocklist.has_failed(key_id) else ""
             share = _GUESSES if is_guesser else share
@@ -187,7 +187,7 @@ async def _identify(
                 ports, token, fingerprint, key_id, share, address, secure=secure, fresh=fresh
             )
             if isinstance(decision, Allow):
-                return _check_network(ports, decision, address)
+                return _admitted(ports, decision, address)
             if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
                 break
     except Exception as failure:  # noqa: BLE001 - whatever a store does, nobody is let in
@@ -220,8 +220,8 @@ async def _look_up(
         if not is_matched and await ports.verify(token, record.digest, share) is not True:
             ports.blocklist.note_failure(key_id)
             return Deny(Reason.SECRET_WRONG, key_id)
-        decision = judge(record, ports.now(), policy)
-        enters = isinstance(decision, Allow) and _may_come(decision, policy, address, secure=secure)
+        decision = judge(record, ports.now(), policy, address)
+        enters = isinstance(decision, Allow) and (secure or not policy.require_https)
         if (
             is_matched
             and not enters
@@ -229,8 +229,9 @@ async def _look_up(
         ):
             return Deny(Reason.SECRET_WRONG, key_id)
         if isinstance(decision, Deny):
-            # The change feed might still vouch for an older look-up, which must not let it in.
-            tokens.discard(fingerprint)
+            if decision.reason is not Reason.ADDRESS_NOT_ALLOWED:
+                # The change feed might still vouch for an older look-up, which must not let it in.
+                tokens.discard(fingerprint)
             return decision
         if tokens.remember(fingerprint, record, decision, mark) is True:
             ports.offer_rehash(key_id, token, record.digest)
@@ -238,13 +239,14 @@ async def _look_up(
     return Deny(Reason.STORE_UNAVAILABLE, key_id)  # the key changed under every look-up
 
 
-def judge(record: KeyRecord, now: datetime, policy: Policy) -> Decision:
+def judge(record: KeyRecord, now: datetime, policy: Policy, address: str | None) -> Decision:
     """Decide what a genuine token may do at a time.
 
     Args:
         record: Its key and organization.
         now: The time.
         policy: What the service has settled.
+        address: The client's address.
     """
     key = record.key
     status = key.status(now)
@@ -252,15 +254,14 @@ def judge(record: KeyRecord, now: datetime, policy: Policy) -> Decision:
         return Deny(_DEAD[status], key.id, key.organization)
     if record.organization.disabled_at is not None:
         return Deny(Reason.ORGANIZATION_DISABLED, key.id, key.organization)
+    if not _is_within(key.allowed_networks, address):
+        # The answer does not tell a thief that the token is genuine, nor does its time.
+        return Deny(Reason.ADDRESS_NOT_ALLOWED, key.id, key.organization)
     return policy.allow(record)
 
 
-def _check_network(ports: RequestPorts, allow: Allow, address: str | None) -> Decision:
-    """Refuse a key outside its networks. The answer does not tell a thief that it is genuine."""
-    principal = allow.principal
-    if not _is_within(allow, address):
-        return Deny(Reason.ADDRESS_NOT_ALLOWED, principal.key_id, principal.organization)
-    ports.note_use(principal.key_id, address)
+def _admitted(ports: RequestPorts, allow: Allow, address: str | None) -> Allow:
+    ports.note_use(allow.principal.key_id, address)
     return allow
 
 
@@ -297,13 +298,13 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
     )
 
 
-def _is_within(allow: Allow, address: str | None) -> bool:
-    return not allow.networks or contains(allow.networks, address)
+def _is_within(networks: tuple[str, ...], address: str | None) -> bool:
+    return not networks or contains(networks, address)
 
 
 def _may_come(allow: Allow, policy: Policy, address: str | None, *, secure: bool) -> bool:
     """Tell whether a live key may come from an address, and the way it came."""
-    return _is_within(allow, address) and (secure or not policy.require_https)
+    return _is_within(allow.networks, address) and (secure or not policy.require_https)
 
 
 def _was_verified(ports: RequestPorts, token: Secret, address: str | None, *, secure: bool) -> bool:

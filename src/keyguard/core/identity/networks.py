@@ -81,12 +81,17 @@ def _compiled(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...
 
 def _parse(network: object) -> IPv4Network | IPv6Network:
     try:
-        parsed = ip_network(network if isinstance(network, str) else "")
+        return _network(network if isinstance(network, str) else "")
     except ValueError:
         raise InvalidValueError(
             f"{shown(str(network))} is no network: use CIDR notation such as 192.0.2.0/24 or "
             "2001:db8::/32, with no bit set after the prefix"
         ) from None
+
+
+@lru_cache(1024)  # each look-up of a key reads its networks
+def _network(text: str) -> IPv4Network | IPv6Network:
+    parsed = ip_network(text)
     mapped_bits = 96
     if isinstance(parsed, IPv6Network) and parsed.prefixlen >= mapped_bits:
         mapped = parsed.network_address.ipv4_mapped
