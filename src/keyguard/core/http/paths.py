@@ -67,8 +67,6 @@ def parse_template(template: object) -> tuple[str, ...]:
     """
     if not isinstance(template, str):
         raise InvalidValueError(f"a path is a string, not {shown(template)}")
-    if not template.startswith("/"):
-        raise InvalidValueError(f"{shown(template)} is no path of a rule: it starts with '/'")
     respelled = in_rules_notation(template)
     if respelled != template:
         why = _PARAMETERS
@@ -76,6 +74,8 @@ def parse_template(template: object) -> tuple[str, ...]:
             parse_template(respelled)
             why += f": write {respelled[:200]!r}"
         raise _no_path(template, why)
+    if not template.startswith("/"):
+        raise InvalidValueError(f"{shown(template)} is no path of a rule: it starts with '/'")
     segments: list[str] = []
     names: list[str] = []
     *inner, last = template[1:].split("/")
@@ -104,4 +104,5 @@ def parse_template(template: object) -> tuple[str, ...]:
 
 
 def _no_path(template: str, why: str) -> InvalidValueError:
-    return InvalidValueError(f"{template[:200]!r} is no path of a rule: {why}")
+    named = repr(template[:200]) if "/" in template else shown(template)
+    return InvalidValueError(f"{named} is no path of a rule: {why}")
