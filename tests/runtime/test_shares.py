@@ -169,7 +169,7 @@ def test_a_good_key_gets_its_turn_among_guesses_at_any_key() -> None:
 
 def test_a_failure_is_remembered_for_a_minute() -> None:
     world = World({"failure_limit": "30/minute"})
-    blocklist = world.guard._parts.blocklist
+    blocklist = world.guard._ports.blocklist
     assert not blocklist.has_failed("192.0.2.7")
     decision = world.guard.authenticate(["Bearer x"], address="192.0.2.7")
     assert decision == Deny(Reason.TOKEN_MALFORMED)

@@ -9,6 +9,8 @@ from functools import cache
 from typing import Any
 
 from pymysql.connections import Connection, MysqlPacket  # type: ignore[import-untyped]
+from pymysql.constants import CR  # type: ignore[import-untyped]
+from pymysql.err import OperationalError  # type: ignore[import-untyped]
 
 from keyguard.runtime.deadlines import remaining
 
@@ -32,9 +34,26 @@ class MySqlConnection(Connection):  # type: ignore[misc]
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else _unverified()
 
-    def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
-        self._read_timeout = _left()
-        return super()._read_packet(packet_type)
+    def _read_bytes(self, num_bytes: int) -> bytes:
+        # PyMySQL's timeout is that of one read from the socket, so a server that sends a byte now
+        # and then could hold a call for ever.
+        arrived = bytearray()
+        while len(arrived) < num_bytes:
+            problem = "the deadline has passed"
+            data = b""
+            if remaining() != 0:
+                self._read_timeout = self._current_timeout = _left()
+                self._sock.settimeout(self._read_timeout)
+                try:
+                    data = self._rfile.read1(num_bytes - len(arrived))
+                    problem = "the server closed the connection"
+                except OSError as failure:
+                    problem = str(failure)
+            if not data:
+                self._force_close()
+                raise OperationalError(CR.CR_SERVER_LOST, f"lost the answer: {problem}")
+            arrived += data
+        return bytes(arrived)
 
     def _write_bytes(self, data: bytes) -> None:
         self._write_timeout = _left()
