@@ -8,7 +8,7 @@ import ssl
 from functools import cache
 from typing import Any
 
-from pymysql.connections import Connection, MysqlPacket  # type: ignore[import-untyped]
+from pymysql.connections import Connection  # type: ignore[import-untyped]
 from pymysql.constants import CR  # type: ignore[import-untyped]
 from pymysql.err import OperationalError  # type: ignore[import-untyped]
 
