@@ -56,11 +56,8 @@ class ScriptedPorts:
     async def find_key(self, key_id: str, *, fresh: bool) -> Any:
         return self._answer("find_key"), MARK
 
-    async def verify(self, token: Any, digest: str | None, share: str) -> Any:
+    async def verify(self, token: Any, digest: str | None, client: str, key_id: str) -> Any:
         return self._answer("verify")
-
-    def has_failed(self, name: str) -> bool:
-        return False
 
     def note_failure(self, name: str) -> None: ...
 

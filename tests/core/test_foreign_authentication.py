@@ -49,7 +49,7 @@ class Records(ScriptedPorts):
             raise StoreUnavailableError("down")
         return self._records.get(key_id), MARK
 
-    async def verify(self, token: Any, digest: str | None, share: str) -> bool:
+    async def verify(self, token: Any, digest: str | None, client: str, key_id: str) -> bool:
         return digest is not None and self.looked_up[-1] in self._genuine
 
     def now(self) -> Any:

@@ -50,7 +50,6 @@ _WITHOUT_TOKEN = {
         Reason.CREDENTIALS_MALFORMED,
     )
 }
-_GUESSES = "*"  # the share of clients that failed lately; no key has this id
 _MALFORMED = Deny(Reason.TOKEN_MALFORMED)
 _INSECURE = Deny(Reason.TRANSPORT_INSECURE)
 
@@ -97,22 +96,17 @@ async def authenticate(
         )
     limit = policy.failure_limit if counts_failures else None
     if limit is None or address is None:
-        decision = await _identify(ports, token, address, secure=secure, fresh=fresh, missed=missed)
+        decision = await _identify(
+            ports, token, "", address, secure=secure, fresh=fresh, missed=missed
+        )
         return check_transport(decision, policy, secure=secure)
     client = client_of(address)
     blocked = ports.blocklist.blocked_for(client)
     # A key that was verified here before goes on, though a guesser shares its address.
     if blocked is not None and not _was_verified(ports, token, address, secure=secure):
         return check_transport(_too_many_failures(blocked), policy, secure=secure)
-    is_guesser = ports.blocklist.has_failed(client)
     decision = await _identify(
-        ports,
-        token,
-        address,
-        secure=secure,
-        fresh=fresh,
-        missed=missed,
-        is_guesser=is_guesser,
+        ports, token, client, address, secure=secure, fresh=fresh, missed=missed
     )
     if isinstance(decision, Deny) and _is_failed_attempt(decision):
         ports.blocklist.note_failure(client)
@@ -153,21 +147,17 @@ def refuse_without_token(
 async def _identify(
     ports: RequestPorts,
     token: Secret,
+    client: str,
     address: str | None,
     *,
     secure: bool,
     fresh: bool,
     missed: Fingerprint | None,
-    is_guesser: bool = False,
 ) -> Decision:
     """Decide which key a token is of, whether it is genuine, and whether that key may be used.
 
     The memory only lets in. A refusal costs what that of an unknown token costs, so that its time
     does not tell a thief that the token is live.
-
-    Slow hashes have every other turn where nothing speaks against them. The turns between are for
-    clients that failed lately, and for keys at which somebody has guessed lately. So guesses do not
-    hold up the first use of a key.
     """
     policy, tokens = ports.policy, ports.tokens
     decision: Decision = _MALFORMED
@@ -181,10 +171,8 @@ async def _identify(
         if isinstance(known, Allow) and _may_come(known, policy, address, secure=secure):
             return _admitted(ports, known, address)
         for key_id in candidates:
-            share = key_id if ports.blocklist.has_failed(key_id) else ""
-            share = _GUESSES if is_guesser else share
             decision = await _look_up(
-                ports, token, fingerprint, key_id, share, address, secure=secure, fresh=fresh
+                ports, token, fingerprint, key_id, client, address, secure=secure, fresh=fresh
             )
             if isinstance(decision, Allow):
                 return _admitted(ports, decision, address)
@@ -200,7 +188,7 @@ async def _look_up(
     token: Secret,
     fingerprint: Fingerprint,
     key_id: str,
-    share: str,
+    client: str,
     address: str | None,
     *,
     secure: bool,
@@ -211,13 +199,13 @@ async def _look_up(
     for _ in range(LOOKUP_ATTEMPTS):
         record, mark = await ports.find_key(key_id, fresh=fresh)
         if record is None:
-            await ports.verify(token, None, share)
+            await ports.verify(token, None, client, key_id)
             return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, policy))
         if not isinstance(record, KeyRecord) or record.key.id != key_id:
             raise CorruptDataError("the store answered a look-up with something else than the key")
         # No local holds the digest: a later failure would show it.
         is_matched = tokens.matched(fingerprint, record.digest)
-        if not is_matched and await ports.verify(token, record.digest, share) is not True:
+        if not is_matched and await ports.verify(token, record.digest, client, key_id) is not True:
             ports.blocklist.note_failure(key_id)
             return Deny(Reason.SECRET_WRONG, key_id)
         decision = judge(record, ports.now(), policy, address)
@@ -225,7 +213,7 @@ async def _look_up(
         if (
             is_matched
             and not enters
-            and await ports.verify(token, record.digest, share) is not True
+            and await ports.verify(token, record.digest, client, key_id) is not True
         ):
             return Deny(Reason.SECRET_WRONG, key_id)
         if isinstance(decision, Deny):

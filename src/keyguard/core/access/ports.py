@@ -73,10 +73,6 @@ class Blocklist(Protocol):
     def block(self, client: str, seconds: float) -> None:
         """Refuse a client for so many seconds."""
 
-    def has_failed(self, name: str) -> bool:
-        """Tell whether a client, or anybody at a key, has failed here lately."""
-        ...
-
     def note_failure(self, name: str) -> None:
         """Note that a client, or somebody at a key, has failed."""
 
@@ -112,11 +108,12 @@ class RequestPorts(Protocol):
         """
         ...
 
-    async def verify(self, token: Secret, digest: str | None, share: str) -> bool:
+    async def verify(self, token: Secret, digest: str | None, client: str, key_id: str) -> bool:
         """Tell whether a token is the one behind a stored digest.
 
         For an unknown key the digest is None. The answer is False, after the work of a comparison.
-        Slow hashes take turns by their ``share``, so that none holds up the others.
+        Slow hashes take turns, so that guesses, known by the client or by the key at which somebody
+        guesses, do not hold up the first use of a key.
         """
         ...
 
