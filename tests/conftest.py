@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def own_redis() -> Iterator[RedisServer]:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have guards that come as they are, as documentation shows them, wait for a busy machine."""
-    defaults = Settings.__init__.__kwdefaults__
+    defaults = inspect.unwrap(Settings.__init__).__kwdefaults__
     monkeypatch.setitem(defaults, "store_timeout", 60.0)
     monkeypatch.setitem(defaults, "limiter_timeout", 10.0)
 
