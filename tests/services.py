@@ -30,6 +30,8 @@ import pymysql  # type: ignore[import-untyped]  # it has no types
 import pytest
 import redis
 
+from tests.links import Link
+
 _START = 60
 _numbers = itertools.count(1)
 
@@ -243,16 +245,17 @@ class MariaDB(Server):
         # Tried here first, for PyMySQL leaves a socket open that it could not connect.
         with socket.socket(socket.AF_UNIX) as attempt:
             attempt.connect(str(self.sockets / "mariadb"))
-        self._execute("SELECT 1")
+        self.execute("SELECT 1")
 
     def create_database(self) -> tuple[str, str]:
         name = f"test_{next(_numbers)}"
-        self._execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         url = f"://root:hunter2@localhost/{name}?unix_socket={self.sockets / 'mariadb'}"
         # By either of its names.
         return f"mysql{url}", f"mariadb{url}"
 
-    def _execute(self, statement: str) -> None:
+    def execute(self, statement: str) -> None:
+        """Execute a statement on a connection of its own."""
         connection = pymysql.connect(unix_socket=str(self.sockets / "mariadb"), user="root")
         try:
             connection.cursor().execute(statement)
@@ -442,6 +445,42 @@ class RedisSentinel(_RedisServers):
     def create_database(self) -> tuple[str, str]:
         url = f"{self.url.rpartition('/')[0]}/{next(_numbers)}"
         return url, url
+
+
+class RedisPair(_RedisServers):
+    """A primary, and a replica that follows it over a link that tests can cut."""
+
+    name = "redis-pair"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.primary = RedisServer(repl_diskless_sync_delay="0")
+        self.link = Link(("127.0.0.1", self.primary.port))
+        self.replica = RedisServer(
+            replicaof=f"127.0.0.1 {self.link.port}", repl_diskless_sync_delay="0"
+        )
+        self.servers = [self.primary, self.replica]
+
+    @property
+    def url(self) -> str:
+        return self.primary.url
+
+    def start(self) -> None:
+        super().start()
+        self.wait_for_replica()
+
+    def close(self) -> None:
+        super().close()
+        self.link.close()
+
+    def wait_for_replica(self) -> None:
+        """Wait until the replica follows the primary."""
+        until(lambda: b"state=online" in self.primary.call("INFO", "replication"))
+
+    def lose_replica(self) -> None:
+        """Cut the link, and wait until the primary has noticed."""
+        self.link.cut()
+        until(lambda: b"connected_slaves:0" in self.primary.call("INFO", "replication"))
 
 
 class _Sentinel(RedisServer):

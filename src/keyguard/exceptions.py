@@ -9,6 +9,7 @@
     ├── StoreError                the key store failed
     │   ├── StoreUnavailableError it is down, slow, or overloaded
     │   │   └── HashTimeoutError    a slow hash began, and did not end in time
+    │   ├── NotDurableError         it made the change, and a failover could still lose it
     │   ├── SchemaError             its tables are missing, older or newer than keyguard
     │   └── CorruptDataError        it returned data that keyguard never wrote
     └── AccessDenied                a decorator refused this request (in core.access.decisions)
@@ -26,6 +27,7 @@ __all__ = [
     "InvalidValueError",
     "KeyguardError",
     "MissingExtraError",
+    "NotDurableError",
     "NotFoundError",
     "RefusedError",
     "SchemaError",
@@ -76,6 +78,14 @@ class StoreUnavailableError(StoreError):
 
 class HashTimeoutError(StoreUnavailableError):
     """A slow hash began, and did not end in time."""
+
+
+class NotDurableError(StoreError):
+    """The key store made the change, but too few replicas have it (``durable_replicas``).
+
+    The change is in force. A failover at this moment would lose it. A key that was to be issued
+    exists, and nobody has its token.
+    """
 
 
 class SchemaError(StoreError):

@@ -9,7 +9,16 @@ import pytest
 
 from keyguard import Keyguard
 from tests.cli.conftest import Program
-from tests.services import RedisCluster, RedisSentinel, RedisServer, free_port, running
+from tests.services import (
+    MariaDB,
+    PostgreSQL,
+    RedisCluster,
+    RedisPair,
+    RedisSentinel,
+    RedisServer,
+    free_port,
+    running,
+)
 
 WELL = {"appendonly": "yes", "appendfsync": "everysec", "min-replicas-to-write": "1"}
 
@@ -30,12 +39,17 @@ def test_a_healthy_database_is_reported_as_ok(keyguard: Program, tmp_path: Path)
     assert (run.status, run.stdout) == (
         0,
         "ok       the key store answers, and its version fits this keyguard\n"
+        "ok       a change that SQLite has acknowledged is on the disk (synchronous=FULL)\n"
         "ok       the counters of limits are in the key store\n",
     )
     assert keyguard("doctor", "--url", url, "--json").json == {
         "healthy": True,
         "findings": [
             {"ok": True, "text": "the key store answers, and its version fits this keyguard"},
+            {
+                "ok": True,
+                "text": "a change that SQLite has acknowledged is on the disk (synchronous=FULL)",
+            },
             {"ok": True, "text": "the counters of limits are in the key store"},
         ],
     }
@@ -84,6 +98,84 @@ def test_a_redis_that_loses_nothing_is_reported_as_ok(
         own_redis.call("CONFIG", "SET", name, value)
     run = keyguard("doctor", "--url", own_redis.url)
     assert (run.status, run.stdout.count("problem")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("appendfsync", "on_disk"),
+    [("always", "by then"), ("everysec", "within about a second")],
+)
+def test_what_the_acknowledgement_of_redis_is_worth_is_said(
+    appendfsync: str, on_disk: str, own_redis: RedisServer, keyguard: Program
+) -> None:
+    for name, value in (WELL | {"appendfsync": appendfsync}).items():
+        own_redis.call("CONFIG", "SET", name, value)
+    assert (
+        f"ok       a change that {own_redis.url} has acknowledged is on the disk {on_disk}, and "
+        "on 0 replicas (durable_replicas); 0 are connected\n"
+    ) in keyguard("doctor", "--url", own_redis.url).stdout
+
+
+def test_replicas_for_which_no_change_waits_are_a_problem_and_so_are_missing_ones(
+    keyguard: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(RedisPair) as servers:
+        for name, value in WELL.items():
+            servers.primary.call("CONFIG", "SET", name, value)
+        with Keyguard(servers.url) as guard:
+            guard.migrate()
+        assert "problem  " + servers.url + " has replicas, and no change waits for them" in (
+            keyguard("doctor", "--url", servers.url).stdout
+        )
+        monkeypatch.setenv("KEYGUARD_DURABLE_REPLICAS", "1")
+        run = keyguard("doctor", "--url", servers.url)
+        assert (run.status, run.stdout.count("problem")) == (0, 0)
+        assert "on 1 replicas (durable_replicas); 1 are connected" in run.stdout
+        monkeypatch.setenv("KEYGUARD_DURABLE_REPLICAS", "2")
+        run = keyguard("doctor", "--url", servers.url)
+        assert run.status == 1
+        assert "has 1 replicas, and each change waits for 2 in vain" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("commit", "says"),
+    [
+        (
+            "on",
+            "ok       a change that PostgreSQL has acknowledged is on its disk alone, so that a "
+            "failover may lose it: no synchronous standby is named (synchronous_commit=on)",
+        ),
+        ("off", "problem  PostgreSQL acknowledges changes that are not on the disk yet"),
+    ],
+)
+def test_what_the_acknowledgement_of_postgresql_is_worth_is_said(
+    commit: str, says: str, postgresql: PostgreSQL, keyguard: Program
+) -> None:
+    url, _ = postgresql.create_database()
+    with Keyguard(url) as guard:
+        guard.migrate()
+    run = keyguard("doctor", "--url", f"{url}&options=-csynchronous_commit%3D{commit}")
+    assert says in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("flush", "says"),
+    [
+        ("1", "ok       a change that the database has acknowledged is on its disk"),
+        ("2", "problem  the database acknowledges changes that are not on the disk yet"),
+    ],
+)
+def test_what_the_acknowledgement_of_mariadb_is_worth_is_said(
+    flush: str, says: str, mariadb: MariaDB, keyguard: Program
+) -> None:
+    url, _ = mariadb.create_database()
+    with Keyguard(url) as guard:
+        guard.migrate()
+    mariadb.execute(f"SET GLOBAL innodb_flush_log_at_trx_commit = {flush}")
+    try:
+        run = keyguard("doctor", "--url", url)
+    finally:
+        mariadb.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+    assert f"{says} (innodb_flush_log_at_trx_commit={flush})" in run.stdout
 
 
 def test_keys_that_redis_evicted_for_lack_of_memory_are_reported(

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from keyguard import Keyguard
 from keyguard.cli import app, organization
 from tests.cli.conftest import PROGRAM, Program, Run, Store
+from tests.services import RedisPair, running
 
 
 def test_without_a_url_nothing_is_done(keyguard: Program) -> None:
@@ -292,3 +294,20 @@ def test_a_stderr_that_nobody_reads_changes_nothing_else(
 
     assert done.status == 0
     assert done.stdout.startswith("kg_live_")
+
+
+def test_a_change_that_is_not_durable_has_an_exit_code_of_its_own(
+    keyguard: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(RedisPair) as servers:
+        with Keyguard(servers.url) as guard:
+            guard.migrate()
+            guard.organizations.create("acme")
+            issued = guard.keys.issue(organization="acme", name="a")
+        servers.lose_replica()
+        monkeypatch.setenv("KEYGUARD_DURABLE_REPLICAS", "1")
+        done = keyguard("key", "revoke", issued.key.id, "--url", servers.url)
+        assert done.status == 3
+        assert "made the change, but fewer than one replica had it within 1 seconds" in (
+            done.sentence
+        )

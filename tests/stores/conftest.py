@@ -170,13 +170,15 @@ class Awaited(_Conveniences):
         return answers
 
 
-def opened(flavour: str, url: str, runner: asyncio.Runner) -> Plain | Awaited:
+def opened(
+    flavour: str, url: str, runner: asyncio.Runner, *, durable_replicas: int = 0
+) -> Plain | Awaited:
     """Open a URL in a flavour."""
     if flavour == "sync":
-        return Plain(open_store(url))
+        return Plain(open_store(url, durable_replicas=durable_replicas))
 
     async def on_the_loop() -> Any:
-        return open_async_store(url)
+        return open_async_store(url, durable_replicas=durable_replicas)
 
     return Awaited(runner.run(on_the_loop()), runner)
 

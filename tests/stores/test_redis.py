@@ -711,7 +711,7 @@ from tests.stores.test_redis import COMMITS
 url, step, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 backend = open_store(url)
 send, count = SyncScriptPort.send, 0
-async def dying(self, command, key):
+async def dying(self, command, key, durability=None):
     global count
     count += 1
     if count == step and when == "before":

@@ -32,7 +32,7 @@ class Server(ScriptPort):
         self.answers = list(answers)
         self.names: list[str | bytes] = []
 
-    async def send(self, command: Command, key: str) -> Any:
+    async def send(self, command: Command, key: str, durability: Any = None) -> Any:
         assert key == f"{STORE}schema"
         self.names.append(command.parts[0])
         answer = self.answers.pop(0)

@@ -18,16 +18,23 @@ from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.routes import routes
-from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError, shown
+from keyguard.exceptions import (
+    ConfigurationError,
+    InvalidValueError,
+    KeyguardError,
+    NotDurableError,
+    shown,
+)
 from keyguard.guard import Keyguard
 
 _LONG_WORD = r"[^\s'\"()]{41,}"  # in Typer's messages; it may be a token of any service
-DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, REFUSED, USAGE, NOT_DURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="keyguard",
     help="Manage the API keys of a service.",
-    epilog="Exit codes: 0 done; 1 refused, not found or failed; 2 wrong usage or settings.",
+    epilog="Exit codes: 0 done; 1 refused, not found or failed; 2 wrong usage or settings; "
+    "3 done, but on too few replicas.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -81,8 +88,8 @@ def run(
         application: The application of that guard, for the command ``routes``.
 
     Returns:
-        The exit code: 0 done; 1 refused, not found or failed; 2 wrong usage or settings; 130
-        interrupted.
+        The exit code: 0 done; 1 refused, not found or failed; 2 wrong usage or settings; 3
+        done, but on too few replicas; 130 interrupted.
     """
     # The log of a library would mix with the output, or show a traceback.
     logging.basicConfig(handlers=[logging.NullHandler()])
@@ -106,6 +113,9 @@ def run(
     except (ConfigurationError, InvalidValueError) as problem:
         output.complain(str(problem))
         return USAGE
+    except NotDurableError as problem:
+        output.complain(str(problem))
+        return NOT_DURABLE
     except KeyguardError as problem:
         output.complain(str(problem).replace("use force", "use --force"))
         return REFUSED

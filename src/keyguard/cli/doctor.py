@@ -32,7 +32,7 @@ def doctor(common: Common) -> None:
     The command changes nothing, except for one counter of its own in the store of the counters.
     """
     url, patience = common.store_url(), common.patience
-    store = open_store(url)
+    store = open_store(url, durable_replicas=common.settings().durable_replicas)
     try:
         findings = [*_of_keys(store, url, patience)]
         findings += _of_counters(store, common.limiter, patience)
@@ -55,7 +55,8 @@ def _of_keys(store: Store, url: str, patience: float) -> Iterator[Finding]:
         return
     findings: list[Finding] = []
     if isinstance(store, Diagnosable):
-        with within(patience):
+        # What fails here fails below too, where it becomes a finding.
+        with within(patience), suppress(StoreError):
             findings = store.diagnose()
     try:
         with within(patience):

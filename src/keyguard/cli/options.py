@@ -21,6 +21,7 @@ from keyguard.exceptions import (
     ConfigurationError,
     InvalidValueError,
     KeyguardError,
+    NotDurableError,
     SchemaError,
     StoreError,
 )
@@ -157,8 +158,8 @@ class Common:
         with Keyguard(url, limiter=self.limiter, settings=settings, hooks=()) as guard:
             try:
                 yield guard
-            except SchemaError:
-                raise  # its message is complete
+            except (NotDurableError, SchemaError):
+                raise  # their messages are complete
             except StoreError as failure:
                 raise explain_cause(failure, url) from failure
 

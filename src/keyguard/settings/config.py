@@ -63,6 +63,8 @@ class Settings:
         store_timeout: The most seconds that one store call of a request takes. From 0.001 to 60.
         management_timeout: The most seconds that one store call of a management operation takes.
             From 0.001 to 3,600.
+        durable_replicas: How many replicas of a key store in Redis must have a change before it is
+            acknowledged; else it raises :class:`~keyguard.NotDurableError`. From 0 to 10.
         hash_workers: How many slow hashes run at once. From 1 to 64.
         hash_timeout: The most seconds that a slow hash takes on a thread, for code on an event
             loop. Its wait for a thread counts against ``store_timeout``. From 0.01 to 60.
@@ -105,6 +107,7 @@ class Settings:
     record_addresses: bool = False
     store_timeout: float = field(default=0.25, metadata={"range": (0.001, 60)})
     management_timeout: float = field(default=10.0, metadata={"range": (0.001, 3600)})
+    durable_replicas: int = field(default=0, metadata={"range": (0, 10)})
     hash_workers: int = field(default=min(4, os.cpu_count() or 1), metadata={"range": (1, 64)})
     hash_timeout: float = field(default=2.0, metadata={"range": (0.01, 60)})
     default_limits: Limits = ()

@@ -19,6 +19,16 @@ class Finding:
     text: str
 
 
+def fine(text: str) -> Finding:
+    """Return a finding about which nothing needs to be done."""
+    return Finding(is_fine=True, text=text)
+
+
+def problem(text: str) -> Finding:
+    """Return a finding about which something needs to be done."""
+    return Finding(is_fine=False, text=text)
+
+
 @runtime_checkable
 class Diagnosable(Protocol):
     """A store that can report what could make it lose acknowledged changes."""

@@ -64,32 +64,36 @@ _ASYNC = _Flavour(
 )
 
 
-def open_store(target: str | Store | object) -> Store:
+def open_store(target: str | Store | object, *, durable_replicas: int = 0) -> Store:
     """Return the store that a service names, for sync code.
 
     Args:
         target: A URL, a SQLAlchemy ``Engine``, a client of redis-py, or a store.
+        durable_replicas: How many replicas of a Redis must have a change before it is
+            acknowledged.
 
     Returns:
         The ``target`` itself if it is a store, which its owner closes. Else a new store, which the
         caller closes; closing it leaves an engine or a client open.
 
     Raises:
-        ConfigurationError: The target is not one of these, or one for async code.
+        ConfigurationError: The target is not one of these, or one for async code; or
+            ``durable_replicas`` is set, and the target is no Redis.
         MissingExtraError: The driver is not installed.
     """
-    store: Store = _open(target, _SYNC, _ASYNC)
+    store: Store = _open(target, _SYNC, _ASYNC, durable_replicas)
     return store
 
 
-def open_async_store(target: str | AsyncStore | object) -> AsyncStore:
+def open_async_store(target: str | AsyncStore | object, *, durable_replicas: int = 0) -> AsyncStore:
     """Return the store that a service names, for async code; else like :func:`open_store`.
 
     Args:
         target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a store for
             async code.
+        durable_replicas: As for :func:`open_store`.
     """
-    store: AsyncStore = _open(target, _ASYNC, _SYNC)
+    store: AsyncStore = _open(target, _ASYNC, _SYNC, durable_replicas)
     return store
 
 
@@ -152,10 +156,18 @@ def check_countable(limiter: object, limits: Iterable[Limit]) -> None:
         check(limits)
 
 
-def _open(target: object, flavour: _Flavour, other: _Flavour) -> Any:
+def _open(target: object, flavour: _Flavour, other: _Flavour, durable_replicas: int = 0) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
     room = _room_of(target, flavour, other)
-    return getattr(import_module(room), flavour.opener)(target) if room else target
+    if durable_replicas and room != _REDIS:
+        raise ConfigurationError(
+            "durable_replicas is for a key store in Redis; leave it out, and see 'keyguard doctor' "
+            "for what this store acknowledges"
+        )
+    if not room:
+        return target
+    more = [durable_replicas] if durable_replicas else []
+    return getattr(import_module(room), flavour.opener)(target, *more)
 
 
 def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:

@@ -76,14 +76,14 @@ async def settled(
 async def ended(
     ports: ManagementPorts,
     actor: Actor,
-    attempt: Callable[[Authority], Awaitable[Ending | None]],
+    attempt: Callable[[Authority], Awaitable[Ending]],
 ) -> Authority:
     """Decide what to end and end it, and decide again only if a condition of it no longer holds.
 
     Args:
         ports: The outside.
         actor: Who asks for it. Nothing ends once its key no longer works.
-        attempt: Given the actor's authority, returns what to end, or None for nothing.
+        attempt: Given the actor's authority, returns what to end.
 
     Returns:
         The authority with which it was done.
@@ -95,8 +95,6 @@ async def ended(
     for _ in range(_ATTEMPTS):
         authority = await authority_of(ports, actor)
         ending = await attempt(authority)
-        if ending is None:
-            return authority
         if await ports.store.end(authority.bind_ending(ending)) is not None:
             return authority
     raise StoreUnavailableError(_BUSY)

@@ -24,7 +24,7 @@ from keyguard.core.management.common import (
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError, NotFoundError
+from keyguard.exceptions import InvalidValueError, NotDurableError, NotFoundError
 
 
 class Revocation(Operations):
@@ -49,13 +49,13 @@ class Revocation(Operations):
         now = ports.now()
         ending = _ending(key_id, now, reason, note, actor)
 
-        async def attempt(authority: Authority) -> Ending | None:
+        async def attempt(authority: Authority) -> Ending:
             if force:
                 return ending
             record = await find_record(ports, key_id, authority)
             present = record.key
             if present.revoked_at is not None:
-                return None
+                return ending  # changes nothing, but the store may have to make it durable
             witnesses = await keep_an_administrator(ports, record.organization, [present], [], now)
             return replace(ending, scopes=present.scopes, witnesses=witnesses)
 
@@ -82,12 +82,12 @@ class Revocation(Operations):
         now = ports.now()
         ending = _ending(family, now, reason, note, actor)
 
-        async def attempt(authority: Authority) -> Ending | None:
+        async def attempt(authority: Authority) -> Ending:
             if force:
                 return ending
             alive = [key for key in await self._family(family, authority) if not key.revoked_at]
             if not alive:
-                return None
+                return ending  # likewise
             record = await find_record(ports, alive[0].id, authority)
             witnesses = await keep_an_administrator(
                 ports, record.organization, alive, [], now, family=family
@@ -133,6 +133,8 @@ async def revoke_exposed(ports: ManagementPorts, refusal: Deny) -> bool:
     reason, note = RevocationReason.KEY_COMPROMISE, "it came over plain HTTP"
     try:
         await Revocation(ports).revoke(refusal.key_id, reason=reason, note=note, force=True)
+    except NotDurableError:
+        return True
     except Exception:  # noqa: BLE001 - see above
         return False
     return True

@@ -25,11 +25,16 @@ import_module("limits")  # parses the limits of stored keys: not during a reques
 __all__ = ["AsyncRedisStore", "RedisStore", "open_async_store", "open_store"]
 
 
-def open_store(target: str | Client) -> RedisStore:
-    """Return the store that a URL names, or that uses a client of redis-py."""
-    return RedisStore(parse(target) if isinstance(target, str) else target)
+def open_store(target: str | Client, durable_replicas: int = 0) -> RedisStore:
+    """Return the store that a URL names, or that uses a client of redis-py.
+
+    Args:
+        target: The URL or the client.
+        durable_replicas: How many replicas must have a change before it is acknowledged.
+    """
+    return RedisStore(parse(target) if isinstance(target, str) else target, durable_replicas)
 
 
-def open_async_store(target: str | AsyncClient) -> AsyncRedisStore:
+def open_async_store(target: str | AsyncClient, durable_replicas: int = 0) -> AsyncRedisStore:
     """Return the same for code on asyncio."""
-    return AsyncRedisStore(parse(target) if isinstance(target, str) else target)
+    return AsyncRedisStore(parse(target) if isinstance(target, str) else target, durable_replicas)

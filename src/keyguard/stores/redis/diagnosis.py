@@ -11,33 +11,42 @@ from redis import RedisCluster
 from redis.exceptions import ResponseError
 
 from keyguard.runtime.frames import frameless
-from keyguard.stores.diagnosis import Finding
+from keyguard.stores.diagnosis import Finding, fine, problem
 from keyguard.stores.redis.clients import place_of, sentinels_of
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.pools import RedisPool
 from keyguard.stores.redis.ports import SyncScriptPort, exchange
 from keyguard.stores.redis.scripts import Command, text_of, texts_of
 
+_ON_DISK = {
+    "always": "by then",
+    "everysec": "within about a second",
+    "no": "when the system writes it",
+}
 
-def diagnose(port: SyncScriptPort) -> list[Finding]:
+
+def diagnose(port: SyncScriptPort, replicas: int) -> list[Finding]:
     """Look at every server that holds data, and at the Sentinels.
 
     Args:
         port: Knows the servers.
+        replicas: How many replicas must have a change before it is acknowledged.
     """
     findings: list[Finding] = []
     try:
         with frameless():
             servers = _servers(port)
     except Exception as failure:  # noqa: BLE001 - whatever it is, nothing can be reached
-        return [_bad(str(explained(failure, port.place)))]
+        return [problem(str(explained(failure, port.place)))]
     for name, pool in servers:
         try:
             with frameless():
-                findings += _of_server(name, _info(pool))
-                findings += _of_synchronization(name, pool)
+                info = _info(pool)
+                findings += _of_server(name, info)
+                if info.get("redis_mode") != "sentinel":
+                    findings += _of_acknowledgement(name, info, _appendfsync(pool), replicas)
         except Exception as failure:  # noqa: BLE001 - the server can't be reached
-            findings.append(_bad(str(explained(failure, name))))
+            findings.append(problem(str(explained(failure, name))))
     return findings
 
 
@@ -57,49 +66,68 @@ def _servers(port: SyncScriptPort) -> list[tuple[str, RedisPool]]:
 
 def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
     version = info.get("valkey_version") or info.get("redis_version", "of unknown version")
-    yield Finding(is_fine=True, text=f"{place} answers, Redis {version}")
+    yield fine(f"{place} answers, Redis {version}")
     if info.get("redis_mode") == "sentinel":
         return
     if info.get("role") != "master":
-        yield _bad(f"{place} is a replica and can't be written to; name the primary")
+        yield problem(f"{place} is a replica and can't be written to; name the primary")
     if info.get("aof_enabled") == "0":
-        yield _bad(
+        yield problem(
             f"{place} keeps no append-only file: a crash loses every change since the last "
             "snapshot; set 'appendonly yes'"
         )
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory", "0") != "0" and policy != "noeviction":
-        yield _bad(
+        yield problem(
             f"{place} has a maxmemory and the policy {policy}: when it is full, it drops keys; "
             "set 'maxmemory-policy noeviction'"
         )
     if info.get("evicted_keys", "0") != "0":
-        yield _bad(
+        yield problem(
             f"{place} has dropped {info['evicted_keys']} entries already, for lack of memory"
         )
     if "min_slaves_good_slaves" not in info:
-        yield _bad(
+        yield problem(
             f"{place} acknowledges changes that no replica has: a failover loses them; with "
             "replicas, set 'min-replicas-to-write 1'"
         )
 
 
-def _of_synchronization(place: str, pool: RedisPool) -> Iterator[Finding]:
-    try:
-        setting = texts_of(exchange(pool, Command("CONFIG", "GET", "appendfsync")))
-    except ResponseError:  # the user may lack the permission, and Sentinels have no such setting
-        return
-    if setting[1:] == ["no"]:
-        yield _bad(
+def _of_acknowledgement(
+    place: str, info: Mapping[str, str], appendfsync: str | None, replicas: int
+) -> Iterator[Finding]:
+    """Say what the acknowledgement of a change is worth, and what makes it worth little."""
+    connected = int(info.get("connected_slaves", "0"))
+    saved = info.get("aof_enabled") != "0" and appendfsync
+    on_disk = _ON_DISK.get(saved or "", "as its settings say, which keyguard may not read")
+    yield fine(
+        f"a change that {place} has acknowledged is on the disk {on_disk}, and on {replicas} "
+        f"replicas (durable_replicas); {connected} are connected"
+    )
+    if saved == "no":
+        yield problem(
             f"{place} lets the system decide when changes reach the disk: a power failure loses "
             "up to half a minute; set 'appendfsync everysec' or 'always'"
         )
+    if connected and not replicas:
+        yield problem(
+            f"{place} has replicas, and no change waits for them: a failover loses what they do "
+            "not have yet; set durable_replicas, such as KEYGUARD_DURABLE_REPLICAS=1"
+        )
+    if replicas > connected and info.get("role") == "master":
+        yield problem(
+            f"{place} has {connected} replicas, and each change waits for {replicas} in vain; "
+            "connect them, or set durable_replicas lower"
+        )
+
+
+def _appendfsync(pool: RedisPool) -> str | None:
+    try:
+        return texts_of(exchange(pool, Command("CONFIG", "GET", "appendfsync")))[1]
+    except (IndexError, ResponseError):  # the user may lack the permission
+        return None
 
 
 def _info(pool: RedisPool) -> dict[str, str]:
     lines = text_of(exchange(pool, Command("INFO"))).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
-
-
-def _bad(text: str) -> Finding:
-    return Finding(is_fine=False, text=text)

@@ -23,6 +23,7 @@ from keyguard.runtime.deadlines import awithin, remaining, within
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
 from keyguard.stores.base import News
+from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.pools import Connection, patience
 from keyguard.stores.redis.ports import (
@@ -115,7 +116,12 @@ class TrailReader(ScriptPort):
         except Exception as failure:
             raise explained(failure, self.place) from failure
 
-    async def send(self, command: Command, key: str) -> Reply:  # noqa: ARG002 - all are in one slot
+    async def send(
+        self,
+        command: Command,
+        key: str,  # noqa: ARG002 - all are in one slot
+        durability: Durability | None = None,  # noqa: ARG002 - a reader changes nothing
+    ) -> Reply:
         try:
             return await self.exchange(command)
         except MovedError:

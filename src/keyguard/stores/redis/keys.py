@@ -20,6 +20,7 @@ from keyguard.stores.redis.clients import AsyncClient, Client
 from keyguard.stores.redis.commit_call import commit_call, ending_call, record_key
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.diagnosis import diagnose
+from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.feed import AsyncRedisFeed, RedisFeed
 from keyguard.stores.redis.hashes import (
     entry_from,
@@ -29,7 +30,7 @@ from keyguard.stores.redis.hashes import (
     time_text,
 )
 from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, SyncScriptPort
-from keyguard.stores.redis.scripts import Reply, list_of, store_call, text_of, texts_of
+from keyguard.stores.redis.scripts import DONE, Reply, list_of, store_call, text_of, texts_of
 
 if TYPE_CHECKING:
     from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
@@ -50,11 +51,15 @@ class RedisKeys:
     Args:
         port: Runs the scripts.
         feed: Makes a reader of the audit trail.
+        replicas: How many replicas must have a change before it is acknowledged.
     """
 
-    def __init__(self, port: ScriptPort, feed: Callable[[], AsyncChangeFeed]) -> None:
+    def __init__(
+        self, port: ScriptPort, feed: Callable[[], AsyncChangeFeed], replicas: int
+    ) -> None:
         self._port = port
         self._feed = feed
+        self._durability = Durability(replicas, port.place) if replicas else None
 
     def feed(self) -> AsyncChangeFeed:
         return self._feed()
@@ -66,14 +71,16 @@ class RedisKeys:
         await self._run(scripts.MIGRATE, keys=("audit",))
 
     async def commit(self, commit: Commit) -> bool:
-        outcome, *taken = texts_of(await self._port.run(commit_call(commit)))
-        if outcome in ("done", "conflict"):
-            return outcome == "done"
+        reply = await self._port.run(commit_call(commit), self._durability)
+        outcome, *taken = texts_of(reply)
+        if outcome in (DONE, "conflict"):
+            return outcome == DONE
         raise RefusedError(f"{outcome} {taken[0]!r} exists already")
 
     async def end(self, ending: Ending) -> tuple[str, ...] | None:
-        outcome, *ended = texts_of(await self._port.run(ending_call(ending)))
-        return tuple(ended) if outcome == "done" else None
+        reply = await self._port.run(ending_call(ending), self._durability)
+        outcome, *ended = texts_of(reply)
+        return tuple(ended) if outcome == DONE else None
 
     async def find_organization(self, name: str) -> Organization | None:
         if not ORGANIZATION_NAME.match(name):
@@ -208,11 +215,12 @@ class AsyncRedisStore(RedisKeys):
 
     Args:
         target: Where the Redis is, or a client to use. The client stays its owner's.
+        replicas: How many replicas must have a change before it is acknowledged.
     """
 
-    def __init__(self, target: Deployment | AsyncClient) -> None:
+    def __init__(self, target: Deployment | AsyncClient, replicas: int = 0) -> None:
         self.port = AsyncScriptPort(target)
-        super().__init__(self.port, lambda: AsyncRedisFeed(self.port))
+        super().__init__(self.port, lambda: AsyncRedisFeed(self.port), replicas)
 
     def counters(self, *, owned: bool) -> AsyncRedisRateLimiter:
         """Return counters on the same server, which close the store with themselves if owned."""
@@ -224,9 +232,10 @@ class AsyncRedisStore(RedisKeys):
 class RedisStore(SyncStore):
     """The same for sync code."""
 
-    def __init__(self, target: Deployment | Client) -> None:
+    def __init__(self, target: Deployment | Client, replicas: int = 0) -> None:
         self.port = SyncScriptPort(target)
-        super().__init__(RedisKeys(self.port, lambda: RedisFeed(self.port)))
+        self._replicas = replicas
+        super().__init__(RedisKeys(self.port, lambda: RedisFeed(self.port), replicas))
 
     def counters(self, *, owned: bool) -> RedisRateLimiter:
         """Return counters on the same server, which close the store with themselves if owned."""
@@ -235,7 +244,7 @@ class RedisStore(SyncStore):
         return RedisRateLimiter(self.port, owned=owned)
 
     def diagnose(self) -> list[Finding]:
-        return diagnose(self.port)
+        return diagnose(self.port, self._replicas)
 
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import redis
@@ -24,6 +25,7 @@ from keyguard.exceptions import ConfigurationError, KeyguardError
 from keyguard.runtime.deadlines import awithin, remaining
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
+from keyguard.runtime.sync import run_sync
 from keyguard.stores.redis.clients import (
     AsyncClient,
     Client,
@@ -33,6 +35,7 @@ from keyguard.stores.redis.clients import (
     sentinels_of,
 )
 from keyguard.stores.redis.deployment import Deployment
+from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained, is_lost
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
@@ -54,10 +57,16 @@ class ScriptPort(ABC):
     """The server's address, without secrets."""
 
     @abstractmethod
-    async def send(self, command: Command, key: str) -> Reply:
+    async def send(self, command: Command, key: str, durability: Durability | None = None) -> Reply:
         """Send a command to the server of a key and return the reply.
 
+        Args:
+            command: The command.
+            key: The key.
+            durability: Which replicas must have the change that the command makes; None for any.
+
         Raises:
+            NotDurableError: Too few replicas have the change.
             Exception: redis-py failed. The error has no frames of redis-py's, which may hold the
                 password.
         """
@@ -66,28 +75,34 @@ class ScriptPort(ABC):
     async def aclose(self) -> None:
         """Close the connections that the port opened."""
 
-    async def run(self, call: ScriptCall) -> Reply:
+    async def run(self, call: ScriptCall, durability: Durability | None = None) -> Reply:
         """Run a script and return its reply.
+
+        Args:
+            call: The script with its keys and arguments.
+            durability: As for :meth:`send`.
 
         Raises:
             StoreError: The call failed; the message says why and what to do.
         """
         try:
-            return await self.send(call.by_digest, call.keys[0])
+            return await self.send(call.by_digest, call.keys[0], durability)
         except Exception as failure:  # noqa: BLE001 - its meaning is decided in one place
-            return await self._run_again(call, failure)
+            return await self._run_again(call, durability, failure)
 
-    async def _run_again(self, call: ScriptCall, failure: Exception) -> Reply:
+    async def _run_again(
+        self, call: ScriptCall, durability: Durability | None, failure: Exception
+    ) -> Reply:
         """Run a script whose first call failed once more, where that is safe."""
         # A connection from the pool may have died long ago. A change may have been made, though.
         if is_lost(failure) and not call.script.writes and remaining() != 0:
             try:
-                return await self.send(call.by_digest, call.keys[0])
+                return await self.send(call.by_digest, call.keys[0], durability)
             except Exception as another:  # noqa: BLE001 - explained below
                 failure = another
         if isinstance(failure, NoScriptError):  # the server ran nothing
             try:
-                return await self.send(call.in_full(), call.keys[0])
+                return await self.send(call.in_full(), call.keys[0], durability)
             except Exception as another:  # noqa: BLE001 - explained below
                 failure = another
         if isinstance(failure, KeyguardError):
@@ -102,10 +117,16 @@ def send_command(connection: Connection, command: Command) -> None:
     connection.send_packed_command(command.packed)
 
 
-def exchange(pool: RedisPool, *commands: Command) -> Reply:
+def exchange(pool: RedisPool, *commands: Command, durability: Durability | None = None) -> Reply:
     """Send commands on one connection of a pool and return the last reply.
 
+    Args:
+        pool: The pool.
+        commands: The commands.
+        durability: Which replicas must have the change that the last command makes.
+
     Raises:
+        NotDurableError: Too few replicas have the change.
         RedisError: redis-py failed, or the server refused a command.
     """
     connection = pool.get_connection()
@@ -114,6 +135,8 @@ def exchange(pool: RedisPool, *commands: Command) -> Reply:
         for command in commands:
             send_command(connection, command)
             reply = connection.read_response(disconnect_on_error=False)
+        if durability is not None:
+            run_sync(durability.confirm(reply, partial(_ask, connection)))
         return reply
     except redis.ResponseError:
         raise  # a whole reply
@@ -122,6 +145,11 @@ def exchange(pool: RedisPool, *commands: Command) -> Reply:
         raise
     finally:
         pool.release(connection)
+
+
+async def _ask(connection: Connection, command: Command) -> Reply:
+    send_command(connection, command)
+    return connection.read_response(disconnect_on_error=False)
 
 
 class SyncScriptPort(ScriptPort):
@@ -146,15 +174,15 @@ class SyncScriptPort(ScriptPort):
         self._opened: Client | None = None
         self.layout_is_old = False
 
-    async def send(self, command: Command, key: str) -> Reply:
+    async def send(self, command: Command, key: str, durability: Durability | None = None) -> Reply:
         handled = sys.exception()
         try:
             client = self._opened
             if client is None or self.layout_is_old:
                 client = self.open()
             if isinstance(client, redis.RedisCluster):
-                return self._routed(client, command, key)
-            return exchange(client.connection_pool, command)
+                return self._routed(client, command, key, durability)
+            return exchange(client.connection_pool, command, durability=durability)
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
@@ -204,15 +232,21 @@ class SyncScriptPort(ScriptPort):
         connection: Connection = pool.connection_class(**pool.connection_kwargs)
         return connection
 
-    def _routed(self, cluster: redis.RedisCluster, command: Command, key: str) -> Reply:
+    def _routed(
+        self,
+        cluster: redis.RedisCluster,
+        command: Command,
+        key: str,
+        durability: Durability | None,
+    ) -> Reply:
         try:
             try:
-                return exchange(_pool_of(cluster, key), command)
+                return exchange(_pool_of(cluster, key), command, durability=durability)
             except MovedError:
                 # The server did not run it; the one that has the slot now will.
                 self.layout_is_old = True
                 self.open()
-                return exchange(_pool_of(cluster, key), command)
+                return exchange(_pool_of(cluster, key), command, durability=durability)
         except (MovedError, ClusterDownError, redis.ConnectionError, redis.TimeoutError):
             self.layout_is_old = True  # a replica may have taken over
             raise
@@ -221,7 +255,7 @@ class SyncScriptPort(ScriptPort):
             if pool is None:
                 self.layout_is_old = True
                 raise
-            return exchange(pool, Command("ASKING"), command)
+            return exchange(pool, Command("ASKING"), command, durability=durability)
 
 
 # redis-py types these methods of its clusters in part.
@@ -247,8 +281,34 @@ class AsyncConnection(Protocol):
     async def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...  # noqa: ASYNC109 - redis-py's signature
 
 
-async def aexchange(connection: AsyncConnection, command: Command) -> Reply:
-    """Send a command on asyncio and return the reply; close the connection if that does not end."""
+class AsyncNode(Protocol):
+    """What keyguard uses of redis-py's nodes of a cluster for asyncio."""
+
+    def acquire_connection(self) -> AsyncConnection: ...
+    def release(self, connection: Any) -> None: ...
+
+
+async def aexchange(
+    connection: AsyncConnection, *commands: Command, durability: Durability | None = None
+) -> Reply:
+    """Send commands on asyncio and return the last reply, like :func:`exchange`.
+
+    The connection is closed if that does not end.
+    """
+    reply: Reply = None
+    for command in commands:
+        reply = await _aask(connection, command)
+    if durability is not None:
+        await durability.confirm(reply, partial(_aask_in_time, connection))
+    return reply
+
+
+async def _aask_in_time(connection: AsyncConnection, command: Command) -> Reply:
+    async with awithin(patience()):
+        return await _aask(connection, command)
+
+
+async def _aask(connection: AsyncConnection, command: Command) -> Reply:
     if command.packed is None:
         command.packed = connection.pack_command(*command.parts)
     try:
@@ -278,10 +338,10 @@ class AsyncScriptPort(ScriptPort):
         self.layout_is_old = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def send(self, command: Command, key: str) -> Reply:
+    async def send(self, command: Command, key: str, durability: Durability | None = None) -> Reply:
         if remaining() is None:
             async with awithin(WITHOUT_DEADLINE):
-                return await self.send(command, key)
+                return await self.send(command, key, durability)
         handled = sys.exception()
         try:
             client = self._opened
@@ -289,11 +349,11 @@ class AsyncScriptPort(ScriptPort):
                 client = self.open()
             async with self._turns:
                 if isinstance(client, redis.asyncio.RedisCluster):
-                    return await self._routed(client, command, key)
+                    return await self._routed(client, command, key, durability)
                 pool = client.connection_pool
                 connection = await pool.get_connection()
                 try:
-                    return await aexchange(connection, command)
+                    return await aexchange(connection, command, durability=durability)
                 finally:
                     await pool.release(connection)
         except BaseException as failure:
@@ -335,16 +395,48 @@ class AsyncScriptPort(ScriptPort):
         return connection
 
     async def _routed(
-        self, cluster: redis.asyncio.RedisCluster, command: Command, key: str
+        self,
+        cluster: redis.asyncio.RedisCluster,
+        command: Command,
+        key: str,
+        durability: Durability | None,
     ) -> Reply:
         try:
             node = await self._node(cluster, key)
+            if durability is not None:
+                return await self._confirmed(cluster, node, command, key, durability)
             # For a named node redis-py follows MOVED and ASK, and sends nothing twice.
             reply: Reply = await cluster.execute_command(*command.parts, target_nodes=node)
             return reply
         except asyncio.CancelledError:
             # The call was late, of which redis-py knows nothing: a replica may have taken over.
             self.layout_is_old = True
+            raise
+
+    async def _confirmed(
+        self,
+        cluster: redis.asyncio.RedisCluster,
+        node: AsyncNode,
+        command: Command,
+        key: str,
+        durability: Durability,
+    ) -> Reply:
+        """Change something on one connection of a node, which redis-py itself can't keep."""
+        try:
+            return await _aexchange_on(node, command, durability=durability)
+        except MovedError:
+            # The server did not run it; the one that has the slot now will.
+            self.layout_is_old = True
+            node = await self._node(cluster, key)
+            return await _aexchange_on(node, command, durability=durability)
+        except AskError as asked:
+            named: AsyncNode | None = _node_named_by(cluster, asked)
+            self.layout_is_old |= named is None
+            if named is None:
+                raise
+            return await _aexchange_on(named, Command("ASKING"), command, durability=durability)
+        except (ClusterDownError, redis.ConnectionError, redis.TimeoutError):
+            self.layout_is_old = True  # a replica may have taken over
             raise
 
     async def _node(self, cluster: redis.asyncio.RedisCluster, key: str) -> Any:
@@ -354,6 +446,20 @@ class AsyncScriptPort(ScriptPort):
             await client.nodes_manager.initialize()
             self.layout_is_old = False
         return client.get_node_from_key(key)
+
+
+async def _aexchange_on(node: AsyncNode, *commands: Command, durability: Durability) -> Reply:
+    connection = node.acquire_connection()
+    try:
+        await connection.connect()
+        return await aexchange(connection, *commands, durability=durability)
+    finally:
+        node.release(connection)
+
+
+def _node_named_by(cluster: Any, asked: Any) -> AsyncNode | None:
+    node: AsyncNode | None = cluster.get_node(asked.host, asked.port)
+    return node
 
 
 async def _closed(client: AsyncClient) -> None:

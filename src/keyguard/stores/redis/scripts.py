@@ -45,6 +45,9 @@ CORRUPT = "KEYGUARDCORRUPT"
 
 _CONSTANTS = f"local STORE, UNFIT, CORRUPT = '{STORE}', '{UNFIT}', '{CORRUPT}'\n"
 
+DONE = "done"
+"""What a script answers that made its change."""
+
 Reply: TypeAlias = Union[bytes, str, int, "list[Reply]", None]
 """What Redis answers; text is ``str`` with a client that decodes responses."""
 

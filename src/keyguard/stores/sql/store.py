@@ -8,11 +8,14 @@ from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
+from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, AsyncStore, ChangeFeed
+from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncChangeFeed, SyncStore
 from keyguard.stores.sql import commits, queries
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
+from keyguard.stores.sql.diagnosis import diagnose
 from keyguard.stores.sql.feed import AsyncListeningFeed, SqlFeed, SyncListeningFeed
 
 
@@ -89,6 +92,9 @@ class SqlStore(SyncStore):
     def __init__(self, database: SyncDatabase) -> None:
         super().__init__(AsyncSqlStore(database))
         self.database = database
+
+    def diagnose(self) -> list[Finding]:
+        return run_sync(self.database.read(diagnose))
 
     def feed(self) -> ChangeFeed:
         feed = SyncListeningFeed if self.database.can_listen else SqlFeed

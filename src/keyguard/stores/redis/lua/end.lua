@@ -39,7 +39,7 @@ if steps.id == '' then
     ids[#ids + 1] = string.match(entry, ' (.*)$')
   end
 end
-local ending = {}
+local ending, ended_before = {}, nil
 for _, id in ipairs(ids) do
   local record = STORE .. (steps.id == '' and 'key:' .. id or steps.found)
   local known, owner, ended, scopes = unpack(redis.call(
@@ -52,7 +52,13 @@ for _, id in ipairs(ids) do
     redis.call('ZCARD', STORE .. 'trail:' .. id)
     redis.call('ZCARD', STORE .. 'owned:' .. owner)
     ending[#ending + 1] = {id, owner, record}
+  elseif known then
+    ended_before = record
   end
+end
+if #ending == 0 and ended_before then
+  -- A write that changes nothing: whoever waits for replicas waits for the last write.
+  redis.call('HINCRBY', ended_before, 'version', 0)
 end
 local answer = {'done'}
 for _, each in ipairs(ending) do

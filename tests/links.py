@@ -1,0 +1,115 @@
+"""A link to a server that tests can cut, or have pass its bytes one by one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import ExitStack, suppress
+from typing import TypeAlias
+
+Address: TypeAlias = tuple[str, int] | str
+"""A host and a port, or the path of a socket."""
+
+PACE = 0.1
+"""Seconds between two bytes while a link drips."""
+
+
+class Link:
+    """A port of its own, from which connections lead on to a server.
+
+    Args:
+        server: Where the server listens.
+
+    Attributes:
+        left: How many bytes of the server's last answer have not been passed on.
+    """
+
+    def __init__(self, server: Address) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.left = 0
+        self._is_cut = False
+        self._drips = threading.Event()
+        self._over = threading.Event()
+        self._ends: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._begin(self._accept)
+
+    def cut(self) -> None:
+        """End all connections, and let none through until the link is mended."""
+        self._is_cut = True
+        self._hang_up()
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._is_cut = False
+
+    def drip(self) -> None:
+        """Pass on what the server sends byte by byte, with a pause before each."""
+        self._drips.set()
+
+    def close(self) -> None:
+        """End the link."""
+        self._over.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._hang_up()
+        for thread in self._threads:
+            thread.join()
+        with ExitStack() as stack:
+            for end in self._ends:
+                stack.callback(end.close)
+
+    def _hang_up(self) -> None:
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _begin(self, work: object, *args: object) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._over.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # the link was closed
+                return
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            family = socket.AF_UNIX if isinstance(self._server, str) else socket.AF_INET
+            server = socket.socket(family)
+            self._ends += [client, server]
+            try:
+                if self._is_cut:
+                    raise ConnectionRefusedError
+                server.connect(self._server)
+            except OSError:
+                client.shutdown(socket.SHUT_RDWR)
+                continue
+            self._begin(self._pass, client, server)
+            self._begin(self._pass_back, server, client)
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while sent := source.recv(65536):
+                sink.sendall(sent)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def _pass_back(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while sent := source.recv(65536):
+                if not self._drips.is_set():
+                    sink.sendall(sent)
+                    continue
+                for place in range(len(sent)):
+                    self.left = len(sent) - place
+                    if self._over.wait(PACE):
+                        return
+                    sink.sendall(sent[place : place + 1])
+                self.left = 0
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
