@@ -151,3 +151,47 @@ def test_a_key_that_gains_admin_while_it_is_revoked_is_asked_about_again(stored:
 
     assert guard.keys.revoke(key.id).revoked_at  # there is another
     assert stored.guard.keys.get(other.id).revoked_at is None
+
+
+@pytest.mark.parametrize("operation", ["revoke", "revoke_family"])
+def test_a_key_that_gains_admin_meanwhile_is_not_ended_as_one_without(
+    stored: Stored, operation: str
+) -> None:
+    key, other = stored.issue("inference:read").key, stored.issue("admin").key
+
+    async def awaited(*calls: Any) -> None:
+        for call in calls:
+            await call()
+
+    def meanwhile(guard: Any) -> Any:
+        calls = (
+            lambda: guard.keys.update(key.id, scopes=["admin"]),
+            lambda: guard.keys.revoke(other.id),
+        )
+        if stored.flavour == "async":
+            return awaited(*calls)
+        return [call() for call in calls]
+
+    guard = stored.interposing(meanwhile)
+    subject = key.id if operation == "revoke" else key.family
+
+    with pytest.raises(RefusedError, match="is the last"):
+        getattr(guard.keys, operation)(subject)
+    assert stored.guard.keys.get(key.id).revoked_at is None
+
+
+def test_a_key_that_will_administer_is_the_last_as_well(stored: Stored) -> None:
+    key = stored.issue("admin", not_before=stored.clock.now + HOUR).key
+
+    refused(stored, lambda: stored.guard.keys.revoke(key.id))
+    assert stored.guard.keys.revoke(key.id, force=True).revoked_at
+
+
+def test_a_key_that_no_longer_works_may_be_revoked_whatever_it_had(stored: Stored) -> None:
+    expired = stored.issue("admin", expires_in=HOUR).key
+    rotated = stored.issue("admin").key
+    stored.guard.keys.rotate(rotated.id, grace=HOUR)
+    stored.clock.advance(2 * HOUR)
+
+    assert stored.guard.keys.revoke(expired.id).revoked_at
+    assert stored.guard.keys.revoke(rotated.id).revoked_at

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyguard import InvalidValueError, Limit
+from keyguard import InvalidValueError, Limit, NotFoundError
 from keyguard.core.limits.limit import MOST_LIMITS, MOST_RATES, MOST_STORED_LIMITS, merged
 from tests.stored import Stored
 
@@ -143,3 +143,21 @@ def test_a_token_that_is_passed_by_mistake_is_not_echoed(
         said = ""  # a name may be anything
     assert TOKEN[-20:] not in said
     assert TOKEN[28:40] not in said
+
+
+@pytest.mark.parametrize("token", [TOKEN, "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc" + "x" * 12])
+def test_a_token_that_is_passed_as_an_id_is_not_echoed(stored: Stored, token: str) -> None:
+    keys, organizations = stored.guard.keys, stored.guard.organizations
+    for operation in (
+        lambda: keys.get(token),
+        lambda: keys.rotate(token),
+        lambda: keys.revoke(token),
+        lambda: keys.revoke_family(token),
+        lambda: keys.update(token, name="x"),
+        lambda: keys.list(organization=token),
+        lambda: organizations.get(token),
+        lambda: organizations.disable(token),
+    ):
+        with pytest.raises((NotFoundError, InvalidValueError)) as refusal:
+            operation()
+        assert token[-12:] not in str(refusal.value)

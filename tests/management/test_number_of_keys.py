@@ -65,6 +65,18 @@ def test_a_rotation_needs_no_room_and_makes_none(full: Stored) -> None:
     refused(full, full.issue)
 
 
+def test_a_family_counts_while_any_of_its_keys_works(full: Stored) -> None:
+    """Its first key works on through a long grace, whatever became of its successor."""
+    first, _ = by_name(full)
+    successor = full.guard.keys.rotate(first.id, grace=1000 * HOUR).key
+
+    full.guard.keys.revoke(successor.id)
+
+    refused(full, full.issue)
+    full.guard.keys.revoke(first.id)
+    full.issue()
+
+
 def test_a_key_that_works_is_updated_at_the_bound(full: Stored) -> None:
     first, second = by_name(full)
 

@@ -42,8 +42,9 @@ class Organizations:
             limits: The limits of its keys. A rate without a name applies to all of them together.
             scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
             max_key_lifetime: How long its keys may work; None for no bound.
-            max_keys: How many keys it may have at a time; None for no bound. A key that has ended,
-                or that has a successor, does not count.
+            max_keys: How many keys it may have at a time; None for no bound. A key that has ended
+                does not count, and a key counts together with those that it was rotated from and
+                to.
             actor: Who creates it, for the audit trail. A principal can't create one.
 
         Returns:

@@ -71,3 +71,5 @@ def drop_frames(failure: BaseException | None, handled: BaseException | None) ->
             seen.add(id(cause))
             cause.__traceback__ = None
             pending += [cause.__cause__, cause.__context__]
+            if isinstance(cause, BaseExceptionGroup):
+                pending += cause.exceptions

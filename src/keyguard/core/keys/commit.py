@@ -97,7 +97,8 @@ class Ending:
         within: The id of the only organization in which anything may end; None for any.
         authority: The id of the key that asks for it, which must work at that time; None if no key
             asks.
-        scopes: The scopes that the key must still have; None for any.
+        without: Scopes of which no key that ends may have any by then; for a caller that decided by
+            keys without them.
         witnesses: Keys of which at least one must still have the version that was read. None are
             asked for if it is empty.
     """
@@ -109,7 +110,7 @@ class Ending:
     fields: Mapping[str, object]
     within: str | None = None
     authority: str | None = None
-    scopes: frozenset[str] | None = None
+    without: frozenset[str] = frozenset()
     witnesses: tuple[Key, ...] = ()
 
     @property

@@ -42,7 +42,7 @@ class KeyStore(Protocol):
         Returns:
             The ids of the records that ended now; empty if there are none, or if all had ended
             before. None, and nothing has changed, where the key that asks for it no longer works,
-            the scopes are others, or every witness has changed.
+            a key has got a scope that it was to be without, or every witness has changed.
         """
         ...
 

@@ -49,8 +49,8 @@ class Organization:
         limits: The limits of its keys, together or each; see :class:`~keyguard.Limit`.
         scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
         max_key_lifetime: The longest lifetime of its keys; None for no bound.
-        max_keys: How many keys it may have at a time; None for no bound. A key that has ended, or
-            that has a successor, does not count.
+        max_keys: How many keys it may have at a time; None for no bound. A key that has ended does
+            not count, and a key counts together with those that it was rotated from and to.
         version: Counts its changes, from 1.
 
     Raises:

@@ -51,7 +51,7 @@ async def keep_an_administrator(
             that changes or for a week, and from the same networks.
     """
     policy = ports.policy
-    lost = [key for key in before if administers(policy, owner, key, now)]
+    lost = [key for key in before if _will_administer(policy, owner, key, now)]
 
     def replaces(key: Key) -> bool:
         # A key that has a successor is about to end.
@@ -104,6 +104,19 @@ def administers(policy: Policy, owner: Organization, key: Key, now: datetime) ->
     """Tell whether a key works now and has ``admin``."""
     active = key.status(now) is KeyStatus.ACTIVE
     return active and ADMIN in policy.grant(key.scopes) and _admits(policy, owner)
+
+
+def administering_scopes(policy: Policy) -> frozenset[str]:
+    """Return the scopes with which a key has ``admin``, by name, wildcard or implication."""
+    named = {ADMIN, *(policy.catalogue or ())}
+    wild = {"*", *(f"{name.rpartition(':')[0]}:*" for name in named if ":" in name)}
+    return frozenset(s for s in named | wild if ADMIN in policy.grant(frozenset({s})))
+
+
+def _will_administer(policy: Policy, owner: Organization, key: Key, now: datetime) -> bool:
+    """Tell whether a key administers now, or will unless it is changed."""
+    works = key.status(now) in (KeyStatus.ACTIVE, KeyStatus.NOT_YET_VALID)
+    return works and ADMIN in policy.grant(key.scopes) and _admits(policy, owner)
 
 
 def _admits(policy: Policy, owner: Organization) -> bool:

@@ -227,7 +227,7 @@ def check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
 
 def unknown(kind: str, name: str) -> NotFoundError:
     """Return the error for what does not exist."""
-    return NotFoundError(f"there is no {kind} {name!r}")
+    return NotFoundError(f"there is no {kind} {shown(name)}")
 
 
 def refuse_revoked(key: Key) -> None:

@@ -30,7 +30,7 @@ from keyguard.core.management.common import (
 )
 from keyguard.core.management.import_rows import ImportIdentity, ImportRow, identify, parse_row
 from keyguard.core.management.ports import ManagementPorts
-from keyguard.core.management.room_for_keys import counts, make_room
+from keyguard.core.management.room_for_keys import is_live, make_room
 from keyguard.core.tokens.format import base62
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
@@ -204,7 +204,11 @@ class _Run:
             await make_room(
                 self.ports,
                 owner,
-                sum(record.organization is owner and counts(record.key, now) for record in records),
+                [
+                    record.key.family
+                    for record in records
+                    if record.organization is owner and is_live(record.key, now)
+                ],
                 now,
             )
             for owner in owners.values()

@@ -36,7 +36,7 @@ from keyguard.core.management.common import (
 )
 from keyguard.core.management.importing import Import
 from keyguard.core.management.revocation import Revocation
-from keyguard.core.management.room_for_keys import counts, make_room
+from keyguard.core.management.room_for_keys import is_live, make_room
 from keyguard.core.management.rotation import Rotation
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
@@ -109,7 +109,7 @@ class AsyncKeys(Rotation, Revocation, Import):
             key, owner = await made(authority)
             entry = describe(Action.KEY_ISSUED, now, actor, None, key)
             record = KeyRecord(key=key, organization=owner, digest=digest)
-            room = await make_room(ports, owner, counts(key, now), now)
+            room = await make_room(ports, owner, [key.family], now)
             commit = Commit(entries=(entry,), keys=(record,), changes=room, unchanged=(owner,))
             return commit, key
 
@@ -212,8 +212,9 @@ class AsyncKeys(Rotation, Revocation, Import):
             if not force:
                 witnesses = await keep_an_administrator(ports, owner, [present], [after], now)
             entry = describe(Action.KEY_UPDATED, now, actor, present, after)
-            new = counts(after, now) and not counts(present, now)  # it had ended
-            changes = (change, *await make_room(ports, owner, new, now))
+            revived = is_live(after, now) and not is_live(present, now)
+            families = [after.family] if revived else []
+            changes = (change, *await make_room(ports, owner, families, now))
             return Commit(entries=(entry,), changes=changes, witnesses=witnesses), after
 
         return await settled(ports, actor, attempt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -10,7 +11,10 @@ from keyguard.core.keys.audit import Action, Actor, actor_name
 from keyguard.core.keys.commit import Ending
 from keyguard.core.keys.records import Key, KeyFilter, RevocationReason
 from keyguard.core.keys.values import FAMILY_ID, check_text
-from keyguard.core.management.administrators import keep_an_administrator
+from keyguard.core.management.administrators import (
+    administering_scopes,
+    keep_an_administrator,
+)
 from keyguard.core.management.authority import Authority
 from keyguard.core.management.common import (
     Operations,
@@ -57,7 +61,7 @@ class Revocation(Operations):
             if present.revoked_at is not None:
                 return ending  # changes nothing, but the store may have to make it durable
             witnesses = await keep_an_administrator(ports, record.organization, [present], [], now)
-            return replace(ending, scopes=present.scopes, witnesses=witnesses)
+            return _decided(ports, ending, [present], witnesses)
 
         authority = await ended(ports, actor, attempt)
         return (await find_record(ports, key_id, authority)).key
@@ -92,7 +96,7 @@ class Revocation(Operations):
             witnesses = await keep_an_administrator(
                 ports, record.organization, alive, [], now, family=family
             )
-            return replace(ending, witnesses=witnesses)
+            return _decided(ports, ending, alive, witnesses)
 
         authority = await ended(ports, actor, attempt)
         return tuple(await self._family(family, authority))
@@ -138,6 +142,23 @@ async def revoke_exposed(ports: ManagementPorts, refusal: Deny) -> bool:
     except Exception:  # noqa: BLE001 - see above
         return False
     return True
+
+
+def _decided(
+    ports: ManagementPorts, ending: Ending, read: Sequence[Key], witnesses: tuple[Key, ...]
+) -> Ending:
+    """Return an ending on the conditions under which its organization keeps an administrator.
+
+    Args:
+        ports: The outside.
+        ending: What ends.
+        read: The keys that end, as they were read.
+        witnesses: Those that remain if one of these administers.
+    """
+    without = administering_scopes(ports.policy)
+    if witnesses or any(without & key.scopes for key in read):
+        return replace(ending, witnesses=witnesses)
+    return replace(ending, without=without)
 
 
 def _ending(

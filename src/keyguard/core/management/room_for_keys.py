@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from keyguard.core.keys.commit import Change, changed
@@ -11,20 +12,22 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import RefusedError
 
 
-def counts(key: Key, now: datetime) -> bool:
-    """Tell whether a key counts: it has not ended and has no successor, which counts instead."""
-    return key.successor is None and KeyFilter(alive_at=now).admits(key)
+def is_live(key: Key, now: datetime) -> bool:
+    """Tell whether a key has not ended."""
+    return KeyFilter(alive_at=now).admits(key)
 
 
 async def make_room(
-    ports: ManagementPorts, owner: Organization, new: int, now: datetime
+    ports: ManagementPorts, owner: Organization, families: Collection[str], now: datetime
 ) -> tuple[Change, ...]:
     """Refuse new keys for which an organization has no room.
+
+    A key counts together with those that it was rotated from and to.
 
     Args:
         ports: The outside.
         owner: The organization.
-        new: How many keys begin to count.
+        families: The families of keys that begin to work.
         now: The time.
 
     Returns:
@@ -35,17 +38,19 @@ async def make_room(
         RefusedError: The organization would have more than its ``max_keys``.
     """
     most = owner.max_keys
-    if most is None or not new:
+    if most is None or not families:
         return ()
     wanted = KeyFilter(organization=owner.id, alive_at=now)
-    count, after = 0, None
-    while count + new <= most:
+    live: set[str] = set()
+    after: str | None = None
+    while True:
         page = await ports.store.list_keys(wanted, after=after, limit=LARGEST_PAGE)
-        count += sum(counts(key, now) for key in page.items)
+        live |= {key.family for key in page.items}
         after = page.next
         if after is None:
             break
-    if count + new > most:
+    new = {*families} - live
+    if new and len(live) + len(new) > most:
         raise RefusedError(
             f"organization {owner.slug!r} may have at most {most} keys at a time; revoke keys, or "
             "raise max_keys as the service"

@@ -78,7 +78,7 @@ class MemoryStore(Store):
                 if getattr(record, ending.ended_at) is None
                 and ending.within in (None, _owner(record))
             ]
-            if ending.scopes is not None and any(r.scopes != ending.scopes for r in ended):
+            if ending.without and any(ending.without & (r.scopes or set()) for r in ended):
                 return None
             for record in ended:
                 if isinstance(record, Organization):

@@ -71,7 +71,7 @@ def ending_call(ending: Ending) -> ScriptCall:
         "witnesses": witnesses,
         "ended_at": ending.ended_at,
         "within": ending.within or "",
-        "scopes": [] if ending.scopes is None else field_texts({"scopes": ending.scopes})[1:],
+        "without": dict.fromkeys(ending.without, 1),
         "fields": field_texts(ending.fields),
         "entry": entry_fields(entry),
     }

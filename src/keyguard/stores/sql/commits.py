@@ -90,7 +90,7 @@ async def _ended(session: Session, ending: Ending) -> tuple[str, ...] | None:
     # In the order in which marks of use lock keys, so that the two never wait in a circle.
     rows = (await session.execute(found.order_by(table.c.id).with_for_update())).all()
     columns = changed_columns(ending.fields)
-    if ending.scopes is not None and any(scopes_from(row.scopes) != ending.scopes for row in rows):
+    if ending.without and any(ending.without & scopes_from(row.scopes) for row in rows):
         return None
     if rows:
         columns["version"] = table.c.version + 1

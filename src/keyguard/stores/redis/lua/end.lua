@@ -8,7 +8,7 @@
 --   witnesses: the records of which one must exist, unless there are none: key, version
 --   ended_at: the field that an ended record has
 --   within: the id of the only organization in which anything may end, or ""
---   scopes: the scopes that the key must have, as a list of one text, or an empty list
+--   without: the scopes that no key that ends may have, as names of an object
 --   fields: names and values to set
 --   entry: names and values of the entry in the audit trail; the script fills in whose it is
 -- Times are texts of one form, so their order is the order of time.
@@ -46,8 +46,10 @@ for _, id in ipairs(ids) do
     'HMGET', record, 'id', 'organization', steps.ended_at, 'scopes'))
   owner = owner or id
   if known and ended == '' and (steps.within == '' or owner == steps.within) then
-    if steps.scopes[1] and scopes ~= steps.scopes[1] then
-      return {'conflict'}
+    for scope in string.gmatch(scopes or '', '%S+') do
+      if steps.without[scope] then
+        return {'conflict'}
+      end
     end
     redis.call('ZCARD', STORE .. 'trail:' .. id)
     redis.call('ZCARD', STORE .. 'owned:' .. owner)
@@ -57,7 +59,7 @@ for _, id in ipairs(ids) do
   end
 end
 if #ending == 0 and ended_before then
-  -- A write that changes nothing: whoever waits for replicas waits for the last write.
+  -- A write that changes nothing: WAIT counts up to the last write.
   redis.call('HINCRBY', ended_before, 'version', 0)
 end
 local answer = {'done'}
