@@ -72,4 +72,4 @@ def drop_frames(failure: BaseException | None, handled: BaseException | None) ->
             cause.__traceback__ = None
             pending += [cause.__cause__, cause.__context__]
             if isinstance(cause, BaseExceptionGroup):
-                pending += cause.exceptions
+                pending += cause.exceptions  # pyright: ignore[reportUnknownMemberType]
