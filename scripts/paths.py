@@ -72,21 +72,12 @@ class Recording:
 
     Attributes:
         calls: The code of each call, in order.
-        beside: The code of each call in a thread that began after :meth:`watch_threads`.
+        beside: The code of each call meanwhile in a thread that began after :func:`_watch_threads`.
     """
 
     calls: list[CodeType] = field(default_factory=list[CodeType])
     beside: list[CodeType] = field(default_factory=list[CodeType])
-    _running: bool = False
-
-    def watch_threads(self) -> None:
-        """Record threads that begin from now on, too."""
-
-        def profile(frame: FrameType, event: str, _argument: Any) -> None:
-            if self._running and _is_call(frame, event):
-                self.beside.append(frame.f_code)
-
-        threading.setprofile(profile)
+    is_running: bool = False
 
     @contextlib.contextmanager
     def running(self) -> Generator[None]:
@@ -97,13 +88,13 @@ class Recording:
                 self.calls.append(frame.f_code)
 
         token = _counting.set(True)
-        self._running = True
+        self.is_running = True
         sys.setprofile(profile)
         try:
             yield
         finally:
             sys.setprofile(None)
-            self._running = False
+            self.is_running = False
             _counting.reset(token)
 
     @property
@@ -153,21 +144,24 @@ def warm(folder: str) -> Recording:
 
 def cold(folder: str) -> Recording:
     """Record the first request of a key, when another key has warmed the pool up."""
-    recording = Recording()
-    recording.watch_threads()
+    recordings: list[Recording] = []
 
     async def run() -> None:
         async with AsyncKeyguard(f"sqlite:///{folder}/cold.db", **_SETTINGS) as guard:
             await guard.migrate()
-            first, second, counted = await _issue(guard, 3)
+            first, second, *counted = await _issue(guard, 7)
             app = KeyguardMiddleware(_answer, guard)
             for token in (first, second):
                 await _request(app, token)
-            await _recorded(app, counted, recording)
+            # The feed's first look may hold the thread for a moment, and has one request wait.
+            for token in counted:
+                recordings.append(Recording())
+                await _recorded(app, token, recordings[-1])
 
+    _watch_threads(recordings)
     asyncio.run(run())
     threading.setprofile(None)
-    return recording
+    return _least(recordings)
 
 
 def limited(url: str) -> Recording:
@@ -181,7 +175,7 @@ def limited(url: str) -> Recording:
             await _request(app, token)
             # The feed's first answer, whenever it comes, has one request look its key up again.
             recordings = [await _recorded(app, token) for _ in range(5)]
-            return min(recordings, key=lambda recording: len(recording.calls))
+            return _least(recordings)
 
     return asyncio.run(run())
 
@@ -212,6 +206,20 @@ def rotate(folder: str) -> Recording:
         if status:
             raise SystemExit(f"keyguard key rotate failed: {complaints.getvalue()}")
     return recording
+
+
+def _watch_threads(recordings: list[Recording]) -> None:
+    """Have threads that begin from now on add their calls to the last recording, if it runs."""
+
+    def profile(frame: FrameType, event: str, _argument: Any) -> None:
+        if recordings and recordings[-1].is_running and _is_call(frame, event):
+            recordings[-1].beside.append(frame.f_code)
+
+    threading.setprofile(profile)
+
+
+def _least(recordings: list[Recording]) -> Recording:
+    return min(recordings, key=lambda recording: len(recording.calls))
 
 
 async def _issue(guard: AsyncKeyguard, number: int = 1) -> list[str]:
