@@ -16,7 +16,7 @@ from keyguard.core.keys.records import (
 )
 from keyguard.core.keys.values import UNCHANGED, Unchanged, check_text
 from keyguard.core.management.administrators import keep_an_administrator
-from keyguard.core.management.authority import Authority, authority_of, check_new_key
+from keyguard.core.management.authority import Authority, check_new_key
 from keyguard.core.management.common import (
     Operations,
     check_actor,
@@ -64,27 +64,27 @@ class Rotation(Operations):
                 f"expires_in takes a timedelta or None, not {shown(expires_in)}"
             )
 
-        def repeated(present: Key) -> bool:
-            return idempotency_key is not None and present.rotation_key == idempotency_key
-
-        authority = await authority_of(ports, actor)
-        first = await find_record(ports, key_id, authority)
         parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
         token = ports.policy.tokens.mint(parts)
         successor_id = parts.key_id
         del parts
-        if not repeated(first.key):  # refuses before the hash, which may be slow
-            _successor(ports.policy, authority, first, successor_id, now, expires_in)
-        digest = "" if repeated(first.key) else (await ports.hash(token))
+        digest: str | None = None
 
         async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
+            nonlocal digest
             record = await find_record(ports, key_id, authority)
             present, owner = record.key, record.organization
-            if repeated(present) and present.successor is not None:
+            if (
+                idempotency_key is not None
+                and present.rotation_key == idempotency_key
+                and present.successor is not None
+            ):
                 made = await ports.store.find_key(present.successor)
                 if made is not None:
                     return None, RotatedKey(key=made.key, predecessor=present, token=None)
             successor = _successor(ports.policy, authority, record, successor_id, now, expires_in)
+            if digest is None:  # after all refusals, because a hash may be slow; and only once
+                digest = await ports.hash(token)
             ends = later(now, grace) if grace else now
             revoked: dict[str, object] = (
                 {} if grace else {"revoked_at": now, "revoked_reason": RevocationReason.SUPERSEDED}
