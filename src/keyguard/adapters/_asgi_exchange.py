@@ -32,6 +32,8 @@ class ASGIExchange(ScopeReader):
     _answered = False
     loop: asyncio.AbstractEventLoop | None = None
     """The event loop that serves the connection, where counters live across a network."""
+    inner: Scope
+    """The scope that the application gets."""
 
     def __init__(self, guard: AsyncKeyguard, scope: Scope, send: Send) -> None:
         self.scope = scope

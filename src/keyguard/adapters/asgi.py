@@ -79,13 +79,13 @@ class KeyguardMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if kind == "lifespan":
-            return await self.app(scope, partial(self._flushing, receive), send)
-        if self._root_path:
-            scope = {**scope, "root_path": self._root_path}  # as the application will do
         app = self.app
+        if self._root_path and kind != "lifespan":
+            scope = {**scope, "root_path": self._root_path}  # as the application will do
         if kind == "http":
             exchange, headers = ASGIExchange(self.guard, scope, send), scope["headers"]
+        elif kind == "lifespan":
+            return await app(scope, partial(self._flushing, receive), send)
         elif kind == "websocket":
             exchange = websocket = WebSocketExchange(self.guard, scope, send, self._token_protocol)
             # The warm path does not read a token from a subprotocol.
@@ -114,25 +114,22 @@ class KeyguardMiddleware:
         try:
             allow = exchange.allow
             principal = None if allow is None else allow.principal
-            # No local holds the scope: a traceback that passes here must not show the token.
+            # No local holds a scope: a traceback that passes here must not show the token.
+            exchange.inner = {**exchange.scope}
+            exchange.inner["keyguard.principal"] = principal
             if self._introduces:
-                await app(self.child_scope(exchange.scope, principal), receive, exchange.send)
-            else:
-                await app(
-                    {**exchange.scope, "keyguard.principal": principal}, receive, exchange.send
-                )
+                self.introduce(principal, exchange.inner)
+            await app(exchange.inner, receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
         finally:
             CURRENT_REQUEST.reset(present)
 
-    def child_scope(self, scope: Scope, principal: Principal | None) -> Scope:
-        """Return what the application sees of a connection."""
-        child = {**scope, "keyguard.principal": principal}
+    def introduce(self, principal: Principal | None, scope: Scope) -> None:
+        """Tell the application who made a request, in the scope that it gets."""
         if self._principal_fields is not None:
-            rewrite(child, self._principal_fields, principal)
-        return child
+            rewrite(scope, self._principal_fields, principal)
 
     def all_declared(self, node: object) -> Protection:
         """Return all that an endpoint or a route declares, for any method."""

@@ -58,11 +58,10 @@ class KeyguardMiddleware(asgi.KeyguardMiddleware):
     ``request.auth``, as Starlette's AuthenticationMiddleware would.
     """
 
-    def child_scope(self, scope: asgi.Scope, principal: Principal | None) -> asgi.Scope:
-        """Return what the application sees of a connection."""
-        child = super().child_scope(scope, principal)
+    def introduce(self, principal: Principal | None, scope: asgi.Scope) -> None:
+        """Tell the application who made a request, in the scope that it gets."""
+        super().introduce(principal, scope)
         if principal is None:
-            child["user"], child["auth"] = UnauthenticatedUser(), AuthCredentials()
+            scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         else:
-            child["user"], child["auth"] = KeyguardUser(principal), _Credentials(principal)
-        return child
+            scope["user"], scope["auth"] = KeyguardUser(principal), _Credentials(principal)
