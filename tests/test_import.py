@@ -15,7 +15,7 @@ import pytest
 from rest_framework_api_key.crypto import KeyGenerator
 
 from keyguard import Allow, Deny, InvalidValueError, Keyguard, Reason, StoreUnavailableError
-from keyguard.core.keys.records import ImportReport
+from keyguard.core.keys.results import ImportReport
 from keyguard.core.management.importing import PORTION
 from keyguard.stores.memory.keys import MemoryStore
 from tests.foreign import SANCTUM, SEAM

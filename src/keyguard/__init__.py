@@ -14,15 +14,7 @@ from keyguard.core.access.decisions import AccessDenied, Allow, Decision, Deny, 
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.core.keys.records import (
-    ImportReport,
-    IssuedKey,
-    Key,
-    KeyStatus,
-    Organization,
-    RevocationReason,
-    RotatedKey,
-)
+from keyguard.core.keys.records import Key, KeyStatus, Organization, RevocationReason
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limit, Strategy
@@ -53,6 +45,7 @@ from keyguard.settings.config import Settings
 
 if TYPE_CHECKING:
     from keyguard.core.keys.audit import Action, AuditEntry
+    from keyguard.core.keys.results import ImportReport, IssuedKey, RotatedKey
 
 __all__ = [
     "AccessDenied",
@@ -102,11 +95,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import the names of the audit trail at their first use: most processes only check keys."""
-    if name in ("Action", "AuditEntry"):
-        from keyguard.core.keys import audit
+_LATER = {
+    "Action": "audit",
+    "AuditEntry": "audit",
+    "ImportReport": "results",
+    "IssuedKey": "results",
+    "RotatedKey": "results",
+}
 
-        globals().update(Action=audit.Action, AuditEntry=audit.AuditEntry)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    """Import the names that only management needs at their first use."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(f"keyguard.core.keys.{_LATER[name]}"), name)
+    return globals().setdefault(name, found)

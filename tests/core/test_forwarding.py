@@ -14,9 +14,9 @@ from keyguard.core.http.trusted_proxies import (
     FORWARDING_FIELDS,
     MOST_BYTES,
     MOST_ITEMS,
-    Client,
     TrustedProxies,
 )
+from keyguard.core.identity.addresses import Client
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "2001:db8:ffff::/48"])
 PROXY = "10.0.0.1"

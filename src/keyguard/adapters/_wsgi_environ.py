@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from keyguard.core.http.principal_fields import PrincipalFields
-from keyguard.core.http.trusted_proxies import Client
+from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 from keyguard.request.state import RequestState
 

@@ -42,7 +42,8 @@ from keyguard.cli.parsing import (
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over, read_token
 from keyguard.cli.wording import absolute, in_units, key_details, last_used, relative, when_ends
-from keyguard.core.keys.records import IssuedKey, Key, KeyStatus, RevocationReason, RotatedKey
+from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
+from keyguard.core.keys.results import IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.tokens.secret import Secret

@@ -13,7 +13,7 @@ import typer
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, Common, argument, flag, with_options
 from keyguard.cli.output import is_terminal, plain
-from keyguard.core.keys.records import ImportReport
+from keyguard.core.keys.results import ImportReport
 from keyguard.core.management.import_rows import LONGEST_ROW
 from keyguard.exceptions import InvalidValueError, StoreError, shown_path
 

@@ -10,7 +10,8 @@ from keyguard.cli.options import Common, actor
 from keyguard.cli.output import emit, emit_json, is_terminal, note
 from keyguard.cli.terminal import details
 from keyguard.cli.wording import Details, absolute, scope_list, when
-from keyguard.core.keys.records import IssuedKey, Key
+from keyguard.core.keys.records import Key
+from keyguard.core.keys.results import IssuedKey
 from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
 from keyguard.guard import Keyguard
 

@@ -41,6 +41,8 @@ _memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueD
 
 @dataclass(slots=True)
 class _Entry:
+    """A token that was verified."""
+
     allow: Allow
     digest: str  # the stored digest that the token matched
     not_before: float

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.records import ImportReport, IssuedKey, Key, RevocationReason, RotatedKey
+from keyguard.core.keys.records import Key, RevocationReason
+from keyguard.core.keys.results import ImportReport, IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limits

@@ -9,7 +9,7 @@ from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.http.rules import Rule
-from keyguard.core.http.trusted_proxies import Client
+from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import Request
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters

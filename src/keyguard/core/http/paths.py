@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 
-from keyguard.core.http.notations import in_rules_notation
 from keyguard.exceptions import InvalidValueError, shown
 
 # If a server decodes these before it routes, two parties may read the path differently.
@@ -65,6 +64,8 @@ def parse_template(template: object) -> tuple[str, ...]:
     Raises:
         InvalidValueError: The template is malformed, or no path can match it.
     """
+    from keyguard.core.http.notations import in_rules_notation
+
     if not isinstance(template, str):
         raise InvalidValueError(f"a path is a string, not {shown(template)}")
     respelled = in_rules_notation(template)

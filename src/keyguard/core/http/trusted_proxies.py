@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from keyguard.core.identity.addresses import parse_address
+from keyguard.core.identity.addresses import Client, parse_address
 from keyguard.core.identity.networks import contains, parse_networks
 from keyguard.exceptions import InvalidValueError, shown
 
@@ -29,18 +29,6 @@ _PAIR = re.compile(rf'\s*({_NAME})=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*(;|,|\Z
 _EMPTY = re.compile(r"\s*(;|,|\Z)")
 _OBFUSCATED = re.compile(r"(?:_[A-Za-z0-9._-]+|unknown)(?::[A-Za-z0-9._-]+)?\Z", re.IGNORECASE)
 _SCHEMES = {"https": True, "wss": True, "http": False, "ws": False}
-
-
-class Client(NamedTuple):
-    """The client of a request, as trusted proxies tell it.
-
-    Args:
-        address: Its address, a name that a proxy gives instead, or None if nothing tells it.
-        secure: Whether its connection is encrypted.
-    """
-
-    address: str | None
-    secure: bool
 
 
 class _Hop(NamedTuple):

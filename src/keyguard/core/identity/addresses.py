@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
 
 _LONGEST = 64
 _HOST_BITS = 64
+
+
+class Client(NamedTuple):
+    """The client of a request, as trusted proxies tell it.
+
+    Args:
+        address: Its address, a name that a proxy gives instead, or None if nothing tells it.
+        secure: Whether its connection is encrypted.
+    """
+
+    address: str | None
+    secure: bool
 
 
 def parse_address(address: str) -> IPv4Address | IPv6Address | None:

@@ -1,4 +1,4 @@
-"""The records of organizations and keys, and what management operations take and return.
+"""The records of organizations and keys, and what a store is asked for.
 
 All are frozen, and check their values when they are built. Times are aware datetimes in UTC with
 microseconds. A record's version counts its changes: a store replaces a record only if it still has
@@ -27,7 +27,6 @@ from keyguard.core.keys.values import (
 )
 from keyguard.core.limits.limit import Limit, read_limits
 from keyguard.core.tokens.format import KEY_ID
-from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, shown
 
 _TIMES = ("created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
@@ -263,62 +262,6 @@ class KeyDigest:
 
     id: str
     digest: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssuedKey:
-    """A new key and its token, which keyguard shows this once.
-
-    Args:
-        key: The key, as it was stored.
-        token: The token that the client sends; keyguard does not keep it.
-    """
-
-    key: Key
-    token: Secret
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RotatedKey:
-    """A key that replaces another.
-
-    Args:
-        key: The successor, as it was stored.
-        predecessor: The key that it replaces, which works until its ``grace_ends_at``.
-        token: The token that the client sends from now on; keyguard does not keep it. None if an
-            earlier call with the same idempotency key made the successor, and showed it.
-    """
-
-    key: Key
-    predecessor: Key
-    token: Secret | None
-
-
-class RefusedRow(NamedTuple):
-    """A row that was not imported.
-
-    Args:
-        line: Its line number, from 1.
-        reason: The reason, in a sentence that shows neither the token nor the hash.
-    """
-
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportReport:
-    """The result of an import.
-
-    Args:
-        imported: How many keys it added; in a dry run, how many it would add.
-        present: How many keys an earlier run had added.
-        refused: The rows that can't be imported, by line.
-    """
-
-    imported: int = 0
-    present: int = 0
-    refused: tuple[RefusedRow, ...] = ()
 
 
 class Use(NamedTuple):

@@ -16,7 +16,8 @@ from typing import Any
 
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Commit
-from keyguard.core.keys.records import ImportReport, Key, KeyRecord, Organization, RefusedRow
+from keyguard.core.keys.records import Key, KeyRecord, Organization
+from keyguard.core.keys.results import ImportReport, RefusedRow
 from keyguard.core.management.authority import Authority, authority_of, check_new_key
 from keyguard.core.management.common import (
     Operations,

@@ -7,13 +7,8 @@ from datetime import datetime, timedelta
 from keyguard.core.access.policy import Policy
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
-from keyguard.core.keys.records import (
-    Key,
-    KeyRecord,
-    KeyStatus,
-    RevocationReason,
-    RotatedKey,
-)
+from keyguard.core.keys.records import Key, KeyRecord, KeyStatus, RevocationReason
+from keyguard.core.keys.results import RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Unchanged, check_text
 from keyguard.core.management.administrators import keep_an_administrator
 from keyguard.core.management.authority import Authority, check_new_key

@@ -1,0 +1,65 @@
+"""What management operations return, beside records. Most processes only check keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from keyguard.core.keys.records import Key
+from keyguard.core.tokens.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedKey:
+    """A new key and its token, which keyguard shows this once.
+
+    Args:
+        key: The key, as it was stored.
+        token: The token that the client sends; keyguard does not keep it.
+    """
+
+    key: Key
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotatedKey:
+    """A key that replaces another.
+
+    Args:
+        key: The successor, as it was stored.
+        predecessor: The key that it replaces, which works until its ``grace_ends_at``.
+        token: The token that the client sends from now on; keyguard does not keep it. None if an
+            earlier call with the same idempotency key made the successor, and showed it.
+    """
+
+    key: Key
+    predecessor: Key
+    token: Secret | None
+
+
+class RefusedRow(NamedTuple):
+    """A row that was not imported.
+
+    Args:
+        line: Its line number, from 1.
+        reason: The reason, in a sentence that shows neither the token nor the hash.
+    """
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """The result of an import.
+
+    Args:
+        imported: How many keys it added; in a dry run, how many it would add.
+        present: How many keys an earlier run had added.
+        refused: The rows that can't be imported, by line.
+    """
+
+    imported: int = 0
+    present: int = 0
+    refused: tuple[RefusedRow, ...] = ()
