@@ -23,11 +23,10 @@ from keyguard.core.limits.charges import (
 )
 from keyguard.core.limits.limit import (
     RouteLimit,
-    dump_limits,
-    load_limits,
     parse_limit,
     read_limits,
 )
+from keyguard.core.limits.stored import dump_limits, load_limits
 
 
 def principal(number: int = 1, organization: str = "org_1") -> Principal:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError
@@ -21,8 +20,7 @@ _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
 _LIMITER_METHODS = ("hit", "adjust", "migrate")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Flavour:
+class _Flavour(NamedTuple):
     """What a guard takes, as a class name where its library need not be installed.
 
     Args:

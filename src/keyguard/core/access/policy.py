@@ -16,7 +16,7 @@ from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Policy:
     """The token format, the scope catalogue and the limits of one service.
 

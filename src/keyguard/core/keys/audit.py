@@ -16,7 +16,7 @@ from typing import Any
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization, fields_of
 from keyguard.core.keys.values import Metadata, check_text, settle_times
-from keyguard.core.limits.limit import dump_limits
+from keyguard.core.limits.stored import dump_limits
 
 Actor = Principal | str | None
 """The author of a change: a principal, a name, or None for the service itself."""

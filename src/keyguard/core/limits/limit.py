@@ -7,12 +7,11 @@ The notation is that of the package ``limits``, such as ``"100/minute"`` or
 from __future__ import annotations
 
 import enum
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.exceptions import InvalidValueError, shown
@@ -299,33 +298,6 @@ def parse_limit(text: str, per: str) -> Limit:
             f"{shown(text)} holds several rates; give each on its own, or all of them a name"
         )
     return limits[0]
-
-
-def dump_limits(limits: Iterable[Limit]) -> str:
-    """Return limits as JSON in ASCII, for a key store to keep."""
-    return json.dumps([_as_stored(limit) for limit in limits], separators=(",", ":"))
-
-
-def load_limits(text: str) -> tuple[Limit, ...]:
-    """Return the limits of a JSON text.
-
-    Raises:
-        ValueError: The text is not what :func:`dump_limits` writes.
-    """
-    stored: Any = json.loads(text)
-    try:
-        return read_limits([Limit(**fields) for fields in stored], "key", stored=True)
-    except TypeError as failure:
-        raise ValueError("limits are a list of objects with a name and a rate") from failure
-
-
-def _as_stored(limit: Limit) -> dict[str, object]:
-    stored: dict[str, object] = {"name": limit.name, "rate": limit.rate, "per": limit.per}
-    if limit.strategy is not Strategy.SLIDING_WINDOW_COUNTER:
-        stored["strategy"] = limit.strategy.value
-    if not limit.enforce:
-        stored["enforce"] = False
-    return stored
 
 
 def _parse_rates(text: object) -> tuple[Rate, ...]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.commit import Change
 from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason, fields_of
-from keyguard.core.limits.limit import dump_limits, load_limits
+from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import Reply, list_of, text_of, texts_of
 

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
-from keyguard.core.limits.limit import Limit, dump_limits, load_limits
+from keyguard.core.limits.limit import Limit
+from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.sql.session import AnyRow
 from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
