@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
-from keyguard.stores.base import AsyncRateLimiter, RateLimiter
+from keyguard.stores.base import AsyncRateLimiter, CountsTogether, RateLimiter
 from tests.limits.conftest import Store, charge
 
 # On Sentinel and, in sync code, on a cluster the same again is left to `make chaos`.
@@ -102,6 +103,38 @@ def test_more_can_be_charged_than_there_is_room_and_given_back(
     assert store.adjust([one], [-6]).tallies[0].remaining == 1
     assert store.adjust([one], [-100]).tallies[0].remaining == 10
     assert store.hit(one).admitted
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_hits_that_travel_together_count_as_one_after_another(
+    store: Store, strategy: Strategy
+) -> None:
+    if not isinstance(store.limiter, CountsTogether):
+        pytest.skip("its hits never wait for one another")
+
+    def hits(owner: str) -> list[tuple[Charge, ...]]:
+        def one(number: int, **fields: Any) -> Charge:
+            return charge(number, owner=owner, strategy=strategy, **fields)
+
+        shared, narrow, shadow = one(1, amount=6), one(2, amount=2), one(3, amount=1, enforce=False)
+        return [
+            (shared,),
+            (shared, narrow),
+            (shared, shadow),
+            (shared._replace(cost=2), narrow),
+            (shared, narrow),
+            (narrow, shadow),
+            (shared, shadow),
+            (shared,),
+        ]
+
+    apart = [store.hit(*charges) for charges in hits("org_1")]
+    together = store.call(lambda: store.limiter.hit_all(hits("org_2")))
+    assert together == apart
+    assert [outcome.admitted for outcome in apart].count(True) == 5
+    store.clock.advance(timedelta(seconds=61))
+    apart = [store.hit(*charges) for charges in hits("org_1")]
+    assert store.call(lambda: store.limiter.hit_all(hits("org_2"))) == apart
 
 
 def test_looking_makes_nothing(store: Store) -> None:

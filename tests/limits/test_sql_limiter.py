@@ -133,7 +133,7 @@ def test_rows_are_made_and_locked_in_one_order(kind: str) -> None:
         return SimpleNamespace(all=lambda: rows)
 
     session = FakeSession(perform, database_of(limiter).reads.dialect)
-    run_sync(limiter.counters._hit(session, ones))
+    run_sync(limiter.counters._hit_all(session, [ones]))
     assert locked == ["keyguard_counters.id FOR UPDATE"] * 2
     assert inserted == [keys, keys]
     limiter.close()
@@ -232,7 +232,7 @@ def test_a_hits_time_is_that_of_its_last_lock(kind: str) -> None:
         return SimpleNamespace(all=lambda: read)
 
     session = FakeSession(perform, database_of(limiter).reads.dialect)
-    run_sync(limiter.counters._hit(session, ones))
+    run_sync(limiter.counters._hit_all(session, [ones]))
     assert "[1003.5,1]" in written
     assert "[1003.0,1,1003.5,1]" in written
     limiter.close()

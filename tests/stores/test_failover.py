@@ -359,14 +359,17 @@ def test_what_was_asked_before_an_outage_neither_ends_nor_prolongs_it(
     events: list[Any] = []
     monkeypatch.setattr(failover, "awithin", lambda _: nullcontext())  # there is no event loop
     breaker = breaker_over(AsyncStore(store), world, events, fails_open=True, awaited=True)
+    limiter: Any = breaker._limiter
     early = Late(Outcome(True, ()))
     late = Late(OSError())
     # All three are on their way when it fails.
-    answering = breaker._ask(early.answer, lambda stand_in: stand_in.hit([_charge()]))
-    failing = breaker._ask(late.answer, lambda stand_in: stand_in.hit([_charge()]))
-    too_late = breaker._ask(late.answer, lambda stand_in: stand_in.hit([_charge()]))
-    for asking in (answering, failing, too_late):
-        asking.send(None)
+    asked: list[Any] = []
+    for question in (early, late, late):
+        breaker._limiter = question
+        asked.append(breaker.hit([_charge()]))
+        asked[-1].send(None)
+    answering, failing, too_late = asked
+    breaker._limiter = limiter
     store.fails = refuse
     run_sync(breaker.hit([_charge()]))
     assert ended(answering) == Outcome(True, ())
@@ -425,7 +428,7 @@ class Late:
     def __init__(self, outcome: Any) -> None:
         self._outcome = outcome
 
-    async def answer(self, _limiter: Any) -> Any:
+    async def hit(self, _charges: Any) -> Any:
         await _on_its_way()
         if isinstance(self._outcome, Exception):
             raise self._outcome

@@ -11,76 +11,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from keyguard.core.access.ports import Found, Mark
 from keyguard.core.keys.records import KeyRecord
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import remaining
-from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.process import after_fork
+from keyguard.runtime.waiting import Waits
 
 _PATIENCE = 5.0  # seconds, where no deadline is set
 
 
-class _Settable(Protocol):
-    def set(self) -> None: ...
-
-
-AnyEvent = TypeVar("AnyEvent", bound=_Settable)
-
-
-class Waits(Protocol[AnyEvent]):
-    """How a request waits for another request's look-up."""
-
-    def place(self) -> int | None:
-        """Return where requests can wait for one another; None where they can't."""
-        ...
-
-    def event(self) -> AnyEvent:
-        """Return a new event."""
-        ...
-
-    async def wait(self, landed: AnyEvent) -> None:
-        """Wait for an event.
-
-        Raises:
-            StoreUnavailableError: It did not come in time.
-        """
-        ...
-
-
-class ThreadWaits(Waits["threading.Event"]):
-    """Threads wait for one another, wherever they run."""
-
-    def place(self) -> int | None:
-        return 0
-
-    def event(self) -> threading.Event:
-        return threading.Event()
-
-    async def wait(self, landed: threading.Event) -> None:
-        left = remaining()
-        if not landed.wait(_PATIENCE if left is None else left):
-            raise StoreUnavailableError("another request's look-up of the key is still under way")
-
-
-class TaskWaits(Waits["asyncio.Event"]):
-    """Tasks wait for one another on one event loop. Under trio look-ups are not shared."""
-
-    def place(self) -> int | None:
-        try:
-            return id(asyncio.get_running_loop())
-        except RuntimeError:
-            return None
-
-    def event(self) -> asyncio.Event:
-        return asyncio.Event()
-
-    async def wait(self, landed: asyncio.Event) -> None:
-        """See :meth:`Waits.wait`. The guard's deadline ends the wait."""
-        await landed.wait()
+AnyEvent = TypeVar("AnyEvent", bound=Any)
 
 
 @dataclass(slots=True, eq=False)
@@ -105,12 +49,13 @@ class Lookups(Generic[AnyEvent]):
     def __init__(self, tokens: VerifiedTokens, waits: Waits[AnyEvent]) -> None:
         self._tokens = tokens
         self._waits = waits
+        self._place = waits.place
         self._start_afresh()
         after_fork(self._start_afresh)
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[tuple[int, str], _Flight[AnyEvent]] = {}  # by place and key
+        self._flights: dict[tuple[object, str], _Flight[AnyEvent]] = {}  # by place and key
 
     async def find(
         self, key_id: str, find_key: Callable[[str], Awaitable[KeyRecord | None]]
@@ -127,8 +72,9 @@ class Lookups(Generic[AnyEvent]):
         Raises:
             StoreUnavailableError: The look-up of another request failed, or did not end in time.
         """
-        place = self._waits.place()
-        if place is None:
+        try:
+            place = self._place()
+        except RuntimeError:
             mark = self._tokens.begin()
             return await find_key(key_id), mark
         name = (place, key_id)
@@ -146,7 +92,11 @@ class Lookups(Generic[AnyEvent]):
                     raise
                 finally:
                     self._land(name, flight)
-            await self._waits.wait(landed)
+            left = remaining()
+            if not await self._waits.wait(landed, _PATIENCE if left is None else left):
+                raise StoreUnavailableError(
+                    "another request's look-up of the key is still under way"
+                )
             if flight.failure is not None:
                 raise StoreUnavailableError(str(flight.failure)) from flight.failure
             if not flight.abandoned and self._may_be_shared(flight):
@@ -162,7 +112,7 @@ class Lookups(Generic[AnyEvent]):
             flight.mark, found.key.id, found.key.organization
         )
 
-    def _board(self, name: tuple[int, str]) -> tuple[_Flight[AnyEvent], AnyEvent | None]:
+    def _board(self, name: tuple[object, str]) -> tuple[_Flight[AnyEvent], AnyEvent | None]:
         """Return a look-up, and what to wait for, or None for a new look-up to lead."""
         with self._lock:
             flight = self._flights.get(name)
@@ -173,7 +123,7 @@ class Lookups(Generic[AnyEvent]):
                 flight.landed = self._waits.event()
             return flight, flight.landed
 
-    def _land(self, name: tuple[int, str], flight: _Flight[AnyEvent]) -> None:
+    def _land(self, name: tuple[object, str], flight: _Flight[AnyEvent]) -> None:
         with self._lock:
             if self._flights.get(name) is flight:
                 del self._flights[name]

@@ -24,7 +24,7 @@ from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
-from keyguard.freshness.lookups import Lookups, TaskWaits, ThreadWaits
+from keyguard.freshness.lookups import Lookups
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.guard.store_ports import StorePort, in_time
 from keyguard.runtime import events
@@ -32,6 +32,7 @@ from keyguard.runtime.deadlines import within
 from keyguard.runtime.lazy import asyncio, once
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
+from keyguard.runtime.waiting import TaskWaits, ThreadWaits
 from keyguard.settings.config import Settings
 from keyguard.settings.hashing import TokenHasher, scheme_of
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
@@ -136,6 +137,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
             awaited=awaited,
             timeout=self.settings.limiter_timeout,
             fails_open=self.settings.on_limiter_error == "open",
+            processes=self.settings.limiter_processes,
             clock=self.clock,
             tell=self._tell,
         )

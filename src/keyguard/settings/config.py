@@ -78,6 +78,9 @@ class Settings:
             From 0.001 to 60.
         on_limiter_error: What happens while the store of the counters fails: ``"open"`` counts
             requests in this process, ``"closed"`` refuses requests with limits with 503.
+        limiter_processes: How many processes serve the application. While each counts for itself
+            because the store fails, it admits that part of a limit, and at least 1. From 1 to
+            10000.
         legacy_headers: Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well.
         imported_formats: The formats of imported tokens, in the order in which keyguard tries
             them: ``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
@@ -114,6 +117,7 @@ class Settings:
     failure_limit: Limit | str | None = "30/minute"
     limiter_timeout: float = field(default=0.04, metadata={"range": (0.001, 60)})
     on_limiter_error: str = "open"
+    limiter_processes: int = field(default=1, metadata={"range": (1, 10_000)})
     legacy_headers: bool = False
     imported_formats: Iterable[str] = ()
 

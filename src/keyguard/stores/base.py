@@ -11,7 +11,7 @@ each charge. Where a limiter fails, the guard goes on as ``on_limiter_error`` sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from keyguard.core.keys.ports import KeyStore
@@ -206,3 +206,27 @@ class AsyncRateLimiter(Protocol):
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome: ...
+
+
+@runtime_checkable
+class CountsTogether(Protocol):
+    """What a store of counters may offer besides: concurrent hits then travel together."""
+
+    def hit_all(
+        self, hits: Sequence[Sequence[Charge]]
+    ) -> list[Outcome] | Awaitable[list[Outcome]]:
+        """Count hits of one owner one after another, in one call.
+
+        Args:
+            hits: The charges of each hit. Each is counted as by :meth:`RateLimiter.hit`.
+
+        Returns:
+            A list of their outcomes, in order. For async code it is awaited.
+        """
+        ...
+
+
+class AsyncBatchRateLimiter(AsyncRateLimiter, Protocol):
+    """A store of counters for async code that counts several hits in one call."""
+
+    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]: ...

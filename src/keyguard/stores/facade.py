@@ -16,6 +16,7 @@ from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import (
+    AsyncBatchRateLimiter,
     AsyncChangeFeed,
     AsyncRateLimiter,
     AsyncStore,
@@ -126,3 +127,12 @@ class SyncRateLimiter(RateLimiter):
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
         return run_sync(self._limiter.adjust(charges, units, ends_at))
+
+
+class SyncBatchRateLimiter(SyncRateLimiter):
+    """The same for a store that counts several hits in one call."""
+
+    _limiter: AsyncBatchRateLimiter
+
+    def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
+        return run_sync(self._limiter.hit_all(hits))

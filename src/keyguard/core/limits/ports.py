@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
 
 from keyguard.core.limits.charges import Charge, Outcome
 
@@ -13,7 +13,7 @@ __all__ = ["Counters"]
 class Counters(Protocol):
     """The way to the counters. For sync code its coroutines never suspend."""
 
-    async def hit(self, charges: Sequence[Charge]) -> Outcome | None:
+    def hit(self, charges: Sequence[Charge]) -> Coroutine[Any, Any, Outcome | None]:
         """Count charges, all of them or none.
 
         Args:

@@ -14,9 +14,9 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import CorruptDataError
-from keyguard.stores.facade import SyncRateLimiter
+from keyguard.stores.facade import SyncBatchRateLimiter
 from keyguard.stores.redis.ports import ScriptPort
-from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall
+from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall, list_of
 
 Now: TypeAlias = Callable[[], float]
 
@@ -58,6 +58,15 @@ class AsyncRedisRateLimiter:
             call = _call(HIT, charges, repr(self._now()))
         return _outcome(await self._port.run(call), charges)
 
+    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
+        charges = [charge for hit in hits for charge in hit]
+        sizes = [str(len(hit)) for hit in hits]
+        time = "" if self._now is None else repr(self._now())
+        replies = list_of(await self._port.run(_call(HIT, charges, time, *sizes)))
+        if len(replies) != len(hits):
+            raise CorruptDataError("Redis answered hits with something else than as many counts")
+        return [_outcome(reply, hit) for reply, hit in zip(replies, hits, strict=True)]
+
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
@@ -67,7 +76,7 @@ class AsyncRedisRateLimiter:
         return _outcome(await self._port.run(_call(ADJUST, changes, time, *ends)), charges)
 
 
-class RedisRateLimiter(SyncRateLimiter):
+class RedisRateLimiter(SyncBatchRateLimiter):
     """The same for sync code, over a port that never suspends."""
 
     def __init__(self, port: ScriptPort, *, owned: bool = False, now: Now | None = None) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
-from typing import Concatenate, ParamSpec, TypeAlias
+from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, delete, func, literal_column, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -26,14 +26,15 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.windows import COUNTING, State, Tally
 from keyguard.exceptions import CorruptDataError, StoreError
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.base import AsyncRateLimiter
-from keyguard.stores.facade import SyncRateLimiter
+from keyguard.stores.base import AsyncBatchRateLimiter
+from keyguard.stores.facade import SyncBatchRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase, ended_after
 from keyguard.stores.sql.session import NamedRow, Session, begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 
 Now: TypeAlias = Callable[[], float]
 Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 States: TypeAlias = dict[str, State]
 
 _ATTEMPTS = 5
@@ -64,7 +65,7 @@ _CLOCKS: Mapping[str, ColumnElement[int]] = {
 }
 
 
-class AsyncSqlRateLimiter(AsyncRateLimiter):
+class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
     """A store of counters for code on asyncio.
 
     Args:
@@ -93,10 +94,13 @@ class AsyncSqlRateLimiter(AsyncRateLimiter):
             await self.database.aclose()
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        outcome = await self.database.write(self._persistently, self._hit, charges)
+        return (await self.hit_all((charges,)))[0]
+
+    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
+        outcomes = await self.database.write(self._persistently, self._hit_all, hits)
         if self._made >= _SWEEP_EVERY:
             self._begin_sweep()
-        return outcome
+        return outcomes
 
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
@@ -141,11 +145,11 @@ class AsyncSqlRateLimiter(AsyncRateLimiter):
     async def _persistently(
         self,
         session: Session,
-        attempt: Callable[Concatenate[Session, Parameters], Awaitable[Outcome]],
+        attempt: Callable[Concatenate[Session, Parameters], Awaitable[Result]],
         /,
         *args: Parameters.args,
         **kwargs: Parameters.kwargs,
-    ) -> Outcome:
+    ) -> Result:
         """Make an attempt, and again where other transactions got in its way."""
         for left in reversed(range(_ATTEMPTS)):
             try:
@@ -156,27 +160,13 @@ class AsyncSqlRateLimiter(AsyncRateLimiter):
             await session.rollback()
         raise AssertionError  # the last attempt returns or raises
 
-    async def _hit(self, session: Session, charges: Sequence[Charge]) -> Outcome:
+    async def _hit_all(self, session: Session, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
+        charges = [charge for hit in hits for charge in hit]
         before, now = await self._locked(session, charges)
         states = dict(before)
-        tallies: list[Tally] = []
-        admitted = True
-        for charge in charges:
-            tally, states[charge.key] = COUNTING[charge.strategy].take(
-                states[charge.key], charge.amount, charge.window, now, charge.cost
-            )
-            tallies.append(tally)
-            admitted = admitted and (tally.fits or not charge.enforce)
-        if admitted:
-            await _write(session, charges, before, states)
-            return Outcome(True, tallies)
-        return Outcome(
-            False,
-            [
-                tally if not tally.fits else _look(charge, before, now, charge.cost)
-                for charge, tally in zip(charges, tallies, strict=True)
-            ],
-        )
+        outcomes = [_counted(hit, states, now) for hit in hits]
+        await _write(session, charges, before, states)
+        return outcomes
 
     async def _adjust(
         self,
@@ -252,7 +242,7 @@ class _BlockingRateLimiter(AsyncSqlRateLimiter):
         self.sweepers.discard(threading.current_thread())
 
 
-class SqlRateLimiter(SyncRateLimiter):
+class SqlRateLimiter(SyncBatchRateLimiter):
     """A store of counters for sync code.
 
     Args:
@@ -337,6 +327,29 @@ def _is_conflict(failure: Exception) -> bool:
     if getattr(origin, "sqlstate", None) in _CONFLICT_STATES:
         return True
     return isinstance(origin, Exception) and origin.args[:1] in _CONFLICT_NUMBERS
+
+
+def _counted(charges: Sequence[Charge], states: States, now: float) -> Outcome:
+    """Count charges in the states of their buckets, all or none."""
+    after = dict(states)
+    tallies: list[Tally] = []
+    admitted = True
+    for charge in charges:
+        tally, after[charge.key] = COUNTING[charge.strategy].take(
+            after[charge.key], charge.amount, charge.window, now, charge.cost
+        )
+        tallies.append(tally)
+        admitted = admitted and (tally.fits or not charge.enforce)
+    if admitted:
+        states.update(after)
+        return Outcome(True, tallies)
+    return Outcome(
+        False,
+        [
+            tally if not tally.fits else _look(charge, states, now, charge.cost)
+            for charge, tally in zip(charges, tallies, strict=True)
+        ],
+    )
 
 
 def _look(charge: Charge, states: States, now: float, cost: int) -> Tally:

@@ -1,0 +1,295 @@
+"""Hits of one owner take turns, and those that wait are counted together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.runtime.events import LimiterFailed
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.failover import MOST_TOGETHER, CircuitBreaker
+from keyguard.stores.memory.counters import MemoryRateLimiter
+from tests.limits.conftest import charge
+from tests.world import StandingClock
+
+PATIENCE = 60.0
+OWNER = (charge(1, owner="org_1", amount=20),)
+OTHER = (charge(1, owner="org_2", amount=20),)
+
+
+class Gated:
+    """A limiter whose calls wait at a gate, each as it is told.
+
+    Args:
+        held: The owners whose calls wait until the gate opens.
+    """
+
+    def __init__(self, clock: StandingClock, held: str = "org_1") -> None:
+        self.memory = MemoryRateLimiter(clock=clock)
+        self.calls: list[int] = []  # how many hits each call counted
+        self.held = held
+        self.arrived = threading.Event()
+        self.gate = threading.Event()
+        self.fails: Exception | None = None
+
+    def hit(self, charges: Sequence[Charge]) -> Outcome:
+        return self.hit_all([charges])[0]
+
+    def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
+        if self.held in hits[0][0].key:
+            self.calls.append(len(hits))
+            self.arrived.set()
+            assert self.gate.wait(PATIENCE)
+            if self.fails is not None:
+                raise self.fails
+        return [self.memory.hit(charges) for charges in hits]
+
+
+class AsyncGated:
+    """The same for one event loop."""
+
+    def __init__(self, clock: StandingClock) -> None:
+        self.memory = MemoryRateLimiter(clock=clock)
+        self.calls: list[int] = []
+        self.arrived = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.fails: Exception | None = None
+
+    async def hit(self, charges: Sequence[Charge]) -> Outcome:
+        return (await self.hit_all([charges]))[0]
+
+    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
+        if "org_1" in hits[0][0].key:
+            self.calls.append(len(hits))
+            self.arrived.set()
+            await self.gate.wait()
+            if self.fails is not None:
+                raise self.fails
+        return [self.memory.hit(charges) for charges in hits]
+
+
+def breaker_before(limiter: Any, told: list[Any], **options: Any) -> CircuitBreaker:
+    return CircuitBreaker(
+        limiter,
+        timeout=PATIENCE,
+        tell=told.append,
+        **{"awaited": False, "fails_open": False, "clock": StandingClock()} | options,
+    )
+
+
+def waiting(breaker: CircuitBreaker) -> int:
+    assert breaker._lanes is not None
+    return sum(map(len, breaker._lanes._lanes.values()))
+
+
+def until(fact: Callable[[], bool]) -> None:
+    """Give the other threads way until a fact holds."""
+    while not fact():
+        os.sched_yield()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(200) as threads:
+        yield threads
+
+
+def admitted(outcomes: Sequence[Outcome | None]) -> int:
+    return sum(outcome is not None and outcome.admitted for outcome in outcomes)
+
+
+def test_threads_that_arrive_meanwhile_are_counted_by_the_next_calls(
+    pool: ThreadPoolExecutor,
+) -> None:
+    told: list[Any] = []
+    limiter = Gated(StandingClock())
+    breaker = breaker_before(limiter, told)
+    first = pool.submit(lambda: run_sync(breaker.hit(OWNER)))
+    assert limiter.arrived.wait(PATIENCE)
+    others = [pool.submit(lambda: run_sync(breaker.hit(OWNER))) for _ in range(99)]
+    until(lambda: waiting(breaker) == 99)
+    # Another owner waits for nobody.
+    assert admitted([run_sync(breaker.hit(OTHER))]) == 1
+    limiter.gate.set()
+    outcomes = [future.result(PATIENCE) for future in (first, *others)]
+    assert admitted(outcomes) == 20
+    assert limiter.calls == [1, MOST_TOGETHER, 99 - MOST_TOGETHER]
+    assert told == []
+    assert waiting(breaker) == 0
+
+
+def test_tasks_that_arrive_meanwhile_are_counted_by_the_next_calls() -> None:
+    told: list[Any] = []
+
+    async def run() -> None:
+        limiter = AsyncGated(StandingClock())
+        breaker = breaker_before(limiter, told, awaited=True)
+        first = asyncio.create_task(breaker.hit(OWNER))
+        await limiter.arrived.wait()
+        others = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(99)]
+        await asyncio.sleep(0)  # all begin
+        assert waiting(breaker) == 99
+        assert admitted([await breaker.hit(OTHER)]) == 1
+        limiter.gate.set()
+        outcomes = await asyncio.gather(first, *others)
+        assert admitted(outcomes) == 20
+        # In the order of arrival.
+        assert [outcome is not None and outcome.admitted for outcome in outcomes[:20]] == [
+            True
+        ] * 20
+        assert limiter.calls == [1, MOST_TOGETHER, 99 - MOST_TOGETHER]
+        assert waiting(breaker) == 0
+
+    asyncio.run(run())
+    assert told == []
+
+
+@pytest.mark.parametrize("fails_open", [True, False], ids=["open", "closed"])
+def test_a_call_that_fails_leaves_nobody_waiting(
+    pool: ThreadPoolExecutor, *, fails_open: bool
+) -> None:
+    told: list[Any] = []
+    limiter = Gated(StandingClock())
+    limiter.fails = OSError("it is down")
+    breaker = breaker_before(limiter, told, fails_open=fails_open)
+    first = pool.submit(lambda: run_sync(breaker.hit(OWNER)))
+    assert limiter.arrived.wait(PATIENCE)
+    others = [pool.submit(lambda: run_sync(breaker.hit(OWNER))) for _ in range(29)]
+    until(lambda: waiting(breaker) == 29)
+    limiter.gate.set()
+    outcomes = [future.result(PATIENCE) for future in (first, *others)]
+    assert admitted(outcomes) == (20 if fails_open else 0)
+    assert outcomes.count(None) == (0 if fails_open else 30)
+    # The others ask no limiter that has just failed.
+    assert limiter.calls == [1]
+    assert [type(event) for event in told] == [LimiterFailed]
+    breaker.close()
+
+
+def test_a_request_that_is_ended_loses_no_other() -> None:
+    async def run() -> None:
+        limiter = AsyncGated(StandingClock())
+        breaker = breaker_before(limiter, [], awaited=True)
+        alone = asyncio.create_task(breaker.hit(OWNER))
+        await limiter.arrived.wait()
+        leader, waits, other, *rest = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(6)]
+        await asyncio.sleep(0)  # all begin
+        waits.cancel()  # while it waits for its turn
+        alone.cancel()  # during its own call
+        limiter.arrived.clear()
+        await limiter.arrived.wait()
+        assert limiter.calls == [1, 5]
+        leader.cancel()  # during the call that it makes for all
+        with suppress(asyncio.CancelledError):
+            await leader
+        limiter.gate.set()
+        assert admitted(await asyncio.gather(other, *rest)) == 4
+        assert [task.cancelled() for task in (alone, waits, leader)] == [True, True, True]
+        assert limiter.calls == [1, 5]
+        assert waiting(breaker) == 0
+
+    asyncio.run(run())
+
+
+def test_who_is_to_lead_and_is_ended_hands_the_lane_over() -> None:
+    async def run() -> None:
+        limiter = AsyncGated(StandingClock())
+        breaker = breaker_before(limiter, [], awaited=True)
+        first = asyncio.create_task(breaker.hit(OWNER))
+        await limiter.arrived.wait()
+        second, third = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(2)]
+        await asyncio.sleep(0)  # all begin
+        lanes: Any = breaker._lanes
+        hand_over = lanes._hand_over
+
+        def and_end(name: Any) -> None:
+            hand_over(name)
+            second.cancel()  # it is to lead, and has not run yet
+
+        lanes._hand_over = and_end
+        limiter.gate.set()
+        assert admitted(await asyncio.gather(first, third)) == 2
+        assert second.cancelled()
+        assert limiter.calls == [1, 1]
+        assert waiting(breaker) == 0
+
+    asyncio.run(run())
+
+
+def test_a_call_ended_from_outside_is_made_again_by_those_who_wait(
+    pool: ThreadPoolExecutor,
+) -> None:
+    limiter = Gated(StandingClock())
+    breaker = breaker_before(limiter, [])
+    first = pool.submit(lambda: run_sync(breaker.hit(OWNER)))
+    assert limiter.arrived.wait(PATIENCE)
+    others = [pool.submit(lambda: run_sync(breaker.hit(OWNER))) for _ in range(5)]
+    until(lambda: waiting(breaker) == 5)
+    together = limiter.hit_all
+
+    def ended(_hits: Any) -> Any:
+        limiter.hit_all = together  # type: ignore[method-assign]
+        raise SystemExit
+
+    limiter.hit_all = ended  # type: ignore[method-assign]
+    limiter.hit = lambda charges: together([charges])[0]  # type: ignore[method-assign]
+    limiter.gate.set()
+    assert admitted([first.result(PATIENCE)]) == 1
+    results = [future.exception(PATIENCE) or future.result() for future in others]
+    assert [type(result) for result in results].count(SystemExit) == 1
+    assert admitted([result for result in results if isinstance(result, Outcome)]) == 4
+    assert waiting(breaker) == 0
+
+
+def test_a_call_that_fails_while_others_are_answered_is_no_outage(
+    pool: ThreadPoolExecutor,
+) -> None:
+    told: list[Any] = []
+    limiter = Gated(StandingClock())
+    limiter.fails = TimeoutError("the row is locked")
+    breaker = breaker_before(limiter, told)
+    contended = pool.submit(lambda: run_sync(breaker.hit(OWNER)))
+    assert limiter.arrived.wait(PATIENCE)
+    assert admitted([run_sync(breaker.hit(OTHER))]) == 1
+    limiter.gate.set()
+    assert contended.result(PATIENCE) is None
+    # It is told once, and nobody else is refused or counted elsewhere.
+    assert [str(event.cause) for event in told] == ["the row is locked"]
+    outcomes = [run_sync(breaker.hit(OTHER)) for _ in range(3)]
+    assert admitted(outcomes) == 3
+    assert {outcome and outcome.counter for outcome in outcomes} == {0}
+    limiter.fails = None
+    assert admitted([run_sync(breaker.hit(OWNER))]) == 1
+
+
+def test_a_fork_leaves_no_lane_taken(pool: ThreadPoolExecutor) -> None:
+    limiter = Gated(StandingClock())
+    breaker = breaker_before(limiter, [])
+    first = pool.submit(lambda: run_sync(breaker.hit(OWNER)))
+    assert limiter.arrived.wait(PATIENCE)
+    child = os.fork()
+    if child == 0:
+        limiter.held = "nobody"
+        limiter.memory = MemoryRateLimiter(clock=StandingClock())
+        os._exit(0 if admitted([run_sync(breaker.hit(OWNER))]) == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    limiter.gate.set()
+    assert admitted([first.result(PATIENCE)]) == 1
+
+
+@pytest.mark.parametrize(("processes", "most"), [(1, 20), (4, 5), (7, 2), (50, 1)])
+def test_processes_share_a_limit_while_its_store_is_down(processes: int, most: int) -> None:
+    limiter = Gated(StandingClock())
+    limiter.fails = OSError("it is down")
+    limiter.gate.set()
+    breaker = breaker_before(limiter, [], fails_open=True, processes=processes)
+    assert admitted([run_sync(breaker.hit(OWNER)) for _ in range(40)]) == most
+    breaker.close()
