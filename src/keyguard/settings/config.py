@@ -80,7 +80,7 @@ class Settings:
             requests in this process, ``"closed"`` refuses requests with limits with 503.
         limiter_processes: How many processes serve the application. While each counts for itself
             because the store fails, it admits that part of a limit, and at least 1. From 1 to
-            10000.
+            10,000.
         legacy_headers: Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well.
         imported_formats: The formats of imported tokens, in the order in which keyguard tries
             them: ``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
