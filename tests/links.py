@@ -1,4 +1,4 @@
-"""A link to a server that tests can cut, or have pass its bytes one by one."""
+"""A link to a server that tests can cut."""
 
 from __future__ import annotations
 
@@ -10,27 +10,19 @@ from typing import TypeAlias
 Address: TypeAlias = tuple[str, int] | str
 """A host and a port, or the path of a socket."""
 
-PACE = 0.1
-"""Seconds between two bytes while a link drips."""
-
 
 class Link:
     """A port of its own, from which connections lead on to a server.
 
     Args:
         server: Where the server listens.
-
-    Attributes:
-        left: How many bytes of the server's last answer have not been passed on.
     """
 
     def __init__(self, server: Address) -> None:
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.left = 0
         self._is_cut = False
-        self._drips = threading.Event()
         self._over = threading.Event()
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -44,10 +36,6 @@ class Link:
     def mend(self) -> None:
         """Let connections through again."""
         self._is_cut = False
-
-    def drip(self) -> None:
-        """Pass on what the server sends byte by byte, with a pause before each."""
-        self._drips.set()
 
     def close(self) -> None:
         """End the link."""
@@ -90,26 +78,11 @@ class Link:
                 client.shutdown(socket.SHUT_RDWR)
                 continue
             self._begin(self._pass, client, server)
-            self._begin(self._pass_back, server, client)
+            self._begin(self._pass, server, client)
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while sent := source.recv(65536):
                 sink.sendall(sent)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def _pass_back(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while sent := source.recv(65536):
-                if not self._drips.is_set():
-                    sink.sendall(sent)
-                    continue
-                for place in range(len(sent)):
-                    self.left = len(sent) - place
-                    if self._over.wait(PACE):
-                        return
-                    sink.sendall(sent[place : place + 1])
-                self.left = 0
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
