@@ -10,10 +10,12 @@ import re
 import select
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +72,15 @@ class Store:
     def issue(self, name: str = "ci", *, organization: str = "acme", **options: Any) -> IssuedKey:
         with self.open() as guard:
             return guard.keys.issue(organization=organization, name=name, **options)
+
+    def spoil(self, key_id: str, **columns: str) -> None:
+        """Write columns of a key as another program would."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            for column, value in columns.items():
+                connection.execute(
+                    f"UPDATE keyguard_keys SET {column} = ? WHERE id = ?",
+                    (value, key_id),
+                )
 
 
 @pytest.fixture(scope="session")

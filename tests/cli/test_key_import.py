@@ -96,7 +96,8 @@ def test_refused_lines_are_reported_by_number_without_the_token(
     assert done.stdout == (
         "line 2: there is no organization 'nobody'\n"
         "line 4: line 1 has the same token, or the same public part\n"
-        "line 5: name takes 1 to 200 printable characters\n"
+        "line 5: name takes no control characters, line breaks or direction overrides, "
+        "not '\\x1b[2J'\n"
         "line 6: a row is one JSON object on one line, in UTF-8\n"
         "line 7: a row takes at most 65536 characters\n"
         "Imported: 2, already there: 0, refused: 5\n"

@@ -57,7 +57,7 @@ def test_revoke_as_json_prints_the_key_as_it_stands_after(keyguard: Program, sto
         (("--reason", "laptop lost"), "'laptop lost' is no reason; there are: unspecified, "),
         (("--reason", ""), "'' is no reason"),
         (("--note", "x" * 201), "a revocation's note takes 1 to 200 characters"),
-        (("--note", "\x1b[2J"), "a revocation's note takes printable characters only"),
+        (("--note", "\x1b[2J"), "a revocation's note takes no control characters"),
     ],
 )
 @pytest.mark.parametrize("command", ["revoke", "revoke-family"])

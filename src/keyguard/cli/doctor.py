@@ -9,7 +9,7 @@ from contextlib import suppress
 import typer
 
 from keyguard.cli.options import STORE, Common, explain_cause, with_options
-from keyguard.cli.output import plain
+from keyguard.core.keys.values import escaped
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import KeyguardError, SchemaError, StoreError
@@ -41,7 +41,7 @@ def doctor(common: Common) -> None:
             store.close()
     healthy = all(finding.is_fine for finding in findings)
     rows = [{"ok": finding.is_fine, "text": finding.text} for finding in findings]
-    lines = [f"{'ok' if row['ok'] else 'problem':<8} {plain(str(row['text']))}\n" for row in rows]
+    lines = [f"{'ok' if row['ok'] else 'problem':<8} {escaped(str(row['text']))}\n" for row in rows]
     common.show({"healthy": healthy, "findings": rows}, "".join(lines))
     if not healthy:
         raise typer.Exit(1)

@@ -12,8 +12,9 @@ import typer
 
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, Common, argument, flag, with_options
-from keyguard.cli.output import is_terminal, plain
+from keyguard.cli.output import is_terminal
 from keyguard.core.keys.results import ImportReport
+from keyguard.core.keys.values import escaped
 from keyguard.core.management.import_rows import LONGEST_ROW
 from keyguard.exceptions import InvalidValueError, StoreError, shown_path
 
@@ -65,7 +66,7 @@ def import_keys(
 
 def _summary(report: ImportReport, *, dry_run: bool) -> str:
     imported, refused = ("Would import", "would refuse") if dry_run else ("Imported", "refused")
-    lines = "".join(f"line {row.line}: {plain(row.reason)}\n" for row in report.refused)
+    lines = "".join(f"line {row.line}: {escaped(row.reason)}\n" for row in report.refused)
     return (
         f"{lines}{imported}: {report.imported}, already there: {report.present}, "
         f"{refused}: {len(report.refused)}\n"

@@ -17,6 +17,7 @@ import typer
 
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.output import TOKEN, emit, emit_json
+from keyguard.core.keys.values import fits
 from keyguard.exceptions import (
     ConfigurationError,
     InvalidValueError,
@@ -226,7 +227,7 @@ def actor() -> str:
         login = getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user that has no name
         login = ""
-    harmless = login.strip() and login.isprintable() and len(login) <= _LONGEST_LOGIN
+    harmless = login.strip() and fits(login) and len(login) <= _LONGEST_LOGIN
     return f"cli:{login if harmless else 'unknown'}"
 
 

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from keyguard.core.keys.values import escaped
+
 TOKEN = re.compile(r"(?P<shown>[a-z][a-z0-9_]*_(?P<id>[0-9A-Za-z]{16})_)[0-9A-Za-z]{40,}")
 
 
@@ -35,14 +37,7 @@ def note(text: str) -> None:
 def complain(sentence: str) -> None:
     """Write an error to stderr as one line, without control characters and tokens."""
     words = " ".join(sentence.split())
-    note("keyguard: " + plain(TOKEN.sub(r"\g<shown>***", words)))
-
-
-def plain(text: str) -> str:
-    """Return text in which each control character is replaced by its escape sequence."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    note("keyguard: " + escaped(TOKEN.sub(r"\g<shown>***", words)))
 
 
 def origin_of(failure: BaseException) -> str:

@@ -87,10 +87,6 @@ def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
             raise InvalidValueError(
                 f"--metadata takes NAME=VALUE, such as team=web, not {shown(pair)}"
             )
-        if not pair.isprintable():
-            raise InvalidValueError(
-                f"--metadata takes printable characters only, not {shown(pair)}"
-            )
         if name in metadata:
             raise InvalidValueError(f"--metadata gives {shown(name)} twice")
         metadata[name] = value

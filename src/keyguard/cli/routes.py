@@ -9,9 +9,9 @@ import typer
 
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import Common, with_options
-from keyguard.cli.output import plain
 from keyguard.cli.terminal import Words, coloured, table
 from keyguard.core.identity.scopes import Requirement
+from keyguard.core.keys.values import escaped
 from keyguard.core.limits.limit import RouteLimit
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def _as_text(guarded: list[GuardedRoute], problems: list[GuardedRoute], of_rules
         routes_of.setdefault(str(route.problem), []).append(f"{_methods(route)} {route.path}")
     for problem, its_routes in routes_of.items():
         line = f"problem  {problem}: {'; '.join(its_routes)}"
-        text += f"\n{plain(line)}\n"
-    return text + "".join(f"\nproblem  {plain(problem)}\n" for problem in of_rules)
+        text += f"\n{escaped(line)}\n"
+    return text + "".join(f"\nproblem  {escaped(problem)}\n" for problem in of_rules)
 
 
 def _methods(route: GuardedRoute) -> str:
@@ -110,7 +110,7 @@ def _guards(route: GuardedRoute) -> Words:
 
 
 def _cell(lines: Iterable[str], style: str = "") -> Words:
-    return coloured("\n".join(map(plain, lines)), style)
+    return coloured("\n".join(map(escaped, lines)), style)
 
 
 def _all_of(requirements: Iterable[Requirement]) -> list[str]:

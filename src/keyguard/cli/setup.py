@@ -10,7 +10,7 @@ from pathlib import Path
 
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, STORE, Common, with_options
-from keyguard.cli.output import plain
+from keyguard.core.keys.values import escaped
 from keyguard.exceptions import ConfigurationError, shown_path
 
 _PEPPER_SIZE = 32
@@ -104,4 +104,4 @@ def _report(url: str, path: Path | None, scheme: str, *, is_new: bool) -> str:
         settings.append(f"  export KEYGUARD_PEPPER_FILE={shlex.quote(str(path.absolute()))}")
     if settings:
         lines += ["", "Set this for the service and for this command:", "", *settings]
-    return "".join(f"{plain(line)}\n" for line in lines)
+    return "".join(f"{escaped(line)}\n" for line in lines)

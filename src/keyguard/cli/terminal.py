@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from keyguard.cli.output import is_terminal, plain
+from keyguard.cli.output import is_terminal
+from keyguard.core.keys.values import escaped
 from keyguard.runtime.lazy import Lazy
 
 # What only a table needs.
@@ -96,7 +97,7 @@ def _cell(value: Words) -> text.Text:
     # Unlike a string, a Text holds no markup: a name in brackets stays one.
     if isinstance(value, text.Text):
         return value
-    return text.Text(value if value.isprintable() else plain(value))
+    return text.Text(escaped(value))
 
 
 def _console(stream: TextIO | None) -> console.Console:

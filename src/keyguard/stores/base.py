@@ -212,9 +212,7 @@ class AsyncRateLimiter(Protocol):
 class CountsTogether(Protocol):
     """What a store of counters may offer besides: concurrent hits then travel together."""
 
-    def hit_all(
-        self, hits: Sequence[Sequence[Charge]]
-    ) -> list[Outcome] | Awaitable[list[Outcome]]:
+    def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome] | Awaitable[list[Outcome]]:
         """Count hits of one owner one after another, in one call.
 
         Args:

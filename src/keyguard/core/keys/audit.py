@@ -15,7 +15,7 @@ from typing import Any
 
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization, fields_of
-from keyguard.core.keys.values import Metadata, check_text, settle_times
+from keyguard.core.keys.values import Metadata, check_text, check_texts, settle_times
 from keyguard.core.limits.stored import dump_limits
 
 Actor = Principal | str | None
@@ -53,7 +53,7 @@ class AuditEntry:
         id: The position in the trail, which the store sets.
 
     Raises:
-        InvalidValueError: The actor is no text of 1 to 200 printable characters.
+        InvalidValueError: The actor is no text.
     """
 
     at: datetime
@@ -66,16 +66,20 @@ class AuditEntry:
     id: str = ""
 
     def __post_init__(self) -> None:
-        check_text("an actor", self.actor)
+        check_texts(("an actor", self.actor))
         object.__setattr__(self, "action", Action(self.action))
         settle_times(self, "at")
 
 
 def actor_name(actor: Actor) -> str:
-    """Return the name of an author in the trail."""
+    """Return the name of an author in the trail.
+
+    Raises:
+        InvalidValueError: It is not a principal, a short text or None.
+    """
     if isinstance(actor, Principal):
         return f"key:{actor.key_id}"
-    return SERVICE if actor is None else actor
+    return SERVICE if actor is None else check_text("an actor", actor)
 
 
 def describe(

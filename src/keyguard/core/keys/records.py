@@ -1,8 +1,9 @@
 """The records of organizations and keys, and what a store is asked for.
 
-All are frozen, and check their values when they are built. Times are aware datetimes in UTC with
-microseconds. A record's version counts its changes: a store replaces a record only if it still has
-the version that was read (:mod:`keyguard.core.keys.commit`).
+All are frozen, and check their values when they are built. But a record takes any text, so that
+whatever was stored can be read; the operations check the texts that they store. Times are aware
+datetimes in UTC with microseconds. A record's version counts its changes: a store replaces a record
+only if it still has the version that was read (:mod:`keyguard.core.keys.commit`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from keyguard.core.keys.values import (
     ORGANIZATION_ID,
     Metadata,
     check_ids,
-    check_metadata,
     check_slug,
-    check_text,
+    check_texts,
+    read_metadata,
     settle_times,
 )
 from keyguard.core.limits.limit import Limit, read_limits
@@ -70,7 +71,7 @@ class Organization:
     def __post_init__(self) -> None:
         check_ids(("organization id", self.id, ORGANIZATION_ID))
         check_slug(self.slug)
-        check_text("an organization's name", self.name)
+        check_texts(("an organization's name", self.name))
         if self.limits != ():
             limits = read_limits(self.limits, "organization", stored=True)
             object.__setattr__(self, "limits", limits)
@@ -187,16 +188,16 @@ class Key:
             ("organization id", self.organization, ORGANIZATION_ID),
             ("key id", self.id if self.successor is None else self.successor, KEY_ID),
         )
-        check_text("a key's name", self.name)
-        if self.revoked_note is not None:
-            check_text("a revocation's note", self.revoked_note)
-        if self.rotation_key is not None:
-            check_text("an idempotency key", self.rotation_key)
+        check_texts(
+            ("a key's name", self.name),
+            ("a revocation's note", self.revoked_note or ""),
+            ("an idempotency key", self.rotation_key or ""),
+        )
         if self.revoked_reason is not None:
             object.__setattr__(self, "revoked_reason", RevocationReason.of(self.revoked_reason))
         object.__setattr__(self, "scopes", parse_granted(self.scopes))
         if not isinstance(self.metadata, Metadata):  # which was checked when it was made
-            object.__setattr__(self, "metadata", check_metadata(self.metadata))
+            object.__setattr__(self, "metadata", read_metadata(self.metadata))
         if self.limits != ():
             object.__setattr__(self, "limits", read_limits(self.limits, "key", stored=True))
         if self.allowed_networks != ():

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from keyguard.core.access.policy import Policy
-from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import parse_granted
-from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.audit import Actor, actor_name
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
-from keyguard.core.keys.values import ORGANIZATION_NAME, check_text
+from keyguard.core.keys.values import ORGANIZATION_NAME
 from keyguard.core.management.authority import ANYBODY, Authority, authority_of
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
@@ -160,8 +159,7 @@ def check_actor(actor: Actor) -> None:
     Raises:
         InvalidValueError: It is something else.
     """
-    if actor is not None and not isinstance(actor, Principal):
-        check_text("an actor", actor)
+    actor_name(actor)
 
 
 def refuse_disabled(owner: Organization, doing: str) -> None:

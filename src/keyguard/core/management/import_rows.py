@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from keyguard.core.identity.scopes import parse_granted
-from keyguard.core.keys.values import ORGANIZATION_NAME, check_metadata
+from keyguard.core.keys.values import ORGANIZATION_NAME, check_metadata, check_text, fits
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.foreign import (
     FEWEST_BITS,
@@ -33,7 +33,6 @@ _NO_ROW = "a row is one JSON object on one line, in UTF-8"
 _TELLING = 8
 _LONGEST_TEXT = 200
 _FIELD_NAME = re.compile(r"[a-z_]{1,20}\Z")
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{64}){1,2}\Z")
 _SHA256_DIGITS, _SHA512_DIGITS = 64, 128
@@ -267,13 +266,10 @@ def _row(given: dict[str, object]) -> ImportRow:
         shown = f" {unknown!r}" if _FIELD_NAME.match(unknown) else ""
         raise InvalidValueError(f"there is no field{shown}; there are: {', '.join(_FIELDS)}")
     organization = _text(given, "organization")
-    name = _text(given, "name")
     token, stored = _text(given, "token", LONGEST_TOKEN), _text(given, "hash", LONGEST_TOKEN)
     lookup = _text(given, "lookup")
     if organization is None or not ORGANIZATION_NAME.match(organization):
         raise InvalidValueError("organization takes the id or the slug of an organization")
-    if name is None or not name.strip() or not name.isprintable():
-        raise InvalidValueError(f"name takes 1 to {_LONGEST_TEXT} printable characters")
     if (token is None) is (stored is None):
         raise InvalidValueError("a row takes either token or hash")
     form = ForeignFormat(_text(given, "format") or "token")
@@ -285,7 +281,7 @@ def _row(given: dict[str, object]) -> ImportRow:
         )
     return ImportRow(
         organization=organization,
-        name=name,
+        name=check_text("name", given.get("name")),
         scopes=parse_granted(_list(given, "scopes")),
         token=None if token is None else Secret(token),
         hash=None if stored is None else Secret(stored),
@@ -303,7 +299,7 @@ def _text(given: dict[str, object], name: str, most: int = _LONGEST_TEXT) -> str
     value = given.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or not 1 <= len(value) <= most or _UNSTORABLE.search(value):
+    if not isinstance(value, str) or not 1 <= len(value) <= most or not fits(value):
         raise InvalidValueError(f"{name} takes a string of 1 to {most} characters")
     return value
 
@@ -333,10 +329,7 @@ def _time(given: dict[str, object], name: str) -> datetime | None:
 def _metadata(value: object) -> Mapping[str, str]:
     if value is None:
         return {}
-    notes = check_metadata(cast("dict[str, str]", value))
-    if any(_UNSTORABLE.search(text) for item in notes.items() for text in item):
-        raise InvalidValueError("metadata takes no NUL and no unpaired surrogates")
-    return notes
+    return check_metadata(cast("dict[str, str]", value))
 
 
 def _limits(given: list[object]) -> tuple[Limit, ...]:

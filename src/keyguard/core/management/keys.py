@@ -11,7 +11,7 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.results import IssuedKey
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
+from keyguard.core.keys.values import UNCHANGED, Page, Unchanged, check_metadata, check_text
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import keep_an_administrator
@@ -66,6 +66,8 @@ class AsyncKeys(Rotation, Revocation, Import):
         ports = self._ports
         policy = ports.policy
         check_actor(actor)
+        name = check_text("a key's name", name)
+        notes = check_metadata(metadata or {})
         granted = granted_scopes(policy, scopes)
         own_limits = read_limits(limits, "key", stored=True)
         networks = parse_networks(allowed_networks)
@@ -95,7 +97,7 @@ class AsyncKeys(Rotation, Revocation, Import):
                 created_at=now,
                 not_before=not_before,
                 expires_at=end,
-                metadata=metadata or {},
+                metadata=notes,
                 limits=authority.limits(own_limits),
                 allowed_networks=authority.networks(networks),
             )
@@ -183,11 +185,13 @@ class AsyncKeys(Rotation, Revocation, Import):
         check_actor(actor)
         policy = ports.policy
         wanted: dict[str, object] = {
-            "name": name,
             "not_before": not_before,
             "expires_at": expires_at,
-            "metadata": metadata,
         }
+        if not isinstance(name, Unchanged):
+            wanted["name"] = check_text("a key's name", name)
+        if not isinstance(metadata, Unchanged):
+            wanted["metadata"] = check_metadata(metadata)
         if not isinstance(scopes, Unchanged):
             wanted["scopes"] = granted_scopes(policy, scopes)
         if not isinstance(limits, Unchanged):

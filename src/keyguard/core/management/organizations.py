@@ -9,7 +9,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Action, Actor, actor_name, describe
 from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
+from keyguard.core.keys.values import UNCHANGED, Page, Unchanged, check_text
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import refuse_to_cut_administrators
 from keyguard.core.management.authority import Authority, check_changed_organization
@@ -59,7 +59,7 @@ class AsyncOrganizations(Operations):
         organization = Organization(
             id=f"org_{number}",
             slug=slug,
-            name=slug if name is None else name,
+            name=slug if name is None else check_text("an organization's name", name),
             created_at=created_at,
             limits=read_limits(limits, "organization", stored=True),
             scopes=None if scopes is None else granted_scopes(policy, scopes),
@@ -100,11 +100,11 @@ class AsyncOrganizations(Operations):
         check_actor(actor)
         ports, policy = self._ports, self._ports.policy
         wanted: dict[str, object] = {
-            "name": name,
-            "limits": limits,
             "max_key_lifetime": max_key_lifetime,
             "max_keys": max_keys,
         }
+        if not isinstance(name, Unchanged):
+            wanted["name"] = check_text("an organization's name", name)
         if not isinstance(limits, Unchanged):
             wanted["limits"] = read_limits(limits, "organization", stored=True)
         if not isinstance(scopes, Unchanged):

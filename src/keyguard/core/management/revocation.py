@@ -167,8 +167,7 @@ def _ending(
     """Return what revokes a key or a family."""
     fields: dict[str, object] = {"revoked_at": now, "revoked_reason": RevocationReason.of(reason)}
     if note is not None:
-        check_text("a revocation's note", note)
-        fields["revoked_note"] = note
+        fields["revoked_note"] = check_text("a revocation's note", note)
     return Ending(
         subject=subject,
         action=Action.KEY_REVOKED,

@@ -49,7 +49,7 @@ class Rotation(Operations):
         if not isinstance(grace, timedelta) or grace < timedelta(0):
             raise InvalidValueError(f"grace takes a timedelta of 0 or more, not {shown(grace)}")
         if idempotency_key is not None:
-            check_text("an idempotency key", idempotency_key)
+            idempotency_key = check_text("an idempotency key", idempotency_key)
         ports = self._ports
         now = ports.now()
         if isinstance(expires_in, timedelta):

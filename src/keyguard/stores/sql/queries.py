@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
-from keyguard.core.keys.values import Page
+from keyguard.core.keys.values import Page, fits
 from keyguard.stores.base import News, page_of
 from keyguard.stores.sql.rows import (
     ENTRY_COLUMNS,
@@ -240,7 +240,7 @@ def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:
 
 def _address(address: str | None) -> str | None:
     # The server in front chooses what it calls the client. A column may not take all of that.
-    if address is None or not address.isprintable():
+    if address is None or not fits(address):
         return None
     return address[:_LONGEST_ADDRESS]
 
