@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.garbage import collect
 from tests.loops import event_loop
 from tests.services import (
     MariaDB,
+    PgBouncer,
     PostgreSQL,
     RedisCluster,
     RedisSentinel,
@@ -47,6 +49,12 @@ def _is_long(item: pytest.Item) -> bool:
 def postgresql() -> Iterator[PostgreSQL]:
     with running(PostgreSQL) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
+    with running(partial(PgBouncer, postgresql)) as pooler:
+        yield pooler
 
 
 @pytest.fixture(scope="session")

@@ -198,16 +198,64 @@ class PostgreSQL(Server):
         self._execute("SELECT 1")
 
     def create_database(self) -> tuple[str, str]:
+        url = f"postgresql://keyguard:hunter2@/{self.create_named()}?host={self.sockets}"
+        return url, url
+
+    def create_named(self) -> str:
+        """Make a new, empty database; return its name."""
         name = f"test_{next(_numbers)}"
         self._execute(f"CREATE DATABASE {name} STRATEGY file_copy")
-        url = f"postgresql://keyguard:hunter2@/{name}?host={self.sockets}"
-        return url, url
+        return name
 
     def _execute(self, statement: str) -> None:
         with psycopg.connect(
             host=str(self.sockets), user="keyguard", dbname="postgres", autocommit=True
         ) as connection:
             connection.execute(statement)
+
+
+class PgBouncer(Server):
+    """A pooler in transaction mode before a PostgreSQL, with fewer connections than clients.
+
+    Args:
+        database: The PostgreSQL.
+    """
+
+    name = "pgbouncer"
+    crash = signal.SIGKILL
+
+    def __init__(self, database: PostgreSQL) -> None:
+        super().__init__()
+        self.database = database
+        self.port = free_port()
+
+    def find(self) -> Path:
+        found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if found is None:
+            raise Missing("no PgBouncer here: install pgbouncer")
+        return Path(found).parent
+
+    def install(self) -> None:
+        self.file = self.folder / "pgbouncer.ini"
+        self.file.write_text(
+            f"[databases]\n* = host={self.database.sockets} user=keyguard\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n"
+        )
+
+    def command(self) -> list[str]:
+        return [str(self.programs / "pgbouncer"), str(self.file)]
+
+    def ping(self) -> None:
+        self._connect("postgres").close()
+
+    def create_database(self) -> tuple[str, str]:
+        name = self.database.create_named()
+        url = f"postgresql://keyguard:hunter2@127.0.0.1:{self.port}/{name}"
+        return url, url
+
+    def _connect(self, name: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(host="127.0.0.1", port=self.port, user="keyguard", dbname=name)
 
 
 class MariaDB(Server):

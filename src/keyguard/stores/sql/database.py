@@ -31,6 +31,7 @@ from keyguard.stores.sql.errors import (
     place_of,
     unavailable,
 )
+from keyguard.stores.sql.poolers import refuse_pooler
 from keyguard.stores.sql.session import AsyncSession, Operation, Session, SyncSession
 from keyguard.stores.sql.turns import ForkGuard, Turns
 
@@ -77,12 +78,15 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
         engine: The engine that finds things.
         writes: The engine that changes things; None for the same.
         owned: Whether keyguard made the engines, and disposes of them.
+        prepares: Whether the driver prepares statements, which no pooler may come between.
 
     Raises:
         ConfigurationError: keyguard does not work with this kind of database.
     """
 
-    def __init__(self, engine: AnyEngine, writes: AnyEngine | None, *, owned: bool) -> None:
+    def __init__(
+        self, engine: AnyEngine, writes: AnyEngine | None, *, owned: bool, prepares: bool
+    ) -> None:
         dialect = engine.dialect.name
         if dialect not in _DIALECTS:
             raise ConfigurationError(
@@ -101,6 +105,7 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
             self.reads = engine.execution_options(isolation_level="AUTOCOMMIT")
             self.writes = engine.execution_options(isolation_level="READ COMMITTED")
         self._owned = owned
+        self._prepares = prepares
         # A host's engine may commit each statement. Then a change may have been made although its
         # answer got lost. On PostgreSQL keyguard itself chooses the level.
         self._tries_writes_again: bool = owned or dialect == "postgresql"
@@ -133,6 +138,8 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
         try:
             if not self._has_fitting_schema:
                 await self._attempt(False, schema.check)
+                if self._prepares:
+                    await self._attempt(False, refuse_pooler)
                 self._has_fitting_schema = True
             return await self._attempt(writes, operation, *args, **kwargs)
         except KeyguardError:
@@ -192,9 +199,14 @@ class SyncDatabase(EngineDatabase[Engine]):
     """A database for sync code; it never suspends."""
 
     def __init__(
-        self, engine: Engine, writes: Engine | None = None, *, owned: bool = False
+        self,
+        engine: Engine,
+        writes: Engine | None = None,
+        *,
+        owned: bool = False,
+        prepares: bool = False,
     ) -> None:
-        super().__init__(engine, writes, owned=owned)
+        super().__init__(engine, writes, owned=owned, prepares=prepares)
         self.turns = Turns()
         if owned and self.dialect == "sqlite":
             self._fork_guard = ForkGuard((self.reads, self.writes), self.turns)
@@ -237,9 +249,14 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
     """A database for code on asyncio."""
 
     def __init__(
-        self, engine: AsyncEngine, writes: AsyncEngine | None = None, *, owned: bool = False
+        self,
+        engine: AsyncEngine,
+        writes: AsyncEngine | None = None,
+        *,
+        owned: bool = False,
+        prepares: bool = False,
     ) -> None:
-        super().__init__(engine, writes, owned=owned)
+        super().__init__(engine, writes, owned=owned, prepares=prepares)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def _open(self, writes: bool) -> AsyncSession:

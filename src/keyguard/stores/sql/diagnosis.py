@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from keyguard.stores.diagnosis import Finding, fine, problem
+from keyguard.stores.sql.poolers import is_pooled
 from keyguard.stores.sql.session import Session
 
 _SQLITE = text("PRAGMA synchronous")
@@ -18,6 +19,11 @@ _POSTGRESQL = text(
 )
 _MYSQL = text("SELECT @@innodb_flush_log_at_trx_commit")
 _FULL = 2
+_POOLED = (
+    "a pooler stands before PostgreSQL, so that no process can listen for changes: each asks once a"
+    " second instead, or four times in 'max_staleness' if that is shorter than 4 seconds, and knows"
+    " of a revocation by then"
+)
 
 
 async def diagnose(session: Session) -> list[Finding]:
@@ -26,7 +32,8 @@ async def diagnose(session: Session) -> list[Finding]:
         return _of_sqlite((await session.execute(_SQLITE)).scalar_one())
     if session.dialect.name == "postgresql":
         found = (await session.execute(_POSTGRESQL)).mappings().one()
-        return _of_postgresql(found["commit"], found["standbys"])
+        findings = _of_postgresql(found["commit"], found["standbys"])
+        return [*findings, fine(_POOLED)] if await is_pooled(session) else findings
     return _of_mysql((await session.execute(_MYSQL)).scalar_one())
 
 

@@ -1,8 +1,8 @@
 """The change feed: it asks the database, and on PostgreSQL waits for word of commits (LISTEN).
 
 The connection that listens leaves the pool, so nobody else waits for it. It is opened as the
-host's engine opens its own. The feed then asks through the pool what changed. If a notification
-gets lost, as behind a pooler that shares connections, the next read still asks.
+host's engine opens its own. The feed then asks through the pool what changed. Behind a pooler it
+asks and does not wait: a connection that several clients share can't listen.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from keyguard.stores.sql import queries
 from keyguard.stores.sql.commits import CHANNEL
 from keyguard.stores.sql.database import Database, ended_after
 from keyguard.stores.sql.errors import unavailable
+from keyguard.stores.sql.poolers import is_pooled
 from keyguard.stores.sql.session import DriverConnection, Operation, Session
 
 P = ParamSpec("P")
@@ -74,6 +75,7 @@ class ListeningFeed(SqlFeed, ABC):
         super().__init__(database)
         self._process = os.getpid()
         self._is_closed = False
+        self._is_pooled = False
         self._driver: DriverConnection = None
 
     @abstractmethod
@@ -88,7 +90,7 @@ class ListeningFeed(SqlFeed, ABC):
         ends = time.monotonic() + patience
         waits = position is not None and patience > 0 and not self._is_closed
         if waits:
-            await self._listen()  # first: what the question misses is told then
+            waits = await self._listens()  # first: what the question misses is told then
         news = await self._ask(position)
         # A notification may still be of what the last read saw already.
         while waits and news == News(position or "", ()):
@@ -102,9 +104,12 @@ class ListeningFeed(SqlFeed, ABC):
             news = await self._ask(position)
         return news
 
-    async def _listen(self) -> None:
-        if self._driver is None or self._driver.closed:
+    async def _listens(self) -> bool:
+        """Have a connection listen, if none does; tell whether one can."""
+        if not self._is_pooled and (self._driver is None or self._driver.closed):
             self._driver = await self._read_in_time(_listen)
+            self._is_pooled = self._driver is None
+        return not self._is_pooled
 
     def _was_told(self) -> bool:
         # psycopg's own notifies() wakes up ten times a second, and can't be ended from elsewhere.
@@ -228,6 +233,8 @@ class AsyncListeningFeed(ListeningFeed):
 
 
 async def _listen(session: Session) -> DriverConnection:
-    """Have a connection listen, and take it out of the pool."""
+    """Have a connection listen, and take it out of the pool; return None behind a pooler."""
+    if await is_pooled(session):
+        return None
     await session.execute(text(f"LISTEN {CHANNEL}"))
     return await session.detach()

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
-from keyguard.stores.sql import sqlite
+from keyguard.stores.sql import options, sqlite
 from keyguard.stores.sql.database import AsyncDatabase, SyncDatabase
 from keyguard.stores.sql.session import DIRECT
 from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
@@ -81,7 +81,8 @@ def open_async_store(target: str | AsyncEngine) -> AsyncSqlStore:
     kind = url.get_backend_name()
     if kind == "sqlite":
         return AsyncSqlStore(ThreadedDatabase(_open_database(url)))
-    arguments: _Options = {}
+    arguments, prepares = _arguments(url), options.PREPARE in url.query
+    url = url.difference_update_query([options.PREPARE])
     if url.get_driver_name() == "psycopg":
         from keyguard.stores.sql.postgresql import AsyncPostgresConnection
 
@@ -91,22 +92,38 @@ def open_async_store(target: str | AsyncEngine) -> AsyncSqlStore:
         writes = create_async_engine(
             url, connect_args=arguments, isolation_level=_LEVELS.get(kind), **_WRITES
         )
-    return AsyncSqlStore(AsyncDatabase(reads, writes, owned=True))
+    return AsyncSqlStore(AsyncDatabase(reads, writes, owned=True, prepares=prepares))
 
 
 def _open_database(url: URL) -> SyncDatabase:
     kind = url.get_backend_name()
     if kind == "sqlite":
         _check_file(url)
+    arguments, prepares = _arguments(url), options.PREPARE in url.query
+    url = url.difference_update_query([options.PREPARE])
     with _options_are_refused_clearly():
-        reads = create_engine(url, **_READS)
-        writes = create_engine(url, isolation_level=_LEVELS.get(kind), **_WRITES)
+        reads = create_engine(url, connect_args=arguments, **_READS)
+        writes = create_engine(
+            url, connect_args=arguments, isolation_level=_LEVELS.get(kind), **_WRITES
+        )
     for engine in (reads, writes):
         if kind == "sqlite":
             sqlite.prepare(engine, writes=engine is writes)
         else:
             event.listen(engine, "do_connect", _connector(url))
-    return SyncDatabase(reads, writes, owned=True)
+    return SyncDatabase(reads, writes, owned=True, prepares=prepares)
+
+
+def _arguments(url: URL) -> _Options:
+    """Return what a driver is told beside the URL."""
+    if url.get_driver_name() != "psycopg":
+        return {}
+    # Behind a pooler that shares connections, the name of a prepared statement may be that of
+    # another client's statement: the answer would be of another key. So none is prepared.
+    return {
+        "client_encoding": "utf8",
+        options.PREPARE: options.prepare_threshold(url.query),
+    }
 
 
 @contextmanager
@@ -138,9 +155,9 @@ def _connector(url: URL) -> Callable[..., object]:
         dialect: Dialect,  # noqa: ARG001 - SQLAlchemy gives it
         entry: object,  # noqa: ARG001 - SQLAlchemy gives it
         arguments: list[object],
-        options: dict[str, object],
+        named: dict[str, object],
     ) -> object:
-        return connection(*arguments, **options)
+        return connection(*arguments, **named)
 
     return connect
 
@@ -172,7 +189,9 @@ def _parse(url: str, drivers: dict[str, str]) -> URL:
             importlib.import_module(wanted)
         except ImportError as failure:
             raise MissingExtraError(*_EXTRAS[wanted]) from failure
-    return parsed.set(drivername=f"{database}+{wanted}")
+    used = parsed.set(drivername=f"{database}+{wanted}")
+    options.check(used)
+    return used
 
 
 def _check_file(url: URL) -> None:
