@@ -32,7 +32,10 @@ def doctor(common: Common) -> None:
     The command changes nothing, except for one counter of its own in the store of the counters.
     """
     url, patience = common.store_url(), common.patience
-    store = open_store(url, durable_replicas=common.settings().durable_replicas)
+    settings = common.settings()
+    store = open_store(
+        url, durable_replicas=settings.durable_replicas, connecting=settings.connecting
+    )
     try:
         findings = [*_of_keys(store, url, patience)]
         findings += _of_counters(store, common.limiter, patience)

@@ -64,7 +64,11 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         super().__init__(settings, options, hooks)
         for name in ("asyncio", "concurrent.futures.thread"):
             import_module(name)  # not during the first request, as where the loop is trio's
-        self._store = open_async_store(store, durable_replicas=self.settings.durable_replicas)
+        self._store = open_async_store(
+            store,
+            durable_replicas=self.settings.durable_replicas,
+            connecting=self.settings.connecting,
+        )
         self._owned = self._store is not store
         self._ports = AsyncPorts(self.settings, clock, self._store, self._tell, limiter)
 

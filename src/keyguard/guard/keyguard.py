@@ -67,7 +67,11 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         **options: Any,
     ) -> None:
         super().__init__(settings, options, hooks)
-        self._store = open_store(store, durable_replicas=self.settings.durable_replicas)
+        self._store = open_store(
+            store,
+            durable_replicas=self.settings.durable_replicas,
+            connecting=self.settings.connecting,
+        )
         self._owned = self._store is not store
         self._ports = SyncPorts(self.settings, clock, self._store, self._tell, limiter)
 

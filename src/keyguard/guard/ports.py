@@ -233,7 +233,9 @@ class SyncPorts(Ports[Store, BackgroundWork]):
     @once
     def limiter(self) -> RateLimiter:
         """What counts."""
-        return open_limiter(self._wanted, self._raw, clock=self.clock)
+        return open_limiter(
+            self._wanted, self._raw, clock=self.clock, connecting=self.settings.connecting
+        )
 
     @once
     def counters(self) -> CircuitBreaker:
@@ -288,7 +290,9 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
     @once
     def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
         """What counts."""
-        return open_async_limiter(self._wanted, self._raw, clock=self.clock)
+        return open_async_limiter(
+            self._wanted, self._raw, clock=self.clock, connecting=self.settings.connecting
+        )
 
     @once
     def counters(self) -> CircuitBreaker:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError
+from keyguard.runtime.connecting import Connecting
 from keyguard.runtime.process import Clock
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
 from keyguard.stores.memory.counters import MemoryRateLimiter
@@ -17,6 +18,7 @@ _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or r
 _REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
 _STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS_URLS)
 _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
+_DEFAULT = Connecting()
 _LIMITER_METHODS = ("hit", "adjust", "migrate")
 
 
@@ -62,13 +64,19 @@ _ASYNC = _Flavour(
 )
 
 
-def open_store(target: str | Store | object, *, durable_replicas: int = 0) -> Store:
+def open_store(
+    target: str | Store | object,
+    *,
+    durable_replicas: int = 0,
+    connecting: Connecting = _DEFAULT,
+) -> Store:
     """Return the store that a service names, for sync code.
 
     Args:
         target: A URL, a SQLAlchemy ``Engine``, a client of redis-py, or a store.
         durable_replicas: How many replicas of a Redis must have a change before it is
             acknowledged.
+        connecting: How the connections of a URL are opened.
 
     Returns:
         The ``target`` itself if it is a store, which its owner closes. Else a new store, which the
@@ -79,24 +87,34 @@ def open_store(target: str | Store | object, *, durable_replicas: int = 0) -> St
             ``durable_replicas`` is set, and the target is no Redis.
         MissingExtraError: The driver is not installed.
     """
-    store: Store = _open(target, _SYNC, _ASYNC, durable_replicas)
+    store: Store = _open(target, _SYNC, _ASYNC, connecting, durable_replicas)
     return store
 
 
-def open_async_store(target: str | AsyncStore | object, *, durable_replicas: int = 0) -> AsyncStore:
+def open_async_store(
+    target: str | AsyncStore | object,
+    *,
+    durable_replicas: int = 0,
+    connecting: Connecting = _DEFAULT,
+) -> AsyncStore:
     """Return the store that a service names, for async code; else like :func:`open_store`.
 
     Args:
         target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a store for
             async code.
         durable_replicas: As for :func:`open_store`.
+        connecting: As for :func:`open_store`.
     """
-    store: AsyncStore = _open(target, _ASYNC, _SYNC, durable_replicas)
+    store: AsyncStore = _open(target, _ASYNC, _SYNC, connecting, durable_replicas)
     return store
 
 
 def open_limiter(
-    target: str | RateLimiter | object | None, store: Store, *, clock: Clock
+    target: str | RateLimiter | object | None,
+    store: Store,
+    *,
+    clock: Clock,
+    connecting: Connecting = _DEFAULT,
 ) -> RateLimiter:
     """Return the limiter that a service names, for sync code.
 
@@ -105,6 +123,7 @@ def open_limiter(
             or of another storage of the package ``limits``, a client of redis-py, or a limiter.
         store: The store of the keys.
         clock: The clock of counters in memory.
+        connecting: How the connections of a URL are opened.
 
     Returns:
         The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
@@ -117,7 +136,7 @@ def open_limiter(
         from keyguard.stores.limits.storages import StorageRateLimiter
 
         return StorageRateLimiter(target)
-    limiter: RateLimiter = _limiter_of(target, store, clock, _SYNC, _ASYNC)
+    limiter: RateLimiter = _limiter_of(target, store, clock, connecting, _SYNC, _ASYNC)
     return limiter
 
 
@@ -126,6 +145,7 @@ def open_async_limiter(
     store: AsyncStore,
     *,
     clock: Clock,
+    connecting: Connecting = _DEFAULT,
 ) -> MemoryRateLimiter | AsyncRateLimiter:
     """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
 
@@ -135,7 +155,9 @@ def open_async_limiter(
         from keyguard.stores.limits.storages import AsyncStorageRateLimiter
 
         return AsyncStorageRateLimiter(target)
-    limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(target, store, clock, _ASYNC, _SYNC)
+    limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
+        target, store, clock, connecting, _ASYNC, _SYNC
+    )
     return limiter
 
 
@@ -154,7 +176,13 @@ def check_countable(limiter: object, limits: Iterable[Limit]) -> None:
         check(limits)
 
 
-def _open(target: object, flavour: _Flavour, other: _Flavour, durable_replicas: int = 0) -> Any:
+def _open(
+    target: object,
+    flavour: _Flavour,
+    other: _Flavour,
+    connecting: Connecting,
+    durable_replicas: int = 0,
+) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
     room = _room_of(target, flavour, other)
     if durable_replicas and room != _REDIS:
@@ -164,8 +192,12 @@ def _open(target: object, flavour: _Flavour, other: _Flavour, durable_replicas: 
         )
     if not room:
         return target
-    more = [durable_replicas] if durable_replicas else []
-    return getattr(import_module(room), flavour.opener)(target, *more)
+    more: dict[str, object] = {}
+    if room == _SQL:
+        more["connecting"] = connecting
+    if durable_replicas:
+        more["durable_replicas"] = durable_replicas
+    return getattr(import_module(room), flavour.opener)(target, **more)
 
 
 def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:
@@ -209,6 +241,7 @@ def _limiter_of(
     target: object,
     store: object,
     clock: Clock,
+    connecting: Connecting,
     flavour: _Flavour,
     other: _Flavour,
 ) -> Any:
@@ -219,7 +252,9 @@ def _limiter_of(
     """
     if target is None or isinstance(target, str) or _is_client(target, _SYNC, _ASYNC):
         counters = getattr(
-            store if target is None else _open(target, flavour, other), "counters", None
+            store if target is None else _open(target, flavour, other, connecting),
+            "counters",
+            None,
         )
         if counters is None:
             return MemoryRateLimiter(clock=clock)
