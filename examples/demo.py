@@ -203,7 +203,10 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         # revokes the reader
         {program} key revoke {keys.reader.key.id} --url {url}
 
-        # 401: the reader, within 5 seconds
+        # waits until the service has learned of it: 5 seconds at most, 1 as a rule
+        sleep 5
+
+        # 401: the reader is revoked
         curl -i {base}/v1/models {bearer(keys.reader)}
 
         # 429: the writer may ask 60 times a minute

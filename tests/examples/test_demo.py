@@ -114,6 +114,8 @@ def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) 
 
         field, answers = "\nkeyguard-key-expires: ", dict[str, str]()
         for comment, line in demo.commands():
+            if line.startswith("sleep "):
+                continue  # this demo looks each key up, so there is nothing to wait for
             name, _, _ = comment.partition(":")
             answers[name] = answer = paste(line)
             if name.isdigit():

@@ -105,6 +105,7 @@ def test_the_driver_of_the_other_flavour_is_refused() -> None:
 def test_a_url_that_cannot_be_read_is_not_shown(open_any: Any, url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_any(url)
+    assert "sqlite:///keys.db" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -115,6 +116,14 @@ def test_a_url_that_cannot_be_read_is_not_shown(open_any: Any, url: str) -> None
 def test_sqlite_in_memory_is_refused(open_any: Any, url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"use memory://"):
         open_any(url)
+
+
+@BOTH
+@pytest.mark.parametrize("url", ["sqlite://keys.db", "sqlite://user:hunter2@keys.db/x"])
+def test_an_sqlite_url_with_two_slashes_is_told_how_many_it_takes(open_any: Any, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"three slashes .*sqlite:///keys\.db") as caught:
+        open_any(url)
+    assert "hunter2" not in str(caught.value)
 
 
 @BOTH

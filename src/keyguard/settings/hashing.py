@@ -200,7 +200,8 @@ class TokenHasher:
                 if pepper_id not in self._ring:
                     raise CorruptDataError(
                         f"a stored digest needs the pepper {pepper_id!r}, which this process does "
-                        "not have: add it to KEYGUARD_PEPPER"
+                        "not have: add it to KEYGUARD_PEPPER, or to the file that "
+                        "KEYGUARD_PEPPER_FILE names; Settings.from_env() reads them"
                     )
                 return hmac.compare_digest(_decode(value), self._ring[pepper_id].digest(token))
             case ["", "argon2id" | "argon2i" | "argon2d", *_]:

@@ -183,7 +183,7 @@ def _parse(url: str, drivers: dict[str, str]) -> URL:
             raise ValueError
     except (ArgumentError, ValueError):
         raise ConfigurationError(
-            "the database URL can't be read; one looks like "
+            "the database URL can't be read; one looks like sqlite:///keys.db or "
             "postgresql://user:password@host:5432/database, where the signs @ : / ? # % in a "
             "password are written as %40 %3A %2F %3F %23 %25"
         ) from None
@@ -209,6 +209,11 @@ def _parse(url: str, drivers: dict[str, str]) -> URL:
 
 def _check_file(url: URL) -> None:
     path = url.database
+    if url.host:
+        raise ConfigurationError(
+            "the URL of an SQLite file has three slashes before a path from the working directory "
+            "(sqlite:///keys.db), and four before a path from the root (sqlite:////srv/keys.db)"
+        )
     if path in (None, "", ":memory:") or "mode" in url.query:
         raise ConfigurationError(
             "an SQLite database in memory would be another one on each connection; use memory:// "
