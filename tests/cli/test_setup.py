@@ -34,6 +34,16 @@ def test_init_does_not_ask_for_what_is_set_already(keyguard: Program, store: Sto
     assert "export" not in keyguard("init").stdout
 
 
+def test_init_says_what_tokens_begin_with_until_a_prefix_is_set(
+    keyguard: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "tokens will begin with kg_live."
+
+    assert said in keyguard("init", "--url", URL).stdout
+    monkeypatch.setenv("KEYGUARD_PREFIX", "aiaas_live")
+    assert "KEYGUARD_PREFIX" not in keyguard("init", "--url", URL).stdout
+
+
 def test_init_writes_a_pepper_that_only_its_owner_can_read(
     keyguard: Program, store: Store, tmp_path: Path
 ) -> None:
@@ -76,6 +86,7 @@ def test_init_with_a_pepper_in_the_environment_asks_for_no_other(
     keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEYGUARD_PEPPER", "1f0e3dad99908345f7439f8ffabdffc4")
+    monkeypatch.setenv("KEYGUARD_PREFIX", "aiaas_live")
 
     assert keyguard("init").stdout == "The tables are ready.\n"
 

@@ -164,6 +164,7 @@ def test_the_quickstart_works_from_start_to_end(
     run("docs/quickstart.md", objects, names)
     with pytest.raises(ConfigurationError):
         names["get_report"]("none", {})
+    names["guard"].close()
 
     run("docs/quickstart.md", revoke, names)
     with flask_guard:

@@ -28,7 +28,7 @@ def init(common: Common) -> None:
     try:
         with common.guard() as guard:
             guard.migrate()
-            scheme = guard.settings.token_hasher.scheme
+            scheme, prefix = guard.settings.token_hasher.scheme, guard.settings.prefix
     except BaseException:
         if made is not None:
             made.unlink()
@@ -38,7 +38,7 @@ def init(common: Common) -> None:
         "pepper_file": None if path is None else str(path.absolute()),
         "pepper_created": made is not None,
     }
-    common.show(form, _report(url, path, scheme, is_new=made is not None))
+    common.show(form, _report(url, path, scheme, prefix, is_new=made is not None))
 
 
 @with_options(*STORE)
@@ -82,7 +82,7 @@ def _make_pepper(path: Path) -> bool:
     return True
 
 
-def _report(url: str, path: Path | None, scheme: str, *, is_new: bool) -> str:
+def _report(url: str, path: Path | None, scheme: str, prefix: str, *, is_new: bool) -> str:
     lines = ["The tables are ready."]
     if is_new:
         lines.append(f"A new pepper is in {path}. Back it up, apart from the database:")
@@ -104,4 +104,7 @@ def _report(url: str, path: Path | None, scheme: str, *, is_new: bool) -> str:
         settings.append(f"  export KEYGUARD_PEPPER_FILE={shlex.quote(str(path.absolute()))}")
     if settings:
         lines += ["", "Set this for the service and for this command:", "", *settings]
+    if not os.environ.get("KEYGUARD_PREFIX") and not os.environ.get("KEYGUARD_SETTINGS"):
+        lines += ["", f"This command's tokens will begin with {prefix}. If the service's tokens"]
+        lines.append("begin with another prefix, set KEYGUARD_PREFIX to that one.")
     return "".join(f"{escaped(line)}\n" for line in lines)
