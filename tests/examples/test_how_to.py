@@ -95,5 +95,5 @@ def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
     asyncio.run(names["guard"].aclose())
 
     assert run_command(["routes", "guarded:app"]) == 0
-    (shown,) = blocks(page(name), "console")
+    shown = blocks(page(name), "console")[-1]
     assert capsys.readouterr().out == shown.removeprefix("$ keyguard routes guarded:app\n")
