@@ -51,7 +51,6 @@ def test_the_defaults_are_safe() -> None:
         ({"max_staleness": -1}, "max_staleness takes"),
         ({"max_staleness": float("nan")}, "max_staleness takes"),
         ({"max_staleness": "5"}, "takes a number"),
-        ({"connect_timeout": 0}, "connect_timeout takes"),
         ({"connection_max_age": 0.5}, "connection_max_age takes"),
         ({"cache_size": True}, "takes a whole number"),
         ({"cache_size": 1.5}, "takes a whole number"),

@@ -305,3 +305,10 @@ def test_anything_else_is_no_limiter(target: object) -> None:
         open_any: Any = opener
         with pytest.raises(ConfigurationError, match=rf", not {type(target).__name__}$"):
             open_any(target, store, clock=time)
+
+
+@pytest.mark.parametrize("url", ["postgresql://h/db", "mariadb://h/db"])
+@BOTH
+def test_a_connection_to_a_server_has_a_longest_age(open_any: Any, url: str) -> None:
+    database = open_any(url, max_age=7.0).database
+    assert {database.reads.pool._recycle, database.writes.pool._recycle} == {7.0}

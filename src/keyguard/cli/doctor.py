@@ -34,7 +34,7 @@ def doctor(common: Common) -> None:
     url, patience = common.store_url(), common.patience
     settings = common.settings()
     store = open_store(
-        url, durable_replicas=settings.durable_replicas, connecting=settings.connecting
+        url, durable_replicas=settings.durable_replicas, max_age=settings.connection_max_age
     )
     try:
         findings = [*_of_keys(store, url, patience)]

@@ -67,7 +67,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         self._store = open_async_store(
             store,
             durable_replicas=self.settings.durable_replicas,
-            connecting=self.settings.connecting,
+            max_age=self.settings.connection_max_age,
         )
         self._owned = self._store is not store
         self._ports = AsyncPorts(self.settings, clock, self._store, self._tell, limiter)

@@ -17,7 +17,6 @@ from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
-from keyguard.runtime.connecting import Connecting
 from keyguard.runtime.frames import hides_arguments
 from keyguard.settings.hashing import TokenHasher
 
@@ -64,10 +63,8 @@ class Settings:
         store_timeout: The most seconds that one store call of a request takes. From 0.001 to 60.
         management_timeout: The most seconds that one store call of a management operation takes.
             From 0.001 to 3,600.
-        connect_timeout: The most seconds that opening a connection to a store takes. It happens
-            beside the requests, whose deadlines are shorter. From 0.1 to 600.
-        connection_max_age: Seconds after which a connection to a store is replaced by a new one.
-            From 1 to 86,400.
+        connection_max_age: Seconds after which a connection to an SQL server is replaced by a new
+            one. From 1 to 86,400.
         durable_replicas: How many replicas of a key store in Redis must have a change before it is
             acknowledged; else it raises :class:`~keyguard.NotDurableError`. From 0 to 10.
         hash_workers: How many slow hashes run at once. From 1 to 64.
@@ -115,7 +112,6 @@ class Settings:
     record_addresses: bool = False
     store_timeout: float = field(default=0.25, metadata={"range": (0.001, 60)})
     management_timeout: float = field(default=10.0, metadata={"range": (0.001, 3600)})
-    connect_timeout: float = field(default=10.0, metadata={"range": (0.1, 600)})
     connection_max_age: float = field(default=300.0, metadata={"range": (1, 86_400)})
     durable_replicas: int = field(default=0, metadata={"range": (0, 10)})
     hash_workers: int = field(default=min(4, os.cpu_count() or 1), metadata={"range": (1, 64)})
@@ -167,11 +163,6 @@ class Settings:
             raise ConfigurationError("revoke_exposed goes with require_https=True")
 
     # The parts of a guard that follow from its settings. Each is built once, at its first use.
-
-    @cached_property
-    def connecting(self) -> Connecting:
-        """How connections to stores are opened."""
-        return Connecting(timeout=self.connect_timeout, max_age=self.connection_max_age)
 
     @cached_property
     def policy(self) -> Policy:

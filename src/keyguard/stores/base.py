@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+CONNECTION_MAX_AGE = 300.0
+"""Seconds for which a connection to an SQL server is kept, if nothing else is said."""
+
+
 class _Identified(Protocol):
     @property
     def id(self) -> str: ...

@@ -9,16 +9,20 @@ from typing import Any, NamedTuple, TypeGuard
 
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError
-from keyguard.runtime.connecting import Connecting
 from keyguard.runtime.process import Clock
-from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
+from keyguard.stores.base import (
+    CONNECTION_MAX_AGE,
+    AsyncRateLimiter,
+    AsyncStore,
+    RateLimiter,
+    Store,
+)
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
 _REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
 _STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS_URLS)
 _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
-_DEFAULT = Connecting()
 _LIMITER_METHODS = ("hit", "adjust", "migrate")
 
 
@@ -68,7 +72,7 @@ def open_store(
     target: str | Store | object,
     *,
     durable_replicas: int = 0,
-    connecting: Connecting = _DEFAULT,
+    max_age: float = CONNECTION_MAX_AGE,
 ) -> Store:
     """Return the store that a service names, for sync code.
 
@@ -76,7 +80,7 @@ def open_store(
         target: A URL, a SQLAlchemy ``Engine``, a client of redis-py, or a store.
         durable_replicas: How many replicas of a Redis must have a change before it is
             acknowledged.
-        connecting: How the connections of a URL are opened.
+        max_age: Seconds after which a connection of a URL is replaced by a new one.
 
     Returns:
         The ``target`` itself if it is a store, which its owner closes. Else a new store, which the
@@ -87,7 +91,7 @@ def open_store(
             ``durable_replicas`` is set, and the target is no Redis.
         MissingExtraError: The driver is not installed.
     """
-    store: Store = _open(target, _SYNC, _ASYNC, connecting, durable_replicas)
+    store: Store = _open(target, _SYNC, _ASYNC, max_age, durable_replicas)
     return store
 
 
@@ -95,7 +99,7 @@ def open_async_store(
     target: str | AsyncStore | object,
     *,
     durable_replicas: int = 0,
-    connecting: Connecting = _DEFAULT,
+    max_age: float = CONNECTION_MAX_AGE,
 ) -> AsyncStore:
     """Return the store that a service names, for async code; else like :func:`open_store`.
 
@@ -103,9 +107,9 @@ def open_async_store(
         target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a store for
             async code.
         durable_replicas: As for :func:`open_store`.
-        connecting: As for :func:`open_store`.
+        max_age: As for :func:`open_store`.
     """
-    store: AsyncStore = _open(target, _ASYNC, _SYNC, connecting, durable_replicas)
+    store: AsyncStore = _open(target, _ASYNC, _SYNC, max_age, durable_replicas)
     return store
 
 
@@ -114,7 +118,7 @@ def open_limiter(
     store: Store,
     *,
     clock: Clock,
-    connecting: Connecting = _DEFAULT,
+    max_age: float = CONNECTION_MAX_AGE,
 ) -> RateLimiter:
     """Return the limiter that a service names, for sync code.
 
@@ -123,7 +127,7 @@ def open_limiter(
             or of another storage of the package ``limits``, a client of redis-py, or a limiter.
         store: The store of the keys.
         clock: The clock of counters in memory.
-        connecting: How the connections of a URL are opened.
+        max_age: Seconds after which a connection of a URL is replaced by a new one.
 
     Returns:
         The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
@@ -136,7 +140,7 @@ def open_limiter(
         from keyguard.stores.limits.storages import StorageRateLimiter
 
         return StorageRateLimiter(target)
-    limiter: RateLimiter = _limiter_of(target, store, clock, connecting, _SYNC, _ASYNC)
+    limiter: RateLimiter = _limiter_of(target, store, clock, max_age, _SYNC, _ASYNC)
     return limiter
 
 
@@ -145,7 +149,7 @@ def open_async_limiter(
     store: AsyncStore,
     *,
     clock: Clock,
-    connecting: Connecting = _DEFAULT,
+    max_age: float = CONNECTION_MAX_AGE,
 ) -> MemoryRateLimiter | AsyncRateLimiter:
     """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
 
@@ -156,7 +160,7 @@ def open_async_limiter(
 
         return AsyncStorageRateLimiter(target)
     limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
-        target, store, clock, connecting, _ASYNC, _SYNC
+        target, store, clock, max_age, _ASYNC, _SYNC
     )
     return limiter
 
@@ -180,7 +184,7 @@ def _open(
     target: object,
     flavour: _Flavour,
     other: _Flavour,
-    connecting: Connecting,
+    max_age: float,
     durable_replicas: int = 0,
 ) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
@@ -194,7 +198,7 @@ def _open(
         return target
     more: dict[str, object] = {}
     if room == _SQL:
-        more["connecting"] = connecting
+        more["max_age"] = max_age
     if durable_replicas:
         more["durable_replicas"] = durable_replicas
     return getattr(import_module(room), flavour.opener)(target, **more)
@@ -241,7 +245,7 @@ def _limiter_of(
     target: object,
     store: object,
     clock: Clock,
-    connecting: Connecting,
+    max_age: float,
     flavour: _Flavour,
     other: _Flavour,
 ) -> Any:
@@ -252,7 +256,7 @@ def _limiter_of(
     """
     if target is None or isinstance(target, str) or _is_client(target, _SYNC, _ASYNC):
         counters = getattr(
-            store if target is None else _open(target, flavour, other, connecting),
+            store if target is None else _open(target, flavour, other, max_age),
             "counters",
             None,
         )

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
-from keyguard.runtime.connecting import Connecting
+from keyguard.stores.base import CONNECTION_MAX_AGE
 from keyguard.stores.sql import options, sqlite
 from keyguard.stores.sql.database import AsyncDatabase, SyncDatabase
 from keyguard.stores.sql.session import DIRECT
@@ -21,7 +21,6 @@ from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase
 from keyguard.stores.sql.turns import MOST_READS, MOST_WRITES
 
-_DEFAULT = Connecting()
 _DRIVERS = {
     "sqlite": "pysqlite",
     "postgresql": "psycopg",
@@ -59,13 +58,13 @@ _WRITES: _Options = {
 _LEVELS = {"postgresql": "READ COMMITTED"}
 
 
-def open_store(target: str | Engine, connecting: Connecting = _DEFAULT) -> SqlStore:
+def open_store(target: str | Engine, max_age: float = CONNECTION_MAX_AGE) -> SqlStore:
     """Return the store of a database, for sync code.
 
     Args:
         target: ``sqlite:///keys.db``, ``postgresql://...``, ``mysql://...``, ``mariadb://...``, or
             an engine, which the store does not dispose of.
-        connecting: How the connections of a URL are opened.
+        max_age: Seconds after which a connection of a URL is replaced by a new one.
 
     Raises:
         ConfigurationError: keyguard can't use the URL or the engine.
@@ -73,17 +72,19 @@ def open_store(target: str | Engine, connecting: Connecting = _DEFAULT) -> SqlSt
     """
     if isinstance(target, Engine):
         return SqlStore(SyncDatabase(target))
-    return SqlStore(_open_database(_parse(target, _DRIVERS), connecting))
+    return SqlStore(_open_database(_parse(target, _DRIVERS), max_age))
 
 
-def open_async_store(target: str | AsyncEngine, connecting: Connecting = _DEFAULT) -> AsyncSqlStore:
+def open_async_store(
+    target: str | AsyncEngine, max_age: float = CONNECTION_MAX_AGE
+) -> AsyncSqlStore:
     """Return the store of a database, for code on asyncio; else like :func:`open_store`."""
     if isinstance(target, AsyncEngine):
         return AsyncSqlStore(AsyncDatabase(target))
     url = _parse(target, _ASYNC_DRIVERS)
     kind = url.get_backend_name()
     if kind == "sqlite":
-        return AsyncSqlStore(ThreadedDatabase(_open_database(url, connecting)))
+        return AsyncSqlStore(ThreadedDatabase(_open_database(url, max_age)))
     arguments, prepares = _arguments(url), options.PREPARE in url.query
     url = url.difference_update_query([options.PREPARE])
     if url.get_driver_name() == "psycopg":
@@ -91,23 +92,22 @@ def open_async_store(target: str | AsyncEngine, connecting: Connecting = _DEFAUL
 
         arguments["async_creator_fn"] = AsyncPostgresConnection.connect
     with _options_are_refused_clearly():
-        age = connecting.max_age
-        reads = create_async_engine(url, connect_args=arguments, pool_recycle=age, **_READS)
+        reads = create_async_engine(url, connect_args=arguments, pool_recycle=max_age, **_READS)
         writes = create_async_engine(
             url,
             connect_args=arguments,
-            pool_recycle=age,
+            pool_recycle=max_age,
             isolation_level=_LEVELS.get(kind),
             **_WRITES,
         )
     return AsyncSqlStore(AsyncDatabase(reads, writes, owned=True, prepares=prepares))
 
 
-def _open_database(url: URL, connecting: Connecting) -> SyncDatabase:
+def _open_database(url: URL, max_age: float) -> SyncDatabase:
     kind = url.get_backend_name()
     if kind == "sqlite":
         _check_file(url)
-    age = -1 if kind == "sqlite" else connecting.max_age
+    age = -1 if kind == "sqlite" else max_age
     arguments, prepares = _arguments(url), options.PREPARE in url.query
     url = url.difference_update_query([options.PREPARE])
     with _options_are_refused_clearly():
