@@ -37,6 +37,10 @@ class Link:
         """Let connections through again."""
         self._is_cut = False
 
+    def lead_to(self, server: Address) -> None:
+        """Have new connections lead to another server; those that are open stay as they are."""
+        self._server = server
+
     def close(self) -> None:
         """End the link."""
         self._over.set()

@@ -101,13 +101,17 @@ def test_a_redis_that_loses_nothing_is_reported_as_ok(
 
 
 @pytest.mark.parametrize(
-    ("appendfsync", "on_disk"),
-    [("always", "by then"), ("everysec", "within about a second")],
+    ("settings", "on_disk"),
+    [
+        ({"appendfsync": "always"}, "by then"),
+        ({"appendfsync": "everysec"}, "within about a second"),
+        ({"appendonly": "no"}, "only with the next snapshot"),
+    ],
 )
 def test_what_the_acknowledgement_of_redis_is_worth_is_said(
-    appendfsync: str, on_disk: str, own_redis: RedisServer, keyguard: Program
+    settings: dict[str, str], on_disk: str, own_redis: RedisServer, keyguard: Program
 ) -> None:
-    for name, value in (WELL | {"appendfsync": appendfsync}).items():
+    for name, value in (WELL | settings).items():
         own_redis.call("CONFIG", "SET", name, value)
     assert (
         f"ok       a change that {own_redis.url} has acknowledged is on the disk {on_disk}, and "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from keyguard.exceptions import StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import within
@@ -40,8 +40,28 @@ class Server(ScriptPort):
             raise answer
         return answer
 
+    async def drop_idle(self) -> None:
+        self.names.append("dropped")
+
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+@pytest.mark.parametrize("call", [READ, WRITE])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ReadOnlyError("You can't write against a read only replica."),
+        ResponseError("Error running script: @user_script:1: -READONLY You can't write"),
+        ResponseError("MASTERDOWN Link with MASTER is down"),
+    ],
+)
+def test_a_change_that_a_replica_refuses_is_sent_once_more(call: Any, refusal: Exception) -> None:
+    server = Server(refusal, "done")
+    assert run_sync(server.run(call)) == "done"
+    assert server.names == ["EVALSHA", "dropped", "EVALSHA"]
+    with pytest.raises(StoreUnavailableError):
+        run_sync(Server(refusal, refusal, "done").run(call))
 
 
 def test_a_script_is_called_by_its_digest() -> None:

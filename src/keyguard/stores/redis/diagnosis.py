@@ -98,8 +98,10 @@ def _of_acknowledgement(
 ) -> Iterator[Finding]:
     """Say what the acknowledgement of a change is worth, and what makes it worth little."""
     connected = int(info.get("connected_slaves", "0"))
-    saved = info.get("aof_enabled") != "0" and appendfsync
+    saved = appendfsync if info.get("aof_enabled") != "0" else None
     on_disk = _ON_DISK.get(saved or "", "as its settings say, which keyguard may not read")
+    if info.get("aof_enabled") == "0":
+        on_disk = "only with the next snapshot"
     yield fine(
         f"a change that {place} has acknowledged is on the disk {on_disk}, and on {replicas} "
         f"replicas (durable_replicas); {connected} are connected"

@@ -43,6 +43,7 @@ _DOWN = (
     TryAgainError,
 )
 _REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
+_NO_PRIMARY = ("READONLY", "MASTERDOWN")
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
@@ -52,6 +53,13 @@ def is_lost(failure: BaseException) -> bool:
         isinstance(failure, ConnectionError | OSError)
         and not isinstance(failure, (*_REFUSED, MaxConnectionsError))
         and _in_tls(failure) is None
+    )
+
+
+def is_from_replica(failure: BaseException) -> bool:
+    """Tell whether a server that is no primary refused a change. It changed nothing."""
+    return isinstance(failure, ReadOnlyError) or (
+        isinstance(failure, ResponseError) and any(word in str(failure) for word in _NO_PRIMARY)
     )
 
 
@@ -73,7 +81,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
             return StoreUnavailableError(
                 f"all connections to {place} are in use; try again later, or see what holds them"
             )
-        case ReadOnlyError():
+        case _ if isinstance(failure, ReadOnlyError) or "READONLY" in text:
             return StoreUnavailableError(
                 f"{place} is a replica and can't be written to; name the primary, or use "
                 "redis+sentinel://"

@@ -71,6 +71,9 @@ class TrailReader(ScriptPort):
             waits: Whether the server may take its time to answer.
         """
 
+    async def drop_idle(self) -> None:
+        await self.disconnect(moved=True)
+
     @abstractmethod
     async def disconnect(self, *, moved: bool = False) -> None:
         """Close the connection; the next command connects to the server of that time.

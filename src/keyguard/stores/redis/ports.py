@@ -36,7 +36,7 @@ from keyguard.stores.redis.clients import (
 )
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
-from keyguard.stores.redis.errors import explained, is_lost
+from keyguard.stores.redis.errors import explained, is_from_replica, is_lost
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
     WITHOUT_DEADLINE,
@@ -72,6 +72,10 @@ class ScriptPort(ABC):
         """
 
     @abstractmethod
+    async def drop_idle(self) -> None:
+        """Close the connections that nobody uses, so that the next command opens a new one."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Close the connections that the port opened."""
 
@@ -93,16 +97,23 @@ class ScriptPort(ABC):
     async def _run_again(
         self, call: ScriptCall, durability: Durability | None, failure: Exception
     ) -> Reply:
-        """Run a script whose first call failed once more, where that is safe."""
-        # A connection from the pool may have died long ago. A change may have been made, though.
-        if is_lost(failure) and not call.script.writes and remaining() != 0:
+        """Run a script whose first call failed again, where that is safe."""
+        command, is_new, has_moved = call.by_digest, False, False
+        while remaining() != 0:
+            if isinstance(failure, NoScriptError) and command is call.by_digest:
+                command = call.in_full()  # the server ran nothing
+            elif is_from_replica(failure) and not has_moved:
+                # The server changed nothing. After a failover, connections from before it lead to
+                # what is a replica now.
+                has_moved = True
+                await self.drop_idle()
+            elif is_lost(failure) and not call.script.writes and not is_new:
+                # A connection from the pool may have died long ago. A change may have been made.
+                is_new = True
+            else:
+                break
             try:
-                return await self.send(call.by_digest, call.keys[0], durability)
-            except Exception as another:  # noqa: BLE001 - explained below
-                failure = another
-        if isinstance(failure, NoScriptError):  # the server ran nothing
-            try:
-                return await self.send(call.in_full(), call.keys[0], durability)
+                return await self.send(command, call.keys[0], durability)
             except Exception as another:  # noqa: BLE001 - explained below
                 failure = another
         if isinstance(failure, KeyguardError):
@@ -186,6 +197,13 @@ class SyncScriptPort(ScriptPort):
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
+
+    async def drop_idle(self) -> None:
+        client = self.open()
+        if isinstance(client, redis.RedisCluster):
+            self.layout_is_old = True
+        else:
+            client.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
         with self._lock:
@@ -359,6 +377,13 @@ class AsyncScriptPort(ScriptPort):
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
+
+    async def drop_idle(self) -> None:
+        client = self.open()
+        if isinstance(client, redis.asyncio.RedisCluster):
+            self.layout_is_old = True
+        else:
+            await client.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
         client, self._opened = self._opened, None
