@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.exceptions import CorruptDataError
 from keyguard.runtime.events import LimiterFailed
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.failover import MOST_TOGETHER, CircuitBreaker
@@ -268,6 +269,47 @@ def test_a_call_that_fails_while_others_are_answered_is_no_outage(
     assert {outcome and outcome.counter for outcome in outcomes} == {0}
     limiter.fails = None
     assert admitted([run_sync(breaker.hit(OWNER))]) == 1
+
+
+def test_a_hook_that_makes_a_hit_of_the_same_owner_waits_for_a_time_only() -> None:
+    limiter = Gated(StandingClock())
+    limiter.fails = CorruptDataError("the bucket is damaged")
+    limiter.gate.set()
+    inner: list[Any] = []
+
+    def hook(_event: Any) -> None:
+        limiter.fails = None
+        inner.append(run_sync(breaker.hit(OWNER)))
+
+    breaker = CircuitBreaker(
+        limiter,  # type: ignore[arg-type]  # it has what the breaker asks for
+        timeout=0.01,
+        tell=hook,
+        awaited=False,
+        fails_open=False,
+        clock=StandingClock(),
+    )
+    assert run_sync(breaker.hit(OWNER)) is None
+    assert admitted(inner) == 1
+    assert waiting(breaker) == 0
+
+
+def test_a_task_leaves_a_lane_that_is_held_for_too_long() -> None:
+    async def run() -> None:
+        limiter = AsyncGated(StandingClock())
+        breaker = breaker_before(limiter, [], awaited=True)
+        lanes: Any = breaker._lanes
+        lanes._patience = 0.01
+        first = asyncio.create_task(breaker.hit(OWNER))
+        await limiter.arrived.wait()
+        limiter.arrived.clear()
+        second = asyncio.create_task(breaker.hit(OWNER))
+        await limiter.arrived.wait()  # it is counted by itself
+        limiter.gate.set()
+        assert admitted(await asyncio.gather(first, second)) == 2
+        assert limiter.calls == [1, 1]
+
+    asyncio.run(run())
 
 
 def test_a_fork_leaves_no_lane_taken(pool: ThreadPoolExecutor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from keyguard.runtime.lazy import asyncio
@@ -43,6 +44,10 @@ class Waits(Protocol[AnyEvent]):
         """
         ...
 
+    async def wait_at_most(self, event: AnyEvent, seconds: float) -> bool:
+        """Wait for an event for a time, and return whether it came."""
+        ...
+
     async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Do work that others wait for, to its end even if the present task is cancelled."""
         ...
@@ -58,6 +63,9 @@ class ThreadWaits(Waits["threading.Event"]):
 
     async def wait(self, event: threading.Event, patience: float | None) -> bool:
         return event.wait(patience)
+
+    async def wait_at_most(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(seconds)
 
     async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         return await work
@@ -75,6 +83,12 @@ class TaskWaits(Waits["asyncio.Event"]):
 
     async def wait(self, event: asyncio.Event, patience: float | None) -> bool:  # noqa: ARG002 - see Waits
         return await event.wait()
+
+    async def wait_at_most(self, event: asyncio.Event, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        return event.is_set()
 
     async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         task = asyncio.get_running_loop().create_task(work)

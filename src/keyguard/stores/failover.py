@@ -81,7 +81,7 @@ class CircuitBreaker(Counters):
         self._processes = processes
         self._lanes: Lanes[Any] | None = None
         if isinstance(limiter, CountsTogether):
-            self._lanes = Lanes(TaskWaits() if awaited else ThreadWaits(), self._ask)
+            self._lanes = Lanes(TaskWaits() if awaited else ThreadWaits(), self._ask, 2 * timeout)
         self._stand_in: MemoryRateLimiter | None = None
         self._stood_in = 0
         self._start_afresh()
@@ -284,16 +284,20 @@ class Lanes(Generic[AnyEvent]):
     Args:
         waits: How requests wait for one another.
         count: Counts hits in one call, in order, and returns what became of each.
+        patience: Seconds after which a hit that is still not due leaves its lane and is counted by
+            itself: no lane holds a request for ever.
     """
 
     def __init__(
         self,
         waits: Waits[AnyEvent],
         count: Callable[[Sequence[Sequence[Charge]]], Awaitable[Sequence[Outcome | None]]],
+        patience: float,
     ) -> None:
         self._waits = waits
         self._place = waits.place
         self._count = count
+        self._patience = patience
         self._start_afresh()
         after_fork(self._start_afresh)
 
@@ -325,7 +329,8 @@ class Lanes(Generic[AnyEvent]):
                     break
                 hit = _Waiting(charges, self._waits.event())
                 lane.append(hit)
-            await self._turn(name, hit)
+            if not await self._turn(name, hit):
+                return (await self._count((charges,)))[0]
             if hit.leads:
                 return await self._waits.finish(self._lead(name))
             if hit.is_counted:
@@ -341,10 +346,15 @@ class Lanes(Generic[AnyEvent]):
             if lane:
                 self._hand_over(name)
 
-    async def _turn(self, name: tuple[object, str], hit: _Waiting[AnyEvent]) -> None:
-        """Wait until a hit was counted, or leads."""
+    async def _turn(self, name: tuple[object, str], hit: _Waiting[AnyEvent]) -> bool:
+        """Wait until a hit was counted, or leads; return False if it left its lane."""
         try:
-            await self._waits.wait(hit.turn, None)
+            while not await self._waits.wait_at_most(hit.turn, self._patience):
+                with self._lock:
+                    lane = self._lanes.get(name, [])
+                    if hit in lane and not hit.leads:
+                        lane.remove(hit)
+                        return False
         except BaseException:
             with self._lock:
                 lane = self._lanes.get(name, [])
@@ -353,6 +363,7 @@ class Lanes(Generic[AnyEvent]):
             if hit.leads:
                 self._hand_over(name)
             raise
+        return True
 
     async def _lead(self, name: tuple[object, str]) -> Outcome | None:
         """Count those who wait, in one call; return the outcome of the first."""

@@ -106,13 +106,14 @@ class ScriptPort(ABC):
                 # The server changed nothing. After a failover, connections from before it lead to
                 # what is a replica now.
                 has_moved = True
-                await self.drop_idle()
             elif is_lost(failure) and not call.script.writes and not is_new:
                 # A connection from the pool may have died long ago. A change may have been made.
                 is_new = True
             else:
                 break
             try:
+                if is_from_replica(failure):
+                    await self.drop_idle()
                 return await self.send(command, call.keys[0], durability)
             except Exception as another:  # noqa: BLE001 - explained below
                 failure = another
