@@ -9,7 +9,7 @@ from contextlib import suppress
 import typer
 
 from keyguard.cli.options import STORE, Common, explain_cause, with_options
-from keyguard.core.keys.values import escaped
+from keyguard.core.keys.texts import escaped
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import KeyguardError, SchemaError, StoreError

@@ -14,7 +14,7 @@ from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, Common, argument, flag, with_options
 from keyguard.cli.output import is_terminal
 from keyguard.core.keys.results import ImportReport
-from keyguard.core.keys.values import escaped
+from keyguard.core.keys.texts import escaped
 from keyguard.core.management.import_rows import LONGEST_ROW
 from keyguard.exceptions import InvalidValueError, StoreError, shown_path
 

@@ -11,7 +11,7 @@ from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import Common, with_options
 from keyguard.cli.terminal import Words, coloured, table
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.keys.values import escaped
+from keyguard.core.keys.texts import escaped
 from keyguard.core.limits.limit import RouteLimit
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, STORE, Common, with_options
-from keyguard.core.keys.values import escaped
+from keyguard.core.keys.texts import escaped
 from keyguard.exceptions import ConfigurationError, shown_path
 
 _PEPPER_SIZE = 32

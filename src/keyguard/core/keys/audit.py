@@ -15,7 +15,8 @@ from typing import Any
 
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization, fields_of
-from keyguard.core.keys.values import Metadata, check_text, check_texts, settle_times
+from keyguard.core.keys.texts import check_text
+from keyguard.core.keys.values import Metadata, check_texts, settle_times
 from keyguard.core.limits.stored import dump_limits
 
 Actor = Principal | str | None

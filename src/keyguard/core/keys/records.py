@@ -1,9 +1,10 @@
 """The records of organizations and keys, and what a store is asked for.
 
 All are frozen, and check their values when they are built. But a record takes any text, so that
-whatever was stored can be read; the operations check the texts that they store. Times are aware
-datetimes in UTC with microseconds. A record's version counts its changes: a store replaces a record
-only if it still has the version that was read (:mod:`keyguard.core.keys.commit`).
+whatever was stored can be read; the operations check the texts that they store
+(:mod:`keyguard.core.keys.texts`). Times are aware datetimes in UTC with microseconds. A record's
+version counts its changes: a store replaces a record only if it still has the version that was read
+(:mod:`keyguard.core.keys.commit`).
 """
 
 from __future__ import annotations

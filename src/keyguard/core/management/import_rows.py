@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from keyguard.core.identity.scopes import parse_granted
-from keyguard.core.keys.values import ORGANIZATION_NAME, check_metadata, check_text, fits
+from keyguard.core.keys.texts import check_metadata, check_text, fits
+from keyguard.core.keys.values import ORGANIZATION_NAME
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.foreign import (
     FEWEST_BITS,

@@ -11,7 +11,8 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.results import IssuedKey
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged, check_metadata, check_text
+from keyguard.core.keys.texts import check_metadata, check_text
+from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import keep_an_administrator

@@ -9,7 +9,8 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Action, Actor, actor_name, describe
 from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged, check_text
+from keyguard.core.keys.texts import check_text
+from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import refuse_to_cut_administrators
 from keyguard.core.management.authority import Authority, check_changed_organization

@@ -10,7 +10,8 @@ from keyguard.core.access.decisions import Deny
 from keyguard.core.keys.audit import Action, Actor, actor_name
 from keyguard.core.keys.commit import Ending
 from keyguard.core.keys.records import Key, KeyFilter, RevocationReason
-from keyguard.core.keys.values import FAMILY_ID, check_text
+from keyguard.core.keys.texts import check_text
+from keyguard.core.keys.values import FAMILY_ID
 from keyguard.core.management.administrators import (
     administering_scopes,
     keep_an_administrator,

@@ -9,7 +9,8 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyRecord, KeyStatus, RevocationReason
 from keyguard.core.keys.results import RotatedKey
-from keyguard.core.keys.values import UNCHANGED, Unchanged, check_text
+from keyguard.core.keys.texts import check_text
+from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.management.administrators import keep_an_administrator
 from keyguard.core.management.authority import Authority, check_new_key
 from keyguard.core.management.common import (

@@ -26,7 +26,8 @@ from sqlalchemy import (
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
-from keyguard.core.keys.values import Page, fits
+from keyguard.core.keys.texts import fits
+from keyguard.core.keys.values import Page
 from keyguard.stores.base import News, page_of
 from keyguard.stores.sql.rows import (
     ENTRY_COLUMNS,

@@ -1,0 +1,94 @@
+"""The texts that keyguard stores: what they may hold, the same in every Python.
+
+Only what is to be stored is checked. Whatever was stored is taken when it is read, and shown by
+:func:`escaped`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+from keyguard.core.keys.values import Metadata, read_metadata
+from keyguard.exceptions import InvalidValueError, shown
+
+_LONGEST_TEXT = 200
+_MOST_METADATA = 50
+_LONGEST_METADATA = 500
+_MOST_COMPOSED = 4
+"""How many characters normalization makes one of, at most."""
+
+# Fixed ranges, as each Python reads what another has stored, and their own tables differ: controls,
+# separators of lines and paragraphs, what embeds, overrides or isolates a direction, surrogates,
+# and code points that are no characters.
+_NO_CHARACTERS = "".join(f"{chr(last - 1)}{chr(last)}" for last in range(0xFFFF, 0x110000, 0x10000))
+_UNFIT = re.compile(
+    "[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef" + _NO_CHARACTERS + "]"
+)
+_BLANK = re.compile("[ \xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]*\\Z")
+
+
+def check_text(what: str, value: object) -> str:
+    """Return a text of 1 to 200 characters as it is stored, in NFC.
+
+    Raises:
+        InvalidValueError: The value is no such text, or has characters that could deceive.
+    """
+    text = _normalized(what, value, _LONGEST_TEXT)
+    if text is None or _BLANK.match(text):
+        raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {shown(value)}")
+    return text
+
+
+def _normalized(what: str, value: object, longest: int) -> str | None:
+    """Return a text in NFC; None if it is no text or too long.
+
+    Normalization never changes what an older Python made of characters that it knows. It leaves
+    those that it does not know as they are.
+    """
+    if not isinstance(value, str) or len(value) > longest * _MOST_COMPOSED:
+        return None
+    if not fits(value):
+        raise InvalidValueError(
+            f"{what} takes no control characters, line breaks or direction overrides, "
+            f"not {shown(value)}"
+        )
+    text = unicodedata.normalize("NFC", value)
+    return text if len(text) <= longest else None
+
+
+def fits(text: str) -> bool:
+    """Tell whether a text has only characters that can be stored, the same in every Python."""
+    return _UNFIT.search(text) is None
+
+
+def escaped(text: str) -> str:
+    """Return a text in which characters that could deceive are replaced by escape sequences."""
+    return _UNFIT.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def check_metadata(value: Mapping[str, str]) -> Metadata:
+    """Return metadata as it is stored, in NFC.
+
+    Raises:
+        InvalidValueError: The value is no mapping of short texts, a text has characters that could
+            deceive, or two names are the same in NFC.
+    """
+    given = read_metadata(value)
+    notes: dict[str, str] = {}
+    for name, text in given.items() if len(given) <= _MOST_METADATA else ():
+        stored_name, stored_text = (
+            _normalized("metadata", item, _LONGEST_METADATA) for item in (name, text)
+        )
+        if stored_name is None or stored_text is None:
+            break
+        if stored_name in notes:
+            raise InvalidValueError(f"metadata names {shown(stored_name)} twice")
+        notes[stored_name] = stored_text
+    if len(notes) < len(given):
+        raise InvalidValueError(
+            f"metadata takes at most {_MOST_METADATA} items "
+            f"of at most {_LONGEST_METADATA} characters each"
+        )
+    return Metadata(notes)
