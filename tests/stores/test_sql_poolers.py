@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pymysql  # type: ignore[import-untyped]  # it has no types
 import pytest
+from sqlalchemy.engine import make_url
 
 from keyguard.exceptions import ConfigurationError
+from keyguard.runtime.deadlines import within
 from keyguard.stores.base import News
 from keyguard.stores.opening import open_async_store, open_store
+from keyguard.stores.sql.mysql import MySqlConnection
 from tests.services import python
 from tests.stores.conftest import Database, Plain, make_database, opened
 from tests.stores.records import organization, record
@@ -166,3 +171,29 @@ def test_an_option_that_would_not_be_honoured_is_refused(url: str, says: str) ->
 def test_an_option_of_a_driver_is_taken(url: str) -> None:
     assert open_store(url)
     assert open_async_store(url)
+
+
+def test_a_first_host_that_hangs_is_got_past(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    database = make_database("postgresql", request, tmp_path)
+    url = make_url(database.url)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
+        hosts = (f"127.0.0.1:{silent.getsockname()[1]}", str(url.query["host"]))
+        hanging = url.set(query={"host": hosts, "connect_timeout": "2"})
+        store = open_store(hanging.render_as_string(hide_password=False))
+        with within(60):
+            store.migrate()
+            assert store.find_key("a" * 16) is None
+        store.close()
+
+
+def test_pymysql_connects_within_its_own_timeout_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pymysql.connections.Connection, "connect", lambda *_: None)
+    connection = MySqlConnection(defer_connect=True, connect_timeout=3)
+    with within(60):
+        connection.connect()
+    assert connection.connect_timeout == 3
+    with within(1):
+        connection.connect()
+    assert 0 < connection.connect_timeout <= 1

@@ -24,11 +24,13 @@ class MySqlConnection(Connection):  # type: ignore[misc]
     PyMySQL itself takes timeouts only when it connects, and uses them for every later wait.
     """
 
+    connect_timeout: float
+
     def connect(self, sock: Any = None) -> None:
-        """Connect by the deadline."""
+        """Connect by the deadline, and within the ``connect_timeout`` of the URL."""
         left = remaining()
         if left is not None:
-            self.connect_timeout = max(left, _LEAST)
+            self.connect_timeout = min(self.connect_timeout, max(left, _LEAST))
         super().connect(sock)
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:

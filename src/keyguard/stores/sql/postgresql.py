@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import waiting
 from psycopg.abc import PQGen, PQGenConn
+from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
 from psycopg.pq import TransactionStatus
 
 from keyguard.runtime.deadlines import remaining
@@ -30,7 +31,8 @@ class PostgresConnection(psycopg.Connection[Any]):
         if left is None:
             return (yield from gen)
         # Wait here: psycopg would check the time ten times a second.
-        return waiting.wait_conn(gen, interval=_INTERVAL, timeout=left)
+        patience = min(left, timeout_from_conninfo(conninfo_to_dict(conninfo)))
+        return waiting.wait_conn(gen, interval=_INTERVAL, timeout=patience)
 
     def wait(
         self, gen: PQGen[Result], interval: float = _INTERVAL, timeout: float | None = None
