@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from keyguard.exceptions import StoreError, StoreUnavailableError
+from keyguard.exceptions import CorruptDataError, StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import News
@@ -47,12 +47,20 @@ class Server(ScriptPort):
         """Nothing is open."""
 
 
+def test_a_damaged_bucket_named_readonly_is_damaged() -> None:
+    damaged = ResponseError(f"{scripts.CORRUPT} keyguard:{{org_1}}:READONLY script: 1, on @user:1.")
+    server = Server(damaged, "done")
+    with pytest.raises(CorruptDataError):
+        run_sync(server.run(WRITE))
+    assert server.names == ["EVALSHA"]
+
+
 @pytest.mark.parametrize("call", [READ, WRITE])
 @pytest.mark.parametrize(
     "refusal",
     [
         ReadOnlyError("You can't write against a read only replica."),
-        ResponseError("Error running script: @user_script:1: -READONLY You can't write"),
+        ResponseError("Error running script: @user_script: 1: -READONLY You can't write"),
         ResponseError("MASTERDOWN Link with MASTER is down"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from redis.exceptions import (
@@ -43,7 +44,9 @@ _DOWN = (
     TryAgainError,
 )
 _REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
-_NO_PRIMARY = ("READONLY", "MASTERDOWN")
+# Some servers put what a script's command was told behind the script's name.
+_NO_PRIMARY = re.compile(r"(?:\A|: -)(?:READONLY|MASTERDOWN) ")
+_READ_ONLY = re.compile(r"(?:\A|: -)READONLY ")
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
@@ -59,7 +62,7 @@ def is_lost(failure: BaseException) -> bool:
 def is_from_replica(failure: BaseException) -> bool:
     """Tell whether a server that is no primary refused a change. It changed nothing."""
     return isinstance(failure, ReadOnlyError) or (
-        isinstance(failure, ResponseError) and any(word in str(failure) for word in _NO_PRIMARY)
+        isinstance(failure, ResponseError) and _NO_PRIMARY.search(str(failure)) is not None
     )
 
 
@@ -81,7 +84,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
             return StoreUnavailableError(
                 f"all connections to {place} are in use; try again later, or see what holds them"
             )
-        case _ if isinstance(failure, ReadOnlyError) or "READONLY" in text:
+        case ResponseError() if isinstance(failure, ReadOnlyError) or _READ_ONLY.search(text):
             return StoreUnavailableError(
                 f"{place} is a replica and can't be written to; name the primary, or use "
                 "redis+sentinel://"
