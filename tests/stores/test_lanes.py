@@ -40,6 +40,7 @@ class Gated:
         self.arrived = threading.Event()
         self.gate = threading.Event()
         self.fails: Exception | None = None
+        self.damaged = ""
 
     def hit(self, charges: Sequence[Charge]) -> Outcome:
         return self.hit_all([charges])[0]
@@ -51,6 +52,8 @@ class Gated:
             assert self.gate.wait(PATIENCE)
             if self.fails is not None:
                 raise self.fails
+            if any(charge.key == self.damaged for charges in hits for charge in charges):
+                raise CorruptDataError("the bucket is damaged")
         return [self.memory.hit(charges) for charges in hits]
 
 
@@ -269,6 +272,26 @@ def test_a_call_that_fails_while_others_are_answered_is_no_outage(
     assert {outcome and outcome.counter for outcome in outcomes} == {0}
     limiter.fails = None
     assert admitted([run_sync(breaker.hit(OWNER))]) == 1
+
+
+def test_a_damaged_bucket_fails_none_of_the_hits_that_travel_with_it(
+    pool: ThreadPoolExecutor,
+) -> None:
+    told: list[Any] = []
+    limiter = Gated(StandingClock())
+    limiter.damaged = charge(2, owner="org_1").key
+    breaker = breaker_before(limiter, told)
+    first = pool.submit(lambda: run_sync(breaker.hit(OWNER)))
+    assert limiter.arrived.wait(PATIENCE)
+    bad = (charge(2, owner="org_1"),)
+    others = [pool.submit(lambda: run_sync(breaker.hit(OWNER))) for _ in range(4)]
+    refused = pool.submit(lambda: run_sync(breaker.hit(bad)))
+    until(lambda: waiting(breaker) == 5)
+    limiter.gate.set()
+    assert admitted([future.result(PATIENCE) for future in (first, *others)]) == 5
+    assert refused.result(PATIENCE) is None
+    assert limiter.calls == [1, 5, 1, 1, 1, 1, 1]
+    assert [str(event.cause) for event in told] == ["the bucket is damaged"]
 
 
 def test_a_hook_that_makes_a_hit_of_the_same_owner_waits_for_a_time_only() -> None:

@@ -31,21 +31,16 @@ class Waits(Protocol[AnyEvent]):
         """Return a new event."""
         ...
 
-    async def wait(self, event: AnyEvent, patience: float | None) -> bool:
+    async def wait(self, event: AnyEvent, patience: float) -> bool:
         """Wait for an event.
 
         Args:
             event: The event.
-            patience: Seconds for which a thread waits; None for as long as it takes. A task waits
-                until its guard's deadline.
+            patience: Seconds for which to wait at most.
 
         Returns:
             Whether the event came.
         """
-        ...
-
-    async def wait_at_most(self, event: AnyEvent, seconds: float) -> bool:
-        """Wait for an event for a time, and return whether it came."""
         ...
 
     async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -61,11 +56,8 @@ class ThreadWaits(Waits["threading.Event"]):
     def event(self) -> threading.Event:
         return threading.Event()
 
-    async def wait(self, event: threading.Event, patience: float | None) -> bool:
+    async def wait(self, event: threading.Event, patience: float) -> bool:
         return event.wait(patience)
-
-    async def wait_at_most(self, event: threading.Event, seconds: float) -> bool:
-        return event.wait(seconds)
 
     async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         return await work
@@ -81,12 +73,9 @@ class TaskWaits(Waits["asyncio.Event"]):
     def event(self) -> asyncio.Event:
         return asyncio.Event()
 
-    async def wait(self, event: asyncio.Event, patience: float | None) -> bool:  # noqa: ARG002 - see Waits
-        return await event.wait()
-
-    async def wait_at_most(self, event: asyncio.Event, seconds: float) -> bool:
+    async def wait(self, event: asyncio.Event, patience: float) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(patience):
                 await event.wait()
         return event.is_set()
 

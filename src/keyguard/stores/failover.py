@@ -156,7 +156,10 @@ class CircuitBreaker(Counters):
                 with within(self._timeout):
                     answer = question()
         except (CorruptDataError, ConfigurationError) as failure:
-            self._note_refusal(failure)  # it concerns this bucket or limit, and no other
+            # It concerns one bucket or limit, and no other: the other hits are counted without it.
+            if len(hits) > 1:
+                return [(await self._ask((charges,)))[0] for charges in hits]
+            self._note_refusal(failure)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
             if answers == self._answers:
                 self._note_failure(failure, outage)
@@ -349,7 +352,7 @@ class Lanes(Generic[AnyEvent]):
     async def _turn(self, name: tuple[object, str], hit: _Waiting[AnyEvent]) -> bool:
         """Wait until a hit was counted, or leads; return False if it left its lane."""
         try:
-            while not await self._waits.wait_at_most(hit.turn, self._patience):
+            while not await self._waits.wait(hit.turn, self._patience):
                 with self._lock:
                     lane = self._lanes.get(name, [])
                     if hit in lane and not hit.leads:
