@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_the_factory_of_the_flask_page_makes_a_guarded_application(folder: Path)
 
 
 def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "docs/how-to/configuration.md"
     (folder / "notes.py").write_text(NOTES)
@@ -82,10 +83,16 @@ def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
     (folder / "guarded.py").write_text(blocks(page(name), "python")[0])
     guarded = ModuleType("guarded")
     names = run(name, 0, vars(guarded))
-    with Keyguard("sqlite:///keys.db", settings=names["guard"].settings) as guard:
-        guard.migrate()
-        guard.organizations.create("acme")
-        reader = bearer(guard, "notes:read")
+    made, *_, shown = blocks(page(name), "console")
+    for line in made.splitlines():
+        words = shlex.split(line.removeprefix("$ ").removeprefix("TOKEN=$(").removesuffix(")"))
+        if words[0] == "export":
+            for variable, value in (word.split("=", 1) for word in words[1:]):
+                monkeypatch.setenv(variable, value)
+        else:
+            assert run_command(words[1:]) == 0
+    token = capsys.readouterr().out.splitlines()[-1]
+    reader = {"Authorization": f"Bearer {token}"}
     client = TestClient(names["app"])
 
     assert client.get("/healthz").text == "notes"
@@ -95,5 +102,4 @@ def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
     asyncio.run(names["guard"].aclose())
 
     assert run_command(["routes", "guarded:app"]) == 0
-    shown = blocks(page(name), "console")[-1]
     assert capsys.readouterr().out == shown.removeprefix("$ keyguard routes guarded:app\n")
