@@ -39,6 +39,22 @@ def limited_to(count: int) -> list[Limit]:
     return [Limit("hour", f"{count}/hour")]
 
 
+def ok(_environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+
+
+def issued(guard: Keyguard, limits: dict[str, int]) -> dict[str, bytes]:
+    """Issue a key for an organization of each name, with a limit an hour."""
+    guard.migrate()
+    tokens = {}
+    for name, limit in limits.items():
+        guard.organizations.create(name)
+        key = guard.keys.issue(organization=name, name=name, limits=limited_to(limit))
+        tokens[name] = key.token.reveal().encode()
+    return tokens
+
+
 def allowed(statuses: list[int]) -> tuple[int, int]:
     """Return how many requests were let in, and how many were refused by a limit."""
     return statuses.count(200), statuses.count(429)
@@ -47,18 +63,9 @@ def allowed(statuses: list[int]) -> tuple[int, int]:
 def test_threads_that_come_at_once_are_admitted_to_the_unit(database: Database) -> None:
     told: list[Any] = []
     with Keyguard(database.url, hooks=[told.append], **PATIENT) as guard:
-        guard.migrate()
-        tokens = {}
-        for name, limit in (("a", LIMIT), ("b", 1000)):
-            guard.organizations.create(name)
-            issued = guard.keys.issue(organization=name, name=name, limits=limited_to(limit))
-            tokens[name] = issued.token.reveal().encode()
+        tokens = issued(guard, {"a": LIMIT, "b": 1000})
 
-        def app(_environ: Any, start_response: Any) -> list[bytes]:
-            start_response("200 OK", [("Content-Type", "text/plain")])
-            return [b"ok"]
-
-        guarded = wsgi.KeyguardMiddleware(app, guard)
+        guarded = wsgi.KeyguardMiddleware(ok, guard)
 
         def ask(name: str) -> Any:
             return call_wsgi(guarded, Request(authorization=(b"Bearer " + tokens[name],)))
@@ -155,18 +162,9 @@ def test_a_bucket_that_somebody_holds_is_no_outage_for_the_others(
     told: list[Any] = []
     impatient = {**PATIENT, "limiter_timeout": 1.0}
     with Keyguard(database.url, hooks=[told.append], **impatient) as guard:
-        guard.migrate()
-        tokens = {}
-        for name in ("a", "b"):
-            guard.organizations.create(name)
-            issued = guard.keys.issue(organization=name, name=name, limits=limited_to(1_000_000))
-            tokens[name] = issued.token.reveal().encode()
+        tokens = issued(guard, {"a": 1_000_000, "b": 1_000_000})
 
-        def app(_environ: Any, start_response: Any) -> list[bytes]:
-            start_response("200 OK", [("Content-Type", "text/plain")])
-            return [b"ok"]
-
-        guarded = wsgi.KeyguardMiddleware(app, guard)
+        guarded = wsgi.KeyguardMiddleware(ok, guard)
 
         def ask(name: str) -> int:
             return call_wsgi(guarded, Request(authorization=(b"Bearer " + tokens[name],))).status
