@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Protocol, TypeAlias
+from types import MethodType
+from typing import Protocol, TypeAlias, cast
 
 
 class Clock(Protocol):
@@ -21,12 +23,14 @@ class Clock(Protocol):
         ...
 
 
-_Methods: TypeAlias = "dict[weakref.WeakMethod[Callable[[], None]], None]"
+_Method: TypeAlias = tuple["weakref.ref[object]", Callable[[object], None]]
+_Methods: TypeAlias = dict[int, _Method]
 
 # Methods of living objects, in the order in which they are called.
 _before: _Methods = {}
 _in_parent: _Methods = {}
 _in_child: _Methods = {}
+_numbers = itertools.count()
 
 
 def after_fork(method: Callable[[], None]) -> None:
@@ -34,7 +38,7 @@ def after_fork(method: Callable[[], None]) -> None:
 
     A child needs new locks and threads: a thread that it does not have may have held a lock.
     """
-    _in_child[weakref.WeakMethod(method, _in_child.pop)] = None
+    _keep(_in_child, method)
 
 
 def around_fork(
@@ -47,23 +51,34 @@ def around_fork(
         in_parent: Called after the fork, on the same thread, also if the fork failed.
         in_child: Called in the child.
     """
-    _before[weakref.WeakMethod(before, _before.pop)] = None
-    _in_parent[weakref.WeakMethod(in_parent, _in_parent.pop)] = None
-    _in_child[weakref.WeakMethod(in_child, _in_child.pop)] = None
+    _keep(_before, before)
+    _keep(_in_parent, in_parent)
+    _keep(_in_child, in_child)
 
 
-def _call(references: Iterable[weakref.WeakMethod[Callable[[], None]]]) -> None:
+def _keep(methods: _Methods, method: Callable[[], None]) -> None:
+    """Keep a bound method without its object.
+
+    weakref.WeakMethod does so too, but may write a traceback to stderr while Python ends.
+    """
+    bound = cast("MethodType", method)
+    number = next(_numbers)
+    reference = weakref.ref(bound.__self__, lambda _: methods.pop(number, None))
+    methods[number] = reference, bound.__func__
+
+
+def _call(methods: Iterable[_Method]) -> None:
     """Call methods, the last one first, and all of them even if one fails."""
     with ExitStack() as stack:
-        for reference in references:
-            method = reference()
-            if method is not None:
-                stack.callback(method)
+        for reference, method in methods:
+            living = reference()
+            if living is not None:
+                stack.callback(method, living)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lambda: _call([*_before]),
-        after_in_parent=lambda: _call([*_in_parent][::-1]),
-        after_in_child=lambda: _call([*_in_child][::-1]),
+        before=lambda: _call([*_before.values()]),
+        after_in_parent=lambda: _call([*_in_parent.values()][::-1]),
+        after_in_child=lambda: _call([*_in_child.values()][::-1]),
     )
