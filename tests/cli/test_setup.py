@@ -44,6 +44,44 @@ def test_init_says_what_tokens_begin_with_until_a_prefix_is_set(
     assert "KEYGUARD_PREFIX" not in keyguard("init", "--url", URL).stdout
 
 
+def test_white_space_around_what_names_a_file_is_no_part_of_its_name(
+    keyguard: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYGUARD_URL", f"{URL}\n")
+    monkeypatch.setenv("KEYGUARD_LIMITER", " memory://\n")
+
+    assert keyguard("init", "--pepper-file", "pepper\n").status == 0
+    monkeypatch.setenv("KEYGUARD_PEPPER_FILE", f"{tmp_path}/pepper\n")
+    assert "export" not in keyguard("init").stdout
+    assert keyguard("org", "create", "acme", "--url", f" {URL}").status == 0
+
+    assert {path.name for path in tmp_path.iterdir()} <= {"keys.db", "pepper", "keys.db-journal"}
+    assert "acme" in keyguard("org", "list").stdout
+
+
+@pytest.mark.parametrize("name", ["KEYGUARD_URL", "KEYGUARD_LIMITER"])
+def test_a_control_character_in_the_name_of_a_store_is_refused(
+    keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "sqlite:///keys\x1b.db")
+
+    done = keyguard("org", "list")
+
+    assert done.status == 2
+    assert done.sentence == f"{name} holds a control character, such as a line break; remove it"
+
+
+@pytest.mark.parametrize("option", ["--url", "--pepper-file"])
+def test_a_control_character_in_an_option_is_refused(
+    keyguard: Program, tmp_path: Path, option: str
+) -> None:
+    done = keyguard("init", option, "keys\n.db")
+
+    assert done.status == 2
+    assert done.sentence.startswith(f"{option} holds a control character")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_init_writes_a_pepper_that_only_its_owner_can_read(
     keyguard: Program, store: Store, tmp_path: Path
 ) -> None:

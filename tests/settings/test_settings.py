@@ -160,6 +160,60 @@ def test_the_pepper_ring_may_lie_in_a_file(tmp_path: Path) -> None:
     assert len(tuple(settings.peppers)) == 2
 
 
+VALUES = {
+    "KEYGUARD_REALM": "AIaaS",
+    "KEYGUARD_HASHER": "sha256",
+    "KEYGUARD_PUBLIC": "/healthz\n/ready",
+    "KEYGUARD_SCOPES": "a:b\r\n\tc:d",
+    "KEYGUARD_REQUIRE_HTTPS": "true",
+    "KEYGUARD_CACHE_SIZE": "100",
+    "KEYGUARD_MAX_STALENESS": "2.5",
+    "KEYGUARD_DEFAULT_LIMITS": "100/minute;\ndaily=5000/day",
+    "KEYGUARD_FAILURE_LIMIT": "9/minute",
+    "KEYGUARD_PEPPER": f"{PEPPER}\n{OLDER}",
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_white_space_around_a_variable_does_not_count(name: str) -> None:
+    read = [Settings.from_env({name: given}) for given in (VALUES[name], f" \t{VALUES[name]}\r\n")]
+
+    assert repr(read[0]) != repr(Settings())
+    assert repr(read[0]) == repr(read[1])
+    assert [found.token_hasher.current for found in read] == [read[0].token_hasher.current] * 2
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\x7f", "\x85", "\u2028", "\udcff"])
+@pytest.mark.parametrize("name", [*VALUES, "KEYGUARD_SETTINGS", "KEYGUARD_PEPPER_FILE"])
+def test_a_control_character_in_a_variable_is_refused_and_the_value_is_not_shown(
+    name: str, character: str
+) -> None:
+    value = VALUES.get(name, "the-file")
+
+    with pytest.raises(ConfigurationError, match=f"^{name} holds a control character") as refusal:
+        Settings.from_env({name: f"{value}{character}{value}"})
+    assert value not in str(refusal.value)
+
+
+@pytest.mark.parametrize("character", "\t\r\n")
+def test_a_line_break_is_refused_where_a_variable_is_no_list(character: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^KEYGUARD_REALM holds a control character"):
+        Settings.from_env({"KEYGUARD_REALM": f"a{character}b"})
+
+
+def test_the_name_and_the_content_of_a_pepper_file_are_read_like_variables(tmp_path: Path) -> None:
+    file = tmp_path / "peppers"
+    file.write_text(f"\n {PEPPER}\r\n")
+
+    settings = Settings.from_env({"KEYGUARD_PEPPER_FILE": f"{file}\n"})
+
+    assert settings.token_hasher.current == Settings(peppers=[PEPPER]).token_hasher.current
+    file.write_text(f"{PEPPER}\0\n")
+    with pytest.raises(ConfigurationError, match=r"the pepper file .* holds a control") as refusal:
+        Settings.from_env({"KEYGUARD_PEPPER_FILE": str(file)})
+    assert PEPPER not in str(refusal.value)
+
+
 def test_a_pepper_file_that_can_t_be_used_is_named(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()

@@ -143,6 +143,43 @@ def test_what_is_wrong_in_a_file_is_one_sentence(
         Settings.from_file(written(tmp_path, text), {})
 
 
+def test_white_space_around_the_texts_of_a_file_does_not_count(tmp_path: Path) -> None:
+    text = """
+        realm = " AIaaS\\n"
+        public = ["/healthz\\n"]
+        catalogue = { a = "What it does,\\nin two lines\\n" }
+        principal_headers = { X-Key-Id = "key_id " }
+        rules = [{ path = " /a", limits = [{ name = "a ", rate = " 1/day" }] }]
+    """
+
+    settings = Settings.from_file(written(tmp_path, text), {})
+
+    assert (settings.realm, settings.public) == ("AIaaS", ("/healthz",))
+    assert settings.principal_headers == {"X-Key-Id": "key_id"}
+    assert settings.rules == (Rule("/a", limits=[Limit("a", "1/day")]),)
+    assert settings.policy.catalogue is not None
+    assert settings.policy.catalogue.describe("a") == "What it does,\nin two lines"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'realm = "hid\u0000den"',
+        r'public = ["/a", "/hid\nden"]',
+        r'rules = [{ path = "/a", scopes = ["hid\u001bden"] }]',
+        r'catalogue = { a = { description = "hid\u0007den" } }',
+    ],
+)
+def test_a_control_character_in_a_file_is_refused_and_the_value_is_not_shown(
+    tmp_path: Path, text: str
+) -> None:
+    name = text.partition(" ")[0]
+
+    with pytest.raises(ConfigurationError, match=f"^{name} in .* holds a control") as refusal:
+        Settings.from_file(written(tmp_path, text), {})
+    assert "den" not in str(refusal.value)
+
+
 def test_a_file_that_can_not_be_read_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"can't be read \(FileNotFoundError\)"):
         Settings.from_file(tmp_path / "none.toml", {})

@@ -61,6 +61,27 @@ def test_sqlite_is_reached_through_threads_on_an_event_loop(tmp_path: Path) -> N
     assert isinstance(store.database, ThreadedDatabase)
 
 
+def test_white_space_around_a_url_is_no_part_of_a_name(tmp_path: Path) -> None:
+    opened: Any = open_store(f" sqlite:///{tmp_path}/keys.db\n")
+
+    assert opened.database.reads.url.database == f"{tmp_path}/keys.db"
+    assert isinstance(open_async_store("memory://\n"), AsyncMemoryStore)
+    assert isinstance(open_limiter("memory://\n", MemoryStore(), clock=time), MemoryRateLimiter)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///keys\n.db", "redis://:pass\x1b@h", "memcached://h\0"])
+def test_a_control_character_in_a_url_is_refused(url: str) -> None:
+    refused = pytest.raises(ConfigurationError, match=r"^the URL of a store holds a control char")
+    with refused:
+        open_store(url)
+    with refused:
+        open_async_store(url)
+    with refused:
+        open_limiter(url, MemoryStore(), clock=time)
+    with refused:
+        open_async_limiter(url, AsyncMemoryStore(), clock=time)
+
+
 def test_memory_is_opened_by_its_url() -> None:
     assert isinstance(open_store("memory://"), MemoryStore)
     assert isinstance(open_async_store("memory://"), AsyncMemoryStore)

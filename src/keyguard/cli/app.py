@@ -26,6 +26,7 @@ from keyguard.exceptions import (
     shown,
 )
 from keyguard.guard import Keyguard
+from keyguard.settings.sources import read_variable
 
 _LONG_WORD = r"[^\s'\"()]{41,}"  # in Typer's messages; it may be a token of any service
 DONE, REFUSED, USAGE, NOT_DURABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -99,8 +100,13 @@ def run(
     try:
         _check_encoding(arguments)
         if guard is None:
-            limiter = os.environ.get("KEYGUARD_LIMITER") or None
-            common = Common(url=os.environ.get("KEYGUARD_URL"), limiter=limiter)
+            stores = {"url": "KEYGUARD_URL", "limiter": "KEYGUARD_LIMITER"}
+            given = {
+                name: read_variable(os.environ, variable) or None
+                for name, variable in stores.items()
+                if variable in os.environ
+            }
+            common = Common(url=given.get("url"), limiter=given.get("limiter"))
         else:
             common = Common(given=guard, application=application)
         program = get_group(app)

@@ -28,6 +28,7 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import Keyguard
 from keyguard.settings.config import Settings
+from keyguard.settings.sources import settled_text
 
 LONGEST_STORE_TIMEOUT = 60.0
 """The longest that a setting may let a store call of a request take, in seconds."""
@@ -193,7 +194,11 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         def command(ctx: typer.Context, **values: Any) -> None:
             given: dict[str, Any] = {}
             for name in names:
-                if (value := values.pop(name)) is not None and value is not False:
+                value = values.pop(name)
+                if isinstance(value, str | Path):
+                    option = "--" + name.replace("_", "-")
+                    value = type(value)(settled_text(option, str(value)))
+                if value is not None and value is not False:
                     given[name] = value
             common = replace(ctx.obj, command=ctx.command_path, strays=tuple(ctx.args), **given)
             ctx.obj = common

@@ -12,6 +12,7 @@ from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, STORE, Common, with_options
 from keyguard.core.keys.texts import escaped
 from keyguard.exceptions import ConfigurationError, shown_path
+from keyguard.settings.sources import read_variable
 
 _PEPPER_SIZE = 32
 
@@ -56,7 +57,7 @@ def _make_pepper(path: Path) -> bool:
     """Write a new pepper to a file that does not exist, and tell whether it was written."""
     if path.exists():
         return False
-    elsewhere = os.environ.get("KEYGUARD_PEPPER_FILE")
+    elsewhere = read_variable(os.environ, "KEYGUARD_PEPPER_FILE")
     if os.environ.get("KEYGUARD_PEPPER") or (
         elsewhere and Path(elsewhere).absolute() != path.absolute()
     ):
@@ -95,12 +96,12 @@ def _report(url: str, path: Path | None, scheme: str, prefix: str, *, is_new: bo
         )
         lines.append("keyguard init --pepper-file PATH")
     settings: list[str] = []
-    if url != os.environ.get("KEYGUARD_URL"):
+    if url != read_variable(os.environ, "KEYGUARD_URL"):
         # A URL that may hold a password is not repeated.
         harmless = "@" not in url and "?" not in url
         value = shlex.quote(url) if harmless else "...  # the URL you passed"
         settings.append(f"  export KEYGUARD_URL={value}")
-    if path is not None and str(path) != os.environ.get("KEYGUARD_PEPPER_FILE"):
+    if path is not None and str(path) != read_variable(os.environ, "KEYGUARD_PEPPER_FILE"):
         settings.append(f"  export KEYGUARD_PEPPER_FILE={shlex.quote(str(path.absolute()))}")
     if settings:
         lines += ["", "Set this for the service and for this command:", "", *settings]

@@ -49,7 +49,7 @@ def table(
         flexible: The headings of the columns whose cells may take several lines, and the least
             width of each, in characters. The cells of all others stay whole.
     """
-    laid_out = [[_cell(value) for value in row] for row in rows]
+    laid_out = [_cells(row) for row in rows]
     wide = _console(sys.stdout)
     room = wide.width - _GAP * (len(headings) - 1)
     widths = _widths(headings, laid_out, flexible, room)
@@ -68,9 +68,9 @@ def details(items: Iterable[tuple[str, Words | None]], stream: TextIO | None = N
     grid = tables.Table.grid(padding=(0, _GAP, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in items:
-        if value:
-            grid.add_row(text.Text(name, style="bold"), _cell(value))
+    known = [(name, value) for name, value in items if value]
+    for (name, _), cell in zip(known, _cells([value for _, value in known]), strict=True):
+        grid.add_row(text.Text(name, style="bold"), cell)
     return _render(grid, _console(stream or sys.stdout))
 
 
@@ -93,11 +93,9 @@ def _widths(
     return widths
 
 
-def _cell(value: Words) -> text.Text:
+def _cells(values: Sequence[Words]) -> list[text.Text]:
     # Unlike a string, a Text holds no markup: a name in brackets stays one.
-    if isinstance(value, text.Text):
-        return value
-    return text.Text(escaped(value))
+    return [text.Text(escaped(value)) if isinstance(value, str) else value for value in values]
 
 
 def _console(stream: TextIO | None) -> console.Console:

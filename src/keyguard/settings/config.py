@@ -254,7 +254,7 @@ class Settings:
         file that holds it instead. ``KEYGUARD_SETTINGS`` names a file for other settings, see
         :meth:`from_file`. The command line and the recipes read ``KEYGUARD_URL`` and
         ``KEYGUARD_LIMITER`` to open the stores. Any other ``KEYGUARD_`` name is refused: it may be
-        a typing error.
+        a typing error. White space around a value does not count.
 
         Args:
             environ: The variables; the process's environment by default.
@@ -262,8 +262,8 @@ class Settings:
 
         Raises:
             InvalidValueError: A value has the wrong type, form or range.
-            ConfigurationError: A variable is unknown, a file can't be read, or two values
-                contradict each other.
+            ConfigurationError: A variable is unknown or holds a control character, a file can't be
+                read, or two values contradict each other.
         """
         from keyguard.settings.sources import read_environ
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
+from keyguard.core.keys.texts import fits
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown, shown_path
@@ -28,6 +29,8 @@ _OTHER_VARIABLES = (
     "KEYGUARD_PEPPER_FILE",
     _SETTINGS_FILE,
 )
+_LISTS = ("Iterable[str]", "Limits")  # their variables may hold line breaks and tabs
+_GAPS = dict.fromkeys(map(ord, "\t\r\n"), " ")
 # Kubernetes sets these in every pod beside a service that is called keyguard.
 _OF_KUBERNETES = r"KEYGUARD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)\Z"
 
@@ -75,7 +78,8 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
     Raises:
         InvalidValueError: A variable or an entry of the file does not have the form that its
             setting takes.
-        ConfigurationError: A variable is unknown or empty, or a file can't be read.
+        ConfigurationError: A variable is unknown or empty, a file can't be read, or a text holds a
+            control character.
     """
     variables = {f"KEYGUARD_{name.upper()}": name for name in types if types[name] in _READERS}
     known = {*_OTHER_VARIABLES, *variables}
@@ -88,24 +92,52 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
             raise ConfigurationError(
                 f"{variable} is no setting of keyguard's; there are: {', '.join(sorted(known))}"
             )
-    file = environ.get(_SETTINGS_FILE, "").strip()
+    file = _SETTINGS_FILE in environ and read_variable(environ, _SETTINGS_FILE)
     found = _read_file(Path(file), types) if file else {}
     for variable, name in variables.items():
-        if text := environ.get(variable, "").strip():
+        multiline = types[name] in _LISTS
+        if variable in environ and (text := read_variable(environ, variable, multiline=multiline)):
             read, takes = _READERS[types[name]]
             try:
                 found[name] = read(text)
             except (ValueError, KeyError):
                 raise InvalidValueError(f"{variable} takes {takes}, not {shown(text)}") from None
-    if scopes := environ.get("KEYGUARD_SCOPES"):
-        found["catalogue"] = dict.fromkeys(_read_list("KEYGUARD_SCOPES", scopes), "")
+    if scopes := _read_list(environ, "KEYGUARD_SCOPES"):
+        found["catalogue"] = dict.fromkeys(scopes, "")
     if peppers and (ring := _read_peppers(environ)):
         found["peppers"] = ring
     return found
 
 
-def _read_list(variable: str, text: str) -> tuple[str, ...]:
-    words = _read_words(text)
+def read_variable(environ: Mapping[str, str], variable: str, *, multiline: bool = False) -> str:
+    """Return what a variable holds, as :func:`settled_text`; ``""`` if it is not set."""
+    return settled_text(variable, environ.get(variable, ""), multiline=multiline)
+
+
+def settled_text(what: str, text: str, *, multiline: bool = False) -> str:
+    """Return the text of a setting without the white space around it.
+
+    Args:
+        what: Where the text comes from, for the message of an error. The text may be a secret.
+        text: The text.
+        multiline: Whether line breaks and tabs may be inside.
+
+    Raises:
+        ConfigurationError: Another control character is inside.
+    """
+    text = text.strip()
+    if not fits(text.translate(_GAPS) if multiline else text):
+        raise ConfigurationError(
+            f"{what} holds a control character, such as a line break; remove it"
+        )
+    return text
+
+
+def _read_list(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    """Return the items that a variable lists; none if it is not set."""
+    if not environ.get(variable):
+        return ()
+    words = _read_words(read_variable(environ, variable, multiline=True))
     if not words:
         raise ConfigurationError(
             f"{variable} is set and holds nothing; unset it, or give it a value"
@@ -114,14 +146,16 @@ def _read_list(variable: str, text: str) -> tuple[str, ...]:
 
 
 def _read_peppers(environ: Mapping[str, str]) -> tuple[Secret, ...]:
-    path, given = environ.get("KEYGUARD_PEPPER_FILE"), environ.get("KEYGUARD_PEPPER")
-    ring = tuple(map(Secret, _read_list("KEYGUARD_PEPPER", given))) if given else ()
-    if ring and path:
+    ring = tuple(map(Secret, _read_list(environ, "KEYGUARD_PEPPER")))
+    if not environ.get("KEYGUARD_PEPPER_FILE"):
+        return ring
+    if ring:
         raise ConfigurationError("set KEYGUARD_PEPPER or KEYGUARD_PEPPER_FILE, not both")
-    if path:
-        ring = parse_peppers(_read_text(Path(path), "pepper"))
-        if not ring:
-            raise ConfigurationError(f"the pepper file {shown_path(path)} holds no pepper")
+    path = Path(read_variable(environ, "KEYGUARD_PEPPER_FILE"))
+    text, what = _read_text(path, "pepper"), f"the pepper file {shown_path(path)}"
+    ring = parse_peppers(settled_text(what, text, multiline=True))
+    if not ring:
+        raise ConfigurationError(f"{what} holds no pepper")
     return ring
 
 
@@ -159,12 +193,26 @@ def _read_file(path: Path, types: Types) -> dict[str, Any]:
                 f"{shown(name)} in {shown_path(path)} is no setting of keyguard's; there are: "
                 f"{', '.join(sorted(known))}"
             )
+        # A description in the catalogue may have several lines.
+        where, multiline = f"{name} in {shown_path(path)}", name == "catalogue"
+        content[name] = _settled(where, value, multiline=multiline)
         if name in _TABLES:
             try:
-                content[name] = _TABLES[name](value)
+                content[name] = _TABLES[name](content[name])
             except InvalidValueError as problem:
-                raise InvalidValueError(f"{name} in {shown_path(path)}: {problem}") from None
+                raise InvalidValueError(f"{where}: {problem}") from None
     return content
+
+
+def _settled(where: str, value: object, *, multiline: bool) -> object:
+    """Return a value of a file with the texts in it as :func:`settled_text` returns them."""
+    if isinstance(value, str):
+        return settled_text(where, value, multiline=multiline)
+    if _is_array(value):
+        return [_settled(where, item, multiline=multiline) for item in value]
+    if _is_table(value):
+        return {name: _settled(where, entry, multiline=multiline) for name, entry in value.items()}
+    return value
 
 
 def _is_table(value: object) -> TypeGuard[dict[str, Any]]:

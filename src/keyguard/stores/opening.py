@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeGuard
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError
 from keyguard.runtime.process import Clock
+from keyguard.settings.sources import settled_text
 from keyguard.stores.base import (
     CONNECTION_MAX_AGE,
     AsyncRateLimiter,
@@ -20,6 +21,7 @@ from keyguard.stores.base import (
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
+_A_URL = "the URL of a store"
 _REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
 _STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS_URLS)
 _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
@@ -136,6 +138,8 @@ def open_limiter(
         ConfigurationError: The target is not one of these, or one for async code.
         MissingExtraError: The driver is not installed.
     """
+    if isinstance(target, str):
+        target = settled_text(_A_URL, target)
     if _is_storage(target):
         from keyguard.stores.limits.storages import StorageRateLimiter
 
@@ -155,6 +159,8 @@ def open_async_limiter(
 
     Counters in memory never wait, so the same class serves both flavours.
     """
+    if isinstance(target, str):
+        target = settled_text(_A_URL, target)
     if _is_storage(target):
         from keyguard.stores.limits.storages import AsyncStorageRateLimiter
 
@@ -188,6 +194,8 @@ def _open(
     durable_replicas: int = 0,
 ) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
+    if isinstance(target, str):
+        target = settled_text(_A_URL, target)
     room = _room_of(target, flavour, other)
     if durable_replicas and room != _REDIS:
         raise ConfigurationError(
