@@ -104,7 +104,10 @@ def shown(value: object) -> str:
 
     A long text is not shown, not even in part: a token may have been passed by mistake.
     """
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a {type(value).__name__}"
     if len(text) <= _LONGEST_SHOWN:
         return text
     if isinstance(value, str | bytes):

@@ -394,3 +394,43 @@ def test_a_list_of_long_words_is_never_cut(keyguard: Program, store: Store) -> N
     assert key.id in shown
     for part, count in (("z", 40), ("q", 40), ("acme", 1), ("valid", 1), ("Last used", 1)):
         assert shown.replace(key.id, "").count(part) == count
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("key", "create", "--org", "acme", "--name", "x", "--expires-in", "999999999d"),
+        ("key", "create", "--org", "acme", "--name", "x", "--expires-in", "999999999w"),
+        ("key", "create", "--org", "acme", "--name", "x", "--not-before", "9999-12-31T23:59-01:00"),
+        ("key", "create", "--org", "acme", "--name", "x", "--not-before", "0001-01-01T00:00+01:00"),
+        ("key", "list", "--expiring-within", "999999999d"),
+        ("key", "list", "--unused-for", "999999999d"),
+        ("key", "list", "--limit", "9" * 5000),
+        ("key", "rotate", "KEY", "--grace", "999999999d"),
+        ("key", "rotate", "KEY", "--expires-in", "999999999d"),
+        ("org", "create", "other", "--max-key-lifetime", "999999999d"),
+        ("org", "update", "acme", "--max-key-lifetime", "3652059d"),
+        ("org", "update", "acme", "--max-keys", "9" * 4000),
+        ("audit", "--limit", "9" * 4000),
+    ],
+)
+def test_a_time_or_number_beyond_all_bounds_is_wrong_usage(
+    keyguard: Program, store: Store, arguments: tuple[str, ...]
+) -> None:
+    key = store.issue().key.id
+
+    done = keyguard(*(key if part == "KEY" else part for part in arguments))
+
+    assert done.status == 2
+    assert "unexpected" not in done.sentence
+
+
+def test_a_key_that_never_ends_in_other_systems_is_shown_and_rotated(
+    keyguard: Program, store: Store
+) -> None:
+    key = store.issue(expires_at=datetime.max.replace(tzinfo=UTC)).key.id
+
+    assert "9999-12-31 23:59:59 UTC" in keyguard("key", "show", key).stdout
+    assert keyguard("key", "rotate", key).status == 0
+    for command in (("key", "list"), ("key", "list", "--json"), ("audit",), ("audit", "--json")):
+        assert key in keyguard(*command).stdout

@@ -177,7 +177,7 @@ def _read_file(path: Path, types: Types) -> dict[str, Any]:
 
     try:
         content = tomllib.loads(_read_text(path, "settings"))
-    except tomllib.TOMLDecodeError as problem:
+    except ValueError as problem:  # or a number of more digits than Python reads
         raise ConfigurationError(
             f"the settings file {shown_path(path)} is no TOML: {problem}"
         ) from None

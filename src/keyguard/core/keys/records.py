@@ -19,6 +19,7 @@ from keyguard.core.identity.networks import parse_networks
 from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.values import (
     FAMILY_ID,
+    LONGEST,
     ORGANIZATION_ID,
     Metadata,
     check_ids,
@@ -49,7 +50,7 @@ class Organization:
         disabled_at: When it was disabled, or None; its keys do not work since then.
         limits: The limits of its keys, together or each; see :class:`~keyguard.Limit`.
         scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
-        max_key_lifetime: The longest lifetime of its keys; None for no bound.
+        max_key_lifetime: The longest lifetime of its keys, at least a second; None for no bound.
         max_keys: How many keys it may have at a time; None for no bound. A key that has ended does
             not count, and a key counts together with those that it was rotated from and to.
         version: Counts its changes, from 1.
@@ -80,10 +81,11 @@ class Organization:
             object.__setattr__(self, "scopes", parse_granted(self.scopes))
         lifetime = self.max_key_lifetime
         if lifetime is not None and (
-            not isinstance(lifetime, timedelta) or lifetime < timedelta(seconds=1)
+            not isinstance(lifetime, timedelta) or not timedelta(seconds=1) <= lifetime <= LONGEST
         ):
             raise InvalidValueError(
-                f"max_key_lifetime takes a timedelta of at least a second, not {shown(lifetime)}"
+                f"max_key_lifetime takes a timedelta from a second to {LONGEST.days} days, "
+                f"not {shown(lifetime)}"
             )
         most = self.max_keys
         if most is not None and (

@@ -16,6 +16,8 @@ T_co = TypeVar("T_co", covariant=True)
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
 FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
+LATEST = datetime.max.replace(tzinfo=UTC)
+LONGEST = LATEST - datetime.min.replace(tzinfo=UTC)
 ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
 
 
@@ -46,13 +48,28 @@ def settle_times(record: object, *names: str) -> None:
     """Set fields of a frozen record to the same times in UTC, where they are not None."""
     for name in names:
         value = getattr(record, name)
-        if value is None:
-            continue
-        if not isinstance(value, datetime) or value.tzinfo is None:
-            raise InvalidValueError(
-                f"{name} takes an aware datetime, such as datetime.now(UTC), not {shown(value)}"
-            )
-        object.__setattr__(record, name, value.astimezone(UTC))
+        if value is not None:
+            object.__setattr__(record, name, in_utc(name, value))
+
+
+def in_utc(name: str, value: object) -> datetime:
+    """Return a time in UTC.
+
+    Args:
+        name: What the time is called, for the message of an error.
+        value: The time.
+
+    Raises:
+        InvalidValueError: It is no aware datetime, or lies outside the years 1 to 9999 in UTC.
+    """
+    try:
+        if isinstance(value, datetime) and value.utcoffset() is not None:
+            return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidValueError(f"{name} lies outside the years 1 to 9999 in UTC") from None
+    raise InvalidValueError(
+        f"{name} takes an aware datetime, such as datetime.now(UTC), not {shown(value)}"
+    )
 
 
 def read_metadata(value: Mapping[str, str]) -> Metadata:

@@ -238,17 +238,39 @@ def refuse_revoked(key: Key) -> None:
         raise RefusedError(f"key {key.id!r} is revoked, which is final; issue a new one")
 
 
-def later(start: datetime, span: timedelta) -> datetime:
-    """Return the time a span after another.
+def later(start: datetime, span: timedelta, latest: datetime | None = None) -> datetime:
+    """Return the time a span after another, which is in UTC.
+
+    Args:
+        start: The other time.
+        span: The span.
+        latest: What to return if the time would lie beyond the year 9999; None to refuse the span.
 
     Raises:
-        InvalidValueError: The span is not a positive timedelta, or ends beyond the year 9999.
+        InvalidValueError: The span is not a positive timedelta, or reaches beyond the year 9999.
     """
-    if not isinstance(span, timedelta) or span <= timedelta(0):
-        raise InvalidValueError(f"a span is a positive timedelta, not {shown(span)}")
-    if not isinstance(start, datetime):
-        raise InvalidValueError(f"not_before takes an aware datetime, not {shown(start)}")
+    _check_span(span)
     try:
         return start + span
     except OverflowError:
+        if latest is not None:
+            return latest
         raise InvalidValueError("that span reaches beyond the year 9999") from None
+
+
+def earlier(end: datetime, span: timedelta) -> datetime:
+    """Return the time a span before another, which is in UTC.
+
+    Raises:
+        InvalidValueError: The span is not a positive timedelta, or reaches back before the year 1.
+    """
+    _check_span(span)
+    try:
+        return end - span
+    except OverflowError:
+        raise InvalidValueError("that span reaches back before the year 1") from None
+
+
+def _check_span(span: object) -> None:
+    if not isinstance(span, timedelta) or span <= timedelta(0):
+        raise InvalidValueError(f"a span is a positive timedelta, not {shown(span)}")

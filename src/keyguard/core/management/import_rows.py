@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.texts import check_metadata, check_text, fits
-from keyguard.core.keys.values import ORGANIZATION_NAME
+from keyguard.core.keys.values import ORGANIZATION_NAME, settle_times
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.foreign import (
     FEWEST_BITS,
@@ -81,6 +81,9 @@ class ImportRow:
     created_at: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: tuple[Limit, ...] = ()
+
+    def __post_init__(self) -> None:
+        settle_times(self, "expires_at", "not_before", "created_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyRecord, Organization
 from keyguard.core.keys.results import ImportReport, RefusedRow
+from keyguard.core.keys.values import LATEST
 from keyguard.core.management.authority import Authority, authority_of, check_new_key
 from keyguard.core.management.common import (
     Operations,
@@ -240,7 +241,7 @@ class _Run:
             raise InvalidValueError("created_at lies in the future")
         end = given.expires_at
         if end is None and owner.max_key_lifetime is not None:
-            end = later(given.not_before or created_at, owner.max_key_lifetime)
+            end = later(given.not_before or created_at, owner.max_key_lifetime, LATEST)
         if given.expires_at is None:
             end = authority.end(end)
         key = Key(

@@ -12,7 +12,7 @@ from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.results import IssuedKey
 from keyguard.core.keys.texts import check_metadata, check_text
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
+from keyguard.core.keys.values import LATEST, UNCHANGED, Page, Unchanged, in_utc
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import keep_an_administrator
@@ -26,6 +26,7 @@ from keyguard.core.management.common import (
     LARGEST_PAGE,
     check_actor,
     check_end,
+    earlier,
     find_organization,
     find_record,
     granted_scopes,
@@ -41,7 +42,7 @@ from keyguard.core.management.revocation import Revocation
 from keyguard.core.management.room_for_keys import is_live, make_room
 from keyguard.core.management.rotation import Rotation
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
-from keyguard.exceptions import InvalidValueError, RefusedError, shown
+from keyguard.exceptions import InvalidValueError, RefusedError
 
 _FAMILY_ENTROPY = 16
 
@@ -84,11 +85,11 @@ class AsyncKeys(Rotation, Revocation, Import):
         async def made(authority: Authority) -> tuple[Key, Organization]:
             owner = await find_organization(ports, organization, authority)
             refuse_disabled(owner, "issuing keys")
-            start = now if not_before is None else not_before
+            start = now if not_before is None else in_utc("not_before", not_before)
             end = expires_at if expires_in is None else later(start, expires_in)
             if end is None:
                 longest = owner.max_key_lifetime
-                end = authority.end(None if longest is None else later(start, longest))
+                end = authority.end(None if longest is None else later(start, longest, LATEST))
             key = Key(
                 id=key_id,
                 family=f"fam_{family}",
@@ -159,7 +160,7 @@ class AsyncKeys(Rotation, Revocation, Import):
             organization=organization,
             family=family,
             ends_before=None if expiring_within is None else later(now, expiring_within),
-            unused_since=None if unused_for is None else _earlier(now, unused_for),
+            unused_since=None if unused_for is None else earlier(now, unused_for),
             alive_at=now if report else None,
         )
         return await ports.store.list_keys(wanted, after=after, limit=size)
@@ -254,12 +255,3 @@ def _check_start(present: Key, after: Key, owner: Organization, now: datetime) -
             f"key {present.id!r} works already, and keys of organization {owner.slug!r} work for "
             f"at most {owner.max_key_lifetime}: it can't be made to begin later"
         )
-
-
-def _earlier(now: datetime, span: timedelta) -> datetime:
-    if not isinstance(span, timedelta) or span <= timedelta(0):
-        raise InvalidValueError(f"a span is a positive timedelta, not {shown(span)}")
-    try:
-        return now - span
-    except OverflowError:
-        raise InvalidValueError("that span reaches back before the year 1") from None

@@ -10,7 +10,7 @@ from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyRecord, KeyStatus, RevocationReason
 from keyguard.core.keys.results import RotatedKey
 from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import UNCHANGED, Unchanged
+from keyguard.core.keys.values import LATEST, UNCHANGED, Unchanged
 from keyguard.core.management.administrators import keep_an_administrator
 from keyguard.core.management.authority import Authority, check_new_key
 from keyguard.core.management.common import (
@@ -53,6 +53,7 @@ class Rotation(Operations):
             idempotency_key = check_text("an idempotency key", idempotency_key)
         ports = self._ports
         now = ports.now()
+        ends = later(now, grace) if grace else now
         if isinstance(expires_in, timedelta):
             later(now, expires_in)  # refuses what is not a span
         elif expires_in is not None and not isinstance(expires_in, Unchanged):
@@ -81,7 +82,6 @@ class Rotation(Operations):
             successor = _successor(ports.policy, authority, record, successor_id, now, expires_in)
             if digest is None:  # after all refusals, because a hash may be slow; and only once
                 digest = await ports.hash(token)
-            ends = later(now, grace) if grace else now
             revoked: dict[str, object] = (
                 {} if grace else {"revoked_at": now, "revoked_reason": RevocationReason.SUPERSEDED}
             )
@@ -138,13 +138,14 @@ def _successor(
     begins = present.not_before
     if begins is not None and begins <= now:
         begins = None
-    span = expires_in
+    span, latest = expires_in, None if isinstance(expires_in, timedelta) else LATEST
     if isinstance(span, Unchanged) and present.expires_at is not None:
+        latest = present.expires_at
         span = present.expires_at - (present.not_before or present.created_at)
         span = min(span, owner.max_key_lifetime or span)
     if span is None or isinstance(span, Unchanged):
         span = owner.max_key_lifetime
-    end = None if span is None else later(begins or now, span)
+    end = None if span is None else later(begins or now, span, latest)
     successor = Key(
         id=successor_id,
         family=present.family,

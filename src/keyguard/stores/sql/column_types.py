@@ -8,7 +8,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, DateTime, Dialect, String, Text
+from sqlalchemy import (
+    TIMESTAMP,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    String,
+    Text,
+    func,
+    literal_column,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -45,6 +54,25 @@ def unicode_string(length: int) -> TypeEngine[str]:
     )
 
 
+class _ReadInUtc(TIMESTAMP):
+    """PostgreSQL's type of an instant.
+
+    PostgreSQL would write an instant in the session's time zone, where the last hours of the year
+    9999 may lie in the next one, which psycopg can't read.
+    """
+
+    cache_ok = True
+    render_bind_cast = True  # as SQLAlchemy's own type for psycopg
+
+    def adapt(self, cls: type[Any], **kw: Any) -> Any:  # noqa: ARG002 - a driver's own type
+        """Return this type, whatever the driver."""
+        return _ReadInUtc(timezone=True)
+
+    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Return what reads an instant as the time in UTC, without a time zone."""
+        return func.timezone(literal_column("'UTC'"), colexpr)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An instant with microseconds, written in UTC.
 
@@ -61,7 +89,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             return mysql.DATETIME(fsp=6)
         if dialect.name == "sqlite":
             return String(32)
-        return TIMESTAMP(timezone=True)
+        return _ReadInUtc(timezone=True)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | str | None:
         """Return an instant as the database keeps it."""

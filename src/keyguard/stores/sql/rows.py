@@ -26,7 +26,6 @@ _Field: TypeAlias = tuple[str, _Conversion | None]
 """The name of a field, and what reads it from a column."""
 
 _MICROSECOND = timedelta(microseconds=1)
-_LARGEST = 2**63 - 1
 
 KEY_COLUMNS = [column for column in KEYS.c if column is not KEYS.c.digest]
 
@@ -129,7 +128,7 @@ def _instant(value: str | datetime) -> datetime:
     """Return an instant as a column holds it; the model refuses an instant without a time zone."""
     if isinstance(value, str):  # SQLite
         return datetime.fromisoformat(value)
-    return value if value.tzinfo else value.replace(tzinfo=UTC)  # MySQL's has no time zone
+    return value if value.tzinfo else value.replace(tzinfo=UTC)  # a server's has no time zone
 
 
 def _columns(fields: Columns, names: Mapping[str, str]) -> Columns:
@@ -164,7 +163,7 @@ def _networks(networks: tuple[str, ...]) -> str | None:
 
 
 def _microseconds(span: timedelta) -> int:
-    return min(span // _MICROSECOND, _LARGEST)  # that is 292,000 years
+    return span // _MICROSECOND
 
 
 _COLUMN_NAMES = {"organization": "organization_id"}
