@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from keyguard import Allow
 from tests.cli.conftest import Run, Store, Terminal
 
 Terminals = Callable[..., Terminal]
@@ -103,6 +104,33 @@ def test_a_narrow_terminal_shows_every_id_whole(
     ids = {keys[0].organization} if command[0] == "org" else {key.id for key in keys}
     assert all(re.search(rf"\b{each}\b", window.text) for each in ids)
     assert max(map(len, window.text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_no_id_is_broken_wherever_it_stands(
+    width: int, terminal: Terminals, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slug = f"a-{'long-' * 12}b"
+    with store.open() as guard:
+        guard.organizations.create(slug)
+        admin = guard.keys.issue(organization="acme", name="a", scopes=["admin"])
+        decision = guard.authenticate([f"Bearer {admin.token.reveal()}"])
+        assert isinstance(decision, Allow)
+        other = guard.keys.issue(organization="acme", name="b", actor=decision.principal)
+        new = guard.keys.rotate(other.key.id).key
+        guard.keys.issue(organization=slug, name="c")
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    for command, ids in {
+        ("key", "list"): (admin.key.id, new.id, slug),
+        ("org", "list"): (new.organization, slug),
+        ("org", "show", slug): (slug,),
+        ("key", "show", other.key.id): (other.key.id, new.id, new.family, new.organization),
+        ("audit",): (f"key:{admin.key.id}", f"{new.id},", new.id),
+    }.items():
+        window = terminal(*command)
+        assert window.finish() == 0
+        assert [each for each in ids if each not in window.text] == []
 
 
 def test_a_terminal_too_narrow_for_a_table_shows_records_below_each_other(

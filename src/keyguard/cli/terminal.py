@@ -1,8 +1,9 @@
-"""Tables for people: no wider than the terminal, and coloured only on a terminal."""
+"""Tables for people: as wide as the terminal, with every id whole, coloured only on a terminal."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeAlias
@@ -25,6 +26,8 @@ Words: TypeAlias = "str | text.Text"
 """Words for people, with or without a colour."""
 
 _GAP = 2
+# A word that may be an id, a slug or a scope. It is never broken, so that it can be copied.
+_WHOLE = re.compile(r"(?<!\S)\(?[0-9A-Za-z_:-]{1,63}[),;]*(?!\S)")
 _COLOURS = {"active": "green", "enabled": "green", "not yet valid": "yellow"}
 
 
@@ -47,7 +50,7 @@ def table(
         headings: The headings of the columns.
         rows: The cells of each record.
         flexible: The headings of the columns whose cells may take several lines, and the least
-            width of each, in characters. The cells of all others stay whole.
+            width of each, in characters. The cells of all others stay whole, and so does each id.
     """
     laid_out = [_cells(row) for row in rows]
     wide = _console(sys.stdout)
@@ -69,9 +72,13 @@ def details(items: Iterable[tuple[str, Words | None]], stream: TextIO | None = N
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     known = [(name, value) for name, value in items if value]
-    for (name, _), cell in zip(known, _cells([value for _, value in known]), strict=True):
+    values = _cells([value for _, value in known])
+    for (name, _), cell in zip(known, values, strict=True):
         grid.add_row(text.Text(name, style="bold"), cell)
-    return _render(grid, _console(stream or sys.stdout))
+    on = _console(stream or sys.stdout)
+    least = max((len(name) for name, _ in known), default=0) + _GAP + _longest_whole(values)
+    on.width = max(on.width, least)
+    return _render(grid, on)
 
 
 def _widths(
@@ -82,15 +89,22 @@ def _widths(
 ) -> list[int]:
     # Rich would first make columns equally wide, and then cut off what does not fit.
     widths: list[int] = []
+    least: list[int] = []
     for n, heading in enumerate(headings):
         lines = [heading, *(line for row in rows for line in row[n].plain.split("\n"))]
         widths.append(max(map(cells.cell_len, lines)))
+        narrow = max(flexible.get(heading, 0), _longest_whole(row[n] for row in rows))
+        least.append(narrow if heading in flexible else widths[n])
     while sum(widths) > room:
-        spare = [n for n, name in enumerate(headings) if widths[n] > flexible.get(name, widths[n])]
+        spare = [n for n in range(len(headings)) if widths[n] > least[n]]
         if not spare:
             break
         widths[max(spare, key=widths.__getitem__)] -= 1
     return widths
+
+
+def _longest_whole(values: Iterable[text.Text]) -> int:
+    return max((len(word) for value in values for word in _WHOLE.findall(value.plain)), default=0)
 
 
 def _cells(values: Sequence[Words]) -> list[text.Text]:
