@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from keyguard import Keyguard
+from keyguard import Allow, Keyguard
 from tests.services import free_port, until
 from tests.stores.conftest import make_database
 
@@ -51,3 +52,23 @@ def test_sigterm_loses_no_use(
         assert key.last_used_at is not None
         assert (key.last_used_at.second, key.last_used_at.microsecond) == (0, 0)
         assert key.last_used_address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_of_multiprocessing_loses_no_use(method: str, tmp_path: Path) -> None:
+    with Keyguard(f"sqlite:///{tmp_path}/keys.db") as guard:
+        guard.migrate()
+        guard.organizations.create("acme")
+        issued = guard.keys.issue(organization="acme", name="used")
+        token = issued.token.reveal()
+        worker = multiprocessing.get_context(method).Process(target=use, args=(tmp_path, token))
+        worker.start()
+        worker.join(60)
+
+        assert worker.exitcode == 0
+        assert guard.keys.get(issued.key.id).last_used_at is not None
+
+
+def use(folder: Path, token: str) -> None:
+    guard = Keyguard(f"sqlite:///{folder}/keys.db", store_timeout=30.0)
+    assert isinstance(guard.authenticate([f"Bearer {token}"]), Allow)

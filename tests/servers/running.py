@@ -34,8 +34,8 @@ class Server:
 
     ``module`` is what must be installed, and ``command`` what is run, with a port. ``short`` are
     those of ``make test``. ``deviates`` has the answers to cases that it does not deliver as they
-    were sent, so that the guard has nothing to refuse; ``lacks`` is a part of PEP 3333 that it does
-    not have.
+    were sent, so that the guard has nothing to refuse; ``lacks`` is a part of PEP 3333 or ASGI that
+    it does not have.
     """
 
     name: str
@@ -78,7 +78,7 @@ SERVERS = [
     Server("granian (ASGI)", "asgi", "granian", _granian("asgi", ASGI)),
     Server("daphne", "asgi", "daphne", lambda port: [
         str(BIN / "daphne"), "--bind", "127.0.0.1", "--port", str(port), "-v", "0", ASGI
-    ]),
+    ], lacks="lifespan"),
     Server("gunicorn", "wsgi", "gunicorn", lambda port: _python(
         "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4",
         "--log-level", "critical", "--no-control-socket", WSGI
@@ -203,6 +203,7 @@ class Running:
     port: int
     keys: Keys
     gate: Gate
+    process: subprocess.Popen[bytes]
 
     def notes(self, kind: str, case: str) -> list[dict[str, Any]]:
         """Return what was noted of one case."""
@@ -260,7 +261,7 @@ def running(server: Server, *, bare: bool = False) -> Iterator[Running]:
 
             until(up)
             (folder / "notes").unlink(missing_ok=True)
-            yield Running(server, port, keys, gate)
+            yield Running(server, port, keys, gate, process)
         finally:
             end(process)
             gate.close()

@@ -11,6 +11,7 @@ import atexit
 import contextvars
 import os
 import signal
+import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -345,6 +346,16 @@ def _flush_at_exit(background: BackgroundWork) -> None:
     _flushed_at_exit.add(background)
     if _exit_watched_in is None:
         atexit.register(_part)
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if (
+        _exit_watched_in != os.getpid()
+        and multiprocessing is not None
+        and multiprocessing.parent_process() is not None
+    ):
+        # A child of multiprocessing, such as a worker of granian, calls its finalizers instead.
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _part, exitpriority=0)
     _exit_watched_in = os.getpid()
 
 
