@@ -185,7 +185,6 @@ def test_a_foreign_key_row_is_named_and_never_its_digest(
     other.close()
     calls: list[Call] = [
         lambda: database_store.find_key(key().id),
-        lambda: database_store.list_keys(KeyFilter(), after=None, limit=1),
         lambda: database_store.revoke_key(key().id, NOON, None),
     ]
     for call in calls:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.texts import escaped
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.freshness.verified_tokens import VerifiedTokens
@@ -20,6 +22,8 @@ if TYPE_CHECKING:  # only changes need these
 Answer = TypeVar("Answer")
 Arguments = ParamSpec("Arguments")
 Asked = TypeVar("Asked")
+
+_logger = logging.getLogger("keyguard")
 
 _TRY_AGAIN = "try again later"
 _LOOK_FIRST = "whether the change was made is not known: look before you try again"
@@ -69,6 +73,18 @@ class StorePort(KeyStore):
             return await in_time(self._timeout, answer)  # pyright: ignore[reportUnknownArgumentType]
         return answer
 
+    async def _list(
+        self,
+        method: Callable[Arguments, Awaitable[Page[Answer]] | Page[Answer]],
+        *args: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Page[Answer]:
+        page = await self._ask(method, *args, **options)
+        if page.damaged:
+            left_out = escaped(", ".join(page.damaged))
+            _logger.warning("a list leaves out what the key store can't read: %s", left_out)
+        return page
+
     async def _change(
         self, method: Callable[[Asked], Awaitable[Answer] | Answer], asked: Asked
     ) -> Answer:
@@ -100,7 +116,7 @@ class StorePort(KeyStore):
         return await self._ask(self._store.find_organization, name)
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        return await self._ask(self._store.list_organizations, after=after, limit=limit)
+        return await self._list(self._store.list_organizations, after=after, limit=limit)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         return await self._ask(self._store.find_key, key_id)
@@ -109,10 +125,10 @@ class StorePort(KeyStore):
         return await self._ask(self._store.find_existing, key_ids)
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        return await self._ask(self._store.list_keys, wanted, after=after, limit=limit)
+        return await self._list(self._store.list_keys, wanted, after=after, limit=limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        return await self._ask(self._store.list_digests, after=after, limit=limit)
+        return await self._list(self._store.list_digests, after=after, limit=limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
         await self._ask(self._store.rehash_key, key_id, old, new)
@@ -123,7 +139,7 @@ class StorePort(KeyStore):
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        return await self._ask(
+        return await self._list(
             self._store.list_audit,
             organization=organization,
             subject=subject,

@@ -11,13 +11,14 @@ each charge. Where a limiter fails, the guard goes on as ``on_limiter_error`` sa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.exceptions import CorruptDataError
 
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
@@ -44,17 +45,41 @@ class _Identified(Protocol):
 
 
 Listed = TypeVar("Listed", bound=_Identified)
+Row = TypeVar("Row")
 
 
-def page_of(found: Sequence[Listed], limit: int) -> Page[Listed]:
+class Damaged(NamedTuple):
+    """A row of a list that can't be read.
+
+    Args:
+        id: The id under which it is stored.
+    """
+
+    id: str
+
+
+def read_listed(row_id: str, decode: Callable[[Row], Listed], row: Row) -> Listed | Damaged:
+    """Return the record in a row of a list, or :class:`Damaged`: one row never ends a list."""
+    try:
+        record = decode(row)
+    except CorruptDataError:
+        return Damaged(row_id)
+    return record if record.id == row_id else Damaged(row_id)
+
+
+def page_of(found: Sequence[Listed | Damaged], limit: int) -> Page[Listed]:
     """Return the first page of what was found, where up to one more than the limit was looked for.
 
     Args:
-        found: Records in order.
-        limit: How many a page has at most.
+        found: Records in order, with the damaged rows between them.
+        limit: How many of both a page has at most.
     """
-    items = tuple(found[:limit])
-    return Page(items, items[-1].id if len(found) > limit else None)
+    page = found[:limit]
+    return Page(
+        tuple(item for item in page if not isinstance(item, Damaged)),
+        page[-1].id if len(found) > limit else None,
+        tuple(item.id for item in page if isinstance(item, Damaged)),
+    )
 
 
 class News(NamedTuple):

@@ -18,6 +18,7 @@ from keyguard.core.keys.records import Key, Organization, fields_of
 from keyguard.core.keys.texts import check_text
 from keyguard.core.keys.values import Metadata, check_texts, settle_times
 from keyguard.core.limits.stored import dump_limits
+from keyguard.exceptions import InvalidValueError
 
 Actor = Principal | str | None
 """The author of a change: a principal, a name, or None for the service itself."""
@@ -54,7 +55,7 @@ class AuditEntry:
         id: The position in the trail, which the store sets.
 
     Raises:
-        InvalidValueError: The actor is no text.
+        InvalidValueError: A name is no text, or the fields are no mapping.
     """
 
     at: datetime
@@ -67,7 +68,13 @@ class AuditEntry:
     id: str = ""
 
     def __post_init__(self) -> None:
-        check_texts(("an actor", self.actor))
+        check_texts(
+            ("an actor", self.actor),
+            ("a subject", self.subject),
+            ("an organization", self.organization),
+        )
+        if not isinstance(self.before, Mapping | None) or not isinstance(self.after, Mapping):
+            raise InvalidValueError("the fields of a change are a mapping of their names")
         object.__setattr__(self, "action", Action(self.action))
         settle_times(self, "at")
 

@@ -195,6 +195,7 @@ class Key:
             ("a key's name", self.name),
             ("a revocation's note", self.revoked_note or ""),
             ("an idempotency key", self.rotation_key or ""),
+            ("an address", self.last_used_address or ""),
         )
         if self.revoked_reason is not None:
             object.__setattr__(self, "revoked_reason", RevocationReason.of(self.revoked_reason))

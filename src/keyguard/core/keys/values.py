@@ -117,10 +117,12 @@ class Page(Generic[T_co]):
     Args:
         items: The records, oldest first.
         next: The value of ``after`` for the next page, or None at the end.
+        damaged: The ids of records that are left out, because what is stored can't be read.
     """
 
     items: tuple[T_co, ...]
     next: str | None = None
+    damaged: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[T_co]:
         return iter(self.items)

@@ -24,6 +24,9 @@ from keyguard.exceptions import (
 MIGRATE = "run `keyguard migrate` or guard.migrate()"
 """What to do about missing or old tables."""
 
+_NOT_UTF_8 = "Could not decode to UTF-8"
+"""How the message of Python's ``sqlite3`` begins where a text is not UTF-8."""
+
 
 def place_of(url: URL) -> str:
     """Return a database's address without its password and options, which may be secret."""
@@ -51,6 +54,13 @@ def may_be_the_schema(failure: BaseException) -> bool:
     )
 
 
+def is_unreadable(failure: BaseException) -> bool:
+    """Tell whether a driver can't decode a value, such as PostgreSQL's ``infinity`` as a time."""
+    return isinstance(failure, DataError) or (
+        isinstance(failure, OperationalError) and str(failure.orig).startswith(_NOT_UTF_8)
+    )
+
+
 def explained(failure: BaseException, place: str) -> StoreError:
     """Return the error that says what a failure means, and what to do.
 
@@ -63,7 +73,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
     match failure:
         case PoolTimeoutError():
             return no_connection_free(place)
-        case DataError():
+        case _ if is_unreadable(failure):
             return CorruptDataError(
                 f"{place} holds or was given a value that keyguard's tables can't hold; the cause "
                 "says which"

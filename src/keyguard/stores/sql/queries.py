@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     Column,
     ColumnElement,
+    LargeBinary,
     Table,
     bindparam,
+    cast,
     func,
     or_,
     select,
@@ -23,17 +25,20 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.texts import fits
 from keyguard.core.keys.values import Page
-from keyguard.stores.base import News, page_of
+from keyguard.stores.base import News, page_of, read_listed
+from keyguard.stores.sql.errors import is_unreadable
 from keyguard.stores.sql.rows import (
     ENTRY_COLUMNS,
     KEY_COLUMNS,
     ORGANIZATION_COLUMNS,
     RECORD_COLUMNS,
+    digest_from,
     entry_from,
     key_from,
     organization_from,
@@ -42,7 +47,8 @@ from keyguard.stores.sql.rows import (
 from keyguard.stores.sql.session import AnyRow, Query, Session, begin_hastily, look_up
 from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
-Listed = TypeVar("Listed", Key, Organization)
+Listed = TypeVar("Listed", AuditEntry, Key, KeyDigest, Organization)
+Aged = TypeVar("Aged", Key, Organization)
 
 _MOST_NEWS = 1000
 _LONGEST_ADDRESS = 64
@@ -55,6 +61,8 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,63}\Z")
 
 _ORGANIZATION = select(*ORGANIZATION_COLUMNS)
 _KEY = select(*KEY_COLUMNS)
+_DIGEST = select(*[KEYS.c.id, KEYS.c.digest])
+_ENTRY = select(*ENTRY_COLUMNS)
 _RECORD = (
     select(*RECORD_COLUMNS)
     .outerjoin_from(KEYS, ORGANIZATIONS)
@@ -89,7 +97,9 @@ async def find_organization(session: Session, name: str) -> Organization | None:
 
 async def list_organizations(session: Session, after: str | None, limit: int) -> Page[Organization]:
     """List organizations by the time of their creation."""
-    return await _page(session, _ORGANIZATION, [], ORGANIZATIONS, organization_from, after, limit)
+    return await _aged(
+        session, _ORGANIZATION, _ORGANIZATION, [], ORGANIZATIONS, organization_from, after, limit
+    )
 
 
 async def find_key(session: Session, key_id: str) -> KeyRecord | None:
@@ -116,18 +126,17 @@ async def list_keys(
     keys = _of(_KEY, {KEYS.c.organization_id: wanted.organization, KEYS.c.family: wanted.family})
     if keys is None:
         return Page(())
-    return await _page(session, keys, _conditions(wanted), KEYS, key_from, after, limit)
+    return await _aged(session, _KEY, keys, _conditions(wanted), KEYS, key_from, after, limit)
 
 
 async def list_digests(session: Session, after: str | None, limit: int) -> Page[KeyDigest]:
     """List the stored forms of tokens by key id."""
-    digests = select(KEYS.c.id, KEYS.c.digest).where(KEYS.c.revoked_at.is_(None))
+    digests = _DIGEST.where(KEYS.c.revoked_at.is_(None))
     if after is not None:
         if not _NAME.match(after):
             return Page(())
         digests = digests.where(KEYS.c.id > after)
-    rows = (await session.execute(digests.order_by(KEYS.c.id).limit(limit + 1))).all()
-    return page_of([KeyDigest(row.id, row.digest) for row in rows], limit)
+    return await _page(session, _DIGEST, digests.order_by(KEYS.c.id), digest_from, limit)
 
 
 async def rehash_key(session: Session, key_id: str, old: str, new: str) -> None:
@@ -160,17 +169,15 @@ async def list_audit(
     session: Session, organization: str | None, subject: str | None, after: str | None, limit: int
 ) -> Page[AuditEntry]:
     """List entries of the audit trail, newest first."""
-    entries = _of(
-        select(*ENTRY_COLUMNS), {AUDIT.c.organization: organization, AUDIT.c.subject: subject}
-    )
+    entries = _of(_ENTRY, {AUDIT.c.organization: organization, AUDIT.c.subject: subject})
     if entries is None:
         return Page(())
     if after is not None:
         if not _NUMBER.match(after):
             return Page(())
         entries = entries.where(AUDIT.c.id < int(after))
-    rows = (await session.execute(entries.order_by(AUDIT.c.id.desc()).limit(limit + 1))).all()
-    return page_of([entry_from(row) for row in rows], limit)
+    newest_first = entries.order_by(AUDIT.c.id.desc())
+    return await _page(session, _ENTRY, newest_first, entry_from, limit, _NUMBER)
 
 
 async def read_feed(session: Session, position: str | None) -> News:
@@ -199,18 +206,23 @@ async def read_feed(session: Session, position: str | None) -> News:
         .where(FEED.c.id == 1)
         .order_by(recent.c.id)
     )
-    rows = (await session.execute(statement)).all()
+    try:
+        rows = (await session.execute(statement)).all()
+    except DBAPIError as failure:
+        if not is_unreadable(failure):
+            raise
+        return (await read_feed(session, None))._replace(subjects=None)
     if not rows:
         return News("0-", () if position == "0-" else None)
     end = f"{rows[0].last}-{rows[0].last_mark}"
     if end == position:
         return News(position, ())
-    found = [row for row in rows if row.id is not None]
+    found = [row for row in rows if isinstance(row.id, int)]
     stands = known == 0 or (bool(found) and (found[0].id, found[0].mark) == (known, mark))
     new = [row for row in found if row.id > known]
-    if not stands or not new or new[0].id != known + 1:
+    subjects = tuple(row.subject for row in new if isinstance(row.subject, str))
+    if not stands or not new or new[-1].id != known + len(subjects):
         return News(end, None)
-    subjects = tuple(row.subject for row in new)
     return News(f"{new[-1].id}-{new[-1].mark}", subjects, whole=new[-1].id == rows[0].last)
 
 
@@ -246,15 +258,17 @@ def _address(address: str | None) -> str | None:
     return address[:_LONGEST_ADDRESS]
 
 
-async def _page(
+async def _aged(
     session: Session,
+    columns: Query,
     records: Query,
     conditions: Sequence[ColumnElement[bool]],
     table: Table,
-    decode: Callable[[AnyRow], Listed],
+    decode: Callable[[AnyRow], Aged],
     after: str | None,
     limit: int,
-) -> Page[Listed]:
+) -> Page[Aged]:
+    """Return a page of records in the order of their creation."""
     order = (table.c.created_at, table.c.id)
     if after is not None:
         if not _NAME.match(after):
@@ -263,6 +277,69 @@ async def _page(
         # nothing. The record need not meet the conditions any longer.
         last = records.with_only_columns(*order).where(table.c.id == after).subquery()
         records = records.join(last, tuple_(*order) > tuple_(*last.c))
-    found = records.where(*conditions).order_by(*order).limit(limit + 1)
-    rows = (await session.execute(found)).all()
-    return page_of([decode(row) for row in rows], limit)
+    wanted = records.where(*conditions).order_by(*order)
+    return await _page(session, columns, wanted, decode, limit)
+
+
+async def _page(
+    session: Session,
+    columns: Query,
+    wanted: Query,
+    decode: Callable[[AnyRow], Listed],
+    limit: int,
+    name: re.Pattern[str] = _NAME,
+) -> Page[Listed]:
+    """Return a page, without the rows that can't be read.
+
+    Args:
+        session: The session.
+        columns: What to read of any row, the id first.
+        wanted: The same of the wanted rows, in order.
+        decode: Returns the record in a row.
+        limit: How many rows a page has.
+        name: What the last row's id must match, so that another page can begin behind it. A page
+            whose last row has another id goes on until one matches.
+    """
+    rows = await read_rows(session, columns, wanted.limit(limit + 1))
+    if len(rows) > limit and not name.match(str(rows[limit - 1][0])):
+        return await _page(session, columns, wanted, decode, limit + 1, name)
+    return page_of([read_listed(str(row[0]), decode, row) for row in rows], limit)
+
+
+async def read_rows(session: Session, columns: Query, wanted: Query) -> Sequence[AnyRow]:
+    """Return rows; of a row that the driver can't decode, the id alone.
+
+    Args:
+        session: The session.
+        columns: What to read of any row, the id first.
+        wanted: The same of the wanted rows, in order.
+    """
+    try:
+        return (await session.execute(wanted)).all()
+    except DBAPIError as failure:
+        if not is_unreadable(failure):
+            raise
+    row_id = columns.selected_columns[0]
+    # On SQLite an id may be what can't be decoded.
+    named = cast(row_id, LargeBinary) if session.dialect.name == "sqlite" else row_id
+    found = (await session.execute(wanted.with_only_columns(named))).scalars()
+    ids = [i.decode(errors="backslashreplace") if isinstance(i, bytes) else i for i in found]
+    rows = await _readable(session, columns, row_id, ids)
+    return [rows.get(str(row_id), (row_id,)) for row_id in ids]
+
+
+async def _readable(
+    session: Session, columns: Query, row_id: ColumnElement[Any], ids: Sequence[Any]
+) -> dict[str, AnyRow]:
+    """Return the rows that the driver can decode, by id: it says only that one of several fails."""
+    try:
+        rows = await session.execute(columns.where(row_id.in_(ids)))
+        return {str(row[0]): row for row in rows}
+    except DBAPIError as failure:
+        if not is_unreadable(failure):
+            raise
+    if len(ids) == 1:
+        return {}
+    middle = len(ids) // 2
+    parts = [await _readable(session, columns, row_id, p) for p in (ids[:middle], ids[middle:])]
+    return parts[0] | parts[1]

@@ -9,14 +9,14 @@ from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
+from keyguard.core.keys.records import Key, KeyDigest, KeyRecord, Organization, fields_of
 from keyguard.core.limits.limit import Limit
 from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.sql.session import AnyRow
 from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
 
-Record = TypeVar("Record", AuditEntry, Key, Organization)
+Record = TypeVar("Record", AuditEntry, Key, KeyDigest, Organization)
 
 Columns: TypeAlias = dict[str, Any]
 """Values by the names of columns."""
@@ -103,6 +103,15 @@ def key_from(row: AnyRow) -> Key:
     return _read(Key, KEYS.name, _KEY_FIELDS, row)
 
 
+def digest_from(row: AnyRow) -> KeyDigest:
+    """Return the stored form of a token in a row of a key's id and digest.
+
+    Raises:
+        CorruptDataError: The driver could not decode the row.
+    """
+    return _read(KeyDigest, KEYS.name, _DIGEST_FIELDS, row)
+
+
 def entry_from(row: AnyRow) -> AuditEntry:
     """Return the entry of the audit trail in a row of its table.
 
@@ -185,6 +194,7 @@ _FROM_STORED: Mapping[str, _Conversion] = {
     "metadata": json.loads,
     "allowed_networks": lambda text: tuple(text.split()),
     "max_key_lifetime": lambda number: number * _MICROSECOND,
+    "version": int,
     "action": Action,
     "before": json.loads,
     "after": json.loads,
@@ -199,8 +209,12 @@ def _fields(columns: Iterable[str]) -> list[_Field]:
 
 
 _KEY_FIELDS = _fields(column.name for column in KEY_COLUMNS)
+_DIGEST_FIELDS: list[_Field] = [("id", str), ("digest", str)]
 _ORGANIZATION_FIELDS = _fields(ORGANIZATIONS.c.keys())
-_ENTRY_FIELDS = [("id", str), *_fields([column.name for column in ENTRY_COLUMNS])[1:]]
+_ENTRY_FIELDS: list[_Field] = [
+    ("id", lambda number: str(int(number))),
+    *_fields([column.name for column in ENTRY_COLUMNS])[1:],
+]
 
 
 def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:

@@ -1,0 +1,129 @@
+"""Damage that tests do to the rows of a store, beside keyguard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import redis
+from sqlalchemy import Table
+
+from keyguard.stores.redis.hashes import entry_fields, record_fields
+from keyguard.stores.redis.scripts import STORE
+from keyguard.stores.sql import open_store
+from keyguard.stores.sql.column_types import UtcDateTime
+from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
+from tests.stores.changes import adding
+from tests.stores.records import organization, record
+
+SQL_TABLES = {"key": KEYS, "organization": ORGANIZATIONS, "entry": AUDIT}
+# What one statement sets without the rules that would keep the value out.
+_LAX = {
+    "sqlite": "PRAGMA foreign_keys = OFF",
+    "postgresql": "SET session_replication_role = replica",
+    "mariadb": "SET foreign_key_checks = 0, sql_mode = ''",
+}
+_UNREAD = {"entry": {"mark"}}  # by lists
+_NONSENSE = {
+    "scopes": ["'quo\"te'"],
+    "family": ["'fam'"],
+    "organization_id": ["'org'"],
+    "slug": ["'A B'"],
+    "successor": ["'x'"],
+    "revoked_reason": ["'bored'"],
+    "metadata": ["'{'", "'[]'", "'null'", """'{"a": 1}'"""],
+    "limits": ["'{'", "'[1]'", "'7'", """'[{"name": "a", "rate": "x"}]'"""],
+    "allowed_networks": ["'everywhere'"],
+    "max_key_lifetime": ["-1"],
+    "max_keys": ["0"],
+    "action": ["'key.eaten'"],
+    "before": ["'['", "'[]'", "'7'"],
+    "after": ["'['", "'[]'", "'null'"],
+}
+_NO_TIMES = {
+    "sqlite": ["'yesterday'", "''", "'2026-03-01T12:00:00'"],
+    "postgresql": ["'infinity'", "'-infinity'", "'20000-01-01'", "'0044-03-15 BC'"],
+    "mariadb": ["'0000-00-00'", "'2026-00-10'"],
+}
+_ANYTHING = ["CAST(x'ff41' AS TEXT)", "x'ff41'"]  # SQLite takes it in any column
+
+
+class Damage(NamedTuple):
+    """A value that keyguard never wrote.
+
+    Args:
+        kind: The kind of store.
+        record: What holds it: a key, an organization or an entry of the audit trail.
+        field: The column or field.
+        value: The value as SQL; for Redis as it is, and None for a field that is missing.
+    """
+
+    kind: str
+    record: str
+    field: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.record}-{self.field}-{self.value!r}"
+
+    def do(self, url: str, row_id: str) -> None:
+        """Put the value into a row of a store."""
+        if self.kind == "redis":
+            self._do_on_redis(url, row_id)
+            return
+        table = SQL_TABLES[self.record]
+        statement = f"UPDATE {table.name} SET {self._column(table)} = {self.value} WHERE id = "
+        shown = row_id if self.record == "entry" else f"'{row_id}'"
+        store = open_store(url)
+        with store.database.writes.connect() as connection:
+            connection.exec_driver_sql(_LAX[self.kind])
+            assert connection.exec_driver_sql(statement + shown).rowcount == 1
+            connection.commit()
+        store.close()
+
+    def _column(self, table: Table) -> str:
+        return f"`{self.field}`" if self.kind == "mariadb" else f'"{table.c[self.field].name}"'
+
+    def _do_on_redis(self, url: str, row_id: str) -> None:
+        name = f"{STORE}{self.record}:{row_id}"
+        with redis.Redis.from_url(url) as client:
+            if self.field == "":
+                client.delete(name)
+                client.set(name, self.value)
+            elif self.value is None:
+                client.hdel(name, self.field)
+            else:
+                client.hset(name, self.field, self.value)
+
+
+def damages(kind: str, what: str) -> Iterator[Damage]:
+    """Return damage to every column, one at a time."""
+    if kind == "redis":
+        fields = _redis_fields(what)
+        for field in fields:
+            yield from (Damage(kind, what, field, value) for value in (b"\xff", None))
+        for column, values in _NONSENSE.items():
+            field = "organization" if column == "organization_id" else column
+            if field in fields:
+                yield from (Damage(kind, what, field, value[1:-1]) for value in values)
+        times = [field for field in fields if field.endswith(("_at", "_before"))]
+        for field in times:
+            yield from (Damage(kind, what, field, v) for v in ("yesterday", "2026-03-01T12:00:00"))
+        yield Damage(kind, what, "", "a text")
+        return
+    for column in SQL_TABLES[what].c:
+        if column.name in _UNREAD.get(what, ()):
+            continue
+        values = _NONSENSE.get(column.name, [])
+        if isinstance(column.type, UtcDateTime):
+            values = _NO_TIMES[kind]
+        if kind == "sqlite":
+            values = [*values, *_ANYTHING]
+        yield from (Damage(kind, what, column.name, value) for value in values)
+
+
+def _redis_fields(what: str) -> list[str]:
+    record_of = {"key": record(), "organization": organization()}
+    if what == "entry":
+        return [*entry_fields(adding(organization()).entries[0])[::2]]
+    return [*record_fields(record_of[what])[::2]]
