@@ -87,7 +87,12 @@ class Damage(NamedTuple):
     def _do_on_redis(self, url: str, row_id: str) -> None:
         name = f"{STORE}{self.record}:{row_id}"
         with redis.Redis.from_url(url) as client:
-            if self.field == "":
+            if self.record == "entry":  # nothing changes one: this adds another like it
+                parts = client.xrange(f"{STORE}audit", row_id, row_id)[0][1]
+                parts |= {self.field.encode(): self.value}
+                kept = {name: value for name, value in parts.items() if value is not None}
+                client.xadd(f"{STORE}audit", kept or {"a": "text"})
+            elif self.field == "":
                 client.delete(name)
                 client.set(name, self.value)
             elif self.value is None:
@@ -103,13 +108,14 @@ def damages(kind: str, what: str) -> Iterator[Damage]:
         for field in fields:
             yield from (Damage(kind, what, field, value) for value in (b"\xff", None))
         for column, values in _NONSENSE.items():
-            field = "organization" if column == "organization_id" else column
+            field = "organization" if (what, column) == ("key", "organization_id") else column
             if field in fields:
-                yield from (Damage(kind, what, field, value[1:-1]) for value in values)
+                yield from (Damage(kind, what, field, value.strip("'")) for value in values)
         times = [field for field in fields if field.endswith(("_at", "_before"))]
         for field in times:
             yield from (Damage(kind, what, field, v) for v in ("yesterday", "2026-03-01T12:00:00"))
-        yield Damage(kind, what, "", "a text")
+        if what != "entry":
+            yield Damage(kind, what, "", "a text")
         return
     for column in SQL_TABLES[what].c:
         if column.name in _UNREAD.get(what, ()):
@@ -123,7 +129,9 @@ def damages(kind: str, what: str) -> Iterator[Damage]:
 
 
 def _redis_fields(what: str) -> list[str]:
-    record_of = {"key": record(), "organization": organization()}
-    if what == "entry":
-        return [*entry_fields(adding(organization()).entries[0])[::2]]
-    return [*record_fields(record_of[what])[::2]]
+    fields = {
+        "key": record_fields(record()),
+        "organization": record_fields(organization()),
+        "entry": entry_fields(adding(organization()).entries[0]),
+    }
+    return [*fields[what][::2]]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkab
 
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.texts import fits
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import CorruptDataError
@@ -37,6 +38,9 @@ __all__ = [
 
 CONNECTION_MAX_AGE = 300.0
 """Seconds for which a connection to an SQL server is kept, if nothing else is said."""
+
+
+_LONGEST_ADDRESS = 64
 
 
 class _Identified(Protocol):
@@ -65,6 +69,14 @@ def read_listed(row_id: str, decode: Callable[[Row], Listed], row: Row) -> Liste
     except CorruptDataError:
         return Damaged(row_id)
     return record if record.id == row_id else Damaged(row_id)
+
+
+def storable_address(address: str | None) -> str | None:
+    """Return the address of a client as a store keeps it; None if it can't keep such a text."""
+    # The server in front chooses what it calls the client.
+    if address is None or not fits(address):
+        return None
+    return address[:_LONGEST_ADDRESS]
 
 
 def page_of(found: Sequence[Listed | Damaged], limit: int) -> Page[Listed]:

@@ -96,7 +96,10 @@ class TrailReader(ScriptPort):
         while True:
             call = store_call(NEWS, position or "", str(_MOST_NEWS), keys=("audit",))
             end, subjects, is_whole = list_of(await self.run(call))
-            told = None if subjects is None else tuple(texts_of(subjects))
+            try:
+                told = None if subjects is None else tuple(texts_of(subjects))
+            except UnicodeDecodeError:  # keyguard wrote no such id: nobody knows what changed
+                told = None
             news = News(text_of(end), told, whole=bool(is_whole))
             left = ends - time.monotonic()
             if position is None or told is None or news.position != position or left <= 0:

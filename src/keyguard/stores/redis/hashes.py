@@ -10,12 +10,19 @@ from typing import Any, TypeVar
 
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.commit import Change
-from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason, fields_of
+from keyguard.core.keys.records import (
+    Key,
+    KeyDigest,
+    KeyRecord,
+    Organization,
+    RevocationReason,
+    fields_of,
+)
 from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
-from keyguard.stores.redis.scripts import Reply, list_of, text_of, texts_of
+from keyguard.stores.redis.scripts import Reply, list_of, texts_of
 
-Record = TypeVar("Record", AuditEntry, Key, KeyRecord, Organization)
+Record = TypeVar("Record", AuditEntry, Key, KeyDigest, KeyRecord, Organization)
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -98,35 +105,48 @@ def field_texts(values: Mapping[str, object]) -> tuple[str, ...]:
     )
 
 
-def entry_from(item: Reply) -> AuditEntry | None:
-    """Return the entry in an item of the stream, or None if the item is about no record.
+def is_entry(item: Reply) -> bool:
+    """Tell whether an item of the stream is about a record; its first is not."""
+    parts = list_of(list_of(item)[1])
+    return bool(parts) and parts[0] not in (b"made", "made")
+
+
+def entry_from(item: Reply) -> AuditEntry:
+    """Return the entry in an item of the stream.
 
     Raises:
         CorruptDataError: keyguard never wrote that item.
     """
     entry_id, fields = list_of(item)
-    parts = list_of(fields)
-    if not parts or text_of(parts[0]) == "made":
-        return None
-    return _read(AuditEntry, ["id", entry_id, *parts], before=None)
+    return _read(AuditEntry, ["id", entry_id, *list_of(fields)], before=None)
 
 
-def organization_from(row: Reply) -> Organization | None:
-    """Return the organization in a hash, or None for an empty hash.
+def organization_from(row: Reply) -> Organization:
+    """Return the organization in a hash.
 
     Raises:
         CorruptDataError: keyguard never wrote that hash.
     """
-    return _read(Organization, row) if row else None
+    return _read(Organization, row)
 
 
-def key_from(row: Reply) -> Key | None:
-    """Return the key in a hash, or None for an empty hash.
+def key_from(row: Reply) -> Key:
+    """Return the key in a hash.
 
     Raises:
         CorruptDataError: keyguard never wrote that hash.
     """
-    return _read(Key, row) if row else None
+    return _read(Key, row)
+
+
+def digest_from(row: Reply) -> KeyDigest:
+    """Return the stored form of a token in a pair of a key's id and digest.
+
+    Raises:
+        CorruptDataError: keyguard never wrote that digest.
+    """
+    key_id, digest = list_of(row)
+    return _read(KeyDigest, ["id", key_id, "digest", digest])
 
 
 def record_from(rows: Reply) -> KeyRecord:
@@ -136,9 +156,10 @@ def record_from(rows: Reply) -> KeyRecord:
         CorruptDataError: keyguard never wrote one of the two.
     """
     key_row, organization_row = list_of(rows)
-    key, organization = _read(Key, key_row), organization_from(organization_row)
-    if organization is None:
+    key = key_from(key_row)
+    if not organization_row:
         raise _corrupt(key.id, "its organization is missing")
+    organization = organization_from(organization_row)
     return _decoded(
         key_row,
         lambda fields: KeyRecord(key=key, organization=organization, digest=fields["digest"]),
@@ -164,7 +185,7 @@ def _decoded(row: Reply, decode: Callable[[Mapping[str, str]], Record]) -> Recor
         return decode(fields)
     except KeyError as failure:
         raise _corrupt(fields.get("id", ""), f"it has no {failure.args[0]}") from failure
-    except (ValueError, TypeError, AttributeError, RecursionError) as failure:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
         raise _corrupt(fields.get("id", ""), failure) from failure
 
 

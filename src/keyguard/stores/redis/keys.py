@@ -12,7 +12,7 @@ from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Org
 from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
-from keyguard.stores.base import AsyncChangeFeed, page_of
+from keyguard.stores.base import AsyncChangeFeed, Damaged, page_of, read_listed, storable_address
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncStore
 from keyguard.stores.redis import scripts
@@ -23,7 +23,9 @@ from keyguard.stores.redis.diagnosis import diagnose
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.feed import AsyncRedisFeed, RedisFeed
 from keyguard.stores.redis.hashes import (
+    digest_from,
     entry_from,
+    is_entry,
     key_from,
     organization_from,
     record_from,
@@ -35,7 +37,7 @@ from keyguard.stores.redis.scripts import DONE, Reply, list_of, store_call, text
 if TYPE_CHECKING:
     from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 
-Found = TypeVar("Found", AuditEntry, Key, KeyDigest, Organization)
+Found = TypeVar("Found", Key, Organization)
 
 _STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
 _STREAM_NUMBERS = 2**64
@@ -89,9 +91,8 @@ class RedisKeys:
             name = text_of(await self._run(scripts.FIND_SLUG, name, keys=("slugs",)))
             if not name:
                 return None
-        return organization_from(
-            await self._run(scripts.FIND_ORGANIZATION, keys=(record_key(name),))
-        )
+        row = await self._run(scripts.FIND_ORGANIZATION, keys=(record_key(name),))
+        return organization_from(row) if row else None
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         if after is not None and not ORGANIZATION_ID.match(after):
@@ -125,23 +126,20 @@ class RedisKeys:
                 return Page(())
         if after is not None and not KEY_ID.match(after):
             return Page(())
-
-        def decode(row: Reply) -> Key | None:
-            key = key_from(row)
-            return key if key is not None and wanted.admits(key) else None
-
-        return await self._page(decode, "key", index, wanted, after, limit)
+        return await self._page(key_from, "key", index, wanted, after, limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         if after is not None and not KEY_ID.match(after):
             return Page(())
-        digests: list[KeyDigest] = []
+        digests: list[KeyDigest | Damaged] = []
         last = after or ""
         while True:
             look = max(limit + 1 - len(digests), _FEWEST_DIGESTS)
             reply = await self._run(scripts.LIST_DIGESTS, last, str(look), keys=("ids",))
             end, rows = list_of(reply)
-            digests += [KeyDigest(*texts_of(row)) for row in list_of(rows)]
+            digests += [
+                read_listed(text_of(list_of(row)[0]), digest_from, row) for row in list_of(rows)
+            ]
             last = text_of(end)
             if len(digests) > limit or not last:
                 return page_of(digests, limit)
@@ -155,7 +153,11 @@ class RedisKeys:
         if possible:
             await self._run(
                 scripts.MARK_USED,
-                *(text for use in possible for text in (time_text(use.at), use.address or "")),
+                *(
+                    text
+                    for use in possible
+                    for text in (time_text(use.at), storable_address(use.address) or "")
+                ),
                 keys=tuple(record_key(use.key_id) for use in possible),
             )
 
@@ -170,13 +172,21 @@ class RedisKeys:
         if subject is not None or organization is not None:
             script = scripts.LIST_TRAIL
             keys.append(f"owned:{organization}" if subject is None else f"trail:{subject}")
-        entries: list[AuditEntry] = []
+        entries: list[AuditEntry | Damaged] = []
         last = after or ""
         while True:
             asked = limit + 1 - len(entries)
             rows = list_of(await self._run(script, last, str(asked), keys=tuple(keys)))
-            read = [entry for row in rows if (entry := entry_from(row)) is not None]
-            entries += [entry for entry in read if organization in (None, entry.organization)]
+            read = [
+                read_listed(text_of(list_of(row)[0]), entry_from, row)
+                for row in rows
+                if is_entry(row)
+            ]
+            entries += [
+                entry
+                for entry in read
+                if isinstance(entry, Damaged) or organization in (None, entry.organization)
+            ]
             if len(entries) > limit or len(rows) < asked:
                 return page_of(entries, limit)
             last = text_of(list_of(rows[-1])[0])
@@ -186,7 +196,7 @@ class RedisKeys:
 
     async def _page(
         self,
-        decode: Callable[[Reply], Found | None],
+        decode: Callable[[Reply], Found],
         kind: str,
         index: str,
         wanted: KeyFilter,
@@ -196,16 +206,24 @@ class RedisKeys:
         times: list[str] = [
             time_text(at) for at in (wanted.ends_before, wanted.unused_since, wanted.alive_at)
         ]
-        items: list[Found] = []
+        items: list[Found | Damaged] = []
         last, keys = "", (index,) if after is None else (index, record_key(after))
         while True:
             asked = limit + 1 - len(items)
             look = max(asked, _LOOKED_AT) if any(times) else asked
             arguments = (kind, str(asked), str(look), last, wanted.organization or "", *times)
             end, rows = list_of(await self._run(scripts.LIST_RECORDS, *arguments, keys=keys))
-            # A crash may leave an index entry without a record; it is skipped.
-            items += [item for row in list_of(rows) if (item := decode(row)) is not None]
+            for row in list_of(rows):
+                record_id, fields = list_of(row)
+                if not fields:
+                    continue  # a crash may leave an index entry without a record
+                item = read_listed(text_of(record_id), decode, fields)
+                if not isinstance(item, Key) or wanted.admits(item):
+                    items.append(item)
             last, keys = text_of(end), (index,)
+            # The next page begins behind a record whose time of creation can be read.
+            while limit <= len(items) and isinstance(items[limit - 1], Damaged):
+                limit += 1
             if len(items) > limit or not last:
                 return page_of(items, limit)
 

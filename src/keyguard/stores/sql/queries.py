@@ -29,9 +29,8 @@ from sqlalchemy.exc import DBAPIError
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
-from keyguard.core.keys.texts import fits
 from keyguard.core.keys.values import Page
-from keyguard.stores.base import News, page_of, read_listed
+from keyguard.stores.base import News, page_of, read_listed, storable_address
 from keyguard.stores.sql.errors import is_unreadable
 from keyguard.stores.sql.rows import (
     ENTRY_COLUMNS,
@@ -51,7 +50,6 @@ Listed = TypeVar("Listed", AuditEntry, Key, KeyDigest, Organization)
 Aged = TypeVar("Aged", Key, Organization)
 
 _MOST_NEWS = 1000
-_LONGEST_ADDRESS = 64
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _POSITION = re.compile(r"([0-9]{1,18})-([0-9a-f]*)\Z")
 
@@ -159,7 +157,7 @@ async def mark_used(session: Session, uses: Sequence[Use]) -> None:
         await session.execute(
             _MARK,
             [
-                {"which": key_id, "at": use.at, "address": _address(use.address)}
+                {"which": key_id, "at": use.at, "address": storable_address(use.address)}
                 for key_id, use in sorted(latest.items())
             ],
         )
@@ -249,13 +247,6 @@ def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:
         used = func.coalesce(KEYS.c.last_used_at, KEYS.c.created_at)
         conditions.append(used < wanted.unused_since)
     return conditions
-
-
-def _address(address: str | None) -> str | None:
-    # The server in front chooses what it calls the client. A column may not take all of that.
-    if address is None or not fits(address):
-        return None
-    return address[:_LONGEST_ADDRESS]
 
 
 async def _aged(

@@ -1,4 +1,5 @@
--- Returns records in the order of an index, and the entry to go on after.
+-- Returns ids and records in the order of an index, and the entry to go on after. Of a key of
+-- another type it returns Redis's error in the record's place.
 -- KEYS: index; the record to start after, if any.
 -- ARGV: kind of record, how many to return, how many to look at, entry to start after, their owner,
 -- three times of a filter; "" where one is missing.
@@ -14,11 +15,15 @@ if KEYS[3] then
   end
   last = created .. ' ' .. id
 end
-local is_filtered = ends_before ~= '' or unused_since ~= '' or alive_at ~= ''
+local is_filtered = owner .. ends_before .. unused_since .. alive_at ~= ''
 
 local function may_be_admitted(record)
-  local revoked, ends, grace_ends, used, created = unpack(redis.call(
-    'HMGET', record, 'revoked_at', 'expires_at', 'grace_ends_at', 'last_used_at', 'created_at'))
+  local revoked, ends, grace_ends, used, created, owned_by = unpack(redis.pcall(
+    'HMGET', record, 'revoked_at', 'expires_at', 'grace_ends_at', 'last_used_at', 'created_at',
+    'organization'))
+  if owner ~= '' and owned_by and owned_by ~= owner then
+    return false
+  end
   ends = ends or ''
   if grace_ends and grace_ends ~= '' and (ends == '' or grace_ends < ends) then
     ends = grace_ends
@@ -38,9 +43,11 @@ end
 local rows, start = {}, last == '' and '-' or '(' .. last
 local entries = redis.call('ZRANGEBYLEX', KEYS[2], start, '+', 'LIMIT', 0, look)
 for place, entry in ipairs(entries) do
-  local record = records .. string.match(entry, ' (.*)$')
+  local id = string.match(entry, ' (.*)$') or ''
+  local record = records .. id
   if not is_filtered or may_be_admitted(record) then
-    rows[#rows + 1] = redis.call('HGETALL', record)
+    local found = redis.pcall('HGETALL', record)
+    rows[#rows + 1] = {id, found.err or found}
     if #rows == most and place < #entries then
       return {entry, rows}
     end
