@@ -14,7 +14,7 @@ from keyguard.core.keys.records import KeyFilter, Use
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import STORE
 from tests.damage import Damage, damages
-from tests.stores.conftest import DATABASES, Database, emptied, opened
+from tests.stores.conftest import DATABASES, Database, Plain, emptied, opened
 from tests.stores.records import LATER, key, organization, record
 
 KINDS = (*DATABASES, "redis")
@@ -185,3 +185,21 @@ def test_whatever_a_server_calls_a_client_can_be_read(
     used = store.find_key(key().id).key
     assert used.last_used_at == LATER
     assert used.last_used_address == ("x" * 64 if len(address) == 100 else None)
+
+
+@pytest.mark.parametrize(
+    "damage", [Damage("sqlite", "key", "name", "CAST(x'ff' AS TEXT)")], ids=lambda d: d.kind
+)
+def test_a_look_up_that_fails_keeps_no_later_one_from_what_changed_since(
+    damage: Damage, database: Database, store: Any
+) -> None:
+    damage.do(database.url, key(DAMAGED).id)
+    with pytest.raises(CorruptDataError) as failed:  # which holds the frames of the driver's call
+        store.find_key(key(DAMAGED).id)
+
+    other = Plain(database.backend())
+    other.revoke_key(key(1).id, LATER)
+    other.close()
+
+    assert store.find_key(key(1).id).key.revoked_at == LATER
+    assert failed.value.__cause__ is not None

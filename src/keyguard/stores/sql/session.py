@@ -184,6 +184,8 @@ def look_up(connection: Connection, statement: Query, values: Values) -> AnyRow 
         if dialect.is_disconnect(failure, driver, cursor):
             # It fails here at once. SQLAlchemy then gives up the pool's other connections, too.
             return connection.execute(statement, values).one_or_none()
+        # On SQLite an open cursor would keep the connection at what the file holds at this moment.
+        cursor.close()
         raise DBAPIError.instance(
             text, None, failure, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
         ) from failure
