@@ -45,7 +45,7 @@ from keyguard.settings.config import Settings
 
 if TYPE_CHECKING:
     from keyguard.core.keys.audit import Action, AuditEntry
-    from keyguard.core.keys.results import ImportReport, IssuedKey, RotatedKey
+    from keyguard.core.keys.results import DamagedKey, ImportReport, IssuedKey, RotatedKey
 
 __all__ = [
     "AccessDenied",
@@ -56,6 +56,7 @@ __all__ = [
     "ConfigurationError",
     "CorruptDataError",
     "CurrentLimits",
+    "DamagedKey",
     "Decision",
     "Deny",
     "HashTimeoutError",
@@ -98,6 +99,7 @@ __all__ = [
 _LATER = {
     "Action": "audit",
     "AuditEntry": "audit",
+    "DamagedKey": "results",
     "ImportReport": "results",
     "IssuedKey": "results",
     "RotatedKey": "results",

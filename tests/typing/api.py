@@ -13,6 +13,7 @@ from keyguard import (
     AsyncKeyguard,
     AuditEntry,
     CurrentLimits,
+    DamagedKey,
     Decision,
     Deny,
     IssuedKey,
@@ -82,11 +83,12 @@ assert_type(issued.token.reveal(), str)
 assert_type(guard.keys.get(issued.key.id), Key)
 assert_type(guard.keys.list(organization="acme").items, tuple[Key, ...])
 assert_type(guard.keys.update(issued.key.id, expires_at=None), Key)
-assert_type(guard.keys.revoke(issued.key.id, reason="key compromise", note="on GitHub"), Key)
-assert_type(guard.keys.revoke(issued.key.id, reason=RevocationReason.SUPERSEDED, force=True), Key)
+revoked = guard.keys.revoke(issued.key.id, reason="key compromise", note="on GitHub")
+assert_type(revoked, Key | DamagedKey)
+guard.keys.revoke(issued.key.id, reason=RevocationReason.SUPERSEDED, force=True)
 assert_type(issued.key.revoked_reason, RevocationReason | None)
-assert_type(guard.keys.revoke_family(issued.key.family, actor="ops"), tuple[Key, ...])
-assert_type(guard.keys.revoke_token(issued.token), Key)
+assert_type(guard.keys.revoke_family(issued.key.family, actor="ops"), tuple[Key | DamagedKey, ...])
+assert_type(guard.keys.revoke_token(issued.token), Key | DamagedKey)
 assert_type(guard.keys.list(expiring_within=timedelta(days=7)), Page[Key])
 assert_type(guard.keys.list(unused_for=timedelta(days=90)), Page[Key])
 rotated = guard.keys.rotate(issued.key.id, grace=timedelta(hours=1), idempotency_key="x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -77,12 +78,20 @@ def _table(page: Page[AuditEntry], now: datetime) -> str:
             entry.actor,
             entry.action.value.partition(".")[2],
             entry.subject,
-            describe_change(entry),
+            _change(entry),
         )
         for entry in page
     ]
     headings = ("When", "Who", "What", "Which", "Change")
     return table(headings, rows, flexible={"When": 8, "Who": 10, "Change": 20})
+
+
+def _change(entry: AuditEntry) -> str:
+    """Return what has changed in words, or as it is stored if keyguard has no words for it."""
+    try:
+        return describe_change(entry)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        return json.dumps(entry.after)
 
 
 def describe_change(entry: AuditEntry) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.results import DamagedKey
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 
@@ -54,6 +55,13 @@ def key_json(key: Key, now: datetime) -> JsonObject:
         "status": key.status(now).value,
         **fields_json(key, _KEY_AFTER_STATUS),
     }
+
+
+def revoked_json(key: Key | DamagedKey, now: datetime) -> JsonObject:
+    """Return a key that was to be revoked as JSON, as far as it can be read."""
+    if isinstance(key, Key):
+        return key_json(key, now)
+    return {**fields_json(key, ("id", "revoked_at")), "damaged": True}
 
 
 def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> JsonObject:

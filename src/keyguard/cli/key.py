@@ -11,7 +11,7 @@ from math import ceil
 import typer
 
 from keyguard.cli import output
-from keyguard.cli.json_forms import JsonObject, key_json, new_key_json
+from keyguard.cli.json_forms import JsonObject, key_json, new_key_json, revoked_json
 from keyguard.cli.key_import import import_keys
 from keyguard.cli.key_verify import verify
 from keyguard.cli.options import (
@@ -43,11 +43,12 @@ from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over, read_token
 from keyguard.cli.wording import absolute, in_units, key_details, last_used, relative, when_ends
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
-from keyguard.core.keys.results import IssuedKey, RotatedKey
+from keyguard.core.keys.results import DamagedKey, IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import CorruptDataError, InvalidValueError
+from keyguard.guard import Keyguard
 
 REASON = option(
     "REASON",
@@ -129,7 +130,7 @@ def list_keys(
 
         def to_table(page: Page[Key]) -> str:
             owners = {key.organization for key in page} if owner is None else ()
-            return _table(page, now, {id: guard.organizations.get(id).slug for id in owners})
+            return _table(page, now, {id: _slug(guard, id) for id in owners})
 
         show_list(
             common,
@@ -148,6 +149,14 @@ def list_keys(
         output.note(
             f"Organization {owner.slug} is disabled: none of its keys works until it is enabled."
         )
+
+
+def _slug(guard: Keyguard, organization: str) -> str:
+    """Return an organization's slug, or its id if its record can't be read."""
+    try:
+        return guard.organizations.get(organization).slug
+    except CorruptDataError:
+        return organization
 
 
 def _table(page: Page[Key], now: datetime, slugs: Mapping[str, str]) -> str:
@@ -282,14 +291,22 @@ def revoke(
         key = guard.keys.revoke(
             argument_id(named), reason=reason, note=note, force=force, actor=actor()
         )
-        successor = None if key.successor is None else guard.keys.get(key.successor)
-    text = _revoked(key, now)
-    if successor is not None and successor.status(now) is KeyStatus.ACTIVE:
-        text += (
-            f"Its successor {successor.id} still works; to revoke it too, run: "
-            f"keyguard key revoke-family {key.family}\n"
-        )
-    common.show(key_json(key, now), text)
+        text = _revoked(key, now)
+        if isinstance(key, Key) and key.successor is not None:
+            text += _still_works(guard, key.successor, key.family, now)
+    common.show(revoked_json(key, now), text)
+
+
+def _still_works(guard: Keyguard, successor: str, family: str, now: datetime) -> str:
+    try:
+        if guard.keys.get(successor).status(now) is not KeyStatus.ACTIVE:
+            return ""
+    except CorruptDataError:  # nobody gets in with it
+        return ""
+    return (
+        f"Its successor {successor} still works; to revoke it too, run: "
+        f"keyguard key revoke-family {family}\n"
+    )
 
 
 @app.command()
@@ -307,7 +324,7 @@ def revoke_family(
         keys = guard.keys.revoke_family(
             argument_id(family), reason=reason, note=note, force=force, actor=actor()
         )
-    form: JsonObject = {"items": [key_json(key, now) for key in keys]}
+    form: JsonObject = {"items": [revoked_json(key, now) for key in keys]}
     common.show(form, "".join(_revoked(key, now) for key in keys))
 
 
@@ -325,10 +342,17 @@ def revoke_token(
     with common.guard() as guard:
         token = Secret(read_token(common).decode(errors="replace"))
         key = guard.keys.revoke_token(token, note=note)
-    common.show(key_json(key, now), _revoked(key, now))
+    common.show(revoked_json(key, now), _revoked(key, now))
 
 
-def _revoked(key: Key, now: datetime) -> str:
+def _revoked(key: Key | DamagedKey, now: datetime) -> str:
+    if isinstance(key, DamagedKey):
+        if key.revoked_at is not None:
+            return f"Key {key.id} was revoked. Its record is damaged and can't be read.\n"
+        return (
+            f"Key {key.id} was not changed. Its record is damaged and can't be read; something "
+            "stands already where the time of its revocation belongs.\n"
+        )
     if key.revoked_at is None or key.revoked_at >= now:
         return f"Key {key.id} was revoked.\n"
     return (

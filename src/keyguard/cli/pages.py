@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import Common
-from keyguard.cli.output import emit, emit_json, note
+from keyguard.cli.output import complain, emit, emit_json, note
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import InvalidValueError
 
@@ -37,12 +37,16 @@ def show_list(
         raise InvalidValueError("pass --limit or --all, not both")
     size = _PAGE if common.limit is None else common.limit
     page = fetch(after=common.after, limit=_LARGEST_PAGE if common.everything else size)
-    items = list(page)
+    items, damaged = list(page), list(page.damaged)
     while common.everything and page.next is not None:
         page = fetch(after=page.next, limit=_LARGEST_PAGE)
         items += page
+        damaged += page.damaged
+    for record_id in damaged:
+        complain(f"{record_id} is left out: its record is damaged and can't be read")
     if common.as_json:
-        emit_json({"items": [to_json(item) for item in items], "next": page.next})
+        named = {"damaged": damaged} if damaged else {}
+        emit_json({"items": [to_json(item) for item in items], "next": page.next, **named})
     elif items:
         emit(to_table(Page(tuple(items))))
         if page.next:

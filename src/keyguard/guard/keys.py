@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Key, RevocationReason
-from keyguard.core.keys.results import ImportReport, IssuedKey, RotatedKey
+from keyguard.core.keys.results import DamagedKey, ImportReport, IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limits
@@ -271,7 +271,7 @@ class Keys:
         note: str | None = None,
         force: bool = False,
         actor: Actor = None,
-    ) -> Key:
+    ) -> Key | DamagedKey:
         """Revoke a key for good. Its successor, if it has one, goes on working.
 
         Args:
@@ -284,7 +284,7 @@ class Keys:
 
         Returns:
             The key as it stands after. Revoking a revoked key changes nothing: the first time and
-            reason stay.
+            reason stay. A key whose record can't be read is revoked as well, without ``force``.
 
         Raises:
             InvalidValueError: The reason or the note is not valid.
@@ -304,7 +304,7 @@ class Keys:
         note: str | None = None,
         force: bool = False,
         actor: Actor = None,
-    ) -> tuple[Key, ...]:
+    ) -> tuple[Key | DamagedKey, ...]:
         """Revoke all keys that descend from one another by rotation, together.
 
         Args:
@@ -316,7 +316,8 @@ class Keys:
                 own organization.
 
         Returns:
-            All keys of the family as they stand after, oldest first.
+            All keys of the family as they stand after, oldest first, then those whose records
+            can't be read.
 
         Raises:
             InvalidValueError: The reason or the note is not valid.
@@ -331,7 +332,7 @@ class Keys:
             )
         )
 
-    def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key:
+    def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key | DamagedKey:
         """Revoke the key of a token that was found where it should not be.
 
         To hold the token is enough: no actor is asked for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from keyguard.core.keys.records import Key
@@ -36,6 +37,20 @@ class RotatedKey:
     key: Key
     predecessor: Key
     token: Secret | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedKey:
+    """A key that was to be revoked, and whose record can't be read. It lets nobody in.
+
+    Args:
+        id: The key's id.
+        revoked_at: When this call revoked it. None if this call changed nothing: it was revoked
+            before, or something else stands where the time of its revocation belongs.
+    """
+
+    id: str
+    revoked_at: datetime | None
 
 
 class RefusedRow(NamedTuple):

@@ -7,6 +7,7 @@ end, lose that scope, or be bound to networks, another must remain that lasts an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from keyguard.core.access.policy import Policy
@@ -14,7 +15,7 @@ from keyguard.core.identity.networks import within_networks
 from keyguard.core.keys.records import Key, KeyFilter, KeyStatus, Organization
 from keyguard.core.management.common import LARGEST_PAGE
 from keyguard.core.management.ports import ManagementPorts
-from keyguard.exceptions import RefusedError
+from keyguard.exceptions import CorruptDataError, RefusedError
 
 ADMIN = "admin"
 
@@ -142,8 +143,16 @@ async def _first_keys(
         page = await ports.store.list_keys(wanted, after=after, limit=LARGEST_PAGE)
         # Read again one by one: a page takes a while, and its keys may have changed since.
         found = [key for key in page.items if fits(key)][:_MOST_WITNESSES]
-        records = [await ports.store.find_key(key.id) for key in found]
-        fresh = tuple(r.key for r in records if r is not None and fits(r.key))
+        present = [await _present(ports, key.id) for key in found]
+        fresh = tuple(key for key in present if key is not None and fits(key))
         if fresh or page.next is None:
             return fresh
         after = page.next
+
+
+async def _present(ports: ManagementPorts, key_id: str) -> Key | None:
+    """Return a key as it is now; None if its record is gone or can't be read."""
+    record = None
+    with suppress(CorruptDataError):
+        record = await ports.store.find_key(key_id)
+    return None if record is None else record.key

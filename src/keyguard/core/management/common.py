@@ -12,7 +12,7 @@ from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.audit import Actor, actor_name
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
-from keyguard.core.keys.values import ORGANIZATION_NAME
+from keyguard.core.keys.values import ORGANIZATION_NAME, Page
 from keyguard.core.management.authority import ANYBODY, Authority, authority_of
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
@@ -76,7 +76,7 @@ async def ended(
     ports: ManagementPorts,
     actor: Actor,
     attempt: Callable[[Authority], Awaitable[Ending]],
-) -> Authority:
+) -> tuple[Authority, tuple[str, ...]]:
     """Decide what to end and end it, and decide again only if a condition of it no longer holds.
 
     Args:
@@ -85,7 +85,7 @@ async def ended(
         attempt: Given the actor's authority, returns what to end.
 
     Returns:
-        The authority with which it was done.
+        The authority with which it was done, and the ids of what ended now.
 
     Raises:
         RefusedError: The actor's key no longer works.
@@ -94,8 +94,9 @@ async def ended(
     for _ in range(_ATTEMPTS):
         authority = await authority_of(ports, actor)
         ending = await attempt(authority)
-        if await ports.store.end(authority.bind_ending(ending)) is not None:
-            return authority
+        ids = await ports.store.end(authority.bind_ending(ending))
+        if ids is not None:
+            return authority, ids
     raise StoreUnavailableError(_BUSY)
 
 
@@ -129,15 +130,15 @@ async def find_record(
     return found
 
 
-async def all_keys(ports: ManagementPorts, wanted: KeyFilter) -> list[Key]:
-    """Return all keys that a filter admits, page by page."""
-    keys: list[Key] = []
+async def all_keys(ports: ManagementPorts, wanted: KeyFilter) -> Page[Key]:
+    """Return all keys that a filter admits as one page."""
+    found: Page[Key] = Page(())
     after: str | None = None
     while True:
         page = await ports.store.list_keys(wanted, after=after, limit=LARGEST_PAGE)
-        keys += page.items
+        found = Page(found.items + page.items, None, found.damaged + page.damaged)
         if page.next is None:
-            return keys
+            return found
         after = page.next
 
 

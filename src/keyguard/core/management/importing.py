@@ -34,7 +34,12 @@ from keyguard.core.management.import_rows import ImportIdentity, ImportRow, iden
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.management.room_for_keys import is_live, make_room
 from keyguard.core.tokens.format import base62
-from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
+from keyguard.exceptions import (
+    CorruptDataError,
+    InvalidValueError,
+    NotFoundError,
+    RefusedError,
+)
 
 PORTION = 500
 """Rows in one commit."""
@@ -155,17 +160,17 @@ class _Run:
             return []
         authority = await authority_of(self.ports, self.actor)
         existing = await self.ports.store.find_existing([row.identity.key_id for row in rows])
-        owners: dict[str, Organization | NotFoundError] = {}
+        owners: dict[str, Organization | NotFoundError | CorruptDataError] = {}
         new: list[_Row] = []
         for row in rows:
             name = row.given.organization
             if name not in owners:
                 try:
                     owners[name] = await find_organization(self.ports, name, authority)
-                except NotFoundError as unknown:
+                except (NotFoundError, CorruptDataError) as unknown:
                     owners[name] = unknown
             owner = owners[name]
-            if isinstance(owner, NotFoundError):
+            if not isinstance(owner, Organization):
                 self._refuse(row.line, owner)
             elif row.identity.key_id not in existing:
                 try:
@@ -173,10 +178,14 @@ class _Run:
                     new.append(row)
                 except (InvalidValueError, RefusedError) as refusal:
                     self._refuse(row.line, refusal)
-            elif await self._is_present(row):
-                self.present += 1
             else:
-                self._refuse(row.line, "another key has the same public part")
+                try:
+                    if await self._is_present(row):
+                        self.present += 1
+                    else:
+                        self._refuse(row.line, "another key has the same public part")
+                except CorruptDataError as damage:
+                    self._refuse(row.line, damage)
         return new
 
     async def _is_present(self, row: _Row) -> bool:

@@ -140,7 +140,7 @@ class AsyncOrganizations(Operations):
                 fields={"disabled_at": now},
             )
 
-        authority = await ended(ports, actor, attempt)
+        authority, _ = await ended(ports, actor, attempt)
         return await find_organization(ports, organization, authority)
 
     async def enable(self, organization: str, *, actor: Actor = None) -> Organization:

@@ -10,8 +10,9 @@ from keyguard.core.access.decisions import Deny
 from keyguard.core.keys.audit import Action, Actor, actor_name
 from keyguard.core.keys.commit import Ending
 from keyguard.core.keys.records import Key, KeyFilter, RevocationReason
+from keyguard.core.keys.results import DamagedKey
 from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import FAMILY_ID
+from keyguard.core.keys.values import FAMILY_ID, Page
 from keyguard.core.management.administrators import (
     administering_scopes,
     keep_an_administrator,
@@ -23,13 +24,19 @@ from keyguard.core.management.common import (
     check_actor,
     check_id,
     ended,
+    find_organization,
     find_record,
     unknown,
 )
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError, NotDurableError, NotFoundError
+from keyguard.exceptions import (
+    CorruptDataError,
+    InvalidValueError,
+    NotDurableError,
+    NotFoundError,
+)
 
 
 class Revocation(Operations):
@@ -43,7 +50,7 @@ class Revocation(Operations):
         note: str | None = None,
         force: bool = False,
         actor: Actor = None,
-    ) -> Key:
+    ) -> Key | DamagedKey:
         """Revoke a key for good. Its successor, if it has one, goes on working.
 
         See :meth:`~keyguard.guard.keys.Keys.revoke`.
@@ -57,15 +64,24 @@ class Revocation(Operations):
         async def attempt(authority: Authority) -> Ending:
             if force:
                 return ending
-            record = await find_record(ports, key_id, authority)
+            try:
+                record = await find_record(ports, key_id, authority)
+            except CorruptDataError:
+                return ending  # nobody gets in with a key that can't be read, no administrator
             present = record.key
             if present.revoked_at is not None:
                 return ending  # changes nothing, but the store may have to make it durable
             witnesses = await keep_an_administrator(ports, record.organization, [present], [], now)
             return _decided(ports, ending, [present], witnesses)
 
-        authority = await ended(ports, actor, attempt)
-        return (await find_record(ports, key_id, authority)).key
+        authority, ids = await ended(ports, actor, attempt)
+        try:
+            return (await find_record(ports, key_id, authority)).key
+        except CorruptDataError:
+            if authority.record is not None and key_id not in ids:
+                # Nothing says that it is a key of the actor's organization.
+                raise unknown("key", key_id) from None
+            return DamagedKey(id=key_id, revoked_at=now if key_id in ids else None)
 
     async def revoke_family(
         self,
@@ -75,7 +91,7 @@ class Revocation(Operations):
         note: str | None = None,
         force: bool = False,
         actor: Actor = None,
-    ) -> tuple[Key, ...]:
+    ) -> tuple[Key | DamagedKey, ...]:
         """Revoke all keys that descend from one another by rotation, together.
 
         See :meth:`~keyguard.guard.keys.Keys.revoke_family`.
@@ -90,25 +106,37 @@ class Revocation(Operations):
         async def attempt(authority: Authority) -> Ending:
             if force:
                 return ending
-            alive = [key for key in await self._family(family, authority) if not key.revoked_at]
+            page = await self._family(family, authority)
+            alive = [key for key in page if not key.revoked_at]
             if not alive:
                 return ending  # likewise
-            record = await find_record(ports, alive[0].id, authority)
-            witnesses = await keep_an_administrator(
-                ports, record.organization, alive, [], now, family=family
-            )
+            try:
+                owner = await find_organization(ports, alive[0].organization, authority)
+            except CorruptDataError:
+                return ending  # none of its keys lets anybody in
+            witnesses = await keep_an_administrator(ports, owner, alive, [], now, family=family)
+            if page.damaged:  # whose scopes say nothing of what they may do
+                return replace(ending, witnesses=witnesses)
             return _decided(ports, ending, alive, witnesses)
 
-        authority = await ended(ports, actor, attempt)
-        return tuple(await self._family(family, authority))
+        authority, ids = await ended(ports, actor, attempt)
+        page = await self._family(family, authority)
+        damaged = (
+            DamagedKey(id=key_id, revoked_at=now if key_id in ids else None)
+            for key_id in page.damaged
+        )
+        return (*page, *damaged)
 
-    async def _family(self, family: str, authority: Authority) -> list[Key]:
-        keys = await all_keys(self._ports, KeyFilter(family=family))
-        if not keys or not all(authority.reaches(key.organization) for key in keys):
+    async def _family(self, family: str, authority: Authority) -> Page[Key]:
+        own = None if authority.record is None else authority.record.organization.id
+        page = await all_keys(self._ports, KeyFilter(organization=own, family=family))
+        if not page.items and not page.damaged:
             raise unknown("family", family)
-        return keys
+        return page
 
-    async def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key:
+    async def revoke_token(
+        self, token: Secret | str, *, note: str | None = None
+    ) -> Key | DamagedKey:
         """Revoke the key of a token that was found where it should not be.
 
         See :meth:`~keyguard.guard.keys.Keys.revoke_token`.

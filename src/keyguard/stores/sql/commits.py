@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from secrets import token_hex
 from typing import NamedTuple
 
-from sqlalchemy import Table, bindparam, func, insert, select, update
+from sqlalchemy import Table, bindparam, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Change, Commit, Ending
 from keyguard.core.keys.records import Key, Organization
 from keyguard.exceptions import CorruptDataError, RefusedError
-from keyguard.stores.sql.queries import find_key
+from keyguard.stores.sql.queries import find_key, read_rows
 from keyguard.stores.sql.rows import (
     changed_columns,
     entry_columns,
@@ -31,6 +31,8 @@ from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
 CHANNEL = "keyguard"
 """The channel on which PostgreSQL tells of commits; each database has its own."""
+
+_LARGEST_VERSION = 2**31 - 1
 
 _MARK_SIZE = 8
 """The bytes of an entry's mark, by which a reader of the feed knows the trail again."""
@@ -86,18 +88,24 @@ async def _ended(session: Session, ending: Ending) -> tuple[str, ...] | None:
     ends = [named == ending.subject, table.c[ending.ended_at].is_(None)]
     if ending.within is not None:
         ends.append(owner == ending.within)
-    found = select(table.c.id, owner.label("owner"), table.c.scopes).where(*ends)
+    columns = [table.c.id, owner.label("owner"), table.c.scopes]
+    found = select(*(columns if ending.without else columns[:2]))
     # In the order in which marks of use lock keys, so that the two never wait in a circle.
-    rows = (await session.execute(found.order_by(table.c.id).with_for_update())).all()
-    columns = changed_columns(ending.fields)
-    if ending.without and any(ending.without & scopes_from(row.scopes) for row in rows):
+    locked = found.where(*ends).order_by(table.c.id).with_for_update()
+    rows = await read_rows(session, found, locked)
+    if ending.without and any(ending.without & scopes_from(row[2]) for row in rows):
         return None
     if rows:
-        columns["version"] = table.c.version + 1
-        await session.execute(update(table).where(*ends).values(columns))
+        changes = changed_columns(ending.fields)
+        # No version keeps a key from being revoked, not even the largest.
+        version = table.c.version
+        changes["version"] = case((version < _LARGEST_VERSION, version + 1), else_=1)
+        await session.execute(update(table).where(*ends).values(changes))
         place = await _claim(session, len(rows))
-        await _tell(session, [ending.entry(row.id, row.owner) for row in rows], place)
-    return tuple(row.id for row in rows)
+        # Of a row that can't be decoded only the id is known.
+        entries = [ending.entry(str(row[0]), str(row[1]) if row[1:] else "") for row in rows]
+        await _tell(session, entries, place)
+    return tuple(str(row[0]) for row in rows)
 
 
 async def _is_witnessed(session: Session, witnesses: Sequence[Key]) -> bool:
