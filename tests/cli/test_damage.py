@@ -49,8 +49,14 @@ def test_keys_of_a_damaged_organization_are_listed_and_revoked(
 
     listed = keyguard("key", "list")
     organizations = keyguard("org", "list", "--json")
+    of_it = keyguard("key", "list", "--org", key.organization, "--json")
+    trail = keyguard("audit", "--org", key.organization, "--json")
+    of_slug = keyguard("key", "list", "--org", "acme")
     revoked = keyguard("key", "revoke", key.id, "--json")
 
+    assert [item["id"] for item in of_it.json["items"]] == [key.id]
+    assert len(trail.json["items"]) == 2
+    assert "of table keyguard_organizations holds" in of_slug.sentence
     assert (listed.status, listed.stderr) == (0, "")
     assert key.organization in " ".join(listed.stdout.split())
     assert organizations.json == {"items": [], "next": None, "damaged": [key.organization]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -126,7 +127,9 @@ def list_keys(
     unused = None if unused_for is None else parse_span(unused_for)
     is_report = ending_in is not None or unused is not None
     with common.guard() as guard:
-        owner = None if organization is None else guard.organizations.get(organization)
+        owner = None
+        with suppress(CorruptDataError):  # a list says what it can't read
+            owner = None if organization is None else guard.organizations.get(organization)
 
         def to_table(page: Page[Key]) -> str:
             owners = {key.organization for key in page} if owner is None else ()
@@ -136,7 +139,7 @@ def list_keys(
             common,
             partial(
                 guard.keys.list,
-                organization=None if owner is None else owner.id,
+                organization=organization if owner is None else owner.id,
                 family=family,
                 expiring_within=ending_in,
                 unused_for=unused,

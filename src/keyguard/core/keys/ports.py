@@ -17,8 +17,8 @@ class KeyStore(Protocol):
     """A store of keys, as the core awaits it. A store decides nothing.
 
     Every method does all of its work or nothing, and raises a
-    :class:`~keyguard.exceptions.StoreError` where the store fails. For sync code no method
-    suspends.
+    :class:`~keyguard.exceptions.StoreError` where the store fails. A list leaves out what can't be
+    read, and names it in its page's ``damaged``. For sync code no method suspends.
     """
 
     async def commit(self, commit: Commit) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.values import Page
-from keyguard.core.management.common import Operations, find_organization, page_size
+from keyguard.core.management.common import Operations, listed_organization, page_size
 from keyguard.exceptions import InvalidValueError
 
 
@@ -27,7 +27,7 @@ class AsyncAuditTrail(Operations):
         if subject is not None and not isinstance(subject, str):
             raise InvalidValueError("the subject is the id of a key or organization")
         if organization is not None:
-            organization = (await find_organization(self._ports, organization)).id
+            organization = await listed_organization(self._ports, organization)
         return await self._ports.store.list_audit(
             organization=organization, subject=subject, after=after, limit=size
         )

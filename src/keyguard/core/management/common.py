@@ -12,11 +12,12 @@ from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.audit import Actor, actor_name
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
-from keyguard.core.keys.values import ORGANIZATION_NAME, Page
+from keyguard.core.keys.values import ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.management.authority import ANYBODY, Authority, authority_of
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import (
+    CorruptDataError,
     InvalidValueError,
     NotFoundError,
     RefusedError,
@@ -113,6 +114,21 @@ async def find_organization(
     if found is None or not authority.reaches(found.id):
         raise unknown("organization", name)
     return found
+
+
+async def listed_organization(ports: ManagementPorts, name: str) -> str:
+    """Return the id of an organization whose keys or entries are to be listed.
+
+    Raises:
+        NotFoundError: It does not exist.
+        CorruptDataError: The name is a slug, and the record behind it can't be read.
+    """
+    try:
+        return (await find_organization(ports, name)).id
+    except CorruptDataError:
+        if not ORGANIZATION_ID.match(name):
+            raise
+        return name
 
 
 async def find_record(

@@ -31,6 +31,7 @@ from keyguard.core.management.common import (
     find_record,
     granted_scopes,
     later,
+    listed_organization,
     page_size,
     refuse_disabled,
     refuse_revoked,
@@ -153,7 +154,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         ports = self._ports
         size = page_size(limit)
         if organization is not None:
-            organization = (await find_organization(ports, organization)).id
+            organization = await listed_organization(ports, organization)
         now = ports.now()
         report = expiring_within is not None or unused_for is not None
         wanted = KeyFilter(
