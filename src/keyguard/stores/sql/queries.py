@@ -95,9 +95,7 @@ async def find_organization(session: Session, name: str) -> Organization | None:
 
 async def list_organizations(session: Session, after: str | None, limit: int) -> Page[Organization]:
     """List organizations by the time of their creation."""
-    return await _aged(
-        session, _ORGANIZATION, _ORGANIZATION, [], ORGANIZATIONS, organization_from, after, limit
-    )
+    return await _aged(session, _ORGANIZATION, [], ORGANIZATIONS, organization_from, after, limit)
 
 
 async def find_key(session: Session, key_id: str) -> KeyRecord | None:
@@ -124,7 +122,7 @@ async def list_keys(
     keys = _of(_KEY, {KEYS.c.organization_id: wanted.organization, KEYS.c.family: wanted.family})
     if keys is None:
         return Page(())
-    return await _aged(session, _KEY, keys, _conditions(wanted), KEYS, key_from, after, limit)
+    return await _aged(session, keys, _conditions(wanted), KEYS, key_from, after, limit)
 
 
 async def list_digests(session: Session, after: str | None, limit: int) -> Page[KeyDigest]:
@@ -134,7 +132,7 @@ async def list_digests(session: Session, after: str | None, limit: int) -> Page[
         if not _NAME.match(after):
             return Page(())
         digests = digests.where(KEYS.c.id > after)
-    return await _page(session, _DIGEST, digests.order_by(KEYS.c.id), digest_from, limit)
+    return await _page(session, digests.order_by(KEYS.c.id), digest_from, limit)
 
 
 async def rehash_key(session: Session, key_id: str, old: str, new: str) -> None:
@@ -175,7 +173,7 @@ async def list_audit(
             return Page(())
         entries = entries.where(AUDIT.c.id < int(after))
     newest_first = entries.order_by(AUDIT.c.id.desc())
-    return await _page(session, _ENTRY, newest_first, entry_from, limit, _NUMBER)
+    return await _page(session, newest_first, entry_from, limit, _NUMBER)
 
 
 async def read_feed(session: Session, position: str | None) -> News:
@@ -251,7 +249,6 @@ def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:
 
 async def _aged(
     session: Session,
-    columns: Query,
     records: Query,
     conditions: Sequence[ColumnElement[bool]],
     table: Table,
@@ -269,12 +266,11 @@ async def _aged(
         last = records.with_only_columns(*order).where(table.c.id == after).subquery()
         records = records.join(last, tuple_(*order) > tuple_(*last.c))
     wanted = records.where(*conditions).order_by(*order)
-    return await _page(session, columns, wanted, decode, limit)
+    return await _page(session, wanted, decode, limit)
 
 
 async def _page(
     session: Session,
-    columns: Query,
     wanted: Query,
     decode: Callable[[AnyRow], Listed],
     limit: int,
@@ -284,39 +280,40 @@ async def _page(
 
     Args:
         session: The session.
-        columns: What to read of any row, the id first.
-        wanted: The same of the wanted rows, in order.
+        wanted: Finds the rows in order, the id as their first column.
         decode: Returns the record in a row.
         limit: How many rows a page has.
         name: What the last row's id must match, so that another page can begin behind it. A page
             whose last row has another id goes on until one matches.
     """
-    rows = await read_rows(session, columns, wanted.limit(limit + 1))
+    rows = await read_rows(session, wanted.limit(limit + 1))
     if len(rows) > limit and not name.match(str(rows[limit - 1][0])):
-        return await _page(session, columns, wanted, decode, limit + 1, name)
+        return await _page(session, wanted, decode, limit + 1, name)
     return page_of([read_listed(str(row[0]), decode, row) for row in rows], limit)
 
 
-async def read_rows(session: Session, columns: Query, wanted: Query) -> Sequence[AnyRow]:
+async def read_rows(session: Session, wanted: Query) -> Sequence[AnyRow]:
     """Return rows; of a row that the driver can't decode, the id alone.
 
     Args:
         session: The session.
-        columns: What to read of any row, the id first.
-        wanted: The same of the wanted rows, in order.
+        wanted: Finds the rows in order, the id as their first column.
     """
     try:
         return (await session.execute(wanted)).all()
     except DBAPIError as failure:
         if not is_unreadable(failure):
             raise
-    row_id = columns.selected_columns[0]
+    row_id = wanted.selected_columns[0]
     # On SQLite an id may be what can't be decoded.
     named = cast(row_id, LargeBinary) if session.dialect.name == "sqlite" else row_id
     found = (await session.execute(wanted.with_only_columns(named))).scalars()
-    ids = [i.decode(errors="backslashreplace") if isinstance(i, bytes) else i for i in found]
-    rows = await _readable(session, columns, row_id, ids)
-    return [rows.get(str(row_id), (row_id,)) for row_id in ids]
+    ids = [
+        known.decode(errors="backslashreplace") if isinstance(known, bytes) else known
+        for known in found
+    ]
+    rows = await _readable(session, select(*wanted.selected_columns), row_id, ids)
+    return [rows.get(str(known), (known,)) for known in ids]
 
 
 async def _readable(
