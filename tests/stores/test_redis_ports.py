@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 
 from keyguard.exceptions import CorruptDataError, StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import within
@@ -61,7 +61,8 @@ def test_a_damaged_bucket_named_readonly_is_damaged() -> None:
     [
         ReadOnlyError("You can't write against a read only replica."),
         ResponseError("Error running script: @user_script: 1: -READONLY You can't write"),
-        ResponseError("MASTERDOWN Link with MASTER is down"),
+        MasterDownError("Link with MASTER is down"),
+        LostError("The previous master is now a slave"),
     ],
 )
 def test_a_change_that_a_replica_refuses_is_sent_once_more(call: Any, refusal: Exception) -> None:

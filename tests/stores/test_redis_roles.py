@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from keyguard import AsyncKeyguard, Keyguard, StoreUnavailableError
+from keyguard import Allow, AsyncKeyguard, Keyguard, Reason, StoreUnavailableError
+from keyguard.stores.redis.scripts import STORE
 from tests.links import Link
-from tests.services import RedisPair, RedisServer, running, until
+from tests.services import RedisPair, RedisSentinel, RedisServer, free_port, running, until
+from tests.stores.conftest import opened
+from tests.stores.records import NOON
+from tests.stores.test_redis_durability import Guarded
 
 PATIENT = {"store_timeout": 60.0, "management_timeout": 60.0, "limiter_timeout": 60.0}
 
@@ -17,6 +22,25 @@ PATIENT = {"store_timeout": 60.0, "management_timeout": 60.0, "limiter_timeout":
 def _offset(server: RedisServer, whose: str) -> bytes:
     info: bytes = server.call("INFO", "replication")
     return info.partition(f"{whose}_repl_offset:".encode())[2].split()[0]
+
+
+def _swap(before: RedisServer, after: RedisServer) -> None:
+    until(lambda: _offset(before, "master") == _offset(after, "slave"))
+    after.call("REPLICAOF", "NO", "ONE")
+    before.call("REPLICAOF", "127.0.0.1", str(after.port))
+    until(lambda: b"master_link_status:up" in before.call("INFO", "replication"))
+
+
+def _cut_off(replica: RedisServer) -> None:
+    """Have a replica follow nobody. It answers on, with what it has."""
+    replica.call("REPLICAOF", "127.0.0.1", str(free_port()))
+
+
+def _revoke_elsewhere(url: str, key_id: str) -> None:
+    """Revoke a key as another process would: nothing in this one hears of it but by the store."""
+    store = opened("sync", url, None)  # type: ignore[arg-type]  # which needs no event loop
+    store.revoke_key(key_id, NOON)
+    store.close()
 
 
 class Name:
@@ -27,14 +51,17 @@ class Name:
         self._link = Link(("127.0.0.1", servers.primary.port))
         self.url = f"redis://127.0.0.1:{self._link.port}/0"
 
-    def swap(self) -> None:
-        """Swap the roles. Connections that are open still lead to what is a replica now."""
-        before, after = self._servers.primary, self._servers.replica
-        until(lambda: _offset(before, "master") == _offset(after, "slave"))
-        after.call("REPLICAOF", "NO", "ONE")
-        before.call("REPLICAOF", "127.0.0.1", str(after.port))
-        until(lambda: b"master_link_status:up" in before.call("INFO", "replication"))
-        self._link.lead_to(("127.0.0.1", after.port))
+    def swap(self, *, follow: bool = True) -> None:
+        """Swap the roles, and cut the former primary off from the new one.
+
+        Connections that are open still lead to the former primary, new ones do if the name does
+        not follow.
+        """
+        before, self.primary = self._servers.primary, self._servers.replica
+        _swap(before, self.primary)
+        if follow:
+            self._link.lead_to(("127.0.0.1", self.primary.port))
+        _cut_off(before)
 
     def close(self) -> None:
         self._link.close()
@@ -83,3 +110,75 @@ def test_a_name_that_leads_to_a_replica_is_told_as_such() -> None:
         servers.primary.call("REPLICAOF", "127.0.0.1", str(servers.replica.port))
         with pytest.raises(StoreUnavailableError, match="is a replica and can't be written to"):
             guard.organizations.create("acme")
+
+
+def test_look_ups_over_old_connections_are_answered_by_the_new_primary(
+    flavour: str, name: Name, runner: asyncio.Runner
+) -> None:
+    service = Guarded(flavour, name.url, runner, durable_replicas=0, max_staleness=0)
+    issued = service.issue()
+    assert isinstance(service.decision_on(issued), Allow)
+    name.swap()
+    _revoke_elsewhere(name.primary.url, issued.key.id)
+    assert service.decision_on(issued).reason is Reason.KEY_REVOKED
+    assert service.do(lambda guard: guard.keys.get(issued.key.id)).revoked_at == NOON
+    service.close()
+
+
+def _look_up(service: Guarded, issued: Any, primary: RedisServer) -> None:
+    _revoke_elsewhere(primary.url, issued.key.id)
+    assert service.decision_on(issued).reason is Reason.KEY_REVOKED
+
+
+def _change(service: Guarded, issued: Any, primary: RedisServer) -> None:
+    service.do(lambda guard: guard.organizations.create("new"))
+    assert primary.call("HEXISTS", f"{STORE}slugs", "new") == 1
+
+
+@pytest.mark.parametrize("act", [_look_up, _change])
+def test_old_connections_to_what_a_sentinel_called_the_primary_are_left(
+    act: Callable[[Guarded, Any, RedisServer], None], flavour: str, runner: asyncio.Runner
+) -> None:
+    with running(RedisSentinel) as servers:
+        service = Guarded(flavour, servers.url, runner, durable_replicas=0, max_staleness=0)
+        issued = service.issue()
+        # While the Sentinel watches nothing, it ends no connection.
+        servers.sentinel.call("SENTINEL", "REMOVE", "mymaster")
+        _swap(servers.primary, servers.replica)
+        _cut_off(servers.primary)
+        port = str(servers.replica.port)
+        servers.sentinel.call("SENTINEL", "MONITOR", "mymaster", "127.0.0.1", port, "1")
+        act(service, issued, servers.replica)
+        service.close()
+
+
+def test_a_replica_answers_no_look_up(flavour: str, name: Name, runner: asyncio.Runner) -> None:
+    service = Guarded(flavour, name.url, runner, durable_replicas=0, max_staleness=0)
+    issued = service.issue()
+    name.swap(follow=False)
+    assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
+    calls: list[Any] = [
+        lambda guard: guard.keys.get(issued.key.id),
+        lambda guard: guard.keys.list(),
+        lambda guard: guard.organizations.get("acme"),
+        lambda guard: guard.organizations.list(),
+        lambda guard: guard.audit.list(),
+        lambda guard: guard.audit.list(subject=issued.key.id),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailableError, match="is a replica"):
+            service.do(call)
+    service.close()
+
+
+def test_a_user_who_may_not_persist_is_told_so(
+    flavour: str, own_redis: RedisServer, runner: asyncio.Runner
+) -> None:
+    own_redis.call("ACL", "SETUSER", "default", "resetkeys", "~keyguard:*", "-@dangerous", "+acl")
+    service = Guarded(flavour, own_redis.url, runner, durable_replicas=0, max_staleness=0)
+    issued = service.issue()
+    assert isinstance(service.decision_on(issued), Allow)
+    own_redis.call("ACL", "SETUSER", "default", "-persist")
+    with pytest.raises(StoreUnavailableError, match="what the server's ACL allows the user"):
+        service.do(lambda guard: guard.keys.get(issued.key.id))
+    service.close()

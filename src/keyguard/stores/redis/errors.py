@@ -12,6 +12,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterError,
     ConnectionError,  # noqa: A004 - redis-py's own
+    MasterDownError,
     MaxConnectionsError,
     MovedError,
     NoPermissionError,
@@ -47,6 +48,8 @@ _REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKE
 # Some servers put what a script's command was told behind the script's name.
 _NO_PRIMARY = re.compile(r"(?:\A|: -)(?:READONLY|MASTERDOWN) ")
 _READ_ONLY = re.compile(r"(?:\A|: -)READONLY ")
+_FORBIDDEN = re.compile("unauthenticated|can't run this command")  # the latter within a script
+_DEMOTED = "The previous master is now a slave"  # what redis-py's Sentinel makes of READONLY
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
@@ -55,14 +58,26 @@ def is_lost(failure: BaseException) -> bool:
     return (
         isinstance(failure, ConnectionError | OSError)
         and not isinstance(failure, (*_REFUSED, MaxConnectionsError))
+        and not is_from_replica(failure)
         and _in_tls(failure) is None
     )
 
 
 def is_from_replica(failure: BaseException) -> bool:
-    """Tell whether a server that is no primary refused a change. It changed nothing."""
-    return isinstance(failure, ReadOnlyError) or (
-        isinstance(failure, ResponseError) and _NO_PRIMARY.search(str(failure)) is not None
+    """Tell whether a server that is no primary refused a call. It changed nothing."""
+    return (
+        _is_read_only(failure)
+        or isinstance(failure, MasterDownError)
+        or (isinstance(failure, ResponseError) and _NO_PRIMARY.search(str(failure)) is not None)
+    )
+
+
+def _is_read_only(failure: BaseException) -> bool:
+    text = str(failure)
+    return (
+        isinstance(failure, ReadOnlyError)
+        or (isinstance(failure, ResponseError) and _READ_ONLY.search(text) is not None)
+        or (isinstance(failure, ConnectionError) and text == _DEMOTED)
     )
 
 
@@ -75,7 +90,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
     """
     text = str(failure)
     match failure:
-        case _ if isinstance(failure, _REFUSED) or "unauthenticated" in text:
+        case _ if isinstance(failure, _REFUSED) or _FORBIDDEN.search(text):
             return StoreUnavailableError(
                 f"{place} does not let keyguard in, or refuses it a command; see the user and "
                 "password of the URL, and what the server's ACL allows the user"
@@ -84,7 +99,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
             return StoreUnavailableError(
                 f"all connections to {place} are in use; try again later, or see what holds them"
             )
-        case ResponseError() if isinstance(failure, ReadOnlyError) or _READ_ONLY.search(text):
+        case _ if _is_read_only(failure):
             return StoreUnavailableError(
                 f"{place} is a replica and can't be written to; name the primary, or use "
                 "redis+sentinel://"

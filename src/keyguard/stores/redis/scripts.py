@@ -20,6 +20,9 @@ The record is the commit point. The indexes that lead to it are written before i
 without a record counts for nothing. Redis runs a script alone and replicates it as one transaction.
 Only a key of an unexpected type could end a script halfway, so scripts check types before they
 write.
+
+A look-up first makes a write that changes nothing (``primary_check``): a server that refuses it may
+not know the latest changes, so its answer is not used. Scripts that write need no such check.
 """
 
 from __future__ import annotations
@@ -162,14 +165,14 @@ COMMIT = Script("layout_check", "stream_names", "witnesses", "commit", writes=Tr
 END = Script("layout_check", "stream_names", "witnesses", "end", writes=True)
 REHASH_KEY = Script("layout_check", "rehash_key", writes=True)
 MARK_USED = Script("layout_check", "mark_used", writes=True)
-FIND_SLUG = Script("layout_check", "find_slug", writes=False)
-FIND_ORGANIZATION = Script("layout_check", "find_organization", writes=False)
-FIND_KEY = Script("layout_check", "find_key", writes=False)
-FIND_EXISTING = Script("layout_check", "find_existing", writes=False)
-LIST_RECORDS = Script("layout_check", "list_records", writes=False)
-LIST_DIGESTS = Script("layout_check", "list_digests", writes=False)
-LIST_AUDIT = Script("layout_check", "list_audit", writes=False)
-LIST_TRAIL = Script("layout_check", "stream_names", "list_trail", writes=False)
+FIND_SLUG = Script("primary_check", "layout_check", "find_slug", writes=False)
+FIND_ORGANIZATION = Script("primary_check", "layout_check", "find_organization", writes=False)
+FIND_KEY = Script("primary_check", "layout_check", "find_key", writes=False)
+FIND_EXISTING = Script("primary_check", "layout_check", "find_existing", writes=False)
+LIST_RECORDS = Script("primary_check", "layout_check", "list_records", writes=False)
+LIST_DIGESTS = Script("primary_check", "layout_check", "list_digests", writes=False)
+LIST_AUDIT = Script("primary_check", "layout_check", "list_audit", writes=False)
+LIST_TRAIL = Script("primary_check", "layout_check", "stream_names", "list_trail", writes=False)
 NEWS = Script("layout_check", "news", writes=False)
 HIT = Script("counting", "hit", writes=True)
 ADJUST = Script("counting", "adjust", writes=True)
