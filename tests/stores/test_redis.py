@@ -516,7 +516,7 @@ def test_a_server_that_was_restarted_is_found_again(
     ("setting", "value", "says"),
     [
         ("maxmemory", "1", "is out of memory"),
-        ("min-replicas-to-write", "1", "no changes at present"),
+        ("min-replicas-to-write", "1", "has too few replicas"),
         ("requirepass", "hunter2", "does not let keyguard in"),
     ],
 )

@@ -63,6 +63,7 @@ def test_a_damaged_bucket_named_readonly_is_damaged() -> None:
         ResponseError("Error running script: @user_script: 1: -READONLY You can't write"),
         MasterDownError("Link with MASTER is down"),
         LostError("The previous master is now a slave"),
+        ResponseError("NOREPLICAS Not enough good replicas to write."),
     ],
 )
 def test_a_change_that_a_replica_refuses_is_sent_once_more(call: Any, refusal: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,19 @@ import pytest
 from keyguard import Allow, AsyncKeyguard, Keyguard, Reason, StoreUnavailableError
 from keyguard.stores.redis.scripts import STORE
 from tests.links import Link
-from tests.services import RedisPair, RedisSentinel, RedisServer, free_port, running, until
+from tests.services import (
+    RedisCluster,
+    RedisPair,
+    RedisSentinel,
+    RedisServer,
+    free_port,
+    running,
+    until,
+)
 from tests.stores.conftest import opened
-from tests.stores.records import NOON
+from tests.stores.records import NOON, key
 from tests.stores.test_redis_durability import Guarded
+from tests.world import StandingClock
 
 PATIENT = {"store_timeout": 60.0, "management_timeout": 60.0, "limiter_timeout": 60.0}
 
@@ -47,21 +57,22 @@ class Name:
     """The name of the primary: a port that leads to it."""
 
     def __init__(self, servers: RedisPair) -> None:
-        self._servers = servers
+        self.servers = servers
         self._link = Link(("127.0.0.1", servers.primary.port))
         self.url = f"redis://127.0.0.1:{self._link.port}/0"
 
-    def swap(self, *, follow: bool = True) -> None:
+    def swap(self) -> None:
         """Swap the roles, and cut the former primary off from the new one.
 
-        Connections that are open still lead to the former primary, new ones do if the name does
-        not follow.
+        Connections that are open still lead to the former primary, and new ones as well until the
+        name follows.
         """
-        before, self.primary = self._servers.primary, self._servers.replica
-        _swap(before, self.primary)
-        if follow:
-            self._link.lead_to(("127.0.0.1", self.primary.port))
-        _cut_off(before)
+        _swap(self.servers.primary, self.servers.replica)
+        _cut_off(self.servers.primary)
+
+    def follow(self) -> None:
+        """Have new connections lead to what was the replica at first."""
+        self._link.lead_to(("127.0.0.1", self.servers.replica.port))
 
     def close(self) -> None:
         self._link.close()
@@ -75,12 +86,51 @@ def name() -> Iterator[Name]:
         name.close()
 
 
+class Followed(Guarded):
+    """A guard that follows the feed while its clock stands."""
+
+    def __init__(self, flavour: str, url: str, runner: asyncio.Runner) -> None:
+        self.clock = StandingClock()
+        super().__init__(
+            flavour, url, runner, durable_replicas=0, max_staleness=2.0, clock=self.clock
+        )
+        self._turns = 0
+        background = self.guard._ports.background
+        background._patience = 0.01
+        background._apply = self._counted(background._apply)
+        background._note_failure = self._counted(background._note_failure)
+
+    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            result = step(*args)
+            self._turns += 1
+            return result
+
+        return counted
+
+    def issue_and_remember(self) -> Any:
+        """Issue a key that the feed vouches for, after its first answer."""
+        issued = self.issue()
+        for _ in range(2):
+            assert isinstance(self.decision_on(issued), Allow)
+            self.pass_seconds(0)
+        return issued
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Let time pass, and the feed be asked afterwards."""
+        self.clock.advance(timedelta(seconds=seconds))
+        # The next answer may be one for which it asked before.
+        ended = self._turns + 2
+        self._runner.run(asyncio.to_thread(until, lambda: self._turns >= ended))
+
+
 def test_changes_reach_the_new_primary_in_sync_code(name: Name) -> None:
     with Keyguard(name.url, **PATIENT) as guard:
         guard.migrate()
         guard.organizations.create("acme")
         old = guard.keys.issue(organization="acme", name="old").key
         name.swap()
+        name.follow()
         assert guard.keys.revoke(old.id).revoked_at is not None
         new = guard.keys.issue(organization="acme", name="new").key
     with Keyguard(name.url, **PATIENT) as guard:  # on new connections
@@ -95,6 +145,7 @@ def test_changes_reach_the_new_primary_on_an_event_loop(name: Name) -> None:
             await guard.organizations.create("acme")
             old = (await guard.keys.issue(organization="acme", name="old")).key
             name.swap()
+            name.follow()
             assert (await guard.keys.revoke(old.id)).revoked_at is not None
             await guard.keys.issue(organization="acme", name="new")
         async with AsyncKeyguard(name.url, **PATIENT) as guard:
@@ -119,7 +170,8 @@ def test_look_ups_over_old_connections_are_answered_by_the_new_primary(
     issued = service.issue()
     assert isinstance(service.decision_on(issued), Allow)
     name.swap()
-    _revoke_elsewhere(name.primary.url, issued.key.id)
+    name.follow()
+    _revoke_elsewhere(name.servers.replica.url, issued.key.id)
     assert service.decision_on(issued).reason is Reason.KEY_REVOKED
     assert service.do(lambda guard: guard.keys.get(issued.key.id)).revoked_at == NOON
     service.close()
@@ -155,7 +207,7 @@ def test_old_connections_to_what_a_sentinel_called_the_primary_are_left(
 def test_a_replica_answers_no_look_up(flavour: str, name: Name, runner: asyncio.Runner) -> None:
     service = Guarded(flavour, name.url, runner, durable_replicas=0, max_staleness=0)
     issued = service.issue()
-    name.swap(follow=False)
+    name.swap()
     assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
     calls: list[Any] = [
         lambda guard: guard.keys.get(issued.key.id),
@@ -181,4 +233,96 @@ def test_a_user_who_may_not_persist_is_told_so(
     own_redis.call("ACL", "SETUSER", "default", "-persist")
     with pytest.raises(StoreUnavailableError, match="what the server's ACL allows the user"):
         service.do(lambda guard: guard.keys.get(issued.key.id))
+    service.close()
+
+
+def test_a_revocation_is_felt_though_old_connections_lead_to_what_was_the_primary(
+    flavour: str, name: Name, runner: asyncio.Runner
+) -> None:
+    service = Followed(flavour, name.url, runner)
+    issued = service.issue_and_remember()
+    name.swap()
+    name.follow()
+    _revoke_elsewhere(name.servers.replica.url, issued.key.id)
+    service.pass_seconds(2)
+    assert service.decision_on(issued).reason is Reason.KEY_REVOKED
+    service.close()
+
+
+def test_what_only_a_replica_vouches_for_is_believed_no_longer_than_max_staleness(
+    flavour: str, name: Name, runner: asyncio.Runner
+) -> None:
+    service = Followed(flavour, name.url, runner)
+    issued = service.issue_and_remember()
+    name.swap()
+    _revoke_elsewhere(name.servers.replica.url, issued.key.id)
+    service.pass_seconds(1.5)
+    assert isinstance(service.decision_on(issued), Allow)
+    service.pass_seconds(0.5)
+    assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
+    name.follow()
+    assert service.decision_on(issued).reason is Reason.KEY_REVOKED
+    service.close()
+
+
+def test_a_primary_that_is_cut_off_from_its_replica_vouches_for_nothing(
+    flavour: str, runner: asyncio.Runner
+) -> None:
+    with running(RedisPair) as servers:
+        for setting in ("min-replicas-to-write", "min-replicas-max-lag"):
+            servers.primary.call("CONFIG", "SET", setting, "1")
+        name = Name(servers)
+        service = Followed(flavour, name.url, runner)
+        issued = service.issue_and_remember()
+        # It goes on as a primary, for it hears nothing of the one that takes over.
+        servers.link.cut()
+        servers.replica.call("REPLICAOF", "NO", "ONE")
+        _revoke_elsewhere(servers.replica.url, issued.key.id)
+        until(lambda: b"min_slaves_good_slaves:0" in servers.primary.call("INFO", "replication"))
+        service.pass_seconds(2)
+        assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
+        with pytest.raises(StoreUnavailableError, match="may have been replaced"):
+            service.do(lambda guard: guard.keys.get(issued.key.id))
+        name.follow()
+        assert service.decision_on(issued).reason is Reason.KEY_REVOKED
+        service.close()
+        name.close()
+
+
+def test_a_primary_of_a_cluster_without_enough_replicas_answers_nothing(
+    flavour: str, redis_cluster: RedisCluster, runner: asyncio.Runner
+) -> None:
+    redis_cluster.flush()
+    store = opened(flavour, redis_cluster.url, runner)
+    store.migrate()
+    feed = store.feed()
+    position = feed.read(None, 0).position
+    try:
+        for server in redis_cluster.servers:
+            server.call("CONFIG", "SET", "min-replicas-to-write", "1")
+        for call in (lambda: store.find_key(key().id), lambda: feed.read(position, 0)):
+            with pytest.raises(StoreUnavailableError, match="has too few replicas"):
+                call()
+    finally:
+        for server in redis_cluster.servers:
+            server.call("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert store.find_key(key().id) is None
+    assert feed.read(position, 0).subjects == ()
+    feed.close()
+    store.close()
+
+
+def test_a_primary_whose_disk_fails_answers_look_ups(
+    flavour: str, own_redis: RedisServer, runner: asyncio.Runner
+) -> None:
+    service = Guarded(flavour, own_redis.url, runner, durable_replicas=0, max_staleness=0)
+    issued = service.issue()
+    # It takes no more writes once it has failed to save.
+    own_redis.call("CONFIG", "SET", "save", "3600 1")
+    own_redis.data.chmod(0o500)
+    own_redis.call("BGSAVE")
+    until(lambda: b"rdb_last_bgsave_status:err" in own_redis.call("INFO", "persistence"))
+    with pytest.raises(StoreUnavailableError, match="no changes at present"):
+        service.do(lambda guard: guard.keys.revoke(issued.key.id))
+    assert isinstance(service.decision_on(issued), Allow)
     service.close()

@@ -44,9 +44,9 @@ _DOWN = (
     TimeoutError,
     TryAgainError,
 )
-_REFUSALS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
+_REFUSALS = ("MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
 # Some servers put what a script's command was told behind the script's name.
-_NO_PRIMARY = re.compile(r"(?:\A|: -)(?:READONLY|MASTERDOWN) ")
+_REPLACED = re.compile(r"(?:\A|: -)(?:READONLY|MASTERDOWN|NOREPLICAS) ")
 _READ_ONLY = re.compile(r"(?:\A|: -)READONLY ")
 _FORBIDDEN = re.compile("unauthenticated|can't run this command")  # the latter within a script
 _DEMOTED = "The previous master is now a slave"  # what redis-py's Sentinel makes of READONLY
@@ -58,17 +58,20 @@ def is_lost(failure: BaseException) -> bool:
     return (
         isinstance(failure, ConnectionError | OSError)
         and not isinstance(failure, (*_REFUSED, MaxConnectionsError))
-        and not is_from_replica(failure)
+        and not may_be_replaced(failure)
         and _in_tls(failure) is None
     )
 
 
-def is_from_replica(failure: BaseException) -> bool:
-    """Tell whether a server that is no primary refused a call. It changed nothing."""
+def may_be_replaced(failure: BaseException) -> bool:
+    """Tell whether a server refused a call because another is the primary, or may be.
+
+    It changed nothing.
+    """
     return (
         _is_read_only(failure)
         or isinstance(failure, MasterDownError)
-        or (isinstance(failure, ResponseError) and _NO_PRIMARY.search(str(failure)) is not None)
+        or (isinstance(failure, ResponseError) and _REPLACED.search(str(failure)) is not None)
     )
 
 
@@ -114,6 +117,11 @@ def explained(failure: BaseException, place: str) -> StoreError:
             return CorruptDataError(
                 f"{place} holds something under keyguard's names that keyguard never wrote; the "
                 "cause says what; delete it or restore it from a backup"
+            )
+        case ResponseError() if "NOREPLICAS" in text:
+            return StoreUnavailableError(
+                f"{place} has too few replicas (min-replicas-to-write), so it may have been "
+                "replaced as the primary and answers nothing; see that its replicas are connected"
             )
         case ResponseError() if text.startswith(_REFUSALS):
             return StoreUnavailableError(

@@ -36,7 +36,7 @@ from keyguard.stores.redis.clients import (
 )
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
-from keyguard.stores.redis.errors import explained, is_from_replica, is_lost
+from keyguard.stores.redis.errors import explained, is_lost, may_be_replaced
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
     WITHOUT_DEADLINE,
@@ -102,9 +102,9 @@ class ScriptPort(ABC):
         while remaining() != 0:
             if isinstance(failure, NoScriptError) and command is call.by_digest:
                 command = call.in_full()  # the server ran nothing
-            elif is_from_replica(failure) and not has_moved:
+            elif may_be_replaced(failure) and not has_moved:
                 # The server changed nothing. After a failover, connections from before it lead to
-                # what is a replica now.
+                # what was the primary.
                 has_moved = True
             elif is_lost(failure) and not call.script.writes and not is_new:
                 # A connection from the pool may have died long ago. A change may have been made.
@@ -112,7 +112,7 @@ class ScriptPort(ABC):
             else:
                 break
             try:
-                if is_from_replica(failure):
+                if may_be_replaced(failure):
                     await self.drop_idle()
                 return await self.send(command, call.keys[0], durability)
             except Exception as another:  # noqa: BLE001 - explained below

@@ -21,8 +21,8 @@ without a record counts for nothing. Redis runs a script alone and replicates it
 Only a key of an unexpected type could end a script halfway, so scripts check types before they
 write.
 
-A look-up first makes a write that changes nothing (``primary_check``): a server that refuses it may
-not know the latest changes, so its answer is not used. Scripts that write need no such check.
+A script that only reads first makes a write that changes nothing (``primary_check``). A server that
+refuses it may not know the latest changes, so it gives no answer. Other scripts need no such check.
 """
 
 from __future__ import annotations
@@ -173,6 +173,6 @@ LIST_RECORDS = Script("primary_check", "layout_check", "list_records", writes=Fa
 LIST_DIGESTS = Script("primary_check", "layout_check", "list_digests", writes=False)
 LIST_AUDIT = Script("primary_check", "layout_check", "list_audit", writes=False)
 LIST_TRAIL = Script("primary_check", "layout_check", "stream_names", "list_trail", writes=False)
-NEWS = Script("layout_check", "news", writes=False)
+NEWS = Script("primary_check", "layout_check", "news", writes=False)
 HIT = Script("counting", "hit", writes=True)
 ADJUST = Script("counting", "adjust", writes=True)
