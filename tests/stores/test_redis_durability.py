@@ -25,7 +25,7 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.scripts import STORE, Command, Reply
-from tests.services import RedisCluster, RedisPair, RedisSentinel, running
+from tests.services import RedisCluster, RedisPair, RedisSentinel, RedisServer, running
 from tests.stores.conftest import opened
 from tests.stores.records import NOON, key, organization, record
 
@@ -137,6 +137,30 @@ def test_a_revocation_that_is_repeated_is_acknowledged_only_when_the_replica_has
     pair.wait_for_replica()
     service.do(again[0])
     assert pair.replica.call("HGET", f"{STORE}key:{issued.key.id}", "revoked_at")
+    service.close()
+
+
+def changes_of(server: RedisServer) -> bytes:
+    info: bytes = server.call("INFO", "persistence")
+    return info.partition(b"rdb_changes_since_last_save:")[2].split()[0]
+
+
+@WATCHDOG
+def test_a_revocation_that_is_repeated_writes_nothing_if_no_replica_is_waited_for(
+    flavour: str, own_redis: RedisServer, runner: asyncio.Runner
+) -> None:
+    service = Guarded(flavour, own_redis.url, runner, durable_replicas=0)
+    issued = service.issue()
+    again: list[Callable[[Any], Any]] = [
+        lambda guard: guard.keys.revoke(issued.key.id),
+        lambda guard: guard.keys.revoke(issued.key.id, force=True),
+        lambda guard: guard.keys.revoke_family(issued.key.family),
+    ]
+    service.do(again[0])
+    before = changes_of(own_redis)
+    for revoke in again:
+        service.do(revoke)
+    assert changes_of(own_redis) == before
     service.close()
 
 

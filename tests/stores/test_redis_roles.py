@@ -154,6 +154,23 @@ def test_changes_reach_the_new_primary_on_an_event_loop(name: Name) -> None:
     asyncio.run(run())
 
 
+def test_a_revocation_that_only_the_former_primary_has_is_made_again(
+    flavour: str, name: Name, runner: asyncio.Runner
+) -> None:
+    service = Guarded(flavour, name.url, runner, durable_replicas=0, max_staleness=0)
+    issued = service.issue()
+    primary, replica = name.servers.primary, name.servers.replica
+    until(lambda: _offset(primary, "master") == _offset(replica, "slave"))
+    name.servers.link.cut()
+    service.do(lambda guard: guard.keys.revoke(issued.key.id, force=True))
+    replica.call("REPLICAOF", "NO", "ONE")
+    _cut_off(primary)
+    name.follow()
+    revoked = service.do(lambda guard: guard.keys.revoke(issued.key.id, force=True))
+    assert revoked.revoked_at is not None
+    service.close()
+
+
 def test_a_name_that_leads_to_a_replica_is_told_as_such() -> None:
     with running(RedisPair) as servers, Keyguard(servers.url, **PATIENT) as guard:
         guard.migrate()

@@ -57,8 +57,13 @@ def commit_call(commit: Commit) -> ScriptCall:
     return store_call(COMMIT, json.dumps(steps), keys=tuple(names))
 
 
-def ending_call(ending: Ending) -> ScriptCall:
-    """Return the call of the script that revokes keys or disables an organization."""
+def ending_call(ending: Ending, *, waits: bool) -> ScriptCall:
+    """Return the call of the script that revokes keys or disables an organization.
+
+    Args:
+        ending: What ends.
+        waits: Whether the caller waits until replicas have it, also if it had ended before.
+    """
     found = f"family:{ending.subject}" if ending.ends_family else record_key(ending.subject)
     asking = "" if ending.authority is None else record_key(ending.authority)
     witnesses = [(record_key(key.id), str(key.version)) for key in ending.witnesses]
@@ -73,6 +78,7 @@ def ending_call(ending: Ending) -> ScriptCall:
         "within": ending.within or "",
         "without": dict.fromkeys(ending.without, 1),
         "fields": field_texts(ending.fields),
+        "waits": waits,
         "entry": entry_fields(entry),
     }
     names = dict.fromkeys(["audit", found, *filter(None, [asking]), *(key for key, _ in witnesses)])

@@ -80,7 +80,8 @@ class RedisKeys:
         raise RefusedError(f"{outcome} {taken[0]!r} exists already")
 
     async def end(self, ending: Ending) -> tuple[str, ...] | None:
-        reply = await self._port.run(ending_call(ending), self._durability)
+        call = ending_call(ending, waits=self._durability is not None)
+        reply = await self._port.run(call, self._durability)
         outcome, *ended = texts_of(reply)
         return tuple(ended) if outcome == DONE else None
 

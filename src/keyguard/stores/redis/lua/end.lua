@@ -10,6 +10,7 @@
 --   within: the id of the only organization in which anything may end, or ""
 --   without: the scopes that no key that ends may have, as names of an object
 --   fields: names and values to set
+--   waits: whether the caller waits for replicas
 --   entry: names and values of the entry in the audit trail; the script fills in whose it is
 -- Times are texts of one form, so their order is the order of time.
 local steps = cjson.decode(ARGV[2])
@@ -62,9 +63,13 @@ for _, id in ipairs(ids) do
     ended_before = record
   end
 end
-if #ending == 0 and ended_before then
-  -- A write that changes nothing: WAIT counts up to the last write.
-  redis.pcall('HINCRBY', ended_before, 'version', 0)
+if #ending == 0 then
+  -- Only a primary may say that there was nothing to end.
+  redis.call('PERSIST', KEYS[1])
+  if ended_before and steps.waits then
+    -- A write that changes nothing: WAIT counts up to the last write.
+    redis.pcall('HINCRBY', ended_before, 'version', 0)
+  end
 end
 local answer = {'done'}
 for _, each in ipairs(ending) do
