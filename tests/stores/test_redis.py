@@ -27,6 +27,7 @@ from keyguard.core.keys.records import KeyFilter
 from keyguard.exceptions import (
     ConfigurationError,
     CorruptDataError,
+    NotDurableError,
     SchemaError,
     StoreError,
     StoreUnavailableError,
@@ -650,11 +651,53 @@ def test_while_a_slot_moves_nothing_passes_for_missing(
     for name in (f"{STORE}schema", *names):
         source.call("MIGRATE", "127.0.0.1", str(target.port), name, "0", "5000")
         with suppress(StoreError):  # it can't tell, and says so
-            assert store.find_key(key().id) == record()
+            assert bounded(store, find) == record()
     for server in servers:
         server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
     assert store.find_key(key().id) == record()
     assert [item.slug for item in store.list_organizations(after=None, limit=9)] == ["acme-1"]
+    store.close()
+    for server in servers:  # as it was, for the next test
+        server.flush()
+        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
+
+
+@WATCHDOG
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_a_call_waits_for_keys_that_are_just_moving(
+    replicas: int, redis_cluster: RedisCluster, flavour: str, runner: asyncio.Runner
+) -> None:
+    redis_cluster.flush()
+    filled(redis_cluster.url, flavour, runner).close()
+    store = opened(flavour, redis_cluster.url, runner, durable_replicas=replicas)
+    servers = redis_cluster.servers
+    slot = str(servers[0].call("CLUSTER", "KEYSLOT", f"{STORE}schema"))
+    source = next(s for s in servers if s.call("CLUSTER", "COUNTKEYSINSLOT", slot))
+    target = next(s for s in servers if s is not source)
+    ids = {s: s.call("CLUSTER", "MYID").decode() for s in servers}
+
+    def move(*names: str) -> None:
+        for name in names:
+            source.call("MIGRATE", "127.0.0.1", str(target.port), name, "0", "5000")
+
+    async def move_the_rest(seconds: float) -> None:
+        assert seconds > 0
+        move(*(name.decode() for name in source.call("KEYS", "*")))
+        for server in (target, *servers):
+            server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+    store.backend.port.pause = move_the_rest
+    calls: list[Any] = [find, lambda store: store.add_organization(organization(2))]
+    for call in calls:
+        target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        move(f"{STORE}schema")
+        with suppress(NotDurableError):  # no node has a replica
+            call(store)
+        assert source.call("CLUSTER", "COUNTKEYSINSLOT", slot) == 0
+        source, target = target, source
+    assert find(store) == record()
+    assert store.find_organization("acme-2") == organization(2)
     store.close()
     for server in servers:  # as it was, for the next test
         server.flush()

@@ -7,8 +7,16 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 
 from keyguard.exceptions import CorruptDataError, StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import within
@@ -43,6 +51,10 @@ class Server(ScriptPort):
     async def drop_idle(self) -> None:
         self.names.append("dropped")
 
+    async def pause(self, seconds: float) -> None:
+        assert 0 < seconds <= 0.05
+        self.names.append("paused")
+
     async def aclose(self) -> None:
         """Nothing is open."""
 
@@ -63,6 +75,7 @@ def test_a_damaged_bucket_named_readonly_is_damaged() -> None:
         ResponseError("Error running script: @user_script: 1: -READONLY You can't write"),
         MasterDownError("Link with MASTER is down"),
         LostError("The previous master is now a slave"),
+        BusyLoadingError("Redis is loading the dataset in memory"),
         ResponseError("NOREPLICAS Not enough good replicas to write."),
     ],
 )
@@ -72,6 +85,29 @@ def test_a_change_that_a_replica_refuses_is_sent_once_more(call: Any, refusal: E
     assert server.names == ["EVALSHA", "dropped", "EVALSHA"]
     with pytest.raises(StoreUnavailableError):
         run_sync(Server(refusal, refusal, "done").run(call))
+
+
+@pytest.mark.parametrize("call", [READ, WRITE])
+@pytest.mark.parametrize(
+    "refusal", [TryAgainError("Multiple keys request"), ClusterError("TTL exhausted.")]
+)
+def test_a_call_whose_keys_are_moving_is_sent_until_they_have_moved(
+    call: Any, refusal: Exception
+) -> None:
+    server = Server(*[refusal] * 3, "done")
+    assert run_sync(server.run(call)) == "done"
+    assert server.names == ["EVALSHA", *["paused", "EVALSHA"] * 3]
+
+
+def test_a_call_whose_keys_never_arrive_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = iter([600.0, 0.0])
+    monkeypatch.setattr("keyguard.stores.redis.ports.remaining", lambda: next(left))
+    server = Server(TryAgainError(), TryAgainError())
+    with pytest.raises(StoreUnavailableError):
+        run_sync(server.run(WRITE))
+    assert server.names == ["EVALSHA", "paused", "EVALSHA"]
 
 
 def test_a_script_is_called_by_its_digest() -> None:
@@ -166,6 +202,9 @@ class Reader(TrailReader):
 
     async def disconnect(self, *, moved: bool = False) -> None:
         """Nothing is open."""
+
+    async def pause(self, seconds: float) -> None:
+        raise AssertionError  # likewise
 
     async def aclose(self) -> None:
         """Nothing is open."""

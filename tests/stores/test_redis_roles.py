@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.exceptions import BusyLoadingError
 
 from keyguard import Allow, AsyncKeyguard, Keyguard, Reason, StoreUnavailableError
 from keyguard.stores.redis.scripts import STORE
@@ -44,6 +45,14 @@ def _swap(before: RedisServer, after: RedisServer) -> None:
 def _cut_off(replica: RedisServer) -> None:
     """Have a replica follow nobody. It answers on, with what it has."""
     replica.call("REPLICAOF", "127.0.0.1", str(free_port()))
+
+
+def _is_loading(server: RedisServer) -> bool:
+    try:
+        server.call("EXISTS", "schema")
+    except BusyLoadingError:
+        return True
+    return False
 
 
 def _revoke_elsewhere(url: str, key_id: str) -> None:
@@ -341,5 +350,27 @@ def test_a_primary_whose_disk_fails_answers_look_ups(
     until(lambda: b"rdb_last_bgsave_status:err" in own_redis.call("INFO", "persistence"))
     with pytest.raises(StoreUnavailableError, match="no changes at present"):
         service.do(lambda guard: guard.keys.revoke(issued.key.id))
+    assert isinstance(service.decision_on(issued), Allow)
+    service.close()
+
+
+def test_a_server_that_is_just_loading_its_data_is_left(
+    flavour: str, name: Name, runner: asyncio.Runner
+) -> None:
+    service = Guarded(flavour, name.url, runner, durable_replicas=0, max_staleness=0)
+    issued = service.issue()
+    before, after = name.servers.primary, name.servers.replica
+    for number in range(100):
+        before.call("SET", f"another:{number}", "x" * 1024)
+    until(lambda: _offset(before, "master") == _offset(after, "slave"))
+    after.call("REPLICAOF", "NO", "ONE")
+    name.follow()
+    # It has what the new primary never had, so it loads all data anew, for ten seconds.
+    before.call("SET", "another", "x")
+    before.call("CONFIG", "SET", "key-load-delay", "100000")
+    before.call("CONFIG", "SET", "loading-process-events-interval-bytes", "1024")
+    before.call("REPLICAOF", "127.0.0.1", str(after.port))
+    until(lambda: _is_loading(before))
+    assert service.do(lambda guard: guard.organizations.create("new")).slug == "new"
     assert isinstance(service.decision_on(issued), Allow)
     service.close()

@@ -50,6 +50,7 @@ _REPLACED = re.compile(r"(?:\A|: -)(?:READONLY|MASTERDOWN|NOREPLICAS) ")
 _READ_ONLY = re.compile(r"(?:\A|: -)READONLY ")
 _FORBIDDEN = re.compile("unauthenticated|can't run this command")  # the latter within a script
 _DEMOTED = "The previous master is now a slave"  # what redis-py's Sentinel makes of READONLY
+_MOVED_ON = "TTL exhausted."  # what redis-py makes of such a refusal on asyncio in the end
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
@@ -66,13 +67,18 @@ def is_lost(failure: BaseException) -> bool:
 def may_be_replaced(failure: BaseException) -> bool:
     """Tell whether a server refused a call because another is the primary, or may be.
 
-    It changed nothing.
+    It changed nothing. While a server starts, another may have taken over, too.
     """
     return (
         _is_read_only(failure)
-        or isinstance(failure, MasterDownError)
+        or isinstance(failure, BusyLoadingError | MasterDownError)
         or (isinstance(failure, ResponseError) and _REPLACED.search(str(failure)) is not None)
     )
+
+
+def is_moving(failure: BaseException) -> bool:
+    """Tell whether a server refused a call because its keys are just moving to another one."""
+    return isinstance(failure, TryAgainError) or str(failure) == _MOVED_ON
 
 
 def _is_read_only(failure: BaseException) -> bool:

@@ -201,6 +201,9 @@ class RedisFeed(TrailReader):
         if connection is not None:
             connection.disconnect()
 
+    async def pause(self, seconds: float) -> None:
+        await self._port.pause(seconds)
+
     def _connected(self) -> Connection:
         if self.is_closed:
             raise _closed()
@@ -266,6 +269,9 @@ class AsyncRedisFeed(TrailReader):
             with suppress(TimeoutError):
                 async with awithin(_GRACE):
                     await connection.disconnect(nowait=True)
+
+    async def pause(self, seconds: float) -> None:
+        await self._port.pause(seconds)
 
     async def _read(self, position: str | None, patience: float) -> News:
         if self.is_closed:

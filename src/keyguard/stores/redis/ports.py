@@ -1,7 +1,7 @@
 """How keyguard reaches a Redis, and what it does if a call fails.
 
-Nothing that writes is sent twice. A connection whose exchange did not end is closed, so that no
-reply can answer a later question. The coroutines of a port for sync code never suspend.
+Nothing that may have written is sent twice. A connection whose exchange did not end is closed, so
+that no reply can answer a later question. The coroutines of a port for sync code never suspend.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import math
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections.abc import Iterable
@@ -36,7 +37,7 @@ from keyguard.stores.redis.clients import (
 )
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
-from keyguard.stores.redis.errors import explained, is_lost, may_be_replaced
+from keyguard.stores.redis.errors import explained, is_lost, is_moving, may_be_replaced
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
     WITHOUT_DEADLINE,
@@ -46,6 +47,8 @@ from keyguard.stores.redis.pools import (
 )
 from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
 
+_PAUSE = 0.05
+"""Seconds until a call is sent again whose keys are just moving to another server."""
 _LONGEST_PARTING = 1.0
 """Seconds that closing a client on asyncio takes at most."""
 
@@ -76,6 +79,10 @@ class ScriptPort(ABC):
         """Close the connections that nobody uses, so that the next command opens a new one."""
 
     @abstractmethod
+    async def pause(self, seconds: float) -> None:
+        """Wait before a call is sent again."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Close the connections that the port opened."""
 
@@ -99,13 +106,16 @@ class ScriptPort(ABC):
     ) -> Reply:
         """Run a script whose first call failed again, where that is safe."""
         command, is_new, has_moved = call.by_digest, False, False
-        while remaining() != 0:
+        ends = time.monotonic() + patience()
+        while remaining() != 0 and time.monotonic() < ends:
             if isinstance(failure, NoScriptError) and command is call.by_digest:
                 command = call.in_full()  # the server ran nothing
             elif may_be_replaced(failure) and not has_moved:
                 # The server changed nothing. After a failover, connections from before it lead to
                 # what was the primary.
                 has_moved = True
+            elif is_moving(failure):
+                await self.pause(min(_PAUSE, patience()))
             elif is_lost(failure) and not call.script.writes and not is_new:
                 # A connection from the pool may have died long ago. A change may have been made.
                 is_new = True
@@ -205,6 +215,9 @@ class SyncScriptPort(ScriptPort):
             self.layout_is_old = True
         else:
             client.connection_pool.disconnect(inuse_connections=False)
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - which never suspends
 
     async def aclose(self) -> None:
         with self._lock:
@@ -385,6 +398,9 @@ class AsyncScriptPort(ScriptPort):
             self.layout_is_old = True
         else:
             await client.connection_pool.disconnect(inuse_connections=False)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def aclose(self) -> None:
         client, self._opened = self._opened, None

@@ -83,7 +83,8 @@ class Script:
 
     Args:
         parts: The files' names without suffix, in order.
-        writes: Whether the script can change something. Such a script is never sent twice.
+        writes: Whether the script can change something. It is sent twice only if the server
+            refused it the first time.
     """
 
     def __init__(self, *parts: str, writes: bool) -> None:
