@@ -24,11 +24,13 @@ WELL = {"appendonly": "yes", "appendfsync": "everysec", "min-replicas-to-write":
 
 
 @pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    with running(RedisServer) as server:
-        with Keyguard(server.url) as guard:
+def own_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
+    """A primary whose changes wait for its replica."""
+    monkeypatch.setenv("KEYGUARD_DURABLE_REPLICAS", "1")
+    with running(RedisPair) as servers:
+        with Keyguard(servers.url) as guard:
             guard.migrate()
-        yield server
+        yield servers.primary
 
 
 def test_a_healthy_database_is_reported_as_ok(keyguard: Program, tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ def test_keys_in_memory_are_a_problem(keyguard: Program) -> None:
             "has a maxmemory and the policy allkeys-lru: when it is full, it drops keys",
         ),
         ({"min-replicas-to-write": "0"}, "acknowledges changes that no replica has"),
+        ({"replica-read-only": "no"}, "takes changes as a replica, too, so a former primary"),
     ],
 )
 def test_each_setting_that_loses_keys_is_one_line(
@@ -115,7 +118,7 @@ def test_what_the_acknowledgement_of_redis_is_worth_is_said(
         own_redis.call("CONFIG", "SET", name, value)
     assert (
         f"ok       a change that {own_redis.url} has acknowledged is on the disk {on_disk}, and "
-        "on 0 replicas (durable_replicas); 0 are connected\n"
+        "on 1 replicas (durable_replicas); 1 are connected\n"
     ) in keyguard("doctor", "--url", own_redis.url).stdout
 
 

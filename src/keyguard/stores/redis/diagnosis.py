@@ -23,6 +23,10 @@ _ON_DISK = {
     "everysec": "within about a second",
     "no": "when the system writes it",
 }
+_WRITABLE = (
+    "takes changes as a replica, too, so a former primary can't be told from the new one; set "
+    "'replica-read-only yes'"
+)
 
 
 def diagnose(port: SyncScriptPort, replicas: int) -> list[Finding]:
@@ -44,7 +48,10 @@ def diagnose(port: SyncScriptPort, replicas: int) -> list[Finding]:
                 info = _info(pool)
                 findings += _of_server(name, info)
                 if info.get("redis_mode") != "sentinel":
-                    findings += _of_acknowledgement(name, info, _appendfsync(pool), replicas)
+                    appendfsync = _setting(pool, "appendfsync")
+                    findings += _of_acknowledgement(name, info, appendfsync, replicas)
+                    if _setting(pool, "replica-read-only") == "no":
+                        findings.append(problem(f"{name} {_WRITABLE}"))
         except Exception as failure:  # noqa: BLE001 - the server can't be reached
             findings.append(problem(str(explained(failure, name))))
     return findings
@@ -123,9 +130,9 @@ def _of_acknowledgement(
         )
 
 
-def _appendfsync(pool: RedisPool) -> str | None:
+def _setting(pool: RedisPool, name: str) -> str | None:
     try:
-        return texts_of(exchange(pool, Command("CONFIG", "GET", "appendfsync")))[1]
+        return texts_of(exchange(pool, Command("CONFIG", "GET", name)))[1]
     except (IndexError, ResponseError):  # the user may lack the permission
         return None
 
