@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -336,6 +337,31 @@ def test_a_primary_of_a_cluster_without_enough_replicas_answers_nothing(
     assert feed.read(position, 0).subjects == ()
     feed.close()
     store.close()
+
+
+def test_a_replica_that_takes_over_in_a_cluster_is_asked(
+    flavour: str, runner: asyncio.Runner
+) -> None:
+    node = partial(RedisServer, cluster_enabled="yes", cluster_port=str(free_port()), databases="1")
+    with running(RedisCluster) as cluster, running(node) as replica:
+        first = cluster.servers[0]
+        slot = first.call("CLUSTER", "KEYSLOT", f"{STORE}schema")
+        before = cluster.servers[slot * 3 // 16384]
+        name = before.call("CLUSTER", "MYID").decode()
+        bus = first.options["cluster-port"]
+        replica.call("CLUSTER", "MEET", "127.0.0.1", str(first.port), bus)
+        until(lambda: name in replica.call("CLUSTER", "NODES").decode())
+        replica.call("CLUSTER", "REPLICATE", name)
+        service = Guarded(flavour, cluster.url, runner, durable_replicas=0, max_staleness=0)
+        issued = service.issue()
+        until(lambda: b"master_link_status:up" in replica.call("INFO", "replication"))
+        replica.call("CLUSTER", "FAILOVER")
+        until(lambda: b"master_link_status:up" in before.call("INFO", "replication"))
+        _revoke_elsewhere(cluster.url, issued.key.id)
+        assert service.decision_on(issued).reason is Reason.KEY_REVOKED
+        service.do(lambda guard: guard.organizations.create("new"))
+        assert replica.call("HEXISTS", f"{STORE}slugs", "new") == 1
+        service.close()
 
 
 def test_a_primary_whose_disk_fails_answers_look_ups(
