@@ -195,7 +195,7 @@ class PostgreSQL(Server):
         return [str(self.programs / "postgres"), "-D", str(self.data), *options]
 
     def ping(self) -> None:
-        self._execute("SELECT 1")
+        self.execute("SELECT 1")
 
     def create_database(self) -> tuple[str, str]:
         url = f"postgresql://keyguard:hunter2@/{self.create_named()}?host={self.sockets}"
@@ -204,14 +204,47 @@ class PostgreSQL(Server):
     def create_named(self) -> str:
         """Make a new, empty database; return its name."""
         name = f"test_{next(_numbers)}"
-        self._execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        self.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
         return name
 
-    def _execute(self, statement: str) -> None:
+    def execute(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Execute a statement on a connection of its own; return the rows, if there are any."""
         with psycopg.connect(
-            host=str(self.sockets), user="keyguard", dbname="postgres", autocommit=True
+            host=str(self.sockets), user="keyguard", dbname=database, autocommit=True
         ) as connection:
-            connection.execute(statement)
+            answer = connection.execute(statement.encode())
+            return [] if answer.description is None else answer.fetchall()
+
+
+class PostgresStandby(PostgreSQL):
+    """A standby that follows a PostgreSQL, and answers questions.
+
+    Args:
+        primary: The PostgreSQL.
+    """
+
+    name = "postgresql-standby"
+
+    def __init__(self, primary: PostgreSQL) -> None:
+        super().__init__()
+        self.primary = primary
+
+    def find(self) -> Path:
+        found = super().find()
+        if not (found / "pg_basebackup").exists():
+            raise Missing("no pg_basebackup here: install postgresql")
+        return found
+
+    def install(self) -> None:
+        self.run(
+            self.programs / "pg_basebackup", "--pgdata", self.data, "--host", self.primary.sockets,
+            "--username", "keyguard", "--checkpoint", "fast", "--write-recovery-conf", "--no-sync",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        super().start()
+        told = "SELECT FROM pg_stat_replication WHERE replay_lsn IS NOT NULL"
+        until(lambda: bool(self.primary.execute(told)))
 
 
 class PgBouncer(Server):

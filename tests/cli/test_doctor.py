@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from keyguard import Keyguard
+from keyguard.cli.doctor import _of_clock, _of_time
 from tests.cli.conftest import Program
 from tests.services import (
     MariaDB,
     PostgreSQL,
+    PostgresStandby,
     RedisCluster,
     RedisPair,
     RedisSentinel,
@@ -20,6 +26,8 @@ from tests.services import (
     running,
 )
 
+# Redis takes no changes while it waits for a replica that is not there.
+COUNTED_HERE = ("--limiter", "memory://")
 WELL = {"appendonly": "yes", "appendfsync": "everysec", "min-replicas-to-write": "1"}
 
 
@@ -33,28 +41,35 @@ def own_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
         yield servers.primary
 
 
+def without_times(text: str) -> str:
+    return re.sub(r"\d+\.\d (ms|s)\b", r"N \1", text)
+
+
 def test_a_healthy_database_is_reported_as_ok(keyguard: Program, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/keys.db"
     with Keyguard(url) as guard:
         guard.migrate()
-    run = keyguard("doctor", "--url", url)
-    assert (run.status, run.stdout) == (
+    findings = [
+        "the key store answers, and its version (0001) fits this keyguard",
+        "a change that SQLite has acknowledged is on the disk (synchronous=FULL)",
+        "a look-up takes N ms, as the median of 5; a request gives up after 250 ms (store_timeout)",
+        "new tokens are stored as sha256; the peppers that are set: none",
+        "the counters of limits are in the key store",
+        "the store of the counters answers",
+        "a hit takes N ms, as the median of 5; a request gives up after 10000 ms (limiter_timeout)",
+        "the clocks of this machine and of the counters are N s apart",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KEYGUARD_LIMITER_TIMEOUT", "10")
+        run = keyguard("doctor", "--url", url)
+        document = keyguard("doctor", "--url", url, "--json").json
+    assert (run.status, without_times(run.stdout).splitlines()) == (
         0,
-        "ok       the key store answers, and its version fits this keyguard\n"
-        "ok       a change that SQLite has acknowledged is on the disk (synchronous=FULL)\n"
-        "ok       the counters of limits are in the key store\n",
+        [f"ok       {finding}" for finding in findings],
     )
-    assert keyguard("doctor", "--url", url, "--json").json == {
-        "healthy": True,
-        "findings": [
-            {"ok": True, "text": "the key store answers, and its version fits this keyguard"},
-            {
-                "ok": True,
-                "text": "a change that SQLite has acknowledged is on the disk (synchronous=FULL)",
-            },
-            {"ok": True, "text": "the counters of limits are in the key store"},
-        ],
-    }
+    assert document["healthy"]
+    told = [(finding["ok"], without_times(finding["text"])) for finding in document["findings"]]
+    assert told == [(True, finding) for finding in findings]
 
 
 def test_a_database_without_tables_is_a_problem(keyguard: Program, tmp_path: Path) -> None:
@@ -88,7 +103,7 @@ def test_each_setting_that_loses_keys_is_one_line(
 ) -> None:
     for name, value in (WELL | settings).items():
         own_redis.call("CONFIG", "SET", name, value)
-    run = keyguard("doctor", "--url", own_redis.url)
+    run = keyguard("doctor", "--url", own_redis.url, *COUNTED_HERE)
     assert run.status == 1
     [problem] = [line for line in run.stdout.splitlines() if line.startswith("problem")]
     assert says in problem
@@ -99,7 +114,7 @@ def test_a_redis_that_loses_nothing_is_reported_as_ok(
 ) -> None:
     for name, value in WELL.items():
         own_redis.call("CONFIG", "SET", name, value)
-    run = keyguard("doctor", "--url", own_redis.url)
+    run = keyguard("doctor", "--url", own_redis.url, *COUNTED_HERE)
     assert (run.status, run.stdout.count("problem")) == (0, 0)
 
 
@@ -212,9 +227,9 @@ def test_the_store_of_the_counters_is_checked_too(keyguard: Program, tmp_path: P
     url = f"sqlite:///{tmp_path}/keys.db"
     with Keyguard(url) as guard:
         guard.migrate()
-    assert keyguard("doctor", "--url", url, "--limiter", url).stdout.endswith(
-        "ok       the store of the counters answers\n"
-    )
+    run = keyguard("doctor", "--url", url, "--limiter", url)
+    assert "ok       the store of the counters answers\n" in run.stdout
+    assert "the counters of limits are in the key store" not in run.stdout
     run = keyguard("doctor", "--url", url, "--limiter", f"redis://127.0.0.1:{free_port()}")
     assert run.status == 1
     assert "problem  limits: redis://127.0.0.1:" in run.stdout
@@ -247,3 +262,110 @@ def test_sentinels_are_checked_and_a_replica_is_refused_as_a_store(
     run = keyguard("doctor", "--url", redis_sentinel.replica.url)
     assert "is a replica and can't be written to" in run.stdout
     assert run.status == 1
+
+
+@pytest.mark.parametrize("forbidden", ["-info", "-config", "-role", "-info -config -role"])
+def test_what_the_user_may_not_ask_is_said_and_is_no_problem(
+    forbidden: str, own_redis: RedisServer, keyguard: Program
+) -> None:
+    for name, value in WELL.items():
+        own_redis.call("CONFIG", "SET", name, value)
+    rights = f"on >hunter2 ~* &* +@all {forbidden}"
+    own_redis.call("ACL", "SETUSER", "service", *rights.split())
+    url = own_redis.url.replace("//", "//service:hunter2@")
+    run = keyguard("doctor", "--url", url, *COUNTED_HERE)
+    assert (run.status, run.stdout.count("problem")) == (0, 0)
+    assert ("refuses this user INFO, so that keyguard can't tell" in run.stdout) == (
+        "info" in forbidden
+    )
+    assert ("is on the disk as its settings say, which keyguard may not read" in run.stdout) == (
+        forbidden == "-config"
+    )
+
+
+def test_how_far_a_standby_is_behind_is_said(postgresql: PostgreSQL, keyguard: Program) -> None:
+    url, _ = postgresql.create_database()
+    with Keyguard(url) as guard:
+        guard.migrate()
+    assert "follow PostgreSQL" not in keyguard("doctor", "--url", url).stdout
+    with running(partial(PostgresStandby, postgresql)) as standby:
+        followed = keyguard("doctor", "--url", url)
+        run = keyguard(
+            "doctor", "--url", url.replace(str(postgresql.sockets), str(standby.sockets))
+        )
+        postgresql.execute("CREATE ROLE guest LOGIN")
+        granted = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guest"
+        postgresql.execute(granted, make_url(url).database or "")
+        guest = keyguard("doctor", "--url", url.replace("keyguard:hunter2@", "guest@"))
+    assert re.search(
+        "ok       1 standbys follow PostgreSQL; the last of them is [0-9]+ bytes behind",
+        followed.stdout,
+    )
+    assert "problem  PostgreSQL is a standby here and can't be written to" in run.stdout
+    assert run.status == 1
+    assert "or this user may not see it (pg_monitor may)" in guest.stdout
+
+
+def test_how_the_replication_of_mariadb_stands_is_said(mariadb: MariaDB, keyguard: Program) -> None:
+    url, _ = mariadb.create_database()
+    with Keyguard(url) as guard:
+        guard.migrate()
+    mariadb.execute("SET GLOBAL read_only = 1")
+    mariadb.execute("CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'nobody'")
+    try:
+        run = keyguard("doctor", "--url", url)
+    finally:
+        mariadb.execute("SET GLOBAL read_only = 0")
+        mariadb.execute("RESET SLAVE ALL")
+    assert "problem  the database is read-only, as replicas are" in run.stdout
+    assert "problem  the database is a replica whose replication does not run" in run.stdout
+
+
+def test_how_far_a_replica_is_behind_is_said(keyguard: Program) -> None:
+    with running(RedisPair) as servers:
+        with Keyguard(servers.url) as guard:
+            guard.migrate()
+        run = keyguard("doctor", "--url", servers.url)
+    replica = f"the replica 127.0.0.1:{servers.replica.port} of {servers.url}"
+    assert re.search(
+        f"ok       {replica} is [0-9]+ bytes behind, as it said [01] s ago", run.stdout
+    )
+
+
+def test_a_call_that_takes_most_of_a_request_s_time_is_a_problem() -> None:
+    assert _of_time("a hit", 0.02, "limiter_timeout", 0.04).is_fine
+    found = _of_time("a hit", 0.021, "limiter_timeout", 0.04)
+    assert not found.is_fine
+    assert found.text == (
+        "a hit takes 21.0 ms, as the median of 5; a request gives up after 40 ms (limiter_timeout),"
+        " which a busy moment will exceed; bring the store nearer, or raise "
+        "KEYGUARD_LIMITER_TIMEOUT"
+    )
+
+
+def test_clocks_that_are_seconds_apart_are_a_problem() -> None:
+    for theirs in (90.0, 112.0):
+        found = _of_clock(theirs, before=100.0, after=102.0)
+        assert not found.is_fine
+        assert "10.0 s apart: one is wrong" in found.text
+    assert _of_clock(101.0, before=100.0, after=102.0).is_fine
+
+
+def test_peppers_that_are_missing_are_a_problem(
+    keyguard: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/keys.db"
+    pepper = secrets.token_urlsafe(48)
+    with Keyguard(url, peppers=[pepper]) as guard:
+        guard.migrate()
+        guard.organizations.create("acme")
+        for name in ("ci", "bot"):
+            guard.keys.issue(organization="acme", name=name)
+        [needed] = guard.settings.token_hasher.pepper_ids
+    run = keyguard("doctor", "--url", url)
+    assert run.status == 1
+    assert f"problem  2 of the first 2 keys can't be verified: the pepper {needed} is" in run.stdout
+    monkeypatch.setenv("KEYGUARD_PEPPER", pepper)
+    run = keyguard("doctor", "--url", url)
+    assert run.status == 0
+    assert f"stored as hmac-sha256:{needed}; the peppers that are set: {needed}\n" in run.stdout

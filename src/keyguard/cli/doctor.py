@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import typer
 
-from keyguard.cli.options import STORE, Common, explain_cause, with_options
+from keyguard.cli.options import HASHED_STORE, Common, explain_cause, with_options
 from keyguard.core.keys.texts import escaped
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
+from keyguard.core.management.common import LARGEST_PAGE
 from keyguard.exceptions import KeyguardError, SchemaError, StoreError
 from keyguard.runtime.deadlines import within
-from keyguard.stores.base import Store
-from keyguard.stores.diagnosis import Diagnosable, Finding
-from keyguard.stores.memory.keys import MemoryStore
+from keyguard.settings.config import Settings
+from keyguard.settings.hashing import TokenHasher, scheme_of
+from keyguard.stores.base import RateLimiter, Store
+from keyguard.stores.diagnosis import Diagnosable, Finding, fine, problem
+from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import open_limiter, open_store
 
 _PROBE = Charge(
-    "keyguard:{doctor}:probe", "probe", 1, 1, Strategy.FIXED_WINDOW, enforce=False, cost=1
+    "keyguard:{doctor}:probe", "probe", 1000, 1, Strategy.FIXED_WINDOW, enforce=False, cost=1
 )
+_NO_KEY = "0" * 16
+_QUESTIONS = 5
+_CLOCKS_DIFFER = 5.0
+"""Seconds by which clocks differ that nobody sets."""
 
 
-@with_options("limiter", *STORE)
+@with_options("limiter", *HASHED_STORE)
 def doctor(common: Common) -> None:
     """Check the stores for problems. They would lose keys or make keys unreachable.
 
@@ -37,8 +45,10 @@ def doctor(common: Common) -> None:
         url, durable_replicas=settings.durable_replicas, max_age=settings.connection_max_age
     )
     try:
-        findings = [*_of_keys(store, url, patience)]
-        findings += _of_counters(store, common.limiter, patience)
+        findings = [*_of_keys(store, url, settings, patience)]
+        # What keeps the key store from answering is told once.
+        if common.limiter is not None or findings[0].is_fine:
+            findings += _of_counters(store, common.limiter, url, settings, patience)
     finally:
         with suppress(KeyguardError):
             store.close()
@@ -50,39 +60,121 @@ def doctor(common: Common) -> None:
         raise typer.Exit(1)
 
 
-def _of_keys(store: Store, url: str, patience: float) -> Iterator[Finding]:
-    if isinstance(store, MemoryStore):
-        yield Finding(
-            is_fine=False, text="keys in memory are lost when the process ends; name a database"
-        )
+def _of_keys(store: Store, url: str, settings: Settings, patience: float) -> Iterator[Finding]:
+    if not isinstance(store, Diagnosable):
+        yield problem("keys in memory are lost when the process ends; name a database")
         return
     findings: list[Finding] = []
-    if isinstance(store, Diagnosable):
-        # What fails here fails below too, where it becomes a finding.
-        with within(patience), suppress(StoreError):
-            findings = store.diagnose()
+    # What fails here fails below too, where it becomes a finding.
+    with within(patience), suppress(StoreError):
+        findings = store.diagnose()
     try:
         with within(patience):
             store.list_organizations(after=None, limit=1)
-        yield Finding(
-            is_fine=True, text="the key store answers, and its version fits this keyguard"
-        )
     except StoreError as failure:
         if all(finding.is_fine for finding in findings) or isinstance(failure, SchemaError):
-            yield Finding(is_fine=False, text=str(explain_cause(failure, url)))
-    yield from findings
-
-
-def _of_counters(store: Store, limiter: str | None, patience: float) -> Iterator[Finding]:
-    if limiter is None:
-        yield Finding(is_fine=True, text="the counters of limits are in the key store")
+            yield problem(str(explain_cause(failure, url)))
+        yield from findings
         return
+    yield fine(f"the key store answers, and its version ({store.layout}) fits this keyguard")
+    yield from findings
+    hasher = settings.token_hasher
+    yield from _answers(url, patience, lambda: _of_look_ups(store, settings.store_timeout))
+    yield from _answers(url, patience, lambda: _of_peppers(store, hasher))
+
+
+def _of_counters(
+    store: Store, limiter: str | None, url: str, settings: Settings, patience: float
+) -> Iterator[Finding]:
+    if limiter is None:
+        yield fine("the counters of limits are in the key store")
     opened = open_limiter(limiter, store, clock=time)
     try:
-        with within(patience):
-            opened.hit([_PROBE])
-        yield Finding(is_fine=True, text="the store of the counters answers")
-    except StoreError as failure:
-        yield Finding(is_fine=False, text=f"limits: {explain_cause(failure, limiter)}")
+        yield from _answers(
+            limiter or url, patience, lambda: _of_hits(opened, settings.limiter_timeout), "limits: "
+        )
     finally:
         opened.close()
+
+
+def _answers(
+    url: str, patience: float, ask: Callable[[], Iterator[Finding]], about: str = ""
+) -> list[Finding]:
+    """Return what a store answers, or what its failure means."""
+    try:
+        with within(patience):
+            return [*ask()]
+    except StoreError as failure:
+        return [problem(f"{about}{explain_cause(failure, url)}")]
+
+
+def _of_look_ups(store: Store, timeout: float) -> Iterator[Finding]:
+    taken = _median(lambda: store.find_key(_NO_KEY))
+    yield _of_time("a look-up", taken, "store_timeout", timeout)
+
+
+def _of_hits(limiter: RateLimiter, timeout: float) -> Iterator[Finding]:
+    # The first hit connects, which no later one does.
+    before = time.time()
+    [tally] = limiter.hit([_PROBE]).tallies
+    after = time.time()
+    yield fine("the store of the counters answers")
+    yield _of_time("a hit", _median(lambda: limiter.hit([_PROBE])), "limiter_timeout", timeout)
+    if tally.ends_at and not isinstance(limiter, MemoryRateLimiter):
+        yield _of_clock(tally.ends_at - tally.reset_after, before, after)
+
+
+def _median(ask: Callable[[], object]) -> float:
+    """Return the seconds that a call takes, as the median of a few."""
+    taken: list[float] = []
+    for _ in range(_QUESTIONS):
+        begun = time.perf_counter()
+        ask()
+        taken.append(time.perf_counter() - begun)
+    return sorted(taken)[_QUESTIONS // 2]
+
+
+def _of_time(what: str, taken: float, setting: str, timeout: float) -> Finding:
+    """Compare the time that a call takes with the time that a request gives it."""
+    said = (
+        f"{what} takes {taken * 1000:.1f} ms, as the median of {_QUESTIONS}; a request gives up "
+        f"after {timeout * 1000:g} ms ({setting})"
+    )
+    if taken <= timeout / 2:
+        return fine(said)
+    return problem(
+        f"{said}, which a busy moment will exceed; bring the store nearer, or raise "
+        f"KEYGUARD_{setting.upper()}"
+    )
+
+
+def _of_clock(theirs: float, before: float, after: float) -> Finding:
+    """Compare this machine's clock with that of the counters.
+
+    Args:
+        theirs: When the counters say that they were asked, in seconds.
+        before: When they were asked at the earliest, by this machine's clock.
+        after: When they had answered.
+    """
+    apart = max(before - theirs, theirs - after, 0.0)
+    said = f"the clocks of this machine and of the counters are {apart:.1f} s apart"
+    if apart <= _CLOCKS_DIFFER:
+        return fine(said)
+    return problem(
+        f"{said}: one is wrong, and if it is this machine's, keys begin and expire at the wrong "
+        "time; have both set by NTP"
+    )
+
+
+def _of_peppers(store: Store, hasher: TokenHasher) -> Iterator[Finding]:
+    """Tell which peppers are set, and which of the first keys need another one."""
+    ring = ", ".join(hasher.pepper_ids) or "none"
+    yield fine(f"new tokens are stored as {hasher.current}; the peppers that are set: {ring}")
+    keys = store.list_digests(after=None, limit=LARGEST_PAGE).items
+    needed = Counter(scheme_of(key.digest).partition(":")[2] for key in keys)
+    for pepper in sorted(needed.keys() - {"", *hasher.pepper_ids}):
+        yield problem(
+            f"{needed[pepper]} of the first {len(keys)} keys can't be verified: the pepper {pepper}"
+            " is not among those set; add it to KEYGUARD_PEPPER again, or to the pepper file; "
+            "'keyguard pepper status' counts all keys"
+        )

@@ -1,4 +1,7 @@
-"""What a store reports of itself to an administrator."""
+"""What a store reports of itself to an administrator.
+
+What a user of the store may not ask is told, and is no problem.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,9 @@ def problem(text: str) -> Finding:
 @runtime_checkable
 class Diagnosable(Protocol):
     """A store that can report what could make it lose acknowledged changes."""
+
+    layout: str
+    """The version of the tables or of the layout that this keyguard needs."""
 
     def diagnose(self) -> list[Finding]:
         """Return what the store's settings mean, and what can't be reached."""

@@ -1,5 +1,8 @@
 """What could make a Redis lose what it acknowledged, and which servers can't be reached.
 
+The user of a key store may lack the permission for what is asked here, and some providers leave
+commands out.
+
 The advice follows the Redis documentation on persistence, key eviction and replication.
 """
 
@@ -28,6 +31,9 @@ _WRITABLE = (
     "'replica-read-only yes'"
 )
 
+# A replica speaks once a second. By default Redis takes one for gone that has said nothing so long.
+_LONGEST_SILENCE = 10
+
 
 def diagnose(port: SyncScriptPort, replicas: int) -> list[Finding]:
     """Look at every server that holds data, and at the Sentinels.
@@ -46,10 +52,11 @@ def diagnose(port: SyncScriptPort, replicas: int) -> list[Finding]:
         try:
             with frameless():
                 info = _info(pool)
-                findings += _of_server(name, info)
-                if info.get("redis_mode") != "sentinel":
+                findings += [_not_told(name)] if info is None else _of_server(name, info)
+                if info is not None and info.get("redis_mode") != "sentinel":
                     appendfsync = _setting(pool, "appendfsync")
                     findings += _of_acknowledgement(name, info, appendfsync, replicas)
+                    findings += _of_replicas(name, info)
                     if _setting(pool, "replica-read-only") == "no":
                         findings.append(problem(f"{name} {_WRITABLE}"))
         except Exception as failure:  # noqa: BLE001 - the server can't be reached
@@ -130,6 +137,32 @@ def _of_acknowledgement(
         )
 
 
+def _of_replicas(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
+    """Say how far each replica of a primary is behind."""
+    written = int(info.get("master_repl_offset", "0"))
+    for number in range(int(info.get("connected_slaves", "0"))):
+        if f"slave{number}" not in info:  # some providers hide them
+            return
+        replica = dict(part.split("=", 1) for part in info[f"slave{number}"].split(","))
+        said = f"the replica {replica['ip']}:{replica['port']} of {place}"
+        if replica["state"] != "online":
+            yield problem(f"{said} does not follow it yet ({replica['state']})")
+            continue
+        said += (
+            f" is {max(0, written - int(replica['offset']))} bytes behind, as it said "
+            f"{replica['lag']} s ago"
+        )
+        is_silent = int(replica["lag"]) > _LONGEST_SILENCE
+        yield problem(f"{said}: see that the two reach each other") if is_silent else fine(said)
+
+
+def _not_told(place: str) -> Finding:
+    return fine(
+        f"{place} answers, and refuses this user INFO, so that keyguard can't tell its version, its"
+        " replicas, and whether a crash would lose keys; allow '+info' to see that"
+    )
+
+
 def _setting(pool: RedisPool, name: str) -> str | None:
     try:
         return texts_of(exchange(pool, Command("CONFIG", "GET", name)))[1]
@@ -137,6 +170,9 @@ def _setting(pool: RedisPool, name: str) -> str | None:
         return None
 
 
-def _info(pool: RedisPool) -> dict[str, str]:
-    lines = text_of(exchange(pool, Command("INFO"))).splitlines()
+def _info(pool: RedisPool) -> dict[str, str] | None:
+    try:
+        lines = text_of(exchange(pool, Command("INFO"))).splitlines()
+    except ResponseError:
+        return None
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))

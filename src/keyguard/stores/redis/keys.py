@@ -251,6 +251,8 @@ class AsyncRedisStore(RedisKeys):
 class RedisStore(SyncStore):
     """The same for sync code."""
 
+    layout = scripts.VERSION
+
     def __init__(self, target: Deployment | Client, replicas: int = 0) -> None:
         self.port = SyncScriptPort(target)
         self._replicas = replicas

@@ -17,6 +17,7 @@ from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.diagnosis import diagnose
 from keyguard.stores.sql.feed import AsyncListeningFeed, SqlFeed, SyncListeningFeed
+from keyguard.stores.sql.migrations import HEAD
 
 
 class AsyncSqlStore(AsyncStore):
@@ -88,6 +89,8 @@ class SqlStore(SyncStore):
     Args:
         database: The database.
     """
+
+    layout = HEAD
 
     def __init__(self, database: SyncDatabase) -> None:
         super().__init__(AsyncSqlStore(database))
