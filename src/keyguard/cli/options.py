@@ -253,7 +253,7 @@ def explain_cause(failure: StoreError, url: str) -> StoreError:
         return failure
     own = getattr(cause, "orig", None) or cause  # the driver's, inside SQLAlchemy's
     words = str(own.args[-1] if own.args else own).strip().partition("\n")[0]
-    if not words or any(secret in words for secret in _secrets(url)):
+    if not words or words in str(failure) or any(secret in words for secret in _secrets(url)):
         return failure
     return StoreError(f"{failure} ({words})")
 

@@ -48,7 +48,8 @@ _REFUSALS = ("MISCONF", "BUSY", "MASTERDOWN", "LOADING", "UNBLOCKED")
 # Some servers put what a script's command was told behind the script's name.
 _REPLACED = re.compile(r"(?:\A|: -)(?:READONLY|MASTERDOWN|NOREPLICAS) ")
 _READ_ONLY = re.compile(r"(?:\A|: -)READONLY ")
-_FORBIDDEN = re.compile("unauthenticated|can't run this command")  # the latter within a script
+# What a command in a script is told that the user may not run, or whose keys it may not touch.
+_NO_RIGHT = "The user executing the script can't"
 _DEMOTED = "The previous master is now a slave"  # what redis-py's Sentinel makes of READONLY
 _MOVED_ON = "TTL exhausted."  # what redis-py makes of such a refusal on asyncio in the end
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
@@ -99,10 +100,14 @@ def explained(failure: BaseException, place: str) -> StoreError:
     """
     text = str(failure)
     match failure:
-        case _ if isinstance(failure, _REFUSED) or _FORBIDDEN.search(text):
+        case _ if isinstance(failure, NoPermissionError) or _NO_RIGHT in text:
             return StoreUnavailableError(
-                f"{place} does not let keyguard in, or refuses it a command; see the user and "
-                "password of the URL, and what the server's ACL allows the user"
+                f"{place} refuses keyguard's user a right ({text.partition(' script: ')[0]}); have "
+                "its ACL allow what the page on stores lists"
+            )
+        case _ if isinstance(failure, _REFUSED) or "unauthenticated" in text:
+            return StoreUnavailableError(
+                f"{place} does not let keyguard in; see the user and password of the URL"
             )
         case MaxConnectionsError():
             return StoreUnavailableError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from sqlalchemy import URL
 from sqlalchemy.exc import (
     DataError,
@@ -26,6 +28,11 @@ MIGRATE = "run `keyguard migrate` or guard.migrate()"
 
 _NOT_UTF_8 = "Could not decode to UTF-8"
 """How the message of Python's ``sqlite3`` begins where a text is not UTF-8."""
+
+_CAN_NOT_WRITE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+# What PostgreSQL, and MySQL and MariaDB, say of a right that the user lacks.
+_LACKS_RIGHT = ("42501", 1044, 1142, 1143, 1227)
+_IS_READ_ONLY = ("25006", 1290, 1792, 1836)
 
 
 def place_of(url: URL) -> str:
@@ -61,6 +68,11 @@ def is_unreadable(failure: BaseException) -> bool:
     )
 
 
+def is_busy(failure: BaseException) -> bool:
+    """Tell whether SQLite waited in vain for the lock of another connection."""
+    return _told(failure)[0] == sqlite3.SQLITE_BUSY
+
+
 def explained(failure: BaseException, place: str) -> StoreError:
     """Return the error that says what a failure means, and what to do.
 
@@ -70,7 +82,21 @@ def explained(failure: BaseException, place: str) -> StoreError:
     """
     if isinstance(failure, StatementError):
         failure.hide_parameters = True
+    code, words = _told(failure)
     match failure:
+        case DBAPIError() if code in _CAN_NOT_WRITE:
+            return not_writable(place)
+        case DBAPIError() if code in _LACKS_RIGHT:
+            return StoreUnavailableError(
+                f"{place} refuses keyguard's user a right ({words}); grant SELECT, INSERT, UPDATE "
+                "and DELETE on the tables keyguard_*, and to migrate those that the page on stores "
+                "lists"
+            )
+        case DBAPIError() if code in _IS_READ_ONLY:
+            return StoreUnavailableError(
+                f"{place} is a replica, or otherwise read-only, and can't be written to; name the "
+                "primary"
+            )
         case PoolTimeoutError():
             return no_connection_free(place)
         case _ if is_unreadable(failure):
@@ -86,6 +112,24 @@ def explained(failure: BaseException, place: str) -> StoreError:
             return StoreError(
                 f"{place} failed in a way that keyguard does not know; the cause says how"
             )
+
+
+def _told(failure: BaseException) -> tuple[object, str]:
+    """Return the code and the words of a driver's failure."""
+    driver = getattr(failure, "orig", None) or failure
+    first, *_, words = driver.args * 2 or ("", "")
+    if isinstance(driver, sqlite3.Error):
+        return getattr(driver, "sqlite_errorcode", 0) & 0xFF, words  # without its details
+    code = first if isinstance(first, int) else getattr(driver, "sqlstate", None)
+    return code, str(words).partition("\n")[0]
+
+
+def not_writable(place: str) -> StoreUnavailableError:
+    """Return the error for an SQLite file that this process can't write."""
+    return StoreUnavailableError(
+        f"{place} or its directory can't be read and written by this process; give its user both "
+        "rights on both, as SQLite keeps a log beside the file"
+    )
 
 
 def unavailable(place: str) -> StoreUnavailableError:

@@ -13,7 +13,7 @@ from keyguard.exceptions import SchemaError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql import migrations
 from keyguard.stores.sql.column_types import ascii_string
-from keyguard.stores.sql.errors import MIGRATE, no_tables
+from keyguard.stores.sql.errors import MIGRATE, is_busy, no_tables
 from keyguard.stores.sql.session import Session
 from keyguard.stores.sql.sqlite import in_transaction
 from keyguard.stores.sql.tables import TABLES
@@ -144,8 +144,8 @@ def _sqlite(connection: Connection) -> Generator[None]:
             try:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 break
-            except OperationalError:
-                if portion + 1 == 2 * _LONGEST_WAIT:
+            except OperationalError as failure:
+                if portion + 1 == 2 * _LONGEST_WAIT or not is_busy(failure):
                     raise
         yield
     finally:

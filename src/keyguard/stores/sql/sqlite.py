@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
-from keyguard.stores.sql.errors import no_tables
+from keyguard.stores.sql.errors import no_tables, not_writable, place_of
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
@@ -46,7 +46,8 @@ def prepare(engine: Engine, *, writes: bool) -> None:
     path = None if "uri" in engine.url.query else Path(file)
     event.listen(engine, "do_connect", partial(_refuse_inherited, file))
     if path is not None:
-        event.listen(engine, "do_connect", partial(_make if writes else _find, path))
+        find = partial(_make, place_of(engine.url)) if writes else _find
+        event.listen(engine, "do_connect", partial(find, path))
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "checkout", partial(_on_checkout, None if path is None else file))
 
@@ -105,14 +106,18 @@ def _refuse_inherited(file: str, *_: object) -> None:
         )
 
 
-def _make(path: Path, dialect: object, entry: ConnectionPoolEntry, *_: object) -> None:
+def _make(place: str, path: Path, dialect: object, entry: ConnectionPoolEntry, *_: object) -> None:
     # SQLite would make a file that others can read. An existing file is never opened here: closing
     # it would drop the locks of every connection of this process (POSIX). Another process that ends
     # would then believe that it is the last one, and delete the log that this process still uses.
     with _making.setdefault(os.getpid(), threading.Lock()):
         if not path.exists():
-            with suppress(OSError):
+            try:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            except PermissionError as failure:
+                raise not_writable(place) from failure
+            except OSError:
+                pass  # another process made it, or the connection will fail
     _find(path, dialect, entry)
 
 
