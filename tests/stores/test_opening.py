@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.stores.memory.counters import MemoryRateLimiter
@@ -206,7 +208,7 @@ def test_migrations_are_imported_by_who_migrates() -> None:
 
 
 def test_an_engine_is_taken() -> None:
-    assert isinstance(open_store(create_engine("sqlite://")), SqlStore)
+    assert isinstance(open_store(create_engine("sqlite:///keys.db")), SqlStore)
     engine = create_async_engine("postgresql+psycopg://h/db")
     assert isinstance(open_async_store(engine), AsyncSqlStore)
 
@@ -221,7 +223,7 @@ def test_an_engine_of_the_other_flavour_is_refused() -> None:
 
 
 def test_an_engine_of_another_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = create_engine("sqlite://")
+    engine = create_engine("sqlite:///keys.db")
     monkeypatch.setattr(engine.dialect, "name", "oracle")
     with pytest.raises(ConfigurationError, match=r"does not know the database 'oracle'"):
         open_store(engine)
@@ -333,3 +335,38 @@ def test_anything_else_is_no_limiter(target: object) -> None:
 def test_a_connection_to_a_server_has_a_longest_age(open_any: Any, url: str) -> None:
     database = open_any(url, max_age=7.0).database
     assert {database.reads.pool._recycle, database.writes.pool._recycle} == {7.0}
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("sqlite://", {}),
+        ("sqlite:///:memory:", {}),
+        ("sqlite:///:memory:", {"poolclass": NullPool}),
+        ("sqlite:///:memory:", {"poolclass": StaticPool}),
+        ("sqlite:///file:x?mode=memory&uri=true", {"poolclass": NullPool}),
+    ],
+)
+def test_an_engine_in_memory_is_refused_like_its_url(url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"in memory would be another one .* memory://"):
+        open_store(create_engine(url, **options))
+
+
+@pytest.mark.parametrize("pool", [StaticPool, SingletonThreadPool])
+def test_an_engine_with_one_connection_is_refused(pool: type[Pool], tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path}/app.db", "postgresql+psycopg://h/db"):
+        with pytest.raises(ConfigurationError, match=rf"^an engine on {pool.__name__} gives"):
+            open_store(create_engine(url, poolclass=pool))
+    engine = create_async_engine("postgresql+psycopg://h/db", poolclass=StaticPool)
+    with pytest.raises(ConfigurationError, match=r"^an engine on StaticPool gives"):
+        open_async_store(engine)
+
+
+def test_an_engine_whose_own_function_connects_is_taken(tmp_path: Path) -> None:
+    engine = create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(tmp_path / "app.db"), poolclass=QueuePool
+    )
+    store = open_store(engine)
+    store.migrate()
+    assert store.find_key("0" * 16) is None
+    engine.dispose()

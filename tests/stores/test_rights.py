@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from sqlalchemy import make_url
 from keyguard import Keyguard, StoreUnavailableError
 from tests.examples.pages import blocks, page
 from tests.services import MariaDB, PostgreSQL, RedisCluster, RedisServer, running
-from tests.stored import Called, Stored
+from tests.stored import Stored, use_all
 from tests.stores.conftest import opened
 from tests.stores.records import organization
 
@@ -41,31 +40,6 @@ class GuardedMariaDB(MariaDB):
 def guarded() -> Iterator[GuardedMariaDB]:
     with running(GuardedMariaDB) as server:
         yield server
-
-
-def use_all(stored: Stored) -> None:
-    """Do all that keyguard does in a store that has its tables."""
-    guard = stored.guard
-    first = stored.issue("inference:read", limits=["3/minute", "5/hour"])
-    for _ in range(4):
-        stored.ask(first.token)
-    guard.flush()
-    second = guard.keys.rotate(first.key.id, grace=timedelta(minutes=1))
-    assert stored.lets_in(second.token)
-    guard.keys.update(second.key.id, name="new")
-    guard.keys.revoke_family(first.key.family)
-    guard.organizations.update("acme", max_keys=9)
-    guard.organizations.disable("acme")
-    guard.organizations.enable("acme")
-    assert guard.keys.limits(second.key.id)
-    assert len(guard.keys.list(organization="acme").items) == 2
-    assert guard.keys.digests() == {}
-    assert len(stored.trail()) == 10
-    feed = Called(guard.real._store.feed(), stored.runner)
-    assert feed.read(None, 0.0).position
-    (feed.close if stored.flavour == "sync" else feed.aclose)()
-    for event in stored.events:
-        assert "Failed" not in type(event).__name__, event
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def open_store(target: str | Engine, max_age: float = CONNECTION_MAX_AGE) -> Sql
         MissingExtraError: The driver is not installed.
     """
     if isinstance(target, Engine):
+        sqlite.refuse_shared(target)
         return SqlStore(SyncDatabase(target))
     return SqlStore(_open_database(_parse(target, _DRIVERS), max_age))
 
@@ -80,6 +81,7 @@ def open_async_store(
 ) -> AsyncSqlStore:
     """Return the store of a database, for code on asyncio; else like :func:`open_store`."""
     if isinstance(target, AsyncEngine):
+        sqlite.refuse_shared(target.sync_engine)
         return AsyncSqlStore(AsyncDatabase(target))
     url = _parse(target, _ASYNC_DRIVERS)
     kind = url.get_backend_name()
@@ -214,11 +216,8 @@ def _check_file(url: URL) -> None:
             "the URL of an SQLite file has three slashes before a path from the working directory "
             "(sqlite:///keys.db), and four before a path from the root (sqlite:////srv/keys.db)"
         )
-    if path in (None, "", ":memory:") or "mode" in url.query:
-        raise ConfigurationError(
-            "an SQLite database in memory would be another one on each connection; use memory:// "
-            "for a key store that ends with the process"
-        )
+    if path in sqlite.IN_MEMORY or "mode" in url.query:
+        raise sqlite.in_memory()
     folder = Path(str(path)).absolute().parent
     if "uri" not in url.query and not folder.is_dir():
         raise ConfigurationError(f"there is no directory {folder} for the SQLite database")

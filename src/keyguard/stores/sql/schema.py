@@ -52,6 +52,11 @@ async def migrate(session: Session, *, apart: bool) -> None:
         await session.call(Connection.invalidate)
 
 
+def _schema_of(connection: Connection) -> str | None:
+    """Return the schema to which a host's engine translates keyguard's tables, or None."""
+    return connection.schema_for_object(_VERSION)
+
+
 def _check_version(connection: Connection) -> None:
     version = _version(connection)
     if version is None:
@@ -65,9 +70,9 @@ def _check_version(connection: Connection) -> None:
 
 
 def _check_tables(connection: Connection) -> None:
-    inspector = inspect(connection)
+    inspector, schema = inspect(connection), _schema_of(connection)
     for table in TABLES.tables:
-        if not inspector.has_table(table):
+        if not inspector.has_table(table, schema):
             raise SchemaError(
                 f"the table {table} is missing, though keyguard made it once; restore it from a "
                 f"backup, or drop keyguard_version as well and {MIGRATE}"
@@ -83,7 +88,7 @@ def _refuse_newer(version: str) -> None:
 
 
 def _version(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(_VERSION.name):
+    if not inspect(connection).has_table(_VERSION.name, _schema_of(connection)):
         return None
     return connection.execute(select(_VERSION.c.version_num)).scalar()
 
@@ -91,9 +96,11 @@ def _version(connection: Connection) -> str | None:
 def _migrate(connection: Connection) -> None:
     # Only a migration pays for these imports.
     from alembic.migration import MigrationContext
-    from alembic.operations import Operations
     from alembic.script import ScriptDirectory
 
+    from keyguard.stores.sql.migrations.operations import TranslatedOperations
+
+    schema = _schema_of(connection)
     with _LOCKS[connection.dialect.name](connection):
         version = _version(connection)
         if version is not None:
@@ -101,9 +108,11 @@ def _migrate(connection: Connection) -> None:
         scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
         # Alembic would name the primary key, and MySQL warns of such a name.
         _VERSION.create(connection, checkfirst=True)
-        context = MigrationContext.configure(connection, opts={"version_table": _VERSION.name})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": _VERSION.name, "version_table_schema": schema}
+        )
         for script in reversed([*scripts.iterate_revisions("head", version)]):
-            script.module.upgrade(Operations(context))
+            script.module.upgrade(TranslatedOperations(context, schema))
             context.stamp(scripts, script.revision)
 
 

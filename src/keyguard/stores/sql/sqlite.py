@@ -10,15 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, SingletonThreadPool, StaticPool
 
-from keyguard.exceptions import StoreUnavailableError
+from keyguard.exceptions import ConfigurationError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql.errors import no_tables, not_writable, place_of
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
+
+IN_MEMORY = (None, "", ":memory:")
+"""The paths of databases in memory."""
 
 # In milliseconds: how long to wait for a lock without a deadline, and the steps to which a deadline
 # is rounded down, so that look-ups, whose deadlines are alike, need not set it each time. The short
@@ -46,10 +49,41 @@ def prepare(engine: Engine, *, writes: bool) -> None:
     path = None if "uri" in engine.url.query else Path(file)
     event.listen(engine, "do_connect", partial(_refuse_inherited, file))
     if path is not None:
-        find = partial(_make, place_of(engine.url)) if writes else _find
+        find = partial(_make, engine.url) if writes else _find
         event.listen(engine, "do_connect", partial(find, path))
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "checkout", partial(_on_checkout, None if path is None else file))
+
+
+def in_memory() -> ConfigurationError:
+    """Return the error for a database in memory."""
+    return ConfigurationError(
+        "an SQLite database in memory would be another one on each connection; use memory:// "
+        "for a key store that ends with the process"
+    )
+
+
+def refuse_shared(engine: Engine) -> None:
+    """Refuse a host's engine whose connections keyguard would share with the host's transactions.
+
+    Args:
+        engine: The engine, of any database.
+
+    Raises:
+        ConfigurationError: The engine has one connection, also of each thread, or its database is
+            in memory.
+    """
+    path, pool = engine.url.database, engine.pool
+    is_shared = isinstance(pool, StaticPool | SingletonThreadPool)
+    has_no_file = path in IN_MEMORY or engine.url.query.get("mode") == "memory"
+    # An engine whose own function opens a file has no path either.
+    if engine.dialect.name == "sqlite" and has_no_file and (is_shared or path):
+        raise in_memory()
+    if is_shared:
+        raise ConfigurationError(
+            f"an engine on {type(pool).__name__} gives keyguard the connection of your own "
+            "transactions, which it would commit; leave poolclass out"
+        )
 
 
 def inherit(engine: Engine) -> None:
@@ -106,7 +140,7 @@ def _refuse_inherited(file: str, *_: object) -> None:
         )
 
 
-def _make(place: str, path: Path, dialect: object, entry: ConnectionPoolEntry, *_: object) -> None:
+def _make(url: URL, path: Path, dialect: object, entry: ConnectionPoolEntry, *_: object) -> None:
     # SQLite would make a file that others can read. An existing file is never opened here: closing
     # it would drop the locks of every connection of this process (POSIX). Another process that ends
     # would then believe that it is the last one, and delete the log that this process still uses.
@@ -115,7 +149,7 @@ def _make(place: str, path: Path, dialect: object, entry: ConnectionPoolEntry, *
             try:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             except PermissionError as failure:
-                raise not_writable(place) from failure
+                raise not_writable(place_of(url)) from failure
             except OSError:
                 pass  # another process made it, or the connection will fail
     _find(path, dialect, entry)

@@ -20,7 +20,7 @@ down_revision = None
 def upgrade(op: Operations) -> None:
     """Create what is missing; MySQL keeps what a run that was cut short has made."""
     bind = op.get_bind()
-    _create_tables(op)
+    feed = _create_tables(op)
     for table, name, columns in (
         ("keyguard_organizations", "created_at", ["created_at", "id"]),
         ("keyguard_keys", "organization_id", ["organization_id", "created_at", "id"]),
@@ -34,13 +34,14 @@ def upgrade(op: Operations) -> None:
     ):
         index = f"ix_{table}_{name}"
         # MySQL has no CREATE INDEX IF NOT EXISTS, and commits each CREATE on its own.
-        if not sa.inspect(bind).has_index(table, index):
+        if not sa.inspect(bind).has_index(table, index, bind.schema_for_object(feed)):
             op.create_index(index, table, columns)
-    if not bind.scalar(sa.text("SELECT count(*) FROM keyguard_feed")):
-        bind.execute(sa.text("INSERT INTO keyguard_feed (id, last) VALUES (1, 0)"))
+    if not bind.scalar(sa.select(sa.func.count()).select_from(feed)):
+        bind.execute(feed.insert(), {"id": 1, "last": 0})
 
 
-def _create_tables(op: Operations) -> None:
+def _create_tables(op: Operations) -> sa.Table:
+    """Create the tables, and return the last."""
     op.create_table(
         "keyguard_organizations",
         sa.Column("id", ascii_string(20), nullable=False),
@@ -114,7 +115,7 @@ def _create_tables(op: Operations) -> None:
         if_not_exists=True,
         **TABLE_OPTIONS,
     )
-    op.create_table(
+    return op.create_table(
         "keyguard_feed",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("last", sa.BigInteger(), nullable=False),
