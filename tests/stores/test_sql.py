@@ -30,10 +30,12 @@ from keyguard.exceptions import (
     StoreUnavailableError,
 )
 from keyguard.runtime.deadlines import awithin, within
+from keyguard.runtime.events import LimiterFailed
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.sql.database import SyncDatabase
 from keyguard.stores.sql.session import Session
 from tests.services import python
+from tests.stored import Stored
 from tests.stores.changes import adding, changing, revoking
 from tests.stores.conftest import Async, Database, Plain
 from tests.stores.records import LATER, NOON, key, organization, record, revoked
@@ -69,6 +71,7 @@ from tests.stores.conftest import Plain
 from tests.stores.records import record
 from tests.stores.test_sql import WRITE
 from tests.services import python
+from tests.stored import Stored
 
 backend = Plain(open_store(sys.argv[1]))
 assert backend.find_key(sys.argv[2]) is not None
@@ -412,7 +415,7 @@ def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> 
     other.execute("BEGIN IMMEDIATE")
     with within(0.25):
         assert store.find_key(key().id) == record()
-        with pytest.raises(StoreUnavailableError, match=r"is down, slow or overloaded"):
+        with pytest.raises(StoreUnavailableError, match=r"^another connection has been changing "):
             store.revoke_key(key().id, NOON, None)
     other.rollback()
     assert store.revoke_key(key().id, NOON, None) == revoked()
@@ -421,6 +424,30 @@ def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> 
 
 
 @WATCHDOG
+def test_a_transaction_of_the_application_on_its_file_is_named(
+    tmp_path: Path, flavour: str, runner: asyncio.Runner
+) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    stored = Stored("", flavour, runner, url, {"store_timeout": 60.0, "management_timeout": 60.0})
+    issued = stored.issue("inference:read")
+    hasty = stored.another(management_timeout=1.0, limiter_timeout=1.0, failure_limit="9/minute")
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as application:
+        application.execute("CREATE TABLE orders (id INTEGER)")
+        application.execute("BEGIN")
+        application.execute("INSERT INTO orders VALUES (1)")
+        with pytest.raises(StoreUnavailableError) as caught:
+            hasty.keys.issue(organization="acme", name="new")
+        assert len(hasty.keys.list().items) == 1
+        assert stored.lets_in(issued.token, hasty)
+        hasty.authenticate(["Bearer nonsense"], address="192.0.2.1")
+        application.execute("COMMIT")
+    [limited] = [event for event in stored.events if isinstance(event, LimiterFailed)]
+    for failure in (caught.value, limited.cause):
+        assert str(failure).startswith("another connection has been changing sqlite+pysqlite:///")
+        assert "commit it before you call keyguard" in str(failure)
+    stored.close()
+
+
 def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
     keys: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,9 +104,9 @@ def test_sqlite_waits_for_what_is_left(clock: list[float]) -> None:
 
     assert patience() == 5000
     with within(0.26):
-        assert patience() == 250
+        assert patience() == 200
         clock[0] += 0.15
-        assert patience() == 110
+        assert patience() == 95
         clock[0] += 1
         assert patience() == 0
     assert patience() == 5000

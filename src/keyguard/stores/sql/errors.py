@@ -58,6 +58,7 @@ def may_be_the_schema(failure: BaseException) -> bool:
         isinstance(failure, ProgrammingError | OperationalError)
         and failure.statement is not None
         and not failure.connection_invalidated
+        and not is_busy(failure)
     )
 
 
@@ -86,6 +87,12 @@ def explained(failure: BaseException, place: str) -> StoreError:
     match failure:
         case DBAPIError() if code in _CAN_NOT_WRITE:
             return not_writable(place)
+        case DBAPIError() if code == sqlite3.SQLITE_BUSY:
+            return StoreUnavailableError(
+                f"another connection has been changing {place} for as long as this call may wait; "
+                "end that transaction sooner. If it is one of this thread or task, commit it before"
+                " you call keyguard, or give the keys a file of their own"
+            )
         case DBAPIError() if code in _LACKS_RIGHT:
             return StoreUnavailableError(
                 f"{place} refuses keyguard's user a right ({words}); grant SELECT, INSERT, UPDATE "

@@ -203,7 +203,8 @@ def _on_checkout(
 
 def _set_patience(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
     left = remaining()
-    patience = _PATIENCE if left is None else int(left * 1000)
+    # Who is told in time what a call waited for learns more than that it was late.
+    patience = _PATIENCE if left is None else int(left * 900)
     if left is not None:
         grain = _GRAIN if patience > _SHORT else _FINE_GRAIN
         patience = patience // grain * grain
