@@ -308,7 +308,7 @@ class MariaDB(Server):
         self.run(
             installer, "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
             "--auth-root-authentication-method=normal", "--innodb-flush-log-at-trx-commit=2",
-            "--innodb-log-file-size=8M",
+            "--innodb-log-file-size=8M", f"--tmpdir={self.folder}",
         )  # fmt: skip
 
     def command(self) -> list[str]:
@@ -318,6 +318,8 @@ class MariaDB(Server):
             "--skip-networking", "--skip-grant-tables", "--innodb-flush-log-at-trx-commit=2",
             "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M",
             "--default-time-zone=+05:45",
+            # A server that starts removes the temporary files of others in the same place.
+            f"--tmpdir={self.folder}",
             # The traps that a server may hold: a narrow character set, and case that is ignored.
             "--character-set-server=latin1", "--collation-server=latin1_swedish_ci",
         ]  # fmt: skip
