@@ -198,7 +198,11 @@ class PostgreSQL(Server):
         self.execute("SELECT 1")
 
     def create_database(self) -> tuple[str, str]:
-        url = f"postgresql://keyguard:hunter2@/{self.create_named()}?host={self.sockets}"
+        return self.urls(self.create_named())
+
+    def urls(self, name: str) -> tuple[str, str]:
+        """Return the URLs of a database for sync and for async code."""
+        url = f"postgresql://keyguard:hunter2@/{name}?host={self.sockets}"
         return url, url
 
     def create_named(self) -> str:
@@ -214,6 +218,35 @@ class PostgreSQL(Server):
         ) as connection:
             answer = connection.execute(statement.encode())
             return [] if answer.description is None else answer.fetchall()
+
+
+class OddPostgreSQL:
+    """Databases on a PostgreSQL whose settings change how values are written.
+
+    Args:
+        server: The PostgreSQL.
+    """
+
+    SETTINGS = (
+        "IntervalStyle = 'postgres_verbose'",
+        "client_encoding = 'LATIN1'",
+        "TimeZone = 'Pacific/Chatham'",
+        "standard_conforming_strings = off",
+        "backslash_quote = on",
+        "bytea_output = 'escape'",
+        "extra_float_digits = -15",
+        "array_nulls = off",
+        "default_transaction_isolation = 'serializable'",
+    )
+
+    def __init__(self, server: PostgreSQL) -> None:
+        self.server = server
+
+    def create_database(self) -> tuple[str, str]:
+        name = self.server.create_named()
+        for setting in self.SETTINGS:
+            self.server.execute(f"ALTER DATABASE {name} SET {setting}")
+        return self.server.urls(name)
 
 
 class PostgresStandby(PostgreSQL):
@@ -344,6 +377,21 @@ class MariaDB(Server):
             connection.cursor().execute(statement)
         finally:
             connection.close()
+
+
+class OddMariaDB(MariaDB):
+    """A MariaDB whose settings change what a statement means.
+
+    Args:
+        mode: Its SQL mode.
+    """
+
+    def __init__(self, mode: str = "ANSI,NO_BACKSLASH_ESCAPES,HIGH_NOT_PRECEDENCE") -> None:
+        super().__init__()
+        self.mode = mode
+
+    def command(self) -> list[str]:
+        return [*super().command(), f"--sql-mode={self.mode}", "--default-time-zone=-03:30"]
 
 
 class RedisServer(Server):

@@ -15,9 +15,13 @@ from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.opening import open_async_store, open_store
+from tests.services import OddMariaDB, OddPostgreSQL, PostgreSQL, running
 from tests.stores import changes
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
+ODD = ("odd_postgresql", "odd_mariadb")
+"""Databases whose settings change how values are written, and what statements mean."""
+
 REDISES = ("redis", "redis_cluster", "redis_sentinel")
 FLAVOURS = ("sync", "async")
 
@@ -46,6 +50,17 @@ def make_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Da
         return Database(kind, url, url)
     server: Any = request.getfixturevalue(kind)
     return Database(kind, *server.create_database(), server)
+
+
+@pytest.fixture(scope="session")
+def odd_postgresql(postgresql: PostgreSQL) -> OddPostgreSQL:
+    return OddPostgreSQL(postgresql)
+
+
+@pytest.fixture(scope="session")
+def odd_mariadb() -> Iterator[OddMariaDB]:
+    with running(OddMariaDB) as server:
+        yield server
 
 
 @pytest.fixture(params=DATABASES)
@@ -225,7 +240,13 @@ def store(
     runner: asyncio.Runner,
 ) -> Iterator[Plain | Awaited]:
     """An empty store of each kind in each flavour."""
-    kind: str = request.param
+    yield from empty_store(request.param, flavour, migrated, runner)
+
+
+def empty_store(
+    kind: str, flavour: str, migrated: Callable[[str], Database], runner: asyncio.Runner
+) -> Iterator[Plain | Awaited]:
+    """Open an empty store of a kind in a flavour, and close it after the test."""
     if kind == "memory":
         store = opened(flavour, "memory://", runner)
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -26,11 +27,27 @@ from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, News, Store
 from tests.stores.changes import adding, changing, revoking
+from tests.stores.conftest import (
+    DATABASES,
+    ODD,
+    REDISES,
+    Awaited,
+    Database,
+    Plain,
+    empty_store,
+)
 from tests.stores.records import LATER, NOON, key, organization, record, revoked
 
 # On Sentinel and, in sync code, on a cluster the same again is left to `make chaos`.
 pytestmark = pytest.mark.campaign(
-    "memory", "sqlite", "postgresql", "mariadb", "redis-", "redis_cluster-async"
+    "memory",
+    "sqlite",
+    "postgresql",
+    "mariadb",
+    "redis-",
+    "redis_cluster-async",
+    "odd_postgresql-sync",
+    "odd_mariadb-async",
 )
 
 
@@ -44,6 +61,17 @@ LIMITS = (
 IMPOSSIBLE = (
     "", " ", "no such", "ünknown", "\N{ROCKET}", "nul\0", "\ud800", "%", "_", "'", "x" * 10_000,
 )  # fmt: skip
+
+
+@pytest.fixture(params=("memory", *DATABASES, *ODD, *REDISES))
+def store(
+    request: pytest.FixtureRequest,
+    flavour: str,
+    migrated: Callable[[str], Database],
+    runner: asyncio.Runner,
+) -> Iterator[Plain | Awaited]:
+    """An empty store of each kind in each flavour, on odd servers too."""
+    yield from empty_store(request.param, flavour, migrated, runner)
 
 
 @pytest.fixture

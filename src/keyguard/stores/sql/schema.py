@@ -14,6 +14,7 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql import migrations
 from keyguard.stores.sql.column_types import ascii_string
 from keyguard.stores.sql.errors import MIGRATE, is_busy, no_tables
+from keyguard.stores.sql.server_settings import REFUSALS
 from keyguard.stores.sql.session import Session
 from keyguard.stores.sql.sqlite import in_transaction
 from keyguard.stores.sql.tables import TABLES
@@ -88,6 +89,8 @@ def _refuse_newer(version: str) -> None:
 
 
 def _version(connection: Connection) -> str | None:
+    if refuse := REFUSALS.get(connection.dialect.name):
+        refuse(connection)
     if not inspect(connection).has_table(_VERSION.name, _schema_of(connection)):
         return None
     return connection.execute(select(_VERSION.c.version_num)).scalar()

@@ -1,0 +1,70 @@
+"""Settings of servers, roles and databases that change what is read.
+
+keyguard's statements and types do without most of them. What remains is refused when the tables are
+first asked for, before a key could be taken for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Connection
+
+from keyguard.exceptions import ConfigurationError
+from keyguard.stores.sql.session import DIRECT
+
+_MYSQL = "SELECT @@sql_mode, @@character_set_client, @@character_set_results"
+
+
+def _of_postgresql(connection: Connection) -> None:
+    """Refuse a session of psycopg in which times or names can't be read.
+
+    Raises:
+        ConfigurationError: The session is one of these.
+    """
+    driver = connection.connection.driver_connection
+    told = getattr(getattr(driver, "info", None), "parameter_status", None)
+    if told is None:  # another driver of a host's, which reads what is binary
+        return
+    # A pooler repeats what it was told, in whatever case, and may know nothing.
+    style, encoding = told("DateStyle") or "ISO", told("client_encoding") or "UTF8"
+    if not style.upper().startswith("ISO"):
+        raise ConfigurationError(
+            f"PostgreSQL writes times as its DateStyle {style!r} says, which psycopg can't read: "
+            "set DateStyle to ISO for the role or the database, or connect with "
+            "options='-c datestyle=ISO' (in a URL, ?options=-cdatestyle%3DISO)"
+        )
+    if encoding.upper().replace("-", "") not in ("UTF8", "UNICODE"):
+        raise ConfigurationError(
+            f"the engine speaks {encoding} with PostgreSQL, in which not every name can be written;"
+            " pass connect_args={'client_encoding': 'utf8'} to create_engine"
+        )
+
+
+def _of_mysql(connection: Connection) -> None:
+    """Refuse a session that changes texts.
+
+    Raises:
+        ConfigurationError: The session is one of these.
+    """
+    if connection.get_execution_options().get(DIRECT):  # keyguard chose what its engines speak
+        return
+    mode, *charsets = connection.exec_driver_sql(_MYSQL).one()
+    if "EMPTY_STRING_IS_NULL" in mode.split(","):
+        raise ConfigurationError(
+            "the sql_mode of the database has EMPTY_STRING_IS_NULL, which changes what keyguard "
+            "stores; take it out, for the server or in the engine's sessions"
+        )
+    if {*charsets} != {"utf8mb4"}:
+        raise ConfigurationError(
+            f"the engine speaks {charsets[0]} with the database, in which not every name can be "
+            "written; pass connect_args={'charset': 'utf8mb4'} to create_engine"
+        )
+
+
+REFUSALS: Mapping[str, Callable[[Connection], None]] = {
+    "postgresql": _of_postgresql,
+    "mysql": _of_mysql,
+    "mariadb": _of_mysql,
+}
+"""What refuses a session whose settings change what is read, by SQLAlchemy's name of the kind."""
