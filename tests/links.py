@@ -1,9 +1,10 @@
-"""A link to a server that tests can cut."""
+"""A link to a server that tests can cut, or make long."""
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TypeAlias
 
@@ -16,12 +17,20 @@ class Link:
 
     Args:
         server: Where the server listens.
+
+    Attributes:
+        opened: How many connections were made.
+        trips: How often the server answered a client after it had been asked something.
+        delay: Seconds that each way takes.
     """
 
     def __init__(self, server: Address) -> None:
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+        self.opened = 0
+        self.trips = 0
+        self.delay = 0.0
         self._is_cut = False
         self._over = threading.Event()
         self._ends: list[socket.socket] = []
@@ -78,15 +87,25 @@ class Link:
                 if self._is_cut:
                     raise ConnectionRefusedError
                 server.connect(self._server)
+                self.opened += 1
             except OSError:
                 client.shutdown(socket.SHUT_RDWR)
                 continue
-            self._begin(self._pass, client, server)
-            self._begin(self._pass, server, client)
+            asked = threading.Event()
+            self._begin(self._pass, client, server, asked.set)
+            self._begin(self._pass, server, client, lambda asked=asked: self._count(asked))
 
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+    def _count(self, asked: threading.Event) -> None:
+        if asked.is_set():
+            asked.clear()
+            self.trips += 1
+
+    def _pass(self, source: socket.socket, sink: socket.socket, note: Callable[[], object]) -> None:
         with suppress(OSError):
             while sent := source.recv(65536):
+                note()
+                if self.delay:
+                    self._over.wait(self.delay)
                 sink.sendall(sent)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)

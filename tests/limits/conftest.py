@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.redis import AsyncRedisStore, RedisStore
 from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
-from keyguard.stores.sql import AsyncSqlStore, SqlStore
+from keyguard.stores.sql import AsyncSqlStore, SqlStore, counters
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from tests.loops import event_loop
 from tests.stores.conftest import make_database
@@ -76,6 +77,12 @@ class Store:
     def sweep(self) -> None:
         if hasattr(self.limiter, "sweep"):  # Redis sweeps by itself
             self.call(self.limiter.sweep)
+
+
+@pytest.fixture(autouse=True)
+def sweeps_begin_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no sweep begin by chance: it would hold locks while the event loop rests."""
+    monkeypatch.setattr(counters, "random", SimpleNamespace(randrange=lambda _: 0))
 
 
 @pytest.fixture

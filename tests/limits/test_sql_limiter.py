@@ -246,7 +246,7 @@ SPOIL = {
             IF nextval('tries') < {spoiled} THEN RAISE 'spoiled' USING ERRCODE = '40P01'; END IF;
             RETURN NEW;
         END $$ LANGUAGE plpgsql;
-        CREATE TRIGGER spoil BEFORE INSERT ON keyguard_counters
+        CREATE TRIGGER spoil BEFORE INSERT OR UPDATE ON keyguard_counters
             FOR EACH ROW EXECUTE FUNCTION spoil()
     """,
     "mariadb": """
@@ -296,14 +296,16 @@ def test_a_hit_is_repeated_on_a_new_connection_only_if_it_was_not_committing(
     def fail(step: Any) -> Any:
         if (step is COMMIT) if at_commit else getattr(step, "is_insert", False):
             raise lost
-        return SimpleNamespace(all=lambda: [row])
+        return SimpleNamespace(all=lambda: [row], rowcount=1)
 
     def succeed(step: Any) -> Any:
         steps.append(step)
-        return SimpleNamespace(all=lambda: [row])
+        return SimpleNamespace(all=lambda: [row], rowcount=1)
 
     sessions = [FakeSession(answer, engine.dialect) for answer in (fail, succeed)]
-    limiter = SqlRateLimiter(FakeDatabase(engine, *sessions, owned=True))
+    database = FakeDatabase(engine, *sessions, owned=True)
+    database.can_swap = False
+    limiter = SqlRateLimiter(database)
     if at_commit:
         with pytest.raises(StoreUnavailableError):
             limiter.hit([charge()])
@@ -311,6 +313,34 @@ def test_a_hit_is_repeated_on_a_new_connection_only_if_it_was_not_committing(
     else:
         assert limiter.hit([charge()]).admitted
         assert steps[-1] is COMMIT
+    limiter.close()
+
+
+@pytest.mark.parametrize("at_swap", [False, True])
+def test_a_swap_is_repeated_on_a_new_connection_only_if_it_had_not_begun(at_swap: bool) -> None:
+    row = SimpleNamespace(id=charge().key, state="[]", now=1_000_000_000)
+    lost = OperationalError("UPDATE", {}, Exception(), connection_invalidated=True)
+    engine = open_store("postgresql://localhost/keys").database.reads
+    steps: list[Any] = []
+
+    def fail(step: Any) -> Any:
+        if at_swap is getattr(step, "is_update", False):
+            raise lost
+        return SimpleNamespace(all=lambda: [row])
+
+    def succeed(step: Any) -> Any:
+        steps.append(step)
+        return SimpleNamespace(all=lambda: [row], rowcount=1)
+
+    sessions = [FakeSession(answer, engine.dialect) for answer in (fail, succeed)]
+    limiter = SqlRateLimiter(FakeDatabase(engine, *sessions, owned=True))
+    if at_swap:
+        with pytest.raises(StoreUnavailableError):
+            limiter.hit([charge()])
+        assert steps == []
+    else:
+        assert limiter.hit([charge()]).admitted
+        assert len(steps) == 2
     limiter.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Dialect
 from sqlalchemy.dialects import postgresql
 
-from keyguard.stores.sql.database import SyncDatabase
+from keyguard.stores.sql.database import Engines, SyncDatabase
 
 COMMIT, ROLLBACK = "commit", "rollback"
 
@@ -56,10 +56,10 @@ class FakeDatabase(SyncDatabase):
     """
 
     def __init__(self, engine: Any, *sessions: FakeSession, owned: bool = False) -> None:
-        super().__init__(engine, owned=owned)
+        super().__init__(Engines(engine, engine) if owned else engine)
         self._has_fitting_schema = True
         self.sessions: Iterator[FakeSession] = iter(sessions)
 
-    async def _open(self, writes: bool) -> Any:
-        del writes
+    async def _open(self, way: Any) -> Any:
+        del way
         return next(self.sessions)

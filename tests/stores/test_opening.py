@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
+from keyguard.runtime.deadlines import Patience
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 from keyguard.stores.opening import (
@@ -333,8 +334,10 @@ def test_anything_else_is_no_limiter(target: object) -> None:
 @pytest.mark.parametrize("url", ["postgresql://h/db", "mariadb://h/db"])
 @BOTH
 def test_a_connection_to_a_server_has_a_longest_age(open_any: Any, url: str) -> None:
-    database = open_any(url, max_age=7.0).database
-    assert {database.reads.pool._recycle, database.writes.pool._recycle} == {7.0}
+    patience = Patience(max_age=9.0)
+    database = open_any(url, patience=patience).database
+    assert {database.reads.pool._recycle, database.writes.pool._recycle} == {patience.in_pool}
+    assert patience.in_pool + patience.ready == 9.0
 
 
 @pytest.mark.parametrize(

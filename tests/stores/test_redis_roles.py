@@ -258,7 +258,9 @@ def test_a_user_who_may_not_persist_is_told_so(
     issued = service.issue()
     assert isinstance(service.decision_on(issued), Allow)
     own_redis.call("ACL", "SETUSER", "default", "-persist")
-    with pytest.raises(StoreUnavailableError, match="have its ACL allow what the page on stores lists"):
+    with pytest.raises(
+        StoreUnavailableError, match="have its ACL allow what the page on stores lists"
+    ):
         service.do(lambda guard: guard.keys.get(issued.key.id))
     service.close()
 

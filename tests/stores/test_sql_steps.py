@@ -42,8 +42,7 @@ def test_psycopg_waits_for_what_is_left(
     def wait(gen: Any, *_: Any, interval: float, timeout: float | None) -> None:
         waits.append(timeout)
 
-    for name in ("wait", "wait_conn"):
-        monkeypatch.setattr(f"psycopg.waiting.{name}", wait)
+    monkeypatch.setattr("psycopg.waiting.wait", wait)
     connection = PostgresConnection.__new__(PostgresConnection)
     connection.pgconn = SimpleNamespace(socket=0, status=ConnStatus.BAD)  # type: ignore[assignment]
     exchange: Any = None
@@ -51,11 +50,10 @@ def test_psycopg_waits_for_what_is_left(
         connection.wait(exchange)
         clock[0] += 0.2
         connection.wait(exchange)
-        assert list(PostgresConnection._connect_gen()) == []
         clock[0] += 1
         connection.wait(exchange)
     connection.wait(exchange)
-    assert waits == [pytest.approx(0.25), *[pytest.approx(0.05)] * 2, 0.0, None]
+    assert waits == [pytest.approx(0.25), pytest.approx(0.05), 0.0, None]
 
 
 def test_pymysql_reads_no_certificates_that_it_does_not_check(

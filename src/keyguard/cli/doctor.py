@@ -41,9 +41,7 @@ def doctor(common: Common) -> None:
     """
     url, patience = common.store_url(), common.patience
     settings = common.settings()
-    store = open_store(
-        url, durable_replicas=settings.durable_replicas, max_age=settings.connection_max_age
-    )
+    store = open_store(url, durable_replicas=settings.durable_replicas, patience=settings.patience)
     try:
         findings = [*_of_keys(store, url, settings, patience)]
         # What keeps the key store from answering is told once.

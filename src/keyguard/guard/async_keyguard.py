@@ -67,7 +67,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         self._store = open_async_store(
             store,
             durable_replicas=self.settings.durable_replicas,
-            max_age=self.settings.connection_max_age,
+            patience=self.settings.patience,
         )
         self._owned = self._store is not store
         self._ports = AsyncPorts(self.settings, clock, self._store, self._tell, limiter)

@@ -70,7 +70,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         self._store = open_store(
             store,
             durable_replicas=self.settings.durable_replicas,
-            max_age=self.settings.connection_max_age,
+            patience=self.settings.patience,
         )
         self._owned = self._store is not store
         self._ports = SyncPorts(self.settings, clock, self._store, self._tell, limiter)

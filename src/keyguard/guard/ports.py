@@ -234,7 +234,7 @@ class SyncPorts(Ports[Store, BackgroundWork]):
     def limiter(self) -> RateLimiter:
         """What counts."""
         return open_limiter(
-            self._wanted, self._raw, clock=self.clock, max_age=self.settings.connection_max_age
+            self._wanted, self._raw, clock=self.clock, patience=self.settings.patience
         )
 
     @once
@@ -291,7 +291,7 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
     def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
         """What counts."""
         return open_async_limiter(
-            self._wanted, self._raw, clock=self.clock, max_age=self.settings.connection_max_age
+            self._wanted, self._raw, clock=self.clock, patience=self.settings.patience
         )
 
     @once

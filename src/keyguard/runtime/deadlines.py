@@ -12,14 +12,41 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
+from typing import NamedTuple
 
 from keyguard.runtime.lazy import asyncio
 
-__all__ = ["awithin", "remaining", "within"]
+__all__ = ["PATIENCE", "Patience", "awithin", "remaining", "within"]
 
 _GRACE = 0.1
 
 _deadline: ContextVar[float | None] = ContextVar("keyguard_deadline", default=None)
+
+
+class Patience(NamedTuple):
+    """How long connecting to a server may take, and how long connections last.
+
+    Args:
+        connect_timeout: Seconds that opening a connection may take, beside the calls that want it.
+        max_age: Seconds after which a connection is replaced by a new one.
+    """
+
+    connect_timeout: float = 10.0
+    max_age: float = 300.0
+
+    @property
+    def in_pool(self) -> float:
+        """Seconds that a connection stays in its pool."""
+        return self.max_age / 3
+
+    @property
+    def ready(self) -> float:
+        """Seconds that a connection is kept ready: until its pool wants it, and some more."""
+        return self.max_age * 2 / 3
+
+
+PATIENCE = Patience()
+"""The patience of a service that has settled nothing else."""
 
 
 def remaining() -> float | None:

@@ -17,6 +17,7 @@ from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
+from keyguard.runtime.deadlines import Patience
 from keyguard.runtime.frames import hides_arguments
 from keyguard.settings.hashing import TokenHasher
 
@@ -63,7 +64,9 @@ class Settings:
         store_timeout: The most seconds that one store call of a request takes. From 0.001 to 60.
         management_timeout: The most seconds that one store call of a management operation takes.
             From 0.001 to 3,600.
-        connection_max_age: Seconds after which a connection to an SQL server is replaced by a new
+        connect_timeout: The most seconds that opening a connection to an SQL server takes. Requests
+            do not wait for that longer than for a store call. From 0.1 to 60.
+        connection_max_age: Seconds within which a connection to an SQL server is replaced by a new
             one. From 1 to 86,400.
         durable_replicas: How many replicas of a key store in Redis must have a change before it is
             acknowledged; else it raises :class:`~keyguard.NotDurableError`. From 0 to 10.
@@ -112,6 +115,7 @@ class Settings:
     record_addresses: bool = False
     store_timeout: float = field(default=0.25, metadata={"range": (0.001, 60)})
     management_timeout: float = field(default=10.0, metadata={"range": (0.001, 3600)})
+    connect_timeout: float = field(default=10.0, metadata={"range": (0.1, 60)})
     connection_max_age: float = field(default=300.0, metadata={"range": (1, 86_400)})
     durable_replicas: int = field(default=0, metadata={"range": (0, 10)})
     hash_workers: int = field(default=min(4, os.cpu_count() or 1), metadata={"range": (1, 64)})
@@ -163,6 +167,11 @@ class Settings:
             raise ConfigurationError("revoke_exposed goes with require_https=True")
 
     # The parts of a guard that follow from its settings. Each is built once, at its first use.
+
+    @property
+    def patience(self) -> Patience:
+        """How long connecting to an SQL server may take, and how long its connections last."""
+        return Patience(self.connect_timeout, self.connection_max_age)
 
     @cached_property
     def policy(self) -> Policy:

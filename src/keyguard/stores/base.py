@@ -36,10 +36,6 @@ __all__ = [
 ]
 
 
-CONNECTION_MAX_AGE = 300.0
-"""Seconds for which a connection to an SQL server is kept, if nothing else is said."""
-
-
 _LONGEST_ADDRESS = 64
 
 

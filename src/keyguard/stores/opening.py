@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, TypeGuard
 
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError
+from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.runtime.process import Clock
 from keyguard.settings.sources import settled_text
 from keyguard.stores.base import (
-    CONNECTION_MAX_AGE,
     AsyncRateLimiter,
     AsyncStore,
     RateLimiter,
@@ -74,7 +74,7 @@ def open_store(
     target: str | Store | object,
     *,
     durable_replicas: int = 0,
-    max_age: float = CONNECTION_MAX_AGE,
+    patience: Patience = PATIENCE,
 ) -> Store:
     """Return the store that a service names, for sync code.
 
@@ -82,7 +82,8 @@ def open_store(
         target: A URL, a SQLAlchemy ``Engine``, a client of redis-py, or a store.
         durable_replicas: How many replicas of a Redis must have a change before it is
             acknowledged.
-        max_age: Seconds after which a connection of a URL is replaced by a new one.
+        patience: How long connecting to the server of a URL may take, and how long its connections
+            last.
 
     Returns:
         The ``target`` itself if it is a store, which its owner closes. Else a new store, which the
@@ -93,7 +94,7 @@ def open_store(
             ``durable_replicas`` is set, and the target is no Redis.
         MissingExtraError: The driver is not installed.
     """
-    store: Store = _open(target, _SYNC, _ASYNC, max_age, durable_replicas)
+    store: Store = _open(target, _SYNC, _ASYNC, patience, durable_replicas)
     return store
 
 
@@ -101,7 +102,7 @@ def open_async_store(
     target: str | AsyncStore | object,
     *,
     durable_replicas: int = 0,
-    max_age: float = CONNECTION_MAX_AGE,
+    patience: Patience = PATIENCE,
 ) -> AsyncStore:
     """Return the store that a service names, for async code; else like :func:`open_store`.
 
@@ -109,9 +110,9 @@ def open_async_store(
         target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a store for
             async code.
         durable_replicas: As for :func:`open_store`.
-        max_age: As for :func:`open_store`.
+        patience: As for :func:`open_store`.
     """
-    store: AsyncStore = _open(target, _ASYNC, _SYNC, max_age, durable_replicas)
+    store: AsyncStore = _open(target, _ASYNC, _SYNC, patience, durable_replicas)
     return store
 
 
@@ -120,7 +121,7 @@ def open_limiter(
     store: Store,
     *,
     clock: Clock,
-    max_age: float = CONNECTION_MAX_AGE,
+    patience: Patience = PATIENCE,
 ) -> RateLimiter:
     """Return the limiter that a service names, for sync code.
 
@@ -129,7 +130,8 @@ def open_limiter(
             or of another storage of the package ``limits``, a client of redis-py, or a limiter.
         store: The store of the keys.
         clock: The clock of counters in memory.
-        max_age: Seconds after which a connection of a URL is replaced by a new one.
+        patience: How long connecting to the server of a URL may take, and how long its connections
+            last.
 
     Returns:
         The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
@@ -144,7 +146,7 @@ def open_limiter(
         from keyguard.stores.limits.storages import StorageRateLimiter
 
         return StorageRateLimiter(target)
-    limiter: RateLimiter = _limiter_of(target, store, clock, max_age, _SYNC, _ASYNC)
+    limiter: RateLimiter = _limiter_of(target, store, clock, patience, _SYNC, _ASYNC)
     return limiter
 
 
@@ -153,7 +155,7 @@ def open_async_limiter(
     store: AsyncStore,
     *,
     clock: Clock,
-    max_age: float = CONNECTION_MAX_AGE,
+    patience: Patience = PATIENCE,
 ) -> MemoryRateLimiter | AsyncRateLimiter:
     """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
 
@@ -166,7 +168,7 @@ def open_async_limiter(
 
         return AsyncStorageRateLimiter(target)
     limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
-        target, store, clock, max_age, _ASYNC, _SYNC
+        target, store, clock, patience, _ASYNC, _SYNC
     )
     return limiter
 
@@ -190,7 +192,7 @@ def _open(
     target: object,
     flavour: _Flavour,
     other: _Flavour,
-    max_age: float,
+    patience: Patience,
     durable_replicas: int = 0,
 ) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
@@ -206,7 +208,7 @@ def _open(
         return target
     more: dict[str, object] = {}
     if room == _SQL:
-        more["max_age"] = max_age
+        more["patience"] = patience
     if durable_replicas:
         more["durable_replicas"] = durable_replicas
     return getattr(import_module(room), flavour.opener)(target, **more)
@@ -253,7 +255,7 @@ def _limiter_of(
     target: object,
     store: object,
     clock: Clock,
-    max_age: float,
+    patience: Patience,
     flavour: _Flavour,
     other: _Flavour,
 ) -> Any:
@@ -264,7 +266,7 @@ def _limiter_of(
     """
     if target is None or isinstance(target, str) or _is_client(target, _SYNC, _ASYNC):
         counters = getattr(
-            store if target is None else _open(target, flavour, other, max_age),
+            store if target is None else _open(target, flavour, other, patience),
             "counters",
             None,
         )

@@ -192,10 +192,10 @@ async def _still_stand(session: Session, table: Table, versions: Mapping[str, in
 async def _changed(session: Session, table: Table, changes: Iterable[Change]) -> bool:
     groups: dict[tuple[str, ...], list[Values]] = {}
     for change in changes:
+        old = {"which": change.id, "old_version": change.before.version}
         columns = changed_columns(change.columns())
         new = {f"new_{name}": value for name, value in columns.items()}
-        row = {"which": change.id, "old_version": change.before.version, **new}
-        groups.setdefault(tuple(sorted(columns)), []).append(row)
+        groups.setdefault(tuple(sorted(columns)), []).append(old | new)
     for names, rows in groups.items():
         statement = (
             update(table)

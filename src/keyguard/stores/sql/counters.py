@@ -18,7 +18,19 @@ from contextlib import suppress
 from math import ceil
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Executable, delete, func, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -29,6 +41,7 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncBatchRateLimiter
 from keyguard.stores.facade import SyncBatchRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase, ended_after
+from keyguard.stores.sql.errors import explained
 from keyguard.stores.sql.session import NamedRow, Session, begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 
@@ -97,7 +110,11 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         return (await self.hit_all((charges,)))[0]
 
     async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
-        outcomes = await self.database.write(self._persistently, self._hit_all, hits)
+        outcomes = None
+        if self.database.can_swap:
+            outcomes = await self.database.swap(self._swap, hits)
+        if outcomes is None:
+            outcomes = await self.database.write(self._persistently, self._hit_all, hits)
         if self._made >= _SWEEP_EVERY:
             self._begin_sweep()
         return outcomes
@@ -168,6 +185,43 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         await _write(session, charges, before, states)
         return outcomes
 
+    async def _swap(
+        self, session: Session, hits: Sequence[Sequence[Charge]]
+    ) -> list[Outcome] | None:
+        """Count hits in two round trips, holding no lock between them.
+
+        Returns:
+            Their outcomes; None if a bucket is new, locked, or changed between the two.
+        """
+        charges = [charge for hit in hits for charge in hit]
+        buckets = {charge.key: charge for charge in charges}
+        found = self._found(session.dialect.name, [*buckets], locked=False)
+        rows = (await session.execute(found)).all()
+        if len(rows) < len(buckets):
+            return None
+        before = {row.id: _state_from(row) for row in rows}
+        states = dict(before)
+        now = self._now() if self._now else max(_seconds(row.now) for row in rows)
+        outcomes = [_counted(hit, states, now) for hit in hits]
+        changed = [row for row in rows if states[row.id] != before[row.id]]
+        if not changed:
+            return outcomes
+        swap = {
+            "swap_id": [row.id for row in changed],
+            "before": [row.state for row in changed],
+            "after": [_spelt(states[row.id]) for row in changed],
+            "end": [_ends(buckets[row.id], states[row.id]) for row in changed],
+            "number": len(changed),
+        }
+        try:
+            swapped = await session.execute(_SWAP, swap)
+        except DBAPIError as failure:
+            if _is_conflict(failure):
+                return None
+            # Nobody knows whether it was counted: no second try.
+            raise explained(failure, self.database.place) from failure
+        return outcomes if swapped.rowcount else None
+
     async def _adjust(
         self,
         session: Session,
@@ -190,11 +244,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         """Lock the rows of buckets in one order for all; return their states and the time."""
         keys = sorted({charge.key for charge in charges})
         await session.call(begin_hastily)  # on SQLite the whole database has one lock
-        columns: list[ColumnElement[str] | ColumnElement[int]] = [COUNTERS.c.id, COUNTERS.c.state]
-        if self._now is None:
-            columns.append(_CLOCKS[session.dialect.name].label("now"))
-        found = select(*columns).where(COUNTERS.c.id.in_(keys)).order_by(COUNTERS.c.id)
-        found = found.with_for_update()
+        found = self._found(session.dialect.name, keys, locked=True)
         rows = (await session.execute(found)).all()
         if make and len(rows) < len(keys):
             self._made += len(keys) - len(rows)
@@ -208,6 +258,14 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
             # another process made while this one waited.
             return states, max(_seconds(row.now) for row in rows)
         return states, await self._moment(session)
+
+    def _found(self, dialect: str, keys: Sequence[str], *, locked: bool) -> Executable:
+        """Return what finds the rows of buckets, with the time at which each is read."""
+        columns: list[ColumnElement[str] | ColumnElement[int]] = [COUNTERS.c.id, COUNTERS.c.state]
+        if self._now is None:
+            columns.append(_CLOCKS[dialect].label("now"))
+        found = select(*columns).where(COUNTERS.c.id.in_(keys))
+        return found.order_by(COUNTERS.c.id).with_for_update() if locked else found
 
     async def _moment(self, session: Session) -> float:
         if self._now is not None:
@@ -293,16 +351,16 @@ async def _write(
 
 def _upserted(dialect: str, buckets: Mapping[str, Charge], states: States | None) -> Executable:
     """Return the statement that writes states, or without states makes the missing rows."""
-    values = [
+    rows = [
         {
             "id": key,
-            "state": _EMPTY if states is None else json.dumps(states[key], separators=(",", ":")),
+            "state": _EMPTY if states is None else _spelt(states[key]),
             "ends_at": _ends(buckets[key], () if states is None else states[key]),
         }
         for key in sorted(buckets)
     ]
     if dialect in ("mysql", "mariadb"):
-        insert = mysql.insert(COUNTERS).values(values)
+        insert = mysql.insert(COUNTERS).values(rows)
         if states is None:  # IGNORE would take shared locks, which then wait for each other
             return insert.on_duplicate_key_update(id=insert.inserted.id)
         return insert.on_duplicate_key_update(
@@ -311,13 +369,42 @@ def _upserted(dialect: str, buckets: Mapping[str, Charge], states: States | None
     upsert: sqlite.Insert | postgresql.Insert = (
         sqlite.insert(COUNTERS) if dialect == "sqlite" else postgresql.insert(COUNTERS)
     )
-    upsert = upsert.values(values)
+    upsert = upsert.values(rows)
     if states is None:
         return upsert.on_conflict_do_nothing()
     return upsert.on_conflict_do_update(
         index_elements=[COUNTERS.c.id],
         set_={"state": upsert.excluded.state, "ends_at": upsert.excluded.ends_at},
     )
+
+
+def _swap_statement() -> Executable:
+    """Return PostgreSQL's statement that replaces the states of buckets if none has changed."""
+    names = ("swap_id", "before", "after", "end")
+    kinds = (Text, Text, Text, BigInteger)
+    rows = func.unnest(
+        *(
+            bindparam(name, type_=postgresql.ARRAY(kind))
+            for name, kind in zip(names, kinds, strict=True)
+        )
+    )
+    swap = rows.table_valued(*names, name="swap").render_derived()
+    fits = and_(COUNTERS.c.id == swap.c.swap_id, COUNTERS.c.state == swap.c.before)
+    # It waits for no lock: nobody could undo it when its call has ended.
+    free = select(COUNTERS.c.id).join(swap, fits).with_for_update(of=COUNTERS, skip_locked=True)
+    held = select(func.count()).select_from(free.cte("held")).scalar_subquery()
+    return (
+        update(COUNTERS)
+        .where(COUNTERS.c.id == swap.c.swap_id, held == bindparam("number"))
+        .values(state=swap.c.after, ends_at=swap.c.end)
+    )
+
+
+_SWAP = _swap_statement()
+
+
+def _spelt(state: State) -> str:
+    return json.dumps(state, separators=(",", ":"))
 
 
 def _is_conflict(failure: Exception) -> bool:

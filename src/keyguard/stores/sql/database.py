@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from queue import Empty
 from typing import Generic, ParamSpec, Protocol, TypeVar
@@ -23,7 +24,9 @@ from sqlalchemy.pool import Pool
 from keyguard.exceptions import ConfigurationError, KeyguardError, SchemaError
 from keyguard.runtime.deadlines import awithin, remaining, within
 from keyguard.runtime.frames import drop_frames
+from keyguard.runtime.process import after_fork
 from keyguard.stores.sql import schema
+from keyguard.stores.sql.engines import AnyEngine, Engines, Way, engines_of
 from keyguard.stores.sql.errors import (
     explained,
     may_be_the_schema,
@@ -35,7 +38,6 @@ from keyguard.stores.sql.poolers import refuse_pooler
 from keyguard.stores.sql.session import AsyncSession, Operation, Session, SyncSession
 from keyguard.stores.sql.turns import ForkGuard, Turns
 
-AnyEngine = TypeVar("AnyEngine", Engine, AsyncEngine)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -51,6 +53,9 @@ class Database(Protocol):
     place: str
     """The database's address, without secrets."""
 
+    can_swap: bool
+    """Whether it costs no round trip to have a statement stand alone that changes something."""
+
     can_listen: bool
     """Whether the database can tell of commits, and the driver can hear of them."""
 
@@ -64,8 +69,15 @@ class Database(Protocol):
         """Run an operation in one transaction, and commit it."""
         ...
 
+    async def swap(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run an operation whose statements stand alone; the last one may change something."""
+        ...
+
     async def migrate(self) -> None:
         """Bring the tables up to date."""
+
+    async def tend(self) -> None:
+        """Have a connection ready for each kind of operation, beside the requests."""
 
     async def aclose(self) -> None:
         """Close the connections, if keyguard opened them."""
@@ -75,18 +87,19 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
     """What both flavours share: everything but how a session is opened.
 
     Args:
-        engine: The engine that finds things.
-        writes: The engine that changes things; None for the same.
-        owned: Whether keyguard made the engines, and disposes of them.
+        engines: The engines that keyguard made, or an engine of the host.
         prepares: Whether the driver prepares statements, which no pooler may come between.
 
     Raises:
         ConfigurationError: keyguard does not work with this kind of database.
     """
 
-    def __init__(
-        self, engine: AnyEngine, writes: AnyEngine | None, *, owned: bool, prepares: bool
-    ) -> None:
+    def __init__(self, engines: Engines[AnyEngine] | AnyEngine, *, prepares: bool) -> None:
+        owned = isinstance(engines, Engines)
+        self._engines: Engines[AnyEngine] = (
+            engines if isinstance(engines, Engines) else engines_of(engines)
+        )
+        engine = self._engines.by_way[Way.READ]
         dialect = engine.dialect.name
         if dialect not in _DIALECTS:
             raise ConfigurationError(
@@ -95,65 +108,77 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
             )
         self.dialect: str = dialect
         self.place = place_of(engine.url)
+        self.can_swap = dialect == "postgresql"
         self.can_listen = dialect == "postgresql" and engine.dialect.driver == "psycopg"
-        self.reads: AnyEngine = engine
-        self.writes: AnyEngine = writes or engine
-        if writes is None and dialect == "postgresql":
-            # Without BEGIN and ROLLBACK around it a look-up is one round trip. At a level above
-            # READ COMMITTED, which a host may have chosen, PostgreSQL refuses a change that waited
-            # for another. To set a level costs no round trip here, unlike on MySQL.
-            self.reads = engine.execution_options(isolation_level="AUTOCOMMIT")
-            self.writes = engine.execution_options(isolation_level="READ COMMITTED")
         self._owned = owned
         self._prepares = prepares
         # A host's engine may commit each statement. Then a change may have been made although its
         # answer got lost. On PostgreSQL keyguard itself chooses the level.
         self._tries_writes_again: bool = owned or dialect == "postgresql"
         self._has_fitting_schema = False
-        self._process = os.getpid()
-        self._inherited: list[Pool] = []
+
+    @property
+    def reads(self) -> AnyEngine:
+        """The engine that finds things, here."""
+        return self._here().by_way[Way.READ]
+
+    @property
+    def writes(self) -> AnyEngine:
+        """The engine that changes things, here."""
+        return self._here().by_way[Way.WRITE]
+
+    def _here(self) -> Engines[AnyEngine]:
+        """Return the engines for the present process and event loop."""
+        return self._engines
 
     async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._perform(False, operation, *args, **kwargs)
+        return await self._perform(Way.READ, operation, *args, **kwargs)
 
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._perform(True, operation, *args, **kwargs)
+        return await self._perform(Way.WRITE, operation, *args, **kwargs)
+
+    async def swap(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._perform(Way.SWAP, operation, *args, **kwargs)
 
     async def migrate(self) -> None:
         try:
-            await self._attempt(True, schema.migrate, apart=self._owned)
+            await self._attempt(Way.WRITE, schema.migrate, apart=self._owned)
         except KeyguardError:
             raise
         except Exception as failure:
             raise explained(failure, self.place) from failure
 
+    async def tend(self) -> None:
+        for connector in self._here().connectors:
+            connector.keep_ready()
+
     @abstractmethod
-    async def _open(self, writes: bool) -> Session:
+    async def _open(self, way: Way) -> Session:
         """Open a session, within the deadline."""
 
     async def _perform(
-        self, writes: bool, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, way: Way, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Run an operation on a schema that fits, or raise what the failure means."""
         try:
             if not self._has_fitting_schema:
-                await self._attempt(False, schema.check)
+                await self._attempt(Way.READ, schema.check)
                 if self._prepares:
-                    await self._attempt(False, refuse_pooler)
+                    await self._attempt(Way.READ, refuse_pooler)
                 self._has_fitting_schema = True
-            return await self._attempt(writes, operation, *args, **kwargs)
+            return await self._attempt(way, operation, *args, **kwargs)
         except KeyguardError:
             raise
         except Exception as failure:
             raise await self._meaning_of(failure) from failure
 
     async def _attempt(
-        self, writes: bool, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, way: Way, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Run an operation in a session, and once more where its connection was lost."""
-        is_last = writes and not self._tries_writes_again
+        is_last = way is Way.WRITE and not self._tries_writes_again
         while True:
-            session = await self._open(writes)
+            session = await self._open(way)
             try:
                 result = await operation(session, *args, **kwargs)
             except DBAPIError as failure:
@@ -162,7 +187,7 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
                     raise
                 is_last = True
             else:
-                if writes:
+                if way is Way.WRITE:
                     # After a commit that failed, nobody knows whether it was made: no second try.
                     await session.commit()
                 return result
@@ -173,57 +198,38 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
         if may_be_the_schema(failure):
             self._has_fitting_schema = False
             try:
-                await self._attempt(False, schema.check_all)
+                await self._attempt(Way.READ, schema.check_all)
             except SchemaError as unfit:
                 return unfit
             except Exception:  # noqa: BLE001, S110 - the failure itself says more
                 pass
         return explained(failure, self.place)
 
-    def _abandon_connections(self) -> None:
-        """Start with new connections, and leave those of another process or event loop alone.
-
-        A connection that was opened elsewhere belongs to a socket shared with another process, or
-        waits for an event loop that no longer runs. After a fork the old pool is kept: to free its
-        connections could say farewell to the server on the other process's behalf. Connections of
-        an event loop that is gone can't be closed without it; they end when they are freed.
-        """
-        for engine in (self.reads, self.writes):
-            core = engine if isinstance(engine, Engine) else engine.sync_engine
-            if self._process != os.getpid():
-                self._inherited.append(core.pool)
-            core.dispose(close=False)
-
 
 class SyncDatabase(EngineDatabase[Engine]):
     """A database for sync code; it never suspends."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        writes: Engine | None = None,
-        *,
-        owned: bool = False,
-        prepares: bool = False,
-    ) -> None:
-        super().__init__(engine, writes, owned=owned, prepares=prepares)
+    def __init__(self, engines: Engines[Engine] | Engine, *, prepares: bool = False) -> None:
+        super().__init__(engines, prepares=prepares)
         self.turns = Turns()
-        if owned and self.dialect == "sqlite":
-            self._fork_guard = ForkGuard((self.reads, self.writes), self.turns)
+        self._process = os.getpid()
+        self._inherited: list[Pool] = []
+        if self._owned and self.dialect == "sqlite":
+            self._fork_guard = ForkGuard(self._engines.pools, self.turns)
 
-    async def _open(self, writes: bool) -> SyncSession:
+    async def _open(self, way: Way) -> SyncSession:
         if self._process != os.getpid():
             self._leave_parent()
         turns = None
         if self._owned:
-            turns = self.turns.writes if writes else self.turns.reads
+            turns = self.turns.reads if way is Way.READ else self.turns.writes
             try:
                 turns.get(timeout=remaining())
             except Empty:
                 raise no_connection_free(self.place) from None
         handled = sys.exception()
         try:
-            connection = (self.writes if writes else self.reads).connect()
+            connection = self._engines.by_way[way].connect()
         except BaseException as failure:
             if turns is not None:
                 turns.put(None)
@@ -232,8 +238,17 @@ class SyncDatabase(EngineDatabase[Engine]):
         return SyncSession(connection, turns)
 
     def _leave_parent(self) -> None:
+        """Begin with new connections; those of the parent belong to sockets shared with it.
+
+        The old pools are kept: to free their connections could say farewell to the server on the
+        other process's behalf.
+        """
         if self._owned:
-            self._abandon_connections()
+            for engine in self._engines.pools:
+                self._inherited.append(engine.pool)
+                engine.dispose(close=False)
+            for connector in self._engines.connectors:
+                connector.leave_parent()
             self.turns.renew()
         self._process = os.getpid()
 
@@ -241,48 +256,89 @@ class SyncDatabase(EngineDatabase[Engine]):
         if self._process != os.getpid():
             self._leave_parent()
         if self._owned:
-            self.reads.dispose()
-            self.writes.dispose()
+            for connector in self._engines.connectors:
+                await connector.aclose()
+            for engine in self._engines.pools:
+                engine.dispose()
 
 
 class AsyncDatabase(EngineDatabase[AsyncEngine]):
-    """A database for code on asyncio."""
+    """A database for code on asyncio. Each event loop has engines of its own.
+
+    Args:
+        engines: The engines of the first event loop that comes, or the host's engine.
+        make: Makes the engines of another; None for a host's engine.
+        prepares: As for :class:`EngineDatabase`.
+    """
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        writes: AsyncEngine | None = None,
+        engines: Engines[AsyncEngine] | AsyncEngine,
+        make: Callable[[], Engines[AsyncEngine]] | None = None,
         *,
-        owned: bool = False,
         prepares: bool = False,
     ) -> None:
-        super().__init__(engine, writes, owned=owned, prepares=prepares)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(engines, prepares=prepares)
+        self._make = make
+        self._inherited: list[object] = []
+        self._has_settled = False
+        self._loops: dict[asyncio.AbstractEventLoop, Engines[AsyncEngine]] = {}
+        self._lock = threading.Lock()
+        after_fork(self._leave_parent)
 
-    async def _open(self, writes: bool) -> AsyncSession:
-        self._settle()
+    def _leave_parent(self) -> None:
+        """Begin with new connections; those of the parent belong to sockets shared with it."""
+        self._inherited.append(self._loops)
+        self._loops = {}
+        self._lock = threading.Lock()
+
+    async def _open(self, way: Way) -> AsyncSession:
+        running_loop()
+        engines = self._here()
         handled = sys.exception()
         try:
             # Not by "async with", which waits for a silent server however often it is cancelled.
-            connection = await (self.writes if writes else self.reads).connect()
+            connection = await engines.by_way[way].connect()
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
         return AsyncSession(connection)
 
-    def _settle(self) -> None:
-        loop = running_loop()
-        if self._loop is loop and self._process == os.getpid():
-            return
-        if self._loop is not None and self._owned:
-            self._abandon_connections()
-        self._loop, self._process = loop, os.getpid()
+    def _here(self) -> Engines[AsyncEngine]:
+        if self._make is None:
+            return self._engines
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._engines
+        known = self._loops.get(loop)
+        return self._settle(loop, self._make) if known is None else known
+
+    def _settle(
+        self, loop: asyncio.AbstractEventLoop, make: Callable[[], Engines[AsyncEngine]]
+    ) -> Engines[AsyncEngine]:
+        """Make the engines of an event loop, and forget those of loops that are gone.
+
+        Connections of a loop that is gone can't be closed without it; they end when they are freed.
+        """
+        with self._lock:
+            for known in [known for known in self._loops if known.is_closed()]:
+                del self._loops[known]
+            if self._has_settled:
+                self._engines = make()
+            self._has_settled = True
+            self._loops[loop] = self._engines
+            return self._engines
 
     async def aclose(self) -> None:
-        if self._owned:
-            self._settle()
-            await self.reads.dispose()
-            await self.writes.dispose()
+        if self._make is None:
+            return
+        engines = self._loops.pop(running_loop(), None)
+        if engines is not None:
+            for connector in engines.connectors:
+                await connector.aclose()
+            for engine in engines.pools:
+                await engine.dispose()
 
 
 @asynccontextmanager

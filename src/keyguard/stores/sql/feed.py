@@ -53,6 +53,7 @@ class SqlFeed(AsyncChangeFeed):
         pass
 
     async def _ask(self, position: str | None) -> News:
+        await self._database.tend()
         return await self._read_in_time(queries.read_feed, position)
 
     async def _read_in_time(

@@ -5,14 +5,20 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from pymysql.connections import Connection  # type: ignore[import-untyped]
 from pymysql.constants import CR  # type: ignore[import-untyped]
 from pymysql.err import OperationalError  # type: ignore[import-untyped]
+from sqlalchemy import Connection as CoreConnection
 
 from keyguard.runtime.deadlines import remaining
+from keyguard.stores.sql.engines import Driver
+
+# Of keyguard's sessions, whatever the server's is.
+_MODE = "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION"
 
 # With a timeout of 0 a socket never waits at all, and fails in another way.
 _LEAST = 0.001
@@ -62,6 +68,12 @@ class MySqlConnection(Connection):  # type: ignore[misc]
         super()._write_bytes(data)
 
 
+def _connect_awaited(**named: Any) -> Any:
+    import asyncmy
+
+    return asyncmy.connect(**named)
+
+
 @cache
 def _unverified() -> ssl.SSLContext:
     # What PyMySQL uses where the URL names no certificate: any server is accepted. PyMySQL would
@@ -76,3 +88,35 @@ def _unverified() -> ssl.SSLContext:
 def _left() -> float | None:
     left = remaining()
     return None if left is None else max(left, _LEAST)
+
+
+def _version(connection: CoreConnection) -> object:
+    driver: Any = connection.connection.driver_connection
+    dialect: Any = connection.dialect
+    return dialect._parse_server_version(driver.get_server_info())
+
+
+# The server has told its version as the connection began; the mode is set, and known.
+_ANSWERS: dict[str, Callable[[CoreConnection], object]] = {
+    "_get_server_version_info": _version,
+    "_get_default_schema_name": lambda connection: connection.engine.url.database,
+    "get_default_isolation_level": lambda _: "REPEATABLE READ",
+    "_detect_sql_mode": lambda connection: setattr(connection.dialect, "_sql_mode", _MODE),
+    "_detect_casing": lambda _: 0,  # of names of tables, which keyguard writes as they are
+}
+
+PYMYSQL = Driver(
+    MySqlConnection,
+    lambda connection: connection._force_close(),
+    _ANSWERS,
+    {"sql_mode": _MODE},
+)
+"""PyMySQL, in sync code."""
+
+ASYNCMY = Driver(
+    _connect_awaited,
+    lambda connection: connection.close(),
+    _ANSWERS,
+    {"sql_mode": f"'{_MODE}'"},  # asyncmy does not quote it
+)
+"""asyncmy, on asyncio."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import waiting
-from psycopg.abc import PQGen, PQGenConn
-from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
+from psycopg import BaseConnection, waiting
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection
 
 from keyguard.runtime.deadlines import remaining
+from keyguard.stores.sql.engines import Driver
 
 Result = TypeVar("Result")
 
@@ -21,18 +23,8 @@ _INTERVAL = 0.1
 class PostgresConnection(psycopg.Connection[Any]):
     """A connection whose every wait ends with :func:`keyguard.runtime.deadlines.remaining`.
 
-    psycopg itself only has a timeout for connecting, of at least two seconds.
+    psycopg itself only has a timeout for connecting.
     """
-
-    @classmethod
-    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Any]:
-        gen = super()._connect_gen(conninfo)
-        left = remaining()
-        if left is None:
-            return (yield from gen)
-        # Wait here: psycopg would check the time ten times a second.
-        patience = min(left, timeout_from_conninfo(conninfo_to_dict(conninfo)))
-        return waiting.wait_conn(gen, interval=_INTERVAL, timeout=patience)
 
     def wait(
         self, gen: PQGen[Result], interval: float = _INTERVAL, timeout: float | None = None
@@ -75,3 +67,33 @@ class AsyncPostgresConnection(psycopg.AsyncConnection[Any]):
             if not isinstance(failure, Exception):
                 self.pgconn.finish()
             raise
+
+
+def _version(connection: Connection) -> tuple[int, int]:
+    driver = connection.connection.driver_connection
+    return divmod(0 if driver is None else driver.info.server_version, 10_000)
+
+
+# The server has told its version as the connection began.
+_ANSWERS: dict[str, Callable[[Connection], object]] = {
+    "_get_server_version_info": _version,
+    "_get_default_schema_name": lambda _: None,
+    "get_default_isolation_level": lambda _: "READ COMMITTED",
+    "_set_backslash_escapes": lambda _: None,  # for literals; keyguard passes parameters
+}
+
+
+def _drop(connection: BaseConnection[Any]) -> None:
+    connection.pgconn.finish()
+
+
+PSYCOPG = Driver(
+    PostgresConnection.connect,
+    _drop,
+    _ANSWERS,
+    {"client_encoding": "utf8"},
+)
+"""psycopg in sync code."""
+
+ASYNC_PSYCOPG = PSYCOPG._replace(connect=AsyncPostgresConnection.connect)
+"""psycopg on asyncio."""

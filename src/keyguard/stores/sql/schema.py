@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, MetaData, Table, inspect, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from keyguard.exceptions import SchemaError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
@@ -22,6 +22,7 @@ from keyguard.stores.sql.tables import TABLES
 _VERSION = Table(
     "keyguard_version", MetaData(), Column("version_num", ascii_string(32), primary_key=True)
 )
+_CURRENT = select(_VERSION.c.version_num)
 
 # Any number that no other program locks.
 _POSTGRESQL_LOCK = int.from_bytes(b"keyguard", "big") >> 1
@@ -59,7 +60,13 @@ def _schema_of(connection: Connection) -> str | None:
 
 
 def _check_version(connection: Connection) -> None:
-    version = _version(connection)
+    _refuse_settings(connection)
+    try:  # mostly one question suffices
+        version = connection.execute(_CURRENT).scalar()
+    except (OperationalError, ProgrammingError) as failure:
+        if failure.connection_invalidated or _has_version(connection):
+            raise
+        version = None
     if version is None:
         raise no_tables()
     _refuse_newer(version)
@@ -88,12 +95,20 @@ def _refuse_newer(version: str) -> None:
         )
 
 
-def _version(connection: Connection) -> str | None:
+def _refuse_settings(connection: Connection) -> None:
     if refuse := REFUSALS.get(connection.dialect.name):
         refuse(connection)
-    if not inspect(connection).has_table(_VERSION.name, _schema_of(connection)):
+
+
+def _has_version(connection: Connection) -> bool:
+    return inspect(connection).has_table(_VERSION.name, _schema_of(connection))
+
+
+def _version(connection: Connection) -> str | None:
+    _refuse_settings(connection)
+    if not _has_version(connection):
         return None
-    return connection.execute(select(_VERSION.c.version_num)).scalar()
+    return connection.execute(_CURRENT).scalar()
 
 
 def _migrate(connection: Connection) -> None:

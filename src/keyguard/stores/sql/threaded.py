@@ -39,7 +39,7 @@ class ThreadedDatabase(Database):
         self.database = database
         self.dialect = database.dialect
         self.place = database.place
-        self.can_listen = False
+        self.can_listen = self.can_swap = False
         self._readers = Pool("keyguard-sql-reads", most=_READERS)
         self._writers = Pool("keyguard-sql-writes", most=_WRITERS)
 
@@ -51,8 +51,14 @@ class ThreadedDatabase(Database):
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._settled(lambda: self.database.write(operation, *args, **kwargs))
 
+    async def swap(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.write(operation, *args, **kwargs)
+
     async def migrate(self) -> None:
         await self._settled(self.database.migrate)
+
+    async def tend(self) -> None:
+        pass  # a file is opened at once
 
     async def aclose(self) -> None:
         await self._settled(self.database.aclose)

@@ -1,0 +1,236 @@
+"""Connections that are opened beside the calls which want them.
+
+To open a connection takes several round trips, and a call may have time for few. So a call waits
+for a connection until its own deadline, while a thread or a task opens one within a deadline of its
+own. A connection that comes too late for its call is kept for the next.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from keyguard.runtime.deadlines import Patience, awithin, remaining, within
+from keyguard.runtime.frames import drop_frames
+from keyguard.runtime.lazy import asyncio
+from keyguard.runtime.sync import run_sync
+
+Connection = TypeVar("Connection")
+
+_SOON = 1.0
+"""Seconds after which a call no longer counts on an opening that is still under way."""
+
+_ENDING = 1.0
+"""Seconds that closing waits for the openings that it has cancelled."""
+
+
+class Connector(ABC, Generic[Connection]):
+    """Opens the connections of one pool.
+
+    Args:
+        connect: Opens a connection.
+        drop: Closes a connection at once.
+        patience: How long opening may take, and how long a connection is kept.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        drop: Callable[[Connection], object],
+        patience: Patience,
+    ) -> None:
+        self._connect: Callable[[], Awaitable[Connection]] = connect
+        self._drop: Callable[[Connection], object] = drop
+        self._patience = patience
+        self._inherited: list[object] = []
+        self._is_known = False
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._ready: deque[tuple[float, Connection]] = deque()
+        self._waiting: deque[Future[Connection]] = deque()
+        self._begun: dict[object, float] = {}
+
+    async def take(self) -> Connection:
+        """Return a connection; wait for one until the deadline of the call.
+
+        Raises:
+            TimeoutError: No connection was opened in time.
+        """
+        # A command takes one connection and needs no other. Where there was a second call, there
+        # will be more, and one connection is kept ready.
+        kept, self._is_known = int(self._is_known), True
+        wanted: Future[Connection] = Future()
+        with self._lock:
+            found = self._found()
+            if found is None:
+                self._waiting.append(wanted)
+        if found is not None:
+            self._open_more(kept)
+            return found
+        self._open_more(0)  # what waits comes first
+        try:
+            return await self._result(wanted)
+        except BaseException:
+            self._leave(wanted)
+            raise
+
+    def keep_ready(self) -> None:
+        """Have a connection ready, beside the present call."""
+        self._is_known = True
+        with self._lock:
+            self._drop_old()
+        self._open_more(1)
+
+    def distrust(self) -> None:
+        """Drop the connections that are ready: another one was lost."""
+        with self._lock:
+            ready = [*self._ready]
+            self._ready.clear()
+        for _, connection in ready:
+            self._end(connection)
+
+    async def aclose(self) -> None:
+        """Drop what is ready, and what is still being opened."""
+        with self._lock:
+            if not self._waiting:
+                self._begun.clear()
+        self.distrust()
+
+    def leave_parent(self) -> None:
+        """Leave what was opened before a fork to the parent process."""
+        self._inherited.append(self._ready)
+        self._start_afresh()
+
+    @abstractmethod
+    async def _result(self, wanted: Future[Connection]) -> Connection:
+        """Wait for a connection until the deadline of the call."""
+
+    @abstractmethod
+    async def _opened(self) -> Connection:
+        """Open a connection within the deadline for that."""
+
+    @abstractmethod
+    def _begin(self, opening: object) -> None:
+        """Open a connection beside the present call."""
+
+    def _found(self) -> Connection | None:
+        self._drop_old()
+        return self._ready.popleft()[1] if self._ready else None
+
+    def _drop_old(self) -> None:
+        while self._ready and time.monotonic() - self._ready[0][0] > self._patience.ready:
+            self._end(self._ready.popleft()[1])
+
+    def _open_more(self, kept: int) -> None:
+        """Begin as many openings as are wanted and not under way."""
+        now = time.monotonic()
+        with self._lock:
+            expected = sum(now - began < _SOON for began in self._begun.values())
+            missing = len(self._waiting) + kept - len(self._ready) - expected
+            openings = [object() for _ in range(missing)]
+            self._begun.update(dict.fromkeys(openings, now))
+        for opening in openings:
+            self._begin(opening)
+
+    async def _open(self, opening: object) -> None:
+        """Open a connection, and hand it or the failure to a call that waits."""
+        try:
+            connection = await self._opened()
+        except BaseException as failure:
+            drop_frames(failure, None)  # a driver's hold the password
+            with self._lock:
+                is_wanted = self._begun.pop(opening, None) is not None
+                if is_wanted and isinstance(failure, Exception) and (call := self._next_call()):
+                    call.set_exception(failure)
+            if not isinstance(failure, Exception):
+                raise
+            return
+        with self._lock:
+            is_wanted = self._begun.pop(opening, None) is not None
+            if is_wanted and (call := self._next_call()):
+                call.set_result(connection)
+            elif is_wanted:
+                self._ready.append((time.monotonic(), connection))
+        if not is_wanted:
+            self._end(connection)
+
+    def _next_call(self) -> Future[Connection] | None:
+        """Return the call that has waited longest, if any still waits."""
+        while self._waiting:
+            call = self._waiting.popleft()
+            if call.set_running_or_notify_cancel():
+                return call
+        return None
+
+    def _leave(self, wanted: Future[Connection]) -> None:
+        """Give up waiting; what came too late is ready for the next call."""
+        with self._lock:
+            if wanted in self._waiting:
+                self._waiting.remove(wanted)
+            elif not wanted.cancelled() and wanted.exception() is None:
+                self._ready.append((time.monotonic(), wanted.result()))
+
+    def _end(self, connection: Connection) -> None:
+        with suppress(Exception):  # it is of no use to anybody
+            self._drop(connection)
+
+
+class SyncConnector(Connector[Connection]):
+    """Opens connections on threads. Its ``connect`` never suspends. See :class:`Connector`."""
+
+    async def _result(self, wanted: Future[Connection]) -> Connection:
+        return wanted.result(remaining())
+
+    async def _opened(self) -> Connection:
+        with within(self._patience.connect_timeout):
+            return await self._connect()
+
+    def _begin(self, opening: object) -> None:
+        def work() -> None:
+            run_sync(self._open(opening))
+
+        try:
+            threading.Thread(target=work, name="keyguard-connecting", daemon=True).start()
+        except RuntimeError:  # no thread could be started: the call itself opens a connection
+            work()
+
+
+class AsyncConnector(Connector[Connection]):
+    """Opens connections in tasks of one event loop of asyncio. See :class:`Connector`."""
+
+    def _start_afresh(self) -> None:
+        super()._start_afresh()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def _result(self, wanted: Future[Connection]) -> Connection:
+        return await asyncio.wrap_future(wanted)
+
+    async def _opened(self) -> Connection:
+        async with awithin(self._patience.connect_timeout):
+            return await self._connect()
+
+    def _begin(self, opening: object) -> None:
+        # In a context of its own: the deadline of the present call is not the opening's.
+        task = asyncio.get_running_loop().create_task(
+            self._open(opening), name="keyguard-connecting", context=contextvars.Context()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Drop what is ready, and cancel what is still being opened."""
+        await super().aclose()
+        tasks = [] if self._waiting else [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_ENDING)

@@ -1,0 +1,232 @@
+"""The engines that keyguard makes for a database URL: one to find things, one to change them.
+
+A look-up is one statement, with no BEGIN before and no ROLLBACK after it. A change is a
+transaction. Switching a pooled connection between the two would cost round trips, at a moment when
+SQLAlchemy does not notice that the connection is dead. So each has an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from keyguard.runtime.connecting import AsyncConnector, Connector, SyncConnector
+from keyguard.runtime.deadlines import Patience, remaining
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.sql import options
+from keyguard.stores.sql.errors import place_of, unavailable
+from keyguard.stores.sql.session import DIRECT, DriverConnection
+from keyguard.stores.sql.turns import MOST_READS, MOST_WRITES
+
+AnyEngine = TypeVar("AnyEngine", Engine, AsyncEngine)
+
+_Options: TypeAlias = dict[str, Any]
+READS: _Options = {
+    "hide_parameters": True,
+    "isolation_level": "AUTOCOMMIT",
+    "skip_autocommit_rollback": True,
+    "execution_options": {DIRECT: True},
+    "pool_size": MOST_READS // 2,
+    "max_overflow": MOST_READS - MOST_READS // 2,
+}
+"""What engines are told that find things."""
+
+WRITES: _Options = {
+    "hide_parameters": True,
+    "pool_size": MOST_WRITES,  # limits are counted through them
+    "max_overflow": 0,
+    # Each operation ends its own transaction. Another rollback when the connection comes back would
+    # be one more round trip on MySQL, and a silent server would hold up a change already made.
+    "pool_reset_on_return": None,
+}
+"""What engines are told that change things."""
+
+_LEAST_TIMEOUT = 2
+"""The seconds that psycopg waits for each host at least."""
+
+
+class Way(Enum):
+    """How an operation uses the database."""
+
+    READ = auto()
+    """Each statement stands alone, and changes nothing."""
+    WRITE = auto()
+    """All statements are one transaction."""
+    SWAP = auto()
+    """Each statement stands alone, and may change something."""
+
+
+class Engines(Generic[AnyEngine]):
+    """The engines of one process, or of one event loop in it.
+
+    Args:
+        reads: The engine that finds things.
+        writes: The engine that changes things, in transactions.
+        swaps: The engine whose statements change things and stand alone, where that costs no round
+            trip; None elsewhere.
+        connectors: What opens their connections; none for SQLite.
+
+    Attributes:
+        by_way: The engine for each way.
+        pools: The engines with a pool of their own.
+    """
+
+    def __init__(
+        self,
+        reads: AnyEngine,
+        writes: AnyEngine,
+        swaps: AnyEngine | None = None,
+        connectors: tuple[Connector[DriverConnection], ...] = (),
+    ) -> None:
+        self.by_way: dict[Way, AnyEngine] = {
+            Way.READ: reads,
+            Way.WRITE: writes,
+            Way.SWAP: swaps or writes,
+        }
+        self.pools: tuple[AnyEngine, ...] = (reads, writes)
+        self.connectors = connectors
+
+
+class Driver(NamedTuple):
+    """What keyguard knows of a driver.
+
+    Args:
+        connect: Opens a connection; a driver for asyncio returns an awaitable.
+        drop: Closes a connection at once.
+        answers: What SQLAlchemy's dialect would ask a server, by the names of its methods.
+        options: What the driver is told beside the URL.
+    """
+
+    connect: Callable[..., DriverConnection]
+    drop: Callable[[DriverConnection], object]
+    answers: dict[str, Callable[[Connection], object]]
+    options: _Options
+
+
+def engines(url: URL, patience: Patience) -> Engines[Engine]:
+    """Make the engines of a database server, for sync code.
+
+    Args:
+        url: The database, with the name of the driver.
+        patience: How long connecting may take, and how long connections last.
+    """
+    reads, read = _engine(url, patience, create_engine, writes=False)
+    writes, write = _engine(url, patience, create_engine, writes=True)
+    return Engines(reads, writes, _alone(writes), (read, write))
+
+
+def async_engines(url: URL, patience: Patience) -> Engines[AsyncEngine]:
+    """Make the engines of a database server for one event loop; else like :func:`engines`."""
+    reads, read = _engine(url, patience, create_async_engine, writes=False)
+    writes, write = _engine(url, patience, create_async_engine, writes=True)
+    return Engines(reads, writes, _alone(writes), (read, write))
+
+
+def engines_of(host: AnyEngine) -> Engines[AnyEngine]:
+    """Make engines over the connections of a host's engine."""
+    if host.dialect.name != "postgresql":
+        return Engines(host, host)
+    # Without BEGIN and ROLLBACK around it a look-up is one round trip. At a level above READ
+    # COMMITTED, which a host may have chosen, PostgreSQL refuses a change that waited for another.
+    # To set a level costs no round trip here, unlike on MySQL.
+    reads = host.execution_options(isolation_level="AUTOCOMMIT")
+    return Engines(reads, host.execution_options(isolation_level="READ COMMITTED"), reads)
+
+
+def _alone(engine: AnyEngine) -> AnyEngine | None:
+    """Return an engine over the same connections whose statements each stand alone.
+
+    Args:
+        engine: An engine without execution options: of two levels that these set, either may hold.
+    """
+    if engine.dialect.name != "postgresql":
+        return None
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _engine(
+    url: URL, patience: Patience, create: Callable[..., AnyEngine], *, writes: bool
+) -> tuple[AnyEngine, Connector[DriverConnection]]:
+    """Make an engine whose connections are opened beside the calls that want them."""
+    is_postgresql = url.get_backend_name() == "postgresql"
+    driver = _driver(url, awaited=create is create_async_engine)
+    given: _Options = dict(WRITES if writes else READS)
+    told: _Options = dict(driver.options)
+    if is_postgresql:
+        given["use_native_hstore"] = False  # a question, for a type that keyguard does not use
+        if writes:  # changes must be able to wait for one another; a database may refuse that
+            given["isolation_level"] = "READ COMMITTED"
+        told[options.PREPARE] = options.prepare_threshold(url.query)
+    elif not writes:
+        told["autocommit"] = True  # else SQLAlchemy says so later, in a round trip
+    patience, told["connect_timeout"] = _timeouts(url, patience)
+    plain = url.difference_update_query([options.PREPARE])
+    engine = create(plain, pool_recycle=patience.in_pool, **given)
+    core: Engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    positional, named = core.dialect.create_connect_args(plain)
+    for name, answer in driver.answers.items():
+        setattr(core.dialect, name, answer)
+    connect = partial(driver.connect, *positional, **{**named, **told})
+    connector: Connector[DriverConnection]
+    if isinstance(engine, AsyncEngine):
+        connector = AsyncConnector(connect, driver.drop, patience)
+        event.listen(core, "do_connect", partial(_connect_awaited, connector))
+    else:
+
+        async def connected() -> DriverConnection:
+            return connect()
+
+        connector = SyncConnector(connected, driver.drop, patience)
+        event.listen(core, "do_connect", partial(_connect, connector, place_of(url)))
+    event.listen(core, "handle_error", partial(_note_failure, connector, writes))
+    return engine, connector
+
+
+def _connect(connector: Connector[DriverConnection], place: str, *_: object) -> object:
+    try:
+        return run_sync(connector.take())
+    except TimeoutError as late:
+        raise unavailable(place) from late
+
+
+def _connect_awaited(
+    connector: Connector[DriverConnection], dialect: Dialect, *_: object
+) -> object:
+    # SQLAlchemy wraps what the function returns.
+    return dialect.connect(async_creator_fn=connector.take)
+
+
+def _note_failure(
+    connector: Connector[DriverConnection], writes: bool, failure: ExceptionContext
+) -> None:
+    """Give up the other connections when one was lost, but not when a change took too long."""
+    if writes and remaining() == 0:  # it may have waited for a lock
+        failure.invalidate_pool_on_disconnect = False
+    elif failure.is_disconnect:
+        connector.distrust()
+
+
+def _timeouts(url: URL, patience: Patience) -> tuple[Patience, int]:
+    """Return how long opening may take in all, and what the driver is told for each host."""
+    hosts = url.query.get("host", "")
+    number = len(hosts) if isinstance(hosts, tuple) else hosts.count(",") + 1
+    each = int(str(url.query.get("connect_timeout", 0)))
+    if each:
+        return patience._replace(connect_timeout=each * number), each
+    return patience, max(_LEAST_TIMEOUT, int(patience.connect_timeout / number))
+
+
+def _driver(url: URL, *, awaited: bool) -> Driver:
+    if url.get_backend_name() == "postgresql":
+        from keyguard.stores.sql import postgresql
+
+        return postgresql.ASYNC_PSYCOPG if awaited else postgresql.PSYCOPG
+    from keyguard.stores.sql import mysql
+
+    return mysql.ASYNCMY if awaited else mysql.PYMYSQL
