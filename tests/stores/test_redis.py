@@ -607,13 +607,18 @@ def test_no_thread_waits_longer_because_another_waits_for_a_silent_cluster(
     store.close()
 
 
+async def opened_by(store: Any) -> Any:
+    """Return the client that an async store has on the running event loop."""
+    return store.backend.port.open()
+
+
 @WATCHDOG
 def test_after_a_call_that_was_late_the_layout_of_the_cluster_is_read_anew(
     redis_cluster: RedisCluster, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis_cluster.flush()
     store = filled(redis_cluster.url, "async", runner)
-    manager = store.backend.port._opened.nodes_manager
+    manager = runner.run(opened_by(store)).nodes_manager
     readings: list[int] = []
     read = type(manager).initialize
 

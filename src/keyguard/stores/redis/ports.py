@@ -11,9 +11,10 @@ import math
 import sys
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from asyncio import get_running_loop
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -353,22 +354,51 @@ async def _aask(connection: AsyncConnection, command: Command) -> Reply:
         raise
 
 
+class _OnLoop:
+    """What a port has opened on the running event loop.
+
+    Args:
+        target: Where the Redis is, or a client to use.
+    """
+
+    def __init__(self, target: Deployment | AsyncClient) -> None:
+        self.client = make_async_client(target) if isinstance(target, Deployment) else target
+        self.turns = asyncio.Semaphore(MOST_CONNECTIONS)
+        self.layout_is_old = False
+        # asyncio closes its generators before it closes the loop.
+        self._open = _closing(None if self.client is target else self.client)
+        with suppress(StopIteration):
+            self._open.__anext__().send(None)
+
+    async def aclose(self) -> None:
+        """Close the client, unless it is its owner's."""
+        await self._open.aclose()
+
+
 class AsyncScriptPort(ScriptPort):
     """Runs scripts for code on asyncio, whose caller ends a call that is late.
 
+    Each event loop has a client of its own, because a connection belongs to its loop.
+
     Args:
         target: Where the Redis is, or a client to use. The client stays its owner's.
-
-    Attributes:
-        layout_is_old: Whether to read the layout of the cluster before the next command.
     """
 
     def __init__(self, target: Deployment | AsyncClient) -> None:
         self.place = place_of(target)
         self._target = target
-        self._opened: AsyncClient | None = None
-        self.layout_is_old = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opened: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def layout_is_old(self) -> bool:
+        """Whether to read the layout of the cluster before the next command on this loop."""
+        return self._here().layout_is_old
+
+    @layout_is_old.setter
+    def layout_is_old(self, is_old: bool) -> None:
+        self._here().layout_is_old = is_old
 
     async def send(self, command: Command, key: str, durability: Durability | None = None) -> Reply:
         if remaining() is None:
@@ -376,13 +406,11 @@ class AsyncScriptPort(ScriptPort):
                 return await self.send(command, key, durability)
         handled = sys.exception()
         try:
-            client = self._opened
-            if client is None or get_running_loop() is not self._loop:
-                client = self.open()
-            async with self._turns:
-                if isinstance(client, redis.asyncio.RedisCluster):
-                    return await self._routed(client, command, key, durability)
-                pool = client.connection_pool
+            here = self._here()
+            async with here.turns:
+                if isinstance(here.client, redis.asyncio.RedisCluster):
+                    return await self._routed(here.client, command, key, durability)
+                pool = here.client.connection_pool
                 connection = await pool.get_connection()
                 try:
                     return await aexchange(connection, command, durability=durability)
@@ -403,13 +431,15 @@ class AsyncScriptPort(ScriptPort):
         await asyncio.sleep(seconds)
 
     async def aclose(self) -> None:
-        client, self._opened = self._opened, None
-        if client is None or client is self._target or self._loop is not running_loop():
-            return
-        # TLS waits for a goodbye, which a silent server never says.
-        with suppress(TimeoutError):
-            async with awithin(_LONGEST_PARTING):
-                await _closed(client)
+        self._forget_closed_loops()
+        this = running_loop()
+        for loop in list(self._opened):
+            here = self._opened.pop(loop, None)
+            if here is not None and loop is this:
+                await here.aclose()
+            elif here is not None and loop.is_running():  # on a thread of its own
+                closing = asyncio.run_coroutine_threadsafe(here.aclose(), loop)
+                await asyncio.wait([asyncio.wrap_future(closing)], timeout=_LONGEST_PARTING)
 
     def open(self) -> AsyncClient:
         """Return the client for the running event loop.
@@ -417,14 +447,22 @@ class AsyncScriptPort(ScriptPort):
         Raises:
             ConfigurationError: The event loop is not asyncio's.
         """
-        loop, target = running_loop(), self._target
-        if loop is not self._loop:
-            # Connections of an ended loop can't be closed without it; they end when freed.
-            self._loop, self._opened = loop, None
-            self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
-        if self._opened is None:
-            self._opened = make_async_client(target) if isinstance(target, Deployment) else target
-        return self._opened
+        return self._here().client
+
+    def _here(self) -> _OnLoop:
+        """Return what is open on the running event loop, with a new client if it has none."""
+        loop = running_loop()
+        here = self._opened.get(loop)
+        if here is None:
+            self._forget_closed_loops()
+            self._opened[loop] = here = _OnLoop(self._target)
+        return here
+
+    def _forget_closed_loops(self) -> None:
+        # A connection holds its loop, so that these would never be freed.
+        for loop in list(self._opened):
+            if loop.is_closed():
+                self._opened.pop(loop, None)
 
     async def connection_for(self, key: str) -> AsyncConnection:
         """Return a new connection to the server of a key; it belongs to no pool."""
@@ -504,7 +542,19 @@ def _node_named_by(cluster: Any, asked: Any) -> AsyncNode | None:
     return node
 
 
-async def _closed(client: AsyncClient) -> None:
+async def _closing(client: AsyncClient | None) -> AsyncGenerator[None]:
+    """Close a client when the generator is closed."""
+    try:
+        yield
+    finally:
+        if client is not None:
+            # TLS waits for a goodbye, which a silent server never says.
+            with suppress(TimeoutError):
+                async with awithin(_LONGEST_PARTING):
+                    await _close(client)
+
+
+async def _close(client: AsyncClient) -> None:
     await client.aclose()
     if isinstance(client, redis.asyncio.RedisCluster):
         # A client that lost a node takes itself for closed.
