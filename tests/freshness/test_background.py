@@ -615,6 +615,35 @@ def test_a_guard_closes_though_its_feed_does_not_answer() -> None:
 
 
 @pytest.mark.timeout(20, func_only=True)
+def test_closing_a_guard_ends_the_wait_of_its_feed() -> None:
+    asked, closed = threading.Event(), threading.Event()
+
+    class Waiting(Feed):
+        def read(self, position: str | None, patience: float) -> News:
+            asked.set()
+            closed.wait()
+            raise StoreUnavailableError("closed")
+
+        def close(self) -> None:
+            closed.set()
+
+    class Store(MemoryStore):
+        def feed(self) -> Any:
+            return Waiting()
+
+    events: list[Any] = []
+    guard = Keyguard(Store(), hooks=[events.append], store_timeout=60.0)
+    guard.organizations.create("acme")
+    issued = guard.keys.issue(organization="acme", name="ci")
+    guard.authenticate([f"Bearer {issued.token.reveal()}"])
+    asked.wait()
+    worker: Any = guard._ports.background._thread
+    guard.close()
+    assert not worker.is_alive()
+    assert events == []  # the feed did not fail
+
+
+@pytest.mark.timeout(20, func_only=True)
 def test_an_async_guard_closes_though_its_feed_does_not_end() -> None:
     async def scenario() -> None:
         asked, answers = asyncio.Event(), asyncio.Event()

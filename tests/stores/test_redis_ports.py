@@ -197,7 +197,7 @@ class Reader(TrailReader):
         self.asked.append(f"wait after {position}")
         return self.wakes
 
-    async def exchange(self, command: Command, *, waits: bool = False) -> Any:
+    async def exchange(self, command: Command) -> Any:
         raise AssertionError  # as run and wait are answered above
 
     async def disconnect(self, *, moved: bool = False) -> None:

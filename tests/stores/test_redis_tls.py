@@ -245,3 +245,18 @@ def test_a_reader_waits_and_is_ended_through_tls_too(
         with pytest.raises(StoreUnavailableError, match="was closed"):
             while_reading(feed, told.position, close)
     store.close()
+
+
+@WATCHDOG
+def test_closing_ends_a_read_that_is_under_way(tls: TlsServer, runner: asyncio.Runner) -> None:
+    store = filled(tls, "sync", runner)
+    feed = store.feed()
+    position = feed.read(None, 0).position
+
+    def act() -> None:
+        started(tls)
+        feed.close()
+
+    with pytest.raises(StoreUnavailableError, match="was closed"):
+        while_reading(feed, position, act)
+    store.close()

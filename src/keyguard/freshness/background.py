@@ -126,6 +126,8 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
                     busy = self._apply(position, news, began)
                     position = news.position
                 except Exception as failure:  # noqa: BLE001 - told once, and tried again
+                    if is_over():  # closing ended the read
+                        break
                     self._note_failure(failure)
                 else:
                     self._note_success()
@@ -210,6 +212,7 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._feed: ChangeFeed | None = None
 
     def start(self) -> None:
         """Start the worker, if it does not run."""
@@ -230,7 +233,11 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
         """End the worker, and tell the store of all uses."""
         with self._lock:
             thread, self._thread = self._thread, None
+            feed, self._feed = self._feed, None
             self._over.set()
+        if feed is not None:
+            with suppress(Exception):
+                feed.close()  # which wakes the worker
         if thread is not None and thread is not threading.current_thread():
             thread.join(self._patience + self._timeout)
         self.flush()
@@ -243,7 +250,7 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
 
     def _work(self) -> None:
         over = self._over
-        feed = self._open_feed()
+        feed = self._feed = self._open_feed()
         try:
             run_sync(self._follow(feed, lambda: self._is_abandoned or over.is_set()))
         finally:

@@ -19,13 +19,13 @@ import redis
 from redis.exceptions import MovedError
 
 from keyguard.exceptions import KeyguardError, StoreError, StoreUnavailableError
-from keyguard.runtime.deadlines import awithin, remaining, within
+from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
 from keyguard.stores.base import News
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained
-from keyguard.stores.redis.pools import Connection, patience
+from keyguard.stores.redis.pools import EndableConnection
 from keyguard.stores.redis.ports import (
     AsyncConnection,
     AsyncScriptPort,
@@ -48,8 +48,6 @@ from keyguard.stores.redis.scripts import (
 
 _TRAIL = f"{STORE}audit"
 _MOST_NEWS = 1000
-_LOOK = 0.1
-"""Seconds after which a thread that waits looks whether its reader was closed."""
 _GRACE = 1.0
 """Seconds beyond its patience after which a reader gives a silent server up."""
 
@@ -63,13 +61,8 @@ class TrailReader(ScriptPort):
     is_closed = False
 
     @abstractmethod
-    async def exchange(self, command: Command, *, waits: bool = False) -> Reply:
-        """Send a command on the reader's connection and return the reply.
-
-        Args:
-            command: The command.
-            waits: Whether the server may take its time to answer.
-        """
+    async def exchange(self, command: Command) -> Reply:
+        """Send a command on the reader's connection and return the reply."""
 
     async def drop_idle(self) -> None:
         await self.disconnect(moved=True)
@@ -113,7 +106,7 @@ class TrailReader(ScriptPort):
         limit = str(max(1, round(seconds * 1000)))
         waiting = Command("XREAD", "COUNT", "1", "BLOCK", limit, "STREAMS", _TRAIL, position)
         try:
-            return await self.exchange(waiting, waits=True) is not None
+            return await self.exchange(waiting) is not None
         except MovedError:
             await self.disconnect(moved=True)
             return True
@@ -150,7 +143,7 @@ class RedisFeed(TrailReader):
 
     def _start_afresh(self) -> None:
         self._reading = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: EndableConnection | None = None
 
     async def read(self, position: str | None, patience: float) -> News:
         try:
@@ -171,23 +164,22 @@ class RedisFeed(TrailReader):
     async def aclose(self) -> None:
         """Close the reader. A read that is under way fails."""
         self.is_closed = True
-        # A reader on another thread sees that soon, and closes the connection itself.
+        connection = self._connection
+        if connection is not None:
+            connection.hang_up()  # which a reader on another thread is told, and closes it itself
         if self._reading.acquire(blocking=False):
             try:
                 await self.disconnect()
             finally:
                 self._reading.release()
 
-    async def exchange(self, command: Command, *, waits: bool = False) -> Reply:
+    async def exchange(self, command: Command) -> Reply:
         handled = sys.exception()
         try:
             connection = self._connected()
             send_command(connection, command)
-            while waits and not connection.can_read(min(patience(), _LOOK)):
-                if self.is_closed:
-                    raise _closed()
-                if remaining() == 0:
-                    raise redis.TimeoutError("the server did not answer in time")
+            if self.is_closed:  # perhaps before there was anything to hang up
+                raise _closed()
             return connection.read_response(disconnect_on_error=False)
         except BaseException as failure:
             if not isinstance(failure, redis.ResponseError):  # which is a whole reply
@@ -204,7 +196,7 @@ class RedisFeed(TrailReader):
     async def pause(self, seconds: float) -> None:
         await self._port.pause(seconds)
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> EndableConnection:
         if self.is_closed:
             raise _closed()
         if self._connection is None:
@@ -250,7 +242,7 @@ class AsyncRedisFeed(TrailReader):
             await asyncio.wait([task])
         await self.disconnect()
 
-    async def exchange(self, command: Command, *, waits: bool = False) -> Reply:  # noqa: ARG002 - closing cancels
+    async def exchange(self, command: Command) -> Reply:
         handled = sys.exception()
         try:
             if self._connection is None:

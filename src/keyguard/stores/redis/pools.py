@@ -9,6 +9,7 @@ has passed. They override public methods of redis-py alone.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -52,6 +53,13 @@ class Connection(Protocol):
     def send_packed_command(self, command: Iterable[bytes]) -> None: ...
     def can_read(self, timeout: float = 0) -> bool: ...
     def read_response(self, *, disconnect_on_error: bool) -> Reply: ...
+
+
+class EndableConnection(Connection, Protocol):
+    """A connection that another thread may end."""
+
+    def hang_up(self) -> None:
+        """End the connection; a thread that waits for a reply is told at once."""
 
 
 class RedisPool(Protocol):
@@ -99,6 +107,14 @@ class _Timely(AbstractConnection):
         """Connect, unless that is done."""
         self.socket_timeout = self.socket_connect_timeout = patience() * self._share
         super().connect_check_health(*args, **options)
+
+    def hang_up(self) -> None:
+        """End the connection; a thread that waits for a reply is told at once."""
+        opened: Any = self._sock
+        if opened is not None:
+            with suppress(OSError):
+                # Not the method of a TLS socket, which would change what that thread works with.
+                socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
         """Send a command."""

@@ -43,6 +43,7 @@ from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
     WITHOUT_DEADLINE,
     Connection,
+    EndableConnection,
     RedisPool,
     patience,
 )
@@ -255,14 +256,14 @@ class SyncScriptPort(ScriptPort):
         finally:
             self._lock.release()
 
-    def connection_for(self, key: str) -> Connection:
+    def connection_for(self, key: str) -> EndableConnection:
         """Return a new connection to the server of a key; it belongs to no pool."""
         client = self.open()
         if isinstance(client, redis.RedisCluster):
             pool: Any = _pool_of(client, key)
         else:
             pool = client.connection_pool
-        connection: Connection = pool.connection_class(**pool.connection_kwargs)
+        connection: EndableConnection = pool.connection_class(**pool.connection_kwargs)
         return connection
 
     def _routed(
