@@ -278,15 +278,15 @@ def emptied(database: Database) -> None:
     backend.close()
 
 
-def bounded(store: Plain | Awaited, call: Call) -> Any:
+def bounded(store: Plain | Awaited, call: Call, seconds: float = DEADLINE) -> Any:
     """Make a call the way the guard does."""
     if isinstance(store, Plain):
-        with within(DEADLINE):
+        with within(seconds):
             return call(store)
 
     async def awaited() -> Any:
         try:
-            async with awithin(DEADLINE):
+            async with awithin(seconds):
                 return await call(Async(store.backend))
         except TimeoutError as late:
             raise StoreUnavailableError("late") from late

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import redis
@@ -21,8 +22,11 @@ from redis.sentinel import (
 )
 
 from keyguard.stores.redis.deployment import Deployment, Topology
+from keyguard.stores.redis.lending import TERMS, Terms
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
+    AsyncPool,
+    AsyncSentinelPool,
     TimelyPool,
     TimelySentinelPool,
     timely,
@@ -41,6 +45,10 @@ _SHARED: _Arguments = {
 }
 
 
+_ASKING = 0.5
+"""Seconds that one step with a Sentinel takes at most, so that a silent one leaves time for the
+next."""
+
 _NO_SECOND_TRY: _Arguments = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
 
 # What a client's connections were made with that the timely ones do without: what keeps state of
@@ -50,13 +58,14 @@ _LEFT_OUT = re.compile(
 )
 
 
-def make_client(target: Deployment | Client) -> Client:
+def make_client(target: Deployment | Client, terms: Terms = TERMS) -> Client:
     """Return a client for sync code whose every wait has a deadline.
 
     Args:
         target: Where the Redis is, or a client. The new one connects as that client does, with its
             class of connections, but by the deadline of the call. A client for a cluster has read
             the cluster's layout.
+        terms: How long opening a connection may take, and how long it is kept.
     """
     if isinstance(target, redis.RedisCluster):
         manager: Any = target.nodes_manager
@@ -66,62 +75,65 @@ def make_client(target: Deployment | Client) -> Client:
             own.pop(name, None)
         kind = manager.connection_kwargs.get("connection_class")
         kind = kind or _tcp(_has_tls(manager.connection_kwargs))
-        return _cluster(nodes, kind, own | {"address_remap": manager.address_remap})
+        return _cluster(nodes, kind, own | {"address_remap": manager.address_remap}, terms)
     if isinstance(target, redis.Redis):
-        return redis.Redis.from_pool(_timely_pool(target.connection_pool))
+        return redis.Redis.from_pool(_timely_pool(target.connection_pool, terms))
     options: _Arguments = {**_SHARED, **_NO_SECOND_TRY, **target.options}
     if target.topology is Topology.CLUSTER:
-        return _cluster(target.nodes, _tcp(target.tls), options)
+        return _cluster(target.nodes, _tcp(target.tls), options, terms)
     if target.topology is Topology.SENTINEL:
         sentinels = [
             redis.Redis.from_pool(TimelyPool(timely(_tcp(target.tls)), **sentinel_options))
             for sentinel_options in _options_of_sentinels(target)
         ]
         primary = SentinelManagedSSLConnection if target.tls else SentinelManagedConnection
-        return redis.Redis.from_pool(_primary(target.service, sentinels, primary, options))
-    if not target.nodes:
-        unix: Any = redis.UnixDomainSocketConnection
-        return redis.Redis.from_pool(TimelyPool(timely(unix), **options))
-    address = _address(target.nodes[0])
-    return redis.Redis.from_pool(TimelyPool(timely(_tcp(target.tls)), **address, **options))
+        return redis.Redis.from_pool(_primary(target.service, sentinels, primary, options, terms))
+    served: type[object] = redis.UnixDomainSocketConnection
+    if target.nodes:
+        served, options = _tcp(target.tls), {**_address(target.nodes[0]), **options}
+    return redis.Redis.from_pool(TimelyPool(timely(served), terms=terms, **options))
 
 
 def _cluster(
-    nodes: Sequence[tuple[str, int]], kind: type[object], options: _Arguments
+    nodes: Sequence[tuple[str, int]], kind: type[object], options: _Arguments, terms: Terms
 ) -> redis.RedisCluster:
     (host, port), *others = nodes
     return redis.RedisCluster.from_url(
         f"redis://{f'[{host}]' if ':' in host else host}:{port}",
         startup_nodes=[ClusterNode(*node) for node in others],
-        connection_pool_class=TimelyPool,
+        connection_pool_class=partial(TimelyPool, terms=terms),
         connection_class=timely(kind),
         **options,
     )
 
 
 def _primary(
-    service: str, sentinels: Sequence[redis.Redis], kind: type[object], options: _Arguments
+    service: str,
+    sentinels: Sequence[redis.Redis],
+    kind: type[object],
+    options: _Arguments,
+    terms: Terms,
 ) -> TimelySentinelPool:
-    make: Any = TimelySentinelPool  # redis-py types it in part
-    pool: TimelySentinelPool = make(service, Sentinel([]), connection_class=timely(kind), **options)
+    pool = TimelySentinelPool(
+        service, Sentinel([]), connection_class=timely(kind), terms=terms, **options
+    )
     pool.sentinel_manager.sentinels = sentinels
     return pool
 
 
-def _timely_pool(pool: Any, **more: float) -> redis.ConnectionPool:
+def _timely_pool(pool: Any, terms: Terms, **more: float) -> redis.ConnectionPool:
     """Return a pool whose connections are like those of a client's pool, but timely."""
     options: _Arguments = {**_of_client(pool.connection_kwargs), **more}
     options["max_connections"] = min(pool.max_connections, MOST_CONNECTIONS)
     sentinels = _clients_of_sentinels(pool)
     if not sentinels:
-        return TimelyPool(timely(pool.connection_class), **options)
-    share = _share_of(sentinels)
+        return TimelyPool(timely(pool.connection_class), terms=terms, **options)
     timely_ones = [
-        redis.Redis.from_pool(_timely_pool(sentinel.connection_pool, share=share))
+        redis.Redis.from_pool(_timely_pool(sentinel.connection_pool, terms, longest=_ASKING))
         for sentinel in sentinels
     ]
     options["is_master"] = pool.is_master
-    return _primary(pool.service_name, timely_ones, pool.connection_class, options)
+    return _primary(pool.service_name, timely_ones, pool.connection_class, options, terms)
 
 
 def _of_client(options: _Arguments) -> _Arguments:
@@ -133,8 +145,13 @@ def _tcp(tls: bool) -> type[object]:
     return redis.SSLConnection if tls else redis.Connection
 
 
-def make_async_client(deployment: Deployment) -> AsyncClient:
-    """Return a client for asyncio. It sets no timeouts: the guard ends a call that is late."""
+def make_async_client(deployment: Deployment, terms: Terms = TERMS) -> AsyncClient:
+    """Return a client for asyncio. It sets no timeouts: the guard ends a call that is late.
+
+    Args:
+        deployment: Where the Redis is.
+        terms: As for :func:`make_client`. A cluster's connections are redis-py's own.
+    """
     waits: _Arguments = {
         "socket_timeout": None,
         "socket_connect_timeout": None,
@@ -158,24 +175,21 @@ def make_async_client(deployment: Deployment) -> AsyncClient:
             for sentinel_options in _options_of_sentinels(deployment)
         ]
         client: redis.asyncio.Redis = sentinel.master_for(
-            deployment.service, ssl=deployment.tls, **options
+            deployment.service,
+            connection_pool_class=partial(AsyncSentinelPool, terms=terms),
+            ssl=deployment.tls,
+            **options,
         )
         return client
-    if not deployment.nodes:
-        unix = redis.asyncio.UnixDomainSocketConnection
-        return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(unix, **options))
-    pool = redis.asyncio.ConnectionPool(tcp, **_address(deployment.nodes[0]), **options)
-    return redis.asyncio.Redis.from_pool(pool)
+    served: type[object] = redis.asyncio.UnixDomainSocketConnection
+    if deployment.nodes:
+        served, options = tcp, {**_address(deployment.nodes[0]), **options}
+    return redis.asyncio.Redis.from_pool(AsyncPool(served, terms=terms, **options))
 
 
 def _options_of_sentinels(deployment: Deployment) -> list[_Arguments]:
-    shared = {**_SHARED, **deployment.sentinel_options, "share": _share_of(deployment.nodes)}
+    shared = {**_SHARED, **deployment.sentinel_options, "longest": _ASKING}
     return [{**shared, **_address(node)} for node in deployment.nodes]
-
-
-def _share_of(sentinels: Sequence[object]) -> float:
-    # A Sentinel that is silent leaves time for the others, and for the primary.
-    return 1 / (len(sentinels) + 1)
 
 
 def _address(node: tuple[str, int]) -> _Arguments:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from keyguard.exceptions import NotDurableError
 from keyguard.runtime.deadlines import within
-from keyguard.stores.redis.pools import patience
+from keyguard.stores.redis.lending import patience
 from keyguard.stores.redis.scripts import DONE, Command, Reply, text_of, texts_of
 
 Ask: TypeAlias = Callable[[Command], Awaitable[Reply]]

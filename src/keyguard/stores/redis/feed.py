@@ -25,9 +25,9 @@ from keyguard.runtime.process import after_fork
 from keyguard.stores.base import News
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained
+from keyguard.stores.redis.lending import AsyncConnection
 from keyguard.stores.redis.pools import EndableConnection
 from keyguard.stores.redis.ports import (
-    AsyncConnection,
     AsyncScriptPort,
     ScriptPort,
     SyncScriptPort,
@@ -149,6 +149,7 @@ class RedisFeed(TrailReader):
         try:
             with self._reading, within(max(patience, 0) + _GRACE):
                 try:
+                    await self._port.keep_ready()
                     return await self.news(position, patience)
                 except BaseException:
                     await self.disconnect()
@@ -270,6 +271,7 @@ class AsyncRedisFeed(TrailReader):
             raise _closed()
         try:
             async with awithin(max(patience, 0) + _GRACE):
+                await self._port.keep_ready()
                 return await self.news(position, patience)
         except TimeoutError as late:
             await self.disconnect()

@@ -9,50 +9,37 @@ has passed. They override public methods of redis-py alone.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import redis
+import redis.asyncio
 from redis.asyncio.connection import AbstractConnection as AsyncAbstractConnection
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.connection import AbstractConnection
 from redis.sentinel import SentinelConnectionPool
 
-from keyguard.runtime.deadlines import remaining
+from keyguard.runtime.sync import run_sync
+from keyguard.stores.redis.lending import (
+    TERMS,
+    AsyncLender,
+    Connection,
+    SyncLender,
+    Terms,
+    patience,
+)
 from keyguard.stores.redis.scripts import Reply
 
 MOST_CONNECTIONS = 50
 """The number of connections that a store opens at most to each server."""
 
-WITHOUT_DEADLINE = 5.0
-"""Seconds that a call may take if nobody set a deadline."""
-
-_SHORTEST = 0.001
 _PAUSE = 0.0005
 """Seconds before a second look at a reply that has arrived in part."""
-
-
-def patience() -> float:
-    """Return the seconds that the present call may wait, at least a millisecond."""
-    left = remaining()
-    return WITHOUT_DEADLINE if left is None else max(left, _SHORTEST)
-
-
-class Connection(Protocol):
-    """What keyguard uses of redis-py's connections for sync code."""
-
-    @property
-    def is_connected(self) -> bool: ...
-    def connect(self) -> None: ...
-    def disconnect(self) -> None: ...
-    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
-    def send_packed_command(self, command: Iterable[bytes]) -> None: ...
-    def can_read(self, timeout: float = 0) -> bool: ...
-    def read_response(self, *, disconnect_on_error: bool) -> Reply: ...
 
 
 class EndableConnection(Connection, Protocol):
@@ -95,17 +82,17 @@ class _Timely(AbstractConnection):
     """A connection for sync code that waits no longer than the present call may.
 
     Args:
-        share: The part of the remaining time that one step may take.
+        longest: Seconds that one step may take at most.
         options: What redis-py's connection takes.
     """
 
-    def __init__(self, *, share: float = 1.0, **options: Any) -> None:
+    def __init__(self, *, longest: float = math.inf, **options: Any) -> None:
         super().__init__(**options)
-        self._share = share
+        self._longest = longest
 
     def connect_check_health(self, *args: bool, **options: bool) -> None:
         """Connect, unless that is done."""
-        self.socket_timeout = self.socket_connect_timeout = patience() * self._share
+        self.socket_timeout = self.socket_connect_timeout = min(patience(), self._longest)
         super().connect_check_health(*args, **options)
 
     def hang_up(self) -> None:
@@ -118,7 +105,7 @@ class _Timely(AbstractConnection):
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
         """Send a command."""
-        self.update_current_socket_timeout(patience() * self._share)
+        self.update_current_socket_timeout(min(patience(), self._longest))
         base: Any = super()  # much of redis-py has no types
         base.send_packed_command(*args, **options)
 
@@ -130,7 +117,7 @@ class _Timely(AbstractConnection):
         options |= {"timeout": 0, "disconnect_on_error": False}
         read_what_arrived = partial(base.read_response, *args, **options)
         try:
-            return _read_in_time(self, read_what_arrived, patience() * self._share)
+            return _read_in_time(self, read_what_arrived, min(patience(), self._longest))
         except redis.ResponseError:
             raise  # a whole reply
         except BaseException:
@@ -139,72 +126,74 @@ class _Timely(AbstractConnection):
             raise
 
 
-class _Lending(redis.ConnectionPool):
-    """A pool that waits for a free connection no longer than the present call may.
+class Lending(redis.ConnectionPool):
+    """A pool of redis-py's whose connections a lender lends.
 
     It also lends three times as fast as redis-py's own, which measures what it does.
+
+    Args:
+        arguments: What redis-py's pool takes, like ``options``.
+        terms: How long opening may take, and how long a connection is kept.
     """
+
+    def __init__(self, *arguments: Any, terms: Terms = TERMS, **options: Any) -> None:
+        self._terms = terms
+        base: Any = super()
+        base.__init__(*arguments, **options)
 
     def reset(self) -> None:
         """Forget all connections."""
         super().reset()
-        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        self.lender = SyncLender(self, self._terms)
 
     def get_connection(self, *_: object, **__: object) -> Any:
-        """Return a connection that is open and has nothing left to read.
-
-        Raises:
-            MaxConnectionsError: All connections stayed in use for as long as the call may wait.
-        """
-        try:
-            connection = self._idle.get_nowait()
-        except Empty:
-            connection = self._new_or_freed()
-        try:
-            if connection.is_connected and not self._is_fit(connection):
-                connection.disconnect()
-            if not connection.is_connected:
-                connection.connect()
-        except BaseException:
-            connection.disconnect()
-            self._idle.put(connection)
-            raise
-        return connection
+        """Return a connection that is open and has nothing left to read."""
+        return run_sync(self.lender.take())
 
     def release(self, connection: Connection) -> None:
         """Take a connection back."""
-        self._idle.put(connection)
+        self.lender.give(connection)
 
-    def disconnect(self, inuse_connections: bool = False) -> None:  # noqa: ARG002 - likewise
-        """Close the connections that nobody uses."""
-        for _ in range(self._idle.qsize()):
-            with suppress(Empty):
-                connection = self._idle.get_nowait()
-                connection.disconnect()
-                self._idle.put(connection)
-
-    def _new_or_freed(self) -> Connection:
-        with suppress(redis.MaxConnectionsError):
-            made: Any = self.make_connection()
-            return made  # type: ignore[no-any-return]  # redis-py types it as an interface
-        with suppress(Empty):
-            return self._idle.get(timeout=patience())
-        raise redis.MaxConnectionsError("all connections are in use")
-
-    def _is_fit(self, connection: Any) -> bool:
-        """Tell whether a connection is open to the right server, with nothing left to read."""
-        try:
-            return bool(self.owns_connection(connection)) and not connection.can_read()
-        except (OSError, redis.ConnectionError):
-            return False
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections that nobody uses; by default also those that are being opened."""
+        run_sync(self.lender.distrust() if inuse_connections else self.lender.close_idle())
 
 
-class TimelyPool(_Lending):
+class TimelyPool(Lending):
     """A pool of connections to one server."""
 
 
-class TimelySentinelPool(_Lending, SentinelConnectionPool):
+class TimelySentinelPool(Lending, SentinelConnectionPool):
     """A pool of connections to the primary that Sentinels name."""
+
+
+class AsyncLending(redis.asyncio.ConnectionPool):
+    """The same for asyncio."""
+
+    def __init__(self, *arguments: Any, terms: Terms = TERMS, **options: Any) -> None:
+        base: Any = super()
+        base.__init__(*arguments, **options)
+        self.lender = AsyncLender(self, terms)
+
+    async def get_connection(self, *_: object, **__: object) -> Any:
+        """Return a connection that is open and has nothing left to read."""
+        return await self.lender.take()
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        self.lender.give(connection)
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections that nobody uses; by default also those that are being opened."""
+        await (self.lender.distrust() if inuse_connections else self.lender.close_idle())
+
+
+class AsyncPool(AsyncLending):
+    """A pool of connections to one server, for asyncio."""
+
+
+class AsyncSentinelPool(AsyncLending, AsyncSentinelConnectionPool):
+    """A pool of connections to the primary that Sentinels name, for asyncio."""
 
 
 class _AsyncTimely(AsyncAbstractConnection):
@@ -213,20 +202,20 @@ class _AsyncTimely(AsyncAbstractConnection):
     The guard ends the call as a whole.
 
     Args:
-        share: The part of the remaining time that one step may take.
+        longest: Seconds that one step may take at most.
         options: What redis-py's connection takes.
     """
 
-    def __init__(self, *, share: float = 1.0, **options: Any) -> None:
+    def __init__(self, *, longest: float = math.inf, **options: Any) -> None:
         base: Any = super()
         base.__init__(**options)
-        self._share = share
+        self._longest = longest
 
     async def connect(self) -> None:
         """Connect, unless that is done."""
         base: Any = super()
         try:
-            async with asyncio.timeout(patience() * self._share):
+            async with asyncio.timeout(min(patience(), self._longest)):
                 await base.connect()
         except TimeoutError as late:
             await self.disconnect(nowait=True)
@@ -236,7 +225,7 @@ class _AsyncTimely(AsyncAbstractConnection):
         """Read a reply."""
         base: Any = super()
         try:
-            async with asyncio.timeout(patience() * self._share):
+            async with asyncio.timeout(min(patience(), self._longest)):
                 return await base.read_response(*args, **options)
         except TimeoutError as late:
             raise redis.TimeoutError("the server did not answer in time") from late

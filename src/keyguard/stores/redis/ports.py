@@ -14,7 +14,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from asyncio import get_running_loop
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -39,13 +39,18 @@ from keyguard.stores.redis.clients import (
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained, is_lost, is_moving, may_be_replaced
+from keyguard.stores.redis.lending import (
+    WITHOUT_DEADLINE,
+    AsyncConnection,
+    Connection,
+    patience,
+)
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
-    WITHOUT_DEADLINE,
-    Connection,
+    AsyncLending,
     EndableConnection,
+    Lending,
     RedisPool,
-    patience,
 )
 from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
 
@@ -216,7 +221,14 @@ class SyncScriptPort(ScriptPort):
         if isinstance(client, redis.RedisCluster):
             self.layout_is_old = True
         else:
-            client.connection_pool.disconnect(inuse_connections=False)
+            client.connection_pool.disconnect()
+
+    async def keep_ready(self) -> None:
+        """Have a connection ready for the next call, beside the present one."""
+        client = self.open()
+        pool = client.connection_pool if isinstance(client, redis.Redis) else None
+        if isinstance(pool, Lending):
+            await pool.lender.keep_ready()
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - which never suspends
@@ -305,16 +317,6 @@ def _pool_named_by(cluster: Any, asked: Any) -> RedisPool | None:
     return None if node is None else cluster.get_redis_connection(node).connection_pool
 
 
-class AsyncConnection(Protocol):
-    """What keyguard uses of redis-py's connections for asyncio."""
-
-    async def connect(self) -> None: ...
-    async def disconnect(self, nowait: bool = False) -> None: ...
-    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
-    async def send_packed_command(self, command: Iterable[bytes]) -> None: ...
-    async def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...  # noqa: ASYNC109 - redis-py's signature
-
-
 class AsyncNode(Protocol):
     """What keyguard uses of redis-py's nodes of a cluster for asyncio."""
 
@@ -364,6 +366,10 @@ class _OnLoop:
 
     def __init__(self, target: Deployment | AsyncClient) -> None:
         self.client = make_async_client(target) if isinstance(target, Deployment) else target
+        pool = None
+        if isinstance(self.client, redis.asyncio.Redis):
+            pool = self.client.connection_pool
+        self.lender = pool.lender if isinstance(pool, AsyncLending) else None
         self.turns = asyncio.Semaphore(MOST_CONNECTIONS)
         self.layout_is_old = False
         # asyncio closes its generators before it closes the loop.
@@ -407,16 +413,21 @@ class AsyncScriptPort(ScriptPort):
                 return await self.send(command, key, durability)
         handled = sys.exception()
         try:
-            here = self._here()
+            here = self._opened.get(get_running_loop()) if self._opened else None
+            if here is None:
+                here = self._here()
             async with here.turns:
                 if isinstance(here.client, redis.asyncio.RedisCluster):
                     return await self._routed(here.client, command, key, durability)
-                pool = here.client.connection_pool
-                connection = await pool.get_connection()
+                if here.lender is None:
+                    return await _aexchange_with(here.client.connection_pool, command, durability)
+                connection = await here.lender.take()
                 try:
+                    if durability is None:
+                        return await _aask(connection, command)
                     return await aexchange(connection, command, durability=durability)
                 finally:
-                    await pool.release(connection)
+                    here.lender.give(connection)
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
@@ -426,7 +437,15 @@ class AsyncScriptPort(ScriptPort):
         if isinstance(client, redis.asyncio.RedisCluster):
             self.layout_is_old = True
         else:
-            await client.connection_pool.disconnect(inuse_connections=False)
+            pool = client.connection_pool
+            # The connections in use are those of other calls, and a pool of keyguard's leaves them.
+            await pool.disconnect(inuse_connections=isinstance(pool, AsyncLending))
+
+    async def keep_ready(self) -> None:
+        """Have a connection ready for the next call, beside the present one."""
+        lender = self._here().lender
+        if lender is not None:
+            await lender.keep_ready()
 
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -536,6 +555,17 @@ async def _aexchange_on(node: AsyncNode, *commands: Command, durability: Durabil
         return await aexchange(connection, *commands, durability=durability)
     finally:
         node.release(connection)
+
+
+async def _aexchange_with(
+    pool: redis.asyncio.ConnectionPool, command: Command, durability: Durability | None
+) -> Reply:
+    """Send a command on a connection of a pool that is not keyguard's, and return the reply."""
+    connection = await pool.get_connection()
+    try:
+        return await aexchange(connection, command, durability=durability)
+    finally:
+        await pool.release(connection)
 
 
 def _node_named_by(cluster: Any, asked: Any) -> AsyncNode | None:
