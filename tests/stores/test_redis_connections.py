@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from keyguard import Allow, AsyncKeyguard
+from keyguard import Allow, AsyncKeyguard, Keyguard
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
-from keyguard.runtime.deadlines import awithin, within
+from keyguard.runtime.deadlines import Patience, awithin, within
 from keyguard.stores.opening import open_async_store, open_store
 from tests.links import Link
 from tests.loops import event_loop
@@ -164,11 +165,13 @@ class Far:
         flavour: The flavour.
         url: Where the store is.
         runner: The event loop of async calls.
+        options: What opens the store takes more.
     """
 
-    def __init__(self, flavour: str, url: str, runner: asyncio.Runner) -> None:
+    def __init__(self, flavour: str, url: str, runner: asyncio.Runner, **options: Any) -> None:
         self._runner = runner if flavour == "async" else None
-        self.store: Any = (open_async_store if self._runner else open_store)(url)
+        open_any: Any = open_async_store if self._runner else open_store
+        self.store: Any = open_any(url, **options)
         self.counters = self.store.counters(owned=False)
 
     def call(self, seconds: float, call: Callable[[], Any]) -> Any:
@@ -214,11 +217,11 @@ class Far:
 
 
 @pytest.fixture
-def far(flavour: str, runner: asyncio.Runner) -> Iterator[Callable[[str], Far]]:
+def far(flavour: str, runner: asyncio.Runner) -> Iterator[Callable[..., Far]]:
     opened: list[Far] = []
 
-    def open_far(url: str) -> Far:
-        opened.append(Far(flavour, url, runner))
+    def open_far(url: str, **options: Any) -> Far:
+        opened.append(Far(flavour, url, runner, **options))
         return opened[-1]
 
     yield open_far
@@ -231,7 +234,7 @@ def far(flavour: str, runner: asyncio.Runner) -> Iterator[Callable[[str], Far]]:
 @pytest.mark.parametrize("kind", ["plain", "tls"])
 @pytest.mark.parametrize("distance", [0.001, 0.005, 0.02, 0.08])
 def test_a_redis_at_a_distance_comes_to_work_and_stays_so(
-    kind: str, distance: float, far: Callable[[str], Far], request: pytest.FixtureRequest
+    kind: str, distance: float, far: Callable[..., Far], request: pytest.FixtureRequest
 ) -> None:
     way: Way = request.getfixturevalue("way" if kind == "plain" else "tls_way")
     way.link.delay = distance
@@ -248,7 +251,7 @@ def test_a_redis_at_a_distance_comes_to_work_and_stays_so(
 
 @WATCHDOG
 def test_a_connection_that_comes_too_late_serves_the_next_call(
-    way: Way, far: Callable[[str], Far]
+    way: Way, far: Callable[..., Far]
 ) -> None:
     way.link.delay = 0.1
     there = far(way.url)
@@ -262,7 +265,7 @@ def test_a_connection_that_comes_too_late_serves_the_next_call(
 
 @WATCHDOG
 def test_a_warm_look_up_and_a_hit_are_one_round_trip_each(
-    way: Way, far: Callable[[str], Far]
+    way: Way, far: Callable[..., Far]
 ) -> None:
     there = far(way.url)
     for call in (there.find, there.hit):
@@ -277,7 +280,7 @@ def test_a_warm_look_up_and_a_hit_are_one_round_trip_each(
 @WATCHDOG
 @pytest.mark.parametrize("kind", ["way", "tls_way"])
 def test_a_new_connection_takes_few_round_trips_before_its_first_use(
-    kind: str, far: Callable[[str], Far], request: pytest.FixtureRequest
+    kind: str, far: Callable[..., Far], request: pytest.FixtureRequest
 ) -> None:
     way: Way = request.getfixturevalue(kind)
     there = far(way.url)
@@ -287,7 +290,7 @@ def test_a_new_connection_takes_few_round_trips_before_its_first_use(
 
 
 @WATCHDOG
-def test_a_way_that_is_cut_and_mended_is_got_over(way: Way, far: Callable[[str], Far]) -> None:
+def test_a_way_that_is_cut_and_mended_is_got_over(way: Way, far: Callable[..., Far]) -> None:
     there = far(way.url)
     assert there.find(PATIENCE) == record()
     way.link.cut()
@@ -313,7 +316,7 @@ def test_where_no_thread_can_be_started_the_call_opens_its_connection(
 
 @WATCHDOG
 def test_what_is_opened_as_a_store_is_closed_is_closed_too(
-    way: Way, far: Callable[[str], Far]
+    way: Way, far: Callable[..., Far]
 ) -> None:
     way.link.delay = 0.1
     there = far(way.url)
@@ -337,7 +340,7 @@ def test_concurrent_calls_get_a_connection_each_and_keep_them(way: Way) -> None:
 
 @WATCHDOG
 def test_the_feed_has_a_connection_ready_also_after_a_failure(
-    way: Way, far: Callable[[str], Far]
+    way: Way, far: Callable[..., Far]
 ) -> None:
     there = far(way.url)
     feed = there.store.feed()
@@ -357,3 +360,32 @@ def test_the_feed_has_a_connection_ready_also_after_a_failure(
             read(PATIENCE)
         way.link.mend()
     there.call(PATIENCE, getattr(feed, "aclose", None) or feed.close)
+
+
+# Age
+
+
+@WATCHDOG
+def test_a_connection_that_is_old_is_replaced(
+    way: Way, far: Callable[..., Far], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = far(way.url, patience=Patience(max_age=60.0))
+    for _ in range(3):
+        assert there.find(PATIENCE) == record()
+    while way.open_now < 2:  # one is kept ready
+        there.pause()
+    assert way.link.opened == 2
+    later = time.monotonic() + 61
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "keyguard.stores.redis.lending.time", SimpleNamespace(monotonic=lambda: later)
+        )
+        assert there.find(PATIENCE) == record()
+    assert way.link.opened > 2
+    until(lambda: way.open_now <= 2)
+
+
+def test_the_setting_of_the_age_reaches_a_redis() -> None:
+    guard = Keyguard("redis://localhost", connection_max_age=7.0)
+    store: Any = guard._store
+    assert store.port._terms.max_age == 7.0

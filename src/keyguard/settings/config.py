@@ -64,10 +64,10 @@ class Settings:
         store_timeout: The most seconds that one store call of a request takes. From 0.001 to 60.
         management_timeout: The most seconds that one store call of a management operation takes.
             From 0.001 to 3,600.
-        connect_timeout: The most seconds that opening a connection to an SQL server takes. Requests
-            do not wait for that longer than for a store call. From 0.1 to 60.
-        connection_max_age: Seconds within which a connection to an SQL server is replaced by a new
-            one. From 1 to 86,400.
+        connect_timeout: The most seconds that opening a connection to a store's server takes.
+            Requests do not wait for that longer than for a store call. From 0.1 to 60.
+        connection_max_age: Seconds within which a connection to a store's server is replaced by a
+            new one. From 1 to 86,400.
         durable_replicas: How many replicas of a key store in Redis must have a change before it is
             acknowledged; else it raises :class:`~keyguard.NotDurableError`. From 0 to 10.
         hash_workers: How many slow hashes run at once. From 1 to 64.
@@ -170,7 +170,7 @@ class Settings:
 
     @property
     def patience(self) -> Patience:
-        """How long connecting to an SQL server may take, and how long its connections last."""
+        """How long connecting to a server may take, and how long its connections last."""
         return Patience(self.connect_timeout, self.connection_max_age)
 
     @cached_property

@@ -207,7 +207,7 @@ def _open(
     if not room:
         return target
     more: dict[str, object] = {}
-    if room == _SQL:
+    if room in (_SQL, _REDIS):
         more["patience"] = patience
     if durable_replicas:
         more["durable_replicas"] = durable_replicas

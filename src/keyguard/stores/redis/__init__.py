@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from keyguard.exceptions import MissingExtraError
+from keyguard.runtime.deadlines import PATIENCE, Patience
 
 try:
     from keyguard.stores.redis.clients import AsyncClient, Client
@@ -25,16 +26,24 @@ import_module("limits")  # parses the limits of stored keys: not during a reques
 __all__ = ["AsyncRedisStore", "RedisStore", "open_async_store", "open_store"]
 
 
-def open_store(target: str | Client, durable_replicas: int = 0) -> RedisStore:
+def open_store(
+    target: str | Client, durable_replicas: int = 0, patience: Patience = PATIENCE
+) -> RedisStore:
     """Return the store that a URL names, or that uses a client of redis-py.
 
     Args:
         target: The URL or the client.
         durable_replicas: How many replicas must have a change before it is acknowledged.
+        patience: How long connecting to the server of a URL may take, and how long its connections
+            last.
     """
-    return RedisStore(parse(target) if isinstance(target, str) else target, durable_replicas)
+    where = parse(target) if isinstance(target, str) else target
+    return RedisStore(where, durable_replicas, patience)
 
 
-def open_async_store(target: str | AsyncClient, durable_replicas: int = 0) -> AsyncRedisStore:
+def open_async_store(
+    target: str | AsyncClient, durable_replicas: int = 0, patience: Patience = PATIENCE
+) -> AsyncRedisStore:
     """Return the same for code on asyncio."""
-    return AsyncRedisStore(parse(target) if isinstance(target, str) else target, durable_replicas)
+    where = parse(target) if isinstance(target, str) else target
+    return AsyncRedisStore(where, durable_replicas, patience)

@@ -21,8 +21,8 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.stores.redis.deployment import Deployment, Topology
-from keyguard.stores.redis.lending import TERMS, Terms
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
     AsyncPool,
@@ -58,7 +58,7 @@ _LEFT_OUT = re.compile(
 )
 
 
-def make_client(target: Deployment | Client, terms: Terms = TERMS) -> Client:
+def make_client(target: Deployment | Client, terms: Patience = PATIENCE) -> Client:
     """Return a client for sync code whose every wait has a deadline.
 
     Args:
@@ -95,7 +95,7 @@ def make_client(target: Deployment | Client, terms: Terms = TERMS) -> Client:
 
 
 def _cluster(
-    nodes: Sequence[tuple[str, int]], kind: type[object], options: _Arguments, terms: Terms
+    nodes: Sequence[tuple[str, int]], kind: type[object], options: _Arguments, terms: Patience
 ) -> redis.RedisCluster:
     (host, port), *others = nodes
     return redis.RedisCluster.from_url(
@@ -112,7 +112,7 @@ def _primary(
     sentinels: Sequence[redis.Redis],
     kind: type[object],
     options: _Arguments,
-    terms: Terms,
+    terms: Patience,
 ) -> TimelySentinelPool:
     pool = TimelySentinelPool(
         service, Sentinel([]), connection_class=timely(kind), terms=terms, **options
@@ -121,7 +121,7 @@ def _primary(
     return pool
 
 
-def _timely_pool(pool: Any, terms: Terms, **more: float) -> redis.ConnectionPool:
+def _timely_pool(pool: Any, terms: Patience, **more: float) -> redis.ConnectionPool:
     """Return a pool whose connections are like those of a client's pool, but timely."""
     options: _Arguments = {**_of_client(pool.connection_kwargs), **more}
     options["max_connections"] = min(pool.max_connections, MOST_CONNECTIONS)
@@ -145,7 +145,7 @@ def _tcp(tls: bool) -> type[object]:
     return redis.SSLConnection if tls else redis.Connection
 
 
-def make_async_client(deployment: Deployment, terms: Terms = TERMS) -> AsyncClient:
+def make_async_client(deployment: Deployment, terms: Patience = PATIENCE) -> AsyncClient:
     """Return a client for asyncio. It sets no timeouts: the guard ends a call that is late.
 
     Args:

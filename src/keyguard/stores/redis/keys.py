@@ -12,6 +12,7 @@ from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Org
 from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
+from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.stores.base import AsyncChangeFeed, Damaged, page_of, read_listed, storable_address
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncStore
@@ -237,8 +238,10 @@ class AsyncRedisStore(RedisKeys):
         replicas: How many replicas must have a change before it is acknowledged.
     """
 
-    def __init__(self, target: Deployment | AsyncClient, replicas: int = 0) -> None:
-        self.port = AsyncScriptPort(target)
+    def __init__(
+        self, target: Deployment | AsyncClient, replicas: int = 0, terms: Patience = PATIENCE
+    ) -> None:
+        self.port = AsyncScriptPort(target, terms)
         super().__init__(self.port, lambda: AsyncRedisFeed(self.port), replicas)
 
     def counters(self, *, owned: bool) -> AsyncRedisRateLimiter:
@@ -253,8 +256,10 @@ class RedisStore(SyncStore):
 
     layout = scripts.VERSION
 
-    def __init__(self, target: Deployment | Client, replicas: int = 0) -> None:
-        self.port = SyncScriptPort(target)
+    def __init__(
+        self, target: Deployment | Client, replicas: int = 0, terms: Patience = PATIENCE
+    ) -> None:
+        self.port = SyncScriptPort(target, terms)
         self._replicas = replicas
         super().__init__(RedisKeys(self.port, lambda: RedisFeed(self.port), replicas))
 

@@ -15,16 +15,14 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import redis
 
-from keyguard.runtime.deadlines import awithin, remaining, within
+from keyguard.runtime.deadlines import Patience, awithin, remaining, within
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.base import CONNECTION_MAX_AGE
 from keyguard.stores.redis.scripts import Reply
 
 WITHOUT_DEADLINE = 5.0
@@ -79,22 +77,6 @@ class _Queue(Protocol[AnyConnection]):
     def put_nowait(self, item: AnyConnection | Exception) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms a pool has its connections.
-
-    Args:
-        connect_timeout: Seconds that opening a connection may take.
-        max_age: Seconds after which a connection is closed once it is idle.
-    """
-
-    connect_timeout: float = 10.0
-    max_age: float = CONNECTION_MAX_AGE
-
-
-TERMS = Terms()
-
-
 class _Pool(Protocol):
     """What keyguard uses of redis-py's pools."""
 
@@ -114,7 +96,7 @@ class Lender(ABC, Generic[AnyConnection]):
         give: Takes a connection back, in whatever state it is.
     """
 
-    def __init__(self, pool: _Pool, terms: Terms) -> None:
+    def __init__(self, pool: _Pool, terms: Patience) -> None:
         # Weak, so that a store which is dropped without being closed ends its connections at once.
         self._pool: Any = weakref.proxy(pool)
         self._terms = terms
@@ -308,7 +290,7 @@ class SyncLender(Lender[Connection]):
 class AsyncLender(Lender[AsyncConnection]):
     """Opens connections in tasks of one event loop."""
 
-    def __init__(self, pool: _Pool, terms: Terms) -> None:
+    def __init__(self, pool: _Pool, terms: Patience) -> None:
         super().__init__(pool, terms)
         self._tasks: set[asyncio.Task[None]] = set()
 

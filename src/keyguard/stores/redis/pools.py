@@ -24,13 +24,12 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnec
 from redis.connection import AbstractConnection
 from redis.sentinel import SentinelConnectionPool
 
+from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.redis.lending import (
-    TERMS,
     AsyncLender,
     Connection,
     SyncLender,
-    Terms,
     patience,
 )
 from keyguard.stores.redis.scripts import Reply
@@ -136,7 +135,7 @@ class Lending(redis.ConnectionPool):
         terms: How long opening may take, and how long a connection is kept.
     """
 
-    def __init__(self, *arguments: Any, terms: Terms = TERMS, **options: Any) -> None:
+    def __init__(self, *arguments: Any, terms: Patience = PATIENCE, **options: Any) -> None:
         self._terms = terms
         base: Any = super()
         base.__init__(*arguments, **options)
@@ -170,7 +169,7 @@ class TimelySentinelPool(Lending, SentinelConnectionPool):
 class AsyncLending(redis.asyncio.ConnectionPool):
     """The same for asyncio."""
 
-    def __init__(self, *arguments: Any, terms: Terms = TERMS, **options: Any) -> None:
+    def __init__(self, *arguments: Any, terms: Patience = PATIENCE, **options: Any) -> None:
         base: Any = super()
         base.__init__(*arguments, **options)
         self.lender = AsyncLender(self, terms)

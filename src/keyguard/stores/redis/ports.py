@@ -24,7 +24,7 @@ import redis.asyncio
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError
 
 from keyguard.exceptions import ConfigurationError, KeyguardError
-from keyguard.runtime.deadlines import awithin, remaining
+from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, remaining
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
 from keyguard.runtime.sync import run_sync
@@ -186,14 +186,16 @@ class SyncScriptPort(ScriptPort):
 
     Args:
         target: Where the Redis is, or a client that says so.
+        terms: How long opening a connection may take, and how long it is kept.
 
     Attributes:
         layout_is_old: Whether to read the layout of the cluster before the next command.
     """
 
-    def __init__(self, target: Deployment | Client) -> None:
+    def __init__(self, target: Deployment | Client, terms: Patience = PATIENCE) -> None:
         self.place = place_of(target)
         self._target = target
+        self._terms = terms
         self._start_afresh()
         after_fork(self._start_afresh)
 
@@ -260,7 +262,7 @@ class SyncScriptPort(ScriptPort):
         try:
             client = self._opened
             if client is None:
-                client = self._opened = make_client(self._target)
+                client = self._opened = make_client(self._target, self._terms)
             elif self.layout_is_old and isinstance(client, redis.RedisCluster):
                 client.nodes_manager.initialize()
             self.layout_is_old = False
@@ -362,10 +364,11 @@ class _OnLoop:
 
     Args:
         target: Where the Redis is, or a client to use.
+        terms: As for :class:`SyncScriptPort`.
     """
 
-    def __init__(self, target: Deployment | AsyncClient) -> None:
-        self.client = make_async_client(target) if isinstance(target, Deployment) else target
+    def __init__(self, target: Deployment | AsyncClient, terms: Patience) -> None:
+        self.client = make_async_client(target, terms) if isinstance(target, Deployment) else target
         pool = None
         if isinstance(self.client, redis.asyncio.Redis):
             pool = self.client.connection_pool
@@ -389,11 +392,13 @@ class AsyncScriptPort(ScriptPort):
 
     Args:
         target: Where the Redis is, or a client to use. The client stays its owner's.
+        terms: As for :class:`SyncScriptPort`.
     """
 
-    def __init__(self, target: Deployment | AsyncClient) -> None:
+    def __init__(self, target: Deployment | AsyncClient, terms: Patience = PATIENCE) -> None:
         self.place = place_of(target)
         self._target = target
+        self._terms = terms
         self._opened: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = (
             weakref.WeakKeyDictionary()
         )
@@ -475,7 +480,7 @@ class AsyncScriptPort(ScriptPort):
         here = self._opened.get(loop)
         if here is None:
             self._forget_closed_loops()
-            self._opened[loop] = here = _OnLoop(self._target)
+            self._opened[loop] = here = _OnLoop(self._target, self._terms)
         return here
 
     def _forget_closed_loops(self) -> None:
