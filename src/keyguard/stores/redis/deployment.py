@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableType] - untyped
 
-from keyguard.exceptions import ConfigurationError, shown
+from keyguard.exceptions import ConfigurationError
 
 Option: TypeAlias = str | int | bool
 Options: TypeAlias = Mapping[str, Option]
@@ -48,6 +49,40 @@ _OPTIONS = frozenset(
     }
 )
 _SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
+_NAME = re.compile(r"[a-z_]{1,40}")
+
+_DEADLINES = "a call ends by the settings store_timeout, management_timeout and limiter_timeout"
+_NO_REPETITION = "keyguard sends no change twice, and a look-up once more on a new connection"
+_IN_ITS_PLACE = "the URL has a place of its own for it"
+_CODING = "keyguard reads and writes the bytes of its records itself"
+_REASONS = {
+    "db": _IN_ITS_PLACE,
+    "decode_responses": _CODING,
+    "encoding": _CODING,
+    "encoding_errors": _CODING,
+    "health_check_interval": "keyguard looks at each connection before it uses it",
+    "max_connections": "keyguard opens at most 50 connections to each server",
+    "password": _IN_ITS_PLACE,
+    "protocol": "keyguard speaks RESP2 with the server",
+    "retry_on_error": _NO_REPETITION,
+    "retry_on_timeout": _NO_REPETITION,
+    "socket_connect_timeout": "keyguard opens connections beside the calls that want them",
+    "socket_timeout": _DEADLINES,
+    "timeout": _DEADLINES,
+    "username": _IN_ITS_PLACE,
+}
+"""Why keyguard refuses options that redis-py knows."""
+
+_ANY = re.compile(r".+", re.DOTALL)
+_BOOLEAN = re.compile(r"0|1|t|true|f|false|y|yes|n|no", re.IGNORECASE)
+_VALUES = {
+    "client_name": re.compile(r"[!-~]+"),
+    "socket_keepalive": _BOOLEAN,
+    "ssl_cert_reqs": re.compile(r"none|optional|required"),
+    "ssl_check_hostname": _BOOLEAN,
+    "ssl_min_version": re.compile(r"769|77[012]"),
+}
+"""What redis-py can read; it would take other values for something else, or fail later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +162,7 @@ def parse(url: str) -> Deployment:
             f"a {scheme}:// URL names the service after the Sentinels, such as "
             f"{_EXAMPLES[topology]}"
         )
-    options = _options(parts.query, topology)
+    options = _options(parts.query, topology, tls=scheme.startswith("rediss"))
     sentinel_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
     for name in _SENTINEL_OPTIONS & {*options}:
         sentinel_options[name.removeprefix("sentinel_")] = options.pop(name)
@@ -148,9 +183,11 @@ def parse(url: str) -> Deployment:
 
 
 def _unix_socket(path: str, query: str) -> Deployment:
-    options = dict(parse_qsl(query))
+    options = dict(parse_qsl(query, keep_blank_values=True))
     database = options.pop("db", "0")
-    if not path or options or not (database.isascii() and database.isdigit()):
+    if options:
+        raise _refusal(next(iter(options)), "redis+unix", ["db"])
+    if not path or not (database.isascii() and database.isdigit()):
         raise ConfigurationError(
             "a redis+unix:// URL names a socket, and maybe a database, such as "
             "redis+unix:///run/redis/redis.sock?db=0"
@@ -176,22 +213,35 @@ def _node(text: str, topology: Topology) -> tuple[str, int]:
     return unquote(host), port or _PORTS[topology]
 
 
-def _options(query: str, topology: Topology) -> dict[str, Option]:
+def _options(query: str, topology: Topology, *, tls: bool) -> dict[str, Option]:
     allowed = _OPTIONS | _SENTINEL_OPTIONS if topology is Topology.SENTINEL else _OPTIONS
     options: dict[str, Option] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in allowed:
+            raise _refusal(name, topology.value, allowed)
+        if name.startswith("ssl_") and not tls:
             raise ConfigurationError(
-                f"the {topology.value}:// URL has an option that keyguard does not know; it takes "
-                f"{', '.join(sorted(allowed))}, and sets its own timeouts"
+                f"the option {name!r} is for TLS, and the {topology.value}:// URL asks for none; "
+                f"begin it with {topology.value.replace('redis', 'rediss', 1)}://"
             )
-        try:
-            options |= parse_url(f"redis://?{name}={quote(value)}")
-        except ValueError:
+        if not _VALUES.get(name, _ANY).fullmatch(value):
             raise ConfigurationError(
-                f"the option {shown(name)} of the {topology.value}:// URL can't be read"
-            ) from None
+                f"the option {name!r} of the {topology.value}:// URL can't be read"
+            )
+        options |= parse_url(f"redis://?{name}={quote(value)}")
     return options
+
+
+def _refusal(name: str, scheme: str, allowed: Collection[str]) -> ConfigurationError:
+    if name in _REASONS:
+        return ConfigurationError(
+            f"leave the option {name!r} out of the {scheme}:// URL: {_REASONS[name]}"
+        )
+    named = repr(name) if _NAME.fullmatch(name) else "whose name is not shown here"
+    return ConfigurationError(
+        f"the {scheme}:// URL has an option {named}, which keyguard does not know; it takes "
+        f"{', '.join(sorted(allowed))}"
+    )
 
 
 def _database(path: list[str], topology: Topology) -> dict[str, int]:
