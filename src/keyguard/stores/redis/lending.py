@@ -308,8 +308,11 @@ class AsyncLender(Lender[AsyncConnection]):
 
     async def distrust(self) -> None:
         await super().distrust()
-        for task in [*self._tasks]:
+        tasks = [*self._tasks]
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _queue(self) -> asyncio.Queue[AsyncConnection | Exception]:
         self._offered: asyncio.Queue[AsyncConnection | Exception] = asyncio.Queue()
