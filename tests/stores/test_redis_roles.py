@@ -303,6 +303,8 @@ def test_a_primary_that_is_cut_off_from_its_replica_vouches_for_nothing(
         name = Name(servers)
         service = Followed(flavour, name.url, runner)
         issued = service.issue_and_remember()
+        servers.primary.call("SET", "last", "1")
+        until(lambda: servers.replica.call("GET", "last") == b"1")  # all before it is there, too
         # It goes on as a primary, for it hears nothing of the one that takes over.
         servers.link.cut()
         servers.replica.call("REPLICAOF", "NO", "ONE")
