@@ -405,6 +405,24 @@ def test_a_limit_that_the_store_cannot_count_is_no_outage() -> None:
     breaker.close()
 
 
+def test_refusals_that_differ_are_told_once_a_second() -> None:
+    world = World()
+    store = Store(world.clock)
+    events: list[Any] = []
+    breaker = breaker_over(store, world, events, fails_open=False)
+    numbers = iter(range(9))
+
+    def uncountable() -> None:
+        raise ConfigurationError(f"it can't count limit {next(numbers)}")
+
+    store.fails = uncountable
+    for told in (1, 1, 1, 2, 2):
+        world.clock.advance(timedelta(seconds=0.4))
+        assert run_sync(breaker.hit([_charge()])) is None
+        assert len(events) == told
+    breaker.close()
+
+
 def breaker_over(
     store: Any, world: World, events: list[Any], *, fails_open: bool, awaited: bool = False
 ) -> CircuitBreaker:

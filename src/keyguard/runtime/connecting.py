@@ -38,7 +38,12 @@ class Connector(ABC, Generic[Connection]):
         connect: Opens a connection.
         drop: Closes a connection at once.
         patience: How long opening may take, and how long a connection is kept.
+
+    Attributes:
+        epoch: How often all connections have been distrusted.
     """
+
+    epoch = 0
 
     def __init__(
         self,
@@ -91,8 +96,9 @@ class Connector(ABC, Generic[Connection]):
         self._open_more(1)
 
     def distrust(self) -> None:
-        """Drop the connections that are ready: another one was lost."""
+        """Believe in no connection that is open: another one was lost."""
         with self._lock:
+            self.epoch += 1
             ready = [*self._ready]
             self._ready.clear()
         for _, connection in ready:

@@ -76,7 +76,7 @@ class CircuitBreaker(Counters):
         self._failing_since: float | None = None
         self._outage = 0  # how often the limiter has failed or recovered
         self._ask_again_at = 0.0
-        self._told = ""
+        self._told, self._tell_again_at = "", 0.0
         self._answers = 0  # of the limiter, so far
         self._processes = processes
         self._lanes: Lanes[Any] | None = None
@@ -207,10 +207,12 @@ class CircuitBreaker(Counters):
         self._tell(events.LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure))
 
     def _note_refusal(self, failure: Exception) -> None:
+        now = self._clock.monotonic()
         with self._lock:
-            is_known = self._told == str(failure)
-            self._told = str(failure)
-        if not is_known:
+            is_news = str(failure) != self._told and now >= self._tell_again_at
+            if is_news:
+                self._told, self._tell_again_at = str(failure), now + ASK_AGAIN_AFTER
+        if is_news:
             self._tell(
                 events.LimiterFailed(at=self._now(), fails_open=self._fails_open, cause=failure)
             )

@@ -12,7 +12,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from queue import Empty
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
@@ -28,7 +28,9 @@ from keyguard.runtime.process import after_fork
 from keyguard.stores.sql import schema
 from keyguard.stores.sql.engines import AnyEngine, Engines, Way, engines_of
 from keyguard.stores.sql.errors import (
+    ReadOnlyError,
     explained,
+    is_read_only,
     may_be_the_schema,
     no_connection_free,
     place_of,
@@ -167,6 +169,9 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
                     await self._attempt(Way.READ, refuse_pooler)
                 self._has_fitting_schema = True
             return await self._attempt(way, operation, *args, **kwargs)
+        except ReadOnlyError:
+            self._distrust()
+            raise
         except KeyguardError:
             raise
         except Exception as failure:
@@ -182,6 +187,8 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
             try:
                 result = await operation(session, *args, **kwargs)
             except DBAPIError as failure:
+                if is_read_only(failure):
+                    self._distrust()
                 # A pooled connection may have died long ago. The next connection is new.
                 if is_last or not failure.connection_invalidated or remaining() == 0:
                     raise
@@ -193,6 +200,12 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
                 return result
             finally:
                 await session.close()
+
+    def _distrust(self) -> None:
+        """Have the next calls open connections, and ask whether they lead to a primary."""
+        self._has_fitting_schema = False
+        for connector in self._here().connectors:
+            connector.distrust()
 
     async def _meaning_of(self, failure: Exception) -> KeyguardError:
         if may_be_the_schema(failure):
@@ -282,7 +295,7 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
         self._make = make
         self._inherited: list[object] = []
         self._has_settled = False
-        self._loops: dict[asyncio.AbstractEventLoop, Engines[AsyncEngine]] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, _OnLoop] = {}
         self._lock = threading.Lock()
         after_fork(self._leave_parent)
 
@@ -312,33 +325,55 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
         except RuntimeError:
             return self._engines
         known = self._loops.get(loop)
-        return self._settle(loop, self._make) if known is None else known
+        return self._settle(loop, self._make) if known is None else known.engines
 
     def _settle(
         self, loop: asyncio.AbstractEventLoop, make: Callable[[], Engines[AsyncEngine]]
     ) -> Engines[AsyncEngine]:
-        """Make the engines of an event loop, and forget those of loops that are gone.
-
-        Connections of a loop that is gone can't be closed without it; they end when they are freed.
-        """
+        """Make the engines of an event loop, and forget those of loops that are gone."""
         with self._lock:
             for known in [known for known in self._loops if known.is_closed()]:
                 del self._loops[known]
             if self._has_settled:
                 self._engines = make()
             self._has_settled = True
-            self._loops[loop] = self._engines
+            self._loops[loop] = _OnLoop(self._engines)
             return self._engines
 
     async def aclose(self) -> None:
         if self._make is None:
             return
-        engines = self._loops.pop(running_loop(), None)
-        if engines is not None:
-            for connector in engines.connectors:
-                await connector.aclose()
-            for engine in engines.pools:
-                await engine.dispose()
+        here = self._loops.pop(running_loop(), None)
+        if here is not None:
+            await here.open.aclose()
+
+
+class _OnLoop:
+    """The engines of one event loop.
+
+    Args:
+        engines: The engines.
+
+    Attributes:
+        open: A generator that closes their connections when it is closed. asyncio closes its
+            generators before it closes the loop.
+    """
+
+    def __init__(self, engines: Engines[AsyncEngine]) -> None:
+        self.engines = engines
+        self.open = _closing(engines)
+        with suppress(StopIteration):
+            self.open.__anext__().send(None)
+
+
+async def _closing(engines: Engines[AsyncEngine]) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        for connector in engines.connectors:
+            await connector.aclose()
+        for engine in engines.pools:
+            await engine.dispose()
 
 
 @asynccontextmanager

@@ -14,13 +14,15 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from keyguard.runtime.connecting import AsyncConnector, Connector, SyncConnector
 from keyguard.runtime.deadlines import Patience, remaining
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.sql import options
-from keyguard.stores.sql.errors import place_of, unavailable
+from keyguard.stores.sql.errors import is_read_only, place_of, unavailable
 from keyguard.stores.sql.session import DIRECT, DriverConnection
 from keyguard.stores.sql.turns import MOST_READS, MOST_WRITES
 
@@ -47,6 +49,7 @@ WRITES: _Options = {
 }
 """What engines are told that change things."""
 
+_EPOCH = "keyguard_epoch"
 _LEAST_TIMEOUT = 2
 """The seconds that psycopg waits for each host at least."""
 
@@ -184,6 +187,8 @@ def _engine(
 
         connector = SyncConnector(connected, driver.drop, patience)
         event.listen(core, "do_connect", partial(_connect, connector, place_of(url)))
+    event.listen(core, "connect", partial(_note_epoch, connector))
+    event.listen(core, "checkout", partial(_refuse_distrusted, connector))
     event.listen(core, "handle_error", partial(_note_failure, connector, writes))
     return engine, connector
 
@@ -202,10 +207,34 @@ def _connect_awaited(
     return dialect.connect(async_creator_fn=connector.take)
 
 
+def _note_epoch(
+    connector: Connector[DriverConnection], driver: DriverConnection, entry: ConnectionPoolEntry
+) -> None:
+    del driver
+    entry.info[_EPOCH] = connector.epoch
+
+
+def _refuse_distrusted(
+    connector: Connector[DriverConnection],
+    driver: DriverConnection,
+    entry: ConnectionPoolEntry,
+    borrowed: object,
+) -> None:
+    """Have the pool replace a connection that was opened before the others were distrusted."""
+    del driver, borrowed
+    if entry.info[_EPOCH] != connector.epoch:
+        raise DisconnectionError
+
+
 def _note_failure(
     connector: Connector[DriverConnection], writes: bool, failure: ExceptionContext
 ) -> None:
-    """Give up the other connections when one was lost, but not when a change took too long."""
+    """Give up the other connections when one was lost, but not when a change took too long.
+
+    One that leads to a former primary counts as lost. It refused the change, so nothing was made.
+    """
+    if is_read_only(failure.original_exception):
+        failure.is_disconnect = True
     if writes and remaining() == 0:  # it may have waited for a lock
         failure.invalidate_pool_on_disconnect = False
     elif failure.is_disconnect:

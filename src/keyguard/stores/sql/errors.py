@@ -74,6 +74,11 @@ def is_busy(failure: BaseException) -> bool:
     return _told(failure)[0] == sqlite3.SQLITE_BUSY
 
 
+def is_read_only(failure: BaseException) -> bool:
+    """Tell whether a server refused a change because it is a replica, or otherwise read-only."""
+    return _told(failure)[0] in _IS_READ_ONLY
+
+
 def explained(failure: BaseException, place: str) -> StoreError:
     """Return the error that says what a failure means, and what to do.
 
@@ -100,10 +105,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
                 "lists"
             )
         case DBAPIError() if code in _IS_READ_ONLY:
-            return StoreUnavailableError(
-                f"{place} is a replica, or otherwise read-only, and can't be written to; name the "
-                "primary"
-            )
+            return read_only(place)
         case PoolTimeoutError():
             return no_connection_free(place)
         case _ if is_unreadable(failure):
@@ -136,6 +138,17 @@ def not_writable(place: str) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{place} or its directory can't be read and written by this process; give its user both "
         "rights on both, as SQLite keeps a log beside the file"
+    )
+
+
+class ReadOnlyError(StoreUnavailableError):
+    """The server is a replica, such as a former primary."""
+
+
+def read_only(place: str) -> ReadOnlyError:
+    """Return the error for a server that takes no changes."""
+    return ReadOnlyError(
+        f"{place} is a replica, or otherwise read-only, and can't be written to; name the primary"
     )
 
 

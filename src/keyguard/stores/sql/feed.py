@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.base import AsyncChangeFeed, News
-from keyguard.stores.sql import queries
+from keyguard.stores.sql import queries, schema
 from keyguard.stores.sql.commits import CHANNEL
 from keyguard.stores.sql.database import Database, ended_after
 from keyguard.stores.sql.errors import unavailable
@@ -54,7 +54,7 @@ class SqlFeed(AsyncChangeFeed):
 
     async def _ask(self, position: str | None) -> News:
         await self._database.tend()
-        return await self._read_in_time(queries.read_feed, position)
+        return await self._read_in_time(_news, position)
 
     async def _read_in_time(
         self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -231,6 +231,12 @@ class AsyncListeningFeed(ListeningFeed):
         driver, self._driver = self._driver, None
         if driver is not None:
             await driver.close()
+
+
+async def _news(session: Session, position: str | None) -> News:
+    """Read what changed, but not from what was the primary once and does not hear of changes."""
+    await schema.check(session)
+    return await queries.read_feed(session, position)
 
 
 async def _listen(session: Session) -> DriverConnection:

@@ -6,14 +6,25 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, MetaData, Table, inspect, select, text
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    MetaData,
+    Table,
+    func,
+    inspect,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from keyguard.exceptions import SchemaError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql import migrations
 from keyguard.stores.sql.column_types import ascii_string
-from keyguard.stores.sql.errors import MIGRATE, is_busy, no_tables
+from keyguard.stores.sql.errors import MIGRATE, is_busy, no_tables, place_of, read_only
 from keyguard.stores.sql.server_settings import REFUSALS
 from keyguard.stores.sql.session import Session
 from keyguard.stores.sql.sqlite import in_transaction
@@ -22,7 +33,17 @@ from keyguard.stores.sql.tables import TABLES
 _VERSION = Table(
     "keyguard_version", MetaData(), Column("version_num", ascii_string(32), primary_key=True)
 )
-_CURRENT = select(_VERSION.c.version_num)
+_READ_ONLY: ColumnElement[object] = literal_column("@@read_only")
+_ROLES: Mapping[str, ColumnElement[object]] = {
+    "sqlite": literal_column("0"),
+    "postgresql": func.pg_is_in_recovery(),
+    "mysql": _READ_ONLY,
+    "mariadb": _READ_ONLY,
+}
+_CURRENT = {
+    dialect: select(_VERSION.c.version_num, role.label("is_replica"))
+    for dialect, role in _ROLES.items()
+}
 
 # Any number that no other program locks.
 _POSTGRESQL_LOCK = int.from_bytes(b"keyguard", "big") >> 1
@@ -62,13 +83,16 @@ def _schema_of(connection: Connection) -> str | None:
 def _check_version(connection: Connection) -> None:
     _refuse_settings(connection)
     try:  # mostly one question suffices
-        version = connection.execute(_CURRENT).scalar()
+        row = connection.execute(_CURRENT[connection.dialect.name]).first()
     except (OperationalError, ProgrammingError) as failure:
         if failure.connection_invalidated or _has_version(connection):
             raise
-        version = None
-    if version is None:
+        row = None
+    if row is None:
         raise no_tables()
+    version, is_replica = row
+    if is_replica not in (0, "OFF"):
+        raise read_only(place_of(connection.engine.url))
     _refuse_newer(version)
     if version != migrations.HEAD:
         raise SchemaError(
@@ -108,7 +132,7 @@ def _version(connection: Connection) -> str | None:
     _refuse_settings(connection)
     if not _has_version(connection):
         return None
-    return connection.execute(_CURRENT).scalar()
+    return connection.execute(select(_VERSION.c.version_num)).scalar()
 
 
 def _migrate(connection: Connection) -> None:
