@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,12 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     return make_database(request.param, request, tmp_path)
 
 
+def again_and_again(test: Callable[..., None]) -> Any:
+    """Make ten bursts in a campaign, and one in the suite."""
+    turns = pytest.mark.parametrize("turn", range(10))
+    return pytest.mark.campaign("sqlite-0", "postgresql-0", "mariadb-0", "redis-0")(turns(test))
+
+
 def limited_to(count: int) -> list[Limit]:
     return [Limit("hour", f"{count}/hour")]
 
@@ -60,7 +66,9 @@ def allowed(statuses: list[int]) -> tuple[int, int]:
     return statuses.count(200), statuses.count(429)
 
 
-def test_threads_that_come_at_once_are_admitted_to_the_unit(database: Database) -> None:
+@again_and_again
+def test_threads_that_come_at_once_are_admitted_to_the_unit(database: Database, turn: int) -> None:
+    del turn
     told: list[Any] = []
     with Keyguard(database.url, hooks=[told.append], **PATIENT) as guard:
         tokens = issued(guard, {"a": LIMIT, "b": 1000})
@@ -91,7 +99,9 @@ def test_threads_that_come_at_once_are_admitted_to_the_unit(database: Database) 
     assert not any(isinstance(event, LimiterFailed) for event in told)
 
 
-def test_tasks_that_come_at_once_are_admitted_to_the_unit(database: Database) -> None:
+@again_and_again
+def test_tasks_that_come_at_once_are_admitted_to_the_unit(database: Database, turn: int) -> None:
+    del turn
     told: list[Any] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
