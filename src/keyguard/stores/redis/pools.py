@@ -27,6 +27,7 @@ from redis.sentinel import SentinelConnectionPool
 from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.redis.lending import (
+    AsyncConnection,
     AsyncLender,
     Connection,
     SyncLender,
@@ -102,14 +103,14 @@ class _Timely(AbstractConnection):
                 # Not the method of a TLS socket, which would change what that thread works with.
                 socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
-    def send_packed_command(self, *args: Any, **options: Any) -> None:
+    def send_packed_command(self, *args: object, **options: object) -> None:
         """Send a command."""
         self.update_current_socket_timeout(min(patience(), self._longest))
         base: Any = super()  # much of redis-py has no types
         base.send_packed_command(*args, **options)
 
     def read_response(
-        self, *args: Any, disconnect_on_error: bool | None = True, **options: Any
+        self, *args: object, disconnect_on_error: bool | None = True, **options: object
     ) -> Any:
         """Read a reply. The deadline of the call stands in for redis-py's timeout."""
         base: Any = super()
@@ -135,7 +136,7 @@ class Lending(redis.ConnectionPool):
         terms: How long opening may take, and how long a connection is kept.
     """
 
-    def __init__(self, *arguments: Any, terms: Patience = PATIENCE, **options: Any) -> None:
+    def __init__(self, *arguments: object, terms: Patience = PATIENCE, **options: object) -> None:
         self._terms = terms
         base: Any = super()
         base.__init__(*arguments, **options)
@@ -169,7 +170,7 @@ class TimelySentinelPool(Lending, SentinelConnectionPool):
 class AsyncLending(redis.asyncio.ConnectionPool):
     """The same for asyncio."""
 
-    def __init__(self, *arguments: Any, terms: Patience = PATIENCE, **options: Any) -> None:
+    def __init__(self, *arguments: object, terms: Patience = PATIENCE, **options: object) -> None:
         base: Any = super()
         base.__init__(*arguments, **options)
         self.lender = AsyncLender(self, terms)
@@ -178,7 +179,7 @@ class AsyncLending(redis.asyncio.ConnectionPool):
         """Return a connection that is open and has nothing left to read."""
         return await self.lender.take()
 
-    async def release(self, connection: Any) -> None:
+    async def release(self, connection: AsyncConnection) -> None:
         """Take a connection back."""
         self.lender.give(connection)
 
@@ -205,7 +206,7 @@ class _AsyncTimely(AsyncAbstractConnection):
         options: What redis-py's connection takes.
     """
 
-    def __init__(self, *, longest: float = math.inf, **options: Any) -> None:
+    def __init__(self, *, longest: float = math.inf, **options: object) -> None:
         base: Any = super()
         base.__init__(**options)
         self._longest = longest
@@ -220,7 +221,7 @@ class _AsyncTimely(AsyncAbstractConnection):
             await self.disconnect(nowait=True)
             raise redis.TimeoutError("the server did not accept a connection in time") from late
 
-    async def read_response(self, *args: Any, **options: Any) -> Any:
+    async def read_response(self, *args: object, **options: object) -> Any:
         """Read a reply."""
         base: Any = super()
         try:

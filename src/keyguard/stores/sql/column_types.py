@@ -64,7 +64,7 @@ class _ReadInUtc(TIMESTAMP):
     cache_ok = True
     render_bind_cast = True  # as SQLAlchemy's own type for psycopg
 
-    def adapt(self, cls: type[Any], **kw: Any) -> Any:  # noqa: ARG002 - a driver's own type
+    def adapt(self, cls: type[Any], **kw: object) -> Any:  # noqa: ARG002 - a driver's own type
         """Return this type, whatever the driver."""
         return _ReadInUtc(timezone=True)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from functools import cache
+from socket import socket
 from typing import Any
 
 from pymysql.connections import Connection  # type: ignore[import-untyped]
@@ -16,6 +17,7 @@ from sqlalchemy import Connection as CoreConnection
 
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql.engines import Driver
+from keyguard.stores.sql.session import DriverConnection
 
 # Of keyguard's sessions, whatever the server's is.
 _MODE = "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION"
@@ -32,14 +34,14 @@ class MySqlConnection(Connection):  # type: ignore[misc]
 
     connect_timeout: float
 
-    def connect(self, sock: Any = None) -> None:
+    def connect(self, sock: socket | None = None) -> None:
         """Connect by the deadline, and within the ``connect_timeout`` of the URL."""
         left = remaining()
         if left is not None:
             self.connect_timeout = min(self.connect_timeout, max(left, _LEAST))
         super().connect(sock)
 
-    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+    def _create_ssl_ctx(self, sslp: object) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else _unverified()
 
     def _read_bytes(self, num_bytes: int) -> bytes:
@@ -68,7 +70,7 @@ class MySqlConnection(Connection):  # type: ignore[misc]
         super()._write_bytes(data)
 
 
-def _connect_awaited(**named: Any) -> Any:
+def _connect_awaited(**named: Any) -> DriverConnection:
     import asyncmy
 
     return asyncmy.connect(**named)
@@ -91,7 +93,7 @@ def _left() -> float | None:
 
 
 def _version(connection: CoreConnection) -> object:
-    driver: Any = connection.connection.driver_connection
+    driver: DriverConnection = connection.connection.driver_connection
     dialect: Any = connection.dialect
     return dialect._parse_server_version(driver.get_server_info())
 

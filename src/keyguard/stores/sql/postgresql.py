@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import BaseConnection, waiting
+from psycopg import waiting
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql.engines import Driver
+from keyguard.stores.sql.session import DriverConnection
 
 Result = TypeVar("Result")
 
@@ -83,7 +84,7 @@ _ANSWERS: dict[str, Callable[[Connection], object]] = {
 }
 
 
-def _drop(connection: BaseConnection[Any]) -> None:
+def _drop(connection: DriverConnection) -> None:
     connection.pgconn.finish()
 
 
