@@ -32,8 +32,8 @@ _NONSENSE = {
     "successor": ["'x'"],
     "revoked_reason": ["'bored'"],
     "metadata": ["'{'", "'[]'", "'null'", """'{"a": 1}'"""],
-    "limits": ["'{'", "'[1]'", "'7'", """'[{"name": "a", "rate": "x"}]'"""],
-    "allowed_networks": ["'everywhere'"],
+    "limits": ["''", "'{}'", "'\"\"'", "'{'", "'[1]'", "'7'", """'[{"name": "a", "rate": "x"}]'"""],
+    "allowed_networks": ["'everywhere'", "''", "' '"],
     "max_key_lifetime": ["-1"],
     "max_keys": ["0"],
     "action": ["'key.eaten'"],
@@ -110,7 +110,10 @@ def damages(kind: str, what: str) -> Iterator[Damage]:
         for column, values in _NONSENSE.items():
             field = "organization" if (what, column) == ("key", "organization_id") else column
             if field in fields:
-                yield from (Damage(kind, what, field, value.strip("'")) for value in values)
+                texts = [value.strip("'") for value in values]
+                # No networks are no text there.
+                texts = [text for text in texts if text or field != "allowed_networks"]
+                yield from (Damage(kind, what, field, text) for text in texts)
         times = [field for field in fields if field.endswith(("_at", "_before"))]
         for field in times:
             yield from (Damage(kind, what, field, v) for v in ("yesterday", "2026-03-01T12:00:00"))

@@ -484,7 +484,10 @@ def test_a_limiter_beside_the_keys_leaves_them_open(limiter: SqlRateLimiter) -> 
 
 
 @DATABASES
-@pytest.mark.parametrize("state", ["", "7", '["a"]', '{"a":1}', "[[1]]", "[null]"])
+@pytest.mark.parametrize(
+    "state",
+    ["", "7", '["a"]', '{"a":1}', "[[1]]", "[null]", "[1,2]", "[1,2,3,4]"],
+)
 def test_a_state_that_keyguard_never_wrote_is_corrupt(limiter: SqlRateLimiter, state: str) -> None:
     limiter.hit([charge()])
     with database_of(limiter).writes.begin() as connection:

@@ -202,3 +202,17 @@ def test_what_stands_in_the_place_of_a_key_is_not_revoked(durable: Stored) -> No
         durable.guard.keys.revoke(issued.key.id)
     gone: Any = durable.guard.keys.revoke_family(issued.key.family)
     assert gone == (DamagedKey(id=issued.key.id, revoked_at=None),)
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_record_with_the_id_of_another_is_not_taken_for_that_one(
+    flavour: str, request: pytest.FixtureRequest, runner: asyncio.Runner, tmp_path: Path
+) -> None:
+    for stored in open_stored("redis", flavour, runner, request, tmp_path):
+        keys = stored.guard.keys
+        one, other = (stored.issue(name=name).key for name in ("one", "other"))
+        Damage("redis", "key", "id", other.id).do(stored.target, one.id)
+        for change in (keys.get, keys.rotate):
+            with pytest.raises(CorruptDataError, match="it has another id"):
+                change(one.id)
+        assert keys.get(other.id) == other

@@ -18,6 +18,7 @@ from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import Patience, awithin, within
 from keyguard.stores.opening import open_async_store, open_store
+from keyguard.stores.redis.lending import _Call
 from tests.links import Link
 from tests.loops import event_loop
 from tests.services import RedisServer, running, until
@@ -389,3 +390,25 @@ def test_the_setting_of_the_age_reaches_a_redis() -> None:
     guard = Keyguard("redis://localhost", connection_max_age=7.0)
     store: Any = guard._store
     assert store.port._terms.max_age == 7.0
+
+
+def test_openings_that_are_cancelled_before_they_begin_leave_their_places(
+    way: Way, far: Callable[..., Far], runner: asyncio.Runner
+) -> None:
+    there = far(way.url)
+    if there._runner is None:
+        pytest.skip("threads begin at once")
+
+    async def run() -> None:
+        lender = there.store.port._here().lender
+        for _ in range(3):
+            lender._waiting.update(calls := [_Call() for _ in range(40)])
+            lender._open_more(0)
+            assert len(lender._begun) == 40
+            lender._waiting.clear()
+            del calls
+            await lender.distrust()
+            assert len(lender._opened_at) == len(lender._closed)
+
+    there._runner.run(run())
+    assert there.find(PATIENCE) == record()

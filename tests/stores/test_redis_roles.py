@@ -381,6 +381,8 @@ def test_a_primary_whose_disk_fails_answers_look_ups(
     with pytest.raises(StoreUnavailableError, match="no changes at present"):
         service.do(lambda guard: guard.keys.revoke(issued.key.id))
     assert isinstance(service.decision_on(issued), Allow)
+    own_redis.call("CONFIG", "SET", "min-replicas-to-write", "1")  # it has none
+    assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
     service.close()
 
 

@@ -27,6 +27,12 @@ Connection = TypeVar("Connection")
 _SOON = 1.0
 """Seconds after which a call no longer counts on an opening that is still under way."""
 
+_MOST_READY = 2
+"""Connections that are kept ready at most; after a stall of the server, many arrive too late."""
+
+_MOST_OPENINGS = 20
+"""Openings that are under way at once at most."""
+
 _ENDING = 1.0
 """Seconds that closing waits for the openings that it has cancelled."""
 
@@ -107,8 +113,9 @@ class Connector(ABC, Generic[Connection]):
     async def aclose(self) -> None:
         """Drop what is ready, and what is still being opened."""
         with self._lock:
-            if not self._waiting:
-                self._begun.clear()
+            self._begun.clear()
+            while call := self._next_call():
+                call.set_exception(TimeoutError("the connections were closed"))
         self.distrust()
 
     def leave_parent(self) -> None:
@@ -142,6 +149,7 @@ class Connector(ABC, Generic[Connection]):
         with self._lock:
             expected = sum(now - began < _SOON for began in self._begun.values())
             missing = len(self._waiting) + kept - len(self._ready) - expected
+            missing = min(missing, _MOST_OPENINGS - len(self._begun))
             openings = [object() for _ in range(missing)]
             self._begun.update(dict.fromkeys(openings, now))
         for opening in openings:
@@ -164,10 +172,17 @@ class Connector(ABC, Generic[Connection]):
             is_wanted = self._begun.pop(opening, None) is not None
             if is_wanted and (call := self._next_call()):
                 call.set_result(connection)
-            elif is_wanted:
-                self._ready.append((time.monotonic(), connection))
-        if not is_wanted:
+                return
+            is_kept = is_wanted and self._is_kept(connection)
+        if not is_kept:
             self._end(connection)
+
+    def _is_kept(self, connection: Connection) -> bool:
+        """Keep a connection for the next call, unless enough are ready; the lock is held."""
+        if len(self._ready) >= _MOST_READY:
+            return False
+        self._ready.append((time.monotonic(), connection))
+        return True
 
     def _next_call(self) -> Future[Connection] | None:
         """Return the call that has waited longest, if any still waits."""
@@ -179,11 +194,14 @@ class Connector(ABC, Generic[Connection]):
 
     def _leave(self, wanted: Future[Connection]) -> None:
         """Give up waiting; what came too late is ready for the next call."""
+        late: Connection | None = None
         with self._lock:
             if wanted in self._waiting:
                 self._waiting.remove(wanted)
-            elif not wanted.cancelled() and wanted.exception() is None:
-                self._ready.append((time.monotonic(), wanted.result()))
+            elif wanted.done() and not wanted.cancelled() and wanted.exception() is None:
+                late = None if self._is_kept(wanted.result()) else wanted.result()
+        if late is not None:
+            self._end(late)
 
     def _end(self, connection: Connection) -> None:
         with suppress(Exception):  # it is of no use to anybody
@@ -197,7 +215,10 @@ class SyncConnector(Connector[Connection]):
         return wanted.result(remaining())
 
     async def _opened(self) -> Connection:
-        with within(self._patience.connect_timeout):
+        # A call that opens its own, as no thread could be started, ends by its own deadline.
+        left = remaining()
+        most = self._patience.connect_timeout
+        with within(most if left is None else min(left, most)):
             return await self._connect()
 
     def _begin(self, opening: object) -> None:
@@ -235,7 +256,7 @@ class AsyncConnector(Connector[Connection]):
     async def aclose(self) -> None:
         """Drop what is ready, and cancel what is still being opened."""
         await super().aclose()
-        tasks = [] if self._waiting else [*self._tasks]
+        tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         if tasks:

@@ -98,3 +98,15 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         if mapped is not None:
             return IPv4Network((int(mapped), parsed.prefixlen - mapped_bits))
     return parsed
+
+
+def stored_networks(text: str) -> tuple[str, ...]:
+    """Return the networks of a stored text, which are separated by spaces.
+
+    Raises:
+        ValueError: It names none. A key that is bound to no network has no text.
+    """
+    networks = tuple(text.split())
+    if not networks:
+        raise ValueError("the text names no network")
+    return networks

@@ -21,6 +21,8 @@ def load_limits(text: str) -> tuple[Limit, ...]:
         ValueError: The text is not what :func:`dump_limits` writes.
     """
     stored: Any = json.loads(text)
+    if not text.startswith("["):  # others can be gone through as well
+        raise ValueError("limits are a list")
     try:
         return read_limits([Limit(**fields) for fields in stored], "key", stored=True)
     except TypeError as failure:

@@ -121,10 +121,14 @@ class Revocation(Operations):
 
         authority, ids = await ended(ports, actor, attempt)
         page = await self._family(family, authority)
-        damaged = (
+        damaged = [
             DamagedKey(id=key_id, revoked_at=now if key_id in ids else None)
             for key_id in page.damaged
-        )
+            # Nobody knows whose it is, so an actor hears only of what it could end.
+            if authority.record is None or key_id in ids
+        ]
+        if not page.items and not damaged:
+            raise unknown("family", family)
         return (*page, *damaged)
 
     async def _family(self, family: str, authority: Authority) -> Page[Key]:

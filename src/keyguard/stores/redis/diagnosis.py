@@ -100,10 +100,17 @@ def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
         yield problem(
             f"{place} has dropped {info['evicted_keys']} entries already, for lack of memory"
         )
-    if "min_slaves_good_slaves" not in info:
+    if "min_slaves_good_slaves" in info:
+        return
+    if info.get("connected_slaves", "0") == "0":
+        yield fine(
+            f"{place} has no replica, so nothing fails over; if you add replicas, add two and set "
+            "'min-replicas-to-write 1'"
+        )
+    else:
         yield problem(
-            f"{place} acknowledges changes that no replica has: a failover loses them; with "
-            "replicas, set 'min-replicas-to-write 1'"
+            f"{place} acknowledges changes that no replica has: a failover loses them; set "
+            "'min-replicas-to-write 1', with one replica more than that"
         )
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import (
     MaxConnectionsError,
     MovedError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -39,6 +40,7 @@ _DOWN = (
     ClusterError,
     ConnectionError,
     MovedError,
+    NoScriptError,
     OSError,
     RedisClusterException,
     TimeoutError,
@@ -52,6 +54,7 @@ _READ_ONLY = re.compile(r"(?:\A|: -)READONLY ")
 _NO_RIGHT = "The user executing the script can't"
 _DEMOTED = "The previous master is now a slave"  # what redis-py's Sentinel makes of READONLY
 _MOVED_ON = "TTL exhausted."  # what redis-py makes of such a refusal on asyncio in the end
+_ECHO = ", with args beginning with"
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
@@ -99,6 +102,8 @@ def explained(failure: BaseException, place: str) -> StoreError:
         place: The server's address, without secrets.
     """
     text = str(failure)
+    if _ECHO in text:  # of a command that the server does not know, which may be AUTH
+        failure.args = (text.partition(_ECHO)[0],)
     match failure:
         case _ if isinstance(failure, NoPermissionError) or _NO_RIGHT in text:
             return StoreUnavailableError(

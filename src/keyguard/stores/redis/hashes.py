@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.commit import Change
 from keyguard.core.keys.records import (
@@ -56,7 +57,7 @@ _FORMS: dict[str, _Form] = {
     "revoked_reason": _Form(str, RevocationReason),
     # An empty set is " ", as "" stands for None.
     "scopes": _Form(lambda value: " ".join(sorted(value)) or " ", lambda text: {*text.split()}),
-    "allowed_networks": _Form(" ".join, lambda text: tuple(text.split())),
+    "allowed_networks": _Form(" ".join, stored_networks),
     "metadata": _Form(lambda value: json.dumps(dict(value), sort_keys=True), json.loads),
     "limits": _Form(dump_limits, load_limits),
     "max_key_lifetime": _Form(
@@ -166,11 +167,22 @@ def record_from(rows: Reply) -> KeyRecord:
     )
 
 
+def own(record_id: str, record: Record) -> Record:
+    """Return a record that was found under an id, if it has that id.
+
+    Raises:
+        CorruptDataError: It has another one, and would be taken for another record.
+    """
+    if getattr(record, "id", None) != record_id:
+        raise _corrupt(record_id, "it has another id")
+    return record
+
+
 def _read(kind: type[Record], row: Reply, **defaults: None) -> Record:
     def read(fields: Mapping[str, str]) -> Record:
         values: dict[str, Any] = {**defaults}
         for name in kind.__slots__:
-            if text := fields[name]:
+            if (text := fields[name]) or name == "limits":  # no limits are "[]", not nothing
                 values[name] = _FORMS[name].read(text)
         return kind(**values)
 

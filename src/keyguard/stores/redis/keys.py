@@ -29,6 +29,7 @@ from keyguard.stores.redis.hashes import (
     is_entry,
     key_from,
     organization_from,
+    own,
     record_from,
     time_text,
 )
@@ -94,7 +95,7 @@ class RedisKeys:
             if not name:
                 return None
         row = await self._run(scripts.FIND_ORGANIZATION, keys=(record_key(name),))
-        return organization_from(row) if row else None
+        return own(name, organization_from(row)) if row else None
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         if after is not None and not ORGANIZATION_ID.match(after):
@@ -107,7 +108,11 @@ class RedisKeys:
         if not KEY_ID.match(key_id):
             return None
         rows = await self._run(scripts.FIND_KEY, keys=(record_key(key_id),))
-        return None if rows is None else record_from(rows)
+        if rows is None:
+            return None
+        record = record_from(rows)
+        own(key_id, record.key)
+        return record
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
         possible = [key_id for key_id in dict.fromkeys(key_ids) if KEY_ID.match(key_id)]

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
@@ -77,12 +77,19 @@ class _Queue(Protocol[AnyConnection]):
     def put_nowait(self, item: AnyConnection | Exception) -> None: ...
 
 
+class _Call:
+    """A call that waits for a connection."""
+
+
 class _Pool(Protocol):
     """What keyguard uses of redis-py's pools."""
 
     max_connections: int
 
-    def make_connection(self) -> Any: ...
+    @property
+    def connection_class(self) -> Callable[..., Any]: ...
+    @property
+    def connection_kwargs(self) -> Mapping[str, object]: ...
 
 
 class Lender(ABC, Generic[AnyConnection]):
@@ -104,9 +111,12 @@ class Lender(ABC, Generic[AnyConnection]):
         self._idle: _Queue[AnyConnection] = self._queue()
         self.give: Callable[[AnyConnection], object] = self._idle.put_nowait
         self._closed: list[AnyConnection] = []
-        self._begun: dict[AnyConnection, float] = {}  # being opened, since when
-        self._opened_at: dict[AnyConnection, float] = {}
-        self._waiting = 0
+        # Weak, too: what an exception at any moment loses, such as a signal's, leaves its place.
+        self._begun: weakref.WeakKeyDictionary[AnyConnection, float] = weakref.WeakKeyDictionary()
+        self._opened_at: weakref.WeakKeyDictionary[AnyConnection, float] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._waiting: weakref.WeakSet[_Call] = weakref.WeakSet()
         self._is_known = False
 
     async def take(self) -> AnyConnection:
@@ -122,8 +132,9 @@ class Lender(ABC, Generic[AnyConnection]):
         if connection is not None:
             self._open_more(kept)
             return connection
+        call = _Call()
         with self._lock:
-            self._waiting += 1
+            self._waiting.add(call)
         try:
             while True:
                 self._open_more(0)  # what waits comes first
@@ -135,7 +146,7 @@ class Lender(ABC, Generic[AnyConnection]):
                 await self._close(found)
         finally:
             with self._lock:
-                self._waiting -= 1
+                self._waiting.discard(call)
 
     async def keep_ready(self) -> None:
         """Have a connection ready, beside the present call."""
@@ -217,11 +228,15 @@ class Lender(ABC, Generic[AnyConnection]):
         begun: list[AnyConnection] = []
         with self._lock:
             expected = sum(now - since < _SOON for since in self._begun.values())
-            for _ in range(self._waiting + kept - expected):
+            # What opens so slowly may lead to a server that is gone, and must not keep others out.
+            most = self._pool.max_connections
+            most = min(most + len(self._begun) - expected, 2 * most)
+            for _ in range(len(self._waiting) + kept - expected):
                 if self._closed:
                     connection = self._closed.pop()
-                elif len(self._opened_at) < self._pool.max_connections:
-                    connection = self._pool.make_connection()
+                elif len(self._opened_at) < most:
+                    # Not by make_connection, which counts those that were lost as well.
+                    connection = self._pool.connection_class(**self._pool.connection_kwargs)
                 else:
                     break
                 self._begun[connection] = self._opened_at[connection] = now

@@ -25,7 +25,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptErr
 
 from keyguard.exceptions import ConfigurationError, KeyguardError
 from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, remaining
-from keyguard.runtime.frames import drop_frames
+from keyguard.runtime.frames import drop_frames, frameless
 from keyguard.runtime.process import after_fork
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.redis.clients import (
@@ -219,15 +219,24 @@ class SyncScriptPort(ScriptPort):
             raise
 
     async def drop_idle(self) -> None:
-        client = self.open()
+        with frameless():
+            client = self.open()
         if isinstance(client, redis.RedisCluster):
             self.layout_is_old = True
         else:
             client.connection_pool.disconnect()
 
     async def keep_ready(self) -> None:
-        """Have a connection ready for the next call, beside the present one."""
-        client = self.open()
+        """Have a connection ready for the next call, beside the present one.
+
+        Raises:
+            StoreError: The layout of a cluster can't be read.
+        """
+        try:
+            with frameless():
+                client = self.open()
+        except redis.RedisError as failure:
+            raise explained(failure, self.place) from failure
         pool = client.connection_pool if isinstance(client, redis.Redis) else None
         if isinstance(pool, Lending):
             await pool.lender.keep_ready()
@@ -458,7 +467,7 @@ class AsyncScriptPort(ScriptPort):
     async def aclose(self) -> None:
         self._forget_closed_loops()
         this = running_loop()
-        for loop in list(self._opened):
+        for loop in [loop for known in self._opened.keyrefs() if (loop := known()) is not None]:
             here = self._opened.pop(loop, None)
             if here is not None and loop is this:
                 await here.aclose()
@@ -485,7 +494,7 @@ class AsyncScriptPort(ScriptPort):
 
     def _forget_closed_loops(self) -> None:
         # A connection holds its loop, so that these would never be freed.
-        for loop in list(self._opened):
+        for loop in [loop for known in self._opened.keyrefs() if (loop := known()) is not None]:
             if loop.is_closed():
                 self._opened.pop(loop, None)
 

@@ -58,6 +58,8 @@ _SWEEP_TIMEOUT = 2.0
 _LONGEST_SWEEP = 2 * _SWEEP_TIMEOUT
 """Seconds that closing waits for the sweeps, which may be late under load."""
 _EMPTY = "[]"
+_UNCOUNTABLE = (ValueError, TypeError, IndexError, ArithmeticError, RecursionError)
+"""What counting raises on a state that no counting has made."""
 _DAY = 86_400
 
 # What databases say of transactions that got in each other's way and were undone.
@@ -234,7 +236,10 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         for charge, change, end in zip(charges, units, ends_at, strict=True):
             if change:
                 adjust, state = COUNTING[charge.strategy].adjust, states[charge.key]
-                states[charge.key] = adjust(state, charge.window, now, change, end)
+                try:
+                    states[charge.key] = adjust(state, charge.window, now, change, end)
+                except _UNCOUNTABLE as failure:
+                    raise _corrupt(charge.key) from failure
         await _write(session, charges, before, states)
         return Outcome(True, [_look(charge, states, now, 1) for charge in charges])
 
@@ -422,9 +427,12 @@ def _counted(charges: Sequence[Charge], states: States, now: float) -> Outcome:
     tallies: list[Tally] = []
     admitted = True
     for charge in charges:
-        tally, after[charge.key] = COUNTING[charge.strategy].take(
-            after[charge.key], charge.amount, charge.window, now, charge.cost
-        )
+        try:
+            tally, after[charge.key] = COUNTING[charge.strategy].take(
+                after[charge.key], charge.amount, charge.window, now, charge.cost
+            )
+        except _UNCOUNTABLE as failure:
+            raise _corrupt(charge.key) from failure
         tallies.append(tally)
         admitted = admitted and (tally.fits or not charge.enforce)
     if admitted:
@@ -440,9 +448,12 @@ def _counted(charges: Sequence[Charge], states: States, now: float) -> Outcome:
 
 
 def _look(charge: Charge, states: States, now: float, cost: int) -> Tally:
-    return COUNTING[charge.strategy].look(
-        states[charge.key], charge.amount, charge.window, now, cost
-    )
+    try:
+        return COUNTING[charge.strategy].look(
+            states[charge.key], charge.amount, charge.window, now, cost
+        )
+    except _UNCOUNTABLE as failure:
+        raise _corrupt(charge.key) from failure
 
 
 def _seconds(microseconds: float | str) -> float:
@@ -455,11 +466,15 @@ def _state_from(row: NamedRow) -> State:
         if not all(isinstance(part, int | float) for part in state):
             raise TypeError
         return tuple(state)
-    except (ValueError, TypeError) as failure:
-        raise CorruptDataError(
-            f"row {row.id!r} of table {COUNTERS.name} holds something that keyguard did not write; "
-            "delete it"
-        ) from failure
+    except _UNCOUNTABLE as failure:
+        raise _corrupt(row.id) from failure
+
+
+def _corrupt(row_id: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"row {row_id!r} of table {COUNTERS.name} holds something that keyguard did not write; "
+        "delete it"
+    )
 
 
 def _ends(charge: Charge, state: State) -> int:

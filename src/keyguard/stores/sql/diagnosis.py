@@ -21,14 +21,11 @@ _POSTGRESQL = text(
     " current_setting('synchronous_standby_names') AS standbys"
 )
 _STANDBYS = text(
-    "SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) AS age,"
-    " pg_is_in_recovery() AS is_standby, count(replica.pid) AS connected,"
-    " max(pg_wal_lsn_diff(CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END,"
-    " replica.replay_lsn)) AS behind"
-    " FROM pg_stat_replication AS replica WHERE state IS DISTINCT FROM 'backup'"
+    "SELECT count(pid) AS connected,"
+    " max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) AS behind"
+    " FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup'"
 )
 _MYSQL = text("SELECT @@innodb_flush_log_at_trx_commit")
-_READ_ONLY = text("SELECT @@read_only")
 _REPLICATION = text("SHOW REPLICA STATUS")
 _FULL = 2
 _NOT_TOLD = "this user may not ask how the replication of the database stands (SHOW REPLICA STATUS)"
@@ -50,14 +47,13 @@ async def diagnose(session: Session) -> list[Finding]:
         findings += _of_standbys(**standbys._asdict())
         return [*findings, fine(_POOLED)] if await is_pooled(session) else findings
     findings = _of_mysql((await session.execute(_MYSQL)).scalar_one())
-    read_only = (await session.execute(_READ_ONLY)).scalar_one()
     try:
         sources = (await session.execute(_REPLICATION)).mappings().all()
     except DBAPIError as refused:
         if refused.connection_invalidated:
             raise
         return [*findings, fine(_NOT_TOLD)]
-    return [*findings, *_of_sources(read_only not in (0, "OFF"), sources)]
+    return [*findings, *_of_sources(sources)]
 
 
 def _of_sqlite(level: int) -> list[Finding]:
@@ -104,23 +100,14 @@ def _of_mysql(flush: int) -> list[Finding]:
     ]
 
 
-def _of_standbys(
-    is_standby: bool, age: float | None, connected: int, behind: int | None
-) -> Iterator[Finding]:
+def _of_standbys(connected: int, behind: int | None) -> Iterator[Finding]:
     """Say how PostgreSQL's replication stands.
 
     Args:
-        is_standby: Whether the server follows another one.
-        age: How old its last change from there is, in seconds.
         connected: How many standbys follow this server.
         behind: How many bytes the last of them lacks; None where the user may not ask.
     """
-    if is_standby:
-        has = "" if age is None else f"; its last change is {age:.0f} s old"
-        yield problem(
-            f"PostgreSQL is a standby here and can't be written to{has}; name the primary"
-        )
-    elif connected:
+    if connected:
         far = (
             "it does not say how far they are behind: they have just connected, or this user may "
             "not see it (pg_monitor may)"
@@ -130,17 +117,12 @@ def _of_standbys(
         yield fine(f"{connected} standbys follow PostgreSQL; {far}")
 
 
-def _of_sources(read_only: bool, sources: Sequence[RowMapping]) -> Iterator[Finding]:
+def _of_sources(sources: Sequence[RowMapping]) -> Iterator[Finding]:
     """Say how the replication of MySQL or MariaDB stands.
 
     Args:
-        read_only: Whether ordinary users can't change anything.
         sources: What the server says of each server that it follows.
     """
-    if read_only:
-        yield problem(
-            "the database is read-only, as replicas are, and can't be written to; name the primary"
-        )
     for source in sources:
         lag = source.get("Seconds_Behind_Source", source.get("Seconds_Behind_Master"))
         if lag is None:

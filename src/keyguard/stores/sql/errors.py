@@ -32,6 +32,8 @@ _NOT_UTF_8 = "Could not decode to UTF-8"
 _CAN_NOT_WRITE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 # What PostgreSQL, and MySQL and MariaDB, say of a right that the user lacks.
 _LACKS_RIGHT = ("42501", 1044, 1142, 1143, 1227)
+# What MySQL and MariaDB say of a user who may not enter, or of a database that is not there.
+_REFUSED = (1045, 1049)
 _IS_READ_ONLY = ("25006", 1290, 1792, 1836)
 
 
@@ -97,6 +99,11 @@ def explained(failure: BaseException, place: str) -> StoreError:
                 f"another connection has been changing {place} for as long as this call may wait; "
                 "end that transaction sooner. If it is one of this thread or task, commit it before"
                 " you call keyguard, or give the keys a file of their own"
+            )
+        case DBAPIError() if code in _REFUSED:
+            return StoreUnavailableError(
+                f"{place} does not let keyguard in; see the user, the password and the database of "
+                "the URL"
             )
         case DBAPIError() if code in _LACKS_RIGHT:
             return StoreUnavailableError(

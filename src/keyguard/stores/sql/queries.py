@@ -287,8 +287,9 @@ async def _page(
             whose last row has another id goes on until one matches.
     """
     rows = await read_rows(session, wanted.limit(limit + 1))
-    if len(rows) > limit and not name.match(str(rows[limit - 1][0])):
-        return await _page(session, wanted, decode, limit + 1, name)
+    while len(rows) > limit and not name.match(str(rows[limit - 1][0])):
+        if (limit := limit + 1) == len(rows):
+            rows = await read_rows(session, wanted.limit(2 * limit))
     return page_of([read_listed(str(row[0]), decode, row) for row in rows], limit)
 
 

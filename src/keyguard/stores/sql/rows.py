@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 
+from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyRecord, Organization, fields_of
 from keyguard.core.limits.limit import Limit
@@ -192,7 +193,7 @@ _FROM_STORED: Mapping[str, _Conversion] = {
     "limits": load_limits,
     "scopes": scopes_from,
     "metadata": json.loads,
-    "allowed_networks": lambda text: tuple(text.split()),
+    "allowed_networks": stored_networks,
     "max_key_lifetime": lambda number: number * _MICROSECOND,
     "version": int,
     "action": Action,

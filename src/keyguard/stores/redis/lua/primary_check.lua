@@ -1,8 +1,15 @@
 -- Refuses to answer from a server that is no primary, or may be none any more. KEYS[1] is the schema.
 -- PERSIST changes nothing, for the schema never expires. A replica refuses it like any write, and so
 -- does a primary that is cut off from its replicas (min-replicas-to-write): one of them may have
--- taken over. A primary whose disk fails (MISCONF) takes no writes either, but it answers.
+-- taken over. A primary whose disk fails (MISCONF) takes no writes either, but it answers, unless
+-- it says as well that it has lost all of its replicas.
 local refusal = redis.pcall('PERSIST', KEYS[1])
-if type(refusal) == 'table' and not string.find(refusal.err, 'MISCONF', 1, true) then
-  return refusal
+if type(refusal) == 'table' then
+  if not string.find(refusal.err, 'MISCONF', 1, true) then
+    return refusal
+  end
+  local info = redis.pcall('INFO', 'replication')
+  if type(info) == 'string' and string.find(info, 'min_slaves_good_slaves:0', 1, true) then
+    return redis.error_reply('NOREPLICAS Not enough good replicas to write.')
+  end
 end
