@@ -727,3 +727,39 @@ def test_event_loops_that_are_gone_leave_no_connections(served: Database) -> Non
         warnings.simplefilter("ignore", ResourceWarning)
         asyncio.run(store.aclose())
         gc.collect()
+
+
+FORK_WITH_THREADS = """
+import os, sys, threading
+from keyguard.stores.opening import open_store
+
+backend = open_store(sys.argv[1])
+assert backend.find_key(sys.argv[2]) is not None
+for round in range(20):
+    child = os.fork()
+    if child == 0:
+        found = []
+
+        def find():
+            found.append(backend.find_key(sys.argv[2]))
+
+        threads = [threading.Thread(target=find, daemon=True) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        os._exit(0 if len(found) == 6 and None not in found else 1)
+    assert os.waitpid(child, 0)[1] == 0
+backend.close()
+print("done")
+"""
+
+
+def test_threads_of_a_forked_child_that_come_at_once_get_connections(served: Database) -> None:
+    store = Plain(served.backend())
+    store.migrate()
+    store.add_organization(organization())
+    store.add_key(record())
+    store.close()
+    output, _ = python(FORK_WITH_THREADS, served.url, key().id).communicate()
+    assert output == "done\n"

@@ -227,10 +227,10 @@ class SyncDatabase(EngineDatabase[Engine]):
         self.turns = Turns()
         self._process = os.getpid()
         self._inherited: list[Pool] = []
-        # Before threads of the child could come together here.
-        after_fork(self._leave_parent)
         if self._owned and self.dialect == "sqlite":
             self._fork_guard = ForkGuard(self._engines.pools, self.turns)
+        elif self._owned:
+            after_fork(self._leave_parent)  # before threads of the child could meet there
 
     async def _open(self, way: Way) -> SyncSession:
         if self._process != os.getpid():
