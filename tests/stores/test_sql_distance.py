@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import psycopg
 import pytest
 
 from keyguard.core.limits.charges import Charge
@@ -17,8 +19,10 @@ from keyguard.exceptions import StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.stores.opening import open_async_store, open_store
 from tests.links import Link
+from tests.services import MariaDB, PgBouncer, PostgreSQL, running
 from tests.stores.conftest import Database, Plain
 from tests.stores.records import key, organization, record
+from tests.stores.test_redis_tls import Authority
 
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
@@ -228,3 +232,77 @@ def test_a_warm_hit_takes_few_round_trips(
         before = link.trips
         assert there.hit(5.0).admitted
         assert link.trips - before == (2 if served.kind == "postgresql" else 3)
+
+
+class TlsMariaDB(MariaDB):
+    """A MariaDB that takes TLS, on its socket too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder.chmod(0o755)
+        self.authority = Authority(self.folder / "authority", "ca")
+        self.certificate, self.private = self.authority.issue("server")
+
+    def command(self) -> list[str]:
+        files = {"cert": self.certificate, "key": self.private, "ca": self.authority.certificate}
+        return [*super().command(), *(f"--ssl-{name}={file}" for name, file in files.items())]
+
+
+class TlsPgBouncer(PgBouncer):
+    """A pooler that takes nothing but TLS."""
+
+    def __init__(self, database: PostgreSQL) -> None:
+        super().__init__(database)
+        self.folder.chmod(0o755)
+        self.authority = Authority(self.folder / "authority", "ca")
+        self.certificate, self.private = self.authority.issue("server")
+
+    def install(self) -> None:
+        super().install()
+        settings = {
+            "sslmode": "require",
+            "cert_file": self.certificate,
+            "key_file": self.private,
+            "ca_file": self.authority.certificate,
+        }
+        with self.file.open("a") as file:
+            file.writelines(f"client_tls_{name} = {value}\n" for name, value in settings.items())
+
+    def _connect(self, name: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user="keyguard", dbname=name, sslmode="require"
+        )
+
+
+@WATCHDOG
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_a_store_at_a_distance_is_reached_through_tls(
+    kind: str, flavour: str, runner: asyncio.Runner, request: pytest.FixtureRequest
+) -> None:
+    make: Any = TlsMariaDB
+    if kind == "postgresql":
+        make = partial(TlsPgBouncer, request.getfixturevalue("postgresql"))
+    with running(make) as server:
+        direct = server.create_database()[0]
+        parts = urlsplit(direct)
+        if kind == "mariadb":
+            link = Link(address(direct))
+            options = {"ssl_ca": server.authority.certificate, "ssl_check_hostname": "false"}
+        else:
+            link = Link(("127.0.0.1", server.port))
+            options = {"sslmode": "verify-ca", "sslrootcert": server.authority.certificate}
+        place = f"{parts.username}:hunter2@127.0.0.1:{link.port}"
+        url = urlunsplit(parts._replace(netloc=place, query=urlencode(options)))
+        there = Far(flavour, url, runner)
+        there.comes_to(
+            lambda seconds: there.call(seconds, lambda s: s.migrate(), there.store), 60.0
+        )
+        there.call(60.0, lambda store: store.find_key(key().id), there.store)
+        there.close()
+        link.delay = 0.02
+        there = Far(flavour, url, runner)
+        for _ in range(3):
+            assert there.comes_to(there.find, 0.4) is None
+            assert there.comes_to(there.hit, 0.8).admitted
+        there.close()
+        link.close()
