@@ -102,18 +102,19 @@ class Connector(ABC, Generic[Connection]):
         self._open_more(1)
 
     def distrust(self) -> None:
-        """Believe in no connection that is open: another one was lost."""
+        """Believe in no connection that is open or being opened: another one was lost."""
         with self._lock:
             self.epoch += 1
+            self._begun.clear()
             ready = [*self._ready]
             self._ready.clear()
         for _, connection in ready:
             self._end(connection)
+        self._open_more(0)  # calls that wait count on others now
 
     async def aclose(self) -> None:
         """Drop what is ready, and what is still being opened."""
         with self._lock:
-            self._begun.clear()
             while call := self._next_call():
                 call.set_exception(TimeoutError("the connections were closed"))
         self.distrust()

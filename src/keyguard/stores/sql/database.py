@@ -164,10 +164,7 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
         """Run an operation on a schema that fits, or raise what the failure means."""
         try:
             if not self._has_fitting_schema:
-                await self._attempt(Way.READ, schema.check)
-                if self._prepares:
-                    await self._attempt(Way.READ, refuse_pooler)
-                self._has_fitting_schema = True
+                await self._check()
             return await self._attempt(way, operation, *args, **kwargs)
         except ReadOnlyError:
             self._distrust()
@@ -176,6 +173,17 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
             raise
         except Exception as failure:
             raise await self._meaning_of(failure) from failure
+
+    async def _check(self) -> None:
+        """See that the schema fits, that a primary answers, and no pooler that must not."""
+        try:
+            await self._attempt(Way.READ, schema.check)
+        except ReadOnlyError:
+            self._distrust()  # the name may lead to another server by now
+            await self._attempt(Way.READ, schema.check)
+        if self._prepares:
+            await self._attempt(Way.READ, refuse_pooler)
+        self._has_fitting_schema = True
 
     async def _attempt(
         self, way: Way, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
