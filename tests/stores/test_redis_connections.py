@@ -17,6 +17,7 @@ from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import Patience, awithin, within
+from keyguard.runtime.sync import run_sync
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.redis.lending import _Call
 from tests.links import Link
@@ -412,3 +413,22 @@ def test_openings_that_are_cancelled_before_they_begin_leave_their_places(
 
     there._runner.run(run())
     assert there.find(PATIENCE) == record()
+
+
+@WATCHDOG
+def test_where_calls_lose_what_was_opened_a_connection_is_kept_ready(
+    way: Way, far: Callable[..., Far]
+) -> None:
+    there = far(way.url)
+
+    async def lender() -> Any:
+        return there.store.port.open().connection_pool.lender
+
+    run: Any = run_sync if there._runner is None else there._runner.run
+    lent = run(lender())
+    lost = [run(lent.take()) for _ in range(2)]  # which are late, and give nothing back
+    while lent._idle.empty():
+        there.pause()
+    assert there.find(PATIENCE) == record()
+    for connection in lost:
+        run(lent._disconnect(connection))

@@ -77,17 +77,17 @@ class Connector(ABC, Generic[Connection]):
             TimeoutError: No connection was opened in time.
         """
         # A command takes one connection and needs no other. Where there was a second call, there
-        # will be more, and one connection is kept ready.
+        # will be more, and one connection is kept ready, also while this call waits: where opening
+        # and asking together take longer than a call may, each call would lose what was opened.
         kept, self._is_known = int(self._is_known), True
         wanted: Future[Connection] = Future()
         with self._lock:
             found = self._found()
             if found is None:
                 self._waiting.append(wanted)
+        self._open_more(kept)
         if found is not None:
-            self._open_more(kept)
             return found
-        self._open_more(0)  # what waits comes first
         try:
             return await self._result(wanted)
         except BaseException:

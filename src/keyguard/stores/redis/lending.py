@@ -137,7 +137,9 @@ class Lender(ABC, Generic[AnyConnection]):
             self._waiting.add(call)
         try:
             while True:
-                self._open_more(0)  # what waits comes first
+                # One is kept as well: where opening and asking together take longer than a call
+                # may, each call would lose what was opened.
+                self._open_more(kept)
                 found = await self._next()
                 if isinstance(found, Exception):
                     raise found
