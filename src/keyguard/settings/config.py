@@ -166,12 +166,12 @@ class Settings:
         if self.revoke_exposed and not self.require_https:
             raise ConfigurationError("revoke_exposed goes with require_https=True")
 
-    # The parts of a guard that follow from its settings. Each is built once, at its first use.
-
     @property
     def patience(self) -> Patience:
         """How long connecting to a server may take, and how long its connections last."""
         return Patience(self.connect_timeout, self.connection_max_age)
+
+    # The parts of a guard that follow from its settings. Each is built once, at its first use.
 
     @cached_property
     def policy(self) -> Policy:

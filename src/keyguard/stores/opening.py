@@ -21,7 +21,6 @@ from keyguard.stores.base import (
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
-_A_URL = "the URL of a store"
 _REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
 _STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS_URLS)
 _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
@@ -140,8 +139,7 @@ def open_limiter(
         ConfigurationError: The target is not one of these, or one for async code.
         MissingExtraError: The driver is not installed.
     """
-    if isinstance(target, str):
-        target = settled_text(_A_URL, target)
+    target = _settled(target)
     if _is_storage(target):
         from keyguard.stores.limits.storages import StorageRateLimiter
 
@@ -161,8 +159,7 @@ def open_async_limiter(
 
     Counters in memory never wait, so the same class serves both flavours.
     """
-    if isinstance(target, str):
-        target = settled_text(_A_URL, target)
+    target = _settled(target)
     if _is_storage(target):
         from keyguard.stores.limits.storages import AsyncStorageRateLimiter
 
@@ -196,8 +193,7 @@ def _open(
     durable_replicas: int = 0,
 ) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
-    if isinstance(target, str):
-        target = settled_text(_A_URL, target)
+    target = _settled(target)
     room = _room_of(target, flavour, other)
     if durable_replicas and room != _REDIS:
         raise ConfigurationError(
@@ -283,6 +279,11 @@ def _limiter_of(
         "another storage of the package limits, a client of redis-py, or an object with the "
         f"methods of keyguard.stores.base.RateLimiter, not {type(target).__name__}"
     )
+
+
+def _settled(target: object) -> object:
+    """Return a URL without the white space around it, and anything else as it is."""
+    return settled_text("the URL of a store", target) if isinstance(target, str) else target
 
 
 def _is_storage(target: object) -> TypeGuard[str]:

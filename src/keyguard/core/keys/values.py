@@ -16,9 +16,13 @@ T_co = TypeVar("T_co", covariant=True)
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
 FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
-LATEST = datetime.max.replace(tzinfo=UTC)
-LONGEST = LATEST - datetime.min.replace(tzinfo=UTC)
 ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
+
+LATEST = datetime.max.replace(tzinfo=UTC)
+"""The last moment that Python can express, in UTC."""
+
+LONGEST = LATEST - datetime.min.replace(tzinfo=UTC)
+"""The time between the first moment and the last."""
 
 
 def check_ids(*ids: tuple[str, object, re.Pattern[str]]) -> None:
