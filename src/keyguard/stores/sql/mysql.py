@@ -41,6 +41,9 @@ class MySqlConnection(Connection):  # type: ignore[misc]
             self.connect_timeout = min(self.connect_timeout, max(left, _LEAST))
         super().connect(sock)
 
+    def character_set_name(self) -> None:
+        """Name none: SQLAlchemy would set again what has been set, in another round trip."""
+
     def _create_ssl_ctx(self, sslp: object) -> ssl.SSLContext:
         return super()._create_ssl_ctx(sslp) if sslp else _unverified()
 
@@ -70,10 +73,18 @@ class MySqlConnection(Connection):  # type: ignore[misc]
         super()._write_bytes(data)
 
 
-def _connect_awaited(**named: Any) -> DriverConnection:
-    import asyncmy
+async def _connect_awaited(**named: Any) -> DriverConnection:
+    connection = _awaited_class()(**named)
+    await connection.connect()
+    return connection
 
-    return asyncmy.connect(**named)
+
+@cache
+def _awaited_class() -> Callable[..., DriverConnection]:
+    """Return asyncmy's class of connections, with a character set like the one above."""
+    from asyncmy import Connection  # sync code need not have it
+
+    return type("AsyncMySqlConnection", (Connection,), {"character_set_name": lambda _: None})
 
 
 @cache
