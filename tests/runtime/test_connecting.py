@@ -119,8 +119,27 @@ def test_calls_that_lose_their_connections_in_time_find_one_that_is_ready(server
     server.lets_in.set()
     for _ in range(2):  # each is late with its question, and so gives none back
         _in_time(connector, 60.0)
+        connector.note_loss()
     _until(lambda: len(connector._ready) == 1)
     assert _in_time(connector, 0.0) in (1, 2)
+
+
+def test_a_failure_is_told_to_nobody_while_another_opening_may_succeed(server: Server) -> None:
+    first = threading.Event()
+
+    async def connect() -> int:
+        if first.is_set():
+            return await server.connect()
+        first.set()
+        raise OSError("too many clients")
+
+    connector = SyncConnector(connect, server.dropped.append, Patience(60.0, 300.0))
+    connector.note_loss()  # so that one is opened to be kept
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_in_time, connector, 60.0)
+        server.asked.acquire()
+        server.lets_in.set()
+        assert waiting.result() == 0
 
 
 def test_closing_ends_the_wait_of_a_call(server: Server) -> None:

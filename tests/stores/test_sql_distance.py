@@ -154,6 +154,16 @@ def test_a_store_at_a_distance_comes_to_work_and_stays_so(
 
 
 @WATCHDOG
+@pytest.mark.parametrize("seconds", [0.06, 0.1, 0.14, 0.18, 0.22])
+def test_whatever_time_a_call_has_beyond_one_round_trip_it_comes_to_work(
+    far: Callable[..., Far], link: Link, seconds: float
+) -> None:
+    link.delay = 0.02
+    there = far()
+    assert there.comes_to(there.find, seconds) == record()
+
+
+@WATCHDOG
 def test_a_connection_that_came_too_late_serves_the_next_call(
     far: Callable[..., Far], link: Link
 ) -> None:

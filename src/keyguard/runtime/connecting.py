@@ -30,6 +30,9 @@ _SOON = 1.0
 _MOST_READY = 2
 """Connections that are kept ready at most; after a stall of the server, many arrive too late."""
 
+_MOST_LOSSES = 2
+"""Losses one after another from which on a connection is kept for a call that has not begun."""
+
 _MOST_OPENINGS = 20
 """Openings that are under way at once at most."""
 
@@ -61,7 +64,7 @@ class Connector(ABC, Generic[Connection]):
         self._drop: Callable[[Connection], object] = drop
         self._patience = patience
         self._inherited: list[object] = []
-        self._is_known = False
+        self._is_known, self._losses = False, 0
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -76,15 +79,19 @@ class Connector(ABC, Generic[Connection]):
         Raises:
             TimeoutError: No connection was opened in time.
         """
-        # A command takes one connection and needs no other. Where there was a second call, there
-        # will be more, and one connection is kept ready, also while this call waits: where opening
-        # and asking together take longer than a call may, each call would lose what was opened.
-        kept, self._is_known = int(self._is_known), True
         wanted: Future[Connection] = Future()
         with self._lock:
             found = self._found()
             if found is None:
                 self._waiting.append(wanted)
+            # A command takes one connection and needs no other. Where there was a second call,
+            # there will be more, and one connection is kept ready. While a call waits, some are
+            # where others were lost: where opening and asking together take longer than a call may,
+            # each call would lose what was opened for it.
+            kept = min(self._losses, _MOST_READY)
+            if found is not None:
+                kept, self._losses = int(self._is_known), 0
+            self._is_known = True
         self._open_more(kept)
         if found is not None:
             return found
@@ -100,6 +107,10 @@ class Connector(ABC, Generic[Connection]):
         with self._lock:
             self._drop_old()
         self._open_more(1)
+
+    def note_loss(self) -> None:
+        """Have more opened when the next call waits: one has lost its connection, or got none."""
+        self._losses += 1
 
     def distrust(self) -> None:
         """Believe in no connection that is open or being opened: another one was lost."""
@@ -148,13 +159,16 @@ class Connector(ABC, Generic[Connection]):
         """Begin as many openings as are wanted and not under way."""
         now = time.monotonic()
         with self._lock:
-            expected = sum(now - began < _SOON for began in self._begun.values())
-            missing = len(self._waiting) + kept - len(self._ready) - expected
+            missing = len(self._waiting) + kept - len(self._ready) - self._expected(now)
             missing = min(missing, _MOST_OPENINGS - len(self._begun))
             openings = [object() for _ in range(missing)]
             self._begun.update(dict.fromkeys(openings, now))
         for opening in openings:
             self._begin(opening)
+
+    def _expected(self, now: float) -> int:
+        """Return how many of the openings under way are counted on; the lock is held."""
+        return sum(now - began < _SOON for began in self._begun.values())
 
     async def _open(self, opening: object) -> None:
         """Open a connection, and hand it or the failure to a call that waits."""
@@ -164,14 +178,19 @@ class Connector(ABC, Generic[Connection]):
             drop_frames(failure, None)  # a driver's hold the password
             with self._lock:
                 is_wanted = self._begun.pop(opening, None) is not None
-                if is_wanted and isinstance(failure, Exception) and (call := self._next_call()):
+                # Where others may still succeed, no call needs this one.
+                is_needed = len(self._waiting) > self._expected(time.monotonic())
+                is_told = is_wanted and is_needed and isinstance(failure, Exception)
+                if is_told and (call := self._next_call()):
                     call.set_exception(failure)
             if not isinstance(failure, Exception):
                 raise
             return
         with self._lock:
             is_wanted = self._begun.pop(opening, None) is not None
-            if is_wanted and (call := self._next_call()):
+            # A call that has waited for a part of its time would lose it, too. The next has all.
+            is_for_next = self._losses >= _MOST_LOSSES and not self._ready
+            if is_wanted and not is_for_next and (call := self._next_call()):
                 call.set_result(connection)
                 return
             is_kept = is_wanted and self._is_kept(connection)

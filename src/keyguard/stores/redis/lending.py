@@ -31,6 +31,9 @@ WITHOUT_DEADLINE = 5.0
 _SOON = 1.0
 """Seconds after which a call no longer counts on an opening that is still under way."""
 
+_MOST_KEPT = 2
+"""Connections that are opened at most beside those for which calls wait."""
+
 _SHORTEST = 0.001
 
 
@@ -117,7 +120,7 @@ class Lender(ABC, Generic[AnyConnection]):
             weakref.WeakKeyDictionary()
         )
         self._waiting: weakref.WeakSet[_Call] = weakref.WeakSet()
-        self._is_known = False
+        self._is_known, self._losses = False, 0
 
     async def take(self) -> AnyConnection:
         """Return a connection that is open and has nothing left to read.
@@ -130,6 +133,7 @@ class Lender(ABC, Generic[AnyConnection]):
         kept, self._is_known = int(self._is_known), True
         connection = await self._fit()
         if connection is not None:
+            self._losses = 0
             self._open_more(kept)
             return connection
         call = _Call()
@@ -137,15 +141,18 @@ class Lender(ABC, Generic[AnyConnection]):
             self._waiting.add(call)
         try:
             while True:
-                # One is kept as well: where opening and asking together take longer than a call
-                # may, each call would lose what was opened.
-                self._open_more(kept)
+                # Some are kept where others were lost: where opening and asking together take
+                # longer than a call may, each call would lose what was opened for it.
+                self._open_more(min(self._losses, _MOST_KEPT))
                 found = await self._next()
                 if isinstance(found, Exception):
                     raise found
                 if await self._is_fit(found):
                     return found
                 await self._close(found)
+        except BaseException:
+            self._losses += 1
+            raise
         finally:
             with self._lock:
                 self._waiting.discard(call)
@@ -217,6 +224,8 @@ class Lender(ABC, Generic[AnyConnection]):
         )
 
     async def _close(self, connection: AnyConnection) -> None:
+        if not connection.is_connected:
+            self._losses += 1
         try:
             await self._disconnect(connection)
         finally:
@@ -229,7 +238,7 @@ class Lender(ABC, Generic[AnyConnection]):
         now = time.monotonic()
         begun: list[AnyConnection] = []
         with self._lock:
-            expected = sum(now - since < _SOON for since in self._begun.values())
+            expected = self._expected(now)
             # What opens so slowly may lead to a server that is gone, and must not keep others out.
             most = self._pool.max_connections
             most = min(most + len(self._begun) - expected, 2 * most)
@@ -246,6 +255,10 @@ class Lender(ABC, Generic[AnyConnection]):
         for connection in begun:
             self._begin(connection)
 
+    def _expected(self, now: float) -> int:
+        """Return how many of the openings under way are counted on."""
+        return sum(now - since < _SOON for since in [*self._begun.values()])
+
     async def _open(self, connection: AnyConnection) -> None:
         """Open a connection, and hand it or the failure to a call that waits."""
         try:
@@ -256,7 +269,8 @@ class Lender(ABC, Generic[AnyConnection]):
             await self._close(connection)
             if not isinstance(failure, Exception):
                 raise
-            if is_wanted and self._waiting:
+            # Where others may still succeed, no call needs this failure.
+            if is_wanted and len(self._waiting) > self._expected(time.monotonic()):
                 self._idle.put_nowait(failure)
             return
         self._opened_at[connection] = time.monotonic()

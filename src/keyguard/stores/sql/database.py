@@ -256,6 +256,7 @@ class SyncDatabase(EngineDatabase[Engine]):
         except BaseException as failure:
             if turns is not None:
                 turns.put(None)
+            self._engines.note_loss()
             drop_frames(failure, handled)
             raise
         return SyncSession(connection, turns)
@@ -323,6 +324,7 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
             # Not by "async with", which waits for a silent server however often it is cancelled.
             connection = await engines.by_way[way].connect()
         except BaseException as failure:
+            engines.note_loss()
             drop_frames(failure, handled)
             raise
         return AsyncSession(connection)

@@ -95,6 +95,11 @@ class Engines(Generic[AnyEngine]):
         self.pools: tuple[AnyEngine, ...] = (reads, writes)
         self.connectors = connectors
 
+    def note_loss(self) -> None:
+        """Note that a call got no connection in time, or one of too little use to it."""
+        for connector in self.connectors:
+            connector.note_loss()
+
 
 class Driver(NamedTuple):
     """What keyguard knows of a driver.
@@ -189,7 +194,8 @@ def _engine(
         event.listen(core, "do_connect", partial(_connect, connector, place_of(url)))
     event.listen(core, "connect", partial(_note_epoch, connector))
     event.listen(core, "checkout", partial(_refuse_distrusted, connector))
-    event.listen(core, "handle_error", partial(_note_failure, connector, writes))
+    event.listen(core, "invalidate", lambda *_: connector.note_loss())
+    event.listen(core, "handle_error", partial(_note_failure, connector))
     return engine, connector
 
 
@@ -226,18 +232,16 @@ def _refuse_distrusted(
         raise DisconnectionError
 
 
-def _note_failure(
-    connector: Connector[DriverConnection], writes: bool, failure: ExceptionContext
-) -> None:
-    """Give up the other connections when one was lost, but not when a change took too long.
+def _note_failure(connector: Connector[DriverConnection], failure: ExceptionContext) -> None:
+    """Give up the other connections when one was lost, but not when a call took too long.
 
     One that leads to a former primary counts as lost. It refused the change, so nothing was made.
     """
     if is_read_only(failure.original_exception):
         failure.is_disconnect = True
-    if writes and remaining() == 0:  # it may have waited for a lock
+    if remaining() == 0:  # a lock, or the distance, may have taken the time
         failure.invalidate_pool_on_disconnect = False
-    elif failure.is_disconnect:
+    if failure.is_disconnect and failure.invalidate_pool_on_disconnect:
         connector.distrust()
 
 
