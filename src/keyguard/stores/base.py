@@ -21,9 +21,13 @@ from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import CorruptDataError
 
-if TYPE_CHECKING:  # only changes need these
+if TYPE_CHECKING:  # only changes and reports need these
+    from datetime import datetime
+
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.usage.ports import UsageStore
+    from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
 __all__ = [
     "AsyncChangeFeed",
@@ -265,3 +269,45 @@ class AsyncBatchRateLimiter(AsyncRateLimiter, Protocol):
     """A store of counters for async code that counts several hits in one call."""
 
     async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]: ...
+
+
+@runtime_checkable
+class AsyncKeepsUsage(Protocol):
+    """What a key store for async code may offer besides: it keeps who used what."""
+
+    def usage(self) -> UsageStore:
+        """Return the store of usage. It shares the key store's connections."""
+        ...
+
+
+class SyncUsageStore(Protocol):
+    """A store of usage for sync code: the methods of ``UsageStore``, not awaited."""
+
+    def add(self, flush: Flush) -> None: ...
+
+    def totals(self, question: Question) -> Sequence[Total]: ...
+
+    def largest(self, question: Question) -> Sequence[Total]: ...
+
+    def writers(self) -> Sequence[Writer]: ...
+
+    def leave(self, writer: str) -> None: ...
+
+    def unfolded(self, before: datetime, limit: int) -> Sequence[tuple[str, datetime]]: ...
+
+    def fold(self, organization: str, day: Period) -> None: ...
+
+    def forget(self, organization: str, before: datetime) -> None: ...
+
+    def dismiss(self, organization: str, hint: str, until: datetime) -> None: ...
+
+    def dismissed(self, organization: str, now: datetime) -> frozenset[str]: ...
+
+
+@runtime_checkable
+class KeepsUsage(Protocol):
+    """What a key store for sync code may offer besides: it keeps who used what."""
+
+    def usage(self) -> SyncUsageStore:
+        """Return the store of usage. It shares the key store's connections."""
+        ...

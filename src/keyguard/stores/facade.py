@@ -8,6 +8,7 @@ run them, with the plain methods of :mod:`keyguard.stores.base`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
@@ -24,7 +25,14 @@ from keyguard.stores.base import (
     News,
     RateLimiter,
     Store,
+    SyncUsageStore,
 )
+
+if TYPE_CHECKING:  # only reports need these
+    from datetime import datetime
+
+    from keyguard.core.usage.ports import UsageStore
+    from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
 
 class SyncChangeFeed(ChangeFeed):
@@ -136,3 +144,44 @@ class SyncBatchRateLimiter(SyncRateLimiter):
 
     def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
         return run_sync(self._limiter.hit_all(hits))
+
+
+class SyncUsage(SyncUsageStore):
+    """A store of usage for sync code.
+
+    Args:
+        usage: The same for async code, over a port that never suspends.
+    """
+
+    def __init__(self, usage: UsageStore) -> None:
+        self._usage = usage
+
+    def add(self, flush: Flush) -> None:
+        run_sync(self._usage.add(flush))
+
+    def totals(self, question: Question) -> Sequence[Total]:
+        return run_sync(self._usage.totals(question))
+
+    def largest(self, question: Question) -> Sequence[Total]:
+        return run_sync(self._usage.largest(question))
+
+    def writers(self) -> Sequence[Writer]:
+        return run_sync(self._usage.writers())
+
+    def leave(self, writer: str) -> None:
+        run_sync(self._usage.leave(writer))
+
+    def unfolded(self, before: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
+        return run_sync(self._usage.unfolded(before, limit))
+
+    def fold(self, organization: str, day: Period) -> None:
+        run_sync(self._usage.fold(organization, day))
+
+    def forget(self, organization: str, before: datetime) -> None:
+        run_sync(self._usage.forget(organization, before))
+
+    def dismiss(self, organization: str, hint: str, until: datetime) -> None:
+        run_sync(self._usage.dismiss(organization, hint, until))
+
+    def dismissed(self, organization: str, now: datetime) -> frozenset[str]:
+        return run_sync(self._usage.dismissed(organization, now))
