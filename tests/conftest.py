@@ -88,7 +88,7 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have guards that come as they are, as documentation shows them, wait for a busy machine."""
     defaults = inspect.unwrap(Settings.__init__).__kwdefaults__

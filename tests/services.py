@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -34,6 +35,9 @@ from tests.links import Link
 
 _START = 60
 _numbers = itertools.count(1)
+# Below those that a system gives to connections, which would take one before its server does.
+_PORTS = range(10_000, 32_768)
+_candidates = itertools.cycle(random.SystemRandom().sample(_PORTS, len(_PORTS)))
 
 
 class Startable(Protocol):
@@ -49,6 +53,10 @@ AnyServer = TypeVar("AnyServer", bound=Startable)
 
 class Missing(Exception):
     """The server's programs are nowhere to be found; the message says what to install."""
+
+
+class PortTaken(RuntimeError):
+    """Another process was quicker to take a port of a server."""
 
 
 class Server(ABC):
@@ -118,7 +126,8 @@ class Server(ABC):
             except Exception as failure:
                 if time.monotonic() > give_up or self.process.poll() is not None:
                     log = (self.folder / "log").read_text(errors="replace")
-                    raise RuntimeError(f"{self.name} did not start: {log}") from failure
+                    kind = PortTaken if "Address already in use" in log else RuntimeError
+                    raise kind(f"{self.name} did not start: {log}") from failure
                 try:
                     self.process.wait(0.02)
                 except subprocess.TimeoutExpired:
@@ -639,11 +648,17 @@ class _Sentinel(RedisServer):
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, another each time."""
+    return next(port for port in _candidates if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as attempt:
+        try:
+            attempt.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -658,18 +673,23 @@ def until(condition: Callable[[], bool]) -> None:
 @contextmanager
 def running(kind: Callable[[], AnyServer]) -> Generator[AnyServer]:
     """Run a server; skip the test where there is none, but fail where CI runs."""
-    try:
-        server = kind()
-    except Missing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-    try:
-        server.install()
-        server.start()
+    with ExitStack() as stack:
+        for last in (False, False, True):
+            try:
+                server = kind()
+            except Missing as missing:
+                if os.environ.get("CI") == "true":
+                    pytest.fail(str(missing))
+                pytest.skip(str(missing))
+            stack.callback(server.close)
+            server.install()
+            try:
+                server.start()
+                break
+            except PortTaken:
+                if last:
+                    raise
         yield server
-    finally:
-        server.close()
 
 
 def python(code: str, *arguments: str) -> subprocess.Popen[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.examples.running import FRAMEWORKS, curl
+from tests.services import free_port
 
 ROOT = Path(__file__).parents[2]
 LAST_LINE = "Ctrl-C ends the demo."
@@ -33,11 +34,6 @@ def environment(**changes: str) -> dict[str, str]:
 
 def command() -> list[str]:
     return [sys.executable, "-W", "error", "-m", "examples.demo"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @dataclass

@@ -21,6 +21,11 @@ PEPPER = "vUq3xJ9tRwz0HdC7YkLmNpQsEaGiBfXo"
 OLDER = "Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOo1i"
 
 
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """Leave the defaults as users have them."""
+
+
 def test_the_defaults_are_safe() -> None:
     settings = Settings()
 
