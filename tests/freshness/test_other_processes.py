@@ -204,10 +204,14 @@ def test_a_process_whose_feed_was_cut_knows_in_time(doomed: Doomed, flavour: str
             with psycopg.connect(doomed.database.url.replace("+psycopg", "")) as connection:
                 connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE pid <> pg_backend_pid()"
+                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
                 )
         else:
-            doomed.database.server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            server, number = doomed.database.server, doomed.database.url.rpartition("/")[2]
+            for client in server.call("CLIENT", "LIST", "TYPE", "normal").decode().splitlines():
+                named = dict(field.split("=", 1) for field in client.split())
+                if named["db"] == number:
+                    server.call("CLIENT", "KILL", "ID", named["id"])
         doomed.kill()
         wait_out(doomed)
         check(doomed, watcher.end())

@@ -25,6 +25,9 @@ from keyguard.runtime.events import Event, FeedFailed
 AHEAD = 50
 """Of how many keys each may be the next that dies."""
 
+PAUSE = 0.005
+"""Seconds between two rounds, in which other processes have the processor."""
+
 
 class Watch:
     """What was seen of the keys."""
@@ -77,7 +80,7 @@ def watched(guard: Keyguard, watch: Watch) -> None:
             decision = guard.authenticate([f"Bearer {token}"], scopes=scopes)
             watch.note(token, began, decision)
         watch.ready = watch.ready or said_ready(guard, watch)
-        time.sleep(0.001)
+        time.sleep(PAUSE)
 
 
 async def awatched(guard: AsyncKeyguard, watch: Watch) -> None:
@@ -88,7 +91,7 @@ async def awatched(guard: AsyncKeyguard, watch: Watch) -> None:
             watch.note(token, began, decision)
             await asyncio.sleep(0)  # others have their turn between requests, as in a server
         watch.ready = watch.ready or said_ready(guard, watch)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(PAUSE)
 
 
 def said_ready(guard: Any, watch: Watch) -> bool:

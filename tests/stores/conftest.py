@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.opening import open_async_store, open_store
+from tests.loops import event_loop
 from tests.services import OddMariaDB, OddPostgreSQL, PostgreSQL, running
 from tests.stores import changes
 
@@ -251,31 +253,50 @@ def empty_store(
         store = opened(flavour, "memory://", runner)
     else:
         database = migrated(kind)
-        emptied(database)
+        with closing(database.backend()) as backend:
+            empty(database, backend)
         store = opened(flavour, database.url if flavour == "sync" else database.async_url, runner)
     yield store
     store.close()
 
 
-def emptied(database: Database) -> None:
+@pytest.fixture(scope="session")
+def kept(migrated: Callable[[str], Database]) -> Iterator[Callable[[str, str], Plain | Awaited]]:
+    """Return a store of a kind in a flavour, empty, which no test may close.
+
+    It is opened once. Most of a short test would pass while a new one compiles its statements.
+    """
+    made: dict[tuple[str, str], Plain | Awaited] = {}
+
+    def get(kind: str, flavour: str) -> Plain | Awaited:
+        if kind == "memory":
+            return opened(flavour, "memory://", runner)
+        database = migrated(kind)
+        for each, url in (("sync", database.url), ("async", database.async_url)):
+            if (kind, each) not in made:
+                made[kind, each] = opened(each, url, runner)
+                stack.callback(made[kind, each].close)
+        empty(database, made[kind, "sync"].backend)
+        return made[kind, flavour]
+
+    with event_loop() as runner, ExitStack() as stack:
+        yield get
+
+
+def empty(database: Database, backend: Any) -> None:
+    """Remove all that a store holds."""
     if database.kind in REDISES:
-        server: Any = database.server
-        server.flush()
-        backend: Any = database.backend()
+        database.server.flush()
         backend.migrate()
-        backend.close()
         return
     from sqlalchemy import delete, update
 
-    from keyguard.stores.sql import open_store as open_sql
     from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
 
-    backend = open_sql(database.url)
     with backend.database.writes.begin() as connection:
         connection.execute(update(FEED).values(last=0, mark=""))
         for table in (KEYS, ORGANIZATIONS, AUDIT):
             connection.execute(delete(table))
-    backend.close()
 
 
 def bounded(store: Plain | Awaited, call: Call, seconds: float = DEADLINE) -> Any:

@@ -63,14 +63,25 @@ IMPOSSIBLE = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=("memory", *DATABASES, *ODD, *REDISES))
+KINDS = ("memory", *DATABASES, *ODD, *REDISES)
+
+
+@pytest.fixture(params=KINDS)
 def store(
+    request: pytest.FixtureRequest, flavour: str, kept: Callable[[str, str], Plain | Awaited]
+) -> Plain | Awaited:
+    """An empty store of each kind in each flavour, on odd servers too."""
+    return kept(request.param, flavour)
+
+
+@pytest.fixture(params=KINDS)
+def own_store(
     request: pytest.FixtureRequest,
     flavour: str,
     migrated: Callable[[str], Database],
     runner: asyncio.Runner,
 ) -> Iterator[Plain | Awaited]:
-    """An empty store of each kind in each flavour, on odd servers too."""
+    """Another, which a test may close."""
     yield from empty_store(request.param, flavour, migrated, runner)
 
 
@@ -95,9 +106,9 @@ def test_migrating_again_changes_nothing(store: Any, acme: Organization) -> None
     assert store.find_organization(acme.id) == acme
 
 
-def test_closing_twice_is_fine(store: Any) -> None:
-    store.close()
-    store.close()
+def test_closing_twice_is_fine(own_store: Any) -> None:
+    own_store.close()
+    own_store.close()
 
 
 # Organizations
