@@ -508,11 +508,18 @@ class RedisCluster(_RedisServers):
 
     def __init__(self) -> None:
         super().__init__()
-        self.servers = [
-            RedisServer(cluster_enabled="yes", cluster_port=str(free_port()), databases="1")
-            for _ in range(3)
-        ]
+        self.servers = [self.node() for _ in range(3)]
         self._joined = False
+
+    @staticmethod
+    def node() -> RedisServer:
+        """Make a node that belongs to no cluster yet."""
+        return RedisServer(
+            cluster_enabled="yes",
+            cluster_port=str(free_port()),
+            databases="1",
+            repl_diskless_sync_delay="0",
+        )
 
     @property
     def url(self) -> str:
