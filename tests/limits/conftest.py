@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
@@ -18,8 +20,9 @@ from keyguard.stores.redis import AsyncRedisStore, RedisStore
 from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.stores.sql import AsyncSqlStore, SqlStore, counters
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
+from keyguard.stores.sql.tables import COUNTERS
 from tests.loops import event_loop
-from tests.stores.conftest import make_database
+from tests.stores.conftest import Database, make_database
 from tests.world import StandingClock
 
 KINDS = ("memory", "sqlite", "postgresql", "mariadb", "redis", "redis_cluster", "redis_sentinel")
@@ -104,13 +107,39 @@ def kind(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def emptied(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Database]:
+    """Return a database of a kind that has tables and counts nothing, the same for all tests."""
+    made: dict[str, Database] = {}
+
+    def get(kind: str) -> Database:
+        is_new = kind not in made
+        if is_new:
+            made[kind] = make_database(kind, request, tmp_path_factory.mktemp(kind))
+        if kind.startswith("redis"):
+            made[kind].server.flush()
+            return made[kind]
+        with closing(made[kind].backend()) as backend:
+            if is_new:
+                limiter_of(backend).migrate()
+            with backend.database.writes.begin() as connection:
+                connection.execute(delete(COUNTERS))
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture
+def made(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Database]:
+    """Make the database of a test."""
+    return lambda: make_database(kind, request, tmp_path)
+
+
 @pytest.fixture
 def store(
-    kind: str,
-    flavour: str,
-    clock: StandingClock,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
+    kind: str, flavour: str, clock: StandingClock, made: Callable[[], Database]
 ) -> Iterator[Store]:
     """An empty store of counters."""
     if kind == "memory":
@@ -118,7 +147,7 @@ def store(
         yield Store(clock, memory, lambda call: call())
         memory.close()
         return
-    database = make_database(kind, request, tmp_path)
+    database = made()
     if flavour == "sync":
         limiter = limiter_of(open_store(database.url), now=clock.monotonic)
         limiter.migrate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.stores.base import AsyncRateLimiter, CountsTogether, RateLimiter
 from tests.limits.conftest import Store, charge
+from tests.stores.conftest import Database
 
 # On Sentinel and, in sync code, on a cluster the same again is left to `make chaos`.
 pytestmark = pytest.mark.campaign(
@@ -19,6 +21,12 @@ pytestmark = pytest.mark.campaign(
 
 
 STRATEGIES = list(Strategy)
+
+
+@pytest.fixture
+def made(kind: str, emptied: Callable[[str], Database]) -> Callable[[], Database]:
+    """Use the same database in all tests."""
+    return lambda: emptied(kind)
 
 
 def test_a_store_satisfies_the_protocol_of_its_flavour(
