@@ -9,7 +9,9 @@ from typing import Any
 from keyguard import Keyguard
 from keyguard.adapters.wsgi import KeyguardMiddleware
 
-guard = Keyguard(os.environ["KEYGUARD_URL"], max_staleness=2.0, failure_limit=None)
+guard = Keyguard(
+    os.environ["KEYGUARD_URL"], max_staleness=2.0, store_timeout=30.0, failure_limit=None
+)
 guard.authenticate([f"Bearer {os.environ['WARM_TOKEN']}"])  # so that its worker thread runs
 
 

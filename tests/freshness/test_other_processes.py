@@ -145,12 +145,12 @@ class Watcher:
 
 
 @contextmanager
-def watching(doomed: Doomed, flavour: str) -> Iterator[Watcher]:
+def watching(doomed: Doomed, flavour: str, store_timeout: float = 30.0) -> Iterator[Watcher]:
     url = doomed.database.url if flavour == "sync" else doomed.database.async_url
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.freshness.watcher", flavour, url, str(MAX_STALENESS)],
         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[2], env={**os.environ, "STORE_TIMEOUT": str(store_timeout)},
     )  # fmt: skip
     try:
         assert process.stdin is not None
@@ -239,7 +239,7 @@ def test_a_process_that_was_stopped_knows_when_it_goes_on(doomed: Doomed, flavou
 def test_while_the_store_is_silent_nothing_is_let_in_for_longer(
     doomed: Doomed, flavour: str
 ) -> None:
-    with watching(doomed, flavour) as watcher:
+    with watching(doomed, flavour, store_timeout=0.25) as watcher:
         doomed.kill("api")
         silent_since = time.monotonic()
         with doomed.database.server.suspended():

@@ -47,7 +47,7 @@ def test_every_worker_of_a_preforked_server_follows_the_feed_and_flushes(
 
             def answer(token: str) -> httpx.Response:
                 fields = {"Authorization": f"Bearer {token}"}
-                return httpx.get(f"http://127.0.0.1:{port}/", headers=fields, timeout=10)
+                return httpx.get(f"http://127.0.0.1:{port}/", headers=fields, timeout=60)
 
             def answers() -> bool:
                 try:

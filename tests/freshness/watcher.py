@@ -1,10 +1,10 @@
 """A process that uses keys all the time and remembers when each was last let in.
 
-``python -m tests.freshness.watcher FLAVOUR URL MAX_STALENESS [once]`` with one token a line on
-stdin, each followed by a scope or ``-``; an empty line ends them. It says ``ready`` once every
-token was let in and its guard follows the feed. On the next line of stdin it ends, and prints for
-each token, as JSON, when the last request that was let in began, and when the first that was
-refused did, on the monotonic clock, which all processes share. Each token has the reason of its
+``STORE_TIMEOUT=30 python -m tests.freshness.watcher FLAVOUR URL MAX_STALENESS [once]`` with one
+token a line on stdin, each followed by a scope or ``-``; an empty line ends them. It says ``ready``
+once every token was let in and its guard follows the feed. On the next line of stdin it ends, and
+prints for each token, as JSON, when the last request that was let in began, and when the first that
+was refused did, on the monotonic clock, which all processes share. Each token has the reason of its
 refusal beside it. With ``once`` they die in their order: it uses the next of them only, and none
 that was refused, each use of which would cost a look-up for which the others had to wait.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
@@ -109,7 +110,11 @@ def said_ready(guard: Any, watch: Watch) -> bool:
 
 def main(flavour: str, url: str, max_staleness: float, *, once: bool) -> None:
     watch = Watch([line.strip() for line in iter(sys.stdin.readline, "\n")], once=once)
-    options: dict[str, Any] = {"max_staleness": max_staleness, "failure_limit": None}
+    options: dict[str, Any] = {
+        "max_staleness": max_staleness,
+        "store_timeout": float(os.environ.get("STORE_TIMEOUT", "0.25")),
+        "failure_limit": None,
+    }
     if flavour == "sync":
         with Keyguard(url, hooks=[say_failures], **options) as guard:
             watched(guard, watch)
