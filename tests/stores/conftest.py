@@ -266,18 +266,20 @@ def kept(migrated: Callable[[str], Database]) -> Iterator[Callable[[str, str], P
 
     It is opened once. Most of a short test would pass while a new one compiles its statements.
     """
-    made: dict[tuple[str, str], Plain | Awaited] = {}
+    made: dict[tuple[str, str, Any], Plain | Awaited] = {}
 
     def get(kind: str, flavour: str) -> Plain | Awaited:
         if kind == "memory":
             return opened(flavour, "memory://", runner)
         database = migrated(kind)
+        server = getattr(database.server, "server", database.server)
+        process = getattr(server, "process", None)  # another one where a test has ended the server
         for each, url in (("sync", database.url), ("async", database.async_url)):
-            if (kind, each) not in made:
-                made[kind, each] = opened(each, url, runner)
-                stack.callback(made[kind, each].close)
-        empty(database, made[kind, "sync"].backend)
-        return made[kind, flavour]
+            if (kind, each, process) not in made:
+                made[kind, each, process] = opened(each, url, runner)
+                stack.callback(made[kind, each, process].close)
+        empty(database, made[kind, "sync", process].backend)
+        return made[kind, flavour, process]
 
     with event_loop() as runner, ExitStack() as stack:
         yield get
