@@ -15,7 +15,7 @@ from keyguard.exceptions import RefusedError
 from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.stores.base import AsyncChangeFeed, Damaged, page_of, read_listed, storable_address
 from keyguard.stores.diagnosis import Finding
-from keyguard.stores.facade import SyncStore
+from keyguard.stores.facade import SyncStore, SyncUsage
 from keyguard.stores.redis import scripts
 from keyguard.stores.redis.clients import AsyncClient, Client
 from keyguard.stores.redis.commit_call import commit_call, ending_call, record_key
@@ -37,6 +37,8 @@ from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, SyncScriptP
 from keyguard.stores.redis.scripts import DONE, Reply, list_of, store_call, text_of, texts_of
 
 if TYPE_CHECKING:
+    from keyguard.core.usage.ports import UsageStore
+    from keyguard.stores.base import SyncUsageStore
     from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 
 Found = TypeVar("Found", Key, Organization)
@@ -255,6 +257,12 @@ class AsyncRedisStore(RedisKeys):
 
         return AsyncRedisRateLimiter(self.port, owned=owned)
 
+    def usage(self) -> UsageStore:
+        """Return the store of usage on the same server, over the same connections."""
+        from keyguard.stores.redis.usage import RedisUsage
+
+        return RedisUsage(self.port)
+
 
 class RedisStore(SyncStore):
     """The same for sync code."""
@@ -273,6 +281,12 @@ class RedisStore(SyncStore):
         from keyguard.stores.redis.counters import RedisRateLimiter
 
         return RedisRateLimiter(self.port, owned=owned)
+
+    def usage(self) -> SyncUsageStore:
+        """Return the store of usage on the same server, over the same connections."""
+        from keyguard.stores.redis.usage import RedisUsage
+
+        return SyncUsage(RedisUsage(self.port))
 
     def diagnose(self) -> list[Finding]:
         return diagnose(self.port, self._replicas)

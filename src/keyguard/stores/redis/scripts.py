@@ -13,6 +13,22 @@ several of them:
 :``trail:ID``: a sorted set of the entries about one record; ``owned:ID``: about one organization
     and its keys
 
+Who used what lies under ``keyguard:{ORGANIZATION}:usage``, in one slot for each organization, with
+the limits' buckets. Each of these keys expires:
+
+:``:DATETHOUR``: the quarters of an hour in UTC, a hash; ``:DATE``: the days that start on a date
+:``:index``: a sorted set of the dates with quarters and the months with days
+:``:folds``: how often something was folded or forgotten
+:``:listed``: from which start on the store has the organization in its list ``unfolded``
+:``:writer:ID``: the number and the part of a writer's last flush
+:``:dismissed``: a sorted set of hints, by the time until which they are dismissed
+
+and in the store's slot ``usage:writers``, a hash of how far each writer has reported;
+``usage:unfolded``, a sorted set of organizations by the start of their first quarter; and
+``usage:listings``, how often one was put there. That list may name too many, and never too few: an
+organization is listed before its cells are added, and leaves the list only if nobody was listed
+since it was found without quarters.
+
 A caller passes a script the keys that it already knows. While a slot moves from one server to
 another, Redis then refuses the script instead of treating what has not arrived yet as missing.
 
@@ -177,3 +193,19 @@ LIST_TRAIL = Script("primary_check", "layout_check", "stream_names", "list_trail
 NEWS = Script("primary_check", "layout_check", "news", writes=False)
 HIT = Script("counting", "hit", writes=True)
 ADJUST = Script("counting", "adjust", writes=True)
+USAGE_ADD = Script("usage_cells", "usage_add", writes=True)
+USAGE_INDEX = Script("primary_check", "usage_index", writes=False)
+USAGE_TOTALS = Script("primary_check", "usage_cells", "usage_totals", writes=False)
+USAGE_FOLD = Script("usage_cells", "usage_fold", writes=True)
+USAGE_FIRST = Script("usage_cells", "usage_first", writes=True)
+USAGE_FORGET = Script("usage_cells", "usage_forget", writes=True)
+USAGE_DISMISS = Script("usage_dismiss", writes=True)
+USAGE_DISMISSED = Script("primary_check", "usage_dismissed", writes=False)
+USAGE_LIST = Script("layout_check", "usage_cells", "usage_list", writes=True)
+USAGE_UNFOLDED = Script("primary_check", "layout_check", "usage_unfolded", writes=False)
+USAGE_ADVANCE = Script("layout_check", "usage_cells", "usage_advance", writes=True)
+USAGE_NOTE = Script("layout_check", "usage_cells", "usage_note", writes=True)
+USAGE_WRITERS = Script(
+    "primary_check", "layout_check", "usage_cells", "usage_writers", writes=False
+)
+USAGE_LEAVE = Script("layout_check", "usage_leave", writes=True)

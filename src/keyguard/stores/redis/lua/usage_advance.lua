@@ -1,0 +1,12 @@
+-- Takes an organization off the list of those with quarters, or notes its first quarter. Changes
+-- nothing if any organization was listed since: it may be this one, with quarters that were not seen.
+-- KEYS: unfolded, listings. ARGV: id, the number of listings, the start of the first quarter or "".
+if (redis.call('GET', KEYS[3]) or '0') == ARGV[3] then
+  if ARGV[4] == '' then
+    redis.call('ZREM', KEYS[2], ARGV[2])
+  else
+    redis.call('ZADD', KEYS[2], ARGV[4], ARGV[2])
+    redis.call('PEXPIRE', KEYS[2], KEEP_QUARTERS)
+  end
+end
+return {'done'}

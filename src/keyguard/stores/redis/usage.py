@@ -1,0 +1,410 @@
+"""Who used what, in Redis: one slot of a cluster for each organization.
+
+One script adds the cells of a flush to an organization, or several if there are many. Each notes
+the number of the flush and of its part, so that nothing is added twice. No script works through
+more than some thousand cells, unless one hour or date of one organization has more.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from heapq import nsmallest
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
+from urllib.parse import quote, unquote
+
+from keyguard.core.usage.values import QUARTER, Cell, Flush, Period, Question, Total, Writer
+from keyguard.exceptions import CorruptDataError
+from keyguard.stores.redis import scripts
+from keyguard.stores.redis.ports import ScriptPort
+from keyguard.stores.redis.scripts import (
+    DONE,
+    Reply,
+    Script,
+    ScriptCall,
+    list_of,
+    store_call,
+    text_of,
+    texts_of,
+)
+
+_KEYS_A_PART = 200
+_HASHES_A_CALL = 48
+_HOUR, _DATE = 4, 96
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
+
+
+class _Hash(NamedTuple):
+    """A hash of buckets.
+
+    Args:
+        start: The time in its name, in UTC.
+        size: How many quarters long it is: an hour or a date.
+    """
+
+    start: datetime
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.start:%Y-%m-%dT%H}" if self.size == _HOUR else f"{self.start:%Y-%m-%d}"
+
+    @property
+    def end(self) -> datetime:
+        return self.start + self.size * QUARTER
+
+    def bucket(self, time: datetime) -> int:
+        """Return the number of the bucket that starts at a time, or the nearest."""
+        return min(max((time - self.start) // QUARTER, 0), self.size)
+
+
+class _Span(NamedTuple):
+    """What of a hash is asked for.
+
+    Args:
+        hash: The hash.
+        first: The number of the first period that it has buckets of.
+        text: For each period its number, its first bucket and the first behind it.
+    """
+
+    hash: _Hash
+    first: int
+    text: str
+
+
+_Sums: TypeAlias = dict[tuple[int, str], tuple[int, int]]
+"""``n`` and units by period and group."""
+
+
+def _hour_of(time: datetime) -> _Hash:
+    return _Hash(time.astimezone(UTC).replace(minute=0, second=0, microsecond=0), _HOUR)
+
+
+def _date_of(time: datetime) -> _Hash:
+    return _Hash(_hour_of(time).start.replace(hour=0), _DATE)
+
+
+class RedisUsage:
+    """A store of usage in Redis.
+
+    Args:
+        port: Runs the scripts.
+    """
+
+    def __init__(self, port: ScriptPort) -> None:
+        self._port = port
+        self._under_way: dict[str, tuple[int, set[str]]] = {}
+
+    async def add(self, flush: Flush) -> None:
+        nothing: tuple[int, set[str]] = (flush.seq, set())
+        seq, added = self._under_way.get(flush.writer, nothing)
+        if seq != flush.seq:
+            added = nothing[1]
+        # A flush that is sent again goes on where its deadline ended it.
+        self._under_way[flush.writer] = flush.seq, added
+        cells: dict[str, list[Cell]] = defaultdict(list)
+        for cell in flush.cells:
+            if cell.organization not in added:
+                cells[cell.organization].append(cell)
+        waiting = dict.fromkeys(cells, "")
+        while waiting:
+            unlisted: dict[str, str] = {}
+            for organization, folds in waiting.items():
+                answer = await self._add_to(organization, flush, cells[organization], folds)
+                if answer == [DONE]:
+                    added.add(organization)
+                else:
+                    unlisted[organization] = answer[-1]
+            if unlisted:
+                await self._list({name: _first(cells[name]) for name in unlisted})
+            waiting = unlisted
+        reported = (flush.writer, str(flush.seq), _number(flush.until, _MICROSECOND))
+        await self._run(scripts.USAGE_NOTE, *reported, keys=("writers",))
+        self._under_way.pop(flush.writer, None)
+
+    async def totals(self, question: Question) -> Sequence[Total]:
+        sums = await self._sums(question, question.limit)
+        places = sorted(place for place in sums if question.after is None or place > question.after)
+        return [Total(*place, *sums[place]) for place in places[: question.limit]]
+
+    async def largest(self, question: Question) -> Sequence[Total]:
+        sums = await self._sums(question, None)
+        totals = [Total(*place, n, units) for place, (n, units) in sums.items()]
+        return nsmallest(question.limit, totals, key=lambda total: (-total.n, total.group))
+
+    async def writers(self) -> Sequence[Writer]:
+        found = await self._run(scripts.USAGE_WRITERS, keys=("writers",))
+        return sorted(
+            Writer(writer, _EPOCH + int(until) * _MICROSECOND) for writer, until in _pairs(found)
+        )
+
+    async def leave(self, writer: str) -> None:
+        self._under_way.pop(writer, None)
+        await self._run(scripts.USAGE_LEAVE, writer, keys=("writers",))
+
+    async def unfolded(self, before: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
+        _, found = await self._unfolded(before, limit)
+        return [(name, _EPOCH + float(start) * _SECOND) for name, start in _pairs(found)]
+
+    async def fold(self, organization: str, day: Period) -> None:
+        listings, _ = await self._unfolded(day.start, 0)
+        date, hour = _date_of(day.start), _hour_of(day.start)
+        hours: list[tuple[_Hash, str]] = []
+        while hour.start < day.end:
+            hours.append((hour, f"{hour.bucket(day.start)} {hour.bucket(day.end)}"))
+            hour = _hour_of(hour.end)
+        bucket = str(date.bucket(day.start))
+        keys = ("folds", "index", date.name)
+        await self._work_through(organization, scripts.USAGE_FOLD, hours, bucket, keys=keys)
+        prefix = f"{_key(organization, '')}:"
+        keys = ("folds", "listed", "index")
+        first = texts_of(await self._ask(organization, scripts.USAGE_FIRST, prefix, keys=keys))
+        start = (
+            _number(datetime.fromisoformat(f"{first[0]}:00Z") + int(first[1]) * QUARTER, _SECOND)
+            if first
+            else ""
+        )
+        found = (organization, text_of(listings), start)
+        await self._run(scripts.USAGE_ADVANCE, *found, keys=("unfolded", "listings"))
+
+    async def forget(self, organization: str, before: datetime) -> None:
+        _, index = await self._index(organization)
+        for month in index:
+            dates = [
+                (date, str(date.bucket(before)))
+                for date in _hashes(month)
+                if date.size == _DATE and date.start < before
+            ]
+            keys = ("folds", "index")
+            await self._work_through(organization, scripts.USAGE_FORGET, dates, keys=keys)
+
+    async def dismiss(self, organization: str, hint: str, until: datetime) -> None:
+        dismissal = (hint, _number(until, _MICROSECOND))
+        await self._ask(organization, scripts.USAGE_DISMISS, *dismissal, keys=("dismissed",))
+
+    async def dismissed(self, organization: str, now: datetime) -> frozenset[str]:
+        time = _number(now, _MICROSECOND)
+        found = await self._ask(organization, scripts.USAGE_DISMISSED, time, keys=("dismissed",))
+        return frozenset(texts_of(found))
+
+    async def _add_to(
+        self, organization: str, flush: Flush, cells: list[Cell], folds: str
+    ) -> list[str]:
+        """Add an organization's cells, and return the last script's answer."""
+        answer = [DONE]
+        for number, changes in enumerate(_parts(cells)):
+            hours = {hour.name: None for hour, _, _ in changes}
+            places = {name: str(place) for place, name in enumerate(hours, 1)}
+            texts = [
+                text for hour, field, value in changes for text in (places[hour.name], field, value)
+            ]
+            answer = texts_of(
+                await self._ask(
+                    organization,
+                    scripts.USAGE_ADD,
+                    *(str(flush.seq), str(number), folds, _first(cells), *texts),
+                    keys=(f"writer:{flush.writer}", "listed", "folds", "index", *hours),
+                )
+            )
+            if answer != [DONE]:
+                break
+        return answer
+
+    async def _list(self, organizations: dict[str, str]) -> None:
+        """Have :meth:`unfolded` name organizations, each from a start on."""
+        texts = [text for name, first in organizations.items() for text in (name, first)]
+        await self._run(scripts.USAGE_LIST, *texts, keys=("unfolded", "listings"))
+
+    async def _unfolded(self, before: datetime, limit: int) -> tuple[Reply, Reply]:
+        """Return how often an organization was listed, and organizations with their starts."""
+        asked = (_number(before, _SECOND), str(limit))
+        keys = ("unfolded", "listings")
+        listings, found = list_of(await self._run(scripts.USAGE_UNFOLDED, *asked, keys=keys))
+        return listings, found
+
+    async def _index(self, organization: str) -> tuple[str, list[str]]:
+        """Return how often anything was folded, and the dates and months that there are."""
+        reply = await self._ask(organization, scripts.USAGE_INDEX, keys=("folds", "index"))
+        folds, names = list_of(reply)
+        return text_of(folds), texts_of(names)
+
+    async def _sums(self, question: Question, enough: int | None) -> _Sums:
+        """Return the sums of a question. That many of whole periods are enough; None is for all."""
+        sums = None
+        while sums is None:
+            folds, index = await self._index(question.organization)
+            sums = await self._read(question, enough, folds, index)
+        return sums
+
+    async def _read(
+        self, question: Question, enough: int | None, folds: str, index: list[str]
+    ) -> _Sums | None:
+        """Return the sums of a question, or None if something was folded meanwhile."""
+        after = (0, "") if question.after is None else question.after
+        waiting = _spans(index, question.periods, after[0])
+        only = (question.key_id, question.family, question.outcome)
+        filters = ["" if text is None else f"={_quoted(text)}" for text in only]
+        sums: _Sums = defaultdict(lambda: (0, 0))
+        cursor, seen, sizes = "0", 0, list[int]()
+        while waiting:
+            asked = waiting[:_HASHES_A_CALL]
+            reply = await self._ask(
+                question.organization,
+                scripts.USAGE_TOTALS,
+                *(folds, cursor, question.group_by, *filters, *(span.text for span in asked)),
+                keys=("folds", *(span.hash.name for span in asked)),
+            )
+            if not reply:
+                return None
+            *counts, rows = list_of(reply)
+            done, cursor, portion, size = texts_of(counts)
+            texts = iter(texts_of(rows))
+            for period, group, n, units in zip(texts, texts, texts, texts, strict=True):
+                place = int(period), unquote(group)
+                sums[place] = sums[place][0] + int(n), sums[place][1] + int(units)
+            seen += int(portion)
+            sizes.append(int(size))
+            if cursor == "0":
+                # A hash that only grew meanwhile shows no field twice, and none too few.
+                if not sizes[0] <= seen <= sizes[-1]:
+                    return None
+                seen, sizes = 0, []
+            waiting = waiting[int(done) :]
+            if enough is not None and waiting:
+                whole = (place for place in sums if after < place < (waiting[0].first, ""))
+                if len([*whole]) >= enough:
+                    break
+        return sums
+
+    async def _work_through(
+        self,
+        organization: str,
+        script: Script,
+        hashes: list[tuple[_Hash, str]],
+        *arguments: str,
+        keys: tuple[str, ...],
+    ) -> None:
+        """Run a script until it went through all hashes, each with a text for it."""
+        cursor = "0"
+        while hashes:
+            texts = [text for _, text in hashes]
+            names = [part.name for part, _ in hashes]
+            reply = await self._ask(
+                organization, script, cursor, *arguments, *texts, keys=(*keys, *names)
+            )
+            done, cursor = texts_of(reply)
+            hashes = hashes[int(done) :]
+
+    async def _ask(
+        self, organization: str, script: Script, *arguments: str, keys: tuple[str, ...]
+    ) -> Reply:
+        """Run a script in the slot of an organization."""
+        if not script.writes:
+            keys = ("", *keys)  # which is never written, for the check of the primary
+        names = tuple(_key(organization, key) for key in keys)
+        return await self._port.run(ScriptCall(script, names, arguments))
+
+    async def _run(self, script: Script, *arguments: str, keys: tuple[str, ...]) -> Reply:
+        """Run a script in the slot of the store."""
+        names = tuple(f"usage:{key}" for key in keys)
+        return await self._port.run(store_call(script, *arguments, keys=names))
+
+
+def _parts(cells: list[Cell]) -> Iterator[list[tuple[_Hash, str, str]]]:
+    """Yield the changes of one script after another: hash, field and value of each.
+
+    The same cells always make the same parts.
+    """
+    rows = [
+        (start, key_id, [*group])
+        for (start, key_id), group in groupby(sorted(cells), lambda cell: (cell.start, cell.key_id))
+    ]
+    for at in range(0, len(rows), _KEYS_A_PART):
+        changes: list[tuple[_Hash, str, str]] = []
+        for start, group in groupby(rows[at : at + _KEYS_A_PART], lambda row: row[0]):
+            hour = _hour_of(start)
+            all_cells: list[Cell] = []
+            bucket = str(hour.bucket(start))
+            for _, key_id, key_cells in group:
+                value = _value(key_cells[0].family, key_cells)
+                changes.append((hour, f"{bucket} {_quoted(key_id)}", value))
+                all_cells += key_cells
+            changes.append((hour, bucket, _value("", all_cells)))
+        yield changes
+
+
+def _value(family: str, cells: Iterable[Cell]) -> str:
+    """Return the value of a field: a family, and sums by outcome and tag."""
+    sums: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for cell in cells:
+        n, units = sums[cell.outcome, cell.tag]
+        sums[cell.outcome, cell.tag] = n + cell.n, units + cell.units
+    lines = [
+        f"{_quoted(outcome)} {n} {units} {_quoted(tag)}\n"
+        for (outcome, tag), (n, units) in sums.items()
+    ]
+    return "".join([f"{_quoted(family)}\n", *lines])
+
+
+def _spans(index: list[str], periods: Sequence[Period], first: int) -> list[_Span]:
+    """Return what is to be read for periods from a number on, in the order of time.
+
+    Args:
+        index: The dates and months that there are.
+        periods: The periods.
+        first: The number of the first one.
+    """
+    spans: list[_Span] = []
+    ends = [period.end for period in periods]
+    for found in sorted(found for name in index for found in _hashes(name)):
+        runs: list[tuple[int, int, int]] = []
+        for number in range(max(first, bisect_right(ends, found.start)), len(periods)):
+            start, end = map(found.bucket, periods[number])
+            if start == found.size:
+                break
+            runs.append((number, start, end))
+        if runs:
+            text = " ".join(str(part) for run in runs for part in run)
+            spans.append(_Span(found, runs[0][0], text))
+    return spans
+
+
+def _hashes(name: str) -> list[_Hash]:
+    """Return the hashes that there may be of a date or a month of the index."""
+    try:
+        if len(name) == len("2026-11"):
+            month = _date_of(datetime.fromisoformat(f"{name}-01T00:00Z"))
+            dates = [_date_of(month.start + timedelta(days=number)) for number in range(31)]
+            return [date for date in dates if date.start.month == month.start.month]
+        date = datetime.fromisoformat(f"{name}T00:00Z")
+    except ValueError as failure:
+        raise CorruptDataError(f"{name!r} in Redis is no date of usage; delete it") from failure
+    return [_hour_of(date + timedelta(hours=number)) for number in range(24)]
+
+
+def _key(organization: str, name: str) -> str:
+    key = f"keyguard:{{{_quoted(organization)}}}:usage"
+    return f"{key}:{name}" if name else key
+
+
+def _first(cells: Iterable[Cell]) -> str:
+    return _number(min(cell.start for cell in cells), _SECOND)
+
+
+def _number(time: datetime, unit: timedelta) -> str:
+    """Return a time as the number of whole units since 1970."""
+    return str((time - _EPOCH) // unit)
+
+
+def _pairs(found: Reply) -> Iterator[tuple[str, str]]:
+    texts = iter(texts_of(found))
+    return zip(texts, texts, strict=True)
+
+
+def _quoted(text: str) -> str:
+    """Return a text without spaces, line ends, colons and braces."""
+    return quote(text, safe="")
