@@ -3,6 +3,9 @@
 -- KEYS: folds, index, then hashes of dates of one month.
 -- ARGV: cursor in the first date; for each date the first bucket that is kept.
 redis.call('ZCARD', KEYS[2])
+for number = 3, #KEYS do
+  redis.call('HLEN', KEYS[number])
+end
 note_change(KEYS[1], KEEP_DAYS)
 local read, place, cursor = 0, 2, ARGV[1]
 repeat
