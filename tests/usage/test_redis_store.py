@@ -27,7 +27,7 @@ from keyguard.exceptions import CorruptDataError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.stores.redis import scripts
 from keyguard.stores.redis.scripts import Script
-from tests.services import RedisCluster, RedisPair, RedisServer, running
+from tests.services import RedisCluster, RedisPair, RedisServer, running, until
 from tests.stores.conftest import Awaited, Plain, bounded, opened
 from tests.stores.test_rights import REDIS_RIGHTS
 
@@ -375,7 +375,7 @@ def test_a_large_hash_that_grows_while_it_is_read_shows_no_key_twice(
     def grow(name: str) -> None:
         if name == "USAGE_TOTALS":
             kept.after = lambda name: None
-            another.add(flush(*map(cell, range(2000, 9000)), writer="two"))
+            another.add(flush(*map(cell, range(2000, 3500)), writer="two"))
 
     kept.after = grow
     found = kept.usage.totals(ask(group_by=GroupBy.KEY, limit=10_000))
@@ -410,6 +410,74 @@ def test_a_page_is_read_no_further_than_it_goes(kept: Kept) -> None:
         first = 0 if after is None else 51
         assert found == [Total(first, f"{key:016}", 1, 2) for key in range(10)]
         assert kept.asked.count("USAGE_TOTALS") <= 4
+
+
+TAGS = ("", "small", "a b")
+
+
+def expected(truth: dict[tuple[Any, ...], list[int]], question: Question) -> list[Total]:
+    """Count the cells as a reader would by hand."""
+    sums: dict[tuple[int, str], list[int]] = {}
+    for (start, key_id, family, outcome, tag), (n, units) in truth.items():
+        columns = {"": "", "key": key_id, "family": family, "outcome": outcome, "tag": tag}
+        wanted = ((question.key_id, key_id), (question.family, family), (question.outcome, outcome))
+        if any(asked not in (None, found) for asked, found in wanted):
+            continue
+        for number, period in enumerate(question.periods):
+            if period.start <= start < period.end:
+                place = sums.setdefault((number, columns[question.group_by]), [0, 0])
+                place[0] += n
+                place[1] += units
+    totals = [Total(*place, *sums[place]) for place in sorted(sums)]
+    return [total for total in totals if question.after is None or total[:2] > question.after][
+        : question.limit
+    ]
+
+
+@pytest.mark.parametrize("offset", [0, 45])
+def test_reports_agree_with_a_count_of_the_cells_before_and_after_folds(
+    kept: Kept, offset: int
+) -> None:
+    drawn = random.Random(offset)
+    midnight = datetime(2026, 3, 1, tzinfo=UTC)
+    truth: dict[tuple[Any, ...], list[int]] = {}
+    for seq in (1, 2, 3):
+        cells: dict[tuple[Any, ...], Cell] = {}
+        for _ in range(400):
+            one = cell(
+                drawn.randrange(30),
+                at=midnight + drawn.randrange(3 * 96) * QUARTER,
+                n=drawn.randrange(5),
+                outcome=drawn.choice((ALLOWED, "rate_limited")),
+            )._replace(tag=drawn.choice(TAGS))
+            cells[one[1:6]] = one
+        kept.usage.add(flush(*cells.values(), seq=seq))
+        for place, counted in cells.items():
+            before = truth.setdefault(place, [0, 0])
+            truth[place] = [before[0] + counted.n, before[1] + counted.units]
+    shift = timedelta(minutes=offset)
+    civil = [Period(midnight + shift + n * DAY, midnight + shift + (n + 1) * DAY) for n in range(4)]
+    civil.insert(0, Period(midnight + shift - DAY, midnight + shift))
+    quarters = [
+        Period(midnight + n * QUARTER, midnight + (n + 1) * QUARTER) for n in range(20, 260)
+    ]
+    whole = Period(midnight - 9 * DAY, midnight + 9 * DAY)
+    for folded in (None, *civil):
+        if folded is not None:
+            kept.usage.fold(ACME, folded)
+        for periods in (civil, [whole], *([quarters] if folded is None else [])):
+            for group_by in GroupBy:
+                for fields in (
+                    {},
+                    {"limit": 3},
+                    {"limit": 2, "after": (1, "a")},
+                    {"key_id": f"{7:016}"},
+                    {"family": f"fam_{2:016}", "outcome": ALLOWED},
+                ):
+                    question = ask(*periods, group_by=group_by, **fields)
+                    assert kept.usage.totals(question) == expected(truth, question)
+    with client_of(kept.url) as client:
+        assert client.keys(f"{SLOT}*T*") == client.keys(f"{SLOT}*sums") == []
 
 
 # Names and times
@@ -469,7 +537,16 @@ def written(url: str) -> dict[str, Any]:
 @pytest.mark.parametrize("of_another_type", [False, True])
 @pytest.mark.parametrize(
     "name",
-    ["writer:one", "folds", "listed", "index", "2026-03-01T13", "2026-03-01", "dismissed"],
+    [
+        "writer:one",
+        "folds",
+        "listed",
+        "index",
+        "2026-03-01T13",
+        "2026-03-01:sums",
+        "2026-03-01",
+        "dismissed",
+    ],
 )
 @pytest.mark.parametrize("method", ["add", "fold", "forget", "totals", "largest", "dismiss"])
 def test_what_keyguard_never_wrote_stops_a_call_before_it_writes(
@@ -558,7 +635,7 @@ def test_a_replica_answers_nothing_about_usage(flavour: str, runner: asyncio.Run
     with running(RedisPair) as servers:
         kept = Kept(flavour, servers.url, runner)
         kept.usage.add(flush(cell()))
-        servers.primary.call("WAIT", "1", "0")
+        until(lambda: servers.replica.call("EXISTS", "keyguard:{store}:usage:writers") == 1)
         kept.store.close()
         store = opened(flavour, servers.replica.url, runner)
         replica = store.backend.usage()
@@ -571,6 +648,7 @@ def test_a_replica_answers_nothing_about_usage(flavour: str, runner: asyncio.Run
             lambda: replica.fold(ACME, DAYS[0]),
             lambda: replica.forget(ACME, NOON),
             lambda: replica.dismissed(ACME, NOON),
+            lambda: replica.add(flush(cell())),
             lambda: replica.add(flush(cell(), seq=2)),
         ):
             with pytest.raises(StoreUnavailableError, match="is a replica"):

@@ -16,7 +16,8 @@ several of them:
 Who used what lies under ``keyguard:{ORGANIZATION}:usage``, in one slot for each organization, with
 the limits' buckets. Each of these keys expires:
 
-:``:DATETHOUR``: the quarters of an hour in UTC, a hash; ``:DATE``: the days that start on a date
+:``:DATETHOUR``: the quarters of an hour in UTC, a hash; ``:DATE:sums``: the sums of a date's
+    quarters; ``:DATE``: the days that start on a date
 :``:index``: a sorted set of the dates with quarters and the months with days
 :``:folds``: how often something was folded or forgotten
 :``:listed``: from which start on the store has the organization in its list ``unfolded``

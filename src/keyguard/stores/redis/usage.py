@@ -7,17 +7,14 @@ more than some thousand cells, unless one hour or date of one organization has m
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from heapq import nsmallest
-from itertools import groupby
-from typing import NamedTuple, TypeAlias
-from urllib.parse import quote, unquote
+from typing import TypeAlias
+from urllib.parse import unquote
 
 from keyguard.core.usage.values import QUARTER, Cell, Flush, Period, Question, Total, Writer
-from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis import scripts
 from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import (
@@ -30,62 +27,22 @@ from keyguard.stores.redis.scripts import (
     text_of,
     texts_of,
 )
+from keyguard.stores.redis.usage_hashes import (
+    date_of,
+    dates_before,
+    hours_of,
+    parts_of,
+    quoted,
+    spans_of,
+)
 
-_KEYS_A_PART = 200
 _HASHES_A_CALL = 48
-_HOUR, _DATE = 4, 96
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
 
 
-class _Hash(NamedTuple):
-    """A hash of buckets.
-
-    Args:
-        start: The time in its name, in UTC.
-        size: How many quarters long it is: an hour or a date.
-    """
-
-    start: datetime
-    size: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.start:%Y-%m-%dT%H}" if self.size == _HOUR else f"{self.start:%Y-%m-%d}"
-
-    @property
-    def end(self) -> datetime:
-        return self.start + self.size * QUARTER
-
-    def bucket(self, time: datetime) -> int:
-        """Return the number of the bucket that starts at a time, or the nearest."""
-        return min(max((time - self.start) // QUARTER, 0), self.size)
-
-
-class _Span(NamedTuple):
-    """What of a hash is asked for.
-
-    Args:
-        hash: The hash.
-        first: The number of the first period that it has buckets of.
-        text: For each period its number, its first bucket and the first behind it.
-    """
-
-    hash: _Hash
-    first: int
-    text: str
-
-
 _Sums: TypeAlias = dict[tuple[int, str], tuple[int, int]]
 """``n`` and units by period and group."""
-
-
-def _hour_of(time: datetime) -> _Hash:
-    return _Hash(time.astimezone(UTC).replace(minute=0, second=0, microsecond=0), _HOUR)
-
-
-def _date_of(time: datetime) -> _Hash:
-    return _Hash(_hour_of(time).start.replace(hour=0), _DATE)
 
 
 class RedisUsage:
@@ -152,11 +109,8 @@ class RedisUsage:
 
     async def fold(self, organization: str, day: Period) -> None:
         listings, _ = await self._unfolded(day.start, 0)
-        date, hour = _date_of(day.start), _hour_of(day.start)
-        hours: list[tuple[_Hash, str]] = []
-        while hour.start < day.end:
-            hours.append((hour, f"{hour.bucket(day.start)} {hour.bucket(day.end)}"))
-            hour = _hour_of(hour.end)
+        date = date_of(day.start)
+        hours = [((hour.name, hour.sums), texts) for hour, texts in hours_of(day)]
         bucket = str(date.bucket(day.start))
         keys = ("folds", "index", date.name)
         await self._work_through(organization, scripts.USAGE_FOLD, hours, bucket, keys=keys)
@@ -174,11 +128,7 @@ class RedisUsage:
     async def forget(self, organization: str, before: datetime) -> None:
         _, index = await self._index(organization)
         for month in index:
-            dates = [
-                (date, str(date.bucket(before)))
-                for date in _hashes(month)
-                if date.size == _DATE and date.start < before
-            ]
+            dates = [((date.name,), texts) for date, texts in dates_before(month, before)]
             keys = ("folds", "index")
             await self._work_through(organization, scripts.USAGE_FORGET, dates, keys=keys)
 
@@ -196,18 +146,19 @@ class RedisUsage:
     ) -> list[str]:
         """Add an organization's cells, and return the last script's answer."""
         answer = [DONE]
-        for number, changes in enumerate(_parts(cells)):
-            hours = {hour.name: None for hour, _, _ in changes}
-            places = {name: str(place) for place, name in enumerate(hours, 1)}
+        for number, changes in enumerate(parts_of(cells)):
+            names = [*dict.fromkeys(name for name, _ in changes)]
             texts = [
-                text for hour, field, value in changes for text in (places[hour.name], field, value)
+                text
+                for (name, field), value in changes.items()
+                for text in (str(names.index(name) + 1), field, value)
             ]
             answer = texts_of(
                 await self._ask(
                     organization,
                     scripts.USAGE_ADD,
                     *(str(flush.seq), str(number), folds, _first(cells), *texts),
-                    keys=(f"writer:{flush.writer}", "listed", "folds", "index", *hours),
+                    keys=(f"writer:{flush.writer}", "listed", "folds", "index", *names),
                 )
             )
             if answer != [DONE]:
@@ -245,9 +196,9 @@ class RedisUsage:
     ) -> _Sums | None:
         """Return the sums of a question, or None if something was folded meanwhile."""
         after = (0, "") if question.after is None else question.after
-        waiting = _spans(index, question.periods, after[0])
+        waiting = spans_of(index, question.periods, after[0])
         only = (question.key_id, question.family, question.outcome)
-        filters = ["" if text is None else f"={_quoted(text)}" for text in only]
+        filters = ["" if text is None else f"={quoted(text)}" for text in only]
         sums: _Sums = defaultdict(lambda: (0, 0))
         cursor, seen, sizes = "0", 0, list[int]()
         while waiting:
@@ -256,7 +207,7 @@ class RedisUsage:
                 question.organization,
                 scripts.USAGE_TOTALS,
                 *(folds, cursor, question.group_by, *filters, *(span.text for span in asked)),
-                keys=("folds", *(span.hash.name for span in asked)),
+                keys=("folds", *(span.name for span in asked)),
             )
             if not reply:
                 return None
@@ -284,7 +235,7 @@ class RedisUsage:
         self,
         organization: str,
         script: Script,
-        hashes: list[tuple[_Hash, str]],
+        hashes: Sequence[tuple[tuple[str, ...], str]],
         *arguments: str,
         keys: tuple[str, ...],
     ) -> None:
@@ -292,7 +243,7 @@ class RedisUsage:
         cursor = "0"
         while hashes:
             texts = [text for _, text in hashes]
-            names = [part.name for part, _ in hashes]
+            names = [name for names, _ in hashes for name in names]
             reply = await self._ask(
                 organization, script, cursor, *arguments, *texts, keys=(*keys, *names)
             )
@@ -314,80 +265,8 @@ class RedisUsage:
         return await self._port.run(store_call(script, *arguments, keys=names))
 
 
-def _parts(cells: list[Cell]) -> Iterator[list[tuple[_Hash, str, str]]]:
-    """Yield the changes of one script after another: hash, field and value of each.
-
-    The same cells always make the same parts.
-    """
-    rows = [
-        (start, key_id, [*group])
-        for (start, key_id), group in groupby(sorted(cells), lambda cell: (cell.start, cell.key_id))
-    ]
-    for at in range(0, len(rows), _KEYS_A_PART):
-        changes: list[tuple[_Hash, str, str]] = []
-        for start, group in groupby(rows[at : at + _KEYS_A_PART], lambda row: row[0]):
-            hour = _hour_of(start)
-            all_cells: list[Cell] = []
-            bucket = str(hour.bucket(start))
-            for _, key_id, key_cells in group:
-                value = _value(key_cells[0].family, key_cells)
-                changes.append((hour, f"{bucket} {_quoted(key_id)}", value))
-                all_cells += key_cells
-            changes.append((hour, bucket, _value("", all_cells)))
-        yield changes
-
-
-def _value(family: str, cells: Iterable[Cell]) -> str:
-    """Return the value of a field: a family, and sums by outcome and tag."""
-    sums: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for cell in cells:
-        n, units = sums[cell.outcome, cell.tag]
-        sums[cell.outcome, cell.tag] = n + cell.n, units + cell.units
-    lines = [
-        f"{_quoted(outcome)} {n} {units} {_quoted(tag)}\n"
-        for (outcome, tag), (n, units) in sums.items()
-    ]
-    return "".join([f"{_quoted(family)}\n", *lines])
-
-
-def _spans(index: list[str], periods: Sequence[Period], first: int) -> list[_Span]:
-    """Return what is to be read for periods from a number on, in the order of time.
-
-    Args:
-        index: The dates and months that there are.
-        periods: The periods.
-        first: The number of the first one.
-    """
-    spans: list[_Span] = []
-    ends = [period.end for period in periods]
-    for found in sorted(found for name in index for found in _hashes(name)):
-        runs: list[tuple[int, int, int]] = []
-        for number in range(max(first, bisect_right(ends, found.start)), len(periods)):
-            start, end = map(found.bucket, periods[number])
-            if start == found.size:
-                break
-            runs.append((number, start, end))
-        if runs:
-            text = " ".join(str(part) for run in runs for part in run)
-            spans.append(_Span(found, runs[0][0], text))
-    return spans
-
-
-def _hashes(name: str) -> list[_Hash]:
-    """Return the hashes that there may be of a date or a month of the index."""
-    try:
-        if len(name) == len("2026-11"):
-            month = _date_of(datetime.fromisoformat(f"{name}-01T00:00Z"))
-            dates = [_date_of(month.start + timedelta(days=number)) for number in range(31)]
-            return [date for date in dates if date.start.month == month.start.month]
-        date = datetime.fromisoformat(f"{name}T00:00Z")
-    except ValueError as failure:
-        raise CorruptDataError(f"{name!r} in Redis is no date of usage; delete it") from failure
-    return [_hour_of(date + timedelta(hours=number)) for number in range(24)]
-
-
 def _key(organization: str, name: str) -> str:
-    key = f"keyguard:{{{_quoted(organization)}}}:usage"
+    key = f"keyguard:{{{quoted(organization)}}}:usage"
     return f"{key}:{name}" if name else key
 
 
@@ -403,8 +282,3 @@ def _number(time: datetime, unit: timedelta) -> str:
 def _pairs(found: Reply) -> Iterator[tuple[str, str]]:
     texts = iter(texts_of(found))
     return zip(texts, texts, strict=True)
-
-
-def _quoted(text: str) -> str:
-    """Return a text without spaces, line ends, colons and braces."""
-    return quote(text, safe="")

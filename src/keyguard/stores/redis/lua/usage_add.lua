@@ -1,5 +1,5 @@
 -- Adds a part of a flush to one organization, unless it was added before.
--- KEYS: the writer's mark, listed, folds, index, then the hashes of hours.
+-- KEYS: the writer's mark, listed, folds, index, then hashes of hours and of sums.
 -- ARGV: seq; part; what this script answered before the store listed the organization, or "";
 -- the earliest start in seconds; then for each change the number of its hash, its field, and cells.
 -- Of an organization that may not be listed with so early a start, nothing is added. The answer then
@@ -14,6 +14,7 @@ if mark then
   end
   last, last_part = tonumber(last), tonumber(last_part)
   if last > seq or (last == seq and last_part >= part) then
+    redis.call('PEXPIRE', KEYS[1], MARK) -- which a replica refuses
     return {'done'}
   end
 end
@@ -38,7 +39,10 @@ for _, write in ipairs(writes) do
 end
 for place = 5, #KEYS do
   redis.call('PEXPIRE', KEYS[place], KEEP_QUARTERS)
-  redis.call('ZADD', KEYS[4], 0, string.match(KEYS[place], ':([%d-]+)T%d+$'))
+  local date = string.match(KEYS[place], ':([%d-]+)T%d+$')
+  if date then
+    redis.call('ZADD', KEYS[4], 0, date)
+  end
 end
 redis.call('PEXPIRE', KEYS[4], KEEP_DAYS)
 return {'done'}

@@ -1,4 +1,5 @@
--- What keys used, as it lies in hashes: one for each hour with quarters, one for each date with days.
+-- What keys used, as it lies in hashes: one for each hour with quarters, one for each date with days,
+-- and one with the sums of each date's quarters, as if they were its one bucket 0.
 -- The field "BUCKET KEY" holds a key's cells of one bucket; BUCKET counts the quarters between the
 -- time in the hash's name and the bucket's start. The field "BUCKET" holds the sum over all keys.
 -- A value is a line with the key's family, and a line "outcome n units tag" for each cell.
@@ -51,15 +52,18 @@ local function sum_of(cells, more)
   return cells
 end
 
--- Returns the value of a field after cells were added to it.
-local function changed(key, field, cells)
-  local value = redis.call('HGET', key, field)
-  local sum = sum_of(value and cells_of(value, key), cells)
-  local lines = {sum.family .. '\n'}
-  for _, cell in ipairs(sum) do
+local function value_of(cells)
+  local lines = {cells.family .. '\n'}
+  for _, cell in ipairs(cells) do
     lines[#lines + 1] = string.format('%s %.0f %.0f %s\n', unpack(cell))
   end
   return table.concat(lines)
+end
+
+-- Returns the value of a field after cells were added to it.
+local function changed(key, field, cells)
+  local value = redis.call('HGET', key, field)
+  return value_of(sum_of(value and cells_of(value, key), cells))
 end
 
 -- Returns fields and values of a hash, and the cursor at which to go on, '0' if that is all.
