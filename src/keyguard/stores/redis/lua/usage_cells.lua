@@ -4,7 +4,8 @@
 -- time in the hash's name and the bucket's start. The field "BUCKET" holds the sum over all keys.
 -- A value is a line with the key's family, and a line "outcome n units tag" for each cell.
 local KEEP_QUARTERS, KEEP_DAYS = 60 * 86400000, 860 * 86400000 -- milliseconds since the last write
-local MOST = 1000 -- fields that a script reads before it stops, so that Redis can do something else
+-- Fields that a script reads, or moves, before it stops, so that Redis can do something else.
+local MOST, MOST_MOVED = 1000, 200
 
 local function corrupt(key)
   error(CORRUPT .. ' ' .. key, 0)
@@ -67,10 +68,10 @@ local function changed(key, field, cells)
 end
 
 -- Returns fields and values of a hash, and the cursor at which to go on, '0' if that is all.
-local function portion(key, cursor)
-  if redis.call('HLEN', key) <= MOST then
+local function portion(key, cursor, most)
+  if redis.call('HLEN', key) <= most then
     return redis.call('HGETALL', key), '0'
   end
-  local found = redis.call('HSCAN', key, cursor, 'COUNT', MOST)
+  local found = redis.call('HSCAN', key, cursor, 'COUNT', most)
   return found[2], found[1]
 end

@@ -10,7 +10,7 @@ repeat
   local hour, sums = KEYS[2 + 2 * done], KEYS[3 + 2 * done]
   local from, to = string.match(ARGV[2 + done], '(%d+) (%d+)')
   local found
-  found, cursor = portion(hour, cursor)
+  found, cursor = portion(hour, cursor, MOST_MOVED)
   taken[sums] = taken[sums] or {}
   for number = 1, #found, 2 do
     local bucket, key = string.match(found[number], '^(%d+)(.*)$')
@@ -21,7 +21,7 @@ repeat
     end
   end
   read = read + #found / 2
-until 3 + 2 * done == #KEYS or read >= MOST or cursor ~= '0'
+until 3 + 2 * done == #KEYS or read >= MOST_MOVED or cursor ~= '0'
 
 -- What is left of the sums of dates.
 local kept = {}

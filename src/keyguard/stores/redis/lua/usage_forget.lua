@@ -11,7 +11,7 @@ local read, place, cursor = 0, 2, ARGV[1]
 repeat
   place = place + 1
   local found
-  found, cursor = portion(KEYS[place], cursor)
+  found, cursor = portion(KEYS[place], cursor, MOST)
   for number = 1, #found, 2 do
     if tonumber(string.match(found[number], '^%d+') or 0) < tonumber(ARGV[place - 1]) then
       redis.call('HDEL', KEYS[place], found[number])

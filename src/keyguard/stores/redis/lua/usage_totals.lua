@@ -70,7 +70,7 @@ repeat
     read = read + #fields / 4
   else
     local found
-    found, cursor = portion(name, cursor)
+    found, cursor = portion(name, cursor, MOST)
     for number = 1, #found, 2 do
       local bucket, key = string.match(found[number], '^(%d+) (.*)$')
       if period_of[bucket] then
