@@ -379,11 +379,13 @@ class MariaDB(Server):
         # By either of its names.
         return f"mysql{url}", f"mariadb{url}"
 
-    def execute(self, statement: str) -> None:
-        """Execute a statement on a connection of its own."""
+    def execute(self, statement: str) -> Any:
+        """Execute a statement on a connection of its own; return the first row, if there is one."""
         connection = pymysql.connect(unix_socket=str(self.sockets / "mariadb"), user="root")
         try:
-            connection.cursor().execute(statement)
+            cursor = connection.cursor()
+            cursor.execute(statement)
+            return cursor.fetchone()
         finally:
             connection.close()
 
@@ -401,6 +403,46 @@ class OddMariaDB(MariaDB):
 
     def command(self) -> list[str]:
         return [*super().command(), f"--sql-mode={self.mode}", "--default-time-zone=-03:30"]
+
+
+class MariaDBSource(MariaDB):
+    """A MariaDB that others can follow."""
+
+    name = "mariadb-source"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = free_port()
+
+    def command(self) -> list[str]:
+        command = [part for part in super().command() if part != "--skip-networking"]
+        return [
+            *command, f"--port={self.port}", "--bind-address=127.0.0.1",
+            f"--server-id={self.port}", "--log-bin=changes", "--binlog-format=ROW",
+        ]  # fmt: skip
+
+
+class MariaDBReplica(MariaDBSource):
+    """A MariaDB that follows another from its first change on.
+
+    Args:
+        source: The other.
+    """
+
+    name = "mariadb-replica"
+
+    def __init__(self, source: MariaDBSource) -> None:
+        super().__init__()
+        self.source = source
+
+    def start(self) -> None:
+        super().start()
+        self.execute(
+            f"CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={self.source.port},"
+            " MASTER_USER='root', MASTER_LOG_FILE='changes.000001', MASTER_LOG_POS=4,"
+            " MASTER_CONNECT_RETRY=1"
+        )
+        self.execute("START SLAVE")
 
 
 class RedisServer(Server):

@@ -99,11 +99,10 @@ def name() -> Iterator[Name]:
 class Followed(Guarded):
     """A guard that follows the feed while its clock stands."""
 
-    def __init__(self, flavour: str, url: str, runner: asyncio.Runner) -> None:
+    def __init__(self, flavour: str, url: str, runner: asyncio.Runner, **options: Any) -> None:
         self.clock = StandingClock()
-        super().__init__(
-            flavour, url, runner, durable_replicas=0, max_staleness=2.0, clock=self.clock
-        )
+        options = {"durable_replicas": 0, "max_staleness": 2.0, "clock": self.clock} | options
+        super().__init__(flavour, url, runner, **options)
         self._turns = 0
         background = self.guard._ports.background
         background._patience = 0.01

@@ -1,8 +1,9 @@
 """What a guard does beside requests.
 
-It follows the change feed, tells the store when keys were last used, and hashes tokens again whose
-digest is outdated. Each guard has one worker, started at its first look-up: a daemon thread in sync
-code, a task in async code. Both run the same coroutine; in the thread nothing of it suspends.
+It follows the change feed, looks after a read replica, tells the store when keys were last used,
+and hashes tokens again whose digest is outdated. Each guard has one worker, started at its first
+look-up: a daemon thread in sync code, a task in async code. Both run the same coroutine; in the
+thread nothing of it suspends.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from keyguard.core.access.ports import Mark
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Use
 from keyguard.core.tokens.secret import Secret
@@ -46,6 +48,21 @@ _MOST_USES = 500  # in one call of the store
 _MOST_REHASHES = 1000  # waiting
 
 
+class ReplicaCare(Protocol):
+    """What is done for a read replica beside requests."""
+
+    async def look_after(self) -> str | None:
+        """Have it ready; return where it stands, if no look-up of there can be believed."""
+        ...
+
+    def note_behind(self, *, is_foreign: bool) -> None:
+        """Note that it is not in step.
+
+        Args:
+            is_foreign: Whether the primary never stood there.
+        """
+
+
 class _BackgroundWork(ABC, Generic[AnyFeed]):
     """What both flavours share.
 
@@ -59,6 +76,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         timeout: Seconds that one call of the store may take.
         max_staleness: Seconds within which a change must be known.
         tell: Takes events.
+        replica: The read replica, if there is one.
     """
 
     def __init__(
@@ -73,8 +91,10 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         timeout: float,
         max_staleness: float,
         tell: Callable[[events.Event], None],
+        replica: ReplicaCare | None = None,
     ) -> None:
         self._store = store
+        self._replica = replica
         self._open_feed: Callable[[], AnyFeed | None] = open_feed
         self._tokens = tokens
         self._hasher = hasher
@@ -116,15 +136,18 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         position: str | None = None
         flushed_at = self._clock.monotonic()
         while not is_over():
-            began = self._clock.monotonic()
+            mark = self._tokens.begin()
+            began = mark[1]
             busy = False
             if feed is not None and self._follows:
                 try:
                     news = await self._read(
                         feed, position, 0.0 if self._rehashes else self._patience
                     )
-                    busy = self._apply(position, news, began)
+                    busy = self._apply(position, news, mark)
                     position = news.position
+                    if self._replica is not None:
+                        await self._care_for(self._replica, feed)
                 except Exception as failure:  # noqa: BLE001 - told once, and tried again
                     if is_over():  # closing ended the read
                         break
@@ -143,7 +166,14 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
             if not busy and pause > 0:
                 await self._sleep(pause)
 
-    def _apply(self, position: str | None, news: News, asked_at: float) -> bool:
+    async def _care_for(self, replica: ReplicaCare, feed: AnyFeed) -> None:
+        """Look after the read replica; where it stands elsewhere, ask the primary about that."""
+        position = await replica.look_after()
+        if position is not None:
+            news = await self._read(feed, position, 0.0)
+            replica.note_behind(is_foreign=news.subjects is None)
+
+    def _apply(self, position: str | None, news: News, mark: Mark) -> bool:
         """Forget what changed; return whether the feed may have more to tell at once."""
         if position is None or news.subjects is None:
             # What was remembered before the feed was followed may have changed before, too.
@@ -152,7 +182,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
             self._tokens.forget_here(news.subjects)
         if news.whole:
             # In a backlog nothing can be vouched for: the next read may tell of a change.
-            self._tokens.vouch(asked_at)
+            self._tokens.vouch(mark, news.position)
         # The first answer only says where to begin. A pause now would miss what comes meanwhile.
         return bool(news.subjects) or position is None
 

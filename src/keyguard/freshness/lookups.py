@@ -58,13 +58,17 @@ class Lookups(Generic[AnyEvent]):
         self._flights: dict[tuple[object, str], _Flight[AnyEvent]] = {}  # by place and key
 
     async def find(
-        self, key_id: str, find_key: Callable[[str], Awaitable[KeyRecord | None]]
+        self,
+        key_id: str,
+        find_key: Callable[[str], Awaitable[KeyRecord | None]],
+        find_nearby: Callable[[str], Awaitable[Found | None]] | None = None,
     ) -> Found:
         """Look a key up, or wait for a request that is looking it up already.
 
         Args:
             key_id: The key's id.
             find_key: Asks the store.
+            find_nearby: Asks a read replica first; None where the store must be asked.
 
         Returns:
             What the store answered, and the mark of the look-up.
@@ -82,7 +86,11 @@ class Lookups(Generic[AnyEvent]):
             flight, landed = self._board(name)
             if landed is None:
                 try:
-                    flight.answer = await find_key(key_id)
+                    found = None if find_nearby is None else await find_nearby(key_id)
+                    if found is None:
+                        flight.answer = await find_key(key_id)
+                    else:
+                        flight.answer, flight.mark = found
                     return flight.answer, flight.mark
                 except Exception as failure:
                     flight.failure = failure

@@ -21,7 +21,7 @@ from hashlib import sha256
 
 from keyguard.core.access.decisions import Allow
 from keyguard.core.access.ports import Fingerprint, Mark
-from keyguard.core.keys.records import KeyRecord, Use
+from keyguard.core.keys.records import Key, KeyRecord, Use
 from keyguard.core.tokens.foreign import LONGEST_TOKEN
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
@@ -32,6 +32,7 @@ _SCHEME_BYTES = _SCHEME.encode()
 _FAR_PAST = float("-inf")
 _FAR_FUTURE = float("inf")
 _RECENT_CHANGES = 1024
+_RECENT_POSITIONS = 64
 _LONGEST = 60.0  # seconds, however well the feed vouches
 _MINUTE = 60
 
@@ -98,6 +99,7 @@ class VerifiedTokens:
         self._watchers: list[Callable[[], object]] = []
         self._change = 0
         self._vouched_until = _FAR_PAST
+        self._positions: dict[str, int] = {}  # of the feed -> change number, last heard last
         self._lock = threading.Lock()
 
     def recall(self, field: bytes) -> Allow | Fingerprint | None:
@@ -169,13 +171,41 @@ class VerifiedTokens:
         """Tell whether what a look-up finds can still be believed."""
         return self.is_unchanged(mark, key_id) and self._monotonic() < mark[1] + self._max_staleness
 
-    def vouch(self, at: float) -> None:
-        """Believe entries for longer: all that changed before ``at`` has been forgotten.
+    def vouch(self, mark: Mark, position: str) -> None:
+        """Believe entries for longer: all that changed before a mark has been forgotten.
 
         Args:
-            at: A time on the monotonic clock, before the feed was asked.
+            mark: What :meth:`begin` returned before the feed was asked.
+            position: Where the feed ended then.
         """
-        self._vouched_until = at + self._max_staleness
+        change, at = mark
+        with self._lock:
+            self._vouched_until = at + self._max_staleness
+            self._positions.pop(position, None)
+            self._positions[position] = change
+            if len(self._positions) > _RECENT_POSITIONS:
+                del self._positions[next(iter(self._positions))]
+
+    def knows(self, position: str) -> bool:
+        """Tell whether the feed has lately ended at a position."""
+        return position in self._positions
+
+    def mark_at(self, position: str, key: Key) -> Mark | None:
+        """Return the mark of a key that was found on a replica, or None if it can't be believed.
+
+        What has not changed since the feed ended at the replica's position is what the primary had
+        when the feed was last asked: the feed has told of every change in between.
+
+        Args:
+            position: Where in the feed the replica stood.
+            key: The key that it had then.
+        """
+        until = self._vouched_until
+        change = self._positions.get(position)
+        if change is None or self._monotonic() >= until:
+            return None
+        mark = change, until - self._max_staleness
+        return mark if self.is_unchanged(mark, key.id, key.organization) else None
 
     def believed_for(self, fingerprint: Fingerprint) -> float:
         """Return for how many seconds a token is believed, unless a change is heard of before."""

@@ -18,7 +18,7 @@ from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import open_async_store
+from keyguard.stores.opening import open_async_replica, open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
             :class:`~keyguard.stores.base.AsyncStore`.
         limiter: Where counters live, as for :class:`~keyguard.Keyguard`, or an
             :class:`~keyguard.stores.base.AsyncRateLimiter`.
+        read: A read replica that answers look-ups of requests: a URL, an engine or a client as for
+            ``store``. By default the setting ``read_url``.
         settings: What the service settles. The defaults are safe.
         clock: Where time comes from. Tests pass their own.
         hooks: Functions that are called with every event; by default events are logged.
@@ -56,6 +58,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         store: str | AsyncStore | object,
         *,
         limiter: str | RateLimiter | AsyncRateLimiter | None = None,
+        read: object = None,
         settings: Settings | None = None,
         clock: Clock = time,
         hooks: Iterable[Hook] = (log_event,),
@@ -70,7 +73,13 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
             patience=self.settings.patience,
         )
         self._owned = self._store is not store
-        self._ports = AsyncPorts(self.settings, clock, self._store, self._tell, limiter)
+        self._replica = None
+        read = self.settings.read_url if read is None else read
+        if read is not None:
+            self._replica = open_async_replica(read, self._store, patience=self.settings.patience)
+        self._ports = AsyncPorts(
+            self.settings, clock, self._store, self._tell, limiter, self._replica
+        )
 
     @once
     def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
@@ -122,6 +131,8 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
     async def aclose(self) -> None:
         """Tell the store when keys were last used, and close what the guard opened itself."""
         await self._ports.aclose()
+        if self._replica is not None:
+            await self._replica.aclose()
         if self._owned:
             await self._store.aclose()
 

@@ -17,7 +17,7 @@ from keyguard.runtime.process import Clock
 from keyguard.runtime.sync import run_sync
 from keyguard.settings.config import Settings
 from keyguard.stores.base import RateLimiter, Store
-from keyguard.stores.opening import open_store
+from keyguard.stores.opening import open_replica, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Keyguard(Guard[SyncPorts], flavour=True):
             :class:`~keyguard.stores.base.Store`.
         limiter: Where counters live: None for beside the keys, a URL (also any that the package
             ``limits`` knows), or a :class:`~keyguard.stores.base.RateLimiter`.
+        read: A read replica that answers look-ups of requests: a URL, an engine or a client as for
+            ``store``. By default the setting ``read_url``.
         settings: What the service settles. The defaults are safe.
         clock: Where time comes from. Tests pass their own.
         hooks: Functions that are called with every event; by default events are logged.
@@ -61,6 +63,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         store: str | Store | object,
         *,
         limiter: str | RateLimiter | None = None,
+        read: object = None,
         settings: Settings | None = None,
         clock: Clock = time,
         hooks: Iterable[Hook] = (log_event,),
@@ -73,7 +76,13 @@ class Keyguard(Guard[SyncPorts], flavour=True):
             patience=self.settings.patience,
         )
         self._owned = self._store is not store
-        self._ports = SyncPorts(self.settings, clock, self._store, self._tell, limiter)
+        self._replica = None
+        read = self.settings.read_url if read is None else read
+        if read is not None:
+            self._replica = open_replica(read, self._store, patience=self.settings.patience)
+        self._ports = SyncPorts(
+            self.settings, clock, self._store, self._tell, limiter, self._replica
+        )
 
     @once
     def limiter(self) -> RateLimiter:
@@ -148,6 +157,8 @@ class Keyguard(Guard[SyncPorts], flavour=True):
     def close(self) -> None:
         """Tell the store when keys were last used, and close what the guard opened itself."""
         self._ports.close()
+        if self._replica is not None:
+            self._replica.close()
         if self._owned:
             self._store.close()
 

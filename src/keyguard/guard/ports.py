@@ -9,11 +9,11 @@ import secrets
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from functools import partial
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from keyguard.core.access.ports import Found
 from keyguard.core.identity.addresses import parse_address
@@ -35,10 +35,20 @@ from keyguard.runtime.process import Clock
 from keyguard.runtime.waiting import TaskWaits, ThreadWaits
 from keyguard.settings.config import Settings
 from keyguard.settings.hashing import TokenHasher, scheme_of
-from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
+from keyguard.stores.base import (
+    AsyncRateLimiter,
+    AsyncReplica,
+    AsyncStore,
+    RateLimiter,
+    Replica,
+    Store,
+)
 from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import check_countable, open_async_limiter, open_limiter
+
+if TYPE_CHECKING:  # few services have one
+    from keyguard.guard.replica import ReplicaPort
 
 Answer = TypeVar("Answer")
 AnyStore = TypeVar("AnyStore", Store, AsyncStore)
@@ -60,6 +70,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
         store: The key store.
         tell: Takes events.
         limiter: Where the service wants its counters; None for beside the keys.
+        replica: The read replica; None for none.
     """
 
     _worker: Callable[..., Work]
@@ -71,6 +82,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
         store: AnyStore,
         tell: Callable[[events.Event], None],
         limiter: object,
+        replica: Replica | AsyncReplica | None,
     ) -> None:
         self.settings = settings
         self.policy = settings.policy
@@ -88,6 +100,13 @@ class Ports(ABC, Generic[AnyStore, Work]):
         self._raw: AnyStore = store
         self._tell = tell
         self._wanted = limiter
+        self._replica: ReplicaPort | None = None
+        self._find_nearby: Callable[[str], Awaitable[Found | None]] | None = None
+        if replica is not None:
+            from keyguard.guard.replica import ReplicaPort
+
+            self._replica = ReplicaPort(replica, self.tokens, settings, clock=clock, tell=tell)
+            self._find_nearby = self._replica.find_key
         if limiter is not None:
             _ = self.counters  # so that the service learns at its start if they can't be used
 
@@ -124,6 +143,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
             timeout=self.settings.store_timeout,
             max_staleness=self.settings.max_staleness,
             tell=self._tell,
+            replica=self._replica,
         )
         weakref.finalize(self, background.abandon).atexit = False
         return background
@@ -248,7 +268,7 @@ class SyncPorts(Ports[Store, BackgroundWork]):
             if fresh:
                 mark = self.tokens.begin()
                 return self._raw.find_key(key_id), mark
-            return await self.lookups.find(key_id, self._find_key)
+            return await self.lookups.find(key_id, self._find_key, self._find_nearby)
 
     async def _find_key(self, key_id: str) -> KeyRecord | None:
         return self._raw.find_key(key_id)
@@ -305,7 +325,8 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
         if fresh:
             mark = self.tokens.begin()
             return await in_time(timeout, self._raw.find_key(key_id)), mark
-        return await in_time(timeout, self.lookups.find(key_id, self._raw.find_key))
+        finding = self.lookups.find(key_id, self._raw.find_key, self._find_nearby)
+        return await in_time(timeout, finding)
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
         nothing = [0] * len(charges)

@@ -132,6 +132,32 @@ class FeedRecovered:
     lasted: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaFailed:
+    """The read replica can't be used. keyguard tells it once, and asks the primary instead.
+
+    Args:
+        at: The time.
+        cause: The failure: it does not answer, is behind, or belongs to another database.
+    """
+
+    at: datetime
+    cause: BaseException = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaRecovered:
+    """The read replica can be used again.
+
+    Args:
+        at: The time.
+        lasted: Seconds since it failed.
+    """
+
+    at: datetime
+    lasted: float
+
+
 Event: TypeAlias = (
     AccessRefused
     | KeyExposed
@@ -140,6 +166,8 @@ Event: TypeAlias = (
     | LimiterRecovered
     | FeedFailed
     | FeedRecovered
+    | ReplicaFailed
+    | ReplicaRecovered
 )
 
 LEVELS: dict[type[Event], int] = {
@@ -150,5 +178,7 @@ LEVELS: dict[type[Event], int] = {
     LimiterRecovered: logging.WARNING,
     FeedFailed: logging.ERROR,
     FeedRecovered: logging.WARNING,
+    ReplicaFailed: logging.ERROR,
+    ReplicaRecovered: logging.WARNING,
 }
 """The level at which each kind is logged."""

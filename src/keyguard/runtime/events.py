@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         LimiterFailed,
         LimiterRecovered,
         LimitExceeded,
+        ReplicaFailed,
+        ReplicaRecovered,
     )
 else:
     types = Lazy("keyguard.runtime.event_types")
@@ -40,6 +42,8 @@ __all__ = [
     "LimitExceeded",
     "LimiterFailed",
     "LimiterRecovered",
+    "ReplicaFailed",
+    "ReplicaRecovered",
     "is_wanted",
     "log_event",
     "tell",
@@ -187,6 +191,13 @@ def log_event(event: Event) -> None:
             )
         case types.FeedRecovered():
             _logger.warning("the change feed answers again, after %.1f seconds", event.lasted)
+        case types.ReplicaFailed():
+            _logger.error(
+                "the read replica can't be used (%s); until it can, the primary is asked",
+                event.cause,
+            )
+        case types.ReplicaRecovered():
+            _logger.warning("the read replica is used again, after %.1f seconds", event.lasted)
         case types.AccessRefused():
             _logger.info(
                 "request from %s refused: %s%s", event.address, event.reason, _of(event.key_id)

@@ -59,6 +59,8 @@ class Settings:
         max_staleness: The most seconds until this process knows of a revocation in another
             process. From 0 to 3,600.
         cache_size: How many verified tokens a process remembers. From 0 to 10,000,000.
+        read_url: The URL of a read replica that answers look-ups of requests; see
+            :doc:`key stores <stores>`.
         record_addresses: Store the client's address with the time when a key was last used. Every
             request then takes a little longer.
         store_timeout: The most seconds that one store call of a request takes. From 0.001 to 60.
@@ -112,6 +114,7 @@ class Settings:
     websocket_protocol: str | None = None
     max_staleness: float = field(default=5.0, metadata={"range": (0, 3600)})
     cache_size: int = field(default=10_000, metadata={"range": (0, 10_000_000)})
+    read_url: str | None = field(default=None, repr=False)  # which may hold a password
     record_addresses: bool = False
     store_timeout: float = field(default=0.25, metadata={"range": (0.001, 60)})
     management_timeout: float = field(default=10.0, metadata={"range": (0.001, 3600)})

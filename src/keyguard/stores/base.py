@@ -32,10 +32,13 @@ if TYPE_CHECKING:  # only changes and reports need these
 __all__ = [
     "AsyncChangeFeed",
     "AsyncRateLimiter",
+    "AsyncReplica",
     "AsyncStore",
     "ChangeFeed",
     "News",
     "RateLimiter",
+    "Replica",
+    "Sighting",
     "Store",
 ]
 
@@ -192,6 +195,51 @@ class Store(Protocol):
     ) -> Page[AuditEntry]: ...
 
     def feed(self) -> ChangeFeed | None: ...
+
+
+class Sighting(NamedTuple):
+    """What a replica holds under a key id.
+
+    Args:
+        record: The key with its organization, or None.
+        position: Where the replica stood in the change feed at that moment.
+    """
+
+    record: KeyRecord | None
+    position: str
+
+
+class AsyncReplica(Protocol):
+    """A server that follows a key store's primary, for async code. It answers look-ups alone."""
+
+    place: str
+    """The server's address, without secrets."""
+
+    async def see_key(self, key_id: str) -> Sighting:
+        """Look a key up, however old the answer is.
+
+        Raises:
+            StoreError: The replica failed.
+        """
+        ...
+
+    async def tend(self) -> None:
+        """Have a connection ready, beside the requests."""
+
+    async def aclose(self) -> None:
+        """Close what the replica opened itself. Calling it twice is safe."""
+
+
+class Replica(Protocol):
+    """The same for sync code: the methods of :class:`AsyncReplica`, not awaited."""
+
+    place: str
+
+    def see_key(self, key_id: str) -> Sighting: ...
+
+    def tend(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @runtime_checkable

@@ -20,10 +20,13 @@ from keyguard.stores.base import (
     AsyncBatchRateLimiter,
     AsyncChangeFeed,
     AsyncRateLimiter,
+    AsyncReplica,
     AsyncStore,
     ChangeFeed,
     News,
     RateLimiter,
+    Replica,
+    Sighting,
     Store,
     SyncUsageStore,
 )
@@ -110,6 +113,27 @@ class SyncStore(Store):
     def feed(self) -> ChangeFeed | None:
         feed = self._store.feed()
         return None if feed is None else SyncChangeFeed(feed)
+
+
+class SyncReplica(Replica):
+    """A read replica for sync code.
+
+    Args:
+        replica: The same for async code, over a port that never suspends.
+    """
+
+    def __init__(self, replica: AsyncReplica) -> None:
+        self._replica = replica
+        self.place = replica.place
+
+    def see_key(self, key_id: str) -> Sighting:
+        return run_sync(self._replica.see_key(key_id))
+
+    def tend(self) -> None:
+        run_sync(self._replica.tend())
+
+    def close(self) -> None:
+        run_sync(self._replica.aclose())
 
 
 class SyncRateLimiter(RateLimiter):

@@ -14,8 +14,10 @@ from keyguard.runtime.process import Clock
 from keyguard.settings.sources import settled_text
 from keyguard.stores.base import (
     AsyncRateLimiter,
+    AsyncReplica,
     AsyncStore,
     RateLimiter,
+    Replica,
     Store,
 )
 from keyguard.stores.memory.counters import MemoryRateLimiter
@@ -38,6 +40,7 @@ class _Flavour(NamedTuple):
         limiter: The protocol of limiters.
         close: The method that closes a limiter.
         opener: What the modules of stores call the function that opens one.
+        replica_opener: What they call the function that opens a read replica.
     """
 
     guard: str
@@ -47,6 +50,7 @@ class _Flavour(NamedTuple):
     limiter: type
     close: str
     opener: str
+    replica_opener: str
 
 
 _SYNC = _Flavour(
@@ -57,6 +61,7 @@ _SYNC = _Flavour(
     limiter=RateLimiter,
     close="close",
     opener="open_store",
+    replica_opener="open_replica",
 )
 _ASYNC = _Flavour(
     guard="AsyncKeyguard",
@@ -66,6 +71,7 @@ _ASYNC = _Flavour(
     limiter=AsyncRateLimiter,
     close="aclose",
     opener="open_async_store",
+    replica_opener="open_async_replica",
 )
 
 
@@ -113,6 +119,35 @@ def open_async_store(
     """
     store: AsyncStore = _open(target, _ASYNC, _SYNC, patience, durable_replicas)
     return store
+
+
+def open_replica(target: object, store: Store, *, patience: Patience = PATIENCE) -> Replica:
+    """Return the read replica that a service names, for sync code.
+
+    Args:
+        target: A URL, a SQLAlchemy ``Engine``, or a client of redis-py.
+        store: The key store, whose changes the replica follows.
+        patience: How long connecting to the server of a URL may take, and how long its connections
+            last.
+
+    Returns:
+        The replica, which the caller closes; closing it leaves an engine or a client open.
+
+    Raises:
+        ConfigurationError: The target is not one of these, or one for async code; or the key store
+            or the target is of a kind that has no replicas.
+        MissingExtraError: The driver is not installed.
+    """
+    replica: Replica = _open_replica(target, store, patience, _SYNC, _ASYNC)
+    return replica
+
+
+def open_async_replica(
+    target: object, store: AsyncStore, *, patience: Patience = PATIENCE
+) -> AsyncReplica:
+    """Return the read replica that a service names, for async code; see :func:`open_replica`."""
+    replica: AsyncReplica = _open_replica(target, store, patience, _ASYNC, _SYNC)
+    return replica
 
 
 def open_limiter(
@@ -208,6 +243,23 @@ def _open(
     if durable_replicas:
         more["durable_replicas"] = durable_replicas
     return getattr(import_module(room), flavour.opener)(target, **more)
+
+
+def _open_replica(
+    target: object,
+    store: Store | AsyncStore,
+    patience: Patience,
+    flavour: _Flavour,
+    other: _Flavour,
+) -> Any:
+    target = _settled(target)
+    room = _room_of(target, flavour, other)
+    if room not in (_SQL, _REDIS) or store.feed() is None:
+        raise ConfigurationError(
+            "'read' names a read replica of a key store in PostgreSQL, MySQL, MariaDB or Redis: by "
+            "a URL, an engine or a client; other key stores have none"
+        )
+    return getattr(import_module(room), flavour.replica_opener)(target, patience=patience)
 
 
 def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:

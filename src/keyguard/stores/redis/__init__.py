@@ -11,11 +11,14 @@ from importlib import import_module
 
 from keyguard.exceptions import MissingExtraError
 from keyguard.runtime.deadlines import PATIENCE, Patience
+from keyguard.stores.base import AsyncReplica, Replica
+from keyguard.stores.facade import SyncReplica
 
 try:
     from keyguard.stores.redis.clients import AsyncClient, Client
     from keyguard.stores.redis.deployment import parse
-    from keyguard.stores.redis.keys import AsyncRedisStore, RedisStore
+    from keyguard.stores.redis.keys import AsyncRedisStore, RedisReplica, RedisStore
+    from keyguard.stores.redis.ports import AsyncScriptPort, SyncScriptPort
 except ModuleNotFoundError as failure:
     if failure.name != "redis":
         raise
@@ -23,7 +26,14 @@ except ModuleNotFoundError as failure:
 
 import_module("limits")  # parses the limits of stored keys: not during a request
 
-__all__ = ["AsyncRedisStore", "RedisStore", "open_async_store", "open_store"]
+__all__ = [
+    "AsyncRedisStore",
+    "RedisStore",
+    "open_async_replica",
+    "open_async_store",
+    "open_replica",
+    "open_store",
+]
 
 
 def open_store(
@@ -47,3 +57,20 @@ def open_async_store(
     """Return the same for code on asyncio."""
     where = parse(target) if isinstance(target, str) else target
     return AsyncRedisStore(where, durable_replicas, patience)
+
+
+def open_replica(target: str | Client, patience: Patience = PATIENCE) -> Replica:
+    """Return a read replica that a URL names, or that a client of redis-py leads to.
+
+    Args:
+        target: The URL or the client.
+        patience: As for :func:`open_store`.
+    """
+    where = parse(target) if isinstance(target, str) else target
+    return SyncReplica(RedisReplica(SyncScriptPort(where, patience)))
+
+
+def open_async_replica(target: str | AsyncClient, patience: Patience = PATIENCE) -> AsyncReplica:
+    """Return the same for code on asyncio."""
+    where = parse(target) if isinstance(target, str) else target
+    return RedisReplica(AsyncScriptPort(where, patience))

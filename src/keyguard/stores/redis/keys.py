@@ -13,7 +13,15 @@ from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_N
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
 from keyguard.runtime.deadlines import PATIENCE, Patience
-from keyguard.stores.base import AsyncChangeFeed, Damaged, page_of, read_listed, storable_address
+from keyguard.stores.base import (
+    AsyncChangeFeed,
+    AsyncReplica,
+    Damaged,
+    Sighting,
+    page_of,
+    read_listed,
+    storable_address,
+)
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncStore, SyncUsage
 from keyguard.stores.redis import scripts
@@ -290,6 +298,35 @@ class RedisStore(SyncStore):
 
     def diagnose(self) -> list[Finding]:
         return diagnose(self.port, self._replicas)
+
+
+class RedisReplica(AsyncReplica):
+    """A read replica of a key store in Redis or Valkey.
+
+    Args:
+        port: Runs scripts on the replica.
+    """
+
+    def __init__(self, port: SyncScriptPort | AsyncScriptPort) -> None:
+        self._port = port
+        self.place = port.place
+
+    async def see_key(self, key_id: str) -> Sighting:
+        if not KEY_ID.match(key_id):
+            return Sighting(None, "")
+        call = store_call(scripts.SEE_KEY, keys=(record_key(key_id), "audit"))
+        end, *rows = list_of(await self._port.run(call))
+        if not list_of(rows[0]):
+            return Sighting(None, text_of(end))
+        record = record_from(rows)
+        own(key_id, record.key)
+        return Sighting(record, text_of(end))
+
+    async def tend(self) -> None:
+        await self._port.keep_ready()
+
+    async def aclose(self) -> None:
+        await self._port.aclose()
 
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:

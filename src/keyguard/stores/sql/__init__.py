@@ -14,7 +14,12 @@ from keyguard.exceptions import MissingExtraError
 
 try:
     from keyguard.stores.sql.migrations import HEAD
-    from keyguard.stores.sql.opening import open_async_store, open_store
+    from keyguard.stores.sql.opening import (
+        open_async_replica,
+        open_async_store,
+        open_replica,
+        open_store,
+    )
     from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
 except ModuleNotFoundError as failure:
     if failure.name != "sqlalchemy":
@@ -23,4 +28,12 @@ except ModuleNotFoundError as failure:
 
 import_module("limits")  # parses the limits of stored keys: not during a request
 
-__all__ = ["HEAD", "AsyncSqlStore", "SqlStore", "open_async_store", "open_store"]
+__all__ = [
+    "HEAD",
+    "AsyncSqlStore",
+    "SqlStore",
+    "open_async_replica",
+    "open_async_store",
+    "open_replica",
+    "open_store",
+]

@@ -91,12 +91,16 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
     Args:
         engines: The engines that keyguard made, or an engine of the host.
         prepares: Whether the driver prepares statements, which no pooler may come between.
+        is_replica: Whether a server that takes no changes may answer. It is asked for look-ups
+            alone, whose caller knows how old an answer may be.
 
     Raises:
         ConfigurationError: keyguard does not work with this kind of database.
     """
 
-    def __init__(self, engines: Engines[AnyEngine] | AnyEngine, *, prepares: bool) -> None:
+    def __init__(
+        self, engines: Engines[AnyEngine] | AnyEngine, *, prepares: bool, is_replica: bool
+    ) -> None:
         owned = isinstance(engines, Engines)
         self._engines: Engines[AnyEngine] = (
             engines if isinstance(engines, Engines) else engines_of(engines)
@@ -114,6 +118,8 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
         self.can_listen = dialect == "postgresql" and engine.dialect.driver == "psycopg"
         self._owned = owned
         self._prepares = prepares
+        self._check_schema = schema.check_replica if is_replica else schema.check
+        self._is_replica = is_replica
         # A host's engine may commit each statement. Then a change may have been made although its
         # answer got lost. On PostgreSQL keyguard itself chooses the level.
         self._tries_writes_again: bool = owned or dialect == "postgresql"
@@ -151,7 +157,8 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
             raise explained(failure, self.place) from failure
 
     async def tend(self) -> None:
-        for connector in self._here().connectors:
+        connectors = self._here().connectors
+        for connector in connectors[:1] if self._is_replica else connectors:  # the first one reads
             connector.keep_ready()
 
     @abstractmethod
@@ -177,10 +184,10 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
     async def _check(self) -> None:
         """See that the schema fits, that a primary answers, and no pooler that must not."""
         try:
-            await self._attempt(Way.READ, schema.check)
+            await self._attempt(Way.READ, self._check_schema)
         except ReadOnlyError:
             self._distrust()  # the name may lead to another server by now
-            await self._attempt(Way.READ, schema.check)
+            await self._attempt(Way.READ, self._check_schema)
         if self._prepares:
             await self._attempt(Way.READ, refuse_pooler)
         self._has_fitting_schema = True
@@ -230,8 +237,14 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
 class SyncDatabase(EngineDatabase[Engine]):
     """A database for sync code; it never suspends."""
 
-    def __init__(self, engines: Engines[Engine] | Engine, *, prepares: bool = False) -> None:
-        super().__init__(engines, prepares=prepares)
+    def __init__(
+        self,
+        engines: Engines[Engine] | Engine,
+        *,
+        prepares: bool = False,
+        is_replica: bool = False,
+    ) -> None:
+        super().__init__(engines, prepares=prepares, is_replica=is_replica)
         self.turns = Turns()
         self._process = os.getpid()
         self._inherited: list[Pool] = []
@@ -293,6 +306,7 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
         engines: The engines of the first event loop that comes, or the host's engine.
         make: Makes the engines of another; None for a host's engine.
         prepares: As for :class:`EngineDatabase`.
+        is_replica: As for :class:`EngineDatabase`.
     """
 
     def __init__(
@@ -301,8 +315,9 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
         make: Callable[[], Engines[AsyncEngine]] | None = None,
         *,
         prepares: bool = False,
+        is_replica: bool = False,
     ) -> None:
-        super().__init__(engines, prepares=prepares)
+        super().__init__(engines, prepares=prepares, is_replica=is_replica)
         self._make = make
         self._inherited: list[object] = []
         self._has_settled = False

@@ -14,10 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.runtime.deadlines import PATIENCE, Patience
+from keyguard.stores.base import AsyncReplica, Replica
+from keyguard.stores.facade import SyncReplica
 from keyguard.stores.sql import options, sqlite
 from keyguard.stores.sql.database import AsyncDatabase, SyncDatabase
 from keyguard.stores.sql.engines import READS, WRITES, Engines, async_engines, engines
-from keyguard.stores.sql.store import AsyncSqlStore, SqlStore
+from keyguard.stores.sql.store import AsyncSqlStore, SqlReplica, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase
 
 _DRIVERS = {
@@ -53,9 +55,7 @@ def open_store(target: str | Engine, patience: Patience = PATIENCE) -> SqlStore:
     url = _parse(target, _DRIVERS)
     if url.get_backend_name() == "sqlite":
         return SqlStore(_open_file(url))
-    with _options_are_refused_clearly():
-        made = engines(url, patience)
-    return SqlStore(SyncDatabase(made, prepares=options.PREPARE in url.query))
+    return SqlStore(_open_server(url, patience))
 
 
 def open_async_store(target: str | AsyncEngine, patience: Patience = PATIENCE) -> AsyncSqlStore:
@@ -66,10 +66,56 @@ def open_async_store(target: str | AsyncEngine, patience: Patience = PATIENCE) -
     url = _parse(target, _ASYNC_DRIVERS)
     if url.get_backend_name() == "sqlite":
         return AsyncSqlStore(ThreadedDatabase(_open_file(url)))
+    return AsyncSqlStore(_open_async_server(url, patience))
+
+
+def open_replica(target: str | Engine, patience: Patience = PATIENCE) -> Replica:
+    """Return a read replica of a database, for sync code.
+
+    Args:
+        target: ``postgresql://...``, ``mysql://...``, ``mariadb://...``, or an engine, which the
+            replica does not dispose of.
+        patience: As for :func:`open_store`.
+
+    Raises:
+        ConfigurationError: keyguard can't use the URL or the engine, or it is for SQLite.
+        MissingExtraError: The driver is not installed.
+    """
+    if isinstance(target, Engine):
+        _refuse_file(target.url)
+        return SyncReplica(SqlReplica(SyncDatabase(target, is_replica=True)))
+    url = _parse(target, _DRIVERS)
+    return SyncReplica(SqlReplica(_open_server(url, patience, is_replica=True)))
+
+
+def open_async_replica(target: str | AsyncEngine, patience: Patience = PATIENCE) -> AsyncReplica:
+    """Return a read replica for code on asyncio; else like :func:`open_replica`."""
+    if isinstance(target, AsyncEngine):
+        _refuse_file(target.url)
+        return SqlReplica(AsyncDatabase(target, is_replica=True))
+    url = _parse(target, _ASYNC_DRIVERS)
+    return SqlReplica(_open_async_server(url, patience, is_replica=True))
+
+
+def _open_server(url: URL, patience: Patience, *, is_replica: bool = False) -> SyncDatabase:
+    _refuse_file(url)
+    with _options_are_refused_clearly():
+        made = engines(url, patience)
+    return SyncDatabase(made, prepares=options.PREPARE in url.query, is_replica=is_replica)
+
+
+def _open_async_server(url: URL, patience: Patience, *, is_replica: bool = False) -> AsyncDatabase:
+    _refuse_file(url)
     make = partial(async_engines, url, patience)
     with _options_are_refused_clearly():
         made = make()
-    return AsyncSqlStore(AsyncDatabase(made, make, prepares=options.PREPARE in url.query))
+    prepares = options.PREPARE in url.query
+    return AsyncDatabase(made, make, prepares=prepares, is_replica=is_replica)
+
+
+def _refuse_file(url: URL) -> None:
+    if url.get_backend_name() == "sqlite":
+        raise ConfigurationError("SQLite has no replicas; leave 'read' out")
 
 
 def _open_file(url: URL) -> SyncDatabase:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    literal_column,
     or_,
     select,
     true,
@@ -30,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
-from keyguard.stores.base import News, page_of, read_listed, storable_address
+from keyguard.stores.base import News, Sighting, page_of, read_listed, storable_address
 from keyguard.stores.sql.errors import is_unreadable
 from keyguard.stores.sql.rows import (
     ENTRY_COLUMNS,
@@ -67,6 +68,16 @@ _RECORD = (
     .where(KEYS.c.id == bindparam("which", type_=KEYS.c.id.type))
 )
 _LAST = select(FEED.c.last, FEED.c.mark).where(FEED.c.id == 1)
+# In one statement, so that the record and the position are of the same instant.
+_SIGHTING = (
+    select(FEED.c.last, FEED.c.mark, *RECORD_COLUMNS)
+    .select_from(
+        FEED.outerjoin(KEYS, KEYS.c.id == bindparam("which", type_=KEYS.c.id.type)).outerjoin(
+            ORGANIZATIONS, KEYS.c.organization_id == ORGANIZATIONS.c.id
+        )
+    )
+    .where(FEED.c.id == literal_column("1"))
+)
 _MARK = (
     update(KEYS)
     .where(
@@ -104,6 +115,17 @@ async def find_key(session: Session, key_id: str) -> KeyRecord | None:
         return None
     row = await session.call(look_up, _RECORD, {"which": key_id})
     return None if row is None else record_from(row)
+
+
+async def see_key(session: Session, key_id: str) -> Sighting:
+    """Find a key with its organization on a replica, and where the replica stands in the feed."""
+    row = None
+    if _NAME.match(key_id):
+        row = await session.call(look_up, _SIGHTING, {"which": key_id})
+    if row is None:
+        return Sighting(None, "")
+    last, mark, *record = row
+    return Sighting(None if record[0] is None else record_from(record), f"{last}-{mark}")
 
 
 async def find_existing(session: Session, key_ids: Sequence[str]) -> frozenset[str]:

@@ -25,7 +25,7 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql import migrations
 from keyguard.stores.sql.column_types import ascii_string
 from keyguard.stores.sql.errors import MIGRATE, is_busy, no_tables, place_of, read_only
-from keyguard.stores.sql.server_settings import REFUSALS
+from keyguard.stores.sql.server_settings import REFUSALS, refuse_dirty_reads
 from keyguard.stores.sql.session import Session
 from keyguard.stores.sql.sqlite import in_transaction
 from keyguard.stores.sql.tables import TABLES
@@ -44,6 +44,8 @@ _CURRENT = {
     dialect: select(_VERSION.c.version_num, role.label("is_replica"))
     for dialect, role in _ROLES.items()
 }
+_PRIMARY = (0, "OFF")
+"""What a primary answers when it is asked whether it is a replica."""
 
 # Any number that no other program locks.
 _POSTGRESQL_LOCK = int.from_bytes(b"keyguard", "big") >> 1
@@ -51,7 +53,13 @@ _LONGEST_WAIT = 600
 
 
 async def check(session: Session) -> None:
-    """Refuse a schema that is not at this keyguard's revision."""
+    """Refuse a schema that is not at this keyguard's revision, and a server that is a replica."""
+    await session.call(_check_version, *_PRIMARY)
+
+
+async def check_replica(session: Session) -> None:
+    """Refuse a schema that is not at this keyguard's revision, and sessions that read in parts."""
+    await session.call(refuse_dirty_reads)
     await session.call(_check_version)
 
 
@@ -80,7 +88,13 @@ def _schema_of(connection: Connection) -> str | None:
     return connection.schema_for_object(_VERSION)
 
 
-def _check_version(connection: Connection) -> None:
+def _check_version(connection: Connection, *roles: object) -> None:
+    """Refuse a schema that does not fit.
+
+    Args:
+        connection: The connection.
+        roles: What the server may say of its role; without any, whatever it says.
+    """
     _refuse_settings(connection)
     try:  # mostly one question suffices
         row = connection.execute(_CURRENT[connection.dialect.name]).first()
@@ -90,8 +104,8 @@ def _check_version(connection: Connection) -> None:
         row = None
     if row is None:
         raise no_tables()
-    version, is_replica = row
-    if is_replica not in (0, "OFF"):
+    version, role = row
+    if roles and role not in roles:
         raise read_only(place_of(connection.engine.url))
     _refuse_newer(version)
     if version != migrations.HEAD:

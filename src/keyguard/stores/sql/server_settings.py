@@ -15,6 +15,10 @@ from keyguard.stores.sql.session import DIRECT
 
 _MYSQL = "SELECT @@sql_mode, @@character_set_client, @@character_set_results"
 
+_ISOLATION = (  # which MySQL and MariaDB name differently
+    "SHOW SESSION VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')"
+)
+
 
 def _of_postgresql(connection: Connection) -> None:
     """Refuse a session of psycopg in which times or names can't be read.
@@ -59,6 +63,24 @@ def _of_mysql(connection: Connection) -> None:
         raise ConfigurationError(
             f"the engine speaks {charsets[0]} with the database, in which not every name can be "
             "written; pass connect_args={'charset': 'utf8mb4'} to create_engine"
+        )
+
+
+def refuse_dirty_reads(connection: Connection) -> None:
+    """Refuse a session of MySQL whose statements do not read all they read at one instant.
+
+    Where a replica stands says nothing then of the record that was read with it.
+
+    Raises:
+        ConfigurationError: The session is one of these.
+    """
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return
+    level = connection.exec_driver_sql(_ISOLATION).one()[1]
+    if level == "READ-UNCOMMITTED":
+        raise ConfigurationError(
+            "the transaction isolation of the read replica is READ UNCOMMITTED, so that its answers"
+            " can't be dated; set it to READ COMMITTED or REPEATABLE READ"
         )
 
 

@@ -9,7 +9,7 @@ from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.base import AsyncChangeFeed, AsyncStore, ChangeFeed
+from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Sighting
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncChangeFeed, SyncStore
 from keyguard.stores.sql import commits, queries
@@ -105,3 +105,24 @@ class SqlStore(SyncStore):
 
     def counters(self, *, owned: bool) -> SqlRateLimiter:
         return SqlRateLimiter(self.database, owned=owned)
+
+
+class SqlReplica(AsyncReplica):
+    """A read replica of a key store in an SQL database.
+
+    Args:
+        database: The replica.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.place = database.place
+
+    async def see_key(self, key_id: str) -> Sighting:
+        return await self._database.read(queries.see_key, key_id)
+
+    async def tend(self) -> None:
+        await self._database.tend()
+
+    async def aclose(self) -> None:
+        await self._database.aclose()
