@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from keyguard import Keyguard
 from keyguard.cli.doctor import _of_clock, _of_time
-from tests.cli.conftest import Program
+from tests.cli.conftest import Program, Run
 from tests.services import (
     MariaDB,
     PostgreSQL,
@@ -24,6 +24,7 @@ from tests.services import (
     RedisServer,
     free_port,
     running,
+    until,
 )
 
 # Redis takes no changes while it waits for a replica that is not there.
@@ -366,3 +367,44 @@ def test_peppers_that_are_missing_are_a_problem(
     run = keyguard("doctor", "--url", url)
     assert run.status == 0
     assert f"stored as hmac-sha256:{needed}; the peppers that are set: {needed}\n" in run.stdout
+
+
+def of_read_replica(run: Run) -> list[str]:
+    lines = without_times(run.stdout).splitlines()
+    return [line for line in lines if "read replica" in line or "another history" in line]
+
+
+def test_a_read_replica_is_reported(keyguard: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(RedisPair) as servers:
+        with Keyguard(servers.url) as guard:
+            guard.migrate()
+            guard.organizations.create("acme")
+        replica = servers.replica
+        monkeypatch.setenv("KEYGUARD_READ_URL", replica.url)
+        until(lambda: replica.call("XLEN", "keyguard:{store}:audit") == 2)
+        asking = (
+            "ok       a look-up on the read replica takes N ms, as the median of 5; a request "
+            "gives up after 250 ms (store_timeout)"
+        )
+        run = keyguard("doctor", "--url", servers.url, *COUNTED_HERE)
+        says = f"ok       the read replica {replica.url} answers, and has every change"
+        assert of_read_replica(run) == [says, asking]
+        servers.link.cut()
+        with Keyguard(servers.url) as guard:
+            guard.organizations.create("other")
+        run = keyguard("doctor", "--url", servers.url, *COUNTED_HERE)
+        says = (
+            f"ok       the read replica {replica.url} answers, and is behind: it lacks changes of "
+            "1 keys or organizations, for which the primary is asked"
+        )
+        assert of_read_replica(run) == [says, asking]
+        replica.call("REPLICAOF", "NO", "ONE")
+        with Keyguard(replica.url) as guard:
+            guard.organizations.create("different")
+        run = keyguard("doctor", "--url", servers.url, *COUNTED_HERE)
+        assert run.status == 1
+        assert of_read_replica(run)[0].startswith(f"problem  {replica.url} holds another history")
+        replica.kill()
+        run = keyguard("doctor", "--url", servers.url, *COUNTED_HERE)
+        assert run.status == 1
+        assert "problem  the read replica: " in run.stdout

@@ -15,18 +15,18 @@ from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.management.common import LARGEST_PAGE
 from keyguard.exceptions import KeyguardError, SchemaError, StoreError
+from keyguard.guard.replica import NO_KEY, another_history
 from keyguard.runtime.deadlines import within
 from keyguard.settings.config import Settings
 from keyguard.settings.hashing import TokenHasher, scheme_of
-from keyguard.stores.base import RateLimiter, Store
+from keyguard.stores.base import RateLimiter, Replica, Store
 from keyguard.stores.diagnosis import Diagnosable, Finding, fine, problem
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import open_limiter, open_store
+from keyguard.stores.opening import open_limiter, open_replica, open_store
 
 _PROBE = Charge(
     "keyguard:{doctor}:probe", "probe", 1000, 1, Strategy.FIXED_WINDOW, enforce=False, cost=1
 )
-_NO_KEY = "0" * 16
 _QUESTIONS = 5
 _CLOCKS_DIFFER = 5.0
 """Seconds by which clocks differ that nobody sets."""
@@ -44,6 +44,8 @@ def doctor(common: Common) -> None:
     store = open_store(url, durable_replicas=settings.durable_replicas, patience=settings.patience)
     try:
         findings = [*_of_keys(store, url, settings, patience)]
+        if settings.read_url is not None and findings[0].is_fine:
+            findings += _of_replica(store, settings.read_url, settings, patience)
         # What keeps the key store from answering is told once.
         if common.limiter is not None or findings[0].is_fine:
             findings += _of_counters(store, common.limiter, url, settings, patience)
@@ -81,6 +83,38 @@ def _of_keys(store: Store, url: str, settings: Settings, patience: float) -> Ite
     yield from _answers(url, patience, lambda: _of_peppers(store, hasher))
 
 
+def _of_replica(store: Store, url: str, settings: Settings, patience: float) -> list[Finding]:
+    replica = open_replica(url, store, patience=settings.patience)
+    try:
+        about = "the read replica: "
+        return _answers(url, patience, lambda: _of_sightings(store, replica, settings), about)
+    finally:
+        replica.close()
+
+
+def _of_sightings(store: Store, replica: Replica, settings: Settings) -> Iterator[Finding]:
+    """Tell how far a read replica is behind, and what asking it takes."""
+    place, position = replica.place, replica.see_key(NO_KEY).position
+    feed = store.feed()
+    assert feed is not None  # noqa: S101 - it would have no replica
+    try:
+        news = feed.read(position, 0.0)  # after the replica, which has nothing that this lacks
+    finally:
+        feed.close()
+    if news.subjects is None:
+        yield problem(another_history(place))
+    elif news.position == position:
+        yield fine(f"the read replica {place} answers, and has every change")
+    else:
+        changed = len({*news.subjects})
+        yield fine(
+            f"the read replica {place} answers, and is behind: it lacks changes of {changed} keys "
+            f"or organizations{'' if news.whole else ' and more'}, for which the primary is asked"
+        )
+    taken = _median(lambda: replica.see_key(NO_KEY))
+    yield _of_time("a look-up on the read replica", taken, "store_timeout", settings.store_timeout)
+
+
 def _of_counters(
     store: Store, limiter: str | None, url: str, settings: Settings, patience: float
 ) -> Iterator[Finding]:
@@ -107,7 +141,7 @@ def _answers(
 
 
 def _of_look_ups(store: Store, timeout: float) -> Iterator[Finding]:
-    taken = _median(lambda: store.find_key(_NO_KEY))
+    taken = _median(lambda: store.find_key(NO_KEY))
     yield _of_time("a look-up", taken, "store_timeout", timeout)
 
 
