@@ -255,3 +255,59 @@ def test_what_is_not_our_own_is_hashed_only_where_some_was_imported() -> None:
         assert cache.knows(other) is foreign
         assert cache.tokens.recall(b"Bearer " + b"x" * 513) is None
         assert cache.tokens.recall(b"Basic AbCdEfGh.of-another-system") is None
+
+
+def test_what_a_replica_has_is_as_old_as_the_feed_s_last_answer() -> None:
+    cache = Cache(max_staleness=5.0)
+    issued = cache.world.issue()
+    mark = cache.tokens.begin()
+    cache.clock.advance(timedelta(seconds=1))
+    cache.tokens.vouch(mark, "7-a")
+    assert cache.tokens.mark_at("7-a", issued.key) == mark
+    cache.clock.advance(timedelta(seconds=3.999))
+    assert cache.tokens.mark_at("7-a", issued.key) == mark
+    cache.clock.advance(timedelta(seconds=0.001))
+    assert cache.tokens.mark_at("7-a", issued.key) is None
+
+
+def test_only_where_the_feed_has_ended_is_a_replica_believed() -> None:
+    cache = Cache()
+    issued = cache.world.issue()
+    assert cache.tokens.mark_at("7-a", issued.key) is None
+    cache.tokens.vouch(cache.tokens.begin(), "7-a")
+    assert [cache.tokens.knows(position) for position in ("7-a", "8-b")] == [True, False]
+    assert cache.tokens.mark_at("8-b", issued.key) is None
+
+
+def test_of_what_changed_since_a_replica_stood_there_it_is_not_believed() -> None:
+    cache = Cache()
+    changed, same = cache.world.issue(), cache.world.issue(organization="other")
+    cache.tokens.vouch(cache.tokens.begin(), "7-a")
+    later = cache.tokens.begin()
+    cache.tokens.forget_here([changed.key.id])
+    cache.tokens.vouch(later, "8-b")
+    for position in ("7-a", "8-b"):  # which of the two came first at 8-b is not known
+        assert cache.tokens.mark_at(position, changed.key) is None
+        assert cache.tokens.mark_at(position, same.key) is not None
+    cache.tokens.vouch(cache.tokens.begin(), "8-b")
+    assert cache.tokens.mark_at("7-a", changed.key) is None
+    assert cache.tokens.mark_at("8-b", changed.key) is not None
+    cache.tokens.forget_here([same.key.organization])
+    assert cache.tokens.mark_at("8-b", same.key) is None
+
+
+def test_where_nobody_knows_what_changed_no_replica_is_believed() -> None:
+    cache = Cache()
+    issued = cache.world.issue()
+    mark = cache.tokens.begin()
+    cache.tokens.forget_all()
+    cache.tokens.vouch(mark, "7-a")
+    assert cache.tokens.mark_at("7-a", issued.key) is None
+
+
+def test_the_oldest_position_makes_room_for_the_newest() -> None:
+    cache = Cache()
+    for position in [*map(str, range(64)), "0", "64"]:
+        cache.tokens.vouch(cache.tokens.begin(), position)
+    assert not cache.tokens.knows("1")
+    assert all(cache.tokens.knows(position) for position in ("0", "2", "64"))
