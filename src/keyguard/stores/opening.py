@@ -256,8 +256,8 @@ def _open_replica(
     room = _room_of(target, flavour, other)
     if room not in (_SQL, _REDIS) or store.feed() is None:
         raise ConfigurationError(
-            "'read' names a read replica of a key store in PostgreSQL, MySQL, MariaDB or Redis: by "
-            "a URL, an engine or a client; other key stores have none"
+            "'read' (KEYGUARD_READ_URL) names a read replica of a key store in PostgreSQL, MySQL, "
+            "MariaDB or Redis, by a URL, an engine or a client; other key stores have none"
         )
     return getattr(import_module(room), flavour.replica_opener)(target, patience=patience)
 

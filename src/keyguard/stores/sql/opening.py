@@ -115,7 +115,7 @@ def _open_async_server(url: URL, patience: Patience, *, is_replica: bool = False
 
 def _refuse_file(url: URL) -> None:
     if url.get_backend_name() == "sqlite":
-        raise ConfigurationError("SQLite has no replicas; leave 'read' out")
+        raise ConfigurationError("SQLite has no replicas; leave 'read' (KEYGUARD_READ_URL) out")
 
 
 def _open_file(url: URL) -> SyncDatabase:

@@ -15,7 +15,7 @@ from keyguard.stores.sql.session import DIRECT
 
 _MYSQL = "SELECT @@sql_mode, @@character_set_client, @@character_set_results"
 
-_ISOLATION = (  # which MySQL and MariaDB name differently
+_ISOLATION = (  # one of the names, or both
     "SHOW SESSION VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')"
 )
 
@@ -76,8 +76,7 @@ def refuse_dirty_reads(connection: Connection) -> None:
     """
     if connection.dialect.name not in ("mysql", "mariadb"):
         return
-    level = connection.exec_driver_sql(_ISOLATION).one()[1]
-    if level == "READ-UNCOMMITTED":
+    if any(level == "READ-UNCOMMITTED" for _, level in connection.exec_driver_sql(_ISOLATION)):
         raise ConfigurationError(
             "the transaction isolation of the read replica is READ UNCOMMITTED, so that its answers"
             " can't be dated; set it to READ COMMITTED or REPEATABLE READ"
