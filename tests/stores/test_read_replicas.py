@@ -285,6 +285,18 @@ def test_a_key_that_was_revoked_elsewhere_is_refused_though_the_replica_stands_s
     assert "primary" in asked
 
 
+def test_a_process_that_starts_while_the_replica_stands_still_does_not_believe_it(
+    served: Callable[..., Served], pair: Pair
+) -> None:
+    issued = served().issue_in_step()
+    pair.pause()
+    later = served(cache_size=0)
+    later.elsewhere(lambda guard: guard.keys.revoke(issued.key.id, force=True))
+    assert later.decision_on(issued).reason is Reason.KEY_REVOKED
+    later.turn_until(lambda: later.port._behind_since is not None)
+    assert later.decision_on(issued).reason is Reason.KEY_REVOKED
+
+
 @pytest.mark.parametrize("cache_size", [0, 100])
 def test_max_staleness_bounds_a_revocation_of_which_the_feed_can_not_tell(
     cache_size: int, served: Callable[..., Served], pair: Pair
