@@ -33,11 +33,13 @@ CONNECTIONS = 32
 PATIENCE = 30.0
 MOST_WARM = 1.05
 MOST_LIMITED = 1.2
+MOST_LIMITED_BY_REDIS = 1.4
 FLOOR = "hand-written"
 TARGETS = {
     "keyguard, memory": (MOST_WARM, "1.01"),
     "keyguard, SQLite": (MOST_WARM, "0.93"),
     "keyguard, memory, a limit, headers": (MOST_LIMITED, "1.43"),
+    "keyguard, Redis, a limit, headers": (MOST_LIMITED_BY_REDIS, "2.5"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from keyguard.exceptions import CorruptDataError, StoreError, StoreUnavailableEr
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.events import LimiterFailed, LimiterRecovered
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.failover import ASK_AGAIN_AFTER
+from keyguard.stores.failover import ASK_AGAIN_AFTER, CircuitBreaker
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.stores.redis.scripts import ScriptCall
@@ -125,6 +125,40 @@ def test_a_limited_request_is_one_command(limits: int, flavour: str, redis: Redi
     guarded.close()
 
 
+@pytest.mark.parametrize("owners", [1, 20])
+def test_hits_of_one_turn_of_the_loop_take_one_connection(owners: int, redis: RedisServer) -> None:
+    url, _ = redis.create_database()
+    buckets = [charge(owner=f"org_{number % owners}", amount=100) for number in range(20)]
+
+    async def run() -> list[bool]:
+        store: Any = open_async_store(url)
+        breaker = CircuitBreaker(
+            AsyncRedisRateLimiter(store.port, owned=True),
+            awaited=True,
+            timeout=60.0,
+            fails_open=False,
+            clock=StandingClock(),
+            tell=pytest.fail,
+        )
+        assert await breaker.hit([buckets[0]])  # the script's first use
+        outcomes = await asyncio.gather(*[breaker.hit([bucket]) for bucket in buckets])
+        await store.aclose()
+        return [outcome is not None and outcome.admitted for outcome in outcomes]
+
+    with connected(redis) as client, connected(redis) as watcher, watcher.monitor() as monitor:
+        assert asyncio.run(run()) == [True] * 20
+        client.echo("that is all")
+        seen: list[tuple[str, str]] = []
+        for command in monitor.listen():
+            name = command["command"].split()[0]
+            if name == "ECHO":
+                break
+            if name == "EVALSHA":
+                seen.append((command["client_address"], command["client_port"]))
+    assert len(seen[-20:]) == 20
+    assert len({*seen[-20:]}) == 1
+
+
 def test_every_counter_expires_and_those_of_one_owner_share_a_slot(
     redis_cluster: RedisCluster,
 ) -> None:
@@ -185,12 +219,14 @@ def test_nonsense_in_a_counter_is_said_to_be(
 class Answering:
     """A store whose port, which is itself, answers every script alike."""
 
+    is_cluster = False
+
     def __init__(self, answer: Any) -> None:
         self.answer = answer
         self.port = self
 
-    async def run(self, call: ScriptCall) -> Any:
-        return self.answer
+    async def run_all(self, calls: Sequence[ScriptCall]) -> Any:
+        return [self.answer for _ in calls]
 
     async def aclose(self) -> None:
         """Nothing is open."""

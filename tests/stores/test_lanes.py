@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import CorruptDataError
 from keyguard.runtime.events import LimiterFailed
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.failover import MOST_TOGETHER, CircuitBreaker
+from keyguard.stores.failover import MOST_TOGETHER, CircuitBreaker, TaskLanes
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from tests.limits.conftest import charge
 from tests.world import StandingClock
@@ -90,8 +89,11 @@ def breaker_before(limiter: Any, told: list[Any], **options: Any) -> CircuitBrea
 
 
 def waiting(breaker: CircuitBreaker) -> int:
-    assert breaker._lanes is not None
-    return sum(map(len, breaker._lanes._lanes.values()))
+    lanes = breaker._lanes
+    assert lanes is not None
+    if isinstance(lanes, TaskLanes):
+        return sum(len(lane.waiting) for here in lanes._lanes.values() for lane in here.values())
+    return sum(len(lane.waiting) for lane in lanes._lanes.values())
 
 
 def until(fact: Callable[[], bool]) -> None:
@@ -184,48 +186,79 @@ def test_a_request_that_is_ended_loses_no_other() -> None:
         breaker = breaker_before(limiter, [], awaited=True)
         alone = asyncio.create_task(breaker.hit(OWNER))
         await limiter.arrived.wait()
-        leader, waits, other, *rest = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(6)]
+        under_way, waits, other, *rest = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(6)]
         await asyncio.sleep(0)  # all begin
         waits.cancel()  # while it waits for its turn
         alone.cancel()  # during its own call
         limiter.arrived.clear()
-        await limiter.arrived.wait()
-        assert limiter.calls == [1, 5]
-        leader.cancel()  # during the call that it makes for all
-        with suppress(asyncio.CancelledError):
-            await leader
         limiter.gate.set()
+        await limiter.arrived.wait()
+        under_way.cancel()  # during the call that counts it with the others
         assert admitted(await asyncio.gather(other, *rest)) == 4
-        assert [task.cancelled() for task in (alone, waits, leader)] == [True, True, True]
+        results = await asyncio.gather(alone, waits, under_way, return_exceptions=True)
+        assert [type(result) for result in results] == [asyncio.CancelledError] * 3
         assert limiter.calls == [1, 5]
         assert waiting(breaker) == 0
 
     asyncio.run(run())
 
 
-def test_who_is_to_lead_and_is_ended_hands_the_lane_over() -> None:
+def test_a_request_that_is_ended_before_its_turn_is_not_counted() -> None:
     async def run() -> None:
         limiter = AsyncGated(StandingClock())
-        breaker = breaker_before(limiter, [], awaited=True)
-        first = asyncio.create_task(breaker.hit(OWNER))
-        await limiter.arrived.wait()
-        second, third = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(2)]
-        await asyncio.sleep(0)  # all begin
-        lanes: Any = breaker._lanes
-        hand_over = lanes._hand_over
-
-        def and_end(name: Any) -> None:
-            hand_over(name)
-            second.cancel()  # it is to lead, and has not run yet
-
-        lanes._hand_over = and_end
         limiter.gate.set()
-        assert admitted(await asyncio.gather(first, third)) == 2
-        assert second.cancelled()
-        assert limiter.calls == [1, 1]
-        assert waiting(breaker) == 0
+        breaker = breaker_before(limiter, [], awaited=True)
+        ended, other = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(2)]
+        asyncio.get_running_loop().call_soon(ended.cancel)
+        assert admitted([await other]) == 1
+        assert ended.cancelled()
+        assert limiter.calls == [1]
 
     asyncio.run(run())
+
+
+def test_hits_of_one_turn_of_the_loop_are_counted_together() -> None:
+    async def run() -> None:
+        limiter = AsyncGated(StandingClock())
+        limiter.gate.set()
+        breaker = breaker_before(limiter, [], awaited=True)
+        assert admitted(await asyncio.gather(*[breaker.hit(OWNER) for _ in range(7)])) == 7
+        assert admitted([await breaker.hit(OWNER)]) == 1
+        assert limiter.calls == [7, 1]
+
+    asyncio.run(run())
+
+
+class SharedGated(AsyncGated):
+    """The same, where one call counts hits of several owners, the first alone named damaged."""
+
+    counts_owners_together = True
+
+    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Any]:
+        outcomes: list[Any] = [*await super().hit_all(hits)]
+        if len(hits) > 1:
+            outcomes[0] = CorruptDataError("the bucket is damaged")
+        return outcomes
+
+
+def test_hits_of_all_owners_are_counted_together_and_fail_apart() -> None:
+    told: list[Any] = []
+
+    async def run() -> None:
+        limiter = SharedGated(StandingClock())
+        breaker = breaker_before(limiter, told, awaited=True)
+        both = [asyncio.create_task(breaker.hit(hit)) for hit in (OWNER, OTHER)]
+        await limiter.arrived.wait()
+        limiter.arrived.clear()
+        # It goes at once, beside the call that is under way.
+        third = asyncio.create_task(breaker.hit(OWNER))
+        await limiter.arrived.wait()
+        limiter.gate.set()
+        assert [admitted([await hit]) for hit in (*both, third)] == [0, 1, 1]
+        assert limiter.calls == [2, 1]
+
+    asyncio.run(run())
+    assert [str(event.cause) for event in told] == ["the bucket is damaged"]
 
 
 def test_a_call_ended_from_outside_is_made_again_by_those_who_wait(

@@ -759,17 +759,17 @@ from tests.stores.test_redis import COMMITS
 url, step, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 backend = open_store(url)
 send, count = SyncScriptPort.send, 0
-async def dying(self, command, key, durability=None):
+async def dying(self, commands, key, durability=None):
     global count
     count += 1
     if count == step and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     if count == step and when == "halfway":
         connection = self.open().connection_pool.get_connection()
-        connection.send_command(*command.parts)
+        connection.send_command(*commands[0].parts)
         os.kill(os.getpid(), signal.SIGKILL)
     try:
-        return await send(self, command, key)
+        return await send(self, commands, key)
     finally:
         if count == step:
             os.kill(os.getpid(), signal.SIGKILL)

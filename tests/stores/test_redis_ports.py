@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -24,7 +25,7 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import News
 from keyguard.stores.redis import parse, scripts
 from keyguard.stores.redis.feed import TrailReader
-from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort
+from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, exchange
 from keyguard.stores.redis.scripts import STORE, Command, Script, ScriptCall, store_call
 
 READ = store_call(scripts.FIND_KEY, keys=("key:1",))
@@ -40,13 +41,13 @@ class Server(ScriptPort):
         self.answers = list(answers)
         self.names: list[str | bytes] = []
 
-    async def send(self, command: Command, key: str, durability: Any = None) -> Any:
+    async def send(self, commands: Sequence[Command], key: str, durability: Any = None) -> Any:
         assert key == f"{STORE}schema"
-        self.names.append(command.parts[0])
+        self.names += [command.parts[0] for command in commands]
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer if isinstance(answer, list) else [answer]
 
     async def drop_idle(self) -> None:
         self.names.append("dropped")
@@ -154,6 +155,79 @@ def test_a_script_may_be_unknown_on_the_second_connection() -> None:
     server = Server(LostError(), NoScriptError(), b"found")
     assert run_sync(server.run(READ)) == b"found"
     assert server.names == ["EVALSHA", "EVALSHA", "EVAL"]
+
+
+def test_scripts_that_the_server_does_not_know_are_sent_in_full_once() -> None:
+    server = Server([NoScriptError()] * 3, [b"1", b"2", b"3"])
+    assert run_sync(server.run_all([WRITE] * 3)) == [b"1", b"2", b"3"]
+    assert server.names == ["EVALSHA"] * 3 + ["EVAL"] + ["EVALSHA"] * 2
+
+
+def test_a_call_that_fails_by_itself_leaves_the_others_their_replies() -> None:
+    damaged = ResponseError(f"{scripts.CORRUPT} keyguard:{{org_1}}:x")
+    first, second, third = run_sync(Server([b"1", damaged, b"3"]).run_all([WRITE] * 3))
+    assert (first, third) == (b"1", b"3")
+    assert isinstance(second, CorruptDataError)
+    assert second.__cause__ is damaged
+
+
+def test_calls_that_a_replica_refuses_are_sent_once_more_together() -> None:
+    refusal = ReadOnlyError("You can't write against a read only replica.")
+    server = Server([b"1", refusal, refusal], [b"2", b"3"])
+    assert run_sync(server.run_all([WRITE] * 3)) == [b"1", b"2", b"3"]
+    assert server.names == ["EVALSHA"] * 3 + ["dropped"] + ["EVALSHA"] * 2
+
+
+def test_calls_on_a_connection_that_ended_fail_and_are_not_sent_again() -> None:
+    server = Server([b"1", LostError(), LostError()])
+    first, *others = run_sync(server.run_all([WRITE] * 3))
+    assert first == b"1"
+    assert [type(other) for other in others] == [StoreUnavailableError] * 2
+    assert server.names == ["EVALSHA"] * 3
+
+
+def test_calls_that_all_fail_raise() -> None:
+    with pytest.raises(StoreUnavailableError):
+        run_sync(Server([LostError(), LostError()]).run_all([WRITE] * 2))
+
+
+class Ending:
+    """A connection that ends after its first reply."""
+
+    def __init__(self) -> None:
+        self.replies: list[Any] = [b"1", ResponseError("refused"), LostError("ended")]
+        self.is_open = True
+        self.sent = b""
+
+    def get_connection(self) -> Any:
+        return self
+
+    def release(self, connection: Any) -> None:
+        assert connection is self
+
+    def pack_command(self, *parts: Any) -> list[bytes]:
+        return [str(parts[0]).encode()]
+
+    def send_packed_command(self, packed: Any) -> None:
+        self.sent += b"".join(packed)
+
+    def read_response(self, *, disconnect_on_error: bool) -> Any:
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def disconnect(self) -> None:
+        self.is_open = False
+
+
+def test_replies_that_came_before_the_connection_ended_are_kept() -> None:
+    connection: Any = Ending()
+    replies = exchange(connection, [Command(f"C{number}") for number in range(5)])
+    assert connection.sent == b"C0C1C2C3C4"
+    assert [type(reply) for reply in replies] == [bytes, ResponseError] + [LostError] * 3
+    assert str(replies[2]) == "ended"
+    assert not connection.is_open
 
 
 def test_what_the_server_refuses_is_not_sent_again() -> None:

@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from keyguard.runtime.lazy import asyncio
 
-__all__ = ["PATIENCE", "Patience", "awithin", "remaining", "within"]
+__all__ = ["PATIENCE", "Patience", "awithin", "deadline", "remaining", "within"]
 
 _GRACE = 0.1
 
-_deadline: ContextVar[float | None] = ContextVar("keyguard_deadline", default=None)
+deadline: ContextVar[float | None] = ContextVar("keyguard_deadline", default=None)
+"""When the present store call must have answered, by ``time.monotonic``; None for no limit."""
 
 
 class Patience(NamedTuple):
@@ -51,8 +52,8 @@ PATIENCE = Patience()
 
 def remaining() -> float | None:
     """Return the seconds left for the present store call, never negative; None for no limit."""
-    deadline = _deadline.get()
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    ends = deadline.get()
+    return None if ends is None else max(0.0, ends - time.monotonic())
 
 
 class within:  # noqa: N801 - it is used like a function
@@ -70,7 +71,7 @@ class within:  # noqa: N801 - it is used like a function
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._before = _deadline.set(time.monotonic() + self._seconds)
+        self._before = deadline.set(time.monotonic() + self._seconds)
 
     def __exit__(
         self,
@@ -78,7 +79,7 @@ class within:  # noqa: N801 - it is used like a function
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _deadline.reset(self._before)
+        deadline.reset(self._before)
 
 
 def awithin(seconds: float) -> AbstractAsyncContextManager[None]:
@@ -122,7 +123,7 @@ class _WithinOnAsyncio:
         self._task = task
         self._cancelling = task.cancelling()
         self._timer = self._loop.call_later(self._seconds, self._cancel)
-        self._before = _deadline.set(time.monotonic() + self._seconds)
+        self._before = deadline.set(time.monotonic() + self._seconds)
 
     async def __aexit__(
         self,
@@ -130,7 +131,7 @@ class _WithinOnAsyncio:
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _deadline.reset(self._before)
+        deadline.reset(self._before)
         self._timer.cancel()
         if not self._cancellations:
             return

@@ -19,7 +19,7 @@ from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Org
 from keyguard.core.keys.texts import fits
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
-from keyguard.exceptions import CorruptDataError
+from keyguard.exceptions import CorruptDataError, StoreError
 
 if TYPE_CHECKING:  # only changes and reports need these
     from datetime import datetime
@@ -301,22 +301,33 @@ class AsyncRateLimiter(Protocol):
 class CountsTogether(Protocol):
     """What a store of counters may offer besides: concurrent hits then travel together."""
 
-    def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome] | Awaitable[list[Outcome]]:
+    def hit_all(
+        self, hits: Sequence[Sequence[Charge]]
+    ) -> Sequence[Outcome | StoreError] | Awaitable[Sequence[Outcome | StoreError]]:
         """Count hits of one owner one after another, in one call.
 
         Args:
             hits: The charges of each hit. Each is counted as by :meth:`RateLimiter.hit`.
 
         Returns:
-            A list of their outcomes, in order. For async code it is awaited.
+            A list of their outcomes, in order. In the place of a hit that failed while others
+            were counted stands the error. For async code the list is awaited.
         """
         ...
+
+
+@runtime_checkable
+class CountsOwnersTogether(Protocol):
+    """What a store of counters has that says whether ``hit_all`` takes hits of several owners."""
+
+    @property
+    def counts_owners_together(self) -> bool: ...
 
 
 class AsyncBatchRateLimiter(AsyncRateLimiter, Protocol):
     """A store of counters for async code that counts several hits in one call."""
 
-    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]: ...
+    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> Sequence[Outcome | StoreError]: ...
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.exceptions import StoreError
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import (
     AsyncBatchRateLimiter,
@@ -166,7 +167,7 @@ class SyncBatchRateLimiter(SyncRateLimiter):
 
     _limiter: AsyncBatchRateLimiter
 
-    def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
+    def hit_all(self, hits: Sequence[Sequence[Charge]]) -> Sequence[Outcome | StoreError]:
         return run_sync(self._limiter.hit_all(hits))
 
 

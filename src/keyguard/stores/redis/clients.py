@@ -196,6 +196,13 @@ def _address(node: tuple[str, int]) -> _Arguments:
     return {"host": node[0], "port": node[1]}
 
 
+def is_cluster(target: Deployment | Client | AsyncClient) -> bool:
+    """Tell whether a Redis is a cluster, where each key is on one of several servers."""
+    if isinstance(target, Deployment):
+        return target.topology is Topology.CLUSTER
+    return isinstance(target, redis.RedisCluster | redis.asyncio.RedisCluster)
+
+
 def sentinels_of(client: Client | AsyncClient) -> list[Any]:
     """Return the clients of the Sentinels behind a client that a ``Sentinel`` made."""
     return _clients_of_sentinels(getattr(client, "connection_pool", None))

@@ -1,7 +1,8 @@
 """Counters in Redis, exact under any number of processes.
 
-A hit is one script and one round trip, whatever the number of limits. All processes count on the
-server's clock. The counters use the port of a Redis store: its connections and its deadlines.
+A hit is one script, whatever the number of limits, and hits that travel together take one round
+trip. All processes count on the server's clock. The counters use the port of a Redis store: its
+connections and its deadlines.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import TypeAlias
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import Tally
-from keyguard.exceptions import CorruptDataError
+from keyguard.exceptions import CorruptDataError, StoreError
 from keyguard.stores.facade import SyncBatchRateLimiter
 from keyguard.stores.redis.ports import ScriptPort
-from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall, list_of
+from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall
 
 Now: TypeAlias = Callable[[], float]
 
@@ -51,21 +52,27 @@ class AsyncRedisRateLimiter:
         if self._owned:
             await self._port.aclose()
 
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        if self._now is None:
-            call = hit_call(tuple(charges))
-        else:
-            call = _call(HIT, charges, repr(self._now()))
-        return _outcome(await self._port.run(call), charges)
+    @property
+    def counts_owners_together(self) -> bool:
+        """Whether one server has the buckets of all owners."""
+        return not self._port.is_cluster
 
-    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
-        charges = [charge for hit in hits for charge in hit]
-        sizes = [str(len(hit)) for hit in hits]
-        time = "" if self._now is None else repr(self._now())
-        replies = list_of(await self._port.run(_call(HIT, charges, time, *sizes)))
-        if len(replies) != len(hits):
-            raise CorruptDataError("Redis answered hits with something else than as many counts")
-        return [_outcome(reply, hit) for reply, hit in zip(replies, hits, strict=True)]
+    async def hit(self, charges: Sequence[Charge]) -> Outcome:
+        (outcome,) = await self.hit_all((charges,))
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
+    async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> Sequence[Outcome | StoreError]:
+        if self._now is None:
+            calls = [hit_call(tuple(charges)) for charges in hits]
+        else:
+            calls = [_call(HIT, charges, repr(self._now())) for charges in hits]
+        replies = await self._port.run_all(calls)
+        return [
+            reply if isinstance(reply, StoreError) else _outcome(reply, charges)
+            for reply, charges in zip(replies, hits, strict=True)
+        ]
 
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
@@ -73,7 +80,10 @@ class AsyncRedisRateLimiter:
         changes = [charge._replace(cost=unit) for charge, unit in zip(charges, units, strict=True)]
         ends = [f"{end * _SECOND:.0f}" for end in ends_at]
         time = "" if self._now is None else repr(self._now())
-        return _outcome(await self._port.run(_call(ADJUST, changes, time, *ends)), charges)
+        outcome = _outcome(await self._port.run(_call(ADJUST, changes, time, *ends)), charges)
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
 
 
 class RedisRateLimiter(SyncBatchRateLimiter):
@@ -81,6 +91,7 @@ class RedisRateLimiter(SyncBatchRateLimiter):
 
     def __init__(self, port: ScriptPort, *, owned: bool = False, now: Now | None = None) -> None:
         super().__init__(AsyncRedisRateLimiter(port, owned=owned, now=now))
+        self.counts_owners_together = not port.is_cluster
 
 
 @lru_cache(1_000)
@@ -100,7 +111,7 @@ def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> S
     return ScriptCall(script, keys, (*arguments, *more))
 
 
-def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome:
+def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome | CorruptDataError:
     try:
         admitted, *numbers = map(int, reply.split() if isinstance(reply, bytes | str) else ())
         rows = zip(charges, *[iter(numbers)] * 5, strict=True)
@@ -109,5 +120,7 @@ def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome:
             for _, fits, left, reset, wait, ends in rows
         ]
     except ValueError as failure:
-        raise CorruptDataError("Redis answered a hit with something else than counts") from failure
+        corrupt = CorruptDataError("Redis answered a hit with something else than counts")
+        corrupt.__cause__ = failure
+        return corrupt
     return Outcome(admitted == 1, tallies)

@@ -18,7 +18,7 @@ from keyguard.stores.diagnosis import Finding, fine, problem
 from keyguard.stores.redis.clients import place_of, sentinels_of
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.pools import RedisPool
-from keyguard.stores.redis.ports import SyncScriptPort, exchange
+from keyguard.stores.redis.ports import SyncScriptPort, exchange, only
 from keyguard.stores.redis.scripts import Command, text_of, texts_of
 
 _ON_DISK = {
@@ -66,7 +66,7 @@ def diagnose(port: SyncScriptPort, replicas: int) -> list[Finding]:
 
 def _servers(port: SyncScriptPort) -> list[tuple[str, RedisPool]]:
     """Return the servers that hold data and the Sentinels: their names and pools."""
-    port.layout_is_old = True
+    port.doubt_layout()
     client = port.open()
     if isinstance(client, RedisCluster):
         nodes = [client.get_redis_connection(node) for node in client.get_primaries()]
@@ -172,14 +172,14 @@ def _not_told(place: str) -> Finding:
 
 def _setting(pool: RedisPool, name: str) -> str | None:
     try:
-        return texts_of(exchange(pool, Command("CONFIG", "GET", name)))[1]
+        return texts_of(only(exchange(pool, (Command("CONFIG", "GET", name),))))[1]
     except (IndexError, ResponseError):  # the user may lack the permission
         return None
 
 
 def _info(pool: RedisPool) -> dict[str, str] | None:
     try:
-        lines = text_of(exchange(pool, Command("INFO"))).splitlines()
+        lines = text_of(only(exchange(pool, (Command("INFO"),)))).splitlines()
     except ResponseError:
         return None
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 
 import redis
@@ -32,13 +33,15 @@ from keyguard.stores.redis.ports import (
     ScriptPort,
     SyncScriptPort,
     aexchange,
+    only,
     running_loop,
-    send_command,
+    send_commands,
 )
 from keyguard.stores.redis.scripts import (
     NEWS,
     STORE,
     Command,
+    Replies,
     Reply,
     list_of,
     store_call,
@@ -117,15 +120,16 @@ class TrailReader(ScriptPort):
 
     async def send(
         self,
-        command: Command,
+        commands: Sequence[Command],
         key: str,  # noqa: ARG002 - all are in one slot
         durability: Durability | None = None,  # noqa: ARG002 - a reader changes nothing
-    ) -> Reply:
+    ) -> Replies:
+        (command,) = commands
         try:
-            return await self.exchange(command)
+            return [await self.exchange(command)]
         except MovedError:
             await self.disconnect(moved=True)
-            return await self.exchange(command)
+            return [await self.exchange(command)]
 
 
 class RedisFeed(TrailReader):
@@ -178,7 +182,7 @@ class RedisFeed(TrailReader):
         handled = sys.exception()
         try:
             connection = self._connected()
-            send_command(connection, command)
+            send_commands(connection, (command,))
             if self.is_closed:  # perhaps before there was anything to hang up
                 raise _closed()
             return connection.read_response(disconnect_on_error=False)
@@ -189,7 +193,8 @@ class RedisFeed(TrailReader):
             raise
 
     async def disconnect(self, *, moved: bool = False) -> None:
-        self._port.layout_is_old |= moved
+        if moved:
+            self._port.doubt_layout()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
@@ -249,13 +254,14 @@ class AsyncRedisFeed(TrailReader):
             if self._connection is None:
                 self._connection = await self._port.connection_for(_TRAIL)
             await self._connection.connect()
-            return await aexchange(self._connection, command)
+            return only(await aexchange(self._connection, (command,)))
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
 
     async def disconnect(self, *, moved: bool = False) -> None:
-        self._port.layout_is_old |= moved
+        if moved:
+            self._port.doubt_layout()
         connection, self._connection = self._connection, None
         if connection is not None:
             # TLS waits for a goodbye, which a silent server never says.

@@ -14,23 +14,24 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from asyncio import get_running_loop
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import redis
 import redis.asyncio
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError
 
-from keyguard.exceptions import ConfigurationError, KeyguardError
-from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, remaining
+from keyguard.exceptions import ConfigurationError, KeyguardError, StoreError
+from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, deadline, remaining
 from keyguard.runtime.frames import drop_frames, frameless
 from keyguard.runtime.process import after_fork
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.redis.clients import (
     AsyncClient,
     Client,
+    is_cluster,
     make_async_client,
     make_client,
     place_of,
@@ -52,7 +53,7 @@ from keyguard.stores.redis.pools import (
     Lending,
     RedisPool,
 )
-from keyguard.stores.redis.scripts import Command, Reply, ScriptCall
+from keyguard.stores.redis.scripts import Command, Replies, Reply, ScriptCall
 
 _PAUSE = 0.05
 """Seconds until a call is sent again whose keys are just moving to another server."""
@@ -65,19 +66,27 @@ class ScriptPort(ABC):
 
     place: str
     """The server's address, without secrets."""
+    is_cluster: bool
+    """Whether each key is on one of several servers."""
 
     @abstractmethod
-    async def send(self, command: Command, key: str, durability: Durability | None = None) -> Reply:
-        """Send a command to the server of a key and return the reply.
+    async def send(
+        self, commands: Sequence[Command], key: str, durability: Durability | None = None
+    ) -> Replies:
+        """Send commands to the server of a key, all in one round trip.
 
         Args:
-            command: The command.
+            commands: The commands. All their keys are on the server of the key.
             key: The key.
-            durability: Which replicas must have the change that the command makes; None for any.
+            durability: Which replicas must have the change that the last command makes; None for
+                any.
+
+        Returns:
+            The replies. In the place of one that says why a command was refused stands the error.
 
         Raises:
             NotDurableError: Too few replicas have the change.
-            Exception: redis-py failed. The error has no frames of redis-py's, which may hold the
+            Exception: redis-py failed. The errors have no frames of redis-py's, which may hold the
                 password.
         """
 
@@ -103,72 +112,212 @@ class ScriptPort(ABC):
         Raises:
             StoreError: The call failed; the message says why and what to do.
         """
+        (reply,) = await self.run_all((call,), durability)
+        if isinstance(reply, StoreError):
+            raise reply
+        return reply
+
+    async def run_all(
+        self, calls: Sequence[ScriptCall], durability: Durability | None = None
+    ) -> Sequence[Reply | StoreError]:
+        """Run one script with several keys and arguments, in one round trip.
+
+        Args:
+            calls: The calls. All their keys are on one server.
+            durability: As for :meth:`send`.
+
+        Returns:
+            The reply to each call. In the place of a call that failed by itself stands the error.
+
+        Raises:
+            StoreError: All calls failed.
+        """
+        commands = [call.by_digest for call in calls]
+        replies: Replies
         try:
-            return await self.send(call.by_digest, call.keys[0], durability)
+            replies = await self.send(commands, calls[0].keys[0], durability)
+        except KeyguardError:
+            raise
         except Exception as failure:  # noqa: BLE001 - its meaning is decided in one place
-            return await self._run_again(call, durability, failure)
+            replies = [failure for _ in calls]
+        answers: list[Reply | StoreError] = []
+        for reply in replies:
+            if isinstance(reply, Exception):
+                return await self._run_again(calls, durability, replies)
+            answers.append(reply)
+        return answers
 
     async def _run_again(
-        self, call: ScriptCall, durability: Durability | None, failure: Exception
-    ) -> Reply:
-        """Run a script whose first call failed again, where that is safe."""
-        command, is_new, has_moved = call.by_digest, False, False
+        self, calls: Sequence[ScriptCall], durability: Durability | None, replies: Replies
+    ) -> Sequence[Reply | StoreError]:
+        """Run those calls again that failed, where that is safe."""
+        is_meant: Callable[[Exception], bool]
+        found: Replies
+        is_lacking, is_new, has_moved = False, False, False
         ends = time.monotonic() + patience()
         while remaining() != 0 and time.monotonic() < ends:
-            if isinstance(failure, NoScriptError) and command is call.by_digest:
-                command = call.in_full()  # the server ran nothing
-            elif may_be_replaced(failure) and not has_moved:
+            failures = [reply for reply in replies if isinstance(reply, Exception)]
+            if not is_lacking and any(map(_lacks_script, failures)):
+                is_lacking, is_meant = True, _lacks_script  # the server ran nothing
+            elif not has_moved and any(map(may_be_replaced, failures)):
                 # The server changed nothing. After a failover, connections from before it lead to
                 # what was the primary.
-                has_moved = True
-            elif is_moving(failure):
+                has_moved, is_meant = True, may_be_replaced
+            elif any(map(is_moving, failures)):
+                is_meant = is_moving
                 await self.pause(min(_PAUSE, patience()))
-            elif is_lost(failure) and not call.script.writes and not is_new:
+            elif not is_new and not calls[0].script.writes and any(map(is_lost, failures)):
                 # A connection from the pool may have died long ago. A change may have been made.
-                is_new = True
+                is_new, is_meant = True, is_lost
             else:
                 break
+            again = [
+                number
+                for number, reply in enumerate(replies)
+                if isinstance(reply, Exception) and is_meant(reply)
+            ]
+            commands = [calls[number].by_digest for number in again]
+            if is_lacking:
+                commands[0] = calls[again[0]].in_full()  # after which the server knows it
             try:
-                if may_be_replaced(failure):
+                if is_meant is may_be_replaced:
                     await self.drop_idle()
-                return await self.send(command, call.keys[0], durability)
-            except Exception as another:  # noqa: BLE001 - explained below
-                failure = another
-        if isinstance(failure, KeyguardError):
-            raise failure
-        raise explained(failure, self.place) from failure
+                found = await self.send(commands, calls[0].keys[0], durability)
+            except KeyguardError:
+                raise
+            except Exception as failure:  # noqa: BLE001 - likewise
+                found = [failure for _ in again]
+            for number, reply in zip(again, found, strict=True):
+                replies[number] = reply
+        answers: list[Reply | StoreError] = []
+        errors: list[StoreError] = []
+        for reply in replies:
+            if isinstance(reply, Exception):
+                errors.append(self._explained(reply))
+                answers.append(errors[-1])
+            else:
+                answers.append(reply)
+        if len(errors) == len(answers):
+            raise errors[0]
+        return answers
+
+    def _explained(self, failure: Exception) -> StoreError:
+        drop_frames(failure, sys.exception())
+        error = explained(failure, self.place)
+        error.__cause__ = failure
+        return error
 
 
-def send_command(connection: Connection, command: Command) -> None:
-    """Send a command on a connection; the caller closes it if this fails."""
-    if command.packed is None:
-        command.packed = connection.pack_command(*command.parts)
-    connection.send_packed_command(command.packed)
+class _ClientPort(ScriptPort):
+    """What the ports of both flavours share: how commands find the nodes of a cluster."""
+
+    @abstractmethod
+    def doubt_layout(self) -> None:
+        """Have the layout of a cluster read before the next command."""
+
+    @abstractmethod
+    async def _node(self, cluster: Any, key: str) -> Any:
+        """Return the node of a key by the present layout."""
+
+    @abstractmethod
+    async def _exchange_on(
+        self, node: Any, commands: Sequence[Command], durability: Durability | None
+    ) -> Replies:
+        """Send commands to a node."""
+
+    async def _routed(
+        self,
+        cluster: Any,
+        commands: Sequence[Command],
+        key: str,
+        durability: Durability | None,
+    ) -> Replies:
+        """Send commands to the node of a key, and those that it did not run to another one."""
+        try:
+            replies = await self._exchange_on(await self._node(cluster, key), commands, durability)
+            moved = [
+                number for number, reply in enumerate(replies) if isinstance(reply, MovedError)
+            ]
+            if moved:
+                self.doubt_layout()
+                node = await self._node(cluster, key)
+                again = [commands[number] for number in moved]
+                found = await self._exchange_on(node, again, durability)
+                for number, reply in zip(moved, found, strict=True):
+                    replies[number] = reply
+        except (redis.ConnectionError, redis.TimeoutError, asyncio.CancelledError):
+            self.doubt_layout()
+            raise
+        for number, reply in enumerate(replies):
+            if isinstance(reply, AskError) and not isinstance(reply, MovedError):
+                asked: Any = reply  # redis-py has no types for these
+                node = cluster.get_node(asked.host, asked.port)
+                if node is not None:
+                    pair = Command("ASKING"), commands[number]
+                    replies[number] = (await self._exchange_on(node, pair, durability))[-1]
+                    continue
+            if isinstance(reply, AskError | ClusterDownError | redis.ConnectionError):
+                self.doubt_layout()
+        return replies
 
 
-def exchange(pool: RedisPool, *commands: Command, durability: Durability | None = None) -> Reply:
-    """Send commands on one connection of a pool and return the last reply.
+def _lacks_script(failure: Exception) -> bool:
+    return isinstance(failure, NoScriptError)
+
+
+def send_commands(connection: Connection, commands: Sequence[Command]) -> None:
+    """Send commands on a connection; the caller closes it if this fails."""
+    connection.send_packed_command(
+        [part for command in commands for part in command.packed or command.pack(connection)]
+    )
+
+
+def _ended(replies: Replies, failure: Exception, wanted: int) -> Replies:
+    """Return the replies of a connection that has ended; of the others nobody knows anything."""
+    unknown = redis.ConnectionError("the connection has ended")
+    return [*replies, failure, *[unknown] * (wanted - len(replies) - 1)]
+
+
+def only(replies: Replies) -> Reply:
+    """Return the reply to a single command, or raise the error that stands in its place."""
+    (reply,) = replies
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def exchange(
+    pool: RedisPool, commands: Sequence[Command], durability: Durability | None = None
+) -> Replies:
+    """Send commands on one connection of a pool and return the replies.
 
     Args:
         pool: The pool.
         commands: The commands.
         durability: Which replicas must have the change that the last command makes.
 
+    Returns:
+        The replies. In the place of one that says why a command was refused stands the error.
+
     Raises:
         NotDurableError: Too few replicas have the change.
-        RedisError: redis-py failed, or the server refused a command.
+        RedisError: redis-py failed.
     """
     connection = pool.get_connection()
     try:
-        reply: Reply = None
-        for command in commands:
-            send_command(connection, command)
-            reply = connection.read_response(disconnect_on_error=False)
-        if durability is not None:
-            run_sync(durability.confirm(reply, partial(_ask, connection)))
-        return reply
-    except redis.ResponseError:
-        raise  # a whole reply
+        send_commands(connection, commands)
+        replies: Replies = []
+        for _ in commands:
+            try:
+                replies.append(connection.read_response(disconnect_on_error=False))
+            except redis.ResponseError as refusal:
+                replies.append(refusal)  # which is a whole reply
+            except redis.ConnectionError as failure:
+                connection.disconnect()
+                return _ended(replies, failure, len(commands))
+        if durability is not None and not isinstance(replies[-1], Exception):
+            run_sync(durability.confirm(replies[-1], partial(_ask, connection)))
+        return replies
     except BaseException:
         connection.disconnect()
         raise
@@ -177,11 +326,11 @@ def exchange(pool: RedisPool, *commands: Command, durability: Durability | None 
 
 
 async def _ask(connection: Connection, command: Command) -> Reply:
-    send_command(connection, command)
+    send_commands(connection, (command,))
     return connection.read_response(disconnect_on_error=False)
 
 
-class SyncScriptPort(ScriptPort):
+class SyncScriptPort(_ClientPort):
     """Runs scripts for sync code; its coroutines never suspend.
 
     Args:
@@ -193,7 +342,7 @@ class SyncScriptPort(ScriptPort):
     """
 
     def __init__(self, target: Deployment | Client, terms: Patience = PATIENCE) -> None:
-        self.place = place_of(target)
+        self.place, self.is_cluster = place_of(target), is_cluster(target)
         self._target = target
         self._terms = terms
         self._start_afresh()
@@ -205,15 +354,20 @@ class SyncScriptPort(ScriptPort):
         self._opened: Client | None = None
         self.layout_is_old = False
 
-    async def send(self, command: Command, key: str, durability: Durability | None = None) -> Reply:
+    def doubt_layout(self) -> None:
+        self.layout_is_old = True
+
+    async def send(
+        self, commands: Sequence[Command], key: str, durability: Durability | None = None
+    ) -> Replies:
         handled = sys.exception()
         try:
             client = self._opened
             if client is None or self.layout_is_old:
                 client = self.open()
             if isinstance(client, redis.RedisCluster):
-                return self._routed(client, command, key, durability)
-            return exchange(client.connection_pool, command, durability=durability)
+                return await self._routed(client, commands, key, durability)
+            return exchange(client.connection_pool, commands, durability)
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
@@ -283,89 +437,61 @@ class SyncScriptPort(ScriptPort):
         """Return a new connection to the server of a key; it belongs to no pool."""
         client = self.open()
         if isinstance(client, redis.RedisCluster):
-            pool: Any = _pool_of(client, key)
+            cluster: Any = client  # which redis-py types in part
+            pool: Any = _pool_of(cluster, cluster.get_node_from_key(key))
         else:
             pool = client.connection_pool
         connection: EndableConnection = pool.connection_class(**pool.connection_kwargs)
         return connection
 
-    def _routed(
-        self,
-        cluster: redis.RedisCluster,
-        command: Command,
-        key: str,
-        durability: Durability | None,
-    ) -> Reply:
-        try:
-            try:
-                return exchange(_pool_of(cluster, key), command, durability=durability)
-            except MovedError:
-                # The server did not run it; the one that has the slot now will.
-                self.layout_is_old = True
-                self.open()
-                return exchange(_pool_of(cluster, key), command, durability=durability)
-        except (MovedError, ClusterDownError, redis.ConnectionError, redis.TimeoutError):
-            self.layout_is_old = True  # a replica may have taken over
-            raise
-        except AskError as asked:
-            pool = _pool_named_by(cluster, asked)
-            if pool is None:
-                self.layout_is_old = True
-                raise
-            return exchange(pool, Command("ASKING"), command, durability=durability)
+    async def _node(self, cluster: Any, key: str) -> Any:
+        if self.layout_is_old:
+            self.open()
+        return cluster.get_node_from_key(key)
+
+    async def _exchange_on(
+        self, node: Any, commands: Sequence[Command], durability: Durability | None
+    ) -> Replies:
+        return exchange(_pool_of(self.open(), node), commands, durability)
 
 
-# redis-py types these methods of its clusters in part.
-
-
-def _pool_of(cluster: Any, key: str) -> RedisPool:
-    pool: RedisPool = cluster.get_redis_connection(cluster.get_node_from_key(key)).connection_pool
+def _pool_of(cluster: Any, node: Any) -> RedisPool:
+    pool: RedisPool = cluster.get_redis_connection(node).connection_pool
     return pool
 
 
-def _pool_named_by(cluster: Any, asked: Any) -> RedisPool | None:
-    node = cluster.get_node(asked.host, asked.port)
-    return None if node is None else cluster.get_redis_connection(node).connection_pool
-
-
-class AsyncNode(Protocol):
-    """What keyguard uses of redis-py's nodes of a cluster for asyncio."""
-
-    def acquire_connection(self) -> AsyncConnection: ...
-    def release(self, connection: Any) -> None: ...
-
-
 async def aexchange(
-    connection: AsyncConnection, *commands: Command, durability: Durability | None = None
-) -> Reply:
-    """Send commands on asyncio and return the last reply, like :func:`exchange`.
+    connection: AsyncConnection, commands: Sequence[Command], durability: Durability | None = None
+) -> Replies:
+    """Send commands on asyncio and return the replies, like :func:`exchange`.
 
     The connection is closed if that does not end.
     """
-    reply: Reply = None
-    for command in commands:
-        reply = await _aask(connection, command)
-    if durability is not None:
-        await durability.confirm(reply, partial(_aask_in_time, connection))
-    return reply
-
-
-async def _aask_in_time(connection: AsyncConnection, command: Command) -> Reply:
-    async with awithin(patience()):
-        return await _aask(connection, command)
-
-
-async def _aask(connection: AsyncConnection, command: Command) -> Reply:
-    if command.packed is None:
-        command.packed = connection.pack_command(*command.parts)
     try:
-        await connection.send_packed_command(command.packed)
-        return await connection.read_response(timeout=math.inf, disconnect_on_error=True)
-    except redis.ResponseError:
-        raise  # a whole reply
+        await connection.send_packed_command(
+            [part for command in commands for part in command.packed or command.pack(connection)]
+        )
+        replies: Replies = []
+        for _ in commands:
+            try:
+                replies.append(
+                    await connection.read_response(timeout=math.inf, disconnect_on_error=True)
+                )
+            except redis.ResponseError as refusal:
+                replies.append(refusal)
+            except redis.ConnectionError as failure:
+                return _ended(replies, failure, len(commands))
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
+    if durability is not None and not isinstance(replies[-1], Exception):
+        await durability.confirm(replies[-1], partial(_aask, connection))
+    return replies
+
+
+async def _aask(connection: AsyncConnection, command: Command) -> Reply:
+    async with awithin(patience()):
+        return only(await aexchange(connection, (command,)))
 
 
 class _OnLoop:
@@ -394,7 +520,7 @@ class _OnLoop:
         await self._open.aclose()
 
 
-class AsyncScriptPort(ScriptPort):
+class AsyncScriptPort(_ClientPort):
     """Runs scripts for code on asyncio, whose caller ends a call that is late.
 
     Each event loop has a client of its own, because a connection belongs to its loop.
@@ -405,26 +531,22 @@ class AsyncScriptPort(ScriptPort):
     """
 
     def __init__(self, target: Deployment | AsyncClient, terms: Patience = PATIENCE) -> None:
-        self.place = place_of(target)
+        self.place, self.is_cluster = place_of(target), is_cluster(target)
         self._target = target
         self._terms = terms
         self._opened: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = (
             weakref.WeakKeyDictionary()
         )
 
-    @property
-    def layout_is_old(self) -> bool:
-        """Whether to read the layout of the cluster before the next command on this loop."""
-        return self._here().layout_is_old
+    def doubt_layout(self) -> None:
+        self._here().layout_is_old = True
 
-    @layout_is_old.setter
-    def layout_is_old(self, is_old: bool) -> None:
-        self._here().layout_is_old = is_old
-
-    async def send(self, command: Command, key: str, durability: Durability | None = None) -> Reply:
-        if remaining() is None:
+    async def send(
+        self, commands: Sequence[Command], key: str, durability: Durability | None = None
+    ) -> Replies:
+        if deadline.get() is None:
             async with awithin(WITHOUT_DEADLINE):
-                return await self.send(command, key, durability)
+                return await self.send(commands, key, durability)
         handled = sys.exception()
         try:
             here = self._opened.get(get_running_loop()) if self._opened else None
@@ -432,14 +554,12 @@ class AsyncScriptPort(ScriptPort):
                 here = self._here()
             async with here.turns:
                 if isinstance(here.client, redis.asyncio.RedisCluster):
-                    return await self._routed(here.client, command, key, durability)
+                    return await self._routed(here.client, commands, key, durability)
                 if here.lender is None:
-                    return await _aexchange_with(here.client.connection_pool, command, durability)
+                    return await _aexchange_with(here.client.connection_pool, commands, durability)
                 connection = await here.lender.take()
                 try:
-                    if durability is None:
-                        return await _aask(connection, command)
-                    return await aexchange(connection, command, durability=durability)
+                    return await aexchange(connection, commands, durability)
                 finally:
                     here.lender.give(connection)
         except BaseException as failure:
@@ -449,7 +569,7 @@ class AsyncScriptPort(ScriptPort):
     async def drop_idle(self) -> None:
         client = self.open()
         if isinstance(client, redis.asyncio.RedisCluster):
-            self.layout_is_old = True
+            self.doubt_layout()
         else:
             pool = client.connection_pool
             # The connections in use are those of other calls, and a pool of keyguard's leaves them.
@@ -508,83 +628,34 @@ class AsyncScriptPort(ScriptPort):
         connection: AsyncConnection = source.connection_class(**source.connection_kwargs)
         return connection
 
-    async def _routed(
-        self,
-        cluster: redis.asyncio.RedisCluster,
-        command: Command,
-        key: str,
-        durability: Durability | None,
-    ) -> Reply:
+    async def _node(self, cluster: Any, key: str) -> Any:
+        await cluster.initialize()
+        here = self._here()
+        if here.layout_is_old:
+            await cluster.nodes_manager.initialize()
+            here.layout_is_old = False
+        return cluster.get_node_from_key(key)
+
+    async def _exchange_on(
+        self, node: Any, commands: Sequence[Command], durability: Durability | None
+    ) -> Replies:
+        connection: AsyncConnection = node.acquire_connection()
         try:
-            node = await self._node(cluster, key)
-            if durability is not None:
-                return await self._confirmed(cluster, node, command, key, durability)
-            # For a named node redis-py follows MOVED and ASK, and sends nothing twice.
-            reply: Reply = await cluster.execute_command(*command.parts, target_nodes=node)
-            return reply
-        except asyncio.CancelledError:
-            # The call was late, of which redis-py knows nothing: a replica may have taken over.
-            self.layout_is_old = True
-            raise
-
-    async def _confirmed(
-        self,
-        cluster: redis.asyncio.RedisCluster,
-        node: AsyncNode,
-        command: Command,
-        key: str,
-        durability: Durability,
-    ) -> Reply:
-        """Change something on one connection of a node, which redis-py itself can't keep."""
-        try:
-            return await _aexchange_on(node, command, durability=durability)
-        except MovedError:
-            # The server did not run it; the one that has the slot now will.
-            self.layout_is_old = True
-            node = await self._node(cluster, key)
-            return await _aexchange_on(node, command, durability=durability)
-        except AskError as asked:
-            named: AsyncNode | None = _node_named_by(cluster, asked)
-            self.layout_is_old |= named is None
-            if named is None:
-                raise
-            return await _aexchange_on(named, Command("ASKING"), command, durability=durability)
-        except (ClusterDownError, redis.ConnectionError, redis.TimeoutError):
-            self.layout_is_old = True  # a replica may have taken over
-            raise
-
-    async def _node(self, cluster: redis.asyncio.RedisCluster, key: str) -> Any:
-        client: Any = cluster  # redis-py types these methods in part
-        await client.initialize()
-        if self.layout_is_old:
-            await client.nodes_manager.initialize()
-            self.layout_is_old = False
-        return client.get_node_from_key(key)
-
-
-async def _aexchange_on(node: AsyncNode, *commands: Command, durability: Durability) -> Reply:
-    connection = node.acquire_connection()
-    try:
-        await connection.connect()
-        return await aexchange(connection, *commands, durability=durability)
-    finally:
-        node.release(connection)
+            await connection.connect()
+            return await aexchange(connection, commands, durability)
+        finally:
+            node.release(connection)
 
 
 async def _aexchange_with(
-    pool: redis.asyncio.ConnectionPool, command: Command, durability: Durability | None
-) -> Reply:
-    """Send a command on a connection of a pool that is not keyguard's, and return the reply."""
+    pool: redis.asyncio.ConnectionPool, commands: Sequence[Command], durability: Durability | None
+) -> Replies:
+    """Send commands on a connection of a pool that is not keyguard's, and return the replies."""
     connection = await pool.get_connection()
     try:
-        return await aexchange(connection, command, durability=durability)
+        return await aexchange(connection, commands, durability)
     finally:
         await pool.release(connection)
-
-
-def _node_named_by(cluster: Any, asked: Any) -> AsyncNode | None:
-    node: AsyncNode | None = cluster.get_node(asked.host, asked.port)
-    return node
 
 
 async def _closing(client: AsyncClient | None) -> AsyncGenerator[None]:

@@ -48,7 +48,7 @@ from __future__ import annotations
 from functools import cached_property
 from hashlib import sha1
 from importlib.resources import files
-from typing import TypeAlias, Union
+from typing import Protocol, TypeAlias, Union
 
 from keyguard.exceptions import CorruptDataError
 
@@ -71,6 +71,9 @@ DONE = "done"
 
 Reply: TypeAlias = Union[bytes, str, int, "list[Reply]", None]
 """What Redis answers; text is ``str`` with a client that decodes responses."""
+
+Replies: TypeAlias = list[Reply | Exception]
+"""What it answers several commands; an error stands for a command that was refused."""
 
 
 def text_of(reply: Reply) -> str:
@@ -122,6 +125,12 @@ class Script:
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
+class Packing(Protocol):
+    """What packs commands: a connection of redis-py's."""
+
+    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
+
+
 class Command:
     """A command, packed once however often it is sent.
 
@@ -139,6 +148,11 @@ class Command:
     def __init__(self, name: str, *arguments: str) -> None:
         self.parts: tuple[str | bytes, ...] = (name, *[text.encode() for text in arguments])
         self.packed: list[bytes] | None = None
+
+    def pack(self, connection: Packing) -> list[bytes]:
+        """Return what a connection sends for the command, and keep it."""
+        self.packed = connection.pack_command(*self.parts)
+        return self.packed
 
 
 class ScriptCall:

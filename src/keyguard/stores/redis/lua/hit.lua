@@ -1,42 +1,22 @@
 -- Counts the charges of a hit, or none if an enforced one has no room.
-local function hit()
-  local admitted, rows = true, {}
-  for number, charge in ipairs(charges) do
-    local fits = take(charge)
-    rows[number] = row(charge, fits, charge.units)
-    if charge.enforced and not fits then
-      admitted = false
-    end
+local admitted, rows = true, {}
+for number, charge in ipairs(charges) do
+  local fits = take(charge)
+  rows[number] = row(charge, fits, charge.units)
+  if charge.enforced and not fits then
+    admitted = false
   end
-  if admitted then
-    save()
-    return reply(true, rows)
-  end
-  for _, charge in ipairs(charges) do
-    states[charge.key] = charge.counting.load(charge.key, charge.window)
-  end
-  for number, charge in ipairs(charges) do
-    if charge.changed then
-      rows[number] = row(charge, true, charge.units)
-    end
-  end
-  return reply(false, rows)
 end
-
-if #ARGV == #KEYS + 1 then
-  return hit()
+if admitted then
+  save()
+  return reply(true, rows)
 end
-
--- Several hits, one after another. ARGV ends with how many charges each has.
-local all, first, replies = charges, 0, {}
-for number = #KEYS + 2, #ARGV do
-  charges = {}
-  for at = 1, tonumber(ARGV[number]) do
-    local charge = all[first + at]
-    charges[at] = charge
-    states[charge.key] = charge.counting.load(charge.key, charge.window)
+for _, charge in ipairs(charges) do
+  states[charge.key] = charge.counting.load(charge.key, charge.window)
+end
+for number, charge in ipairs(charges) do
+  if charge.changed then
+    rows[number] = row(charge, true, charge.units)
   end
-  first = first + #charges
-  replies[#replies + 1] = hit()
 end
-return replies
+return reply(false, rows)
