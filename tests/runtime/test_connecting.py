@@ -142,6 +142,21 @@ def test_a_failure_is_told_to_nobody_while_another_opening_may_succeed(server: S
         assert waiting.result() == 0
 
 
+def test_what_comes_for_a_call_that_ends_serves_the_next_that_waits(server: Server) -> None:
+    async def run() -> None:
+        connector = AsyncConnector(server.aconnect, server.dropped.append, Patience(60.0, 300.0))
+        ended, other = [asyncio.create_task(connector.take()) for _ in range(2)]
+        await asyncio.sleep(0)  # both begin
+        connector.waiting.popleft().set_result(7)
+        ended.cancel()
+        assert await other == 7
+        assert ended.cancelled()
+        server.lets_in.set()
+        await connector.aclose()
+
+    asyncio.run(run())
+
+
 def test_closing_ends_the_wait_of_a_call(server: Server) -> None:
     connector = server.over()
     with ThreadPoolExecutor(1) as pool:

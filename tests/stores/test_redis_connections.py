@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import Patience, awithin, within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.opening import open_async_store, open_store
-from keyguard.stores.redis.lending import _Call
 from tests.links import Link
 from tests.loops import event_loop
 from tests.services import RedisServer, running, until
@@ -40,7 +40,7 @@ PATIENT = {"store_timeout": 60.0, "management_timeout": 60.0, "limiter_timeout":
 @pytest.fixture(autouse=True)
 def openings_are_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no other connection opened because a busy machine opens one slowly."""
-    monkeypatch.setattr("keyguard.stores.redis.lending._SOON", math.inf)
+    monkeypatch.setattr("keyguard.runtime.connecting._SOON", math.inf)
 
 
 class Way:
@@ -351,6 +351,34 @@ def test_what_is_opened_as_a_store_is_closed_is_closed_too(
 
 
 @WATCHDOG
+@WATCHDOG
+def test_a_call_that_waits_as_the_store_is_closed_is_told_at_once(flavour: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/1"
+        if flavour == "sync":
+            store: Any = open_store(url)
+            lender = store.port.open().connection_pool.lender
+            with ThreadPoolExecutor(1) as threads:
+                asked = threads.submit(store.find_key, key().id)
+                until(lambda: lender.waiting)
+                store.close()
+                with pytest.raises(StoreUnavailableError, match="were closed"):
+                    asked.result(PATIENCE)
+            return
+
+        async def run() -> None:
+            store: Any = open_async_store(url)
+            lender = store.port.open().connection_pool.lender
+            asked = asyncio.create_task(store.find_key(key().id))
+            await asyncio.sleep(0)
+            assert lender.waiting
+            await store.aclose()
+            with pytest.raises(StoreUnavailableError, match="were closed"):
+                await asked
+
+        asyncio.run(run())
+
+
 def test_concurrent_calls_get_a_connection_each_and_keep_them(way: Way) -> None:
     store = Plain(open_store(way.url))
     for _ in range(2):
@@ -395,14 +423,13 @@ def test_a_connection_that_is_old_is_replaced(
     there = far(way.url, patience=Patience(max_age=60.0))
     for _ in range(3):
         assert there.find(PATIENCE) == record()
-    while there.lender()._idle.qsize() < 2:  # one is kept ready
+    while len(there.lender()._ready) < 2:  # one is kept ready
         there.pause()
     assert way.link.opened == 2
     later = time.monotonic() + 61
     with monkeypatch.context() as patched:
-        patched.setattr(
-            "keyguard.stores.redis.lending.time", SimpleNamespace(monotonic=lambda: later)
-        )
+        for module in ("runtime.connecting", "stores.redis.lending"):
+            patched.setattr(f"keyguard.{module}.time", SimpleNamespace(monotonic=lambda: later))
         assert there.find(PATIENCE) == record()
     assert way.link.opened > 2
     while way.open_now > 2:  # on an event loop a connection closes as the loop goes on
@@ -425,13 +452,11 @@ def test_openings_that_are_cancelled_before_they_begin_leave_their_places(
     async def run() -> None:
         lender = there.store.port.open().connection_pool.lender
         for _ in range(3):
-            lender._waiting.update(calls := [_Call() for _ in range(40)])
-            lender._open_more(0)
-            assert len(lender._begun) == 40
-            lender._waiting.clear()
-            del calls
-            await lender.distrust()
-            assert len(lender._opened_at) == len(lender._closed)
+            lender._open_more(20)
+            assert len(lender._begun) == 20
+            await lender.aclose()
+            assert not lender._begun
+            assert not lender._opened_at
 
     there._runner.run(run())
     assert there.find(PATIENCE) == record()
@@ -445,10 +470,17 @@ def test_where_calls_lose_what_was_opened_a_connection_is_kept_ready(
 
     run: Any = run_sync if there._runner is None else there._runner.run
     lent = there.lender()
-    for connection in [run(lent.take()) for _ in range(2)]:  # whose calls are late
-        run(lent._disconnect(connection))
-        lent.give(connection)
+    taken = [run(lent.take()) for _ in range(2)]
+    for connection in taken:  # both were late, and come back closed
+
+        async def lose(late: Any = connection) -> None:
+            closing = late.disconnect()
+            if closing is not None:
+                await closing
+            lent.give(late)
+
+        run(lose())
     assert there.find(PATIENCE) == record()
-    while lent._idle.qsize() < 2:  # that of the call, and one more
+    while len(lent._ready) < 2:
         there.pause()
     assert there.find(PATIENCE) == record()

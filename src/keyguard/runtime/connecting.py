@@ -24,6 +24,9 @@ from keyguard.runtime.sync import run_sync
 
 Connection = TypeVar("Connection")
 
+CLOSED = "the connections were closed"
+"""What a call is told that waits for a connection as all are closed."""
+
 _SOON = 1.0
 """Seconds after which a call no longer counts on an opening that is still under way."""
 
@@ -50,6 +53,7 @@ class Connector(ABC, Generic[Connection]):
 
     Attributes:
         epoch: How often all connections have been distrusted.
+        waiting: The calls that wait for a connection.
     """
 
     epoch = 0
@@ -69,8 +73,9 @@ class Connector(ABC, Generic[Connection]):
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._ready: deque[tuple[float, Connection]] = deque()
-        self._waiting: deque[Future[Connection]] = deque()
+        self._ready: deque[Connection] = deque()
+        self._ready_since: dict[int, float] = {}  # by identity
+        self.waiting: deque[Future[Connection]] = deque()
         self._begun: dict[object, float] = {}
 
     async def take(self) -> Connection:
@@ -83,7 +88,7 @@ class Connector(ABC, Generic[Connection]):
         with self._lock:
             found = self._found()
             if found is None:
-                self._waiting.append(wanted)
+                self.waiting.append(wanted)
             # A command takes one connection and needs no other. Where there was a second call,
             # there will be more, and one connection is kept ready. While a call waits, some are
             # where others were lost: where opening and asking together take longer than a call may,
@@ -117,17 +122,21 @@ class Connector(ABC, Generic[Connection]):
         with self._lock:
             self.epoch += 1
             self._begun.clear()
-            ready = [*self._ready]
-            self._ready.clear()
-        for _, connection in ready:
-            self._end(connection)
+        self.close_ready()
         self._open_more(0)  # calls that wait count on others now
+
+    def close_ready(self) -> None:
+        """Drop what is ready."""
+        with self._lock:
+            ready = [self._popped() for _ in [*self._ready]]
+        for connection in ready:
+            self._end(connection)
 
     async def aclose(self) -> None:
         """Drop what is ready, and what is still being opened."""
         with self._lock:
             while call := self._next_call():
-                call.set_exception(TimeoutError("the connections were closed"))
+                call.set_exception(TimeoutError(CLOSED))
         self.distrust()
 
     def leave_parent(self) -> None:
@@ -149,22 +158,34 @@ class Connector(ABC, Generic[Connection]):
 
     def _found(self) -> Connection | None:
         self._drop_old()
-        return self._ready.popleft()[1] if self._ready else None
+        return self._popped() if self._ready else None
 
     def _drop_old(self) -> None:
-        while self._ready and time.monotonic() - self._ready[0][0] > self._patience.ready:
-            self._end(self._ready.popleft()[1])
+        while self._ready and self._is_old(self._ready[0]):
+            self._end(self._popped())
+
+    def _popped(self) -> Connection:
+        connection = self._ready.popleft()
+        self._ready_since.pop(id(connection), None)
+        return connection
+
+    def _is_old(self, connection: Connection) -> bool:
+        return time.monotonic() - self._ready_since[id(connection)] > self._patience.ready
 
     def _open_more(self, kept: int) -> None:
         """Begin as many openings as are wanted and not under way."""
         now = time.monotonic()
         with self._lock:
-            missing = len(self._waiting) + kept - len(self._ready) - self._expected(now)
-            missing = min(missing, _MOST_OPENINGS - len(self._begun))
+            missing = len(self.waiting) + kept - len(self._ready) - self._expected(now)
+            missing = min(missing, self._room(self._expected(now)))
             openings = [object() for _ in range(missing)]
             self._begun.update(dict.fromkeys(openings, now))
         for opening in openings:
             self._begin(opening)
+
+    def _room(self, expected: int) -> int:  # noqa: ARG002 - for pools that are bounded themselves
+        """Return how many openings may begin, with so many counted on; the lock is held."""
+        return _MOST_OPENINGS - len(self._begun)
 
     def _expected(self, now: float) -> int:
         """Return how many of the openings under way are counted on; the lock is held."""
@@ -179,7 +200,7 @@ class Connector(ABC, Generic[Connection]):
             with self._lock:
                 is_wanted = self._begun.pop(opening, None) is not None
                 # Where others may still succeed, no call needs this one.
-                is_needed = len(self._waiting) > self._expected(time.monotonic())
+                is_needed = len(self.waiting) > self._expected(time.monotonic())
                 is_told = is_wanted and is_needed and isinstance(failure, Exception)
                 if is_told and (call := self._next_call()):
                     call.set_exception(failure)
@@ -201,13 +222,14 @@ class Connector(ABC, Generic[Connection]):
         """Keep a connection for the next call, unless enough are ready; the lock is held."""
         if len(self._ready) >= _MOST_READY:
             return False
-        self._ready.append((time.monotonic(), connection))
+        self._ready_since[id(connection)] = time.monotonic()
+        self._ready.append(connection)
         return True
 
     def _next_call(self) -> Future[Connection] | None:
         """Return the call that has waited longest, if any still waits."""
-        while self._waiting:
-            call = self._waiting.popleft()
+        while self.waiting:
+            call = self.waiting.popleft()
             if call.set_running_or_notify_cancel():
                 return call
         return None
@@ -216,10 +238,13 @@ class Connector(ABC, Generic[Connection]):
         """Give up waiting; what came too late is ready for the next call."""
         late: Connection | None = None
         with self._lock:
-            if wanted in self._waiting:
-                self._waiting.remove(wanted)
+            if wanted in self.waiting:
+                self.waiting.remove(wanted)
             elif wanted.done() and not wanted.cancelled() and wanted.exception() is None:
-                late = None if self._is_kept(wanted.result()) else wanted.result()
+                if call := self._next_call():
+                    call.set_result(wanted.result())
+                elif not self._is_kept(wanted.result()):
+                    late = wanted.result()
         if late is not None:
             self._end(late)
 

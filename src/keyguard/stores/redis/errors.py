@@ -31,6 +31,7 @@ from keyguard.exceptions import (
     StoreError,
     StoreUnavailableError,
 )
+from keyguard.runtime.connecting import CLOSED
 from keyguard.stores.redis.scripts import CORRUPT, UNFIT
 
 _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
@@ -113,6 +114,11 @@ def explained(failure: BaseException, place: str) -> StoreError:
         case _ if isinstance(failure, _REFUSED) or "unauthenticated" in text:
             return StoreUnavailableError(
                 f"{place} does not let keyguard in; see the user and password of the URL"
+            )
+        case TimeoutError() if text == CLOSED:
+            return StoreUnavailableError(
+                f"the connections to {place} were closed while a call waited for one; call nothing "
+                "on a guard or store that is being closed"
             )
         case MaxConnectionsError():
             return StoreUnavailableError(

@@ -156,7 +156,10 @@ class Lending(redis.ConnectionPool):
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         """Close the connections that nobody uses; by default also those that are being opened."""
-        run_sync(self.lender.distrust() if inuse_connections else self.lender.close_idle())
+        if inuse_connections:
+            run_sync(self.lender.aclose())
+        else:
+            self.lender.close_ready()
 
 
 class TimelyPool(Lending):
@@ -185,7 +188,10 @@ class AsyncLending(redis.asyncio.ConnectionPool):
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """Close the connections that nobody uses; by default also those that are being opened."""
-        await (self.lender.distrust() if inuse_connections else self.lender.close_idle())
+        if inuse_connections:
+            await self.lender.aclose()
+        else:
+            self.lender.close_ready()
 
 
 class AsyncPool(AsyncLending):

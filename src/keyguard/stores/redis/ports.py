@@ -378,7 +378,8 @@ class SyncScriptPort(_ClientPort):
         if isinstance(client, redis.RedisCluster):
             self.layout_is_old = True
         else:
-            client.connection_pool.disconnect()
+            pool: Any = client.connection_pool
+            pool.lender.distrust()
 
     async def keep_ready(self) -> None:
         """Have a connection ready for the next call, beside the present one.
@@ -393,7 +394,7 @@ class SyncScriptPort(_ClientPort):
             raise explained(failure, self.place) from failure
         pool = client.connection_pool if isinstance(client, redis.Redis) else None
         if isinstance(pool, Lending):
-            await pool.lender.keep_ready()
+            await pool.lender.check_ready()
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - which never suspends
@@ -561,25 +562,28 @@ class AsyncScriptPort(_ClientPort):
                 try:
                     return await aexchange(connection, commands, durability)
                 finally:
-                    here.lender.give(connection)
+                    if here.lender.waiting:
+                        here.lender.give(connection)
+                    else:
+                        here.lender.keep(connection)
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
 
     async def drop_idle(self) -> None:
-        client = self.open()
-        if isinstance(client, redis.asyncio.RedisCluster):
-            self.doubt_layout()
-        else:
-            pool = client.connection_pool
-            # The connections in use are those of other calls, and a pool of keyguard's leaves them.
-            await pool.disconnect(inuse_connections=isinstance(pool, AsyncLending))
+        here = self._here()
+        if isinstance(here.client, redis.asyncio.RedisCluster):
+            here.layout_is_old = True
+        elif here.lender is not None:
+            here.lender.distrust()
+        else:  # the connections in use are those of other calls
+            await here.client.connection_pool.disconnect(inuse_connections=False)
 
     async def keep_ready(self) -> None:
         """Have a connection ready for the next call, beside the present one."""
         lender = self._here().lender
         if lender is not None:
-            await lender.keep_ready()
+            await lender.check_ready()
 
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
