@@ -261,6 +261,23 @@ def test_hits_of_all_owners_are_counted_together_and_fail_apart() -> None:
     assert [str(event.cause) for event in told] == ["the bucket is damaged"]
 
 
+def test_threads_wait_for_no_owner_but_for_the_calls_that_one_process_may_make(
+    pool: ThreadPoolExecutor,
+) -> None:
+    limiter: Any = Gated(StandingClock(), held="org")
+    limiter.counts_owners_together = True
+    breaker = breaker_before(limiter, [])
+    hits = [(charge(1, owner=f"org_{number}", amount=20),) for number in range(20)]
+    first = [pool.submit(lambda hit=hit: run_sync(breaker.hit(hit))) for hit in hits[:8]]
+    until(lambda: len(limiter.calls) == 8)
+    others = [pool.submit(lambda hit=hit: run_sync(breaker.hit(hit))) for hit in hits[8:]]
+    until(lambda: waiting(breaker) == 12)
+    limiter.gate.set()
+    assert admitted([future.result(PATIENCE) for future in (*first, *others)]) == 20
+    assert limiter.calls == [1] * 8 + [12]
+    assert waiting(breaker) == 0
+
+
 def test_a_call_ended_from_outside_is_made_again_by_those_who_wait(
     pool: ThreadPoolExecutor,
 ) -> None:
