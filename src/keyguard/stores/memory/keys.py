@@ -12,7 +12,9 @@ from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
-from keyguard.stores.base import AsyncStore, Store, page_of
+from keyguard.stores.base import AsyncStore, Store, SyncUsageStore, page_of
+from keyguard.stores.facade import SyncUsage
+from keyguard.stores.memory.usage import MemoryUsage
 
 Aged = TypeVar("Aged", Key, Organization)
 
@@ -26,6 +28,7 @@ class MemoryStore(Store):
         self._keys: dict[str, Key] = {}
         self._digests: dict[str, str] = {}
         self._trail: list[AuditEntry] = []
+        self.kept_usage = MemoryUsage()
 
     def migrate(self) -> None: ...
 
@@ -148,6 +151,9 @@ class MemoryStore(Store):
 
     def feed(self) -> None: ...
 
+    def usage(self) -> SyncUsageStore:
+        return SyncUsage(self.kept_usage)
+
     def _record(self, key_id: str) -> KeyRecord | None:
         key = self._keys.get(key_id)
         if key is None:
@@ -227,6 +233,9 @@ class AsyncMemoryStore(AsyncStore):
         )
 
     def feed(self) -> None: ...
+
+    def usage(self) -> MemoryUsage:
+        return self._store.kept_usage
 
 
 def _owner(record: Key | Organization) -> str:
