@@ -98,7 +98,7 @@ class Admission:
 
     def reported(self, refusal: Deny, request: RequestState) -> Deny:
         """Report a refusal to the hooks, and return it."""
-        self._guard.report(refusal, address=request.address)
+        request.report(refusal)
         return refusal
 
     def _find_rule(self, request: RequestState) -> Deny | None:

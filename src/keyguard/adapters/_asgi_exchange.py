@@ -120,7 +120,7 @@ class ASGIExchange(ScopeReader):
 
     async def _answer_refusal(self, deny: Deny) -> None:
         self._answered = True
-        self.guard.report(deny, address=self.address)
+        self.report(deny)
         await forgive(self, deny)
         await self.answer(deny)
 

@@ -111,7 +111,7 @@ class WSGIExchange(EnvironReader):
         """Return the answer to a refusal from inside the application, given once."""
         if self.replacement is not None:
             return self.replacement
-        self.guard.report(deny, address=self.address)
+        self.report(deny)
         answer = self._refuse(deny, self)
         # Not before: if an answer is under way, the server refuses another one by an exception.
         run_sync(forgive(self, deny))

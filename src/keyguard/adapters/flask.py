@@ -172,7 +172,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         """Turn the refusal that a decorator raised into Flask's error."""
         state, refusal = current_request(), refused.decision
         state.refusal = None  # Flask answers it
-        self.guard.report(refusal, address=state.address)
+        state.report(refusal)
         answer = answer_to(self._flask, self.guard.respond(refusal))
         if answer.status_code == status_of(refusal):
             run_sync(forgive(state, refusal))

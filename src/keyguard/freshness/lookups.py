@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from keyguard.core.access.ports import Found, Mark
 from keyguard.core.keys.records import KeyRecord
 from keyguard.exceptions import StoreUnavailableError
+from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.process import after_fork
@@ -43,11 +44,13 @@ class Lookups(Generic[AnyEvent]):
 
     Args:
         tokens: Says what has changed since a look-up began.
+        counts: Counts look-ups, for metrics.
         waits: How requests wait for one another.
     """
 
-    def __init__(self, tokens: VerifiedTokens, waits: Waits[AnyEvent]) -> None:
+    def __init__(self, tokens: VerifiedTokens, counts: UsageCounts, waits: Waits[AnyEvent]) -> None:
         self._tokens = tokens
+        self._counts = counts
         self._waits = waits
         self._place = waits.place
         self._start_afresh()
@@ -80,11 +83,13 @@ class Lookups(Generic[AnyEvent]):
             place = self._place()
         except RuntimeError:
             mark = self._tokens.begin()
+            self._counts.led += 1
             return await find_key(key_id), mark
         name = (place, key_id)
         while True:
             flight, landed = self._board(name)
             if landed is None:
+                self._counts.led += 1
                 try:
                     found = None if find_nearby is None else await find_nearby(key_id)
                     if found is None:
@@ -108,6 +113,7 @@ class Lookups(Generic[AnyEvent]):
             if flight.failure is not None:
                 raise StoreUnavailableError(str(flight.failure)) from flight.failure
             if not flight.abandoned and self._may_be_shared(flight):
+                self._counts.shared += 1
                 return flight.answer, flight.mark
 
     def _may_be_shared(self, flight: _Flight[AnyEvent]) -> bool:

@@ -21,6 +21,7 @@ from hashlib import sha256
 
 from keyguard.core.access.decisions import Allow
 from keyguard.core.access.ports import Fingerprint, Mark
+from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, KeyRecord, Use
 from keyguard.core.tokens.foreign import LONGEST_TOKEN
 from keyguard.core.tokens.format import TokenFormat
@@ -53,10 +54,16 @@ class _Entry:
     is_timed: bool  # whether the time of day decides, too
     used_at: float = _FAR_PAST  # on the monotonic clock
     told_at: float = 0.0  # the minute of the last use that was passed to the store
+    allowed: int = 0  # how often recall has let it in
+    taken: int = 0  # how much of that take_allowed has returned
 
 
 class VerifiedTokens:
     """Remembers up to ``size`` verified tokens.
+
+    Attributes:
+        dropped: The entries that were forgotten since the last :meth:`take_allowed`.
+        recalled: How often :meth:`recall_any` has answered.
 
     Args:
         tokens: What the service's tokens look like.
@@ -96,6 +103,9 @@ class VerifiedTokens:
         self._held: dict[str, set[bytes]] = {}  # subject -> token digests
         self._changed: dict[str, int] = {}  # subject -> change number, oldest first
         self._uses: dict[str, Use] = {}  # by key, not yet passed to the store
+        self.dropped: list[_Entry] = []
+        self._leaving: list[_Entry] = []  # dropped before that
+        self.recalled = 0
         self._watchers: list[Callable[[], object]] = []
         self._change = 0
         self._vouched_until = _FAR_PAST
@@ -131,6 +141,7 @@ class VerifiedTokens:
                 now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at)
             ) and (not entry.is_timed or entry.not_before <= self._time() < entry.ends_at):
                 entry.used_at = now
+                entry.allowed += 1  # in a thread no other can come between: nothing is called here
                 return entry.allow
         elif digest in self._entries:
             return None
@@ -150,6 +161,7 @@ class VerifiedTokens:
         if (now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at)) and (
             not entry.is_timed or entry.not_before <= self._time() < entry.ends_at
         ):
+            self.recalled += 1
             return entry.allow
         return None
 
@@ -311,6 +323,23 @@ class VerifiedTokens:
             uses, self._uses = list(self._uses.values()), {}
         return uses
 
+    def take_allowed(self) -> list[tuple[Principal, int]]:
+        """Return how often :meth:`recall` let principals in since the last call.
+
+        One thread at a time may call it. An entry that was dropped is looked at twice more, as a
+        request that has found it may count itself a moment later.
+        """
+        with self._lock:
+            entries = [*self._entries.values(), *self.dropped, *self._leaving]
+            self._leaving, self.dropped = self.dropped, []
+        found: list[tuple[Principal, int]] = []
+        for entry in entries:
+            more = entry.allowed - entry.taken
+            if more:
+                entry.taken += more
+                found.append((entry.allow.principal, more))
+        return found
+
     def _note_use_of(self, entry: _Entry) -> None:
         used_at = self._time() - self._monotonic() + entry.used_at
         minute = used_at // _MINUTE * _MINUTE
@@ -376,6 +405,7 @@ class VerifiedTokens:
         if entry is None:
             return None
         self._note_use_of(entry)
+        self.dropped.append(entry)
         principal = entry.allow.principal
         for subject in (principal.key_id, principal.organization):
             held = self._held[subject]

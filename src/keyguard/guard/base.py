@@ -18,6 +18,7 @@ from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError
+from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.guard.ports import AsyncPorts, SyncPorts
 from keyguard.runtime import events
 from keyguard.runtime.events import Hook, is_wanted, tell, tell_refusal
@@ -76,6 +77,11 @@ class Guard(Generic[AnyPorts]):
         """What the adapters' warm path asks."""
         return self._ports.tokens.recall
 
+    @once
+    def counts(self) -> UsageCounts:
+        """What is counted of requests."""
+        return self._ports.counts
+
     @property
     def policy(self) -> Policy:
         """What decisions know of the settings."""
@@ -107,6 +113,7 @@ class Guard(Generic[AnyPorts]):
         refusal = refuse_without_token(
             self._ports, Reason.CREDENTIALS_MISSING, address, secure=secure
         )
+        self.counts.count(refusal)
         tell_refusal(self._hooks, refusal, self._ports.now, address)
         return refusal
 
@@ -198,9 +205,10 @@ class Guard(Generic[AnyPorts]):
             raise
         decision = await deciding
         if isinstance(decision, Allow) and requirement is not None:
-            decision = authorize(decision, requirement)
+            allow, decision = decision, authorize(decision, requirement)
             if isinstance(decision, Deny):
                 self.report(decision, address=address)
+                self.counts.refuse(decision, allow)
         return decision
 
     async def decide(
@@ -222,7 +230,7 @@ class Guard(Generic[AnyPorts]):
             address: The client's address, where it is known.
             fresh: Whether to look the key up even if it is remembered.
             is_attempt: Whether the client has just sent the request. Otherwise a refusal does not
-                count as a failed attempt, and no hook is told.
+                count as a failed attempt, no hook is told, and the decision is not counted.
         """
         deciding = authenticate(
             self._ports,
@@ -241,6 +249,8 @@ class Guard(Generic[AnyPorts]):
                 decision = replace(decision, revoked=revoked)
             if is_attempt:
                 self.report(decision, address=address)
+        if is_attempt:
+            self.counts.count(decision)
         return decision
 
     def _is_exposed(self, decision: Deny) -> bool:

@@ -25,6 +25,7 @@ from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
 from keyguard.freshness.lookups import Lookups
+from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.guard.store_ports import StorePort, in_time
 from keyguard.runtime import events
@@ -109,6 +110,11 @@ class Ports(ABC, Generic[AnyStore, Work]):
             self._find_nearby = self._replica.find_key
         if limiter is not None:
             _ = self.counters  # so that the service learns at its start if they can't be used
+
+    @once
+    def counts(self) -> UsageCounts:
+        """What is counted of requests."""
+        return UsageCounts(self.tokens, clock=self.clock, keeps=False)
 
     @once
     def blocklist(self) -> BlockedClients:
@@ -248,7 +254,7 @@ class SyncPorts(Ports[Store, BackgroundWork]):
     @once
     def lookups(self) -> Lookups[threading.Event]:
         """The look-ups that are under way."""
-        return Lookups(self.tokens, ThreadWaits())
+        return Lookups(self.tokens, self.counts, ThreadWaits())
 
     @once
     def limiter(self) -> RateLimiter:
@@ -267,6 +273,7 @@ class SyncPorts(Ports[Store, BackgroundWork]):
         with within(self.settings.store_timeout):
             if fresh:
                 mark = self.tokens.begin()
+                self.counts.led += 1
                 return self._raw.find_key(key_id), mark
             return await self.lookups.find(key_id, self._find_key, self._find_nearby)
 
@@ -305,7 +312,7 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
     @once
     def lookups(self) -> Lookups[asyncio.Event]:
         """The look-ups that are under way."""
-        return Lookups(self.tokens, TaskWaits())
+        return Lookups(self.tokens, self.counts, TaskWaits())
 
     @once
     def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
@@ -324,6 +331,7 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
         timeout = self.settings.store_timeout
         if fresh:
             mark = self.tokens.begin()
+            self.counts.led += 1
             return await in_time(timeout, self._raw.find_key(key_id)), mark
         finding = self.lookups.find(key_id, self._raw.find_key, self._find_nearby)
         return await in_time(timeout, finding)

@@ -92,11 +92,12 @@ async def enter_route(state: RequestState, protection: Protection) -> Deny | Non
 
 
 async def forgive(state: RequestState, deny: Deny) -> None:
-    """Refund all that a request was charged, because its answer is a refusal.
+    """Refund all that a request was charged, and count it as refused: its answer is a refusal.
 
     A request without a key or for an object of somebody else is not forgiven.
     """
     state.due = False
+    state.count_refusal(deny)
     receipt = state.receipt
     if receipt is not None and deny.reason not in _NEVER_FORGIVEN:
         state.receipt, state.charged_limits = None, ()

@@ -38,6 +38,7 @@ class RequestState(ABC):
         due: Whether the limits of the key and of the rule have yet to be charged.
         receipt: What the request was charged so far.
         charged_limits: The limits of the rule and of the route that were charged so far.
+        is_refused: Whether a refusal of the request was counted.
         retires: When the request's key ends, as an HTTP date, if the key has a successor.
         adds_fields: Whether the answer gets fields, because of ``receipt`` or ``retires``.
     """
@@ -54,6 +55,7 @@ class RequestState(ABC):
     due: bool = False
     receipt: Receipt | None = None
     charged_limits: tuple[RouteLimit, ...] = ()
+    is_refused: bool = False
     retires: str | None = None
     adds_fields: bool = False
 
@@ -120,6 +122,17 @@ class RequestState(ABC):
         self.refusal, self.optional = deny, False
         self.retires = None  # only a client that was let in learns when its key ends
         return AccessDenied(deny)
+
+    def report(self, deny: Deny) -> None:
+        """Report a refusal that becomes the answer to the hooks, and count it."""
+        self.guard.report(deny, address=self.address)
+        self.count_refusal(deny)
+
+    def count_refusal(self, deny: Deny) -> None:
+        """Count the request as refused, and no longer as let in."""
+        if not self.is_refused:
+            self.is_refused = True
+            self.guard.counts.refuse(deny, self.allow)
 
     def admitted(self, *, optional: bool = False) -> Allow:
         """Return the decision that let the request in.

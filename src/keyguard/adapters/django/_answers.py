@@ -30,7 +30,7 @@ def answer_to(deny: Deny, exchange: DjangoExchange) -> HttpResponse:
 def reported(deny: Deny, exchange: DjangoExchange) -> HttpResponse:
     """Report a refusal to the hooks, and return its answer, to which nothing is added."""
     exchange.refusal, exchange.answered = None, deny
-    exchange.guard.report(deny, address=exchange.address)
+    exchange.report(deny)
     return answer_to(deny, exchange)
 
 

@@ -9,6 +9,7 @@ look-up, digest, status and times, network allowlist, transport, scopes, limits
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from math import ceil
 
@@ -19,7 +20,7 @@ from keyguard.core.access.ports import Fingerprint, RequestPorts
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.networks import contains
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.keys.records import KeyRecord, KeyStatus
+from keyguard.core.keys.records import Key, KeyRecord, KeyStatus
 from keyguard.core.limits.charges import failure_charges
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
@@ -239,12 +240,12 @@ def judge(record: KeyRecord, now: datetime, policy: Policy, address: str | None)
     key = record.key
     status = key.status(now)
     if status is not KeyStatus.ACTIVE:
-        return Deny(_DEAD[status], key.id, key.organization)
+        return _refused(_DEAD[status], key)
     if record.organization.disabled_at is not None:
-        return Deny(Reason.ORGANIZATION_DISABLED, key.id, key.organization)
+        return _refused(Reason.ORGANIZATION_DISABLED, key)
     if not _is_within(key.allowed_networks, address):
         # The answer does not tell a thief that the token is genuine, nor does its time.
-        return Deny(Reason.ADDRESS_NOT_ALLOWED, key.id, key.organization)
+        return _refused(Reason.ADDRESS_NOT_ALLOWED, key)
     return policy.allow(record)
 
 
@@ -265,10 +266,15 @@ def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Deci
         return decision
     if isinstance(decision, Deny):
         if decision.reason is Reason.ADDRESS_NOT_ALLOWED:  # a live key, readable on its way
-            return Deny(Reason.TRANSPORT_INSECURE, decision.key_id, decision.organization)
+            return replace(decision, reason=Reason.TRANSPORT_INSECURE)
         return _INSECURE
     principal = decision.principal
-    return Deny(Reason.TRANSPORT_INSECURE, principal.key_id, principal.organization)
+    return Deny(
+        Reason.TRANSPORT_INSECURE,
+        principal.key_id,
+        principal.organization,
+        family=principal.family,
+    )
 
 
 def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
@@ -284,6 +290,10 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
     return Deny(
         Reason.SCOPE_MISSING, principal.key_id, principal.organization, scopes=requirement.scopes
     )
+
+
+def _refused(reason: Reason, key: Key) -> Deny:
+    return Deny(reason, key.id, key.organization, family=key.family)
 
 
 def _is_within(networks: tuple[str, ...], address: str | None) -> bool:

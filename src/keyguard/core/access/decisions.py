@@ -82,6 +82,7 @@ class Deny:
         retry_after: Seconds after which the client may try again, if that is known.
         revoked: Whether keyguard revoked the key because of this request.
         cause: The failure behind the refusal, if there was one.
+        family: The family of the key, if the request was refused at once and the token genuine.
     """
 
     reason: Reason
@@ -93,6 +94,7 @@ class Deny:
     retry_after: int | None = None
     revoked: bool = False
     cause: BaseException | None = field(default=None, repr=False, compare=False)
+    family: str | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         """Return False, so that ``if decision:`` lets nobody in by mistake."""

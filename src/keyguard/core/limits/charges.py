@@ -135,7 +135,7 @@ class AppliedLimits:
     varying: tuple[Limit, ...] = ()
 
     @classmethod
-    def of(cls, principal: Principal, *levels: Iterable[Limit]) -> AppliedLimits:
+    def of(cls, principal: Principal, *levels: Sequence[Limit]) -> AppliedLimits:
         """Return the limits of a key.
 
         Args:
@@ -143,9 +143,9 @@ class AppliedLimits:
             levels: The limits set at each level, the most general first. A limit at a later level
                 replaces one of the same name at an earlier level.
         """
-        limits = merged(*levels)
-        if not limits:
+        if not any(levels):
             return NO_LIMITS
+        limits = merged(*levels)
         known = {"key": principal.family, "organization": principal.organization}
         fixed: list[Charge] = []
         varying: list[Limit] = []

@@ -127,6 +127,8 @@ def _add(sums: dict[Under, _Counts], under: Under, more: _Counts) -> None:
 
 def _group(place: _Place, group_by: GroupBy) -> str:
     match group_by:
+        case GroupBy.NOTHING:
+            return ""
         case GroupBy.KEY:
             return place.key_id
         case GroupBy.FAMILY:
@@ -135,4 +137,3 @@ def _group(place: _Place, group_by: GroupBy) -> str:
             return place.outcome
         case GroupBy.TAG:
             return place.tag
-    return ""

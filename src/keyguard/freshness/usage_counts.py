@@ -1,0 +1,402 @@
+"""What a guard counts: who was let in, who was refused and why, and what that cost.
+
+On the warm path a request adds one to an integer of the entry that let it in
+(:meth:`~keyguard.freshness.verified_tokens.VerifiedTokens.recall`). These integers never go back
+and carry no time: they are *collected* into cells beside the requests, and cells are sent to the
+store as flushes. Any other request of a known key is counted in a cell at once. Metrics read the
+same counts.
+
+A request is counted once. Where it was let in and is refused later, or gets a tag, it is moved from
+one cell to the other. A move waits until what was let in has been collected, and for ever if the
+store has been told of that before.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from keyguard.core.access.decisions import Allow, Decision, Deny
+from keyguard.core.identity.principal import Principal
+from keyguard.core.usage.values import ALLOWED, Cell, Flush
+from keyguard.freshness.verified_tokens import VerifiedTokens
+from keyguard.runtime.process import Clock, after_fork
+
+MOST_CELLS = 100_000
+"""Cells that wait for a store. Beyond, keys are counted together."""
+
+CELLS_OF_FLUSH = 500
+
+SIGN_OF_LIFE = 60.0
+"""Seconds after which a writer that has nothing to tell says that it lives."""
+
+GIVEN_UP = 3600.0
+"""Seconds of silence after which others may give a writer up."""
+
+_MOST_DROPPED = 10_000
+_LONGEST_WAY = 60.0  # seconds for which a call that was given up may still reach the store
+
+_Who: TypeAlias = tuple[str, str, str]
+"""The organization, the key and its family."""
+
+_What: TypeAlias = tuple[str, str]
+"""The outcome and the tag."""
+
+_Cells: TypeAlias = dict[_Who, dict[_What, list[int]]]
+"""The number of requests and their units."""
+
+
+class UsageCounts:
+    """The counts of one guard in one process.
+
+    Attributes:
+        keeps: Whether a store takes cells.
+        led: Look-ups that asked the store; :class:`~keyguard.freshness.lookups.Lookups` adds here.
+        shared: Look-ups that waited for the answer to another.
+        lost: Requests that no store will be told of: there was no memory left, or nobody knows
+            whether it was told of them.
+
+    Args:
+        tokens: Counts on the warm path.
+        clock: Where time comes from.
+        bucket: The seconds of a bucket.
+        keeps: Whether a store takes cells. Otherwise only the totals for metrics are kept.
+    """
+
+    def __init__(
+        self, tokens: VerifiedTokens, *, clock: Clock, bucket: int = 900, keeps: bool = True
+    ) -> None:
+        self._tokens = tokens
+        self._time = clock.time
+        self._bucket = bucket
+        self.keeps = keeps
+        self._start_afresh()
+        after_fork(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        # A forked child is a writer of its own, and tells nothing of what its parent has counted.
+        self._lock = threading.Lock()
+        self._outcomes: defaultdict[str, int] = defaultdict(int)
+        self._shown = 0
+        self._hits = 0
+        self.led = 0
+        self.shared = 0
+        self.lost = 0
+        self._cells: dict[float, _Cells] = {}  # by the start of the bucket, which rises
+        self._size = 0
+        self._moves: defaultdict[_Who, defaultdict[_What, int]] = defaultdict(_no_moves)
+        self._extra: defaultdict[tuple[_Who, str], int] = defaultdict(int)
+        self._collected_at = self._time()
+        self._start = self._start_of(self._collected_at)
+        self._told_at = self._collected_at
+        self._until = self._collected_at
+        self._repeated_at = float("-inf")
+        self._begin_as_writer()
+
+    def _begin_as_writer(self) -> None:
+        self._writer = ""
+        self._seq = 0
+        self._under_way: Flush | None = None
+
+    # What metrics read
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how many requests had each outcome since the guard's start in this process.
+
+        ``"allowed"``, and the reasons of refusals, also of requests without a known key. A request
+        that is let in and refused later counts as allowed until it is refused. No number falls.
+        """
+        with self._lock:
+            self._collect()
+            # A refusal takes one away. What was shown before stays until as many are let in.
+            self._shown = max(self._shown, self._outcomes[ALLOWED])
+            return {**self._outcomes, ALLOWED: self._shown}
+
+    def lookups(self) -> dict[str, int]:
+        """Return how many look-ups of keys had each result since the guard's start here.
+
+        ``"hit"``: the memory knew the token. ``"miss"``: the store was asked. ``"shared"``: the
+        answer to another request was shared.
+        """
+        with self._lock:
+            self._collect()
+            hits = self._hits + self._tokens.recalled
+            return {"hit": hits, "miss": self.led, "shared": self.shared}
+
+    def pending(self) -> int:
+        """Return how many cells wait to be told to the store."""
+        under_way = self._under_way
+        return self._size + (0 if under_way is None else len(under_way.cells))
+
+    # What requests count
+
+    def count(self, decision: Decision) -> None:
+        """Count a request that was decided otherwise than by ``VerifiedTokens.recall``."""
+        with self._lock:
+            if self.is_over or len(self._tokens.dropped) > _MOST_DROPPED:
+                self._collect()
+            if isinstance(decision, Allow):
+                self._add(_who(decision.principal), (ALLOWED, ""), 1, 1)
+                return
+            reason = decision.reason.value
+            self._outcomes[reason] += 1
+            if decision.organization is not None and decision.key_id is not None:
+                who = (decision.organization, decision.key_id, decision.family or "")
+                self._keep(who, (reason, ""), 1, 0)
+
+    def refuse(self, deny: Deny, allow: Allow | None, tag: str = "", units: int = 1) -> None:
+        """Count a refusal that came later than the decision to let the request in.
+
+        Args:
+            deny: The refusal.
+            allow: The decision that let the request in; None if nobody was asked for a key.
+            tag: The tag that the request has.
+            units: The units for which it counts. A refused request counts for none.
+        """
+        reason = deny.reason.value
+        with self._lock:
+            self._outcomes[reason] += 1
+            if allow is not None:
+                self._outcomes[ALLOWED] -= 1
+                self._move(_who(allow.principal), (ALLOWED, tag), (reason, tag))
+                self._weigh(_who(allow.principal), tag, 1 - units)
+
+    def tag(self, principal: Principal, tag: str) -> None:
+        """Give a request that was let in a tag."""
+        with self._lock:
+            self._move(_who(principal), (ALLOWED, ""), (ALLOWED, tag))
+
+    def weigh(self, principal: Principal, tag: str, more: int) -> None:
+        """Count more units for a request that was let in, or fewer. It began with 1.
+
+        Args:
+            principal: Who made the request.
+            tag: Its tag.
+            more: The difference.
+        """
+        with self._lock:
+            self._weigh(_who(principal), tag, more)
+
+    def _move(self, who: _Who, source: _What, target: _What) -> None:
+        if self.keeps:
+            moves = self._moves[who]
+            moves[source] -= 1
+            moves[target] += 1
+
+    def _weigh(self, who: _Who, tag: str, more: int) -> None:
+        if self.keeps and more:
+            self._extra[who, tag] += more
+
+    def _add(self, who: _Who, what: _What, n: int, units: int) -> None:
+        self._outcomes[what[0]] += n
+        self._keep(who, what, n, units)
+
+    # What waits to be told
+
+    def collect(self) -> None:
+        """Collect what the warm path has counted, into the bucket in which that began."""
+        with self._lock:
+            self._collect()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the present bucket is over, so that it is time to collect."""
+        return self._time() >= self._start + self._bucket
+
+    def _collect(self) -> None:
+        for principal, n in self._tokens.take_allowed():
+            self._hits += n
+            self._add(_who(principal), (ALLOWED, ""), n, n)
+        self._collected_at = self._time()
+        self._start = max(self._start, self._start_of(self._collected_at))
+
+    def _start_of(self, time: float) -> float:
+        return time // self._bucket * self._bucket
+
+    def _keep(self, who: _Who, what: _What, n: int, units: int, start: float | None = None) -> None:
+        """Add to a cell."""
+        if not self.keeps:
+            return
+        cells = self._cells.setdefault(self._start if start is None else start, {})
+        counts = cells.setdefault(who, {}).get(what)
+        if counts is None:
+            if self._size >= MOST_CELLS:
+                self._merge()
+                if self._size >= MOST_CELLS:
+                    self.lost += n
+                    return
+                cells = self._cells.setdefault(self._start if start is None else start, {})
+            counts = cells.setdefault(who, {})[what] = [0, 0]
+            self._size += 1
+        counts[0] += n
+        counts[1] += units
+
+    def _merge(self) -> None:
+        """Count the keys of an organization together, and then its buckets, to need less memory."""
+        for start in (None, min(self._cells)):
+            if self._size <= MOST_CELLS // 2:
+                break
+            before, self._cells, self._size = self._cells, {}, 0
+            for at, (owner, _, _), what, (n, units) in _each(before):
+                self._keep((owner, "", ""), what, n, units, at if start is None else start)
+        moves, extra = self._moves, self._extra
+        self._moves, self._extra = defaultdict(_no_moves), defaultdict(int)
+        for (owner, _, _), changes in moves.items():
+            for what, n in changes.items():
+                self._moves[owner, "", ""][what] += n
+        for ((owner, _, _), tag), more in extra.items():
+            self._extra[(owner, "", ""), tag] += more
+
+    # Flushes
+
+    def next_flush(self) -> Flush | None:
+        """Return what the store is to be told next; None if there is nothing to tell.
+
+        A flush is returned again until :meth:`told` is called with it.
+        """
+        with self._lock:
+            if self._under_way is not None:
+                self._repeated_at = self._time()
+            else:
+                self._collect()
+                self._settle()
+                cells = self._take()
+                is_silent = self._collected_at - self._told_at < SIGN_OF_LIFE
+                if not cells and (is_silent or not self._seq):
+                    return None
+                self._writer = self._writer or secrets.token_hex(8)
+                self._seq += 1
+                until = self._until if self._cells else self._collected_at
+                self._under_way = Flush(self._writer, self._seq, _at(until), cells)
+            return self._under_way
+
+    def told(self, flush: Flush) -> None:
+        """Note that the store has a flush."""
+        with self._lock:
+            if self._under_way is flush:
+                self._under_way = None
+                self._told_at = self._time()
+                self._until = flush.until.timestamp()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the store was not told of all that was collected."""
+        return bool(self._cells) or self._under_way is not None
+
+    def retire(self) -> str | None:
+        """Go on as another writer; return the id of this one, which may leave the store.
+
+        None if the store does not know the writer, or if a flush of it may still be on its way.
+        """
+        with self._lock:
+            is_sure = self._time() - self._repeated_at > _LONGEST_WAY
+            if not self._seq or self._under_way is not None or not is_sure:
+                return None
+            writer = self._writer
+            self._begin_as_writer()
+            return writer
+
+    @property
+    def unheard(self) -> str | None:
+        """The id of this writer, if others may have given it up for its silence; else None."""
+        is_unheard = self._seq and self._time() - self._told_at >= GIVEN_UP
+        return self._writer if is_unheard else None
+
+    def give_up(self, writer: str) -> None:
+        """Go on as another writer, because the store no longer knows this one.
+
+        Nobody knows whether the store has the flush that is under way: it is lost.
+        """
+        with self._lock:
+            if writer == self._writer and self._under_way is not None:
+                self.lost += sum(cell.n for cell in self._under_way.cells)
+                self._begin_as_writer()
+
+    def _settle(self) -> None:
+        """Make the moves for which there are requests, and change units."""
+        for who, moves in tuple(self._moves.items()):
+            short, start = 0, self._start
+            for what, n in moves.items():
+                if n < 0:
+                    taken, start = self._take_away(who, what, 0, -n)
+                    moves[what] += taken
+                    short -= moves[what]
+                    if what[0] == ALLOWED:
+                        self._extra[who, what[1]] -= taken
+            for what, n in moves.items():
+                if n > 0:
+                    moves[what] = min(n, short)
+                    short -= moves[what]
+                    done = n - moves[what]
+                    self._keep(who, what, done, done if what[0] == ALLOWED else 0, start)
+            if not any(moves.values()):
+                del self._moves[who]
+        for (who, tag), more in tuple(self._extra.items()):
+            del self._extra[who, tag]
+            if more > 0:
+                self._keep(who, (ALLOWED, tag), 0, more)
+            elif left := more + self._take_away(who, (ALLOWED, tag), 1, -more)[0]:
+                self._extra[who, tag] = left
+
+    def _take_away(self, who: _Who, what: _What, which: int, most: int) -> tuple[int, float]:
+        """Take requests or units out of cells, the latest first.
+
+        Args:
+            who: Whose cells.
+            what: Of which outcome and tag.
+            which: 0 for requests, 1 for units.
+            most: How many.
+
+        Returns:
+            How many there were, and the start of the bucket that had the last of them.
+        """
+        left, last = most, self._start
+        for start, cells in reversed(self._cells.items()):
+            counts = cells.get(who, {}).get(what)
+            if counts is not None and left and counts[which]:
+                taken = min(left, counts[which])
+                counts[which] -= taken
+                left -= taken
+                last = start
+        return most - left, last
+
+    def _take(self) -> tuple[Cell, ...]:
+        """Take the oldest cells out, as many as a flush holds."""
+        found: list[Cell] = []
+        for start in tuple(self._cells):
+            cells = self._cells[start]
+            for who in tuple(cells):
+                if len(found) >= CELLS_OF_FLUSH:
+                    return tuple(found)
+                whats = cells.pop(who)
+                self._size -= len(whats)
+                found += [
+                    Cell(who[0], _at(start), who[1], who[2], *what, n, units)
+                    for what, (n, units) in whats.items()
+                    if n or units
+                ]
+            del self._cells[start]
+        return tuple(found)
+
+
+def _each(cells: dict[float, _Cells]) -> Iterator[tuple[float, _Who, _What, list[int]]]:
+    for start, by_key in cells.items():
+        for who, whats in by_key.items():
+            for what, counts in whats.items():
+                yield start, who, what, counts
+
+
+def _who(principal: Principal) -> _Who:
+    return principal.organization, principal.key_id, principal.family
+
+
+def _at(time: float) -> datetime:
+    return datetime.fromtimestamp(time, UTC)
+
+
+def _no_moves() -> defaultdict[_What, int]:
+    return defaultdict(int)
