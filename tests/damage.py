@@ -36,6 +36,7 @@ _NONSENSE = {
     "allowed_networks": ["'everywhere'", "''", "' '"],
     "max_key_lifetime": ["-1"],
     "max_keys": ["0"],
+    "time_zone": ["''", "'../etc'", "'UTC '"],
     "action": ["'key.eaten'"],
     "before": ["'['", "'[]'", "'7'"],
     "after": ["'['", "'[]'", "'null'"],

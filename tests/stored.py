@@ -211,7 +211,7 @@ def use_all(stored: Stored) -> None:
     assert stored.lets_in(second.token)
     guard.keys.update(second.key.id, name="new")
     guard.keys.revoke_family(first.key.family)
-    guard.organizations.update("acme", max_keys=9)
+    guard.organizations.update("acme", max_keys=9, time_zone="Asia/Kolkata")
     guard.organizations.disable("acme")
     guard.organizations.enable("acme")
     assert guard.keys.limits(second.key.id)

@@ -186,12 +186,13 @@ def test_show_tells_all_of_an_organization(keyguard: Program, store: Store) -> N
     for line in (
         *("Slug +acme", r"Name +Acme Inc\.", "Status +disabled", r"Disabled +20.* UTC \(.*\)"),
         *("Key scopes +a:b", "Keys work +at most 90 d"),
+        r"Time zone +UTC",
         "Limit +organization-minute: 9/minute",
     ):
         assert re.search(f"^{line}$", words, re.MULTILINE), line
     assert list(shown) == [
         *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
-        *("max_key_lifetime", "max_keys"),
+        *("max_key_lifetime", "max_keys", "time_zone"),
     ]
 
 
@@ -200,3 +201,25 @@ def test_an_organization_without_a_ceiling_says_so(keyguard: Program, store: Sto
 
     assert re.search("^Key scopes +any$", words, re.MULTILINE)
     assert re.search("^Keys work +for ever$", words, re.MULTILINE)
+
+
+def test_an_organization_has_a_time_zone(keyguard: Program, store: Store) -> None:
+    created = keyguard("org", "create", "beta", "--time-zone", "Asia/Kolkata", "--json").json
+    changed = keyguard("org", "update", "beta", "--time-zone", "America/St_Johns", "--json").json
+    shown = keyguard("org", "show", "beta").stdout
+    kept = keyguard("org", "update", "beta", "--name", "Beta", "--json").json
+
+    assert (created["time_zone"], changed["time_zone"]) == ("Asia/Kolkata", "America/St_Johns")
+    assert re.search("^Time zone +America/St_Johns$", shown, re.MULTILINE)
+    assert kept["time_zone"] == "America/St_Johns"
+    trail = keyguard("audit", "--org", "beta", "--json").json["items"]
+    assert [entry["after"].get("time_zone") for entry in trail] == [
+        *(None, "America/St_Johns", "Asia/Kolkata"),
+    ]
+
+
+def test_a_time_zone_that_is_not_known_is_wrong_usage(keyguard: Program, store: Store) -> None:
+    done = keyguard("org", "update", "acme", "--time-zone", "Mars/Olympus")
+
+    assert done.status == 2
+    assert "no time zone 'Mars/Olympus' is known here" in done.sentence

@@ -220,6 +220,7 @@ def test_an_organization_of_no_scopes_is_not_one_of_any(store: Any) -> None:
         {"max_key_lifetime": None},
         {"max_keys": 7},
         {"max_keys": None},
+        {"time_zone": "America/Argentina/ComodRivadavia"},
         {},
     ],
 )

@@ -117,7 +117,7 @@ def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> 
     ):
         if name in _OTHER_COLUMNS or (before is None and not value):
             continue
-        if before is None and name == "name" and value == after.get("slug"):
+        if before is None and (name, value) in (("name", after.get("slug")), ("time_zone", "UTC")):
             continue
         new = _in_words(name, value)
         word = _WORDS.get(name, name.replace("_", " "))

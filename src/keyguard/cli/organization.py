@@ -44,6 +44,12 @@ MOST_KEYS = option(
     "How many keys the organization may have at a time; any number by default.",
     "--max-keys",
 )
+TIME_ZONE = option(
+    "ZONE",
+    "The zone whose days the organization's usage is kept in, such as Europe/Berlin; UTC by "
+    "default.",
+    "--time-zone",
+)
 
 
 @app.command()
@@ -56,6 +62,7 @@ def create(
     scopes: list[str] | None = SCOPES,
     longest: str | None = LIFETIME,
     most_keys: int | None = MOST_KEYS,
+    time_zone: str | None = TIME_ZONE,
 ) -> None:
     """Create an organization. Its limits apply to all its keys together."""
     own_limits = parse_limits(limits, "organization")
@@ -67,6 +74,7 @@ def create(
             scopes=parse_scopes(scopes) or None,
             max_key_lifetime=None if longest is None else parse_span(longest),
             max_keys=most_keys,
+            time_zone="UTC" if time_zone is None else time_zone,
             actor=actor(),
         )
     _show(organization, common, "was created")
@@ -112,6 +120,9 @@ def update(
     ),
     most_keys: int | None = MOST_KEYS,
     any_number: bool = flag("--no-max-keys", "Let the organization have any number of keys."),
+    time_zone: str | None = option(
+        "ZONE", "The zone whose days the organization's usage is kept in from now on."
+    ),
     force: bool = flag("--force", "Take the scope admin even from an organization that uses it."),
 ) -> None:
     """Change an organization. Limits or scopes that are given replace all former ones.
@@ -134,6 +145,7 @@ def update(
             scopes=new_scopes,
             max_key_lifetime=new_lifetime,
             max_keys=new_number,
+            time_zone=UNCHANGED if time_zone is None else time_zone,
             force=force,
             actor=actor(),
         )

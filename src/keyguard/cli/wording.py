@@ -91,6 +91,7 @@ def organization_details(organization: Organization, now: datetime) -> Details:
         ("Key scopes", "any" if scopes is None else scope_list(scopes)),
         ("Keys work", most),
         ("Keys", "any number" if number is None else f"at most {number}"),
+        ("Time zone", organization.time_zone),
         *(("Limit", f"{limit.name}: {limit.rate}") for limit in organization.limits),
     ]
 

@@ -32,6 +32,7 @@ class Organizations:
         scopes: Iterable[str] | None = None,
         max_key_lifetime: timedelta | None = None,
         max_keys: int | None = None,
+        time_zone: str = "UTC",
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -45,13 +46,16 @@ class Organizations:
             max_keys: How many keys it may have at a time; None for no bound. A key that has ended
                 does not count, and a key counts together with those that it was rotated from and
                 to.
+            time_zone: The zone whose days its usage is kept in, by its IANA name, such as
+                ``Europe/Berlin``.
             actor: Who creates it, for the audit trail. A principal can't create one.
 
         Returns:
             The organization, with its new id.
 
         Raises:
-            InvalidValueError: The slug, the name, a scope, a limit or the lifetime is not valid.
+            InvalidValueError: The slug, the name, a scope, a limit, the lifetime or the zone is not
+                valid.
             RefusedError: An organization has that slug already, or the actor is a principal.
             StoreError: The key store failed.
         """
@@ -63,6 +67,7 @@ class Organizations:
                 scopes=scopes,
                 max_key_lifetime=max_key_lifetime,
                 max_keys=max_keys,
+                time_zone=time_zone,
                 actor=actor,
             )
         )
@@ -101,6 +106,7 @@ class Organizations:
         scopes: Iterable[str] | Unchanged | None = UNCHANGED,
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
         max_keys: int | Unchanged | None = UNCHANGED,
+        time_zone: str | Unchanged = UNCHANGED,
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
@@ -115,6 +121,7 @@ class Organizations:
             max_key_lifetime: How long keys that are issued from now on may work; None for no bound.
             max_keys: How many keys it may have at a time; None for no bound. Keys beyond a new
                 bound go on working.
+            time_zone: The zone whose days its usage is kept in from now on, by its IANA name.
             force: Whether to leave the organization without a key that has ``admin``.
             actor: Who changes it, for the audit trail. A principal can change only its own
                 organization, and raise nothing that its keys may do.
@@ -138,6 +145,7 @@ class Organizations:
                 scopes=scopes,
                 max_key_lifetime=max_key_lifetime,
                 max_keys=max_keys,
+                time_zone=time_zone,
                 force=force,
                 actor=actor,
             )

@@ -25,6 +25,7 @@ from keyguard.core.keys.values import (
     check_ids,
     check_slug,
     check_texts,
+    check_time_zone,
     read_metadata,
     settle_times,
 )
@@ -53,6 +54,7 @@ class Organization:
         max_key_lifetime: The longest lifetime of its keys, at least a second; None for no bound.
         max_keys: How many keys it may have at a time; None for no bound. A key that has ended does
             not count, and a key counts together with those that it was rotated from and to.
+        time_zone: The IANA name of the zone whose days its usage is kept in; at most 64 characters.
         version: Counts its changes, from 1.
 
     Raises:
@@ -68,12 +70,14 @@ class Organization:
     scopes: frozenset[str] | None = None
     max_key_lifetime: timedelta | None = None
     max_keys: int | None = None
+    time_zone: str = "UTC"
     version: int = 1
 
     def __post_init__(self) -> None:
         check_ids(("organization id", self.id, ORGANIZATION_ID))
         check_slug(self.slug)
         check_texts(("an organization's name", self.name))
+        check_time_zone(self.time_zone)
         if self.limits != ():
             limits = read_limits(self.limits, "organization", stored=True)
             object.__setattr__(self, "limits", limits)

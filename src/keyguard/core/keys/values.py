@@ -16,6 +16,7 @@ T_co = TypeVar("T_co", covariant=True)
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
 FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
+_TIME_ZONE = re.compile(r"(?=.{1,64}\Z)[A-Z][0-9A-Za-z_+-]*(/[0-9A-Za-z_+-]+)*\Z")
 ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
 
 LATEST = datetime.max.replace(tzinfo=UTC)
@@ -39,6 +40,16 @@ def check_slug(value: object) -> None:
             f"{shown(value)} is no organization slug: use 1 to 63 lower-case letters, digits and "
             "inner '-', such as 'acme-labs'"
         )
+
+
+def check_time_zone(value: object) -> str:
+    """Return the name of a time zone; refuse what has not the form of one."""
+    if not isinstance(value, str) or not _TIME_ZONE.match(value):
+        raise InvalidValueError(
+            f"{shown(value)} is no time zone: give a name of the IANA database, such as "
+            "'Europe/Berlin' or 'UTC'"
+        )
+    return value
 
 
 def check_texts(*texts: tuple[str, object]) -> None:

@@ -10,6 +10,7 @@ from keyguard.core.keys.audit import Action, Actor, actor_name, describe
 from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.texts import check_text
+from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import refuse_to_cut_administrators
@@ -41,6 +42,7 @@ class AsyncOrganizations(Operations):
         scopes: Iterable[str] | None = None,
         max_key_lifetime: timedelta | None = None,
         max_keys: int | None = None,
+        time_zone: str = "UTC",
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -54,6 +56,7 @@ class AsyncOrganizations(Operations):
                 f"key {actor.key_id!r} changes only its own organization; create others as the "
                 "service, with a name as the actor or none"
             )
+        find_time_zone(time_zone)
         policy = ports.policy
         created_at = ports.now()
         number = base62(ports.draw_entropy(_ID_ENTROPY), 16)
@@ -66,6 +69,7 @@ class AsyncOrganizations(Operations):
             scopes=None if scopes is None else granted_scopes(policy, scopes),
             max_key_lifetime=max_key_lifetime,
             max_keys=max_keys,
+            time_zone=time_zone,
         )
         entry = describe(Action.ORGANIZATION_CREATED, created_at, actor, None, organization)
         await ports.store.commit(Commit(entries=(entry,), organizations=(organization,)))
@@ -91,6 +95,7 @@ class AsyncOrganizations(Operations):
         scopes: Iterable[str] | Unchanged | None = UNCHANGED,
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
         max_keys: int | Unchanged | None = UNCHANGED,
+        time_zone: str | Unchanged = UNCHANGED,
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
@@ -103,7 +108,10 @@ class AsyncOrganizations(Operations):
         wanted: dict[str, object] = {
             "max_key_lifetime": max_key_lifetime,
             "max_keys": max_keys,
+            "time_zone": time_zone,
         }
+        if not isinstance(time_zone, Unchanged):
+            find_time_zone(time_zone)
         if not isinstance(name, Unchanged):
             wanted["name"] = check_text("an organization's name", name)
         if not isinstance(limits, Unchanged):
