@@ -53,6 +53,7 @@ class Admission:
         self._guard = guard
         self._recall = guard._recall
         self._require_https = settings.require_https
+        self._tags = settings.usage_tags
         self._proxies = settings.proxies or None
 
     def warm_path(self, public_paths: frozenset[str]) -> WarmPath:
@@ -63,7 +64,12 @@ class Admission:
         """
         if "/" in public_paths:
             public_paths |= {""}  # some routers treat both as the same
-        closed = self.rule_book.everywhere or self._proxies is not None or self._require_https
+        closed = (
+            self.rule_book.everywhere
+            or self._proxies is not None
+            or self._require_https
+            or self._tags is not None
+        )
         return WarmPath(self._recall, public_paths, closed=closed)
 
     async def admit(self, request: RequestState) -> Deny | None:
@@ -122,10 +128,14 @@ class Admission:
         return None
 
     def _enter(self, request: RequestState, decision: Decision) -> Deny | None:
-        """Note who made a request, and ask for the scopes of its rule."""
+        """Note who made a request and how it is called, and ask for the scopes of its rule."""
         if not isinstance(decision, Allow):
             return decision
         request.allow = decision
+        if self._tags is not None:
+            request.tag = self._tags.tag_of(decision.principal, request.request())
+            if request.tag:
+                self._guard.counts.tag(decision.principal, request.tag)
         if decision.retires is not None:
             request.retires, request.adds_fields = decision.retires, True
         if decision.limits is not NO_LIMITS:

@@ -154,5 +154,5 @@ class KeyguardMiddleware:
     async def _flushing(self, receive: Receive) -> Message:
         message = await receive()
         if message["type"] == "lifespan.shutdown":
-            await self.guard.flush()  # the server serves no further requests
+            await self.guard._part()  # the server serves no further requests
         return message

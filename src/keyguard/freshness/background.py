@@ -1,9 +1,9 @@
 """What a guard does beside requests.
 
-It follows the change feed, looks after a read replica, tells the store when keys were last used,
-and hashes tokens again whose digest is outdated. Each guard has one worker, started at its first
-look-up: a daemon thread in sync code, a task in async code. Both run the same coroutine; in the
-thread nothing of it suspends.
+It follows the change feed, looks after a read replica, tells the store when keys were last used and
+what was counted, and hashes tokens again whose digest is outdated. Each guard has one worker,
+started at its first look-up: a daemon thread in sync code, a task in async code. Both run the same
+coroutine; in the thread nothing of it suspends.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from keyguard.core.access.ports import Mark
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Use
 from keyguard.core.tokens.secret import Secret
+from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime import events
 from keyguard.runtime.deadlines import awithin, within
@@ -77,6 +78,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         max_staleness: Seconds within which a change must be known.
         tell: Takes events.
         replica: The read replica, if there is one.
+        usage: Tells the store what was counted; None if the store keeps no usage.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         max_staleness: float,
         tell: Callable[[events.Event], None],
         replica: ReplicaCare | None = None,
+        usage: UsageWork | None,
     ) -> None:
+        self._usage = usage
         self._store = store
         self._replica = replica
         self._open_feed: Callable[[], AnyFeed | None] = open_feed
@@ -134,16 +138,16 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
     async def _follow(self, feed: AnyFeed | None, is_over: Callable[[], bool]) -> None:
         """Work until it is over."""
         position: str | None = None
+        is_behind = False
         flushed_at = self._clock.monotonic()
         while not is_over():
             mark = self._tokens.begin()
             began = mark[1]
+            patience = 0.0 if self._rehashes or is_behind else self._patience
             busy = False
             if feed is not None and self._follows:
                 try:
-                    news = await self._read(
-                        feed, position, 0.0 if self._rehashes else self._patience
-                    )
+                    news = await self._read(feed, position, patience)
                     busy = self._apply(position, news, mark)
                     position = news.position
                     if self._replica is not None:
@@ -160,7 +164,10 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
                 busy = True
             if self._clock.monotonic() - flushed_at >= FLUSH_EVERY:
                 flushed_at = self._clock.monotonic()
-                await self._flush()
+                await self._flush_uses()
+            if self._usage is not None:
+                is_behind = await self._usage.turn()
+                busy = busy or is_behind
             spent = self._clock.monotonic() - began
             pause = (self._patience or _LONGEST_PATIENCE) - spent
             if not busy and pause > 0:
@@ -194,7 +201,12 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
             new = await self._run_slowly(job) if slow else job()
             await self._store.rehash_key(key_id, old, new)
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, last: bool = False) -> None:
+        if self._usage is not None:
+            await self._usage.tell(last=last)
+        await self._flush_uses()
+
+    async def _flush_uses(self) -> None:
         uses: list[Use] = self._tokens.take_uses()
         while uses:
             portion: list[Use] = uses[:_MOST_USES]
@@ -260,7 +272,7 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
                         self._thread = worker
 
     def close(self) -> None:
-        """End the worker, and tell the store of all uses."""
+        """End the worker, and tell the store of all uses and counts."""
         with self._lock:
             thread, self._thread = self._thread, None
             feed, self._feed = self._feed, None
@@ -270,13 +282,17 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
                 feed.close()  # which wakes the worker
         if thread is not None and thread is not threading.current_thread():
             thread.join(self._patience + self._timeout)
-        self.flush()
+        self.part()
         with self._lock:
             self._over = threading.Event()  # a guard that is used again starts again
 
     def flush(self) -> None:
-        """Tell the store of all uses now."""
+        """Tell the store of all uses and counts now."""
         run_sync(self._flush())
+
+    def part(self) -> None:
+        """Tell the store of all uses and counts, as the guard will serve no more requests."""
+        run_sync(self._flush(last=True))
 
     def _work(self) -> None:
         over = self._over
@@ -330,7 +346,7 @@ class AsyncBackgroundWork(_BackgroundWork[AsyncChangeFeed]):
                 self._tasks.pop(loop, None)
 
     async def aclose(self) -> None:
-        """End the worker, and tell the store of all uses."""
+        """End the worker, and tell the store of all uses and counts."""
         over, self._over = self._over, threading.Event()  # used again, it starts again
         over.set()  # for the workers of other loops
         loop = _running_loop()
@@ -338,11 +354,15 @@ class AsyncBackgroundWork(_BackgroundWork[AsyncChangeFeed]):
         if task is not None:
             task.cancel()
             await asyncio.wait([task], timeout=self._patience + self._timeout)
-        await self.flush()
+        await self.part()
 
     async def flush(self) -> None:
-        """Tell the store of all uses now."""
+        """Tell the store of all uses and counts now."""
         await self._flush()
+
+    async def part(self) -> None:
+        """Tell the store of all uses and counts, as the guard will serve no more requests."""
+        await self._flush(last=True)
 
     async def _work(self) -> None:
         feed = self._open_feed()
@@ -417,4 +437,4 @@ def _on_sigterm(number: int, frame: object) -> None:  # noqa: ARG001 - what sign
 def _part() -> None:
     for background in list(_flushed_at_exit):
         with suppress(Exception):
-            background.flush()
+            background.part()

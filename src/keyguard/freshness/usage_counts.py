@@ -264,10 +264,11 @@ class UsageCounts:
             else:
                 self._collect()
                 self._settle()
-                cells = self._take()
                 is_silent = self._collected_at - self._told_at < SIGN_OF_LIFE
-                if not cells and (is_silent or not self._seq):
+                if not self._cells and (is_silent or not self._seq):
                     return None
+                # The first flush only makes the writer known: losing it loses no count.
+                cells = self._take() if self._seq else ()
                 self._writer = self._writer or secrets.token_hex(8)
                 self._seq += 1
                 until = self._until if self._cells else self._collected_at
@@ -331,8 +332,8 @@ class UsageCounts:
                 if n > 0:
                     moves[what] = min(n, short)
                     short -= moves[what]
-                    done = n - moves[what]
-                    self._keep(who, what, done, done if what[0] == ALLOWED else 0, start)
+                    if done := n - moves[what]:
+                        self._keep(who, what, done, done if what[0] == ALLOWED else 0, start)
             if not any(moves.values()):
                 del self._moves[who]
         for (who, tag), more in tuple(self._extra.items()):

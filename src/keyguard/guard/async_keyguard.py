@@ -119,8 +119,12 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         return await authenticating
 
     async def flush(self) -> None:
-        """Tell the store now when keys were last used; see :meth:`Keyguard.flush`."""
+        """Tell the store now what it would be told later; see :meth:`Keyguard.flush`."""
         await self._ports.background.flush()
+
+    async def _part(self) -> None:
+        """Do as :meth:`flush` before the server ends, with the last counts of usage."""
+        await self._ports.background.part()
 
     async def migrate(self) -> None:
         """Create the store's tables or bring them up to date; see :meth:`Keyguard.migrate`."""
@@ -129,7 +133,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
             await self.limiter.migrate()
 
     async def aclose(self) -> None:
-        """Tell the store when keys were last used, and close what the guard opened itself."""
+        """Tell the store what it was not told yet, and close what the guard opened itself."""
         await self._ports.aclose()
         if self._replica is not None:
             await self._replica.aclose()

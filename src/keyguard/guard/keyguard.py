@@ -142,7 +142,10 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         return run_sync(authenticating)
 
     def flush(self) -> None:
-        """Tell the store now when keys were last used. Otherwise that is done once a minute."""
+        """Tell the store now what it would be told later.
+
+        When keys were last used is otherwise told once a minute, and usage every 10 seconds.
+        """
         self._ports.background.flush()
 
     def migrate(self) -> None:
@@ -155,7 +158,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         self.limiter.migrate()
 
     def close(self) -> None:
-        """Tell the store when keys were last used, and close what the guard opened itself."""
+        """Tell the store what it was not told yet, and close what the guard opened itself."""
         self._ports.close()
         if self._replica is not None:
             self._replica.close()

@@ -22,12 +22,14 @@ from keyguard.core.keys.records import KeyRecord, Use
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import ConfigurationError
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
 from keyguard.freshness.lookups import Lookups
 from keyguard.freshness.usage_counts import UsageCounts
+from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
-from keyguard.guard.store_ports import StorePort, in_time
+from keyguard.guard.store_ports import StorePort, UsagePort, in_time
 from keyguard.runtime import events
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.lazy import asyncio, once
@@ -37,9 +39,11 @@ from keyguard.runtime.waiting import TaskWaits, ThreadWaits
 from keyguard.settings.config import Settings
 from keyguard.settings.hashing import TokenHasher, scheme_of
 from keyguard.stores.base import (
+    AsyncKeepsUsage,
     AsyncRateLimiter,
     AsyncReplica,
     AsyncStore,
+    KeepsUsage,
     RateLimiter,
     Replica,
     Store,
@@ -57,6 +61,7 @@ Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
 Limiter = TypeVar("Limiter", bound=RateLimiter | AsyncRateLimiter)
 
 _HASHES_WAITING = 32
+_LONGEST_TELLING = 2.0  # seconds
 _GUESSES = "*"  # the share of clients that failed lately; no key has this id
 
 
@@ -114,7 +119,25 @@ class Ports(ABC, Generic[AnyStore, Work]):
     @once
     def counts(self) -> UsageCounts:
         """What is counted of requests."""
-        return UsageCounts(self.tokens, clock=self.clock, keeps=False)
+        settings = self.settings
+        keeps = settings.usage and isinstance(self._raw, KeepsUsage)
+        return UsageCounts(self.tokens, clock=self.clock, bucket=settings.bucket, keeps=keeps)
+
+    @once
+    def usage(self) -> UsagePort:
+        """The store of usage. Each call has the deadline of management.
+
+        Raises:
+            ConfigurationError: The guard counts no usage, or its key store keeps none.
+        """
+        if not self.settings.usage:
+            raise ConfigurationError("this guard counts no usage: its setting usage is False")
+        if not isinstance(self._raw, KeepsUsage | AsyncKeepsUsage):
+            raise ConfigurationError(
+                f"{type(self._raw).__name__} keeps no usage: give it a method usage that returns a "
+                "store of usage, as keyguard.stores.base.KeepsUsage says, or use another key store"
+            )
+        return UsagePort(self._raw.usage(), self.settings.management_timeout)
 
     @once
     def blocklist(self) -> BlockedClients:
@@ -150,9 +173,16 @@ class Ports(ABC, Generic[AnyStore, Work]):
             max_staleness=self.settings.max_staleness,
             tell=self._tell,
             replica=self._replica,
+            usage=self._usage_work() if self.counts.keeps else None,
         )
         weakref.finalize(self, background.abandon).atexit = False
         return background
+
+    def _usage_work(self) -> UsageWork:
+        # A flush may be large, but the worker must not leave the change feed alone for long.
+        usage = copy(self.usage)
+        usage.timeout = min(_LONGEST_TELLING, usage.timeout)
+        return UsageWork(self.counts, usage, self._for_requests, self.clock)
 
     def _breaker_before(
         self, limiter: RateLimiter | AsyncRateLimiter, *, awaited: bool
@@ -293,7 +323,7 @@ class SyncPorts(Ports[Store, BackgroundWork]):
             return self.pool.run(job)
 
     def close(self) -> None:
-        """Tell the store when keys were last used, and close all but the store."""
+        """Tell the store what it was not told yet, and close all but the store."""
         if "background" in vars(self):
             self.background.close()
         if "pool" in vars(self):
@@ -350,7 +380,7 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
         return await in_time(self.settings.management_timeout, self.pool.arun(job))
 
     async def aclose(self) -> None:
-        """Tell the store when keys were last used, and close all but the store."""
+        """Tell the store what it was not told yet, and close all but the store."""
         if "background" in vars(self):
             await self.background.aclose()
         if "pool" in vars(self):

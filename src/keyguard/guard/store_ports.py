@@ -10,14 +10,18 @@ from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.texts import escaped
 from keyguard.core.keys.values import Page
+from keyguard.core.usage.ports import UsageStore
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import awithin, within
-from keyguard.stores.base import AsyncStore, Store
+from keyguard.stores.base import AsyncStore, Store, SyncUsageStore
 
-if TYPE_CHECKING:  # only changes need these
+if TYPE_CHECKING:  # only changes and reports need these
+    from datetime import datetime
+
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
 Answer = TypeVar("Answer")
 Arguments = ParamSpec("Arguments")
@@ -49,7 +53,26 @@ async def in_time(seconds: float, answer: Awaitable[Answer], advice: str = _TRY_
         ) from late
 
 
-class StorePort(KeyStore):
+class _Port:
+    """Calls of a store of either flavour, with a deadline."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+
+    async def _ask(
+        self,
+        method: Callable[Arguments, Awaitable[Answer] | Answer],
+        *args: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Answer:
+        with within(self.timeout):
+            answer = method(*args, **options)
+        if isinstance(answer, Awaitable):
+            return await in_time(self.timeout, answer)  # pyright: ignore[reportUnknownArgumentType]
+        return answer
+
+
+class StorePort(_Port, KeyStore):
     """A store as the core's ``KeyStore``. With a store for sync code no method suspends.
 
     Args:
@@ -58,20 +81,8 @@ class StorePort(KeyStore):
     """
 
     def __init__(self, store: Store | AsyncStore, timeout: float) -> None:
+        super().__init__(timeout)
         self._store = store
-        self._timeout = timeout
-
-    async def _ask(
-        self,
-        method: Callable[Arguments, Awaitable[Answer] | Answer],
-        *args: Arguments.args,
-        **options: Arguments.kwargs,
-    ) -> Answer:
-        with within(self._timeout):
-            answer = method(*args, **options)
-        if isinstance(answer, Awaitable):
-            return await in_time(self._timeout, answer)  # pyright: ignore[reportUnknownArgumentType]
-        return answer
 
     async def _list(
         self,
@@ -88,10 +99,10 @@ class StorePort(KeyStore):
     async def _change(
         self, method: Callable[[Asked], Awaitable[Answer] | Answer], asked: Asked
     ) -> Answer:
-        with within(self._timeout):
+        with within(self.timeout):
             answer = method(asked)
         if isinstance(answer, Awaitable):
-            return await in_time(self._timeout, answer, _LOOK_FIRST)  # pyright: ignore[reportUnknownArgumentType]
+            return await in_time(self.timeout, answer, _LOOK_FIRST)  # pyright: ignore[reportUnknownArgumentType]
         return answer
 
     async def commit(self, commit: Commit) -> bool:
@@ -146,3 +157,46 @@ class StorePort(KeyStore):
             after=after,
             limit=limit,
         )
+
+
+class UsagePort(_Port, UsageStore):
+    """A store of usage as the core's ``UsageStore``. With one for sync code no method suspends.
+
+    Args:
+        usage: The store of usage.
+        timeout: Seconds that a call may take.
+    """
+
+    def __init__(self, usage: UsageStore | SyncUsageStore, timeout: float) -> None:
+        super().__init__(timeout)
+        self._usage = usage
+
+    async def add(self, flush: Flush) -> None:
+        await self._ask(self._usage.add, flush)
+
+    async def totals(self, question: Question) -> Sequence[Total]:
+        return await self._ask(self._usage.totals, question)
+
+    async def largest(self, question: Question) -> Sequence[Total]:
+        return await self._ask(self._usage.largest, question)
+
+    async def writers(self) -> Sequence[Writer]:
+        return await self._ask(self._usage.writers)
+
+    async def leave(self, writer: str) -> None:
+        await self._ask(self._usage.leave, writer)
+
+    async def unfolded(self, before: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
+        return await self._ask(self._usage.unfolded, before, limit)
+
+    async def fold(self, organization: str, day: Period) -> None:
+        await self._ask(self._usage.fold, organization, day)
+
+    async def forget(self, organization: str, before: datetime) -> None:
+        await self._ask(self._usage.forget, organization, before)
+
+    async def dismiss(self, organization: str, hint: str, until: datetime) -> None:
+        await self._ask(self._usage.dismiss, organization, hint, until)
+
+    async def dismissed(self, organization: str, now: datetime) -> frozenset[str]:
+        return await self._ask(self._usage.dismissed, organization, now)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.access.receipt import settle
+from keyguard.core.access.receipt import Receipt, settle
 from keyguard.core.identity.principal import Principal
 from keyguard.core.limits.charges import LimitStatus, statuses
+from keyguard.core.limits.limit import check_cost
 from keyguard.exceptions import ConfigurationError
 from keyguard.request.state import RequestState
 from keyguard.runtime.sync import run_sync
@@ -48,8 +49,9 @@ class CurrentLimits:
             completion = await model.run(prompt)
             await current_limits().settle(completion.tokens)
 
-        Work that is done is always charged. A limit may so fall below zero; the next requests wait
-        until it has room again.
+        The cost is also what the request counts for in :doc:`usage <usage>`, whether or not it has
+        limits. Work that is done is always charged. A limit may so fall below zero; the next
+        requests wait until it has room again.
 
         Args:
             cost: What the request costs in all, at least 0.
@@ -62,7 +64,7 @@ class CurrentLimits:
             StoreUnavailableError: Nothing can be counted now, and ``on_limiter_error`` is
                 ``"closed"``.
         """
-        receipt = self._state.receipt
+        receipt = self._weighed(cost)
         if receipt is not None:
             await settle(self._state.guard.breaker, receipt, cost, names)
 
@@ -72,13 +74,19 @@ class CurrentLimits:
 
     def settle_sync(self, cost: int, *names: str) -> None:
         """Do as :meth:`settle` in sync code."""
-        receipt = self._state.receipt
+        receipt = self._weighed(cost)
         if receipt is not None:
             run_sync(settle(self._state.blocking_counters, receipt, cost, names))
 
     def refund_sync(self, *names: str) -> None:
         """Do as :meth:`refund` in sync code."""
         self.settle_sync(0, *names)
+
+    def _weighed(self, cost: int) -> Receipt | None:
+        """Note what the request cost, for usage, and return what it was charged."""
+        check_cost(cost, least=0)
+        self._state.weigh(cost)
+        return self._state.receipt
 
 
 def current_request() -> RequestState:

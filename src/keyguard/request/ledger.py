@@ -132,6 +132,8 @@ def _paid(state: RequestState, bill: _Bill, outcome: Outcome | None) -> Deny | N
     receipt = receipt_of(state.allow, plan, outcome)
     if route:
         state.charged_limits = (*state.charged_limits, *route)
+    if plan.cost > state.units:
+        state.weigh(plan.cost)
     state.adds_fields = True
     state.receipt = receipt if state.receipt is None else state.receipt.joined(receipt)
     if not plan.is_enforced and not all(tally.fits for tally in receipt.tallies):

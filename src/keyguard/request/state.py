@@ -38,6 +38,8 @@ class RequestState(ABC):
         due: Whether the limits of the key and of the rule have yet to be charged.
         receipt: What the request was charged so far.
         charged_limits: The limits of the rule and of the route that were charged so far.
+        tag: What the service calls the request, for usage.
+        units: The units for which it counts there.
         is_refused: Whether a refusal of the request was counted.
         retires: When the request's key ends, as an HTTP date, if the key has a successor.
         adds_fields: Whether the answer gets fields, because of ``receipt`` or ``retires``.
@@ -55,6 +57,8 @@ class RequestState(ABC):
     due: bool = False
     receipt: Receipt | None = None
     charged_limits: tuple[RouteLimit, ...] = ()
+    tag: str = ""
+    units: int = 1
     is_refused: bool = False
     retires: str | None = None
     adds_fields: bool = False
@@ -132,7 +136,13 @@ class RequestState(ABC):
         """Count the request as refused, and no longer as let in."""
         if not self.is_refused:
             self.is_refused = True
-            self.guard.counts.refuse(deny, self.allow)
+            self.guard.counts.refuse(deny, self.allow, self.tag, self.units)
+
+    def weigh(self, units: int) -> None:
+        """Note what the request costs in all, for usage."""
+        if self.allow is not None and not self.is_refused and units != self.units:
+            self.guard.counts.weigh(self.allow.principal, self.tag, units - self.units)
+            self.units = units
 
     def admitted(self, *, optional: bool = False) -> Allow:
         """Return the decision that let the request in.

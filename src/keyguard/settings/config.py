@@ -16,6 +16,7 @@ from keyguard.core.limits.limit import Limit, Limits, read_limits
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.usage.tags import UsageTags
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.runtime.deadlines import Patience
 from keyguard.runtime.frames import hides_arguments
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.http.principal_fields import PrincipalFields
     from keyguard.core.http.trusted_proxies import TrustedProxies
     from keyguard.core.http.websocket_token import TokenProtocol
+
+_BUCKETS = {"15m": 900, "1h": 3600}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,11 @@ class Settings:
             because the store fails, it admits that part of a limit, and at least 1. From 1 to
             10,000.
         legacy_headers: Send ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` as well.
+        usage: Count who used what, if the key store keeps usage; see :doc:`usage`.
+        usage_bucket: The shortest time by which usage is told apart: ``"15m"``, or ``"1h"`` for a
+            quarter of the rows. Then days are exact only in zones that differ from UTC by whole
+            hours.
+        usage_tags: What requests are called, so that their usage is told apart.
         imported_formats: The formats of imported tokens, in the order in which keyguard tries
             them: ``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
             :doc:`importing keys <import>`.
@@ -129,6 +137,9 @@ class Settings:
     on_limiter_error: str = "open"
     limiter_processes: int = field(default=1, metadata={"range": (1, 10_000)})
     legacy_headers: bool = False
+    usage: bool = True
+    usage_bucket: str = "15m"
+    usage_tags: UsageTags | None = None
     imported_formats: Iterable[str] = ()
 
     def __post_init__(self) -> None:
@@ -168,6 +179,11 @@ class Settings:
             _ = self.token_protocol
         if self.revoke_exposed and not self.require_https:
             raise ConfigurationError("revoke_exposed goes with require_https=True")
+
+    @property
+    def bucket(self) -> int:
+        """The shortest time by which usage is told apart, in seconds."""
+        return _BUCKETS[self.usage_bucket]
 
     @property
     def patience(self) -> Patience:
@@ -329,6 +345,9 @@ class Settings:
 Settings.__init__ = hides_arguments(Settings.__init__)  # type: ignore[method-assign]
 
 
+_CHOICES = {"on_limiter_error": ("open", "closed"), "usage_bucket": tuple(_BUCKETS)}
+
+
 def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
     """Refuse flags, numbers and choices of the wrong type, or out of range."""
     for setting in given:
@@ -343,8 +362,11 @@ def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
                 raise InvalidValueError(f"{name} takes {wanted}, not {shown(value)}")
             if not least <= value <= most:
                 raise InvalidValueError(f"{name} takes {least} to {most}, not {shown(value)}")
-        if name == "on_limiter_error" and value not in ("open", "closed"):
-            raise InvalidValueError(f"{name} takes 'open' or 'closed', not {shown(value)}")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            first, second = _CHOICES[name]
+            raise InvalidValueError(f"{name} takes {first!r} or {second!r}, not {shown(value)}")
+        if name == "usage_tags" and not isinstance(value, UsageTags):
+            raise InvalidValueError(f"{name} takes UsageTags, not {shown(value)}")
 
 
 def _read_failure_limit(limit: object) -> Limit | None:

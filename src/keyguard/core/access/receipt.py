@@ -107,7 +107,8 @@ def plan_of(
     if not charges:
         return None
     is_enforced = all(charge.enforce for charge in charges)
-    plan = Plan(charges, len(of_key), policy_field(charges), is_enforced)
+    cost = max((charge.cost for charge in charges), default=1)
+    plan = Plan(charges, len(of_key), policy_field(charges), is_enforced, cost)
     if allow is not None and not limits.varying and all(limit.is_fixed for limit in route):
         if len(allow.plans) >= _MOST_PLANS:
             allow.plans.clear()
@@ -123,7 +124,7 @@ def receipt_of(allow: Allow | None, plan: Plan, outcome: Outcome) -> Receipt:
         plan: What the request was charged.
         outcome: The answer of the counters, which admitted it.
     """
-    charges, key_charges, policy, _ = plan
+    charges, key_charges, policy, _, _ = plan
     _, tallies, counter = outcome
     principal = None if allow is None else allow.principal
     return Receipt(principal, charges, tallies, policy, key_charges, None, counter)

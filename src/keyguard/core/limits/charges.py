@@ -93,12 +93,14 @@ class Plan(NamedTuple):
         key_charges: How many of them come before those of the route.
         policy: The value of ``RateLimit-Policy``.
         is_enforced: Whether each of them can refuse, so that all have room where none refuses.
+        cost: The most units that one of the charges takes.
     """
 
     charges: tuple[Charge, ...]
     key_charges: int
     policy: str
     is_enforced: bool
+    cost: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,145 @@
+"""What a guard does for usage beside requests: it tells the store, and keeps what it has in order.
+
+Several processes may fold the same days at once: the store counts nothing twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from keyguard.core.keys.ports import KeyStore
+from keyguard.core.keys.time_zones import find_time_zone
+from keyguard.core.usage.periods import DAYS_KEPT, QUARTERS_KEPT, civil_day
+from keyguard.core.usage.ports import UsageStore
+from keyguard.core.usage.values import Writer
+from keyguard.exceptions import InvalidValueError
+from keyguard.freshness.usage_counts import GIVEN_UP, UsageCounts
+from keyguard.runtime.process import Clock
+
+TELL_EVERY = 10.0
+"""Seconds between two flushes of usage: what a process that is killed can lose."""
+
+TIDY_EVERY = 3600.0
+
+_LONGEST_DAY = timedelta(hours=26)
+_ORGANIZATIONS = 50  # of which one round forgets old days
+_FOLDED_AT_ONCE = 100
+
+_Chore = Callable[[], Awaitable[None]]
+
+
+class UsageWork:
+    """Tells the store of usage what a guard has counted, and folds and forgets what is old.
+
+    Args:
+        counts: What was counted.
+        usage: The store of usage, with a deadline for each call.
+        store: The key store.
+        clock: Where time comes from.
+    """
+
+    def __init__(
+        self, counts: UsageCounts, usage: UsageStore, store: KeyStore, clock: Clock
+    ) -> None:
+        self._counts = counts
+        self._usage = usage
+        self._store = store
+        self._clock = clock
+        now = clock.monotonic()
+        self._tell_at = now + TELL_EVERY
+        # Processes that start together do not tidy together.
+        self._tidy_at = now + secrets.randbelow(int(TIDY_EVERY))
+        self._chores: deque[_Chore] = deque()
+        self._behind: str | None = None
+        self._silent: frozenset[Writer] = frozenset()
+
+    async def turn(self) -> bool:
+        """Do what is due, one call of the store at most; return whether more is due at once."""
+        if self._counts.is_over:
+            self._counts.collect()
+        now = self._clock.monotonic()
+        try:
+            if now >= self._tell_at:
+                if await self._tell_next():
+                    return True
+                self._tell_at = now + TELL_EVERY
+            if self._chores:
+                await self._chores.popleft()()
+            elif now >= self._tidy_at:
+                self._tidy_at = now + TIDY_EVERY
+                await self._begin_round()
+        except Exception:  # noqa: BLE001 - what was not told is told later, and metrics show it
+            self._chores.clear()
+            self._tell_at = max(self._tell_at, now + TELL_EVERY)
+        return bool(self._chores)
+
+    async def tell(self, *, last: bool = False) -> None:
+        """Tell the store of all that was counted until now, if it answers.
+
+        Args:
+            last: Whether nothing more will be counted, so that the store can forget the writer.
+        """
+        try:
+            while await self._tell_next():
+                pass
+            if last and (writer := self._counts.retire()):
+                await self._usage.leave(writer)
+        except Exception:  # noqa: BLE001 - as above
+            return
+
+    async def _tell_next(self) -> bool:
+        """Send one flush; return whether there is more to tell."""
+        if unheard := self._counts.unheard:
+            known = {writer.id for writer in await self._usage.writers()}
+            if unheard not in known:
+                self._counts.give_up(unheard)
+        flush = self._counts.next_flush()
+        if flush is None:
+            return False
+        await self._usage.add(flush)
+        self._counts.told(flush)
+        return self._counts.has_more
+
+    async def _begin_round(self) -> None:
+        """Find out what there is to tidy up."""
+        before = self._now() - QUARTERS_KEPT - _LONGEST_DAY
+        unfolded = await self._usage.unfolded(before, _FOLDED_AT_ONCE)
+        self._chores += [partial(self._fold, *found) for found in unfolded]
+        if unfolded:
+            self._chores.append(self._begin_round)  # until everything is folded
+        else:
+            self._chores += [self._give_up_silent, self._forget_some]
+
+    async def _fold(self, organization: str, start: datetime) -> None:
+        """Fold the day of an organization's first quarter."""
+        found = await self._store.find_organization(organization)
+        try:
+            zone = find_time_zone("UTC" if found is None else found.time_zone)
+        except InvalidValueError:  # this machine does not know the zone
+            zone = UTC
+        await self._usage.fold(organization, civil_day(start, zone))
+
+    async def _forget_some(self) -> None:
+        """Have the days of some organizations forgotten that are too old, the next ones in turn."""
+        page = await self._store.list_organizations(after=self._behind, limit=_ORGANIZATIONS)
+        self._behind = page.next
+        before = self._now() - DAYS_KEPT
+        self._chores += [partial(self._usage.forget, found.id, before) for found in page.items]
+
+    async def _give_up_silent(self) -> None:
+        """Forget the writers that have been silent for an hour, and were so an hour ago.
+
+        A writer that could not reach the store while it was down speaks as soon as it is back.
+        """
+        writers = await self._usage.writers()
+        before = self._now() - timedelta(seconds=GIVEN_UP)
+        silent = frozenset(writer for writer in writers if writer.until <= before)
+        self._chores += [partial(self._usage.leave, writer.id) for writer in silent & self._silent]
+        self._silent = silent
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time(), UTC)
