@@ -46,6 +46,8 @@ from keyguard.settings.config import Settings
 if TYPE_CHECKING:
     from keyguard.core.keys.audit import Action, AuditEntry
     from keyguard.core.keys.results import DamagedKey, ImportReport, IssuedKey, RotatedKey
+    from keyguard.core.usage.results import OwnUsage, UsageItem, UsageReport
+    from keyguard.core.usage.tags import UsageTags
 
 __all__ = [
     "AccessDenied",
@@ -73,6 +75,7 @@ __all__ = [
     "NotDurableError",
     "NotFoundError",
     "Organization",
+    "OwnUsage",
     "Page",
     "Principal",
     "Reason",
@@ -88,6 +91,9 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "Strategy",
+    "UsageItem",
+    "UsageReport",
+    "UsageTags",
     "current_limits",
     "current_principal",
     "rate_limit",
@@ -97,12 +103,16 @@ __all__ = [
 
 
 _LATER = {
-    "Action": "audit",
-    "AuditEntry": "audit",
-    "DamagedKey": "results",
-    "ImportReport": "results",
-    "IssuedKey": "results",
-    "RotatedKey": "results",
+    "Action": "keys.audit",
+    "AuditEntry": "keys.audit",
+    "DamagedKey": "keys.results",
+    "ImportReport": "keys.results",
+    "IssuedKey": "keys.results",
+    "OwnUsage": "usage.results",
+    "RotatedKey": "keys.results",
+    "UsageItem": "usage.results",
+    "UsageReport": "usage.results",
+    "UsageTags": "usage.tags",
 }
 
 
@@ -112,5 +122,5 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module(f"keyguard.core.keys.{_LATER[name]}"), name)
+    found = getattr(import_module(f"keyguard.core.{_LATER[name]}"), name)
     return globals().setdefault(name, found)

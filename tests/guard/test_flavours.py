@@ -11,11 +11,18 @@ from keyguard import AsyncKeyguard, Keyguard
 from keyguard.core.management.audit_trail import AsyncAuditTrail
 from keyguard.core.management.keys import AsyncKeys
 from keyguard.core.management.organizations import AsyncOrganizations
+from keyguard.core.management.usage import AsyncUsage
 from keyguard.guard.audit_trail import AuditTrail
 from keyguard.guard.keys import Keys
 from keyguard.guard.organizations import Organizations
+from keyguard.guard.usage import Usage
 
-MANAGEMENT = [(Organizations, AsyncOrganizations), (Keys, AsyncKeys), (AuditTrail, AsyncAuditTrail)]
+MANAGEMENT = [
+    (Organizations, AsyncOrganizations),
+    (Keys, AsyncKeys),
+    (AuditTrail, AsyncAuditTrail),
+    (Usage, AsyncUsage),
+]
 
 
 def methods(cls: type) -> dict[str, Any]:

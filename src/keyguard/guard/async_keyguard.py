@@ -22,11 +22,12 @@ from keyguard.stores.opening import open_async_replica, open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.core.management import audit_trail, keys, organizations
+    from keyguard.core.management import audit_trail, keys, organizations, usage
 else:
     audit_trail = Lazy("keyguard.core.management.audit_trail")
     keys = Lazy("keyguard.core.management.keys")
     organizations = Lazy("keyguard.core.management.organizations")
+    usage = Lazy("keyguard.core.management.usage")
 
 
 @final
@@ -100,6 +101,11 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
     def audit(self) -> audit_trail.AsyncAuditTrail:
         """The audit trail of this guard's key store."""
         return audit_trail.AsyncAuditTrail(self._ports)
+
+    @once
+    def usage(self) -> usage.AsyncUsage:
+        """Who used what, as far as this guard's key store keeps it."""
+        return usage.AsyncUsage(self._ports)
 
     async def authenticate(
         self,

@@ -21,11 +21,12 @@ from keyguard.stores.opening import open_replica, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.guard import audit_trail, keys, organizations
+    from keyguard.guard import audit_trail, keys, organizations, usage
 else:
     audit_trail = Lazy("keyguard.guard.audit_trail")
     keys = Lazy("keyguard.guard.keys")
     organizations = Lazy("keyguard.guard.organizations")
+    usage = Lazy("keyguard.guard.usage")
 
 
 @final
@@ -103,6 +104,11 @@ class Keyguard(Guard[SyncPorts], flavour=True):
     def audit(self) -> audit_trail.AuditTrail:
         """The audit trail of this guard's key store."""
         return audit_trail.AuditTrail(self._ports)
+
+    @once
+    def usage(self) -> usage.Usage:
+        """Who used what, as far as this guard's key store keeps it."""
+        return usage.Usage(self._ports)
 
     def authenticate(
         self,

@@ -123,6 +123,10 @@ class Ports(ABC, Generic[AnyStore, Work]):
         keeps = settings.usage and isinstance(self._raw, KeepsUsage)
         return UsageCounts(self.tokens, clock=self.clock, bucket=settings.bucket, keeps=keeps)
 
+    @property
+    def bucket(self) -> int:
+        return self.settings.bucket
+
     @once
     def usage(self) -> UsagePort:
         """The store of usage. Each call has the deadline of management.

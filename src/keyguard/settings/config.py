@@ -16,7 +16,6 @@ from keyguard.core.limits.limit import Limit, Limits, read_limits
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
-from keyguard.core.usage.tags import UsageTags
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.runtime.deadlines import Patience
 from keyguard.runtime.frames import hides_arguments
@@ -27,6 +26,7 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.http.principal_fields import PrincipalFields
     from keyguard.core.http.trusted_proxies import TrustedProxies
     from keyguard.core.http.websocket_token import TokenProtocol
+    from keyguard.core.usage.tags import UsageTags
 
 _BUCKETS = {"15m": 900, "1h": 3600}
 
@@ -365,8 +365,11 @@ def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
         if name in _CHOICES and value not in _CHOICES[name]:
             first, second = _CHOICES[name]
             raise InvalidValueError(f"{name} takes {first!r} or {second!r}, not {shown(value)}")
-        if name == "usage_tags" and not isinstance(value, UsageTags):
-            raise InvalidValueError(f"{name} takes UsageTags, not {shown(value)}")
+        if name == "usage_tags":
+            from keyguard.core.usage.tags import UsageTags
+
+            if not isinstance(value, UsageTags):
+                raise InvalidValueError(f"{name} takes UsageTags, not {shown(value)}")
 
 
 def _read_failure_limit(limit: object) -> Limit | None:

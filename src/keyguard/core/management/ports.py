@@ -10,6 +10,7 @@ from keyguard.core.access.policy import Policy
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.usage.ports import UsageStore
 
 
 class ManagementPorts(Protocol):
@@ -26,6 +27,20 @@ class ManagementPorts(Protocol):
 
         The guard forgets what a commit changes, also when the commit failed: it may have happened.
         """
+        ...
+
+    @property
+    def usage(self) -> UsageStore:
+        """The store of usage. Each call has the deadline of management.
+
+        Raises:
+            ConfigurationError: The guard counts no usage, or its key store keeps none.
+        """
+        ...
+
+    @property
+    def bucket(self) -> int:
+        """The shortest time by which usage is told apart, in seconds."""
         ...
 
     def now(self) -> datetime:
