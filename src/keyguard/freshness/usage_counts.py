@@ -23,7 +23,7 @@ from typing import TypeAlias
 from keyguard.core.access.decisions import Allow, Decision, Deny
 from keyguard.core.identity.principal import Principal
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
-from keyguard.freshness.verified_tokens import VerifiedTokens
+from keyguard.freshness.verified_tokens import MOST_DROPPED, VerifiedTokens
 from keyguard.runtime.process import Clock, after_fork
 
 MOST_CELLS = 100_000
@@ -37,7 +37,6 @@ SIGN_OF_LIFE = 60.0
 GIVEN_UP = 3600.0
 """Seconds of silence after which others may give a writer up."""
 
-_MOST_DROPPED = 10_000
 _LONGEST_WAY = 60.0  # seconds for which a call that was given up may still reach the store
 
 _Who: TypeAlias = tuple[str, str, str]
@@ -137,7 +136,7 @@ class UsageCounts:
     def count(self, decision: Decision) -> None:
         """Count a request that was decided otherwise than by ``VerifiedTokens.recall``."""
         with self._lock:
-            if self.is_over or len(self._tokens.dropped) > _MOST_DROPPED:
+            if self.is_over or len(self._tokens.dropped) > MOST_DROPPED:
                 self._collect()
             if isinstance(decision, Allow):
                 self._add(_who(decision.principal), (ALLOWED, ""), 1, 1)

@@ -36,6 +36,10 @@ _RECENT_CHANGES = 1024
 _RECENT_POSITIONS = 64
 _LONGEST = 60.0  # seconds, however well the feed vouches
 _MINUTE = 60
+_HELD = 10.0  # seconds that no thread is held up for between finding an entry and counting there
+
+MOST_DROPPED = 10_000
+"""How many dropped entries may wait for :meth:`VerifiedTokens.take_allowed`."""
 
 # The one thing that guards share. Ids are unique, so it can at worst forget too much.
 _memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueDictionary()
@@ -56,13 +60,15 @@ class _Entry:
     told_at: float = 0.0  # the minute of the last use that was passed to the store
     allowed: int = 0  # how often recall has let it in
     taken: int = 0  # how much of that take_allowed has returned
+    dropped_at: float = 0.0
 
 
 class VerifiedTokens:
     """Remembers up to ``size`` verified tokens.
 
     Attributes:
-        dropped: The entries that were forgotten since the last :meth:`take_allowed`.
+        dropped: The entries that were forgotten lately. A request that has found one may yet count
+            itself there.
         recalled: How often :meth:`recall_any` has answered.
 
     Args:
@@ -104,7 +110,6 @@ class VerifiedTokens:
         self._changed: dict[str, int] = {}  # subject -> change number, oldest first
         self._uses: dict[str, Use] = {}  # by key, not yet passed to the store
         self.dropped: list[_Entry] = []
-        self._leaving: list[_Entry] = []  # dropped before that
         self.recalled = 0
         self._watchers: list[Callable[[], object]] = []
         self._change = 0
@@ -326,12 +331,13 @@ class VerifiedTokens:
     def take_allowed(self) -> list[tuple[Principal, int]]:
         """Return how often :meth:`recall` let principals in since the last call.
 
-        One thread at a time may call it. An entry that was dropped is looked at twice more, as a
-        request that has found it may count itself a moment later.
+        One thread at a time may call it.
         """
+        until = self._monotonic() - _HELD
         with self._lock:
-            entries = [*self._entries.values(), *self.dropped, *self._leaving]
-            self._leaving, self.dropped = self.dropped, []
+            entries = [*self._entries.values(), *self.dropped]
+            held = self.dropped[-MOST_DROPPED // 2 :]
+            self.dropped = [entry for entry in held if entry.dropped_at > until]
         found: list[tuple[Principal, int]] = []
         for entry in entries:
             more = entry.allowed - entry.taken
@@ -405,6 +411,7 @@ class VerifiedTokens:
         if entry is None:
             return None
         self._note_use_of(entry)
+        entry.dropped_at = self._monotonic()
         self.dropped.append(entry)
         principal = entry.allow.principal
         for subject in (principal.key_id, principal.organization):
