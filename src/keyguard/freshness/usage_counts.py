@@ -16,7 +16,6 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -45,8 +44,10 @@ _Who: TypeAlias = tuple[str, str, str]
 _What: TypeAlias = tuple[str, str]
 """The outcome and the tag."""
 
-_Cells: TypeAlias = dict[_Who, dict[_What, list[int]]]
+_Cells: TypeAlias = dict[tuple[_Who, _What], list[int]]
 """The number of requests and their units."""
+
+_NO_CELLS: _Cells = {}
 
 
 class UsageCounts:
@@ -220,16 +221,15 @@ class UsageCounts:
         """Add to a cell."""
         if not self.keeps:
             return
-        cells = self._cells.setdefault(self._start if start is None else start, {})
-        counts = cells.setdefault(who, {}).get(what)
+        start = self._start if start is None else start
+        counts = self._cells.get(start, _NO_CELLS).get((who, what))
         if counts is None:
             if self._size >= MOST_CELLS:
                 self._merge()
-                if self._size >= MOST_CELLS:
-                    self.lost += n
-                    return
-                cells = self._cells.setdefault(self._start if start is None else start, {})
-            counts = cells.setdefault(who, {})[what] = [0, 0]
+            if self._size >= MOST_CELLS:
+                self.lost += n
+                return
+            counts = self._cells.setdefault(start, {})[who, what] = [0, 0]
             self._size += 1
         counts[0] += n
         counts[1] += units
@@ -240,8 +240,9 @@ class UsageCounts:
             if self._size <= MOST_CELLS // 2:
                 break
             before, self._cells, self._size = self._cells, {}, 0
-            for at, (owner, _, _), what, (n, units) in _each(before):
-                self._keep((owner, "", ""), what, n, units, at if start is None else start)
+            for at, cells in before.items():
+                for ((owner, _, _), what), (n, units) in cells.items():
+                    self._keep((owner, "", ""), what, n, units, at if start is None else start)
         moves, extra = self._moves, self._extra
         self._moves, self._extra = defaultdict(_no_moves), defaultdict(int)
         for (owner, _, _), changes in moves.items():
@@ -356,7 +357,7 @@ class UsageCounts:
         """
         left, last = most, self._start
         for start, cells in reversed(self._cells.items()):
-            counts = cells.get(who, {}).get(what)
+            counts = cells.get((who, what))
             if counts is not None and left and counts[which]:
                 taken = min(left, counts[which])
                 counts[which] -= taken
@@ -368,26 +369,16 @@ class UsageCounts:
         """Take the oldest cells out, as many as a flush holds."""
         found: list[Cell] = []
         for start in tuple(self._cells):
-            cells = self._cells[start]
-            for who in tuple(cells):
+            cells, at = self._cells[start], _at(start)
+            while cells:
                 if len(found) >= CELLS_OF_FLUSH:
                     return tuple(found)
-                whats = cells.pop(who)
-                self._size -= len(whats)
-                found += [
-                    Cell(who[0], _at(start), who[1], who[2], *what, n, units)
-                    for what, (n, units) in whats.items()
-                    if n or units
-                ]
+                (who, what), (n, units) = cells.popitem()
+                self._size -= 1
+                if n or units:
+                    found.append(Cell(who[0], at, who[1], who[2], *what, n, units))
             del self._cells[start]
         return tuple(found)
-
-
-def _each(cells: dict[float, _Cells]) -> Iterator[tuple[float, _Who, _What, list[int]]]:
-    for start, by_key in cells.items():
-        for who, whats in by_key.items():
-            for what, counts in whats.items():
-                yield start, who, what, counts
 
 
 def _who(principal: Principal) -> _Who:
