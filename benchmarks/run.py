@@ -15,6 +15,7 @@ from benchmarks import (
     attack,
     calls,
     cold,
+    counting,
     end_to_end,
     frameworks,
     in_memory,
@@ -289,6 +290,10 @@ def sections(bench: Bench) -> dict[str, tuple[str, Callable[[], Section]]]:
         "warm": (
             "Warm verification",
             lambda: warm.measure(bench.loop, bench.guards, bench.known, bench.warm),
+        ),
+        "usage": (
+            "Counting usage",
+            lambda: counting.measure(bench.loop, bench.store, bench.warm, SETTINGS),
         ),
         "refusals": ("Refusals", lambda: refused(bench)),
         "cold": ("Cold verification", lambda: cold.measure(bench.loop, SETTINGS)),
