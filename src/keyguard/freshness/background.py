@@ -291,7 +291,7 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
         run_sync(self._flush())
 
     def part(self) -> None:
-        """Tell the store of all uses and counts, as the guard will serve no more requests."""
+        """Tell the store of all uses and counts, as the guard has served its last request."""
         run_sync(self._flush(last=True))
 
     def _work(self) -> None:
@@ -361,7 +361,7 @@ class AsyncBackgroundWork(_BackgroundWork[AsyncChangeFeed]):
         await self._flush()
 
     async def part(self) -> None:
-        """Tell the store of all uses and counts, as the guard will serve no more requests."""
+        """Tell the store of all uses and counts, as the guard has served its last request."""
         await self._flush(last=True)
 
     async def _work(self) -> None:
