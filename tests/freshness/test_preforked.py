@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
 import pytest
 
 from keyguard import Keyguard
+from keyguard.stores.base import KeepsUsage
 from tests.services import free_port, until
 from tests.stores.conftest import make_database
 
@@ -32,6 +34,7 @@ def test_every_worker_of_a_preforked_server_follows_the_feed_and_flushes(
             guard.keys.issue(organization="acme", name=name) for name in ("warm", "doomed", "live")
         )
         port = free_port()
+        answered = Counter({"allowed": 1})  # by the process that forks the others
         environment = {
             **os.environ,
             "KEYGUARD_URL": database.url,
@@ -47,7 +50,9 @@ def test_every_worker_of_a_preforked_server_follows_the_feed_and_flushes(
 
             def answer(token: str) -> httpx.Response:
                 fields = {"Authorization": f"Bearer {token}"}
-                return httpx.get(f"http://127.0.0.1:{port}/", headers=fields, timeout=60)
+                answer = httpx.get(f"http://127.0.0.1:{port}/", headers=fields, timeout=60)
+                answered["allowed" if answer.status_code == 200 else "key_revoked"] += 1
+                return answer
 
             def answers() -> bool:
                 try:
@@ -76,3 +81,10 @@ def test_every_worker_of_a_preforked_server_follows_the_feed_and_flushes(
             _, said = server.communicate(timeout=60)
         assert "Traceback" not in said, said
         assert guard.keys.get(live.key.id).last_used_at is not None
+        if isinstance(guard._store, KeepsUsage):
+            report = guard.usage.report(organization="acme", group_by="outcome")
+            counted: Counter[str] = Counter()
+            for item in report.items:  # of one day, or of two around midnight
+                counted[item.group] += item.n
+            assert counted == answered
+            assert list(guard._store.usage().writers()) == []
