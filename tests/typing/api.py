@@ -33,6 +33,7 @@ from keyguard import (
     Secret,
     Settings,
     Strategy,
+    UsageReport,
     current_limits,
     current_principal,
     rate_limit,
@@ -96,6 +97,8 @@ assert_type(rotated, RotatedKey)
 assert_type(rotated.key, Key)
 assert_type(rotated.token, Secret | None)
 assert_type(guard.audit.list(organization="acme", limit=10), Page[AuditEntry])
+assert_type(guard.usage.report(organization="acme", step="hour", group_by="key"), UsageReport)
+assert_type([item.n for item in guard.usage.top(organization="acme").items], list[int])
 assert_type([entry.action for entry in guard.audit.list()], list[Action])
 assert_type(
     guard.organizations.update("acme", scopes=["admin"], max_key_lifetime=timedelta(days=90)),
@@ -147,6 +150,7 @@ async def main() -> None:
         assert_type(await async_guard.keys.list(), Page[Key])
         assert_type(await async_guard.keys.rotate("4fKq0ZbT1mXw8RyA"), RotatedKey)
         assert_type(await async_guard.audit.list(), Page[AuditEntry])
+        assert_type(await async_guard.usage.report(organization="acme"), UsageReport)
         found: Decision = await async_guard.authenticate([b"Bearer ..."], fresh=True)
         assert_type(found, Allow | Deny)
 

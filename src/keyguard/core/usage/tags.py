@@ -39,7 +39,8 @@ class UsageTags:
     function: TagOf
 
     def __post_init__(self) -> None:
-        names = () if isinstance(self.names, str) else tuple(self.names)
+        is_list = isinstance(self.names, Iterable) and not isinstance(self.names, str)
+        names = tuple(self.names) if is_list else ()
         if not 1 <= len(names) <= _MOST_TAGS:
             raise InvalidValueError(f"UsageTags takes a list of 1 to {_MOST_TAGS} tags")
         for name in names:
@@ -59,4 +60,4 @@ class UsageTags:
             return OTHER_TAG
         if tag is None:
             return ""
-        return tag if tag in frozenset(self.names) else OTHER_TAG
+        return tag if isinstance(tag, str) and tag in frozenset(self.names) else OTHER_TAG
