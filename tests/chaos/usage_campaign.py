@@ -82,7 +82,7 @@ def work(url: str, tokens: list[str], seed: int, seen: Seen) -> None:
     while True:
         answered = seen.answered
         guard.flush()
-        if not guard.counts.has_more:
+        if not guard.counts.is_waiting:
             seen.know_told(answered)
 
 

@@ -394,3 +394,40 @@ def test_look_ups_are_counted_by_result() -> None:
     world.guard.authenticate([f"Bearer {issued.token.reveal()}"], fresh=True)
 
     assert world.guard.counts.lookups() == {"hit": 4, "miss": 2, "shared": 0}
+
+
+def test_moves_that_wait_survive_that_keys_are_counted_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(usage_counts, "MOST_CELLS", 60)
+    counted = Counted()
+    requests = 0
+    for number in range(300):
+        allow = counted.warm(number, n=3)
+        requests += 3
+        for _ in range(1 + number % 3):
+            counted.counts.refuse(limited(allow), allow)
+        if number % 20 == 0:
+            counted.counts.collect()
+    counted.tell()
+
+    assert counted.told.total() == requests
+    assert counted.counts.lost == 0
+
+
+def test_refusals_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_counts, "_MOST_WAITING", 10)
+    counted = Counted()
+    for number in range(50):
+        counted.warm(number)
+    counted.tell()
+    for number in range(50):
+        allow = Allow(principal(number))
+        counted.counts.refuse(limited(allow), allow, "", 5)
+    counted.tell()
+    for number in range(50):
+        counted.warm(number)
+    counted.tell()
+
+    assert counted.told.total() == 100
+    assert sum(n for (_, outcome, _), n in counted.told.items() if outcome != ALLOWED) == 10

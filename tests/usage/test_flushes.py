@@ -379,3 +379,18 @@ def test_processes_that_start_together_do_not_tidy_together() -> None:
              for _ in range(50)]  # fmt: skip
 
     assert len({work._tidy_at for work in works}) > 10
+
+
+def test_requests_that_never_end_make_one_flush_in_ten_seconds(told: Told) -> None:
+    token = told.world.token()
+    add = told.usage.add
+
+    async def added(flush: Flush) -> None:
+        told.ask(token)  # while the store is told, the next request is counted
+        await add(flush)
+
+    told.usage.add = added  # type: ignore[method-assign]
+    told.ask(token)
+    told.pass_by(100)
+
+    assert told.usage.calls == 11  # the first made the writer known

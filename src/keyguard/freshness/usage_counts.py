@@ -36,6 +36,7 @@ SIGN_OF_LIFE = 60.0
 GIVEN_UP = 3600.0
 """Seconds of silence after which others may give a writer up."""
 
+_MOST_WAITING = 10_000  # keys; beyond, a request stays what it was counted as
 _LONGEST_WAY = 60.0  # seconds for which a call that was given up may still reach the store
 
 _Who: TypeAlias = tuple[str, str, str]
@@ -54,6 +55,7 @@ class UsageCounts:
     """The counts of one guard in one process.
 
     Attributes:
+        has_more: Whether more had been counted when :meth:`next_flush` returned the last flush.
         keeps: Whether a store takes cells.
         led: Look-ups that asked the store; :class:`~keyguard.freshness.lookups.Lookups` adds here.
         shared: Look-ups that waited for the answer to another.
@@ -101,6 +103,7 @@ class UsageCounts:
         self._writer = ""
         self._seq = 0
         self._under_way: Flush | None = None
+        self.has_more = False
 
     # What metrics read
 
@@ -211,6 +214,7 @@ class UsageCounts:
         for principal, n in self._tokens.take_allowed():
             self._hits += n
             self._add(_who(principal), (ALLOWED, ""), n, n)
+        self._settle()
         self._collected_at = self._time()
         self._start = max(self._start, self._start_of(self._collected_at))
 
@@ -261,9 +265,9 @@ class UsageCounts:
         with self._lock:
             if self._under_way is not None:
                 self._repeated_at = self._time()
+                self.has_more = True
             else:
                 self._collect()
-                self._settle()
                 is_silent = self._collected_at - self._told_at < SIGN_OF_LIFE
                 if not self._cells and (is_silent or not self._seq):
                     return None
@@ -271,7 +275,8 @@ class UsageCounts:
                 cells = self._take() if self._seq else ()
                 self._writer = self._writer or secrets.token_hex(8)
                 self._seq += 1
-                until = self._until if self._cells else self._collected_at
+                self.has_more = bool(self._cells)
+                until = self._until if self.has_more else self._collected_at
                 self._under_way = Flush(self._writer, self._seq, _at(until), cells)
             return self._under_way
 
@@ -284,9 +289,9 @@ class UsageCounts:
                 self._until = flush.until.timestamp()
 
     @property
-    def has_more(self) -> bool:
-        """Whether the store was not told of all that was collected."""
-        return bool(self._cells) or self._under_way is not None
+    def is_waiting(self) -> bool:
+        """Whether a flush is under way, of which the store has not said that it has it."""
+        return self._under_way is not None
 
     def retire(self) -> str | None:
         """Go on as another writer; return the id of this one, which may leave the store.
@@ -313,13 +318,15 @@ class UsageCounts:
         Nobody knows whether the store has the flush that is under way: it is lost.
         """
         with self._lock:
-            if writer == self._writer and self._under_way is not None:
-                self.lost += sum(cell.n for cell in self._under_way.cells)
+            if writer == self._writer:
+                if self._under_way is not None:
+                    self.lost += sum(cell.n for cell in self._under_way.cells)
                 self._begin_as_writer()
 
     def _settle(self) -> None:
-        """Make the moves for which there are requests, and change units."""
-        for who, moves in tuple(self._moves.items()):
+        """Make the moves for which there are requests, and change units. The rest waits."""
+        waiting, self._moves = self._moves, defaultdict(_no_moves)
+        for who, moves in waiting.items():
             short, start = 0, self._start
             for what, n in moves.items():
                 if n < 0:
@@ -334,13 +341,15 @@ class UsageCounts:
                     short -= moves[what]
                     if done := n - moves[what]:
                         self._keep(who, what, done, done if what[0] == ALLOWED else 0, start)
-            if not any(moves.values()):
-                del self._moves[who]
-        for (who, tag), more in tuple(self._extra.items()):
-            del self._extra[who, tag]
+            if any(moves.values()) and len(self._moves) < _MOST_WAITING:
+                self._moves[who] = moves
+        changes, self._extra = self._extra, defaultdict(int)
+        for (who, tag), more in changes.items():
             if more > 0:
                 self._keep(who, (ALLOWED, tag), 0, more)
-            elif left := more + self._take_away(who, (ALLOWED, tag), 1, -more)[0]:
+                continue
+            left = more + self._take_away(who, (ALLOWED, tag), 1, -more)[0]
+            if left and len(self._extra) < _MOST_WAITING:
                 self._extra[who, tag] = left
 
     def _take_away(self, who: _Who, what: _What, which: int, most: int) -> tuple[int, float]:

@@ -92,7 +92,7 @@ class UsageWork:
             return
 
     async def _tell_next(self) -> bool:
-        """Send one flush; return whether there is more to tell."""
+        """Send one flush; return whether more had been counted before."""
         if unheard := self._counts.unheard:
             known = {writer.id for writer in await self._usage.writers()}
             if unheard not in known:
@@ -100,9 +100,10 @@ class UsageWork:
         flush = self._counts.next_flush()
         if flush is None:
             return False
+        has_more = self._counts.has_more
         await self._usage.add(flush)
         self._counts.told(flush)
-        return self._counts.has_more
+        return has_more
 
     async def _begin_round(self) -> None:
         """Find out what there is to tidy up."""
