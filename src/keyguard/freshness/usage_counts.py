@@ -117,7 +117,7 @@ class UsageCounts:
             self._collect()
             # A refusal takes one away. What was shown before stays until as many are let in.
             self._shown = max(self._shown, self._outcomes[ALLOWED])
-            return {**self._outcomes, ALLOWED: self._shown}
+            return {**{str(name): n for name, n in self._outcomes.items()}, ALLOWED: self._shown}
 
     def lookups(self) -> dict[str, int]:
         """Return how many look-ups of keys had each result since the guard's start here.
@@ -139,17 +139,19 @@ class UsageCounts:
 
     def count(self, decision: Decision) -> None:
         """Count a request that was decided otherwise than by ``VerifiedTokens.recall``."""
+        if isinstance(decision, Deny) and decision.organization is None:
+            # A flood of these must cost little. As on the warm path, nothing is called here, so
+            # that no other thread can come between.
+            self._outcomes[decision.reason] += 1
+            return
         with self._lock:
             if self.is_over or len(self._tokens.dropped) > MOST_DROPPED:
                 self._collect()
             if isinstance(decision, Allow):
                 self._add(_who(decision.principal), (ALLOWED, ""), 1, 1)
-                return
-            reason = decision.reason.value
-            self._outcomes[reason] += 1
-            if decision.organization is not None and decision.key_id is not None:
-                who = (decision.organization, decision.key_id, decision.family or "")
-                self._keep(who, (reason, ""), 1, 0)
+            else:
+                who = (decision.organization or "", decision.key_id or "", decision.family or "")
+                self._add(who, (decision.reason.value, ""), 1, 0)
 
     def refuse(self, deny: Deny, allow: Allow | None, tag: str = "", units: int = 1) -> None:
         """Count a refusal that came later than the decision to let the request in.
