@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from keyguard import Allow, AsyncKeyguard, Deny, IssuedKey, Keyguard, Reason
+from keyguard.core.usage.values import Cell, Flush, Period, Question
 from keyguard.runtime.events import Event
+from keyguard.stores.base import KeepsUsage
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 from tests.stores.conftest import make_database
 from tests.world import CATALOGUE, StandingClock
@@ -221,8 +223,29 @@ def use_all(stored: Stored) -> None:
     feed = Called(guard.real._store.feed(), stored.runner)
     assert feed.read(None, 0.0).position
     (feed.close if stored.flavour == "sync" else feed.aclose)()
+    if isinstance(guard.real._store, KeepsUsage):
+        _use_usage(Called(guard.real._store.usage(), stored.runner))
     for event in stored.events:
         assert "Failed" not in type(event).__name__, event
+
+
+def _use_usage(usage: Any) -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    day = Period(start, start + timedelta(days=1))
+    owner = "org_0000000000000001"
+    cell = Cell(owner, start, "0000000000000001", "fam_0000000000000001", "allowed", "", 3, 5)
+    for seq in (1, 2):
+        usage.add(Flush("writer", seq, day.end, (cell,)))
+    assert usage.unfolded(day.end, 10)
+    for _ in range(2):
+        assert [total.n for total in usage.totals(Question(owner, (day,)))] == [6]
+        usage.fold(owner, day)
+    usage.dismiss(owner, "hint", day.start)
+    assert usage.dismissed(owner, day.end) == frozenset()
+    usage.forget(owner, day.end)
+    assert list(usage.largest(Question(owner, (day,)))) == []
+    assert usage.writers()
+    usage.leave("writer")
 
 
 class Turning(AsyncMemoryStore):

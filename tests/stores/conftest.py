@@ -293,12 +293,13 @@ def empty(database: Database, backend: Any) -> None:
         return
     from sqlalchemy import delete, update
 
-    from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
+    from keyguard.stores.sql.tables import FEED, TABLES
 
     with backend.database.writes.begin() as connection:
         connection.execute(update(FEED).values(last=0, mark=""))
-        for table in (KEYS, ORGANIZATIONS, AUDIT):
-            connection.execute(delete(table))
+        for table in reversed(TABLES.sorted_tables):
+            if table is not FEED:
+                connection.execute(delete(table))
 
 
 def bounded(store: Plain | Awaited, call: Call, seconds: float = DEADLINE) -> Any:

@@ -12,7 +12,15 @@ from tests.stores.conftest import Awaited, Database, Plain, empty_store, migrate
 __all__ = ["migrated"]
 
 # Each store that keeps usage stands here under the name that tests.stores.conftest gives it.
-KINDS = ("memory",)
+KINDS = (
+    "memory",
+    "sqlite",
+    "postgresql",
+    "mariadb",
+    "redis",
+    "redis_cluster",
+    "redis_sentinel",
+)
 
 
 @pytest.fixture(params=("sync", "async"))

@@ -32,6 +32,9 @@ TABLE_OPTIONS: dict[str, Any] = {
 }
 """The options of each table."""
 
+CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False, **TABLE_OPTIONS}
+"""The options of a table whose rows lie in the order of its primary key, on SQLite too."""
+
 
 def ascii_string(length: int) -> TypeEngine[str]:
     """Return the type of an ASCII string, compared and ordered byte by byte."""

@@ -134,8 +134,8 @@ def _read(kind: Callable[..., Record], table: str, fields: Sequence[_Field], row
         raise _corrupt(table, row[0], failure) from failure
 
 
-def _instant(value: str | datetime) -> datetime:
-    """Return an instant as a column holds it; the model refuses an instant without a time zone."""
+def instant(value: str | datetime) -> datetime:
+    """Return the instant in a column; the model refuses an instant without a time zone."""
     if isinstance(value, str):  # SQLite
         return datetime.fromisoformat(value)
     return value if value.tzinfo else value.replace(tzinfo=UTC)  # a server's has no time zone
@@ -199,7 +199,7 @@ _FROM_STORED: Mapping[str, _Conversion] = {
     "action": Action,
     "before": json.loads,
     "after": json.loads,
-    **dict.fromkeys((*_INSTANTS, "disabled_at", "last_used_at"), _instant),
+    **dict.fromkeys((*_INSTANTS, "disabled_at", "last_used_at"), instant),
 }
 
 

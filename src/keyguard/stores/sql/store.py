@@ -11,13 +11,14 @@ from keyguard.core.keys.values import Page
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Sighting
 from keyguard.stores.diagnosis import Finding
-from keyguard.stores.facade import SyncChangeFeed, SyncStore
+from keyguard.stores.facade import SyncChangeFeed, SyncStore, SyncUsage
 from keyguard.stores.sql import commits, queries
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.diagnosis import diagnose
 from keyguard.stores.sql.feed import AsyncListeningFeed, SqlFeed, SyncListeningFeed
 from keyguard.stores.sql.migrations import HEAD
+from keyguard.stores.sql.usage import SqlUsage
 
 
 class AsyncSqlStore(AsyncStore):
@@ -74,6 +75,9 @@ class AsyncSqlStore(AsyncStore):
     def feed(self) -> AsyncChangeFeed:
         return (AsyncListeningFeed if self.database.can_listen else SqlFeed)(self.database)
 
+    def usage(self) -> SqlUsage:
+        return SqlUsage(self.database)
+
     def counters(self, *, owned: bool) -> AsyncSqlRateLimiter:
         """Return counters in the same database.
 
@@ -102,6 +106,9 @@ class SqlStore(SyncStore):
     def feed(self) -> ChangeFeed:
         feed = SyncListeningFeed if self.database.can_listen else SqlFeed
         return SyncChangeFeed(feed(self.database))
+
+    def usage(self) -> SyncUsage:
+        return SyncUsage(SqlUsage(self.database))
 
     def counters(self, *, owned: bool) -> SqlRateLimiter:
         return SqlRateLimiter(self.database, owned=owned)

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, text
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    text,
+)
 
 from keyguard.stores.sql.column_types import (
+    CLUSTERED,
     TABLE_OPTIONS,
     Digest,
     UtcDateTime,
@@ -108,4 +121,66 @@ FEED = Table(
     Column("last", BigInteger, nullable=False),
     Column("mark", ascii_string(16), nullable=False, server_default=text("''")),
     **TABLE_OPTIONS,
+)
+
+QUARTERS_A_ROW = 24
+"""How many quarters of an hour a row of usage holds before it is folded."""
+
+
+def _usage(name: str, *, by_key: bool, quarters: int = 0) -> Table:
+    """Return a table of usage, whose rows have columns of their own for so many quarters."""
+    owner = [Column("key_id", ascii_string(16), primary_key=True)] if by_key else []
+    family = [Column("family", ascii_string(20), nullable=False)] if by_key else []
+    counts: list[Column[Any]] = [
+        Column(f"{field}{quarter}", BigInteger)
+        for quarter in range(quarters)
+        for field in ("n", "units")
+    ]
+    return Table(
+        name,
+        TABLES,
+        Column("organization", ascii_string(20), primary_key=True),
+        Column("start", Integer, primary_key=True, autoincrement=False),
+        *owner,
+        Column("outcome", ascii_string(40), primary_key=True),
+        Column("tag", ascii_string(64), primary_key=True),
+        *family,
+        Column("n", BigInteger, nullable=False),
+        Column("units", BigInteger, nullable=False),
+        *counts,
+        **CLUSTERED,
+    )
+
+
+# Usage that is not folded yet: of each key, and of all keys together. A row holds six hours. Its
+# start is the number of quarters since 1970, in UTC; n and units are those of the whole row, n0 and
+# units0 those of its first quarter. NULL: nothing was counted.
+USAGE = _usage("keyguard_usage", by_key=True, quarters=QUARTERS_A_ROW)
+USAGE_TOTALS = _usage("keyguard_usage_totals", by_key=False, quarters=QUARTERS_A_ROW)
+Index("ix_keyguard_usage_totals_start", USAGE_TOTALS.c.start, USAGE_TOTALS.c.organization)
+
+# The same, folded into days of the organization's zone.
+USAGE_DAYS = _usage("keyguard_usage_days", by_key=True)
+USAGE_DAY_TOTALS = _usage("keyguard_usage_day_totals", by_key=False)
+
+# How far each writer of usage has reported. One that has left is kept for a time, so that a flush
+# of it that comes late is not counted twice.
+USAGE_WRITERS = Table(
+    "keyguard_usage_writers",
+    TABLES,
+    Column("writer", ascii_string(64), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    Column("has_left", Boolean, nullable=False),
+    **CLUSTERED,
+)
+
+# Hints that nobody wants to see until a time.
+USAGE_DISMISSED = Table(
+    "keyguard_usage_dismissed",
+    TABLES,
+    Column("organization", ascii_string(20), primary_key=True),
+    Column("hint", ascii_string(100), primary_key=True),
+    Column("until", UtcDateTime, nullable=False),
+    **CLUSTERED,
 )

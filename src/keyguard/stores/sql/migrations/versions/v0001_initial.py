@@ -1,4 +1,4 @@
-"""Organizations, keys, counters, the audit trail and its feed."""
+"""Organizations, keys, counters, the audit trail and its feed, and usage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 
 from keyguard.stores.sql.column_types import (
+    CLUSTERED,
     TABLE_OPTIONS,
     UtcDateTime,
     ascii_string,
@@ -21,6 +22,7 @@ def upgrade(op: Operations) -> None:
     """Create what is missing; MySQL keeps what a run that was cut short has made."""
     bind = op.get_bind()
     feed = _create_tables(op)
+    _create_usage(op)
     for table, name, columns in (
         ("keyguard_organizations", "created_at", ["created_at", "id"]),
         ("keyguard_keys", "organization_id", ["organization_id", "created_at", "id"]),
@@ -31,6 +33,7 @@ def upgrade(op: Operations) -> None:
         ("keyguard_counters", "ends_at", ["ends_at"]),
         ("keyguard_audit", "subject", ["subject", "id"]),
         ("keyguard_audit", "organization", ["organization", "id"]),
+        ("keyguard_usage_totals", "start", ["start", "organization"]),
     ):
         index = f"ix_{table}_{name}"
         # MySQL has no CREATE INDEX IF NOT EXISTS, and commits each CREATE on its own.
@@ -124,4 +127,52 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.PrimaryKeyConstraint("id"),
         if_not_exists=True,
         **TABLE_OPTIONS,
+    )
+
+
+def _create_usage(op: Operations) -> None:
+    for name, by_key, quarters in (
+        ("keyguard_usage", True, 24),
+        ("keyguard_usage_totals", False, 24),
+        ("keyguard_usage_days", True, 0),
+        ("keyguard_usage_day_totals", False, 0),
+    ):
+        key = ["organization", "start", *(["key_id"] if by_key else []), "outcome", "tag"]
+        op.create_table(
+            name,
+            sa.Column("organization", ascii_string(20), nullable=False),
+            sa.Column("start", sa.Integer(), autoincrement=False, nullable=False),
+            *([sa.Column("key_id", ascii_string(16), nullable=False)] if by_key else []),
+            sa.Column("outcome", ascii_string(40), nullable=False),
+            sa.Column("tag", ascii_string(64), nullable=False),
+            *([sa.Column("family", ascii_string(20), nullable=False)] if by_key else []),
+            sa.Column("n", sa.BigInteger(), nullable=False),
+            sa.Column("units", sa.BigInteger(), nullable=False),
+            *(
+                sa.Column(f"{field}{quarter}", sa.BigInteger())
+                for quarter in range(quarters)
+                for field in ("n", "units")
+            ),
+            sa.PrimaryKeyConstraint(*key),
+            if_not_exists=True,
+            **CLUSTERED,
+        )
+    op.create_table(
+        "keyguard_usage_writers",
+        sa.Column("writer", ascii_string(64), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("until", UtcDateTime(), nullable=False),
+        sa.Column("has_left", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("writer"),
+        if_not_exists=True,
+        **CLUSTERED,
+    )
+    op.create_table(
+        "keyguard_usage_dismissed",
+        sa.Column("organization", ascii_string(20), nullable=False),
+        sa.Column("hint", ascii_string(100), nullable=False),
+        sa.Column("until", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("organization", "hint"),
+        if_not_exists=True,
+        **CLUSTERED,
     )

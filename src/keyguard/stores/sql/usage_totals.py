@@ -1,0 +1,277 @@
+"""Totals of usage, added up by the database.
+
+A period is cut into pieces: the part of a row with which it begins, whole rows, and the part with
+which it ends. A statement holds the pieces of its periods as numbers, and joins them with the rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Integer,
+    String,
+    Subquery,
+    Table,
+    case,
+    column,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.sql.expression import CTE
+
+from keyguard.core.usage.values import QUARTER, GroupBy, Period, Question, Total
+from keyguard.exceptions import CorruptDataError
+from keyguard.stores.sql.column_types import MYSQL
+from keyguard.stores.sql.session import AnyRow, Query, Session
+from keyguard.stores.sql.tables import (
+    QUARTERS_A_ROW,
+    USAGE,
+    USAGE_DAY_TOTALS,
+    USAGE_DAYS,
+    USAGE_TOTALS,
+)
+
+FIELDS = ("n", "units")
+"""What is counted."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FEW, _MORE = 64, 4
+"""How many periods the first statement adds up, and how many times as many each further one."""
+
+_MOST_ROWS = 5000
+"""How many rows' starts a statement holds; beyond that it holds ranges, which take longer."""
+
+_NO_PIECE = (0, 1, 0, 0)
+
+_Numbers: TypeAlias = tuple[int, int, int, int]
+"""A period, the first and the last start of rows in it, and the kind of their quarters."""
+
+# What ids and outcomes are made of. Databases treat anything else differently.
+_NAME = re.compile(r"[0-9A-Za-z_-]{0,63}\Z")
+_GROUPS = {
+    GroupBy.KEY: "key_id",
+    GroupBy.FAMILY: "family",
+    GroupBy.OUTCOME: "outcome",
+    GroupBy.TAG: "tag",
+}
+
+
+class Kept(NamedTuple):
+    """Two tables of the same counts, before and after they are folded.
+
+    Args:
+        quarters: The table of what is not folded yet.
+        days: The table of what was folded.
+    """
+
+    quarters: Table
+    days: Table
+
+
+_OF_KEYS = Kept(USAGE, USAGE_DAYS)
+_TOGETHER = Kept(USAGE_TOTALS, USAGE_DAY_TOTALS)
+
+KEPT = (_OF_KEYS, _TOGETHER)
+"""The tables of each key and of all keys together, in the order in which they are changed."""
+
+
+class Quarters(NamedTuple):
+    """Quarters of an hour in a row, from ``low``, inclusive, to ``high``, exclusive."""
+
+    low: int
+    high: int
+
+
+WHOLE_ROW = Quarters(0, QUARTERS_A_ROW)
+
+
+class Piece(NamedTuple):
+    """The same quarters of one or several rows.
+
+    Args:
+        first: The start of the first row.
+        last: The start of the last row.
+        quarters: The quarters in each row.
+    """
+
+    first: int
+    last: int
+    quarters: Quarters
+
+
+def number_of(moment: datetime) -> int:
+    """Return the number of the quarter in which a moment is, since 1970."""
+    return (moment - _EPOCH) // QUARTER
+
+
+def bound_of(moment: datetime) -> int:
+    """Return the number of the first quarter that does not start before a moment."""
+    return -((_EPOCH - moment) // QUARTER)
+
+
+def start_of(number: int) -> datetime:
+    """Return when a quarter starts."""
+    return _EPOCH + number * QUARTER
+
+
+def place_of(number: int) -> tuple[int, int]:
+    """Return the start of the row that holds a quarter, and which of its quarters it is."""
+    quarter = number % QUARTERS_A_ROW
+    return number - quarter, quarter
+
+
+def pieces_of(period: Period) -> Iterator[Piece]:
+    """Cut a period into pieces, which rise by their starts."""
+    first, low = place_of(bound_of(period.start))
+    last, high = place_of(bound_of(period.end))
+    if low and first < last:
+        yield Piece(first, first, Quarters(low, QUARTERS_A_ROW))
+        first, low = first + QUARTERS_A_ROW, 0
+    if first < last:
+        yield Piece(first, last - QUARTERS_A_ROW, WHOLE_ROW)
+    if low < high:
+        yield Piece(last, last, Quarters(low, high))
+
+
+def counted(field: str, quarters: Quarters) -> ColumnElement[int]:
+    """Return how much of a field was counted in some quarters of a row."""
+    parts = [f"coalesce({field}{number},0)" for number in range(*quarters)]
+    return literal_column(field if quarters == WHOLE_ROW else "+".join(parts), BigInteger)
+
+
+def first_counted(quarters: Quarters) -> ColumnElement[int | None]:
+    """Return the first of some quarters of a row in which anything was counted, or NULL."""
+    found = " ".join(f"WHEN n{number} IS NOT NULL THEN {number}" for number in range(*quarters))
+    return literal_column(f"CASE {found} END", Integer)
+
+
+async def totals(session: Session, question: Question) -> list[Total]:
+    """Return totals by period and then group."""
+    found: list[Total] = []
+    first, several = question.after[0] if question.after else 0, _FEW
+    # A page is often full long before the last period.
+    while first < len(question.periods) and len(found) < question.limit:
+        cells = _cells(session.dialect, question, first, first + several)
+        page = _added_up(cells).order_by(cells.c.period, cells.c.grouped)
+        if question.after:
+            period, group = question.after
+            page = page.where(or_(cells.c.period > period, cells.c.grouped > group))
+        found += await _read(session, question, page.limit(question.limit - len(found)))
+        first, several = first + several, _MORE * several
+    return found
+
+
+async def largest(session: Session, question: Question) -> list[Total]:
+    """Return the largest totals, by falling ``n`` and then group."""
+    cells = _cells(session.dialect, question, 0, len(question.periods))
+    order = (func.sum(cells.c.n).desc(), cells.c.grouped)
+    return await _read(session, question, _added_up(cells).order_by(*order).limit(question.limit))
+
+
+async def _read(session: Session, question: Question, wanted: Query) -> list[Total]:
+    names = (question.organization, question.key_id, question.family, question.outcome)
+    if not all(_NAME.match(name) for name in names if name is not None):
+        return []
+    return [_total_from(row) for row in await session.execute(wanted)]
+
+
+def _total_from(row: AnyRow) -> Total:
+    period, group, n, units = row
+    if not isinstance(group, str):
+        raise CorruptDataError(
+            f"the table {USAGE.name} or {USAGE_DAYS.name} holds {group!r}, which keyguard did not "
+            "write; restore the row from a backup or delete it"
+        )
+    return Total(int(period), group, int(n), int(units))
+
+
+def _added_up(cells: Subquery) -> Query:
+    n, units = func.sum(cells.c.n), func.sum(cells.c.units)
+    groups = [cells.c.period, cells.c.grouped]
+    return select(*groups, *[n, units]).group_by(*groups).having(or_(n != 0, units != 0))
+
+
+def _cells(dialect: Dialect, question: Question, start: int, end: int) -> Subquery:
+    """Return the cells of some of a question's periods, each with its period and group."""
+    periods = [*enumerate(question.periods)][start:end]
+    is_of_keys = (
+        question.group_by in (GroupBy.KEY, GroupBy.FAMILY)
+        or question.key_id is not None
+        or question.family is not None
+    )
+    kept = _OF_KEYS if is_of_keys else _TOGETHER
+    pieces = [(number, piece) for number, period in periods for piece in pieces_of(period)]
+    shapes = dict.fromkeys((WHOLE_ROW, *(piece.quarters for _, piece in pieces)))
+    kinds = {quarters: number for number, quarters in enumerate(shapes)}
+    parts = [(n, p.first, p.last, kinds[p.quarters]) for n, p in pieces]
+    if sum(last - first for _, first, last, _ in parts) < _MOST_ROWS * QUARTERS_A_ROW:
+        parts = [
+            (n, start, start, kind)
+            for n, first, last, kind in parts
+            for start in range(first, last + 1, QUARTERS_A_ROW)
+        ]
+    spans = [(n, bound_of(p.start), bound_of(p.end) - 1, 0) for n, p in periods]
+    days = kept.days.c
+    return union_all(
+        _within(dialect, question, kept.quarters, parts, [_by_kind(f, kinds) for f in FIELDS]),
+        _within(dialect, question, kept.days, spans, [days.n, days.units]),
+    ).subquery()
+
+
+def _by_kind(field: str, kinds: Mapping[Quarters, int]) -> ColumnElement[int]:
+    values = {number: counted(field, quarters) for quarters, number in kinds.items()}
+    return case(values, value=literal_column("kind", Integer))
+
+
+def _within(
+    dialect: Dialect,
+    question: Question,
+    table: Table,
+    pieces: Sequence[_Numbers],
+    counts: Sequence[ColumnElement[int]],
+) -> Query:
+    """Return the cells of a table that are in pieces, and are asked for."""
+    asked = {
+        "organization": question.organization,
+        "key_id": question.key_id,
+        "family": question.family,
+        "outcome": question.outcome,
+    }
+    group = literal_column("''", String)
+    if question.group_by in _GROUPS:
+        group = table.c[_GROUPS[question.group_by]]
+    numbers = _numbers(dialect, f"pieces_of_{table.name}", pieces)
+    columns = [numbers.c.period, group.label("grouped")]
+    named = [count.label(field) for field, count in zip(FIELDS, counts, strict=True)]
+    is_row = all(since == until for _, since, until, _ in pieces)
+    within = table.c.start.between(numbers.c.since, numbers.c.until)
+    is_in = table.c.start == numbers.c.since if is_row else within
+    cells = select(*columns, *named).join_from(numbers, table, is_in)
+    if dialect.name in MYSQL and pieces:  # for each piece it would read all of the organization
+        first, last = min(piece[1] for piece in pieces), max(piece[2] for piece in pieces)
+        cells = cells.where(table.c.start.between(first, last))
+    return cells.where(
+        *(table.c[name] == value for name, value in asked.items() if value is not None)
+    )
+
+
+def _numbers(dialect: Dialect, name: str, rows: Sequence[_Numbers]) -> CTE:
+    """Return a table of periods and what each holds, as numbers written into the statement."""
+    names = ("period", "since", "until", "kind")
+    row = "ROW" if dialect.name == "mysql" and not getattr(dialect, "is_mariadb", False) else ""
+    head, *rest = rows or [_NO_PIECE]
+    sql = "SELECT " + ", ".join(map("{} AS {}".format, head, names))
+    if rest:
+        sql += " UNION ALL VALUES " + ",".join(f"{row}{numbers}" for numbers in rest)
+    return text(sql).columns(*(column(name, Integer) for name in names)).cte(name)
