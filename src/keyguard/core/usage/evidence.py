@@ -1,0 +1,281 @@
+"""How hints are found: what each rule takes is asked of the stores, and the rules are applied.
+
+Where a rule could look at more than :data:`MOST` keys one by one, it looks at those with the most
+requests, or at the first by id.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
+
+from keyguard.core.access.decisions import Reason
+from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.records import Key, KeyFilter, Organization
+from keyguard.core.keys.time_zones import find_time_zone
+from keyguard.core.keys.values import Page, in_utc
+from keyguard.core.management.authority import authority_of
+from keyguard.core.management.common import all_keys, find_organization, page_size
+from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.usage import hints
+from keyguard.core.usage.hints import Hint
+from keyguard.core.usage.ports import UsageStore
+from keyguard.core.usage.values import ALLOWED, QUARTER, GroupBy, Period, Question, Total
+from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError, shown
+
+MOST = 100
+"""How many keys one rule looks at one by one."""
+
+_DAY = timedelta(days=1)
+_WEEK = timedelta(weeks=1)
+_KEPT = timedelta(days=800)
+_DISMISSED_FOR = timedelta(days=30)
+_PAGE = 1000
+_ENDS = (Reason.KEY_REVOKED, Reason.KEY_EXPIRED, Reason.KEY_ROTATED)
+
+
+async def list_hints(
+    ports: ManagementPorts, usage: UsageStore, organization: str, *, after: str | None, limit: int
+) -> Page[Hint]:
+    """Return one page of an organization's hints that nobody dismissed, the most urgent first."""
+    size = page_size(limit)
+    owner = await find_organization(ports, organization)
+    now = ports.now()
+    dismissed = await usage.dismissed(owner.id, now)
+    found = [hint for hint in await _find(ports, usage, owner, now) if hint.id not in dismissed]
+    start = 0
+    if after is not None:
+        start = next((n for n, hint in enumerate(found, 1) if hint.id == after), len(found))
+    page = tuple(found[start : start + size])
+    return Page(page, page[-1].id if start + size < len(found) else None)
+
+
+async def dismiss_hint(
+    ports: ManagementPorts,
+    usage: UsageStore,
+    organization: str,
+    hint: str,
+    *,
+    until: datetime | None,
+    actor: Actor,
+) -> datetime:
+    """Keep a hint from being shown for a time, and return when that time ends."""
+    now = ports.now()
+    end = now + _DISMISSED_FOR if until is None else in_utc("until", until)
+    if not now < end <= now + _KEPT:
+        raise InvalidValueError(
+            f"until takes a time from now to {_KEPT.days} days from now, not {shown(until)}"
+        )
+    owner = await find_organization(ports, organization, await authority_of(ports, actor))
+    # Only what is there: else anybody could fill the store.
+    if hint not in {found.id for found in await _find(ports, usage, owner, now)}:
+        raise NotFoundError(f"organization {owner.slug!r} has no hint {shown(hint)}")
+    await usage.dismiss(owner.id, hint, end)
+    return end
+
+
+async def _find(
+    ports: ManagementPorts, usage: UsageStore, owner: Organization, now: datetime
+) -> list[Hint]:
+    seeker = _Seeker(ports, usage, owner, now)
+    found = [hint async for hint in seeker.ended_keys()]
+    if owner.disabled_at is None:
+        page = await all_keys(ports, KeyFilter(organization=owner.id, alive_at=now))
+        keys = {key.id: key for key in page}
+        found += seeker.of_records(keys)
+        for rule in (seeker.refused, seeker.woken, seeker.surges):
+            found += [hint async for hint in rule(keys)]
+    order = list(hints.HintKind).index
+    return sorted(found, key=lambda hint: (order(hint.kind), hint.id))
+
+
+class _Seeker:
+    """Applies each rule to an organization at a time."""
+
+    def __init__(
+        self, ports: ManagementPorts, usage: UsageStore, owner: Organization, now: datetime
+    ) -> None:
+        self._ports = ports
+        self._usage = usage
+        self._owner = owner
+        self._now = now
+        self._zone = find_time_zone(owner.time_zone)
+        self._end = now - (now - datetime.min.replace(tzinfo=UTC)) % QUARTER
+
+    async def ended_keys(self) -> AsyncIterator[Hint]:
+        days = _local_days(self._zone, self._now, hints.PRESENTED_DAYS)
+        counted: dict[str, list[int]] = defaultdict(lambda: [0] * len(days))
+        for reason in _ENDS:
+            for total in await self._totals(days, GroupBy.KEY, outcome=reason.value):
+                counted[total.group][total.period] += total.n
+        counted.pop("", None)
+        for key_id in sorted(counted, key=lambda name: -sum(counted[name]))[:MOST]:
+            try:
+                record = await self._ports.store.find_key(key_id)
+            except CorruptDataError:
+                continue
+            if record is not None:
+                by_day = list(zip(days, counted[key_id], strict=True))
+                if hint := hints.ended_key_presented(record.key, by_day, self._now):
+                    yield hint
+
+    def of_records(self, keys: dict[str, Key]) -> Iterator[Hint]:
+        """Apply the rules that need nothing but keys."""
+        for key in keys.values():
+            found = [hints.ends_soon(key, self._now), hints.unused(key, self._now)]
+            if key.successor in keys:
+                found.append(hints.predecessor_used(key, keys[key.successor], self._now))
+            yield from filter(None, found)
+
+    async def refused(self, keys: dict[str, Key]) -> AsyncIterator[Hint]:
+        period = Period(self._end - _DAY, self._end + QUARTER)
+        everything = _by_group(await self._totals((period,), GroupBy.KEY))
+        allowed = _by_group(await self._totals((period,), GroupBy.KEY, outcome=ALLOWED))
+        suspects = [
+            key_id
+            for key_id, n in everything.items()
+            if key_id in keys and n >= hints.REFUSED_LEAST and 2 * allowed.get(key_id, 0) < n
+        ]
+        for key_id in sorted(suspects, key=lambda name: -everything[name])[:MOST]:
+            outcomes = _by_group(await self._totals((period,), GroupBy.OUTCOME, key_id=key_id))
+            let_in = outcomes.pop(ALLOWED, 0)
+            if hint := hints.mostly_refused(keys[key_id], outcomes, let_in, period, self._now):
+                yield hint
+
+    async def woken(self, keys: dict[str, Key]) -> AsyncIterator[Hint]:
+        days = _local_days(self._zone, self._now, hints.DORMANT_DAYS + hints.WOKEN_DAYS)
+        if not await self._was_counted_before(days[0].start):
+            return
+        used = await self._totals(days[hints.DORMANT_DAYS :], GroupBy.KEY, outcome=ALLOWED)
+        candidates = {total.group for total in used if total.n} & keys.keys()
+        # On these days a key was silent, whenever in the last week it woke.
+        for day in reversed(days[hints.WOKEN_DAYS - 1 : hints.DORMANT_DAYS]):
+            if len(candidates) <= MOST:
+                break
+            busy = await self._totals((day,), GroupBy.KEY, outcome=ALLOWED)
+            candidates -= {total.group for total in busy if total.n}
+        for key_id in sorted(candidates)[:MOST]:
+            counted = _by_period(await self._totals(days, key_id=key_id, outcome=ALLOWED), days)
+            if hint := hints.dormant_woke(keys[key_id], counted):
+                yield hint
+
+    async def surges(self, keys: dict[str, Key]) -> AsyncIterator[Hint]:
+        earliest = self._end - _DAY - hints.SURGE_WEEKS * _WEEK
+        if not await self._was_counted_before(earliest):
+            return
+        newest = {key.family: key for key in sorted(keys.values(), key=lambda key: key.created_at)}
+        day = Period(self._end - _DAY, self._end)
+        question = Question(self._owner.id, (day,), GroupBy.FAMILY, limit=MOST)
+        for total in await self._usage.largest(question):
+            if total.n < hints.SURGE_LEAST or total.group not in newest:
+                continue
+            of_family = KeyFilter(organization=self._owner.id, family=total.group)
+            family = await self._ports.store.list_keys(of_family, after=None, limit=_PAGE)
+            if all(key.created_at >= earliest for key in family):
+                continue
+            lately = [
+                key.id for key in family if (key.revoked_at or key.ends_at or self._now) > earliest
+            ]
+            if hint := hints.surge(newest[total.group], await self._quarters(lately, day)):
+                yield hint
+
+    async def _quarters(
+        self, key_ids: Sequence[str], day: Period
+    ) -> list[tuple[Period, int, Sequence[int]]]:
+        """Return the busy quarters of a day, each with what it had in the weeks before."""
+        quarters = [_quarter(day.start + number * QUARTER) for number in range(_DAY // QUARTER)]
+        counted = await self._sums(quarters, key_ids)
+        weeks = range(1, hints.SURGE_WEEKS + 1)
+        before = {
+            quarter: [_quarter(_weeks_before(quarter.start, n, self._zone)) for n in weeks]
+            for quarter, n in counted.items()
+            if n >= hints.SURGE_LEAST
+        }
+        usual = await self._sums(
+            sorted({quarter for of in before.values() for quarter in of}), key_ids
+        )
+        return [
+            (quarter, counted[quarter], [usual[other] for other in others])
+            for quarter, others in before.items()
+        ]
+
+    async def _sums(self, periods: Sequence[Period], key_ids: Sequence[str]) -> dict[Period, int]:
+        """Return the requests of several keys together, by period."""
+        sums = dict.fromkeys(periods, 0)
+        for key_id in key_ids:
+            for total in await self._totals(periods, key_id=key_id):
+                sums[periods[total.period]] += total.n
+        return sums
+
+    async def _was_counted_before(self, at: datetime) -> bool:
+        """Tell whether usage was counted before a time: else its absence says nothing."""
+        question = Question(self._owner.id, (Period(at - _KEPT, at),), limit=1)
+        return bool(await self._usage.totals(question))
+
+    async def _totals(
+        self,
+        periods: Sequence[Period],
+        group_by: GroupBy = GroupBy.NOTHING,
+        *,
+        key_id: str | None = None,
+        outcome: str | None = None,
+    ) -> list[Total]:
+        """Return all totals of a question, page by page."""
+        found: list[Total] = []
+        after: tuple[int, str] | None = None
+        while periods:
+            page = await self._usage.totals(
+                Question(
+                    self._owner.id,
+                    tuple(periods),
+                    group_by,
+                    key_id=key_id,
+                    outcome=outcome,
+                    after=after,
+                    limit=_PAGE,
+                )
+            )
+            found += page
+            if len(page) < _PAGE:
+                break
+            after = page[-1].period, page[-1].group
+        return found
+
+
+def _by_group(totals: Iterable[Total]) -> dict[str, int]:
+    return {total.group: total.n for total in totals if total.n}
+
+
+def _by_period(totals: Iterable[Total], periods: Sequence[Period]) -> list[tuple[Period, int]]:
+    counts = {total.period: total.n for total in totals}
+    return [(period, counts.get(number, 0)) for number, period in enumerate(periods)]
+
+
+def _quarter(start: datetime) -> Period:
+    return Period(start, start + QUARTER)
+
+
+def _weeks_before(at: datetime, weeks: int, zone: tzinfo) -> datetime:
+    """Return the time so many weeks before at which clocks of a zone show the same."""
+    return (at.astimezone(zone) - weeks * _WEEK).astimezone(UTC)
+
+
+def _local_days(zone: tzinfo, now: datetime, count: int) -> list[Period]:
+    """Return the last civil days in a zone, the present one last.
+
+    Args:
+        zone: The zone.
+        now: The time.
+        count: How many days.
+    """
+    today = now.astimezone(zone).date()
+    starts = [_start_of(today - timedelta(days=days), zone) for days in range(count - 1, -2, -1)]
+    return [Period(start, end) for start, end in pairwise(starts)]
+
+
+def _start_of(day: date, zone: tzinfo) -> datetime:
+    # Where midnight is skipped, the day starts at the first moment after; where it comes twice, at
+    # the first.
+    return datetime.combine(day, time(), zone).astimezone(UTC)
