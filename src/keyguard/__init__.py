@@ -46,6 +46,7 @@ from keyguard.settings.config import Settings
 if TYPE_CHECKING:
     from keyguard.core.keys.audit import Action, AuditEntry
     from keyguard.core.keys.results import DamagedKey, ImportReport, IssuedKey, RotatedKey
+    from keyguard.core.usage.hints import Hint
     from keyguard.core.usage.results import OwnUsage, UsageItem, UsageReport
     from keyguard.core.usage.tags import UsageTags
 
@@ -62,6 +63,7 @@ __all__ = [
     "Decision",
     "Deny",
     "HashTimeoutError",
+    "Hint",
     "ImportReport",
     "InvalidValueError",
     "IssuedKey",
@@ -106,6 +108,7 @@ _LATER = {
     "Action": "keys.audit",
     "AuditEntry": "keys.audit",
     "DamagedKey": "keys.results",
+    "Hint": "usage.hints",
     "ImportReport": "keys.results",
     "IssuedKey": "keys.results",
     "OwnUsage": "usage.results",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -13,10 +14,8 @@ from keyguard import InvalidValueError, Key, NotFoundError, Principal, RefusedEr
 from keyguard.core.access.decisions import Allow
 from keyguard.core.keys.records import Use
 from keyguard.core.keys.values import Page
-from keyguard.core.usage.evidence import dismiss_hint, list_hints
 from keyguard.core.usage.hints import Hint, HintKind
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
-from keyguard.runtime.sync import run_sync
 from tests.world import StandingClock, World
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -65,13 +64,13 @@ class Replay:
         self, organization: str = "acme", after: str | None = None, limit: int = 1000
     ) -> Page[Hint]:
         self.flush()
-        ports, usage = self.world.guard._ports, self.world.store.kept_usage
-        return run_sync(list_hints(ports, usage, organization, after=after, limit=limit))
+        usage = self.world.guard.usage
+        return usage.hints(organization=organization, after=after, limit=limit)
 
     def dismiss(self, hint: str, until: datetime | None = None, actor: Any = None) -> datetime:
         self.flush()
-        ports, usage = self.world.guard._ports, self.world.store.kept_usage
-        return run_sync(dismiss_hint(ports, usage, "acme", hint, until=until, actor=actor))
+        usage = self.world.guard.usage
+        return usage.dismiss(organization="acme", hint=hint, until=until, actor=actor)
 
     def principal(self, *scopes: str, **options: Any) -> Principal:
         token = self.world.token(*scopes, **options)
@@ -558,3 +557,17 @@ def test_a_key_dismisses_hints_of_its_own_organization_while_it_works(several: R
 def test_the_hints_of_an_unknown_organization_are_not_found(several: Replay) -> None:
     with pytest.raises(NotFoundError):
         several.page("nowhere")
+
+
+def test_async_code_gets_the_same_hints_and_dismisses_them(several: Replay) -> None:
+    usage = several.world.async_guard.usage
+
+    async def asked() -> list[Page[Hint]]:
+        everything = await usage.hints(organization="acme", limit=1000)
+        await usage.dismiss(organization="acme", hint=everything.items[0].id)
+        return [everything, await usage.hints(organization="acme", limit=2)]
+
+    several.flush()
+    everything = several.page()
+
+    assert asyncio.run(asked()) == [everything, Page(everything.items[1:3], everything.items[2].id)]

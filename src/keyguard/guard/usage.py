@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from keyguard.core.identity.principal import Principal
+from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.values import Page
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.management.usage import AsyncUsage
+from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.results import OwnUsage, UsageReport
 from keyguard.runtime.sync import run_sync
 
@@ -127,3 +130,51 @@ class Usage:
             StoreError: The key store, or the store of the counters, failed.
         """
         return run_sync(self._operations.mine(principal))
+
+    def hints(self, *, organization: str, after: str | None = None, limit: int = 100) -> Page[Hint]:
+        """Return one page of what a person should look at, the most urgent first.
+
+        Args:
+            organization: Id or slug of the organization.
+            after: The ``next`` of the page before, or None for the first.
+            limit: How many at most, 1 to 1000.
+
+        Returns:
+            The hints that nobody dismissed, as they are now.
+
+        Raises:
+            InvalidValueError: The limit is out of range, or this machine does not know the
+                organization's time zone.
+            NotFoundError: There is no such organization.
+            ConfigurationError: The guard counts no usage, or its key store keeps none.
+            StoreError: The key store failed.
+        """
+        return run_sync(self._operations.hints(organization=organization, after=after, limit=limit))
+
+    def dismiss(
+        self, *, organization: str, hint: str, until: datetime | None = None, actor: Actor = None
+    ) -> datetime:
+        """Keep a hint from being shown for a time.
+
+        The audit trail does not report it, as no key and no organization changes.
+
+        Args:
+            organization: Id or slug of the organization.
+            hint: The id of a hint that :meth:`hints` returns.
+            until: When that time ends, at most 800 days from now; by default in 30 days. It
+                replaces the end that was set before.
+            actor: Who dismisses it. A principal can dismiss only hints of its own organization.
+
+        Returns:
+            When that time ends.
+
+        Raises:
+            InvalidValueError: The end is not in the next 800 days.
+            NotFoundError: There is no such organization, or it has no such hint now.
+            RefusedError: The actor's key no longer works.
+            ConfigurationError: The guard counts no usage, or its key store keeps none.
+            StoreError: The key store failed.
+        """
+        return run_sync(
+            self._operations.dismiss(organization=organization, hint=hint, until=until, actor=actor)
+        )

@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from keyguard.core.identity.principal import Principal
+from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.values import Page
 from keyguard.core.management.common import Operations
+from keyguard.core.usage.evidence import dismiss_hint, list_hints
+from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.reports import read_own, read_report, read_top
 from keyguard.core.usage.results import OwnUsage, UsageReport
 
@@ -77,3 +81,23 @@ class AsyncUsage(Operations):
         See :meth:`~keyguard.guard.usage.Usage.mine`.
         """
         return await read_own(self._ports, principal)
+
+    async def hints(
+        self, *, organization: str, after: str | None = None, limit: int = 100
+    ) -> Page[Hint]:
+        """Return one page of what a person should look at, the most urgent first.
+
+        See :meth:`~keyguard.guard.usage.Usage.hints`.
+        """
+        return await list_hints(self._ports, organization=organization, after=after, limit=limit)
+
+    async def dismiss(
+        self, *, organization: str, hint: str, until: datetime | None = None, actor: Actor = None
+    ) -> datetime:
+        """Keep a hint from being shown for a time.
+
+        See :meth:`~keyguard.guard.usage.Usage.dismiss`.
+        """
+        return await dismiss_hint(
+            self._ports, organization=organization, hint=hint, until=until, actor=actor
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 
 from keyguard.core.access.decisions import Reason
@@ -21,7 +21,7 @@ from keyguard.core.management.common import all_keys, find_organization, page_si
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.usage import hints
 from keyguard.core.usage.hints import Hint
-from keyguard.core.usage.ports import UsageStore
+from keyguard.core.usage.periods import DAYS_KEPT, start_of_day
 from keyguard.core.usage.values import ALLOWED, QUARTER, GroupBy, Period, Question, Total
 from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError, shown
 
@@ -30,21 +30,20 @@ MOST = 100
 
 _DAY = timedelta(days=1)
 _WEEK = timedelta(weeks=1)
-_KEPT = timedelta(days=800)
 _DISMISSED_FOR = timedelta(days=30)
 _PAGE = 1000
 _ENDS = (Reason.KEY_REVOKED, Reason.KEY_EXPIRED, Reason.KEY_ROTATED)
 
 
 async def list_hints(
-    ports: ManagementPorts, usage: UsageStore, organization: str, *, after: str | None, limit: int
+    ports: ManagementPorts, *, organization: str, after: str | None, limit: int
 ) -> Page[Hint]:
-    """Return one page of an organization's hints that nobody dismissed, the most urgent first."""
-    size = page_size(limit)
+    """Return one page of hints; see :meth:`~keyguard.guard.usage.Usage.hints`."""
+    size, usage = page_size(limit), ports.usage
     owner = await find_organization(ports, organization)
     now = ports.now()
     dismissed = await usage.dismissed(owner.id, now)
-    found = [hint for hint in await _find(ports, usage, owner, now) if hint.id not in dismissed]
+    found = [hint for hint in await _find(ports, owner, now) if hint.id not in dismissed]
     start = 0
     if after is not None:
         start = next((n for n, hint in enumerate(found, 1) if hint.id == after), len(found))
@@ -54,32 +53,29 @@ async def list_hints(
 
 async def dismiss_hint(
     ports: ManagementPorts,
-    usage: UsageStore,
+    *,
     organization: str,
     hint: str,
-    *,
     until: datetime | None,
     actor: Actor,
 ) -> datetime:
-    """Keep a hint from being shown for a time, and return when that time ends."""
-    now = ports.now()
+    """Dismiss a hint; see :meth:`~keyguard.guard.usage.Usage.dismiss`."""
+    usage, now = ports.usage, ports.now()
     end = now + _DISMISSED_FOR if until is None else in_utc("until", until)
-    if not now < end <= now + _KEPT:
+    if not now < end <= now + DAYS_KEPT:
         raise InvalidValueError(
-            f"until takes a time from now to {_KEPT.days} days from now, not {shown(until)}"
+            f"until takes a time from now to {DAYS_KEPT.days} days from now, not {shown(until)}"
         )
     owner = await find_organization(ports, organization, await authority_of(ports, actor))
     # Only what is there: else anybody could fill the store.
-    if hint not in {found.id for found in await _find(ports, usage, owner, now)}:
+    if hint not in {found.id for found in await _find(ports, owner, now)}:
         raise NotFoundError(f"organization {owner.slug!r} has no hint {shown(hint)}")
     await usage.dismiss(owner.id, hint, end)
     return end
 
 
-async def _find(
-    ports: ManagementPorts, usage: UsageStore, owner: Organization, now: datetime
-) -> list[Hint]:
-    seeker = _Seeker(ports, usage, owner, now)
+async def _find(ports: ManagementPorts, owner: Organization, now: datetime) -> list[Hint]:
+    seeker = _Seeker(ports, owner, now)
     found = [hint async for hint in seeker.ended_keys()]
     if owner.disabled_at is None:
         page = await all_keys(ports, KeyFilter(organization=owner.id, alive_at=now))
@@ -94,18 +90,16 @@ async def _find(
 class _Seeker:
     """Applies each rule to an organization at a time."""
 
-    def __init__(
-        self, ports: ManagementPorts, usage: UsageStore, owner: Organization, now: datetime
-    ) -> None:
+    def __init__(self, ports: ManagementPorts, owner: Organization, now: datetime) -> None:
         self._ports = ports
-        self._usage = usage
+        self._usage = ports.usage
         self._owner = owner
         self._now = now
         self._zone = find_time_zone(owner.time_zone)
         self._end = now - (now - datetime.min.replace(tzinfo=UTC)) % QUARTER
 
     async def ended_keys(self) -> AsyncIterator[Hint]:
-        days = _local_days(self._zone, self._now, hints.PRESENTED_DAYS)
+        days = self._days(hints.PRESENTED_DAYS)
         counted: dict[str, list[int]] = defaultdict(lambda: [0] * len(days))
         for reason in _ENDS:
             for total in await self._totals(days, GroupBy.KEY, outcome=reason.value):
@@ -145,7 +139,7 @@ class _Seeker:
                 yield hint
 
     async def woken(self, keys: dict[str, Key]) -> AsyncIterator[Hint]:
-        days = _local_days(self._zone, self._now, hints.DORMANT_DAYS + hints.WOKEN_DAYS)
+        days = self._days(hints.DORMANT_DAYS + hints.WOKEN_DAYS)
         if not await self._was_counted_before(days[0].start):
             return
         used = await self._totals(days[hints.DORMANT_DAYS :], GroupBy.KEY, outcome=ALLOWED)
@@ -209,9 +203,15 @@ class _Seeker:
                 sums[periods[total.period]] += total.n
         return sums
 
+    def _days(self, count: int) -> list[Period]:
+        """Return the last civil days in the organization's zone, the present one last."""
+        today = self._now.astimezone(self._zone).date()
+        starts = [start_of_day(today - n * _DAY, self._zone) for n in range(count - 1, -2, -1)]
+        return [Period(*bounds) for bounds in pairwise(starts)]
+
     async def _was_counted_before(self, at: datetime) -> bool:
         """Tell whether usage was counted before a time: else its absence says nothing."""
-        question = Question(self._owner.id, (Period(at - _KEPT, at),), limit=1)
+        question = Question(self._owner.id, (Period(at - DAYS_KEPT, at),), limit=1)
         return bool(await self._usage.totals(question))
 
     async def _totals(
@@ -260,22 +260,3 @@ def _quarter(start: datetime) -> Period:
 def _weeks_before(at: datetime, weeks: int, zone: tzinfo) -> datetime:
     """Return the time so many weeks before at which clocks of a zone show the same."""
     return (at.astimezone(zone) - weeks * _WEEK).astimezone(UTC)
-
-
-def _local_days(zone: tzinfo, now: datetime, count: int) -> list[Period]:
-    """Return the last civil days in a zone, the present one last.
-
-    Args:
-        zone: The zone.
-        now: The time.
-        count: How many days.
-    """
-    today = now.astimezone(zone).date()
-    starts = [_start_of(today - timedelta(days=days), zone) for days in range(count - 1, -2, -1)]
-    return [Period(start, end) for start, end in pairwise(starts)]
-
-
-def _start_of(day: date, zone: tzinfo) -> datetime:
-    # Where midnight is skipped, the day starts at the first moment after; where it comes twice, at
-    # the first.
-    return datetime.combine(day, time(), zone).astimezone(UTC)
