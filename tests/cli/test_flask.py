@@ -115,7 +115,9 @@ def test_help_is_keyguard_s_own(app: Flask) -> None:
 def test_help_lists_no_command_that_an_application_can_t_run(app: Flask) -> None:
     listed = re.findall(r"^  (\w+)  ", call(app, "--help").stdout, re.MULTILINE)
 
-    assert set(listed) == {"migrate", "org", "key", "audit", "routes", "pepper"}
+    assert set(listed) == {
+        *("migrate", "org", "key", "audit", "usage", "hints", "routes", "pepper"),
+    }
 
 
 def test_an_application_without_the_extension_gets_an_error(store: Store) -> None:

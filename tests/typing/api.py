@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, assert_type
 
 from fastapi import FastAPI, Security
@@ -16,6 +16,7 @@ from keyguard import (
     DamagedKey,
     Decision,
     Deny,
+    Hint,
     IssuedKey,
     Key,
     Keyguard,
@@ -99,6 +100,8 @@ assert_type(rotated.token, Secret | None)
 assert_type(guard.audit.list(organization="acme", limit=10), Page[AuditEntry])
 assert_type(guard.usage.report(organization="acme", step="hour", group_by="key"), UsageReport)
 assert_type([item.n for item in guard.usage.top(organization="acme").items], list[int])
+assert_type(guard.usage.hints(organization="acme"), Page[Hint])
+assert_type(guard.usage.dismiss(organization="acme", hint="unused:4fKq0ZbT1mXw8RyA"), datetime)
 assert_type([entry.action for entry in guard.audit.list()], list[Action])
 assert_type(
     guard.organizations.update("acme", scopes=["admin"], max_key_lifetime=timedelta(days=90)),

@@ -181,7 +181,7 @@ def test_eight_times_the_requests_of_that_quarter_in_other_weeks_is_a_surge(days
 
     (hint,) = days.hints(HintKind.SURGE)
 
-    assert hint.id == f"surge:{key.family}:20260420"
+    assert hint.id == f"surge:{key.id}:20260420"
     assert (hint.key_id, hint.family) == (key.id, key.family)
     assert hint.evidence == {"quarter": "2026-04-20T00:00:00Z", "requests": 80, "usual": 9}
     assert hint.since == datetime(2026, 4, 20, tzinfo=UTC)

@@ -16,8 +16,10 @@ from typer.main import get_group
 from keyguard.cli import key, organization, output, pepper, setup
 from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
+from keyguard.cli.hints import hints
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.routes import routes
+from keyguard.cli.usage import usage
 from keyguard.exceptions import (
     ConfigurationError,
     InvalidValueError,
@@ -46,6 +48,8 @@ app.command("doctor")(doctor)
 app.add_typer(organization.app, name="org")
 app.add_typer(key.app, name="key")
 app.command("audit")(audit)
+app.command("usage")(usage)
+app.command("hints")(hints)
 app.command("routes")(routes)
 app.add_typer(pepper.app, name="pepper")
 

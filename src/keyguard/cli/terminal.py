@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from keyguard.cli.output import is_terminal
@@ -26,6 +26,7 @@ Words: TypeAlias = "str | text.Text"
 """Words for people, with or without a colour."""
 
 _GAP = 2
+_SHORTEST_BAR, _LONGEST_BAR = 8, 50
 # A word that may be an id, a slug or a scope. It is never broken, so that it can be copied.
 _WHOLE = re.compile(r"(?<!\S)\(?[0-9A-Za-z_:-]{1,63}[),;]*(?!\S)")
 _COLOURS = {"active": "green", "enabled": "green", "not yet valid": "yellow"}
@@ -42,7 +43,12 @@ def status_word(word: str) -> Words:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[Words]], *, flexible: Mapping[str, int]
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Words]],
+    *,
+    flexible: Mapping[str, int],
+    numbers: Collection[str] = (),
+    bars: Sequence[int] = (),
 ) -> str:
     """Lay out records in rows, or as separate blocks of lines if the terminal is too narrow.
 
@@ -51,6 +57,8 @@ def table(
         rows: The cells of each record.
         flexible: The headings of the columns whose cells may take several lines, and the least
             width of each, in characters. The cells of all others stay whole, and so does each id.
+        numbers: The headings of the columns that are aligned on the right.
+        bars: For each record a number that a bar shows beside it, where a terminal has room.
     """
     laid_out = [_cells(row) for row in rows]
     wide = _console(sys.stdout)
@@ -60,10 +68,26 @@ def table(
         return "\n".join(details(zip(headings, row, strict=True)) for row in laid_out)
     grid = tables.Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for heading, width in zip(headings, widths, strict=True):
-        grid.add_column(heading, width=width, no_wrap=heading not in flexible, overflow="fold")
-    for row in laid_out:
-        grid.add_row(*row)
+        grid.add_column(
+            heading,
+            width=width,
+            no_wrap=heading not in flexible,
+            overflow="fold",
+            justify="right" if heading in numbers else "left",
+        )
+    drawn = _bars(bars, room - sum(widths) - _GAP, wide) if wide.is_terminal else []
+    for number, row in enumerate(laid_out):
+        grid.add_row(*row, *drawn[number : number + 1])
     return _render(grid, wide)
+
+
+def _bars(numbers: Sequence[int], room: int, on: console.Console) -> list[str]:
+    """Return a bar for each number, or none if there is no room for them."""
+    longest, largest = min(room, _LONGEST_BAR), max(numbers, default=0)
+    if longest < _SHORTEST_BAR or not largest:
+        return []
+    mark = "#" if on.options.ascii_only else "\N{FULL BLOCK}"
+    return [mark * -(-number * longest // largest) for number in numbers]
 
 
 def details(items: Iterable[tuple[str, Words | None]], stream: TextIO | None = None) -> str:

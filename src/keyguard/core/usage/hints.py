@@ -85,8 +85,7 @@ def ended_key_presented(key: Key, days: Sequence[tuple[Period, int]], now: datet
         key,
         since=counted[0][0].start,
         evidence={"requests": requests, "status": state, "last_day": _iso(last)},
-        text=f"The key is {state}, and was still presented {_times(requests)} in "
-        f"{len(days)} days: some client has it in use, or somebody else has it.",
+        text=f"The key is {state}, and was still presented {_times(requests)} in {len(days)} days.",
     )
 
 
@@ -262,9 +261,8 @@ def _hint(
     evidence: Mapping[str, str | int],
     text: str,
 ) -> Hint:
-    subject = key.family if kind is HintKind.SURGE else key.id
     return Hint(
-        id=":".join(filter(None, (kind.value, subject, detail))),
+        id=":".join(filter(None, (kind.value, key.id, detail))),
         kind=kind,
         organization=key.organization,
         key_id=key.id,

@@ -1,0 +1,94 @@
+"""``keyguard hints``: what to look at in the usage of organizations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+
+import typer
+
+from keyguard.cli.json_forms import fields_json, json_time
+from keyguard.cli.options import LIST, Common, actor, argument_id, option, with_options
+from keyguard.cli.pages import show_list
+from keyguard.cli.parsing import parse_span
+from keyguard.cli.terminal import table
+from keyguard.cli.wording import absolute, relative
+from keyguard.core.keys.values import Page
+from keyguard.core.usage.hints import Hint
+from keyguard.exceptions import InvalidValueError
+from keyguard.guard import Keyguard
+
+_HINT = ("id", "kind", "organization", "key_id", "family", "since", "evidence", "text")
+_PAGE = 1000
+
+
+@with_options(*LIST)
+def hints(
+    common: Common,
+    organization: str | None = typer.Argument(
+        None, metavar="ORG", help="The organization's id or slug; all by default."
+    ),
+    dismissed: str | None = option("ID", "Stop showing the hint with this id.", "--dismiss"),
+    span: str | None = option("SPAN", "For how long, such as 90d; 30d by default.", "--for"),
+) -> None:
+    """Show what to look at: keys that end, that woke, that nobody uses."""
+    if dismissed is not None:
+        _dismiss(common, organization, argument_id(dismissed), span)
+        return
+    if span is not None:
+        raise InvalidValueError("--for goes with --dismiss")
+    with common.guard() as guard:
+        show_list(
+            common,
+            partial(_page, guard, organization),
+            lambda hint: fields_json(hint, _HINT),
+            partial(_table, now=datetime.now(UTC)),
+            "There is nothing to look at.",
+        )
+
+
+def _dismiss(common: Common, organization: str | None, hint: str, span: str | None) -> None:
+    now = datetime.now(UTC)
+    until = None if span is None else now + parse_span(span)
+    with common.guard() as guard:
+        owner = (
+            organization or guard.keys.get(hint.partition(":")[2].partition(":")[0]).organization
+        )
+        end = guard.usage.dismiss(organization=owner, hint=hint, until=until, actor=actor())
+    text = f"Hint {hint} is not shown until {absolute(end, now)}.\n"
+    common.show({"id": hint, "dismissed_until": json_time(end)}, text)
+
+
+def _page(guard: Keyguard, organization: str | None, after: str | None, limit: int) -> Page[Hint]:
+    if organization is not None:
+        return guard.usage.hints(organization=organization, after=after, limit=limit)
+    found = _everywhere(guard)
+    if after is not None:
+        for hint in found:
+            if hint.id == after:
+                break
+    page = tuple(islice(found, limit))
+    return Page(page, page[-1].id if next(found, None) else None)
+
+
+def _everywhere(guard: Keyguard) -> Iterator[Hint]:
+    """Give the hints of all organizations, one organization after the other."""
+    after: str | None = None
+    while True:
+        organizations = guard.organizations.list(after=after, limit=_PAGE)
+        for organization in organizations:
+            page = guard.usage.hints(organization=organization.id, limit=_PAGE)
+            yield from page
+            while page.next is not None:
+                page = guard.usage.hints(organization=organization.id, after=page.next, limit=_PAGE)
+                yield from page
+        if organizations.next is None:
+            return
+        after = organizations.next
+
+
+def _table(page: Page[Hint], now: datetime) -> str:
+    rows = [(hint.id, relative(hint.since, now), hint.text) for hint in page]
+    return table(("Hint", "Since", "What"), rows, flexible={"Since": 8, "What": 20})

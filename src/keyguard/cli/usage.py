@@ -1,0 +1,153 @@
+"""``keyguard usage``: how many requests the keys of an organization made."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from functools import partial
+
+import typer
+
+from keyguard.cli.json_forms import fields_json
+from keyguard.cli.options import LIST, Common, argument_id, flag, option, with_options
+from keyguard.cli.output import emit, emit_json, note
+from keyguard.cli.parsing import parse_instant
+from keyguard.cli.terminal import table
+from keyguard.cli.wording import absolute
+from keyguard.core.usage.periods import FINE, Step
+from keyguard.core.usage.results import UsageItem, UsageReport
+from keyguard.exceptions import InvalidValueError
+from keyguard.guard import Keyguard
+
+_ITEM = ("start", "end", "group", "n", "units")
+_CSV = ("start", "end", "group", "requests", "units")
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_PAGE, _LARGEST_PAGE = 100, 1000
+
+
+@with_options(*LIST)
+def usage(
+    common: Common,
+    organization: str | None = typer.Argument(
+        None, metavar="ORG", help="The organization's id or slug, if there are several."
+    ),
+    key: str | None = option("ID", "Only requests of the key with this id.", "--key"),
+    start: str | None = option(
+        "TIME",
+        "A time in the first period: 2030-01-31, a day in the zone, or 2030-01-31T09:00:00Z; by "
+        "default for 7 days, or 25 hours, 8 weeks or 13 months.",
+    ),
+    end: str | None = option("TIME", "The time that the last period reaches; now by default."),
+    step: str = option(
+        "STEP", f"How long periods are: {', '.join(step.value for step in Step)}.", default="day"
+    ),
+    zone: str | None = option(
+        "ZONE", "By whose clocks, such as Europe/Berlin; the organization's by default."
+    ),
+    group_by: str | None = option("WHAT", "Tell apart by key, family, outcome or tag."),
+    as_csv: bool = flag("--csv", "Print comma-separated values and nothing else."),
+) -> None:
+    """Show how many requests the keys of an organization made.
+
+    Where there was no request there is no line.
+    """
+    if as_csv and common.as_json:
+        raise InvalidValueError("pass --csv or --json, not both")
+    if common.everything and common.limit is not None:
+        raise InvalidValueError("pass --limit or --all, not both")
+    key_id = None if key is None else argument_id(key)
+    with common.guard() as guard:
+        ask = partial(
+            guard.usage.report,
+            organization=_owner(guard, organization, key_id),
+            key=key_id,
+            start=None if start is None else _time(start),
+            end=None if end is None else _time(end),
+            step=step,
+            zone=zone,
+            group_by=group_by,
+        )
+        size = _PAGE if common.limit is None else common.limit
+        report = ask(after=common.after, limit=_LARGEST_PAGE if common.everything else size)
+        while common.everything and report.next is not None:
+            more = ask(after=report.next, limit=_LARGEST_PAGE)
+            report = replace(more, items=report.items + more.items)
+    if common.as_json:
+        items = [fields_json(item, _ITEM) for item in report.items]
+        emit_json({"items": items, **fields_json(report, ("as_of", "complete", "late", "next"))})
+        return
+    if as_csv:
+        emit(_as_csv(report))
+    elif report.items:
+        emit(_as_table(report, Step(step), group_by))
+    else:
+        note("There was no request in that time.")
+    if report.next is not None:
+        note(f"There are more: add --after '{report.next}', or --all.")
+    if not as_csv and not report.complete:
+        _tell_how_far(report)
+
+
+def _owner(guard: Keyguard, named: str | None, key: str | None) -> str:
+    """Return the organization that is named, the key's, or the only one."""
+    if named is not None:
+        return named
+    if key is not None:
+        return guard.keys.get(key).organization
+    found = guard.organizations.list(limit=2)
+    if len(found) != 1:
+        raise InvalidValueError("name an organization, by its id or slug")
+    return found.items[0].id
+
+
+def _time(text: str) -> date:
+    """Return the time of an option, or a day whose zone says when it begins."""
+    time = parse_instant(text)
+    return time.date() if len(text) == len("2030-01-31") else time
+
+
+def _as_table(report: UsageReport, step: Step, group_by: str | None) -> str:
+    group = [group_by.capitalize()] if group_by else []
+    rows = [
+        (
+            _period(item, step),
+            *([item.group or "-"] if group else []),
+            f"{item.n:,}",
+            f"{item.units:,}",
+        )
+        for item in report.items
+    ]
+    return table(
+        ("From" if step in FINE else step.value.capitalize(), *group, "Requests", "Units"),
+        rows,
+        flexible={},
+        numbers=("Requests", "Units"),
+        bars=[item.n for item in report.items],
+    )
+
+
+def _period(item: UsageItem, step: Step) -> str:
+    if step in FINE:
+        return f"{item.start:%Y-%m-%d %H:%M %Z}"
+    return f"{item.start:%Y-%m}" if step is Step.MONTH else f"{item.start:%Y-%m-%d}"
+
+
+def _as_csv(report: UsageReport) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_CSV)
+    for item in report.items:
+        start, end = item.start.isoformat(), item.end.isoformat()
+        # A spreadsheet would compute what begins like a formula.
+        group = f"'{item.group}" if _FORMULA.match(item.group) else item.group
+        writer.writerow((start, end, group, item.n, item.units))
+    return text.getvalue()
+
+
+def _tell_how_far(report: UsageReport) -> None:
+    late = len(report.late)
+    who = f"; {late} {'process is' if late == 1 else 'processes are'} late" if late else ""
+    note(f"All was counted up to {absolute(report.as_of, datetime.now(UTC))}{who}.")
