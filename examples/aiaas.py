@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, NoReturn
 from urllib.parse import parse_qs
 
-from keyguard import Key, Page, Settings
+from keyguard import Key, OwnUsage, Page, Principal, Settings, UsageItem, UsageReport
 
 CATALOGUE = {
     "inference:read": "Read inference capabilities",
@@ -74,11 +72,70 @@ def infer(body: bytes) -> dict[str, Any]:
 
 def page_asked_for(query: bytes) -> dict[str, Any]:
     """Read ``limit=`` (1 to 100) and ``after=`` (the ``next`` of the previous page)."""
-    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True)
-    limit = asked.get("limit", ["100"])[-1]
+    asked = _parameters(query)
+    limit = asked.get("limit", "100")
     if not _LIMIT.fullmatch(limit):
         raise UnprocessableError("The parameter 'limit' is not a whole number from 1 to 100.")
-    return {"limit": int(limit), "after": asked.get("after", [None])[-1]}
+    return {"limit": int(limit), "after": asked.get("after")}
+
+
+def report_asked_for(query: bytes) -> dict[str, Any]:
+    """Read ``start=`` and ``end=`` (days or times), ``step=``, ``zone=``, ``group_by=`` and a page.
+
+    The guard refuses what is wrong with the others.
+    """
+    asked = _parameters(query)
+    wanted = page_asked_for(query)
+    for name in ("start", "end"):
+        if name in asked:
+            wanted[name] = _time(name, asked[name])
+    for name in ("step", "zone", "group_by"):
+        if name in asked:
+            wanted[name] = asked[name]
+    return wanted
+
+
+def usage_of(organization: str, report: UsageReport) -> dict[str, Any]:
+    return {
+        "organization": organization,
+        "items": [_counted(item) for item in report.items],
+        "as_of": report.as_of.isoformat(),
+        "complete": report.complete,
+        "next": report.next,
+    }
+
+
+def own_usage(principal: Principal, own: OwnUsage) -> dict[str, Any]:
+    return {
+        "key": principal.key_id,
+        "today": [_counted(item) for item in own.day],
+        "this_month": [_counted(item) for item in own.month],
+        "limits": [
+            {"name": limit.name, "quota": limit.quota, "remaining": limit.remaining}
+            for limit in own.limits
+        ],
+        "as_of": own.as_of.isoformat(),
+    }
+
+
+def _counted(item: UsageItem) -> dict[str, Any]:
+    period = {"start": item.start.isoformat(), "end": item.end.isoformat()}
+    return {**period, "group": item.group, "n": item.n, "units": item.units}
+
+
+def _parameters(query: bytes) -> dict[str, str]:
+    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    return {name: values[-1] for name, values in asked.items()}
+
+
+def _time(name: str, text: str) -> date:
+    try:
+        is_day = len(text) == len("2030-01-31")
+        return date.fromisoformat(text) if is_day else datetime.fromisoformat(text)
+    except ValueError:
+        raise UnprocessableError(
+            f"The parameter '{name}' is not a time such as 2030-01-31 or 2030-01-31T09:00:00Z."
+        ) from None
 
 
 def list_of(page: Page[Key]) -> dict[str, Any]:
@@ -101,18 +158,3 @@ def _describe(key: Key, now: datetime) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-class Usage:
-    """Counts inferences by organization, in this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inferences = Counter[str]()
-
-    def count(self, organization: str) -> None:
-        with self._lock:
-            self._inferences[organization] += 1
-
-    def of(self, organization: str) -> dict[str, Any]:
-        return {"organization": organization, "inferences": self._inferences[organization]}

@@ -182,8 +182,20 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         # 401: revoked
         {post} {bearer(keys.retired)} {JSON_BODY}
 
-        # 200: acme's usage
-        curl -i {base}/v1/analytics/usage {bearer(keys.admin)}
+        # waits until what was counted has been told to the store: 10 seconds at most
+        sleep 10
+
+        # 200: acme's usage, by outcome
+        curl -i '{base}/v1/analytics/usage?group_by=outcome' {bearer(keys.admin)}
+
+        # 200: the reader's own usage
+        curl -i {base}/v1/usage/me {bearer(keys.reader)}
+
+        # shows the same to operators
+        {program} usage acme --group-by key --url {url}
+
+        # shows what to look at: a client still has the retired key
+        {program} hints --url {url}
 
         # 200: acme's keys, and no other organization's
         curl -i {base}/v1/admin/keys {bearer(keys.admin)}

@@ -9,7 +9,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from flask_cors import CORS
 
 from examples import aiaas
-from keyguard import Keyguard, current_principal, rate_limit, require_scopes
+from keyguard import InvalidValueError, Keyguard, current_principal, rate_limit, require_scopes
 from keyguard.adapters.flask import FlaskKeyguard
 
 service = Blueprint("aiaas", __name__)
@@ -20,7 +20,7 @@ def create_app(url: str | None = None) -> Flask:
     atexit.register(guard.close)
     guard.migrate()
     app = Flask(__name__)
-    app.config.update(GUARD=guard, USAGE=aiaas.Usage())
+    app.config["GUARD"] = guard
     app.register_blueprint(service)
     FlaskKeyguard(app, guard)
     # It answers preflights, which carry no key, before any view, and marks refusals.
@@ -43,15 +43,22 @@ def models() -> Response:
 @require_scopes("inference:write")
 @rate_limit("60/minute")
 def inference() -> Response:
-    completion = aiaas.infer(request.get_data())
-    current_app.config["USAGE"].count(current_principal().organization)
-    return answer(completion)
+    return answer(aiaas.infer(request.get_data()))
 
 
 @service.get("/v1/analytics/usage")
 @require_scopes("analytics:read")
 def usage() -> Response:
-    return answer(current_app.config["USAGE"].of(current_principal().organization))
+    asked = aiaas.report_asked_for(request.query_string)
+    own = current_principal().organization
+    report = current_app.config["GUARD"].usage.report(organization=own, **asked)
+    return answer(aiaas.usage_of(own, report))
+
+
+@service.get("/v1/usage/me")
+def own_usage() -> Response:
+    principal = current_principal()
+    return answer(aiaas.own_usage(principal, current_app.config["GUARD"].usage.mine(principal)))
 
 
 @service.get("/v1/admin/keys")
@@ -63,7 +70,8 @@ def keys() -> Response:
 
 
 @service.errorhandler(aiaas.UnprocessableError)
-def unprocessable(error: aiaas.UnprocessableError) -> Response:
+@service.errorhandler(InvalidValueError)  # a parameter that the guard refuses
+def unprocessable(error: Exception) -> Response:
     return Response(aiaas.problem(error), 422, mimetype=aiaas.PROBLEM_JSON)
 
 

@@ -14,7 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from examples import aiaas
-from keyguard import AsyncKeyguard, current_principal, rate_limit, require_scopes
+from keyguard import (
+    AsyncKeyguard,
+    InvalidValueError,
+    current_principal,
+    rate_limit,
+    require_scopes,
+)
 from keyguard.adapters.starlette import KeyguardMiddleware
 
 
@@ -33,6 +39,7 @@ def create_app(url: str | None = None) -> Starlette:
             Route("/v1/models", models),
             Route("/v1/inference", inference, methods=["POST"]),
             Route("/v1/analytics/usage", usage),
+            Route("/v1/usage/me", own_usage),
             Route("/v1/admin/keys", keys),
         ],
         middleware=[
@@ -45,10 +52,13 @@ def create_app(url: str | None = None) -> Starlette:
             ),
             Middleware(KeyguardMiddleware, guard=guard),
         ],
-        exception_handlers={aiaas.UnprocessableError: unprocessable},
+        exception_handlers={
+            aiaas.UnprocessableError: unprocessable,
+            InvalidValueError: unprocessable,  # a parameter that the guard refuses
+        },
         lifespan=lifespan,
     )
-    app.state.guard, app.state.usage = guard, aiaas.Usage()
+    app.state.guard = guard
     return app
 
 
@@ -64,14 +74,21 @@ async def models(_request: Request) -> Response:
 @require_scopes("inference:write")
 @rate_limit("60/minute")
 async def inference(request: Request) -> Response:
-    completion = aiaas.infer(await request.body())
-    request.app.state.usage.count(current_principal().organization)
-    return answer(completion)
+    return answer(aiaas.infer(await request.body()))
 
 
 @require_scopes("analytics:read")
 async def usage(request: Request) -> Response:
-    return answer(request.app.state.usage.of(current_principal().organization))
+    asked = aiaas.report_asked_for(request.scope["query_string"])
+    own = current_principal().organization
+    report = await request.app.state.guard.usage.report(organization=own, **asked)
+    return answer(aiaas.usage_of(own, report))
+
+
+async def own_usage(request: Request) -> Response:
+    principal = current_principal()
+    own = await request.app.state.guard.usage.mine(principal)
+    return answer(aiaas.own_usage(principal, own))
 
 
 @require_scopes("admin")

@@ -41,6 +41,22 @@ UNPROCESSABLE = {
 }
 
 
+IMPOSSIBLE_REPORTS = {
+    "start=yesterday": "'start'",
+    "end=2026-02-30": "'end'",
+    "start=": "'start'",
+    "start=2026-01-01T00:00:00": "aware datetime",
+    "start=2026-01-02&end=2026-01-01": "ends later than it starts",
+    "start=0001-01-01": "more than 1000 periods",
+    "step=year": "step takes one of",
+    "zone=Mars/Olympus": "no time zone",
+    "zone=../../etc/passwd": "no time zone",
+    "group_by=colour": "told apart by",
+    "limit=0": "'limit'",
+    "after=%00": "after takes",
+}
+
+
 def covers(granted: list[str], scope: str) -> bool:
     return scope in granted or "*" in granted or f"{scope.partition(':')[0]}:*" in granted
 
@@ -276,23 +292,55 @@ def test_a_page_after_another_organizations_key_is_empty(
     assert listed(service, store.token("admin"), f"?after={after}") == {"keys": [], "next": None}
 
 
-def test_usage_counts_the_inferences_of_the_callers_organization(
-    store: Store, framework: str
-) -> None:
-    with running(framework, store.url) as service:
-        for key in ("writer", "writer", "everything", "reader"):
-            service.call("/v1/inference", store.token(key), method="POST", body=GOOD_BODY)
-        service.call("/v1/inference", store.token("writer"), method="POST", body=b"{}")
-        service.call("/v1/inference", store.token("globex reader"), method="POST", body=GOOD_BODY)
-        found = [
-            json.loads(service.call("/v1/analytics/usage", store.token(key)).body)
-            for key in ("analyst", "globex analyst")
-        ]
+def shown(service: Service, path: str, token: str) -> Any:
+    answer = service.call(path, token)
+    assert (answer.status, dict(answer.headers)["content-type"]) == (200, "application/json")
+    return json.loads(answer.body)
 
-    assert found == [
-        {"organization": store.issued["analyst"].key.organization, "inferences": 3},
-        {"organization": store.issued["globex analyst"].key.organization, "inferences": 1},
-    ]
+
+def test_usage_is_that_of_the_callers_organization(store: Store, framework: str) -> None:
+    owner = store.guard.organizations.create(f"busy-{framework}", time_zone="Asia/Kolkata")
+    keys = {
+        name: store.issue(name, scopes, organization=owner.id)
+        for name, scopes in {"writer": ["inference:*"], "analyst": ["analytics:read"]}.items()
+    }
+    tokens = {name: issued.token.reveal() for name, issued in keys.items()}
+    with running(framework, store.url) as service:
+        for name in ("writer", "writer", "analyst"):
+            service.call("/v1/inference", tokens[name], method="POST", body=GOOD_BODY)
+        service.call("/v1/inference", store.token("writer"), method="POST", body=GOOD_BODY)
+        service.flush()
+        path = "/v1/analytics/usage"
+        by_outcome = shown(service, f"{path}?group_by=outcome&step=month", tokens["analyst"])
+        by_key = shown(service, f"{path}?group_by=key&limit=1", tokens["analyst"])
+        own = shown(service, "/v1/usage/me", tokens["writer"])
+        refused = service.call(path, tokens["writer"])
+
+    items = [(item["group"], item["n"], item["units"]) for item in by_outcome["items"]]
+    assert items == [("allowed", 2, 2), ("scope_missing", 1, 0)]
+    assert by_outcome["items"][0]["start"].endswith("-01T00:00:00+05:30")
+    assert (by_outcome["organization"], by_outcome["next"]) == (owner.id, None)
+    assert by_key["next"] is not None
+    assert len(by_key["items"]) == 1
+    assert own["key"] == keys["writer"].key.id
+    assert [(item["group"], item["n"]) for item in own["today"]] == [("allowed", 2)]
+    assert refused.status == 403
+
+
+def test_a_key_without_any_scope_sees_its_own_usage(service: Service, store: Store) -> None:
+    own = shown(service, "/v1/usage/me", store.token("nothing"))
+
+    assert list(own) == ["key", "today", "this_month", "limits", "as_of"]
+    assert own["key"] == store.issued["nothing"].key.id
+
+
+@pytest.mark.parametrize("query", IMPOSSIBLE_REPORTS)
+def test_an_impossible_report_is_422(service: Service, store: Store, query: str) -> None:
+    answer = service.call(f"/v1/analytics/usage?{query}", store.token("analyst"))
+
+    assert answer.status == 422
+    assert ("content-type", "application/problem+json") in answer.headers
+    assert IMPOSSIBLE_REPORTS[query] in json.loads(answer.body)["detail"]
 
 
 @pytest.fixture(params=FRAMEWORKS)
@@ -332,9 +380,7 @@ def requests_of_all_kinds() -> list[dict[str, Any]]:
         {"path": "/v2/nothing"},
     ]
     for method, path, body in ENDPOINTS.values():
-        if path == "/v1/analytics/usage":
-            table.append({"path": path, "key": "idle analyst"})
-        else:
+        if path != "/v1/analytics/usage":  # whose answer tells up to when requests were counted
             table.append({"path": path, "key": "everything", "method": method, "body": body})
         for key in ("nothing", "revoked"):
             table.append({"path": path, "key": key, "method": method, "body": body})
@@ -345,6 +391,9 @@ def requests_of_all_kinds() -> list[dict[str, Any]]:
     table += [
         {"path": "/v1/inference", "key": "writer", "method": "POST", "body": body}
         for body in (*UNPROCESSABLE, '{"model": "\\ud83d", "prompt": "Grüße, 世界"}'.encode())
+    ]
+    table += [
+        {"path": f"/v1/analytics/usage?{query}", "key": "analyst"} for query in IMPOSSIBLE_REPORTS
     ]
     table += [
         {"path": f"/v1/admin/keys?{query}", "key": "globex admin"}
