@@ -64,7 +64,7 @@ class ScriptedPorts:
     def now(self) -> Any:
         return self._answer("now")
 
-    def note_use(self, key_id: str, address: str | None) -> None:
+    def note_use(self, principal: Any, address: str | None) -> None:
         self._answer("note_use")
 
     def offer_rehash(self, key_id: str, token: Any, digest: str) -> None:

@@ -16,6 +16,7 @@ from keyguard.core.keys.records import Use
 from keyguard.core.keys.values import Page
 from keyguard.core.usage.hints import Hint, HintKind
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
+from keyguard.runtime.sync import run_sync
 from tests.world import StandingClock, World
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -26,9 +27,9 @@ HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
 class Replay:
     """Days of one organization, told by a clock that is moved on and requests that are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.clock = StandingClock(MONDAY)
-        self.world = World(clock=self.clock)
+        self.world = World(clock=self.clock, options=options)
         self.usage = self.world.store.usage()
         self._cells: dict[tuple[Any, ...], int] = {}
         self._numbers = count(1)
@@ -437,6 +438,97 @@ def test_the_end_of_a_key_that_has_a_successor_or_is_revoked_is_not_told(days: R
     days.world.guard.keys.revoke(gone.id)
 
     assert days.hints(HintKind.ENDS_SOON) == []
+
+
+# A new network
+
+
+class Clients:
+    """A key of a service that records addresses, and the clients that use it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.days = Replay(**{"record_addresses": True} | options)
+        self.issued = self.days.world.issue("inference:read")
+
+    def come_from(self, *addresses: str, days: int = 1) -> None:
+        guard = self.days.world.guard
+        for _ in range(days):
+            self.days.clock.advance(DAY)
+            for address in addresses:
+                field = f"Bearer {self.issued.token.reveal()}"
+                assert isinstance(guard.authenticate([field], address=address), Allow)
+            guard.flush()
+
+    def told(self) -> list[Any]:
+        return [hint.evidence["network"] for hint in self.days.hints(HintKind.NEW_NETWORK)]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("198.51.100.9", "198.51.100.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("::ffff:198.51.100.9", "198.51.100.0/24"),
+    ],
+)
+def test_a_network_from_which_a_key_never_came_is_new(address: str, network: str) -> None:
+    clients = Clients()
+    clients.come_from("203.0.113.7", days=40)
+    clients.come_from("203.0.113.7", address)
+
+    (hint,) = clients.days.hints(HintKind.NEW_NETWORK)
+
+    assert hint.id == f"new_network:{clients.issued.key.id}:{network}"
+    assert hint.evidence == {"network": network, "day": "2026-04-12T00:00:00Z", "known": 1}
+    assert hint.text == f"The key came from {network}, and had come from 1 other network before."
+    clients.come_from("203.0.113.7", days=7)
+    assert clients.told() == []
+
+
+def test_another_address_of_a_network_and_a_network_of_before_are_not_new() -> None:
+    clients = Clients()
+    clients.come_from("203.0.113.7", "198.51.100.9")
+    clients.come_from("203.0.113.7", days=100)
+    clients.come_from("203.0.113.99", "198.51.100.7")
+
+    assert clients.told() == []
+
+
+def test_the_first_networks_of_a_key_are_not_new() -> None:
+    clients = Clients()
+    clients.come_from("203.0.113.7", "198.51.100.9")
+    clients.come_from("192.0.2.1")
+
+    assert clients.told() == []
+
+
+def test_a_key_that_comes_from_everywhere_comes_from_nowhere_new() -> None:
+    clients = Clients()
+    clients.come_from(*(f"10.0.{number}.1" for number in range(21)), days=8)
+    clients.come_from("203.0.113.7")
+
+    assert clients.told() == []
+
+
+def test_a_service_that_records_no_addresses_is_told_of_no_network() -> None:
+    clients = Clients(record_addresses=False)
+    clients.come_from("203.0.113.7", days=40)
+    clients.come_from("198.51.100.9", "no address")
+
+    assert clients.told() == []
+    usage = clients.days.world.store.kept_usage
+    assert {owner[:4] for owner, _ in run_sync(usage.unfolded(clients.days.clock.now, 9))} == {
+        "org_"
+    }
+
+
+def test_no_report_counts_what_a_key_was_seen_with() -> None:
+    clients = Clients()
+    clients.come_from("203.0.113.7", "203.0.113.9", "198.51.100.9")
+
+    report = clients.days.world.guard.usage.report(organization="acme", group_by="outcome")
+
+    assert [(item.group, item.n) for item in report.items] == [(ALLOWED, 3)]
 
 
 # A key that nobody uses

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from keyguard.core.usage.periods import civil_day
+from keyguard.core.usage.sightings import SEEN, Sighting
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
 from tests.stored import Called, Stored
 
@@ -35,7 +36,13 @@ def test_each_rule_that_reads_usage_speaks_on_every_store(anywhere: Stored) -> N
         )
         for start in [now - ago]
     ]
+    seen = Sighting.NETWORK.owner(busy.organization)
+    cells += [
+        Cell(seen, now - days * DAY, busy.id, busy.family, SEEN, network, 1, 0)
+        for days, network in ((50, "192.0.2.0/24"), (1, "2001:db8:abcd::/48"))
+    ]
     kept.add(Flush("writer", 1, now, tuple(cells)))
+    kept.fold(seen, civil_day(now - 50 * DAY, now.tzinfo))
     kept.fold(woken.organization, civil_day(now - 55 * DAY, now.tzinfo))
 
     hints = usage.hints(organization="acme")
@@ -44,6 +51,7 @@ def test_each_rule_that_reads_usage_speaks_on_every_store(anywhere: Stored) -> N
         f"ended_key_presented:{ended.id}",
         f"mostly_refused:{refused.id}",
         f"dormant_woke:{woken.id}",
+        f"new_network:{busy.id}:2001:db8:abcd::/48",
         f"surge:{busy.id}:{now - DAY + timedelta(minutes=15):%Y%m%d}",
     ]
     assert hints.items[-1].evidence["requests"] == 200

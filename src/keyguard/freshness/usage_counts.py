@@ -21,12 +21,16 @@ from typing import TypeAlias
 
 from keyguard.core.access.decisions import Allow, Decision, Deny
 from keyguard.core.identity.principal import Principal
+from keyguard.core.usage.sightings import SEEN, SEEN_EVERY, Sighting
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
 from keyguard.freshness.verified_tokens import MOST_DROPPED, VerifiedTokens
 from keyguard.runtime.process import Clock, after_fork
 
 MOST_CELLS = 100_000
 """Cells that wait for a store. Beyond, keys are counted together."""
+
+MOST_SEEN = 20_000
+"""What keys were seen with that a process notes in 30 days, at most."""
 
 CELLS_OF_FLUSH = 500
 
@@ -92,6 +96,8 @@ class UsageCounts:
         self._size = 0
         self._moves: defaultdict[_Who, defaultdict[_What, int]] = defaultdict(_no_moves)
         self._extra: defaultdict[tuple[_Who, str], int] = defaultdict(int)
+        self._seen: set[tuple[str, str]] = set()  # keys, each with what they were seen with
+        self._seen_in = 0
         self._collected_at = self._time()
         self._start = self._start_of(self._collected_at)
         self._told_at = self._collected_at
@@ -185,6 +191,26 @@ class UsageCounts:
         """
         with self._lock:
             self._weigh(_who(principal), tag, more)
+
+    def see(self, principal: Principal, sighting: Sighting, what: str) -> None:
+        """Note what a key was seen with, once in :data:`~.sightings.SEEN_EVERY`.
+
+        Args:
+            principal: Who was seen.
+            sighting: The kind of what was seen.
+            what: What was seen, up to 64 ASCII characters.
+        """
+        if not self.keeps:
+            return
+        seen, seen_in = (principal.key_id, what), int(self._time() // SEEN_EVERY.total_seconds())
+        with self._lock:
+            if self._seen_in != seen_in:
+                self._seen, self._seen_in = set(), seen_in
+            if seen not in self._seen and len(self._seen) < MOST_SEEN:
+                self._seen.add(seen)
+                organization, key_id, family = _who(principal)
+                owner = (sighting.owner(organization), key_id, family)
+                self._keep(owner, (SEEN, what), 1, 0)
 
     def _move(self, who: _Who, source: _What, target: _What) -> None:
         if self.keeps:

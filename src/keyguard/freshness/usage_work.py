@@ -15,6 +15,7 @@ from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.usage.periods import DAYS_KEPT, QUARTERS_KEPT, civil_day
 from keyguard.core.usage.ports import UsageStore
+from keyguard.core.usage.sightings import SIGHTINGS_KEPT, Sighting
 from keyguard.core.usage.values import Writer
 from keyguard.exceptions import InvalidValueError
 from keyguard.freshness.usage_counts import GIVEN_UP, UsageCounts
@@ -128,8 +129,12 @@ class UsageWork:
         """Have the days of some organizations forgotten that are too old, the next ones in turn."""
         page = await self._store.list_organizations(after=self._behind, limit=_ORGANIZATIONS)
         self._behind = page.next
-        before = self._now() - DAYS_KEPT
-        self._chores += [partial(self._usage.forget, found.id, before) for found in page.items]
+        before, seen_before = self._now() - DAYS_KEPT, self._now() - SIGHTINGS_KEPT
+        for found in page.items:
+            self._chores.append(partial(self._usage.forget, found.id, before))
+            for sighting in Sighting:
+                owner = sighting.owner(found.id)
+                self._chores.append(partial(self._usage.forget, owner, seen_before))
 
     async def _give_up_silent(self) -> None:
         """Forget the writers that have been silent for an hour, and were so an hour ago.

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from keyguard.core.access.ports import Found
 from keyguard.core.identity.addresses import parse_address
+from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import KeyRecord, Use
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.usage.sightings import Sighting, network_of
 from keyguard.exceptions import ConfigurationError
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
@@ -220,13 +222,16 @@ class Ports(ABC, Generic[AnyStore, Work]):
     def scheme_of(self, digest: str) -> str:
         return scheme_of(digest)
 
-    def note_use(self, key_id: str, address: str | None) -> None:
+    def note_use(self, principal: Principal, address: str | None) -> None:
         seen = None
         if address is not None and self.settings.record_addresses:
             # A text that is not an address could be longer than a store takes, and hold up the
             # uses of other keys that are passed to the store with it.
             seen = parse_address(address)
-        self.tokens.note_use(Use(key_id, self.now(), None if seen is None else str(seen)))
+            if seen is not None:
+                self.counts.see(principal, Sighting.NETWORK, network_of(seen))
+        address = None if seen is None else str(seen)
+        self.tokens.note_use(Use(principal.key_id, self.now(), address))
 
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
         if self.hasher.is_outdated(token, digest):

@@ -250,7 +250,7 @@ def judge(record: KeyRecord, now: datetime, policy: Policy, address: str | None)
 
 
 def _admitted(ports: RequestPorts, allow: Allow, address: str | None) -> Allow:
-    ports.note_use(allow.principal.key_id, address)
+    ports.note_use(allow.principal, address)
     return allow
 
 

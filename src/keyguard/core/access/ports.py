@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 from keyguard.core.access.decisions import Allow
 from keyguard.core.access.policy import Policy
+from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import KeyRecord
 from keyguard.core.limits.ports import Counters
 from keyguard.core.tokens.secret import Secret
@@ -121,8 +122,8 @@ class RequestPorts(Protocol):
         """Return the time, in UTC."""
         ...
 
-    def note_use(self, key_id: str, address: str | None) -> None:
-        """Note that a key was let in, for its ``last_used_at``."""
+    def note_use(self, principal: Principal, address: str | None) -> None:
+        """Note that a key was let in, for its ``last_used_at``, and from where."""
 
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
         """Have a genuine token hashed again in the background, if its digest is outdated."""

@@ -22,6 +22,7 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.usage import hints
 from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.periods import DAYS_KEPT, start_of_day
+from keyguard.core.usage.sightings import SIGHTINGS_KEPT, Sighting
 from keyguard.core.usage.values import ALLOWED, QUARTER, GroupBy, Period, Question, Total
 from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError, shown
 
@@ -81,7 +82,7 @@ async def _find(ports: ManagementPorts, owner: Organization, now: datetime) -> l
         page = await all_keys(ports, KeyFilter(organization=owner.id, alive_at=now))
         keys = {key.id: key for key in page}
         found += seeker.of_records(keys)
-        for rule in (seeker.refused, seeker.woken, seeker.surges):
+        for rule in (seeker.refused, seeker.woken, seeker.surges, seeker.networks):
             found += [hint async for hint in rule(keys)]
     order = list(hints.HintKind).index
     return sorted(found, key=lambda hint: (order(hint.kind), hint.id))
@@ -175,6 +176,23 @@ class _Seeker:
             if hint := hints.surge(newest[total.group], await self._quarters(lately, day)):
                 yield hint
 
+    async def networks(self, keys: dict[str, Key]) -> AsyncIterator[Hint]:
+        days = self._days(hints.NETWORK_DAYS)
+        before = Period(days[0].start - SIGHTINGS_KEPT, days[0].start)
+        owner = Sighting.NETWORK.owner(self._owner.id)
+        lately = Period(days[0].start, days[-1].end)
+        noted = _by_group(await self._totals((lately,), GroupBy.KEY, organization=owner))
+        for key_id in sorted(noted.keys() & keys.keys())[:MOST]:
+            seen: list[set[str]] = [set() for _ in range(len(days) + 1)]
+            periods = (before, *days)
+            for total in await self._totals(
+                periods, GroupBy.TAG, key_id=key_id, organization=owner
+            ):
+                seen[total.period].add(total.group)
+            by_day = list(zip(days, seen[1:], strict=True))
+            for hint in hints.new_networks(keys[key_id], seen[0], by_day):
+                yield hint
+
     async def _quarters(
         self, key_ids: Sequence[str], day: Period
     ) -> list[tuple[Period, int, Sequence[int]]]:
@@ -221,6 +239,7 @@ class _Seeker:
         *,
         key_id: str | None = None,
         outcome: str | None = None,
+        organization: str | None = None,
     ) -> list[Total]:
         """Return all totals of a question, page by page."""
         found: list[Total] = []
@@ -228,7 +247,7 @@ class _Seeker:
         while periods:
             page = await self._usage.totals(
                 Question(
-                    self._owner.id,
+                    organization or self._owner.id,
                     tuple(periods),
                     group_by,
                     key_id=key_id,

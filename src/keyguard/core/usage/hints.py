@@ -6,7 +6,7 @@ Each rule is a function of values. It returns a hint, or None where it has nothi
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,6 +22,12 @@ SURGE_LEAST = 50
 SURGE_WEEKS = 5
 REFUSED_LEAST = 20
 PRESENTED_DAYS = 7
+NETWORK_DAYS = 7
+"""For how many days a hint says that a network is new."""
+
+MOST_NETWORKS = 20
+"""How many networks a key may be known from. Beyond, a new one says nothing."""
+
 UNUSED_DAYS = 90
 ENDS_WITHIN = (1, 7, 30)
 """The days before a key's end at which a hint begins to tell of it, the least first."""
@@ -37,6 +43,7 @@ class HintKind(enum.StrEnum):
     ENDS_SOON = "ends_soon"
     MOSTLY_REFUSED = "mostly_refused"
     DORMANT_WOKE = "dormant_woke"
+    NEW_NETWORK = "new_network"
     SURGE = "surge"
     UNUSED = "unused"
 
@@ -223,6 +230,35 @@ def surge(key: Key, quarters: Sequence[tuple[Period, int, Sequence[int]]]) -> Hi
             f"median of that quarter in {len(before)} weeks is {usual}.",
         )
     return found
+
+
+def new_networks(
+    key: Key, known: Collection[str], days: Sequence[tuple[Period, Collection[str]]]
+) -> Iterator[Hint]:
+    """Tell that a key came from a network from which it had not come before.
+
+    A key that has not come from anywhere before, or from more than 20 networks, gives no such hint.
+
+    Args:
+        key: The key.
+        known: The networks from which it had come before the days.
+        days: The networks from which it came on each of the last days.
+    """
+    if not 0 < len(known) <= MOST_NETWORKS:
+        return
+    told = {*known}
+    for day, networks in days:
+        for network in sorted({*networks} - told):
+            told.add(network)
+            yield _hint(
+                HintKind.NEW_NETWORK,
+                key,
+                network,
+                since=day.start,
+                evidence={"network": network, "day": _iso(day.start), "known": len(known)},
+                text=f"The key came from {network}, and had come from {len(known)} other "
+                f"{'network' if len(known) == 1 else 'networks'} before.",
+            )
 
 
 def unused(key: Key, now: datetime) -> Hint | None:
