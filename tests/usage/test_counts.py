@@ -26,6 +26,9 @@ class Recalled:
         self.recalled = 0
         self.dropped: list[Any] = []
 
+    def take_needed(self) -> list[Any]:
+        return []
+
     def take_allowed(self) -> list[tuple[Principal, int]]:
         taken, self.allowed = list(self.allowed.items()), Counter()
         return taken

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyguard import InvalidValueError, Key, NotFoundError, Principal, RefusedError
+from keyguard import InvalidValueError, Key, NotFoundError, Principal, RefusedError, ScopeCatalogue
 from keyguard.core.access.decisions import Allow
 from keyguard.core.keys.records import Use
 from keyguard.core.keys.values import Page
@@ -554,6 +554,86 @@ def test_a_key_that_starts_later_or_has_ended_is_not_told_of_as_unused(days: Rep
     days.pass_days(100)
 
     assert days.hints(HintKind.UNUSED) == []
+
+
+# Scopes that a key never needs
+
+
+class Asking:
+    """A service whose rules and decorators ask keys for scopes, as the memory of one process."""
+
+    def __init__(self, *scopes: str, **options: Any) -> None:
+        self.days = Replay(**options)
+        self.issued = self.days.world.issue(*scopes)
+
+    def ask(self, *scopes: str, days: int = 1, any_of: Any = None) -> None:
+        guard = self.days.world.guard
+        for _ in range(days):
+            self.days.clock.advance(DAY)
+            field = f"Bearer {self.issued.token.reveal()}"
+            assert isinstance(guard.authenticate([field], scopes=scopes, any_of=any_of), Allow)
+            guard.flush()
+
+    def told(self) -> list[Any]:
+        hints = self.days.hints(HintKind.SCOPES_UNNEEDED)
+        assert {hint.id for hint in hints} <= {f"scopes_unneeded:{self.issued.key.id}"}
+        return [hint.evidence["scopes"] for hint in hints]
+
+
+def test_scopes_that_nobody_asked_for_in_90_days_are_told() -> None:
+    asking = Asking("inference:*", "analytics:read", "admin")
+    asking.ask("inference:read", days=89)
+    assert asking.told() == []
+    asking.ask("inference:read", days=3)
+
+    assert asking.told() == ["admin analytics:read"]
+
+
+def test_a_scope_that_was_asked_for_is_needed_for_90_days() -> None:
+    asking = Asking("inference:read", "analytics:read")
+    asking.ask("inference:read", "analytics:read", days=2)
+    asking.ask("inference:read", days=88)
+    assert asking.told() == []
+    asking.ask("inference:read", days=40)
+
+    assert asking.told() == ["analytics:read"]
+
+
+def test_a_scope_is_needed_that_implies_or_covers_what_was_asked_for() -> None:
+    catalogue = ScopeCatalogue({"read": "", "all": "", "m:a": ""}, implies={"all": ["read"]})
+    asking = Asking("all", "m:*", catalogue=catalogue)
+    asking.ask("read", "m:a", days=100)
+
+    assert asking.told() == []
+
+
+def test_each_of_several_scopes_that_would_do_is_needed() -> None:
+    asking = Asking("inference:read", "analytics:read")
+    asking.ask(any_of=["inference:read", "analytics:read"], days=100)
+
+    assert asking.told() == []
+
+
+def test_a_key_that_nobody_asked_for_any_scope_is_not_told_of() -> None:
+    asking = Asking("inference:read")
+    asking.ask(days=100)
+
+    assert asking.told() == []
+
+
+def test_where_it_is_not_known_what_a_key_needed_at_first_nothing_is_told() -> None:
+    asking = Asking("inference:read", "analytics:read")
+    asking.days.pass_days(95)
+    asking.ask("inference:read", days=80)
+
+    assert asking.told() == []
+
+
+def test_a_guard_that_remembers_no_token_tells_of_no_scope() -> None:
+    asking = Asking("inference:read", "analytics:read", cache_size=0)
+    asking.ask("inference:read", days=100)
+
+    assert asking.told() == []
 
 
 # All of them

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 from ipaddress import ip_address
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
+from keyguard import Allow, Rule, require_scopes
+from keyguard.adapters import wsgi
 from keyguard.core.usage.sightings import Sighting, network_of
-from keyguard.core.usage.values import Cell, Flush
+from keyguard.core.usage.values import Cell, Flush, GroupBy, Period, Question
 from keyguard.runtime.sync import run_sync
 from tests.usage.test_counts import ACME, Counted, principal
 from tests.usage.test_flushes import Kept
+from tests.world import World
 
 DAY = timedelta(days=1)
 OWNER = "net_0000000000000001"
@@ -83,3 +88,71 @@ def test_sightings_are_forgotten_after_150_days() -> None:
 )
 def test_the_network_of_a_client_is_a_24_or_a_48(address: str, network: str) -> None:
     assert network_of(ip_address(address)) == network
+
+
+# Scopes that requests needed
+
+
+def noted_scopes(world: World) -> set[str]:
+    world.guard.flush()
+    owner = Sighting.SCOPE.owner(world.acme.id)
+    now = world.clock.now
+    question = Question(owner, (Period(now - DAY, now + DAY),), GroupBy.TAG)
+    return {total.group for total in world.store.usage().totals(question)}
+
+
+@pytest.mark.parametrize(
+    ("path", "noted"),
+    [
+        ("/decorated", {"inference:read"}),
+        ("/covered", {"analytics:read"}),
+        ("/ruled", {"admin"}),
+        ("/either", {"inference:read", "inference:write"}),
+        ("/refused", set()),
+        ("/bare", set()),
+    ],
+)
+def test_what_rules_and_decorators_ask_for_is_noted(path: str, noted: set[str]) -> None:
+    world = World({"rules": [Rule("/ruled", scopes=["admin"])]})
+    token = world.token("inference:read", "analytics:*", "admin")
+    views = {
+        "/decorated": require_scopes("inference:read")(wsgi_app),
+        "/covered": require_scopes("analytics:read")(wsgi_app),
+        "/either": require_scopes(any_of=["inference:read", "inference:write"])(wsgi_app),
+        "/refused": require_scopes("inference:write")(wsgi_app),
+    }
+
+    def site(environ: Any, start_response: Any) -> Any:
+        return views.get(environ["PATH_INFO"], wsgi_app)(environ, start_response)
+
+    guarded = wsgi.KeyguardMiddleware(site, world.guard)
+    for _ in range(3):
+        environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_AUTHORIZATION": f"Bearer {token}"}
+        setup_testing_defaults(environ)
+        b"".join(guarded(environ, lambda *_: lambda _: None))
+
+    assert noted_scopes(world) == noted
+
+
+def wsgi_app(environ: Any, start_response: Any) -> Any:
+    start_response("200 OK", [])
+    return [b""]
+
+
+def test_what_a_key_needed_is_noted_though_its_token_was_forgotten_since() -> None:
+    world = World()
+    issued = world.issue("inference:read")
+    field = [f"Bearer {issued.token.reveal()}"]
+    assert isinstance(world.guard.authenticate(field, scopes=["inference:read"]), Allow)
+    world.guard.keys.update(issued.key.id, name="renamed")
+
+    assert noted_scopes(world) == {"inference:read"}
+
+
+def test_a_scope_that_is_longer_than_a_tag_is_noted_by_its_beginning() -> None:
+    scope = "inference:" + "x" * 90
+    world = World({"catalogue": None})
+    field = [f"Bearer {world.token(scope)}"]
+    assert isinstance(world.guard.authenticate(field, scopes=[scope]), Allow)
+
+    assert noted_scopes(world) == {scope[:64]}

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from keyguard.core.access.decisions import Allow, Decision, Deny
 from keyguard.core.identity.principal import Principal
-from keyguard.core.usage.sightings import SEEN, SEEN_EVERY, Sighting
+from keyguard.core.usage.sightings import LONGEST_SEEN, SEEN, SEEN_EVERY, Sighting
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
 from keyguard.freshness.verified_tokens import MOST_DROPPED, VerifiedTokens
 from keyguard.runtime.process import Clock, after_fork
@@ -96,7 +96,7 @@ class UsageCounts:
         self._size = 0
         self._moves: defaultdict[_Who, defaultdict[_What, int]] = defaultdict(_no_moves)
         self._extra: defaultdict[tuple[_Who, str], int] = defaultdict(int)
-        self._seen: set[tuple[str, str]] = set()  # keys, each with what they were seen with
+        self._seen: set[tuple[str, str, str]] = set()  # keys with what they were seen with
         self._seen_in = 0
         self._collected_at = self._time()
         self._start = self._start_of(self._collected_at)
@@ -200,17 +200,18 @@ class UsageCounts:
             sighting: The kind of what was seen.
             what: What was seen, up to 64 ASCII characters.
         """
-        if not self.keeps:
-            return
-        seen, seen_in = (principal.key_id, what), int(self._time() // SEEN_EVERY.total_seconds())
         with self._lock:
-            if self._seen_in != seen_in:
-                self._seen, self._seen_in = set(), seen_in
-            if seen not in self._seen and len(self._seen) < MOST_SEEN:
-                self._seen.add(seen)
-                organization, key_id, family = _who(principal)
-                owner = (sighting.owner(organization), key_id, family)
-                self._keep(owner, (SEEN, what), 1, 0)
+            self._see(principal, sighting, what)
+
+    def _see(self, principal: Principal, sighting: Sighting, what: str) -> None:
+        seen_in = int(self._time() // SEEN_EVERY.total_seconds())
+        if self._seen_in != seen_in:
+            self._seen, self._seen_in = set(), seen_in
+        organization, key_id, family = _who(principal)
+        seen = (sighting.owner(organization), key_id, what)
+        if self.keeps and seen not in self._seen and len(self._seen) < MOST_SEEN:
+            self._seen.add(seen)
+            self._keep((seen[0], key_id, family), (SEEN, what), 1, 0)
 
     def _move(self, who: _Who, source: _What, target: _What) -> None:
         if self.keeps:
@@ -239,6 +240,9 @@ class UsageCounts:
         return self._time() >= self._start + self._bucket
 
     def _collect(self) -> None:
+        for principal, scopes in self._tokens.take_needed():
+            for scope in scopes:
+                self._see(principal, Sighting.SCOPE, scope[:LONGEST_SEEN])
         for principal, n in self._tokens.take_allowed():
             self._hits += n
             self._add(_who(principal), (ALLOWED, ""), n, n)

@@ -346,6 +346,18 @@ class VerifiedTokens:
                 found.append((entry.allow.principal, more))
         return found
 
+    def take_needed(self) -> list[tuple[Principal, frozenset[str]]]:
+        """Return the scopes that principals were asked for and had, since the last call."""
+        with self._lock:
+            entries = [*self._entries.values(), *self.dropped]
+            decisions = [entry.allow for entry in entries if entry.allow.needed]
+        found: list[tuple[Principal, frozenset[str]]] = []
+        for allow in decisions:
+            sets = tuple(allow.needed)
+            allow.needed.clear()  # what comes in between is asked for again
+            found.append((allow.principal, frozenset[str]().union(*sets)))
+        return found
+
     def _note_use_of(self, entry: _Entry) -> None:
         used_at = self._time() - self._monotonic() + entry.used_at
         minute = used_at // _MINUTE * _MINUTE

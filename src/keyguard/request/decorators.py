@@ -169,6 +169,8 @@ def _guarded_coroutine(
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
             check(state)
+        elif scopes:
+            allow.needed.add(scopes)
         if limits or state.due:
             refusal = await charge(state, limits)
             if refusal is not None:
@@ -188,6 +190,8 @@ def _guarded_function(
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
             check(state)
+        elif scopes:
+            allow.needed.add(scopes)
         if limits or state.due:
             refusal = charge_sync(state, limits)
             if refusal is not None:

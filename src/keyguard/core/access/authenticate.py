@@ -285,7 +285,12 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
         requirement: The scopes, or None where none is needed.
     """
     principal = allow.principal
-    if requirement is None or requirement.met_by(principal.grant):
+    if requirement is None:
+        return allow
+    if requirement.met_by(principal.grant):
+        allow.needed.add(requirement.all_of)
+        if requirement.any_of:
+            allow.needed.add(requirement.any_of)
         return allow
     return Deny(
         Reason.SCOPE_MISSING, principal.key_id, principal.organization, scopes=requirement.scopes

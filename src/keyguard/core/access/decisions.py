@@ -58,6 +58,10 @@ class Allow:
     limits: AppliedLimits = field(default=NO_LIMITS, repr=False, compare=False)
     networks: tuple[str, ...] = field(default=(), repr=False, compare=False)
     retires: str | None = field(default=None, repr=False, compare=False)
+    # The scopes that requests needed and had, until freshness/verified_tokens.py takes them.
+    needed: set[frozenset[str]] = field(
+        default_factory=set[frozenset[str]], init=False, repr=False, compare=False
+    )
     # What requests are charged, remembered by plan_of in core/access/receipt.py.
     plans: dict[tuple[Sequence[RouteLimit], bool], Plan] = field(
         default_factory=dict[tuple[Sequence[RouteLimit], bool], Plan],

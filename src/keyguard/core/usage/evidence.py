@@ -22,7 +22,7 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.usage import hints
 from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.periods import DAYS_KEPT, start_of_day
-from keyguard.core.usage.sightings import SIGHTINGS_KEPT, Sighting
+from keyguard.core.usage.sightings import LONGEST_SEEN, SEEN_EVERY, SIGHTINGS_KEPT, Sighting
 from keyguard.core.usage.values import ALLOWED, QUARTER, GroupBy, Period, Question, Total
 from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError, shown
 
@@ -69,7 +69,7 @@ async def dismiss_hint(
         )
     owner = await find_organization(ports, organization, await authority_of(ports, actor))
     # Only what is there: else anybody could fill the store.
-    if hint not in {found.id for found in await _find(ports, owner, now)}:
+    if hint not in [found.id for found in await _find(ports, owner, now)]:
         raise NotFoundError(f"organization {owner.slug!r} has no hint {shown(hint)}")
     await usage.dismiss(owner.id, hint, end)
     return end
@@ -82,7 +82,8 @@ async def _find(ports: ManagementPorts, owner: Organization, now: datetime) -> l
         page = await all_keys(ports, KeyFilter(organization=owner.id, alive_at=now))
         keys = {key.id: key for key in page}
         found += seeker.of_records(keys)
-        for rule in (seeker.refused, seeker.woken, seeker.surges, seeker.networks):
+        of_usage = (seeker.refused, seeker.woken, seeker.surges, seeker.networks, seeker.scopes)
+        for rule in of_usage:
             found += [hint async for hint in rule(keys)]
     order = list(hints.HintKind).index
     return sorted(found, key=lambda hint: (order(hint.kind), hint.id))
@@ -191,6 +192,31 @@ class _Seeker:
                 seen[total.period].add(total.group)
             by_day = list(zip(days, seen[1:], strict=True))
             for hint in hints.new_networks(keys[key_id], seen[0], by_day):
+                yield hint
+
+    async def scopes(self, keys: dict[str, Key]) -> AsyncIterator[Hint]:
+        since = self._end - timedelta(days=hints.UNUSED_DAYS)
+        owner = Sighting.SCOPE.owner(self._owner.id)
+        # A process notes a scope once in 30 days, so one of these days may stand for a later day.
+        noted_by = since - SEEN_EVERY
+        periods = (
+            Period(since - 2 * SEEN_EVERY, noted_by),
+            Period(noted_by, since),
+            Period(since, self._end + QUARTER),
+        )
+        noted = _by_group(await self._totals(periods[2:], GroupBy.KEY, organization=owner))
+        for key_id in sorted(noted.keys() & keys.keys())[:MOST]:
+            key = keys[key_id]
+            found = await self._totals(periods, GroupBy.TAG, key_id=key_id, organization=owner)
+            if all(total.period == 2 for total in found):
+                continue  # it is not known what the key needed at first
+            needed = {total.group for total in found if total.period > 0}
+            grants = {
+                scope: self._ports.policy.grant(frozenset({scope}))
+                for scope in key.scopes
+                if len(scope) <= LONGEST_SEEN
+            }
+            if hint := hints.scopes_unneeded(key, grants, needed, since):
                 yield hint
 
     async def _quarters(

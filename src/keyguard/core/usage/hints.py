@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from keyguard.core.identity.scopes import ScopeGrant
 from keyguard.core.keys.records import Key, KeyStatus
 from keyguard.core.usage.values import Period
 
@@ -46,6 +47,7 @@ class HintKind(enum.StrEnum):
     NEW_NETWORK = "new_network"
     SURGE = "surge"
     UNUSED = "unused"
+    SCOPES_UNNEEDED = "scopes_unneeded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +284,33 @@ def unused(key: Key, now: datetime) -> Hint | None:
         evidence={"last_used_at": used, "days": (now - idle_since).days},
         text=f"Nobody has used the key for {(now - idle_since).days} days: revoke it if nobody "
         "needs it.",
+    )
+
+
+def scopes_unneeded(
+    key: Key, grants: Mapping[str, ScopeGrant], needed: Collection[str], since: datetime
+) -> Hint | None:
+    """Tell of scopes that no rule and no decorator has asked a key for in 90 days.
+
+    Args:
+        key: The key.
+        grants: What each of its scopes grants.
+        needed: The scopes that it was asked for.
+        since: When the 90 days began.
+    """
+    unneeded = [
+        scope
+        for scope, grant in sorted(grants.items())
+        if not any(scope in grant for scope in needed)
+    ]
+    if not unneeded or key.created_at > since:
+        return None
+    return _hint(
+        HintKind.SCOPES_UNNEEDED,
+        key,
+        since=since,
+        evidence={"scopes": " ".join(unneeded), "days": UNUSED_DAYS},
+        text=f"No request of the key needed {', '.join(unneeded)} in {UNUSED_DAYS} days.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What keys were seen with: the networks that they came from.
+"""What keys were seen with: the networks that they came from, the scopes that they needed.
 
 A sighting is kept as a cell whose tag says what was seen, under an id that no organization has. So
 every store of usage can keep it, and no report counts it. It is noted at its first time in 30 days,
@@ -14,6 +14,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 SEEN = "seen"
 """The outcome of such a cell."""
 
+LONGEST_SEEN = 64
+"""What a tag can hold, in characters."""
+
 SEEN_EVERY = timedelta(days=30)
 SIGHTINGS_KEPT = timedelta(days=150)
 
@@ -22,6 +25,7 @@ class Sighting(enum.StrEnum):
     """The kind of what was seen."""
 
     NETWORK = "net"
+    SCOPE = "sco"
 
     def owner(self, organization: str) -> str:
         """Return the id under which an organization's sightings are kept."""
