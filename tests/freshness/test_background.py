@@ -719,3 +719,45 @@ def _in_child(guard: Keyguard, token: str, answer: Callable[[Any], None]) -> Non
     guard.authenticate([f"Bearer {token}"])
     thread = guard._ports.background._thread
     answer((before, thread is not None and thread.is_alive()))
+
+
+# What metrics learn of it
+
+
+def test_the_lag_is_the_time_since_every_change_was_known() -> None:
+    one = Beside()
+    assert one.guard.statistics().feed_is_up is None
+    assert one.guard.statistics().feed_lag is None
+
+    one.turn()
+    known = one.world.clock.uptime
+    assert one.guard.statistics().feed_is_up is True
+
+    one.turn(*[StoreUnavailableError("cut")] * 9, sleeps=9)
+    statistics = one.guard.statistics()
+    assert statistics.feed_is_up is False
+    assert statistics.feed_lag is not None
+    assert statistics.feed_lag >= one.world.clock.uptime - known
+
+    one.turn(News("1", (), whole=False))
+    assert one.guard.statistics().feed_is_up is True
+    assert (one.guard.statistics().feed_lag or 0) > 9  # there is more to tell
+    one.turn(News("2", ()))
+    assert (one.guard.statistics().feed_lag or 0) < 2
+
+
+def test_observers_are_told_every_few_seconds_and_one_that_fails_disturbs_nobody() -> None:
+    one = Beside()
+    beats: list[float] = []
+
+    def fail() -> None:
+        raise OSError("the disk is full")
+
+    one.guard.observers.of_beat += (fail, lambda: beats.append(one.world.clock.uptime))
+    began = one.world.clock.uptime
+    while one.world.clock.uptime < began + 21:
+        one.turn()
+    assert len(beats) == 4
+
+    one.guard.close()
+    assert len(beats) == 5

@@ -43,6 +43,9 @@ AnyFeed = TypeVar("AnyFeed", ChangeFeed, AsyncChangeFeed)
 FLUSH_EVERY = 60.0
 """Seconds between two flushes of uses: what a process that is killed can lose."""
 
+BEAT_EVERY = 5.0
+"""Seconds between two beats, for metrics that are written beside the requests."""
+
 _LONGEST_PATIENCE = 1.0
 _LONGEST_PARTING = 2.0  # seconds between SIGTERM and the end
 _MOST_USES = 500  # in one call of the store
@@ -79,6 +82,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         tell: Takes events.
         replica: The read replica, if there is one.
         usage: Tells the store what was counted; None if the store keeps no usage.
+        beat: Is called every few seconds, and with each flush.
     """
 
     def __init__(
@@ -95,8 +99,10 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         tell: Callable[[events.Event], None],
         replica: ReplicaCare | None = None,
         usage: UsageWork | None,
+        beat: Callable[[], None],
     ) -> None:
         self._usage = usage
+        self._beat = beat
         self._store = store
         self._replica = replica
         self._open_feed: Callable[[], AnyFeed | None] = open_feed
@@ -109,7 +115,6 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         self._patience = min(_LONGEST_PATIENCE, max_staleness / 4)
         self._tell = tell
         self._follows = max_staleness > 0
-        self._failed_at: float | None = None
         self._rehashes: deque[tuple[str, str, Secret]] = deque(maxlen=_MOST_REHASHES)
         self._is_abandoned = False
         self._start_afresh()
@@ -118,12 +123,26 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
     @abstractmethod
     def _start_afresh(self) -> None:
         """Make what a forked child must not inherit."""
+        self._failed_at: float | None = None
+        self._known_at: float | None = None  # all changes before this are known
 
     def abandon(self) -> None:
         """Have the worker end at its next look, because the guard is no longer in use."""
         # The garbage collector calls this at any moment, even within the worker's own wait. An
         # Event's lock, which that wait may hold, would deadlock.
         self._is_abandoned = True
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds since every change was known; None before the change feed was followed."""
+        return None if self._known_at is None else self._clock.monotonic() - self._known_at
+
+    @property
+    def is_up(self) -> bool | None:
+        """Whether the change feed answers; None before it was asked."""
+        if self._failed_at is None and self._known_at is None:
+            return None
+        return self._failed_at is None
 
     def rehash(self, key_id: str, digest: str, token: Secret) -> None:
         """Have a genuine token hashed by the current scheme, when there is time.
@@ -139,7 +158,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         """Work until it is over."""
         position: str | None = None
         is_behind = False
-        flushed_at = self._clock.monotonic()
+        flushed_at = beaten_at = self._clock.monotonic()
         while not is_over():
             mark = self._tokens.begin()
             began = mark[1]
@@ -165,6 +184,9 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
             if self._clock.monotonic() - flushed_at >= FLUSH_EVERY:
                 flushed_at = self._clock.monotonic()
                 await self._flush_uses()
+            if self._clock.monotonic() - beaten_at >= BEAT_EVERY:
+                beaten_at = self._clock.monotonic()
+                self._beat()
             if self._usage is not None:
                 is_behind = await self._usage.turn()
                 busy = busy or is_behind
@@ -190,6 +212,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         if news.whole:
             # In a backlog nothing can be vouched for: the next read may tell of a change.
             self._tokens.vouch(mark, news.position)
+            self._known_at = mark[1]
         # The first answer only says where to begin. A pause now would miss what comes meanwhile.
         return bool(news.subjects) or position is None
 
@@ -205,6 +228,7 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
         if self._usage is not None:
             await self._usage.tell(last=last)
         await self._flush_uses()
+        self._beat()
 
     async def _flush_uses(self) -> None:
         uses: list[Use] = self._tokens.take_uses()
@@ -251,6 +275,7 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
     """The worker of a guard for sync code: a daemon thread. See :class:`_BackgroundWork`."""
 
     def _start_afresh(self) -> None:
+        super()._start_afresh()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -319,6 +344,7 @@ class AsyncBackgroundWork(_BackgroundWork[AsyncChangeFeed]):
     """The worker of a guard for async code: a task on each event loop of asyncio."""
 
     def _start_afresh(self) -> None:
+        super()._start_afresh()
         self._tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
             weakref.WeakKeyDictionary()
         )

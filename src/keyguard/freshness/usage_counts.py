@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -80,6 +81,7 @@ class UsageCounts:
         self._time = clock.time
         self._bucket = bucket
         self.keeps = keeps
+        self._apart: frozenset[str] = frozenset()  # organizations that metrics tell apart
         self._start_afresh()
         after_fork(self._start_afresh)
 
@@ -87,6 +89,7 @@ class UsageCounts:
         # A forked child is a writer of its own, and tells nothing of what its parent has counted.
         self._lock = threading.Lock()
         self._outcomes: defaultdict[str, int] = defaultdict(int)
+        self._outcomes_of: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._shown = 0
         self._hits = 0
         self.led = 0
@@ -124,6 +127,26 @@ class UsageCounts:
             # A refusal takes one away. What was shown before stays until as many are let in.
             self._shown = max(self._shown, self._outcomes[ALLOWED])
             return {**{str(name): n for name, n in self._outcomes.items()}, ALLOWED: self._shown}
+
+    def tell_apart(self, organizations: Iterable[str]) -> None:
+        """Count what becomes of the requests of some organizations by itself as well."""
+        with self._lock:
+            self._collect()
+            self._apart |= frozenset(organizations)
+
+    def outcomes_of_organizations(self) -> dict[tuple[str, str], int]:
+        """Return the same as :meth:`outcomes` by organization, for those that are told apart.
+
+        A number falls where a request that was let in is refused later.
+        """
+        with self._lock:
+            self._collect()
+            return dict(self._outcomes_of)
+
+    def _count_outcome(self, organization: str | None, outcome: str, n: int) -> None:
+        self._outcomes[outcome] += n
+        if organization in self._apart:
+            self._outcomes_of[organization, outcome] += n
 
     def lookups(self) -> dict[str, int]:
         """Return how many look-ups of keys had each result since the guard's start here.
@@ -170,9 +193,10 @@ class UsageCounts:
         """
         reason = deny.reason.value
         with self._lock:
-            self._outcomes[reason] += 1
+            owner = None if allow is None else allow.principal.organization
+            self._count_outcome(owner, reason, 1)
             if allow is not None:
-                self._outcomes[ALLOWED] -= 1
+                self._count_outcome(owner, ALLOWED, -1)
                 self._move(_who(allow.principal), (ALLOWED, tag), (reason, tag))
                 self._weigh(_who(allow.principal), tag, 1 - units)
 
@@ -224,7 +248,7 @@ class UsageCounts:
             self._extra[who, tag] += more
 
     def _add(self, who: _Who, what: _What, n: int, units: int) -> None:
-        self._outcomes[what[0]] += n
+        self._count_outcome(who[0], what[0], n)
         self._keep(who, what, n, units)
 
     # What waits to be told

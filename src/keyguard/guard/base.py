@@ -17,12 +17,14 @@ from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.guard.ports import AsyncPorts, SyncPorts
+from keyguard.guard.statistics import Statistics
 from keyguard.runtime import events
 from keyguard.runtime.events import Hook, is_wanted, tell, tell_refusal
 from keyguard.runtime.lazy import Lazy, once
+from keyguard.runtime.observers import Observers
 from keyguard.settings.config import Settings
 from keyguard.stores.failover import CircuitBreaker
 
@@ -75,7 +77,41 @@ class Guard(Generic[AnyPorts]):
     @once
     def _recall(self) -> Callable[[bytes], Allow | Fingerprint | None]:
         """What the adapters' warm path asks."""
-        return self._ports.tokens.recall
+        recall, observers = self._ports.tokens.recall, self._ports.observers
+        if not observers.of_requests:
+            return recall
+
+        def recall_and_tell(field: bytes) -> Allow | Fingerprint | None:
+            found = recall(field)
+            if isinstance(found, Allow):
+                observers.identify(found)
+            return found
+
+        return recall_and_tell
+
+    @property
+    def observers(self) -> Observers:
+        """Who observes this guard."""
+        return self._ports.observers
+
+    def observe_requests(self, tell: Callable[[str, str], object]) -> None:
+        """Have a function called with the key and the organization of each request.
+
+        Args:
+            tell: The function. It must be quick and must not raise.
+
+        Raises:
+            ConfigurationError: A middleware was built before, which would not call it.
+        """
+        if tell in self.observers.of_requests:
+            return
+        if vars(self).get("_recall") == self._ports.tokens.recall:
+            raise ConfigurationError("instrument the guard before you build its middleware")
+        self.observers.of_requests += (tell,)
+
+    def statistics(self) -> Statistics:
+        """Return what this guard has counted, and how it stands. It asks no store."""
+        return self._ports.statistics()
 
     @once
     def counts(self) -> UsageCounts:
@@ -243,6 +279,8 @@ class Guard(Generic[AnyPorts]):
         )
         del fields
         decision = await deciding
+        if self._ports.observers.of_requests:
+            self._ports.observers.identify(decision)
         if isinstance(decision, Deny):
             if self._is_exposed(decision):
                 revoked = await revocation.revoke_exposed(self._ports.for_request(), decision)

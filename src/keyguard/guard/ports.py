@@ -31,10 +31,12 @@ from keyguard.freshness.lookups import Lookups
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
+from keyguard.guard.statistics import Statistics
 from keyguard.guard.store_ports import StorePort, UsagePort, in_time
 from keyguard.runtime import events
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.lazy import asyncio, once
+from keyguard.runtime.observers import Observers
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
 from keyguard.runtime.waiting import TaskWaits, ThreadWaits
@@ -104,7 +106,8 @@ class Ports(ABC, Generic[AnyStore, Work]):
             foreign=bool(self.policy.foreign),
         )
         self.hasher: TokenHasher = settings.token_hasher
-        self.store: KeyStore = StorePort(store, settings.management_timeout)
+        self.observers = Observers()
+        self.store: KeyStore = StorePort(store, settings.management_timeout, self.observers)
         self._raw: AnyStore = store
         self._tell = tell
         self._wanted = limiter
@@ -143,7 +146,8 @@ class Ports(ABC, Generic[AnyStore, Work]):
                 f"{type(self._raw).__name__} keeps no usage: give it a method usage that returns a "
                 "store of usage, as keyguard.stores.base.KeepsUsage says, or use another key store"
             )
-        return UsagePort(self._raw.usage(), self.settings.management_timeout)
+        timeout = self.settings.management_timeout
+        return UsagePort(self._raw.usage(), timeout, self.observers, self._raw)
 
     @once
     def blocklist(self) -> BlockedClients:
@@ -160,10 +164,28 @@ class Ports(ABC, Generic[AnyStore, Work]):
             longest=self.settings.hash_timeout,
         )
 
+    def statistics(self) -> Statistics:
+        """Return what was counted so far, and how things stand now."""
+        background, breaker = vars(self).get("background"), vars(self).get("counters")
+        counts = self.counts
+        organizations = counts.outcomes_of_organizations()  # first, so that no total is less
+        return Statistics(
+            decisions=counts.outcomes(),
+            organizations=organizations,
+            lookups=counts.lookups(),
+            cache_entries=len(self.tokens),
+            feed_lag=background.lag if background else None,
+            feed_is_up=background.is_up if background else None,
+            limits=breaker.counts.totals() if breaker else {},
+            limiter_is_up=breaker.is_up if breaker else None,
+            usage_pending=counts.pending(),
+            usage_lost=counts.lost,
+        )
+
     @once
     def _for_requests(self) -> StorePort:
         """The store, with a request's deadline."""
-        return StorePort(self._raw, self.settings.store_timeout)
+        return StorePort(self._raw, self.settings.store_timeout, self.observers)
 
     @once
     def background(self) -> Work:
@@ -180,6 +202,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
             tell=self._tell,
             replica=self._replica,
             usage=self._usage_work() if self.counts.keeps else None,
+            beat=self.observers.beat,
         )
         weakref.finalize(self, background.abandon).atexit = False
         return background
@@ -202,6 +225,8 @@ class Ports(ABC, Generic[AnyStore, Work]):
             processes=self.settings.limiter_processes,
             clock=self.clock,
             tell=self._tell,
+            observers=self.observers,
+            names=[name for limit in self._limits_at_start() for name, _ in limit.policies()],
         )
 
     def _limits_at_start(self) -> Iterator[Limit]:
@@ -309,12 +334,13 @@ class SyncPorts(Ports[Store, BackgroundWork]):
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
         self.background.start()
+        find = self._for_requests.find_key if self.observers.of_keys else self._find_key
         with within(self.settings.store_timeout):
             if fresh:
                 mark = self.tokens.begin()
                 self.counts.led += 1
-                return self._raw.find_key(key_id), mark
-            return await self.lookups.find(key_id, self._find_key, self._find_nearby)
+                return await find(key_id), mark
+            return await self.lookups.find(key_id, find, self._find_nearby)
 
     async def _find_key(self, key_id: str) -> KeyRecord | None:
         return self._raw.find_key(key_id)
@@ -341,6 +367,7 @@ class SyncPorts(Ports[Store, BackgroundWork]):
             self.counters.close()
             if self.limiter is not self._wanted:
                 self.limiter.close()
+        self.observers.end()
 
 
 class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
@@ -368,12 +395,12 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
         self.background.start()
         timeout = self.settings.store_timeout
+        find = self._for_requests.find_key if self.observers.of_keys else self._raw.find_key
         if fresh:
             mark = self.tokens.begin()
             self.counts.led += 1
-            return await in_time(timeout, self._raw.find_key(key_id)), mark
-        finding = self.lookups.find(key_id, self._raw.find_key, self._find_nearby)
-        return await in_time(timeout, finding)
+            return await in_time(timeout, find(key_id)), mark
+        return await in_time(timeout, self.lookups.find(key_id, find, self._find_nearby))
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
         nothing = [0] * len(charges)
@@ -400,3 +427,4 @@ class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
                 self.limiter.close()
             elif self.limiter is not self._wanted:
                 await self.limiter.aclose()
+        self.observers.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from keyguard.core.keys.ports import KeyStore
@@ -14,6 +15,7 @@ from keyguard.core.usage.ports import UsageStore
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import awithin, within
+from keyguard.runtime.observers import UNOBSERVED, Observers, observed
 from keyguard.stores.base import AsyncStore, Store, SyncUsageStore
 
 if TYPE_CHECKING:  # only changes and reports need these
@@ -54,10 +56,27 @@ async def in_time(seconds: float, answer: Awaitable[Answer], advice: str = _TRY_
 
 
 class _Port:
-    """Calls of a store of either flavour, with a deadline."""
+    """Calls of a store of either flavour, with a deadline.
 
-    def __init__(self, timeout: float) -> None:
+    Args:
+        timeout: Seconds that a call may take.
+        observers: Who observes the calls.
+        key_store: What names the database.
+    """
+
+    _room = ""
+    """How the names of its operations begin for observers."""
+
+    def __init__(self, timeout: float, observers: Observers, key_store: object) -> None:
         self.timeout = timeout
+        self._observers = observers
+        self._key_store = key_store
+
+    def _around(self, method: object) -> AbstractContextManager[None]:
+        observers = self._observers.of_keys
+        if not observers:
+            return UNOBSERVED
+        return observed(observers, self._key_store, self._room + getattr(method, "__name__", ""))
 
     async def _ask(
         self,
@@ -65,11 +84,12 @@ class _Port:
         *args: Arguments.args,
         **options: Arguments.kwargs,
     ) -> Answer:
-        with within(self.timeout):
-            answer = method(*args, **options)
-        if isinstance(answer, Awaitable):
-            return await in_time(self.timeout, answer)  # pyright: ignore[reportUnknownArgumentType]
-        return answer
+        with self._around(method):
+            with within(self.timeout):
+                answer = method(*args, **options)
+            if isinstance(answer, Awaitable):
+                return await in_time(self.timeout, answer)  # pyright: ignore[reportUnknownArgumentType]
+            return answer
 
 
 class StorePort(_Port, KeyStore):
@@ -78,10 +98,11 @@ class StorePort(_Port, KeyStore):
     Args:
         store: The store.
         timeout: Seconds that a call may take.
+        observers: Who observes the calls.
     """
 
-    def __init__(self, store: Store | AsyncStore, timeout: float) -> None:
-        super().__init__(timeout)
+    def __init__(self, store: Store | AsyncStore, timeout: float, observers: Observers) -> None:
+        super().__init__(timeout, observers, store)
         self._store = store
 
     async def _list(
@@ -99,11 +120,12 @@ class StorePort(_Port, KeyStore):
     async def _change(
         self, method: Callable[[Asked], Awaitable[Answer] | Answer], asked: Asked
     ) -> Answer:
-        with within(self.timeout):
-            answer = method(asked)
-        if isinstance(answer, Awaitable):
-            return await in_time(self.timeout, answer, _LOOK_FIRST)  # pyright: ignore[reportUnknownArgumentType]
-        return answer
+        with self._around(method):
+            with within(self.timeout):
+                answer = method(asked)
+            if isinstance(answer, Awaitable):
+                return await in_time(self.timeout, answer, _LOOK_FIRST)  # pyright: ignore[reportUnknownArgumentType]
+            return answer
 
     async def commit(self, commit: Commit) -> bool:
         """Commit, and forget what changes, also if it failed: it may have happened."""
@@ -165,10 +187,20 @@ class UsagePort(_Port, UsageStore):
     Args:
         usage: The store of usage.
         timeout: Seconds that a call may take.
+        observers: Who observes the calls.
+        key_store: The key store that keeps the usage.
     """
 
-    def __init__(self, usage: UsageStore | SyncUsageStore, timeout: float) -> None:
-        super().__init__(timeout)
+    _room = "usage."
+
+    def __init__(
+        self,
+        usage: UsageStore | SyncUsageStore,
+        timeout: float,
+        observers: Observers,
+        key_store: Store | AsyncStore,
+    ) -> None:
+        super().__init__(timeout, observers, key_store)
         self._usage = usage
 
     async def add(self, flush: Flush) -> None:

@@ -22,17 +22,19 @@ from __future__ import annotations
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.limits.counts import LimitCounts
 from keyguard.core.limits.ports import Counters
 from keyguard.exceptions import ConfigurationError, CorruptDataError, StoreError
 from keyguard.runtime import events
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.lazy import asyncio
+from keyguard.runtime.observers import UNOBSERVED, Observers, observed
 from keyguard.runtime.process import Clock, after_fork
 from keyguard.stores.base import (
     AsyncRateLimiter,
@@ -68,6 +70,8 @@ class CircuitBreaker(Counters):
         processes: How many processes share each limit meanwhile.
         clock: Where time comes from.
         tell: Takes the events of its failing and recovering.
+        observers: Who observes the calls of the limiter.
+        names: The names of the policies that are known at the start.
     """
 
     def __init__(
@@ -80,10 +84,15 @@ class CircuitBreaker(Counters):
         processes: int = 1,
         clock: Clock,
         tell: Callable[[events.Event], None],
+        observers: Observers | None = None,
+        names: Iterable[str] = (),
     ) -> None:
         self.memory = limiter if isinstance(limiter, MemoryRateLimiter) else None
         """The limiter, if it is in memory: it never waits and never fails."""
         self._limiter = limiter
+        self.counts = LimitCounts(names)
+        """How often each policy had room for a request, as the ledger counts it."""
+        self._observers = observers or Observers()
         self._timeout = timeout
         self._awaited = awaited
         self._fails_open = fails_open
@@ -108,6 +117,7 @@ class CircuitBreaker(Counters):
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
+        self.counts = LimitCounts(self.counts)
 
     def hit(self, charges: Sequence[Charge]) -> Coroutine[Any, Any, Outcome | None]:
         if self._lanes is not None and self._failing_since is None:
@@ -135,6 +145,11 @@ class CircuitBreaker(Counters):
         asked = units if counter == self._outage else more
         adjustment = _Adjustment(asked, more, ends_at)
         return (await self._ask((charges,), adjustment))[0]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the limiter answers, as far as it was asked."""
+        return self._failing_since is None
 
     def close(self) -> None:
         """Free what counted in the limiter's place."""
@@ -164,15 +179,19 @@ class CircuitBreaker(Counters):
             question = partial(limiter.hit, hits[0])
         else:
             question = partial(self._together.hit_all, hits)
+        observers = self._observers.of_counters
+        operation = "hit" if adjustment is None else "adjust"
+        observation = observed(observers, limiter, operation) if observers else UNOBSERVED
         answer: object
         try:
-            if self._awaited:
-                async with awithin(self._timeout):
-                    asked = question()
-                    answer = await asked if isinstance(asked, Awaitable) else asked
-            else:
-                with within(self._timeout):
-                    answer = question()
+            with observation:
+                if self._awaited:
+                    async with awithin(self._timeout):
+                        asked = question()
+                        answer = await asked if isinstance(asked, Awaitable) else asked
+                else:
+                    with within(self._timeout):
+                        answer = question()
         except (CorruptDataError, ConfigurationError) as failure:
             # It concerns one bucket or limit, and no other: the other hits are counted without it.
             if len(hits) > 1:

@@ -98,6 +98,7 @@ class AsyncStorageRateLimiter:
     def __init__(self, uri: str) -> None:
         self._uri = uri.removeprefix("async+")
         self._scheme = _scheme_of(self._uri)
+        self.system_name = self._scheme.partition("+")[0]
         # Cut after the last "@" first: a password may contain what else would end a host.
         rest = self._uri.partition("://")[2].rpartition("@")[2]
         self._place = f"{self._scheme}://{re.split('[/?#]', rest)[0]}"
@@ -287,6 +288,7 @@ class StorageRateLimiter(SyncRateLimiter):
     def __init__(self, uri: str) -> None:
         storage = _BlockingStorageRateLimiter(uri)
         super().__init__(storage)
+        self.system_name = storage.system_name
         self.check = storage.check
         self._unavailable = storage.unavailable
         self._pool = Pool("keyguard-limiter", most=_THREADS, at_end=storage.disconnect)

@@ -40,6 +40,8 @@ class AsyncRedisRateLimiter:
         now: Where time comes from, in seconds; None for the server's clock.
     """
 
+    system_name = "redis"
+
     def __init__(self, port: ScriptPort, *, owned: bool = False, now: Now | None = None) -> None:
         self._port = port
         self._owned = owned
@@ -88,6 +90,8 @@ class AsyncRedisRateLimiter:
 
 class RedisRateLimiter(SyncBatchRateLimiter):
     """The same for sync code, over a port that never suspends."""
+
+    system_name = "redis"
 
     def __init__(self, port: ScriptPort, *, owned: bool = False, now: Now | None = None) -> None:
         super().__init__(AsyncRedisRateLimiter(port, owned=owned, now=now))

@@ -68,6 +68,8 @@ class RedisKeys:
         replicas: How many replicas must have a change before it is acknowledged.
     """
 
+    system_name = "redis"
+
     def __init__(
         self, port: ScriptPort, feed: Callable[[], AsyncChangeFeed], replicas: int
     ) -> None:
@@ -275,6 +277,7 @@ class AsyncRedisStore(RedisKeys):
 class RedisStore(SyncStore):
     """The same for sync code."""
 
+    system_name = "redis"
     layout = scripts.VERSION
 
     def __init__(

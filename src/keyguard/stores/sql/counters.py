@@ -91,6 +91,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
 
     def __init__(self, database: Database, *, owned: bool = False, now: Now | None = None) -> None:
         self.database = database
+        self.system_name = database.dialect
         self._owned = owned
         if now is None and database.dialect == "sqlite":
             now = time.time  # all processes that use the file are on this machine
@@ -318,6 +319,7 @@ class SqlRateLimiter(SyncBatchRateLimiter):
         self, database: SyncDatabase, *, owned: bool = False, now: Now | None = None
     ) -> None:
         self.counters = _BlockingRateLimiter(database, owned=owned, now=now)
+        self.system_name = database.dialect
         super().__init__(self.counters)
 
     def sweep(self) -> None:

@@ -30,6 +30,7 @@ class AsyncSqlStore(AsyncStore):
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.system_name = database.dialect
 
     async def migrate(self) -> None:
         await self.database.migrate()
@@ -99,6 +100,7 @@ class SqlStore(SyncStore):
     def __init__(self, database: SyncDatabase) -> None:
         super().__init__(AsyncSqlStore(database))
         self.database = database
+        self.system_name = database.dialect
 
     def diagnose(self) -> list[Finding]:
         return run_sync(self.database.read(diagnose))
