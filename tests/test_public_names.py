@@ -25,6 +25,8 @@ NEVER_IMPORTED = [
     "alembic",
     "asyncmy",
     "flask",
+    "opentelemetry",
+    "prometheus_client",
     "psycopg",
     "pymysql",
     "redis",
@@ -139,6 +141,16 @@ def test_no_request_is_the_first_to_import_anything(interface: str) -> None:
         ("keyguard.adapters.django", "django", "pip install 'keyguard[django]'"),
         ("keyguard.adapters.rest_framework", "rest_framework", "pip install 'keyguard[drf]'"),
         ("keyguard.stores.sql", "sqlalchemy", "pip install 'keyguard[sql]'"),
+        (
+            "keyguard.telemetry.prometheus",
+            "prometheus_client",
+            "pip install 'keyguard[prometheus]'",
+        ),
+        (
+            "keyguard.telemetry.opentelemetry",
+            "opentelemetry",
+            "pip install 'keyguard[opentelemetry]'",
+        ),
     ],
 )
 def test_a_missing_extra_is_one_sentence_that_names_it(

@@ -80,6 +80,8 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
         "docs/rules.md",
         "docs/proxies.md",
         "docs/websockets.md",
+        "docs/metrics.md",
+        "docs/opentelemetry.md",
     ],
 )
 def test_the_code_of_a_page_runs(

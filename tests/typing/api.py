@@ -46,11 +46,13 @@ from keyguard.adapters.fastapi import (
     describe,
     keyguard_principal,
 )
+from keyguard.guard.statistics import Statistics
 from keyguard.runtime.events import AccessRefused, Event
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 from keyguard.stores.sql import AsyncSqlStore, SqlStore
+from keyguard.telemetry import opentelemetry, prometheus
 
 sql: type[Store] = SqlStore
 async_sql: type[AsyncStore] = AsyncSqlStore
@@ -204,3 +206,11 @@ async def use_fastapi(
     somebody: Annotated[Principal | None, Security(KeyguardPrincipal(auto_error=False))],
 ) -> str:
     return principal.key_id if somebody is None else somebody.organization
+
+
+def measure(guard: Keyguard, awaited: AsyncKeyguard) -> None:
+    prometheus.instrument(guard, organizations=["org_0123456789abcdef"])
+    opentelemetry.instrument(awaited)
+    assert_type(guard.statistics(), Statistics)
+    assert_type(awaited.statistics().feed_lag, float | None)
+    assert_type(awaited.statistics().decisions["allowed"], int)
