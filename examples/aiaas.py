@@ -25,6 +25,8 @@ MODELS = {"models": [{"id": "gpt-4", "description": "Repeats the prompt"}]}
 HEALTH = {"status": "ok"}
 ORIGIN = "https://app.example"  # of the pages that may call the service from a browser
 
+METRICS = "/metrics"  # public here, where only this machine can ask; see docs/metrics.md
+
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 
@@ -37,7 +39,7 @@ class UnprocessableError(ValueError):
 
 def settings() -> Settings:
     return Settings.from_env(
-        realm="AIaaS", prefix="aiaas_live", catalogue=CATALOGUE, public=["/healthz"]
+        realm="AIaaS", prefix="aiaas_live", catalogue=CATALOGUE, public=["/healthz", METRICS]
     )
 
 

@@ -164,6 +164,9 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         # 200: public
         curl -i {base}/healthz
 
+        # 200: public, metrics for Prometheus
+        curl -i {base}/metrics
+
         # 401: no key
         curl -i {base}/v1/models
 

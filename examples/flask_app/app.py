@@ -7,20 +7,24 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask_cors import CORS
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from examples import aiaas
 from keyguard import InvalidValueError, Keyguard, current_principal, rate_limit, require_scopes
 from keyguard.adapters.flask import FlaskKeyguard
+from keyguard.telemetry.prometheus import instrument
 
 service = Blueprint("aiaas", __name__)
 
 
 def create_app(url: str | None = None) -> Flask:
     guard = Keyguard(url or aiaas.store_url(), settings=aiaas.settings())
+    registry = CollectorRegistry()
+    instrument(guard, registry=registry)
     atexit.register(guard.close)
     guard.migrate()
     app = Flask(__name__)
-    app.config["GUARD"] = guard
+    app.config.update(GUARD=guard, REGISTRY=registry)
     app.register_blueprint(service)
     FlaskKeyguard(app, guard)
     # It answers preflights, which carry no key, before any view, and marks refusals.
@@ -31,6 +35,12 @@ def create_app(url: str | None = None) -> Flask:
 @service.get("/healthz")
 def health() -> Response:
     return answer(aiaas.HEALTH)
+
+
+@service.get(aiaas.METRICS)
+def metrics() -> Response:
+    exposition = generate_latest(current_app.config["REGISTRY"])
+    return Response(exposition, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @service.get("/v1/models")

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -22,10 +23,13 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.starlette import KeyguardMiddleware
+from keyguard.telemetry.prometheus import instrument
 
 
 def create_app(url: str | None = None) -> Starlette:
     guard = AsyncKeyguard(url or aiaas.store_url(), settings=aiaas.settings())
+    registry = CollectorRegistry()
+    instrument(guard, registry=registry)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
@@ -36,6 +40,7 @@ def create_app(url: str | None = None) -> Starlette:
     app = Starlette(
         routes=[
             Route("/healthz", health),
+            Route(aiaas.METRICS, metrics),
             Route("/v1/models", models),
             Route("/v1/inference", inference, methods=["POST"]),
             Route("/v1/analytics/usage", usage),
@@ -58,12 +63,17 @@ def create_app(url: str | None = None) -> Starlette:
         },
         lifespan=lifespan,
     )
-    app.state.guard = guard
+    app.state.guard, app.state.registry = guard, registry
     return app
 
 
 async def health(_request: Request) -> Response:
     return answer(aiaas.HEALTH)
+
+
+async def metrics(request: Request) -> Response:
+    exposition = generate_latest(request.app.state.registry)
+    return Response(exposition, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @require_scopes("inference:read")

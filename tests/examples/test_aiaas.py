@@ -11,6 +11,7 @@ import requests
 
 from examples import aiaas
 from tests.examples.running import FRAMEWORKS, KEYS, Service, Store, curl, running
+from tests.telemetry.measured import parsed, sample
 
 GOOD_BODY = b'{"model": "gpt-4", "prompt": "Hello"}'
 
@@ -163,6 +164,21 @@ def test_health_needs_no_key(service: Service) -> None:
     answer = service.call("/healthz")
 
     assert (answer.status, answer.body) == (200, b'{"status": "ok"}')
+
+
+def test_metrics_need_no_key_and_count_the_decisions(service: Service, store: Store) -> None:
+    def allowed() -> float:
+        found = sample(
+            parsed(service.call("/metrics").body.decode()),
+            "keyguard_decisions_total",
+            keyguard_outcome="allowed",
+        )
+        return found or 0
+
+    before = allowed()
+    assert service.call("/v1/models", store.token("reader")).status == 200
+
+    assert allowed() == before + 1
 
 
 @pytest.mark.parametrize("scope", ENDPOINTS)
