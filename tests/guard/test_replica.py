@@ -14,7 +14,7 @@ from keyguard.guard.replica import ReplicaPort
 from keyguard.runtime.deadlines import remaining, within
 from keyguard.runtime.events import ReplicaFailed, ReplicaRecovered
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.base import AsyncReplica, Replica, Sighting
+from keyguard.stores.base import AsyncReplica, Reading, Replica
 from tests.world import World
 
 PEPPER, OLDER = "vUq3xJ9tRwz0HdC7YkLmNpQsEaGiBfXo", "Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOo1i"
@@ -32,12 +32,12 @@ class Told(Replica):
         self.asked = 0
         self.left: float | None = None
 
-    def see_key(self, key_id: str) -> Sighting:
+    def read_key(self, key_id: str) -> Reading:
         self.asked += 1
         self.left = remaining()
         if self.failure is not None:
             raise self.failure
-        return Sighting(self._store.find_key(key_id), self.position)
+        return Reading(self._store.find_key(key_id), self.position)
 
     def tend(self) -> None:
         pass
@@ -51,7 +51,7 @@ class Silent(AsyncReplica):
 
     place = "postgresql://replica/app"
 
-    async def see_key(self, key_id: str) -> Sighting:
+    async def read_key(self, key_id: str) -> Reading:
         del key_id
         return await asyncio.get_running_loop().create_future()
 

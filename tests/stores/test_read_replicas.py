@@ -193,7 +193,7 @@ class Served(Followed):
         self.port = ports._replica
         # Not the background work's own question.
         self.port._find = ports._find_nearby
-        self.port._see = self._seeing(self.port._see)
+        self.port._read = self._seeing(self.port._read)
 
     def _looking(self, whom: str, look: Callable[[str], Any]) -> Callable[[str], Any]:
         def looking(key_id: str) -> Any:

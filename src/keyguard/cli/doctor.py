@@ -87,14 +87,14 @@ def _of_replica(store: Store, url: str, settings: Settings, patience: float) -> 
     replica = open_replica(url, store, patience=settings.patience)
     try:
         about = "the read replica: "
-        return _answers(url, patience, lambda: _of_sightings(store, replica, settings), about)
+        return _answers(url, patience, lambda: _of_readings(store, replica, settings), about)
     finally:
         replica.close()
 
 
-def _of_sightings(store: Store, replica: Replica, settings: Settings) -> Iterator[Finding]:
+def _of_readings(store: Store, replica: Replica, settings: Settings) -> Iterator[Finding]:
     """Tell how far a read replica is behind, and what asking it takes."""
-    place, position = replica.place, replica.see_key(NO_KEY).position
+    place, position = replica.place, replica.read_key(NO_KEY).position
     feed = store.feed()
     assert feed is not None  # noqa: S101 - it would have no replica
     try:
@@ -111,7 +111,7 @@ def _of_sightings(store: Store, replica: Replica, settings: Settings) -> Iterato
             f"the read replica {place} answers, and is behind: it lacks changes of {changed} keys "
             f"or organizations{'' if news.whole else ' and more'}, for which the primary is asked"
         )
-    taken = _median(lambda: replica.see_key(NO_KEY))
+    taken = _median(lambda: replica.read_key(NO_KEY))
     yield _of_time("a look-up on the read replica", taken, "store_timeout", settings.store_timeout)
 
 

@@ -26,7 +26,7 @@ from keyguard.runtime.deadlines import remaining, within
 from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
 from keyguard.settings.hashing import scheme_of
-from keyguard.stores.base import AsyncReplica, Replica, Sighting
+from keyguard.stores.base import AsyncReplica, Reading, Replica
 
 NO_KEY = "0" * 16
 """An id that no key has."""
@@ -86,7 +86,7 @@ class ReplicaPort(ReplicaCare):
         left = remaining()
         try:
             # So that there is time to ask the primary.
-            record, position = await self._see(key_id, self._timeout if left is None else left / 2)
+            record, position = await self._read(key_id, self._timeout if left is None else left / 2)
         except CorruptDataError:  # of this one record, of which the primary has the last word
             return None
         except Exception:  # noqa: BLE001 - whatever it is, the background work finds out
@@ -114,7 +114,7 @@ class ReplicaPort(ReplicaCare):
                 await in_time(seconds, tended)
             if self._is_in_step:
                 return None
-            _, position = await self._see(NO_KEY, seconds)
+            _, position = await self._read(NO_KEY, seconds)
         except Exception as failure:  # noqa: BLE001 - told once, and tried again
             self._note_failure(failure)
             return None
@@ -138,9 +138,9 @@ class ReplicaPort(ReplicaCare):
         elif now - self._behind_since >= self._max_staleness:
             self._note_failure(StoreUnavailableError(f"{place} is behind the primary"))
 
-    async def _see(self, key_id: str, seconds: float) -> Sighting:
+    async def _read(self, key_id: str, seconds: float) -> Reading:
         with within(seconds):
-            answer = self._replica.see_key(key_id)
+            answer = self._replica.read_key(key_id)
         return await in_time(seconds, answer) if isinstance(answer, Awaitable) else answer
 
     def _lets_in(self, record: KeyRecord) -> bool:

@@ -37,8 +37,8 @@ __all__ = [
     "ChangeFeed",
     "News",
     "RateLimiter",
+    "Reading",
     "Replica",
-    "Sighting",
     "Store",
 ]
 
@@ -197,7 +197,7 @@ class Store(Protocol):
     def feed(self) -> ChangeFeed | None: ...
 
 
-class Sighting(NamedTuple):
+class Reading(NamedTuple):
     """What a replica holds under a key id.
 
     Args:
@@ -215,7 +215,7 @@ class AsyncReplica(Protocol):
     place: str
     """The server's address, without secrets."""
 
-    async def see_key(self, key_id: str) -> Sighting:
+    async def read_key(self, key_id: str) -> Reading:
         """Look a key up, however old the answer is.
 
         Raises:
@@ -235,7 +235,7 @@ class Replica(Protocol):
 
     place: str
 
-    def see_key(self, key_id: str) -> Sighting: ...
+    def read_key(self, key_id: str) -> Reading: ...
 
     def tend(self) -> None: ...
 

@@ -26,8 +26,8 @@ from keyguard.stores.base import (
     ChangeFeed,
     News,
     RateLimiter,
+    Reading,
     Replica,
-    Sighting,
     Store,
     SyncUsageStore,
 )
@@ -127,8 +127,8 @@ class SyncReplica(Replica):
         self._replica = replica
         self.place = replica.place
 
-    def see_key(self, key_id: str) -> Sighting:
-        return run_sync(self._replica.see_key(key_id))
+    def read_key(self, key_id: str) -> Reading:
+        return run_sync(self._replica.read_key(key_id))
 
     def tend(self) -> None:
         run_sync(self._replica.tend())

@@ -17,7 +17,7 @@ from keyguard.stores.base import (
     AsyncChangeFeed,
     AsyncReplica,
     Damaged,
-    Sighting,
+    Reading,
     page_of,
     read_listed,
     storable_address,
@@ -314,16 +314,16 @@ class RedisReplica(AsyncReplica):
         self._port = port
         self.place = port.place
 
-    async def see_key(self, key_id: str) -> Sighting:
+    async def read_key(self, key_id: str) -> Reading:
         if not KEY_ID.match(key_id):
-            return Sighting(None, "")
-        call = store_call(scripts.SEE_KEY, keys=(record_key(key_id), "audit"))
+            return Reading(None, "")
+        call = store_call(scripts.READ_KEY, keys=(record_key(key_id), "audit"))
         end, *rows = list_of(await self._port.run(call))
         if not list_of(rows[0]):
-            return Sighting(None, text_of(end))
+            return Reading(None, text_of(end))
         record = record_from(rows)
         own(key_id, record.key)
-        return Sighting(record, text_of(end))
+        return Reading(record, text_of(end))
 
     async def tend(self) -> None:
         await self._port.keep_ready()

@@ -40,7 +40,7 @@ write.
 
 A script that only reads first makes a write that changes nothing (``primary_check``). A server that
 refuses it may not know the latest changes, so it gives no answer. Other scripts need no such check,
-and that for read replicas (``see_key``) says how old its answer is.
+and that for read replicas (``read_key``) says how old its answer is.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ MARK_USED = Script("layout_check", "mark_used", writes=True)
 FIND_SLUG = Script("primary_check", "layout_check", "find_slug", writes=False)
 FIND_ORGANIZATION = Script("primary_check", "layout_check", "find_organization", writes=False)
 FIND_KEY = Script("primary_check", "layout_check", "find_key", writes=False)
-SEE_KEY = Script("layout_check", "see_key", writes=False)
+READ_KEY = Script("layout_check", "read_key", writes=False)
 FIND_EXISTING = Script("primary_check", "layout_check", "find_existing", writes=False)
 LIST_RECORDS = Script("primary_check", "layout_check", "list_records", writes=False)
 LIST_DIGESTS = Script("primary_check", "layout_check", "list_digests", writes=False)

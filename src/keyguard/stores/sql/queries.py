@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
-from keyguard.stores.base import News, Sighting, page_of, read_listed, storable_address
+from keyguard.stores.base import News, Reading, page_of, read_listed, storable_address
 from keyguard.stores.sql.errors import is_unreadable
 from keyguard.stores.sql.rows import (
     ENTRY_COLUMNS,
@@ -69,7 +69,7 @@ _RECORD = (
 )
 _LAST = select(FEED.c.last, FEED.c.mark).where(FEED.c.id == 1)
 # In one statement, so that the record and the position are of the same instant.
-_SIGHTING = (
+_READING = (
     select(FEED.c.last, FEED.c.mark, *RECORD_COLUMNS)
     .select_from(
         FEED.outerjoin(KEYS, KEYS.c.id == bindparam("which", type_=KEYS.c.id.type)).outerjoin(
@@ -117,15 +117,15 @@ async def find_key(session: Session, key_id: str) -> KeyRecord | None:
     return None if row is None else record_from(row)
 
 
-async def see_key(session: Session, key_id: str) -> Sighting:
+async def read_key(session: Session, key_id: str) -> Reading:
     """Find a key with its organization on a replica, and where the replica stands in the feed."""
     row = None
     if _NAME.match(key_id):
-        row = await session.call(look_up, _SIGHTING, {"which": key_id})
+        row = await session.call(look_up, _READING, {"which": key_id})
     if row is None:
-        return Sighting(None, "")
+        return Reading(None, "")
     last, mark, *record = row
-    return Sighting(None if record[0] is None else record_from(record), f"{last}-{mark}")
+    return Reading(None if record[0] is None else record_from(record), f"{last}-{mark}")
 
 
 async def find_existing(session: Session, key_ids: Sequence[str]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.values import Page
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Sighting
+from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Reading
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncChangeFeed, SyncStore, SyncUsage
 from keyguard.stores.sql import commits, queries
@@ -127,8 +127,8 @@ class SqlReplica(AsyncReplica):
         self._database = database
         self.place = database.place
 
-    async def see_key(self, key_id: str) -> Sighting:
-        return await self._database.read(queries.see_key, key_id)
+    async def read_key(self, key_id: str) -> Reading:
+        return await self._database.read(queries.read_key, key_id)
 
     async def tend(self) -> None:
         await self._database.tend()
