@@ -84,9 +84,10 @@ class Kept:
         self._send = port.send
         port.send = self._watched
 
-    async def _watched(self, command: Any, key: str, durability: Any = None) -> Any:
+    async def _watched(self, commands: Any, key: str, durability: Any = None) -> Any:
         if self._is_async and remaining() is None:  # it calls itself once more with a deadline
-            return await self._send(command, key, durability)
+            return await self._send(commands, key, durability)
+        (command,) = commands
         called = command.parts[1]
         known = (
             name for s, name in SCRIPTS.items() if called in (s.digest.encode(), s.text.encode())
@@ -95,7 +96,7 @@ class Kept:
         if command.parts[0] == "EVALSHA":  # and no repetition, as the server did not know it
             self.asked.append(name)
             self.before(name)
-        reply = await self._send(command, key, durability)
+        reply = await self._send(commands, key, durability)
         self.after(name)
         return reply
 
