@@ -112,8 +112,9 @@ def damages(kind: str, what: str) -> Iterator[Damage]:
             field = "organization" if (what, column) == ("key", "organization_id") else column
             if field in fields:
                 texts = [value.strip("'") for value in values]
-                # No networks are no text there.
-                texts = [text for text in texts if text or field != "allowed_networks"]
+                # No networks are no text there, nor is the usual zone.
+                usual = field in ("allowed_networks", "time_zone")
+                texts = [text for text in texts if text or not usual]
                 yield from (Damage(kind, what, field, text) for text in texts)
         times = [field for field in fields if field.endswith(("_at", "_before"))]
         for field in times:

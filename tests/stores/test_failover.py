@@ -150,7 +150,7 @@ def flavour(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_limiter_that_answers_is_asked_once_a_request_within_its_deadline(flavour: str) -> None:
-    service = Service(flavour)
+    service = Service(flavour, limiter_timeout=0.05)
     assert service.call(4) == [200, 200, 200, 429]
     assert service.store.asked == 4
     assert all(left is not None and left <= 0.05 for left in service.store.deadlines)

@@ -173,11 +173,11 @@ def test_a_store_of_counters_and_a_change_feed_that_do_not_answer_are_down(
 ) -> None:
     failure = StoreUnavailableError("cut")
 
-    def hit(charges: object) -> None:
+    def hit_all(hits: object) -> None:
         raise failure
 
     assert served.ask("/limited") == 200
-    monkeypatch.setattr(served.guard._ports.counters._limiter, "hit", hit)
+    monkeypatch.setattr(served.guard._ports.counters._limiter, "hit_all", hit_all)
     assert served.ask("/limited") == 200
 
     def fail(*_: object) -> None:
