@@ -140,6 +140,7 @@ STEPS = 2 + 1 + 6 + 1
 """Each organization is found unlisted, both are listed, each gets three parts; the end is noted."""
 
 
+@pytest.mark.campaign("async")
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 @pytest.mark.parametrize("by_another", [False, True])
@@ -189,6 +190,7 @@ def test_a_flush_is_a_script_for_each_organization_and_one_for_the_writer(kept: 
     assert kept.asked == ["USAGE_ADD", "USAGE_NOTE", "USAGE_NOTE"]
 
 
+@pytest.mark.campaign("async")
 def test_twenty_writers_count_exactly_while_others_read_and_fold(kept: Kept) -> None:
     def writer(name: str) -> list[Flush]:
         drawn = random.Random(name)
@@ -325,6 +327,7 @@ def test_a_report_that_a_fold_crosses_is_read_anew(kept: Kept, another: Any) -> 
 # Many cells
 
 
+@pytest.mark.campaign("sync")
 def test_hashes_of_many_fields_are_read_folded_and_forgotten_in_portions(kept: Kept) -> None:
     counts = {key: key % 7 + 1 for key in range(2500)}
     kept.usage.add(flush(*(cell(key, n=counts[key]) for key in counts)))
@@ -401,6 +404,7 @@ def test_a_report_of_an_organization_reads_no_cells_of_keys(kept: Kept) -> None:
         assert kept.asked == ["USAGE_INDEX", "USAGE_TOTALS"]
 
 
+@pytest.mark.campaign("async")
 def test_a_page_is_read_no_further_than_it_goes(kept: Kept) -> None:
     cells = [cell(key, at=NOON + n * QUARTER) for n in range(96) for key in range(300)]
     kept.usage.add(flush(*cells))
@@ -435,6 +439,7 @@ def expected(truth: dict[tuple[Any, ...], list[int]], question: Question) -> lis
     ]
 
 
+@pytest.mark.campaign("sync-45", "async-0")
 @pytest.mark.parametrize("offset", [0, 45])
 def test_reports_agree_with_a_count_of_the_cells_before_and_after_folds(
     kept: Kept, offset: int
@@ -484,6 +489,7 @@ def test_reports_agree_with_a_count_of_the_cells_before_and_after_folds(
 # Names and times
 
 
+@pytest.mark.campaign("sync")
 @pytest.mark.parametrize("owner", ["org}{x", "", "*", "org_\n", "é"])
 def test_an_organization_of_any_name_has_its_own_usage(kept: Kept, owner: str) -> None:
     kept.usage.add(flush(cell(n=1), cell(owner=OTHER, n=2)))
@@ -554,6 +560,7 @@ FAILS_BY_VALUE = {
 }
 
 
+@pytest.mark.campaign("sync")
 @pytest.mark.parametrize("of_another_type", [False, True])
 @pytest.mark.parametrize(
     "name", ["writer:one", "folds", "listed", "index", QUARTERS, SUMS, FOLDED, "dismissed"]
@@ -669,6 +676,7 @@ def test_a_replica_answers_nothing_about_usage(flavour: str, runner: asyncio.Run
 OWNERS = [f"org_{number:016}" for number in range(12)]
 
 
+@pytest.mark.campaign("async")
 def test_a_node_that_died_keeps_nobody_else_s_usage_from_being_added_once(
     flavour: str, runner: asyncio.Runner
 ) -> None:
@@ -703,6 +711,7 @@ def test_a_node_that_died_keeps_nobody_else_s_usage_from_being_added_once(
         kept.store.close()
 
 
+@pytest.mark.campaign("sync")
 def test_while_a_slot_moves_nothing_is_added_twice_or_passes_for_missing(
     redis_cluster: RedisCluster, flavour: str, runner: asyncio.Runner
 ) -> None:

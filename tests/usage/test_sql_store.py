@@ -237,6 +237,7 @@ die()
 FLUSH = flush(*(cell(key, at=NOON + key * QUARTER) for key in range(50)))
 
 
+@pytest.mark.campaign("sqlite", "postgresql")
 @pytest.mark.parametrize("statements", [0, 1, 2, 3, 9])
 def test_a_flush_of_a_process_that_was_killed_is_counted_once_when_it_is_sent_again(
     database: Database, usage: Plain, statements: int
@@ -268,6 +269,7 @@ def test_pieces_hold_each_quarter_of_a_period_once(start: int, length: int) -> N
     assert len([*pieces_of(period)]) <= 3
 
 
+@pytest.mark.campaign("postgresql-0", "sqlite-1", "mariadb-2")
 @pytest.mark.parametrize("seed", range(3))
 def test_totals_are_those_of_the_cells(usage: Plain, seed: int) -> None:
     """Compared with a count of the cells, before and after some days are folded."""

@@ -22,6 +22,9 @@ from keyguard.core.usage.values import (
     Writer,
 )
 
+# What a Redis cluster and Sentinel do of their own, tests/usage/test_redis_store.py holds.
+pytestmark = pytest.mark.campaign("memory", "sqlite", "postgresql", "mariadb", "redis-")
+
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ACME, OTHER = "org_0000000000000001", "org_0000000000000002"
 DAY = timedelta(days=1)
