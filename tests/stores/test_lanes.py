@@ -217,6 +217,24 @@ def test_a_request_that_is_ended_before_its_turn_is_not_counted() -> None:
     asyncio.run(run())
 
 
+def test_where_all_requests_of_a_turn_have_ended_nothing_is_counted() -> None:
+    told: list[Any] = []
+
+    async def run() -> None:
+        limiter = AsyncGated(StandingClock())
+        limiter.gate.set()
+        breaker = breaker_before(limiter, told, awaited=True)
+        ended = [asyncio.create_task(breaker.hit(OWNER)) for _ in range(2)]
+        for hit in ended:
+            asyncio.get_running_loop().call_soon(hit.cancel)
+        await asyncio.wait(ended)
+        assert admitted([await breaker.hit(OWNER)]) == 1
+        assert limiter.calls == [1]
+
+    asyncio.run(run())
+    assert told == []
+
+
 def test_hits_of_one_turn_of_the_loop_are_counted_together() -> None:
     async def run() -> None:
         limiter = AsyncGated(StandingClock())

@@ -191,6 +191,12 @@ def test_calls_that_all_fail_raise() -> None:
         run_sync(Server([LostError(), LostError()]).run_all([WRITE] * 2))
 
 
+def test_where_nobody_knows_of_one_call_no_error_says_that_nothing_was_done() -> None:
+    damaged = ResponseError(f"{scripts.CORRUPT} keyguard:{{org_1}}:x")
+    with pytest.raises(StoreUnavailableError):
+        run_sync(Server([damaged, LostError()]).run_all([WRITE] * 2))
+
+
 class Ending:
     """A connection that ends after its first reply."""
 

@@ -509,10 +509,11 @@ class TaskLanes(Lanes):
             while True:
                 together = [hit for hit in lane.waiting[:MOST_TOGETHER] if not hit[1].done()]
                 del lane.waiting[:MOST_TOGETHER]
-                outcomes = await self._count([charges for charges, _ in together])
-                for (_, counted), outcome in zip(together, outcomes, strict=True):
-                    if not counted.done():
-                        counted.set_result(outcome)
+                if together:  # else all requests have ended meanwhile
+                    outcomes = await self._count([charges for charges, _ in together])
+                    for (_, counted), outcome in zip(together, outcomes, strict=True):
+                        if not counted.done():
+                            counted.set_result(outcome)
                 if lane.due or not lane.waiting:
                     break
         except BaseException:

@@ -23,7 +23,7 @@ import redis
 import redis.asyncio
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError
 
-from keyguard.exceptions import ConfigurationError, KeyguardError, StoreError
+from keyguard.exceptions import ConfigurationError, CorruptDataError, KeyguardError, StoreError
 from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, deadline, remaining
 from keyguard.runtime.frames import drop_frames, frameless
 from keyguard.runtime.process import after_fork
@@ -198,7 +198,8 @@ class ScriptPort(ABC):
             else:
                 answers.append(reply)
         if len(errors) == len(answers):
-            raise errors[0]
+            # What says that nothing was done does not speak for calls of which nobody knows.
+            raise next((e for e in errors if not isinstance(e, CorruptDataError)), errors[0])
         return answers
 
     def _explained(self, failure: Exception) -> StoreError:
