@@ -10,6 +10,7 @@ import pytest
 
 from keyguard import Allow, Deny, Principal, Reason
 from keyguard.core.identity.scopes import ScopeGrant
+from keyguard.core.usage.sightings import Sighting
 from keyguard.core.usage.values import ALLOWED, Flush
 from keyguard.freshness import usage_counts
 from keyguard.freshness.usage_counts import UsageCounts
@@ -434,3 +435,56 @@ def test_refusals_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert counted.told.total() == 100
     assert sum(n for (_, outcome, _), n in counted.told.items() if outcome != ALLOWED) == 10
+
+
+def test_where_merging_gains_nothing_it_is_not_tried_for_each_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(usage_counts, "MOST_CELLS", 100)
+    counted = Counted()
+    merges: list[int] = []
+    merge = counted.counts._merge
+    monkeypatch.setattr(counted.counts, "_merge", lambda: (merges.append(1), merge()))
+    owners = [f"org_{number:016}" for number in range(200)]
+    for number, owner in enumerate(owners):
+        counted.counts.count(Allow(principal(number, owner)))
+    counted.counts.count(Allow(principal(999, owners[0])))  # which has room: it has a cell
+
+    assert len(merges) == 1
+    assert counted.counts.lost == 100
+    counted.tell()
+    assert sum(counted.told.values()) == 101
+    counted.counts.count(Allow(principal(1, owners[150])))
+    counted.tell()
+    assert sum(counted.told.values()) == 102
+
+
+def test_a_clock_that_was_far_ahead_is_followed_back() -> None:
+    counted = Counted()
+    now = counted.clock.now
+    counted.clock.now = now + timedelta(days=365)
+    counted.cold()
+    counted.tell()
+    counted.clock.now = now
+    counted.starts.clear()
+    counted.cold()
+    counted.tell()
+    assert {start.year for start in counted.starts} == {now.year}
+
+    counted.clock.advance(timedelta(minutes=15))
+    counted.cold()
+    counted.clock.now -= timedelta(seconds=2)  # as a clock is set now and then
+    counted.starts.clear()
+    counted.cold()
+    counted.tell()
+    assert len(counted.starts) == 1
+
+
+def test_a_key_that_comes_from_everywhere_takes_no_room_from_others() -> None:
+    counted = Counted()
+    for number in range(usage_counts.MOST_SEEN_OF_KEY + 50):
+        counted.counts.see(principal(1), Sighting.NETWORK, f"2001:db8:{number:x}::/48")
+    counted.counts.see(principal(2), Sighting.NETWORK, "192.0.2.0/24")
+    cells = [cell for flush in counted.tell() for cell in flush.cells]
+    assert sum(cell.key_id == f"{1:016}" for cell in cells) == usage_counts.MOST_SEEN_OF_KEY
+    assert sum(cell.key_id == f"{2:016}" for cell in cells) == 1

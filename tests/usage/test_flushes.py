@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyguard import Allow, Deny, Reason, StoreUnavailableError
+from keyguard import Allow, CorruptDataError, Deny, Reason, StoreUnavailableError
 from keyguard.core.usage.values import QUARTER, Cell, Flush, Period, Question
 from keyguard.freshness.usage_counts import MOST_CELLS, UsageCounts
 from keyguard.freshness.usage_work import TELL_EVERY, TIDY_EVERY, UsageWork
@@ -395,3 +395,68 @@ def test_requests_that_never_end_make_one_flush_in_ten_seconds(told: Told) -> No
     told.pass_by(100)
 
     assert told.usage.calls == 11  # the first made the writer known
+
+
+def test_one_damaged_organization_keeps_nobody_else_s_days_from_being_folded(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = [told.world.acme.id, told.guard.organizations.create("third").id]
+    old = told.world.clock.now - 60 * DAY
+    cells = tuple(
+        Cell(owner, old + number * DAY, "k", "f", "allowed", "", 1, 1)
+        for number, owner in enumerate(owners)
+    )
+    run_sync(told.usage.add(Flush("w", 1, told.world.clock.now, cells)))
+    find = told.work._store.find_organization
+
+    async def find_or_fail(name: str) -> Any:
+        if name == owners[0]:
+            raise CorruptDataError("a field can't be read")
+        return await find(name)
+
+    monkeypatch.setattr(told.work._store, "find_organization", find_or_fail)
+    told.pass_by(2 * TIDY_EVERY, step=60.0)
+
+    assert not run_sync(told.usage.unfolded(told.world.clock.now - 40 * DAY, 100))
+    assert [told.usage.total(owner) for owner in owners] == [1, 1]
+
+
+def test_a_day_that_can_t_be_folded_is_left_for_the_next_round(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = told.world.clock.now - 60 * DAY
+    cell = Cell(told.world.acme.id, old, "k", "f", "allowed", "", 1, 1)
+    run_sync(told.usage.add(Flush("w", 1, told.world.clock.now, (cell,))))
+    folds = 0
+
+    async def fold(organization: str, day: Period) -> None:
+        nonlocal folds
+        folds += 1
+        raise CorruptDataError("a field can't be read")
+
+    monkeypatch.setattr(told.usage, "fold", fold)
+    told.pass_by(2 * TIDY_EVERY, step=60.0)
+    assert 1 <= folds <= 3
+
+
+def test_a_flush_that_the_store_can_not_take_is_lost_and_keeps_back_nothing(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = told.world.token()
+    told.ask(token, 3)
+    told.pass_by(TELL_EVERY - 1)
+    add = told.usage.add
+    told.pass_by(1)
+
+    async def refuse(flush: Flush) -> None:
+        raise CorruptDataError("a field can't be read")
+
+    told.ask(token, 2)
+    monkeypatch.setattr(told.usage, "add", refuse)
+    told.pass_by(TELL_EVERY)
+    monkeypatch.setattr(told.usage, "add", add)
+    told.ask(token, 4)
+    told.pass_by(TELL_EVERY)
+
+    assert told.usage.total(told.world.acme.id) == 7
+    assert told.guard.statistics().usage_lost == 2

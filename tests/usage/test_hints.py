@@ -363,7 +363,7 @@ def test_a_key_that_has_ended_and_is_still_presented_is_told_of(
     assert hint.since == datetime(2026, 3, 4, tzinfo=UTC)
     assert hint.evidence == {
         **{"requests": 3, "status": ended.__name__},
-        "last_day": "2026-03-05T00:00:00Z",
+        "last_day_began": "2026-03-05T00:00:00Z",
     }
     days.pass_days(7)
     assert days.hints(HintKind.ENDED_KEY_PRESENTED) == []
@@ -695,10 +695,15 @@ def test_a_hint_is_dismissed_again_for_another_time(several: Replay) -> None:
     assert hint.id in {found.id for found in several.page()}
 
 
-@pytest.mark.parametrize("hint", ["unused:gone", "", "x" * 200, None])
+@pytest.mark.parametrize("hint", ["unused:gone", "", "x" * 200])
 def test_a_hint_that_is_not_there_can_t_be_dismissed(several: Replay, hint: Any) -> None:
     with pytest.raises(NotFoundError, match="has no hint"):
         several.dismiss(hint)
+
+
+def test_a_hint_is_dismissed_by_its_id(several: Replay) -> None:
+    with pytest.raises(InvalidValueError, match="hint takes the id of a hint"):
+        several.dismiss(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -711,7 +716,7 @@ def test_a_hint_that_is_not_there_can_t_be_dismissed(several: Replay, hint: Any)
     ],
 )
 def test_a_hint_is_dismissed_until_a_time_in_the_next_800_days(several: Replay, until: Any) -> None:
-    with pytest.raises(InvalidValueError, match="until takes"):
+    with pytest.raises(InvalidValueError, match=r"until takes|a hint is dismissed for at most"):
         several.dismiss(several.page().items[-1].id, until)
 
 

@@ -30,8 +30,11 @@ from keyguard.runtime.process import Clock, after_fork
 MOST_CELLS = 100_000
 """Cells that wait for a store. Beyond, keys are counted together."""
 
-MOST_SEEN = 20_000
+MOST_SEEN = 50_000
 """What keys were seen with that a process notes in 30 days, at most."""
+
+MOST_SEEN_OF_KEY = 100
+"""The same for one key and one kind, so that no key takes the room of the others."""
 
 CELLS_OF_FLUSH = 500
 
@@ -97,10 +100,11 @@ class UsageCounts:
         self.lost = 0
         self._cells: dict[float, _Cells] = {}  # by the start of the bucket, which rises
         self._size = 0
+        self._is_merged = False  # and still large
         self._moves: defaultdict[_Who, defaultdict[_What, int]] = defaultdict(_no_moves)
         self._extra: defaultdict[tuple[_Who, str], int] = defaultdict(int)
-        self._seen: set[tuple[str, str, str]] = set()  # keys with what they were seen with
-        self._seen_in = 0
+        self._seen: dict[tuple[str, str], set[str]] = {}  # by owner and key, what it was seen with
+        self._seen_in = self._seen_size = 0
         self._collected_at = self._time()
         self._start = self._start_of(self._collected_at)
         self._told_at = self._collected_at
@@ -126,7 +130,8 @@ class UsageCounts:
             self._collect()
             # A refusal takes one away. What was shown before stays until as many are let in.
             self._shown = max(self._shown, self._outcomes[ALLOWED])
-            return {**{str(name): n for name, n in self._outcomes.items()}, ALLOWED: self._shown}
+            outcomes = dict(self._outcomes)  # in one step, as refusals add names without the lock
+            return {**{str(name): n for name, n in outcomes.items()}, ALLOWED: self._shown}
 
     def tell_apart(self, organizations: Iterable[str]) -> None:
         """Count what becomes of the requests of some organizations by itself as well."""
@@ -230,12 +235,15 @@ class UsageCounts:
     def _see(self, principal: Principal, sighting: Sighting, what: str) -> None:
         seen_in = int(self._time() // SEEN_EVERY.total_seconds())
         if self._seen_in != seen_in:
-            self._seen, self._seen_in = set(), seen_in
+            self._seen, self._seen_size, self._seen_in = {}, 0, seen_in
         organization, key_id, family = _who(principal)
-        seen = (sighting.owner(organization), key_id, what)
-        if self.keeps and seen not in self._seen and len(self._seen) < MOST_SEEN:
-            self._seen.add(seen)
-            self._keep((seen[0], key_id, family), (SEEN, what), 1, 0)
+        owner = sighting.owner(organization)
+        seen = self._seen.setdefault((owner, key_id), set())
+        has_room = len(seen) < MOST_SEEN_OF_KEY and self._seen_size < MOST_SEEN
+        if self.keeps and has_room and what not in seen:
+            seen.add(what)
+            self._seen_size += 1
+            self._keep((owner, key_id, family), (SEEN, what), 1, 0)
 
     def _move(self, who: _Who, source: _What, target: _What) -> None:
         if self.keeps:
@@ -261,7 +269,11 @@ class UsageCounts:
     @property
     def is_over(self) -> bool:
         """Whether the present bucket is over, so that it is time to collect."""
-        return self._time() >= self._start + self._bucket
+        return not self._is_present(self._time())
+
+    def _is_present(self, time: float) -> bool:
+        # Clocks are set back a little now and then. By more, it was wrong before.
+        return self._start - self._bucket <= time < self._start + self._bucket
 
     def _collect(self) -> None:
         for principal, scopes in self._tokens.take_needed():
@@ -272,7 +284,8 @@ class UsageCounts:
             self._add(_who(principal), (ALLOWED, ""), n, n)
         self._settle()
         self._collected_at = self._time()
-        self._start = max(self._start, self._start_of(self._collected_at))
+        if not self._is_present(self._collected_at):
+            self._start = self._start_of(self._collected_at)
 
     def _start_of(self, time: float) -> float:
         return time // self._bucket * self._bucket
@@ -284,13 +297,16 @@ class UsageCounts:
         start = self._start if start is None else start
         counts = self._cells.get(start, _NO_CELLS).get((who, what))
         if counts is None:
-            if self._size >= MOST_CELLS:
+            if self._size >= MOST_CELLS and not self._is_merged:
                 self._merge()
-            if self._size >= MOST_CELLS:
-                self.lost += n
-                return
-            counts = self._cells.setdefault(start, {})[who, what] = [0, 0]
-            self._size += 1
+            if self._size < MOST_CELLS:
+                counts = self._cells.setdefault(start, {})[who, what] = [0, 0]
+                self._size += 1
+            else:  # merging once more would gain nothing
+                counts = self._cells[min(self._cells)].get(((who[0], "", ""), what))
+        if counts is None:
+            self.lost += n
+            return
         counts[0] += n
         counts[1] += units
 
@@ -303,6 +319,7 @@ class UsageCounts:
             for at, cells in before.items():
                 for ((owner, _, _), what), (n, units) in cells.items():
                     self._keep((owner, "", ""), what, n, units, at if start is None else start)
+        self._is_merged = self._size > MOST_CELLS // 2
         moves, extra = self._moves, self._extra
         self._moves, self._extra = defaultdict(_no_moves), defaultdict(int)
         for (owner, _, _), changes in moves.items():
@@ -324,11 +341,12 @@ class UsageCounts:
                 self.has_more = True
             else:
                 self._collect()
-                is_silent = self._collected_at - self._told_at < SIGN_OF_LIFE
+                is_silent = abs(self._collected_at - self._told_at) < SIGN_OF_LIFE
                 if not self._cells and (is_silent or not self._seq):
                     return None
                 # The first flush only makes the writer known: losing it loses no count.
                 cells = self._take() if self._seq else ()
+                self._is_merged = self._is_merged and self._size > MOST_CELLS // 2
                 self._writer = self._writer or secrets.token_hex(8)
                 self._seq += 1
                 self.has_more = bool(self._cells)
@@ -343,6 +361,11 @@ class UsageCounts:
                 self._under_way = None
                 self._told_at = self._time()
                 self._until = flush.until.timestamp()
+
+    def lose(self, flush: Flush) -> None:
+        """Note that the store will never take a flush, because what it has is damaged."""
+        self.lost += sum(cell.n for cell in flush.cells)
+        self.told(flush)
 
     @property
     def is_waiting(self) -> bool:

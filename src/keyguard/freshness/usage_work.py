@@ -8,7 +8,8 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 
 from keyguard.core.keys.ports import KeyStore
@@ -17,7 +18,7 @@ from keyguard.core.usage.periods import DAYS_KEPT, QUARTERS_KEPT, civil_day
 from keyguard.core.usage.ports import UsageStore
 from keyguard.core.usage.sightings import SIGHTINGS_KEPT, Sighting
 from keyguard.core.usage.values import Writer
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.freshness.usage_counts import GIVEN_UP, UsageCounts
 from keyguard.runtime.process import Clock
 
@@ -57,6 +58,7 @@ class UsageWork:
         self._chores: deque[_Chore] = deque()
         self._behind: str | None = None
         self._silent: frozenset[Writer] = frozenset()
+        self._unfolded: frozenset[tuple[str, datetime]] = frozenset()
 
     async def turn(self) -> bool:
         """Do what is due, one call of the store at most; return whether more is due at once."""
@@ -69,7 +71,8 @@ class UsageWork:
                     return True
                 self._tell_at = now + TELL_EVERY
             if self._chores:
-                await self._chores.popleft()()
+                with suppress(CorruptDataError):  # of one organization: the others go on
+                    await self._chores.popleft()()
             elif now >= self._tidy_at:
                 self._tidy_at = now + TIDY_EVERY
                 await self._begin_round()
@@ -102,27 +105,33 @@ class UsageWork:
         if flush is None:
             return False
         has_more = self._counts.has_more
-        await self._usage.add(flush)
-        self._counts.told(flush)
+        try:
+            await self._usage.add(flush)
+        except CorruptDataError:
+            self._counts.lose(flush)  # or it would keep back all that follows
+        else:
+            self._counts.told(flush)
         return has_more
 
     async def _begin_round(self) -> None:
         """Find out what there is to tidy up."""
         before = self._now() - QUARTERS_KEPT - _LONGEST_DAY
         unfolded = await self._usage.unfolded(before, _FOLDED_AT_ONCE)
-        self._chores += [partial(self._fold, *found) for found in unfolded]
-        if unfolded:
-            self._chores.append(self._begin_round)  # until everything is folded
+        before_this, self._unfolded = self._unfolded, frozenset(unfolded)
+        if self._unfolded - before_this:
+            self._chores += [partial(self._fold, *found) for found in unfolded]
+            self._chores.append(self._begin_round)  # until everything is folded that can be
         else:
+            self._unfolded = frozenset()
             self._chores += [self._give_up_silent, self._forget_some]
 
     async def _fold(self, organization: str, start: datetime) -> None:
         """Fold the day of an organization's first quarter."""
-        found = await self._store.find_organization(organization)
-        try:
-            zone = find_time_zone("UTC" if found is None else found.time_zone)
-        except InvalidValueError:  # this machine does not know the zone
-            zone = UTC
+        zone: tzinfo = UTC
+        # A record may be damaged, and this machine may not know the zone.
+        with suppress(CorruptDataError, InvalidValueError):
+            if found := await self._store.find_organization(organization):
+                zone = find_time_zone(found.time_zone)
         await self._usage.fold(organization, civil_day(start, zone))
 
     async def _forget_some(self) -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from keyguard.core.keys.values import ORGANIZATION_ID
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.runtime.process import after_fork
 from keyguard.telemetry._instruments import INSTRUMENTS, Instrument, Kind, Labels
@@ -52,8 +52,11 @@ class Readings:
             organizations: The ids of organizations whose requests are counted apart.
 
         Raises:
+            ConfigurationError: It is no guard.
             InvalidValueError: They are too many, or not ids.
         """
+        if not isinstance(guard, Keyguard | AsyncKeyguard):
+            raise ConfigurationError(f"instrument takes a guard, not {type(guard).__name__}")
         wanted = frozenset(() if isinstance(organizations, str) else organizations)
         if isinstance(organizations, str) or not all(map(ORGANIZATION_ID.match, wanted)):
             raise InvalidValueError("organizations takes a list of ids of organizations")

@@ -63,9 +63,11 @@ async def dismiss_hint(
     """Dismiss a hint; see :meth:`~keyguard.guard.usage.Usage.dismiss`."""
     usage, now = ports.usage, ports.now()
     end = now + _DISMISSED_FOR if until is None else in_utc("until", until)
+    if not isinstance(hint, str):
+        raise InvalidValueError(f"hint takes the id of a hint, not {shown(hint)}")
     if not now < end <= now + DAYS_KEPT:
         raise InvalidValueError(
-            f"until takes a time from now to {DAYS_KEPT.days} days from now, not {shown(until)}"
+            f"a hint is dismissed for at most {DAYS_KEPT.days} days, and until a time to come"
         )
     owner = await find_organization(ports, organization, await authority_of(ports, actor))
     # Only what is there: else anybody could fill the store.

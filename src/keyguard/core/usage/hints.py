@@ -93,7 +93,7 @@ def ended_key_presented(key: Key, days: Sequence[tuple[Period, int]], now: datet
         HintKind.ENDED_KEY_PRESENTED,
         key,
         since=counted[0][0].start,
-        evidence={"requests": requests, "status": state, "last_day": _iso(last)},
+        evidence={"requests": requests, "status": state, "last_day_began": _iso(last)},
         text=f"The key is {state}, and was still presented {_times(requests)} in {len(days)} days.",
     )
 

@@ -61,7 +61,7 @@ def start_of_day(day: date, zone: tzinfo) -> datetime:
     start = midnight.replace(fold=1).astimezone(UTC)
     while start < last and start.astimezone(zone).date() < day:
         start += QUARTER
-    return min(start, last)
+    return min(start, last).replace(fold=0)  # which no time in UTC needs
 
 
 def civil_day(time: datetime, zone: tzinfo) -> Period:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,10 +42,14 @@ _SPAN = {
 }
 """How far before the end a report begins if nobody says so. Whole periods are added to that."""
 
+_SPAN_ELSEWHERE = {**_SPAN, Step.WEEK: timedelta(weeks=3), Step.MONTH: timedelta(days=1)}
+"""The same in another zone than the organization's, in which only quarters can be told."""
+
 _LATE = timedelta(seconds=90)
 _GIVEN_UP = timedelta(hours=1)
 _TOLD_WITHIN = timedelta(seconds=10)
 _MOST_LATE = 20
+_CURSOR = re.compile(r"[0-9]{1,11}:[!-~]{0,64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +165,15 @@ async def _asked(
     zone = own_zone if zone_name is None else find_time_zone(zone_name)
     now = ports.now()
     until = now if end is None else _time("end", end, zone)
-    since = until - _SPAN[step] if start is None else _time("start", start, zone)
+    span = _SPAN if zone == own_zone else _SPAN_ELSEWHERE
+    since = _before(until, span[step]) if start is None else _time("start", start, zone)
     if since >= until:
-        raise InvalidValueError("a report ends later than it starts")
+        if end is None:
+            raise InvalidValueError("start lies in the future, for which nothing is counted")
+        raise InvalidValueError(
+            "a report ends later than it starts; end is not part of it, so for a single day give "
+            "the next day as end"
+        )
     periods = periods_between(since, until, step, zone)
     _check_kept(ports, periods, step, now, own_zone, differs=zone != own_zone)
     return _Asked(owner, key, periods, zone)
@@ -227,6 +238,13 @@ def _time(name: str, given: object, zone: tzinfo) -> datetime:
     return in_utc(name, given)
 
 
+def _before(time: datetime, span: timedelta) -> datetime:
+    try:
+        return time - span
+    except OverflowError:
+        raise InvalidValueError("that time is beyond the calendar") from None
+
+
 def _group_by(name: str | None) -> GroupBy:
     try:
         return GroupBy("" if name is None else name)
@@ -254,8 +272,8 @@ def _cursor(periods: Sequence[Period], total: Total) -> str:
 def _read_cursor(after: str | None, periods: Sequence[Period]) -> tuple[int, str] | None:
     if after is None:
         return None
-    start, _, group = str(after).partition(":")
-    if isinstance(after, str) and start.isascii() and start.isdecimal() and len(start) < 12:
+    if isinstance(after, str) and _CURSOR.match(after):
+        start, _, group = after.partition(":")
         time = datetime.fromtimestamp(int(start), UTC)
         number = bisect_left([period.start for period in periods], time)
         if number < len(periods) and periods[number].start == time:
