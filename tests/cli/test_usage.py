@@ -415,7 +415,7 @@ def test_dismissing_as_json_tells_until_when(idle: Service) -> None:
     [
         (("--for", "3d"), 2, "--for goes with --dismiss"),
         (("acme", "--dismiss", "unused:gone"), 1, "organization 'acme' has no hint 'unused:gone'"),
-        (("--dismiss", "nonsense"), 1, "there is no key ''"),
+        (("--dismiss", "nonsense"), 2, "--dismiss takes the id of a hint"),
         (("--dismiss", "unused:0000000000000000"), 1, "there is no key '0000000000000000'"),
         (("nowhere",), 1, "there is no organization 'nowhere'"),
     ],

@@ -52,10 +52,12 @@ def hints(
 def _dismiss(common: Common, organization: str | None, hint: str, span: str | None) -> None:
     now = datetime.now(UTC)
     until = None if span is None else now + parse_span(span)
+    _, _, about = hint.partition(":")
+    key_id = about.partition(":")[0]
+    if not key_id:
+        raise InvalidValueError("--dismiss takes the id of a hint, as keyguard hints shows it")
     with common.guard() as guard:
-        owner = (
-            organization or guard.keys.get(hint.partition(":")[2].partition(":")[0]).organization
-        )
+        owner = organization or guard.keys.get(key_id).organization
         end = guard.usage.dismiss(organization=owner, hint=hint, until=until, actor=actor())
     text = f"Hint {hint} is not shown until {absolute(end, now)}.\n"
     common.show({"id": hint, "dismissed_until": json_time(end)}, text)

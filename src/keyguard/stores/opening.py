@@ -23,6 +23,7 @@ from keyguard.stores.base import (
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
+_REDIS_GROUPS = tuple(f"{s}+{of}://" for s in ("redis", "rediss") for of in ("sentinel", "cluster"))
 _REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
 _STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS_URLS)
 _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
@@ -258,6 +259,16 @@ def _open_replica(
         raise ConfigurationError(
             "'read' (KEYGUARD_READ_URL) names a read replica of a key store in PostgreSQL, MySQL, "
             "MariaDB or Redis, by a URL, an engine or a client; other key stores have none"
+        )
+    if not type(store).__module__.startswith(room):
+        raise ConfigurationError(
+            "'read' (KEYGUARD_READ_URL) names a replica of the key store itself, and so a database "
+            "of the same kind"
+        )
+    if isinstance(target, str) and target.startswith(_REDIS_GROUPS):
+        raise ConfigurationError(
+            "'read' (KEYGUARD_READ_URL) names one replica, by redis:// or rediss://: Sentinel "
+            "leads to the primary, and replicas of a cluster answer only within it"
         )
     return getattr(import_module(room), flavour.replica_opener)(target, patience=patience)
 
