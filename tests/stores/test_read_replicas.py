@@ -524,6 +524,9 @@ def test_fresh_look_ups_and_management_ask_the_primary(
         ("redis://localhost", "memory://"),
         ("postgresql://localhost/app", "sqlite:///keys.db"),
         ("redis://localhost", object()),
+        ("postgresql://localhost/app", "redis://localhost"),
+        ("redis://localhost", "redis+cluster://localhost"),
+        ("redis://localhost", "rediss+sentinel://localhost/service"),
     ],
 )
 def test_what_has_no_replicas_or_is_none_is_refused(store: str, read: Any, flavour: str) -> None:
