@@ -18,6 +18,7 @@ from keyguard.core.usage.values import (
     Cell,
     Flush,
     GroupBy,
+    NotAddedError,
     Period,
     Question,
     Total,
@@ -522,6 +523,24 @@ def test_every_key_expires(kept: Kept) -> None:
         assert client.ttl(f"{SLOT}2026-03-01") > 800 * 86400
 
 
+def test_a_flush_is_known_for_as_long_as_its_quarters_may_wait(kept: Kept) -> None:
+    for _ in range(2):
+        kept.usage.add(flush(cell()))
+        with client_of(kept.url) as client:
+            assert 39.9 < client.ttl(f"{SLOT}writer:one") / 86400 <= 40
+            client.expire(f"{SLOT}writer:one", 60)
+
+
+def test_sums_are_exact_up_to_two_to_the_53rd_and_nearly_so_beyond(kept: Kept) -> None:
+    kept.usage.add(flush(cell()._replace(units=2**53 - 3)))
+    kept.usage.add(flush(cell()._replace(units=3), seq=2))
+    assert kept.usage.totals(ask()) == [Total(0, "", 2, 2**53)]
+
+    kept.usage.add(flush(cell()._replace(units=10**17 + 1), seq=3))
+    [total] = kept.usage.totals(ask())
+    assert total.units == pytest.approx(2**53 + 10**17, rel=1e-15)
+
+
 def test_only_so_many_hints_are_dismissed(kept: Kept) -> None:
     with client_of(kept.url) as client:
         client.zadd(f"{SLOT}dismissed", {f"hint {n}": n for n in range(10_000)})
@@ -598,6 +617,35 @@ def test_what_keyguard_never_wrote_stops_a_call_before_it_writes(
         with pytest.raises(CorruptDataError) if fails else nullcontext():
             calls[method]()
         assert not fails or written(kept.url) == before
+
+
+def test_what_is_damaged_keeps_no_other_organization_from_being_added(kept: Kept) -> None:
+    owners = [f"org_{number:016}" for number in range(1, 6)]
+    kept.usage.add(flush(*(cell(owner=owner) for owner in owners)))
+    with client_of(kept.url) as client:
+        client.hset(f"{SLOT}2026-03-01T12", f"0 {1:016}", "x")
+        client.set(f"keyguard:{{{owners[2]}}}:usage:writer:one", "x")
+    cells = [cell(owner=owner, n=4) for owner in owners]
+    for _ in range(2):
+        with pytest.raises(NotAddedError, match="never wrote") as raised:
+            kept.usage.add(Flush("one", 2, NOON + DAY, tuple(cells)))
+        assert raised.value.organizations == {owners[0], owners[2]}
+        assert isinstance(raised.value.__cause__, redis_py.ResponseError)
+
+    assert kept.usage.writers() == [Writer("one", NOON + DAY)]
+    kept.usage.add(flush(cell(owner=owners[1], n=7), seq=3))
+    assert [count(kept.usage, owner=owner) for owner in owners] == [1, 12, 1, 5, 5]
+
+
+def test_without_the_list_only_organizations_that_it_named_are_added(kept: Kept) -> None:
+    kept.usage.add(flush(cell(n=1)))
+    with client_of(kept.url) as client:
+        client.set("keyguard:{store}:usage:unfolded", "x")
+    with pytest.raises(NotAddedError) as raised:
+        kept.usage.add(flush(cell(n=2), cell(owner=OTHER, n=4), seq=2))
+
+    assert raised.value.organizations == {OTHER}
+    assert [count(kept.usage, owner=owner) for owner in (ACME, OTHER)] == [3, 0]
 
 
 @pytest.mark.parametrize("value", ["x", "9", "9 x"])

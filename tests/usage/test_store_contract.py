@@ -81,6 +81,25 @@ def test_a_cell_may_add_units_alone(usage: Any) -> None:
     assert list(usage.totals(ask())) == [Total(0, "", 3, 103)]
 
 
+def test_units_beyond_what_a_store_holds_keep_nothing_from_being_added(usage: Any) -> None:
+    everything = Period(NOON - DAY, NOON + 2 * DAY)
+    for seq, units in enumerate((4 * 10**18, 4 * 10**18, 4 * 10**18, 2**70), 1):
+        cells = (cell(n=1, units=units), cell(2, at=NOON + QUARTER, n=1, units=units))
+        usage.add(flush(*cells, cell(owner=OTHER, n=1, units=5), seq=seq))
+
+    for _ in range(2):
+        [total] = usage.totals(ask(everything))
+        assert total.n == 8
+        assert total.units >= 2**58
+        keys = usage.totals(ask(everything, group_by=GroupBy.KEY))
+        assert [(total.n, total.units >= 2**58) for total in keys] == [(4, True)] * 2
+        both = usage.totals(ask(Period(NOON, NOON + 2 * QUARTER)))
+        assert [total.n for total in both] == [8]
+        assert list(usage.totals(ask(everything, owner=OTHER))) == [Total(0, "", 4, 20)]
+        usage.fold(ACME, Period(NOON, NOON + DAY))
+    assert list(usage.unfolded(NOON + DAY, 10)) == [(OTHER, NOON)]
+
+
 def test_a_flush_without_cells_tells_how_far_its_writer_has_reported(usage: Any) -> None:
     usage.add(flush(cell()))
     usage.add(flush(seq=2, until=NOON + 3 * QUARTER))
@@ -150,6 +169,14 @@ def test_only_what_is_asked_for_counts(usage: Any, only: dict[str, str], n: int)
     assert [total.n for total in usage.totals(ask(**only))] == [n]
     assert [total.n for total in usage.largest(ask(**only))] == [n]
     assert list(usage.totals(ask(key_id="nobody"))) == []
+
+
+@pytest.mark.parametrize("field", ["key_id", "family", "outcome"])
+def test_nothing_counts_for_what_no_text_can_hold(usage: Any, field: str) -> None:
+    usage.add(flush(cell()))
+
+    for method in (usage.totals, usage.largest):
+        assert list(method(ask(**{field: "\ud800"}))) == []
 
 
 def test_totals_come_in_pages(usage: Any) -> None:

@@ -22,7 +22,12 @@ class UsageStore(Protocol):
         """Add the cells of a flush, and note how far its writer has reported.
 
         Each cell is added once, however often the flush is sent. A flush that is older than the
-        writer's last one is ignored.
+        writer's last one is ignored. A count that is larger than the store can hold stays at the
+        most that it can.
+
+        Raises:
+            NotAddedError: Some organizations' cells can't be added, and will not be if the flush is
+                sent again; the rest is done.
         """
 
     async def totals(self, question: Question) -> Sequence[Total]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from keyguard.exceptions import CorruptDataError
+
 QUARTER = timedelta(minutes=15)
 """The shortest bucket. Every zone's offset since 2000 is a multiple of it."""
 
@@ -58,6 +60,22 @@ class Flush:
     seq: int
     until: datetime
     cells: tuple[Cell, ...]
+
+
+class NotAddedError(CorruptDataError):
+    """Cells of some organizations can't be added to what the store holds of these; all others were.
+
+    Args:
+        message: What is wrong.
+        organizations: The ids of these organizations. Some of their cells may have been added.
+    """
+
+    def __init__(self, message: str, organizations: frozenset[str]) -> None:
+        super().__init__(message, organizations)
+        self.organizations = organizations
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Writer(NamedTuple):

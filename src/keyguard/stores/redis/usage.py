@@ -3,6 +3,12 @@
 One script adds the cells of a flush to an organization, or several if there are many. Each notes
 the number of the flush and of its part, so that nothing is added twice. No script works through
 more than some thousand cells, unless one hour or date of one organization has more.
+
+The mark of a writer's last flush lives for 40 days, longer than any quarter waits to be folded: a
+process whose answer was lost may send its flush again only after the store was out of reach for
+days, and then nothing else tells whether it was added.
+
+Scripts add in floating point: a sum beyond 2**53 is rounded, and none grows beyond 2**58.
 """
 
 from __future__ import annotations
@@ -14,7 +20,17 @@ from heapq import nsmallest
 from typing import TypeAlias
 from urllib.parse import unquote
 
-from keyguard.core.usage.values import QUARTER, Cell, Flush, Period, Question, Total, Writer
+from keyguard.core.usage.values import (
+    QUARTER,
+    Cell,
+    Flush,
+    NotAddedError,
+    Period,
+    Question,
+    Total,
+    Writer,
+)
+from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis import scripts
 from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import (
@@ -67,21 +83,32 @@ class RedisUsage:
         for cell in flush.cells:
             if cell.organization not in added:
                 cells[cell.organization].append(cell)
-        waiting = dict.fromkeys(cells, "")
+        waiting, failures = dict.fromkeys(cells, ""), dict[str, CorruptDataError]()
         while waiting:
             unlisted: dict[str, str] = {}
             for organization, folds in waiting.items():
-                answer = await self._add_to(organization, flush, cells[organization], folds)
+                try:
+                    answer = await self._add_to(organization, flush, cells[organization], folds)
+                except CorruptDataError as failure:  # which keeps nobody else from being added
+                    failures[organization] = failure
+                    continue
                 if answer == [DONE]:
                     added.add(organization)
                 else:
                     unlisted[organization] = answer[-1]
             if unlisted:
-                await self._list({name: _first(cells[name]) for name in unlisted})
+                try:
+                    await self._list({name: _first(cells[name]) for name in unlisted})
+                except CorruptDataError as failure:
+                    failures |= dict.fromkeys(unlisted, failure)
+                    unlisted = {}
             waiting = unlisted
         reported = (flush.writer, str(flush.seq), _number(flush.until, _MICROSECOND))
         await self._run(scripts.USAGE_NOTE, *reported, keys=("writers",))
         self._under_way.pop(flush.writer, None)
+        if failures:
+            first = next(iter(failures.values()))
+            raise NotAddedError(str(first), frozenset(failures)) from first.__cause__ or first
 
     async def totals(self, question: Question) -> Sequence[Total]:
         sums = await self._sums(question, question.limit)
@@ -185,6 +212,9 @@ class RedisUsage:
 
     async def _sums(self, question: Question, enough: int | None) -> _Sums:
         """Return the sums of a question. That many of whole periods are enough; None is for all."""
+        names = (question.organization, question.key_id, question.family, question.outcome)
+        if not all(_can_be_kept(name) for name in names if name is not None):
+            return {}
         sums = None
         while sums is None:
             folds, index = await self._index(question.organization)
@@ -272,6 +302,15 @@ def _key(organization: str, name: str) -> str:
 
 def _first(cells: Iterable[Cell]) -> str:
     return _number(min(cell.start for cell in cells), _SECOND)
+
+
+def _can_be_kept(text: str) -> bool:
+    """Tell whether a text can be encoded. One with half of a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(time: datetime, unit: timedelta) -> str:

@@ -22,8 +22,10 @@ from sqlalchemy import (
     RowMapping,
     Table,
     bindparam,
+    case,
     delete,
     func,
+    literal_column,
     null,
     select,
     update,
@@ -60,6 +62,9 @@ _Row: TypeAlias = dict[str, str | int | None]
 
 _PORTION = 500
 """The rows that one statement changes."""
+
+_MOST_COUNTED = 2**58
+"""At most what a column counts. A row's 24 quarters then add up to what the database can hold."""
 
 _ROWS_AT_ONCE = 50
 """As many totals as most organizations have of the same six hours, by outcome and tag."""
@@ -154,8 +159,9 @@ def _row_of(key: _Row, cells: Sequence[tuple[int, Cell]], quarters: Sequence[int
         counts: dict[int, int] = {}
         for quarter, cell in cells:
             counts[quarter] = counts.get(quarter, 0) + getattr(cell, field)
-        row |= {field: sum(counts.values())}
-        row |= {f"{field}{quarter}": counts.get(quarter) for quarter in quarters}
+        row |= {field: min(sum(counts.values()), _MOST_COUNTED)}
+        row |= dict.fromkeys(f"{field}{quarter}" for quarter in quarters)
+        row |= {f"{field}{quarter}": min(n, _MOST_COUNTED) for quarter, n in counts.items()}
     return row
 
 
@@ -167,7 +173,7 @@ def _upserted(
     Args:
         session: The session.
         table: The table.
-        sums: The columns to which the new values are added.
+        sums: The columns to which the new values are added, up to :data:`_MOST_COUNTED`.
         new: The columns that get the new values.
     """
     if session.dialect.name in MYSQL:
@@ -192,8 +198,13 @@ def _changes(
     new: Iterable[str],
 ) -> dict[str, ColumnElement[Any]]:
     # Either the old or the new count of a quarter may be missing.
+    most = literal_column(str(_MOST_COUNTED), BigInteger)
     changes: dict[str, ColumnElement[Any]] = {
-        name: func.coalesce(table.c[name] + given[name], given[name], table.c[name])
+        name: func.coalesce(
+            case((table.c[name] > most - given[name], most), else_=table.c[name] + given[name]),
+            given[name],
+            table.c[name],
+        )
         for name in sums
     }
     return changes | {name: given[name] for name in new}

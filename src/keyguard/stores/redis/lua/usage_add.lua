@@ -4,7 +4,7 @@
 -- the earliest start in seconds; then for each change the number of its hash, its field, and cells.
 -- Of an organization that may not be listed with so early a start, nothing is added. The answer then
 -- ends with the number of folds: a fold may take an organization off the list.
-local LISTED, MARK = 86400000, 2 * 86400000 -- milliseconds
+local LISTED, MARK = 86400000, 40 * 86400000 -- milliseconds
 local seq, part, first = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local mark = redis.call('GET', KEYS[1])
 if mark then

@@ -6,6 +6,7 @@
 local KEEP_QUARTERS, KEEP_DAYS = 60 * 86400000, 860 * 86400000 -- milliseconds since the last write
 -- Fields that a script reads, or moves, before it stops, so that Redis can do something else.
 local MOST, MOST_MOVED = 1000, 200
+local MOST_COUNTED = 2 ^ 58 -- as in SQL databases; beyond 2 ^ 53 sums are rounded
 
 local function corrupt(key)
   error(CORRUPT .. ' ' .. key, 0)
@@ -56,7 +57,8 @@ end
 local function value_of(cells)
   local lines = {cells.family .. '\n'}
   for _, cell in ipairs(cells) do
-    lines[#lines + 1] = string.format('%s %.0f %.0f %s\n', unpack(cell))
+    local n, units = math.min(cell[2], MOST_COUNTED), math.min(cell[3], MOST_COUNTED)
+    lines[#lines + 1] = string.format('%s %.0f %.0f %s\n', cell[1], n, units, cell[4])
   end
   return table.concat(lines)
 end
