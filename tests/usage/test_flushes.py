@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keyguard import Allow, CorruptDataError, Deny, Reason, StoreUnavailableError
-from keyguard.core.usage.values import QUARTER, Cell, Flush, Period, Question
+from keyguard.core.usage.values import QUARTER, Cell, Flush, NotAddedError, Period, Question
 from keyguard.freshness.usage_counts import MOST_CELLS, UsageCounts
 from keyguard.freshness.usage_work import TELL_EVERY, TIDY_EVERY, UsageWork
 from keyguard.runtime.sync import run_sync
@@ -449,7 +449,7 @@ def test_a_flush_that_the_store_can_not_take_is_lost_and_keeps_back_nothing(
     told.pass_by(1)
 
     async def refuse(flush: Flush) -> None:
-        raise CorruptDataError("a field can't be read")
+        raise NotAddedError("a field can't be read", frozenset({told.world.acme.id}))
 
     told.ask(token, 2)
     monkeypatch.setattr(told.usage, "add", refuse)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -362,9 +362,9 @@ class UsageCounts:
                 self._told_at = self._time()
                 self._until = flush.until.timestamp()
 
-    def lose(self, flush: Flush) -> None:
-        """Note that the store will never take a flush, because what it has is damaged."""
-        self.lost += sum(cell.n for cell in flush.cells)
+    def lose(self, flush: Flush, organizations: Collection[str]) -> None:
+        """Note that the store has a flush, but for the cells of some organizations."""
+        self.lost += sum(cell.n for cell in flush.cells if cell.organization in organizations)
         self.told(flush)
 
     @property

@@ -17,7 +17,7 @@ from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.usage.periods import DAYS_KEPT, QUARTERS_KEPT, civil_day
 from keyguard.core.usage.ports import UsageStore
 from keyguard.core.usage.sightings import SIGHTINGS_KEPT, Sighting
-from keyguard.core.usage.values import Writer
+from keyguard.core.usage.values import NotAddedError, Writer
 from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.freshness.usage_counts import GIVEN_UP, UsageCounts
 from keyguard.runtime.process import Clock
@@ -107,8 +107,9 @@ class UsageWork:
         has_more = self._counts.has_more
         try:
             await self._usage.add(flush)
-        except CorruptDataError:
-            self._counts.lose(flush)  # or it would keep back all that follows
+        except NotAddedError as failure:
+            # It will never be added, and would keep back all that follows.
+            self._counts.lose(flush, failure.organizations)
         else:
             self._counts.told(flush)
         return has_more
