@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +26,9 @@ from sqlalchemy.dialects import mysql
 
 from keyguard.core.usage.values import QUARTER, Flush, GroupBy, Period, Question, Total
 from keyguard.exceptions import CorruptDataError, StoreUnavailableError
+from keyguard.runtime.deadlines import within
 from keyguard.runtime.sync import run_sync
+from keyguard.stores.sql.session import SyncSession
 from keyguard.stores.sql.tables import QUARTERS_A_ROW
 from keyguard.stores.sql.usage_totals import pieces_of, totals
 from tests.links import Link
@@ -410,7 +414,7 @@ def test_a_report_reads_a_row_for_each_day_and_not_for_each_cell(
     statements = Statements(store, kind)
     found = store.usage().totals(ask(*days, limit=10_000, **fields))
     assert len(found) == 35 * (20 if fields.get("group_by") is GroupBy.KEY else 1)
-    plans = statements.plans()
+    _, *plans = statements.plans()  # the first one finds where rows are
     assert plans
     for plan in plans:
         if kind == "postgresql":
@@ -428,14 +432,151 @@ def test_mysql_gets_rows_of_numbers_as_it_spells_them(is_mariadb: bool, values: 
 
     def answer(statement: Any) -> list[Any]:
         sent.append(str(statement.compile(dialect=dialect)).replace(" ", ""))
-        return []
+        start = 24 * ((MIDNIGHT - datetime(1970, 1, 1, tzinfo=UTC)) // (24 * QUARTER))
+        return [] if len(sent) > 1 else [(start, start + 96, start, start)]
 
     dialect = mysql.dialect()
     dialect.is_mariadb = is_mariadb
     session: Any = FakeSession(answer, dialect)
     asked = ask(KOLKATA, Period(KOLKATA.end, KOLKATA.end + DAY))
     assert run_sync(totals(session, asked)) == []
-    assert sent[0].count(f"UNIONALL{values}") == 2
+    assert sent[1].count(f"UNIONALL{values}") == 2
+
+
+@pytest.mark.parametrize("fields", [{}, {"group_by": GroupBy.KEY}], ids=["all", "keys"])
+def test_periods_without_rows_cost_nothing(busy: Any, fields: dict[str, Any]) -> None:
+    """Days among a thousand weeks are asked for as if there were no other weeks."""
+    store, kind = busy
+    for number in (3, 4, 17):
+        day = MIDNIGHT + number * DAY
+        store.usage().fold(ACME, Period(day, day + DAY))
+    with store.database.writes.connect() as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    weeks = [Period(MIDNIGHT + 7 * n * DAY, MIDNIGHT + 7 * (n + 1) * DAY) for n in range(-900, 100)]
+    statements = Statements(store, kind)
+    found = store.usage().totals(ask(*weeks, limit=10_000, **fields))
+
+    groups = 20 if fields else 1
+    assert [total.period for total in found] == [
+        900 + week for week in range(6) for _ in range(groups)
+    ]
+    assert [total.n for total in found[::groups]] == [14 * 20 // groups] * 5 + [10 * 20 // groups]
+    _, asked = statements.sent
+    assert len(asked[0]) < 10_000
+    if kind == "postgresql":
+        bounds, plan = statements.plans()
+        assert rows_read(bounds) <= 4, json.dumps(bounds, indent=1)
+        assert rows_read(plan) <= 40 * 2 * groups, json.dumps(plan, indent=1)
+
+    for question in (ask(*weeks[:899]), ask(*weeks[907:]), ask(*weeks, owner="nobody")):
+        assert store.usage().totals(question) == []
+        assert store.usage().largest(question) == []
+    assert [total.period for total in store.usage().totals(ask(*weeks, after=(902, "")))] == [
+        903,
+        904,
+        905,
+    ]
+
+
+def test_days_that_are_folded_while_they_are_asked_for_are_found(
+    store: Any, usage: Plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the statement that finds where rows are and the one that reads them."""
+    usage.add(flush(cell(at=MIDNIGHT, n=3), cell(at=MIDNIGHT + DAY - QUARTER, n=4)))
+    day = Period(MIDNIGHT - 22 * QUARTER, MIDNIGHT + 74 * QUARTER)
+    weeks = [Period(day.start + 7 * n * DAY, day.start + 7 * (n + 1) * DAY) for n in range(-9, 9)]
+    execute, sent = SyncSession.execute, []
+
+    async def fold_between(session: Any, statement: Any, values: Any = None) -> Any:
+        sent.append(statement)
+        if len(sent) == 2:
+            for number in range(2):
+                usage.fold(ACME, Period(day.start + number * DAY, day.end + number * DAY))
+        return await execute(session, statement, values)
+
+    monkeypatch.setattr(SyncSession, "execute", fold_between)
+    assert [(total.period, total.n) for total in usage.totals(ask(*weeks))] == [(9, 7)]
+
+
+class Held:
+    """Reads that wait inside for each other, and what waits there at most."""
+
+    def __init__(self, read: Callable[..., Any], wait: Callable[[], Any]) -> None:
+        self.read = read
+        self.wait = wait
+        self.inside: list[object] = []
+        self.most = 0
+
+    async def __call__(self, *args: Any) -> Any:
+        mark = object()
+        self.inside.append(mark)
+        self.most = max(self.most, len(self.inside))
+        waited = self.wait()
+        if waited is not None:
+            await waited
+        self.inside.remove(mark)
+        return await self.read(*args)
+
+
+def waits(*whats: threading.Barrier | threading.Event) -> None:
+    for what in whats:
+        what.wait(20)
+
+
+def test_two_threads_at_once_read_usage(
+    store: Any, usage: Plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So reports leave connections to the look-ups of keys."""
+    assert everything(usage) == []
+    pair = threading.Barrier(2)
+    held = Held(store.database.read, lambda: waits(pair))
+    monkeypatch.setattr(store.database, "read", held)
+    usage.together([lambda usage: usage.totals(ask())] * 12)
+    assert held.most == 2
+
+    begun, end = threading.Barrier(3), threading.Event()
+    held.wait = lambda: waits(begun, end)
+    with ThreadPoolExecutor(2) as threads:
+        reports = [threads.submit(usage.totals, ask()) for _ in range(2)]
+        begun.wait(20)
+        with within(0.01), pytest.raises(StoreUnavailableError):
+            usage.totals(ask())
+        end.set()
+        assert [list(report.result()) for report in reports] == [[], []]
+    monkeypatch.undo()
+    assert everything(usage) == []
+
+
+def test_two_tasks_at_once_read_usage(database: Database, runner: asyncio.Runner) -> None:
+    store = opened("async", database.async_url, runner).backend
+    usage = store.usage()
+
+    async def report_at_once() -> None:
+        pair = asyncio.Barrier(2)
+        held = Held(store.database.read, pair.wait)
+        store.database.read = held
+        await asyncio.gather(*(usage.totals(ask()) for _ in range(12)))
+        assert held.most == 2
+
+        begun, end = asyncio.Barrier(3), asyncio.Event()
+
+        async def wait() -> None:
+            await begun.wait()
+            await end.wait()
+
+        held.wait = wait
+        reports = [asyncio.create_task(usage.totals(ask())) for _ in range(2)]
+        await begun.wait()
+        with within(0.01), pytest.raises(StoreUnavailableError):
+            await usage.totals(ask())
+        end.set()
+        assert [list(found) for found in await asyncio.gather(*reports)] == [[], []]
+        store.database.read = held.read
+        assert list(await usage.totals(ask())) == []
+        await store.aclose()
+
+    runner.run(report_at_once())
 
 
 def test_what_is_to_be_folded_is_found_by_an_index(busy: Any) -> None:

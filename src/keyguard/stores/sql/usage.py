@@ -11,9 +11,14 @@ its primary key, and days after what is folded into them. So none waits for anot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from queue import Empty, SimpleQueue
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
@@ -36,11 +41,14 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from keyguard.core.usage.ports import UsageStore
 from keyguard.core.usage.values import Cell, Flush, Period, Question, Total, Writer
 from keyguard.exceptions import CorruptDataError
+from keyguard.runtime.deadlines import remaining
 from keyguard.stores.sql.column_types import MYSQL
-from keyguard.stores.sql.database import Database
+from keyguard.stores.sql.database import Database, SyncDatabase, running_loop
+from keyguard.stores.sql.errors import no_connection_free
 from keyguard.stores.sql.rows import instant
-from keyguard.stores.sql.session import AnyRow, Session, begin_hastily
+from keyguard.stores.sql.session import AnyRow, Operation, Session, begin_hastily
 from keyguard.stores.sql.tables import USAGE_DISMISSED, USAGE_TOTALS, USAGE_WRITERS
+from keyguard.stores.sql.turns import TurnQueue
 from keyguard.stores.sql.usage_totals import (
     FIELDS,
     KEPT,
@@ -57,6 +65,12 @@ from keyguard.stores.sql.usage_totals import (
     start_of,
     totals,
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MOST_READS = 2
+"""How many reads of usage take place at once, in a process or on an event loop."""
 
 _Row: TypeAlias = dict[str, str | int | None]
 
@@ -82,24 +96,25 @@ class SqlUsage(UsageStore):
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._turns = _Turns(database)
 
     async def add(self, flush: Flush) -> None:
         await self.database.write(_add, flush)
 
     async def totals(self, question: Question) -> Sequence[Total]:
-        return await self.database.read(totals, question)
+        return await self._read(totals, question)
 
     async def largest(self, question: Question) -> Sequence[Total]:
-        return await self.database.read(largest, question)
+        return await self._read(largest, question)
 
     async def writers(self) -> Sequence[Writer]:
-        return await self.database.read(_writers)
+        return await self._read(_writers)
 
     async def leave(self, writer: str) -> None:
         await self.database.write(_leave, writer)
 
     async def unfolded(self, before: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
-        return await self.database.read(_unfolded, before, limit)
+        return await self._read(_unfolded, before, limit)
 
     async def fold(self, organization: str, day: Period) -> None:
         # In portions, each a transaction: a day of many keys would hold its locks for too long.
@@ -117,7 +132,66 @@ class SqlUsage(UsageStore):
         await self.database.write(_dismiss, organization, hint, until)
 
     async def dismissed(self, organization: str, now: datetime) -> frozenset[str]:
-        return await self.database.read(_dismissed, organization, now)
+        return await self._read(_dismissed, organization, now)
+
+    async def _read(self, operation: Operation[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._turns.taken():
+            return await self.database.read(operation, *args, **kwargs)
+
+
+class _Turns:
+    """Turns to read usage, far fewer than there are connections.
+
+    Reports take longer than the look-ups of keys, which share the connections with them.
+
+    Args:
+        database: The database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._renew()
+
+    def _renew(self) -> None:
+        self._process = os.getpid()
+        self._free: TurnQueue = SimpleQueue()
+        for _ in range(MOST_READS):
+            self._free.put(None)
+        # A loop has connections of its own.
+        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            WeakKeyDictionary()
+        )
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncGenerator[None]:
+        """Have a turn inside.
+
+        Raises:
+            StoreUnavailableError: None became free within the deadline.
+        """
+        if self._process != os.getpid():  # the parent's threads gave none back here
+            self._renew()
+        if isinstance(self._database, SyncDatabase):
+            free = self._free
+            try:
+                free.get(timeout=remaining())
+            except Empty:
+                raise no_connection_free(self._database.place) from None
+            try:
+                yield
+            finally:
+                free.put(None)
+            return
+        turns = self._of_loops.setdefault(running_loop(), asyncio.Semaphore(MOST_READS))
+        try:
+            async with asyncio.timeout(remaining()):
+                await turns.acquire()
+        except TimeoutError:
+            raise no_connection_free(self._database.place) from None
+        try:
+            yield
+        finally:
+            turns.release()
 
 
 async def _add(session: Session, flush: Flush) -> None:

@@ -2,6 +2,7 @@
 
 A period is cut into pieces: the part of a row with which it begins, whole rows, and the part with
 which it ends. A statement holds the pieces of its periods as numbers, and joins them with the rows.
+Periods for which the organization can have no rows are left out of it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ _MOST_ROWS = 5000
 """How many rows' starts a statement holds; beyond that it holds ranges, which take longer."""
 
 _NO_PIECE = (0, 1, 0, 0)
+
+_LONGEST_DAY = 25 * 4
+"""In quarters of an hour: what is folded starts at most so much later than the row of its day."""
 
 _Numbers: TypeAlias = tuple[int, int, int, int]
 """A period, the first and the last start of rows in it, and the kind of their quarters."""
@@ -156,33 +160,87 @@ def first_counted(quarters: Quarters) -> ColumnElement[int | None]:
     return literal_column(f"CASE {found} END", Integer)
 
 
+class _Possible(NamedTuple):
+    """Where the rows of a question can be.
+
+    Args:
+        kept: The tables of the rows.
+        quarters: The first and the last start of what is not folded.
+        days: The first and the last start of what was folded, even since that was asked.
+        periods: The periods that can have rows, with their numbers in the question.
+    """
+
+    kept: Kept
+    quarters: tuple[int, int]
+    days: tuple[int, int]
+    periods: Sequence[tuple[int, Period]]
+
+
 async def totals(session: Session, question: Question) -> list[Total]:
     """Return totals by period and then group."""
     found: list[Total] = []
-    first, several = question.after[0] if question.after else 0, _FEW
+    possible = await _possible(session, question)
+    left, several = possible.periods, _FEW
     # A page is often full long before the last period.
-    while first < len(question.periods) and len(found) < question.limit:
-        cells = _cells(session.dialect, question, first, first + several)
+    while left and len(found) < question.limit:
+        cells = _cells(session.dialect, question, possible._replace(periods=left[:several]))
         page = _added_up(cells).order_by(cells.c.period, cells.c.grouped)
         if question.after:
             period, group = question.after
             page = page.where(or_(cells.c.period > period, cells.c.grouped > group))
-        found += await _read(session, question, page.limit(question.limit - len(found)))
-        first, several = first + several, _MORE * several
+        found += await _read(session, page.limit(question.limit - len(found)))
+        left, several = left[several:], _MORE * several
     return found
 
 
 async def largest(session: Session, question: Question) -> list[Total]:
     """Return the largest totals, by falling ``n`` and then group."""
-    cells = _cells(session.dialect, question, 0, len(question.periods))
+    possible = await _possible(session, question)
+    if not possible.periods:
+        return []
+    cells = _cells(session.dialect, question, possible)
     order = (func.sum(cells.c.n).desc(), cells.c.grouped)
-    return await _read(session, question, _added_up(cells).order_by(*order).limit(question.limit))
+    return await _read(session, _added_up(cells).order_by(*order).limit(question.limit))
 
 
-async def _read(session: Session, question: Question, wanted: Query) -> list[Total]:
+async def _possible(session: Session, question: Question) -> _Possible:
+    """Find out between which starts the organization has rows.
+
+    Rows may be folded before they are read. So days can be wherever any rows are now.
+    """
+    is_of_keys = (
+        question.group_by in (GroupBy.KEY, GroupBy.FAMILY)
+        or question.key_id is not None
+        or question.family is not None
+    )
+    kept = _OF_KEYS if is_of_keys else _TOGETHER
+    nothing = _Possible(kept, (1, 0), (1, 0), ())
     names = (question.organization, question.key_id, question.family, question.outcome)
     if not all(_NAME.match(name) for name in names if name is not None):
-        return []
+        return nothing
+    bounds = [
+        select(bound(table.c.start))
+        .where(table.c.organization == question.organization)
+        .scalar_subquery()
+        for table in kept
+        for bound in (func.min, func.max)
+    ]
+    [row] = [[*row] for row in await session.execute(select(*bounds))]
+    known = [start for start in row if start is not None]
+    if not known:
+        return nothing
+    first, last = min(known) - _LONGEST_DAY, max(known) + QUARTERS_A_ROW - 1
+    after = question.after[0] if question.after else 0
+    periods = [
+        (number, period)
+        for number, period in enumerate(question.periods)
+        if number >= after and bound_of(period.start) <= last and bound_of(period.end) > first
+    ]
+    quarters = (1, 0) if row[0] is None else (row[0], row[1])
+    return _Possible(kept, quarters, (first, last), periods)
+
+
+async def _read(session: Session, wanted: Query) -> list[Total]:
     return [_total_from(row) for row in await session.execute(wanted)]
 
 
@@ -202,26 +260,27 @@ def _added_up(cells: Subquery) -> Query:
     return select(*groups, *[n, units]).group_by(*groups).having(or_(n != 0, units != 0))
 
 
-def _cells(dialect: Dialect, question: Question, start: int, end: int) -> Subquery:
-    """Return the cells of some of a question's periods, each with its period and group."""
-    periods = [*enumerate(question.periods)][start:end]
-    is_of_keys = (
-        question.group_by in (GroupBy.KEY, GroupBy.FAMILY)
-        or question.key_id is not None
-        or question.family is not None
-    )
-    kept = _OF_KEYS if is_of_keys else _TOGETHER
+def _cells(dialect: Dialect, question: Question, possible: _Possible) -> Subquery:
+    """Return the cells of the periods that can have some, each with its period and group."""
+    kept, (low, high), (first_day, last_day), periods = possible
     pieces = [(number, piece) for number, period in periods for piece in pieces_of(period)]
     shapes = dict.fromkeys((WHOLE_ROW, *(piece.quarters for _, piece in pieces)))
     kinds = {quarters: number for number, quarters in enumerate(shapes)}
-    parts = [(n, p.first, p.last, kinds[p.quarters]) for n, p in pieces]
+    parts = [
+        (n, max(p.first, low), min(p.last, high), kinds[p.quarters])
+        for n, p in pieces
+        if p.first <= high and p.last >= low
+    ]
     if sum(last - first for _, first, last, _ in parts) < _MOST_ROWS * QUARTERS_A_ROW:
         parts = [
             (n, start, start, kind)
             for n, first, last, kind in parts
             for start in range(first, last + 1, QUARTERS_A_ROW)
         ]
-    spans = [(n, bound_of(p.start), bound_of(p.end) - 1, 0) for n, p in periods]
+    spans = [
+        (n, max(bound_of(p.start), first_day), min(bound_of(p.end) - 1, last_day), 0)
+        for n, p in periods
+    ]
     days = kept.days.c
     return union_all(
         _within(dialect, question, kept.quarters, parts, [_by_kind(f, kinds) for f in FIELDS]),
