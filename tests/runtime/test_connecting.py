@@ -124,6 +124,17 @@ def test_calls_that_lose_their_connections_in_time_find_one_that_is_ready(server
     assert _in_time(connector, 0.0) in (1, 2)
 
 
+def test_a_call_gets_the_only_connection_though_others_were_lost_meanwhile(server: Server) -> None:
+    connector = server.over()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_in_time, connector, 60.0)
+        server.asked.acquire()
+        for _ in range(2):
+            connector.note_loss()
+        server.lets_in.set()
+        assert waiting.result() is not None
+
+
 def test_a_failure_is_told_to_nobody_while_another_opening_may_succeed(server: Server) -> None:
     first = threading.Event()
 

@@ -209,8 +209,11 @@ class Connector(ABC, Generic[Connection]):
             return
         with self._lock:
             is_wanted = self._begun.pop(opening, None) is not None
-            # A call that has waited for a part of its time would lose it, too. The next has all.
-            is_for_next = self._losses >= _MOST_LOSSES and not self._ready
+            # A call that has waited for a part of its time would lose it, too. The next has all,
+            # where others are on their way for those that wait.
+            others = self._expected(time.monotonic())
+            is_for_next = self._losses >= _MOST_LOSSES and others >= len(self.waiting)
+            is_for_next = is_for_next and not self._ready
             if is_wanted and not is_for_next and (call := self._next_call()):
                 call.set_result(connection)
                 return
