@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -213,3 +214,28 @@ def test_a_silent_replica_is_given_up_and_left_alone() -> None:
     assert not beside.finds()
     assert asyncio.run(beside.port.look_after()) is None
     assert beside.told() == [ReplicaFailed]
+
+
+def test_an_observed_look_up_gets_no_more_time_than_the_replica_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World({"store_timeout": 60.0})
+    guard = world.guard
+    key_id = world.issue().key.id
+    left: list[float | None] = []
+    find = world.store.find_key
+
+    def find_key(name: str) -> KeyRecord | None:
+        left.append(remaining())
+        return find(name)
+
+    monkeypatch.setattr(world.store, "find_key", find_key)
+    guard._ports.observers.of_keys += (lambda *_: nullcontext(),)
+    with within(5.0):  # what the replica has left of a minute
+        assert run_sync(guard._ports._find_observed(key_id)) is not None
+    assert guard.authenticate([f"Bearer {world.token()}"])
+    nearby, alone = left
+    assert nearby is not None
+    assert nearby <= 5.0
+    assert alone is not None
+    assert 5.0 < alone <= 60.0

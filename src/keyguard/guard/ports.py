@@ -334,7 +334,7 @@ class SyncPorts(Ports[Store, BackgroundWork]):
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
         self.background.start()
-        find = self._for_requests.find_key if self.observers.of_keys else self._find_key
+        find = self._find_observed if self.observers.of_keys else self._find_key
         with within(self.settings.store_timeout):
             if fresh:
                 mark = self.tokens.begin()
@@ -344,6 +344,10 @@ class SyncPorts(Ports[Store, BackgroundWork]):
 
     async def _find_key(self, key_id: str) -> KeyRecord | None:
         return self._raw.find_key(key_id)
+
+    async def _find_observed(self, key_id: str) -> KeyRecord | None:
+        with self._for_requests.around(self._raw.find_key):
+            return self._raw.find_key(key_id)
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
         nothing = [0] * len(charges)

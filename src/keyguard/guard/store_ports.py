@@ -72,7 +72,8 @@ class _Port:
         self._observers = observers
         self._key_store = key_store
 
-    def _around(self, method: object) -> AbstractContextManager[None]:
+    def around(self, method: object) -> AbstractContextManager[None]:
+        """Have a call of a method observed."""
         observers = self._observers.of_keys
         if not observers:
             return UNOBSERVED
@@ -84,7 +85,7 @@ class _Port:
         *args: Arguments.args,
         **options: Arguments.kwargs,
     ) -> Answer:
-        with self._around(method):
+        with self.around(method):
             with within(self.timeout):
                 answer = method(*args, **options)
             if isinstance(answer, Awaitable):
@@ -120,7 +121,7 @@ class StorePort(_Port, KeyStore):
     async def _change(
         self, method: Callable[[Asked], Awaitable[Answer] | Answer], asked: Asked
     ) -> Answer:
-        with self._around(method):
+        with self.around(method):
             with within(self.timeout):
                 answer = method(asked)
             if isinstance(answer, Awaitable):
