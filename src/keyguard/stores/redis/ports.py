@@ -242,6 +242,9 @@ class _ClientPort(ScriptPort):
             if moved:
                 self.doubt_layout()
                 node = await self._node(cluster, key)
+                # The layout may come from a node that has not heard of it yet.
+                where: Any = replies[moved[0]]  # redis-py has no types for these
+                node = cluster.get_node(where.host, where.port) or node
                 again = [commands[number] for number in moved]
                 found = await self._exchange_on(node, again, durability)
                 for number, reply in zip(moved, found, strict=True):
