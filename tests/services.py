@@ -151,13 +151,16 @@ class Server(ABC):
         """Have the server accept connections and say nothing on any."""
         assert self.process is not None
         parent = psutil.Process(self.process.pid)
-        stopped = [parent, *parent.children(recursive=True)]
-        for process in stopped:
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
+        parent.suspend()
         # The signal is only sent by then. This is when every thread has taken it.
         os.waitpid(parent.pid, os.WUNTRACED)
-        for process in stopped[1:]:
+        # From here on it makes no child, which would answer all the same.
+        children = parent.children(recursive=True)
+        stopped = [*children, parent]
+        for process in children:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        for process in children:
             with suppress(psutil.NoSuchProcess):
                 while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
                     os.sched_yield()
