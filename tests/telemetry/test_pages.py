@@ -10,12 +10,18 @@ import pytest
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.testclient import TestClient
 
+from keyguard import Keyguard
 from tests.examples.pages import run
 from tests.telemetry.measured import parsed, sample
 
 
 @pytest.mark.usefixtures("patience")
-def test_the_service_of_the_metrics_page_serves_its_metrics_to_keys_with_the_scope() -> None:
+def test_the_service_of_the_metrics_page_serves_its_metrics_to_keys_with_the_scope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Keyguard("sqlite:///keys.db") as owner:  # as the quickstart has left it
+        owner.migrate()
     names = run("docs/metrics.md", 0, {"__name__": "docs"})
     guard = names["guard"]
 
