@@ -19,6 +19,7 @@ from tests.services import (
     MariaDB,
     PgBouncer,
     PostgreSQL,
+    PostgresStandby,
     RedisCluster,
     RedisSentinel,
     RedisServer,
@@ -48,6 +49,13 @@ def _is_long(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     with running(PostgreSQL) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def standby() -> Iterator[PostgresStandby]:
+    """A standby, of a primary that has few databases: it begins with a copy of all."""
+    with running(PostgreSQL) as primary, running(partial(PostgresStandby, primary)) as server:
         yield server
 
 

@@ -291,6 +291,12 @@ class PostgresStandby(PostgreSQL):
         told = "SELECT FROM pg_stat_replication WHERE replay_lsn IS NOT NULL"
         until(lambda: bool(self.primary.execute(told)))
 
+    def catch_up(self) -> None:
+        """Wait until the standby has all that its primary has by now."""
+        [(end,)] = self.primary.execute("SELECT pg_current_wal_lsn()::text")
+        reached = f"SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn"
+        until(lambda: self.execute(reached) == [(True,)])
+
 
 class PgBouncer(Server):
     """A pooler in transaction mode before a PostgreSQL, with fewer connections than clients.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -285,20 +284,23 @@ def test_what_the_user_may_not_ask_is_said_and_is_no_problem(
     )
 
 
-def test_how_far_a_standby_is_behind_is_said(postgresql: PostgreSQL, keyguard: Program) -> None:
-    url, _ = postgresql.create_database()
-    with Keyguard(url) as guard:
-        guard.migrate()
-    assert "follow PostgreSQL" not in keyguard("doctor", "--url", url).stdout
-    with running(partial(PostgresStandby, postgresql)) as standby:
-        followed = keyguard("doctor", "--url", url)
-        run = keyguard(
-            "doctor", "--url", url.replace(str(postgresql.sockets), str(standby.sockets))
-        )
-        postgresql.execute("CREATE ROLE guest LOGIN")
-        granted = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guest"
-        postgresql.execute(granted, make_url(url).database or "")
-        guest = keyguard("doctor", "--url", url.replace("keyguard:hunter2@", "guest@"))
+def test_how_far_a_standby_is_behind_is_said(
+    postgresql: PostgreSQL, standby: PostgresStandby, keyguard: Program
+) -> None:
+    alone, _ = postgresql.create_database()
+    url, _ = standby.primary.create_database()
+    for database in (alone, url):
+        with Keyguard(database) as guard:
+            guard.migrate()
+    assert "follow PostgreSQL" not in keyguard("doctor", "--url", alone).stdout
+    followed = keyguard("doctor", "--url", url)
+    on_standby = url.replace(str(standby.primary.sockets), str(standby.sockets))
+    standby.catch_up()
+    run = keyguard("doctor", "--url", on_standby)
+    standby.primary.execute("CREATE ROLE guest LOGIN")
+    granted = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guest"
+    standby.primary.execute(granted, make_url(url).database or "")
+    guest = keyguard("doctor", "--url", url.replace("keyguard:hunter2@", "guest@"))
     assert re.search(
         "ok       1 standbys follow PostgreSQL; the last of them is [0-9]+ bytes behind",
         followed.stdout,

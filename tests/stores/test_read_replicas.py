@@ -23,7 +23,6 @@ from tests.links import Address, Link
 from tests.services import (
     MariaDBReplica,
     MariaDBSource,
-    PostgreSQL,
     PostgresStandby,
     RedisPair,
     running,
@@ -74,18 +73,13 @@ class PostgresPair(Pair):
         self._name = standby.primary.create_named()
         self._plain = standby.primary.urls(self._name)[0]
         self.resume()
-        self._caught_up()
+        standby.catch_up()
         super().__init__(address(self._plain), address(standby.urls(self._name)[0]))
         self.url = through(self._plain, self.primary)
         self.read = through(self._plain, self.replica)
 
-    def _caught_up(self) -> None:
-        [(end,)] = self._standby.primary.execute("SELECT pg_current_wal_lsn()::text")
-        reached = f"SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn"
-        until(lambda: self._standby.execute(reached) == [(True,)])
-
     def pause(self) -> None:
-        self._caught_up()
+        self._standby.catch_up()
         self._standby.execute("SELECT pg_wal_replay_pause()")
         state = "SELECT pg_get_wal_replay_pause_state()"
         until(lambda: self._standby.execute(state) == [("paused",)])
@@ -141,12 +135,6 @@ class RedisReplicaPair(Pair):
 
     def plain(self) -> str:
         return self._servers.primary.url.rpartition("/")[0] + self._name
-
-
-@pytest.fixture(scope="module")
-def standby(postgresql: PostgreSQL) -> Iterator[PostgresStandby]:
-    with running(partial(PostgresStandby, postgresql)) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

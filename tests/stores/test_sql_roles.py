@@ -10,7 +10,7 @@ import pytest
 
 from keyguard import Allow, Reason, StoreUnavailableError
 from tests.links import Link
-from tests.services import MariaDB, PostgreSQL, PostgresStandby, running
+from tests.services import MariaDB, PostgresStandby, running
 from tests.stores.conftest import Plain, opened
 from tests.stores.records import NOON, key, organization, record
 from tests.stores.test_redis_roles import Followed
@@ -21,23 +21,22 @@ pytestmark = pytest.mark.usefixtures("no_garbage")
 
 
 def test_a_standby_that_a_name_leads_to_is_believed_nothing(
-    postgresql: PostgreSQL, flavour: str, runner: asyncio.Runner
+    standby: PostgresStandby, flavour: str, runner: asyncio.Runner
 ) -> None:
-    url, _ = postgresql.create_database()
+    url, _ = standby.primary.create_database()
     link = Link(address(url))
-    with running(partial(PostgresStandby, postgresql)) as standby:
-        service = Followed(flavour, through(url, link), runner)
-        issued = service.issue_and_remember()
-        link.lead_to(f"{standby.sockets}/.s.PGSQL.5432")
-        link.cut()
-        link.mend()
-        service.pass_seconds(2)
-        assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
-        with pytest.raises(StoreUnavailableError, match="is a replica, or otherwise read-only"):
-            service.do(lambda guard: guard.keys.get(issued.key.id))
-        link.lead_to(address(url))  # connections to the standby stay open
-        assert isinstance(service.decision_on(issued), Allow)
-        service.close()
+    service = Followed(flavour, through(url, link), runner)
+    issued = service.issue_and_remember()
+    link.lead_to(f"{standby.sockets}/.s.PGSQL.5432")
+    link.cut()
+    link.mend()
+    service.pass_seconds(2)
+    assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
+    with pytest.raises(StoreUnavailableError, match="is a replica, or otherwise read-only"):
+        service.do(lambda guard: guard.keys.get(issued.key.id))
+    link.lead_to(address(url))  # connections to the standby stay open
+    assert isinstance(service.decision_on(issued), Allow)
+    service.close()
     link.close()
 
 
