@@ -5,7 +5,8 @@ PYTHON ?= python3
 FRAMEWORK ?= starlette
 PORT ?= 8000
 PYTEST_ARGS ?=
-WORKERS ?= 2
+# One more than most machines for tests have processors: many tests wait for servers.
+WORKERS ?= 3
 KILLS ?= 200
 FLOOD ?= 1000000
 RUNS ?= 1

@@ -200,7 +200,7 @@ class PostgreSQL(Server):
             "fsync": "off",
             "full_page_writes": "off",
             "shared_buffers": "16MB",
-            "max_connections": "100",
+            "max_connections": "300",
             "timezone": "Asia/Kathmandu",
         }
         options = [f"-c{name}={value}" for name, value in settings.items()]
