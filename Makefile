@@ -43,7 +43,7 @@ env-compat:
 demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=flask, PORT=8000)
 	@.venv-demo/bin/python -m examples.demo
 
-test: env ## run all tests (PYTEST_ARGS='-k token -x', WORKERS=4)
+test: env ## run all tests (PYTEST_ARGS='-k token -x', WORKERS=6)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 # The whole suite with branch coverage, which takes longer. The result is stale once a source file changes.
