@@ -38,7 +38,7 @@ pin() { # FILE WHAT-FOR REQUIREMENT...
 }
 
 pin requirements/demo.txt "What \`make demo\` installs: both examples and the command line on SQLite." \
-    ".[cli,flask,prometheus,starlette]" flask-cors uvicorn
+    ".[cli,console,flask,prometheus,starlette]" flask-cors uvicorn
 pin requirements/dev.txt "What \`make test\`, \`make check\`, \`make bench\` and \`make docs\` install." \
     ".[dev]"
 pin requirements/servers.txt "What \`make servers\` installs: every server, and what the tests need." \
