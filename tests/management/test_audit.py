@@ -81,7 +81,7 @@ def test_what_is_new_has_no_before(stored: Stored) -> None:
     assert entry.after["expires_at"] == key.expires_at.isoformat().replace("+00:00", "Z")
     assert set(entry.after) == set(fields_of(key)) - {
         *("version", "not_before", "revoked_at", "revoked_reason", "revoked_note", "successor"),
-        *("grace_ends_at", "rotation_key", "last_used_at", "last_used_address"),
+        *("grace_ends_at", "rotation_key", "last_used_at", "last_used_address", "owner"),
     }
 
 

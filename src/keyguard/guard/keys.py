@@ -40,6 +40,7 @@ class Keys:
         metadata: Mapping[str, str] | None = None,
         limits: Limits = (),
         allowed_networks: Iterable[str] = (),
+        owner: str | None = None,
         actor: Actor = None,
     ) -> IssuedKey:
         """Issue a key.
@@ -57,6 +58,7 @@ class Keys:
                 the guard's ``default_limits``.
             allowed_networks: The networks that it works from, such as ``192.0.2.0/24``; empty for
                 all.
+            owner: Who holds the key, as the service names people; at most 200 characters.
             actor: Who issues it, for the audit trail. A principal can issue keys only of its own
                 organization, and none that may more than its own key: in scopes, lifetime,
                 networks and limits. What is not given is as its own key has it.
@@ -83,6 +85,7 @@ class Keys:
                 metadata=metadata,
                 limits=limits,
                 allowed_networks=allowed_networks,
+                owner=owner,
                 actor=actor,
             )
         )
@@ -120,6 +123,7 @@ class Keys:
         *,
         organization: str | None = None,
         family: str | None = None,
+        owner: str | None = None,
         expiring_within: timedelta | None = None,
         unused_for: timedelta | None = None,
         after: str | None = None,
@@ -132,6 +136,7 @@ class Keys:
         Args:
             organization: Id or slug of the organization whose keys are wanted; None for all.
             family: The only family whose keys are wanted.
+            owner: The only holder whose keys are wanted.
             expiring_within: Only keys that work now and stop within that time, because they expire
                 or the grace of a rotation ends.
             unused_for: Only keys that work now and were not used for that long. For a key that was
@@ -148,6 +153,7 @@ class Keys:
             self._operations.list(
                 organization=organization,
                 family=family,
+                owner=owner,
                 expiring_within=expiring_within,
                 unused_for=unused_for,
                 after=after,
@@ -166,6 +172,7 @@ class Keys:
         metadata: Mapping[str, str] | Unchanged = UNCHANGED,
         limits: Limits | Unchanged = UNCHANGED,
         allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
+        owner: str | Unchanged | None = UNCHANGED,
         force: bool = False,
         actor: Actor = None,
     ) -> Key:
@@ -180,6 +187,7 @@ class Keys:
             metadata: The notes that replace the old ones.
             limits: The limits that replace the old ones.
             allowed_networks: The networks that replace the old ones; empty for all.
+            owner: Who holds the key from now on; None for nobody.
             force: Whether to leave the organization without a key that has ``admin``, lasts for a
                 week or as long as this one, and works from the same networks.
             actor: Who changes it, for the audit trail. A principal can change only keys of its own
@@ -207,6 +215,7 @@ class Keys:
                 metadata=metadata,
                 limits=limits,
                 allowed_networks=allowed_networks,
+                owner=owner,
                 force=force,
                 actor=actor,
             )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # only changes and reports need these
 
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
 Answer = TypeVar("Answer")
@@ -180,6 +181,14 @@ class StorePort(_Port, KeyStore):
             after=after,
             limit=limit,
         )
+
+    async def find_request(self, request_id: str) -> RequestRecord | None:
+        return await self._ask(self._store.find_request, request_id)
+
+    async def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]:
+        return await self._list(self._store.list_requests, wanted, after=after, limit=limit)
 
 
 class UsagePort(_Port, UsageStore):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # only changes and reports need these
 
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.usage.ports import UsageStore
     from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
@@ -193,6 +194,12 @@ class Store(Protocol):
     def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]: ...
+
+    def find_request(self, request_id: str) -> RequestRecord | None: ...
+
+    def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]: ...
 
     def feed(self) -> ChangeFeed | None: ...
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import StoreError
@@ -110,6 +111,14 @@ class SyncStore(Store):
                 organization=organization, subject=subject, after=after, limit=limit
             )
         )
+
+    def find_request(self, request_id: str) -> RequestRecord | None:
+        return run_sync(self._store.find_request(request_id))
+
+    def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]:
+        return run_sync(self._store.list_requests(wanted, after=after, limit=limit))
 
     def feed(self) -> ChangeFeed | None:
         feed = self._store.feed()

@@ -15,6 +15,7 @@ from typing import Any
 
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization, fields_of
+from keyguard.core.keys.requests import KeyRequest, KeyTerms
 from keyguard.core.keys.texts import check_text
 from keyguard.core.keys.values import Metadata, check_texts, settle_times
 from keyguard.core.limits.stored import dump_limits
@@ -38,6 +39,13 @@ class Action(enum.StrEnum):
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
     KEY_IMPORTED = "key.imported"
+    REQUEST_CREATED = "request.created"
+    REQUEST_APPROVED = "request.approved"
+    REQUEST_DENIED = "request.denied"
+    REQUEST_RESCINDED = "request.rescinded"
+    REQUEST_WITHDRAWN = "request.withdrawn"
+    REQUEST_CLAIMED = "request.claimed"
+    REQUEST_RECLAIMED = "request.reclaimed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +56,8 @@ class AuditEntry:
         at: The time of the change.
         actor: The author: ``key:`` and the key's id for a principal, a name, or ``service``.
         action: The kind of change.
-        subject: The id of the key or organization that changed.
-        organization: The id of that organization, or of the key's organization.
+        subject: The id of the key, organization or request that changed.
+        organization: The id of that organization, or of the one that it belongs to.
         before: The changed fields before the change; None for a new record.
         after: The same fields after the change.
         id: The position in the trail, which the store sets.
@@ -94,8 +102,8 @@ def describe(
     action: Action,
     at: datetime,
     actor: Actor,
-    before: Key | Organization | None,
-    after: Key | Organization,
+    before: Key | Organization | KeyRequest | None,
+    after: Key | Organization | KeyRequest,
 ) -> AuditEntry:
     """Return the entry for a change.
 
@@ -131,11 +139,13 @@ def plain(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, object]:
                 shown[name] = value.total_seconds()
             case _ if name == "scopes" and value is not None:
                 shown[name] = sorted(value)
+            case KeyTerms():
+                shown[name] = plain(terms := fields_of(value), terms)
             case Metadata():
                 shown[name] = {**value}
             case _ if name == "limits":
                 shown[name] = json.loads(dump_limits(value))
-            case _ if name == "allowed_networks":
+            case tuple():
                 shown[name] = [*value]
             case _:
                 shown[name] = value

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from keyguard.core.keys.audit import Action, AuditEntry, plain
 from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
+from keyguard.core.keys.requests import KeyRequest, RequestRecord
 
-Record = TypeVar("Record", Key, Organization)
+Record = TypeVar("Record", Key, Organization, KeyRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class Change:
         after: The changed record, one version later.
     """
 
-    before: Key | Organization
-    after: Key | Organization
+    before: Key | Organization | KeyRequest
+    after: Key | Organization | KeyRequest
 
     @property
     def id(self) -> str:
@@ -50,6 +51,7 @@ class Commit:
         entries: New entries of the audit trail.
         organizations: New organizations.
         keys: New keys; the organization of each is in ``unchanged``.
+        requests: New requests for keys; likewise.
         changes: Records to change. Each must still have the version that was read.
         unchanged: Other records that must still have the version that was read.
         witnesses: Keys of which at least one must still have the version that was read. None are
@@ -59,15 +61,17 @@ class Commit:
     entries: tuple[AuditEntry, ...]
     organizations: tuple[Organization, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
+    requests: tuple[RequestRecord, ...] = ()
     changes: tuple[Change, ...] = ()
-    unchanged: tuple[Key | Organization, ...] = ()
+    unchanged: tuple[Key | Organization | KeyRequest, ...] = ()
     witnesses: tuple[Key, ...] = ()
 
     def subjects(self) -> tuple[str, ...]:
-        """Return the ids of all keys and organizations that the commit adds or changes."""
+        """Return the ids of all records that the commit adds or changes."""
         return (
             *(organization.id for organization in self.organizations),
             *(record.key.id for record in self.keys),
+            *(record.request.id for record in self.requests),
             *(change.id for change in self.changes),
         )
 

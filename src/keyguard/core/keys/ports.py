@@ -11,6 +11,7 @@ from keyguard.core.keys.values import Page
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 
 
 class KeyStore(Protocol):
@@ -30,7 +31,8 @@ class KeyStore(Protocol):
             False where a record that the commit expects has another version, or is gone.
 
         Raises:
-            RefusedError: The slug or id of a new organization, or the id of a new key, is taken.
+            RefusedError: The slug or id of a new organization, or the id of a new key or request,
+                is taken.
         """
         ...
 
@@ -102,6 +104,22 @@ class KeyStore(Protocol):
             organization: The id of the organization whose entries are wanted, or None for all.
             subject: The id of the only record whose entries are wanted, or None.
             after: The id behind which to start, or None.
+            limit: How many at most, at least 1.
+        """
+        ...
+
+    async def find_request(self, request_id: str) -> RequestRecord | None:
+        """Return a request for a key. The match is case-sensitive."""
+        ...
+
+    async def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]:
+        """Return up to ``limit`` requests that a filter admits, by time of creation and then id.
+
+        Args:
+            wanted: Which requests.
+            after: The id behind which to start, or None. An unknown id gives an empty page.
             limit: How many at most, at least 1.
         """
         ...

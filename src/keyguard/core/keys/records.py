@@ -13,7 +13,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyguard.core.identity.networks import parse_networks
 from keyguard.core.identity.scopes import parse_granted
@@ -32,6 +32,9 @@ from keyguard.core.keys.values import (
 from keyguard.core.limits.limit import Limit, read_limits
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import InvalidValueError, shown
+
+if TYPE_CHECKING:  # only changes need these
+    from keyguard.core.keys.requests import KeyRequest, KeyTerms
 
 _TIMES = ("created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
 
@@ -161,6 +164,7 @@ class Key:
         rotation_key: The idempotency key of that rotation, or None.
         last_used_at: When keyguard last let it in, to the minute, or None for never.
         last_used_address: The client's address then, if the service records it.
+        owner: Who holds the key, as the host names people, at most 200 characters, or None.
         version: Counts its changes, from 1.
 
     Raises:
@@ -186,6 +190,7 @@ class Key:
     rotation_key: str | None = None
     last_used_at: datetime | None = None
     last_used_address: str | None = None
+    owner: str | None = None
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -200,6 +205,7 @@ class Key:
             ("a revocation's note", self.revoked_note or ""),
             ("an idempotency key", self.rotation_key or ""),
             ("an address", self.last_used_address or ""),
+            ("a key's owner", self.owner or ""),
         )
         if self.revoked_reason is not None:
             object.__setattr__(self, "revoked_reason", RevocationReason.of(self.revoked_reason))
@@ -297,6 +303,7 @@ class KeyFilter:
         ends_before: Keys that end before this time, and have not ended by ``alive_at``.
         unused_since: Keys that were issued before this time, and not let in since.
         alive_at: Keys that keyguard can still let in at this time or later.
+        owner: Who holds them.
     """
 
     organization: str | None = None
@@ -304,12 +311,15 @@ class KeyFilter:
     ends_before: datetime | None = None
     unused_since: datetime | None = None
     alive_at: datetime | None = None
+    owner: str | None = None
 
     def admits(self, key: Key) -> bool:
         """Tell whether the filter lets a key through."""
         if self.organization not in (None, key.organization):
             return False
         if self.family not in (None, key.family):
+            return False
+        if self.owner not in (None, key.owner):
             return False
         end = key.ends_at
         if self.alive_at is not None and (
@@ -323,6 +333,6 @@ class KeyFilter:
         return (key.last_used_at or key.created_at) < self.unused_since
 
 
-def fields_of(record: Key | Organization) -> dict[str, Any]:
+def fields_of(record: Key | Organization | KeyRequest | KeyTerms) -> dict[str, Any]:
     """Return the fields of a record by name."""
     return {name: getattr(record, name) for name in record.__slots__}

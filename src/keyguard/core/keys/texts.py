@@ -29,15 +29,15 @@ _UNFIT = re.compile(
 _BLANK = re.compile("[ \xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]*\\Z")
 
 
-def check_text(what: str, value: object) -> str:
-    """Return a text of 1 to 200 characters as it is stored, in NFC.
+def check_text(what: str, value: object, longest: int = _LONGEST_TEXT) -> str:
+    """Return a text as it is stored, in NFC: of 1 to 200 characters, if nothing else is said.
 
     Raises:
         InvalidValueError: The value is no such text, or has characters that could deceive.
     """
-    text = _normalized(what, value, _LONGEST_TEXT)
+    text = _normalized(what, value, longest)
     if text is None or _BLANK.match(text):
-        raise InvalidValueError(f"{what} takes 1 to {_LONGEST_TEXT} characters, not {shown(value)}")
+        raise InvalidValueError(f"{what} takes 1 to {longest} characters, not {shown(value)}")
     return text
 
 

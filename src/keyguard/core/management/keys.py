@@ -63,6 +63,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         metadata: Mapping[str, str] | None = None,
         limits: Limits = (),
         allowed_networks: Iterable[str] = (),
+        owner: str | None = None,
         actor: Actor = None,
     ) -> IssuedKey:
         """Issue a key. See :meth:`~keyguard.guard.keys.Keys.issue`."""
@@ -71,6 +72,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         check_actor(actor)
         name = check_text("a key's name", name)
         notes = check_metadata(metadata or {})
+        holder = None if owner is None else check_text("a key's owner", owner)
         granted = granted_scopes(policy, scopes)
         own_limits = read_limits(limits, "key", stored=True)
         networks = parse_networks(allowed_networks)
@@ -84,17 +86,17 @@ class AsyncKeys(Rotation, Revocation, Import):
         now = ports.now()
 
         async def made(authority: Authority) -> tuple[Key, Organization]:
-            owner = await find_organization(ports, organization, authority)
-            refuse_disabled(owner, "issuing keys")
+            tenant = await find_organization(ports, organization, authority)
+            refuse_disabled(tenant, "issuing keys")
             start = now if not_before is None else in_utc("not_before", not_before)
             end = expires_at if expires_in is None else later(start, expires_in)
             if end is None:
-                longest = owner.max_key_lifetime
+                longest = tenant.max_key_lifetime
                 end = authority.end(None if longest is None else later(start, longest, LATEST))
             key = Key(
                 id=key_id,
                 family=f"fam_{family}",
-                organization=owner.id,
+                organization=tenant.id,
                 name=name,
                 scopes=granted,
                 created_at=now,
@@ -103,20 +105,21 @@ class AsyncKeys(Rotation, Revocation, Import):
                 metadata=notes,
                 limits=authority.limits(own_limits),
                 allowed_networks=authority.networks(networks),
+                owner=holder,
             )
-            check_new_key(policy, authority, owner, key)
-            check_end(key, owner, now)
-            return key, owner
+            check_new_key(policy, authority, tenant, key)
+            check_end(key, tenant, now)
+            return key, tenant
 
         await made(await authority_of(ports, actor))  # refuses before the hash, which may be slow
         digest = await ports.hash(token)
 
         async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
-            key, owner = await made(authority)
+            key, tenant = await made(authority)
             entry = describe(Action.KEY_ISSUED, now, actor, None, key)
-            record = KeyRecord(key=key, organization=owner, digest=digest)
-            room = await make_room(ports, owner, [key.family], now)
-            commit = Commit(entries=(entry,), keys=(record,), changes=room, unchanged=(owner,))
+            record = KeyRecord(key=key, organization=tenant, digest=digest)
+            room = await make_room(ports, tenant, [key.family], now)
+            commit = Commit(entries=(entry,), keys=(record,), changes=room, unchanged=(tenant,))
             return commit, key
 
         return IssuedKey(key=await settled(ports, actor, attempt), token=token)
@@ -145,6 +148,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         *,
         organization: str | None = None,
         family: str | None = None,
+        owner: str | None = None,
         expiring_within: timedelta | None = None,
         unused_for: timedelta | None = None,
         after: str | None = None,
@@ -160,6 +164,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         wanted = KeyFilter(
             organization=organization,
             family=family,
+            owner=None if owner is None else check_text("a key's owner", owner),
             ends_before=None if expiring_within is None else later(now, expiring_within),
             unused_since=None if unused_for is None else earlier(now, unused_for),
             alive_at=now if report else None,
@@ -177,6 +182,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         metadata: Mapping[str, str] | Unchanged = UNCHANGED,
         limits: Limits | Unchanged = UNCHANGED,
         allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
+        owner: str | Unchanged | None = UNCHANGED,
         force: bool = False,
         actor: Actor = None,
     ) -> Key:
@@ -190,7 +196,10 @@ class AsyncKeys(Rotation, Revocation, Import):
         wanted: dict[str, object] = {
             "not_before": not_before,
             "expires_at": expires_at,
+            "owner": owner,
         }
+        if isinstance(owner, str):
+            wanted["owner"] = check_text("a key's owner", owner)
         if not isinstance(name, Unchanged):
             wanted["name"] = check_text("a key's name", name)
         if not isinstance(metadata, Unchanged):
@@ -205,24 +214,24 @@ class AsyncKeys(Rotation, Revocation, Import):
 
         async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
             record = await find_record(ports, key_id, authority)
-            present, owner = record.key, record.organization
+            present, tenant = record.key, record.organization
             refuse_revoked(present)
             after = changed(present, **fields)
-            check_changed_key(policy, authority, owner, present, after)
+            check_changed_key(policy, authority, tenant, present, after)
             now = ports.now()
             if not_before is not UNCHANGED or expires_at is not UNCHANGED:
-                check_end(after, owner, None)
-                _check_start(present, after, owner, now)
+                check_end(after, tenant, None)
+                _check_start(present, after, tenant, now)
             change = Change(present, after)
             if len(change.columns()) == 1:  # the version alone
                 return None, present
             witnesses: tuple[Key, ...] = ()
             if not force:
-                witnesses = await keep_an_administrator(ports, owner, [present], [after], now)
+                witnesses = await keep_an_administrator(ports, tenant, [present], [after], now)
             entry = describe(Action.KEY_UPDATED, now, actor, present, after)
             revived = is_live(after, now) and not is_live(present, now)
             families = [after.family] if revived else []
-            changes = (change, *await make_room(ports, owner, families, now))
+            changes = (change, *await make_room(ports, tenant, families, now))
             return Commit(entries=(entry,), changes=changes, witnesses=witnesses), after
 
         return await settled(ports, actor, attempt)

@@ -158,6 +158,7 @@ def _successor(
         metadata=present.metadata,
         limits=present.limits,
         allowed_networks=present.allowed_networks,
+        owner=present.owner,
     )
     check_end(successor, owner, now)
     check_new_key(policy, authority, owner, successor)

@@ -10,23 +10,25 @@ from typing import TypeVar
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, Store, SyncUsageStore, page_of
 from keyguard.stores.facade import SyncUsage
 from keyguard.stores.memory.usage import MemoryUsage
 
-Aged = TypeVar("Aged", Key, Organization)
+Aged = TypeVar("Aged", Key, Organization, KeyRequest)
 
 
 class MemoryStore(Store):
-    """Holds organizations and keys in dictionaries. They end with the process."""
+    """Holds organizations, keys and requests in dictionaries. They end with the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._organizations: dict[str, Organization] = {}
         self._keys: dict[str, Key] = {}
         self._digests: dict[str, str] = {}
+        self._requests: dict[str, RequestRecord] = {}
         self._trail: list[AuditEntry] = []
         self.kept_usage = MemoryUsage()
 
@@ -37,7 +39,7 @@ class MemoryStore(Store):
     def commit(self, commit: Commit) -> bool:
         with self._lock:
             for record_id, version in commit.expected().items():
-                record = self._organizations.get(record_id) or self._keys.get(record_id)
+                record = self._versioned(record_id)
                 if record is None or record.version != version:
                     return False
             if not self._is_witnessed(commit.witnesses):
@@ -49,13 +51,22 @@ class MemoryStore(Store):
             for new in commit.keys:
                 if new.key.id in self._keys:
                     raise RefusedError(f"key {new.key.id!r} exists already")
+            for asked in commit.requests:
+                if asked.request.id in self._requests:
+                    raise RefusedError(f"request {asked.request.id!r} exists already")
             for organization in commit.organizations:
                 self._organizations[organization.id] = organization
             for new in commit.keys:
                 self._keys[new.key.id], self._digests[new.key.id] = new.key, new.digest
+            for asked in commit.requests:
+                self._requests[asked.request.id] = asked
             for change in commit.changes:
                 if isinstance(change.after, Organization):
                     self._organizations[change.id] = change.after
+                elif isinstance(change.after, KeyRequest):
+                    self._requests[change.id] = replace(
+                        self._requests[change.id], request=change.after
+                    )
                 else:
                     # a use is not a change of the key, and may be newer than what was read
                     now = self._keys[change.id]
@@ -149,10 +160,27 @@ class MemoryStore(Store):
             ]
         return page_of(entries, limit)
 
+    def find_request(self, request_id: str) -> RequestRecord | None:
+        with self._lock:
+            return self._requests.get(request_id)
+
+    def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]:
+        with self._lock:
+            rest = _behind((record.request for record in self._requests.values()), after)
+        return page_of([request for request in rest if wanted.admits(request)], limit)
+
     def feed(self) -> None: ...
 
     def usage(self) -> SyncUsageStore:
         return SyncUsage(self.kept_usage)
+
+    def _versioned(self, record_id: str) -> Organization | Key | KeyRequest | None:
+        asked = self._requests.get(record_id)
+        if asked is not None:
+            return asked.request
+        return self._organizations.get(record_id) or self._keys.get(record_id)
 
     def _record(self, key_id: str) -> KeyRecord | None:
         key = self._keys.get(key_id)
@@ -231,6 +259,14 @@ class AsyncMemoryStore(AsyncStore):
         return self._store.list_audit(
             organization=organization, subject=subject, after=after, limit=limit
         )
+
+    async def find_request(self, request_id: str) -> RequestRecord | None:
+        return self._store.find_request(request_id)
+
+    async def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]:
+        return self._store.list_requests(wanted, after=after, limit=limit)
 
     def feed(self) -> None: ...
 

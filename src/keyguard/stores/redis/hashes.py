@@ -54,6 +54,7 @@ _FORMS: dict[str, _Form] = {
     **dict.fromkeys(("grace_ends_at", "disabled_at", "last_used_at"), _TIME),
     **dict.fromkeys(("before", "after"), _JSON),
     "last_used_address": _TEXT,
+    "owner": _TEXT,
     "revoked_reason": _Form(str, RevocationReason),
     # An empty set is " ", as "" stands for None.
     "scopes": _Form(lambda value: " ".join(sorted(value)) or " ", lambda text: {*text.split()}),

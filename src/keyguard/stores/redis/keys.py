@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
@@ -209,6 +210,14 @@ class RedisKeys:
             if len(entries) > limit or len(rows) < asked:
                 return page_of(entries, limit)
             last = text_of(list_of(rows[-1])[0])
+
+    async def find_request(self, request_id: str) -> RequestRecord | None:
+        raise NotImplementedError
+
+    async def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]:
+        raise NotImplementedError
 
     async def _run(self, script: scripts.Script, *arguments: str, keys: tuple[str, ...]) -> Reply:
         return await self._port.run(store_call(script, *arguments, keys=keys))

@@ -261,6 +261,8 @@ def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:
     if wanted.alive_at is not None:
         conditions.append(KEYS.c.revoked_at.is_(None))
         conditions += [or_(end.is_(None), end > wanted.alive_at) for end in ends]
+    if wanted.owner is not None:
+        conditions.append(KEYS.c.owner == wanted.owner)
     if wanted.ends_before is not None:
         conditions.append(or_(*(end < wanted.ends_before for end in ends)))
     if wanted.unused_since is not None:

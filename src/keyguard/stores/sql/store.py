@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.values import Page
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Reading
@@ -72,6 +73,14 @@ class AsyncSqlStore(AsyncStore):
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
         return await self.database.read(queries.list_audit, organization, subject, after, limit)
+
+    async def find_request(self, request_id: str) -> RequestRecord | None:
+        raise NotImplementedError
+
+    async def list_requests(
+        self, wanted: RequestFilter, *, after: str | None, limit: int
+    ) -> Page[KeyRequest]:
+        raise NotImplementedError
 
     def feed(self) -> AsyncChangeFeed:
         return (AsyncListeningFeed if self.database.can_listen else SqlFeed)(self.database)

@@ -74,6 +74,7 @@ KEYS = Table(
     Column("rotation_key", unicode_string(200)),
     Column("last_used_at", UtcDateTime),
     Column("last_used_address", unicode_string(64)),
+    Column("owner", unicode_string(200)),
     Column("version", Integer, nullable=False, server_default=text("1")),
     Index("ix_keyguard_keys_organization_id", "organization_id", "created_at", "id"),
     Index("ix_keyguard_keys_created_at", "created_at", "id"),

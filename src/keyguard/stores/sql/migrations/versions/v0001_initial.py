@@ -85,6 +85,7 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.Column("rotation_key", unicode_string(200)),
         sa.Column("last_used_at", UtcDateTime()),
         sa.Column("last_used_address", unicode_string(64)),
+        sa.Column("owner", unicode_string(200)),
         sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("1")),
         sa.PrimaryKeyConstraint("id"),
         sa.ForeignKeyConstraint(

@@ -1,0 +1,229 @@
+"""Requests for keys: somebody asks, others approve, and the key is made when it is claimed.
+
+Until the claim there is no token and no digest of one. What a request's status is follows from its
+state and its times, as a key's does.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyguard.core.identity.networks import parse_networks
+from keyguard.core.identity.scopes import parse_granted
+from keyguard.core.keys.values import (
+    LONGEST,
+    ORGANIZATION_ID,
+    REQUEST_ID,
+    check_ids,
+    check_texts,
+    settle_times,
+)
+from keyguard.core.limits.limit import Limit, read_limits
+from keyguard.core.limits.stored import dump_limits, load_limits
+from keyguard.core.tokens.format import KEY_ID
+from keyguard.exceptions import InvalidValueError, shown
+
+_MICROSECOND = timedelta(microseconds=1)
+_TIMES = ("created_at", "pending_until", "decided_at", "claim_by", "claimed_at")
+
+
+class RequestStatus(enum.StrEnum):
+    """The state of a request at an instant. All but pending and approved are final."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    WITHDRAWN = "withdrawn"
+    RESCINDED = "rescinded"
+    CLAIMED = "claimed"
+    EXPIRED = "expired"
+    LAPSED = "lapsed"
+
+
+OPEN = frozenset({RequestStatus.PENDING, RequestStatus.APPROVED})
+"""The states from which a request can still become a key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTerms:
+    """What a key may do, and for how long: as it is asked for, and as it is granted.
+
+    Args:
+        scopes: Its scopes, perhaps with wildcards.
+        expires_in: How long it works from the claim on; None for as long as its organization
+            allows.
+        limits: Its limits.
+        allowed_networks: The networks from which it works; empty for any.
+
+    Raises:
+        InvalidValueError: A value has the wrong type or form.
+    """
+
+    scopes: frozenset[str]
+    expires_in: timedelta | None = None
+    limits: tuple[Limit, ...] = ()
+    allowed_networks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scopes", parse_granted(self.scopes))
+        object.__setattr__(self, "limits", read_limits(self.limits, "key", stored=True))
+        object.__setattr__(self, "allowed_networks", parse_networks(self.allowed_networks))
+        span = self.expires_in
+        if span is not None and not (
+            isinstance(span, timedelta) and timedelta(0) < span <= LONGEST
+        ):
+            raise InvalidValueError(f"expires_in takes a positive timedelta, not {shown(span)}")
+
+    def dump(self) -> str:
+        """Return the terms as JSON in ASCII, for a key store to keep."""
+        stored: dict[str, object] = {"scopes": sorted(self.scopes)}
+        if self.expires_in is not None:
+            stored["expires_in"] = self.expires_in // _MICROSECOND
+        if self.limits:
+            stored["limits"] = json.loads(dump_limits(self.limits))
+        if self.allowed_networks:
+            stored["allowed_networks"] = self.allowed_networks
+        return json.dumps(stored)
+
+    @classmethod
+    def load(cls, text: str) -> KeyTerms:
+        """Return the terms of a JSON text.
+
+        Raises:
+            ValueError: The text is not what :meth:`dump` writes.
+        """
+        stored: Any = json.loads(text)
+        try:
+            if "expires_in" in stored:
+                stored["expires_in"] *= _MICROSECOND
+            if "limits" in stored:
+                stored["limits"] = load_limits(json.dumps(stored["limits"]))
+            return cls(**stored)
+        except TypeError as failure:
+            raise ValueError("the terms of a key are an object with its scopes") from failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRequest:
+    """A request for a key: everything about it that may be shown, without its ticket.
+
+    Args:
+        id: ``req_`` and 16 base62 digits.
+        organization: The id of the organization that shall own the key.
+        requester: Who asks: a person as the host names people, or the family of a key.
+        name: The key's name, at most 200 characters.
+        asked: What is asked for.
+        created_at: When it was asked for.
+        pending_until: When it expires unless it is decided before.
+        reason: The requester's reason, at most 1,000 characters, or None.
+        state: The last change of its state; :meth:`status` knows the times as well.
+        granted: What the approvers grant, no more than is asked; None before the first approval.
+        decided_by: Who approved it so far, or decided otherwise, in order; each is named as a
+            requester is, ``rule:`` and a name stands for a rule of automatic approval, and
+            ``service`` for the service itself.
+        decided_at: When it was approved, denied, withdrawn or rescinded, or None.
+        note: The last decision's note, at most 200 characters, or None.
+        claim_by: When it lapses unless the key is claimed before; None before the approval.
+        claimed_at: When the key was claimed, or None.
+        key: The id of that key, or None.
+        version: Counts its changes, from 1.
+
+    Raises:
+        InvalidValueError: A value has the wrong type or form.
+    """
+
+    id: str
+    organization: str
+    requester: str
+    name: str
+    asked: KeyTerms
+    created_at: datetime
+    pending_until: datetime
+    reason: str | None = None
+    state: RequestStatus = RequestStatus.PENDING
+    granted: KeyTerms | None = None
+    decided_by: tuple[str, ...] = ()
+    decided_at: datetime | None = None
+    note: str | None = None
+    claim_by: datetime | None = None
+    claimed_at: datetime | None = None
+    key: str | None = None
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        check_ids(
+            ("request id", self.id, REQUEST_ID),
+            ("organization id", self.organization, ORGANIZATION_ID),
+        )
+        if self.key is not None:
+            check_ids(("key id", self.key, KEY_ID))
+        check_texts(
+            ("a requester", self.requester),
+            ("a key's name", self.name),
+            ("a reason", self.reason or ""),
+            ("a note", self.note or ""),
+            *(("an approver", name) for name in self.decided_by),
+        )
+        object.__setattr__(self, "state", RequestStatus(self.state))
+        object.__setattr__(self, "decided_by", tuple(self.decided_by))
+        settle_times(self, *_TIMES)
+        if self.state is RequestStatus.APPROVED and (self.granted is None or not self.claim_by):
+            raise InvalidValueError("a request that is approved says what is granted until when")
+
+    def status(self, now: datetime) -> RequestStatus:
+        """Return the state of the request at ``now``."""
+        if self.state is RequestStatus.PENDING and now >= self.pending_until:
+            return RequestStatus.EXPIRED
+        approved = self.state is RequestStatus.APPROVED
+        if approved and self.claim_by is not None and now >= self.claim_by:
+            return RequestStatus.LAPSED
+        return self.state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """All that a store keeps of a request.
+
+    Args:
+        request: The request.
+        digest: The stored form of its ticket, as that of a token.
+
+    Raises:
+        InvalidValueError: The digest is no text.
+    """
+
+    request: KeyRequest
+    digest: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.digest, str) or not self.digest:
+            raise InvalidValueError("a request's record has the stored form of its ticket")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFilter:
+    """Which requests to list; all if no field but the time is set.
+
+    Args:
+        at: The time at which they have a status.
+        organization: The id of the organization that shall own the keys.
+        requester: Who asks.
+        statuses: The statuses of which they have one; empty for any.
+    """
+
+    at: datetime
+    organization: str | None = None
+    requester: str | None = None
+    statuses: frozenset[RequestStatus] = frozenset()
+
+    def admits(self, request: KeyRequest) -> bool:
+        """Tell whether the filter lets a request through."""
+        return (
+            self.organization in (None, request.organization)
+            and self.requester in (None, request.requester)
+            and (not self.statuses or request.status(self.at) in self.statuses)
+        )
