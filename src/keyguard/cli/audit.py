@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from keyguard.cli.json_forms import fields_json
 from keyguard.cli.options import LIST, Common, argument_id, option, with_options
 from keyguard.cli.pages import show_list
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import in_units, relative, scope_list
 from keyguard.core.keys.audit import Action, AuditEntry
+from keyguard.core.keys.json_forms import fields_json
 from keyguard.core.keys.values import Page
 
 _ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")

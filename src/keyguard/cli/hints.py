@@ -9,12 +9,12 @@ from itertools import islice
 
 import typer
 
-from keyguard.cli.json_forms import fields_json, json_time
 from keyguard.cli.options import LIST, Common, actor, argument_id, option, with_options
 from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import parse_span
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute, relative
+from keyguard.core.keys.json_forms import fields_json, json_time
 from keyguard.core.keys.values import Page
 from keyguard.core.usage.hints import Hint
 from keyguard.exceptions import InvalidValueError

@@ -12,7 +12,6 @@ from math import ceil
 import typer
 
 from keyguard.cli import output
-from keyguard.cli.json_forms import JsonObject, key_json, new_key_json, revoked_json
 from keyguard.cli.key_import import import_keys
 from keyguard.cli.key_verify import verify
 from keyguard.cli.options import (
@@ -43,6 +42,7 @@ from keyguard.cli.parsing import (
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over, read_token
 from keyguard.cli.wording import absolute, in_units, key_details, last_used, relative, when_ends
+from keyguard.core.keys.json_forms import JsonObject, key_json, new_key_json, revoked_json
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.keys.results import DamagedKey, IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import typer
 
-from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, Common, argument, flag, with_options
 from keyguard.cli.output import is_terminal
+from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.results import ImportReport
 from keyguard.core.keys.texts import escaped
 from keyguard.core.management.import_rows import LONGEST_ROW

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from keyguard.cli.json_forms import fields_json
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.output import complain, emit_json
 from keyguard.cli.terminal import details, status_word
 from keyguard.cli.token_io import read_token, refuse_arguments
 from keyguard.cli.wording import scope_list
 from keyguard.core.access.decisions import Allow, Reason
+from keyguard.core.keys.json_forms import fields_json
 from keyguard.core.keys.records import Key
 from keyguard.exceptions import KeyguardError, StoreUnavailableError
 

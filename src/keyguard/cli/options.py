@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 import typer
 
-from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.output import TOKEN, emit, emit_json
+from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.texts import fits
 from keyguard.exceptions import (
     ConfigurationError,

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import typer
 
-from keyguard.cli.json_forms import organization_json
 from keyguard.cli.options import (
     LIMITS,
     LIST,
@@ -22,6 +21,7 @@ from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import new_value, parse_limits, parse_scopes, parse_span
 from keyguard.cli.terminal import details, table
 from keyguard.cli.wording import absolute, organization_details, organization_status, relative
+from keyguard.core.keys.json_forms import organization_json
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.values import UNCHANGED, Page
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import Common
 from keyguard.cli.output import complain, emit, emit_json, note
+from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import InvalidValueError
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import Common, with_options
 from keyguard.cli.terminal import Words, coloured, table
 from keyguard.core.identity.scopes import Requirement
+from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.texts import escaped
 from keyguard.core.limits.limit import RouteLimit
 

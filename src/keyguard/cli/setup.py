@@ -8,8 +8,8 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from keyguard.cli.json_forms import JsonObject
 from keyguard.cli.options import HASHED_STORE, STORE, Common, with_options
+from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.texts import escaped
 from keyguard.exceptions import ConfigurationError, shown_path
 from keyguard.settings.sources import read_variable

@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import sys
 
-from keyguard.cli.json_forms import new_key_json
 from keyguard.cli.options import Common, actor
 from keyguard.cli.output import emit, emit_json, is_terminal, note
 from keyguard.cli.terminal import details
 from keyguard.cli.wording import Details, absolute, scope_list, when
+from keyguard.core.keys.json_forms import new_key_json
 from keyguard.core.keys.records import Key
 from keyguard.core.keys.results import IssuedKey
 from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError

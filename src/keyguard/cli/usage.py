@@ -11,12 +11,12 @@ from functools import partial
 
 import typer
 
-from keyguard.cli.json_forms import fields_json
 from keyguard.cli.options import LIST, Common, argument_id, flag, option, with_options
 from keyguard.cli.output import emit, emit_json, note
 from keyguard.cli.parsing import parse_instant
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute
+from keyguard.core.keys.json_forms import fields_json
 from keyguard.core.usage.periods import FINE, Step
 from keyguard.core.usage.results import UsageItem, UsageReport
 from keyguard.exceptions import InvalidValueError

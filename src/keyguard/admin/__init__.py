@@ -1,0 +1,96 @@
+"""Management over HTTP: the API and the console, as one ASGI or WSGI application.
+
+What belongs here: the table of endpoints, who may call which, and how calls are read and answered.
+Endpoints call the public methods of the guard, and decide nothing that those decide.
+
+::
+
+    app.mount("/keys", Console(guard, identify=who))  # the API is at /keys/api/v1
+    app.mount("/admin", ManagementAPI(guard))  # the API alone
+
+It needs the extra ``console``.
+"""
+
+from __future__ import annotations
+
+from typing import overload
+
+from keyguard.exceptions import ConfigurationError, MissingExtraError
+from keyguard.guard import AsyncKeyguard, Keyguard
+
+try:
+    from keyguard.admin.api import ENDPOINTS
+    from keyguard.admin.application import Application
+    from keyguard.admin.asgi import ASGIApplication
+    from keyguard.admin.callers import Callers, Identify
+    from keyguard.admin.console import ConsoleApplication
+    from keyguard.admin.wsgi import WSGIApplication
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] not in ("werkzeug", "jinja2", "itsdangerous"):
+        raise
+    raise MissingExtraError("management over HTTP", "console") from missing
+
+__all__ = ["Console", "ManagementAPI"]
+
+
+@overload
+def ManagementAPI(guard: AsyncKeyguard, identify: Identify | None = None) -> ASGIApplication: ...
+@overload
+def ManagementAPI(guard: Keyguard, identify: Identify | None = None) -> WSGIApplication: ...
+def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
+    guard: Keyguard | AsyncKeyguard, identify: Identify | None = None
+) -> ASGIApplication | WSGIApplication:
+    """Return the management API as an application that is mounted anywhere.
+
+    Args:
+        guard: The guard whose keys are managed.
+        identify: Returns the person who makes a call, or None; see :doc:`people <people>`. Without
+            it the API takes keys alone.
+
+    Returns:
+        An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
+        :class:`~keyguard.Keyguard`.
+
+    Raises:
+        ConfigurationError: ``identify`` is a coroutine function, and the guard is for sync code.
+    """
+    return _fronted(Application(guard, ENDPOINTS, Callers(guard, identify)))
+
+
+@overload
+def Console(
+    guard: AsyncKeyguard, identify: Identify | None = None, *, key_sign_in: bool = False
+) -> ASGIApplication: ...
+@overload
+def Console(
+    guard: Keyguard, identify: Identify | None = None, *, key_sign_in: bool = False
+) -> WSGIApplication: ...
+def Console(  # noqa: N802 - as above
+    guard: Keyguard | AsyncKeyguard, identify: Identify | None = None, *, key_sign_in: bool = False
+) -> ASGIApplication | WSGIApplication:
+    """Return the console as an application that is mounted anywhere, with the API below it.
+
+    Args:
+        guard: The guard whose keys are managed.
+        identify: Returns the person who makes a call, or None; see :doc:`people <people>`.
+        key_sign_in: Whether people may sign in with a key that has ``admin``.
+
+    Returns:
+        An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
+        :class:`~keyguard.Keyguard`.
+
+    Raises:
+        ConfigurationError: Nobody could sign in, or ``identify`` is a coroutine function, and the
+            guard is for sync code.
+    """
+    if identify is None and not key_sign_in:
+        raise ConfigurationError(
+            "nobody could sign in to the console: pass identify=, or key_sign_in=True"
+        )
+    return _fronted(ConsoleApplication(guard, Callers(guard, identify)))
+
+
+def _fronted(application: Application) -> ASGIApplication | WSGIApplication:
+    if isinstance(application.guard, AsyncKeyguard):
+        return ASGIApplication(application)
+    return WSGIApplication(application)

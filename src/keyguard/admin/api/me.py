@@ -1,0 +1,40 @@
+"""Who calls, and what it may do."""
+
+from __future__ import annotations
+
+from keyguard.admin.context import Context
+from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.exchange import Answer, json_answer
+from keyguard.admin.rights import rights_anywhere
+
+
+async def show_caller(context: Context) -> Answer:
+    """Tell who calls, and what it may do."""
+    rights = sorted(right.value for right in rights_anywhere(context.caller))
+    person, principal = context.person, context.principal
+    content: dict[str, object] = {"kind": "person" if principal is None else "key", "may": rights}
+    if person is not None:
+        content |= {
+            "id": person.id,
+            "name": person.name,
+            "operator": person.operator,
+            "roles": dict(person.roles),
+        }
+    if principal is not None:
+        content |= {
+            "id": principal.key_id,
+            "organization": principal.organization,
+            "scopes": sorted(principal.scopes),
+        }
+    return json_answer(200, content)
+
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/me",
+        handler=show_caller,
+        summary="Tell who calls, and what it may do",
+        answers={200: "Caller"},
+    ),
+)

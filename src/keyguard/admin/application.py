@@ -1,0 +1,122 @@
+"""How a call is answered: route, caller, rights, body, endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from keyguard.admin.callers import Callers
+from keyguard.admin.context import Context
+from keyguard.admin.endpoints import Endpoint, Router
+from keyguard.admin.exchange import (
+    LARGEST_BODY,
+    Answer,
+    Call,
+    Problem,
+    problem_answer,
+    too_large,
+)
+from keyguard.admin.members import NO_MEMBERS, Values
+from keyguard.core.access.answers import Response
+from keyguard.core.access.decisions import AccessDenied, Deny, Reason
+from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError, StoreError
+from keyguard.guard import AsyncKeyguard, Keyguard
+
+
+class Application:
+    """Answers calls, whatever front end they came through.
+
+    Args:
+        guard: The guard whose keys are managed.
+        endpoints: The table.
+        callers: Finds who calls.
+    """
+
+    def __init__(
+        self, guard: Keyguard | AsyncKeyguard, endpoints: Iterable[Endpoint], callers: Callers
+    ) -> None:
+        self.guard = guard
+        self.endpoints = tuple(endpoints)
+        self._router = Router(self.endpoints)
+        self._callers = callers
+
+    async def answer(self, call: Call) -> Answer:
+        """Answer a call. Over a guard for sync code nothing in it suspends."""
+        try:
+            return await self._answer(call)
+        except Problem as problem:
+            return self.tell(call, problem)
+        except AccessDenied as denied:
+            return self.refuse(call, denied.decision)
+        except NotFoundError:
+            return self.refuse(call, Deny(Reason.OBJECT_NOT_FOUND))
+        except InvalidValueError as wrong:
+            return self.tell(call, Problem(422, str(wrong)))
+        except RefusedError as refused:
+            return self.tell(call, Problem(409, str(refused)))
+        except StoreError as failure:
+            deny = Deny(Reason.STORE_UNAVAILABLE, cause=failure)
+            self.guard.report(deny, address=call.client.address)
+            return self.refuse(call, deny)
+
+    def tell(self, call: Call, problem: Problem) -> Answer:  # noqa: ARG002 - the console looks at the path
+        """Return the answer to a call that can't be done as asked."""
+        if problem.status == 204:
+            return Response(204, problem.fields, b"")
+        return problem_answer(problem)
+
+    def refuse(self, call: Call, deny: Deny) -> Answer:  # noqa: ARG002 - as above
+        """Return the answer to a call that is refused, as the guard answers refusals."""
+        return self.guard.respond(deny)
+
+    async def _answer(self, call: Call) -> Answer:
+        found = self._router.find(call)
+        if not isinstance(found, tuple):
+            await self._callers.find(call)  # only who may come in learns which paths there are
+            raise found
+        endpoint, parameters = found
+        known = None if endpoint.anonymous else await self._callers.find(call)
+        context = Context(
+            guard=self.guard,
+            call=call,
+            endpoint=endpoint,
+            parameters=parameters,
+            known=known,
+            media_type=_media_type(call, endpoint),
+            query=NOTHING_GIVEN,
+            form=NOTHING_GIVEN,
+        )
+        if not endpoint.anonymous:
+            context.check_anywhere()
+        context.query = endpoint.query.read_query(call.request.args)
+        if endpoint.form is not None:
+            context.form = await self._form(call, endpoint)
+        return await endpoint.handler(context)
+
+    async def _form(self, call: Call, endpoint: Endpoint) -> Values:
+        """Return what the body of a call says."""
+        form = endpoint.form or NO_MEMBERS
+        if (call.request.content_length or 0) > LARGEST_BODY:
+            raise too_large()
+        body = await call.read()
+        if not body and not form.required:
+            return NOTHING_GIVEN
+        if call.request.mimetype != "application/json":
+            raise Problem(415, "Send the body as application/json.")
+        return form.read_body(body)
+
+
+NOTHING_GIVEN = Values(NO_MEMBERS, {})
+
+
+def _media_type(call: Call, endpoint: Endpoint) -> str:
+    """Return the media type that an endpoint has and the caller accepts.
+
+    Raises:
+        Problem: It has no media type that the caller accepts.
+    """
+    if "Accept" not in call.request.headers:
+        return endpoint.media_types[0]
+    chosen = call.request.accept_mimetypes.best_match(endpoint.media_types)
+    if chosen is None:
+        raise Problem(406, f"This answers in: {', '.join(endpoint.media_types)}.")
+    return chosen

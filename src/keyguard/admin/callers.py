@@ -1,0 +1,94 @@
+"""Who makes a call: a key, or a person whom the host application or a session knows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
+from typing import TypeAlias
+
+from keyguard.admin.exchange import Call, Problem, settled
+from keyguard.core.access.credentials import parse_authorization
+from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
+from keyguard.core.identity.person import Person
+from keyguard.core.identity.principal import Principal
+from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import ConfigurationError
+from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.request.context import CURRENT_REQUEST
+
+Caller: TypeAlias = Person | Principal
+
+Identify: TypeAlias = Callable[[Call], Person | Awaitable[Person | None] | None]
+"""Returns the person who makes a call, as the host application knows it, or None."""
+
+
+class Callers:
+    """Finds out who makes a call.
+
+    A session of the console (:meth:`session_of`) and the protection of calls that come with one, or
+    with the host application's own cookie (:meth:`check_csrf`), are in their own modules.
+
+    Args:
+        guard: The guard that decides on keys.
+        identify: Returns the person who makes a call, or None.
+
+    Raises:
+        ConfigurationError: ``identify`` is a coroutine function, and the guard is for sync code.
+    """
+
+    def __init__(self, guard: Keyguard | AsyncKeyguard, identify: Identify | None) -> None:
+        if not isinstance(guard, Keyguard | AsyncKeyguard):
+            raise ConfigurationError(
+                f"management takes a Keyguard or an AsyncKeyguard, not {type(guard).__name__}"
+            )
+        if isinstance(guard, Keyguard) and iscoroutinefunction(identify):
+            raise ConfigurationError(
+                "identify is a coroutine function, and a Keyguard serves sync code; make it a "
+                "plain function, or pass an AsyncKeyguard"
+            )
+        self._guard = guard
+        self._identify = identify
+
+    async def find(self, call: Call) -> Caller:
+        """Return who makes a call.
+
+        Raises:
+            AccessDenied: Nobody does whom keyguard knows, or the key is not valid.
+            Problem: A key and a session came together, or the call may be forged.
+        """
+        session = await self.session_of(call)
+        token = parse_authorization(call.credentials, bar=self._guard.policy.takes_bar)
+        if isinstance(token, Secret) or token is Reason.CREDENTIALS_MALFORMED:
+            if session is not None:
+                raise Problem(400, "Send a key or the cookie of a session, not both.")
+            return await self._principal(call)
+        person = session
+        if person is None and self._identify is not None:
+            person = await settled(self._identify(call))
+        if person is None:
+            raise AccessDenied(Deny(token))
+        self.check_csrf(call, person)
+        return person
+
+    async def session_of(self, call: Call) -> Caller | None:  # noqa: ARG002 - a hook
+        """Return whose session of the console a call's cookie names, or None."""
+        return None
+
+    def check_csrf(self, call: Call, caller: Caller) -> None:
+        """Refuse a call by cookie that changes something and may come from another site.
+
+        Raises:
+            Problem: It may.
+        """
+
+    async def _principal(self, call: Call) -> Principal:
+        """Return the principal of a call with a key, which the middleware may have let in."""
+        request = CURRENT_REQUEST.get()
+        if request is not None and request.guard is self._guard and request.allow is not None:
+            return request.allow.principal
+        decision = await self._guard.decide(
+            call.credentials, secure=call.client.secure, address=call.client.address
+        )
+        if not isinstance(decision, Allow):
+            raise AccessDenied(decision)
+        return decision.principal

@@ -1,0 +1,87 @@
+"""The table of endpoints: what each takes, who may call it, and what it answers.
+
+Requests are routed by the table, and the OpenAPI document is made from it, so no endpoint can be
+in one of them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import Map, Rule
+
+from keyguard.admin.exchange import Answer, Call, Problem
+from keyguard.admin.members import NO_MEMBERS, Form
+from keyguard.admin.rights import Right
+from keyguard.core.access.decisions import AccessDenied, Deny, Reason
+
+if TYPE_CHECKING:
+    from keyguard.admin.context import Context
+
+JSON = ("application/json",)
+HTML = ("text/html",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Endpoint:
+    """One method of one path.
+
+    Args:
+        method: The method; GET is for HEAD as well.
+        path: The path below the mount, with ``{name}`` for a segment.
+        handler: Answers a call.
+        summary: What it does, in an imperative sentence.
+        right: What the caller needs in the organization that it is about; None for any caller.
+        own: Whether :attr:`~keyguard.admin.rights.Right.OWN_KEYS` is enough for the caller's own
+            keys.
+        anonymous: Whether nobody is asked who calls.
+        form: What the body takes; None where none is read.
+        query: What the query takes.
+        media_types: What the answer may be, the first by default.
+        answers: The schema of the answer by status, by its name in the OpenAPI document.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Context], Awaitable[Answer]]
+    summary: str
+    right: Right | None = None
+    own: bool = False
+    anonymous: bool = False
+    form: Form | None = None
+    query: Form = NO_MEMBERS
+    media_types: tuple[str, ...] = JSON
+    answers: Mapping[int, str] = field(default_factory=dict[int, str])
+
+
+class Router:
+    """Finds the endpoint of a call.
+
+    Args:
+        endpoints: The table.
+    """
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self._map = Map(merge_slashes=False, redirect_defaults=False)
+        for endpoint in endpoints:
+            path = endpoint.path.replace("{", "<").replace("}", ">")
+            self._map.add(Rule(path, methods=[endpoint.method], endpoint=endpoint))
+
+    def find(self, call: Call) -> tuple[Endpoint, Mapping[str, str]] | AccessDenied | Problem:
+        """Return the endpoint of a call with the parameters of its path, or its refusal."""
+        path, method = call.request.path, call.request.method
+        try:
+            found: tuple[Endpoint, Mapping[str, str]]
+            found = self._map.bind("").match(path, method)
+        except MethodNotAllowed as wrong:
+            allowed = ", ".join(sorted({*(wrong.valid_methods or ()), "OPTIONS"}))
+            fields = (("Allow", allowed),)
+            if method == "OPTIONS":
+                return Problem(204, "", fields)
+            return Problem(405, f"This path takes: {allowed}.", fields)
+        except NotFound:
+            return AccessDenied(Deny(Reason.OBJECT_NOT_FOUND))
+        return found

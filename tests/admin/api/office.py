@@ -1,0 +1,55 @@
+"""A world whose keys are managed over HTTP, by keys and by people of every role."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from keyguard.admin import ManagementAPI
+from keyguard.admin.exchange import Call
+from keyguard.core.identity.person import Person
+from tests.admin.api.calls import Caller, Got, Sent, call_asgi, call_wsgi
+from tests.world import World
+
+PEOPLE = {
+    "operator": Person(id="olga", name="Olga", operator=True),
+    "administrator": Person(id="ada", name="Ada", roles={"acme": "administrator"}),
+    "approver": Person(id="abe", name="Abe", roles={"acme": "approver"}),
+    "auditor": Person(id="uma", name="Uma", roles={"acme": "auditor"}),
+    "developer": Person(id="dev", name="Dev", roles={"acme": "developer"}),
+    "stranger": Person(id="sam", name="Sam", roles={"other": "administrator"}),
+    "nobody": Person(id="nemo"),
+}
+
+
+def identify(call: Call) -> Person | None:
+    return PEOPLE.get(call.request.headers.get("X-Person", ""))
+
+
+class Office(World):
+    """A world with the API in front of either guard."""
+
+    @cached_property
+    def fronts(self) -> dict[str, tuple[Caller, Any]]:
+        return {
+            "asgi": (call_asgi, ManagementAPI(self.async_guard, identify)),
+            "wsgi": (call_wsgi, ManagementAPI(self.guard, identify)),
+        }
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        front: str = "wsgi",
+        **more: Any,
+    ) -> Got:
+        caller, app = self.fronts[front]
+        return caller(app, Sent(method, path, body=body, **more))
+
+    def both(self, method: str, path: str, body: object = None, **more: Any) -> Got:
+        """Make a call that changes nothing through both front ends, whose answers are equal."""
+        first = self.call(method, path, body, front="asgi", **more)
+        assert self.call(method, path, body, front="wsgi", **more) == first
+        return first
