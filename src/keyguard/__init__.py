@@ -44,6 +44,7 @@ from keyguard.request.decorators import rate_limit, require_scopes
 from keyguard.settings.config import Settings
 
 if TYPE_CHECKING:
+    from keyguard.core.identity.person import Person, Role
     from keyguard.core.keys.audit import Action, AuditEntry
     from keyguard.core.keys.results import DamagedKey, ImportReport, IssuedKey, RotatedKey
     from keyguard.core.usage.hints import Hint
@@ -79,11 +80,13 @@ __all__ = [
     "Organization",
     "OwnUsage",
     "Page",
+    "Person",
     "Principal",
     "Reason",
     "RefusedError",
     "Request",
     "RevocationReason",
+    "Role",
     "RotatedKey",
     "Rule",
     "SchemaError",
@@ -112,6 +115,8 @@ _LATER = {
     "ImportReport": "keys.results",
     "IssuedKey": "keys.results",
     "OwnUsage": "usage.results",
+    "Person": "identity.person",
+    "Role": "identity.person",
     "RotatedKey": "keys.results",
     "UsageItem": "usage.results",
     "UsageReport": "usage.results",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization, fields_of
 from keyguard.core.keys.requests import KeyRequest, KeyTerms
@@ -21,10 +22,11 @@ from keyguard.core.keys.values import Metadata, check_texts, settle_times
 from keyguard.core.limits.stored import dump_limits
 from keyguard.exceptions import InvalidValueError
 
-Actor = Principal | str | None
-"""The author of a change: a principal, a name, or None for the service itself."""
+Actor = Principal | Person | str | None
+"""The author of a change: a principal, a person, a name, or None for the service itself."""
 
 SERVICE = "service"
+_PERSON = "person:"
 
 
 class Action(enum.StrEnum):
@@ -54,7 +56,8 @@ class AuditEntry:
 
     Args:
         at: The time of the change.
-        actor: The author: ``key:`` and the key's id for a principal, a name, or ``service``.
+        actor: The author: ``key:`` and the key's id for a principal, ``person:`` and the id for a
+            person, a name, or ``service``.
         action: The kind of change.
         subject: The id of the key, organization or request that changed.
         organization: The id of that organization, or of the one that it belongs to.
@@ -91,11 +94,17 @@ def actor_name(actor: Actor) -> str:
     """Return the name of an author in the trail.
 
     Raises:
-        InvalidValueError: It is not a principal, a short text or None.
+        InvalidValueError: It is not a principal, a person, a short text or None, or it is a text
+            that could be taken for a person.
     """
     if isinstance(actor, Principal):
         return f"key:{actor.key_id}"
-    return SERVICE if actor is None else check_text("an actor", actor)
+    if isinstance(actor, Person):
+        return f"{_PERSON}{actor.id}"
+    name = SERVICE if actor is None else check_text("an actor", actor)
+    if name.startswith(_PERSON):
+        raise InvalidValueError(f"an actor's name can't begin with {_PERSON!r}; pass a Person")
+    return name
 
 
 def describe(

@@ -2,8 +2,10 @@
 
 A key that acts is bounded in everything that it hands on: scopes, lifetime, networks and limits.
 The bounds hold for a key that is issued, changed, rotated or imported, and for the acting key
-itself. They are those of the key as the store has it now. The service and people whose names are
-actors have no bounds; only they raise what an organization may have.
+itself. They are those of the key as the store has it now. A person is bounded by the role in each
+organization, as the host application has just said it. An administrator hands on all that the
+organization may have; a developer ends or replaces own keys alone, and gains nothing by it. The
+service, names, and operators have no bounds; only they raise what an organization may have.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from datetime import datetime
 
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.networks import within_networks
+from keyguard.core.identity.person import Person, Role
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import ScopeGrant
 from keyguard.core.keys.audit import Actor
@@ -22,22 +25,68 @@ from keyguard.core.limits.limit import Limit, as_tight, merged
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import RefusedError
 
+ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
+HOLDERS = ADMINISTRATORS | {Role.DEVELOPER}
+"""The roles that may end or replace a key, a developer only an own one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What an actor may do, as its key stands in the store now.
+    """What an actor may do, as its key stands in the store now, or by a person's roles.
 
     Args:
-        record: The record of its key; None for the service or a name, which has no bounds.
+        record: The record of its key, if it is a principal.
         grant: What that key may do.
+        person: The person, unless it is an operator.
     """
 
     record: KeyRecord | None = None
     grant: ScopeGrant | None = None
+    person: Person | None = None
 
-    def reaches(self, organization: str) -> bool:
-        """Tell whether the actor may change an organization, given by id, and its keys."""
-        return self.record is None or self.record.organization.id == organization
+    def __str__(self) -> str:
+        """Name the actor for a message; the service and operators are refused nothing."""
+        if self.person is not None:
+            return f"person {self.person.id!r}"
+        return "the service" if self.record is None else f"key {self.record.key.id!r}"
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the actor has bounds; the service, names and operators have none."""
+        return self.record is not None or self.person is not None
+
+    def role_in(self, owner: Organization) -> Role | None:
+        """Return a person's role in an organization."""
+        return None if self.person is None else self.person.role_in(owner.id, owner.slug)
+
+    def reaches(self, owner: Organization) -> bool:
+        """Tell whether the actor may know of an organization."""
+        if self.person is not None:
+            return self.role_in(owner) is not None
+        return self.record is None or self.record.organization.id == owner.id
+
+    def reaches_key(self, record: KeyRecord) -> bool:
+        """Tell whether the actor may know of a key; a developer knows own keys alone."""
+        owner = record.organization
+        if self.person is not None and self.role_in(owner) is Role.DEVELOPER:
+            return record.key.owner == self.person.id
+        return self.reaches(owner)
+
+    def check_role(self, owner: Organization, roles: frozenset[Role]) -> None:
+        """Refuse a person who has none of these roles in an organization.
+
+        Raises:
+            RefusedError: The message names the role that the person has.
+        """
+        role = self.role_in(owner)
+        if self.person is not None and role not in roles:
+            raise RefusedError(f"{self}, {role} of organization {owner.slug!r}, can't do that")
+
+    def over(self, policy: Policy, record: KeyRecord) -> Authority:
+        """Return what the actor may make of a key: a developer, all that the key itself may."""
+        if self.role_in(record.organization) is not Role.DEVELOPER:
+            return self
+        return Authority(record, policy.principal(record).grant)
 
     def bind(self, commit: Commit) -> Commit | None:
         """Return a commit that fails if the actor's key or organization has changed.
@@ -54,7 +103,10 @@ class Authority:
         return replace(commit, unchanged=(*commit.unchanged, *own))
 
     def bind_ending(self, ending: Ending) -> Ending:
-        """Return an ending that reaches only what the actor does, and only while its key works."""
+        """Return an ending that reaches only what the actor's key does, and only while it works.
+
+        A person's reach was checked when the records were read; no key changes its organization.
+        """
         if self.record is None:
             return ending
         return replace(ending, within=self.record.organization.id, authority=self.record.key.id)
@@ -76,7 +128,7 @@ class Authority:
 
 
 ANYBODY = Authority()
-"""The authority of the service and of people, who have no bounds."""
+"""The authority of the service, of names and of operators, which have no bounds."""
 
 
 async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
@@ -85,6 +137,8 @@ async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
     Raises:
         RefusedError: It is a principal whose key no longer works.
     """
+    if isinstance(actor, Person) and not actor.operator:
+        return Authority(person=actor)
     if not isinstance(actor, Principal):
         return ANYBODY
     record = await ports.store.find_key(actor.key_id)
@@ -140,12 +194,12 @@ def check_changed_key(
 def check_changed_organization(
     policy: Policy, authority: Authority, before: Organization, after: Organization
 ) -> None:
-    """Refuse to raise what an organization may have, unless no key is the actor.
+    """Refuse to raise what an organization may have, unless the actor has no bounds.
 
     Raises:
         RefusedError: The message names what would be raised.
     """
-    if authority.record is None:
+    if not authority.is_bounded:
         return
     raised: list[str] = []
     if before.scopes is not None:
@@ -162,8 +216,8 @@ def check_changed_organization(
         raised.append("the limits")
     if raised:
         raise RefusedError(
-            f"key {authority.record.key.id!r} can't raise what its own organization may have: "
-            f"{', '.join(raised)}; do it as the service, with a name as the actor or none"
+            f"{authority} can't raise what its own organization may have: {', '.join(raised)}; "
+            "do it as an operator, or as the service with a name as the actor or none"
         )
 
 
@@ -190,10 +244,21 @@ def _check_within(policy: Policy, authority: Authority, owner: Organization, key
     Raises:
         RefusedError: The message names the bound.
     """
-    record, grant = authority.record, authority.grant
-    if record is None or grant is None:
+    if not authority.is_bounded:
         return
-    own = record.key
+    if authority.record is not None and authority.grant is not None:
+        _check_within_key(authority.record.key, authority.grant, key)
+    levels = (policy.default_limits, owner.limits)
+    held, bounds = merged(*levels, key.limits), merged(*levels, authority.limits(()))
+    lifted = [limit.name for limit in bounds if not as_tight(held, (limit,))]
+    if lifted:
+        raise RefusedError(
+            f"{authority} can't lift its limits for a key: {', '.join(lifted)}; give the key "
+            "limits of the same names that admit at most as much"
+        )
+
+
+def _check_within_key(own: Key, grant: ScopeGrant, key: Key) -> None:
     beyond = sorted(scope for scope in key.scopes if scope not in grant)
     if beyond:
         raise RefusedError(f"key {own.id!r} can't grant what it does not have: {', '.join(beyond)}")
@@ -206,12 +271,4 @@ def _check_within(policy: Policy, authority: Authority, owner: Organization, key
         raise RefusedError(
             f"key {own.id!r} works from {', '.join(own.allowed_networks)}, and can't let a key "
             "work from other networks"
-        )
-    levels = (policy.default_limits, owner.limits)
-    held = merged(*levels, key.limits)
-    lifted = [limit.name for limit in merged(*levels, own.limits) if not as_tight(held, (limit,))]
-    if lifted:
-        raise RefusedError(
-            f"key {own.id!r} can't lift its limits for a key: {', '.join(lifted)}; give the key "
-            "limits of the same names that admit at most as much"
         )

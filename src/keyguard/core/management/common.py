@@ -8,12 +8,18 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from keyguard.core.access.policy import Policy
+from keyguard.core.identity.person import Role
 from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.audit import Actor, actor_name
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.values import ORGANIZATION_ID, ORGANIZATION_NAME, Page
-from keyguard.core.management.authority import ANYBODY, Authority, authority_of
+from keyguard.core.management.authority import (
+    ADMINISTRATORS,
+    ANYBODY,
+    Authority,
+    authority_of,
+)
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import (
@@ -102,17 +108,28 @@ async def ended(
 
 
 async def find_organization(
-    ports: ManagementPorts, name: str, authority: Authority = ANYBODY
+    ports: ManagementPorts,
+    name: str,
+    authority: Authority = ANYBODY,
+    roles: frozenset[Role] = ADMINISTRATORS,
 ) -> Organization:
     """Return an organization by id or slug, if the actor may see it.
 
+    Args:
+        ports: The outside.
+        name: The id or slug.
+        authority: That of the actor.
+        roles: The roles with which a person may do what it is looked up for.
+
     Raises:
         NotFoundError: It does not exist, or the actor may not see it.
+        RefusedError: The actor is a person with another role.
     """
     check_id("organization", name, ORGANIZATION_NAME)
     found = await ports.store.find_organization(name)
-    if found is None or not authority.reaches(found.id):
+    if found is None or not authority.reaches(found):
         raise unknown("organization", name)
+    authority.check_role(found, roles)
     return found
 
 
@@ -132,17 +149,28 @@ async def listed_organization(ports: ManagementPorts, name: str) -> str:
 
 
 async def find_record(
-    ports: ManagementPorts, key_id: str, authority: Authority = ANYBODY
+    ports: ManagementPorts,
+    key_id: str,
+    authority: Authority = ANYBODY,
+    roles: frozenset[Role] = ADMINISTRATORS,
 ) -> KeyRecord:
     """Return a key's record, if the actor may see it.
 
+    Args:
+        ports: The outside.
+        key_id: The key's id.
+        authority: That of the actor.
+        roles: The roles with which a person may do what it is looked up for.
+
     Raises:
         NotFoundError: It does not exist, or the actor may not see it.
+        RefusedError: The actor is a person with another role.
     """
     check_id("key", key_id, KEY_ID)
     found = await ports.store.find_key(key_id)
-    if found is None or not authority.reaches(found.organization.id):
+    if found is None or not authority.reaches_key(found):
         raise unknown("key", key_id)
+    authority.check_role(found.organization, roles)
     return found
 
 
@@ -171,7 +199,7 @@ def granted_scopes(policy: Policy, scopes: Iterable[str]) -> frozenset[str]:
 
 
 def check_actor(actor: Actor) -> None:
-    """Refuse an actor that is not a principal, a short text or None.
+    """Refuse an actor that is not a principal, a person, a short text or None.
 
     Raises:
         InvalidValueError: It is something else.

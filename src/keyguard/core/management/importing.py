@@ -37,6 +37,7 @@ from keyguard.core.tokens.format import base62
 from keyguard.exceptions import (
     CorruptDataError,
     InvalidValueError,
+    KeyguardError,
     NotFoundError,
     RefusedError,
 )
@@ -160,15 +161,15 @@ class _Run:
             return []
         authority = await authority_of(self.ports, self.actor)
         existing = await self.ports.store.find_existing([row.identity.key_id for row in rows])
-        owners: dict[str, Organization | NotFoundError | CorruptDataError] = {}
+        owners: dict[str, Organization | KeyguardError] = {}
         new: list[_Row] = []
         for row in rows:
             name = row.given.organization
             if name not in owners:
                 try:
                     owners[name] = await find_organization(self.ports, name, authority)
-                except (NotFoundError, CorruptDataError) as unknown:
-                    owners[name] = unknown
+                except (NotFoundError, RefusedError, CorruptDataError) as refusal:
+                    owners[name] = refusal
             owner = owners[name]
             if not isinstance(owner, Organization):
                 self._refuse(row.line, owner)

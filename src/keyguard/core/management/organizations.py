@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 
-from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Action, Actor, actor_name, describe
 from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
@@ -14,7 +13,11 @@ from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import refuse_to_cut_administrators
-from keyguard.core.management.authority import Authority, check_changed_organization
+from keyguard.core.management.authority import (
+    Authority,
+    authority_of,
+    check_changed_organization,
+)
 from keyguard.core.management.common import (
     Operations,
     check_actor,
@@ -51,10 +54,10 @@ class AsyncOrganizations(Operations):
         """
         ports = self._ports
         check_actor(actor)
-        if isinstance(actor, Principal):
+        if (authority := await authority_of(ports, actor)).is_bounded:
             raise RefusedError(
-                f"key {actor.key_id!r} changes only its own organization; create others as the "
-                "service, with a name as the actor or none"
+                f"{authority} changes only its own organization; create others as an operator, or "
+                "as the service with a name as the actor or none"
             )
         find_time_zone(time_zone)
         policy = ports.policy

@@ -17,7 +17,7 @@ from keyguard.core.management.administrators import (
     administering_scopes,
     keep_an_administrator,
 )
-from keyguard.core.management.authority import Authority
+from keyguard.core.management.authority import HOLDERS, Authority
 from keyguard.core.management.common import (
     Operations,
     all_keys,
@@ -62,23 +62,25 @@ class Revocation(Operations):
         ending = _ending(key_id, now, reason, note, actor)
 
         async def attempt(authority: Authority) -> Ending:
-            if force:
+            if force and authority.person is None:
                 return ending
             try:
-                record = await find_record(ports, key_id, authority)
+                record = await find_record(ports, key_id, authority, HOLDERS)
             except CorruptDataError:
+                if authority.person is not None:  # nobody can tell whose key it is
+                    raise unknown("key", key_id) from None
                 return ending  # nobody gets in with a key that can't be read, no administrator
             present = record.key
-            if present.revoked_at is not None:
+            if force or present.revoked_at is not None:
                 return ending  # changes nothing, but the store may have to make it durable
             witnesses = await keep_an_administrator(ports, record.organization, [present], [], now)
             return _decided(ports, ending, [present], witnesses)
 
         authority, ids = await ended(ports, actor, attempt)
         try:
-            return (await find_record(ports, key_id, authority)).key
+            return (await find_record(ports, key_id, authority, HOLDERS)).key
         except CorruptDataError:
-            if authority.record is not None and key_id not in ids:
+            if authority.is_bounded and key_id not in ids:
                 # Nothing says that it is a key of the actor's organization.
                 raise unknown("key", key_id) from None
             return DamagedKey(id=key_id, revoked_at=now if key_id in ids else None)
@@ -104,14 +106,14 @@ class Revocation(Operations):
         ending = _ending(family, now, reason, note, actor)
 
         async def attempt(authority: Authority) -> Ending:
-            if force:
+            if force and authority.person is None:
                 return ending
             page = await self._family(family, authority)
             alive = [key for key in page if not key.revoked_at]
-            if not alive:
+            if force or not alive:
                 return ending  # likewise
             try:
-                owner = await find_organization(ports, alive[0].organization, authority)
+                owner = await find_organization(ports, alive[0].organization)
             except CorruptDataError:
                 return ending  # none of its keys lets anybody in
             witnesses = await keep_an_administrator(ports, owner, alive, [], now, family=family)
@@ -125,7 +127,7 @@ class Revocation(Operations):
             DamagedKey(id=key_id, revoked_at=now if key_id in ids else None)
             for key_id in page.damaged
             # Nobody knows whose it is, so an actor hears only of what it could end.
-            if authority.record is None or key_id in ids
+            if not authority.is_bounded or key_id in ids
         ]
         if not page.items and not damaged:
             raise unknown("family", family)
@@ -134,7 +136,12 @@ class Revocation(Operations):
     async def _family(self, family: str, authority: Authority) -> Page[Key]:
         own = None if authority.record is None else authority.record.organization.id
         page = await all_keys(self._ports, KeyFilter(organization=own, family=family))
-        if not page.items and not page.damaged:
+        try:
+            for key in page if authority.person is not None else ():
+                await find_record(self._ports, key.id, authority, HOLDERS)
+        except (NotFoundError, CorruptDataError):
+            raise unknown("family", family) from None
+        if not page.items and (authority.person is not None or not page.damaged):
             raise unknown("family", family)
         return page
 

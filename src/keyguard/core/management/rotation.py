@@ -12,7 +12,7 @@ from keyguard.core.keys.results import RotatedKey
 from keyguard.core.keys.texts import check_text
 from keyguard.core.keys.values import LATEST, UNCHANGED, Unchanged
 from keyguard.core.management.administrators import keep_an_administrator
-from keyguard.core.management.authority import Authority, check_new_key
+from keyguard.core.management.authority import HOLDERS, Authority, check_new_key
 from keyguard.core.management.common import (
     Operations,
     check_actor,
@@ -69,7 +69,8 @@ class Rotation(Operations):
 
         async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
             nonlocal digest
-            record = await find_record(ports, key_id, authority)
+            record = await find_record(ports, key_id, authority, HOLDERS)
+            authority = authority.over(ports.policy, record)
             present, owner = record.key, record.organization
             if (
                 idempotency_key is not None

@@ -101,7 +101,7 @@ AUDIT = Table(
     TABLES,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("at", UtcDateTime, nullable=False),
-    Column("actor", unicode_string(200), nullable=False),
+    Column("actor", unicode_string(207), nullable=False),
     Column("action", ascii_string(40), nullable=False),
     Column("subject", ascii_string(20), nullable=False),
     Column("organization", ascii_string(20), nullable=False),

@@ -109,7 +109,7 @@ def _create_tables(op: Operations) -> sa.Table:
         "keyguard_audit",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
-        sa.Column("actor", unicode_string(200), nullable=False),
+        sa.Column("actor", unicode_string(207), nullable=False),
         sa.Column("action", ascii_string(40), nullable=False),
         sa.Column("subject", ascii_string(20), nullable=False),
         sa.Column("organization", ascii_string(20), nullable=False),
