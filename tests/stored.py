@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from keyguard import Allow, AsyncKeyguard, Deny, IssuedKey, Keyguard, Reason
+from keyguard.core.keys.temporary import Temporary
 from keyguard.core.usage.values import Cell, Flush, Period, Question
 from keyguard.runtime.events import Event
 from keyguard.stores.base import KeepsUsage
@@ -40,7 +41,7 @@ class Called:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.real, name)
-        if name in ("keys", "organizations", "audit"):
+        if name in ("keys", "organizations", "audit", "temporary"):
             return Called(value, self._runner)
         return partial(self._call, value) if callable(value) else value
 
@@ -220,6 +221,12 @@ def use_all(stored: Stored) -> None:
     assert len(guard.keys.list(organization="acme").items) == 2
     assert guard.keys.digests() == {}
     assert len(stored.trail()) >= 10
+    session = Temporary("session", "0" * 64, "", second.key.created_at + timedelta(hours=1))
+    assert guard.temporary.put(session)
+    assert guard.temporary.replace(session)
+    assert guard.temporary.find("session", "0" * 64) == session
+    assert guard.temporary.take("session", "0" * 64) == session
+    guard.temporary.drop("session", "0" * 64)
     feed = Called(guard.real._store.feed(), stored.runner)
     assert feed.read(None, 0.0).position
     (feed.close if stored.flavour == "sync" else feed.aclose)()

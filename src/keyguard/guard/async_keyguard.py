@@ -23,10 +23,12 @@ from keyguard.stores.opening import open_async_replica, open_async_store
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
     from keyguard.core.management import audit_trail, keys, organizations, usage
+    from keyguard.core.management import temporary as temporaries
 else:
     audit_trail = Lazy("keyguard.core.management.audit_trail")
     keys = Lazy("keyguard.core.management.keys")
     organizations = Lazy("keyguard.core.management.organizations")
+    temporaries = Lazy("keyguard.core.management.temporary")
     usage = Lazy("keyguard.core.management.usage")
 
 
@@ -101,6 +103,11 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
     def audit(self) -> audit_trail.AsyncAuditTrail:
         """The audit trail of this guard's key store."""
         return audit_trail.AsyncAuditTrail(self._ports)
+
+    @once
+    def temporary(self) -> temporaries.AsyncTemporaries:
+        """Values that expire, such as the console's sessions."""
+        return temporaries.AsyncTemporaries(self._ports)
 
     @once
     def usage(self) -> usage.AsyncUsage:

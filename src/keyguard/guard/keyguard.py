@@ -22,10 +22,12 @@ from keyguard.stores.opening import open_replica, open_store
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
     from keyguard.guard import audit_trail, keys, organizations, usage
+    from keyguard.guard import temporary as temporaries
 else:
     audit_trail = Lazy("keyguard.guard.audit_trail")
     keys = Lazy("keyguard.guard.keys")
     organizations = Lazy("keyguard.guard.organizations")
+    temporaries = Lazy("keyguard.guard.temporary")
     usage = Lazy("keyguard.guard.usage")
 
 
@@ -104,6 +106,11 @@ class Keyguard(Guard[SyncPorts], flavour=True):
     def audit(self) -> audit_trail.AuditTrail:
         """The audit trail of this guard's key store."""
         return audit_trail.AuditTrail(self._ports)
+
+    @once
+    def temporary(self) -> temporaries.Temporaries:
+        """Values that expire, such as the console's sessions."""
+        return temporaries.Temporaries(self._ports)
 
     @once
     def usage(self) -> usage.Usage:

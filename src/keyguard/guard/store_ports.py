@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # only changes and reports need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+    from keyguard.core.keys.temporary import Temporary
     from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
 Answer = TypeVar("Answer")
@@ -189,6 +190,18 @@ class StorePort(_Port, KeyStore):
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
         return await self._list(self._store.list_requests, wanted, after=after, limit=limit)
+
+    async def put_temporary(self, record: Temporary, now: datetime) -> bool:
+        return await self._ask(self._store.put_temporary, record, now)
+
+    async def replace_temporary(self, record: Temporary, now: datetime) -> bool:
+        return await self._ask(self._store.replace_temporary, record, now)
+
+    async def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        return await self._ask(self._store.find_temporary, kind, digest, now)
+
+    async def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        return await self._ask(self._store.take_temporary, kind, digest, now)
 
 
 class UsagePort(_Port, UsageStore):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # only changes and reports need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+    from keyguard.core.keys.temporary import Temporary
     from keyguard.core.usage.ports import UsageStore
     from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
@@ -200,6 +201,14 @@ class Store(Protocol):
     def list_requests(
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]: ...
+
+    def put_temporary(self, record: Temporary, now: datetime) -> bool: ...
+
+    def replace_temporary(self, record: Temporary, now: datetime) -> bool: ...
+
+    def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None: ...
+
+    def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None: ...
 
     def feed(self) -> ChangeFeed | None: ...
 

@@ -8,12 +8,14 @@ run them, with the plain methods of :mod:`keyguard.stores.base`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+from keyguard.core.keys.temporary import Temporary
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import StoreError
@@ -34,8 +36,6 @@ from keyguard.stores.base import (
 )
 
 if TYPE_CHECKING:  # only reports need these
-    from datetime import datetime
-
     from keyguard.core.usage.ports import UsageStore
     from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
@@ -119,6 +119,18 @@ class SyncStore(Store):
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
         return run_sync(self._store.list_requests(wanted, after=after, limit=limit))
+
+    def put_temporary(self, record: Temporary, now: datetime) -> bool:
+        return run_sync(self._store.put_temporary(record, now))
+
+    def replace_temporary(self, record: Temporary, now: datetime) -> bool:
+        return run_sync(self._store.replace_temporary(record, now))
+
+    def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        return run_sync(self._store.find_temporary(kind, digest, now))
+
+    def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        return run_sync(self._store.take_temporary(kind, digest, now))
 
     def feed(self) -> ChangeFeed | None:
         feed = self._store.feed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
@@ -12,6 +13,7 @@ if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.commit import Commit, Ending
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+    from keyguard.core.keys.temporary import Temporary
 
 
 class KeyStore(Protocol):
@@ -121,5 +123,32 @@ class KeyStore(Protocol):
             wanted: Which requests.
             after: The id behind which to start, or None. An unknown id gives an empty page.
             limit: How many at most, at least 1.
+        """
+        ...
+
+    async def put_temporary(self, record: Temporary, now: datetime) -> bool:
+        """Keep a value until it expires, and delete some that have expired.
+
+        Returns:
+            False, and nothing has changed, if a value of the same kind and digest is kept.
+        """
+        ...
+
+    async def replace_temporary(self, record: Temporary, now: datetime) -> bool:
+        """Replace the value of the same kind and digest.
+
+        Returns:
+            False, and nothing has changed, if none is kept.
+        """
+        ...
+
+    async def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        """Return the value of a kind and digest, if it has not expired."""
+        ...
+
+    async def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        """Delete the value of a kind and digest, and return it if it had not expired.
+
+        However many take it at once, one gets it.
         """
         ...

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+from keyguard.core.keys.temporary import Temporary, unexpired
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, Store, SyncUsageStore, page_of
@@ -30,6 +32,7 @@ class MemoryStore(Store):
         self._digests: dict[str, str] = {}
         self._requests: dict[str, RequestRecord] = {}
         self._trail: list[AuditEntry] = []
+        self._temporaries: dict[tuple[str, str], Temporary] = {}
         self.kept_usage = MemoryUsage()
 
     def migrate(self) -> None: ...
@@ -171,6 +174,30 @@ class MemoryStore(Store):
             rest = _behind((record.request for record in self._requests.values()), after)
         return page_of([request for request in rest if wanted.admits(request)], limit)
 
+    def put_temporary(self, record: Temporary, now: datetime) -> bool:
+        with self._lock:
+            kept = self._temporaries.items()
+            self._temporaries = {name: known for name, known in kept if unexpired(known, now)}
+            if (record.kind, record.digest) in self._temporaries:
+                return False
+            self._temporaries[record.kind, record.digest] = record
+            return True
+
+    def replace_temporary(self, record: Temporary, now: datetime) -> bool:
+        with self._lock:
+            if unexpired(self._temporaries.get((record.kind, record.digest)), now) is None:
+                return False
+            self._temporaries[record.kind, record.digest] = record
+            return True
+
+    def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        with self._lock:
+            return unexpired(self._temporaries.get((kind, digest)), now)
+
+    def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        with self._lock:
+            return unexpired(self._temporaries.pop((kind, digest), None), now)
+
     def feed(self) -> None: ...
 
     def usage(self) -> SyncUsageStore:
@@ -267,6 +294,18 @@ class AsyncMemoryStore(AsyncStore):
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
         return self._store.list_requests(wanted, after=after, limit=limit)
+
+    async def put_temporary(self, record: Temporary, now: datetime) -> bool:
+        return self._store.put_temporary(record, now)
+
+    async def replace_temporary(self, record: Temporary, now: datetime) -> bool:
+        return self._store.replace_temporary(record, now)
+
+    async def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        return self._store.find_temporary(kind, digest, now)
+
+    async def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        return self._store.take_temporary(kind, digest, now)
 
     def feed(self) -> None: ...
 

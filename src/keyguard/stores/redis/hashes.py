@@ -19,9 +19,10 @@ from keyguard.core.keys.records import (
     RevocationReason,
     fields_of,
 )
+from keyguard.core.keys.temporary import Temporary
 from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
-from keyguard.stores.redis.scripts import Reply, list_of, texts_of
+from keyguard.stores.redis.scripts import Reply, list_of, text_of, texts_of
 
 Record = TypeVar("Record", AuditEntry, Key, KeyDigest, KeyRecord, Organization)
 
@@ -166,6 +167,26 @@ def record_from(rows: Reply) -> KeyRecord:
         key_row,
         lambda fields: KeyRecord(key=key, organization=organization, digest=fields["digest"]),
     )
+
+
+def temporary_text(record: Temporary) -> str:
+    """Return a value that expires as it is kept, behind the time of that."""
+    return f"{time_text(record.expires_at)} {record.value}"
+
+
+def temporary_from(kind: str, digest: str, found: Reply) -> Temporary | None:
+    """Return the value in what was found, or None.
+
+    Raises:
+        CorruptDataError: keyguard never wrote that.
+    """
+    if found is None:
+        return None
+    try:
+        expires_at, _, value = text_of(found).partition(" ")
+        return Temporary(kind, digest, value, datetime.fromisoformat(expires_at))
+    except (ValueError, OverflowError) as failure:
+        raise _corrupt(f"{kind}:{digest}", failure) from failure
 
 
 def own(record_id: str, record: Record) -> Record:

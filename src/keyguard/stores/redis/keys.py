@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+from keyguard.core.keys.temporary import Temporary, unexpired
 from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
@@ -40,6 +42,8 @@ from keyguard.stores.redis.hashes import (
     organization_from,
     own,
     record_from,
+    temporary_from,
+    temporary_text,
     time_text,
 )
 from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, SyncScriptPort
@@ -55,6 +59,7 @@ Found = TypeVar("Found", Key, Organization)
 _STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
 _STREAM_NUMBERS = 2**64
 _FEWEST_DIGESTS = 200
+_MILLISECOND = timedelta(milliseconds=1)
 _LOOKED_AT = 2000
 """Keys that one script looks at for a filter. It takes milliseconds, and Redis does nothing else
 meanwhile."""
@@ -219,6 +224,31 @@ class RedisKeys:
     ) -> Page[KeyRequest]:
         raise NotImplementedError
 
+    async def put_temporary(self, record: Temporary, now: datetime) -> bool:
+        return await self._keep(record, now, "put")
+
+    async def replace_temporary(self, record: Temporary, now: datetime) -> bool:
+        return await self._keep(record, now, "replace")
+
+    async def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        found = await self._run(scripts.FIND_TEMPORARY, keys=(_temporary_key(kind, digest),))
+        return unexpired(temporary_from(kind, digest, found), now)
+
+    async def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        call = store_call(scripts.TAKE_TEMPORARY, keys=(_temporary_key(kind, digest),))
+        found = list_of(await self._port.run(call, self._durability))[1]
+        return unexpired(temporary_from(kind, digest, found), now)
+
+    async def _keep(self, record: Temporary, now: datetime, way: str) -> bool:
+        # The server's clock may be wrong, and only counts the milliseconds.
+        left = max(1, -((now - record.expires_at) // _MILLISECOND))
+        call = store_call(
+            scripts.PUT_TEMPORARY,
+            *(time_text(now), temporary_text(record), str(left), way),
+            keys=(_temporary_key(record.kind, record.digest),),
+        )
+        return texts_of(await self._port.run(call, self._durability)) == [DONE]
+
     async def _run(self, script: scripts.Script, *arguments: str, keys: tuple[str, ...]) -> Reply:
         return await self._port.run(store_call(script, *arguments, keys=keys))
 
@@ -339,6 +369,10 @@ class RedisReplica(AsyncReplica):
 
     async def aclose(self) -> None:
         await self._port.aclose()
+
+
+def _temporary_key(kind: str, digest: str) -> str:
+    return f"temporary:{kind}:{digest}"
 
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:

@@ -12,6 +12,7 @@ several of them:
 :``audit``: the audit trail, a stream
 :``trail:ID``: a sorted set of the entries about one record; ``owned:ID``: about one organization
     and its keys
+:``temporary:KIND:DIGEST``: a value that expires, behind the time of that
 
 Who used what lies under ``keyguard:{ORGANIZATION}:usage``, in one slot for each organization, with
 the limits' buckets. Each of these keys expires:
@@ -207,6 +208,9 @@ LIST_RECORDS = Script("primary_check", "layout_check", "list_records", writes=Fa
 LIST_DIGESTS = Script("primary_check", "layout_check", "list_digests", writes=False)
 LIST_AUDIT = Script("primary_check", "layout_check", "list_audit", writes=False)
 LIST_TRAIL = Script("primary_check", "layout_check", "stream_names", "list_trail", writes=False)
+PUT_TEMPORARY = Script("layout_check", "put_temporary", writes=True)
+FIND_TEMPORARY = Script("primary_check", "layout_check", "find_temporary", writes=False)
+TAKE_TEMPORARY = Script("layout_check", "take_temporary", writes=True)
 NEWS = Script("primary_check", "layout_check", "news", writes=False)
 HIT = Script("counting", "hit", writes=True)
 ADJUST = Script("counting", "adjust", writes=True)

@@ -68,7 +68,7 @@ async def end(session: Session, ending: Ending) -> tuple[str, ...] | None:
         The ids of what ended now; None where the conditions of the ending do not hold.
     """
     await session.call(begin)
-    await _claim(session, 0)
+    await claim(session, 0)
     ended = await _ended(session, ending)
     if not ended:
         await session.rollback()
@@ -100,7 +100,7 @@ async def _ended(session: Session, ending: Ending) -> tuple[str, ...] | None:
         version = table.c.version
         changes["version"] = case((version < _LARGEST_VERSION, version + 1), else_=1)
         await session.execute(update(table).where(*ends).values(changes))
-        place = await _claim(session, len(rows))
+        place = await claim(session, len(rows))
         # Of a row that can't be decoded only the id is known.
         entries = [ending.entry(str(row[0]), str(row[1]) if row[1:] else "") for row in rows]
         await _tell(session, entries, place)
@@ -118,7 +118,7 @@ async def _is_witnessed(session: Session, witnesses: Sequence[Key]) -> bool:
 
 async def _made(session: Session, commit: Commit) -> bool:
     await session.call(begin)
-    place = await _claim(session, len(commit.entries))
+    place = await claim(session, len(commit.entries))
     organizations, keys = _by_table(commit.changes)
     expected: dict[Table, dict[str, int]] = {ORGANIZATIONS: {}, KEYS: {}}
     for record in (*commit.unchanged, *(change.before for change in commit.changes)):
@@ -150,7 +150,7 @@ class _Place(NamedTuple):
     mark: str
 
 
-async def _claim(session: Session, count: int) -> _Place:
+async def claim(session: Session, count: int) -> _Place:
     """Wait for earlier commits, have later ones wait, and claim a place for so many entries."""
     mark = token_hex(_MARK_SIZE)
     claim = update(FEED).where(FEED.c.id == 1)

@@ -11,13 +11,14 @@ from typing import Any, TypeAlias, TypeVar
 from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyRecord, Organization, fields_of
+from keyguard.core.keys.temporary import Temporary
 from keyguard.core.limits.limit import Limit
 from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.sql.session import AnyRow
-from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
+from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS, TEMPORARY
 
-Record = TypeVar("Record", AuditEntry, Key, KeyDigest, Organization)
+Record = TypeVar("Record", AuditEntry, Key, KeyDigest, Organization, Temporary)
 
 Columns: TypeAlias = dict[str, Any]
 """Values by the names of columns."""
@@ -63,6 +64,20 @@ def entry_columns(entry: AuditEntry, entry_id: int, mark: str) -> Columns:
     """Return an entry of the audit trail as the columns of its row."""
     fields = {name: getattr(entry, name) for name in entry.__slots__}
     return _columns(fields, {}) | {"id": entry_id, "mark": mark}
+
+
+def temporary_columns(record: Temporary) -> Columns:
+    """Return a value that expires as the columns of its row."""
+    return _columns({name: getattr(record, name) for name in record.__slots__}, {})
+
+
+def temporary_from(row: AnyRow | None) -> Temporary | None:
+    """Return the value in a row of its table, or None.
+
+    Raises:
+        CorruptDataError: The row holds something that keyguard never wrote.
+    """
+    return None if row is None else _read(Temporary, TEMPORARY.name, _TEMPORARY_FIELDS, row)
 
 
 def record_from(row: AnyRow) -> KeyRecord:
@@ -187,6 +202,7 @@ _AS_STORED: Mapping[str, _Conversion] = {
     "revoked_reason": str,
     "allowed_networks": _networks,
     "max_key_lifetime": _microseconds,
+    "value": json.dumps,  # as for _dumped
 }
 _INSTANTS = ("at", "created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at")
 _FROM_STORED: Mapping[str, _Conversion] = {
@@ -199,6 +215,7 @@ _FROM_STORED: Mapping[str, _Conversion] = {
     "action": Action,
     "before": json.loads,
     "after": json.loads,
+    "value": json.loads,
     **dict.fromkeys((*_INSTANTS, "disabled_at", "last_used_at"), instant),
 }
 
@@ -212,6 +229,7 @@ def _fields(columns: Iterable[str]) -> list[_Field]:
 _KEY_FIELDS = _fields(column.name for column in KEY_COLUMNS)
 _DIGEST_FIELDS: list[_Field] = [("id", str), ("digest", str)]
 _ORGANIZATION_FIELDS = _fields(ORGANIZATIONS.c.keys())
+_TEMPORARY_FIELDS = _fields(TEMPORARY.c.keys())
 _ENTRY_FIELDS: list[_Field] = [
     ("id", lambda number: str(int(number))),
     *_fields([column.name for column in ENTRY_COLUMNS])[1:],

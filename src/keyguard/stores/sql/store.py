@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+from keyguard.core.keys.temporary import Temporary, unexpired
 from keyguard.core.keys.values import Page
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Reading
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncChangeFeed, SyncStore, SyncUsage
-from keyguard.stores.sql import commits, queries
+from keyguard.stores.sql import commits, queries, temporary
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.diagnosis import diagnose
 from keyguard.stores.sql.feed import AsyncListeningFeed, SqlFeed, SyncListeningFeed
 from keyguard.stores.sql.migrations import HEAD
+from keyguard.stores.sql.rows import temporary_from
 from keyguard.stores.sql.usage import SqlUsage
 
 
@@ -81,6 +84,22 @@ class AsyncSqlStore(AsyncStore):
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
         raise NotImplementedError
+
+    async def put_temporary(self, record: Temporary, now: datetime) -> bool:
+        return await self.database.write(temporary.put, record, now)
+
+    async def replace_temporary(self, record: Temporary, now: datetime) -> bool:
+        return await self.database.write(temporary.replace, record, now)
+
+    async def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        return unexpired(
+            temporary_from(await self.database.read(temporary.find, kind, digest)), now
+        )
+
+    async def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
+        # Read when it is deleted for good, so that one that is damaged is deleted too.
+        row = await self.database.write(temporary.take, kind, digest)
+        return unexpired(temporary_from(row), now)
 
     def feed(self) -> AsyncChangeFeed:
         return (AsyncListeningFeed if self.database.can_listen else SqlFeed)(self.database)

@@ -128,6 +128,19 @@ QUARTERS_A_ROW = 24
 """How many quarters of an hour a row of usage holds before it is folded."""
 
 
+# Values that expire, such as sessions.
+TEMPORARY = Table(
+    "keyguard_temporary",
+    TABLES,
+    Column("digest", ascii_string(64), primary_key=True),
+    Column("kind", ascii_string(32), primary_key=True),
+    Column("value", ascii_text(), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index("ix_keyguard_temporary_expires_at", "expires_at"),
+    **TABLE_OPTIONS,
+)
+
+
 def _usage(name: str, *, by_key: bool, quarters: int = 0) -> Table:
     """Return a table of usage, whose rows have columns of their own for so many quarters."""
     owner = [Column("key_id", ascii_string(16), primary_key=True)] if by_key else []

@@ -1,4 +1,4 @@
-"""Organizations, keys, counters, the audit trail and its feed, and usage."""
+"""Organizations, keys, counters, the audit trail and its feed, values that expire, and usage."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def upgrade(op: Operations) -> None:
         ("keyguard_counters", "ends_at", ["ends_at"]),
         ("keyguard_audit", "subject", ["subject", "id"]),
         ("keyguard_audit", "organization", ["organization", "id"]),
+        ("keyguard_temporary", "expires_at", ["expires_at"]),
         ("keyguard_usage_totals", "start", ["start", "organization"]),
     ):
         index = f"ix_{table}_{name}"
@@ -117,6 +118,16 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.Column("after", ascii_text(), nullable=False),
         sa.Column("mark", ascii_string(16), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        if_not_exists=True,
+        **TABLE_OPTIONS,
+    )
+    op.create_table(
+        "keyguard_temporary",
+        sa.Column("digest", ascii_string(64), nullable=False),
+        sa.Column("kind", ascii_string(32), nullable=False),
+        sa.Column("value", ascii_text(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", "kind"),
         if_not_exists=True,
         **TABLE_OPTIONS,
     )
