@@ -41,7 +41,7 @@ class Called:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.real, name)
-        if name in ("keys", "organizations", "audit", "temporary"):
+        if name in ("keys", "organizations", "requests", "audit", "temporary"):
             return Called(value, self._runner)
         return partial(self._call, value) if callable(value) else value
 

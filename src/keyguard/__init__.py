@@ -46,7 +46,15 @@ from keyguard.settings.config import Settings
 if TYPE_CHECKING:
     from keyguard.core.identity.person import Person, Role
     from keyguard.core.keys.audit import Action, AuditEntry
-    from keyguard.core.keys.results import DamagedKey, ImportReport, IssuedKey, RotatedKey
+    from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
+    from keyguard.core.keys.results import (
+        CreatedRequest,
+        DamagedKey,
+        ImportReport,
+        IssuedKey,
+        RotatedKey,
+    )
+    from keyguard.core.management.request_terms import ApprovalRule
     from keyguard.core.usage.hints import Hint
     from keyguard.core.usage.results import OwnUsage, UsageItem, UsageReport
     from keyguard.core.usage.tags import UsageTags
@@ -55,10 +63,12 @@ __all__ = [
     "AccessDenied",
     "Action",
     "Allow",
+    "ApprovalRule",
     "AsyncKeyguard",
     "AuditEntry",
     "ConfigurationError",
     "CorruptDataError",
+    "CreatedRequest",
     "CurrentLimits",
     "DamagedKey",
     "Decision",
@@ -69,7 +79,9 @@ __all__ = [
     "InvalidValueError",
     "IssuedKey",
     "Key",
+    "KeyRequest",
     "KeyStatus",
+    "KeyTerms",
     "Keyguard",
     "KeyguardError",
     "Limit",
@@ -85,6 +97,7 @@ __all__ = [
     "Reason",
     "RefusedError",
     "Request",
+    "RequestStatus",
     "RevocationReason",
     "Role",
     "RotatedKey",
@@ -109,13 +122,18 @@ __all__ = [
 
 _LATER = {
     "Action": "keys.audit",
+    "ApprovalRule": "management.request_terms",
     "AuditEntry": "keys.audit",
+    "CreatedRequest": "keys.results",
     "DamagedKey": "keys.results",
     "Hint": "usage.hints",
     "ImportReport": "keys.results",
     "IssuedKey": "keys.results",
+    "KeyRequest": "keys.requests",
+    "KeyTerms": "keys.requests",
     "OwnUsage": "usage.results",
     "Person": "identity.person",
+    "RequestStatus": "keys.requests",
     "Role": "identity.person",
     "RotatedKey": "keys.results",
     "UsageItem": "usage.results",

@@ -22,12 +22,13 @@ from keyguard.stores.opening import open_async_replica, open_async_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.core.management import audit_trail, keys, organizations, usage
+    from keyguard.core.management import audit_trail, keys, organizations, requests, usage
     from keyguard.core.management import temporary as temporaries
 else:
     audit_trail = Lazy("keyguard.core.management.audit_trail")
     keys = Lazy("keyguard.core.management.keys")
     organizations = Lazy("keyguard.core.management.organizations")
+    requests = Lazy("keyguard.core.management.requests")
     temporaries = Lazy("keyguard.core.management.temporary")
     usage = Lazy("keyguard.core.management.usage")
 
@@ -98,6 +99,11 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
     def keys(self) -> keys.AsyncKeys:
         """The keys of this guard."""
         return keys.AsyncKeys(self._ports)
+
+    @once
+    def requests(self) -> requests.AsyncRequests:
+        """The requests for keys of this guard."""
+        return requests.AsyncRequests(self._ports)
 
     @once
     def audit(self) -> audit_trail.AsyncAuditTrail:

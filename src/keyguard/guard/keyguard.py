@@ -21,12 +21,13 @@ from keyguard.stores.opening import open_replica, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.guard import audit_trail, keys, organizations, usage
+    from keyguard.guard import audit_trail, keys, organizations, requests, usage
     from keyguard.guard import temporary as temporaries
 else:
     audit_trail = Lazy("keyguard.guard.audit_trail")
     keys = Lazy("keyguard.guard.keys")
     organizations = Lazy("keyguard.guard.organizations")
+    requests = Lazy("keyguard.guard.requests")
     temporaries = Lazy("keyguard.guard.temporary")
     usage = Lazy("keyguard.guard.usage")
 
@@ -101,6 +102,11 @@ class Keyguard(Guard[SyncPorts], flavour=True):
     def keys(self) -> keys.Keys:
         """The keys of this guard."""
         return keys.Keys(self._ports)
+
+    @once
+    def requests(self) -> requests.Requests:
+        """The requests for keys of this guard."""
+        return requests.Requests(self._ports)
 
     @once
     def audit(self) -> audit_trail.AuditTrail:

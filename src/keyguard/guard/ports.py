@@ -56,7 +56,10 @@ from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.opening import check_countable, open_async_limiter, open_limiter
 
-if TYPE_CHECKING:  # few services have one
+if TYPE_CHECKING:  # few processes need these
+    from keyguard.core.keys.audit import Action
+    from keyguard.core.keys.requests import KeyRequest
+    from keyguard.core.management.request_terms import RequestTerms
     from keyguard.guard.replica import ReplicaPort
 
 Answer = TypeVar("Answer")
@@ -236,6 +239,13 @@ class Ports(ABC, Generic[AnyStore, Work]):
         for rule in self.settings.rule_book().rules:
             for charged in rule.charged:
                 yield charged.limit
+
+    @property
+    def request_terms(self) -> RequestTerms:
+        return self.settings.request_terms
+
+    def tell_request(self, action: Action, request: KeyRequest) -> None:
+        self._tell(events.of_request(action, request, self.now()))
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from keyguard.core.access.decisions import Reason
+
+if TYPE_CHECKING:  # only events of requests have one
+    from keyguard.core.keys.requests import KeyRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,45 @@ class ReplicaRecovered:
     lasted: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCreated:
+    """Somebody asks for a key.
+
+    Args:
+        at: The time.
+        request: The request. A rule may have approved it already.
+    """
+
+    at: datetime
+    request: KeyRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDecided:
+    """A request for a key was approved by all who have to, denied, or rescinded.
+
+    Args:
+        at: The time.
+        request: The request, as it is decided.
+    """
+
+    at: datetime
+    request: KeyRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyClaimed:
+    """The key of a request was made, and its token shown to the requester.
+
+    Args:
+        at: The time.
+        request: The request, with the key's id.
+    """
+
+    at: datetime
+    request: KeyRequest
+
+
 Event: TypeAlias = (
     AccessRefused
     | KeyExposed
@@ -168,6 +210,9 @@ Event: TypeAlias = (
     | FeedRecovered
     | ReplicaFailed
     | ReplicaRecovered
+    | RequestCreated
+    | RequestDecided
+    | KeyClaimed
 )
 
 LEVELS: dict[type[Event], int] = {
@@ -180,5 +225,8 @@ LEVELS: dict[type[Event], int] = {
     FeedRecovered: logging.WARNING,
     ReplicaFailed: logging.ERROR,
     ReplicaRecovered: logging.WARNING,
+    RequestCreated: logging.INFO,
+    RequestDecided: logging.INFO,
+    KeyClaimed: logging.INFO,
 }
 """The level at which each kind is logged."""

@@ -16,18 +16,23 @@ from keyguard.core.access.decisions import Deny, Reason
 from keyguard.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
+    from keyguard.core.keys.audit import Action
+    from keyguard.core.keys.requests import KeyRequest
     from keyguard.runtime import event_types as types
     from keyguard.runtime.event_types import (
         AccessRefused,
         Event,
         FeedFailed,
         FeedRecovered,
+        KeyClaimed,
         KeyExposed,
         LimiterFailed,
         LimiterRecovered,
         LimitExceeded,
         ReplicaFailed,
         ReplicaRecovered,
+        RequestCreated,
+        RequestDecided,
     )
 else:
     types = Lazy("keyguard.runtime.event_types")
@@ -38,14 +43,18 @@ __all__ = [
     "FeedFailed",
     "FeedRecovered",
     "Hook",
+    "KeyClaimed",
     "KeyExposed",
     "LimitExceeded",
     "LimiterFailed",
     "LimiterRecovered",
     "ReplicaFailed",
     "ReplicaRecovered",
+    "RequestCreated",
+    "RequestDecided",
     "is_wanted",
     "log_event",
+    "of_request",
     "tell",
     "tell_refusal",
 ]
@@ -128,6 +137,15 @@ def tell_refusal(
         tell(hooks, exposed)
 
 
+def of_request(action: Action, request: KeyRequest, at: datetime) -> Event:
+    """Return the event that tells what was done to a request for a key."""
+    if action == "request.created":
+        return types.RequestCreated(at=at, request=request)
+    if request.key is None:
+        return types.RequestDecided(at=at, request=request)
+    return types.KeyClaimed(at=at, request=request)
+
+
 def _is_logged(kind: type[Event], reason: Reason | None) -> bool:
     failed = reason is Reason.STORE_UNAVAILABLE
     return _logger.isEnabledFor(logging.ERROR if failed else types.LEVELS[kind])
@@ -136,7 +154,8 @@ def _is_logged(kind: type[Event], reason: Reason | None) -> bool:
 def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
-    INFO: a refused request, and one that passed over a limit in shadow mode. WARNING: an exposed
+    INFO: a refused request, one that passed over a limit in shadow mode, and what becomes of
+    requests for keys. WARNING: an exposed
     key, and a limiter or change feed that answers again. ERROR: a store, limiter or change feed
     that fails.
     """
@@ -198,6 +217,16 @@ def log_event(event: Event) -> None:
             )
         case types.ReplicaRecovered():
             _logger.warning("the read replica is used again, after %.1f seconds", event.lasted)
+        case types.RequestCreated(request=request):
+            _logger.info(
+                "%s asks for a key of %s (%s)", request.requester, request.organization, request.id
+            )
+        case types.RequestDecided(request=request):
+            _logger.info(
+                "request %s is %s, by %s", request.id, request.state, ", ".join(request.decided_by)
+            )
+        case types.KeyClaimed(request=request):
+            _logger.info("key %s of request %s was claimed", request.key, request.id)
         case types.AccessRefused():
             _logger.info(
                 "request from %s refused: %s%s", event.address, event.reason, _of(event.key_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.http.principal_fields import PrincipalFields
     from keyguard.core.http.trusted_proxies import TrustedProxies
     from keyguard.core.http.websocket_token import TokenProtocol
+    from keyguard.core.management.request_terms import ApprovalRule, RequestTerms
     from keyguard.core.usage.tags import UsageTags
 
 _BUCKETS = {"15m": 900, "1h": 3600}
@@ -97,6 +99,16 @@ class Settings:
             quarter of the rows. Then days are exact only in zones that differ from UTC by whole
             hours.
         usage_tags: What requests are called, so that their usage is told apart.
+        requesters: Who may ask for keys: ``"anyone"``, ``"people"`` but no keys, or ``"nobody"``;
+            see :doc:`requests`.
+        request_lifetime: Seconds after which a request for a key expires unless it is decided. From
+            60 to 31,536,000.
+        claim_lifetime: Seconds after which an approved request lapses unless its key is claimed.
+            From 60 to 31,536,000.
+        approvals: How many approvers a key with a scope needs, such as ``{"admin": 2}``; others
+            need one.
+        approval_rules: Rules that approve requests by themselves, see
+            :class:`~keyguard.ApprovalRule`.
         imported_formats: The formats of imported tokens, in the order in which keyguard tries
             them: ``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
             :doc:`importing keys <import>`.
@@ -140,6 +152,11 @@ class Settings:
     usage: bool = True
     usage_bucket: str = "15m"
     usage_tags: UsageTags | None = None
+    requesters: str = "anyone"
+    request_lifetime: float = field(default=604_800.0, metadata={"range": (60, 31_536_000)})
+    claim_lifetime: float = field(default=259_200.0, metadata={"range": (60, 31_536_000)})
+    approvals: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
+    approval_rules: Iterable[ApprovalRule] = ()
     imported_formats: Iterable[str] = ()
 
     def __post_init__(self) -> None:
@@ -166,6 +183,9 @@ class Settings:
             settled["rules"] = book.rules[len(book.paths) :]
         if "trusted_proxies" in given:
             settled["trusted_proxies"] = self.proxies.names
+        if self.approvals != {} or "approval_rules" in given:
+            settled["approval_rules"] = self.request_terms.rules
+            settled["approvals"] = {**self.approvals}
         if self.principal_headers != {}:
             _ = self.principal_fields
             settled["principal_headers"] = {**self.principal_headers}
@@ -245,6 +265,19 @@ class Settings:
         from keyguard.core.access.answers import Responder
 
         return Responder(self.realm, legacy_headers=self.legacy_headers)
+
+    @cached_property
+    def request_terms(self) -> RequestTerms:
+        """What is settled about requests for keys."""
+        from keyguard.core.management.request_terms import RequestTerms
+
+        return RequestTerms(
+            requesters=self.requesters,
+            pending_for=timedelta(seconds=self.request_lifetime),
+            claimable_for=timedelta(seconds=self.claim_lifetime),
+            approvals=self.approvals,
+            rules=tuple(self.approval_rules),
+        )
 
     @cached_property
     def principal_fields(self) -> PrincipalFields:
@@ -345,7 +378,11 @@ class Settings:
 Settings.__init__ = hides_arguments(Settings.__init__)  # type: ignore[method-assign]
 
 
-_CHOICES = {"on_limiter_error": ("open", "closed"), "usage_bucket": tuple(_BUCKETS)}
+_CHOICES = {
+    "on_limiter_error": ("open", "closed"),
+    "usage_bucket": tuple(_BUCKETS),
+    "requesters": ("anyone", "people", "nobody"),
+}
 
 
 def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
@@ -363,8 +400,9 @@ def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
             if not least <= value <= most:
                 raise InvalidValueError(f"{name} takes {least} to {most}, not {shown(value)}")
         if name in _CHOICES and value not in _CHOICES[name]:
-            first, second = _CHOICES[name]
-            raise InvalidValueError(f"{name} takes {first!r} or {second!r}, not {shown(value)}")
+            *others, last = map(repr, _CHOICES[name])
+            wanted = f"{', '.join(others)} or {last}"
+            raise InvalidValueError(f"{name} takes {wanted}, not {shown(value)}")
         if name == "usage_tags":
             from keyguard.core.usage.tags import UsageTags
 

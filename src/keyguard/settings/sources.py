@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
@@ -16,6 +17,9 @@ from keyguard.core.keys.texts import fits
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown, shown_path
+
+if TYPE_CHECKING:
+    from keyguard.core.management.request_terms import ApprovalRule
 
 Types: TypeAlias = Mapping[str, object]
 """The type of each setting by its name, as the class spells it."""
@@ -253,6 +257,23 @@ def _build_rules(tables: object) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def _build_approval_rules(tables: object) -> tuple[ApprovalRule, ...]:
+    from keyguard.core.management.request_terms import ApprovalRule  # few services have one
+
+    if not _is_array(tables):
+        raise InvalidValueError("they are tables: begin each with [[approval_rules]]")
+    rules: list[ApprovalRule] = []
+    for number, entry in enumerate(tables, 1):
+        wanted = {"name", "scopes", "longest", "requesters"}
+        given = _read_table(entry, f"approval rule {number}", wanted)
+        if not {"name", "scopes"} <= given.keys():
+            raise InvalidValueError(f"approval rule {number} has a name and scopes")
+        if isinstance(seconds := given.get("longest"), int | float):
+            given["longest"] = timedelta(seconds=seconds)
+        rules.append(ApprovalRule(**given))
+    return tuple(rules)
+
+
 def _build_limits(entries: object) -> list[Limit | str]:
     limits: list[Limit | str] = []
     for entry in entries if _is_array(entries) else [entries]:
@@ -283,6 +304,7 @@ def _read_table(entry: object, what: str, known: set[str]) -> dict[str, Any]:
 
 # The settings whose value in a file has another form than in Python.
 _TABLES: dict[str, Callable[[object], object]] = {
+    "approval_rules": _build_approval_rules,
     "catalogue": _build_catalogue,
     "rules": _build_rules,
     "default_limits": _build_limits,

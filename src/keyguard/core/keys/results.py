@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from keyguard.core.keys.records import Key
+from keyguard.core.keys.requests import KeyRequest
 from keyguard.core.tokens.secret import Secret
 
 
@@ -21,6 +22,19 @@ class IssuedKey:
 
     key: Key
     token: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedRequest:
+    """A new request for a key and its ticket, which keyguard shows this once.
+
+    Args:
+        request: The request, as it was stored; a rule may have approved it already.
+        ticket: What claims the key once it is approved; keyguard does not keep it.
+    """
+
+    request: KeyRequest
+    ticket: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

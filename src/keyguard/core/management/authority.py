@@ -28,6 +28,8 @@ from keyguard.exceptions import RefusedError
 ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
 HOLDERS = ADMINISTRATORS | {Role.DEVELOPER}
 """The roles that may end or replace a key, a developer only an own one."""
+DECIDERS = ADMINISTRATORS | {Role.APPROVER}
+"""The roles that may decide on requests for keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +178,29 @@ def check_changed_key(
         RefusedError: The message names the bound.
     """
     had = policy.grant(before.scopes)
-    new_scopes = frozenset(scope for scope in after.scopes if scope not in had)
-    check_ceiling(policy, owner, new_scopes)
-    ends_later = before.expires_at is not None and (
-        after.expires_at is None or after.expires_at > before.expires_at
-    )
-    starts_earlier = before.not_before is not None and (
-        after.not_before is None or after.not_before < before.not_before
-    )
-    more_networks = not within_networks(after.allowed_networks, before.allowed_networks)
-    levels = (policy.default_limits, owner.limits)
-    looser = not as_tight(merged(*levels, after.limits), merged(*levels, before.limits))
-    if new_scopes or ends_later or starts_earlier or more_networks or looser:
+    check_ceiling(policy, owner, frozenset(scope for scope in after.scopes if scope not in had))
+    if gained(policy, owner, before, after):
         _check_within(policy, authority, owner, after)
+
+
+def gained(policy: Policy, owner: Organization, before: Key, after: Key) -> list[str]:
+    """Return what a key gains by a change, in words for people."""
+    had = policy.grant(before.scopes)
+    gains = [f"the scope {scope}" for scope in sorted(after.scopes) if scope not in had]
+    if before.expires_at is not None and (
+        after.expires_at is None or after.expires_at > before.expires_at
+    ):
+        gains.append("a later end")
+    if before.not_before is not None and (
+        after.not_before is None or after.not_before < before.not_before
+    ):
+        gains.append("an earlier start")
+    if not within_networks(after.allowed_networks, before.allowed_networks):
+        gains.append("other networks")
+    levels = (policy.default_limits, owner.limits)
+    if not as_tight(merged(*levels, after.limits), merged(*levels, before.limits)):
+        gains.append("looser limits")
+    return gains
 
 
 def check_changed_organization(

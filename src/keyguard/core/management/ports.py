@@ -7,8 +7,11 @@ from datetime import datetime
 from typing import Protocol
 
 from keyguard.core.access.policy import Policy
+from keyguard.core.keys.audit import Action
 from keyguard.core.keys.ports import KeyStore
+from keyguard.core.keys.requests import KeyRequest
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.management.request_terms import RequestTerms
 from keyguard.core.tokens.secret import Secret
 from keyguard.core.usage.ports import UsageStore
 
@@ -42,6 +45,14 @@ class ManagementPorts(Protocol):
     def bucket(self) -> int:
         """The shortest time by which usage is told apart, in seconds."""
         ...
+
+    @property
+    def request_terms(self) -> RequestTerms:
+        """What the service has settled about requests for keys."""
+        ...
+
+    def tell_request(self, action: Action, request: KeyRequest) -> None:
+        """Tell the hooks what became of a request for a key."""
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

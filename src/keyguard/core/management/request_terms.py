@@ -1,0 +1,128 @@
+"""What a service settles about requests for keys: who may ask, and who has to approve what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from fnmatch import fnmatchcase
+
+from keyguard.core.access.policy import Policy
+from keyguard.core.identity.principal import Principal
+from keyguard.core.identity.scopes import parse_granted, parse_required
+from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.requests import KeyRequest
+from keyguard.core.keys.texts import check_text
+from keyguard.exceptions import InvalidValueError, RefusedError, shown
+
+_MOST_APPROVALS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRule:
+    """A rule that approves requests for keys by itself, as they are asked for.
+
+    ::
+
+        ApprovalRule(name="readers", scopes=["inference:read"], longest=timedelta(days=30))
+
+    A request that needs several approvers is approved by no rule.
+
+    Args:
+        name: The rule's name, which the audit trail names as the approver.
+        scopes: The most that it approves.
+        longest: The longest ``expires_in`` that it approves; None for any, and for none.
+        requesters: Whose requests it approves; ``*`` stands for any characters, as in
+            ``*@acme.example``.
+
+    Raises:
+        InvalidValueError: A value has the wrong type or form.
+    """
+
+    name: str
+    scopes: Iterable[str]
+    longest: timedelta | None = None
+    requesters: Iterable[str] = ("*",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", check_text("a rule's name", self.name))
+        object.__setattr__(self, "scopes", parse_granted(self.scopes))
+        if self.longest is not None and not isinstance(self.longest, timedelta):
+            raise InvalidValueError(f"longest takes a timedelta or None, not {shown(self.longest)}")
+        if isinstance(self.requesters, str) or not isinstance(self.requesters, Iterable):
+            raise InvalidValueError("requesters are a list of names or patterns")
+        requesters = tuple(check_text("a requester", name) for name in self.requesters)
+        object.__setattr__(self, "requesters", requesters)
+
+    def admits(self, policy: Policy, request: KeyRequest) -> bool:
+        """Tell whether the rule approves a request."""
+        asked, grant = request.asked, policy.grant(frozenset(self.scopes))
+        lasts = self.longest is not None and (
+            asked.expires_in is None or asked.expires_in > self.longest
+        )
+        return (
+            not lasts
+            and all(scope in grant for scope in asked.scopes)
+            and any(fnmatchcase(request.requester, name) for name in self.requesters)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTerms:
+    """What a service settles about requests for keys.
+
+    Args:
+        requesters: Who may ask: ``anyone``, ``people`` but no keys, or ``nobody``.
+        pending_for: How long a request waits for its approval.
+        claimable_for: How long an approved request waits for its claim.
+        approvals: How many approvers a key with a scope needs; others need one.
+        rules: Rules of automatic approval.
+
+    Raises:
+        InvalidValueError: A value has the wrong type, form or range.
+    """
+
+    requesters: str
+    pending_for: timedelta
+    claimable_for: timedelta
+    approvals: Mapping[str, int] = field(default_factory=dict[str, int])
+    rules: tuple[ApprovalRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.approvals, Mapping):
+            raise InvalidValueError("approvals takes a mapping of scopes to numbers of approvers")
+        parse_required(self.approvals)
+        for scope, number in self.approvals.items():
+            if (
+                isinstance(number, bool)
+                or not isinstance(number, int)
+                or not 1 <= number <= _MOST_APPROVALS
+            ):
+                raise InvalidValueError(
+                    f"approvals of {scope!r} take 1 to {_MOST_APPROVALS} approvers, "
+                    f"not {shown(number)}"
+                )
+        if not all(isinstance(rule, ApprovalRule) for rule in self.rules):
+            raise InvalidValueError("approval_rules takes a list of ApprovalRule")
+
+    def check_may_ask(self, actor: Actor) -> None:
+        """Refuse who may not ask for keys.
+
+        Raises:
+            RefusedError: The setting ``requesters`` excludes the actor.
+        """
+        if self.requesters == "nobody":
+            raise RefusedError("nobody may ask for keys of this service (setting requesters)")
+        if self.requesters == "people" and isinstance(actor, Principal):
+            raise RefusedError("only people may ask for keys, not other keys (setting requesters)")
+
+    def approvers(self, policy: Policy, scopes: frozenset[str]) -> int:
+        """Return how many approvers a key with these scopes needs."""
+        grant = policy.grant(scopes)
+        return max([1, *(number for scope, number in self.approvals.items() if scope in grant)])
+
+    def rule_for(self, policy: Policy, request: KeyRequest) -> ApprovalRule | None:
+        """Return the rule that approves a request by itself, if one does."""
+        if self.approvers(policy, request.asked.scopes) > 1:
+            return None
+        return next((rule for rule in self.rules if rule.admits(policy, request)), None)

@@ -1,0 +1,604 @@
+"""How keys are asked for, approved and claimed.
+
+No secret exists before the claim but the ticket, which its holder was shown when asking. A claim
+takes the ticket, or the requester. Nobody who approves has either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from keyguard.core.identity.networks import parse_networks
+from keyguard.core.identity.person import Person, Role
+from keyguard.core.identity.principal import Principal
+from keyguard.core.keys.audit import Action, Actor, describe
+from keyguard.core.keys.commit import Change, Commit, changed
+from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason
+from keyguard.core.keys.requests import (
+    OPEN,
+    KeyRequest,
+    KeyTerms,
+    RequestFilter,
+    RequestRecord,
+    RequestStatus,
+)
+from keyguard.core.keys.results import CreatedRequest, IssuedKey
+from keyguard.core.keys.texts import check_text
+from keyguard.core.keys.values import FAMILY_ID, LATEST, REQUEST_ID, UNCHANGED, Page, Unchanged
+from keyguard.core.limits.limit import Limits, read_limits
+from keyguard.core.management.administrators import keep_an_administrator
+from keyguard.core.management.authority import ANYBODY, DECIDERS, Authority, check_new_key, gained
+from keyguard.core.management.common import (
+    Operations,
+    check_actor,
+    check_end,
+    check_id,
+    find_organization,
+    find_record,
+    granted_scopes,
+    later,
+    listed_organization,
+    page_size,
+    refuse_disabled,
+    refuse_revoked,
+    settled,
+    unknown,
+)
+from keyguard.core.management.room_for_keys import make_room
+from keyguard.core.tokens.format import ENTROPY_SIZE, TokenFormat, TokenParts, base62
+from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import InvalidValueError, RefusedError, shown
+
+Value = TypeVar("Value")
+
+TICKETS = TokenFormat("kgc")
+"""The format of tickets. The public part of a ticket is that of its request's id."""
+
+MOST_OPEN = 5
+"""How many open requests a requester may have in an organization."""
+
+_LONGEST_REASON = 1000
+_FAMILY_ENTROPY = 16
+
+
+class AsyncRequests(Operations):
+    """The requests for keys of one guard, for async code."""
+
+    async def create(
+        self,
+        *,
+        organization: str,
+        name: str,
+        scopes: Iterable[str] = (),
+        expires_in: timedelta | None = None,
+        limits: Limits = (),
+        allowed_networks: Iterable[str] = (),
+        reason: str | None = None,
+        actor: Actor,
+    ) -> CreatedRequest:
+        """Ask for a key. See :meth:`~keyguard.guard.requests.Requests.create`."""
+        ports = self._ports
+        policy, settled_terms = ports.policy, ports.request_terms
+        requester = _party(actor)
+        if requester is None:
+            raise InvalidValueError("say who asks: pass a name, a person or a principal as actor")
+        asked = KeyTerms(
+            scopes=granted_scopes(policy, scopes),
+            expires_in=expires_in,
+            limits=read_limits(limits, "key", stored=True),
+            allowed_networks=parse_networks(allowed_networks),
+        )
+        settled_terms.check_may_ask(actor)
+        name = check_text("a key's name", name)
+        if reason is not None:
+            reason = check_text("a reason", reason, _LONGEST_REASON)
+        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
+        ticket = TICKETS.mint(parts)
+        request_id = f"req_{parts.key_id}"
+        del parts
+        now = ports.now()
+        digest: str | None = None
+
+        async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
+            nonlocal digest
+            owner = await find_organization(ports, organization, authority, frozenset(Role))
+            refuse_disabled(owner, "asking for keys")
+            request = KeyRequest(
+                id=request_id,
+                organization=owner.id,
+                requester=requester,
+                name=name,
+                asked=asked,
+                created_at=now,
+                pending_until=later(now, settled_terms.pending_for, LATEST),
+                reason=reason,
+            )
+            key = _prospect(request, asked, owner, now)
+            check_new_key(policy, ANYBODY, owner, key)
+            check_end(key, owner, now)
+            change, seen = await self._turn(owner, requester, now)
+            entries = [describe(Action.REQUEST_CREATED, now, actor, None, request)]
+            rule = settled_terms.rule_for(policy, request)
+            if rule is not None:
+                approver = f"rule:{rule.name}"
+                approved = replace(
+                    request,
+                    state=RequestStatus.APPROVED,
+                    granted=asked,
+                    decided_by=(approver,),
+                    decided_at=now,
+                    claim_by=later(now, settled_terms.claimable_for, LATEST),
+                )
+                entries.append(describe(Action.REQUEST_APPROVED, now, approver, request, approved))
+                request = approved
+            if digest is None:  # after all refusals, because a hash may be slow; and only once
+                digest = await ports.hash(ticket)
+            commit = Commit(
+                entries=tuple(entries),
+                requests=(RequestRecord(request=request, digest=digest),),
+                changes=(change,),
+                unchanged=(owner, *seen),
+            )
+            return commit, request
+
+        request = await settled(ports, actor, attempt)
+        ports.tell_request(Action.REQUEST_CREATED, request)
+        if request.decided_by:
+            ports.tell_request(Action.REQUEST_APPROVED, request)
+        return CreatedRequest(request=request, ticket=ticket)
+
+    async def _turn(
+        self, owner: Organization, requester: str, now: datetime
+    ) -> tuple[Change, tuple[KeyRequest, ...]]:
+        """Refuse a requester who has too many open requests.
+
+        Returns:
+            A change by which two requests of a requester never take the same room: a new version of
+            the newest open request, or of the organization without one. And all open requests,
+            which the commit must find unchanged.
+        """
+        wanted = RequestFilter(at=now, organization=owner.id, requester=requester, statuses=OPEN)
+        page = await self._ports.store.list_requests(wanted, after=None, limit=MOST_OPEN)
+        if len(page.items) + len(page.damaged) >= MOST_OPEN:
+            raise RefusedError(
+                f"{requester!r} has {MOST_OPEN} open requests in organization {owner.slug!r} "
+                "already; claim or withdraw one first"
+            )
+        if not page.items:
+            return Change(owner, changed(owner)), ()
+        return Change(page.items[-1], changed(page.items[-1])), page.items
+
+    async def get(self, request_id: str, *, organization: str | None = None) -> KeyRequest:
+        """Return a request. See :meth:`~keyguard.guard.requests.Requests.get`."""
+        request, owner = await self._found(request_id)
+        if organization not in (None, owner.id, owner.slug):
+            raise unknown("request", request_id)
+        return request
+
+    async def list(
+        self,
+        *,
+        organization: str | None = None,
+        requester: str | None = None,
+        statuses: Iterable[RequestStatus | str] = (),
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[KeyRequest]:
+        """Return one page of requests, oldest first.
+
+        See :meth:`~keyguard.guard.requests.Requests.list`.
+        """
+        ports = self._ports
+        size = page_size(limit)
+        if organization is not None:
+            organization = await listed_organization(ports, organization)
+        wanted = RequestFilter(
+            at=ports.now(),
+            organization=organization,
+            requester=None if requester is None else check_text("a requester", requester),
+            statuses=frozenset(map(_status, statuses)),
+        )
+        return await ports.store.list_requests(wanted, after=after, limit=size)
+
+    async def approve(
+        self,
+        request_id: str,
+        *,
+        scopes: Iterable[str] | Unchanged = UNCHANGED,
+        expires_in: timedelta | Unchanged | None = UNCHANGED,
+        limits: Limits | Unchanged = UNCHANGED,
+        allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
+        note: str | None = None,
+        actor: Actor = None,
+    ) -> KeyRequest:
+        """Approve a request, or a part of it. What is not given is granted as it was asked for.
+
+        See :meth:`~keyguard.guard.requests.Requests.approve`.
+        """
+        ports, settled_terms = self._ports, self._ports.request_terms
+        policy, now = ports.policy, ports.now()
+        if not isinstance(scopes, Unchanged):
+            scopes = granted_scopes(policy, scopes)
+        if not isinstance(limits, Unchanged):
+            limits = read_limits(limits, "key", stored=True)
+        if not isinstance(allowed_networks, Unchanged):
+            allowed_networks = parse_networks(allowed_networks)
+        claim_by = later(now, settled_terms.claimable_for, LATEST)
+
+        def decide(
+            authority: Authority, request: KeyRequest, owner: Organization, approver: str
+        ) -> KeyRequest:
+            if approver in request.decided_by:
+                raise RefusedError(
+                    f"{approver!r} has approved request {request_id!r} already; it takes another"
+                )
+            refuse_disabled(owner, "approving requests")
+            most = request.granted or request.asked
+            terms = KeyTerms(
+                scopes=_given(scopes, most.scopes),
+                expires_in=_given(expires_in, most.expires_in),
+                limits=authority.limits(_given(limits, most.limits)),
+                allowed_networks=authority.networks(
+                    _given(allowed_networks, most.allowed_networks)
+                ),
+            )
+            # The key is bounded as if it were claimed at the last moment.
+            key = _prospect(request, terms, owner, claim_by)
+            more = gained(policy, owner, _prospect(request, most, owner, claim_by), key)
+            if more:
+                raise RefusedError(
+                    f"request {request_id!r} can be granted less than it asks for, never more: "
+                    f"{', '.join(more)}"
+                )
+            check_new_key(policy, authority, owner, key)
+            check_end(key, owner, now)
+            approvers = (*request.decided_by, approver)
+            enough: dict[str, object] = {}
+            if len(approvers) >= settled_terms.approvers(policy, terms.scopes):
+                enough = {"state": RequestStatus.APPROVED, "decided_at": now, "claim_by": claim_by}
+            return changed(
+                request,
+                granted=terms,
+                decided_by=approvers,
+                note=request.note if note is None else note,
+                **enough,
+            )
+
+        return await self._decide(
+            request_id, Action.REQUEST_APPROVED, actor, note, RequestStatus.PENDING, decide
+        )
+
+    async def deny(
+        self, request_id: str, *, note: str | None = None, actor: Actor = None
+    ) -> KeyRequest:
+        """Deny a request that is pending. See :meth:`~keyguard.guard.requests.Requests.deny`."""
+        return await self._refuse(
+            request_id, RequestStatus.DENIED, RequestStatus.PENDING, note, actor
+        )
+
+    async def rescind(
+        self, request_id: str, *, note: str | None = None, actor: Actor = None
+    ) -> KeyRequest:
+        """Take an approval back before the key is claimed.
+
+        See :meth:`~keyguard.guard.requests.Requests.rescind`.
+        """
+        return await self._refuse(
+            request_id, RequestStatus.RESCINDED, RequestStatus.APPROVED, note, actor
+        )
+
+    async def _refuse(
+        self,
+        request_id: str,
+        state: RequestStatus,
+        of: RequestStatus,
+        note: str | None,
+        actor: Actor,
+    ) -> KeyRequest:
+        fields = {"state": state, "decided_at": self._ports.now(), "note": note}
+
+        def decide(_: object, request: KeyRequest, __: object, approver: str) -> KeyRequest:
+            return changed(request, decided_by=(*request.decided_by, approver), **fields)
+
+        return await self._decide(request_id, Action(f"request.{state}"), actor, note, of, decide)
+
+    async def _decide(
+        self,
+        request_id: str,
+        action: Action,
+        actor: Actor,
+        note: str | None,
+        of: RequestStatus,
+        decide: Callable[[Authority, KeyRequest, Organization, str], KeyRequest],
+    ) -> KeyRequest:
+        """Have somebody other than the requester decide on a request that has a status."""
+        ports = self._ports
+        check_actor(actor)
+        party, now = _party(actor), ports.now()
+        if note is not None:
+            check_text("a note", note)
+
+        async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
+            request, owner = await self._found(request_id, authority)
+            if party == request.requester:
+                raise RefusedError("nobody decides on an own request; withdraw it instead")
+            _refuse_unless(request, of, now)
+            after = decide(authority, request, owner, party or "service")
+            entry = describe(action, now, actor, request, after)
+            change = Change(request, after)
+            return Commit(entries=(entry,), changes=(change,), unchanged=(owner,)), after
+
+        request = await settled(ports, actor, attempt)
+        if request.state is not RequestStatus.PENDING:
+            ports.tell_request(action, request)
+        return request
+
+    async def withdraw(
+        self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
+    ) -> KeyRequest:
+        """Withdraw an own request that is pending or approved.
+
+        See :meth:`~keyguard.guard.requests.Requests.withdraw`.
+        """
+        proving = self._prove(request_id, ticket, actor)
+        del ticket  # a traceback that passes here must not show it
+        actor = await proving
+        now = self._ports.now()
+
+        async def attempt(_: Authority) -> tuple[Commit | None, KeyRequest]:
+            request, _owner = await self._found(request_id)
+            _refuse_unless(request, OPEN, now)
+            after = changed(request, state=RequestStatus.WITHDRAWN, decided_at=now)
+            entry = describe(Action.REQUEST_WITHDRAWN, now, actor, request, after)
+            return Commit(entries=(entry,), changes=(Change(request, after),)), after
+
+        return await settled(self._ports, actor, attempt)
+
+    async def claim(
+        self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
+    ) -> IssuedKey:
+        """Make the key of a request that is approved. Of several calls, one makes it.
+
+        See :meth:`~keyguard.guard.requests.Requests.claim`.
+        """
+        proving = self._prove(request_id, ticket, actor)
+        del ticket  # a traceback that passes here must not show it
+        ports, actor = self._ports, await proving
+        family = f"fam_{base62(ports.draw_entropy(_FAMILY_ENTROPY), 16)}"
+
+        async def prepare(
+            request: KeyRequest, owner: Organization, key_id: str, now: datetime
+        ) -> tuple[Key, Commit]:
+            key = _prospect(request, request.granted or request.asked, owner, now)
+            room = await make_room(ports, owner, [family], now)
+            return replace(key, id=key_id, family=family), Commit(entries=(), changes=room)
+
+        return await self._make(
+            request_id, Action.REQUEST_CLAIMED, actor, RequestStatus.APPROVED, prepare
+        )
+
+    async def reclaim(
+        self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
+    ) -> IssuedKey:
+        """Replace a claimed key that nobody has used.
+
+        See :meth:`~keyguard.guard.requests.Requests.reclaim`.
+        """
+        proving = self._prove(request_id, ticket, actor)
+        del ticket  # a traceback that passes here must not show it
+        ports, actor = self._ports, await proving
+
+        async def prepare(
+            request: KeyRequest, owner: Organization, key_id: str, now: datetime
+        ) -> tuple[Key, Commit]:
+            present = (await find_record(ports, request.key or "")).key
+            refuse_revoked(present)
+            if present.last_used_at is not None or present.successor is not None:
+                raise RefusedError(
+                    f"key {present.id!r} was used or rotated already; rotate it, or ask for another"
+                )
+            key = replace(present, id=key_id, created_at=now, version=1)
+            before = changed(
+                present,
+                successor=key_id,
+                grace_ends_at=now,
+                revoked_at=now,
+                revoked_reason=RevocationReason.SUPERSEDED,
+            )
+            return key, Commit(
+                entries=(describe(Action.KEY_REVOKED, now, actor, present, before),),
+                changes=(Change(present, before),),
+                witnesses=await keep_an_administrator(ports, owner, [present], [before, key], now),
+            )
+
+        return await self._make(
+            request_id, Action.REQUEST_RECLAIMED, actor, RequestStatus.CLAIMED, prepare
+        )
+
+    async def _make(
+        self,
+        request_id: str,
+        action: Action,
+        actor: Actor,
+        of: RequestStatus,
+        prepare: Callable[[KeyRequest, Organization, str, datetime], Awaitable[tuple[Key, Commit]]],
+    ) -> IssuedKey:
+        """Make the key of a request that has a status, with its token, in one commit.
+
+        Args:
+            request_id: The request.
+            action: What the audit trail calls it.
+            actor: Who has proven to be the requester.
+            of: The status.
+            prepare: Given the request, its organization, the key's id and the time, returns the
+                key, and what the commit takes besides.
+        """
+        ports, now = self._ports, self._ports.now()
+        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
+        token, key_id = ports.policy.tokens.mint(parts), parts.key_id
+        del parts
+        digest: str | None = None
+
+        async def attempt(_: Authority) -> tuple[Commit | None, tuple[KeyRequest, Key]]:
+            # The bounds are those of the approvers and of the organization, not the requester's.
+            nonlocal digest
+            request, owner = await self._found(request_id)
+            _refuse_unless(request, of, now)
+            refuse_disabled(owner, "claiming keys")
+            key, besides = await prepare(request, owner, key_id, now)
+            check_new_key(ports.policy, ANYBODY, owner, key)
+            check_end(key, owner, now)
+            if digest is None:  # after all refusals, because a hash may be slow; and only once
+                digest = await ports.hash(token)
+            after = changed(request, state=RequestStatus.CLAIMED, claimed_at=now, key=key_id)
+            commit = replace(
+                besides,
+                entries=(
+                    describe(action, now, actor, request, after),
+                    *besides.entries,
+                    describe(Action.KEY_ISSUED, now, actor, None, key),
+                ),
+                keys=(KeyRecord(key=key, organization=owner, digest=digest),),
+                changes=(Change(request, after), *besides.changes),
+                unchanged=(owner,),
+            )
+            return commit, (after, key)
+
+        request, key = await settled(ports, actor, attempt)
+        ports.tell_request(action, request)
+        return IssuedKey(key=key, token=token)
+
+    async def _found(
+        self, request_id: str, authority: Authority = ANYBODY
+    ) -> tuple[KeyRequest, Organization]:
+        """Return a request and its organization, if the actor may see them.
+
+        Raises:
+            NotFoundError: There is no such request, or the actor may not see it.
+            RefusedError: The actor is a person who decides on no requests.
+        """
+        check_id("request", request_id, REQUEST_ID)
+        store = self._ports.store
+        record = await store.find_request(request_id)
+        owner = None
+        if record is not None:
+            owner = await store.find_organization(record.request.organization)
+        if record is None or owner is None or not _is_known(authority, record.request, owner):
+            raise unknown("request", request_id)
+        authority.check_role(owner, DECIDERS)
+        return record.request, owner
+
+    async def _prove(self, request_id: str, ticket: Secret | str | None, actor: Actor) -> Actor:
+        """Refuse who is not the requester and has no ticket.
+
+        Returns:
+            Who acts, for the audit trail.
+
+        Raises:
+            NotFoundError: There is no such request, or the ticket is not its.
+            RefusedError: The actor has approved it.
+        """
+        secret = Secret(ticket) if isinstance(ticket, str) else ticket
+        del ticket  # a traceback that passes here must not show it
+        check_id("request", request_id, REQUEST_ID)
+        check_actor(actor)
+        party = _party(actor)
+        record = await self._ports.store.find_request(request_id)
+        if secret is None and actor is None:
+            raise InvalidValueError("give the ticket, or the requester as the actor")
+        if secret is None:
+            proven = record is not None and party == record.request.requester
+        else:
+            parts = TICKETS.parse(secret.reveal())
+            named = parts is not None and f"req_{parts.key_id}" == request_id
+            del parts
+            digest = None if record is None else record.digest
+            proven = named and (await self._ports.verify(secret, digest)) is True
+        if record is None or not proven:
+            raise unknown("request", request_id)
+        if party is not None and party in record.request.decided_by:
+            raise RefusedError(
+                f"{party!r} has decided on request {request_id!r}, and can't claim it"
+            )
+        return f"ticket:{request_id}" if actor is None else actor
+
+
+def _party(actor: Actor) -> str | None:
+    """Return who an actor is, for the rule that nobody plays two parts in a request.
+
+    All keys of a family are one party, as the holder of one rotates it to the next.
+
+    Raises:
+        InvalidValueError: A name is spelled like a family.
+    """
+    if isinstance(actor, Principal):
+        return actor.family
+    if actor is None:
+        return None
+    name = actor.id if isinstance(actor, Person) else check_text("an actor", actor)
+    if FAMILY_ID.match(name):
+        raise InvalidValueError(f"{shown(name)} names a family of keys, and can't name a person")
+    return name
+
+
+def _is_known(authority: Authority, request: KeyRequest, owner: Organization) -> bool:
+    """Tell whether an actor may know of a request; a developer knows own requests alone."""
+    person = authority.person
+    if person is not None and authority.role_in(owner) is Role.DEVELOPER:
+        return request.requester == person.id
+    return authority.reaches(owner)
+
+
+def _prospect(request: KeyRequest, terms: KeyTerms, owner: Organization, start: datetime) -> Key:
+    """Return the key of a request, with an id that only the request has.
+
+    Args:
+        request: The request.
+        terms: What the key may do.
+        owner: The organization.
+        start: When it would be claimed.
+    """
+    number = request.id.removeprefix("req_")
+    span = terms.expires_in or owner.max_key_lifetime
+    return Key(
+        id=number,
+        family=f"fam_{number}",
+        organization=owner.id,
+        name=request.name,
+        scopes=terms.scopes,
+        created_at=start,
+        expires_at=None if span is None else later(start, span, LATEST),
+        limits=terms.limits,
+        allowed_networks=terms.allowed_networks,
+        owner=request.requester,
+    )
+
+
+def _given(value: Value | Unchanged, present: Value) -> Value:
+    return present if isinstance(value, Unchanged) else value
+
+
+def _refuse_unless(
+    request: KeyRequest, wanted: RequestStatus | frozenset[RequestStatus], now: datetime
+) -> None:
+    """Refuse what a request of another status does not admit.
+
+    Raises:
+        RefusedError: The message names the status.
+    """
+    status = request.status(now)
+    if status not in (wanted if isinstance(wanted, frozenset) else {wanted}):
+        raise RefusedError(f"request {request.id!r} is {status}, so that can't be done")
+
+
+def _status(name: object) -> RequestStatus:
+    try:
+        return RequestStatus(str(name))
+    except ValueError:
+        known = ", ".join(RequestStatus)
+        raise InvalidValueError(
+            f"{shown(name)} is no status of a request; there are: {known}"
+        ) from None
