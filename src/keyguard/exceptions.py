@@ -102,13 +102,14 @@ _LONGEST_SHOWN = 40
 def shown(value: object) -> str:
     """Return a value for the message of an error.
 
-    A long text is not shown, not even in part: a token may have been passed by mistake.
+    A long text is not shown, not even in part: a token may have been passed by mistake. Neither is
+    a URL, which may hold a password.
     """
     try:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
         return f"a {type(value).__name__}"
-    if len(text) <= _LONGEST_SHOWN:
+    if len(text) <= _LONGEST_SHOWN and "://" not in text:
         return text
     if isinstance(value, str | bytes):
         return f"a text of {len(value)} characters"

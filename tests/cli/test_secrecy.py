@@ -215,3 +215,21 @@ def test_a_token_given_as_any_option_is_not_repeated(
             done = keyguard(*command, *arguments)
             # A key with such a scope can be made, and is shown with it.
             assert done.status == 0 or token[-40:] not in done.stderr, arguments
+
+
+CUT = "redis://u:12?hun'ter x&typo@h"
+
+
+@pytest.mark.parametrize("command", ["doctor", "migrate", "init"])
+def test_a_password_that_was_cut_short_is_to_be_escaped(command: str, keyguard: Program) -> None:
+    done = keyguard(command, "--url", CUT)
+
+    assert (done.status, "written as %40" in done.sentence) == (2, True)
+    assert not any(part in done.sentence for part in ("12", "hun'", "ter x", "typo"))
+
+
+def test_a_url_in_place_of_an_argument_is_not_repeated(keyguard: Program) -> None:
+    for arguments in ([CUT], [f"--{CUT}"], ["doctor", CUT], ["key", CUT], ["key", "show", CUT]):
+        done = keyguard(*arguments)
+        assert done.status in {1, 2}
+        assert not any(part in done.stderr + done.stdout for part in ("hun'", "ter x", "typo"))

@@ -30,7 +30,8 @@ from keyguard.exceptions import (
 from keyguard.guard import Keyguard
 from keyguard.settings.sources import read_variable
 
-_LONG_WORD = r"[^\s'\"()]{41,}"  # in Typer's messages; it may be a token of any service
+# In Typer's messages: a long word may be a token of any service, and a URL may hold a password.
+_SECRET = re.compile(r"[^\s'\"()]*://.*|[^\s'\"()]{41,}", re.DOTALL)
 DONE, REFUSED, USAGE, NOT_DURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
@@ -157,5 +158,5 @@ def _explain(problem: TyperException) -> None:
         return
     context: typer.Context | None = getattr(problem, "ctx", None)
     advice = "" if context is None else f"; see {context.command_path} --help"
-    words = re.sub(_LONG_WORD, "***", message)
+    words = _SECRET.sub("***", message)
     output.complain(words[:1].lower() + words[1:].rstrip(".") + advice)

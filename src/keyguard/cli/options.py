@@ -259,8 +259,10 @@ def explain_cause(failure: StoreError, url: str) -> StoreError:
 
 
 def _secrets(url: str) -> Iterator[str]:
-    password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    rest = url.partition("://")[2]
+    before = (rest.partition("@")[0], rest.rpartition("@")[0])  # the value of an option may hold @
+    passwords = [userinfo.partition(":")[2] for userinfo in before]
     values = [option.partition("=")[2] for option in url.partition("?")[2].split("&")]
-    for secret in filter(None, (password, *values)):
+    for secret in filter(None, (*passwords, *values)):
         yield secret
         yield unquote(secret)

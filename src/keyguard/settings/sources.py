@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
@@ -102,10 +103,10 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
         multiline = types[name] in _LISTS
         if variable in environ and (text := read_variable(environ, variable, multiline=multiline)):
             read, takes = _READERS[types[name]]
-            try:
+            with suppress(ValueError, KeyError):
                 found[name] = read(text)
-            except (ValueError, KeyError):
-                raise InvalidValueError(f"{variable} takes {takes}, not {shown(text)}") from None
+                continue
+            raise InvalidValueError(f"{variable} takes {takes}, not {shown(text)}")
     if scopes := _read_list(environ, "KEYGUARD_SCOPES"):
         found["catalogue"] = dict.fromkeys(scopes, "")
     if peppers and (ring := _read_peppers(environ)):

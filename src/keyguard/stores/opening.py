@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, TypeGuard
 
@@ -21,11 +22,13 @@ from keyguard.stores.base import (
     Store,
 )
 from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.urls import read_url
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
 _REDIS_GROUPS = tuple(f"{s}+{of}://" for s in ("redis", "rediss") for of in ("sentinel", "cluster"))
 _REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
-_STORES = ("memory:", "sqlite", "postgresql", "mysql", "mariadb", *_REDIS_URLS)
+_WITHOUT_PASSWORD = ("memory:", "sqlite")
+_STORES = (*_WITHOUT_PASSWORD, "postgresql", "mysql", "mariadb", *_REDIS_URLS)
 _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
 _LIMITER_METHODS = ("hit", "adjust", "migrate")
 
@@ -243,7 +246,7 @@ def _open(
         more["patience"] = patience
     if durable_replicas:
         more["durable_replicas"] = durable_replicas
-    return getattr(import_module(room), flavour.opener)(target, **more)
+    return _opened(room, flavour.opener, target, more)
 
 
 def _open_replica(
@@ -270,7 +273,15 @@ def _open_replica(
             "'read' (KEYGUARD_READ_URL) names one replica, by redis:// or rediss://: Sentinel "
             "leads to the primary, and replicas of a cluster answer only within it"
         )
-    return getattr(import_module(room), flavour.replica_opener)(target, patience=patience)
+    return _opened(room, flavour.replica_opener, target, {"patience": patience})
+
+
+def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) -> Any:
+    """Return what a module opens by a target, whose password no error shows in part."""
+    opened = partial(getattr(import_module(room), opener), target, **more)
+    if not isinstance(target, str) or target.startswith(_WITHOUT_PASSWORD):
+        return opened()
+    return read_url(target, opened, is_sql=room == _SQL)
 
 
 def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:

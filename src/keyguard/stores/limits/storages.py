@@ -37,6 +37,7 @@ from keyguard.exceptions import ConfigurationError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.pool import Pool
 from keyguard.stores.facade import SyncRateLimiter
+from keyguard.stores.urls import ESCAPES, host_of, is_cut
 
 _OWN = ("memory", "redis", "rediss")
 _THREADS = 32
@@ -99,12 +100,11 @@ class AsyncStorageRateLimiter:
         self._uri = uri.removeprefix("async+")
         self._scheme = _scheme_of(self._uri)
         self.system_name = self._scheme.partition("+")[0]
-        # Cut after the last "@" first: a password may contain what else would end a host.
-        rest = self._uri.partition("://")[2].rpartition("@")[2]
-        self._place = f"{self._scheme}://{re.split('[/?#]', rest)[0]}"
+        self._place = f"{self._scheme}://{host_of(self._uri)}"
         if not is_storage_uri(self._uri):
+            known_by = self._scheme if re.fullmatch("[a-z0-9+.-]+", self._scheme) else "..."
             raise ConfigurationError(
-                f"no limiter is known by {self._scheme}://; name memory://, an SQL database, "
+                f"no limiter is known by {known_by}://; name memory://, an SQL database, "
                 "redis:// or a storage of the package limits, such as memcached://"
             )
         self._connect()
@@ -129,7 +129,7 @@ class AsyncStorageRateLimiter:
             raise missing
         options = {} if self._is_async else {**_TIMEOUTS.get(self._scheme, {})}
         try:
-            if not self._uri.partition("://")[2].strip("/"):
+            if is_cut(self._uri) or not self._uri.partition("://")[2].strip("/"):
                 raise ValueError("there is no server in it")
             return storage_from_string(f"{'async+' * self._is_async}{self._uri}", **options)
         except Exception as failure:  # noqa: BLE001 - each storage has its own way
@@ -138,7 +138,8 @@ class AsyncStorageRateLimiter:
             # The text of the failure may repeat the URI, and with it a password.
             raise ConfigurationError(
                 f"the limiter's URI {self._place} can't be used ({type(failure).__name__}); it "
-                "looks like memcached://host:11211, see the storages of the package limits"
+                f"looks like memcached://host:11211, where {ESCAPES}; see the storages of the "
+                "package limits"
             ) from None
 
     def check(self, limits: Iterable[Limit]) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableType] - untyped
 
 from keyguard.exceptions import ConfigurationError
+from keyguard.stores.urls import ESCAPES
 
 Option: TypeAlias = str | int | bool
 Options: TypeAlias = Mapping[str, Option]
@@ -145,7 +146,7 @@ def parse(url: str) -> Deployment:
     except ValueError:
         examples = ", ".join(_EXAMPLES.values())
         raise ConfigurationError(
-            f"the URL of the Redis can't be read; one looks like {examples}"
+            f"the URL of the Redis can't be read; one looks like {examples}, where {ESCAPES}"
         ) from None
     credentials, _, hosts = parts.netloc.rpartition("@")
     nodes = tuple(_node(host, topology) for host in hosts.split(",") if host)
@@ -208,7 +209,7 @@ def _node(text: str, topology: Topology) -> tuple[str, int]:
     if not host or port == 0:
         raise ConfigurationError(
             f"a host in the {topology.value}:// URL can't be read; the URL looks like "
-            f"{_EXAMPLES[topology]}"
+            f"{_EXAMPLES[topology]}, where {ESCAPES}"
         )
     return unquote(host), port or _PORTS[topology]
 

@@ -21,6 +21,7 @@ from keyguard.stores.sql.database import AsyncDatabase, SyncDatabase
 from keyguard.stores.sql.engines import READS, WRITES, Engines, async_engines, engines
 from keyguard.stores.sql.store import AsyncSqlStore, SqlReplica, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase
+from keyguard.stores.urls import ESCAPES
 
 _DRIVERS = {
     "sqlite": "pysqlite",
@@ -141,13 +142,10 @@ def _parse(url: str, drivers: dict[str, str]) -> URL:
     # SQLAlchemy's errors may quote the URL, from the middle of a password.
     try:
         parsed = make_url(url)
-        if "@" in (parsed.host or ""):  # the host holds the end of a password
-            raise ValueError
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             "the database URL can't be read; one looks like sqlite:///keys.db or "
-            "postgresql://user:password@host:5432/database, where the signs @ : / ? # % in a "
-            "password are written as %40 %3A %2F %3F %23 %25"
+            f"postgresql://user:password@host:5432/database, where {ESCAPES}"
         ) from None
     database, _, driver = parsed.drivername.partition("+")
     if database == "postgres":
