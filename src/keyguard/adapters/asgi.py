@@ -115,21 +115,25 @@ class KeyguardMiddleware:
             allow = exchange.allow
             principal = None if allow is None else allow.principal
             # No local holds a scope: a traceback that passes here must not show the token.
-            exchange.inner = {**exchange.scope}
-            exchange.inner["keyguard.principal"] = principal
-            if self._introduces:
-                self.introduce(principal, exchange.inner)
-            await app(exchange.inner, receive, exchange.send)
+            await app(
+                self.introduced(principal, exchange.scope)
+                if self._introduces
+                else {**exchange.scope, "keyguard.principal": principal},
+                receive,
+                exchange.send,
+            )
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
         finally:
             CURRENT_REQUEST.reset(present)
 
-    def introduce(self, principal: Principal | None, scope: Scope) -> None:
-        """Tell the application who made a request, in the scope that it gets."""
+    def introduced(self, principal: Principal | None, scope: Scope) -> Scope:
+        """Return the scope that tells the application who made a request."""
+        inner: Scope = {**scope, "keyguard.principal": principal}
         if self._principal_fields is not None:
-            rewrite(scope, self._principal_fields, principal)
+            rewrite(inner, self._principal_fields, principal)
+        return inner
 
     def all_declared(self, node: object) -> Protection:
         """Return all that an endpoint or a route declares, for any method."""

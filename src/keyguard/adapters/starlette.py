@@ -58,10 +58,11 @@ class KeyguardMiddleware(asgi.KeyguardMiddleware):
     ``request.auth``, as Starlette's AuthenticationMiddleware would.
     """
 
-    def introduce(self, principal: Principal | None, scope: asgi.Scope) -> None:
-        """Tell the application who made a request, in the scope that it gets."""
-        super().introduce(principal, scope)
+    def introduced(self, principal: Principal | None, scope: asgi.Scope) -> asgi.Scope:
+        """Return the scope that tells the application who made a request."""
+        inner = super().introduced(principal, scope)
         if principal is None:
-            scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
+            inner["user"], inner["auth"] = UnauthenticatedUser(), AuthCredentials()
         else:
-            scope["user"], scope["auth"] = KeyguardUser(principal), _Credentials(principal)
+            inner["user"], inner["auth"] = KeyguardUser(principal), _Credentials(principal)
+        return inner
