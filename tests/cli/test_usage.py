@@ -427,3 +427,11 @@ def test_what_is_wrong_with_hints_is_one_sentence(
 
     assert done.status == status
     assert words in done.sentence
+
+
+def test_new_hints_are_shown_once(idle: Service) -> None:
+    shown = [item["id"] for item in idle("hints", "beta", "--json").json["items"]]
+    assert [item["id"] for item in idle("hints", "beta", "--new", "--json").json["items"]] == shown
+    others = {item["id"] for item in idle("hints", "--json").json["items"]} - {*shown}
+    assert {item["id"] for item in idle("hints", "--new", "--json").json["items"]} == others
+    assert idle("hints", "--new", "--json").json["items"] == []

@@ -16,6 +16,7 @@ from keyguard.core.keys.records import Use
 from keyguard.core.keys.values import Page
 from keyguard.core.usage.hints import Hint, HintKind
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
+from keyguard.runtime.events import HintFound, log_event
 from keyguard.runtime.sync import run_sync
 from tests.world import StandingClock, World
 
@@ -748,3 +749,53 @@ def test_async_code_gets_the_same_hints_and_dismisses_them(several: Replay) -> N
     everything = several.page()
 
     assert asyncio.run(asked()) == [everything, Page(everything.items[1:3], everything.items[2].id)]
+
+
+# Hooks hear of new hints
+
+
+def test_hooks_hear_of_each_hint_once_whatever_process_asks(several: Replay) -> None:
+    several.flush()
+    world = several.world
+    shown = several.page().items
+    assert world.guard.usage.new_hints(organization="acme") == shown
+    assert asyncio.run(world.async_guard.usage.new_hints(organization="acme")) == ()
+    told = [event for event in world.events if isinstance(event, HintFound)]
+    assert [event.hint for event in told] == list(shown)
+    assert {event.at for event in told} == {several.clock.now}
+
+
+def test_a_hint_that_comes_later_is_told_alone(several: Replay) -> None:
+    several.flush()
+    usage = several.world.guard.usage
+    usage.new_hints(organization="acme")
+    key = several.issue(expires_in=timedelta(days=2))
+    several.clock.advance(timedelta(hours=30))
+    assert {hint.key_id for hint in usage.new_hints(organization="acme")} == {key.id}
+
+
+def test_a_hint_whose_cause_lasts_is_told_again_after_90_days(several: Replay) -> None:
+    several.flush()
+    usage = several.world.guard.usage
+    before = {hint.id for hint in usage.new_hints(organization="acme")}
+    several.clock.advance(timedelta(days=89))
+    assert not before & {hint.id for hint in usage.new_hints(organization="acme")}
+    several.clock.advance(timedelta(days=1))
+    lasting = {hint.id for hint in several.page()} & before
+    assert lasting
+    assert lasting == before & {hint.id for hint in usage.new_hints(organization="acme")}
+
+
+def test_hooks_do_not_hear_of_a_dismissed_hint(several: Replay) -> None:
+    hint = several.page().items[0].id
+    several.dismiss(hint)
+    told = several.world.guard.usage.new_hints(organization="acme")
+    assert hint not in {found.id for found in told}
+
+
+def test_the_default_hook_logs_a_new_hint(
+    several: Replay, caplog: pytest.LogCaptureFixture
+) -> None:
+    hint = several.page().items[0]
+    log_event(HintFound(at=several.clock.now, hint=hint))
+    assert caplog.messages == [f"{hint.id}: {hint.text}"]

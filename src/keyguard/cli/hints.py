@@ -9,7 +9,7 @@ from itertools import islice
 
 import typer
 
-from keyguard.cli.options import LIST, Common, actor, argument_id, option, with_options
+from keyguard.cli.options import LIST, Common, actor, argument_id, flag, option, with_options
 from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import parse_span
 from keyguard.cli.terminal import table
@@ -32,6 +32,7 @@ def hints(
     ),
     dismissed: str | None = option("ID", "Stop showing the hint with this id.", "--dismiss"),
     span: str | None = option("SPAN", "For how long, such as 90d; 30d by default.", "--for"),
+    new: bool = flag("--new", "Show only what --new has not shown yet, for a job that runs daily."),
 ) -> None:
     """Show what to look at: keys that end, that woke, that nobody uses."""
     if dismissed is not None:
@@ -39,10 +40,11 @@ def hints(
         return
     if span is not None:
         raise InvalidValueError("--for goes with --dismiss")
+    fetch = _new if new else _page
     with common.guard() as guard:
         show_list(
             common,
-            partial(_page, guard, organization),
+            partial(fetch, guard, organization),
             lambda hint: fields_json(hint, _HINT),
             partial(_table, now=datetime.now(UTC)),
             "There is nothing to look at.",
@@ -75,20 +77,34 @@ def _page(guard: Keyguard, organization: str | None, after: str | None, limit: i
     return Page(page, page[-1].id if next(found, None) else None)
 
 
+def _new(
+    guard: Keyguard,
+    organization: str | None,
+    after: str | None,  # noqa: ARG001 - what was shown is not new
+    limit: int,  # noqa: ARG001 - what is not shown now would never be
+) -> Page[Hint]:
+    named = _organizations(guard) if organization is None else (organization,)
+    return Page(tuple(hint for name in named for hint in guard.usage.new_hints(organization=name)))
+
+
 def _everywhere(guard: Keyguard) -> Iterator[Hint]:
     """Give the hints of all organizations, one organization after the other."""
+    for organization in _organizations(guard):
+        page = guard.usage.hints(organization=organization, limit=_PAGE)
+        yield from page
+        while page.next is not None:
+            page = guard.usage.hints(organization=organization, after=page.next, limit=_PAGE)
+            yield from page
+
+
+def _organizations(guard: Keyguard) -> Iterator[str]:
     after: str | None = None
     while True:
-        organizations = guard.organizations.list(after=after, limit=_PAGE)
-        for organization in organizations:
-            page = guard.usage.hints(organization=organization.id, limit=_PAGE)
-            yield from page
-            while page.next is not None:
-                page = guard.usage.hints(organization=organization.id, after=page.next, limit=_PAGE)
-                yield from page
-        if organizations.next is None:
+        page = guard.organizations.list(after=after, limit=_PAGE)
+        yield from (organization.id for organization in page)
+        if page.next is None:
             return
-        after = organizations.next
+        after = page.next
 
 
 def _table(page: Page[Hint], now: datetime) -> str:

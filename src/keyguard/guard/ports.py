@@ -60,6 +60,7 @@ if TYPE_CHECKING:  # few processes need these
     from keyguard.core.keys.audit import Action
     from keyguard.core.keys.requests import KeyRequest
     from keyguard.core.management.request_terms import RequestTerms
+    from keyguard.core.usage.hints import Hint
     from keyguard.guard.replica import ReplicaPort
 
 Answer = TypeVar("Answer")
@@ -246,6 +247,9 @@ class Ports(ABC, Generic[AnyStore, Work]):
 
     def tell_request(self, action: Action, request: KeyRequest) -> None:
         self._tell(events.of_request(action, request, self.now()))
+
+    def tell_hint(self, hint: Hint) -> None:
+        self._tell(events.HintFound(at=self.now(), hint=hint))
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

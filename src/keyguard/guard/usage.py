@@ -151,6 +151,26 @@ class Usage:
         """
         return run_sync(self._operations.hints(organization=organization, after=after, limit=limit))
 
+    def new_hints(self, *, organization: str) -> tuple[Hint, ...]:
+        """Return the hints that this method has not returned before, and tell the hooks of them.
+
+        Call it once a day, from whatever runs such jobs. Several processes may do so: one of them
+        is told of each hint. A hint whose cause lasts is told of again after 90 days.
+
+        Args:
+            organization: Id or slug of the organization.
+
+        Returns:
+            The hints, the most urgent first. Each was an event ``HintFound``.
+
+        Raises:
+            InvalidValueError: This machine does not know the organization's time zone.
+            NotFoundError: There is no such organization.
+            ConfigurationError: The guard counts no usage, or its key store keeps none.
+            StoreError: The key store failed.
+        """
+        return run_sync(self._operations.new_hints(organization=organization))
+
     def dismiss(
         self, *, organization: str, hint: str, until: datetime | None = None, actor: Actor = None
     ) -> datetime:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from keyguard.core.access.decisions import Reason
 
-if TYPE_CHECKING:  # only events of requests have one
+if TYPE_CHECKING:  # only some events have one
     from keyguard.core.keys.requests import KeyRequest
+    from keyguard.core.usage.hints import Hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +201,19 @@ class KeyClaimed:
     request: KeyRequest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HintFound:
+    """There is something new in an organization's usage that a person should look at.
+
+    Args:
+        at: The time.
+        hint: What it is, with the evidence.
+    """
+
+    at: datetime
+    hint: Hint
+
+
 Event: TypeAlias = (
     AccessRefused
     | KeyExposed
@@ -213,6 +227,7 @@ Event: TypeAlias = (
     | RequestCreated
     | RequestDecided
     | KeyClaimed
+    | HintFound
 )
 
 LEVELS: dict[type[Event], int] = {
@@ -228,5 +243,6 @@ LEVELS: dict[type[Event], int] = {
     RequestCreated: logging.INFO,
     RequestDecided: logging.INFO,
     KeyClaimed: logging.INFO,
+    HintFound: logging.WARNING,
 }
 """The level at which each kind is logged."""

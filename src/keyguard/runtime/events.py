@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Event,
         FeedFailed,
         FeedRecovered,
+        HintFound,
         KeyClaimed,
         KeyExposed,
         LimiterFailed,
@@ -42,6 +43,7 @@ __all__ = [
     "Event",
     "FeedFailed",
     "FeedRecovered",
+    "HintFound",
     "Hook",
     "KeyClaimed",
     "KeyExposed",
@@ -155,9 +157,8 @@ def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
     INFO: a refused request, one that passed over a limit in shadow mode, and what becomes of
-    requests for keys. WARNING: an exposed
-    key, and a limiter or change feed that answers again. ERROR: a store, limiter or change feed
-    that fails.
+    requests for keys. WARNING: an exposed key, a hint that is new, and a limiter or change feed
+    that answers again. ERROR: a store, limiter or change feed that fails.
     """
     match event:
         case types.KeyExposed():
@@ -227,6 +228,8 @@ def log_event(event: Event) -> None:
             )
         case types.KeyClaimed(request=request):
             _logger.info("key %s of request %s was claimed", request.key, request.id)
+        case types.HintFound():
+            _logger.warning("%s: %s", event.hint.id, event.hint.text)
         case types.AccessRefused():
             _logger.info(
                 "request from %s refused: %s%s", event.address, event.reason, _of(event.key_id)

@@ -13,6 +13,7 @@ from keyguard.core.keys.requests import KeyRequest
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.management.request_terms import RequestTerms
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.ports import UsageStore
 
 
@@ -53,6 +54,9 @@ class ManagementPorts(Protocol):
 
     def tell_request(self, action: Action, request: KeyRequest) -> None:
         """Tell the hooks what became of a request for a key."""
+
+    def tell_hint(self, hint: Hint) -> None:
+        """Tell the hooks of a hint that is new."""
 
     def now(self) -> datetime:
         """Return the time, in UTC."""

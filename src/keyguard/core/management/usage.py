@@ -8,7 +8,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.values import Page
 from keyguard.core.management.common import Operations
-from keyguard.core.usage.evidence import dismiss_hint, list_hints
+from keyguard.core.usage.evidence import dismiss_hint, list_hints, tell_new_hints
 from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.reports import read_own, read_report, read_top
 from keyguard.core.usage.results import OwnUsage, UsageReport
@@ -90,6 +90,13 @@ class AsyncUsage(Operations):
         See :meth:`~keyguard.guard.usage.Usage.hints`.
         """
         return await list_hints(self._ports, organization=organization, after=after, limit=limit)
+
+    async def new_hints(self, *, organization: str) -> tuple[Hint, ...]:
+        """Return the hints that this method has not returned before, and tell the hooks of them.
+
+        See :meth:`~keyguard.guard.usage.Usage.new_hints`.
+        """
+        return await tell_new_hints(self._ports, organization=organization)
 
     async def dismiss(
         self, *, organization: str, hint: str, until: datetime | None = None, actor: Actor = None

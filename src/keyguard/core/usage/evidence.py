@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from hashlib import sha256
 from itertools import pairwise
 
 from keyguard.core.access.decisions import Reason
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Key, KeyFilter, Organization
+from keyguard.core.keys.temporary import Temporary
 from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.keys.values import Page, in_utc
 from keyguard.core.management.authority import authority_of
@@ -32,6 +34,7 @@ MOST = 100
 _DAY = timedelta(days=1)
 _WEEK = timedelta(weeks=1)
 _DISMISSED_FOR = timedelta(days=30)
+_TOLD_FOR = timedelta(days=90)
 _PAGE = 1000
 _ENDS = (Reason.KEY_REVOKED, Reason.KEY_EXPIRED, Reason.KEY_ROTATED)
 
@@ -40,16 +43,29 @@ async def list_hints(
     ports: ManagementPorts, *, organization: str, after: str | None, limit: int
 ) -> Page[Hint]:
     """Return one page of hints; see :meth:`~keyguard.guard.usage.Usage.hints`."""
-    size, usage = page_size(limit), ports.usage
+    size = page_size(limit)
     owner = await find_organization(ports, organization)
-    now = ports.now()
-    dismissed = await usage.dismissed(owner.id, now)
-    found = [hint for hint in await _find(ports, owner, now) if hint.id not in dismissed]
+    found = await _shown(ports, owner, ports.now())
     start = 0
     if after is not None:
         start = next((n for n, hint in enumerate(found, 1) if hint.id == after), len(found))
     page = tuple(found[start : start + size])
     return Page(page, page[-1].id if start + size < len(found) else None)
+
+
+async def tell_new_hints(ports: ManagementPorts, *, organization: str) -> tuple[Hint, ...]:
+    """Tell the hooks of new hints; see :meth:`~keyguard.guard.usage.Usage.new_hints`."""
+    owner = await find_organization(ports, organization)
+    now = ports.now()
+    new: list[Hint] = []
+    for hint in await _shown(ports, owner, now):
+        told = Temporary(
+            "hint", sha256(f"{owner.id}:{hint.id}".encode()).hexdigest(), "", now + _TOLD_FOR
+        )
+        if await ports.store.put_temporary(told, now):
+            ports.tell_hint(hint)
+            new.append(hint)
+    return tuple(new)
 
 
 async def dismiss_hint(
@@ -75,6 +91,12 @@ async def dismiss_hint(
         raise NotFoundError(f"organization {owner.slug!r} has no hint {shown(hint)}")
     await usage.dismiss(owner.id, hint, end)
     return end
+
+
+async def _shown(ports: ManagementPorts, owner: Organization, now: datetime) -> list[Hint]:
+    """Return the hints that nobody dismissed."""
+    dismissed = await ports.usage.dismissed(owner.id, now)
+    return [hint for hint in await _find(ports, owner, now) if hint.id not in dismissed]
 
 
 async def _find(ports: ManagementPorts, owner: Organization, now: datetime) -> list[Hint]:
