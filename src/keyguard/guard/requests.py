@@ -53,8 +53,8 @@ class Requests:
             allowed_networks: The networks that it shall work from; empty for all.
             reason: Why it is needed, for the approver; at most 1,000 characters.
             actor: Who asks: a person, a name as the service names people, or a principal, for the
-                family of its key. It may ask for more than it has. Nobody has more than 5 open requests in
-                an organization.
+                family of its key. It may ask for more than it has. Nobody has more than 5 open
+                requests in an organization.
 
         Returns:
             The request, which a rule may have approved already, and its ticket. The ticket is not
