@@ -16,6 +16,7 @@ from keyguard import (
     KeyTerms,
     Limit,
     NotFoundError,
+    Person,
     RefusedError,
     RequestStatus,
     Secret,
@@ -613,3 +614,61 @@ def test_ids_that_are_none_find_nothing(stored: Stored) -> None:
         with pytest.raises(NotFoundError) as failed:
             stored.guard.requests.get(nonsense)
         assert ticket not in str(failed.value)
+
+
+# People
+
+
+def person(id: str, role: str | None = None, **options: Any) -> Person:
+    return Person(id=id, roles={} if role is None else {"acme": role}, **options)
+
+
+@pytest.mark.parametrize("role", ["administrator", "approver"])
+def test_a_developer_asks_and_another_role_decides(stored: Stored, role: str) -> None:
+    alice, bob = person("alice", "developer"), person("bob", role)
+    created = ask(stored, "inference:read", actor=alice)
+    assert created.request.requester == "alice"
+    requests, request_id = stored.guard.requests, created.request.id
+
+    refuses(
+        stored,
+        "developer of .*can.t do that",
+        lambda: approve(stored, created.request, actor=alice),
+    )
+    request = approve(stored, created.request, actor=bob)
+    assert request.decided_by == ("bob",)
+    unknown(stored, lambda: requests.claim(request_id, actor=bob))
+    issued = requests.claim(request_id, actor=alice)
+
+    assert issued.key.owner == "alice"
+    assert [entry.actor for entry in stored.trail()[1:4]] == [
+        "person:alice", "person:bob", "person:alice",
+    ]  # fmt: skip
+
+
+def test_other_people_decide_on_nothing(stored: Stored) -> None:
+    stored.guard.organizations.create("other")
+    request = ask(stored).request
+
+    auditor, stranger = person("carol", "auditor"), person("dan")
+    elsewhere = Person(id="eve", roles={"other": "administrator"})
+    refuses(
+        stored, "auditor of organization 'acme'", lambda: approve(stored, request, actor=auditor)
+    )
+    for actor in (person("fay", "developer"), stranger, elsewhere):
+        unknown(stored, lambda actor=actor: approve(stored, request, actor=actor))  # type: ignore[misc]
+    with pytest.raises(NotFoundError, match="there is no organization 'acme'"):
+        ask(stored, actor=stranger)
+
+
+def test_an_approver_s_name_and_person_are_one_party(stored: Stored) -> None:
+    request = ask(stored, actor="bob").request
+
+    refuses(
+        stored, "own request", lambda: approve(stored, request, actor=person("bob", "approver"))
+    )
+
+
+def test_an_operator_decides_on_requests_of_all(stored: Stored) -> None:
+    request = approve(stored, ask(stored).request, actor=person("root", operator=True))
+    assert request.decided_by == ("root",)
