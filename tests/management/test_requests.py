@@ -518,15 +518,16 @@ def test_a_key_that_nobody_used_is_claimed_again(stored: Stored) -> None:
 
 def test_a_key_that_was_used_or_changed_hands_is_not(stored: Stored) -> None:
     requests = stored.guard.requests
-    used, rotated, gone, ended = (approved(stored, expires_in=DAY) for _ in range(4))
+    used, rotated, gone, given, ended = (approved(stored, expires_in=DAY) for _ in range(5))
     keys = {
         created.request.id: requests.claim(created.request.id, actor="alice")
-        for created in (used, rotated, gone, ended)
+        for created in (used, rotated, gone, given, ended)
     }
     assert stored.lets_in(keys[used.request.id].token)
     stored.guard.flush()
     stored.guard.keys.rotate(keys[rotated.request.id].key.id)
     stored.guard.keys.revoke(keys[gone.request.id].key.id)
+    stored.guard.keys.update(keys[given.request.id].key.id, owner="carol")
 
     def reclaim(created: Any) -> Any:
         return requests.reclaim(created.request.id, actor="alice")
@@ -534,6 +535,7 @@ def test_a_key_that_was_used_or_changed_hands_is_not(stored: Stored) -> None:
     refuses(stored, "was used or rotated", lambda: reclaim(used))
     refuses(stored, "was used or rotated", lambda: reclaim(rotated))
     refuses(stored, "is revoked", lambda: reclaim(gone))
+    refuses(stored, "has another owner", lambda: reclaim(given))
     unknown(stored, lambda: requests.reclaim(ended.request.id, actor="bob"))
     stored.clock.advance(DAY)
     with pytest.raises(InvalidValueError, match="already have expired"):

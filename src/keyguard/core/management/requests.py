@@ -328,8 +328,10 @@ class AsyncRequests(Operations):
             _refuse_unless(request, of, now)
             after = decide(authority, request, owner, party or "service")
             entry = describe(action, now, actor, request, after)
-            change = Change(request, after)
-            return Commit(entries=(entry,), changes=(change,), unchanged=(owner,)), after
+            # Nobody puts a refusal off by changing the organization.
+            read = (owner,) if action is Action.REQUEST_APPROVED else ()
+            changes = (Change(request, after),)
+            return Commit(entries=(entry,), changes=changes, unchanged=read), after
 
         request = await settled(ports, actor, attempt)
         if request.state is not RequestStatus.PENDING:
@@ -396,10 +398,12 @@ class AsyncRequests(Operations):
         ) -> tuple[Key, Commit]:
             present = (await find_record(ports, request.key or "")).key
             refuse_revoked(present)
-            if present.last_used_at is not None or present.successor is not None:
+            if (present.last_used_at, present.successor) != (None, None):
                 raise RefusedError(
                     f"key {present.id!r} was used or rotated already; rotate it, or ask for another"
                 )
+            if present.owner != request.requester:
+                raise RefusedError(f"key {present.id!r} has another owner by now")
             key = replace(present, id=key_id, created_at=now, version=1)
             before = changed(
                 present,
