@@ -8,22 +8,23 @@ from typing import Any, NamedTuple
 import redis
 from sqlalchemy import Table
 
+from keyguard.core.keys.requests import RequestRecord
 from keyguard.stores.redis.hashes import entry_fields, record_fields
 from keyguard.stores.redis.scripts import STORE
 from keyguard.stores.sql import open_store
 from keyguard.stores.sql.column_types import UtcDateTime
-from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS
+from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS, REQUESTS
 from tests.stores.changes import adding
-from tests.stores.records import organization, record
+from tests.stores.records import organization, record, request
 
-SQL_TABLES = {"key": KEYS, "organization": ORGANIZATIONS, "entry": AUDIT}
+SQL_TABLES = {"key": KEYS, "organization": ORGANIZATIONS, "request": REQUESTS, "entry": AUDIT}
 # What one statement sets without the rules that would keep the value out.
 _LAX = {
     "sqlite": "PRAGMA foreign_keys = OFF",
     "postgresql": "SET session_replication_role = replica",
     "mariadb": "SET foreign_key_checks = 0, sql_mode = ''",
 }
-_UNREAD = {"entry": {"mark"}}  # by lists
+_UNREAD = {"entry": {"mark"}, "request": {"open_until"}}  # by lists
 _NONSENSE = {
     "scopes": ["'quo\"te'"],
     "family": ["'fam'"],
@@ -40,6 +41,11 @@ _NONSENSE = {
     "action": ["'key.eaten'"],
     "before": ["'['", "'[]'", "'7'"],
     "after": ["'['", "'[]'", "'null'"],
+    "asked": ["'{'", "'[]'", "'{}'", "'null'", "'{\"scopes\": 7}'", "'{\"scopes\": [7]}'"],
+    "granted": ["'['", "'[]'", "'7'", '\'{"scopes": [], "expires_in": "x"}\''],
+    "decided_by": ["'{}'", "'[1]'", "'7'", "'\"ann\"'"],
+    "state": ["'bored'", "'approved'"],
+    "key_id": ["'x'"],
 }
 _NO_TIMES = {
     "sqlite": ["'yesterday'", "''", "'2026-03-01T12:00:00'"],
@@ -109,7 +115,8 @@ def damages(kind: str, what: str) -> Iterator[Damage]:
         for field in fields:
             yield from (Damage(kind, what, field, value) for value in (b"\xff", None))
         for column, values in _NONSENSE.items():
-            field = "organization" if (what, column) == ("key", "organization_id") else column
+            named = {"organization_id": "organization", "key_id": "key"}
+            field = named.get(column, column) if what in ("key", "request") else column
             if field in fields:
                 texts = [value.strip("'") for value in values]
                 # No networks are no text there, nor is the usual zone.
@@ -137,6 +144,7 @@ def _redis_fields(what: str) -> list[str]:
     fields = {
         "key": record_fields(record()),
         "organization": record_fields(organization()),
+        "request": record_fields(RequestRecord(request=request(), digest="$sha256$digest")),
         "entry": entry_fields(adding(organization()).entries[0]),
     }
     return [*fields[what][::2]]

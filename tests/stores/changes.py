@@ -10,7 +10,8 @@ from keyguard.core.keys.audit import Action, AuditEntry, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason
-from tests.stores.records import NOON
+from keyguard.core.keys.requests import KeyRequest, RequestRecord
+from tests.stores.records import NOON, organization
 
 
 def adding(*new: Organization | KeyRecord, at: datetime = NOON, actor: str = "test") -> Commit:
@@ -27,6 +28,15 @@ def adding(*new: Organization | KeyRecord, at: datetime = NOON, actor: str = "te
         organizations=organizations,
         keys=records,
         unchanged=tuple(owners.values()),
+    )
+
+
+def asking(asked: KeyRequest, owner: Organization | None = None) -> Commit:
+    """Return the commit that adds a request."""
+    return Commit(
+        entries=(describe(Action.REQUEST_CREATED, NOON, "ann", None, asked),),
+        requests=(RequestRecord(request=asked, digest=f"$sha256$ticket-{asked.id}"),),
+        unchanged=(owner or organization(),),
     )
 
 

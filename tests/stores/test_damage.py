@@ -10,11 +10,13 @@ import pytest
 import redis
 
 from keyguard.core.keys.records import KeyFilter, Use
+from keyguard.core.keys.requests import RequestFilter
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import STORE
 from tests.damage import Damage, damages
+from tests.stores.changes import asking
 from tests.stores.conftest import DATABASES, Database, Plain
-from tests.stores.records import LATER, key, organization, record
+from tests.stores.records import LATER, NOON, key, organization, record, request
 
 KINDS = (*DATABASES, "redis")
 ANY = KeyFilter()
@@ -137,6 +139,29 @@ def test_a_list_goes_on_behind_a_damaged_organization(
 
     check(damage, ids, lambda after, n: store.list_organizations(after=after, limit=n))
     assert store.find_key(key(1).id) == record(1)
+
+
+@every_column
+@pytest.mark.parametrize("damage", of("request"), ids=str)
+def test_a_list_goes_on_behind_a_damaged_request(
+    damage: Damage, database: Database, store: Any
+) -> None:
+    requests = [request(number) for number in NUMBERS]
+    for asked in requests:
+        assert store.commit(asking(asked)) is True
+    ids = [asked.id for asked in requests]
+    every = RequestFilter(at=NOON)
+
+    damage.do(database.url, ids[DAMAGED])
+
+    if damage.field != "digest":  # which no list shows
+        check(damage, ids, lambda after, n: store.list_requests(every, after=after, limit=n))
+    for asked in requests:
+        if asked.id != ids[DAMAGED]:
+            assert store.find_request(asked.id).request == asked
+        elif damage.field != "id":
+            with pytest.raises(CorruptDataError):
+                store.find_request(asked.id)
 
 
 @every_column

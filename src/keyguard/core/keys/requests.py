@@ -47,6 +47,12 @@ class RequestStatus(enum.StrEnum):
 OPEN = frozenset({RequestStatus.PENDING, RequestStatus.APPROVED})
 """The states from which a request can still become a key."""
 
+ENDS_AS = {
+    RequestStatus.PENDING: RequestStatus.EXPIRED,
+    RequestStatus.APPROVED: RequestStatus.LAPSED,
+}
+"""What a request is whose state is one of these, when its time has passed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTerms:
@@ -174,14 +180,18 @@ class KeyRequest:
         if self.state is RequestStatus.APPROVED and (self.granted is None or not self.claim_by):
             raise InvalidValueError("a request that is approved says what is granted until when")
 
+    @property
+    def open_until(self) -> datetime | None:
+        """When it stops being open unless its state changes before; None if that is final."""
+        if self.state is RequestStatus.PENDING:
+            return self.pending_until
+        return self.claim_by if self.state is RequestStatus.APPROVED else None
+
     def status(self, now: datetime) -> RequestStatus:
         """Return the state of the request at ``now``."""
-        if self.state is RequestStatus.PENDING and now >= self.pending_until:
-            return RequestStatus.EXPIRED
-        approved = self.state is RequestStatus.APPROVED
-        if approved and self.claim_by is not None and now >= self.claim_by:
-            return RequestStatus.LAPSED
-        return self.state
+        if self.open_until is None or now < self.open_until:
+            return self.state
+        return ENDS_AS[self.state]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

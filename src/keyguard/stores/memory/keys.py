@@ -171,7 +171,9 @@ class MemoryStore(Store):
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
         with self._lock:
-            rest = _behind((record.request for record in self._requests.values()), after)
+            asked = (record.request for record in self._requests.values())
+            owned = (a for a in asked if wanted.organization in (None, a.organization))
+            rest = _behind(owned, after)
         return page_of([request for request in rest if wanted.admits(request)], limit)
 
     def put_temporary(self, record: Temporary, now: datetime) -> bool:

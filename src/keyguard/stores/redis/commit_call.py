@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from math import ceil
 from typing import TypeAlias
 
-from keyguard.core.keys.commit import Commit, Ending
-from keyguard.core.keys.records import KeyRecord, Organization
+from keyguard.core.keys.commit import Change, Commit, Ending
+from keyguard.core.keys.records import Key, KeyRecord, Organization
+from keyguard.core.keys.requests import KeyRequest, RequestRecord
 from keyguard.stores.redis.hashes import (
     changed_fields,
     entry_fields,
@@ -25,18 +28,24 @@ def commit_call(commit: Commit) -> ScriptCall:
     """Return the call of the script that makes a commit, or changes nothing."""
     expected = [(record_key(name), str(version)) for name, version in commit.expected().items()]
     organizations = [(record_key(new.id), new.id, new.slug) for new in commit.organizations]
-    keys = [(record_key(new.key.id), new.key.id) for new in commit.keys]
+    others = [("key", new.key.id) for new in commit.keys]
+    others += [("request", new.request.id) for new in commit.requests]
+    new_records = [(record_key(record_id), record_id, what) for what, record_id in others]
     entries = [
         (f"trail:{entry.subject}", f"owned:{entry.organization}", entry_fields(entry))
         for entry in commit.entries
     ]
-    records: list[Organization | KeyRecord] = [*commit.organizations, *commit.keys]
+    records: list[Organization | KeyRecord | RequestRecord] = [
+        *commit.organizations,
+        *commit.keys,
+        *commit.requests,
+    ]
     writes = [write for record in records for write in _index_writes(record)]
-    sets = [key for command, key, _ in writes if command == "ZADD"]
+    writes += [write for change in commit.changes for write in _changes_of_indexes(change)]
+    sets = [key for command, key, _ in writes if command in ("ZADD", "ZREM")]
     sets += [key for trail, owned, _ in entries for key in (trail, owned)]
     # The record is written after the indexes that lead to it.
-    writes += [("HSET", record_key(new.id), record_fields(new)) for new in commit.organizations]
-    writes += [("HSET", record_key(new.key.id), record_fields(new)) for new in commit.keys]
+    writes += [("HSET", record_key(_id_of(new)), record_fields(new)) for new in records]
     writes += [
         ("HSET", record_key(change.id), fields)
         for change in commit.changes
@@ -48,12 +57,12 @@ def commit_call(commit: Commit) -> ScriptCall:
         "expected": expected,
         "witnesses": witnesses,
         "organizations": organizations,
-        "keys": keys,
+        "records": new_records,
         "entries": entries,
         "writes": writes,
     }
-    others = [key for key, *_ in (*expected, *witnesses, *organizations, *keys)]
-    names = dict.fromkeys(["audit", "slugs", *sets, *others])
+    touched = [key for key, *_ in (*expected, *witnesses, *organizations, *new_records)]
+    names = dict.fromkeys(["audit", "slugs", *sets, *touched])
     return store_call(COMMIT, json.dumps(steps), keys=tuple(names))
 
 
@@ -86,22 +95,57 @@ def ending_call(ending: Ending, *, waits: bool) -> ScriptCall:
 
 
 def record_key(record_id: str) -> str:
-    """Return the key of an organization's or a key's record, without the store's prefix."""
-    # The id of an organization has an underscore, that of a key never has.
-    return f"{'organization' if '_' in record_id else 'key'}:{record_id}"
+    """Return the key of a record, without the store's prefix."""
+    kinds = {"org": "organization", "req": "request"}
+    prefix, underscore, _ = record_id.partition("_")  # the id of a key has none
+    return f"{kinds.get(prefix, 'organization') if underscore else 'key'}:{record_id}"
 
 
-def _index_writes(new: Organization | KeyRecord) -> list[Write]:
+def _id_of(new: Organization | KeyRecord | RequestRecord) -> str:
     if isinstance(new, Organization):
-        return [
-            ("HSET", "slugs", (new.slug, new.id)),
-            ("ZADD", "organizations", ("0", index_entry(new))),
-        ]
-    key = new.key
-    listed = ("0", index_entry(key))
-    return [
-        ("ZADD", "keys", listed),
-        ("ZADD", f"keys:{key.organization}", listed),
-        ("ZADD", f"family:{key.family}", listed),
-        ("ZADD", "ids", ("0", key.id)),
-    ]
+        return new.id
+    return new.key.id if isinstance(new, KeyRecord) else new.request.id
+
+
+def _index_writes(new: Organization | KeyRecord | RequestRecord) -> Iterator[Write]:
+    if isinstance(new, Organization):
+        yield "HSET", "slugs", (new.slug, new.id)
+        yield "ZADD", "organizations", ("0", index_entry(new))
+    elif isinstance(new, KeyRecord):
+        key = new.key
+        for index in ("keys", f"keys:{key.organization}", f"family:{key.family}"):
+            yield "ZADD", index, ("0", index_entry(key))
+        yield "ZADD", "ids", ("0", key.id)
+        yield from _owner_writes(None, key)
+    else:
+        request = new.request
+        for index in ("", f":{request.organization}"):
+            yield "ZADD", f"requests{index}", ("0", index_entry(request))
+        yield "ZADD", f"requester:{request.requester}", ("0", index_entry(request))
+        yield from _open_writes(request)
+
+
+def _changes_of_indexes(change: Change) -> Iterator[Write]:
+    before, after = change.before, change.after
+    if isinstance(before, Key) and isinstance(after, Key):
+        yield from _owner_writes(before.owner, after)
+    elif isinstance(after, KeyRequest):
+        yield from _open_writes(after)
+
+
+def _owner_writes(before: str | None, key: Key) -> Iterator[Write]:
+    """Move a key between the indexes of owners."""
+    if before not in (None, key.owner):
+        yield "ZREM", f"owner:{before}", (index_entry(key),)
+    if key.owner not in (None, before):
+        yield "ZADD", f"owner:{key.owner}", ("0", index_entry(key))
+
+
+def _open_writes(request: KeyRequest) -> Iterator[Write]:
+    """Put a request into the indexes of open ones, or take it out."""
+    ends = request.open_until
+    for index in ("open", f"open:{request.organization}"):
+        if ends is None:
+            yield "ZREM", index, (index_entry(request),)
+        else:
+            yield "ZADD", index, (str(ceil(ends.timestamp())), index_entry(request))

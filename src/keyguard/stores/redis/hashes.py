@@ -19,12 +19,15 @@ from keyguard.core.keys.records import (
     RevocationReason,
     fields_of,
 )
+from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestRecord, RequestStatus
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import Reply, list_of, text_of, texts_of
 
-Record = TypeVar("Record", AuditEntry, Key, KeyDigest, KeyRecord, Organization)
+Record = TypeVar(
+    "Record", AuditEntry, Key, KeyDigest, KeyRecord, KeyRequest, Organization, RequestRecord
+)
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -44,6 +47,13 @@ class _Form:
     read: Callable[[str], object]
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list):
+        raise TypeError("names are a list")
+    return tuple(names)
+
+
 _TEXT = _Form(str, str)
 _TIME = _Form(time_text, datetime.fromisoformat)
 _JSON = _Form(lambda value: json.dumps(dict(value)), json.loads)
@@ -56,6 +66,11 @@ _FORMS: dict[str, _Form] = {
     **dict.fromkeys(("before", "after"), _JSON),
     "last_used_address": _TEXT,
     "owner": _TEXT,
+    **dict.fromkeys(("requester", "reason", "note", "key"), _TEXT),
+    **dict.fromkeys(("pending_until", "decided_at", "claim_by", "claimed_at"), _TIME),
+    **dict.fromkeys(("asked", "granted"), _Form(KeyTerms.dump, KeyTerms.load)),
+    "state": _Form(str, RequestStatus),
+    "decided_by": _Form(lambda names: json.dumps(names) if names else "", _names),
     "revoked_reason": _Form(str, RevocationReason),
     # An empty set is " ", as "" stands for None.
     "scopes": _Form(lambda value: " ".join(sorted(value)) or " ", lambda text: {*text.split()}),
@@ -69,21 +84,22 @@ _FORMS: dict[str, _Form] = {
     "version": _Form(str, int),
     "action": _Form(str, Action),
 }
-"""The form of each field of organizations, keys and entries of the audit trail.
+"""The form of each field of organizations, keys, requests and entries of the audit trail.
 
 "" stands for None, and for the default of a field that can't be None."""
 
 
-def index_entry(record: Key | Organization) -> str:
+def index_entry(record: Key | KeyRequest | Organization) -> str:
     """Return a record's entry in an index: in the order of the bytes, the oldest comes first."""
     return f"{time_text(record.created_at)} {record.id}"
 
 
-def record_fields(record: KeyRecord | Organization) -> tuple[str, ...]:
+def record_fields(record: KeyRecord | Organization | RequestRecord) -> tuple[str, ...]:
     """Return a record as names and values for a hash, one after the other."""
     if isinstance(record, Organization):
         return field_texts(fields_of(record))
-    return field_texts({**fields_of(record.key), "digest": record.digest})
+    kept = record.request if isinstance(record, RequestRecord) else record.key
+    return field_texts({**fields_of(kept), "digest": record.digest})
 
 
 def changed_fields(change: Change) -> tuple[str, ...]:
@@ -140,6 +156,25 @@ def key_from(row: Reply) -> Key:
         CorruptDataError: keyguard never wrote that hash.
     """
     return _read(Key, row)
+
+
+def request_from(row: Reply) -> KeyRequest:
+    """Return the request in a hash.
+
+    Raises:
+        CorruptDataError: keyguard never wrote that hash.
+    """
+    return _read(KeyRequest, row)
+
+
+def request_record_from(row: Reply) -> RequestRecord:
+    """Return the record of a request in a hash.
+
+    Raises:
+        CorruptDataError: keyguard never wrote that hash.
+    """
+    request = request_from(row)
+    return _decoded(row, lambda fields: RequestRecord(request=request, digest=fields["digest"]))
 
 
 def digest_from(row: Reply) -> KeyDigest:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from math import floor
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
-from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
+from keyguard.core.keys.requests import OPEN, KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.temporary import Temporary, unexpired
-from keyguard.core.keys.values import FAMILY_ID, ORGANIZATION_ID, ORGANIZATION_NAME, Page
+from keyguard.core.keys.texts import fits
+from keyguard.core.keys.values import (
+    FAMILY_ID,
+    ORGANIZATION_ID,
+    ORGANIZATION_NAME,
+    REQUEST_ID,
+    Page,
+)
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
 from keyguard.runtime.deadlines import PATIENCE, Patience
@@ -42,6 +50,8 @@ from keyguard.stores.redis.hashes import (
     organization_from,
     own,
     record_from,
+    request_from,
+    request_record_from,
     temporary_from,
     temporary_text,
     time_text,
@@ -54,8 +64,9 @@ if TYPE_CHECKING:
     from keyguard.stores.base import SyncUsageStore
     from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 
-Found = TypeVar("Found", Key, Organization)
+Found = TypeVar("Found", Key, KeyRequest, Organization)
 
+_SUBJECTS = (ORGANIZATION_ID, KEY_ID, REQUEST_ID)
 _STREAM_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
 _STREAM_NUMBERS = 2**64
 _FEWEST_DIGESTS = 200
@@ -112,15 +123,14 @@ class RedisKeys:
             name = text_of(await self._run(scripts.FIND_SLUG, name, keys=("slugs",)))
             if not name:
                 return None
-        row = await self._run(scripts.FIND_ORGANIZATION, keys=(record_key(name),))
+        row = await self._run(scripts.FIND_RECORD, keys=(record_key(name),))
         return own(name, organization_from(row)) if row else None
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         if after is not None and not ORGANIZATION_ID.match(after):
             return Page(())
-        return await self._page(
-            organization_from, "organization", "organizations", KeyFilter(), after, limit
-        )
+        listed = _Listed("organization", "organizations")
+        return await self._page(organization_from, listed, after, limit)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         if not KEY_ID.match(key_id):
@@ -145,13 +155,19 @@ class RedisKeys:
             index = f"keys:{wanted.organization}"
             if not ORGANIZATION_ID.match(wanted.organization):
                 return Page(())
+        if wanted.owner is not None:
+            index = f"owner:{wanted.owner}"
+            if not fits(wanted.owner):
+                return Page(())
         if wanted.family is not None:
             index = f"family:{wanted.family}"
             if not FAMILY_ID.match(wanted.family):
                 return Page(())
         if after is not None and not KEY_ID.match(after):
             return Page(())
-        return await self._page(key_from, "key", index, wanted, after, limit)
+        times = (wanted.ends_before, wanted.unused_since, wanted.alive_at)
+        listed = _Listed("key", index, wanted.organization, tuple(map(time_text, times)))
+        return await self._page(key_from, listed, after, limit, wanted.admits)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         if after is not None and not KEY_ID.match(after):
@@ -217,12 +233,34 @@ class RedisKeys:
             last = text_of(list_of(rows[-1])[0])
 
     async def find_request(self, request_id: str) -> RequestRecord | None:
-        raise NotImplementedError
+        if not REQUEST_ID.match(request_id):
+            return None
+        row = await self._run(scripts.FIND_RECORD, keys=(record_key(request_id),))
+        if not row:
+            return None
+        record = request_record_from(row)
+        own(request_id, record.request)
+        return record
 
     async def list_requests(
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
-        raise NotImplementedError
+        owner = wanted.organization
+        if (owner is not None and not ORGANIZATION_ID.match(owner)) or (
+            after is not None and not REQUEST_ID.match(after)
+        ):
+            return Page(())
+        open_at, index = "", "requests"
+        if wanted.statuses and wanted.statuses <= OPEN:
+            open_at, index = str(floor(wanted.at.timestamp())), "open"
+        if owner is not None:
+            index = f"{index}:{owner}"
+        if wanted.requester is not None:
+            open_at, index = "", f"requester:{wanted.requester}"
+            if not fits(wanted.requester):
+                return Page(())
+        listed = _Listed("request", index, owner, open_at=open_at)
+        return await self._page(request_from, listed, after, limit, wanted.admits)
 
     async def put_temporary(self, record: Temporary, now: datetime) -> bool:
         return await self._keep(record, now, "put")
@@ -255,35 +293,52 @@ class RedisKeys:
     async def _page(
         self,
         decode: Callable[[Reply], Found],
-        kind: str,
-        index: str,
-        wanted: KeyFilter,
+        listed: _Listed,
         after: str | None,
         limit: int,
+        admits: Callable[[Found], bool] = bool,
     ) -> Page[Found]:
-        times: list[str] = [
-            time_text(at) for at in (wanted.ends_before, wanted.unused_since, wanted.alive_at)
-        ]
         items: list[Found | Damaged] = []
-        last, keys = "", (index,) if after is None else (index, record_key(after))
+        last, keys = "", (listed.by,) if after is None else (listed.by, record_key(after))
         while True:
             asked = limit + 1 - len(items)
-            look = max(asked, _LOOKED_AT) if any(times) else asked
-            arguments = (kind, str(asked), str(look), last, wanted.organization or "", *times)
-            end, rows = list_of(await self._run(scripts.LIST_RECORDS, *arguments, keys=keys))
+            look = max(asked, _LOOKED_AT) if any(listed.times) else asked
+            arguments = (str(asked), str(look), last, listed.owner or "", *listed.times)
+            reply = await self._run(
+                scripts.LIST_RECORDS, listed.kind, *arguments, listed.open_at, keys=keys
+            )
+            end, rows = list_of(reply)
             for row in list_of(rows):
                 record_id, fields = list_of(row)
                 if not fields:
                     continue  # a crash may leave an index entry without a record
                 item = read_listed(text_of(record_id), decode, fields)
-                if not isinstance(item, Key) or wanted.admits(item):
+                if isinstance(item, Damaged) or admits(item):
                     items.append(item)
-            last, keys = text_of(end), (index,)
+            last, keys = text_of(end), (listed.by,)
             # The next page begins behind a record whose time of creation can be read.
             while limit <= len(items) and isinstance(items[limit - 1], Damaged):
                 limit += 1
             if len(items) > limit or not last:
                 return page_of(items, limit)
+
+
+class _Listed(NamedTuple):
+    """What a list is of.
+
+    Args:
+        kind: The kind of record.
+        by: The index that leads to them.
+        owner: The id of the only organization whose records are wanted, or None.
+        times: ``ends_before``, ``unused_since`` and ``alive_at`` of a :class:`KeyFilter`.
+        open_at: For an index of open requests, the second at which they are open.
+    """
+
+    kind: str
+    by: str
+    owner: str | None = None
+    times: tuple[str, ...] = ("", "", "")
+    open_at: str = ""
 
 
 class AsyncRedisStore(RedisKeys):
@@ -379,7 +434,7 @@ def _can_exist(organization: str | None, subject: str | None, after: str | None)
     """Tell whether ids can be those of an organization, of a record, and of an entry."""
     if organization is not None and not ORGANIZATION_ID.match(organization):
         return False
-    if subject is not None and not (ORGANIZATION_ID.match(subject) or KEY_ID.match(subject)):
+    if subject is not None and not any(known.match(subject) for known in _SUBJECTS):
         return False
     found = None if after is None else _STREAM_ID.match(after)
     if found is None:

@@ -4,10 +4,14 @@ All records lie under ``keyguard:{store}:``, in one slot of a cluster, so that o
 several of them:
 
 :``schema``: the version of this layout
-:``organization:ID``, ``key:ID``: a record, as a hash of its fields; "" stands for None
+:``organization:ID``, ``key:ID``, ``request:ID``: a record, as a hash of its fields; "" stands for
+    None
 :``slugs``: a hash from slugs to the ids of organizations
-:``organizations``, ``keys``, ``keys:ORGANIZATION``, ``family:FAMILY``: sorted sets of creation
-    times and ids
+:``organizations``, ``keys``, ``keys:ORGANIZATION``, ``family:FAMILY``, ``owner:OWNER``,
+    ``requests``, ``requests:ORGANIZATION``, ``requester:REQUESTER``: sorted sets of creation times
+    and ids
+:``open``, ``open:ORGANIZATION``: the same of the requests that are open, by the second at which
+    they no longer are
 :``ids``: a sorted set of the ids of all keys
 :``audit``: the audit trail, a stream
 :``trail:ID``: a sorted set of the entries about one record; ``owned:ID``: about one organization
@@ -200,7 +204,7 @@ END = Script("layout_check", "stream_names", "witnesses", "end", writes=True)
 REHASH_KEY = Script("layout_check", "rehash_key", writes=True)
 MARK_USED = Script("layout_check", "mark_used", writes=True)
 FIND_SLUG = Script("primary_check", "layout_check", "find_slug", writes=False)
-FIND_ORGANIZATION = Script("primary_check", "layout_check", "find_organization", writes=False)
+FIND_RECORD = Script("primary_check", "layout_check", "find_record", writes=False)
 FIND_KEY = Script("primary_check", "layout_check", "find_key", writes=False)
 READ_KEY = Script("layout_check", "read_key", writes=False)
 FIND_EXISTING = Script("primary_check", "layout_check", "find_existing", writes=False)

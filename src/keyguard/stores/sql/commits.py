@@ -17,17 +17,20 @@ from sqlalchemy.exc import IntegrityError
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Change, Commit, Ending
 from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.requests import KeyRequest
 from keyguard.exceptions import CorruptDataError, RefusedError
 from keyguard.stores.sql.queries import find_key, read_rows
 from keyguard.stores.sql.rows import (
+    change_columns,
     changed_columns,
     entry_columns,
     organization_columns,
     record_columns,
+    request_columns,
     scopes_from,
 )
 from keyguard.stores.sql.session import Session, Values, begin
-from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
+from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS, REQUESTS
 
 CHANNEL = "keyguard"
 """The channel on which PostgreSQL tells of commits; each database has its own."""
@@ -119,12 +122,12 @@ async def _is_witnessed(session: Session, witnesses: Sequence[Key]) -> bool:
 async def _made(session: Session, commit: Commit) -> bool:
     await session.call(begin)
     place = await claim(session, len(commit.entries))
-    organizations, keys = _by_table(commit.changes)
-    expected: dict[Table, dict[str, int]] = {ORGANIZATIONS: {}, KEYS: {}}
-    for record in (*commit.unchanged, *(change.before for change in commit.changes)):
-        table = ORGANIZATIONS if isinstance(record, Organization) else KEYS
-        expected[table][record.id] = record.version
-    for table, versions in expected.items():
+    for table in _TABLES:
+        versions = {
+            record.id: record.version
+            for record in (*commit.unchanged, *(change.before for change in commit.changes))
+            if _table_of(record) is table
+        }
         if versions and not await _still_stand(session, table, versions):
             return False
     if not await _is_witnessed(session, commit.witnesses):
@@ -135,7 +138,10 @@ async def _made(session: Session, commit: Commit) -> bool:
         )
     if commit.keys:
         await session.execute(insert(KEYS), [record_columns(record) for record in commit.keys])
-    for table, changes in ((ORGANIZATIONS, organizations), (KEYS, keys)):
+    if commit.requests:
+        await session.execute(insert(REQUESTS), [*map(request_columns, commit.requests)])
+    for table in _TABLES:
+        changes = [change for change in commit.changes if _table_of(change.before) is table]
         if not await _changed(session, table, changes):
             return False
     if commit.entries:
@@ -193,7 +199,7 @@ async def _changed(session: Session, table: Table, changes: Iterable[Change]) ->
     groups: dict[tuple[str, ...], list[Values]] = {}
     for change in changes:
         old = {"which": change.id, "old_version": change.before.version}
-        columns = changed_columns(change.columns())
+        columns = change_columns(change)
         new = {f"new_{name}": value for name, value in columns.items()}
         groups.setdefault(tuple(sorted(columns)), []).append(old | new)
     for names, rows in groups.items():
@@ -217,18 +223,21 @@ async def _refuse_what_is_taken(session: Session, commit: Commit) -> None:
             found = select(ORGANIZATIONS.c.id).where(ORGANIZATIONS.c[column] == name)
             if (await session.execute(found)).first() is not None:
                 raise RefusedError(f"organization {name!r} exists already") from None
-    ids = [record.key.id for record in commit.keys]
-    if ids:
-        found = select(KEYS.c.id).where(KEYS.c.id.in_(ids))
-        taken = set((await session.execute(found)).scalars())
-        for key_id in ids:
-            if key_id in taken:
-                raise RefusedError(f"key {key_id!r} exists already") from None
+    for what, table, ids in (
+        ("key", KEYS, [record.key.id for record in commit.keys]),
+        ("request", REQUESTS, [record.request.id for record in commit.requests]),
+    ):
+        found = select(table.c.id).where(table.c.id.in_(ids))
+        taken = set((await session.execute(found)).scalars()) if ids else set()
+        for record_id in ids:
+            if record_id in taken:
+                raise RefusedError(f"{what} {record_id!r} exists already") from None
 
 
-def _by_table(changes: Iterable[Change]) -> tuple[list[Change], list[Change]]:
-    organizations: list[Change] = []
-    keys: list[Change] = []
-    for change in changes:
-        (organizations if isinstance(change.before, Organization) else keys).append(change)
-    return organizations, keys
+_TABLES = (ORGANIZATIONS, KEYS, REQUESTS)
+
+
+def _table_of(record: Organization | Key | KeyRequest) -> Table:
+    if isinstance(record, KeyRequest):
+        return REQUESTS
+    return ORGANIZATIONS if isinstance(record, Organization) else KEYS

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     LargeBinary,
     Table,
+    and_,
     bindparam,
     cast,
     func,
@@ -30,6 +31,14 @@ from sqlalchemy.exc import DBAPIError
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.requests import (
+    ENDS_AS,
+    OPEN,
+    KeyRequest,
+    RequestFilter,
+    RequestRecord,
+)
+from keyguard.core.keys.texts import fits
 from keyguard.core.keys.values import Page
 from keyguard.stores.base import News, Reading, page_of, read_listed, storable_address
 from keyguard.stores.sql.errors import is_unreadable
@@ -38,17 +47,20 @@ from keyguard.stores.sql.rows import (
     KEY_COLUMNS,
     ORGANIZATION_COLUMNS,
     RECORD_COLUMNS,
+    REQUEST_COLUMNS,
     digest_from,
     entry_from,
     key_from,
     organization_from,
     record_from,
+    request_from,
+    request_record_from,
 )
 from keyguard.stores.sql.session import AnyRow, Query, Session, begin_hastily, look_up
-from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS
+from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS, REQUESTS
 
-Listed = TypeVar("Listed", AuditEntry, Key, KeyDigest, Organization)
-Aged = TypeVar("Aged", Key, Organization)
+Listed = TypeVar("Listed", AuditEntry, Key, KeyDigest, KeyRequest, Organization)
+Aged = TypeVar("Aged", Key, KeyRequest, Organization)
 
 _MOST_NEWS = 1000
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
@@ -60,6 +72,7 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,63}\Z")
 
 _ORGANIZATION = select(*ORGANIZATION_COLUMNS)
 _KEY = select(*KEY_COLUMNS)
+_REQUEST = select(*REQUEST_COLUMNS)
 _DIGEST = select(*[KEYS.c.id, KEYS.c.digest])
 _ENTRY = select(*ENTRY_COLUMNS)
 _RECORD = (
@@ -142,9 +155,29 @@ async def list_keys(
 ) -> Page[Key]:
     """List the keys that a filter admits, by the time of their creation."""
     keys = _of(_KEY, {KEYS.c.organization_id: wanted.organization, KEYS.c.family: wanted.family})
-    if keys is None:
+    if keys is None or not fits(wanted.owner or ""):
         return Page(())
     return await _aged(session, keys, _conditions(wanted), KEYS, key_from, after, limit)
+
+
+async def find_request(session: Session, request_id: str) -> RequestRecord | None:
+    """Find a request for a key."""
+    if not _NAME.match(request_id):
+        return None
+    found = select(*REQUEST_COLUMNS, REQUESTS.c.digest).where(REQUESTS.c.id == request_id)
+    row = (await session.execute(found)).one_or_none()
+    return None if row is None else request_record_from(row)
+
+
+async def list_requests(
+    session: Session, wanted: RequestFilter, after: str | None, limit: int
+) -> Page[KeyRequest]:
+    """List the requests that a filter admits, by the time of their creation."""
+    requests = _of(_REQUEST, {REQUESTS.c.organization_id: wanted.organization})
+    if requests is None or not fits(wanted.requester or ""):
+        return Page(())
+    conditions = _request_conditions(wanted)
+    return await _aged(session, requests, conditions, REQUESTS, request_from, after, limit)
 
 
 async def list_digests(session: Session, after: str | None, limit: int) -> Page[KeyDigest]:
@@ -262,13 +295,39 @@ def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:
         conditions.append(KEYS.c.revoked_at.is_(None))
         conditions += [or_(end.is_(None), end > wanted.alive_at) for end in ends]
     if wanted.owner is not None:
-        conditions.append(KEYS.c.owner == wanted.owner)
+        conditions += _exactly(KEYS.c.owner, wanted.owner)
     if wanted.ends_before is not None:
         conditions.append(or_(*(end < wanted.ends_before for end in ends)))
     if wanted.unused_since is not None:
         used = func.coalesce(KEYS.c.last_used_at, KEYS.c.created_at)
         conditions.append(used < wanted.unused_since)
     return conditions
+
+
+def _request_conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
+    """Return a filter's conditions, the same as those of :meth:`RequestFilter.admits`."""
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.requester is not None:
+        conditions += _exactly(REQUESTS.c.requester, wanted.requester)
+    is_open, state = REQUESTS.c.open_until > wanted.at, REQUESTS.c.state
+    if wanted.statuses:
+        over = {ends_as: state for state, ends_as in ENDS_AS.items()}
+        conditions.append(
+            or_(
+                *(and_(state == status, is_open) for status in wanted.statuses & OPEN),
+                *(and_(state == over[s], ~is_open) for s in wanted.statuses & over.keys()),
+                state.in_(sorted(wanted.statuses - OPEN - over.keys())),
+            )
+        )
+    if wanted.statuses and wanted.statuses <= OPEN:
+        conditions.append(is_open)  # again, so that the index is used
+    return conditions
+
+
+def _exactly(column: Column[Any], text: str) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a column holds a text, on MySQL without spaces behind it."""
+    pattern = re.sub(r"[/%_]", r"/\g<0>", text)
+    return column == text, column.like(pattern, escape="/")
 
 
 async def _aged(

@@ -10,15 +10,17 @@ from typing import Any, TypeAlias, TypeVar
 
 from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
+from keyguard.core.keys.commit import Change
 from keyguard.core.keys.records import Key, KeyDigest, KeyRecord, Organization, fields_of
+from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestRecord
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.limits.limit import Limit
 from keyguard.core.limits.stored import dump_limits, load_limits
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.sql.session import AnyRow
-from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS, TEMPORARY
+from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS, REQUESTS, TEMPORARY
 
-Record = TypeVar("Record", AuditEntry, Key, KeyDigest, Organization, Temporary)
+Record = TypeVar("Record", AuditEntry, Key, KeyDigest, KeyRequest, Organization, Temporary)
 
 Columns: TypeAlias = dict[str, Any]
 """Values by the names of columns."""
@@ -36,6 +38,9 @@ ORGANIZATION_COLUMNS = [column.label(f"owner_{column.name}") for column in ORGAN
 
 RECORD_COLUMNS = [*KEY_COLUMNS, KEYS.c.digest, *ORGANIZATION_COLUMNS]
 
+_UNREAD = (REQUESTS.c.digest, REQUESTS.c.open_until)
+REQUEST_COLUMNS = [column for column in REQUESTS.c if column not in set(_UNREAD)]
+
 ENTRY_COLUMNS = [column for column in AUDIT.c if column is not AUDIT.c.mark]
 
 _DIGEST = len(KEY_COLUMNS)
@@ -52,6 +57,21 @@ def organization_columns(organization: Organization) -> Columns:
 def record_columns(record: KeyRecord) -> Columns:
     """Return a key's record as the columns of its row."""
     return _columns(fields_of(record.key), _COLUMN_NAMES) | {"digest": record.digest}
+
+
+def request_columns(record: RequestRecord) -> Columns:
+    """Return a request's record as the columns of its row."""
+    request = record.request
+    columns = _columns(fields_of(request), _COLUMN_NAMES)
+    return columns | {"digest": record.digest, "open_until": request.open_until}
+
+
+def change_columns(change: Change) -> Columns:
+    """Return what a change sets, as columns."""
+    columns = changed_columns(change.columns())
+    if isinstance(change.after, KeyRequest):
+        columns["open_until"] = change.after.open_until
+    return columns
 
 
 def changed_columns(fields: Mapping[str, Any]) -> Columns:
@@ -117,6 +137,29 @@ def key_from(row: AnyRow) -> Key:
         CorruptDataError: The row holds something that keyguard never wrote.
     """
     return _read(Key, KEYS.name, _KEY_FIELDS, row)
+
+
+def request_from(row: AnyRow) -> KeyRequest:
+    """Return the request in a row of :data:`REQUEST_COLUMNS`.
+
+    Raises:
+        CorruptDataError: The row holds something that keyguard never wrote.
+    """
+    return _read(KeyRequest, REQUESTS.name, _REQUEST_FIELDS, row)
+
+
+def request_record_from(row: AnyRow) -> RequestRecord:
+    """Return the record in a row of :data:`REQUEST_COLUMNS` and the digest.
+
+    Raises:
+        CorruptDataError: The row holds something that keyguard never wrote.
+    """
+    *fields, digest = row
+    request = request_from(fields)
+    try:
+        return RequestRecord(request=request, digest=digest)
+    except ValueError as failure:
+        raise _corrupt(REQUESTS.name, request.id, failure) from failure
 
 
 def digest_from(row: AnyRow) -> KeyDigest:
@@ -191,7 +234,14 @@ def _microseconds(span: timedelta) -> int:
     return span // _MICROSECOND
 
 
-_COLUMN_NAMES = {"organization": "organization_id"}
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list):
+        raise TypeError("names are a list")
+    return tuple(names)
+
+
+_COLUMN_NAMES = {"organization": "organization_id", "key": "key_id"}
 _AS_STORED: Mapping[str, _Conversion] = {
     "limits": _limits,
     "scopes": _joined,
@@ -203,8 +253,13 @@ _AS_STORED: Mapping[str, _Conversion] = {
     "allowed_networks": _networks,
     "max_key_lifetime": _microseconds,
     "value": json.dumps,  # as for _dumped
+    "asked": KeyTerms.dump,
+    "granted": KeyTerms.dump,
+    "decided_by": json.dumps,
+    "state": str,
 }
 _INSTANTS = ("at", "created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at")
+_REQUEST_INSTANTS = ("pending_until", "decided_at", "claim_by", "claimed_at")
 _FROM_STORED: Mapping[str, _Conversion] = {
     "limits": load_limits,
     "scopes": scopes_from,
@@ -216,7 +271,10 @@ _FROM_STORED: Mapping[str, _Conversion] = {
     "before": json.loads,
     "after": json.loads,
     "value": json.loads,
-    **dict.fromkeys((*_INSTANTS, "disabled_at", "last_used_at"), instant),
+    "asked": KeyTerms.load,
+    "granted": KeyTerms.load,
+    "decided_by": _names,
+    **dict.fromkeys((*_INSTANTS, *_REQUEST_INSTANTS, "disabled_at", "last_used_at"), instant),
 }
 
 
@@ -229,6 +287,7 @@ def _fields(columns: Iterable[str]) -> list[_Field]:
 _KEY_FIELDS = _fields(column.name for column in KEY_COLUMNS)
 _DIGEST_FIELDS: list[_Field] = [("id", str), ("digest", str)]
 _ORGANIZATION_FIELDS = _fields(ORGANIZATIONS.c.keys())
+_REQUEST_FIELDS = _fields(column.name for column in REQUEST_COLUMNS)
 _TEMPORARY_FIELDS = _fields(TEMPORARY.c.keys())
 _ENTRY_FIELDS: list[_Field] = [
     ("id", lambda number: str(int(number))),

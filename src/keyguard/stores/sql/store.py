@@ -78,12 +78,12 @@ class AsyncSqlStore(AsyncStore):
         return await self.database.read(queries.list_audit, organization, subject, after, limit)
 
     async def find_request(self, request_id: str) -> RequestRecord | None:
-        raise NotImplementedError
+        return await self.database.read(queries.find_request, request_id)
 
     async def list_requests(
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
-        raise NotImplementedError
+        return await self.database.read(queries.list_requests, wanted, after, limit)
 
     async def put_temporary(self, record: Temporary, now: datetime) -> bool:
         return await self.database.write(temporary.put, record, now)

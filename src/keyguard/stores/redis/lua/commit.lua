@@ -5,7 +5,7 @@
 --   expected: the records that must exist: key, version
 --   witnesses: the records of which one must exist, unless there are none: key, version
 --   organizations: new ones: key, id, slug
---   keys: new ones: key, id
+--   records: other new ones: key, id, kind
 --   entries: the record's trail, the organization's, columns
 --   writes: command, key, arguments
 local steps = cjson.decode(ARGV[2])
@@ -35,9 +35,9 @@ for _, new in ipairs(steps.organizations) do
     return {'organization', id}
   end
 end
-for _, new in ipairs(steps.keys) do
+for _, new in ipairs(steps.records) do
   if redis.call('EXISTS', STORE .. new[1]) == 1 then
-    return {'key', new[2]}
+    return {new[3], new[2]}
   end
 end
 -- XADD comes first: it fails if the stream has given its last id, though all types are right.

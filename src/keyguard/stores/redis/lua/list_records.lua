@@ -2,11 +2,13 @@
 -- another type it returns Redis's error in the record's place.
 -- KEYS: index; the record to start after, if any.
 -- ARGV: kind of record, how many to return, how many to look at, entry to start after, their owner,
--- three times of a filter; "" where one is missing.
+-- three times of a filter, the second after which the index's scores must lie; "" where one is
+-- missing. An index that has scores is not in the order of its entries.
 -- Only what the filter surely refuses is left out: the caller applies the filter to the rest. Times
 -- are texts of one form, so their order is the order of time.
 local records, most, look, last = STORE .. ARGV[2] .. ':', tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local owner, ends_before, unused_since, alive_at = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local open_at = ARGV[10]
 if KEYS[3] then
   local created, id, owned_by = unpack(
     redis.call('HMGET', KEYS[3], 'created_at', 'id', 'organization'))
@@ -40,8 +42,22 @@ local function may_be_admitted(record)
   return unused_since == '' or used < unused_since
 end
 
-local rows, start = {}, last == '' and '-' or '(' .. last
-local entries = redis.call('ZRANGEBYLEX', KEYS[2], start, '+', 'LIMIT', 0, look)
+local function entries_behind()
+  if open_at == '' then
+    local start = last == '' and '-' or '(' .. last
+    return redis.call('ZRANGEBYLEX', KEYS[2], start, '+', 'LIMIT', 0, look)
+  end
+  local open, behind = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. open_at, '+inf'), {}
+  table.sort(open)
+  for _, entry in ipairs(open) do
+    if entry > last and #behind < tonumber(look) then
+      behind[#behind + 1] = entry
+    end
+  end
+  return behind
+end
+
+local rows, entries = {}, entries_behind()
 for place, entry in ipairs(entries) do
   local id = string.match(entry, ' (.*)$') or ''
   local record = records .. id

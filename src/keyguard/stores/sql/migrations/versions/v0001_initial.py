@@ -1,4 +1,4 @@
-"""Organizations, keys, counters, the audit trail and its feed, values that expire, and usage."""
+"""All tables: of organizations, keys, requests, limits, the audit trail and usage."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def upgrade(op: Operations) -> None:
         ("keyguard_keys", "organization_id", ["organization_id", "created_at", "id"]),
         ("keyguard_keys", "created_at", ["created_at", "id"]),
         ("keyguard_keys", "family", ["family"]),
+        ("keyguard_keys", "owner", ["owner", "organization_id", "created_at", "id"]),
+        ("keyguard_requests", "organization_id", ["organization_id", "created_at", "id"]),
+        ("keyguard_requests", "created_at", ["created_at", "id"]),
+        ("keyguard_requests", "requester", ["requester", "organization_id", "created_at", "id"]),
+        ("keyguard_requests", "open_until", ["open_until"]),
+        ("keyguard_requests", "open", ["organization_id", "open_until"]),
         ("keyguard_keys", "expires_at", ["expires_at"]),
         ("keyguard_keys", "grace_ends_at", ["grace_ends_at"]),
         ("keyguard_counters", "ends_at", ["ends_at"]),
@@ -93,6 +99,36 @@ def _create_tables(op: Operations) -> sa.Table:
             ["organization_id"],
             ["keyguard_organizations.id"],
             name="fk_keyguard_keys_organization_id",
+        ),
+        if_not_exists=True,
+        **TABLE_OPTIONS,
+    )
+    op.create_table(
+        "keyguard_requests",
+        sa.Column("id", ascii_string(20), nullable=False),
+        sa.Column("organization_id", ascii_string(20), nullable=False),
+        sa.Column("requester", unicode_string(200), nullable=False),
+        sa.Column("name", unicode_string(200), nullable=False),
+        sa.Column("asked", ascii_text(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("pending_until", UtcDateTime(), nullable=False),
+        sa.Column("reason", unicode_string(1000)),
+        sa.Column("state", ascii_string(20), nullable=False),
+        sa.Column("granted", ascii_text()),
+        sa.Column("decided_by", ascii_text(), nullable=False),
+        sa.Column("decided_at", UtcDateTime()),
+        sa.Column("note", unicode_string(200)),
+        sa.Column("claim_by", UtcDateTime()),
+        sa.Column("claimed_at", UtcDateTime()),
+        sa.Column("key_id", ascii_string(16)),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("digest", ascii_string(255), nullable=False),
+        sa.Column("open_until", UtcDateTime()),
+        sa.PrimaryKeyConstraint("id"),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["keyguard_organizations.id"],
+            name="fk_keyguard_requests_organization_id",
         ),
         if_not_exists=True,
         **TABLE_OPTIONS,

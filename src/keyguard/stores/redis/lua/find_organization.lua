@@ -1,2 +1,0 @@
--- Returns an organization. KEYS: its record.
-return redis.call('HGETALL', KEYS[2])

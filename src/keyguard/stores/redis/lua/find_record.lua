@@ -1,0 +1,2 @@
+-- Returns a record. KEYS: the record.
+return redis.call('HGETALL', KEYS[2])
