@@ -15,6 +15,7 @@ from keyguard.admin.exchange import (
     problem_answer,
     too_large,
 )
+from keyguard.admin.headers import protected
 from keyguard.admin.members import NO_MEMBERS, Values
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
@@ -41,6 +42,9 @@ class Application:
 
     async def answer(self, call: Call) -> Answer:
         """Answer a call. Over a guard for sync code nothing in it suspends."""
+        return protected(await self._attempt(call))
+
+    async def _attempt(self, call: Call) -> Answer:
         try:
             return await self._answer(call)
         except Problem as problem:
@@ -74,13 +78,15 @@ class Application:
             await self._callers.find(call)  # only who may come in learns which paths there are
             raise found
         endpoint, parameters = found
-        known = None if endpoint.anonymous else await self._callers.find(call)
+        known, session = (None, None) if endpoint.anonymous else await self._callers.find(call)
         context = Context(
             guard=self.guard,
             call=call,
             endpoint=endpoint,
             parameters=parameters,
             known=known,
+            session=session,
+            reauthenticate=self._callers.reauthenticate,
             media_type=_media_type(call, endpoint),
             query=NOTHING_GIVEN,
             form=NOTHING_GIVEN,
@@ -90,7 +96,9 @@ class Application:
         context.query = endpoint.query.read_query(call.request.args)
         if endpoint.form is not None:
             context.form = await self._form(call, endpoint)
-        return await endpoint.handler(context)
+        answered = await endpoint.handler(context)
+        fields = (*answered.headers, *context.fields)
+        return Response(answered.status, fields, answered.body)
 
     async def _form(self, call: Call, endpoint: Endpoint) -> Values:
         """Return what the body of a call says."""

@@ -9,6 +9,7 @@ from werkzeug.datastructures import Headers
 from keyguard.adapters._asgi_scope import Receive, Scope, ScopeReader, Send
 from keyguard.admin.application import Application
 from keyguard.admin.exchange import LARGEST_BODY, Problem, call_of, too_large
+from keyguard.admin.headers import protected
 from keyguard.core.access.decisions import AccessDenied
 from keyguard.exceptions import ConfigurationError, shown
 
@@ -51,7 +52,7 @@ class ASGIApplication:
                 read=_reader(receive),
             )
         except AccessDenied as denied:
-            answer = self.application.guard.respond(denied.decision)
+            answer = protected(self.application.guard.respond(denied.decision))
         else:
             answer = await self.application.answer(call)
         body = b"" if state.method == "HEAD" else answer.body

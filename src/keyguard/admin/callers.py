@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import TypeAlias
 
+from keyguard.admin.csrf import check_origin
 from keyguard.admin.exchange import Call, Problem, settled
+from keyguard.admin.sessions import Caller, Session, Sessions
 from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.identity.person import Person
@@ -16,8 +18,6 @@ from keyguard.exceptions import ConfigurationError
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import CURRENT_REQUEST
 
-Caller: TypeAlias = Person | Principal
-
 Identify: TypeAlias = Callable[[Call], Person | Awaitable[Person | None] | None]
 """Returns the person who makes a call, as the host application knows it, or None."""
 
@@ -25,18 +25,21 @@ Identify: TypeAlias = Callable[[Call], Person | Awaitable[Person | None] | None]
 class Callers:
     """Finds out who makes a call.
 
-    A session of the console (:meth:`session_of`) and the protection of calls that come with one, or
-    with the host application's own cookie (:meth:`check_csrf`), are in their own modules.
-
     Args:
         guard: The guard that decides on keys.
         identify: Returns the person who makes a call, or None.
+        reauthenticate: The host's page on which people prove again who they are, or None.
 
     Raises:
         ConfigurationError: ``identify`` is a coroutine function, and the guard is for sync code.
     """
 
-    def __init__(self, guard: Keyguard | AsyncKeyguard, identify: Identify | None) -> None:
+    def __init__(
+        self,
+        guard: Keyguard | AsyncKeyguard,
+        identify: Identify | None,
+        reauthenticate: str | None = None,
+    ) -> None:
         if not isinstance(guard, Keyguard | AsyncKeyguard):
             raise ConfigurationError(
                 f"management takes a Keyguard or an AsyncKeyguard, not {type(guard).__name__}"
@@ -48,38 +51,29 @@ class Callers:
             )
         self._guard = guard
         self._identify = identify
+        self._sessions = Sessions(guard)
+        self.reauthenticate = reauthenticate
 
-    async def find(self, call: Call) -> Caller:
-        """Return who makes a call.
+    async def find(self, call: Call) -> tuple[Caller, Session | None]:
+        """Return who makes a call, and by which session of the console, if by one.
 
         Raises:
             AccessDenied: Nobody does whom keyguard knows, or the key is not valid.
             Problem: A key and a session came together, or the call may be forged.
         """
-        session = await self.session_of(call)
+        session = await self._sessions.find(call)
         token = parse_authorization(call.credentials, bar=self._guard.policy.takes_bar)
         if isinstance(token, Secret) or token is Reason.CREDENTIALS_MALFORMED:
             if session is not None:
                 raise Problem(400, "Send a key or the cookie of a session, not both.")
-            return await self._principal(call)
-        person = session
-        if person is None and self._identify is not None:
-            person = await settled(self._identify(call))
-        if person is None:
+            return await self._principal(call), None
+        caller = None if session is None else session.caller
+        if caller is None and self._identify is not None:
+            caller = await settled(self._identify(call))
+        if caller is None:
             raise AccessDenied(Deny(token))
-        self.check_csrf(call, person)
-        return person
-
-    async def session_of(self, call: Call) -> Caller | None:  # noqa: ARG002 - a hook
-        """Return whose session of the console a call's cookie names, or None."""
-        return None
-
-    def check_csrf(self, call: Call, caller: Caller) -> None:
-        """Refuse a call by cookie that changes something and may come from another site.
-
-        Raises:
-            Problem: It may.
-        """
+        check_origin(call)
+        return caller, session
 
     async def _principal(self, call: Call) -> Principal:
         """Return the principal of a call with a key, which the middleware may have let in."""

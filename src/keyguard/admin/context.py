@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from keyguard.admin.callers import Caller
 from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Call, Problem, settled
 from keyguard.admin.members import Values
 from keyguard.admin.rights import Right, rights_anywhere, rights_of, scope_for
+from keyguard.admin.sessions import Caller, Session
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
@@ -33,9 +33,13 @@ class Context:
         endpoint: The endpoint.
         parameters: The parameters of the path, by name.
         known: Who calls; None where the endpoint asks nobody.
+        session: The session of the console by which it calls, if by one.
+        reauthenticate: The host's page on which people prove again who they are, or None.
         media_type: What the answer shall be.
         query: What the query says.
         form: What the body says.
+        fields: Header fields that the answer gets besides its own.
+        form_secret: What the answer gives the browser to check forms by.
     """
 
     guard: Keyguard | AsyncKeyguard
@@ -43,9 +47,13 @@ class Context:
     endpoint: Endpoint
     parameters: Mapping[str, str]
     known: Caller | None
+    session: Session | None
+    reauthenticate: str | None
     media_type: str
     query: Values
     form: Values
+    fields: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    form_secret: str = ""
 
     @property
     def caller(self) -> Caller:

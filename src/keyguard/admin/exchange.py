@@ -39,6 +39,7 @@ class Call:
             mount, and ``root_path`` the mount.
         credentials: The ``Authorization`` field values, as received.
         client: Who sent it, as trusted proxies tell.
+        from_proxy: Whether a trusted proxy passed it on.
         host: What the host application knows of it: the ASGI scope or the WSGI environ.
         read: Reads its body, at most :data:`LARGEST_BODY` bytes, else it raises a
             :class:`Problem`.
@@ -47,6 +48,7 @@ class Call:
     request: Request
     credentials: Sequence[str | bytes]
     client: Client
+    from_proxy: bool
     host: Mapping[str, object]
     read: Callable[[], Awaitable[bytes]]
 
@@ -95,6 +97,7 @@ def call_of(
         request=request,
         credentials=state.credentials(),
         client=client,
+        from_proxy=guard.settings.proxies.trusts(peer.address),
         host=host,
         read=read,
     )

@@ -10,6 +10,7 @@ from keyguard.adapters._wsgi_environ import Environ, EnvironReader
 from keyguard.adapters._wsgi_exchange import StartResponse
 from keyguard.admin.application import Application
 from keyguard.admin.exchange import LARGEST_BODY, Problem, call_of, too_large
+from keyguard.admin.headers import protected
 from keyguard.core.access.decisions import AccessDenied
 from keyguard.runtime.sync import run_sync
 
@@ -39,7 +40,7 @@ class WSGIApplication:
                 read=_reader(environ),
             )
         except AccessDenied as denied:
-            answer = self.application.guard.respond(denied.decision)
+            answer = protected(self.application.guard.respond(denied.decision))
         else:
             answer = run_sync(self.application.answer(call))
         start_response(answer.status_line, [*answer.headers])

@@ -6,10 +6,16 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from keyguard.core.access.authenticate import authenticate, authorize, refuse_without_token
+from keyguard.core.access.authenticate import (
+    authenticate,
+    authorize,
+    judge,
+    refuse_without_token,
+)
 from keyguard.core.access.credentials import describe_misuse, parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
@@ -122,6 +128,27 @@ class Guard(Generic[AnyPorts]):
     def policy(self) -> Policy:
         """What decisions know of the settings."""
         return self._ports.policy
+
+    def now(self) -> datetime:
+        """Return the time by this guard's clock, in UTC."""
+        return self._ports.now()
+
+    async def decide_by_id(self, key_id: str, *, address: str | None) -> Decision:
+        """Decide on the key of a session that began with its token, by the key as it stands now.
+
+        Over a guard for sync code nothing in it suspends.
+
+        Args:
+            key_id: The key's id.
+            address: The client's address, where it is known.
+
+        Raises:
+            StoreError: The key store failed.
+        """
+        record = await self._ports.store.find_key(key_id)
+        if record is None:
+            return Deny(Reason.KEY_UNKNOWN, key_id)
+        return judge(record, self.now(), self.policy, address)
 
     def respond(self, deny: Deny) -> Response:
         """Return the answer that a refused client gets."""

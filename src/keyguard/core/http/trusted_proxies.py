@@ -80,7 +80,7 @@ class TrustedProxies:
             The client; None if the fields of trusted proxies are malformed, too long, or
             contradict each other.
         """
-        if not self._trusts(peer):
+        if not self.trusts(peer):
             return Client(peer or None, secure)
         if any(map(_is_too_long, fields.values())):
             return None
@@ -102,14 +102,15 @@ class TrustedProxies:
             first.address or peer or None, secure if first.secure is None else first.secure
         )
 
-    def _trusts(self, address: str | None) -> bool:
+    def trusts(self, address: str | None) -> bool:
+        """Tell whether the other end of a connection is a trusted proxy."""
         return contains(self._networks, address) if address else self._unix
 
     def _walk(self, hops: Iterable[_Hop]) -> _Hop:
         """Follow hops, nearest first, as long as each comes from a trusted proxy."""
         client = _Hop(None, None)
         for client in hops:
-            if client.address is None or not self._trusts(client.address):
+            if client.address is None or not self.trusts(client.address):
                 break
         return client
 

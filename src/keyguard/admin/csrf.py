@@ -1,0 +1,90 @@
+"""Forged calls: what a browser sends along without the person's wish changes nothing.
+
+A call that a cookie vouches for must come from a page of the same origin, as the browser says
+itself. A form of the console carries a token besides, which fits one person, one browser and one
+action.
+"""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from itsdangerous import Signer
+
+from keyguard.admin.exchange import Call, Problem
+from keyguard.admin.sessions import LIFETIME, cookie_field
+from keyguard.core.keys.audit import actor_name
+
+if TYPE_CHECKING:
+    from keyguard.admin.context import Context
+
+COOKIE = "__Host-keyguard-form"
+
+
+def check_origin(call: Call) -> None:
+    """Refuse a call that may change something and does not come from a page of the same origin.
+
+    Raises:
+        Problem: It does not, or the browser does not say.
+    """
+    if call.is_safe:
+        return
+    headers, host = call.request.headers, call.request.host
+    site = headers.get("Sec-Fetch-Site")
+    if site is None:
+        origin = f"{call.request.scheme}://{host}"
+        trusted = bool(host) and headers.get("Origin") == origin
+    else:
+        trusted = site == "same-origin"
+    if not trusted:
+        raise Problem(403, "This was sent from another site, or by a browser that does not say.")
+
+
+def form_token(context: Context, action: str) -> str:
+    """Return the token that a form carries; the answer gives the browser what it is checked by.
+
+    Args:
+        context: The call that shows the form.
+        action: The path that takes it.
+    """
+    secret = _secret(context)
+    if not secret:
+        secret = secrets.token_urlsafe(32)
+        context.form_secret = secret
+        context.fields.append(cookie_field(COOKIE, secret, LIFETIME))
+    return _signer(secret, action).get_signature(_who(context)).decode()
+
+
+def check_form(context: Context, action: str, token: str) -> None:
+    """Refuse a form whose token is not of this person, this browser and this action.
+
+    Args:
+        context: The call that brought it.
+        action: The path that takes it.
+        token: The token.
+
+    Raises:
+        Problem: It is not.
+    """
+    secret = _secret(context)
+    if not secret or not _signer(secret, action).verify_signature(_who(context), token):
+        raise Problem(403, "The form is too old, or was not made here. Load the page again.")
+
+
+def _secret(context: Context) -> str:
+    """Return what only this browser holds."""
+    if context.session is not None:
+        return context.session.secret
+    return context.form_secret or context.call.request.cookies.get(COOKIE, "")
+
+
+def _who(context: Context) -> str:
+    return "" if context.known is None else actor_name(context.known)
+
+
+def _signer(secret: str, action: str) -> Signer:
+    return Signer(
+        secret, salt=f"keyguard form {action}", key_derivation="hmac", digest_method=sha256
+    )

@@ -1,0 +1,53 @@
+"""Step-up: what reaches far takes a person who has just proved who it is."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from keyguard.admin.exchange import Problem
+
+if TYPE_CHECKING:
+    from keyguard.admin.context import Context
+
+RECENT = timedelta(minutes=10)
+
+
+class StaleSignIn(Problem):
+    """The person must prove again who it is.
+
+    Args:
+        url: Where; a page of the host application, or the console's own.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            403,
+            "This takes a sign-in of the last ten minutes. Sign in again, then repeat it.",
+            reauthenticate=url,
+        )
+        self.url = url
+
+
+def check_recent(context: Context) -> None:
+    """Refuse a person or a session whose sign-in is older than ten minutes.
+
+    A call with a key has just shown the key. Ask it before ``admin`` is granted, before what an
+    organization may have is raised, and before an organization is disabled.
+
+    Raises:
+        StaleSignIn: The sign-in is older, or it is not known when it was.
+    """
+    at: datetime | None
+    if context.session is not None:
+        at = context.session.began_at
+    elif context.person is not None:
+        at = context.person.authenticated_at
+    else:
+        return
+    if at is None or abs(context.guard.now() - at) > RECENT:
+        request = context.call.request
+        back = urlencode({"next": f"{request.root_path}{request.path}"})
+        url = context.reauthenticate or f"{request.root_path}/sign-in"
+        raise StaleSignIn(f"{url}{'&' if '?' in url else '?'}{back}")
