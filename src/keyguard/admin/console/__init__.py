@@ -5,18 +5,65 @@ A page is an endpoint with ``media_types=HTML``; :data:`PAGES` joins them, as th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from http import HTTPStatus
 
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.application import Application
 from keyguard.admin.callers import Callers
+from keyguard.admin.console import key, keys, organizations, usage
+from keyguard.admin.console.page import FIELDS, frame, page
+from keyguard.admin.console.render import rendered
+from keyguard.admin.console.static import static_files
+from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.exchange import Answer, Call, Problem, answer
+from keyguard.core.access.answers import Response
+from keyguard.core.access.decisions import Deny, Reason
 from keyguard.guard import AsyncKeyguard, Keyguard
 
 API = "/api/v1"
 """Where the API is below the console's mount."""
 
-PAGES: tuple[Endpoint, ...] = ()
+_YEAR = "public, max-age=31536000, immutable"
+
+
+async def serve_static(context: Context) -> Answer:
+    """Return the style sheet or the module, by a name that changes with the content."""
+    for file in static_files().values():
+        if file.name == context.parameters["name"]:
+            headers = (
+                ("Content-Type", file.media_type),
+                ("Content-Length", str(len(file.content))),
+                ("Cache-Control", _YEAR),
+                *FIELDS,
+            )
+            return Response(200, headers, file.content)
+    raise unknown()
+
+
+PAGES: tuple[Endpoint, ...] = (
+    page(
+        "GET",
+        "/static/{name}",
+        serve_static,
+        anonymous=True,
+        media_types=("text/css", "text/javascript"),
+    ),
+    *organizations.PAGES,
+    *keys.PAGES,
+    *key.PAGES,
+    *usage.PAGES,
+)
+
+_TEXTS = {
+    401: "Sign in to see this page.",
+    403: "You may not do this.",
+    404: "There is no such page, or it is not yours to see.",
+    429: "There were too many attempts. Wait a minute, and try again.",
+    503: "The keys can't be reached at the moment. Nothing was changed. Try again.",
+}
 
 
 class ConsoleApplication(Application):
@@ -30,3 +77,36 @@ class ConsoleApplication(Application):
     def __init__(self, guard: Keyguard | AsyncKeyguard, callers: Callers) -> None:
         api = (replace(endpoint, path=API + endpoint.path) for endpoint in ENDPOINTS)
         super().__init__(guard, (*PAGES, *api), callers)
+
+    def tell(self, call: Call, problem: Problem) -> Answer:
+        """Return a page, or problem details below the API."""
+        if _is_of_api(call) or problem.status == HTTPStatus.NO_CONTENT:
+            return super().tell(call, problem)
+        return self._error(call, problem.status, problem.detail, problem.fields)
+
+    def refuse(self, call: Call, deny: Deny) -> Answer:
+        """Return a page, or what the guard answers below the API."""
+        answered = super().refuse(call, deny)
+        if _is_of_api(call):
+            return answered
+        status = answered.status
+        fields = [field for field in answered.headers if field[0] in ("Retry-After", "Allow")]
+        if deny.reason is Reason.OBJECT_NOT_FOUND:
+            status = HTTPStatus.NOT_FOUND
+        return self._error(call, status, _TEXTS.get(status, "This can't be done."), fields)
+
+    def _error(
+        self, call: Call, status: int, text: str, fields: Iterable[tuple[str, str]]
+    ) -> Answer:
+        shown = frame(call, self.guard) | {
+            "title": "Sign in" if status == HTTPStatus.UNAUTHORIZED else HTTPStatus(status).phrase,
+            "text": text,
+            "back": "/",
+            "back_text": "Go to the start",
+        }
+        body = rendered("error.html", shown)
+        return answer(status, "text/html; charset=utf-8", body.encode(), (*fields, *FIELDS))
+
+
+def _is_of_api(call: Call) -> bool:
+    return call.request.path.startswith(f"{API}/")

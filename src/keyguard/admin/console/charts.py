@@ -1,0 +1,186 @@
+"""Usage as bars: reports of usage with the periods in which nothing happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from keyguard.admin.exchange import settled
+from keyguard.core.usage.periods import Step, periods_between
+from keyguard.core.usage.results import UsageItem, UsageReport
+from keyguard.core.usage.values import ALLOWED, Period
+from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.guard import AsyncKeyguard, Keyguard
+
+_MOST_PAGES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar.
+
+    Args:
+        name: Its period.
+        yes: How many requests were let in, or how many there were at all.
+        no: How many were refused.
+    """
+
+    name: str
+    yes: int
+    no: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Bars side by side.
+
+    Args:
+        bars: The bars.
+        split: Whether they tell refused requests apart.
+    """
+
+    bars: Sequence[Bar]
+    split: bool
+
+    @property
+    def most(self) -> int:
+        """The height of the highest bar."""
+        return max((bar.yes + bar.no for bar in self.bars), default=0)
+
+    @property
+    def yes(self) -> int:
+        """How many requests were let in."""
+        return sum(bar.yes for bar in self.bars)
+
+    @property
+    def no(self) -> int:
+        """How many requests were refused."""
+        return sum(bar.no for bar in self.bars)
+
+    @property
+    def label(self) -> str:
+        """What somebody reads who does not see the bars."""
+        if not self.bars:
+            return "No requests"
+        told = f"{self.yes:,} accepted and {self.no:,} refused" if self.split else f"{self.yes:,}"
+        return f"Requests from {self.bars[0].name} to {self.bars[-1].name}: {told}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What of usage is asked for.
+
+    Args:
+        organization: The organization.
+        start: A time in the first period.
+        end: The time that the last period reaches.
+        step: How long periods are.
+        zone: By whose clocks.
+        group_by: What is told apart.
+        key: The only key, or None.
+    """
+
+    organization: str
+    start: datetime
+    end: datetime
+    step: Step
+    zone: str
+    group_by: str | None = None
+    key: str | None = None
+
+    @property
+    def periods(self) -> tuple[Period, ...]:
+        """The periods.
+
+        Raises:
+            InvalidValueError: They are too many, or the end is before the start.
+        """
+        if self.end <= self.start:
+            raise InvalidValueError("the end comes after the start")
+        return periods_between(self.start, self.end, self.step, ZoneInfo(self.zone))
+
+    def name(self, start: datetime) -> str:
+        """Return the name of a period for people."""
+        form = {Step.MONTH: "%b %Y", Step.QUARTER: "%-d %b, %H:%M", Step.HOUR: "%-d %b, %H:%M"}
+        return start.astimezone(ZoneInfo(self.zone)).strftime(form.get(self.step, "%-d %b %Y"))
+
+    async def read(self, guard: Keyguard | AsyncKeyguard) -> tuple[list[UsageItem], UsageReport]:
+        """Return all counts, and the report that they are from.
+
+        Raises:
+            InvalidValueError: There are too many of them, or a value is not valid.
+        """
+        items: list[UsageItem] = []
+        after = None
+        for _ in range(_MOST_PAGES):
+            report = await settled(
+                guard.usage.report(
+                    organization=self.organization,
+                    key=self.key,
+                    start=self.start,
+                    end=self.end,
+                    step=self.step,
+                    zone=self.zone,
+                    group_by=self.group_by,
+                    after=after,
+                )
+            )
+            items += report.items
+            after = report.next
+            if after is None:
+                return items, report
+        raise InvalidValueError("that are too many numbers for a page: take a shorter time")
+
+    def chart(self, items: Iterable[UsageItem]) -> Chart:
+        """Return the bars of counts."""
+        split = self.group_by == "outcome"
+        yes, no = dict[datetime, int](), dict[datetime, int]()
+        for item in items:
+            of = no if split and item.group != ALLOWED else yes
+            of[item.start] = of.get(item.start, 0) + item.n
+        bars = [
+            Bar(self.name(period.start), yes.get(period.start, 0), no.get(period.start, 0))
+            for period in self.periods
+        ]
+        return Chart(bars, split)
+
+
+async def recent(
+    guard: Keyguard | AsyncKeyguard,
+    now: datetime,
+    *,
+    organization: str,
+    zone: str,
+    step: Step = Step.DAY,
+    back: timedelta = timedelta(days=29),
+    group_by: str | None = "outcome",
+    key: str | None = None,
+) -> tuple[Chart, list[UsageItem]] | None:
+    """Return the usage of the last time as bars and counts; None where none is kept.
+
+    Args:
+        guard: The guard.
+        now: The time.
+        organization: The organization.
+        zone: By whose clocks.
+        step: How long periods are.
+        back: How far back the first period is.
+        group_by: What is told apart.
+        key: The only key, or None.
+    """
+    asked = Asked(
+        organization=organization,
+        start=now - back,
+        end=now,
+        step=step,
+        zone=zone,
+        group_by=group_by,
+        key=key,
+    )
+    try:
+        items, _ = await asked.read(guard)
+    except ConfigurationError:
+        return None
+    return asked.chart(items), items

@@ -1,0 +1,303 @@
+"""Pages on one key: all about it, and editing, rotating and revoking it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, time, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from keyguard.admin.console.charts import recent
+from keyguard.admin.console.forms import Choice, Choices, KeyForm, limits_text
+from keyguard.admin.console.keys import revocation_fields
+from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.tokens import CLEARED, show_token
+from keyguard.admin.context import Context
+from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.rights import Right
+from keyguard.core.access.answers import Response
+from keyguard.core.keys.records import Key, KeyStatus
+from keyguard.exceptions import InvalidValueError, RefusedError
+
+_GRACES = (
+    ("0", "not at all"),
+    ("3600", "1 hour"),
+    ("86400", "1 day"),
+    ("604800", "7 days"),
+    ("2592000", "30 days"),
+)
+
+
+class Event(NamedTuple):
+    """Something in the life of a family.
+
+    Args:
+        at: When.
+        text: What happened, or will happen.
+        key: The id of the key.
+    """
+
+    at: datetime
+    text: str
+    key: str
+
+
+async def _view(context: Context) -> tuple[View, Key]:
+    key = await context.key()
+    return View(context, await settled(context.guard.organizations.get(key.organization))), key
+
+
+def rights_on(view: View, key: Key) -> frozenset[str]:
+    """Return what the caller may do with a key, as the templates name it."""
+    can = set[str]()
+    working = key.status(view.now) in (KeyStatus.ACTIVE, KeyStatus.NOT_YET_VALID)
+    own = Right.OWN_KEYS in view.rights and view.owns(key)
+    if key.revoked_at is None and (Right.WRITE_KEYS in view.rights or own):
+        can.add("revoke")
+        if working and key.successor is None:
+            can.add("rotate")
+        if Right.WRITE_KEYS in view.rights:
+            can.add("edit")
+    return frozenset(can)
+
+
+async def show_key(context: Context) -> Answer:
+    """Show a key."""
+    view, key = await _view(context)
+    guard = context.guard
+    family = await settled(
+        guard.keys.list(organization=key.organization, family=key.family, limit=100)
+    )
+    found = None
+    if Right.READ_USAGE in view.rights or view.owns(key):
+        found = await recent(
+            guard, view.now, organization=key.organization, zone=view.zone, key=key.id
+        )
+    outcomes = Counter[str]()
+    for item in found[1] if found else ():
+        outcomes[item.group] += item.n
+    entries, following = None, None
+    if Right.READ_AUDIT in view.rights:
+        trail = await settled(
+            guard.audit.list(
+                organization=key.organization,
+                subject=key.id,
+                after=view.query("after") or None,
+                limit=20,
+            )
+        )
+        entries, following = trail.items, view.next_page(trail.next)
+    return view.show(
+        "key.html",
+        key.name,
+        section="Keys" if Right.READ_KEYS in view.rights else "My keys",
+        can=rights_on(view, key),
+        key=key,
+        timeline=timeline(family),
+        chart=found and found[0],
+        outcomes=outcomes.most_common(),
+        limits=await settled(guard.keys.limits(key.id)),
+        check=None,
+        entries=entries,
+        next=following,
+    )
+
+
+def timeline(family: Iterable[Key]) -> list[Event]:
+    """Return what happened to the keys of a family, and what will happen, by time."""
+    events: list[Event] = []
+    for key in family:
+        told = [(key.created_at, "Issued")]
+        if key.revoked_at is not None:
+            told.append((key.revoked_at, f"Revoked: {key.revoked_reason}"))
+        elif key.grace_ends_at is not None:
+            told.append((key.grace_ends_at, "Rotated: the old token ends"))
+        elif key.expires_at is not None:
+            told.append((key.expires_at, "Expires"))
+        events += [Event(at, text, key.id) for at, text in told]
+    return sorted(events)
+
+
+async def ask_to_edit(context: Context) -> Answer:
+    """Show the form of a key's values."""
+    view, key = await _view(context)
+    zone = ZoneInfo(view.zone)
+    form = KeyForm(
+        name=key.name,
+        scopes=key.scopes,
+        expires=f"{key.expires_at.astimezone(zone):%Y-%m-%d}" if key.expires_at else "",
+        networks=" ".join(key.allowed_networks),
+        owner=key.owner or "",
+        limits=limits_text(key.limits),
+    )
+    return _edit(view, key, form)
+
+
+async def edit_key(context: Context) -> Answer:
+    """Change a key."""
+    view, key = await _view(context)
+    fields = await sent(context)
+    form = KeyForm(expires="", owner="", limits="")
+    form.fill(fields)
+    if "preview" in fields:
+        return _edit(view, key, form)
+    try:
+        zone = ZoneInfo(view.zone)
+        await settled(
+            context.guard.keys.update(
+                key.id,
+                name=form.name,
+                scopes=form.scopes,
+                expires_at=_end(form.expires or "", key, zone),
+                allowed_networks=form.allowed_networks,
+                owner=form.owner or None,
+                limits=form.own_limits,
+                actor=context.actor,
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return _edit(view, key, form, str(problem))
+    return view.go(f"/keys/{key.id}", "saved")
+
+
+def _end(text: str, key: Key, zone: ZoneInfo) -> datetime | None:
+    """Return the end of a key by the date in a form, which stays exact if the date is the same."""
+    if not text:
+        return None
+    if key.expires_at is not None and text == f"{key.expires_at.astimezone(zone):%Y-%m-%d}":
+        return key.expires_at
+    try:
+        return datetime.combine(datetime.fromisoformat(text).date(), time(), zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidValueError("the end takes a date such as 2030-01-31") from None
+
+
+def _edit(view: View, key: Key, form: KeyForm, problem: str = "") -> Answer:
+    offered = Choices.of(view.context.guard, view.owner)
+    known = {scope for scope, _, _ in offered.choices}
+    more: list[Choice] = []
+    if known:
+        more = [(scope, "", []) for scope in sorted(key.scopes - known)]
+    return view.show(
+        "key_form.html",
+        f"Edit {key.name}",
+        section="Keys",
+        problem=problem,
+        lead="",
+        action=f"/keys/{key.id}/edit",
+        form=form,
+        choices=[*offered.choices, *more],
+        lifetimes=(),
+        lifetime_hint=offered.hint,
+        preview=offered.preview(form.scopes) if form.scopes else None,
+        submit="Save",
+        back=f"/keys/{key.id}",
+    )
+
+
+async def ask_to_rotate(context: Context) -> Answer:
+    """Ask how long the old token shall go on working."""
+    view, key = await _view(context)
+    return _rotation(view, key)
+
+
+async def rotate_key(context: Context) -> Answer:
+    """Rotate a key, and show the token of its successor once."""
+    view, key = await _view(context)
+    fields = await sent(context)
+    try:
+        grace = fields.get("grace", "")
+        if grace not in dict(_GRACES):
+            raise InvalidValueError("choose how long the old token goes on working")
+        rotated = await settled(
+            context.guard.keys.rotate(
+                key.id,
+                grace=timedelta(seconds=int(grace)),
+                idempotency_key=f"console {fields.get('once', '')[:64]}",
+                actor=context.actor,
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return _rotation(view, key, str(problem))
+    return show_token(view, rotated.token, rotated.key)
+
+
+def _rotation(view: View, key: Key, problem: str = "") -> Answer:
+    return view.ask(
+        "Rotate this key?",
+        f"/keys/{key.id}/rotate",
+        "Rotate the key",
+        section="Keys",
+        problem=problem,
+        hidden=[("once", KeyForm().once)],
+        lead=f"{key.name} gets a successor with the same rights and a new token, shown once.",
+        fields=[
+            {
+                "name": "grace",
+                "label": "How long the old token goes on working",
+                "value": "86400",
+                "choices": _GRACES,
+                "kind": "select",
+            }
+        ],
+        back=f"/keys/{key.id}",
+    )
+
+
+async def ask_to_revoke(context: Context) -> Answer:
+    """Ask why a key shall be revoked."""
+    view, key = await _view(context)
+    return _revocation(view, key)
+
+
+async def revoke_key(context: Context) -> Answer:
+    """Revoke a key."""
+    view, key = await _view(context)
+    fields = await sent(context)
+    try:
+        await settled(
+            context.guard.keys.revoke(
+                key.id,
+                reason=fields.get("reason", "unspecified"),
+                note=fields.get("note", "").strip() or None,
+                actor=context.actor,
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return _revocation(view, key, str(problem))
+    return view.go(f"/keys/{key.id}", "revoked")
+
+
+def _revocation(view: View, key: Key, problem: str = "") -> Answer:
+    return view.ask(
+        "Revoke this key?",
+        f"/keys/{key.id}/revoke",
+        "Revoke the key",
+        section="Keys",
+        problem=problem,
+        lead=f"Requests with {key.name} are refused from now on, everywhere. This can't be undone.",
+        fields=revocation_fields(),
+        harmful=True,
+        back=f"/keys/{key.id}",
+    )
+
+
+async def confirm_stored(context: Context) -> Answer:
+    """Leave the page of a token, and have the browser forget it."""
+    view, key = await _view(context)
+    await sent(context)
+    answer = view.go(f"/keys/{key.id}", "stored")
+    return Response(answer.status, (*answer.headers, CLEARED), answer.body)
+
+
+PAGES = (
+    page("GET", "/keys/{key}", show_key, Right.READ_KEYS, own=True),
+    page("GET", "/keys/{key}/edit", ask_to_edit, Right.WRITE_KEYS),
+    page("POST", "/keys/{key}/edit", edit_key, Right.WRITE_KEYS),
+    page("GET", "/keys/{key}/rotate", ask_to_rotate, Right.WRITE_KEYS, own=True),
+    page("POST", "/keys/{key}/rotate", rotate_key, Right.WRITE_KEYS, own=True),
+    page("GET", "/keys/{key}/revoke", ask_to_revoke, Right.WRITE_KEYS, own=True),
+    page("POST", "/keys/{key}/revoke", revoke_key, Right.WRITE_KEYS, own=True),
+    page("POST", "/keys/{key}/stored", confirm_stored, Right.READ_KEYS, own=True),
+)

@@ -1,0 +1,222 @@
+"""Pages on the keys of an organization: the list, issuing, revoking several; and one's own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from keyguard.admin.console.charts import recent
+from keyguard.admin.console.forms import Choices, KeyForm
+from keyguard.admin.console.organizations import key_rights
+from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.tokens import is_repeated, show_token
+from keyguard.admin.context import Context, unknown
+from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.rights import Right
+from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
+from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
+
+_ROWS = 20
+_LOOKED_THROUGH = 5
+_REVOKED_AT_ONCE = 100
+
+
+async def list_keys(context: Context) -> Answer:
+    """List the keys of an organization."""
+    organization = await context.organization()
+    view = View(context, organization)
+    chosen = {name: view.query(name).strip() for name in ("q", "status", "owner")}
+    found: list[Key] = []
+    damaged: list[str] = []
+    after: str | None = view.query("after") or None
+    for _ in range(_LOOKED_THROUGH):
+        listed = await settled(
+            context.guard.keys.list(
+                organization=organization.id,
+                owner=chosen["owner"] or None,
+                after=after,
+                limit=_ROWS,
+            )
+        )
+        damaged += listed.damaged
+        found += [key for key in listed if _fits(key, chosen, view)]
+        after = listed.next
+        if after is None or len(found) >= _ROWS:
+            break
+    return view.show(
+        "keys.html",
+        "Keys",
+        section="Keys",
+        can=key_rights(view),
+        rows=await with_use(view, found),
+        next=view.next_page(after),
+        filter=chosen,
+        filtered=any(chosen.values()),
+        statuses=[status.value for status in KeyStatus],
+        damaged=damaged,
+    )
+
+
+def _fits(key: Key, chosen: dict[str, str], view: View) -> bool:
+    wanted = chosen["q"].casefold()
+    if wanted and not (key.name.casefold().startswith(wanted) or key.id.startswith(chosen["q"])):
+        return False
+    return not chosen["status"] or key.status(view.now) == chosen["status"]
+
+
+async def with_use(view: View, keys: Iterable[Key]) -> list[tuple[Key, list[int] | None]]:
+    """Return keys with how often each was used on each of the last 30 days; None if not counted."""
+    rows: list[tuple[Key, list[int] | None]] = []
+    for key in keys:
+        found = await recent(
+            view.context.guard,
+            view.now,
+            organization=key.organization,
+            zone=view.zone,
+            key=key.id,
+            group_by=None,
+        )
+        rows.append((key, None if found is None else [bar.yes for bar in found[0].bars]))
+    return rows
+
+
+async def list_own_keys(context: Context) -> Answer:
+    """List the caller's own keys and requests in an organization."""
+    organization = await context.organization()
+    view = View(context, organization)
+    if context.person is None:
+        raise unknown()
+    listed = await settled(
+        context.guard.keys.list(
+            organization=organization.id,
+            owner=context.person.id,
+            after=view.query("after") or None,
+            limit=_ROWS,
+        )
+    )
+    return view.show(
+        "mine.html",
+        "My keys",
+        section="My keys",
+        can=key_rights(view),
+        rows=await with_use(view, listed),
+        next=view.next_page(listed.next),
+        requests=(),
+    )
+
+
+async def ask_for_key(context: Context) -> Answer:
+    """Show the form of a new key."""
+    view = View(context, await context.organization())
+    return _form(view, KeyForm(owner="", limits=""))
+
+
+async def issue_key(context: Context) -> Answer:
+    """Issue a key, and show its token once."""
+    organization = await context.organization()
+    view = View(context, organization)
+    fields = await sent(context)
+    form = KeyForm(owner="", limits="")
+    form.fill(fields)
+    if "preview" in fields:
+        return _form(view, form)
+    try:
+        if await is_repeated(view, form.once):
+            return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
+        issued = await settled(
+            context.guard.keys.issue(
+                organization=organization.id,
+                name=form.name,
+                scopes=form.scopes,
+                expires_in=form.expires_in,
+                allowed_networks=form.allowed_networks,
+                limits=form.own_limits,
+                owner=form.owner or None,
+                actor=context.actor,
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return _form(view, form, str(problem))
+    return show_token(view, issued.token, issued.key)
+
+
+def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
+    offered = Choices.of(view.context.guard, view.owner)
+    return view.show(
+        "key_form.html",
+        "Issue a key",
+        section="Keys",
+        problem=problem,
+        lead="",
+        action=f"{view.home}/keys",
+        form=form,
+        choices=offered.choices,
+        lifetimes=offered.lifetimes,
+        lifetime_hint=offered.hint,
+        preview=offered.preview(form.scopes) if form.scopes else None,
+        submit="Issue the key",
+        back=f"{view.home}/keys",
+    )
+
+
+async def revoke_keys(context: Context) -> Answer:
+    """Ask whether several keys shall be revoked, and revoke them."""
+    organization = await context.organization()
+    view = View(context, organization)
+    fields = await sent(context)
+    keys: list[Key] = []
+    for key_id in dict.fromkeys(fields.getlist("key")[:_REVOKED_AT_ONCE]):
+        try:
+            keys.append(await settled(context.guard.keys.get(key_id, organization=organization.id)))
+        except NotFoundError:
+            continue
+    if not keys:
+        return view.go(f"{view.home}/keys")
+    problem = ""
+    if "reason" in fields:
+        try:
+            for key in keys:
+                await settled(
+                    context.guard.keys.revoke(
+                        key.id,
+                        reason=fields["reason"],
+                        note=fields.get("note", "").strip() or None,
+                        actor=context.actor,
+                    )
+                )
+        except (InvalidValueError, RefusedError) as refused:
+            problem = f"Not all keys were revoked: {refused}"
+        else:
+            return view.go(f"{view.home}/keys", "revoked")
+    return view.ask(
+        f"Revoke {len(keys)} keys?" if len(keys) > 1 else "Revoke this key?",
+        f"{view.home}/keys/revoke",
+        "Revoke",
+        section="Keys",
+        problem=problem,
+        hidden=[("key", key.id) for key in keys],
+        lead="Requests with them are refused from now on, everywhere. This can't be undone.",
+        listed=[f"{key.name} ({key.id})" for key in keys],
+        fields=revocation_fields(),
+        harmful=True,
+        back=f"{view.home}/keys",
+    )
+
+
+def revocation_fields() -> list[dict[str, object]]:
+    """Return the fields that a revocation asks for."""
+    reasons = [(reason.value, reason.value.capitalize()) for reason in RevocationReason]
+    return [
+        {"name": "reason", "label": "Reason", "choices": reasons, "kind": "select"},
+        {"name": "note", "label": "Note", "hint": "Why, in your own words. It is kept."},
+    ]
+
+
+_ONE = "/organizations/{organization}"
+
+PAGES = (
+    page("GET", f"{_ONE}/keys", list_keys, Right.READ_KEYS),
+    page("GET", f"{_ONE}/keys/new", ask_for_key, Right.WRITE_KEYS),
+    page("POST", f"{_ONE}/keys", issue_key, Right.WRITE_KEYS),
+    page("POST", f"{_ONE}/keys/revoke", revoke_keys, Right.WRITE_KEYS),
+    page("GET", f"{_ONE}/mine", list_own_keys, Right.OWN_KEYS),
+)

@@ -1,0 +1,376 @@
+"""Pages on organizations: which there are, what goes on in one, its audit trail and settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+from typing import TypeVar
+
+from werkzeug.datastructures import MultiDict
+
+from keyguard.admin.console.charts import recent
+from keyguard.admin.console.forms import limits_of, limits_text
+from keyguard.admin.console.page import View, organizations_of, page, sent
+from keyguard.admin.context import Context
+from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.rights import Right
+from keyguard.core.keys.records import KeyStatus, Organization
+from keyguard.core.keys.values import UNCHANGED, Unchanged
+from keyguard.core.usage.hints import Hint
+from keyguard.core.usage.periods import Step
+from keyguard.exceptions import (
+    ConfigurationError,
+    InvalidValueError,
+    NotFoundError,
+    RefusedError,
+)
+
+T = TypeVar("T")
+
+_COUNTED = 1000
+_SOON = timedelta(days=30)
+
+
+async def show_start(context: Context) -> Answer:
+    """Lead to the only organization of the caller, or to the list."""
+    names = organizations_of(context.known)
+    view = View(context)
+    if len(names) == 1:
+        return view.go(f"/organizations/{names[0]}")
+    return view.go("/organizations")
+
+
+async def list_organizations(context: Context) -> Answer:
+    """List the organizations in which the caller has a role."""
+    view = View(context)
+    known = context.known
+    items: list[tuple[Organization, str]] = []
+    following = None
+    person = context.person
+    if person is not None and person.operator:
+        listed = await settled(
+            context.guard.organizations.list(after=view.query("after") or None, limit=50)
+        )
+        items = [(organization, "operator") for organization in listed]
+        following = view.next_page(listed.next)
+    else:
+        for name in organizations_of(known):
+            try:
+                organization = await settled(context.guard.organizations.get(name))
+            except NotFoundError:
+                continue
+            role = "" if person is None else person.roles[name]
+            items.append((organization, role))
+    can = {"create"} if person is not None and person.operator else frozenset[str]()
+    return view.show("organizations.html", "Organizations", items=items, next=following, can=can)
+
+
+async def ask_for_organization(context: Context) -> Answer:
+    """Show the form of a new organization."""
+    return _creation(View(context), MultiDict())
+
+
+async def create_organization(context: Context) -> Answer:
+    """Create an organization."""
+    fields = await sent(context)
+    try:
+        created = await settled(
+            context.guard.organizations.create(
+                slug=fields.get("slug", ""), name=fields.get("name", ""), actor=context.actor
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return _creation(View(context), fields, str(problem))
+    return View(context).go(f"/organizations/{created.slug}", "created")
+
+
+def _creation(view: View, fields: MultiDict[str, str], problem: str = "") -> Answer:
+    return view.ask(
+        "New organization",
+        "/organizations",
+        "Create the organization",
+        section="",
+        problem=problem,
+        lead="It owns keys. Its short name is in addresses and on the command line, and stays.",
+        fields=[
+            {"name": "name", "label": "Name", "value": fields.get("name", ""), "required": True},
+            {
+                "name": "slug",
+                "label": "Short name",
+                "value": fields.get("slug", ""),
+                "hint": "Lower-case letters, digits and hyphens, such as acme-labs.",
+                "required": True,
+                "most": 63,
+            },
+        ],
+        back="/organizations",
+    )
+
+
+async def show_overview(context: Context) -> Answer:
+    """Show what goes on in an organization."""
+    organization = await context.organization()
+    view = View(context, organization)
+    if Right.READ_KEYS not in view.rights:
+        return view.go(
+            f"{view.home}/mine" if Right.OWN_KEYS in view.rights else f"{view.home}/usage"
+        )
+    guard, now, name = context.guard, view.now, organization.id
+    listed = await settled(guard.keys.list(organization=name, limit=_COUNTED))
+    counts = Counter(key.status(now) for key in listed)
+    ending = await settled(guard.keys.list(organization=name, expiring_within=_SOON, limit=5))
+    day = None
+    hints: tuple[Hint, ...] = ()
+    if Right.READ_USAGE in view.rights:
+        found = await recent(
+            guard,
+            now,
+            organization=name,
+            zone=organization.time_zone,
+            step=Step.HOUR,
+            back=timedelta(hours=23),
+        )
+        day = None if found is None else found[0]
+        with suppress(ConfigurationError):  # the guard counts no usage
+            hints = (await settled(guard.usage.hints(organization=name, limit=5))).items
+    return view.show(
+        "overview.html",
+        "Overview",
+        section="Overview",
+        can=key_rights(view),
+        states=[(status.value, counts[status]) for status in KeyStatus if counts[status]],
+        cut=listed.next is not None,
+        day=day,
+        hints=hints,
+        ending=ending.items,
+        waiting=None,
+    )
+
+
+def key_rights(view: View) -> frozenset[str]:
+    """Return what the caller may do with an organization's keys, as the templates name it."""
+    rights = view.rights
+    can = {"issue", "revoke"} if Right.WRITE_KEYS in rights else set[str]()
+    return frozenset(can | ({"ask"} if Right.ASK in rights else set()))
+
+
+async def show_audit(context: Context) -> Answer:
+    """Show the audit trail of an organization."""
+    organization = await context.organization()
+    view = View(context, organization)
+    entries = await settled(
+        context.guard.audit.list(
+            organization=organization.id, after=view.query("after") or None, limit=50
+        )
+    )
+    return view.show(
+        "audit.html",
+        "Audit",
+        section="Audit",
+        entries=entries.items,
+        next=view.next_page(entries.next),
+    )
+
+
+async def show_limits(context: Context) -> Answer:
+    """Show the limits of an organization, and what is left to its keys."""
+    organization = await context.organization()
+    view = View(context, organization)
+    listed = await settled(
+        context.guard.keys.list(
+            organization=organization.id, after=view.query("after") or None, limit=20
+        )
+    )
+    rows = [
+        (key, await settled(context.guard.keys.limits(key.id)))
+        for key in listed
+        if key.status(view.now) is KeyStatus.ACTIVE
+    ]
+    return view.show(
+        "limits.html",
+        "Limits",
+        section="Limits",
+        own=organization.limits,
+        rows=rows,
+        next=view.next_page(listed.next),
+    )
+
+
+async def show_settings(context: Context) -> Answer:
+    """Show the facts and ceilings of an organization."""
+    view = View(context, await context.organization())
+    can = set[str]()
+    if Right.CHANGE_ORGANIZATION in view.rights:
+        ended = view.organization is not None and view.organization.disabled_at
+        can = {"edit", "enable" if ended else "disable"}
+    return view.show(
+        "organization.html", "Organization", section="Organization", can=can, members=()
+    )
+
+
+async def ask_for_settings(context: Context) -> Answer:
+    """Show the form of an organization's settings."""
+    organization = await context.organization()
+    lifetime = organization.max_key_lifetime
+    return _settings(
+        View(context, organization),
+        MultiDict(
+            {
+                "name": organization.name,
+                "time_zone": organization.time_zone,
+                "limits": limits_text(organization.limits),
+                "scopes": " ".join(sorted(organization.scopes or ())),
+                "ceiling": "" if organization.scopes is None else "1",
+                "max_days": "" if lifetime is None else f"{lifetime / timedelta(days=1):g}",
+                "max_keys": str(organization.max_keys or ""),
+            }
+        ),
+    )
+
+
+async def change_settings(context: Context) -> Answer:
+    """Change an organization's settings."""
+    organization = await context.organization()
+    view = View(context, organization)
+    fields = await sent(context)
+    try:
+        max_keys, scopes = _number(fields, "max_keys"), fields.get("scopes", "").split()
+        lifetime = _days(fields)
+        await settled(
+            context.guard.organizations.update(
+                organization.id,
+                name=fields.get("name", ""),
+                time_zone=fields.get("time_zone", ""),
+                limits=limits_of(fields.get("limits", ""), "organization"),
+                scopes=_changed(frozenset(scopes) if scopes else None, organization.scopes),
+                max_key_lifetime=_changed(lifetime, organization.max_key_lifetime),
+                max_keys=_changed(max_keys, organization.max_keys),
+                actor=context.actor,
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return _settings(view, fields, str(problem))
+    return view.go(f"{view.home}/settings", "saved")
+
+
+def _changed(new: T, old: T) -> T | Unchanged:
+    return UNCHANGED if new == old else new
+
+
+def _number(fields: MultiDict[str, str], name: str) -> int | None:
+    text = fields.get(name, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 10:
+        raise InvalidValueError(f"{name.replace('_', ' ')} takes a whole number")
+    return int(text)
+
+
+def _days(fields: MultiDict[str, str]) -> timedelta | None:
+    text = fields.get("max_days", "").strip()
+    if not text:
+        return None
+    try:
+        return timedelta(days=float(text))
+    except (ValueError, OverflowError):
+        raise InvalidValueError("the longest lifetime takes a number of days") from None
+
+
+def _settings(view: View, fields: MultiDict[str, str], problem: str = "") -> Answer:
+    hints = {
+        "name": ("Name", ""),
+        "time_zone": ("Time zone", "Whose days its usage is kept in, such as Europe/Berlin."),
+        "limits": ("Limits", "Such as burst=100/minute; daily=5000/day."),
+        "scopes": ("Scopes", "The most that its keys may do, with spaces. Empty for all."),
+        "max_days": ("Longest lifetime of a key, in days", "Empty for no bound."),
+        "max_keys": ("Number of keys", "Empty for no bound."),
+    }
+    return view.ask(
+        "Edit the organization",
+        f"{view.home}/settings",
+        "Save",
+        section="Organization",
+        problem=problem,
+        fields=[
+            {
+                "name": name,
+                "label": label,
+                "value": fields.get(name, ""),
+                "hint": hint,
+                "required": name in ("name", "time_zone"),
+                "most": 2000,
+            }
+            for name, (label, hint) in hints.items()
+        ],
+        back=f"{view.home}/settings",
+    )
+
+
+async def ask_to_disable(context: Context) -> Answer:
+    """Ask whether an organization shall be disabled."""
+    return _switch(View(context, await context.organization()), "disable")
+
+
+async def ask_to_enable(context: Context) -> Answer:
+    """Ask whether an organization shall be enabled."""
+    return _switch(View(context, await context.organization()), "enable")
+
+
+def _switch(view: View, verb: str, problem: str = "") -> Answer:
+    leads = {
+        "disable": "None of its keys works until somebody enables it again. No key is lost.",
+        "enable": "Its keys work again, as far as they have not ended.",
+    }
+    return view.ask(
+        f"{verb.capitalize()} this organization?",
+        f"{view.home}/{verb}",
+        verb.capitalize(),
+        section="Organization",
+        problem=problem,
+        lead=leads[verb],
+        harmful=verb == "disable",
+        back=f"{view.home}/settings",
+    )
+
+
+async def disable_organization(context: Context) -> Answer:
+    """Disable an organization."""
+    view = View(context, await context.organization())
+    await sent(context)
+    try:
+        await settled(context.guard.organizations.disable(view.owner.id, actor=context.actor))
+    except RefusedError as problem:
+        return _switch(view, "disable", str(problem))
+    return view.go(f"{view.home}/settings", "disabled")
+
+
+async def enable_organization(context: Context) -> Answer:
+    """Enable an organization."""
+    view = View(context, await context.organization())
+    await sent(context)
+    try:
+        await settled(context.guard.organizations.enable(view.owner.id, actor=context.actor))
+    except RefusedError as problem:
+        return _switch(view, "enable", str(problem))
+    return view.go(f"{view.home}/settings", "enabled")
+
+
+_ONE = "/organizations/{organization}"
+
+PAGES = (
+    page("GET", "/", show_start),
+    page("GET", "/organizations", list_organizations),
+    page("GET", "/organizations/new", ask_for_organization, Right.OPERATE),
+    page("POST", "/organizations", create_organization, Right.OPERATE),
+    page("GET", _ONE, show_overview),
+    page("GET", f"{_ONE}/audit", show_audit, Right.READ_AUDIT),
+    page("GET", f"{_ONE}/limits", show_limits, Right.READ_KEYS),
+    page("GET", f"{_ONE}/settings", show_settings, Right.READ_ORGANIZATION),
+    page("POST", f"{_ONE}/settings", change_settings, Right.CHANGE_ORGANIZATION),
+    page("GET", f"{_ONE}/edit", ask_for_settings, Right.CHANGE_ORGANIZATION),
+    page("GET", f"{_ONE}/disable", ask_to_disable, Right.CHANGE_ORGANIZATION),
+    page("POST", f"{_ONE}/disable", disable_organization, Right.CHANGE_ORGANIZATION),
+    page("GET", f"{_ONE}/enable", ask_to_enable, Right.CHANGE_ORGANIZATION),
+    page("POST", f"{_ONE}/enable", enable_organization, Right.CHANGE_ORGANIZATION),
+)

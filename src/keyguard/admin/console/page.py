@@ -1,0 +1,339 @@
+"""What all pages share: who looks, what they may do, how a page is answered and a form is read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+from werkzeug.datastructures import MultiDict
+
+from keyguard.admin.console.render import rendered
+from keyguard.admin.console.static import static_path
+from keyguard.admin.context import Context, unknown
+from keyguard.admin.endpoints import HTML, Endpoint
+from keyguard.admin.exchange import Answer, Call, Problem, answer
+from keyguard.admin.members import NO_MEMBERS, Form, Values
+from keyguard.admin.rights import Right, rights_of
+from keyguard.core.identity.person import Person
+from keyguard.core.identity.principal import Principal
+from keyguard.core.keys.records import Key, Organization
+from keyguard.guard import AsyncKeyguard, Keyguard
+
+NOTICES = {
+    "created": "The organization was created.",
+    "saved": "The changes were saved.",
+    "revoked": "It was revoked.",
+    "stored": "Good. The token is not shown again.",
+    "approved": "The request was approved.",
+    "counted": "Your approval counts. Another one is needed.",
+    "asked": "The request was sent. You see here what is decided.",
+    "denied": "The request was denied.",
+    "rescinded": "The approval was rescinded.",
+    "withdrawn": "The request was withdrawn.",
+    "disabled": "The organization is disabled. None of its keys works.",
+    "enabled": "The organization is enabled. Its keys work again.",
+}
+"""What a page says after a form did its work, by the parameter ``done``."""
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
+)
+FIELDS = (
+    ("Content-Security-Policy", _POLICY),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+_MOST_FIELDS = 2000
+
+Handler = Callable[[Context], Awaitable[Answer]]
+
+
+class _AnyQuery(Form):
+    """The query of a page: what it does not know changes nothing."""
+
+    def read_query(self, query: MultiDict[str, str]) -> Values:  # noqa: ARG002
+        return Values(NO_MEMBERS, {})
+
+
+_ANY_QUERY = _AnyQuery()
+
+
+def page(
+    method: str,
+    path: str,
+    handler: Handler,
+    right: Right | None = None,
+    *,
+    own: bool = False,
+    anonymous: bool = False,
+    media_types: tuple[str, ...] = HTML,
+) -> Endpoint:
+    """Return the endpoint of a page or of a form's target."""
+    return Endpoint(
+        method=method,
+        path=path,
+        handler=handler,
+        summary=(handler.__doc__ or "").partition("\n")[0],
+        right=right,
+        own=own,
+        anonymous=anonymous,
+        query=_ANY_QUERY,
+        media_types=media_types,
+    )
+
+
+class Looker(NamedTuple):
+    """Who looks at a page.
+
+    Args:
+        name: The name for people.
+        role: What they are in the organization of the page.
+        signs_out: Whether the console itself signed them in.
+    """
+
+    name: str
+    role: str
+    signs_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page in the making.
+
+    Args:
+        context: The call.
+        organization: The organization that the page is about, or None.
+    """
+
+    context: Context
+    organization: Organization | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The time."""
+        return self.context.guard._ports.now()
+
+    @property
+    def owner(self) -> Organization:
+        """The organization, of a page that is about one."""
+        if self.organization is None:
+            raise unknown()
+        return self.organization
+
+    @property
+    def zone(self) -> str:
+        """The time zone in which times are written."""
+        return "UTC" if self.organization is None else self.organization.time_zone
+
+    @property
+    def home(self) -> str:
+        """The path of the organization."""
+        return "" if self.organization is None else f"/organizations/{self.organization.slug}"
+
+    @property
+    def rights(self) -> frozenset[Right]:
+        """What the caller may do in the organization."""
+        if self.organization is None or self.context.known is None:
+            return frozenset()
+        return rights_of(self.context.known, self.organization)
+
+    def query(self, name: str, default: str = "") -> str:
+        """Return a parameter of the query."""
+        return self.context.call.request.args.get(name, default)
+
+    def owns(self, key: Key) -> bool:
+        """Tell whether the caller holds a key."""
+        person = self.context.person
+        return person is not None and key.owner == person.id
+
+    def next_page(self, after: str | None) -> str | None:
+        """Return the link to the next page of a list, with the filters of this one."""
+        if after is None:
+            return None
+        given = {k: v for k, v in self.context.call.request.args.items() if k != "done"}
+        return f"?{urlencode(given | {'after': after})}"
+
+    def show(
+        self,
+        template: str,
+        title: str,
+        *,
+        section: str = "",
+        problem: str = "",
+        status: int = 200,
+        **data: object,
+    ) -> Answer:
+        """Return the page.
+
+        Args:
+            template: Its template.
+            title: Its title and heading.
+            section: The entry of the navigation that it belongs to.
+            problem: What is wrong with the form that was sent, in a sentence.
+            status: The status code where nothing is wrong.
+            data: What the template shows besides.
+        """
+        context = self.context
+        values: dict[str, object] = {
+            **frame(context.call, context.guard),
+            "title": title,
+            "section": section,
+            "organization": self.organization,
+            "home": self.home,
+            "caller": self._looker(),
+            "places": self._places(),
+            "several": len(organizations_of(context.known)) != 1,
+            "notice": NOTICES.get(self.query("done"), ""),
+            "problem": problem and f"{problem[0].upper()}{problem[1:].rstrip('.')}.",
+            "can": frozenset[str](),
+            "now": self.now,
+            "zone": self.zone,
+            "token": partial(form_token, context),
+        }
+        text = rendered(template, values | data)
+        status = 422 if problem else status
+        return answer(status, "text/html; charset=utf-8", text.encode(), FIELDS)
+
+    def ask(
+        self,
+        title: str,
+        action: str,
+        submit: str,
+        *,
+        back: str,
+        section: str,
+        problem: str = "",
+        lead: str = "",
+        hidden: Iterable[tuple[str, str]] = (),
+        listed: Iterable[str] = (),
+        fields: Iterable[Mapping[str, object]] = (),
+        harmful: bool = False,
+    ) -> Answer:
+        """Return a page with one form.
+
+        Args:
+            title: Its title and heading.
+            action: The path that takes the form.
+            submit: What is on its button.
+            back: The path to go to instead.
+            section: The entry of the navigation that it belongs to.
+            problem: What is wrong with the form that was sent, in a sentence.
+            lead: What the form does, in a sentence.
+            hidden: The names and values of fields that nobody fills in.
+            listed: What it is done to, if that is several.
+            fields: The arguments of the template's macro ``field`` for each field.
+            harmful: Whether it ends something.
+        """
+        return self.show(
+            "action.html",
+            title,
+            section=section,
+            problem=problem,
+            action=action,
+            submit=submit,
+            back=back,
+            lead=lead,
+            hidden=hidden,
+            listed=listed,
+            fields=fields,
+            harmful=harmful,
+        )
+
+    def go(self, path: str, done: str = "") -> Answer:
+        """Return the redirection to a page, after a form did its work."""
+        base = self.context.call.request.root_path
+        query = f"?done={done}" if done else ""
+        return answer(303, "text/plain", b"", (("Location", f"{base}{path}{query}"), *FIELDS))
+
+    def _looker(self) -> Looker | None:
+        known = self.context.known
+        if isinstance(known, Principal):
+            return Looker(f"key {known.key_id}", "", signs_out=True)
+        if known is None:
+            return None
+        role = "operator" if known.operator else self._role(known)
+        return Looker(known.name or known.id, role, signs_out=False)
+
+    def _role(self, person: Person) -> str:
+        if self.organization is None:
+            return ""
+        return person.role_in(self.organization.id, self.organization.slug) or ""
+
+    def _places(self) -> list[tuple[str, str]]:
+        """Return the navigation: names and paths."""
+        home, rights = self.home, self.rights
+        places = (
+            ("Overview", "", Right.READ_KEYS),
+            ("Keys", "/keys", Right.READ_KEYS),
+            ("Usage", "/usage", Right.READ_USAGE),
+            ("Audit", "/audit", Right.READ_AUDIT),
+            ("Limits", "/limits", Right.READ_KEYS),
+            ("Organization", "/settings", Right.READ_ORGANIZATION),
+            ("My keys", "/mine", Right.OWN_KEYS),
+        )
+        return [(name, f"{home}{path}") for name, path, right in places if right in rights]
+
+
+def frame(call: Call, guard: Keyguard | AsyncKeyguard) -> dict[str, object]:
+    """Return what every page needs, also one for nobody known."""
+    base = call.request.root_path
+    return {
+        "base": base,
+        "realm": guard.settings.realm,
+        "static": partial(static_path, base),
+        "organization": None,
+        "caller": None,
+        "notice": "",
+        "problem": "",
+    }
+
+
+def organizations_of(known: Person | Principal | None) -> tuple[str, ...]:
+    """Return the organizations that a caller is said to belong to; none for an operator."""
+    if isinstance(known, Principal):
+        return (known.organization,)
+    return () if known is None or known.operator else tuple(known.roles)
+
+
+def form_token(context: Context, action: str) -> str:  # noqa: ARG001
+    """Return the token that a form carries."""
+    return "-"
+
+
+def check_form(context: Context, action: str, token: str) -> None:  # noqa: ARG001
+    """Refuse a form whose token does not fit.
+
+    Raises:
+        Problem: It does not.
+    """
+    if token != "-":  # noqa: S105
+        raise Problem(403, "The form is too old, or was not made here. Load the page again.")
+
+
+async def sent(context: Context) -> MultiDict[str, str]:
+    """Return the fields of the form that was sent, once its token is checked.
+
+    Raises:
+        Problem: It is no form, or its token does not fit.
+    """
+    request = context.call.request
+    if request.mimetype != "application/x-www-form-urlencoded":
+        raise Problem(415, "Send the form as a browser does.")
+    body = await context.call.read()
+    try:
+        pairs = parse_qsl(
+            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS
+        )
+    except ValueError:
+        raise Problem(400, "The form can't be read.") from None
+    fields: MultiDict[str, str] = MultiDict(pairs)
+    check_form(context, f"{request.root_path}{request.path}", fields.get("csrf", ""))
+    return fields

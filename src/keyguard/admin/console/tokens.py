@@ -1,0 +1,69 @@
+"""The page that shows a token, once."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from hashlib import sha256
+
+from keyguard.admin.console.page import View
+from keyguard.admin.exchange import Answer, settled
+from keyguard.core.keys.records import Key
+from keyguard.core.keys.temporary import Temporary
+from keyguard.core.tokens.secret import Secret
+
+_REPEATED = timedelta(days=1)
+
+CLEARED = ("Clear-Site-Data", '"cache"')
+"""Makes a browser forget the page that it would go back to."""
+
+
+async def is_repeated(view: View, once: str) -> bool:
+    """Tell whether a form was sent before, so that a reload of its answer makes nothing anew."""
+    digest = sha256(f"{view.context.call.request.path} {once}".encode()).hexdigest()
+    record = Temporary("form", digest, "", view.now + _REPEATED)
+    return not await settled(view.context.guard.temporary.put(record))
+
+
+def show_token(
+    view: View,
+    token: Secret | None,
+    key: Key | None = None,
+    *,
+    back: str = "",
+    back_text: str = "Go to the key",
+) -> Answer:
+    """Show the token of a new key; None if it was shown already.
+
+    Args:
+        view: The page.
+        token: The token.
+        key: The key, where it is known.
+        back: The path to go on to; by default that of the key.
+        back_text: What leads there.
+    """
+    path = back if key is None else f"/keys/{key.id}"
+    lines: list[tuple[str, str]] = []
+    text = None if token is None else token.reveal()
+    if text is not None:
+        realm = view.context.guard.settings.realm
+        name = re.sub(r"[^A-Z0-9]+", "_", realm.upper()).strip("_") or "API"
+        lines = [
+            ("For curl", f"curl -H 'Authorization: Bearer {text}' https://…"),
+            ("For a .env file", f"{name}_KEY={text}"),
+        ]
+    return view.show(
+        "token.html",
+        "Your new key" if text else "No token to show",
+        section="Keys",
+        status=200 if text else 410,
+        token_text=text,
+        what="Token",
+        kept="Only a hash of it is kept, so nobody can show it to you again. Store it now.",
+        lines=lines,
+        stored=f"{path}/stored",
+        lost="The token was shown once, right after the key was made. If you did not store it, "
+        "rotate the key: that makes a new token, and the old one ends.",
+        back=path,
+        back_text=back_text,
+    )

@@ -1,0 +1,234 @@
+"""The pages over a guard: who sees what, and what the forms do."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.admin.pages.rooms import Rooms, fields_of, text_of
+
+ROLES = ("operator", "administrator", "approver", "auditor", "developer", "stranger", "nobody")
+_ACME = "/organizations/acme"
+# For each page, the status for each role in the order above.
+PAGES = {
+    "/": (303, 303, 303, 303, 303, 303, 303),
+    "/organizations": (200, 200, 200, 200, 200, 200, 200),
+    "/organizations/new": (200, 403, 403, 403, 403, 403, 403),
+    _ACME: (200, 200, 200, 200, 303, 404, 404),
+    f"{_ACME}/keys": (200, 200, 200, 200, 403, 404, 403),
+    f"{_ACME}/keys/new": (200, 200, 403, 403, 403, 404, 403),
+    f"{_ACME}/usage": (200, 200, 200, 200, 403, 404, 403),
+    f"{_ACME}/usage.csv": (200, 200, 200, 200, 403, 404, 403),
+    f"{_ACME}/audit": (200, 200, 403, 200, 403, 404, 403),
+    f"{_ACME}/limits": (200, 200, 200, 200, 403, 404, 403),
+    f"{_ACME}/settings": (200, 200, 200, 200, 403, 404, 403),
+    f"{_ACME}/edit": (200, 200, 403, 403, 403, 404, 403),
+    f"{_ACME}/disable": (200, 200, 403, 403, 403, 404, 403),
+    "/keys/{key}": (200, 200, 200, 200, 404, 404, 403),
+    "/keys/{key}/edit": (200, 200, 403, 403, 403, 404, 403),
+    "/keys/{key}/rotate": (200, 200, 403, 403, 404, 404, 403),
+    "/keys/{key}/revoke": (200, 200, 403, 403, 404, 404, 403),
+}
+
+
+@pytest.fixture(scope="module")
+def rooms() -> Rooms:
+    return Rooms()
+
+
+@pytest.mark.parametrize("front", ["asgi", "wsgi"])
+@pytest.mark.parametrize("path", PAGES)
+def test_each_role_sees_its_pages_and_no_others(rooms: Rooms, path: str, front: str) -> None:
+    path_of = path.format(key=rooms.issued.key.id)
+    for role, status in zip(ROLES, PAGES[path], strict=True):
+        got = rooms.get(path_of, role, front)
+        assert (role, got.status) == (role, status)
+
+
+def test_nobody_unknown_sees_a_page(rooms: Rooms) -> None:
+    for path in PAGES:
+        got = rooms.get(path.format(key=rooms.issued.key.id))
+        assert got.status == 401
+        assert "Acme" not in text_of(got)
+
+
+def test_a_foreign_key_is_answered_as_one_that_does_not_exist(rooms: Rooms) -> None:
+    foreign = rooms.issued.key.id
+    for page in ("", "/rotate", "/revoke", "/edit"):
+        first = rooms.get(f"/keys/{foreign}{page}", "stranger")
+        assert rooms.get(f"/keys/{'0' * 16}{page}", "stranger") == first
+    for page in ("", "/keys", "/usage", "/audit", "/settings"):
+        first = rooms.get(f"/organizations/acme{page}", "stranger")
+        assert rooms.get(f"/organizations/nowhere{page}", "stranger") == first
+
+
+def test_an_auditor_sees_no_button(rooms: Rooms) -> None:
+    for path, statuses in PAGES.items():
+        if statuses[3] == 200 and not path.endswith(".csv"):
+            text = text_of(rooms.get(path.format(key=rooms.issued.key.id), "auditor"))
+            assert 'method="post"' not in text
+            assert not re.findall(r'class="btn (?:first|bad)[^>]*>(?!Show|Filter)', text)
+
+
+def test_every_answer_carries_the_header_fields_that_make_it_safe(rooms: Rooms) -> None:
+    for path in PAGES:
+        for person in ("operator", "stranger", None):
+            got = rooms.get(path.format(key=rooms.issued.key.id), person)
+            assert got["content-security-policy"].startswith(
+                "default-src 'none'; script-src 'self'"
+            )
+            assert got["referrer-policy"] == "no-referrer"
+            assert got["x-content-type-options"] == "nosniff"
+            assert got["cross-origin-opener-policy"] == "same-origin"
+            assert got["cross-origin-resource-policy"] == "same-origin"
+            assert got["cache-control"] == "no-store"
+
+
+def test_static_files_are_cached_by_their_content_and_need_nobody(rooms: Rooms) -> None:
+    text = text_of(rooms.get("/organizations", "operator"))
+    names = re.findall(r'"/keys(/static/console-[0-9a-f]{12}\.\w+)"', text)
+    assert len(names) == 2
+    for name in names:
+        got = rooms.get(name)
+        assert got.status == 200
+        assert got["cache-control"] == "public, max-age=31536000, immutable"
+    assert rooms.get("/static/console-000000000000.css").status == 404
+
+
+def test_issuing_a_key_shows_its_token_once() -> None:
+    rooms = Rooms()
+    page = rooms.get("/organizations/acme/keys/new", "administrator")
+    fields = fields_of(page) | {"name": "New", "scope": ["inference:read"], "lifetime": "30"}
+    got = rooms.post("/organizations/acme/keys", "administrator", fields)
+    (token,) = re.findall(r'id="token"[^>]*>([^<]+)<', text_of(got))
+    assert rooms.guard.authenticate([f"Bearer {token}"]).__class__.__name__ == "Allow"
+    again = rooms.post("/organizations/acme/keys", "administrator", fields)
+    assert again.status == 410
+    assert token not in text_of(again)
+    assert [key.name for key in rooms.guard.keys.list(organization="acme")].count("New") == 1
+
+
+def test_a_preview_tells_what_a_key_may_and_may_not(rooms: Rooms) -> None:
+    fields = {"name": "x", "scope": ["inference:read"], "preview": "1"}
+    got = rooms.post("/organizations/acme/keys", "administrator", fields)
+    assert got.status == 200
+    may, may_not = text_of(got).split("<h3>may not</h3>")
+    assert "inference:read" in may.split("<h3>may</h3>")[1]
+    assert "inference:write" in may_not
+
+
+def test_a_mistake_keeps_what_was_typed(rooms: Rooms) -> None:
+    fields = {"name": "Typed", "scope": ["inference:read"], "networks": "300.0.0.0/8"}
+    got = rooms.post("/organizations/acme/keys", "administrator", fields)
+    assert got.status == 422
+    assert 'role="alert"' in text_of(got)
+    assert 'value="Typed"' in text_of(got)
+    assert 'value="300.0.0.0/8"' in text_of(got)
+
+
+def test_a_key_is_edited_rotated_and_revoked() -> None:
+    rooms = Rooms()
+    key = rooms.issued.key
+    path = f"/keys/{key.id}"
+    edited = rooms.post(
+        f"{path}/edit", "administrator", {"name": "Edited", "scope": sorted(key.scopes)}
+    )
+    assert edited.status == 303
+    assert rooms.guard.keys.get(key.id).name == "Edited"
+    fields = fields_of(rooms.get(f"{path}/rotate", "administrator")) | {"grace": "3600"}
+    rotated = rooms.post(f"{path}/rotate", "administrator", fields)
+    assert 'id="token"' in text_of(rotated)
+    again = rooms.post(f"{path}/rotate", "administrator", fields)
+    assert again.status == 410
+    successor = rooms.guard.keys.get(key.id).successor
+    stored = rooms.post(f"/keys/{successor}/stored", "administrator")
+    assert stored["clear-site-data"] == '"cache"'
+    revoked = rooms.post(f"{path}/revoke", "administrator", {"reason": "superseded", "note": "x"})
+    assert revoked["location"] == f"/keys{path}?done=revoked"
+    assert rooms.guard.keys.get(key.id).revoked_note == "x"
+
+
+def test_several_keys_are_revoked_after_a_question() -> None:
+    rooms = Rooms()
+    keys = [rooms.guard.keys.issue(organization="acme", name=f"Key {n}").key.id for n in range(3)]
+    path = "/organizations/acme/keys/revoke"
+    asked = rooms.post(path, "administrator", {"key": keys[:2]})
+    assert "Revoke 2 keys?" in text_of(asked)
+    assert all(rooms.guard.keys.get(key).revoked_at is None for key in keys)
+    done = rooms.post(path, "administrator", {"key": keys[:2], "reason": "unspecified"})
+    assert done.status == 303
+    assert [rooms.guard.keys.get(key).revoked_at is None for key in keys] == [False, False, True]
+
+
+def test_an_organization_is_edited_disabled_and_enabled() -> None:
+    rooms = Rooms()
+    page = rooms.get("/organizations/acme/edit", "operator")
+    fields = dict(re.findall(r'<input[^>]*name="(\w+)"[^>]*value="([^"]*)"', text_of(page)))
+    done = rooms.post(
+        "/organizations/acme/settings",
+        "operator",
+        fields | {"name": "New name", "max_days": "30", "max_keys": "9"},
+    )
+    assert done.status == 303
+    changed = rooms.guard.organizations.get("acme")
+    assert (changed.name, changed.max_keys) == ("New name", 9)
+    assert changed.max_key_lifetime is not None
+    assert changed.max_key_lifetime.days == 30
+    for verb, disabled in (("disable", True), ("enable", False)):
+        assert rooms.post(f"/organizations/acme/{verb}", "operator").status == 303
+        assert (rooms.guard.organizations.get("acme").disabled_at is not None) is disabled
+
+
+def test_the_list_of_keys_is_filtered_by_the_query(rooms: Rooms) -> None:
+    name = rooms.issued.key.name
+    for query, found in (
+        (f"q={name[:3].lower()}", True),
+        (f"q={rooms.issued.key.id[:5]}", True),
+        ("q=nothing", False),
+        ("status=revoked", False),
+        ("owner=nobody", False),
+    ):
+        text = text_of(rooms.get(f"/organizations/acme/keys?{query}", "auditor"))
+        assert (rooms.issued.key.id in text) is found
+
+
+def test_hostile_names_are_text_on_every_page() -> None:
+    rooms = Rooms()
+    hostile = "<img src=x onerror=alert(1)>{{7*7}}'\"&" + "W" * 100
+    key = rooms.guard.keys.issue(
+        organization="acme", name=hostile, owner=hostile, metadata={hostile: hostile}
+    ).key
+    rooms.guard.organizations.update("acme", name=hostile)
+    rooms.guard.keys.revoke(key.id, note=hostile, actor=hostile)
+    for path, statuses in PAGES.items():
+        if statuses[0] == 200:
+            text = text_of(rooms.get(path.format(key=key.id), "operator"))
+            assert "<img" not in text
+            assert "49" not in re.findall(r"alert\(1\)&gt;(\S\S)", text)
+
+
+def test_a_body_that_is_no_form_is_refused(rooms: Rooms) -> None:
+    caller, app = rooms.fronts["wsgi"]
+    from tests.admin.api.calls import Sent
+
+    path = f"/keys/{rooms.issued.key.id}/revoke"
+    got = caller(app, Sent("POST", path, body={"a": 1}, person="administrator", mount="/keys"))
+    assert got.status == 415
+
+
+def test_usage_is_shown_and_downloaded() -> None:
+    rooms = Rooms()
+    for _ in range(3):
+        rooms.guard.authenticate([f"Bearer {rooms.issued.token.reveal()}"])
+    rooms.guard.flush()
+    text = text_of(rooms.get("/organizations/acme/usage?group=outcome", "auditor"))
+    assert "3 requests" in text
+    assert "<rect" in text
+    lines = text_of(rooms.get("/organizations/acme/usage.csv?group=outcome", "auditor"))
+    assert lines.splitlines()[0] == "start,end,outcome,requests,units"
+    assert ",allowed,3," in lines.splitlines()[1]
+    for query in ("step=never", "zone=Nowhere", "start=x", "start=2026-11-22&end=2026-11-01"):
+        got = rooms.get(f"/organizations/acme/usage?{query}", "auditor")
+        assert got.status == 422
+        assert 'role="alert"' in text_of(got)
