@@ -54,6 +54,7 @@ _READ_ONLY = re.compile(r"(?:\A|: -)READONLY ")
 # What a command in a script is told that the user may not run, or whose keys it may not touch.
 _NO_RIGHT = "The user executing the script can't"
 _DEMOTED = "The previous master is now a slave"  # what redis-py's Sentinel makes of READONLY
+_NO_PRIMARY = "No master found"  # redis-py adds what each Sentinel did instead
 _MOVED_ON = "TTL exhausted."  # what redis-py makes of such a refusal on asyncio in the end
 _ECHO = ", with args beginning with"
 _ADVICE = "run 'keyguard migrate', or call migrate() at start"
@@ -111,9 +112,19 @@ def explained(failure: BaseException, place: str) -> StoreError:
                 f"{place} refuses keyguard's user a right ({text.partition(' script: ')[0]}); have "
                 "its ACL allow what the page on stores lists"
             )
-        case _ if isinstance(failure, _REFUSED) or "unauthenticated" in text:
+        case ConnectionError() if text.startswith(_NO_PRIMARY) and "AuthenticationError" in text:
+            return StoreUnavailableError(
+                f"the Sentinels of {place} do not let keyguard in; see sentinel_username and "
+                "sentinel_password in the URL"
+            )
+        case _ if isinstance(_of_node(failure), _REFUSED) or "unauthenticated" in text:
             return StoreUnavailableError(
                 f"{place} does not let keyguard in; see the user and password of the URL"
+            )
+        case ResponseError() if "DB index is out of range" in text:
+            return StoreUnavailableError(
+                f"{place} does not let keyguard in, as there is no such database; see its number "
+                "in the URL, and the server's setting 'databases'"
             )
         case TimeoutError() if text == CLOSED:
             return StoreUnavailableError(
@@ -160,6 +171,12 @@ def explained(failure: BaseException, place: str) -> StoreError:
             return StoreError(
                 f"{place} failed in a way that keyguard does not know; the cause says how"
             )
+
+
+def _of_node(failure: BaseException) -> BaseException:
+    """Return the failure of the last node that a client asked for the layout of a cluster."""
+    is_of_cluster = isinstance(failure, RedisClusterException)
+    return failure.__cause__ if is_of_cluster and failure.__cause__ else failure
 
 
 def _in_tls(failure: BaseException | None) -> ssl.SSLError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from sqlalchemy import URL
@@ -32,8 +33,18 @@ _NOT_UTF_8 = "Could not decode to UTF-8"
 _CAN_NOT_WRITE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 # What PostgreSQL, and MySQL and MariaDB, say of a right that the user lacks.
 _LACKS_RIGHT = ("42501", 1044, 1142, 1143, 1227)
-# What MySQL and MariaDB say of a user who may not enter, or of a database that is not there.
-_REFUSED = (1045, 1049)
+# What they say of a user who may not enter, and of a database that is not there.
+_REFUSED = ("28000", "28P01", 1045, 1130, 1698, 1862, 3118, 4151)
+_NO_DATABASE = ("3D000", 1049)
+# PostgreSQL's words for these codes, as libpq passes on no code of a connection that failed; also
+# those of PgBouncer and Supavisor. A server that speaks another language is not understood.
+_CODES = {
+    r"permission denied for database": "42501",
+    r"authentication failed|no password supplied|pg_hba\.conf (entry|rejects)|auth failed"
+    r'|is not permitted to log in|role "[^"]*" does not exist|no such user|Tenant or user not found'
+    "": "28000",
+    r'database "[^"]*" (does not exist|is not currently accepting)|no such database': "3D000",
+}
 _IS_READ_ONLY = ("25006", 1290, 1792, 1836)
 
 
@@ -102,8 +113,13 @@ def explained(failure: BaseException, place: str) -> StoreError:
             )
         case DBAPIError() if code in _REFUSED:
             return StoreUnavailableError(
-                f"{place} does not let keyguard in; see the user, the password and the database of "
-                "the URL"
+                f"{place} does not let keyguard in; see the user and password of the URL, and that "
+                "the server lets this user in from here"
+            )
+        case DBAPIError() if code in _NO_DATABASE:
+            return StoreUnavailableError(
+                f"{place} does not let keyguard in, as there is no such database or it is closed; "
+                "create it, or see its name in the URL"
             )
         case DBAPIError() if code in _LACKS_RIGHT:
             return StoreUnavailableError(
@@ -137,6 +153,10 @@ def _told(failure: BaseException) -> tuple[object, str]:
     if isinstance(driver, sqlite3.Error):
         return getattr(driver, "sqlite_errorcode", 0) & 0xFF, words  # without its details
     code = first if isinstance(first, int) else getattr(driver, "sqlstate", None)
+    if code is None and isinstance(failure, OperationalError) and failure.statement is None:
+        for pattern, known in _CODES.items():
+            if found := re.search(rf".*({pattern}).*", str(words)):
+                return known, found[0].rpartition(":  ")[2]
     return code, str(words).partition("\n")[0]
 
 
