@@ -28,8 +28,6 @@ EXPECTED: dict[str, dict[str, str]] = {
         for test, why in (
             ("test_requests.py::test_request_raw_path", _AMBIGUOUS),
             ("test_staticfiles.py::test_staticfiles_null_byte_in_path", _AMBIGUOUS),
-            # Starlette sends the client on to a path with an empty segment.
-            ("test_routing.py::test_url_for_with_root_path_ending_with_slash", _AMBIGUOUS),
         )
     },
     "werkzeug": {

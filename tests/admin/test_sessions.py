@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from keyguard import Person, StoreUnavailableError
+from keyguard import Person
 from keyguard.admin.api.me import show_caller
 from keyguard.admin.application import Application
 from keyguard.admin.asgi import ASGIApplication

@@ -170,7 +170,10 @@ class Roles(RuleBasedStateMachine):
             self.judge_organization(ada, organizations[owner_id], after)
         for key_id, key in keys_now.items():
             if key != keys.get(key_id):
-                self.judge_key(ada, organizations[key.organization], keys, keys.get(key_id), key)
+                rotated = (old.id for old in keys_now.values() if old.successor == key_id)
+                predecessor = keys.get(next(rotated, ""))
+                owner = organizations[key.organization]
+                self.judge_key(ada, owner, keys.get(key_id), predecessor, key)
 
     def state(self) -> tuple[dict[str, Organization], dict[str, Key]]:
         organizations = {found.id: found for found in self.guard.organizations.list()}
@@ -188,7 +191,12 @@ class Roles(RuleBasedStateMachine):
         assert most_a_minute(after.limits) <= most_a_minute(before.limits)
 
     def judge_key(
-        self, ada: Person, owner: Organization, keys: dict[str, Key], before: Key | None, after: Key
+        self,
+        ada: Person,
+        owner: Organization,
+        before: Key | None,
+        predecessor: Key | None,
+        after: Key,
     ) -> None:
         role = ada.roles.get(owner.slug)
         assert role in ("administrator", "developer")
@@ -198,8 +206,9 @@ class Roles(RuleBasedStateMachine):
             assert before or most_a_minute(after.limits or owner.limits) <= 5
             return
         assert after.owner == ada.id
-        if before is None:  # a successor
-            before = next(key for key in keys.values() if key.family == after.family)
+        if before is None:
+            assert predecessor is not None
+            before = predecessor
             assert before.owner == ada.id
             assert (after.expires_at or before.expires_at) == after.expires_at
             if before.expires_at is not None:
