@@ -13,7 +13,9 @@ from keyguard.core.management.requests import MOST_OPEN
 from tests.management.test_requests import approved, ask
 from tests.stored import Stored
 
-pytestmark = pytest.mark.campaign("memory")
+pytestmark = pytest.mark.campaign(
+    "memory", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-"
+)
 
 Call = Callable[[Any], Any]
 
