@@ -6,6 +6,8 @@
     ├── InvalidValueError           an argument is not valid (also a ValueError)
     ├── NotFoundError               no such organization or key (also a LookupError)
     ├── RefusedError                the call is valid, but the present state forbids it
+    │   ├── ExceededError           nobody may have that much there, or the actor may not
+    │   └── OutdatedError           the record has changed since the caller read it
     ├── StoreError                the key store failed
     │   ├── StoreUnavailableError it is down, slow, or overloaded
     │   │   └── HashTimeoutError    a slow hash began, and did not end in time
@@ -23,12 +25,14 @@ from __future__ import annotations
 __all__ = [
     "ConfigurationError",
     "CorruptDataError",
+    "ExceededError",
     "HashTimeoutError",
     "InvalidValueError",
     "KeyguardError",
     "MissingExtraError",
     "NotDurableError",
     "NotFoundError",
+    "OutdatedError",
     "RefusedError",
     "SchemaError",
     "StoreError",
@@ -66,6 +70,14 @@ class NotFoundError(KeyguardError, LookupError):
 
 class RefusedError(KeyguardError):
     """The call is valid, but the present state forbids it; keyguard did nothing."""
+
+
+class ExceededError(RefusedError):
+    """The call asked for more than the organization or the actor may have."""
+
+
+class OutdatedError(RefusedError):
+    """The record is not the version that the caller has read; read it again."""
 
 
 class StoreError(KeyguardError):

@@ -16,10 +16,17 @@ from keyguard.admin.exchange import (
     too_large,
 )
 from keyguard.admin.headers import protected
-from keyguard.admin.members import NO_MEMBERS, Values
+from keyguard.admin.members import NO_MEMBERS, Form, Values
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
-from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError, StoreError
+from keyguard.exceptions import (
+    ExceededError,
+    InvalidValueError,
+    NotFoundError,
+    OutdatedError,
+    RefusedError,
+    StoreError,
+)
 from keyguard.guard import AsyncKeyguard, Keyguard
 
 
@@ -31,6 +38,9 @@ class Application:
         endpoints: The table.
         callers: Finds who calls.
     """
+
+    api = ""
+    """Where the API is below the mount."""
 
     def __init__(
         self, guard: Keyguard | AsyncKeyguard, endpoints: Iterable[Endpoint], callers: Callers
@@ -56,7 +66,7 @@ class Application:
         except InvalidValueError as wrong:
             return self.tell(call, Problem(422, str(wrong)))
         except RefusedError as refused:
-            return self.tell(call, Problem(409, str(refused)))
+            return self.tell(call, Problem(_refused_with(refused), str(refused)))
         except StoreError as failure:
             deny = Deny(Reason.STORE_UNAVAILABLE, cause=failure)
             self.guard.report(deny, address=call.client.address)
@@ -84,6 +94,7 @@ class Application:
             call=call,
             endpoint=endpoint,
             parameters=parameters,
+            base=call.request.root_path + self.api,
             known=known,
             session=session,
             reauthenticate=self._callers.reauthenticate,
@@ -95,25 +106,34 @@ class Application:
             context.check_anywhere()
         context.query = endpoint.query.read_query(call.request.args)
         if endpoint.form is not None:
-            context.form = await self._form(call, endpoint)
+            context.body = await self._body(call)
+            context.form = self._form(context, endpoint.form)
         answered = await endpoint.handler(context)
         fields = (*answered.headers, *context.fields)
         return Response(answered.status, fields, answered.body)
 
-    async def _form(self, call: Call, endpoint: Endpoint) -> Values:
-        """Return what the body of a call says."""
-        form = endpoint.form or NO_MEMBERS
+    async def _body(self, call: Call) -> bytes:
         if (call.request.content_length or 0) > LARGEST_BODY:
             raise too_large()
-        body = await call.read()
-        if not body and not form.required:
+        return await call.read()
+
+    def _form(self, context: Context, form: Form) -> Values:
+        """Return what the body of a call says."""
+        if not context.body and not form.required:
             return NOTHING_GIVEN
-        if call.request.mimetype != "application/json":
+        if context.call.request.mimetype != "application/json":
             raise Problem(415, "Send the body as application/json.")
-        return form.read_body(body)
+        return form.read_body(context.body)
 
 
 NOTHING_GIVEN = Values(NO_MEMBERS, {})
+
+
+def _refused_with(refused: RefusedError) -> int:
+    """Return the status that tells why the present state forbids a call."""
+    if isinstance(refused, OutdatedError):
+        return 412
+    return 422 if isinstance(refused, ExceededError) else 409
 
 
 def _media_type(call: Call, endpoint: Endpoint) -> str:

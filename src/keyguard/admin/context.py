@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 from keyguard.admin.endpoints import Endpoint
@@ -32,12 +33,14 @@ class Context:
         call: The request.
         endpoint: The endpoint.
         parameters: The parameters of the path, by name.
+        base: The path under which the endpoints of the API are.
         known: Who calls; None where the endpoint asks nobody.
         session: The session of the console by which it calls, if by one.
         reauthenticate: The host's page on which people prove again who they are, or None.
         media_type: What the answer shall be.
         query: What the query says.
         form: What the body says.
+        body: The body itself.
         fields: Header fields that the answer gets besides its own.
         form_secret: What the answer gives the browser to check forms by.
     """
@@ -46,12 +49,14 @@ class Context:
     call: Call
     endpoint: Endpoint
     parameters: Mapping[str, str]
+    base: str
     known: Caller | None
     session: Session | None
     reauthenticate: str | None
     media_type: str
     query: Values
     form: Values
+    body: bytes = b""
     fields: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     form_secret: str = ""
 
@@ -81,6 +86,15 @@ class Context:
         """The actor of changes."""
         return self.caller
 
+    @property
+    def now(self) -> datetime:
+        """The time, by the guard's clock."""
+        return self.guard.now()
+
+    def url(self, path: str) -> str:
+        """Return the path of another endpoint of the API, as a client asks for it."""
+        return f"{self.base}{path}"
+
     async def organization(self, name: str | None = None) -> Organization:
         """Return an organization in which the caller has the right that the endpoint asks for.
 
@@ -106,16 +120,36 @@ class Context:
             Problem: The caller may not do this.
         """
         key = await _found(self.guard.keys.get(self.parameters["key"]))
-        # Of a key that does not exist an organization is asked for as well: the time tells nothing.
-        owner = _NO_ORGANIZATION if key is None else key.organization
+        (found,) = await self.allowed([] if key is None else [key])
+        return found
+
+    async def allowed(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """Return keys of one organization, on each of which the caller may do what is asked.
+
+        Raises:
+            AccessDenied: There are no such keys, or the caller may not know of all of them.
+            Problem: The caller may not do this.
+        """
+        # An organization is asked for even if there is no key: the time tells nothing.
+        owner = keys[0].organization if keys else _NO_ORGANIZATION
         organization = await _found(self.guard.organizations.get(owner))
-        if key is None or organization is None:
+        if organization is None:
             raise unknown()
         rights = rights_of(self.caller, organization)
-        if Right.READ_KEYS not in rights:
-            raise unknown()
+        if not all(map(self.holds, keys)):
+            if Right.READ_KEYS not in rights:
+                raise unknown()
+            rights -= {Right.OWN_KEYS}
         self.check(rights)
-        return key
+        return keys
+
+    def holds(self, key: Key) -> bool:
+        """Tell whether the caller is the person who holds a key."""
+        return self.person is not None and key.owner == self.person.id
+
+    def sees_all_keys_of(self, organization: Organization) -> bool:
+        """Tell whether the caller may read all keys of an organization, not the own ones alone."""
+        return Right.READ_KEYS in rights_of(self.caller, organization)
 
     def check(self, rights: frozenset[Right]) -> None:
         """Refuse a caller who has not the right that the endpoint asks for.
@@ -130,15 +164,35 @@ class Context:
         if not rights:
             raise unknown()
         right = self.endpoint.right
-        if right is not None and right not in rights:
+        if right is not None and not self._has(right, rights):
             raise self._forbidden(right)
 
     def check_anywhere(self) -> None:
         """Refuse a caller who has the right of the endpoint nowhere, before anything is read."""
-        right, rights = self.endpoint.right, rights_anywhere(self.caller)
-        if right is None or right in rights or (self.endpoint.own and Right.OWN_KEYS in rights):
-            return
-        raise self._forbidden(right)
+        right = self.endpoint.right
+        if right is not None and not self._has(right, rights_anywhere(self.caller)):
+            raise self._forbidden(right)
+
+    def matched(self, record: Key | Organization) -> int | None:
+        """Return the version that the caller wants to change; None for any.
+
+        Args:
+            record: The record as it is now.
+
+        Raises:
+            Problem: ``If-Match`` is missing, or names another version.
+        """
+        if "If-Match" not in self.call.request.headers:
+            raise Problem(428, "Send the record's ETag in If-Match.")
+        wanted = self.call.request.if_match
+        if wanted.star_tag:
+            return None
+        if not wanted.is_strong(str(record.version)):
+            raise Problem(412, "The record has changed; read it again.")
+        return record.version
+
+    def _has(self, right: Right, rights: frozenset[Right]) -> bool:
+        return right in rights or (self.endpoint.own and Right.OWN_KEYS in rights)
 
     def _forbidden(self, right: Right) -> Problem | AccessDenied:
         principal, scope = self.principal, scope_for(right)

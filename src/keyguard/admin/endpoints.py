@@ -39,6 +39,8 @@ class Endpoint:
             keys.
         anonymous: Whether nobody is asked who calls.
         form: What the body takes; None where none is read.
+        matches: Whether ``If-Match`` has to name the record's version.
+        repeats: Whether ``Idempotency-Key`` names a call, so that it can be repeated.
         query: What the query takes.
         media_types: What the answer may be, the first by default.
         answers: The schema of the answer by status, by its name in the OpenAPI document.
@@ -52,6 +54,8 @@ class Endpoint:
     own: bool = False
     anonymous: bool = False
     form: Form | None = None
+    matches: bool = False
+    repeats: bool = False
     query: Form = NO_MEMBERS
     media_types: tuple[str, ...] = JSON
     answers: Mapping[int, str] = field(default_factory=dict[int, str])

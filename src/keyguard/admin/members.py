@@ -83,7 +83,7 @@ class Form:
         except (ValueError, RecursionError):
             raise Problem(400, "The body is no JSON in UTF-8.") from None
         _check(content, self.schema(), "")
-        return Values(self, _object(content))
+        return Values(self, as_object(content))
 
     def read_query(self, query: MultiDict[str, str]) -> Values:
         """Return what a query says.
@@ -208,7 +208,8 @@ def _list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _object(value: Json) -> Schema:
+def as_object(value: Json) -> Schema:
+    """Return a value that a schema has shown to be an object."""
     return value if isinstance(value, dict) else {}
 
 
@@ -278,12 +279,12 @@ def _check(value: Json, schema: Schema, where: str) -> None:
             if len(value) > _int(schema.get("maxItems", len(value))):
                 raise _invalid(where, f"takes at most {schema['maxItems']} items")
             for at, item in enumerate(value):
-                _check(item, _object(schema.get("items")), f"{where}/{at}")
+                _check(item, as_object(schema.get("items")), f"{where}/{at}")
         case dict():
             for name in _list(schema.get("required")):
                 if name not in value:
                     raise _invalid(f"{where}/{name}", "is missing")
-            known, others = _object(schema.get("properties")), schema.get("additionalProperties")
+            known, others = as_object(schema.get("properties")), schema.get("additionalProperties")
             for name, item in value.items():
                 inner = known.get(name, others)
                 if not isinstance(inner, dict):

@@ -124,6 +124,10 @@ class Guard(Generic[AnyPorts]):
         """What is counted of requests."""
         return self._ports.counts
 
+    def now(self) -> datetime:
+        """Return the time by this guard's clock, in UTC."""
+        return self._ports.now()
+
     @property
     def policy(self) -> Policy:
         """What decisions know of the settings."""

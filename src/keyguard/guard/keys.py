@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
+from keyguard.core.access.decisions import Deny
+from keyguard.core.http.rules import Rule
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.records import Key, RevocationReason
+from keyguard.core.keys.records import Key, Organization, RevocationReason
 from keyguard.core.keys.results import DamagedKey, ImportReport, IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limits
+from keyguard.core.management.checking import TokenCheck
 from keyguard.core.management.import_rows import ImportRow
 from keyguard.core.management.keys import AsyncKeys
 from keyguard.core.management.ports import ManagementPorts
@@ -173,6 +176,7 @@ class Keys:
         limits: Limits | Unchanged = UNCHANGED,
         allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
         owner: str | Unchanged | None = UNCHANGED,
+        version: int | None = None,
         force: bool = False,
         actor: Actor = None,
     ) -> Key:
@@ -188,6 +192,7 @@ class Keys:
             limits: The limits that replace the old ones.
             allowed_networks: The networks that replace the old ones; empty for all.
             owner: Who holds the key from now on; None for nobody.
+            version: The only version of it that is changed, as the caller has read it.
             force: Whether to leave the organization without a key that has ``admin``, lasts for a
                 week or as long as this one, and works from the same networks.
             actor: Who changes it, for the audit trail. A principal can change only keys of its own
@@ -200,6 +205,7 @@ class Keys:
         Raises:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
             NotFoundError: No key has that id.
+            OutdatedError: It is not that version.
             RefusedError: The key is revoked, it would work for longer than its organization allows,
                 a scope is above the organization's ceiling, the key could do more than the actor,
                 it is the last key that has ``admin``, or the actor's key no longer works.
@@ -216,6 +222,7 @@ class Keys:
                 limits=limits,
                 allowed_networks=allowed_networks,
                 owner=owner,
+                version=version,
                 force=force,
                 actor=actor,
             )
@@ -359,6 +366,41 @@ class Keys:
             StoreError: The key store failed.
         """
         operation = self._operations.revoke_token(token, note=note)
+        del token  # a traceback that passes here must not show a token
+        return run_sync(operation)
+
+    def check_token(
+        self,
+        token: Secret | str,
+        rule: Rule | Deny | None = None,
+        *,
+        address: str | None = None,
+        secure: bool = True,
+        within: Callable[[Organization], bool] | None = None,
+    ) -> TokenCheck:
+        """Tell what would become of a request with a token, step by step.
+
+        Nothing is charged, no use is noted, and nobody is blocked. What decorators ask for is not
+        known here.
+
+        Args:
+            token: The whole token, as a client sends it.
+            rule: The rule for the request, or the refusal of its path, as
+                ``guard.settings.rule_book().find(path, method)`` returns it.
+            address: The client's address; None leaves out the networks of the key.
+            secure: Whether the client's connection is encrypted.
+            within: Tells whether keys of an organization are known. A key of another is told like
+                one that does not exist. None if all are.
+
+        Returns:
+            The steps, which of them the request passes, and why it would be refused.
+
+        Raises:
+            StoreError: The key store, or the store of the counters, failed.
+        """
+        operation = self._operations.check_token(
+            token, rule, address=address, secure=secure, within=within
+        )
         del token  # a traceback that passes here must not show a token
         return run_sync(operation)
 

@@ -107,6 +107,7 @@ class Organizations:
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
         max_keys: int | Unchanged | None = UNCHANGED,
         time_zone: str | Unchanged = UNCHANGED,
+        version: int | None = None,
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
@@ -122,6 +123,7 @@ class Organizations:
             max_keys: How many keys it may have at a time; None for no bound. Keys beyond a new
                 bound go on working.
             time_zone: The zone whose days its usage is kept in from now on, by its IANA name.
+            version: The only version of it that is changed, as the caller has read it.
             force: Whether to leave the organization without a key that has ``admin``.
             actor: Who changes it, for the audit trail. A principal can change only its own
                 organization, and raise nothing that its keys may do.
@@ -132,6 +134,7 @@ class Organizations:
         Raises:
             InvalidValueError: A value is not valid.
             NotFoundError: No organization has that id or slug.
+            OutdatedError: It is not that version.
             RefusedError: The actor is a principal and would raise the scopes, the limits or the
                 lifetime, the organization would lose its last key that has ``admin``, or the
                 actor's key no longer works.
@@ -146,6 +149,7 @@ class Organizations:
                 max_key_lifetime=max_key_lifetime,
                 max_keys=max_keys,
                 time_zone=time_zone,
+                version=version,
                 force=force,
                 actor=actor,
             )

@@ -1,11 +1,16 @@
-"""The endpoints of the management API: a module for each subject, and all of them joined.
-
-The functions that end in ``_form`` return what the API shows of a record.
-"""
+"""The endpoints of the management API: a module for each subject, and all of them joined."""
 
 from __future__ import annotations
 
-from keyguard.admin.api import me, organizations
+from keyguard.admin.api import audit, bulk, check, keys, me, organizations, usage
 from keyguard.admin.endpoints import Endpoint
 
-ENDPOINTS: tuple[Endpoint, ...] = (*me.ENDPOINTS, *organizations.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *me.ENDPOINTS,
+    *organizations.ENDPOINTS,
+    *keys.ENDPOINTS,
+    *bulk.ENDPOINTS,
+    *audit.ENDPOINTS,
+    *usage.ENDPOINTS,
+    *check.ENDPOINTS,
+)

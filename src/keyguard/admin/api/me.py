@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from keyguard.admin.api.shown import LIMIT_STATUS
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Endpoint
-from keyguard.admin.exchange import Answer, json_answer
+from keyguard.admin.exchange import Answer, json_answer, settled
 from keyguard.admin.rights import rights_anywhere
+from keyguard.core.keys.json_forms import fields_json
 
 
 async def show_caller(context: Context) -> Answer:
@@ -21,10 +23,12 @@ async def show_caller(context: Context) -> Answer:
             "roles": dict(person.roles),
         }
     if principal is not None:
+        statuses = await settled(context.guard.keys.limits(principal.key_id))
         content |= {
             "id": principal.key_id,
             "organization": principal.organization,
             "scopes": sorted(principal.scopes),
+            "limits": [fields_json(status, LIMIT_STATUS) for status in statuses],
         }
     return json_answer(200, content)
 

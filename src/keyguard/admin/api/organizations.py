@@ -2,33 +2,147 @@
 
 from __future__ import annotations
 
+from keyguard.admin.api.forms import AFTER, LIMIT, LIMITS, NAME, SCOPES
+from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Endpoint
-from keyguard.admin.exchange import Answer, json_answer
+from keyguard.admin.exchange import Answer, Problem, settled
+from keyguard.admin.members import Form, nullable, number, span, text
 from keyguard.admin.rights import Right
 from keyguard.core.keys.json_forms import organization_json
-from keyguard.core.keys.records import Organization
+from keyguard.exceptions import ExceededError
+
+SLUG = text("slug", "Its unique short name: lower-case letters, digits and inner `-`", longest=63)
+CEILING = nullable(SCOPES)
+LIFETIME = nullable(span("max_key_lifetime", "How long its keys may work"))
+MOST_KEYS = nullable(number("max_keys", "How many keys it may have at a time", 1, 10**9))
+TIME_ZONE = text("time_zone", "The IANA name of the zone whose days its usage is kept in")
+
+
+async def list_organizations(context: Context) -> Answer:
+    """Return one page of organizations."""
+    page = await settled(
+        context.guard.organizations.list(
+            after=context.query.get(AFTER, None), limit=context.query.get(LIMIT, 100)
+        )
+    )
+    return page_answer(page, organization_json)
+
+
+async def create_organization(context: Context) -> Answer:
+    """Create an organization."""
+    form = context.form
+    made = await settled(
+        context.guard.organizations.create(
+            form.need(SLUG),
+            name=form.get(NAME, None),
+            limits=form.get(LIMITS, ()),
+            scopes=form.get(CEILING, None),
+            max_key_lifetime=form.get(LIFETIME, None),
+            max_keys=form.get(MOST_KEYS, None),
+            time_zone=form.get(TIME_ZONE, "UTC"),
+            actor=context.actor,
+        )
+    )
+    location = ("Location", context.url(f"/organizations/{made.id}"))
+    return record_answer(201, made.version, organization_json(made), location)
 
 
 async def show_organization(context: Context) -> Answer:
     """Return an organization."""
-    return shown(await context.organization())
+    found = await context.organization()
+    return record_answer(200, found.version, organization_json(found))
 
 
-def shown(organization: Organization) -> Answer:
-    """Return an organization with its version."""
-    return json_answer(
-        200, organization_json(organization), [("ETag", f'"{organization.version}"')]
-    )
+async def change_organization(context: Context) -> Answer:
+    """Change an organization."""
+    form, found = context.form, await context.organization()
+    try:
+        after = await settled(
+            context.guard.organizations.update(
+                found.id,
+                name=form.change(NAME),
+                limits=form.change(LIMITS),
+                scopes=form.change(CEILING),
+                max_key_lifetime=form.change(LIFETIME),
+                max_keys=form.change(MOST_KEYS),
+                time_zone=form.change(TIME_ZONE),
+                version=context.matched(found),
+                actor=context.actor,
+            )
+        )
+    except ExceededError as exceeded:  # only an operator raises what an organization may have
+        raise Problem(403, str(exceeded)) from None
+    return record_answer(200, after.version, organization_json(after))
 
+
+async def disable_organization(context: Context) -> Answer:
+    """Pause an organization."""
+    found = await context.organization()
+    after = await settled(context.guard.organizations.disable(found.id, actor=context.actor))
+    return record_answer(200, after.version, organization_json(after))
+
+
+async def enable_organization(context: Context) -> Answer:
+    """End an organization's pause."""
+    found = await context.organization()
+    after = await settled(context.guard.organizations.enable(found.id, actor=context.actor))
+    return record_answer(200, after.version, organization_json(after))
+
+
+_CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE)
 
 ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/organizations",
+        handler=list_organizations,
+        summary="List organizations, oldest first",
+        right=Right.OPERATE,
+        query=Form(optional=(AFTER, LIMIT)),
+        answers={200: "Organizations"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/organizations",
+        handler=create_organization,
+        summary="Create an organization",
+        right=Right.OPERATE,
+        form=Form(required=(SLUG,), optional=_CHANGES),
+        answers={201: "Organization", 409: "Problem"},
+    ),
     Endpoint(
         method="GET",
         path="/organizations/{organization}",
         handler=show_organization,
         summary="Return an organization",
         right=Right.READ_ORGANIZATION,
+        answers={200: "Organization"},
+    ),
+    Endpoint(
+        method="PATCH",
+        path="/organizations/{organization}",
+        handler=change_organization,
+        summary="Change an organization; what is not given stays",
+        right=Right.CHANGE_ORGANIZATION,
+        form=Form(optional=_CHANGES),
+        matches=True,
+        answers={200: "Organization", 409: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/organizations/{organization}/disable",
+        handler=disable_organization,
+        summary="Pause an organization: none of its keys works until it is enabled",
+        right=Right.CHANGE_ORGANIZATION,
+        answers={200: "Organization"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/organizations/{organization}/enable",
+        handler=enable_organization,
+        summary="End an organization's pause",
+        right=Right.CHANGE_ORGANIZATION,
         answers={200: "Organization"},
     ),
 )

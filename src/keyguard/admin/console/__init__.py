@@ -74,8 +74,10 @@ class ConsoleApplication(Application):
         callers: Finds who calls.
     """
 
+    api = API
+
     def __init__(self, guard: Keyguard | AsyncKeyguard, callers: Callers) -> None:
-        api = (replace(endpoint, path=API + endpoint.path) for endpoint in ENDPOINTS)
+        api = (replace(endpoint, path=self.api + endpoint.path) for endpoint in ENDPOINTS)
         super().__init__(guard, (*PAGES, *api), callers)
 
     def tell(self, call: Call, problem: Problem) -> Answer:

@@ -31,7 +31,15 @@ _ORGANIZATION = (
 _KEY_BEFORE_STATUS = ("id", "family", "organization", "name", "scopes")
 _KEY_AFTER_STATUS = (
     *("created_at", "not_before", "expires_at", "revoked_at", "revoked_reason", "revoked_note"),
-    *("metadata", "limits", "allowed_networks", "successor", "grace_ends_at", "last_used_at"),
+    *(
+        "metadata",
+        "limits",
+        "allowed_networks",
+        "owner",
+        "successor",
+        "grace_ends_at",
+        "last_used_at",
+    ),
     "last_used_address",
 )
 

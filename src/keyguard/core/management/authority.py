@@ -23,7 +23,7 @@ from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyRecord, KeyStatus, Organization
 from keyguard.core.limits.limit import Limit, as_tight, merged
 from keyguard.core.management.ports import ManagementPorts
-from keyguard.exceptions import RefusedError
+from keyguard.exceptions import ExceededError, RefusedError
 
 ADMINISTRATORS = frozenset({Role.ADMINISTRATOR})
 HOLDERS = ADMINISTRATORS | {Role.DEVELOPER}
@@ -161,7 +161,7 @@ def check_new_key(policy: Policy, authority: Authority, owner: Organization, key
     """Refuse a new key that may more than the actor, or more than its organization.
 
     Raises:
-        RefusedError: The message names the bound.
+        ExceededError: The message names the bound.
     """
     check_ceiling(policy, owner, key.scopes)
     _check_within(policy, authority, owner, key)
@@ -175,7 +175,7 @@ def check_changed_key(
     A key that may more than the actor already can still be made to do less.
 
     Raises:
-        RefusedError: The message names the bound.
+        ExceededError: The message names the bound.
     """
     had = policy.grant(before.scopes)
     check_ceiling(policy, owner, frozenset(scope for scope in after.scopes if scope not in had))
@@ -209,7 +209,7 @@ def check_changed_organization(
     """Refuse to raise what an organization may have, unless the actor has no bounds.
 
     Raises:
-        RefusedError: The message names what would be raised.
+        ExceededError: The message names what would be raised.
     """
     if not authority.is_bounded:
         return
@@ -227,7 +227,7 @@ def check_changed_organization(
     if not as_tight(merged(defaults, after.limits), merged(defaults, before.limits)):
         raised.append("the limits")
     if raised:
-        raise RefusedError(
+        raise ExceededError(
             f"{authority} can't raise what its own organization may have: {', '.join(raised)}; "
             "do it as an operator, or as the service with a name as the actor or none"
         )
@@ -237,14 +237,14 @@ def check_ceiling(policy: Policy, owner: Organization, granted: frozenset[str]) 
     """Refuse to grant what is above the organization's ceiling.
 
     Raises:
-        RefusedError: The message names the scopes.
+        ExceededError: The message names the scopes.
     """
     if owner.scopes is None:
         return
     ceiling = policy.grant(owner.scopes)
     beyond = sorted(scope for scope in granted if scope not in ceiling)
     if beyond:
-        raise RefusedError(
+        raise ExceededError(
             f"organization {owner.slug!r} may not have {', '.join(beyond)}; "
             f"its keys may have: {', '.join(ceiling) or 'nothing'}"
         )
@@ -254,7 +254,7 @@ def _check_within(policy: Policy, authority: Authority, owner: Organization, key
     """Refuse a key that may more than the actor.
 
     Raises:
-        RefusedError: The message names the bound.
+        ExceededError: The message names the bound.
     """
     if not authority.is_bounded:
         return
@@ -264,7 +264,7 @@ def _check_within(policy: Policy, authority: Authority, owner: Organization, key
     held, bounds = merged(*levels, key.limits), merged(*levels, authority.limits(()))
     lifted = [limit.name for limit in bounds if not as_tight(held, (limit,))]
     if lifted:
-        raise RefusedError(
+        raise ExceededError(
             f"{authority} can't lift its limits for a key: {', '.join(lifted)}; give the key "
             "limits of the same names that admit at most as much"
         )
@@ -273,14 +273,16 @@ def _check_within(policy: Policy, authority: Authority, owner: Organization, key
 def _check_within_key(own: Key, grant: ScopeGrant, key: Key) -> None:
     beyond = sorted(scope for scope in key.scopes if scope not in grant)
     if beyond:
-        raise RefusedError(f"key {own.id!r} can't grant what it does not have: {', '.join(beyond)}")
+        raise ExceededError(
+            f"key {own.id!r} can't grant what it does not have: {', '.join(beyond)}"
+        )
     if own.ends_at is not None and (key.ends_at is None or key.ends_at > own.ends_at):
-        raise RefusedError(
+        raise ExceededError(
             f"key {own.id!r} works until {own.ends_at:%Y-%m-%d %H:%M:%S} UTC, and can't let a key "
             "work for longer; set an earlier end"
         )
     if not within_networks(key.allowed_networks, own.allowed_networks):
-        raise RefusedError(
+        raise ExceededError(
             f"key {own.id!r} works from {', '.join(own.allowed_networks)}, and can't let a key "
             "work from other networks"
         )

@@ -24,8 +24,10 @@ from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import (
     CorruptDataError,
+    ExceededError,
     InvalidValueError,
     NotFoundError,
+    OutdatedError,
     RefusedError,
     StoreUnavailableError,
     shown,
@@ -222,7 +224,7 @@ def check_end(key: Key, owner: Organization, issued_at: datetime | None) -> None
 
     Raises:
         InvalidValueError: The key would never work.
-        RefusedError: The key would work for longer than the organization allows.
+        ExceededError: The key would work for longer than the organization allows.
     """
     end = key.expires_at
     if end is not None:
@@ -235,7 +237,7 @@ def check_end(key: Key, owner: Organization, issued_at: datetime | None) -> None
         return
     start = key.created_at if key.not_before is None else key.not_before
     if end is None or end - start > longest:
-        raise RefusedError(
+        raise ExceededError(
             f"keys of organization {owner.slug!r} work for at most {longest}; set an earlier end"
         )
 
@@ -281,6 +283,18 @@ def refuse_revoked(key: Key) -> None:
     """
     if key.revoked_at is not None:
         raise RefusedError(f"key {key.id!r} is revoked, which is final; issue a new one")
+
+
+def check_version(record: Key | Organization, version: int | None) -> None:
+    """Refuse to change a record that is not the version that the caller has read.
+
+    Raises:
+        OutdatedError: It has changed since.
+    """
+    if version not in (None, record.version):
+        raise OutdatedError(
+            f"{record.id!r} has changed: its version is {record.version}, not {shown(version)}"
+        )
 
 
 def later(start: datetime, span: timedelta, latest: datetime | None = None) -> datetime:

@@ -22,10 +22,12 @@ from keyguard.core.management.authority import (
     check_changed_key,
     check_new_key,
 )
+from keyguard.core.management.checking import Checking
 from keyguard.core.management.common import (
     LARGEST_PAGE,
     check_actor,
     check_end,
+    check_version,
     earlier,
     find_organization,
     find_record,
@@ -48,7 +50,7 @@ from keyguard.exceptions import InvalidValueError, RefusedError
 _FAMILY_ENTROPY = 16
 
 
-class AsyncKeys(Rotation, Revocation, Import):
+class AsyncKeys(Rotation, Revocation, Import, Checking):
     """The keys of one guard, for async code."""
 
     async def issue(
@@ -183,6 +185,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         limits: Limits | Unchanged = UNCHANGED,
         allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
         owner: str | Unchanged | None = UNCHANGED,
+        version: int | None = None,
         force: bool = False,
         actor: Actor = None,
     ) -> Key:
@@ -215,6 +218,7 @@ class AsyncKeys(Rotation, Revocation, Import):
         async def attempt(authority: Authority) -> tuple[Commit | None, Key]:
             record = await find_record(ports, key_id, authority)
             present, tenant = record.key, record.organization
+            check_version(present, version)
             refuse_revoked(present)
             after = changed(present, **fields)
             check_changed_key(policy, authority, tenant, present, after)

@@ -21,6 +21,7 @@ from keyguard.core.management.authority import (
 from keyguard.core.management.common import (
     Operations,
     check_actor,
+    check_version,
     ended,
     find_organization,
     granted_scopes,
@@ -99,6 +100,7 @@ class AsyncOrganizations(Operations):
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
         max_keys: int | Unchanged | None = UNCHANGED,
         time_zone: str | Unchanged = UNCHANGED,
+        version: int | None = None,
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
@@ -124,6 +126,7 @@ class AsyncOrganizations(Operations):
         fields = {name: value for name, value in wanted.items() if value is not UNCHANGED}
 
         async def check(authority: Authority, before: Organization, after: Organization) -> None:
+            check_version(before, version)
             check_changed_organization(policy, authority, before, after)
             if not force:
                 await refuse_to_cut_administrators(ports, before, after, ports.now())

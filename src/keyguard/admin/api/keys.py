@@ -1,0 +1,301 @@
+"""Keys over HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from keyguard.admin.api.forms import (
+    AFTER,
+    EXPIRES_AT,
+    EXPIRES_AT_OR_NONE,
+    EXPIRES_IN,
+    EXPIRES_IN_OR_NONE,
+    LIMIT,
+    LIMITS,
+    METADATA,
+    NAME,
+    NETWORKS,
+    NOT_BEFORE,
+    NOT_BEFORE_OR_NONE,
+    NOTE,
+    ORGANIZATION,
+    OWNER,
+    OWNER_OR_NONE,
+    REASON,
+    SCOPES,
+)
+from keyguard.admin.api.repeats import once
+from keyguard.admin.api.shown import LIMIT_STATUS, page_answer, record_answer
+from keyguard.admin.context import Context, unknown
+from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.exchange import Answer, Problem, json_answer, settled
+from keyguard.admin.members import Form, span
+from keyguard.admin.rights import Right
+from keyguard.core.keys.json_forms import JsonObject, fields_json, key_json, revoked_json
+from keyguard.core.keys.records import Key, RevocationReason
+from keyguard.core.keys.results import DamagedKey
+from keyguard.core.management.rotation import DEFAULT_GRACE
+from keyguard.core.tokens.secret import Secret
+
+EXPIRING_WITHIN = span("expiring_within", "Only keys that end within that time")
+UNUSED_FOR = span("unused_for", "Only keys that nobody has used for that time")
+GRACE = span("grace", "How long it goes on working beside its successor")
+
+_PREDECESSOR = ("id", "grace_ends_at", "revoked_at")
+
+
+def shown_key(key: Key, now: datetime) -> JsonObject:
+    """Return a key as the API shows it."""
+    return key_json(key, now)
+
+
+async def list_keys(context: Context) -> Answer:
+    """Return one page of an organization's keys."""
+    organization, query = await context.organization(), context.query
+    owner = query.get(OWNER, None)
+    if not context.sees_all_keys_of(organization) and context.person is not None:
+        if owner not in (None, context.person.id):
+            raise unknown()
+        owner = context.person.id
+    page = await settled(
+        context.guard.keys.list(
+            organization=organization.id,
+            owner=owner,
+            expiring_within=query.get(EXPIRING_WITHIN, None),
+            unused_for=query.get(UNUSED_FOR, None),
+            after=query.get(AFTER, None),
+            limit=query.get(LIMIT, 100),
+        )
+    )
+    now = context.now
+    return page_answer(page, lambda key: shown_key(key, now))
+
+
+async def issue_key(context: Context) -> Answer:
+    """Issue a key; its token is shown in this answer alone."""
+    form, organization = context.form, await context.organization()
+    if form.get(ORGANIZATION, organization.id) not in (organization.id, organization.slug):
+        raise Problem(422, "The body names another organization than the path.")
+
+    async def issue() -> tuple[str, Answer]:
+        issued = await settled(
+            context.guard.keys.issue(
+                organization=organization.id,
+                name=form.need(NAME),
+                scopes=form.get(SCOPES, ()),
+                expires_in=form.get(EXPIRES_IN, None),
+                expires_at=form.get(EXPIRES_AT, None),
+                not_before=form.get(NOT_BEFORE, None),
+                metadata=form.get(METADATA, None),
+                limits=form.get(LIMITS, ()),
+                allowed_networks=form.get(NETWORKS, ()),
+                owner=form.get(OWNER, None),
+                actor=context.actor,
+            )
+        )
+        return issued.key.id, new_key_answer(context, issued.key, issued.token)
+
+    async def repeat(key_id: str) -> Answer:
+        return new_key_answer(context, await settled(context.guard.keys.get(key_id)), None)
+
+    return await once(context, issue, repeat)
+
+
+async def show_key(context: Context) -> Answer:
+    """Return a key."""
+    key = await context.key()
+    return record_answer(200, key.version, shown_key(key, context.now))
+
+
+async def change_key(context: Context) -> Answer:
+    """Change a key."""
+    form, key = context.form, await context.key()
+    after = await settled(
+        context.guard.keys.update(
+            key.id,
+            name=form.change(NAME),
+            scopes=form.change(SCOPES),
+            not_before=form.change(NOT_BEFORE_OR_NONE),
+            expires_at=form.change(EXPIRES_AT_OR_NONE),
+            metadata=form.change(METADATA),
+            limits=form.change(LIMITS),
+            allowed_networks=form.change(NETWORKS),
+            owner=form.change(OWNER_OR_NONE),
+            version=context.matched(key),
+            actor=context.actor,
+        )
+    )
+    return record_answer(200, after.version, shown_key(after, context.now))
+
+
+async def rotate_key(context: Context) -> Answer:
+    """Give a key a successor; its token is shown in this answer alone."""
+    key, form = await context.key(), context.form
+    rotated = await settled(
+        context.guard.keys.rotate(
+            key.id,
+            grace=form.get(GRACE, DEFAULT_GRACE),
+            expires_in=form.change(EXPIRES_IN_OR_NONE),
+            idempotency_key=context.call.request.headers.get("Idempotency-Key"),
+            actor=context.actor,
+        )
+    )
+    return new_key_answer(context, rotated.key, rotated.token, rotated.predecessor)
+
+
+async def revoke_key(context: Context) -> Answer:
+    """Revoke a key for good."""
+    key, form = await context.key(), context.form
+    after: Key | DamagedKey = await settled(
+        context.guard.keys.revoke(
+            key.id,
+            reason=form.get(REASON, RevocationReason.UNSPECIFIED),
+            note=form.get(NOTE, None),
+            actor=context.actor,
+        )
+    )
+    return json_answer(200, revoked_json(after, context.now))
+
+
+async def revoke_family(context: Context) -> Answer:
+    """Revoke all keys that descend from one another by rotation."""
+    family, form = await _family(context), context.form
+    after = await settled(
+        context.guard.keys.revoke_family(
+            family,
+            reason=form.get(REASON, RevocationReason.UNSPECIFIED),
+            note=form.get(NOTE, None),
+            actor=context.actor,
+        )
+    )
+    now = context.now
+    return json_answer(200, {"items": [revoked_json(key, now) for key in after]})
+
+
+async def show_limits(context: Context) -> Answer:
+    """Tell how the limits of a key stand."""
+    key = await context.key()
+    statuses = await settled(context.guard.keys.limits(key.id))
+    return json_answer(200, {"items": [fields_json(status, LIMIT_STATUS) for status in statuses]})
+
+
+def new_key_answer(
+    context: Context, key: Key, token: Secret | None, predecessor: Key | None = None
+) -> Answer:
+    """Return the answer that shows a new key, and its token unless it was shown before."""
+    content: JsonObject = {
+        "token": None if token is None else token.reveal(),
+        "key": shown_key(key, context.now),
+    }
+    if predecessor is not None:
+        content["predecessor"] = fields_json(predecessor, _PREDECESSOR)
+    return record_answer(201, key.version, content, ("Location", context.url(f"/keys/{key.id}")))
+
+
+async def _family(context: Context) -> str:
+    """Return the family of the path, of which the caller may revoke every key.
+
+    Raises:
+        AccessDenied: It does not exist, or the caller may not know of it.
+        Problem: The caller may not do this.
+    """
+    family = context.parameters["family"]
+    page = await settled(context.guard.keys.list(family=family, limit=1000))
+    await context.allowed(page.items)
+    return family
+
+
+_ENDING = Form(optional=(REASON, NOTE))
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/organizations/{organization}/keys",
+        handler=list_keys,
+        summary="List an organization's keys, oldest first",
+        right=Right.READ_KEYS,
+        own=True,
+        query=Form(optional=(OWNER, EXPIRING_WITHIN, UNUSED_FOR, AFTER, LIMIT)),
+        answers={200: "Keys"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/organizations/{organization}/keys",
+        handler=issue_key,
+        summary="Issue a key; its token is shown once",
+        right=Right.WRITE_KEYS,
+        form=Form(
+            required=(NAME,),
+            optional=(
+                *(ORGANIZATION, SCOPES, EXPIRES_IN, EXPIRES_AT, NOT_BEFORE, METADATA),
+                *(LIMITS, NETWORKS, OWNER),
+            ),
+        ),
+        repeats=True,
+        answers={201: "NewKey", 409: "Problem"},
+    ),
+    Endpoint(
+        method="GET",
+        path="/keys/{key}",
+        handler=show_key,
+        summary="Return a key",
+        right=Right.READ_KEYS,
+        own=True,
+        answers={200: "Key"},
+    ),
+    Endpoint(
+        method="PATCH",
+        path="/keys/{key}",
+        handler=change_key,
+        summary="Change a key; what is not given stays",
+        right=Right.WRITE_KEYS,
+        form=Form(
+            optional=(
+                *(NAME, SCOPES, NOT_BEFORE_OR_NONE, EXPIRES_AT_OR_NONE, METADATA),
+                *(LIMITS, NETWORKS, OWNER_OR_NONE),
+            )
+        ),
+        matches=True,
+        answers={200: "Key", 409: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/keys/{key}/rotate",
+        handler=rotate_key,
+        summary="Give a key a successor; its token is shown once",
+        right=Right.WRITE_KEYS,
+        own=True,
+        form=Form(optional=(GRACE, EXPIRES_IN_OR_NONE)),
+        repeats=True,
+        answers={201: "NewKey", 409: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/keys/{key}/revoke",
+        handler=revoke_key,
+        summary="Revoke a key for good",
+        right=Right.WRITE_KEYS,
+        own=True,
+        form=_ENDING,
+        answers={200: "RevokedKey", 409: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/families/{family}/revoke",
+        handler=revoke_family,
+        summary="Revoke all keys that descend from one another by rotation",
+        right=Right.WRITE_KEYS,
+        own=True,
+        form=_ENDING,
+        answers={200: "RevokedKeys", 409: "Problem"},
+    ),
+    Endpoint(
+        method="GET",
+        path="/keys/{key}/limits",
+        handler=show_limits,
+        summary="Tell how the limits of a key stand, and charge nothing",
+        right=Right.READ_KEYS,
+        own=True,
+        answers={200: "Limits"},
+    ),
+)

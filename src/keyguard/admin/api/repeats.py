@@ -1,0 +1,69 @@
+"""Calls that are repeated: the same ``Idempotency-Key`` does nothing twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from hashlib import sha256
+
+from keyguard.admin.context import Context
+from keyguard.admin.exchange import Answer, Problem, settled
+from keyguard.core.access.decisions import AccessDenied
+from keyguard.core.keys.audit import actor_name
+from keyguard.core.keys.temporary import Temporary
+from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
+
+LONGEST = 200
+KEPT = timedelta(hours=24)
+UNDER_WAY = timedelta(minutes=1)
+"""How long a call counts as under way that has not ended, as its process may have died."""
+
+_KIND = "idempotency"
+
+
+async def once(
+    context: Context,
+    do: Callable[[], Awaitable[tuple[str, Answer]]],
+    repeat: Callable[[str], Awaitable[Answer]],
+) -> Answer:
+    """Do what a call asks for, unless the same caller has done it within 24 hours.
+
+    Args:
+        context: The call.
+        do: Does it, and returns the id of what was made, and the answer.
+        repeat: Returns the answer to a repetition, by that id.
+
+    Raises:
+        Problem: The first call is under way, or asked for something else.
+    """
+    name = context.call.request.headers.get("Idempotency-Key")
+    if name is None:
+        return (await do())[1]
+    if not 1 <= len(name) <= LONGEST:
+        raise Problem(422, f"Idempotency-Key takes 1 to {LONGEST} characters.")
+    request = context.call.request
+    digest = _digest(actor_name(context.actor), request.method, request.path, name)
+    asked = _digest(context.body.decode())
+    values, now = context.guard.temporary, context.now
+    begun = Temporary(_KIND, digest, json.dumps([asked, None]), now + UNDER_WAY)
+    if not await settled(values.put(begun)):
+        known = await settled(values.find(_KIND, digest))
+        before, made = json.loads(known.value) if known else (asked, None)
+        if before != asked:
+            raise Problem(422, "This Idempotency-Key was sent with another body.")
+        if made is None:
+            raise Problem(409, "The first call is under way.", (("Retry-After", "1"),))
+        return await repeat(made)
+    try:
+        made, answer = await do()
+    except (AccessDenied, InvalidValueError, NotFoundError, Problem, RefusedError):
+        await settled(values.drop(_KIND, digest))  # nothing was made
+        raise
+    done = Temporary(_KIND, digest, json.dumps([asked, made]), now + KEPT)
+    await settled(values.replace(done))
+    return answer
+
+
+def _digest(*parts: str) -> str:
+    return sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,28 @@
+"""Answers that several endpoints give: a record with its version, and one page of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from keyguard.admin.exchange import Answer, json_answer
+from keyguard.core.keys.json_forms import JsonObject
+from keyguard.core.keys.values import Page
+
+LIMIT_STATUS = ("name", "quota", "window", "remaining", "reset_after", "enforce")
+"""What is shown of how a limit stands."""
+
+Record = TypeVar("Record")
+
+
+def record_answer(
+    status: int, version: int, content: JsonObject, *fields: tuple[str, str]
+) -> Answer:
+    """Return the answer that shows a record, with its version as its ``ETag``."""
+    return json_answer(status, content, [("ETag", f'"{version}"'), *fields])
+
+
+def page_answer(page: Page[Record], shown: Callable[[Record], JsonObject]) -> Answer:
+    """Return the answer that shows one page of a list."""
+    items = [shown(record) for record in page]
+    return json_answer(200, {"items": items, "next": page.next, "damaged": [*page.damaged]})

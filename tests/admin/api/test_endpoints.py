@@ -1,0 +1,447 @@
+"""What each endpoint does for whom it serves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from keyguard import Limit, Rule
+from tests.admin.api.office import Office
+
+DAY = 24 * 60 * 60
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+@pytest.fixture(params=["asgi", "wsgi"])
+def front(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_an_operator_creates_an_organization(office: Office, front: str) -> None:
+    made = office.call(
+        "POST",
+        "/organizations",
+        {
+            "slug": "new",
+            "name": "New Inc.",
+            "scopes": ["inference:read"],
+            "max_key_lifetime": 30 * DAY,
+            "max_keys": 3,
+            "limits": [{"name": "all", "rate": "10/minute", "per": "organization"}],
+            "time_zone": "Europe/Berlin",
+        },
+        front=front,
+        person="operator",
+    )
+
+    assert made.status == 201, made.body
+    assert made["location"] == f"/organizations/{made.json['id']}"
+    assert made.json["max_key_lifetime"] == 30 * DAY
+    stored = office.guard.organizations.get("new")
+    assert stored.limits == (Limit("all", "10/minute", per="organization"),)
+    assert office.call("GET", made["location"], person="operator").json == made.json
+
+
+def test_a_slug_that_is_taken_is_a_conflict(office: Office) -> None:
+    answer = office.both("POST", "/organizations", {"slug": "acme"}, person="operator")
+
+    assert answer.status == 409
+
+
+def test_only_operators_create_organizations(office: Office) -> None:
+    for who in ({"person": "administrator"}, {"token": office.token("admin")}):
+        assert office.both("POST", "/organizations", {"slug": "x"}, **who).status == 403
+
+
+def test_organizations_are_listed_in_pages(office: Office) -> None:
+    first = office.both("GET", "/organizations", person="operator", query="limit=1").json
+    query = f"limit=1&after={first['next']}"
+    second = office.both("GET", "/organizations", person="operator", query=query).json
+
+    assert [item["slug"] for page in (first, second) for item in page["items"]] == ["acme", "other"]
+    assert second["next"] is None
+
+
+def test_a_change_names_the_version_that_was_read(office: Office, front: str) -> None:
+    def change(headers: dict[str, str]) -> Any:
+        body = {"name": "Acme & Sons"}
+        return office.call(
+            "PATCH",
+            "/organizations/acme",
+            body,
+            front=front,
+            person="administrator",
+            headers=headers,
+        )
+
+    assert change({}).status == 428
+    assert change({"if-match": '"7"'}).status == 412
+    assert change({"if-match": 'W/"1"'}).status == 412
+    changed = change({"if-match": '"1"'})
+    assert (changed.status, changed["etag"], changed.json["name"]) == (200, '"2"', "Acme & Sons")
+    assert change({"if-match": '"1"'}).status == 412
+    assert change({"if-match": "*"}).status == 200
+
+
+def test_only_an_operator_raises_a_ceiling(office: Office) -> None:
+    office.guard.organizations.update("acme", max_keys=5)
+    change: dict[str, Any] = {"body": {"max_keys": 6}, "headers": {"if-match": "*"}}
+
+    assert (
+        office.call("PATCH", "/organizations/acme", person="administrator", **change).status == 403
+    )
+    assert office.call("PATCH", "/organizations/acme", person="operator", **change).status == 200
+
+
+def test_an_organization_is_paused_and_goes_on(office: Office, front: str) -> None:
+    path = "/organizations/acme"
+    paused = office.call("POST", f"{path}/disable", front=front, person="administrator")
+    token = office.token("admin", organization="other")
+    assert paused.json["disabled_at"] is not None
+    assert office.both("GET", "/organizations/acme", token=token).status == 404
+
+    going = office.call("POST", f"{path}/enable", front=front, person="administrator")
+    assert going.json["disabled_at"] is None
+
+
+def test_a_key_is_issued_and_shown_once(office: Office, front: str) -> None:
+    made = office.call(
+        "POST",
+        "/organizations/acme/keys",
+        {
+            "name": "build",
+            "scopes": ["inference:read"],
+            "expires_in": DAY,
+            "metadata": {"team": "ml"},
+            "limits": [{"name": "key", "rate": "60/minute"}],
+            "allowed_networks": ["192.0.2.0/24"],
+            "owner": "dev",
+        },
+        front=front,
+        person="administrator",
+    )
+
+    assert made.status == 201, made.body
+    key = made.json["key"]
+    assert made["location"] == f"/keys/{key['id']}"
+    assert made["etag"] == '"1"'
+    shown = office.both("GET", made["location"], token=made.json["token"])
+    assert shown.status == 403, "a key that may not read keys"
+    assert office.both("GET", made["location"], person="developer").json == key
+    assert (key["owner"], key["metadata"], key["status"]) == ("dev", {"team": "ml"}, "active")
+
+
+def test_an_organization_in_the_body_is_that_of_the_path(office: Office) -> None:
+    body = {"name": "a", "organization": "other"}
+    answer = office.both("POST", "/organizations/acme/keys", body, person="administrator")
+
+    assert answer.status == 422
+
+
+def test_a_key_beyond_the_ceiling_is_refused(office: Office) -> None:
+    office.guard.organizations.update("acme", scopes=["inference:read"])
+    body = {"name": "a", "scopes": ["inference:write"]}
+    answer = office.both("POST", "/organizations/acme/keys", body, person="operator")
+
+    assert answer.status == 422
+
+
+def test_a_repeated_issue_makes_no_second_key(office: Office, front: str) -> None:
+    def issue(name: str = "a", who: str = "administrator") -> Any:
+        headers = {"idempotency-key": "order-7"}
+        return office.call(
+            "POST",
+            "/organizations/acme/keys",
+            {"name": name},
+            front=front,
+            person=who,
+            headers=headers,
+        )
+
+    first, again = issue(), issue()
+
+    assert (again.status, again["location"]) == (201, first["location"])
+    assert (first.json["token"] is None, again.json["token"]) == (False, None)
+    assert again.json["key"] == first.json["key"]
+    assert issue("b").status == 422
+    assert issue(who="operator").json["key"]["id"] != first.json["key"]["id"]
+    office.clock.advance(timedelta(hours=25))
+    assert issue().json["token"] is not None
+
+
+def test_a_repeated_refusal_is_decided_again(office: Office, front: str) -> None:
+    def issue(name: str) -> Any:
+        headers = {"idempotency-key": "order-7"}
+        body = {"name": name, "expires_in": DAY, "expires_at": "2030-01-01T00:00:00Z"}
+        path = "/organizations/acme/keys"
+        return office.call("POST", path, body, front=front, person="administrator", headers=headers)
+
+    assert issue("a").status == 422
+    assert "not both" in issue("b").json["detail"]
+
+
+def test_a_call_that_is_under_way_is_not_done_twice(office: Office) -> None:
+    from keyguard.admin.api import repeats
+
+    path, headers = "/organizations/acme/keys", {"idempotency-key": "a"}
+    call: dict[str, Any] = {"person": "administrator", "headers": headers}
+    made = office.call("POST", path, {"name": "a"}, **call)
+    digest = repeats._digest("person:ada", "POST", path, "a")
+    asked = repeats._digest('{"name": "a"}')
+    end = office.clock.now + timedelta(minutes=1)
+    office.guard.temporary.replace(
+        repeats.Temporary("idempotency", digest, f'["{asked}", null]', end)
+    )
+
+    answer = office.both("POST", path, {"name": "a"}, **call)
+
+    assert made.status == 201
+    assert (answer.status, answer["retry-after"]) == (409, "1")
+
+
+def test_keys_are_listed(office: Office) -> None:
+    mine = office.issue(owner="dev").key.id
+    office.clock.advance(timedelta(seconds=1))
+    office.issue()
+    office.issue(organization="other")
+
+    def ids(query: str = "", **who: str) -> list[str]:
+        answer = office.both("GET", "/organizations/acme/keys", query=query, **who)
+        return [item["id"] for item in answer.json["items"]]
+
+    assert len(ids(person="auditor")) == 2
+    assert ids(person="developer") == [mine]
+    assert ids("owner=dev", person="auditor") == [mine]
+    assert (
+        office.both("GET", "/organizations/acme/keys", query="owner=ada", person="developer").status
+        == 404
+    )
+
+
+def test_a_key_is_changed(office: Office, front: str) -> None:
+    key = office.issue("inference:read", expires_in=timedelta(days=1)).key
+    body = {"name": "new", "scopes": [], "expires_at": None, "owner": "dev", "metadata": {"a": "b"}}
+    headers = {"if-match": '"1"'}
+
+    changed = office.call(
+        "PATCH", f"/keys/{key.id}", body, front=front, person="administrator", headers=headers
+    )
+
+    assert (changed.status, changed["etag"]) == (200, '"2"')
+    assert {name: changed.json[name] for name in body} == body
+
+
+def test_a_revoked_key_can_not_be_changed(office: Office) -> None:
+    key = office.issue().key
+    office.guard.keys.revoke(key.id)
+    change: dict[str, Any] = {"person": "administrator", "headers": {"if-match": "*"}}
+
+    assert office.both("PATCH", f"/keys/{key.id}", {"name": "new"}, **change).status == 409
+
+
+def test_a_key_is_rotated_once(office: Office, front: str) -> None:
+    key = office.issue(owner="dev").key
+    path = f"/keys/{key.id}/rotate"
+
+    def rotate(**headers: str) -> Any:
+        return office.call(
+            "POST", path, {"grace": 60}, front=front, person="developer", headers=headers
+        )
+
+    first = rotate(**{"idempotency-key": "a"})
+    again = rotate(**{"idempotency-key": "a"})
+
+    successor = first.json["key"]["id"]
+    assert (first.status, first.json["predecessor"]["id"]) == (201, key.id)
+    assert (again.json["key"]["id"], again.json["token"]) == (successor, None)
+    other = rotate()
+    assert (other.status, successor in other.json["detail"]) == (409, True)
+
+
+def test_a_key_is_revoked_as_often_as_one_likes(office: Office, front: str) -> None:
+    key = office.issue(owner="dev").key
+    path = f"/keys/{key.id}/revoke"
+    body = {"reason": "key compromise", "note": "found in a log"}
+
+    answers = [office.call("POST", path, body, front=front, person="developer") for _ in range(2)]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert answers[0].json["revoked_reason"] == "key compromise"
+    assert answers[0].json == answers[1].json
+
+
+def test_the_last_administrator_stays(office: Office) -> None:
+    issued = office.issue("admin")
+    path = f"/keys/{issued.key.id}/revoke"
+
+    assert office.both("POST", path, token=issued.token.reveal()).status == 409
+
+
+def test_a_family_is_revoked(office: Office, front: str) -> None:
+    key = office.issue(owner="dev").key
+    office.guard.keys.rotate(key.id)
+    path = f"/families/{key.family}/revoke"
+
+    answer = office.call("POST", path, front=front, person="developer")
+
+    assert [item["status"] for item in answer.json["items"]] == ["revoked", "revoked"]
+
+
+def test_many_keys_are_revoked_each_for_itself(office: Office, front: str) -> None:
+    key, gone = office.issue().key.id, office.issue().key.id
+    office.guard.keys.revoke(gone)
+    last = office.issue("admin").key.id
+    foreign = office.issue(organization="other").key.id
+    path = "/organizations/acme/keys/bulk"
+    body = {"action": "revoke", "ids": [key, gone, last, foreign, "A" * 16]}
+
+    def ask(**more: object) -> list[str]:
+        answer = office.call("POST", path, body | more, front=front, person="administrator")
+        return [item["result"] for item in answer.json["items"]]
+
+    assert ask(dry_run=True) == ["revoked", "unchanged", "revoked", "unknown", "unknown"]
+    assert ask() == ["revoked", "unchanged", "refused", "unknown", "unknown"]
+    assert ask()[0] == "unchanged"
+    assert office.guard.keys.get(foreign).revoked_at is None
+
+
+def test_many_keys_are_found_by_a_filter(office: Office) -> None:
+    mine = office.issue(owner="dev").key.id
+    office.issue()
+    path, body = "/organizations/acme/keys/bulk", {"action": "revoke", "owner": "dev"}
+
+    answer = office.call("POST", path, body, person="administrator")
+
+    assert answer.json == {"items": [{"id": mine, "result": "revoked"}]}
+
+
+@pytest.mark.parametrize("body", [{}, {"ids": [], "owner": "dev"}, {"ids": ["a"] * 1001}])
+def test_many_keys_are_named_by_at_most_1000_ids_or_a_filter(
+    office: Office, body: dict[str, object]
+) -> None:
+    path = "/organizations/acme/keys/bulk"
+    answer = office.both("POST", path, {"action": "revoke", **body}, person="administrator")
+
+    assert answer.status == 422
+
+
+def test_limits_tell_what_is_left(office: Office) -> None:
+    key = office.issue(limits=["10/minute"], owner="dev").key
+    answer = office.both("GET", f"/keys/{key.id}/limits", person="developer")
+
+    (limit,) = answer.json["items"]
+    assert (limit["quota"], limit["remaining"]) == (10, 10)
+
+
+def test_the_audit_trail_is_read_in_pages_and_in_lines(office: Office) -> None:
+    key = office.issue(owner="dev").key
+    path = "/organizations/acme/audit"
+    first = office.both("GET", path, person="auditor", query="limit=1")
+
+    assert first.json["items"][0]["action"] == "key.issued"
+    lines = office.both(
+        "GET",
+        path,
+        person="auditor",
+        query=f"limit=1&subject={key.id}",
+        headers={"accept": "application/x-ndjson"},
+    )
+    assert lines["content-type"] == "application/x-ndjson"
+    assert lines.json == first.json["items"][0]
+    whole = office.both(
+        "GET", path, person="auditor", query="limit=1", headers={"accept": "application/x-ndjson"}
+    )
+    assert whole["link"] == f'<?after={first.json["next"]}&limit=1>; rel="next"'
+    assert office.both("GET", path, person="developer").status == 403
+    own = office.both("GET", f"/keys/{key.id}/audit", person="developer")
+    assert [item["subject"] for item in own.json["items"]] == [key.id]
+
+
+def test_usage_is_reported_as_json_and_as_a_table(office: Office) -> None:
+    issued = office.issue("analytics:read", owner="dev")
+    token = issued.token.reveal()
+    office.both("GET", "/usage/me", token=token)
+    office.guard.flush()
+    path = "/organizations/acme/usage"
+
+    report = office.both("GET", path, token=token, query="group_by=key&step=hour")
+    assert report.json["items"][0]["group"] == issued.key.id
+    table = office.both(
+        "GET", path, token=token, query="group_by=key", headers={"accept": "text/csv"}
+    )
+    assert table.body.startswith(b"start,end,group,n,units\r\n")
+    own = office.both("GET", f"/keys/{issued.key.id}/usage", person="developer")
+    assert own.json["items"][0]["n"] == 1
+    assert office.both("GET", path, token=token, query="step=second").status == 422
+
+
+def test_a_key_learns_of_its_own_usage(office: Office) -> None:
+    answer = office.both("GET", "/usage/me", token=office.token(limits=["10/minute"]))
+
+    assert answer.json["limits"][0]["quota"] == 10
+    assert office.both("GET", "/usage/me", person="developer").status == 403
+
+
+def test_hints_are_shown_and_dismissed(office: Office) -> None:
+    key = office.issue(expires_in=timedelta(days=31)).key
+    office.clock.advance(timedelta(days=2))
+    path = "/organizations/acme/hints"
+    (hint,) = office.both("GET", path, person="auditor").json["items"]
+
+    assert hint["key_id"] == key.id
+    dismissal = f"{path}/{hint['id']}/dismiss"
+    assert office.both("POST", dismissal, person="auditor").status == 403
+    assert office.call("POST", dismissal, person="administrator").status == 200
+    assert office.both("GET", path, person="auditor").json["items"] == []
+
+
+def check(office: Office, token: str, **more: object) -> Any:
+    body = {"token": token, "method": "GET", "path": "/v1", **more}
+    return office.both("POST", "/check", body, person="administrator").json
+
+
+def test_a_request_is_checked_step_by_step(office: Office) -> None:
+    issued = office.issue("inference:read", limits=["10/minute"])
+    told = check(office, issued.token.reveal())
+
+    assert (told["allowed"], told["key"]) == (True, issued.key.id)
+    assert told["steps"][-1] == {
+        "name": "limits",
+        "passed": True,
+        "detail": "key-minute: 10 of 10 left.",
+    }
+    assert office.guard.keys.get(issued.key.id).last_used_at is None
+
+
+def test_a_check_says_where_a_request_fails() -> None:
+    office = Office({"rules": [Rule("/v1/write", scopes=["inference:write"])]})
+    issued = office.issue(allowed_networks=["192.0.2.0/24"])
+    token = issued.token.reveal()
+
+    def fails_at(**more: object) -> tuple[str, str]:
+        told = check(office, token, **more)
+        (failed,) = [step["name"] for step in told["steps"] if step["passed"] is False]
+        return failed, told["reason"]
+
+    assert fails_at(address="198.51.100.1") == ("networks", "address_not_allowed")
+    assert check(office, token, address="192.0.2.1")["allowed"]
+    assert fails_at(path="/a//b") == ("rule", "path_ambiguous")
+    assert fails_at(path="/v1/write") == ("scopes", "scope_missing")
+    office.guard.keys.revoke(issued.key.id)
+    assert fails_at() == ("status", "key_revoked")
+
+
+def test_a_token_of_another_organization_is_checked_like_an_unknown_one(office: Office) -> None:
+    foreign = office.token(organization="other")
+    token = office.token()
+    gone = Office().token()
+
+    assert check(office, token)["key"] is not None
+    assert check(office, foreign) == check(office, gone)
+    assert check(office, gone)["reason"] == "key_unknown"
