@@ -232,3 +232,78 @@ def test_usage_is_shown_and_downloaded() -> None:
         got = rooms.get(f"/organizations/acme/usage?{query}", "auditor")
         assert got.status == 422
         assert 'role="alert"' in text_of(got)
+
+
+def test_a_key_is_asked_for_approved_with_less_and_claimed_once() -> None:
+    rooms = Rooms()
+    rooms.issue("admin")
+    path = "/organizations/acme/requests"
+    fields = {
+        "name": "Crawler",
+        "scope": ["inference:read", "inference:write"],
+        "lifetime": "90",
+        "reason": "To index\nthe docs",
+    }
+    asked = rooms.post(path, "developer", fields)
+    assert asked.status == 303
+    path = asked["location"].removeprefix("/keys").partition("?")[0]
+    assert "Crawler" in text_of(rooms.get("/organizations/acme/requests", "approver"))
+    assert "Crawler" in text_of(rooms.get("/organizations/acme/mine", "developer"))
+    page = rooms.get(path, "approver")
+    assert "To index the docs" in text_of(page)
+    fields = fields_of(page) | {"scope": "inference:read", "lifetime": "30", "note": "read only"}
+    assert rooms.post(f"{path}/approve", "approver", fields | {"version": "9"}).status == 422
+    assert rooms.post(f"{path}/approve", "approver", fields)["location"].endswith("done=approved")
+    page = text_of(rooms.get(path, "developer"))
+    assert "read only" in page
+    assert '<span class="hidden">not granted: </span>inference:write' in page
+    assert "30 days" in page
+    for person in ("approver", "administrator", "auditor"):
+        assert rooms.post(f"{path}/claim", person).status in (403, 404, 422)
+    fields = fields_of(rooms.get(f"{path}/claim", "developer"))
+    claimed = rooms.post(f"{path}/claim", "developer", fields)
+    assert 'id="token"' in text_of(claimed)
+    assert rooms.post(f"{path}/claim", "developer", fields).status == 410
+    again = rooms.post(f"{path}/claim", "developer")
+    assert 'id="token"' not in text_of(again)
+    (key,) = rooms.guard.keys.list(organization="acme", owner="dev")
+    assert (key.name, sorted(key.scopes)) == ("Crawler", ["inference:read"])
+    fields = fields_of(rooms.get(f"{path}/reclaim", "developer"))
+    assert 'id="token"' in text_of(rooms.post(f"{path}/reclaim", "developer", fields))
+
+
+def test_a_request_is_denied_withdrawn_and_rescinded() -> None:
+    rooms = Rooms()
+    rooms.issue("admin")
+
+    def ask() -> str:
+        fields = {"name": "Crawler", "scope": "inference:read", "lifetime": "", "reason": "x"}
+        asked = rooms.post("/organizations/acme/requests", "developer", fields)
+        return asked["location"].removeprefix("/keys").partition("?")[0]
+
+    path = ask()
+    assert rooms.post(f"{path}/deny", "developer").status in (403, 404)
+    assert rooms.post(f"{path}/deny", "approver", {"note": "no"})["location"].endswith("=denied")
+    path = ask()
+    assert rooms.post(f"{path}/withdraw", "approver").status in (403, 422)
+    assert rooms.post(f"{path}/withdraw", "developer")["location"].endswith("=withdrawn")
+    path = ask()
+    fields = fields_of(rooms.get(path, "administrator")) | {
+        "scope": "inference:read",
+        "lifetime": "",
+    }
+    assert rooms.post(f"{path}/approve", "administrator", fields).status == 303
+    rescinded = rooms.post(f"{path}/rescind", "administrator")
+    assert rescinded["location"].endswith("=rescinded")
+    statuses = {request.state.value for request in rooms.guard.requests.list(organization="acme")}
+    assert statuses == {"denied", "withdrawn", "rescinded"}
+
+
+def test_a_foreign_request_is_answered_as_one_that_does_not_exist() -> None:
+    rooms = Rooms()
+    created = rooms.guard.requests.create(
+        organization="acme", name="x", scopes=["inference:read"], actor="dev"
+    )
+    for page in ("", "/deny", "/claim", "/withdraw", "/rescind"):
+        foreign = rooms.get(f"/requests/{created.request.id}{page}", "stranger")
+        assert rooms.get(f"/requests/req_{'0' * 16}{page}", "stranger") == foreign

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.application import Application
 from keyguard.admin.callers import Callers
-from keyguard.admin.console import key, keys, organizations, usage
+from keyguard.admin.console import key, keys, organizations, requests, usage
 from keyguard.admin.console.page import FIELDS, frame, page
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_files
@@ -54,6 +54,7 @@ PAGES: tuple[Endpoint, ...] = (
     *organizations.PAGES,
     *keys.PAGES,
     *key.PAGES,
+    *requests.PAGES,
     *usage.PAGES,
 )
 

@@ -93,6 +93,11 @@ async def list_own_keys(context: Context) -> Answer:
             limit=_ROWS,
         )
     )
+    asked = await settled(
+        context.guard.requests.list(
+            organization=organization.id, requester=context.person.id, limit=_ROWS
+        )
+    )
     return view.show(
         "mine.html",
         "My keys",
@@ -100,7 +105,7 @@ async def list_own_keys(context: Context) -> Answer:
         can=key_rights(view),
         rows=await with_use(view, listed),
         next=view.next_page(listed.next),
-        requests=(),
+        requests=asked.items,
     )
 
 

@@ -16,6 +16,7 @@ from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
 from keyguard.core.keys.records import KeyStatus, Organization
+from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.periods import Step
@@ -134,6 +135,12 @@ async def show_overview(context: Context) -> Answer:
         day = None if found is None else found[0]
         with suppress(ConfigurationError):  # the guard counts no usage
             hints = (await settled(guard.usage.hints(organization=name, limit=5))).items
+    waiting: tuple[KeyRequest, ...] | None = None
+    if Right.READ_REQUESTS in view.rights:
+        pending = await settled(
+            guard.requests.list(organization=name, statuses=[RequestStatus.PENDING], limit=5)
+        )
+        waiting = pending.items
     return view.show(
         "overview.html",
         "Overview",
@@ -144,7 +151,7 @@ async def show_overview(context: Context) -> Answer:
         day=day,
         hints=hints,
         ending=ending.items,
-        waiting=None,
+        waiting=waiting,
     )
 
 

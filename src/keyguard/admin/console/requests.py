@@ -1,0 +1,404 @@
+"""Pages on requests for keys: asking, deciding, claiming."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from keyguard.admin.console.forms import Choices, KeyForm, limits_text
+from keyguard.admin.console.organizations import key_rights
+from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.render import span
+from keyguard.admin.console.tokens import is_repeated, show_token
+from keyguard.admin.context import Context, unknown
+from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.rights import Right, rights_of
+from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
+from keyguard.core.keys.results import IssuedKey
+from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
+
+_ROWS = 20
+_WAITING = 50
+DECIDED = tuple(status for status in RequestStatus if status is not RequestStatus.PENDING)
+
+
+async def list_requests(context: Context) -> Answer:
+    """List the requests for keys of an organization."""
+    organization = await context.organization()
+    view = View(context, organization)
+    waiting = await settled(
+        context.guard.requests.list(
+            organization=organization.id, statuses=[RequestStatus.PENDING], limit=_WAITING
+        )
+    )
+    decided = await settled(
+        context.guard.requests.list(
+            organization=organization.id,
+            statuses=DECIDED,
+            after=view.query("after") or None,
+            limit=_ROWS,
+        )
+    )
+    return view.show(
+        "requests.html",
+        "Requests",
+        section="Requests",
+        can=key_rights(view),
+        waiting=waiting.items,
+        decided=decided.items,
+        next=view.next_page(decided.next),
+    )
+
+
+async def ask_for_request(context: Context) -> Answer:
+    """Show the form of a request for a key."""
+    return _form(View(context, await context.organization()), KeyForm(reason=""))
+
+
+async def create_request(context: Context) -> Answer:
+    """Ask for a key."""
+    organization = await context.organization()
+    view = View(context, organization)
+    fields = await sent(context)
+    form = KeyForm(reason="")
+    form.fill(fields)
+    if "preview" in fields:
+        return _form(view, form)
+    try:
+        created = await settled(
+            context.guard.requests.create(
+                organization=organization.id,
+                name=form.name,
+                scopes=form.scopes,
+                expires_in=form.expires_in,
+                allowed_networks=form.allowed_networks,
+                reason=" ".join((form.reason or "").split()) or None,
+                actor=context.actor,
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return _form(view, form, str(problem))
+    return view.go(f"/requests/{created.request.id}", "asked")
+
+
+def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
+    offered = Choices.of(view.context.guard, view.owner)
+    return view.show(
+        "key_form.html",
+        "Request a key",
+        section=_section(view),
+        problem=problem,
+        lead="Somebody who may decides on it. The key is made when you claim it, and shown once.",
+        action=f"{view.home}/requests",
+        form=form,
+        choices=offered.choices,
+        lifetimes=offered.lifetimes,
+        lifetime_hint=offered.hint,
+        preview=offered.preview(form.scopes) if form.scopes else None,
+        submit="Send the request",
+        back=f"{view.home}/mine",
+    )
+
+
+def _section(view: View) -> str:
+    return "Requests" if Right.READ_REQUESTS in view.rights else "My keys"
+
+
+async def _view(context: Context) -> tuple[View, KeyRequest]:
+    """Return the request of the path, if the caller may see it.
+
+    Raises:
+        AccessDenied: It does not exist, or the caller may not know of it.
+    """
+    try:
+        request = await settled(context.guard.requests.get(context.parameters["request"]))
+        organization = await settled(context.guard.organizations.get(request.organization))
+    except NotFoundError:
+        raise unknown() from None
+    view = View(context, organization)
+    if not (Right.READ_REQUESTS in view.rights or _is_own(view, request)):
+        raise unknown()
+    return view, request
+
+
+def _is_own(view: View, request: KeyRequest) -> bool:
+    person = view.context.person
+    known = view.context.known
+    return (
+        person is not None
+        and person.id == request.requester
+        and known is not None
+        and view.organization is not None
+        and Right.ASK in rights_of(known, view.organization)
+    )
+
+
+def rights_on(view: View, request: KeyRequest) -> frozenset[str]:
+    """Return what the caller may do with a request, as the templates name it."""
+    own, decides = _is_own(view, request), Right.DECIDE in view.rights
+    can: dict[RequestStatus, dict[str, bool]] = {
+        RequestStatus.PENDING: {
+            "approve": decides and not own,
+            "deny": decides and not own,
+            "withdraw": own,
+        },
+        RequestStatus.APPROVED: {
+            "rescind": decides and not own,
+            "claim": own,
+            "withdraw": own,
+        },
+        RequestStatus.CLAIMED: {"reclaim": own},
+    }
+    found = can.get(request.status(view.now), {})
+    return frozenset(name for name, may in found.items() if may)
+
+
+async def show_request(context: Context) -> Answer:
+    """Show a request for a key."""
+    view, request = await _view(context)
+    asked = request.granted or request.asked
+    form = KeyForm(scopes=asked.scopes, lifetime=_days(asked.expires_in))
+    return await _show(view, request, form)
+
+
+async def _show(view: View, request: KeyRequest, form: KeyForm, problem: str = "") -> Answer:
+    offered = Choices.of(view.context.guard, view.owner)
+    asked, granted = request.asked, request.granted
+    most = granted or asked
+    texts = {scope: (text, implied) for scope, text, implied in offered.choices}
+    can = rights_on(view, request)
+    if "reclaim" in can and await _is_used(view, request):
+        can -= {"reclaim"}
+    return view.show(
+        "request.html",
+        request.name,
+        section=_section(view),
+        problem=problem,
+        can=can,
+        request=request,
+        compared=[
+            ("Scopes", asked.scopes, granted and granted.scopes),
+            *((name, told(asked), granted and told(granted)) for name, told in _TERMS.items()),
+        ],
+        form=form,
+        choices=[(scope, *texts.get(scope, ("", []))) for scope in sorted(most.scopes)],
+        lifetimes=_lifetimes(most.expires_in, offered),
+        lifetime_hint="",
+    )
+
+
+async def _is_used(view: View, request: KeyRequest) -> bool:
+    """Tell whether the key of a request was used, or is gone."""
+    try:
+        key = await settled(view.context.guard.keys.get(request.key or ""))
+    except NotFoundError:
+        return True
+    return key.last_used_at is not None or key.revoked_at is not None or key.successor is not None
+
+
+def _lifetime(terms: KeyTerms) -> str:
+    return "as long as allowed" if terms.expires_in is None else span(terms.expires_in)
+
+
+_TERMS: dict[str, Callable[[KeyTerms], str]] = {
+    "Works for": _lifetime,
+    "Networks": lambda terms: ", ".join(terms.allowed_networks) or "any",
+    "Limits": lambda terms: limits_text(terms.limits) or "those of the organization",
+}
+
+
+def _days(length: timedelta | None) -> str:
+    return "" if length is None else f"{length / timedelta(days=1):g}"
+
+
+def _lifetimes(most: timedelta | None, offered: Choices) -> list[tuple[str, str]]:
+    """Return the lifetimes that are no longer than what was asked for."""
+    if most is None:
+        return offered.lifetimes
+    shorter = [
+        (days, name)
+        for days, name in offered.lifetimes
+        if days and timedelta(days=int(days)) < most
+    ]
+    return [*shorter, (_days(most), span(most))]
+
+
+async def approve_request(context: Context) -> Answer:
+    """Approve a request, or a part of it."""
+    view, request = await _view(context)
+    fields = await sent(context)
+    form = KeyForm()
+    form.fill(fields)
+    most = request.granted or request.asked
+    try:
+        if fields.get("version") != str(request.version):
+            raise RefusedError("Somebody has changed the request meanwhile. Look at it again.")
+        approved = await settled(
+            context.guard.requests.approve(
+                request.id,
+                scopes=form.scopes,
+                expires_in=most.expires_in
+                if form.lifetime == _days(most.expires_in)
+                else form.expires_in,
+                note=form.note or None,
+                actor=context.actor,
+            )
+        )
+    except (InvalidValueError, RefusedError) as problem:
+        return await _show(view, request, form, str(problem))
+    counted = approved.state is RequestStatus.PENDING
+    return view.go(f"/requests/{request.id}", "counted" if counted else "approved")
+
+
+async def claim_key(context: Context) -> Answer:
+    """Make the key of a request, and show its token once."""
+    return await _claim(context, context.guard.requests.claim)
+
+
+async def reclaim_key(context: Context) -> Answer:
+    """Make the key of a request anew, and show its token once."""
+    return await _claim(context, context.guard.requests.reclaim)
+
+
+async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]) -> Answer:
+    view, request = await _view(context)
+    fields = await sent(context)
+    path = f"/requests/{request.id}"
+    if await is_repeated(view, fields.get("once", "")):
+        return show_token(view, None, back=path, back_text="Go to the request")
+    try:
+        issued = await settled(make(request.id, actor=context.actor))
+    except (InvalidValueError, RefusedError) as problem:
+        return await _show(view, request, KeyForm(), str(problem))
+    return show_token(view, issued.token, issued.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What a page asks before something is done to a request.
+
+    Args:
+        verb: What is done; also the last part of the path.
+        title: The title.
+        lead: What happens then.
+        submit: What is on the button.
+        noted: Whether a note is asked for.
+        harmful: Whether it ends something.
+    """
+
+    verb: str
+    title: str
+    lead: str
+    submit: str
+    noted: bool = True
+    harmful: bool = True
+
+    async def ask(self, context: Context) -> Answer:
+        """Ask."""
+        view, request = await _view(context)
+        return self.show(view, request)
+
+    def show(self, view: View, request: KeyRequest, problem: str = "") -> Answer:
+        """Return the page."""
+        note = {"name": "note", "label": "Note", "hint": "The requester reads it."}
+        return view.ask(
+            self.title,
+            f"/requests/{request.id}/{self.verb}",
+            self.submit,
+            section=_section(view),
+            problem=problem,
+            lead=self.lead,
+            hidden=[("once", KeyForm().once)],
+            fields=[note] if self.noted else [],
+            harmful=self.harmful,
+            back=f"/requests/{request.id}",
+        )
+
+
+DENY = Confirmation(
+    "deny", "Deny this request?", "The requester sees it, with your note.", "Deny the request"
+)
+RESCIND = Confirmation(
+    "rescind",
+    "Take the approval back?",
+    "The key can't be claimed then. The requester sees it, with your note.",
+    "Take it back",
+)
+WITHDRAW = Confirmation(
+    "withdraw",
+    "Withdraw this request?",
+    "Nobody decides on it then, and no key is made. You can ask again.",
+    "Withdraw it",
+    noted=False,
+)
+CLAIM = Confirmation(
+    "claim",
+    "Claim the key?",
+    "The key is made now. Its token is shown once, on the next page: have a safe place ready.",
+    "Make the key",
+    noted=False,
+    harmful=False,
+)
+RECLAIM = Confirmation(
+    "reclaim",
+    "Make the key anew?",
+    "The key was not used yet. It is revoked, and another one is made, whose token is shown once.",
+    "Make it anew",
+    noted=False,
+)
+
+
+def _deciding(
+    question: Confirmation, done: str, decide: Callable[[Context, str, str | None], object]
+) -> Callable[[Context], Awaitable[Answer]]:
+    """Return the handler that does what a question asked."""
+
+    async def handler(context: Context) -> Answer:
+        view, request = await _view(context)
+        fields = await sent(context)
+        try:
+            await settled(decide(context, request.id, fields.get("note", "").strip() or None))
+        except (InvalidValueError, RefusedError) as problem:
+            return question.show(view, request, str(problem))
+        return view.go(f"/requests/{request.id}", done)
+
+    return handler
+
+
+deny_request = _deciding(
+    DENY,
+    "denied",
+    lambda context, id, note: context.guard.requests.deny(id, note=note, actor=context.actor),
+)
+rescind_request = _deciding(
+    RESCIND,
+    "rescinded",
+    lambda context, id, note: context.guard.requests.rescind(id, note=note, actor=context.actor),
+)
+withdraw_request = _deciding(
+    WITHDRAW,
+    "withdrawn",
+    lambda context, id, _: context.guard.requests.withdraw(id, actor=context.actor),
+)
+
+_ALL = "/organizations/{organization}/requests"
+_ONE = "/requests/{request}"
+
+PAGES = (
+    page("GET", _ALL, list_requests, Right.READ_REQUESTS),
+    page("GET", f"{_ALL}/new", ask_for_request, Right.ASK),
+    page("POST", _ALL, create_request, Right.ASK),
+    page("GET", _ONE, show_request, Right.READ_REQUESTS, own=True),
+    page("POST", f"{_ONE}/approve", approve_request, Right.DECIDE),
+    page("GET", f"{_ONE}/deny", DENY.ask, Right.DECIDE),
+    page("POST", f"{_ONE}/deny", deny_request, Right.DECIDE),
+    page("GET", f"{_ONE}/rescind", RESCIND.ask, Right.DECIDE),
+    page("POST", f"{_ONE}/rescind", rescind_request, Right.DECIDE),
+    page("GET", f"{_ONE}/withdraw", WITHDRAW.ask, Right.ASK, own=True),
+    page("POST", f"{_ONE}/withdraw", withdraw_request, Right.ASK, own=True),
+    page("GET", f"{_ONE}/claim", CLAIM.ask, Right.ASK, own=True),
+    page("POST", f"{_ONE}/claim", claim_key, Right.ASK, own=True),
+    page("GET", f"{_ONE}/reclaim", RECLAIM.ask, Right.ASK, own=True),
+    page("POST", f"{_ONE}/reclaim", reclaim_key, Right.ASK, own=True),
+)
