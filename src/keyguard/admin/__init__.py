@@ -59,14 +59,26 @@ def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
 
 @overload
 def Console(
-    guard: AsyncKeyguard, identify: Identify | None = None, *, key_sign_in: bool = False
+    guard: AsyncKeyguard,
+    identify: Identify | None = None,
+    *,
+    key_sign_in: bool = False,
+    reauthenticate: str | None = None,
 ) -> ASGIApplication: ...
 @overload
 def Console(
-    guard: Keyguard, identify: Identify | None = None, *, key_sign_in: bool = False
+    guard: Keyguard,
+    identify: Identify | None = None,
+    *,
+    key_sign_in: bool = False,
+    reauthenticate: str | None = None,
 ) -> WSGIApplication: ...
 def Console(  # noqa: N802 - as above
-    guard: Keyguard | AsyncKeyguard, identify: Identify | None = None, *, key_sign_in: bool = False
+    guard: Keyguard | AsyncKeyguard,
+    identify: Identify | None = None,
+    *,
+    key_sign_in: bool = False,
+    reauthenticate: str | None = None,
 ) -> ASGIApplication | WSGIApplication:
     """Return the console as an application that is mounted anywhere, with the API below it.
 
@@ -74,6 +86,8 @@ def Console(  # noqa: N802 - as above
         guard: The guard whose keys are managed.
         identify: Returns the person who makes a call, or None; see :doc:`people <people>`.
         key_sign_in: Whether people may sign in with a key that has ``admin``.
+        reauthenticate: The address at which people of the host application prove again who they
+            are, before they do what reaches far; it gets the path to come back to as ``next``.
 
     Returns:
         An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
@@ -87,7 +101,9 @@ def Console(  # noqa: N802 - as above
         raise ConfigurationError(
             "nobody could sign in to the console: pass identify=, or key_sign_in=True"
         )
-    return _fronted(ConsoleApplication(guard, Callers(guard, identify)))
+    return _fronted(
+        ConsoleApplication(guard, Callers(guard, identify, reauthenticate), key_sign_in=key_sign_in)
+    )
 
 
 def _fronted(application: Application) -> ASGIApplication | WSGIApplication:

@@ -9,11 +9,15 @@ from urllib.parse import urlencode
 
 from keyguard import IssuedKey
 from keyguard.admin import Console
+from keyguard.admin.csrf import _signer
 from tests.admin.api.calls import Caller, Got, Sent, call_asgi, call_wsgi
-from tests.admin.api.office import identify
+from tests.admin.api.office import PEOPLE, identify
 from tests.world import World
 
-FORM = {"content-type": "application/x-www-form-urlencoded"}
+FORM = {
+    "content-type": "application/x-www-form-urlencoded",
+    "cookie": "__Host-keyguard-form=browser",
+}
 
 
 class Rooms(World):
@@ -38,13 +42,12 @@ class Rooms(World):
     def post(
         self, path: str, person: str, fields: dict[str, Any] | None = None, front: str = "wsgi"
     ) -> Got:
-        """Send the form with an action as a browser does: with the hidden fields of its page."""
+        """Send the form with an action as a browser does: with the token of its page."""
         caller, app = self.fronts[front]
-        raw = urlencode({"csrf": self.token(path, person)} | (fields or {}), doseq=True).encode()
+        who = PEOPLE[person]
+        signed = _signer("browser", f"/keys{path}").get_signature(f"person:{who.id}").decode()
+        raw = urlencode({"csrf": signed} | (fields or {}), doseq=True).encode()
         return caller(app, Sent("POST", path, person=person, raw=raw, headers=FORM, mount="/keys"))
-
-    def token(self, path: str, person: str) -> str:
-        return "-"
 
 
 def text_of(got: Got) -> str:
@@ -54,4 +57,35 @@ def text_of(got: Got) -> str:
 def fields_of(got: Got) -> dict[str, str]:
     """Return the hidden fields of a page."""
     found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', text_of(got))
-    return dict(found)
+    return {name: value for name, value in found if name != "csrf"}
+
+
+class Browser:
+    """Keeps cookies, and sends forms with the hidden fields of the pages that they are on."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._cookies: dict[str, str] = {}
+
+    def get(self, path: str) -> Got:
+        return self._call("GET", path)
+
+    def send(self, page: str, action: str, fields: dict[str, str]) -> Got:
+        text = text_of(self.get(page)).replace("&amp;", "&")
+        path, _, query = action.partition("?")
+        form = re.search(rf'<form[^>]*action="/keys{path}[?"].*?</form>', text, re.S)
+        assert form is not None
+        hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form[0]))
+        return self._call("POST", f"{path}?{query}", urlencode(hidden | fields).encode())
+
+    def _call(self, method: str, path: str, raw: bytes | None = None) -> Got:
+        path, _, query = path.partition("?")
+        cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        headers = {**FORM, "cookie": cookie, "sec-fetch-site": "same-origin"}
+        sent = Sent(method, path, query=query, raw=raw, headers=headers, mount="/keys")
+        got = call_wsgi(self._app, sent)
+        for name, value in got.headers:
+            if name == "set-cookie":
+                cookie_name, _, rest = value.partition("=")
+                self._cookies[cookie_name] = rest.partition(";")[0]
+        return got

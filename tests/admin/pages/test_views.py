@@ -6,7 +6,12 @@ import re
 
 import pytest
 
-from tests.admin.pages.rooms import Rooms, fields_of, text_of
+from keyguard.admin import Console
+from keyguard.admin.sessions import Sessions
+from keyguard.runtime.sync import run_sync
+from tests.admin.api.office import PEOPLE as KNOWN
+from tests.admin.api.office import identify
+from tests.admin.pages.rooms import Browser, Rooms, fields_of, text_of
 
 ROLES = ("operator", "administrator", "approver", "auditor", "developer", "stranger", "nobody")
 _ACME = "/organizations/acme"
@@ -165,6 +170,7 @@ def test_an_organization_is_edited_disabled_and_enabled() -> None:
     rooms = Rooms()
     page = rooms.get("/organizations/acme/edit", "operator")
     fields = dict(re.findall(r'<input[^>]*name="(\w+)"[^>]*value="([^"]*)"', text_of(page)))
+    del fields["csrf"]  # which is of the browser that saw the page
     done = rooms.post(
         "/organizations/acme/settings",
         "operator",
@@ -307,3 +313,55 @@ def test_a_foreign_request_is_answered_as_one_that_does_not_exist() -> None:
     for page in ("", "/deny", "/claim", "/withdraw", "/rescind"):
         foreign = rooms.get(f"/requests/{created.request.id}{page}", "stranger")
         assert rooms.get(f"/requests/req_{'0' * 16}{page}", "stranger") == foreign
+
+
+def test_a_form_without_the_token_of_its_page_changes_nothing(rooms: Rooms) -> None:
+    path = f"/keys/{rooms.issued.key.id}/revoke"
+    for fields in ({"csrf": ""}, {"csrf": "x" * 43}):
+        got = rooms.post(path, "administrator", fields)
+        assert got.status == 403
+        assert "Load the page again." in text_of(got)
+    assert rooms.guard.keys.get(rooms.issued.key.id).revoked_at is None
+
+
+def test_somebody_signs_in_with_a_key_and_out_again() -> None:
+    rooms = Rooms()
+    app = Console(rooms.guard, key_sign_in=True)
+    browser = Browser(app)
+    first = browser.get("/organizations/acme/keys")
+    assert first.status == 303
+    assert first["location"] == "/keys/sign-in?next=%2Fkeys%2Forganizations%2Facme%2Fkeys"
+    wrong = browser.send("/sign-in", "/sign-in", {"key": rooms.token("inference:read")})
+    assert wrong.status == 422
+    key = rooms.issue("admin")
+    page = "/sign-in?next=/keys/organizations/acme/keys"
+    got = browser.send(page, page, {"key": key.token.reveal()})
+    assert (got.status, got["location"]) == (303, "/keys/organizations/acme/keys")
+    assert key.key.id in text_of(browser.get("/organizations/acme"))
+    out = browser.send("/organizations/acme", "/sign-out", {})
+    assert out["location"] == "/keys/sign-out"
+    assert browser.get("/sign-out").status == 200
+    assert browser.get("/organizations/acme").status == 303
+
+
+@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/keys//evil", "/x"])
+def test_signing_in_leads_to_no_other_site(target: str) -> None:
+    rooms = Rooms()
+    browser = Browser(Console(rooms.guard, key_sign_in=True))
+    page = f"/sign-in?next={target}"
+    got = browser.send(page, page, {"key": rooms.token("admin")})
+    assert got["location"] == "/keys/"
+
+
+def test_a_link_signs_in_once() -> None:
+    rooms = Rooms()
+    browser = Browser(Console(rooms.guard, identify))
+    code = run_sync(Sessions(rooms.guard).make_link(KNOWN["auditor"]))
+    assert browser.get(f"/sign-in/{code}").status == 200
+    assert browser.get(f"/sign-in/{code}").status == 200
+    got = browser.send(f"/sign-in/{code}", f"/sign-in/{code}", {})
+    assert got["location"] == "/keys/"
+    assert browser.get("/organizations/acme").status == 200
+    again = browser.send(f"/sign-in/{code}", f"/sign-in/{code}", {})
+    assert again.status == 404
+    assert "This link was used" in text_of(again)

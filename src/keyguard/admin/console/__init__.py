@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.application import Application
 from keyguard.admin.callers import Callers
-from keyguard.admin.console import key, keys, organizations, requests, usage
-from keyguard.admin.console.page import FIELDS, frame, page
+from keyguard.admin.console import key, keys, organizations, requests, sign_in, usage
+from keyguard.admin.console.page import frame, page
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_files
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Answer, Call, Problem, answer
+from keyguard.admin.step_up import StaleSignIn
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.guard import AsyncKeyguard, Keyguard
@@ -37,7 +39,6 @@ async def serve_static(context: Context) -> Answer:
                 ("Content-Type", file.media_type),
                 ("Content-Length", str(len(file.content))),
                 ("Cache-Control", _YEAR),
-                *FIELDS,
             )
             return Response(200, headers, file.content)
     raise unknown()
@@ -56,6 +57,7 @@ PAGES: tuple[Endpoint, ...] = (
     *key.PAGES,
     *requests.PAGES,
     *usage.PAGES,
+    *sign_in.PAGES,
 )
 
 _TEXTS = {
@@ -73,19 +75,26 @@ class ConsoleApplication(Application):
     Args:
         guard: The guard whose keys are managed.
         callers: Finds who calls.
+        key_sign_in: Whether people may sign in with a key that has ``admin``.
     """
 
     api = API
 
-    def __init__(self, guard: Keyguard | AsyncKeyguard, callers: Callers) -> None:
+    def __init__(
+        self, guard: Keyguard | AsyncKeyguard, callers: Callers, *, key_sign_in: bool
+    ) -> None:
         api = (replace(endpoint, path=self.api + endpoint.path) for endpoint in ENDPOINTS)
-        super().__init__(guard, (*PAGES, *api), callers)
+        by_key = sign_in.BY_KEY if key_sign_in else ()
+        super().__init__(guard, (*PAGES, *by_key, *api), callers)
+        self._sign_in_url = callers.reauthenticate
+        self._key_sign_in = key_sign_in
 
     def tell(self, call: Call, problem: Problem) -> Answer:
         """Return a page, or problem details below the API."""
         if _is_of_api(call) or problem.status == HTTPStatus.NO_CONTENT:
             return super().tell(call, problem)
-        return self._error(call, problem.status, problem.detail, problem.fields)
+        link = problem.url if isinstance(problem, StaleSignIn) else None
+        return self._error(call, problem.status, problem.detail, problem.fields, link)
 
     def refuse(self, call: Call, deny: Deny) -> Answer:
         """Return a page, or what the guard answers below the API."""
@@ -96,19 +105,31 @@ class ConsoleApplication(Application):
         fields = [field for field in answered.headers if field[0] in ("Retry-After", "Allow")]
         if deny.reason is Reason.OBJECT_NOT_FOUND:
             status = HTTPStatus.NOT_FOUND
-        return self._error(call, status, _TEXTS.get(status, "This can't be done."), fields)
+        link = None
+        if deny.reason is Reason.CREDENTIALS_MISSING:
+            link = self._sign_in_url
+            if self._key_sign_in:
+                base = call.request.root_path
+                back = urlencode({"next": f"{base}{call.request.path if call.is_safe else '/'}"})
+                return answer(303, "text/plain", b"", [("Location", f"{base}/sign-in?{back}")])
+        return self._error(call, status, _TEXTS.get(status, "This can't be done."), fields, link)
 
     def _error(
-        self, call: Call, status: int, text: str, fields: Iterable[tuple[str, str]]
+        self,
+        call: Call,
+        status: int,
+        text: str,
+        fields: Iterable[tuple[str, str]],
+        link: str | None = None,
     ) -> Answer:
         shown = frame(call, self.guard) | {
             "title": "Sign in" if status == HTTPStatus.UNAUTHORIZED else HTTPStatus(status).phrase,
             "text": text,
-            "back": "/",
-            "back_text": "Go to the start",
+            "link": link or f"{call.request.root_path}/",
+            "link_text": "Sign in" if link else "Go to the start",
         }
         body = rendered("error.html", shown)
-        return answer(status, "text/html; charset=utf-8", body.encode(), (*fields, *FIELDS))
+        return answer(status, "text/html; charset=utf-8", body.encode(), fields)
 
 
 def _is_of_api(call: Call) -> bool:

@@ -14,6 +14,7 @@ from werkzeug.datastructures import MultiDict
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_path
 from keyguard.admin.context import Context, unknown
+from keyguard.admin.csrf import check_form, check_origin, form_token
 from keyguard.admin.endpoints import HTML, Endpoint
 from keyguard.admin.exchange import Answer, Call, Problem, answer
 from keyguard.admin.members import NO_MEMBERS, Form, Values
@@ -39,18 +40,6 @@ NOTICES = {
 }
 """What a page says after a form did its work, by the parameter ``done``."""
 
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'"
-)
-FIELDS = (
-    ("Content-Security-Policy", _POLICY),
-    ("Referrer-Policy", "no-referrer"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
 _MOST_FIELDS = 2000
 
 Handler = Callable[[Context], Awaitable[Answer]]
@@ -119,7 +108,7 @@ class View:
     @property
     def now(self) -> datetime:
         """The time."""
-        return self.context.guard._ports.now()
+        return self.context.guard.now()
 
     @property
     def owner(self) -> Organization:
@@ -200,7 +189,7 @@ class View:
         }
         text = rendered(template, values | data)
         status = 422 if problem else status
-        return answer(status, "text/html; charset=utf-8", text.encode(), FIELDS)
+        return answer(status, "text/html; charset=utf-8", text.encode())
 
     def ask(
         self,
@@ -251,16 +240,16 @@ class View:
         """Return the redirection to a page, after a form did its work."""
         base = self.context.call.request.root_path
         query = f"?done={done}" if done else ""
-        return answer(303, "text/plain", b"", (("Location", f"{base}{path}{query}"), *FIELDS))
+        return answer(303, "text/plain", b"", [("Location", f"{base}{path}{query}")])
 
     def _looker(self) -> Looker | None:
-        known = self.context.known
+        known, signs_out = self.context.known, self.context.session is not None
         if isinstance(known, Principal):
-            return Looker(f"key {known.key_id}", "", signs_out=True)
+            return Looker(f"key {known.key_id}", "", signs_out=signs_out)
         if known is None:
             return None
         role = "operator" if known.operator else self._role(known)
-        return Looker(known.name or known.id, role, signs_out=False)
+        return Looker(known.name or known.id, role, signs_out=signs_out)
 
     def _role(self, person: Person) -> str:
         if self.organization is None:
@@ -304,21 +293,6 @@ def organizations_of(known: Person | Principal | None) -> tuple[str, ...]:
     return () if known is None or known.operator else tuple(known.roles)
 
 
-def form_token(context: Context, action: str) -> str:  # noqa: ARG001
-    """Return the token that a form carries."""
-    return "-"
-
-
-def check_form(context: Context, action: str, token: str) -> None:  # noqa: ARG001
-    """Refuse a form whose token does not fit.
-
-    Raises:
-        Problem: It does not.
-    """
-    if token != "-":  # noqa: S105
-        raise Problem(403, "The form is too old, or was not made here. Load the page again.")
-
-
 async def sent(context: Context) -> MultiDict[str, str]:
     """Return the fields of the form that was sent, once its token is checked.
 
@@ -328,6 +302,7 @@ async def sent(context: Context) -> MultiDict[str, str]:
     request = context.call.request
     if request.mimetype != "application/x-www-form-urlencoded":
         raise Problem(415, "Send the form as a browser does.")
+    check_origin(context.call)
     body = await context.call.read()
     try:
         pairs = parse_qsl(

@@ -10,7 +10,7 @@ from datetime import datetime, time, timedelta, tzinfo
 from urllib.parse import urlencode
 
 from keyguard.admin.console.charts import Asked
-from keyguard.admin.console.page import FIELDS, View, page
+from keyguard.admin.console.page import View, page
 from keyguard.admin.console.render import csv_cell
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem, answer
@@ -148,7 +148,7 @@ async def download_usage(context: Context) -> Answer:
         row = (item.start.isoformat(), item.end.isoformat(), item.group, item.n, item.units)
         writer.writerow([csv_cell(value) for value in row])
     name = f"usage-{organization.slug}-{asked.start:%Y%m%d}.csv"
-    fields = (*FIELDS, ("Content-Disposition", f'attachment; filename="{name}"'))
+    fields = [("Content-Disposition", f'attachment; filename="{name}"')]
     return answer(200, "text/csv; charset=utf-8", text.getvalue().encode(), fields)
 
 

@@ -1,0 +1,110 @@
+"""Pages to sign in with a key or by a link, and to sign out."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.tokens import CLEARED
+from keyguard.admin.context import Context
+from keyguard.admin.exchange import Answer, Problem
+from keyguard.admin.sessions import Sessions
+from keyguard.core.access.decisions import AccessDenied
+
+_PLAIN_PATH = re.compile(r"/[0-9A-Za-z/_.-]*\Z")
+_NO_KEY = "This key does not work here. It takes one that is active and has the scope admin."
+
+
+async def ask_for_key(context: Context) -> Answer:
+    """Ask for the key to sign in with."""
+    return _ask(context)
+
+
+async def sign_in(context: Context) -> Answer:
+    """Begin a session with a key."""
+    fields = await sent(context)
+    try:
+        cookie = await Sessions(context.guard).sign_in(context.call, fields.get("key", "").strip())
+    except AccessDenied as denied:
+        context.guard.report(denied.decision, address=context.call.client.address)
+        return _ask(context, _NO_KEY)
+    except Problem as problem:
+        return _ask(context, problem.detail)
+    context.fields.append(cookie)
+    return View(context).go(_next(context))
+
+
+def _ask(context: Context, problem: str = "") -> Answer:
+    query = urlencode({"next": f"{context.call.request.root_path}{_next(context)}"})
+    return View(context).show(
+        "sign_in.html",
+        "Sign in",
+        problem=problem,
+        lead=f"Manage the API keys of {context.guard.settings.realm}.",
+        action="/sign-in",
+        query=f"?{query}",
+        asks=True,
+    )
+
+
+def _next(context: Context) -> str:
+    """Return the page to show after signing in: one of the console, whatever the query says."""
+    request = context.call.request
+    wanted = request.args.get("next", "")
+    path = wanted.removeprefix(request.root_path)
+    is_own = wanted.startswith(f"{request.root_path}/") and not path.startswith("//")
+    return path if is_own and _PLAIN_PATH.match(path) else "/"
+
+
+async def ask_to_follow(context: Context) -> Answer:
+    """Show the button that takes a link, as mail scanners open links."""
+    return View(context).show(
+        "sign_in.html",
+        "Sign in",
+        lead="This link signs you in once.",
+        action=f"/sign-in/{context.parameters['code']}",
+        query="",
+        asks=False,
+    )
+
+
+async def follow(context: Context) -> Answer:
+    """Begin the session that a link is for."""
+    await sent(context)
+    code = context.parameters["code"]
+    context.fields.append(await Sessions(context.guard).follow(context.call, code))
+    return View(context).go("/")
+
+
+async def sign_out(context: Context) -> Answer:
+    """End the session."""
+    await sent(context)
+    cookie = await Sessions(context.guard).sign_out(context.call)
+    context.fields += (cookie, CLEARED)
+    return View(context).go("/sign-out")
+
+
+async def show_signed_out(context: Context) -> Answer:
+    """Tell that the session has ended."""
+    return View(context).show(
+        "error.html",
+        "You are signed out",
+        text="Close this window, or sign in again.",
+        link=f"{context.call.request.root_path}/",
+        link_text="Sign in again",
+    )
+
+
+PAGES = (
+    page("GET", "/sign-in/{code}", ask_to_follow, anonymous=True),
+    page("POST", "/sign-in/{code}", follow, anonymous=True),
+    page("POST", "/sign-out", sign_out),
+    page("GET", "/sign-out", show_signed_out, anonymous=True),
+)
+
+BY_KEY = (
+    page("GET", "/sign-in", ask_for_key, anonymous=True),
+    page("POST", "/sign-in", sign_in, anonymous=True),
+)
+"""The pages of a console to which people may sign in with a key."""
