@@ -133,10 +133,6 @@ class Guard(Generic[AnyPorts]):
         """What decisions know of the settings."""
         return self._ports.policy
 
-    def now(self) -> datetime:
-        """Return the time by this guard's clock, in UTC."""
-        return self._ports.now()
-
     async def decide_by_id(self, key_id: str, *, address: str | None) -> Decision:
         """Decide on the key of a session that began with its token, by the key as it stands now.
 
