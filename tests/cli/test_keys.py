@@ -218,7 +218,8 @@ def test_show_tells_all_but_the_token(keyguard: Program, store: Store) -> None:
     assert list(shown) == [
         *("id", "family", "organization", "name", "scopes", "status", "created_at", "not_before"),
         *("expires_at", "revoked_at", "revoked_reason", "revoked_note", "metadata", "limits"),
-        *("allowed_networks", "successor", "grace_ends_at", "last_used_at", "last_used_address"),
+        *("allowed_networks", "owner", "successor", "grace_ends_at", "last_used_at"),
+        "last_used_address",
     ]
     assert (shown["status"], shown["metadata"]) == ("active", {"team": "web"})
     for line in (r"Name +ci", r"Organization +acme \(org_\w{16}\)", r"Metadata +team=web"):

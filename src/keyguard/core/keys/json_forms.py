@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.requests import KeyRequest, KeyTerms
 from keyguard.core.keys.results import DamagedKey
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
@@ -16,6 +17,7 @@ _Value: TypeAlias = (
     datetime
     | timedelta
     | Limit
+    | KeyTerms
     | frozenset[str]
     | tuple[str | Limit, ...]
     | Mapping[str, object]
@@ -42,6 +44,12 @@ _KEY_AFTER_STATUS = (
     ),
     "last_used_address",
 )
+_TERMS = ("scopes", "expires_in", "limits", "allowed_networks")
+_REQUEST_BEFORE_STATUS = ("id", "organization", "requester", "name")
+_REQUEST_AFTER_STATUS = (
+    *("asked", "granted", "reason", "note", "decided_by", "created_at", "pending_until"),
+    *("decided_at", "claim_by", "claimed_at", "key"),
+)
 
 
 def json_time(at: datetime | None) -> str | None:
@@ -62,6 +70,15 @@ def key_json(key: Key, now: datetime) -> JsonObject:
         **fields_json(key, _KEY_BEFORE_STATUS),
         "status": key.status(now).value,
         **fields_json(key, _KEY_AFTER_STATUS),
+    }
+
+
+def request_json(request: KeyRequest, now: datetime) -> JsonObject:
+    """Return a request for a key as JSON, with its status at ``now``."""
+    return {
+        **fields_json(request, _REQUEST_BEFORE_STATUS),
+        "status": request.status(now).value,
+        **fields_json(request, _REQUEST_AFTER_STATUS),
     }
 
 
@@ -97,6 +114,8 @@ def _value_json(value: _Value) -> object:
             return int(value.total_seconds())
         case Limit():
             return fields_json(value, _LIMIT)
+        case KeyTerms():
+            return fields_json(value, _TERMS)
         case frozenset():
             return sorted(value)
         case tuple():

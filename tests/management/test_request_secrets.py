@@ -1,0 +1,82 @@
+"""Before the claim nothing that keyguard keeps, tells or shows lets anybody in."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyguard import Allow, Keyguard, KeyguardError, Secret
+from keyguard.core.management.requests import TICKETS
+from keyguard.runtime.events import log_event
+from tests.test_secrecy import frames_of_keyguard, shows
+
+
+PREFIX = "aiaas_live"
+
+
+def secrets_in_memory(prefix: str) -> set[str]:
+    """Return the secrets of a kind that live in this process."""
+    found = (thing.reveal() for thing in gc.get_objects() if isinstance(thing, Secret))
+    return {text for text in found if text.startswith(f"{prefix}_")}
+
+
+@pytest.mark.usefixtures("caplog")
+def test_no_token_exists_until_the_claim(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    told: list[Any] = []
+    path = tmp_path / "keys.db"
+    guard = Keyguard(f"sqlite:///{path}", prefix=PREFIX, hooks=[log_event, told.append])
+    guard.migrate()
+    guard.organizations.create("acme")
+    created = guard.requests.create(organization="acme", name="laptop", actor="alice")
+    ticket = created.ticket.reveal()
+    request = guard.requests.approve(created.request.id, actor="bob")
+
+    def seen() -> str:
+        files = b"".join(file.read_bytes() for file in tmp_path.glob("keys.db*"))
+        records = [guard.requests.list(), guard.audit.list(), guard.keys.list(), told, created]
+        return f"{files.decode(errors='replace')} {records} {caplog.text}"
+
+    assert secrets_in_memory(PREFIX) == set()
+    assert f"{PREFIX}_" not in seen()
+    parts = TICKETS.parse(ticket)
+    assert parts is not None
+    for secret in (ticket, parts.secret):
+        assert secret not in seen()
+    assert not isinstance(guard.authenticate([f"Bearer {ticket}"]), Allow)
+
+    issued = guard.requests.claim(request.id, ticket=ticket)
+
+    token = issued.token.reveal()
+    assert secrets_in_memory(PREFIX) == {token}
+    assert isinstance(guard.authenticate([f"Bearer {token}"]), Allow)
+    assert not shows(seen(), token)
+    assert ticket not in seen()
+    guard.close()
+
+
+@pytest.mark.parametrize("operation", ["withdraw", "claim", "reclaim"])
+@pytest.mark.parametrize("wrong", ["actor", "status", "ticket"])
+def test_no_error_shows_the_ticket(operation: str, wrong: str) -> None:
+    guard = Keyguard("memory://", prefix=PREFIX)
+    guard.organizations.create("acme")
+    created = guard.requests.create(organization="acme", name="laptop", actor="alice")
+    ticket, request_id = created.ticket.reveal(), created.request.id
+    guard.requests.deny(request_id, actor="bob")
+    secret = TICKETS.parse(ticket)
+    assert secret is not None
+    del created
+    arguments: dict[str, Any] = {
+        "actor": {"request_id": request_id, "actor": "bob"},
+        "status": {"request_id": request_id},
+        "ticket": {"request_id": "req_" + "0" * 16},
+    }[wrong]
+
+    with pytest.raises(KeyguardError) as failed:
+        getattr(guard.requests, operation)(ticket=ticket, **arguments)
+
+    assert secret.secret not in frames_of_keyguard(failed.value)
