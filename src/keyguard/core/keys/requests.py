@@ -167,6 +167,9 @@ class KeyRequest:
         )
         if self.key is not None:
             check_ids(("key id", self.key, KEY_ID))
+        names: object = self.decided_by  # a list, as a store has read it
+        if not isinstance(names, list | tuple):
+            raise InvalidValueError(f"decided_by takes several names, not {shown(names)}")
         check_texts(
             ("a requester", self.requester),
             ("a key's name", self.name),

@@ -47,13 +47,6 @@ class _Form:
     read: Callable[[str], object]
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list):
-        raise TypeError("names are a list")
-    return tuple(names)
-
-
 _TEXT = _Form(str, str)
 _TIME = _Form(time_text, datetime.fromisoformat)
 _JSON = _Form(lambda value: json.dumps(dict(value)), json.loads)
@@ -70,7 +63,7 @@ _FORMS: dict[str, _Form] = {
     **dict.fromkeys(("pending_until", "decided_at", "claim_by", "claimed_at"), _TIME),
     **dict.fromkeys(("asked", "granted"), _Form(KeyTerms.dump, KeyTerms.load)),
     "state": _Form(str, RequestStatus),
-    "decided_by": _Form(lambda names: json.dumps(names) if names else "", _names),
+    "decided_by": _Form(lambda names: json.dumps(names) if names else "", json.loads),
     "revoked_reason": _Form(str, RevocationReason),
     # An empty set is " ", as "" stands for None.
     "scopes": _Form(lambda value: " ".join(sorted(value)) or " ", lambda text: {*text.split()}),

@@ -228,7 +228,7 @@ async def _refuse_what_is_taken(session: Session, commit: Commit) -> None:
         ("request", REQUESTS, [record.request.id for record in commit.requests]),
     ):
         found = select(table.c.id).where(table.c.id.in_(ids))
-        taken = set((await session.execute(found)).scalars()) if ids else set()
+        taken: set[str] = {*(await session.execute(found)).scalars()}
         for record_id in ids:
             if record_id in taken:
                 raise RefusedError(f"{what} {record_id!r} exists already") from None

@@ -234,13 +234,6 @@ def _microseconds(span: timedelta) -> int:
     return span // _MICROSECOND
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list):
-        raise TypeError("names are a list")
-    return tuple(names)
-
-
 _COLUMN_NAMES = {"organization": "organization_id", "key": "key_id"}
 _AS_STORED: Mapping[str, _Conversion] = {
     "limits": _limits,
@@ -273,7 +266,7 @@ _FROM_STORED: Mapping[str, _Conversion] = {
     "value": json.loads,
     "asked": KeyTerms.load,
     "granted": KeyTerms.load,
-    "decided_by": _names,
+    "decided_by": json.loads,
     **dict.fromkeys((*_INSTANTS, *_REQUEST_INSTANTS, "disabled_at", "last_used_at"), instant),
 }
 
