@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from keyguard.admin.exchange import Problem
+from keyguard.core.identity.scopes import parse_granted
 
 if TYPE_CHECKING:
     from keyguard.admin.context import Context
@@ -51,3 +53,18 @@ def check_recent(context: Context) -> None:
         back = urlencode({"next": f"{request.root_path}{request.path}"})
         url = context.reauthenticate or f"{request.root_path}/sign-in"
         raise StaleSignIn(f"{url}{'&' if '?' in url else '?'}{back}")
+
+
+def check_granting(context: Context, scopes: Iterable[str]) -> None:
+    """Refuse to grant ``admin`` after a sign-in that is older than ten minutes.
+
+    Args:
+        context: The call.
+        scopes: What is to be granted.
+
+    Raises:
+        StaleSignIn: As :func:`check_recent` says.
+        InvalidValueError: A scope is malformed.
+    """
+    if "admin" in context.guard.policy.grant(parse_granted(scopes)):
+        check_recent(context)

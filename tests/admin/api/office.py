@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -29,11 +31,19 @@ def identify(call: Call) -> Person | None:
 class Office(World):
     """A world with the API in front of either guard."""
 
+    signed_in_before = timedelta(0)
+    """How long ago people proved who they are."""
+
+    def identify(self, call: Call) -> Person | None:
+        person = identify(call)
+        at = self.clock.now - self.signed_in_before
+        return person and replace(person, authenticated_at=at)
+
     @cached_property
     def fronts(self) -> dict[str, tuple[Caller, Any]]:
         return {
-            "asgi": (call_asgi, ManagementAPI(self.async_guard, identify)),
-            "wsgi": (call_wsgi, ManagementAPI(self.guard, identify)),
+            "asgi": (call_asgi, ManagementAPI(self.async_guard, self.identify)),
+            "wsgi": (call_wsgi, ManagementAPI(self.guard, self.identify)),
         }
 
     def call(

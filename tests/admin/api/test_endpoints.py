@@ -152,6 +152,20 @@ def test_a_key_beyond_the_ceiling_is_refused(office: Office) -> None:
     assert answer.status == 422
 
 
+def test_what_reaches_far_takes_a_fresh_sign_in(office: Office) -> None:
+    office.signed_in_before = timedelta(minutes=11)
+    body = {"name": "a", "scopes": ["admin"]}
+    stale = office.both("POST", "/organizations/acme/keys", body, person="administrator")
+
+    assert (stale.status, "reauthenticate" in stale.json) == (403, True)
+    assert office.both("POST", "/organizations/acme/disable", person="operator").status == 403
+    ceiling: dict[str, Any] = {"body": {"max_keys": 1}, "headers": {"if-match": "*"}}
+    assert office.both("PATCH", "/organizations/acme", person="operator", **ceiling).status == 403
+    body = {"name": "a", "scopes": ["inference:read"]}
+    made = office.call("POST", "/organizations/acme/keys", body, person="administrator")
+    assert made.status == 201
+
+
 def test_a_repeated_issue_makes_no_second_key(office: Office, front: str) -> None:
     def issue(name: str = "a", who: str = "administrator") -> Any:
         headers = {"idempotency-key": "order-7"}

@@ -31,6 +31,7 @@ from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Answer, Problem, json_answer, settled
 from keyguard.admin.members import Form, span
 from keyguard.admin.rights import Right
+from keyguard.admin.step_up import check_granting
 from keyguard.core.keys.json_forms import JsonObject, fields_json, key_json, revoked_json
 from keyguard.core.keys.records import Key, RevocationReason
 from keyguard.core.keys.results import DamagedKey
@@ -76,6 +77,7 @@ async def issue_key(context: Context) -> Answer:
     form, organization = context.form, await context.organization()
     if form.get(ORGANIZATION, organization.id) not in (organization.id, organization.slug):
         raise Problem(422, "The body names another organization than the path.")
+    check_granting(context, form.get(SCOPES, ()))
 
     async def issue() -> tuple[str, Answer]:
         issued = await settled(
@@ -110,6 +112,7 @@ async def show_key(context: Context) -> Answer:
 async def change_key(context: Context) -> Answer:
     """Change a key."""
     form, key = context.form, await context.key()
+    check_granting(context, form.get(SCOPES, ()))
     after = await settled(
         context.guard.keys.update(
             key.id,

@@ -9,6 +9,7 @@ from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, nullable, number, span, text
 from keyguard.admin.rights import Right
+from keyguard.admin.step_up import check_recent
 from keyguard.core.keys.json_forms import organization_json
 from keyguard.exceptions import ExceededError
 
@@ -57,6 +58,8 @@ async def show_organization(context: Context) -> Answer:
 async def change_organization(context: Context) -> Answer:
     """Change an organization."""
     form, found = context.form, await context.organization()
+    if any(member in form for member in (LIMITS, CEILING, LIFETIME, MOST_KEYS)):
+        check_recent(context)
     try:
         after = await settled(
             context.guard.organizations.update(
@@ -79,6 +82,7 @@ async def change_organization(context: Context) -> Answer:
 async def disable_organization(context: Context) -> Answer:
     """Pause an organization."""
     found = await context.organization()
+    check_recent(context)
     after = await settled(context.guard.organizations.disable(found.id, actor=context.actor))
     return record_answer(200, after.version, organization_json(after))
 

@@ -73,7 +73,7 @@ class Checking(Operations):
         secure: bool = True,
         within: Callable[[Organization], bool] | None = None,
     ) -> TokenCheck:
-        """Tell what would become of a request with a token, and why.
+        """Tell what would become of a request with a token, step by step.
 
         See :meth:`~keyguard.guard.keys.Keys.check_token`.
         """
