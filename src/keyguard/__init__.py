@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from keyguard.core.keys.results import (
         CreatedRequest,
         DamagedKey,
+        DamagedOrganization,
         ImportReport,
         IssuedKey,
         RotatedKey,
@@ -73,6 +74,7 @@ __all__ = [
     "CreatedRequest",
     "CurrentLimits",
     "DamagedKey",
+    "DamagedOrganization",
     "Decision",
     "Deny",
     "ExceededError",
@@ -130,6 +132,7 @@ _LATER = {
     "AuditEntry": "keys.audit",
     "CreatedRequest": "keys.results",
     "DamagedKey": "keys.results",
+    "DamagedOrganization": "keys.results",
     "Hint": "usage.hints",
     "ImportReport": "keys.results",
     "IssuedKey": "keys.results",

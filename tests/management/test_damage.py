@@ -15,8 +15,10 @@ from keyguard import (
     Action,
     CorruptDataError,
     DamagedKey,
+    DamagedOrganization,
     Key,
     NotFoundError,
+    Organization,
     Reason,
     RefusedError,
 )
@@ -222,3 +224,72 @@ def test_a_record_with_the_id_of_another_is_not_taken_for_that_one(
             with pytest.raises(CorruptDataError, match="it has another id"):
                 change(one.id)
         assert keys.get(other.id) == other
+
+
+# Organizations
+
+
+def unreadable(stored: Stored) -> Damage:
+    value = "[" if stored.kind == "redis" else "'['"
+    return Damage(stored.kind, "organization", "limits", value)
+
+
+@every_column
+def test_an_organization_is_disabled_whatever_its_record_holds(durable: Stored) -> None:
+    organizations = durable.guard.organizations
+    for number, found in enumerate(damages(durable.kind, "organization")):
+        if found.field in ("", "id"):
+            continue
+        owner = organizations.create(f"damaged-{number}")
+        issued = durable.issue("admin", organization=owner.id)
+        found.do(durable.target, owner.id)
+
+        has_time = found.field == "disabled_at" and found.value is not None
+        disabled_at = None if has_time else durable.clock.now
+        gone = organizations.disable(owner.id, actor="ada")
+        again = organizations.disable(owner.id)
+
+        if isinstance(gone, Organization):  # it could be read, or this has mended the record
+            assert found.field in ("disabled_at", "version"), found
+            assert gone == again == organizations.get(owner.id)
+            assert organizations.enable(owner.id).disabled_at is None
+        else:
+            assert gone == DamagedOrganization(id=owner.id, disabled_at=disabled_at), found
+            assert again == DamagedOrganization(id=owner.id, disabled_at=None), found
+            with pytest.raises(CorruptDataError):
+                organizations.enable(owner.id)
+            assert durable.refusal(issued.token) is Reason.STORE_UNAVAILABLE, found
+        if not has_time:
+            entries = [entry.action for entry in durable.trail(subject=owner.id)]
+            assert Action.ORGANIZATION_DISABLED in entries, found
+
+
+def test_a_damaged_organization_is_disabled_by_its_id_alone(durable: Stored) -> None:
+    unreadable(durable).do(durable.target, durable.acme.id)
+
+    with pytest.raises(CorruptDataError):
+        durable.guard.organizations.disable("acme")
+    with pytest.raises(NotFoundError):
+        durable.guard.organizations.disable("org_" + "0" * 16)
+
+
+def test_a_principal_disables_no_damaged_organization_of_others(durable: Stored) -> None:
+    other = durable.guard.organizations.create("other")
+    stranger = durable.principal(durable.issue("admin"))
+    unreadable(durable).do(durable.target, other.id)
+
+    with pytest.raises(NotFoundError):
+        durable.guard.organizations.disable(other.id, actor=stranger)
+    assert durable.guard.organizations.disable(other.id).disabled_at == durable.clock.now
+
+
+def test_the_token_of_a_damaged_key_is_not_verified_and_its_id_is_named(durable: Stored) -> None:
+    issued = durable.issue()
+    damage(durable, issued.key)
+
+    with pytest.raises(CorruptDataError, match=rf"revoke it by its id, {issued.key.id}$"):
+        durable.guard.keys.revoke_token(issued.token)
+
+    assert durable.guard.keys.revoke(issued.key.id) == DamagedKey(
+        id=issued.key.id, revoked_at=durable.clock.now
+    )

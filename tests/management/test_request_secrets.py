@@ -14,7 +14,6 @@ from keyguard.core.management.requests import TICKETS
 from keyguard.runtime.events import log_event
 from tests.test_secrecy import frames_of_keyguard, shows
 
-
 PREFIX = "aiaas_live"
 
 

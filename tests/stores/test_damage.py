@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -162,6 +163,46 @@ def test_a_list_goes_on_behind_a_damaged_request(
         elif damage.field != "id":
             with pytest.raises(CorruptDataError):
                 store.find_request(asked.id)
+
+
+@every_column
+@pytest.mark.parametrize("damage", [*of("key"), *of("organization")], ids=str)
+def test_a_list_goes_on_behind_a_record_that_was_damaged_since(
+    damage: Damage, database: Database, store: Any
+) -> None:
+    records: list[Any] = [record(number).key for number in NUMBERS]
+    ask = partial(store.list_keys, ANY)
+    if damage.record == "organization":
+        records, ask = [organization(number) for number in NUMBERS], store.list_organizations
+    ids = [item.id for item in records]
+    page = ask(after=None, limit=2)
+    assert page.next == ids[1]
+
+    damage.do(database.url, ids[1])
+
+    if damage.field != "id" or damage.kind == "redis":
+        assert [item.id for item in ask(after=ids[1], limit=9)] == ids[2:]
+    if (damage.record, damage.field) == ("key", "created_at"):
+        own = KeyFilter(organization=records[2].organization)
+        assert [item.id for item in store.list_keys(own, after=ids[1], limit=9)] == ids[2:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Damage("sqlite", "key", "created_at", "'yesterday'"),
+        Damage("postgresql", "key", "created_at", "'infinity'"),
+        Damage("mariadb", "key", "created_at", "'0000-00-00'"),
+    ],
+    ids=lambda damage: damage.kind,
+)
+def test_a_list_that_can_not_go_on_says_so(damage: Damage, database: Database, store: Any) -> None:
+    for entry in store.list_audit(organization=None, subject=key().id, after=None, limit=9):
+        Damage(damage.kind, "entry", "after", "'['").do(database.url, entry.id)
+    damage.do(database.url, key().id)
+
+    with pytest.raises(CorruptDataError, match="begin it anew"):
+        store.list_keys(ANY, after=key().id, limit=9)
 
 
 @every_column

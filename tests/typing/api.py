@@ -14,6 +14,7 @@ from keyguard import (
     AuditEntry,
     CurrentLimits,
     DamagedKey,
+    DamagedOrganization,
     Decision,
     Deny,
     Hint,
@@ -89,6 +90,7 @@ assert_type(guard.keys.list(organization="acme").items, tuple[Key, ...])
 assert_type(guard.keys.update(issued.key.id, expires_at=None), Key)
 revoked = guard.keys.revoke(issued.key.id, reason="key compromise", note="on GitHub")
 assert_type(revoked, Key | DamagedKey)
+assert_type(guard.organizations.disable("acme"), Organization | DamagedOrganization)
 guard.keys.revoke(issued.key.id, reason=RevocationReason.SUPERSEDED, force=True)
 assert_type(issued.key.revoked_reason, RevocationReason | None)
 assert_type(guard.keys.revoke_family(issued.key.family, actor="ops"), tuple[Key | DamagedKey, ...])

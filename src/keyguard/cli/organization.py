@@ -21,8 +21,9 @@ from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import new_value, parse_limits, parse_scopes, parse_span
 from keyguard.cli.terminal import details, table
 from keyguard.cli.wording import absolute, organization_details, organization_status, relative
-from keyguard.core.keys.json_forms import organization_json
+from keyguard.core.keys.json_forms import fields_json, organization_json
 from keyguard.core.keys.records import Organization
+from keyguard.core.keys.results import DamagedOrganization
 from keyguard.core.keys.values import UNCHANGED, Page
 
 app = typer.Typer(help="Manage organizations, which own keys.", no_args_is_help=True)
@@ -157,12 +158,18 @@ def update(
 def disable(common: Common, named: str = ORGANIZATION) -> None:
     """Disable an organization. None of its keys works until it is enabled again."""
     with common.guard() as guard:
-        before = guard.organizations.get(named)
-        organization = guard.organizations.disable(before.id, actor=actor())
-    if before.disabled_at is None:
-        what = "was disabled; none of its keys works now"
-    else:
-        what = f"has been disabled since {absolute(before.disabled_at, datetime.now(UTC))}"
+        started_at = datetime.now(UTC)
+        organization = guard.organizations.disable(named, actor=actor())
+    disabled_at = organization.disabled_at
+    if isinstance(organization, DamagedOrganization):
+        what = "was not changed; something stands already where the time belongs"
+        what = what if disabled_at is None else "was disabled; none of its keys works now"
+        text = f"Organization {organization.id} {what}. Its record is damaged and can't be read.\n"
+        common.show({**fields_json(organization, ("id", "disabled_at")), "damaged": True}, text)
+        return
+    what = "was disabled; none of its keys works now"
+    if disabled_at is not None and disabled_at < started_at:
+        what = f"has been disabled since {absolute(disabled_at, started_at)}"
     _show(organization, common, what)
 
 

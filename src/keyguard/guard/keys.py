@@ -363,6 +363,8 @@ class Keys:
         Raises:
             InvalidValueError: The note is not valid.
             NotFoundError: The token belongs to no key.
+            CorruptDataError: The key's record is damaged, so that the token can't be verified. The
+                message names the key's id, by which :meth:`revoke` revokes it.
             StoreError: The key store failed.
         """
         operation = self._operations.revoke_token(token, note=note)

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Organization
+from keyguard.core.keys.results import DamagedOrganization
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits
 from keyguard.core.management.organizations import AsyncOrganizations
@@ -155,15 +156,18 @@ class Organizations:
             )
         )
 
-    def disable(self, organization: str, *, actor: Actor = None) -> Organization:
+    def disable(
+        self, organization: str, *, actor: Actor = None
+    ) -> Organization | DamagedOrganization:
         """Pause an organization: none of its keys works until it is enabled.
 
         Args:
-            organization: Its id or slug.
+            organization: Its id or slug; one whose record is damaged is disabled by its id.
             actor: Who disables it, for the audit trail. A principal can disable only its own.
 
         Returns:
-            The organization as it stands. Disabling a disabled organization changes nothing.
+            The organization as it stands. Disabling a disabled organization changes nothing. Where
+            its record can't be read, what is known of it.
 
         Raises:
             NotFoundError: No organization has that id or slug.

@@ -83,7 +83,8 @@ async def disable_organization(context: Context) -> Answer:
     """Pause an organization."""
     found = await context.organization()
     check_recent(context)
-    after = await settled(context.guard.organizations.disable(found.id, actor=context.actor))
+    await settled(context.guard.organizations.disable(found.id, actor=context.actor))
+    after = await settled(context.guard.organizations.get(found.id))
     return record_answer(200, after.version, organization_json(after))
 
 

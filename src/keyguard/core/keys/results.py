@@ -67,6 +67,20 @@ class DamagedKey:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedOrganization:
+    """An organization that was to be disabled, and whose record can't be read. No key of it works.
+
+    Args:
+        id: The organization's id.
+        disabled_at: When this call disabled it. None if this call changed nothing: it was disabled
+            before, or something else stands where the time belongs.
+    """
+
+    id: str
+    disabled_at: datetime | None
+
+
 class RefusedRow(NamedTuple):
     """A row that was not imported.
 

@@ -135,15 +135,17 @@ async def find_organization(
     return found
 
 
-async def listed_organization(ports: ManagementPorts, name: str) -> str:
-    """Return the id of an organization whose keys or entries are to be listed.
+async def listed_organization(
+    ports: ManagementPorts, name: str, authority: Authority = ANYBODY
+) -> str:
+    """Return the id of an organization; with that, its keys and entries can be listed.
 
     Raises:
-        NotFoundError: It does not exist.
+        NotFoundError: It does not exist, or the actor may not see it.
         CorruptDataError: The name is a slug, and the record behind it can't be read.
     """
     try:
-        return (await find_organization(ports, name)).id
+        return (await find_organization(ports, name, authority)).id
     except CorruptDataError:
         if not ORGANIZATION_ID.match(name):
             raise

@@ -8,6 +8,7 @@ from datetime import timedelta
 from keyguard.core.keys.audit import Action, Actor, actor_name, describe
 from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
+from keyguard.core.keys.results import DamagedOrganization
 from keyguard.core.keys.texts import check_text
 from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
@@ -25,11 +26,13 @@ from keyguard.core.management.common import (
     ended,
     find_organization,
     granted_scopes,
+    listed_organization,
     page_size,
     settled,
+    unknown,
 )
 from keyguard.core.tokens.format import base62
-from keyguard.exceptions import RefusedError
+from keyguard.exceptions import CorruptDataError, RefusedError
 
 _ID_ENTROPY = 16
 
@@ -135,7 +138,9 @@ class AsyncOrganizations(Operations):
             organization, Action.ORGANIZATION_UPDATED, actor, fields, check=check
         )
 
-    async def disable(self, organization: str, *, actor: Actor = None) -> Organization:
+    async def disable(
+        self, organization: str, *, actor: Actor = None
+    ) -> Organization | DamagedOrganization:
         """Pause an organization: none of its keys works until it is enabled.
 
         See :meth:`~keyguard.guard.organizations.Organizations.disable`.
@@ -145,17 +150,23 @@ class AsyncOrganizations(Operations):
         now = ports.now()
 
         async def attempt(authority: Authority) -> Ending:
-            found = await find_organization(ports, organization, authority)  # its id never changes
             return Ending(
-                subject=found.id,
+                subject=await listed_organization(ports, organization, authority),
                 action=Action.ORGANIZATION_DISABLED,
                 at=now,
                 actor=actor_name(actor),
                 fields={"disabled_at": now},
             )
 
-        authority, _ = await ended(ports, actor, attempt)
-        return await find_organization(ports, organization, authority)
+        authority, ids = await ended(ports, actor, attempt)
+        try:
+            return await find_organization(ports, organization, authority)
+        except CorruptDataError:
+            if authority.record is not None and organization not in ids:
+                # Nothing says that it is the actor's own.
+                raise unknown("organization", organization) from None
+            damaged = ids[0] if ids else organization
+            return DamagedOrganization(id=damaged, disabled_at=now if ids else None)
 
     async def enable(self, organization: str, *, actor: Actor = None) -> Organization:
         """End an organization's pause.

@@ -157,13 +157,24 @@ class Revocation(Operations):
         reason = RevocationReason.KEY_COMPROMISE
         ports = self._ports
         _ending("", ports.now(), reason, note, None)  # refuses the note before a slow hash
+        damaged: tuple[str, CorruptDataError] | None = None
         for key_id in ports.policy.candidates(secret):
-            record = await ports.store.find_key(key_id)
+            try:
+                record = await ports.store.find_key(key_id)
+            except CorruptDataError as problem:
+                damaged = key_id, problem  # an id alone does not show that somebody has the token
+                continue
             genuine = await ports.verify(secret, record.digest if record else None)
             if record is not None and genuine is True:
                 return await self.revoke(
                     key_id, reason=reason, note=note, force=True, actor=f"key:{key_id}"
                 )
+        if damaged is not None:
+            key_id, failure = damaged
+            raise CorruptDataError(
+                f"{failure}; it lets nobody in meanwhile, and as its token can't be verified, "
+                f"revoke it by its id, {key_id}"
+            ) from failure
         raise NotFoundError("that token belongs to no key")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -20,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -40,6 +43,7 @@ from keyguard.core.keys.requests import (
 )
 from keyguard.core.keys.texts import fits
 from keyguard.core.keys.values import Page
+from keyguard.exceptions import CorruptDataError
 from keyguard.stores.base import News, Reading, page_of, read_listed, storable_address
 from keyguard.stores.sql.errors import is_unreadable
 from keyguard.stores.sql.rows import (
@@ -50,6 +54,7 @@ from keyguard.stores.sql.rows import (
     REQUEST_COLUMNS,
     digest_from,
     entry_from,
+    instant,
     key_from,
     organization_from,
     record_from,
@@ -187,7 +192,7 @@ async def list_digests(session: Session, after: str | None, limit: int) -> Page[
         if not _NAME.match(after):
             return Page(())
         digests = digests.where(KEYS.c.id > after)
-    return await _page(session, digests.order_by(KEYS.c.id), digest_from, limit)
+    return await _page(session, digests.order_by(KEYS.c.id), digest_from, limit, _has_name)
 
 
 async def rehash_key(session: Session, key_id: str, old: str, new: str) -> None:
@@ -228,7 +233,7 @@ async def list_audit(
             return Page(())
         entries = entries.where(AUDIT.c.id < int(after))
     newest_first = entries.order_by(AUDIT.c.id.desc())
-    return await _page(session, newest_first, entry_from, limit, _NUMBER)
+    return await _page(session, newest_first, entry_from, limit, _has_number)
 
 
 async def read_feed(session: Session, position: str | None) -> News:
@@ -344,12 +349,50 @@ async def _aged(
     if after is not None:
         if not _NAME.match(after):
             return Page(())
-        # The same statement looks up the last record of the page before. An unknown id joins with
-        # nothing. The record need not meet the conditions any longer.
-        last = records.with_only_columns(*order).where(table.c.id == after).subquery()
-        records = records.join(last, tuple_(*order) > tuple_(*last.c))
+        # The last record of the page before need not meet the conditions any longer.
+        last = records.with_only_columns(*order[::-1]).where(table.c.id == after)
+        rows = await read_rows(session, last)
+        if not rows:
+            return Page(())
+        created = _created(rows[0], 1) or await _created_by_trail(session, after)
+        behind = (literal(created, table.c.created_at.type), literal(after, table.c.id.type))
+        records = records.where(tuple_(*order) > tuple_(*behind))
     wanted = records.where(*conditions).order_by(*order)
-    return await _page(session, wanted, decode, limit)
+    names = [column.name for column in wanted.selected_columns]
+    place = next(n for n, name in enumerate(names) if name.endswith("created_at"))
+
+    def begins(row: AnyRow) -> bool:
+        return _has_name(row) and _created(row, place) is not None
+
+    return await _page(session, wanted, decode, limit, begins)
+
+
+def _created(row: AnyRow, place: int) -> datetime | None:
+    """Return when a record was created, by that column of its row; None if nobody can read it."""
+    try:
+        at = instant(row[place])
+    except (AttributeError, IndexError, ValueError):  # a row that can't be decoded has its id alone
+        return None
+    return at if at.tzinfo else None
+
+
+async def _created_by_trail(session: Session, record_id: str) -> datetime:
+    """Return when a record was created, by the audit trail: the record itself is damaged."""
+    first = _ENTRY.where(AUDIT.c.subject == record_id).order_by(AUDIT.c.id).limit(1)
+    for row in await read_rows(session, first):
+        with suppress(CorruptDataError, KeyError, ValueError):
+            return datetime.fromisoformat(str(entry_from(row).after["created_at"]))
+    raise CorruptDataError(
+        f"the list can't go on behind {record_id!r}, whose record is damaged; begin it anew"
+    )
+
+
+def _has_name(row: AnyRow) -> bool:
+    return _NAME.match(str(row[0])) is not None
+
+
+def _has_number(row: AnyRow) -> bool:
+    return _NUMBER.match(str(row[0])) is not None
 
 
 async def _page(
@@ -357,7 +400,7 @@ async def _page(
     wanted: Query,
     decode: Callable[[AnyRow], Listed],
     limit: int,
-    name: re.Pattern[str] = _NAME,
+    begins: Callable[[AnyRow], bool],
 ) -> Page[Listed]:
     """Return a page, without the rows that can't be read.
 
@@ -366,11 +409,11 @@ async def _page(
         wanted: Finds the rows in order, the id as their first column.
         decode: Returns the record in a row.
         limit: How many rows a page has.
-        name: What the last row's id must match, so that another page can begin behind it. A page
-            whose last row has another id goes on until one matches.
+        begins: Tells whether another page can begin behind a row. A page goes on until it ends with
+            such a row.
     """
     rows = await read_rows(session, wanted.limit(limit + 1))
-    while len(rows) > limit and not name.match(str(rows[limit - 1][0])):
+    while len(rows) > limit and not begins(rows[limit - 1]):
         if (limit := limit + 1) == len(rows):
             rows = await read_rows(session, wanted.limit(2 * limit))
     return page_of([read_listed(str(row[0]), decode, row) for row in rows], limit)

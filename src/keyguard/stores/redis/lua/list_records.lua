@@ -11,11 +11,24 @@ local owner, ends_before, unused_since, alive_at = ARGV[6], ARGV[7], ARGV[8], AR
 local open_at = ARGV[10]
 if KEYS[3] then
   local created, id, owned_by = unpack(
-    redis.call('HMGET', KEYS[3], 'created_at', 'id', 'organization'))
-  if not created or (owner ~= '' and owned_by ~= owner) then
+    redis.pcall('HMGET', KEYS[3], 'created_at', 'id', 'organization'))
+  local is_time = string.match(created or '', '^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d+Z$')
+  if is_time and id == string.sub(KEYS[3], #records + 1) and
+    (owner == '' or string.match(owned_by or '', '^org_%w+$')) then
+    last = (owner == '' or owned_by == owner) and created .. ' ' .. id
+  else
+    -- The record is missing or damaged. A damaged one still has its place in the index.
+    last = nil
+    local entries = redis.call('EXISTS', KEYS[3]) == 1 and redis.call('ZRANGE', KEYS[2], 0, -1)
+    for _, entry in ipairs(entries or {}) do
+      if string.match(entry, ' (.*)$') == string.sub(KEYS[3], #records + 1) then
+        last = entry
+      end
+    end
+  end
+  if not last then
     return {'', {}}
   end
-  last = created .. ' ' .. id
 end
 local is_filtered = owner .. ends_before .. unused_since .. alive_at ~= ''
 
