@@ -18,7 +18,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError, shown
 from keyguard.guard import AsyncKeyguard
 from keyguard.request.context import CURRENT_REQUEST
-from keyguard.request.ledger import charge_in_memory, enter_route
+from keyguard.request.ledger import charge, charge_in_memory, enter_route
 from keyguard.request.protection import UNPROTECTED, Protection, all_declared, protection_of
 
 __all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -102,10 +102,12 @@ class KeyguardMiddleware:
         del scope, headers  # they hold the token: a traceback that passes here must not show it
         refusal = None if is_known else await self.admission.admit(exchange)
         if refusal is None and exchange.due:
-            if self._counters is not None and self._needs_no_route(exchange):
+            if not self._needs_no_route(exchange):
+                refusal = await self._charge(exchange)
+            elif self._counters is not None:
                 refusal = charge_in_memory(exchange, self._counters)
             else:
-                refusal = await self._charge(exchange)
+                refusal = await charge(exchange)
             if refusal is not None:
                 self.admission.reported(refusal, exchange)
         if refusal is not None:
@@ -146,7 +148,7 @@ class KeyguardMiddleware:
     async def _charge(self, exchange: ASGIExchange) -> Deny | None:
         """Charge all limits together: those of the key, of the rule, and of the route if known."""
         protection = UNPROTECTED
-        if self._router is not None and not self._needs_no_route(exchange):
+        if self._router is not None:
             protection = find_protection(self._router, exchange.scope, self.declared_on)
         return await enter_route(exchange, protection)
 

@@ -118,11 +118,13 @@ def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> S
 def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome | CorruptDataError:
     try:
         admitted, *numbers = map(int, reply.split() if isinstance(reply, bytes | str) else ())
-        rows = zip(charges, *[iter(numbers)] * 5, strict=True)
-        tallies = [
-            _tally((fits == 1, left, reset / _SECOND, wait / _SECOND, ends / _SECOND))
-            for _, fits, left, reset, wait, ends in rows
-        ]
+        if len(numbers) != 5 * len(charges):
+            raise ValueError(reply)
+        tallies: list[Tally] = []
+        for at in range(0, len(numbers), 5):  # a comprehension over zip takes longer
+            fits, left, reset, wait, ends = numbers[at : at + 5]
+            row = fits == 1, left, reset / _SECOND, wait / _SECOND, ends / _SECOND
+            tallies.append(_tally(row))
     except ValueError as failure:
         corrupt = CorruptDataError("Redis answered a hit with something else than counts")
         corrupt.__cause__ = failure
