@@ -29,8 +29,8 @@ from keyguard import (
 )
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.starlette import KeyguardMiddleware
-from keyguard.core.access.receipt import Receipt, receipt_of, settle
-from keyguard.core.limits.charges import Charge, Outcome, Plan
+from keyguard.core.access.receipt import Receipt, settle
+from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
@@ -492,7 +492,7 @@ class Shared:
     def hit(self, cost: int) -> Receipt:
         charges = (_charge()._replace(amount=100, cost=cost),)
         outcome = self.answer(self.breaker.hit(charges))
-        return receipt_of(None, Plan(charges, 0, "", is_enforced=True), outcome)
+        return Receipt(None, charges, outcome.tallies, "", 0, counter=outcome.counter)
 
     def settle(self, charged: Receipt, cost: int) -> None:
         self.answer(settle(self.breaker, charged, cost, ()))

@@ -33,6 +33,9 @@ class ASGIExchange(ScopeReader):
     loop: asyncio.AbstractEventLoop | None = None
     """The event loop that serves the connection, where counters live across a network."""
 
+    inner: Scope | None = None
+    """The scope that the application gets, while it serves the connection."""
+
     def __init__(self, guard: AsyncKeyguard, scope: Scope, send: Send) -> None:
         self.scope = scope
         # Every request asks for these. Python finds them sooner on the object than on its class.
@@ -68,7 +71,9 @@ class ASGIExchange(ScopeReader):
                 headers += encoded(self.guard.limit_fields(self.receipt))
         if self.retires is not None:
             headers += encoded([(RETIRES_FIELD, self.retires)])
-        return {**message, "headers": headers}
+        message = {**message}
+        message["headers"] = headers  # together with the copy it takes twice as long
+        return message
 
     async def _send_after_refusal(self, message: Message) -> None:
         if self._answered:

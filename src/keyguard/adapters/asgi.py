@@ -117,25 +117,22 @@ class KeyguardMiddleware:
             allow = exchange.allow
             principal = None if allow is None else allow.principal
             # No local holds a scope: a traceback that passes here must not show the token.
-            await app(
-                self.introduced(principal, exchange.scope)
-                if self._introduces
-                else {**exchange.scope, "keyguard.principal": principal},
-                receive,
-                exchange.send,
-            )
+            exchange.inner = {**exchange.scope}
+            exchange.inner["keyguard.principal"] = principal
+            if self._introduces:
+                self.introduce(principal, exchange.inner)
+            await app(exchange.inner, receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
             if not await exchange.conclude(failure):
                 raise
         finally:
+            exchange.inner = None  # a server's timer may hold the exchange until the next request
             CURRENT_REQUEST.reset(present)
 
-    def introduced(self, principal: Principal | None, scope: Scope) -> Scope:
-        """Return the scope that tells the application who made a request."""
-        inner: Scope = {**scope, "keyguard.principal": principal}
+    def introduce(self, principal: Principal | None, scope: Scope) -> None:
+        """Tell the application who made a request, in the scope that it gets."""
         if self._principal_fields is not None:
-            rewrite(inner, self._principal_fields, principal)
-        return inner
+            rewrite(scope, self._principal_fields, principal)
 
     def all_declared(self, node: object) -> Protection:
         """Return all that an endpoint or a route declares, for any method."""

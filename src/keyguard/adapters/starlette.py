@@ -58,11 +58,10 @@ class KeyguardMiddleware(asgi.KeyguardMiddleware):
     ``request.auth``, as Starlette's AuthenticationMiddleware would.
     """
 
-    def introduced(self, principal: Principal | None, scope: asgi.Scope) -> asgi.Scope:
-        """Return the scope that tells the application who made a request."""
-        inner = super().introduced(principal, scope)
+    def introduce(self, principal: Principal | None, scope: asgi.Scope) -> None:
+        """Tell the application who made a request, in the scope that it gets."""
+        super().introduce(principal, scope)
         if principal is None:
-            inner["user"], inner["auth"] = UnauthenticatedUser(), AuthCredentials()
+            scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         else:
-            inner["user"], inner["auth"] = KeyguardUser(principal), _Credentials(principal)
-        return inner
+            scope["user"], scope["auth"] = KeyguardUser(principal), _Credentials(principal)

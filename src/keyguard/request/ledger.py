@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.access.receipt import plan_of, receipt_of, refund, refusal_of
+from keyguard.core.access.receipt import Receipt, plan_of, refund, refusal_of
 from keyguard.core.limits.charges import Outcome, Plan
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
@@ -23,6 +23,8 @@ __all__ = ["charge", "charge_in_memory", "charge_sync", "enter_route", "forgive"
 # A client that asks without a key, or for objects of others, pays for it: such attempts are what a
 # limit is there to bound.
 _NEVER_FORGIVEN = (Reason.CREDENTIALS_MISSING, Reason.OBJECT_NOT_FOUND)
+
+_NOTHING = Outcome(False, ())  # what counts while nothing can be counted
 
 _Bill: TypeAlias = tuple[Plan, tuple[RouteLimit, ...], bool]
 """What is charged, the limits of the route, and whether those of the key were due before."""
@@ -128,20 +130,22 @@ def _bill(state: RequestState, route: tuple[RouteLimit, ...]) -> _Bill | None:
 
 def _paid(state: RequestState, bill: _Bill, outcome: Outcome | None) -> Deny | None:
     plan, route, was_due = bill
-    if outcome is not None:
-        counts, charges = state.guard.breaker.counts, plan[0]
-        for at, tally in enumerate(outcome[1]):  # zip with its keyword takes twice as long
-            counts[charges[at][1]][1 if tally[0] else 0] += 1
-    if outcome is None or not outcome[0]:  # it admitted nothing
+    charges, key_charges, policy, is_enforced, cost = plan
+    admitted, tallies, counter = _NOTHING if outcome is None else outcome
+    counts, allow = state.guard.breaker.counts, state.allow
+    for at, tally in enumerate(tallies):  # zip with its keyword takes twice as long
+        counts[charges[at][1]][1 if tally[0] else 0] += 1
+    if not admitted:
         state.due = was_due
-        return refusal_of(state.allow, plan, outcome)
-    receipt = receipt_of(state.allow, plan, outcome)
+        return refusal_of(allow, plan, outcome)
+    principal = None if allow is None else allow.principal
+    receipt = Receipt(principal, charges, tallies, policy, key_charges, None, counter)
     if route:
         state.charged_limits = (*state.charged_limits, *route)
-    if plan.cost > state.units:
-        state.weigh(plan.cost)
+    if cost > state.units:
+        state.weigh(cost)
     state.adds_fields = True
     state.receipt = receipt if state.receipt is None else state.receipt.joined(receipt)
-    if not plan.is_enforced and not all(tally.fits for tally in receipt.tallies):
+    if not is_enforced and not all(tally.fits for tally in tallies):
         state.guard.report_exceeded(receipt, state.address)
     return None

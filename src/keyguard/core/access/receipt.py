@@ -21,7 +21,7 @@ from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError, shown
 
-__all__ = ["Receipt", "plan_of", "receipt_of", "refund", "refusal_of", "settle"]
+__all__ = ["Receipt", "plan_of", "refund", "refusal_of", "settle"]
 
 _MOST_PLANS = 64  # what decorates anew for each call has other limits each time
 
@@ -114,20 +114,6 @@ def plan_of(
             allow.plans.clear()
         allow.plans[route, key_is_due] = plan
     return plan
-
-
-def receipt_of(allow: Allow | None, plan: Plan, outcome: Outcome) -> Receipt:
-    """Return the receipt of a request that was charged.
-
-    Args:
-        allow: The decision that let the request in, or None on a public path.
-        plan: What the request was charged.
-        outcome: The answer of the counters, which admitted it.
-    """
-    charges, key_charges, policy, _, _ = plan
-    _, tallies, counter = outcome
-    principal = None if allow is None else allow.principal
-    return Receipt(principal, charges, tallies, policy, key_charges, None, counter)
 
 
 def refusal_of(allow: Allow | None, plan: Plan, outcome: Outcome | None) -> Deny:

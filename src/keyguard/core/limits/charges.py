@@ -215,7 +215,7 @@ def limit_field(charges: Sequence[Charge], tallies: Sequence[Tally]) -> str:
     """Return the value of ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
     charge, tally = charges[0], tallies[0]
     field = f'"{charge[1]}";r={tally[1]};t={ceil(tally[2])}'
-    return f"{field}, {limit_field(charges[1:], tallies[1:])}" if charges[1:] else field
+    return field if len(charges) == 1 else f"{field}, {limit_field(charges[1:], tallies[1:])}"
 
 
 def in_seconds(tallies: Iterable[Tally]) -> int:
