@@ -13,7 +13,7 @@ import typer
 from typer import TyperException
 from typer.main import get_group
 
-from keyguard.cli import key, organization, output, pepper, setup
+from keyguard.cli import key, organization, output, pepper, request, setup
 from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.hints import hints
@@ -48,6 +48,7 @@ app.command("migrate")(setup.migrate)
 app.command("doctor")(doctor)
 app.add_typer(organization.app, name="org")
 app.add_typer(key.app, name="key")
+app.add_typer(request.app, name="request")
 app.command("audit")(audit)
 app.command("usage")(usage)
 app.command("hints")(hints)

@@ -141,6 +141,13 @@ def _in_words(name: str, value: Any) -> str:
             return ", ".join(value) or "any"
         case "scopes":
             return scope_list(value)
+        case "asked" | "granted":
+            terms = {"scopes": [], **value}
+            return ", ".join(f"{_in_words(n, terms[n])}" for n in terms if terms[n]) or "no scope"
+        case "expires_in":
+            return in_units(value)
+        case "decided_by":
+            return ", ".join(value)
         case _ if name.endswith(("_at", "_before")):
             return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         case _:

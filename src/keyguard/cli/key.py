@@ -57,6 +57,7 @@ REASON = option(
     default=RevocationReason.UNSPECIFIED.value,
 )
 NOTE = option("TEXT", "Why, in your own words.")
+OWNER = option("NAME", "Who holds the key, as your service names people.")
 FORCE = flag("--force", "Revoke even the last key of its organization that has the scope admin.")
 
 app = typer.Typer(help="Manage keys.", no_args_is_help=True)
@@ -83,6 +84,7 @@ def create(
     metadata: list[str] | None = option("NAME=VALUE", "A note kept with the key; may be repeated."),
     limits: list[str] | None = LIMITS,
     networks: list[str] | None = NETWORKS,
+    owner: str | None = OWNER,
 ) -> None:
     """Create a key and print its token. It is shown only this once."""
     span = None if expires_in is None else parse_span(expires_in)
@@ -99,6 +101,7 @@ def create(
             metadata=pairs,
             limits=own_limits,
             allowed_networks=networks or (),
+            owner=owner,
             actor=actor(),
         )
         hand_over(guard, issued, as_json=common.as_json)
@@ -111,6 +114,7 @@ def list_keys(
     organization: str | None = option(
         "ORG", "Only keys of this organization, by id or slug.", "--org"
     ),
+    owner: str | None = option("NAME", "Only keys that this person holds."),
     family: str | None = option(
         "FAMILY", "Only keys of this family, fam_...: a key and its successors."
     ),
@@ -127,20 +131,21 @@ def list_keys(
     unused = None if unused_for is None else parse_span(unused_for)
     is_report = ending_in is not None or unused is not None
     with common.guard() as guard:
-        owner = None
+        only = None
         with suppress(CorruptDataError):  # a list says what it can't read
-            owner = None if organization is None else guard.organizations.get(organization)
+            only = None if organization is None else guard.organizations.get(organization)
 
         def to_table(page: Page[Key]) -> str:
-            owners = {key.organization for key in page} if owner is None else ()
+            owners = {key.organization for key in page} if only is None else ()
             return _table(page, now, {id: _slug(guard, id) for id in owners})
 
         show_list(
             common,
             partial(
                 guard.keys.list,
-                organization=organization if owner is None else owner.id,
+                organization=organization if only is None else only.id,
                 family=family,
+                owner=owner,
                 expiring_within=ending_in,
                 unused_for=unused,
             ),
@@ -148,9 +153,9 @@ def list_keys(
             to_table,
             "There are no such keys." if is_report else "There are no keys to list.",
         )
-    if owner is not None and owner.disabled_at is not None and not common.as_json:
+    if only is not None and only.disabled_at is not None and not common.as_json:
         output.note(
-            f"Organization {owner.slug} is disabled: none of its keys works until it is enabled."
+            f"Organization {only.slug} is disabled: none of its keys works until it is enabled."
         )
 
 
@@ -204,6 +209,8 @@ def update(
     no_limits: bool = flag("--no-limits", "Remove the key's own limits."),
     networks: list[str] | None = NETWORKS,
     no_networks: bool = flag("--no-networks", "Let the key work from any network."),
+    owner: str | None = OWNER,
+    no_owner: bool = flag("--no-owner", "Let the key have no holder."),
     force: bool = flag(
         "--force", "Take the scope admin even from the last key of its organization that has it."
     ),
@@ -212,6 +219,7 @@ def update(
     new_limits = new_value("--limit", parse_limits(limits, "key"), "--no-limits", no_limits, ())
     new_scopes = new_value("--scope", parse_scopes(scopes), "--no-scopes", no_scopes, ())
     new_networks = new_value("--network", networks, "--no-networks", no_networks, ())
+    new_owner = new_value("--owner", owner, "--no-owner", no_owner, None)
     with common.guard() as guard:
         key = guard.keys.update(
             argument_id(named),
@@ -219,6 +227,7 @@ def update(
             scopes=new_scopes,
             limits=new_limits,
             allowed_networks=new_networks,
+            owner=new_owner,
             force=force,
             actor=actor(),
         )

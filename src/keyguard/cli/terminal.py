@@ -29,7 +29,10 @@ _GAP = 2
 _SHORTEST_BAR, _LONGEST_BAR = 8, 50
 # A word that may be an id, a slug or a scope. It is never broken, so that it can be copied.
 _WHOLE = re.compile(r"(?<!\S)\(?[0-9A-Za-z_:-]{1,63}[),;]*(?!\S)")
-_COLOURS = {"active": "green", "enabled": "green", "not yet valid": "yellow"}
+_COLOURS = {
+    **dict.fromkeys(("active", "enabled", "approved", "claimed"), "green"),
+    **dict.fromkeys(("not yet valid", "pending"), "yellow"),
+}
 
 
 def coloured(words: str, colour: str = "") -> Words:
@@ -38,7 +41,7 @@ def coloured(words: str, colour: str = "") -> Words:
 
 
 def status_word(word: str) -> Words:
-    """Return the status of a key or an organization in its colour."""
+    """Return the status of a key, an organization or a request in its colour."""
     return coloured(word, _COLOURS.get(word, "red"))
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from keyguard.cli.options import Common, actor
 from keyguard.cli.output import emit, emit_json, is_terminal, note
 from keyguard.cli.terminal import details
 from keyguard.cli.wording import Details, absolute, scope_list, when
-from keyguard.core.keys.json_forms import new_key_json
+from keyguard.core.keys.json_forms import JsonObject, new_key_json, request_json
 from keyguard.core.keys.records import Key
-from keyguard.core.keys.results import IssuedKey
+from keyguard.core.keys.results import CreatedRequest, IssuedKey
+from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
 from keyguard.guard import Keyguard
 
@@ -26,7 +29,8 @@ def hand_over(
     If the token can't be written, nobody has it, so its key is revoked at once. ``predecessor`` is
     the key that the new one succeeds.
     """
-    problem = _write(issued, predecessor, as_json=as_json)
+    form = partial(new_key_json, issued.key, issued.token, predecessor)
+    problem = _write(issued.token, form, as_json=as_json)
     if problem is not None:
         raise _revoke_unwritten(guard, issued.key.id, problem, predecessor)
     is_shown = is_terminal(sys.stdout)
@@ -38,31 +42,66 @@ def hand_over(
         note(f"{summary}The token was written to stdout. It is not shown again.")
 
 
-def read_token(common: Common) -> bytes:
-    """Return a token that is read from stdin, or from a hidden prompt on a terminal."""
-    refuse_arguments(common)
+def hand_over_ticket(guard: Keyguard, created: CreatedRequest, *, as_json: bool) -> None:
+    """Write a request's ticket to stdout, and what else is worth knowing to stderr.
+
+    If the ticket can't be written, nobody has it, so its request is withdrawn at once.
+    """
+    request, ticket = created.request, created.ticket
+    now = request.created_at
+
+    def form() -> JsonObject:
+        return {**request_json(request, now), "ticket": ticket.reveal()}
+
+    problem = _write(ticket, form, as_json=as_json)
+    if problem is not None:
+        guard.requests.withdraw(request.id, ticket=ticket)
+        raise RefusedError(
+            f"the ticket could not be written to stdout ({problem}), so its request {request.id} "
+            "was withdrawn at once"
+        )
+    if as_json:
+        return
+    until = request.claim_by or request.pending_until
+    facts: Details = [
+        ("Request", request.id),
+        ("Status", request.state.value),
+        ("Until", absolute(until, now)),
+    ]
+    note(
+        f"{details(facts, sys.stderr)}\nThe ticket claims the key once it is approved. It is shown "
+        f"only once.\nTo claim it, pipe the ticket into: keyguard request claim {request.id}"
+    )
+
+
+def read_token(common: Common, what: str = "token") -> bytes:
+    """Return a token or a ticket that is read from stdin, or from a hidden prompt on a terminal."""
+    refuse_arguments(common, what)
     if sys.stdin is None:
-        raise InvalidValueError("no token was given: stdin is closed")
+        raise InvalidValueError(f"no {what} was given: stdin is closed")
     if sys.stdin.isatty():
         try:
-            token = getpass.getpass("Token (not shown): ").encode(errors="surrogateescape")
+            token = getpass.getpass(f"{what.capitalize()} (not shown): ").encode(
+                errors="surrogateescape"
+            )
         except EOFError:
             token = b""
     else:
         token = sys.stdin.buffer.read(_LONGEST_INPUT)
     token = token.strip()
     if not token:
-        raise InvalidValueError("no token was given: pipe it in, or run this on a terminal")
+        raise InvalidValueError(f"no {what} was given: pipe it in, or run this on a terminal")
     return token
 
 
-def refuse_arguments(common: Common) -> None:
-    """Refuse a token that is passed as an argument."""
+def refuse_arguments(common: Common, what: str = "token") -> None:
+    """Refuse a token or a ticket that is passed as an argument."""
     if common.strays:
+        end = "revoke its key" if what == "token" else "withdraw its request"
         raise InvalidValueError(
-            "a token is never passed as an argument, where others can read it: pipe it in, or run "
-            f"{common.command} on a terminal to be asked for it; if the argument was a token, "
-            "revoke its key"
+            f"a {what} is never passed as an argument, where others can read it: pipe it in, or "
+            f"run {common.command} on a terminal to be asked for it; if the argument was a {what}, "
+            f"{end}"
         )
 
 
@@ -83,13 +122,13 @@ def _summary(key: Key, predecessor: Key | None) -> Details:
     ]
 
 
-def _write(issued: IssuedKey, predecessor: Key | None, *, as_json: bool) -> str | None:
-    """Write the token; return why that failed, as an error would carry the token in its frames."""
+def _write(secret: Secret, form: Callable[[], JsonObject], *, as_json: bool) -> str | None:
+    """Write a secret; return why that failed, as an error would carry the secret in its frames."""
     try:
         if as_json:
-            emit_json(new_key_json(issued.key, issued.token, predecessor))
+            emit_json(form())
         else:
-            emit(f"{issued.token.reveal()}\n")
+            emit(f"{secret.reveal()}\n")
     except OSError as failure:
         return failure.strerror or type(failure).__name__
     return None

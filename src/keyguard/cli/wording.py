@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from keyguard.cli.terminal import Words, status_word
 from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 
 Details: TypeAlias = "list[tuple[str, Words | None]]"
 
@@ -117,10 +118,45 @@ def key_details(key: Key, organization: Organization, now: datetime) -> Details:
         ("Revoked", when(key.revoked_at, now)),
         ("Reason", key.revoked_reason),
         ("Note", key.revoked_note),
+        ("Owner", key.owner),
         ("Family", key.family),
         *(("Limit", f"{limit.name}: {limit.rate}") for limit in key.limits),
         *(("Metadata", f"{name}={value}") for name, value in key.metadata.items()),
     ]
+
+
+def request_details(request: KeyRequest, organization: Organization, now: datetime) -> Details:
+    """Return all that is known of a request for a key, by name."""
+    status = request.status(now)
+    is_pending = status is RequestStatus.PENDING
+    return [
+        ("Request", request.id),
+        ("Requester", request.requester),
+        ("Name", request.name),
+        ("Organization", f"{organization.slug} ({organization.id})"),
+        ("Status", status_word(status.value)),
+        ("Reason", request.reason),
+        *_terms("Asked", request.asked),
+        *(() if request.granted is None else _terms("Granted", request.granted)),
+        ("Decided by", ", ".join(request.decided_by)),
+        ("Note", request.note),
+        ("Created", absolute(request.created_at, now)),
+        ("Expires", when(request.pending_until, now) if is_pending else None),
+        ("Decided", when(request.decided_at, now)),
+        ("Claim by", when(request.claim_by, now) if request.key is None else None),
+        ("Claimed", when(request.claimed_at, now)),
+        ("Key", request.key),
+    ]
+
+
+def _terms(which: str, terms: KeyTerms) -> Iterator[tuple[str, str]]:
+    yield which, scope_list(terms.scopes)
+    if terms.expires_in is not None:
+        yield f"{which} for", in_units(terms.expires_in.total_seconds())
+    if terms.allowed_networks:
+        yield f"{which} from", ", ".join(terms.allowed_networks)
+    for limit in terms.limits:
+        yield f"{which} limit", f"{limit.name}: {limit.rate}"
 
 
 def _last_used_in_full(key: Key, now: datetime) -> str:
