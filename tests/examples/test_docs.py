@@ -22,6 +22,7 @@ from keyguard import (
     InvalidValueError,
     Keyguard,
     Reason,
+    Settings,
     Strategy,
     current_limits,
 )
@@ -273,6 +274,25 @@ def test_the_life_of_a_key_goes_as_its_page_says(
         assert len(names["idle"]) == 0
 
 
+def test_a_key_is_asked_for_as_its_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "docs"}
+
+    for number in range(len(blocks(page("docs/requests.md"), "python"))):
+        before = names.get("guard")
+        run("docs/requests.md", number, names)
+        if before is not None and before is not names["guard"]:
+            assert len(before.keys.list()) == 2
+            before.close()
+
+    names["guard"].close()
+    (tmp_path / "keyguard.toml").write_text(blocks(page("docs/requests.md"), "toml")[0])
+    settings = Settings.from_file("keyguard.toml", {})
+    assert settings.request_terms == before.settings.request_terms
+
+
 def test_a_change_by_hand_tells_the_feed_as_the_page_says(
     postgresql: PostgreSQL,
 ) -> None:
@@ -302,7 +322,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert documented == set(keyguard.__all__)
 
 
-@pytest.mark.parametrize("part", ["organizations", "keys", "audit"])
+@pytest.mark.parametrize("part", ["organizations", "keys", "requests", "audit"])
 @pytest.mark.parametrize("flavour", [Keyguard, AsyncKeyguard])
 def test_the_reference_has_the_class_of_every_part_of_a_guard(flavour: type, part: str) -> None:
     with_members = re.findall(
