@@ -1,9 +1,9 @@
 """Kill a process with SIGKILL at random points of its work, and look at what it left behind.
 
 ``python -m tests.chaos.campaign URL KILLS SEED`` forks one worker after another. Each issues,
-rotates and revokes keys, tells the store of uses, and writes down what was acknowledged; each is
-killed at some point. After each, the store must hold whole changes only, all that were
-acknowledged, and one entry in the audit trail for every change.
+rotates and revokes keys, asks for others, approves and claims them, tells the store of uses, and
+writes down what was acknowledged; each is killed at some point. After each, the store must hold
+whole changes only, all that were acknowledged, and one entry in the audit trail for every change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ ACTIONS = {
     "issue": Action.KEY_ISSUED,
     "rotate": Action.KEY_ROTATED,
     "revoke": Action.KEY_REVOKED,
+    "ask": Action.REQUEST_CREATED,
+    "approve": Action.REQUEST_APPROVED,
+    "claim": Action.REQUEST_CLAIMED,
 }
+CLAIMED = "claimed"
+"""The name of the keys that are claimed."""
 
 
 def work(url: str, seed: int, out: int) -> None:
@@ -38,6 +43,17 @@ def work(url: str, seed: int, out: int) -> None:
 
     live: list[IssuedKey | RotatedKey] = []
     while True:
+        if rng.random() < 0.5:
+            asked = guard.requests.create(
+                organization="acme", name=CLAIMED, scopes=["models:read"], actor=f"ann {seed}"
+            )
+            acknowledge("ask", asked.request.id)
+            guard.requests.approve(asked.request.id, actor="bob")
+            acknowledge("approve", asked.request.id)
+            claimed = guard.requests.claim(asked.request.id, ticket=asked.ticket)
+            acknowledge("claim", asked.request.id)
+            acknowledge("issue", claimed.key.id)
+            continue
         issued = guard.keys.issue(organization="acme", name="one", scopes=["models:read"])
         acknowledge("issue", issued.key.id)
         live.append(issued)
@@ -106,6 +122,16 @@ def check(guard: Keyguard, acknowledged: set[tuple[str, str]]) -> None:
                 raise SystemExit(f"half a rotation: {key}")
         if key.revoked_at is not None and key.successor is None:
             expected.add((Action.KEY_REVOKED, key.id))
+    claimed: set[str | None] = set()
+    for request in everything(guard.requests.list):
+        expected.add((Action.REQUEST_CREATED, request.id))
+        if request.granted is not None:
+            expected.add((Action.REQUEST_APPROVED, request.id))
+        if request.claimed_at is not None:
+            expected.add((Action.REQUEST_CLAIMED, request.id))
+            claimed.add(request.key)
+    if claimed != {key.id for key in keys.values() if key.name == CLAIMED}:
+        raise SystemExit("half a claim: the keys that are claimed are not those of requests")
     found = {what for what in trail if what[0] in ACTIONS.values()}
     if found != expected:
         raise SystemExit(f"keys and trail differ: {sorted(found ^ expected)}")

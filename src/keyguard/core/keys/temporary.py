@@ -1,4 +1,4 @@
-"""Values that expire: sessions, links that work once, answers to calls that are repeated."""
+"""Temporary values: sessions, links that work once, answers to calls that are repeated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST_VALUE = 8192
 
 @dataclass(frozen=True, slots=True)
 class Temporary:
-    """A value that is kept until a time.
+    """A temporary value, which is kept until it expires.
 
     Args:
         kind: What it is, such as ``session``: at most 32 lower-case letters, ``-`` and ``_``.
