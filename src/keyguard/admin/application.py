@@ -17,6 +17,7 @@ from keyguard.admin.exchange import (
 )
 from keyguard.admin.headers import protected
 from keyguard.admin.members import NO_MEMBERS, Form, Values
+from keyguard.admin.sessions import Caller, Session
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.exceptions import (
@@ -88,7 +89,7 @@ class Application:
             await self._callers.find(call)  # only who may come in learns which paths there are
             raise found
         endpoint, parameters = found
-        known, session = (None, None) if endpoint.anonymous else await self._callers.find(call)
+        known, session = await self._caller(call, endpoint)
         context = Context(
             guard=self.guard,
             call=call,
@@ -102,7 +103,7 @@ class Application:
             query=NOTHING_GIVEN,
             form=NOTHING_GIVEN,
         )
-        if not endpoint.anonymous:
+        if endpoint.right is not None:
             context.check_anywhere()
         context.query = endpoint.query.read_query(call.request.args)
         if endpoint.form is not None:
@@ -111,6 +112,17 @@ class Application:
         answered = await endpoint.handler(context)
         fields = (*answered.headers, *context.fields)
         return Response(answered.status, fields, answered.body)
+
+    async def _caller(self, call: Call, endpoint: Endpoint) -> tuple[Caller | None, Session | None]:
+        """Return who calls, and by which session; None where the endpoint does not need it."""
+        if endpoint.anonymous:
+            return None, None
+        try:
+            return await self._callers.find(call)
+        except AccessDenied as denied:
+            if endpoint.anyone and denied.decision.reason is Reason.CREDENTIALS_MISSING:
+                return None, None
+            raise
 
     async def _body(self, call: Call) -> bytes:
         if (call.request.content_length or 0) > LARGEST_BODY:

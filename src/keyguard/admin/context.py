@@ -16,6 +16,7 @@ from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.requests import KeyRequest
 from keyguard.exceptions import NotFoundError
 from keyguard.guard import AsyncKeyguard, Keyguard
 
@@ -143,13 +144,37 @@ class Context:
         self.check(rights)
         return keys
 
+    async def request(self) -> KeyRequest:
+        """Return the request of the path, on which the caller may do what the endpoint does.
+
+        Raises:
+            AccessDenied: It does not exist, or the caller may not know of it.
+            Problem: The caller may not do this.
+        """
+        request = await _found(self.guard.requests.get(self.parameters["request"]))
+        # As for a key: an organization is asked for in any case.
+        owner = _NO_ORGANIZATION if request is None else request.organization
+        organization = await _found(self.guard.organizations.get(owner))
+        if request is None or organization is None:
+            raise unknown()
+        rights = rights_of(self.caller, organization)
+        if Right.READ_REQUESTS not in rights and request.requester != self.party:
+            raise unknown()
+        self.check(rights)
+        return request
+
+    @property
+    def party(self) -> str:
+        """Who the caller is in requests for keys: a person's id, or the family of a key."""
+        return self.caller.id if isinstance(self.caller, Person) else self.caller.family
+
+    def has(self, right: Right, organization: Organization) -> bool:
+        """Tell whether the caller has a right in an organization."""
+        return right in rights_of(self.caller, organization)
+
     def holds(self, key: Key) -> bool:
         """Tell whether the caller is the person who holds a key."""
         return self.person is not None and key.owner == self.person.id
-
-    def sees_all_keys_of(self, organization: Organization) -> bool:
-        """Tell whether the caller may read all keys of an organization, not the own ones alone."""
-        return Right.READ_KEYS in rights_of(self.caller, organization)
 
     def check(self, rights: frozenset[Right]) -> None:
         """Refuse a caller who has not the right that the endpoint asks for.
@@ -173,16 +198,21 @@ class Context:
         if right is not None and not self._has(right, rights_anywhere(self.caller)):
             raise self._forbidden(right)
 
-    def matched(self, record: Key | Organization) -> int | None:
+    def matched(
+        self, record: Key | Organization | KeyRequest, *, needed: bool = True
+    ) -> int | None:
         """Return the version that the caller wants to change; None for any.
 
         Args:
             record: The record as it is now.
+            needed: Whether the caller has to name it.
 
         Raises:
             Problem: ``If-Match`` is missing, or names another version.
         """
         if "If-Match" not in self.call.request.headers:
+            if not needed:
+                return None
             raise Problem(428, "Send the record's ETag in If-Match.")
         wanted = self.call.request.if_match
         if wanted.star_tag:

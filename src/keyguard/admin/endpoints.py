@@ -38,6 +38,7 @@ class Endpoint:
         own: Whether :attr:`~keyguard.admin.rights.Right.OWN_KEYS` is enough for the caller's own
             keys.
         anonymous: Whether nobody is asked who calls.
+        anyone: Whether a caller whom nobody knows may call as well, who shows a ticket.
         form: What the body takes; None where none is read.
         matches: Whether ``If-Match`` has to name the record's version.
         repeats: Whether ``Idempotency-Key`` names a call, so that it can be repeated.
@@ -53,6 +54,7 @@ class Endpoint:
     right: Right | None = None
     own: bool = False
     anonymous: bool = False
+    anyone: bool = False
     form: Form | None = None
     matches: bool = False
     repeats: bool = False

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from keyguard.admin.api import audit, bulk, check, keys, me, organizations, usage
+from keyguard.admin.api import (
+    audit,
+    bulk,
+    check,
+    document,
+    keys,
+    me,
+    organizations,
+    requests,
+    usage,
+)
 from keyguard.admin.endpoints import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -13,4 +23,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *audit.ENDPOINTS,
     *usage.ENDPOINTS,
     *check.ENDPOINTS,
+    *requests.ENDPOINTS,
+    *document.ENDPOINTS,
 )

@@ -54,7 +54,7 @@ async def list_keys(context: Context) -> Answer:
     """Return one page of an organization's keys."""
     organization, query = await context.organization(), context.query
     owner = query.get(OWNER, None)
-    if not context.sees_all_keys_of(organization) and context.person is not None:
+    if not context.has(Right.READ_KEYS, organization) and context.person is not None:
         if owner not in (None, context.person.id):
             raise unknown()
         owner = context.person.id

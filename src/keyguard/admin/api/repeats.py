@@ -43,7 +43,7 @@ async def once(
     if not 1 <= len(name) <= LONGEST:
         raise Problem(422, f"Idempotency-Key takes 1 to {LONGEST} characters.")
     request = context.call.request
-    digest = _digest(actor_name(context.actor), request.method, request.path, name)
+    digest = _digest(actor_name(context.known), request.method, request.path, name)
     asked = _digest(context.body.decode())
     values, now = context.guard.temporary, context.now
     begun = Temporary(_KIND, digest, json.dumps([asked, None]), now + UNDER_WAY)

@@ -1,0 +1,297 @@
+"""Requests for keys over HTTP: asked, decided, claimed once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from keyguard.admin.api.forms import (
+    AFTER,
+    EXPIRES_IN,
+    EXPIRES_IN_OR_NONE,
+    LIMIT,
+    LIMITS,
+    NAME,
+    NETWORKS,
+    NOTE,
+    SCOPES,
+)
+from keyguard.admin.api.keys import new_key_answer
+from keyguard.admin.api.repeats import once
+from keyguard.admin.api.shown import page_answer, record_answer
+from keyguard.admin.context import Context, unknown
+from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.exchange import Answer, Problem, settled
+from keyguard.admin.members import Form, text
+from keyguard.admin.rights import Right
+from keyguard.admin.step_up import check_granting
+from keyguard.core.keys.json_forms import JsonObject, request_json
+from keyguard.core.keys.requests import KeyRequest, RequestStatus
+from keyguard.core.keys.results import IssuedKey
+from keyguard.exceptions import RefusedError
+
+REASON = text("reason", "Why it is needed", longest=1000)
+TICKET = text("ticket", "What the requester was shown; not needed if the requester calls")
+STATUS = text("status", "Only requests that have this status now", enum=[*map(str, RequestStatus)])
+REQUESTER = text("requester", "Only requests of that requester")
+
+_GONE = (RequestStatus.CLAIMED, RequestStatus.LAPSED)
+
+
+async def list_requests(context: Context) -> Answer:
+    """Return one page of an organization's requests."""
+    organization, query = await context.organization(), context.query
+    requester, own = query.get(REQUESTER, None), context.party
+    if not context.has(Right.READ_REQUESTS, organization):
+        if requester not in (None, own):
+            raise unknown()
+        requester = own
+    page = await settled(
+        context.guard.requests.list(
+            organization=organization.id,
+            requester=requester,
+            statuses=[query.need(STATUS)] if STATUS in query else [],
+            after=query.get(AFTER, None),
+            limit=query.get(LIMIT, 100),
+        )
+    )
+    now = context.now
+    return page_answer(page, lambda request: request_json(request, now))
+
+
+async def create_request(context: Context) -> Answer:
+    """Ask for a key; the ticket is shown in this answer alone."""
+    form, organization = context.form, await context.organization()
+    created = await settled(
+        context.guard.requests.create(
+            organization=organization.id,
+            name=form.need(NAME),
+            scopes=form.get(SCOPES, ()),
+            expires_in=form.get(EXPIRES_IN, None),
+            limits=form.get(LIMITS, ()),
+            allowed_networks=form.get(NETWORKS, ()),
+            reason=form.get(REASON, None),
+            actor=context.actor,
+        )
+    )
+    request = created.request
+    content: JsonObject = {
+        "ticket": created.ticket.reveal(),
+        "request": request_json(request, context.now),
+    }
+    status = 201 if request.state is RequestStatus.PENDING else 200  # a rule has approved it
+    location = ("Location", context.url(f"/requests/{request.id}"))
+    return record_answer(status, request.version, content, location)
+
+
+async def show_request(context: Context) -> Answer:
+    """Return a request."""
+    return _shown(context, await context.request())
+
+
+async def approve_request(context: Context) -> Answer:
+    """Approve a request, or a part of it."""
+    form, request = context.form, await context.request()
+    check_granting(context, form.get(SCOPES, request.asked.scopes))
+    context.matched(request, needed=False)
+
+    async def approve() -> tuple[str, Answer]:
+        after = await settled(
+            context.guard.requests.approve(
+                request.id,
+                scopes=form.change(SCOPES),
+                expires_in=form.change(EXPIRES_IN_OR_NONE),
+                limits=form.change(LIMITS),
+                allowed_networks=form.change(NETWORKS),
+                note=form.get(NOTE, None),
+                actor=context.actor,
+            )
+        )
+        return after.id, _decided(context, after)
+
+    async def repeat(request_id: str) -> Answer:
+        return _decided(context, await settled(context.guard.requests.get(request_id)))
+
+    return await once(context, approve, repeat)
+
+
+async def deny_request(context: Context) -> Answer:
+    """Deny a request."""
+    request = await context.request()
+    context.matched(request, needed=False)
+    denial = context.guard.requests.deny(
+        request.id, note=context.form.get(NOTE, None), actor=context.actor
+    )
+    return _shown(context, await settled(denial))
+
+
+async def rescind_request(context: Context) -> Answer:
+    """Take an approval back."""
+    request = await context.request()
+    context.matched(request, needed=False)
+    rescission = context.guard.requests.rescind(
+        request.id, note=context.form.get(NOTE, None), actor=context.actor
+    )
+    return _shown(context, await settled(rescission))
+
+
+async def withdraw_request(context: Context) -> Answer:
+    """Withdraw a request."""
+    ticket = _proof(context)
+    withdrawal = context.guard.requests.withdraw(
+        context.parameters["request"], ticket=ticket, actor=context.known
+    )
+    return _shown(context, await settled(withdrawal))
+
+
+async def claim_request(context: Context) -> Answer:
+    """Make the key of a request that is approved; its token is shown in this answer alone."""
+    ticket = _proof(context)
+    return await _made(
+        context,
+        lambda: context.guard.requests.claim(
+            context.parameters["request"], ticket=ticket, actor=context.known
+        ),
+    )
+
+
+async def reclaim_request(context: Context) -> Answer:
+    """Replace a claimed key that nobody has used; its token is shown in this answer alone."""
+    ticket = _proof(context)
+    return await _made(
+        context,
+        lambda: context.guard.requests.reclaim(
+            context.parameters["request"], ticket=ticket, actor=context.known
+        ),
+    )
+
+
+async def _made(context: Context, make: Callable[[], IssuedKey | Awaitable[IssuedKey]]) -> Answer:
+    guard, request_id = context.guard, context.parameters["request"]
+
+    async def do() -> tuple[str, Answer]:
+        try:
+            issued = await settled(make())
+        except RefusedError as refused:
+            request = await settled(guard.requests.get(request_id))
+            if context.endpoint.handler is claim_request and request.status(context.now) in _GONE:
+                raise Problem(410, str(refused)) from None
+            raise
+        return issued.key.id, new_key_answer(context, issued.key, issued.token)
+
+    async def repeat(key_id: str) -> Answer:
+        return new_key_answer(context, await settled(guard.keys.get(key_id)), None)
+
+    return await once(context, do, repeat)
+
+
+def _proof(context: Context) -> str | None:
+    """Return the ticket; without one, the caller has to be known.
+
+    Raises:
+        AccessDenied: There is no ticket, and nobody knows who calls.
+    """
+    if TICKET in context.form:
+        return context.form.need(TICKET)
+    _ = context.caller
+    return None
+
+
+def _shown(context: Context, request: KeyRequest, status: int = 200) -> Answer:
+    return record_answer(status, request.version, request_json(request, context.now))
+
+
+def _decided(context: Context, request: KeyRequest) -> Answer:
+    """Return the answer to an approval: 202 if it takes another."""
+    return _shown(context, request, 202 if request.state is RequestStatus.PENDING else 200)
+
+
+_TERMS = (SCOPES, LIMITS, NETWORKS)
+_REQUEST = {200: "KeyRequest", 409: "Problem"}
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/organizations/{organization}/requests",
+        handler=list_requests,
+        summary="List requests for keys, oldest first",
+        right=Right.READ_REQUESTS,
+        own=True,
+        query=Form(optional=(STATUS, REQUESTER, AFTER, LIMIT)),
+        answers={200: "KeyRequests"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/organizations/{organization}/requests",
+        handler=create_request,
+        summary="Ask for a key; the ticket is shown once",
+        right=Right.ASK,
+        form=Form(required=(NAME,), optional=(*_TERMS, EXPIRES_IN, REASON)),
+        answers={200: "NewRequest", 201: "NewRequest", 409: "Problem"},
+    ),
+    Endpoint(
+        method="GET",
+        path="/requests/{request}",
+        handler=show_request,
+        summary="Return a request for a key",
+        right=Right.READ_REQUESTS,
+        own=True,
+        answers={200: "KeyRequest"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/requests/{request}/approve",
+        handler=approve_request,
+        summary="Approve a request, or a part of it",
+        right=Right.DECIDE,
+        form=Form(optional=(*_TERMS, EXPIRES_IN_OR_NONE, NOTE)),
+        repeats=True,
+        answers={**_REQUEST, 202: "KeyRequest", 412: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/requests/{request}/deny",
+        handler=deny_request,
+        summary="Deny a request",
+        right=Right.DECIDE,
+        form=Form(optional=(NOTE,)),
+        answers={**_REQUEST, 412: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/requests/{request}/rescind",
+        handler=rescind_request,
+        summary="Take an approval back before the key is claimed",
+        right=Right.DECIDE,
+        form=Form(optional=(NOTE,)),
+        answers={**_REQUEST, 412: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/requests/{request}/withdraw",
+        handler=withdraw_request,
+        summary="Withdraw an own request",
+        anyone=True,
+        form=Form(optional=(TICKET,)),
+        answers=_REQUEST,
+    ),
+    Endpoint(
+        method="POST",
+        path="/requests/{request}/claim",
+        handler=claim_request,
+        summary="Make the key of an approved request; its token is shown once",
+        anyone=True,
+        form=Form(optional=(TICKET,)),
+        repeats=True,
+        answers={201: "NewKey", 409: "Problem", 410: "Problem"},
+    ),
+    Endpoint(
+        method="POST",
+        path="/requests/{request}/reclaim",
+        handler=reclaim_request,
+        summary="Replace a claimed key that nobody has used; its token is shown once",
+        anyone=True,
+        form=Form(optional=(TICKET,)),
+        repeats=True,
+        answers={201: "NewKey", 409: "Problem"},
+    ),
+)

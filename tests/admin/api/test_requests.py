@@ -1,0 +1,189 @@
+"""Requests for keys over HTTP: asked, approved with less, claimed once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.admin.api.calls import Got
+from tests.admin.api.office import Office
+
+PATH = "/organizations/acme/requests"
+BODY = {"name": "notebook", "scopes": ["inference:read", "inference:write"], "reason": "to try"}
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+@pytest.fixture(params=["asgi", "wsgi"])
+def front(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class Desk:
+    """Calls about one request, through one front end."""
+
+    def __init__(self, office: Office, front: str) -> None:
+        self.office, self.front = office, front
+        self.made = office.call("POST", PATH, BODY, front=front, person="developer")
+        self.ticket = self.made.json["ticket"]
+        self.path = self.made["location"]
+
+    def call(self, step: str, body: object = None, **more: Any) -> Got:
+        return self.office.call("POST", f"{self.path}/{step}", body, front=self.front, **more)
+
+    def status(self) -> str:
+        return str(self.office.both("GET", self.path, person="approver").json["status"])
+
+
+@pytest.fixture
+def desk(office: Office, front: str) -> Desk:
+    return Desk(office, front)
+
+
+def test_a_key_is_asked_for_approved_with_less_and_claimed_once(desk: Desk) -> None:
+    assert (desk.made.status, desk.made.json["request"]["status"]) == (201, "pending")
+    approved = desk.call("approve", {"scopes": ["inference:read"]}, person="approver")
+    assert (approved.status, approved.json["granted"]["scopes"]) == (200, ["inference:read"])
+
+    claimed = desk.call("claim", {"ticket": desk.ticket})
+
+    assert claimed.status == 201
+    key = claimed.json["key"]
+    assert (key["owner"], key["scopes"]) == ("dev", ["inference:read"])
+    me = desk.office.both("GET", "/me", token=claimed.json["token"])
+    assert me.json["id"] == key["id"]
+    again = desk.call("claim", {"ticket": desk.ticket})
+    assert again.status == 410
+    assert desk.call("claim", person="developer").status == 410
+
+
+def test_the_requester_claims_without_the_ticket(desk: Desk) -> None:
+    desk.call("approve", person="administrator")
+
+    assert desk.call("claim", person="developer").status == 201
+
+
+def test_who_has_neither_the_ticket_nor_asked_claims_nothing(desk: Desk) -> None:
+    desk.call("approve", person="approver")
+    wrong = Desk(desk.office, desk.front).ticket
+
+    assert desk.call("claim").status == 401
+    for answer in (
+        desk.call("claim", person="approver"),
+        desk.call("claim", person="stranger"),
+        desk.call("claim", {"ticket": wrong}),
+        desk.call("claim", {"ticket": "kgc_nothing"}),
+    ):
+        assert answer.status == 404
+    assert desk.status() == "approved"
+
+
+def test_a_ticket_of_a_request_that_waits_claims_nothing(desk: Desk) -> None:
+    assert desk.call("claim", {"ticket": desk.ticket}).status == 409
+
+
+def test_a_request_that_lapsed_is_gone(desk: Desk) -> None:
+    desk.call("approve", person="approver")
+    desk.office.clock.advance(timedelta(hours=73))
+
+    assert desk.call("claim", {"ticket": desk.ticket}).status == 410
+
+
+def test_a_repeated_claim_gives_the_same_key_without_its_token(desk: Desk) -> None:
+    desk.call("approve", person="approver")
+    call: dict[str, Any] = {"body": {"ticket": desk.ticket}, "headers": {"idempotency-key": "a"}}
+
+    first, again = desk.call("claim", **call), desk.call("claim", **call)
+
+    assert (again.status, again.json["token"]) == (201, None)
+    assert again.json["key"] == first.json["key"]
+
+
+def test_a_claimed_key_that_nobody_used_is_replaced(desk: Desk) -> None:
+    desk.call("approve", person="approver")
+    first = desk.call("claim", {"ticket": desk.ticket}).json["key"]["id"]
+
+    again = desk.call("reclaim", {"ticket": desk.ticket})
+
+    assert again.status == 201
+    assert again.json["key"]["id"] != first
+    desk.office.both("GET", "/me", token=again.json["token"])
+    desk.office.guard.flush()
+    assert desk.call("reclaim", {"ticket": desk.ticket}).status in (201, 409)
+
+
+def test_nobody_decides_on_an_own_request(office: Office, front: str) -> None:
+    made = office.call("POST", PATH, BODY, front=front, person="administrator")
+    own = office.call("POST", f"{made['location']}/approve", front=front, person="administrator")
+
+    assert own.status == 409
+
+
+def test_a_developer_decides_nothing(desk: Desk) -> None:
+    for step in ("approve", "deny", "rescind"):
+        assert desk.call(step, person="developer").status == 403
+
+
+def test_more_than_was_asked_for_is_not_granted(desk: Desk) -> None:
+    answer = desk.call("approve", {"scopes": ["analytics:read"]}, person="approver")
+
+    assert answer.status in (409, 422)
+    assert desk.status() == "pending"
+
+
+def test_a_decision_may_name_the_version_that_was_read(desk: Desk) -> None:
+    stale = desk.call("deny", person="approver", headers={"if-match": '"9"'})
+
+    assert stale.status == 412
+    current = {"if-match": desk.made["etag"]}
+    denied = desk.call("deny", {"note": "no"}, person="approver", headers=current)
+    assert (denied.status, denied.json["note"]) == (200, "no")
+
+
+def test_several_approvers_are_counted(front: str) -> None:
+    desk = Desk(Office({"approvals": {"inference:write": 2}}), front)
+
+    first = desk.call("approve", person="approver", headers={"idempotency-key": "a"})
+    again = desk.call("approve", person="approver", headers={"idempotency-key": "a"})
+    assert (first.status, again.status) == (202, 202)
+    assert desk.call("approve", person="approver").status == 409
+    assert desk.call("approve", person="administrator").status == 200
+
+
+def test_an_approval_is_taken_back(desk: Desk) -> None:
+    desk.call("approve", person="approver")
+
+    assert desk.call("rescind", person="administrator").json["status"] == "rescinded"
+    assert desk.call("claim", {"ticket": desk.ticket}).status == 409
+
+
+def test_a_request_is_withdrawn_by_its_ticket(desk: Desk) -> None:
+    assert desk.call("withdraw", {"ticket": desk.ticket}).json["status"] == "withdrawn"
+    assert desk.call("withdraw", person="developer").status == 409
+
+
+def test_too_many_open_requests_are_refused(office: Office) -> None:
+    for _ in range(5):
+        assert office.call("POST", PATH, BODY, person="developer").status == 201
+    assert office.call("POST", PATH, BODY, person="developer").status == 409
+
+
+def test_requests_are_listed(desk: Desk) -> None:
+    office = desk.office
+    theirs = office.call("POST", PATH, BODY, person="administrator").json["request"]["id"]
+
+    def ids(query: str = "", **who: str) -> list[str]:
+        return [item["id"] for item in office.both("GET", PATH, query=query, **who).json["items"]]
+
+    mine = desk.made.json["request"]["id"]
+    assert sorted(ids(person="approver")) == sorted([mine, theirs])
+    assert ids(person="developer") == [mine]
+    assert ids("requester=dev", person="auditor") == [mine]
+    assert ids("status=claimed", person="auditor") == []
+    assert office.both("GET", PATH, query="requester=ada", person="developer").status == 404
+    assert office.both("GET", f"/requests/{theirs}", person="developer").status == 404
