@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from keyguard import Person
+from keyguard import Person, StoreUnavailableError
 from keyguard.admin.api.me import show_caller
 from keyguard.admin.application import Application
 from keyguard.admin.asgi import ASGIApplication
@@ -241,7 +241,8 @@ def test_a_link_ends_after_five_minutes(desk: Desk) -> None:
     assert desk.call("POST", f"/link/{code}").status == 404
 
 
-def test_many_who_follow_a_link_at_once_begin_one_session(desk: Desk) -> None:
+def test_many_who_follow_a_link_at_once_begin_one_session() -> None:
+    desk = Desk()
     code = desk.link(PEOPLE["operator"])
     with ThreadPoolExecutor(8) as threads:
         got = list(threads.map(lambda _: desk.call("POST", f"/link/{code}").status, range(20)))
@@ -378,10 +379,9 @@ def test_a_store_that_fails_is_no_end_of_a_session(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, cookie = desk.sign_in()
-    broken: Any = TimeoutError()
 
     def fail(*_: object) -> Any:
-        raise broken
+        raise StoreUnavailableError("down")
 
     monkeypatch.setattr(desk.store, "find_temporary", fail)
 

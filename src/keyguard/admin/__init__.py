@@ -34,11 +34,18 @@ __all__ = ["Console", "ManagementAPI"]
 
 
 @overload
-def ManagementAPI(guard: AsyncKeyguard, identify: Identify | None = None) -> ASGIApplication: ...
+def ManagementAPI(
+    guard: AsyncKeyguard, identify: Identify | None = None, *, reauthenticate: str | None = None
+) -> ASGIApplication: ...
 @overload
-def ManagementAPI(guard: Keyguard, identify: Identify | None = None) -> WSGIApplication: ...
+def ManagementAPI(
+    guard: Keyguard, identify: Identify | None = None, *, reauthenticate: str | None = None
+) -> WSGIApplication: ...
 def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
-    guard: Keyguard | AsyncKeyguard, identify: Identify | None = None
+    guard: Keyguard | AsyncKeyguard,
+    identify: Identify | None = None,
+    *,
+    reauthenticate: str | None = None,
 ) -> ASGIApplication | WSGIApplication:
     """Return the management API as an application that is mounted anywhere.
 
@@ -46,6 +53,7 @@ def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
         guard: The guard whose keys are managed.
         identify: Returns the person who makes a call, or None; see :doc:`people <people>`. Without
             it the API takes keys alone.
+        reauthenticate: As in :func:`Console`.
 
     Returns:
         An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
@@ -54,7 +62,7 @@ def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
     Raises:
         ConfigurationError: ``identify`` is a coroutine function, and the guard is for sync code.
     """
-    return _fronted(Application(guard, ENDPOINTS, Callers(guard, identify)))
+    return _fronted(Application(guard, ENDPOINTS, Callers(guard, identify, reauthenticate)))
 
 
 @overload

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from keyguard.admin.csrf import check_origin
 from keyguard.admin.exchange import Call, Problem, settled
-from keyguard.admin.sessions import Caller, Session, Sessions
+from keyguard.admin.sessions import Caller, ConsoleSession, Sessions
 from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.identity.person import Person
@@ -54,7 +54,7 @@ class Callers:
         self._sessions = Sessions(guard)
         self.reauthenticate = reauthenticate
 
-    async def find(self, call: Call) -> tuple[Caller, Session | None]:
+    async def find(self, call: Call) -> tuple[Caller, ConsoleSession | None]:
         """Return who makes a call, and by which session of the console, if by one.
 
         Raises:

@@ -11,7 +11,7 @@ from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Call, Problem, settled
 from keyguard.admin.members import Values
 from keyguard.admin.rights import Right, rights_anywhere, rights_of, scope_for
-from keyguard.admin.sessions import Caller, Session
+from keyguard.admin.sessions import Caller, ConsoleSession
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
@@ -52,7 +52,7 @@ class Context:
     parameters: Mapping[str, str]
     base: str
     known: Caller | None
-    session: Session | None
+    session: ConsoleSession | None
     reauthenticate: str | None
     media_type: str
     query: Values

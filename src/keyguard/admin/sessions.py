@@ -34,7 +34,7 @@ _LOOPBACK = re.compile(r"((.+\.)?localhost|127\.0\.0\.1|\[::1\])(:\d+)?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class ConsoleSession:
     """A session as a call brought it.
 
     Args:
@@ -58,7 +58,7 @@ class Sessions:
     def __init__(self, guard: Keyguard | AsyncKeyguard) -> None:
         self._guard = guard
 
-    async def find(self, call: Call) -> Session | None:
+    async def find(self, call: Call) -> ConsoleSession | None:
         """Return the session that a call's cookie names, or None if it has ended.
 
         Raises:
@@ -79,7 +79,7 @@ class Sessions:
             caller = Person(**json.loads(who["person"]), authenticated_at=began_at)
         if caller is None:
             return None
-        return Session(caller=caller, began_at=began_at, secret=secret)
+        return ConsoleSession(caller=caller, began_at=began_at, secret=secret)
 
     async def sign_in(self, call: Call, token: str) -> tuple[str, str]:
         """Begin a session with the token of a key that has ``admin``.
@@ -101,14 +101,11 @@ class Sessions:
             raise AccessDenied(decision)
         principal = decision.principal
         if ADMIN not in principal.grant:
-            raise AccessDenied(
-                Deny(
-                    Reason.SCOPE_MISSING,
-                    principal.key_id,
-                    principal.organization,
-                    scopes=(ADMIN,),
-                )
+            denied = Deny(
+                Reason.SCOPE_MISSING, principal.key_id, principal.organization, scopes=(ADMIN,)
             )
+            self._guard.report(denied, address=call.client.address)
+            raise AccessDenied(denied)
         return await self._begin(call, {"key": principal.key_id})
 
     async def follow(self, call: Call, code: str) -> tuple[str, str]:

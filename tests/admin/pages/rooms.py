@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
-from keyguard import IssuedKey
+from keyguard import IssuedKey, Person
 from keyguard.admin import Console
 from keyguard.admin.csrf import _signer
+from keyguard.admin.exchange import Call
 from tests.admin.api.calls import Caller, Got, Sent, call_asgi, call_wsgi
 from tests.admin.api.office import PEOPLE, identify
 from tests.world import World
@@ -23,11 +26,19 @@ FORM = {
 class Rooms(World):
     """A world with the console, mounted at ``/keys``, in front of either guard."""
 
+    signed_in_before = timedelta(0)
+    """How long ago people proved who they are."""
+
+    def identify(self, call: Call) -> Person | None:
+        person = identify(call)
+        at = self.clock.now - self.signed_in_before
+        return person and replace(person, authenticated_at=at)
+
     @cached_property
     def fronts(self) -> dict[str, tuple[Caller, Any]]:
         return {
-            "asgi": (call_asgi, Console(self.async_guard, identify)),
-            "wsgi": (call_wsgi, Console(self.guard, identify)),
+            "asgi": (call_asgi, Console(self.async_guard, self.identify)),
+            "wsgi": (call_wsgi, Console(self.guard, self.identify)),
         }
 
     @cached_property

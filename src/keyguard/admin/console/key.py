@@ -16,6 +16,7 @@ from keyguard.admin.console.tokens import CLEARED, show_token
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
+from keyguard.admin.step_up import check_granting
 from keyguard.core.access.answers import Response
 from keyguard.core.keys.records import Key, KeyStatus
 from keyguard.exceptions import InvalidValueError, RefusedError
@@ -144,6 +145,8 @@ async def edit_key(context: Context) -> Answer:
         return _edit(view, key, form)
     try:
         zone = ZoneInfo(view.zone)
+        if not form.scopes <= key.scopes:
+            check_granting(context, form.scopes)
         await settled(
             context.guard.keys.update(
                 key.id,

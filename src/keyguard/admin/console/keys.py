@@ -12,6 +12,7 @@ from keyguard.admin.console.tokens import is_repeated, show_token
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
+from keyguard.admin.step_up import check_granting
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
@@ -125,6 +126,7 @@ async def issue_key(context: Context) -> Answer:
     if "preview" in fields:
         return _form(view, form)
     try:
+        check_granting(context, form.scopes)
         if await is_repeated(view, form.once):
             return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
         issued = await settled(

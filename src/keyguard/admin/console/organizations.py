@@ -15,6 +15,7 @@ from keyguard.admin.console.page import View, organizations_of, page, sent
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
+from keyguard.admin.step_up import check_recent
 from keyguard.core.keys.records import KeyStatus, Organization
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.values import UNCHANGED, Unchanged
@@ -243,16 +244,23 @@ async def change_settings(context: Context) -> Answer:
     fields = await sent(context)
     try:
         max_keys, scopes = _number(fields, "max_keys"), fields.get("scopes", "").split()
-        lifetime = _days(fields)
+        bounds = (
+            _changed(limits_of(fields.get("limits", ""), "organization"), organization.limits),
+            _changed(frozenset(scopes) if scopes else None, organization.scopes),
+            _changed(_days(fields), organization.max_key_lifetime),
+            _changed(max_keys, organization.max_keys),
+        )
+        if any(bound is not UNCHANGED for bound in bounds):
+            check_recent(context)
         await settled(
             context.guard.organizations.update(
                 organization.id,
                 name=fields.get("name", ""),
                 time_zone=fields.get("time_zone", ""),
-                limits=limits_of(fields.get("limits", ""), "organization"),
-                scopes=_changed(frozenset(scopes) if scopes else None, organization.scopes),
-                max_key_lifetime=_changed(lifetime, organization.max_key_lifetime),
-                max_keys=_changed(max_keys, organization.max_keys),
+                limits=bounds[0],
+                scopes=bounds[1],
+                max_key_lifetime=bounds[2],
+                max_keys=bounds[3],
                 actor=context.actor,
             )
         )
@@ -345,6 +353,7 @@ async def disable_organization(context: Context) -> Answer:
     """Disable an organization."""
     view = View(context, await context.organization())
     await sent(context)
+    check_recent(context)
     try:
         await settled(context.guard.organizations.disable(view.owner.id, actor=context.actor))
     except RefusedError as problem:

@@ -14,6 +14,7 @@ from keyguard.admin.console.tokens import is_repeated, show_token
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right, rights_of
+from keyguard.admin.step_up import check_granting
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 from keyguard.core.keys.results import IssuedKey
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
@@ -234,6 +235,7 @@ async def approve_request(context: Context) -> Answer:
     try:
         if fields.get("version") != str(request.version):
             raise RefusedError("Somebody has changed the request meanwhile. Look at it again.")
+        check_granting(context, form.scopes)
         approved = await settled(
             context.guard.requests.approve(
                 request.id,

@@ -10,7 +10,7 @@ from keyguard.admin.console.tokens import CLEARED
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem
 from keyguard.admin.sessions import Sessions
-from keyguard.core.access.decisions import AccessDenied
+from keyguard.core.access.decisions import AccessDenied, Reason
 
 _PLAIN_PATH = re.compile(r"/[0-9A-Za-z/_.-]*\Z")
 _NO_KEY = "This key does not work here. It takes one that is active and has the scope admin."
@@ -27,7 +27,8 @@ async def sign_in(context: Context) -> Answer:
     try:
         cookie = await Sessions(context.guard).sign_in(context.call, fields.get("key", "").strip())
     except AccessDenied as denied:
-        context.guard.report(denied.decision, address=context.call.client.address)
+        if denied.decision.reason is Reason.STORE_UNAVAILABLE:
+            raise
         return _ask(context, _NO_KEY)
     except Problem as problem:
         return _ask(context, problem.detail)
