@@ -13,7 +13,7 @@ import typer
 from typer import TyperException
 from typer.main import get_group
 
-from keyguard.cli import key, organization, output, pepper, request, setup
+from keyguard.cli import console, key, organization, output, pepper, request, setup
 from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
 from keyguard.cli.hints import hints
@@ -54,6 +54,7 @@ app.command("usage")(usage)
 app.command("hints")(hints)
 app.command("routes")(routes)
 app.add_typer(pepper.app, name="pepper")
+app.add_typer(console.app, name="console")
 
 
 def _show_version(wanted: bool) -> None:

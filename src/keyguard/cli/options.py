@@ -90,6 +90,7 @@ class Common:
         application: That application.
         command: The command's full name.
         strays: The arguments that the command does not declare.
+        is_followed: Whether it is a group, and one of its commands follows.
     """
 
     limit: int | None = _shared(option("N", "How many to list, 1 to 1000; 100 by default."))
@@ -117,6 +118,7 @@ class Common:
     application: object = None
     command: str = ""
     strays: tuple[str, ...] = ()
+    is_followed: bool = False
 
     def show(self, form: JsonObject, text: str) -> None:
         """Write a result to stdout: as JSON if that is asked for, else as text."""
@@ -200,7 +202,13 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
                     value = type(value)(settled_text(option, str(value)))
                 if value is not None and value is not False:
                     given[name] = value
-            common = replace(ctx.obj, command=ctx.command_path, strays=tuple(ctx.args), **given)
+            common = replace(
+                ctx.obj,
+                command=ctx.command_path,
+                strays=tuple(ctx.args),
+                is_followed=ctx.invoked_subcommand is not None,
+                **given,
+            )
             ctx.obj = common
             if common.given is not None and given.keys() & {"url", "pepper_file", "limiter"}:
                 raise ConfigurationError(

@@ -1,0 +1,127 @@
+"""``keyguard console``: serve the console alone, and make links that sign in to it."""
+
+from __future__ import annotations
+
+import getpass
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import typer
+
+from keyguard.cli.options import (
+    HASHED_STORE,
+    STORE,
+    Common,
+    argument_id,
+    flag,
+    option,
+    with_options,
+)
+from keyguard.cli.output import emit
+from keyguard.core.identity.person import Person
+from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.runtime.sync import run_sync
+
+if TYPE_CHECKING:
+    from keyguard.guard import Keyguard
+
+_PORT = 8123
+_ADDRESS = f"http://localhost:{_PORT}"
+
+app = typer.Typer(help="Manage keys in a browser.")
+
+
+@app.callback(invoke_without_command=True)
+@with_options(*HASHED_STORE)
+def serve(
+    common: Common,
+    port: int = option("PORT", f"The port to listen on; {_PORT} by default.", default=_PORT),
+) -> None:
+    """Serve the console on this machine, and print a link that signs you in as an operator.
+
+    It is for one person at this machine, until Ctrl-C. For more people, mount the console in an
+    application: see the page on the console.
+    """
+    if common.is_followed:
+        return
+    from keyguard.admin import Console  # other commands need no extra
+
+    with common.guard() as guard:
+        console = Console(guard, key_sign_in=True)
+        try:
+            server = make_server("127.0.0.1", port, console, _Server, _Handler)
+        except (OSError, OverflowError) as failure:
+            raise ConfigurationError(f"port {port} can't be listened on ({failure})") from None
+        with server:
+            address = f"http://localhost:{server.server_port}"
+            link = _link(guard, Person(id=_login(), operator=True))
+            emit(
+                f"The console is at {address}/, for this machine alone. Ctrl-C ends it.\n"
+                "This link signs you in as an operator, once, within 5 minutes:\n\n"
+                f"  {address}{link}\n"
+            )
+            server.serve_forever()
+
+
+@app.command()
+@with_options(*STORE)
+def login(
+    common: Common,
+    operator: bool = flag("--operator", "Sign in as an operator, who may do everything."),
+    key: str | None = option("KEY", "Sign in as this key, which needs the scope admin."),
+    person: str | None = option("ID", "Sign in as the person of this id; your login by default."),
+    role: list[str] | None = option(
+        "ORG=ROLE",
+        "The person's role in an organization: administrator, approver, auditor or developer; may "
+        "be repeated.",
+    ),
+    at: str = option(
+        "URL", f"Where the console is mounted; {_ADDRESS} by default.", default=_ADDRESS
+    ),
+) -> None:
+    """Print a link that signs in to the console once, within 5 minutes.
+
+    Whoever has the link gets in: send it only where a password could be sent. The session lasts 12
+    hours. That of a key ends with the key.
+    """
+    roles = dict(_read_role(text) for text in role or ())
+    if (key is not None) + operator + bool(roles) != 1 or (key is not None and person is not None):
+        raise InvalidValueError("give --operator, --key, or a --role for each organization")
+    who: Person | str
+    with common.guard() as guard:
+        if key is not None:
+            who = guard.keys.get(argument_id(key)).id
+        else:
+            who = Person(id=_login() if person is None else person, roles=roles, operator=operator)
+        link = f"{at.rstrip('/')}{_link(guard, who)}"
+    common.show({"link": link, "expires_in": 300}, f"{link}\n")
+
+
+def _link(guard: Keyguard, who: Person | str) -> str:
+    from keyguard.admin.sessions import Sessions
+
+    return f"/sign-in/{run_sync(Sessions(guard).make_link(who))}"
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+
+
+def _read_role(text: str) -> tuple[str, str]:
+    organization, equals, role = text.partition("=")
+    if not equals:
+        raise InvalidValueError(f"--role takes ORG=ROLE, such as acme=developer, not {text!r}")
+    return organization, role
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the base class's name
+        """Log nothing: the path of a link is as good as a password."""

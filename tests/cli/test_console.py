@@ -1,0 +1,104 @@
+"""The console served by the command line, and links that sign in to it."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from keyguard.admin import Console
+from tests.admin.pages.rooms import Browser, text_of
+from tests.cli.conftest import Program, Store
+
+_LINK = re.compile(r"http://localhost:(\d+)(/sign-in/[\w-]{43})\n")
+
+
+class Visitor(Browser):
+    """A browser in front of a console over the store of the runs."""
+
+    def follow(self, link: str) -> int:
+        path = link.removeprefix("https://keys.example/keys").strip()
+        return self.send(path, path, {}).status
+
+
+@pytest.fixture
+def visitor(store: Store) -> Iterator[Visitor]:
+    with store.open() as guard:
+        yield Visitor(Console(guard, key_sign_in=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--operator", "--person", "root"], "operator"),
+        (["--role", "acme=developer", "--person", "dev@acme.example"], "dev@acme.example"),
+        (["--role", "acme=auditor", "--role", "other=approver", "--person", "uma"], "uma"),
+    ],
+)
+def test_a_link_signs_a_person_in(
+    keyguard: Program, visitor: Visitor, arguments: list[str], name: str
+) -> None:
+    run = keyguard("console", "login", *arguments, "--at", "https://keys.example/keys/")
+
+    assert run.status == 0
+    assert visitor.follow(run.stdout) == 303
+    assert name in text_of(visitor.get("/organizations"))
+
+
+def test_a_link_signs_a_key_in(keyguard: Program, store: Store, visitor: Visitor) -> None:
+    key = store.issue(scopes=["admin"]).key
+
+    run = keyguard(
+        "console", "login", "--key", key.id, "--at", "https://keys.example/keys", "--json"
+    )
+
+    assert run.json["expires_in"] == 300
+    assert visitor.follow(run.json["link"]) == 303
+    assert key.id in text_of(visitor.get("/organizations"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give --operator, --key, or a --role"),
+        (["--operator", "--role", "acme=auditor"], "give --operator"),
+        (["--key", "0" * 16, "--person", "ada"], "give --operator"),
+        (["--role", "acme"], "--role takes ORG=ROLE"),
+        (["--role", "acme=boss"], "'boss' is no role"),
+        (["--key", "0" * 16], "there is no key"),
+    ],
+    ids=str,
+)
+def test_a_link_for_nobody_is_refused(
+    keyguard: Program, store: Store, arguments: list[str], said: str
+) -> None:
+    assert said in keyguard("console", "login", *arguments).sentence
+
+
+def test_the_console_is_served_until_it_is_interrupted(
+    store: Store, terminal: Callable[..., Any]
+) -> None:
+    run = terminal("console", "--port", "0")
+    run.wait_for("within 5 minutes")
+    run.wait_for("/sign-in/")
+    found = None
+    while found is None:
+        run.wait_for("\n")
+        found = _LINK.search(run.text.replace("\r\n", "\n"))
+    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]))
+    connection.request("GET", found[2], headers={"Host": f"localhost:{found[1]}"})
+    answer = connection.getresponse()
+
+    assert answer.status == 200
+    assert b"This link signs you in once." in answer.read()
+    connection.close()
+    run.interrupt()
+    assert run.finish() == 130
+    assert run.text.count("/sign-in/") == 1
+
+
+def test_a_port_that_is_taken_is_told(keyguard: Program, store: Store) -> None:
+    assert "port 99999 can't be listened on" in keyguard("console", "--port", "99999").sentence
