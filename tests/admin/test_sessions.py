@@ -318,7 +318,7 @@ def test_a_form_fits_one_person_one_browser_and_one_action(desk: Desk) -> None:
     assert ada.send(token) == 200
     assert ada.form() == token
     assert ada.send(token, "-other") == 403
-    assert ada.send(token[:-1] + ("A" if token[-1] != "A" else "B")) in (403,)
+    assert ada.send(("A" if token[0] != "A" else "B") + token[1:]) == 403
     assert other.send(token) == 403
     dev.cookie = ada.cookie
     assert dev.send(token) == 403
