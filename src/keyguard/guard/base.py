@@ -26,7 +26,6 @@ from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.guard.ports import AsyncPorts, SyncPorts
-from keyguard.guard.statistics import Statistics
 from keyguard.runtime import events
 from keyguard.runtime.events import Hook, is_wanted, tell, tell_refusal
 from keyguard.runtime.lazy import Lazy, once
@@ -37,6 +36,7 @@ from keyguard.stores.failover import CircuitBreaker
 if TYPE_CHECKING:
     from keyguard.core.access.answers import Response  # the adapters import it
     from keyguard.core.management import revocation
+    from keyguard.guard.statistics import Statistics
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
 

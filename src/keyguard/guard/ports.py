@@ -31,11 +31,10 @@ from keyguard.freshness.lookups import Lookups
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
-from keyguard.guard.statistics import Statistics
 from keyguard.guard.store_ports import StorePort, UsagePort, in_time
 from keyguard.runtime import events
 from keyguard.runtime.deadlines import within
-from keyguard.runtime.lazy import asyncio, once
+from keyguard.runtime.lazy import Lazy, asyncio, once
 from keyguard.runtime.observers import Observers
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
@@ -61,7 +60,10 @@ if TYPE_CHECKING:  # few processes need these
     from keyguard.core.keys.requests import KeyRequest
     from keyguard.core.management.request_terms import RequestTerms
     from keyguard.core.usage.hints import Hint
+    from keyguard.guard import statistics
     from keyguard.guard.replica import ReplicaPort
+else:
+    statistics = Lazy("keyguard.guard.statistics")  # for metrics alone
 
 Answer = TypeVar("Answer")
 AnyStore = TypeVar("AnyStore", Store, AsyncStore)
@@ -168,12 +170,12 @@ class Ports(ABC, Generic[AnyStore, Work]):
             longest=self.settings.hash_timeout,
         )
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> statistics.Statistics:
         """Return what was counted so far, and how things stand now."""
         background, breaker = vars(self).get("background"), vars(self).get("counters")
         counts = self.counts
         organizations = counts.outcomes_of_organizations()  # first, so that no total is less
-        return Statistics(
+        return statistics.Statistics(
             decisions=counts.outcomes(),
             organizations=organizations,
             lookups=counts.lookups(),
