@@ -17,7 +17,7 @@ from keyguard.admin.exchange import (
 )
 from keyguard.admin.headers import protected
 from keyguard.admin.members import NO_MEMBERS, Form, Values
-from keyguard.admin.sessions import Caller, Session
+from keyguard.admin.sessions import Caller, ConsoleSession
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.exceptions import (
@@ -113,7 +113,9 @@ class Application:
         fields = (*answered.headers, *context.fields)
         return Response(answered.status, fields, answered.body)
 
-    async def _caller(self, call: Call, endpoint: Endpoint) -> tuple[Caller | None, Session | None]:
+    async def _caller(
+        self, call: Call, endpoint: Endpoint
+    ) -> tuple[Caller | None, ConsoleSession | None]:
         """Return who calls, and by which session; None where the endpoint does not need it."""
         if endpoint.anonymous:
             return None, None
