@@ -142,13 +142,13 @@ def _in_words(name: str, value: Any) -> str:
         case "scopes":
             return scope_list(value)
         case "asked" | "granted":
-            terms = {"scopes": [], **value}
-            return ", ".join(f"{_in_words(n, terms[n])}" for n in terms if terms[n]) or "no scope"
+            terms = sorted(value.items(), reverse=True)  # the scopes first
+            return ", ".join(_in_words(field, item) for field, item in terms if item) or "no scope"
         case "expires_in":
             return in_units(value)
         case "decided_by":
             return ", ".join(value)
-        case _ if name.endswith(("_at", "_before")):
+        case _ if name.endswith(("_at", "_before", "_until", "claim_by")):
             return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         case _:
             return str(value)
