@@ -406,6 +406,30 @@ class Keys:
         del token  # a traceback that passes here must not show a token
         return run_sync(operation)
 
+    def check_key(
+        self,
+        key_id: str,
+        rule: Rule | Deny | None = None,
+        *,
+        address: str | None = None,
+        secure: bool = True,
+    ) -> TokenCheck:
+        """Tell what would become of a request with the token of a key, step by step.
+
+        As :meth:`check_token`, for who has no token.
+
+        Args:
+            key_id: The key's id.
+            rule: As for :meth:`check_token`.
+            address: As for :meth:`check_token`.
+            secure: Whether the client's connection is encrypted.
+
+        Raises:
+            NotFoundError: No key has that id.
+            StoreError: The key store, or the store of the counters, failed.
+        """
+        return run_sync(self._operations.check_key(key_id, rule, address=address, secure=secure))
+
     def import_tokens(
         self,
         rows: Iterable[str | ImportRow],

@@ -300,15 +300,17 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
                 "limits": limits if full else [],
                 "check": SimpleNamespace(
                     method="POST",
-                    path="/v1/inference",
-                    steps=[
-                        SimpleNamespace(ok=True, text="The key is active."),
-                        SimpleNamespace(
-                            ok=False, text="The rule for /v1/inference needs inference:write."
-                        ),
-                    ]
+                    path=text if kind == "hostile" else "/v1/inference",
+                    tried=SimpleNamespace(
+                        reason="scope_missing",
+                        steps=[
+                            SimpleNamespace(name="status", passed=True, detail="It is active."),
+                            SimpleNamespace(name="scopes", passed=False, detail=text),
+                            SimpleNamespace(name="limits", passed=None, detail=""),
+                        ],
+                    )
                     if full
-                    else [],
+                    else None,
                 ),
                 "entries": entries if full else [],
                 "next": None,

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from keyguard import Rule
 from keyguard.admin import Console
 from keyguard.admin.sessions import Sessions
 from keyguard.runtime.sync import run_sync
@@ -365,3 +366,21 @@ def test_a_link_signs_in_once() -> None:
     again = browser.send(f"/sign-in/{code}", f"/sign-in/{code}", {})
     assert again.status == 404
     assert "This link was used" in text_of(again)
+
+
+def test_a_request_with_a_key_is_tried_without_its_token() -> None:
+    rooms = Rooms(options={"rules": [Rule("/write", scopes=["inference:write"])]})
+    path = f"/keys/{rooms.issued.key.id}"
+    assert "Try a request" not in text_of(rooms.get(path, "auditor"))
+    refused = text_of(rooms.get(f"{path}?method=POST&path=/write", "administrator"))
+    assert "Refused: scope missing" in refused
+    assert "This takes: inference:write." in refused
+    assert "Let in" in text_of(rooms.get(f"{path}?method=GET&path=/read", "administrator"))
+
+
+def test_a_whole_id_leads_to_its_key(rooms: Rooms) -> None:
+    key = rooms.issued.key.id
+    got = rooms.get(f"/organizations/acme/keys?q={key}", "auditor")
+    assert (got.status, got["location"]) == (303, f"/keys/keys/{key}")
+    foreign = rooms.guard.keys.issue(organization="other", name="x").key.id
+    assert rooms.get(f"/organizations/acme/keys?q={foreign}", "auditor").status == 200

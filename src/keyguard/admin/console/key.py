@@ -99,10 +99,23 @@ async def show_key(context: Context) -> Answer:
         chart=found and found[0],
         outcomes=outcomes.most_common(),
         limits=await settled(guard.keys.limits(key.id)),
-        check=None,
+        check=await _tried(view, key),
         entries=entries,
         next=following,
     )
+
+
+async def _tried(view: View, key: Key) -> dict[str, object] | None:
+    """Return what would become of the request that the query names; None for who may not ask."""
+    if Right.CHECK not in view.rights:
+        return None
+    method, path = view.query("method") or "GET", view.query("path")
+    tried = None
+    if path:
+        guard = view.context.guard
+        rule = guard.settings.rule_book().find(path, method)
+        tried = await settled(guard.keys.check_key(key.id, rule))
+    return {"method": method, "path": path, "tried": tried}
 
 
 def timeline(family: Iterable[Key]) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from keyguard.admin.console.charts import recent
 from keyguard.admin.console.forms import Choices, KeyForm
@@ -14,6 +15,7 @@ from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import check_granting
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
+from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
 _ROWS = 20
@@ -29,6 +31,10 @@ async def list_keys(context: Context) -> Answer:
     found: list[Key] = []
     damaged: list[str] = []
     after: str | None = view.query("after") or None
+    if KEY_ID.match(chosen["q"]):  # a whole id: no list is looked through
+        with suppress(NotFoundError):
+            await settled(context.guard.keys.get(chosen["q"], organization=organization.id))
+            return view.go(f"/keys/{chosen['q']}")
     for _ in range(_LOOKED_THROUGH):
         listed = await settled(
             context.guard.keys.list(

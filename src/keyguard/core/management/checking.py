@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from keyguard.core.access.authenticate import check_transport, judge
@@ -11,7 +11,7 @@ from keyguard.core.access.decisions import Allow, Deny, Reason
 from keyguard.core.http.rules import Rule
 from keyguard.core.keys.records import KeyRecord, Organization
 from keyguard.core.limits.charges import statuses
-from keyguard.core.management.common import Operations
+from keyguard.core.management.common import Operations, find_record
 from keyguard.core.tokens.secret import Secret
 
 _STEPS = ("rule", "token", "key", "status", "organization", "networks", "transport", "scopes")
@@ -79,12 +79,40 @@ class Checking(Operations):
         """
         secret = token if isinstance(token, Secret) else Secret(token)
         del token  # a traceback that passes here must not show a token
+        return await self._check(lambda: self._find(secret, within), rule, address, secure)
+
+    async def check_key(
+        self,
+        key_id: str,
+        rule: Rule | Deny | None = None,
+        *,
+        address: str | None = None,
+        secure: bool = True,
+    ) -> TokenCheck:
+        """Tell what would become of a request with the token of a key, step by step.
+
+        See :meth:`~keyguard.guard.keys.Keys.check_key`.
+        """
+        record = await find_record(self._ports, key_id)
+
+        async def found() -> KeyRecord:
+            return record
+
+        return await self._check(found, rule, address, secure)
+
+    async def _check(
+        self,
+        find: Callable[[], Awaitable[KeyRecord | Reason]],
+        rule: Rule | Deny | None,
+        address: str | None,
+        secure: bool,
+    ) -> TokenCheck:
         if isinstance(rule, Deny):
             return _told(rule.reason, None, {"rule": "The path can be read in several ways."})
         said = {"rule": _about(rule)}
         if rule is not None and rule.public:
             return _told(None, None, said, last="rule")
-        found = await self._find(secret, within)
+        found = await find()
         if isinstance(found, Reason):
             return _told(found, None, said)
         policy, key = self._ports.policy, found.key
