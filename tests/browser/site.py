@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from socketserver import ThreadingMixIn
@@ -14,6 +15,7 @@ from keyguard import Keyguard, ScopeCatalogue
 from keyguard.admin import Console
 from keyguard.admin.exchange import Call
 from keyguard.core.identity.person import Person
+from keyguard.runtime.process import Clock
 
 ROLES = ("administrator", "approver", "auditor", "developer")
 HOSTILE = "<img src=x onerror=pwned=1>'\"{{7*7}}javascript:pwned=1 " + "W" * 120
@@ -37,7 +39,7 @@ class Site:
     the query holds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time) -> None:
         self.guard = Keyguard(
             "memory://",
             realm="AIaaS",
@@ -51,6 +53,7 @@ class Site:
                 },
                 implies={"admin": ["analytics:read"]},
             ),
+            clock=clock,
             hooks=(),
         )
         self.guard.organizations.create("acme", name="Acme Labs")

@@ -26,7 +26,6 @@ const load = (url, body) => new Promise((resolve, reject) => {
 
 const put = (page, selector) => {
   const fresh = page.querySelector(selector);
-  if (!fresh) return;
   tell(fresh);
   document.querySelector(selector).replaceWith(document.adoptNode(fresh));
 };
@@ -75,6 +74,7 @@ for (const form of document.querySelectorAll("form[data-live]")) {
     const url = `?${new URLSearchParams([...new FormData(form)].filter(([, value]) => value))}`;
     const page = await load(url);
     if (!current()) return;
+    if (!page.querySelector(form.dataset.live)) return location.assign(url);
     put(page, form.dataset.live);
     history.replaceState(null, "", url);
   }));
