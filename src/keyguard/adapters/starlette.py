@@ -59,8 +59,7 @@ class KeyguardMiddleware(asgi.KeyguardMiddleware):
     """
 
     def introduce(self, principal: Principal | None, scope: asgi.Scope) -> None:
-        """Tell the application who made a request, in the scope that it gets."""
-        super().introduce(principal, scope)
+        """Tell the application who made a request, as ``request.user`` and ``request.auth``."""
         if principal is None:
             scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         else:

@@ -76,7 +76,9 @@ class KeyguardMiddleware:
         del environ, field  # they hold the token: a traceback that passes here must not show it
         refusal = None if is_known else self._admit(exchange)
         if refusal is None and exchange.due and not self.charges_later:
-            refusal = self._charge(exchange)
+            refusal = charge_sync(exchange)
+            if refusal is not None:
+                self.admission.reported(refusal, exchange)
         if refusal is not None:
             return self.refuse(refusal, exchange)
         allow = exchange.allow
@@ -107,10 +109,6 @@ class KeyguardMiddleware:
 
     def _admit(self, exchange: WSGIExchange) -> Deny | None:
         return run_sync(self.admission.admit(exchange))
-
-    def _charge(self, exchange: WSGIExchange) -> Deny | None:
-        refusal = charge_sync(exchange)
-        return None if refusal is None else self.admission.reported(refusal, exchange)
 
     def _public_paths(self) -> frozenset[str]:
         """Return the public paths as a server spells them: decoded as latin-1."""
