@@ -16,8 +16,8 @@ from keyguard.request.ledger import forgive
 
 __all__ = ["ASGIExchange"]
 
-# These messages may come before an answer, as may none; they do not begin it.
-_PRELUDES = ("", "http.response.early_hint", "http.response.debug")
+# These messages may come before an answer; they do not begin it.
+_PRELUDES = ("http.response.early_hint", "http.response.debug")
 _LIMIT_FIELDS = frozenset(name.encode() for name in LIMIT_FIELDS)
 
 
@@ -28,7 +28,7 @@ class ASGIExchange(ScopeReader):
     before the middleware sees the exception; that answer is replaced.
     """
 
-    _last = ""  # the type of the last message that was passed on
+    _last: Message | None = None
     _answered = False
     loop: asyncio.AbstractEventLoop | None = None
     """The event loop that serves the connection, where counters live across a network."""
@@ -54,9 +54,9 @@ class ASGIExchange(ScopeReader):
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""
         if self.refusal is None:
-            self._last = kind = message["type"]
-            if self.adds_fields and kind == "http.response.start":
+            if self.adds_fields and message["type"] == "http.response.start":
                 message = self._with_fields(message)
+            self._last = message
             send = self._send  # a call of an attribute takes longer
             return send(message)
         return self._send_after_refusal(message)
@@ -89,7 +89,7 @@ class ASGIExchange(ScopeReader):
                 self.refusal = None  # the application answers as it sees fit
         if message["type"] == "http.response.start":
             message = self._with_fields(message)
-        self._last = message["type"]
+        self._last = message
         await self._send(message)
 
     def _status_of(self, message: Message) -> int:
@@ -99,7 +99,7 @@ class ASGIExchange(ScopeReader):
     @property
     def _has_begun(self) -> bool:
         """Whether the application has begun its answer, so that no other can be sent."""
-        return self._last not in _PRELUDES
+        return self._last is not None and self._last["type"] not in _PRELUDES
 
     async def conclude(self, failure: AccessDenied | ExceptionGroup[Exception]) -> bool:
         """Answer a refusal that came out of the application.

@@ -98,7 +98,7 @@ class WebSocketExchange(ASGIExchange):
         if self._receiving is not None:
             self._receiving.cancel()  # some servers send nothing while somebody receives
         try:
-            if not self._last or self._last in _OPEN:
+            if self._last is None or self._last["type"] in _OPEN:
                 async with asyncio.timeout(_LONGEST_CLOSE):
                     await self._close_with_some_code(code)
         finally:
@@ -114,12 +114,12 @@ class WebSocketExchange(ASGIExchange):
         if message["type"] == "websocket.close":
             if message.get("code") in _INTERNAL_ERRORS:
                 return _SERVER_ERROR
-            if self.refusal is not None and not self._last:
+            if self.refusal is not None and self._last is None:
                 return status_of(self.refusal)  # the client sees a refusal of some kind
         return super()._status_of(message)
 
     async def _break_off(self) -> bool:
-        if self._last not in _OPEN:
+        if self._last is None or self._last["type"] not in _OPEN:
             return False
         await self._close(POLICY_VIOLATION)
         return True

@@ -61,7 +61,9 @@ class KeyguardMiddleware:
         self.admission = Admission(app, guard, public, rules)
         self._recognizes = self.admission.warm_path(self.admission.rule_book.paths).recognizes
         self._principal_fields = settings.principal_fields or None
-        self._introduces = type(self) is not KeyguardMiddleware
+        self._introduces = (
+            self._principal_fields is not None or type(self) is not KeyguardMiddleware
+        )
         self._token_protocol = settings.token_protocol
         self._root_path = find_root_path(app)
         self._open_websockets = OpenWebSockets(guard) if settings.close_on_revoke else None
@@ -117,9 +119,9 @@ class KeyguardMiddleware:
             # No local holds a scope: a traceback that passes here must not show the token.
             exchange.inner = {**exchange.scope}
             exchange.inner["keyguard.principal"] = principal
-            if self._principal_fields is not None:
-                rewrite(exchange.inner, self._principal_fields, principal)
             if self._introduces:
+                if self._principal_fields is not None:
+                    rewrite(exchange.inner, self._principal_fields, principal)
                 self.introduce(principal, exchange.inner)
             await app(exchange.inner, receive, exchange.send)
         except (AccessDenied, ExceptionGroup) as failure:
