@@ -426,6 +426,34 @@ def test_a_report_reads_a_row_for_each_day_and_not_for_each_cell(
             assert not any(step.startswith("SCAN keyguard_usage") for step in steps), steps
 
 
+def test_a_report_of_one_key_reads_its_folded_days_alone(busy: Any) -> None:
+    """The starts of days are found in the index, one behind the other; each is a row of the key."""
+    store, kind = busy
+    days = [Period(MIDNIGHT + n * DAY, MIDNIGHT + (n + 1) * DAY) for n in range(40)]
+    for day in days:
+        store.usage().fold(ACME, day)
+    with store.database.writes.connect() as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    statements = Statements(store, kind)
+
+    found = store.usage().totals(ask(*days, key_id=f"{7:016}"))
+
+    assert [(total.period, total.n) for total in found] == [(number, 2) for number in range(40)]
+    _, *plans = statements.plans()
+    for plan in plans:
+        if kind == "postgresql":
+            assert rows_read(plan) <= 3 * 40, json.dumps(plan, indent=1)
+        else:
+            steps = [str(row[-1]) for row in plan]
+            search = (
+                "SEARCH keyguard_usage_days USING PRIMARY KEY "
+                "(organization=? AND start=? AND key_id=?)"
+            )
+            assert search in steps, "\n".join(steps)
+            assert not any(step.startswith("SCAN keyguard_usage") for step in steps), steps
+
+
 @pytest.mark.parametrize(("is_mariadb", "values"), [(True, "VALUES("), (False, "VALUESROW(")])
 def test_mysql_gets_rows_of_numbers_as_it_spells_them(is_mariadb: bool, values: str) -> None:
     sent: list[str] = []

@@ -313,16 +313,41 @@ def _within(
     numbers = _numbers(dialect, f"pieces_of_{table.name}", pieces)
     columns = [numbers.c.period, group.label("grouped")]
     named = [count.label(field) for field, count in zip(FIELDS, counts, strict=True)]
-    is_row = all(since == until for _, since, until, _ in pieces)
+    cells = select(*columns, *named)
     within = table.c.start.between(numbers.c.since, numbers.c.until)
-    is_in = table.c.start == numbers.c.since if is_row else within
-    cells = select(*columns, *named).join_from(numbers, table, is_in)
+    if all(since == until for _, since, until, _ in pieces):
+        cells = cells.join_from(numbers, table, table.c.start == numbers.c.since)
+    elif question.key_id is None or dialect.name in MYSQL:  # which would read all starts each time
+        cells = cells.join_from(numbers, table, within)
+    else:
+        starts = _starts(question.organization, table, pieces)
+        is_in = starts.c.start.between(numbers.c.since, numbers.c.until)
+        cells = cells.join_from(numbers, starts, is_in).join(table, table.c.start == starts.c.start)
     if dialect.name in MYSQL and pieces:  # for each piece it would read all of the organization
         first, last = min(piece[1] for piece in pieces), max(piece[2] for piece in pieces)
         cells = cells.where(table.c.start.between(first, last))
     return cells.where(
         *(table.c[name] == value for name, value in asked.items() if value is not None)
     )
+
+
+def _starts(organization: str, table: Table, pieces: Sequence[_Numbers]) -> CTE:
+    """Return the starts of an organization's rows between the first piece and the last.
+
+    The index tells each by the one before, so that not all keys are read. A row of one key is then
+    found by its start. By a range of starts, the database would read the rows of all keys.
+    """
+    first, last = min(piece[1] for piece in pieces), max(piece[2] for piece in pieces)
+    row = table.alias(f"row_of_{table.name}")
+
+    def following(is_behind: ColumnElement[bool]) -> Query:
+        found = select(row.c.start).where(row.c.organization == organization, is_behind)
+        return found.where(row.c.start <= last).order_by(row.c.start).limit(1)
+
+    start = following(row.c.start >= first).scalar_subquery().label("start")
+    starts = select(start).cte(f"starts_of_{table.name}", recursive=True)
+    behind = following(row.c.start > starts.c.start).correlate(starts).scalar_subquery()
+    return starts.union_all(select(behind).where(starts.c.start.is_not(None)))
 
 
 def _numbers(dialect: Dialect, name: str, rows: Sequence[_Numbers]) -> CTE:
