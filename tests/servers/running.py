@@ -113,6 +113,29 @@ SERVERS = [
 NAMES = [server.name for server in SERVERS]
 
 
+def _gevent(*options: str) -> Callable[[int], list[str]]:
+    return lambda port: _python(
+        "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gevent", "--workers", "2",
+        "--log-level", "critical", "--no-control-socket", *options, WSGI
+    )  # fmt: skip
+
+
+# Ways of a server above that tell nothing new about requests, but end in another way.
+GEVENT = [
+    pytest.param(
+        Server(name, "wsgi", "gevent", _gevent(*options)),
+        id=name,
+        marks=pytest.mark.skipif(
+            find_spec("gevent") is None, reason="no gevent here: make servers installs it"
+        ),
+    )
+    for name, options in {
+        "gunicorn (gevent)": (),
+        "gunicorn (gevent, --preload)": ("--preload",),
+    }.items()
+]
+
+
 def chosen(kind: str | None = None, *, websockets: bool = False) -> list[Any]:
     """Return the servers to run, as parameters: those of ``make test``, or all with SERVERS=all.
 

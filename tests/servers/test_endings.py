@@ -10,13 +10,13 @@ from keyguard import Keyguard
 from keyguard.stores.base import KeepsUsage
 from tests.servers.cases import bearer, head
 from tests.servers.notes import settings, store_url
-from tests.servers.running import chosen, end, running
+from tests.servers.running import GEVENT, chosen, end, running
 from tests.servers.wire import outcome
 
 REQUESTS = 5
 
 
-@pytest.mark.parametrize("server", chosen())
+@pytest.mark.parametrize("server", [*chosen(), *GEVENT])
 def test_a_server_tells_who_used_what_and_when_before_it_ends(server: Any) -> None:
     with running(server) as served:
         key = bearer(served.keys.tokens["live"])
