@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import TracebackType
 
 from keyguard.admin.callers import Callers
 from keyguard.admin.context import Context
@@ -29,6 +30,8 @@ from keyguard.exceptions import (
     StoreError,
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
+
+_ROOM = "keyguard.admin."
 
 
 class Application:
@@ -69,7 +72,8 @@ class Application:
         except RefusedError as refused:
             return self.tell(call, Problem(_refused_with(refused), str(refused)))
         except StoreError as failure:
-            deny = Deny(Reason.STORE_UNAVAILABLE, cause=failure)
+            cause = failure.with_traceback(_below(failure.__traceback__))
+            deny = Deny(Reason.STORE_UNAVAILABLE, cause=cause)
             self.guard.report(deny, address=call.client.address)
             return self.refuse(call, deny)
 
@@ -141,6 +145,13 @@ class Application:
 
 
 NOTHING_GIVEN = Values(NO_MEMBERS, {})
+
+
+def _below(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of this room, which hold what the caller sent."""
+    while traceback is not None and traceback.tb_frame.f_globals["__name__"].startswith(_ROOM):
+        traceback = traceback.tb_next
+    return traceback
 
 
 def _refused_with(refused: RefusedError) -> int:

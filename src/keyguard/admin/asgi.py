@@ -51,6 +51,7 @@ class ASGIApplication:
                 ),
                 read=_reader(receive),
             )
+            del scope  # it holds the token: a traceback that passes here must not show it
         except AccessDenied as denied:
             answer = protected(self.application.guard.respond(denied.decision))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -25,7 +25,7 @@ Record = TypeVar("Record")
 _NO_ORGANIZATION = f"org_{'0' * 16}"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)  # the body may hold a token
 class Context:
     """One call to one endpoint.
 
@@ -107,7 +107,7 @@ class Context:
             Problem: The caller may not do this there.
         """
         wanted = self.parameters["organization"] if name is None else name
-        found = await _found(self.guard.organizations.get(wanted))
+        found = await _found(lambda: self.guard.organizations.get(wanted))
         if found is None:
             raise unknown()
         self.check(rights_of(self.caller, found))
@@ -120,7 +120,7 @@ class Context:
             AccessDenied: It does not exist, or the caller may not know of it.
             Problem: The caller may not do this.
         """
-        key = await _found(self.guard.keys.get(self.parameters["key"]))
+        key = await _found(lambda: self.guard.keys.get(self.parameters["key"]))
         (found,) = await self.allowed([] if key is None else [key])
         return found
 
@@ -132,8 +132,7 @@ class Context:
             Problem: The caller may not do this.
         """
         # An organization is asked for even if there is no key: the time tells nothing.
-        owner = keys[0].organization if keys else _NO_ORGANIZATION
-        organization = await _found(self.guard.organizations.get(owner))
+        organization = await self._owner(keys[0].organization if keys else None)
         if organization is None:
             raise unknown()
         rights = rights_of(self.caller, organization)
@@ -151,10 +150,10 @@ class Context:
             AccessDenied: It does not exist, or the caller may not know of it.
             Problem: The caller may not do this.
         """
-        request = await _found(self.guard.requests.get(self.parameters["request"]))
-        # As for a key: an organization is asked for in any case.
-        owner = _NO_ORGANIZATION if request is None else request.organization
-        organization = await _found(self.guard.organizations.get(owner))
+        request = await _found(lambda: self.guard.requests.get(self.parameters["request"]))
+        if request is None:
+            await self._owner(None)  # for a request that exists, the guard has asked as well
+        organization = await self._owner(None if request is None else request.organization)
         if request is None or organization is None:
             raise unknown()
         rights = rights_of(self.caller, organization)
@@ -162,6 +161,11 @@ class Context:
             raise unknown()
         self.check(rights)
         return request
+
+    async def _owner(self, organization: str | None) -> Organization | None:
+        """Return the organization of a record. It asks the store, even if there is no record."""
+        owner = organization or _NO_ORGANIZATION
+        return await _found(lambda: self.guard.organizations.get(owner))
 
     @property
     def party(self) -> str:
@@ -238,8 +242,8 @@ def unknown() -> AccessDenied:
     return AccessDenied(Deny(Reason.OBJECT_NOT_FOUND))
 
 
-async def _found(value: Record | Awaitable[Record]) -> Record | None:
+async def _found(ask: Callable[[], Record | Awaitable[Record]]) -> Record | None:
     try:
-        return await settled(value)
+        return await settled(ask())
     except NotFoundError:
         return None

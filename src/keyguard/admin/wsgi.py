@@ -39,6 +39,7 @@ class WSGIApplication:
                 headers=Headers(EnvironHeaders(environ)),
                 read=_reader(environ),
             )
+            del environ  # it holds the token: a traceback that passes here must not show it
         except AccessDenied as denied:
             answer = protected(self.application.guard.respond(denied.decision))
         else:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from keyguard import Limit, Rule
+from keyguard import Limit, Rule, StoreUnavailableError
+from keyguard.runtime.events import AccessRefused
 from tests.admin.api.office import Office
+from tests.test_secrecy import frames_of_keyguard, shows
 
 DAY = 24 * 60 * 60
 
@@ -276,6 +278,66 @@ def test_a_key_is_rotated_once(office: Office, front: str) -> None:
     assert (again.json["key"]["id"], again.json["token"]) == (successor, None)
     other = rotate()
     assert (other.status, successor in other.json["detail"]) == (409, True)
+
+
+def test_a_rotation_is_repeated_by_the_same_caller_with_the_same_body_alone(
+    office: Office,
+) -> None:
+    path = f"/keys/{office.issue(owner='dev').key.id}/rotate"
+    headers = {"idempotency-key": "a"}
+
+    def rotate(who: str, grace: int = 60) -> int:
+        call: dict[str, Any] = {"body": {"grace": grace}, "headers": headers}
+        return office.call("POST", path, person=who, **call).status
+
+    assert [rotate("developer"), rotate("developer")] == [201, 201]
+    assert [rotate("administrator"), rotate("developer", 90)] == [409, 409]
+
+
+def test_an_admin_key_is_rotated_and_changed_after_a_fresh_sign_in_alone(office: Office) -> None:
+    path = f"/keys/{office.issue('admin').key.id}"
+    office.issue("admin")
+    office.signed_in_before = timedelta(minutes=11)
+    change: dict[str, Any] = {"body": {"owner": "ada"}, "headers": {"if-match": "*"}}
+
+    assert office.both("POST", f"{path}/rotate", person="administrator").status == 403
+    assert office.both("PATCH", path, person="administrator", **change).status == 403
+    office.signed_in_before = timedelta(0)
+    assert office.call("PATCH", path, person="administrator", **change).status == 200
+    assert office.call("POST", f"{path}/rotate", person="administrator").status == 201
+
+
+@pytest.mark.parametrize("failing", ["find_key", "find_organization"])
+def test_a_store_that_fails_shows_no_token_in_our_frames(
+    office: Office, front: str, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, checked = office.token("admin"), office.token()
+    office.both("GET", "/me", token=own)
+
+    def fail(*_: object, **__: object) -> Any:
+        raise StoreUnavailableError("the store is down")
+
+    monkeypatch.setattr(office.store, failing, fail)
+    paths = {"find_key": "/check", "find_organization": "/organizations/acme/keys"}
+    body = {"token": checked, "method": "GET", "path": "/", "name": checked}
+    answer = office.call(
+        "POST",
+        paths[failing],
+        {
+            name: body[name]
+            for name in (("token", "method", "path") if failing == "find_key" else ("name",))
+        },
+        front=front,
+        token=own,
+    )
+
+    assert answer.status == 503
+    causes = [event.cause for event in office.events if isinstance(event, AccessRefused)]
+    assert len([cause for cause in causes if cause is not None]) == 1
+    for cause in causes:
+        seen = frames_of_keyguard(cause) if cause else ""
+        assert not shows(seen, checked)
+        assert not shows(seen, own)
 
 
 def test_a_key_is_revoked_as_often_as_one_likes(office: Office, front: str) -> None:

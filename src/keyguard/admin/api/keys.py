@@ -24,7 +24,7 @@ from keyguard.admin.api.forms import (
     REASON,
     SCOPES,
 )
-from keyguard.admin.api.repeats import once
+from keyguard.admin.api.repeats import name_of, once
 from keyguard.admin.api.shown import LIMIT_STATUS, page_answer, record_answer
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import Endpoint
@@ -112,7 +112,7 @@ async def show_key(context: Context) -> Answer:
 async def change_key(context: Context) -> Answer:
     """Change a key."""
     form, key = context.form, await context.key()
-    check_granting(context, form.get(SCOPES, ()))
+    check_granting(context, form.get(SCOPES, key.scopes))
     after = await settled(
         context.guard.keys.update(
             key.id,
@@ -134,12 +134,13 @@ async def change_key(context: Context) -> Answer:
 async def rotate_key(context: Context) -> Answer:
     """Give a key a successor; its token is shown in this answer alone."""
     key, form = await context.key(), context.form
+    check_granting(context, key.scopes)
     rotated = await settled(
         context.guard.keys.rotate(
             key.id,
             grace=form.get(GRACE, DEFAULT_GRACE),
             expires_in=form.change(EXPIRES_IN_OR_NONE),
-            idempotency_key=context.call.request.headers.get("Idempotency-Key"),
+            idempotency_key=name_of(context),
             actor=context.actor,
         )
     )

@@ -37,13 +37,10 @@ async def once(
     Raises:
         Problem: The first call is under way, or asked for something else.
     """
-    name = context.call.request.headers.get("Idempotency-Key")
+    name = _name(context)
     if name is None:
         return (await do())[1]
-    if not 1 <= len(name) <= LONGEST:
-        raise Problem(422, f"Idempotency-Key takes 1 to {LONGEST} characters.")
-    request = context.call.request
-    digest = _digest(actor_name(context.known), request.method, request.path, name)
+    digest = _digest(*_who(context, name))
     asked = _digest(context.body.decode())
     values, now = context.guard.temporary, context.now
     begun = Temporary(_KIND, digest, json.dumps([asked, None]), now + UNDER_WAY)
@@ -63,6 +60,25 @@ async def once(
     done = Temporary(_KIND, digest, json.dumps([asked, made]), now + KEPT)
     await settled(values.replace(done))
     return answer
+
+
+def name_of(context: Context) -> str | None:
+    """Return a name for a call that is the same for each repetition, and for no other call."""
+    name = _name(context)
+    return None if name is None else _digest(*_who(context, name), context.body.decode())
+
+
+def _name(context: Context) -> str | None:
+    """Return what a call has as its ``Idempotency-Key``."""
+    name = context.call.request.headers.get("Idempotency-Key")
+    if name is not None and not 1 <= len(name) <= LONGEST:
+        raise Problem(422, f"Idempotency-Key takes 1 to {LONGEST} characters.")
+    return name
+
+
+def _who(context: Context, name: str) -> tuple[str, ...]:
+    request = context.call.request
+    return actor_name(context.known), request.method, request.path, name
 
 
 def _digest(*parts: str) -> str:
