@@ -51,8 +51,8 @@ def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
 
     Args:
         guard: The guard whose keys are managed.
-        identify: Returns the person who makes a call, or None; see :doc:`people </how-to/console-embedding>`. Without
-            it the API takes keys alone.
+        identify: Returns the person who makes a call, or None; see
+            :doc:`people </how-to/console-embedding>`. Without it the API takes keys alone.
         reauthenticate: As in :func:`Console`.
 
     Returns:
@@ -92,7 +92,8 @@ def Console(  # noqa: N802 - as above
 
     Args:
         guard: The guard whose keys are managed.
-        identify: Returns the person who makes a call, or None; see :doc:`people </how-to/console-embedding>`.
+        identify: Returns the person who makes a call, or None; see
+            :doc:`people </how-to/console-embedding>`.
         key_sign_in: Whether people may sign in with a key that has ``admin``.
         reauthenticate: The address at which people of the host application prove again who they
             are, before they do what reaches far; it gets the path to come back to as ``next``.
