@@ -674,3 +674,95 @@ def test_an_approver_s_name_and_person_are_one_party(stored: Stored) -> None:
 def test_an_operator_decides_on_requests_of_all(stored: Stored) -> None:
     request = approve(stored, ask(stored).request, actor=person("root", operator=True))
     assert request.decided_by == ("root",)
+
+
+# One person with several names
+
+
+@pytest.mark.settings(approvals={"admin": 2})
+def test_a_person_and_the_keys_that_it_holds_are_one_party(stored: Stored) -> None:
+    held = stored.principal(stored.issue("admin", owner="alice"))
+    request = ask(stored, "admin", actor=person("alice", "administrator")).request
+    refuses(stored, "own request", lambda: approve(stored, request, actor=held))
+
+    theirs = ask(stored, "admin", actor=held).request
+    alice = person("alice", "administrator")
+    refuses(stored, "own request", lambda: approve(stored, theirs, actor=alice))
+
+    created = ask(stored, "admin", actor="carol")
+    approve(stored, created.request, actor=alice)
+    refuses(stored, "has approved", lambda: approve(stored, created.request, actor=held))
+    claim = stored.guard.requests.claim
+    refuses(
+        stored,
+        "can't claim it",
+        lambda: claim(created.request.id, ticket=created.ticket, actor=held),
+    )
+
+
+def test_a_key_claims_nothing_of_its_holder_without_the_ticket(stored: Stored) -> None:
+    narrow = stored.principal(stored.issue("inference:read", owner="alice"))
+    created = approved(stored, "admin")
+    unknown(stored, lambda: stored.guard.requests.claim(created.request.id, actor=narrow))
+
+
+def test_a_key_is_handed_to_another_only_by_who_may_all_that_it_may(stored: Stored) -> None:
+    admin = stored.issue("admin").key
+    actor = stored.principal(stored.issue("inference:read"))
+    update = stored.guard.keys.update
+    refuses(stored, "does not have: admin", lambda: update(admin.id, owner="eve", actor=actor))
+    assert update(admin.id, owner="bob", actor=stored.principal(stored.issue("admin")))
+    assert update(admin.id, owner=None, actor=actor).owner is None
+
+
+def test_what_a_key_approved_ends_with_it(stored: Stored) -> None:
+    approver, created = stored.issue("admin"), ask(stored)
+    approve(stored, created.request, actor=stored.principal(approver))
+    successor = stored.guard.keys.rotate(approver.key.id, grace=timedelta(0))
+    claim = stored.guard.requests.claim
+
+    stored.guard.keys.revoke(successor.key.id, force=True)
+
+    refuses(stored, "no longer works", lambda: claim(created.request.id, ticket=created.ticket))
+
+
+def test_a_successor_of_the_key_that_approved_is_enough(stored: Stored) -> None:
+    approver, created = stored.issue("admin"), ask(stored)
+    approve(stored, created.request, actor=stored.principal(approver))
+    stored.guard.keys.rotate(approver.key.id, grace=timedelta(0))
+
+    assert stored.guard.requests.claim(created.request.id, ticket=created.ticket)
+
+
+def test_a_longer_lifetime_of_the_organization_is_not_granted_in_hindsight(stored: Stored) -> None:
+    stored.guard.organizations.update("acme", max_key_lifetime=9 * DAY)
+    created = approved(stored)
+    stored.guard.organizations.update("acme", max_key_lifetime=None)
+
+    key = stored.guard.requests.claim(created.request.id, actor="alice").key
+
+    assert key.expires_at == stored.clock.now + 9 * DAY
+
+
+@pytest.mark.settings(default_limits=["5/minute"], approval_rules=[READERS])
+def test_no_rule_loosens_a_limit(stored: Stored) -> None:
+    actor = "ann@acme.example"
+    for limits, status in ((["9/minute"], "pending"), (["3/minute"], "approved")):
+        created = ask(stored, "inference:read", expires_in=DAY, limits=limits, actor=actor)
+        assert created.request.state == status
+
+
+@pytest.mark.parametrize("name", ["fam_" + "0" * 16, "fam_", "rule:readers", "service", "ticket:1"])
+def test_people_have_no_names_of_others(stored: Stored, name: str) -> None:
+    with pytest.raises(InvalidValueError, match="can't name a person"):
+        ask(stored, actor=name)
+    with pytest.raises(InvalidValueError, match="can't name a person"):
+        Person(id=name)
+
+
+def test_a_person_asks_and_claims_by_its_role(stored: Stored) -> None:
+    refuses(stored, "auditor of", lambda: ask(stored, actor=person("dan", "auditor")))
+    created = approved(stored, actor=person("alice", "developer"))
+    gone = person("alice")
+    unknown(stored, lambda: stored.guard.requests.claim(created.request.id, actor=gone))
+    unknown(stored, lambda: stored.guard.requests.withdraw(created.request.id, actor=gone))

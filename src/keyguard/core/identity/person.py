@@ -9,7 +9,13 @@ from datetime import datetime
 from types import MappingProxyType
 
 from keyguard.core.keys.texts import check_text, escaped
-from keyguard.core.keys.values import ORGANIZATION_NAME, check_ids, check_texts, settle_times
+from keyguard.core.keys.values import (
+    NO_PERSON,
+    ORGANIZATION_NAME,
+    check_ids,
+    check_texts,
+    settle_times,
+)
 from keyguard.exceptions import InvalidValueError, shown
 
 _LONGEST_NAME = 200
@@ -49,6 +55,8 @@ class Person:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", check_text("a person's id", self.id))
+        if NO_PERSON.match(self.id):
+            raise InvalidValueError(f"{shown(self.id)} can't name a person")
         check_texts(("a person's name", self.name))
         object.__setattr__(self, "name", escaped(self.name)[:_LONGEST_NAME])
         if not isinstance(self.roles, Mapping):

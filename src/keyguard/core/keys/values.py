@@ -17,6 +17,7 @@ _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
 FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
 REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{16}\Z")
+NO_PERSON = re.compile(r"fam_|rule:|ticket:|service\Z")
 _TIME_ZONE = re.compile(r"(?=.{1,64}\Z)[A-Z][0-9A-Za-z_+-]*(/[0-9A-Za-z_+-]+)*\Z")
 ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
 

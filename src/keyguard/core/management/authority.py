@@ -30,6 +30,8 @@ HOLDERS = ADMINISTRATORS | {Role.DEVELOPER}
 """The roles that may end or replace a key, a developer only an own one."""
 DECIDERS = ADMINISTRATORS | {Role.APPROVER}
 """The roles that may decide on requests for keys."""
+ASKERS = HOLDERS | DECIDERS
+"""The roles that may ask for a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,8 @@ def gained(policy: Policy, owner: Organization, before: Key, after: Key) -> list
         gains.append("an earlier start")
     if not within_networks(after.allowed_networks, before.allowed_networks):
         gains.append("other networks")
+    if after.owner is not None and after.owner != before.owner:  # who may rotate it
+        gains.append("another owner")
     levels = (policy.default_limits, owner.limits)
     if not as_tight(merged(*levels, after.limits), merged(*levels, before.limits)):
         gains.append("looser limits")

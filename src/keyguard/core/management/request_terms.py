@@ -11,8 +11,10 @@ from keyguard.core.access.policy import Policy
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import parse_granted, parse_required
 from keyguard.core.keys.audit import Actor
+from keyguard.core.keys.records import Organization
 from keyguard.core.keys.requests import KeyRequest
 from keyguard.core.keys.texts import check_text
+from keyguard.core.limits.limit import as_tight, merged
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 _MOST_APPROVALS = 10
@@ -26,7 +28,8 @@ class ApprovalRule:
 
         ApprovalRule(name="readers", scopes=["inference:read"], longest=timedelta(days=30))
 
-    A request that needs several approvers is approved by no rule.
+    A request that needs several approvers, or looser limits than the service and its organization
+    set, is approved by no rule.
 
     Args:
         name: The rule's name, which the audit trail names as the approver.
@@ -54,8 +57,9 @@ class ApprovalRule:
         requesters = tuple(check_text("a requester", name) for name in self.requesters)
         object.__setattr__(self, "requesters", requesters)
 
-    def admits(self, policy: Policy, request: KeyRequest) -> bool:
-        """Tell whether the rule approves a request."""
+    def admits(self, policy: Policy, request: KeyRequest, owner: Organization) -> bool:
+        """Tell whether the rule approves a request; never one for looser limits than others."""
+        levels = (policy.default_limits, owner.limits)
         asked, grant = request.asked, policy.grant(frozenset(self.scopes))
         lasts = self.longest is not None and (
             asked.expires_in is None or asked.expires_in > self.longest
@@ -63,6 +67,7 @@ class ApprovalRule:
         return (
             not lasts
             and all(scope in grant for scope in asked.scopes)
+            and as_tight(merged(*levels, request.asked.limits), merged(*levels))
             and any(fnmatchcase(request.requester, name) for name in self.requesters)
         )
 
@@ -121,8 +126,10 @@ class RequestTerms:
         grant = policy.grant(scopes)
         return max([1, *(number for scope, number in self.approvals.items() if scope in grant)])
 
-    def rule_for(self, policy: Policy, request: KeyRequest) -> ApprovalRule | None:
+    def rule_for(
+        self, policy: Policy, request: KeyRequest, owner: Organization
+    ) -> ApprovalRule | None:
         """Return the rule that approves a request by itself, if one does."""
         if self.approvers(policy, request.asked.scopes) > 1:
             return None
-        return next((rule for rule in self.rules if rule.admits(policy, request)), None)
+        return next((rule for rule in self.rules if rule.admits(policy, request, owner)), None)

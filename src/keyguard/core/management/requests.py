@@ -14,9 +14,9 @@ from typing import TypeVar
 from keyguard.core.identity.networks import parse_networks
 from keyguard.core.identity.person import Person, Role
 from keyguard.core.identity.principal import Principal
-from keyguard.core.keys.audit import Action, Actor, describe
+from keyguard.core.keys.audit import SERVICE, Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
-from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason
+from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization, RevocationReason
 from keyguard.core.keys.requests import (
     OPEN,
     KeyRequest,
@@ -27,12 +27,29 @@ from keyguard.core.keys.requests import (
 )
 from keyguard.core.keys.results import CreatedRequest, IssuedKey
 from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import FAMILY_ID, LATEST, REQUEST_ID, UNCHANGED, Page, Unchanged
+from keyguard.core.keys.values import (
+    FAMILY_ID,
+    LATEST,
+    NO_PERSON,
+    REQUEST_ID,
+    UNCHANGED,
+    Page,
+    Unchanged,
+)
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import keep_an_administrator
-from keyguard.core.management.authority import ANYBODY, DECIDERS, Authority, check_new_key, gained
+from keyguard.core.management.authority import (
+    ANYBODY,
+    ASKERS,
+    DECIDERS,
+    Authority,
+    check_new_key,
+    gained,
+)
 from keyguard.core.management.common import (
+    LARGEST_PAGE,
     Operations,
+    all_keys,
     check_actor,
     check_end,
     check_id,
@@ -82,9 +99,10 @@ class AsyncRequests(Operations):
         """Ask for a key. See :meth:`~keyguard.guard.requests.Requests.create`."""
         ports = self._ports
         policy, settled_terms = ports.policy, ports.request_terms
-        requester = _party(actor)
-        if requester is None:
+        check_actor(actor)
+        if actor is None:
             raise InvalidValueError("say who asks: pass a name, a person or a principal as actor")
+        requester = _party(actor)
         asked = KeyTerms(
             scopes=granted_scopes(policy, scopes),
             expires_in=expires_in,
@@ -104,7 +122,7 @@ class AsyncRequests(Operations):
 
         async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
             nonlocal digest
-            owner = await find_organization(ports, organization, authority, frozenset(Role))
+            owner = await find_organization(ports, organization, authority, ASKERS)
             refuse_disabled(owner, "asking for keys")
             request = KeyRequest(
                 id=request_id,
@@ -121,13 +139,13 @@ class AsyncRequests(Operations):
             check_end(key, owner, now)
             change, seen = await self._turn(owner, requester, now)
             entries = [describe(Action.REQUEST_CREATED, now, actor, None, request)]
-            rule = settled_terms.rule_for(policy, request)
+            rule = settled_terms.rule_for(policy, request, owner)
             if rule is not None:
                 approver = f"rule:{rule.name}"
                 approved = replace(
                     request,
                     state=RequestStatus.APPROVED,
-                    granted=asked,
+                    granted=_lasting(asked, owner),
                     decided_by=(approver,),
                     decided_at=now,
                     claim_by=later(now, settled_terms.claimable_for, LATEST),
@@ -229,14 +247,13 @@ class AsyncRequests(Operations):
         claim_by = later(now, settled_terms.claimable_for, LATEST)
 
         def decide(
-            authority: Authority, request: KeyRequest, owner: Organization, approver: str
+            authority: Authority,
+            request: KeyRequest,
+            owner: Organization,
+            approver: str,
         ) -> KeyRequest:
-            if approver in request.decided_by:
-                raise RefusedError(
-                    f"{approver!r} has approved request {request_id!r} already; it takes another"
-                )
             refuse_disabled(owner, "approving requests")
-            most = request.granted or request.asked
+            most = _lasting(request.granted or request.asked, owner)
             terms = KeyTerms(
                 scopes=_given(scopes, most.scopes),
                 expires_in=_given(expires_in, most.expires_in),
@@ -255,6 +272,7 @@ class AsyncRequests(Operations):
                 )
             check_new_key(policy, authority, owner, key)
             check_end(key, owner, now)
+            terms = _lasting(terms, owner)
             approvers = (*request.decided_by, approver)
             enough: dict[str, object] = {}
             if len(approvers) >= settled_terms.approvers(policy, terms.scopes):
@@ -323,10 +341,17 @@ class AsyncRequests(Operations):
 
         async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
             request, owner = await self._found(request_id, authority)
-            if party == request.requester:
+            parties = await self._people_of(party)
+            if not parties.isdisjoint(await self._people_of(request.requester)):
                 raise RefusedError("nobody decides on an own request; withdraw it instead")
             _refuse_unless(request, of, now)
-            after = decide(authority, request, owner, party or "service")
+            if action is Action.REQUEST_APPROVED and not parties.isdisjoint(
+                await self._people_of(*request.decided_by)
+            ):
+                raise RefusedError(
+                    f"{party!r} has approved request {request_id!r} already; it takes another"
+                )
+            after = decide(authority, request, owner, party)
             entry = describe(action, now, actor, request, after)
             # Nobody puts a refusal off by changing the organization.
             read = (owner,) if action is Action.REQUEST_APPROVED else ()
@@ -347,14 +372,14 @@ class AsyncRequests(Operations):
         """
         proving = self._prove(request_id, ticket, actor)
         del ticket  # a traceback that passes here must not show it
-        actor = await proving
+        await proving
         now = self._ports.now()
 
-        async def attempt(_: Authority) -> tuple[Commit | None, KeyRequest]:
-            request, _owner = await self._found(request_id)
+        async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
+            request, _ = await self._own(request_id, actor, authority)
             _refuse_unless(request, OPEN, now)
             after = changed(request, state=RequestStatus.WITHDRAWN, decided_at=now)
-            entry = describe(Action.REQUEST_WITHDRAWN, now, actor, request, after)
+            entry = describe(Action.REQUEST_WITHDRAWN, now, _author(actor, request), request, after)
             return Commit(entries=(entry,), changes=(Change(request, after),)), after
 
         return await settled(self._ports, actor, attempt)
@@ -368,12 +393,14 @@ class AsyncRequests(Operations):
         """
         proving = self._prove(request_id, ticket, actor)
         del ticket  # a traceback that passes here must not show it
-        ports, actor = self._ports, await proving
+        ports = self._ports
+        await proving
         family = f"fam_{base62(ports.draw_entropy(_FAMILY_ENTROPY), 16)}"
 
         async def prepare(
             request: KeyRequest, owner: Organization, key_id: str, now: datetime
         ) -> tuple[Key, Commit]:
+            await self._check_approvers(request, now)
             key = _prospect(request, request.granted or request.asked, owner, now)
             room = await make_room(ports, owner, [family], now)
             return replace(key, id=key_id, family=family), Commit(entries=(), changes=room)
@@ -391,7 +418,8 @@ class AsyncRequests(Operations):
         """
         proving = self._prove(request_id, ticket, actor)
         del ticket  # a traceback that passes here must not show it
-        ports, actor = self._ports, await proving
+        ports = self._ports
+        await proving
 
         async def prepare(
             request: KeyRequest, owner: Organization, key_id: str, now: datetime
@@ -413,7 +441,9 @@ class AsyncRequests(Operations):
                 revoked_reason=RevocationReason.SUPERSEDED,
             )
             return key, Commit(
-                entries=(describe(Action.KEY_REVOKED, now, actor, present, before),),
+                entries=(
+                    describe(Action.KEY_REVOKED, now, _author(actor, request), present, before),
+                ),
                 changes=(Change(present, before),),
                 witnesses=await keep_an_administrator(ports, owner, [present], [before, key], now),
             )
@@ -435,7 +465,7 @@ class AsyncRequests(Operations):
         Args:
             request_id: The request.
             action: What the audit trail calls it.
-            actor: Who has proven to be the requester.
+            actor: Who has proven to be the requester, or None with a ticket.
             of: The status.
             prepare: Given the request, its organization, the key's id and the time, returns the
                 key, and what the commit takes besides.
@@ -446,10 +476,10 @@ class AsyncRequests(Operations):
         del parts
         digest: str | None = None
 
-        async def attempt(_: Authority) -> tuple[Commit | None, tuple[KeyRequest, Key]]:
+        async def attempt(authority: Authority) -> tuple[Commit | None, tuple[KeyRequest, Key]]:
             # The bounds are those of the approvers and of the organization, not the requester's.
             nonlocal digest
-            request, owner = await self._found(request_id)
+            request, owner = await self._own(request_id, actor, authority)
             _refuse_unless(request, of, now)
             refuse_disabled(owner, "claiming keys")
             key, besides = await prepare(request, owner, key_id, now)
@@ -458,12 +488,13 @@ class AsyncRequests(Operations):
             if digest is None:  # after all refusals, because a hash may be slow; and only once
                 digest = await ports.hash(token)
             after = changed(request, state=RequestStatus.CLAIMED, claimed_at=now, key=key_id)
+            author = _author(actor, request)
             commit = replace(
                 besides,
                 entries=(
-                    describe(action, now, actor, request, after),
+                    describe(action, now, author, request, after),
                     *besides.entries,
-                    describe(Action.KEY_ISSUED, now, actor, None, key),
+                    describe(Action.KEY_ISSUED, now, author, None, key),
                 ),
                 keys=(KeyRecord(key=key, organization=owner, digest=digest),),
                 changes=(Change(request, after), *besides.changes),
@@ -495,26 +526,77 @@ class AsyncRequests(Operations):
         authority.check_role(owner, DECIDERS)
         return record.request, owner
 
-    async def _prove(self, request_id: str, ticket: Secret | str | None, actor: Actor) -> Actor:
+    async def _own(
+        self, request_id: str, actor: Actor, authority: Authority
+    ) -> tuple[KeyRequest, Organization]:
+        """Return a request and its organization for who has proven to be the requester.
+
+        Raises:
+            NotFoundError: The actor is a person who no longer has a role in the organization.
+            RefusedError: The actor has decided on the request.
+        """
+        request, owner = await self._found(request_id)
+        if authority.person is not None and not authority.reaches(owner):
+            raise unknown("request", request_id)
+        party = _party(actor)
+        if actor is not None and not (await self._people_of(party)).isdisjoint(
+            await self._people_of(*request.decided_by)
+        ):
+            raise RefusedError(
+                f"{party!r} has decided on request {request_id!r}, and can't claim it"
+            )
+        return request, owner
+
+    async def _people_of(self, *parties: str) -> set[str]:
+        """Return parties together with those who hold keys of the families among them."""
+        found = {*parties}
+        for party in filter(FAMILY_ID.match, parties):
+            keys = await all_keys(self._ports, KeyFilter(family=party))
+            found |= {key.owner for key in keys if key.owner is not None}
+        return found
+
+    async def _check_approvers(self, request: KeyRequest, now: datetime) -> None:
+        """Refuse a claim of what a key has approved that no longer works, nor a successor of it.
+
+        Raises:
+            RefusedError: The message names the key.
+        """
+        store = self._ports.store
+        trail = await store.list_audit(
+            organization=None, subject=request.id, after=None, limit=LARGEST_PAGE
+        )
+        for entry in trail:
+            kind, _, key_id = entry.actor.partition(":")
+            if entry.action is not Action.REQUEST_APPROVED or kind != "key":
+                continue
+            record = await store.find_key(key_id)
+            alive: Page[Key] = Page(())
+            if record is not None:
+                family = KeyFilter(family=record.key.family, alive_at=now)
+                alive = await store.list_keys(family, after=None, limit=1)
+            if not alive.items:
+                raise RefusedError(
+                    f"key {key_id!r} has approved request {request.id!r} and no longer works; "
+                    "ask again"
+                )
+
+    async def _prove(self, request_id: str, ticket: Secret | str | None, actor: Actor) -> None:
         """Refuse who is not the requester and has no ticket.
 
-        Returns:
-            Who acts, for the audit trail.
+        A key needs the ticket of its holder's request: it may do less than its holder is granted.
 
         Raises:
             NotFoundError: There is no such request, or the ticket is not its.
-            RefusedError: The actor has approved it.
         """
         secret = Secret(ticket) if isinstance(ticket, str) else ticket
         del ticket  # a traceback that passes here must not show it
         check_id("request", request_id, REQUEST_ID)
         check_actor(actor)
-        party = _party(actor)
         record = await self._ports.store.find_request(request_id)
         if secret is None and actor is None:
             raise InvalidValueError("give the ticket, or the requester as the actor")
         if secret is None:
-            proven = record is not None and party == record.request.requester
+            proven = record is not None and record.request.requester == _party(actor)
         else:
             parts = TICKETS.parse(secret.reveal())
             named = parts is not None and f"req_{parts.key_id}" == request_id
@@ -523,29 +605,34 @@ class AsyncRequests(Operations):
             proven = named and (await self._ports.verify(secret, digest)) is True
         if record is None or not proven:
             raise unknown("request", request_id)
-        if party is not None and party in record.request.decided_by:
-            raise RefusedError(
-                f"{party!r} has decided on request {request_id!r}, and can't claim it"
-            )
-        return f"ticket:{request_id}" if actor is None else actor
 
 
-def _party(actor: Actor) -> str | None:
+def _party(actor: Actor) -> str:
     """Return who an actor is, for the rule that nobody plays two parts in a request.
 
     All keys of a family are one party, as the holder of one rotates it to the next.
 
     Raises:
-        InvalidValueError: A name is spelled like a family.
+        InvalidValueError: A name is spelled like a party of another kind.
     """
     if isinstance(actor, Principal):
         return actor.family
     if actor is None:
-        return None
+        return SERVICE
     name = actor.id if isinstance(actor, Person) else check_text("an actor", actor)
-    if FAMILY_ID.match(name):
-        raise InvalidValueError(f"{shown(name)} names a family of keys, and can't name a person")
+    if NO_PERSON.match(name):
+        raise InvalidValueError(f"{shown(name)} can't name a person")
     return name
+
+
+def _author(actor: Actor, request: KeyRequest) -> Actor:
+    """Return who acts, for the audit trail."""
+    return f"ticket:{request.id}" if actor is None else actor
+
+
+def _lasting(terms: KeyTerms, owner: Organization) -> KeyTerms:
+    """Return terms that grant no longer a life if the organization allows a longer one later."""
+    return replace(terms, expires_in=terms.expires_in or owner.max_key_lifetime)
 
 
 def _is_known(authority: Authority, request: KeyRequest, owner: Organization) -> bool:
