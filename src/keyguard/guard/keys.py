@@ -127,6 +127,7 @@ class Keys:
         organization: str | None = None,
         family: str | None = None,
         owner: str | None = None,
+        search: str | None = None,
         expiring_within: timedelta | None = None,
         unused_for: timedelta | None = None,
         after: str | None = None,
@@ -140,6 +141,9 @@ class Keys:
             organization: Id or slug of the organization whose keys are wanted; None for all.
             family: The only family whose keys are wanted.
             owner: The only holder whose keys are wanted.
+            search: What the name begins with, or, from 4 characters on, the id; case counts. It
+                takes an organization. Keys whose id begins with it come first, the others are
+                listed by name.
             expiring_within: Only keys that work now and stop within that time, because they expire
                 or the grace of a rotation ends.
             unused_for: Only keys that work now and were not used for that long. For a key that was
@@ -157,6 +161,7 @@ class Keys:
                 organization=organization,
                 family=family,
                 owner=owner,
+                search=search,
                 expiring_within=expiring_within,
                 unused_for=unused_for,
                 after=after,

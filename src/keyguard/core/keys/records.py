@@ -10,6 +10,7 @@ version counts its changes: a store replaces a record only if it still has the v
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -38,6 +39,8 @@ if TYPE_CHECKING:  # only changes need these
 
 _TIMES = ("created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
 
+
+_ID_START = re.compile(r"[0-9A-Za-z]{4,16}\Z")
 
 LARGEST_NUMBER = 1_000_000_000
 
@@ -304,6 +307,9 @@ class KeyFilter:
         unused_since: Keys that were issued before this time, and not let in since.
         alive_at: Keys that keyguard can still let in at this time or later.
         owner: Who holds them.
+        search: What their name begins with, or, where it is 4 characters or more, their id. Case
+            counts. It takes an organization. Those whose id begins with it are listed first, by
+            id, and the others by name and then id.
     """
 
     organization: str | None = None
@@ -312,9 +318,27 @@ class KeyFilter:
     unused_since: datetime | None = None
     alive_at: datetime | None = None
     owner: str | None = None
+    search: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.search is not None and self.organization is None:
+            raise InvalidValueError("a search for keys takes an organization")
+
+    def finds_id(self, key_id: str) -> bool:
+        """Tell whether the search is for a key of that id."""
+        return _ID_START.match(self.search or "") is not None and key_id.startswith(
+            self.search or ""
+        )
+
+    def place(self, key: Key) -> tuple[bool, str, str]:
+        """Return what the keys that a search finds are ordered by."""
+        is_named = not self.finds_id(key.id)
+        return is_named, key.name if is_named else "", key.id
 
     def admits(self, key: Key) -> bool:
         """Tell whether the filter lets a key through."""
+        if not (key.name.startswith(self.search or "") or self.finds_id(key.id)):
+            return False
         if self.organization not in (None, key.organization):
             return False
         if self.family not in (None, key.family):

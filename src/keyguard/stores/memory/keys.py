@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -127,7 +127,7 @@ class MemoryStore(Store):
             keys = self._keys.values()
             owned = (key for key in keys if wanted.organization in (None, key.organization))
             # The filter comes after the cursor: the cursor's key may no longer match the filter.
-            rest = _behind(owned, after)
+            rest = _behind(owned, after, wanted.place if wanted.search else _age)
         return page_of([key for key in rest if wanted.admits(key)], limit)
 
     def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
@@ -329,9 +329,17 @@ def open_async_store(url: str) -> AsyncMemoryStore:  # noqa: ARG001 - likewise
     return AsyncMemoryStore()
 
 
-def _behind(records: Iterable[Aged], after: str | None) -> list[Aged]:
-    """Return the records by age, from the one after a cursor on."""
-    ordered = sorted(records, key=lambda record: (record.created_at, record.id))
+def _age(record: Key | KeyRequest | Organization) -> tuple[object, ...]:
+    return record.created_at, record.id
+
+
+def _behind(
+    records: Iterable[Aged],
+    after: str | None,
+    place: Callable[[Aged], tuple[object, ...]] = _age,
+) -> list[Aged]:
+    """Return the records in order, by age if no other is given, from the one after a cursor on."""
+    ordered = sorted(records, key=place)
     if after is None:
         return ordered
     ids = [record.id for record in ordered]

@@ -116,7 +116,7 @@ def _index_writes(new: Organization | KeyRecord | RequestRecord) -> Iterator[Wri
         for index in ("keys", f"keys:{key.organization}", f"family:{key.family}"):
             yield "ZADD", index, ("0", index_entry(key))
         yield "ZADD", "ids", ("0", key.id)
-        yield from _owner_writes(None, key)
+        yield from _named_writes(None, key)
     else:
         request = new.request
         for index in ("", f":{request.organization}"):
@@ -128,16 +128,22 @@ def _index_writes(new: Organization | KeyRecord | RequestRecord) -> Iterator[Wri
 def _changes_of_indexes(change: Change) -> Iterator[Write]:
     before, after = change.before, change.after
     if isinstance(before, Key) and isinstance(after, Key):
-        yield from _owner_writes(before.owner, after)
+        yield from _named_writes(before, after)
     elif isinstance(after, KeyRequest):
         yield from _open_writes(after)
 
 
-def _owner_writes(before: str | None, key: Key) -> Iterator[Write]:
-    """Move a key between the indexes of owners."""
-    if before not in (None, key.owner):
-        yield "ZREM", f"owner:{before}", (index_entry(key),)
-    if key.owner not in (None, before):
+def _named_writes(before: Key | None, key: Key) -> Iterator[Write]:
+    """Move a key within the index of names, and between those of owners."""
+    names = f"names:{key.organization}"
+    if before is not None and before.name != key.name:
+        yield "ZREM", names, (f"{before.name}\0{key.id}",)
+    if before is None or before.name != key.name:
+        yield "ZADD", names, ("0", f"{key.name}\0{key.id}")
+    former = None if before is None else before.owner
+    if former not in (None, key.owner):
+        yield "ZREM", f"owner:{former}", (index_entry(key),)
+    if key.owner not in (None, former):
         yield "ZADD", f"owner:{key.owner}", ("0", index_entry(key))
 
 

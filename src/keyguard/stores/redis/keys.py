@@ -167,7 +167,33 @@ class RedisKeys:
             return Page(())
         times = (wanted.ends_before, wanted.unused_since, wanted.alive_at)
         listed = _Listed("key", index, wanted.organization, tuple(map(time_text, times)))
+        if wanted.search is not None:
+            return await self._search(wanted, wanted.search, listed, after, limit)
         return await self._page(key_from, listed, after, limit, wanted.admits)
+
+    async def _search(
+        self, wanted: KeyFilter, search: str, listed: _Listed, after: str | None, limit: int
+    ) -> Page[Key]:
+        """List the keys that a search finds: those whose id begins with it, then those by name."""
+        if not fits(search):
+            return Page(())
+        items: list[Key | Damaged] = []
+        left = limit
+        if wanted.finds_id(search) and (after is None or after.startswith(search)):
+            ids = listed._replace(by="ids", search=search, order="id")
+            items, left = await self._found(key_from, ids, after, limit, wanted.admits)
+            after = None
+        if len(items) <= left:
+            names = listed._replace(by=f"names:{wanted.organization}", search=search, order="name")
+            named, rest = await self._found(
+                key_from,
+                names,
+                after,
+                left - len(items),
+                lambda key: wanted.admits(key) and not wanted.finds_id(key.id),
+            )
+            items, left = [*items, *named], len(items) + rest
+        return page_of(items, left)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
         if after is not None and not KEY_ID.match(after):
@@ -298,15 +324,28 @@ class RedisKeys:
         limit: int,
         admits: Callable[[Found], bool] = bool,
     ) -> Page[Found]:
+        return page_of(*await self._found(decode, listed, after, limit, admits))
+
+    async def _found(
+        self,
+        decode: Callable[[Reply], Found],
+        listed: _Listed,
+        after: str | None,
+        limit: int,
+        admits: Callable[[Found], bool],
+    ) -> tuple[list[Found | Damaged], int]:
+        """Return one item more than a page has, if there are so many, and the page's size.
+
+        That grows where another page could not begin behind the last item.
+        """
         items: list[Found | Damaged] = []
         last, keys = "", (listed.by,) if after is None else (listed.by, record_key(after))
         while True:
             asked = limit + 1 - len(items)
             look = max(asked, _LOOKED_AT) if any(listed.times) else asked
             arguments = (str(asked), str(look), last, listed.owner or "", *listed.times)
-            reply = await self._run(
-                scripts.LIST_RECORDS, listed.kind, *arguments, listed.open_at, keys=keys
-            )
+            more = (listed.open_at, listed.search, listed.order)
+            reply = await self._run(scripts.LIST_RECORDS, listed.kind, *arguments, *more, keys=keys)
             end, rows = list_of(reply)
             for row in list_of(rows):
                 record_id, fields = list_of(row)
@@ -317,10 +356,10 @@ class RedisKeys:
                     items.append(item)
             last, keys = text_of(end), (listed.by,)
             # The next page begins behind a record whose time of creation can be read.
-            while limit <= len(items) and isinstance(items[limit - 1], Damaged):
+            while 0 < limit <= len(items) and isinstance(items[limit - 1], Damaged):
                 limit += 1
             if len(items) > limit or not last:
-                return page_of(items, limit)
+                return items, limit
 
 
 class _Listed(NamedTuple):
@@ -332,6 +371,8 @@ class _Listed(NamedTuple):
         owner: The id of the only organization whose records are wanted, or None.
         times: ``ends_before``, ``unused_since`` and ``alive_at`` of a :class:`KeyFilter`.
         open_at: For an index of open requests, the second at which they are open.
+        search: What its entries begin with.
+        order: What they are ordered by: ``created_at``, ``name`` or ``id``.
     """
 
     kind: str
@@ -339,6 +380,8 @@ class _Listed(NamedTuple):
     owner: str | None = None
     times: tuple[str, ...] = ("", "", "")
     open_at: str = ""
+    search: str = ""
+    order: str = "created_at"
 
 
 class AsyncRedisStore(RedisKeys):

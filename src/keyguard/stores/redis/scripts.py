@@ -12,7 +12,7 @@ several of them:
     and ids
 :``open``, ``open:ORGANIZATION``: the same of the requests that are open, by the second at which
     they no longer are
-:``ids``: a sorted set of the ids of all keys
+:``ids``: a sorted set of the ids of all keys; ``names:ORGANIZATION``: of names and ids
 :``audit``: the audit trail, a stream
 :``trail:ID``: a sorted set of the entries about one record; ``owned:ID``: about one organization
     and its keys

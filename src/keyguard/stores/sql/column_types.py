@@ -51,9 +51,11 @@ def ascii_text() -> TypeEngine[str]:
 
 
 def unicode_string(length: int) -> TypeEngine[str]:
-    """Return the type of a string of any characters, compared exactly."""
-    return String(length).with_variant(
-        mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), *MYSQL
+    """Return the type of a string of any characters, compared and ordered by code points."""
+    return (
+        String(length)
+        .with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), *MYSQL)
+        .with_variant(String(length, collation="C"), "postgresql")
     )
 
 

@@ -8,6 +8,7 @@ win, and no record that was read is written back.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -74,6 +75,8 @@ _POSITION = re.compile(r"([0-9]{1,18})-([0-9a-f]*)\Z")
 # What an id or a slug is made of. Databases treat anything else differently: trailing spaces, NUL,
 # characters that the column's character set lacks.
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,63}\Z")
+
+_LAST_CHARACTER = chr(sys.maxunicode)  # which no name has
 
 _ORGANIZATION = select(*ORGANIZATION_COLUMNS)
 _KEY = select(*KEY_COLUMNS)
@@ -160,9 +163,42 @@ async def list_keys(
 ) -> Page[Key]:
     """List the keys that a filter admits, by the time of their creation."""
     keys = _of(_KEY, {KEYS.c.organization_id: wanted.organization, KEYS.c.family: wanted.family})
-    if keys is None or not fits(wanted.owner or ""):
+    if keys is None or not fits(f"{wanted.owner}{wanted.search}"):
         return Page(())
-    return await _aged(session, keys, _conditions(wanted), KEYS, key_from, after, limit)
+    if wanted.search is not None:
+        return await _search(session, keys, wanted, wanted.search, after, limit)
+    few, conditions = wanted.owner is not None, _conditions(wanted)
+    return await _aged(session, keys, conditions, KEYS, key_from, after, limit, few=few)
+
+
+async def _search(
+    session: Session, keys: Query, wanted: KeyFilter, search: str, after: str | None, limit: int
+) -> Page[Key]:
+    """List the keys that a search finds: those whose id begins with it, then those by name."""
+    rows: Sequence[AnyRow] = ()
+    conditions = _conditions(wanted)
+    is_id = KEYS.c.id.between(search, f"{search}~")  # no id has a "~"
+    finds_ids = wanted.finds_id(search)
+    if finds_ids and (after is None or after.startswith(search)):
+        found = keys.where(*conditions, is_id).order_by(KEYS.c.id).limit(limit + 1)
+        rows = await read_rows(session, found if after is None else found.where(KEYS.c.id > after))
+        after = None
+    if len(rows) <= limit:
+        # The range is for the index. MySQL ignores spaces at its ends, which LIKE does not; but of
+        # a bare column, LIKE would make a range there that lacks some characters.
+        conditions += (KEYS.c.name >= search, KEYS.c.name < f"{search}{_LAST_CHARACTER}")
+        conditions.append(func.substr(KEYS.c.name, 1).startswith(search, autoescape=True))
+        if finds_ids:
+            conditions.append(~is_id)
+        if after is not None:
+            last = keys.with_only_columns(KEYS.c.name).where(KEYS.c.id == after)
+            name = (await session.execute(last)).scalar() if _NAME.match(after) else None
+            if name is None:
+                return Page(())
+            conditions += (KEYS.c.name >= name, or_(KEYS.c.name > name, KEYS.c.id > after))
+        named = keys.where(*conditions).order_by(KEYS.c.name, KEYS.c.id)
+        rows = [*rows, *await read_rows(session, named.limit(limit + 1 - len(rows)))]
+    return page_of([read_listed(str(row[0]), key_from, row) for row in rows], limit)
 
 
 async def find_request(session: Session, request_id: str) -> RequestRecord | None:
@@ -181,8 +217,13 @@ async def list_requests(
     requests = _of(_REQUEST, {REQUESTS.c.organization_id: wanted.organization})
     if requests is None or not fits(wanted.requester or ""):
         return Page(())
+    few = wanted.requester is not None or _are_open(wanted)
     conditions = _request_conditions(wanted)
-    return await _aged(session, requests, conditions, REQUESTS, request_from, after, limit)
+    return await _aged(session, requests, conditions, REQUESTS, request_from, after, limit, few=few)
+
+
+def _are_open(wanted: RequestFilter) -> bool:
+    return bool(wanted.statuses) and wanted.statuses <= OPEN
 
 
 async def list_digests(session: Session, after: str | None, limit: int) -> Page[KeyDigest]:
@@ -324,7 +365,7 @@ def _request_conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
                 state.in_(sorted(wanted.statuses - OPEN - over.keys())),
             )
         )
-    if wanted.statuses and wanted.statuses <= OPEN:
+    if _are_open(wanted):
         conditions.append(is_open)  # again, so that the index is used
     return conditions
 
@@ -343,9 +384,24 @@ async def _aged(
     decode: Callable[[AnyRow], Aged],
     after: str | None,
     limit: int,
+    *,
+    few: bool = False,
 ) -> Page[Aged]:
-    """Return a page of records in the order of their creation."""
-    order = (table.c.created_at, table.c.id)
+    """Return a page of records in the order of their creation.
+
+    Args:
+        session: The session.
+        records: Finds the records.
+        conditions: Which of them.
+        table: Their table.
+        decode: Returns the record in a row.
+        after: The id behind which to start, or None.
+        limit: How many rows a page has.
+        few: Whether the conditions have an index that leads to few.
+    """
+    created = table.c.created_at
+    # An expression, so that no database takes the index of the order instead.
+    order = (func.coalesce(created, created) if few else created, table.c.id)
     if after is not None:
         if not _NAME.match(after):
             return Page(())

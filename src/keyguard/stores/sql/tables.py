@@ -79,6 +79,7 @@ KEYS = Table(
     Index("ix_keyguard_keys_organization_id", "organization_id", "created_at", "id"),
     Index("ix_keyguard_keys_created_at", "created_at", "id"),
     Index("ix_keyguard_keys_family", "family"),
+    Index("ix_keyguard_keys_name", "organization_id", "name", "id"),
     Index("ix_keyguard_keys_owner", "owner", "organization_id", "created_at", "id"),
     Index("ix_keyguard_keys_expires_at", "expires_at"),
     Index("ix_keyguard_keys_grace_ends_at", "grace_ends_at"),

@@ -3,25 +3,27 @@
 -- KEYS: index; the record to start after, if any.
 -- ARGV: kind of record, how many to return, how many to look at, entry to start after, their owner,
 -- three times of a filter, the second after which the index's scores must lie; "" where one is
--- missing. An index that has scores is not in the order of its entries.
+-- missing. An index that has scores is not in the order of its entries. What entries begin with;
+-- what they are ordered by: 'created_at', 'name' or 'id'.
 -- Only what the filter surely refuses is left out: the caller applies the filter to the rest. Times
 -- are texts of one form, so their order is the order of time.
 local records, most, look, last = STORE .. ARGV[2] .. ':', tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local owner, ends_before, unused_since, alive_at = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local open_at = ARGV[10]
+local open_at, search, order = ARGV[10], ARGV[11], ARGV[12]
 if KEYS[3] then
-  local created, id, owned_by = unpack(
-    redis.pcall('HMGET', KEYS[3], 'created_at', 'id', 'organization'))
-  local is_time = string.match(created or '', '^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d+Z$')
-  if is_time and id == string.sub(KEYS[3], #records + 1) and
-    (owner == '' or string.match(owned_by or '', '^org_%w+$')) then
-    last = (owner == '' or owned_by == owner) and created .. ' ' .. id
+  local after = string.sub(KEYS[3], #records + 1)
+  local before, id, owned_by = unpack(redis.pcall('HMGET', KEYS[3], order, 'id', 'organization'))
+  local is_sound = before and (order ~= 'created_at' or
+    string.match(before, '^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d+Z$'))
+  if is_sound and id == after and (owner == '' or string.match(owned_by or '', '^org_%w+$')) then
+    before = order == 'id' and '' or before .. (order == 'name' and '\0' or ' ')
+    last = (owner == '' or owned_by == owner) and before .. id
   else
     -- The record is missing or damaged. A damaged one still has its place in the index.
     last = nil
     local entries = redis.call('EXISTS', KEYS[3]) == 1 and redis.call('ZRANGE', KEYS[2], 0, -1)
     for _, entry in ipairs(entries or {}) do
-      if string.match(entry, ' (.*)$') == string.sub(KEYS[3], #records + 1) then
+      if string.match(entry, '([^ %z]*)$') == after then
         last = entry
       end
     end
@@ -57,8 +59,9 @@ end
 
 local function entries_behind()
   if open_at == '' then
-    local start = last == '' and '-' or '(' .. last
-    return redis.call('ZRANGEBYLEX', KEYS[2], start, '+', 'LIMIT', 0, look)
+    local start = last == '' and '[' .. search or '(' .. last
+    local stop = search == '' and '+' or '(' .. search .. '\255'
+    return redis.call('ZRANGEBYLEX', KEYS[2], start, stop, 'LIMIT', 0, look)
   end
   local open, behind = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. open_at, '+inf'), {}
   table.sort(open)
@@ -72,7 +75,7 @@ end
 
 local rows, entries = {}, entries_behind()
 for place, entry in ipairs(entries) do
-  local id = string.match(entry, ' (.*)$') or ''
+  local id = string.match(entry, '([^ %z]*)$')
   local record = records .. id
   if not is_filtered or may_be_admitted(record) then
     local found = redis.pcall('HGETALL', record)

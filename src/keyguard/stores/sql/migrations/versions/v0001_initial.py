@@ -28,6 +28,7 @@ def upgrade(op: Operations) -> None:
         ("keyguard_keys", "organization_id", ["organization_id", "created_at", "id"]),
         ("keyguard_keys", "created_at", ["created_at", "id"]),
         ("keyguard_keys", "family", ["family"]),
+        ("keyguard_keys", "name", ["organization_id", "name", "id"]),
         ("keyguard_keys", "owner", ["owner", "organization_id", "created_at", "id"]),
         ("keyguard_requests", "organization_id", ["organization_id", "created_at", "id"]),
         ("keyguard_requests", "created_at", ["created_at", "id"]),
