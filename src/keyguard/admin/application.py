@@ -22,6 +22,7 @@ from keyguard.admin.sessions import Caller, ConsoleSession
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.exceptions import (
+    ConfigurationError,
     ExceededError,
     InvalidValueError,
     NotFoundError,
@@ -71,6 +72,8 @@ class Application:
             return self.tell(call, Problem(422, str(wrong)))
         except RefusedError as refused:
             return self.tell(call, Problem(_refused_with(refused), str(refused)))
+        except ConfigurationError as missing:  # it keeps no usage
+            return self.tell(call, Problem(501, str(missing)))
         except StoreError as failure:
             cause = failure.with_traceback(_below(failure.__traceback__))
             deny = Deny(Reason.STORE_UNAVAILABLE, cause=cause)

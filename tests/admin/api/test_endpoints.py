@@ -457,6 +457,15 @@ def test_usage_is_reported_as_json_and_as_a_table(office: Office) -> None:
     assert office.both("GET", path, token=token, query="step=second").status == 422
 
 
+@pytest.mark.parametrize(
+    "path", ["/organizations/acme/usage", "/organizations/acme/hints", "/usage/me"]
+)
+def test_a_service_without_usage_says_so(path: str) -> None:
+    office = Office({"usage": False})
+
+    assert office.both("GET", path, token=office.token("admin")).status == 501
+
+
 def test_a_key_learns_of_its_own_usage(office: Office) -> None:
     answer = office.both("GET", "/usage/me", token=office.token(limits=["10/minute"]))
 

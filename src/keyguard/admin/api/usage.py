@@ -136,7 +136,7 @@ ENDPOINTS = (
         right=Right.READ_USAGE,
         query=Form(optional=_PERIODS),
         media_types=(*JSON, CSV),
-        answers={200: "Usage"},
+        answers={200: "Usage", 501: "Problem"},
     ),
     Endpoint(
         method="GET",
@@ -147,14 +147,14 @@ ENDPOINTS = (
         own=True,
         query=Form(optional=_PERIODS),
         media_types=(*JSON, CSV),
-        answers={200: "Usage"},
+        answers={200: "Usage", 501: "Problem"},
     ),
     Endpoint(
         method="GET",
         path="/usage/me",
         handler=show_own_usage,
         summary="Tell a key what it has used, and what is left to it",
-        answers={200: "OwnUsage"},
+        answers={200: "OwnUsage", 501: "Problem"},
     ),
     Endpoint(
         method="GET",
@@ -163,7 +163,7 @@ ENDPOINTS = (
         summary="List what a person should look at, the most urgent first",
         right=Right.READ_USAGE,
         query=Form(optional=(AFTER, LIMIT)),
-        answers={200: "Hints"},
+        answers={200: "Hints", 501: "Problem"},
     ),
     Endpoint(
         method="POST",
@@ -172,6 +172,6 @@ ENDPOINTS = (
         summary="Keep a hint from being shown for a time",
         right=Right.CHANGE_ORGANIZATION,
         form=Form(optional=(UNTIL,)),
-        answers={200: "Dismissed"},
+        answers={200: "Dismissed", 501: "Problem"},
     ),
 )
