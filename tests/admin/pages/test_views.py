@@ -9,7 +9,9 @@ import pytest
 from keyguard import Rule
 from keyguard.admin import Console
 from keyguard.admin.sessions import Sessions
+from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.sync import run_sync
+from tests.admin.api.calls import Sent
 from tests.admin.api.office import PEOPLE as KNOWN
 from tests.admin.api.office import identify
 from tests.admin.pages.rooms import Browser, Rooms, fields_of, text_of
@@ -217,8 +219,6 @@ def test_hostile_names_are_text_on_every_page() -> None:
 
 def test_a_body_that_is_no_form_is_refused(rooms: Rooms) -> None:
     caller, app = rooms.fronts["wsgi"]
-    from tests.admin.api.calls import Sent
-
     path = f"/keys/{rooms.issued.key.id}/revoke"
     got = caller(app, Sent("POST", path, body={"a": 1}, person="administrator", mount="/keys"))
     assert got.status == 415
@@ -384,3 +384,44 @@ def test_a_whole_id_leads_to_its_key(rooms: Rooms) -> None:
     assert (got.status, got["location"]) == (303, f"/keys/keys/{key}")
     foreign = rooms.guard.keys.issue(organization="other", name="x").key.id
     assert rooms.get(f"/organizations/acme/keys?q={foreign}", "auditor").status == 200
+
+
+def test_a_page_says_that_the_keys_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = Rooms()
+    key = rooms.issued.key.id
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("down")
+
+    monkeypatch.setattr(rooms.store, "find_key", fail)
+    got = rooms.get(f"/keys/{key}", "administrator")
+    assert got.status == 503
+    assert "The keys can&#39;t be reached at the moment." in text_of(got)
+
+
+def test_a_developer_sees_and_rotates_own_keys_alone(rooms: Rooms) -> None:
+    own = rooms.issue("inference:read", owner="dev").key.id
+    for page in ("", "/rotate", "/revoke"):
+        assert rooms.get(f"/keys/{own}{page}", "developer").status == 200
+    text = text_of(rooms.get(f"/keys/{own}", "developer"))
+    assert "Rotate…" in text
+    assert f"/keys/{own}/edit" not in text
+    assert rooms.get(f"/keys/{own}/edit", "developer").status == 403
+    assert own in text_of(rooms.get("/organizations/acme/mine", "developer"))
+
+
+def test_a_key_that_signed_in_has_no_keys_of_its_own_and_asks_for_none() -> None:
+    rooms = Rooms()
+    browser = Browser(Console(rooms.guard, key_sign_in=True))
+    browser.send("/sign-in", "/sign-in", {"key": rooms.token("admin")})
+    text = text_of(browser.get("/organizations/acme/requests"))
+    assert "/mine" not in text
+    assert "Request a key" not in text
+
+
+def test_a_path_that_takes_another_method_says_which(rooms: Rooms) -> None:
+    path = f"/keys/{rooms.issued.key.id}"
+    caller, app = rooms.fronts["wsgi"]
+    headers = {"sec-fetch-site": "same-origin"}
+    got = caller(app, Sent("DELETE", path, person="administrator", headers=headers, mount="/keys"))
+    assert (got.status, got["allow"]) == (405, "GET, HEAD, OPTIONS")

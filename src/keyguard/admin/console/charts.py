@@ -14,6 +14,9 @@ from keyguard.core.usage.values import ALLOWED, Period
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.guard import AsyncKeyguard, Keyguard
 
+MONTH = timedelta(days=29)
+"""How far before today a period of 30 days begins."""
+
 _MOST_PAGES = 10
 
 
@@ -47,7 +50,7 @@ class Chart:
     @property
     def most(self) -> int:
         """The height of the highest bar."""
-        return max((bar.yes + bar.no for bar in self.bars), default=0)
+        return max(self.counts, default=0)
 
     @property
     def yes(self) -> int:
@@ -58,6 +61,11 @@ class Chart:
     def no(self) -> int:
         """How many requests were refused."""
         return sum(bar.no for bar in self.bars)
+
+    @property
+    def counts(self) -> list[int]:
+        """The heights of the bars."""
+        return [bar.yes + bar.no for bar in self.bars]
 
     @property
     def label(self) -> str:
@@ -115,23 +123,29 @@ class Asked:
         items: list[UsageItem] = []
         after = None
         for _ in range(_MOST_PAGES):
-            report = await settled(
-                guard.usage.report(
-                    organization=self.organization,
-                    key=self.key,
-                    start=self.start,
-                    end=self.end,
-                    step=self.step,
-                    zone=self.zone,
-                    group_by=self.group_by,
-                    after=after,
-                )
-            )
+            report = await self.report(guard, after)
             items += report.items
             after = report.next
             if after is None:
                 return items, report
         raise InvalidValueError("that are too many numbers for a page: take a shorter time")
+
+    async def report(
+        self, guard: Keyguard | AsyncKeyguard, after: str | None = None
+    ) -> UsageReport:
+        """Return one page of the counts."""
+        return await settled(
+            guard.usage.report(
+                organization=self.organization,
+                key=self.key,
+                start=self.start,
+                end=self.end,
+                step=self.step,
+                zone=self.zone,
+                group_by=self.group_by,
+                after=after,
+            )
+        )
 
     def chart(self, items: Iterable[UsageItem]) -> Chart:
         """Return the bars of counts."""
@@ -154,7 +168,7 @@ async def recent(
     organization: str,
     zone: str,
     step: Step = Step.DAY,
-    back: timedelta = timedelta(days=29),
+    back: timedelta = MONTH,
     group_by: str | None = "outcome",
     key: str | None = None,
 ) -> tuple[Chart, list[UsageItem]] | None:

@@ -53,7 +53,7 @@ def rights_on(view: View, key: Key) -> frozenset[str]:
     """Return what the caller may do with a key, as the templates name it."""
     can = set[str]()
     working = key.status(view.now) in (KeyStatus.ACTIVE, KeyStatus.NOT_YET_VALID)
-    own = Right.OWN_KEYS in view.rights and view.owns(key)
+    own = Right.OWN_KEYS in view.rights and view.context.holds(key)
     if key.revoked_at is None and (Right.WRITE_KEYS in view.rights or own):
         can.add("revoke")
         if working and key.successor is None:
@@ -71,7 +71,7 @@ async def show_key(context: Context) -> Answer:
         guard.keys.list(organization=key.organization, family=key.family, limit=100)
     )
     found = None
-    if Right.READ_USAGE in view.rights or view.owns(key):
+    if Right.READ_USAGE in view.rights or view.context.holds(key):
         found = await recent(
             guard, view.now, organization=key.organization, zone=view.zone, key=key.id
         )

@@ -21,7 +21,7 @@ from keyguard.admin.members import NO_MEMBERS, Form, Values
 from keyguard.admin.rights import Right, rights_of
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
-from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.records import Organization
 from keyguard.guard import AsyncKeyguard, Keyguard
 
 NOTICES = {
@@ -132,16 +132,13 @@ class View:
         """What the caller may do in the organization."""
         if self.organization is None or self.context.known is None:
             return frozenset()
-        return rights_of(self.context.known, self.organization)
+        rights = rights_of(self.context.known, self.organization)
+        # A key holds no keys, and asks for none on a page.
+        return rights if self.context.person else rights - {Right.OWN_KEYS, Right.ASK}
 
     def query(self, name: str, default: str = "") -> str:
         """Return a parameter of the query."""
         return self.context.call.request.args.get(name, default)
-
-    def owns(self, key: Key) -> bool:
-        """Tell whether the caller holds a key."""
-        person = self.context.person
-        return person is not None and key.owner == person.id
 
     def next_page(self, after: str | None) -> str | None:
         """Return the link to the next page of a list, with the filters of this one."""

@@ -11,9 +11,9 @@ from keyguard.admin.console.organizations import key_rights
 from keyguard.admin.console.page import View, page, sent
 from keyguard.admin.console.render import span
 from keyguard.admin.console.tokens import is_repeated, show_token
-from keyguard.admin.context import Context, unknown
+from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
-from keyguard.admin.rights import Right, rights_of
+from keyguard.admin.rights import Right
 from keyguard.admin.step_up import check_granting
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 from keyguard.core.keys.results import IssuedKey
@@ -107,32 +107,13 @@ def _section(view: View) -> str:
 
 
 async def _view(context: Context) -> tuple[View, KeyRequest]:
-    """Return the request of the path, if the caller may see it.
-
-    Raises:
-        AccessDenied: It does not exist, or the caller may not know of it.
-    """
-    try:
-        request = await settled(context.guard.requests.get(context.parameters["request"]))
-        organization = await settled(context.guard.organizations.get(request.organization))
-    except NotFoundError:
-        raise unknown() from None
-    view = View(context, organization)
-    if not (Right.READ_REQUESTS in view.rights or _is_own(view, request)):
-        raise unknown()
-    return view, request
+    request = await context.request()
+    owner = await settled(context.guard.organizations.get(request.organization))
+    return View(context, owner), request
 
 
 def _is_own(view: View, request: KeyRequest) -> bool:
-    person = view.context.person
-    known = view.context.known
-    return (
-        person is not None
-        and person.id == request.requester
-        and known is not None
-        and view.organization is not None
-        and Right.ASK in rights_of(known, view.organization)
-    )
+    return Right.ASK in view.rights and request.requester == view.context.party
 
 
 def rights_on(view: View, request: KeyRequest) -> frozenset[str]:
