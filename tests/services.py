@@ -681,6 +681,36 @@ class RedisPair(_RedisServers):
         until(lambda: b"connected_slaves:0" in self.primary.call("INFO", "replication"))
 
 
+class RedisWatchedPair(RedisPair):
+    """Such a pair with a Sentinel, which has the replica take over."""
+
+    name = "redis-watched-pair"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sentinel = _Sentinel(self.primary.port)
+        self.servers.append(self.sentinel)
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/mymaster/0"
+
+    def start(self) -> None:
+        super().start()
+        until(lambda: b"slave" in self._replicas())
+
+    def _replicas(self) -> list[bytes]:
+        replicas = self.sentinel.call("SENTINEL", "REPLICAS", "mymaster")
+        return [replica[replica.index(b"flags") + 1] for replica in replicas]
+
+    def wait_for_failover(self) -> None:
+        """Wait until the Sentinel names what was the replica."""
+        port = str(self.replica.port).encode()
+        ask = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+        until(lambda: self.sentinel.call(*ask)[1] == port)
+        until(lambda: b"role:master" in self.replica.call("INFO", "replication"))
+
+
 class _Sentinel(RedisServer):
     name = "sentinel"
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import Any
 
 import pytest
 
 from keyguard import AsyncKeyguard, Keyguard, NotDurableError
-from tests.services import RedisPair, running
+from tests.services import RedisPair, RedisWatchedPair, running
 
 KEYS = 40
 ACKNOWLEDGED_BEFORE_THE_CUT = 5
+# `make chaos` asks for more.
+ROUNDS = max(1, int(os.environ.get("CHAOS_KILLS", "0")) // 50)
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.campaign("pair-sync", "pair-async", "sentinel-async")
+@pytest.mark.parametrize("attempt", range(ROUNDS))
 @pytest.mark.parametrize("flavour", ["sync", "async"])
+@pytest.mark.parametrize("kind", [RedisPair, RedisWatchedPair], ids=["pair", "sentinel"])
 def test_a_revocation_survives_the_failover_or_was_not_acknowledged(
-    flavour: str, runner: asyncio.Runner
+    kind: type[RedisPair], flavour: str, attempt: int, runner: asyncio.Runner
 ) -> None:
-    with running(RedisPair) as servers:
+    del attempt  # each is another race of the cut with the revocations
+    with running(kind) as servers:
         with Keyguard(servers.url) as guard:
             guard.migrate()
             guard.organizations.create("acme")
@@ -60,7 +67,10 @@ def test_a_revocation_survives_the_failover_or_was_not_acknowledged(
         cutter.join()
 
         servers.primary.kill()
-        servers.replica.call("REPLICAOF", "NO", "ONE")
+        if isinstance(servers, RedisWatchedPair):
+            servers.wait_for_failover()
+        else:
+            servers.replica.call("REPLICAOF", "NO", "ONE")
         with Keyguard(servers.replica.url) as guard:
             lost = [key for key in acknowledged if guard.keys.get(key).revoked_at is None]
         assert lost == []
