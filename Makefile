@@ -68,9 +68,12 @@ bench: env ## measure what keyguard costs a request (RUNS=3, SECTIONS='warm cold
 paths: env ## count keyguard's calls on four paths (PATHS_ARGS=--trace lists them, --write puts them into the docs)
 	@$(BIN)/python scripts/paths.py $(PATHS_ARGS)
 
+# A campaign has a timeout by its rounds, which may be longer than that of the whole process.
+PATIENTLY := -o faulthandler_timeout=0
+
 chaos: env ## run the campaigns: kills, floods, races of processes on every store (KILLS=200, FLOOD=1000000)
-	@CHAOS_KILLS=$(KILLS) CHAOS_FLOOD=$(FLOOD) $(BIN)/python -m pytest tests/chaos -s -q
-	@CAMPAIGNS=1 CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS)
+	@CHAOS_KILLS=$(KILLS) CHAOS_FLOOD=$(FLOOD) $(BIN)/python -m pytest tests/chaos -s -q $(PATIENTLY)
+	@CAMPAIGNS=1 CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest -q -n $(WORKERS) $(PATIENTLY)
 
 servers: env-servers ## run the guard behind every server, and write docs/servers.md (needs a C compiler)
 	@.venv-servers/bin/python -m tests.servers.page
