@@ -410,8 +410,8 @@ async def _aged(
         rows = await read_rows(session, last)
         if not rows:
             return Page(())
-        created = _created(rows[0], 1) or await _created_by_trail(session, after)
-        behind = (literal(created, table.c.created_at.type), literal(after, table.c.id.type))
+        at = _created(rows[0], 1) or await _created_by_trail(session, after)
+        behind = (literal(at, created.type), literal(after, table.c.id.type))
         records = records.where(tuple_(*order) > tuple_(*behind))
     wanted = records.where(*conditions).order_by(*order)
     names = [column.name for column in wanted.selected_columns]
