@@ -235,7 +235,7 @@ def fuzz(operation: Any, caller: str, examples: int) -> None:
         pytest.param(caller, examples, id=f"{length}-{caller}")
         for length, examples, callers in (
             ("short", 3, ("operator", "developer", "admin")),
-            ("long", 300, MAY),
+            ("long", 100, MAY),
         )
         for caller in callers
     ],

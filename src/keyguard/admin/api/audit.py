@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import urlencode
 
 from keyguard.admin.api.forms import AFTER, LIMIT
-from keyguard.admin.api.shown import page_answer
+from keyguard.admin.api.shown import next_link, page_answer
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import JSON, Endpoint
 from keyguard.admin.exchange import Answer, answer, settled
@@ -34,24 +33,18 @@ async def list_audit_of_key(context: Context) -> Answer:
 
 
 async def _page(context: Context, organization: str, subject: str | None) -> Answer:
-    limit = context.query.get(LIMIT, 100)
     page = await settled(
         context.guard.audit.list(
             organization=organization,
             subject=subject,
             after=context.query.get(AFTER, None),
-            limit=limit,
+            limit=context.query.get(LIMIT, 100),
         )
     )
     if context.media_type != NDJSON:
         return page_answer(page, shown_entry)
     lines = "".join(f"{json.dumps(shown_entry(entry))}\n" for entry in page)
-    fields: list[tuple[str, str]] = []
-    if page.next is not None:
-        query = {"subject": subject} if SUBJECT in context.query else {}
-        target = urlencode({**query, "after": page.next, "limit": limit})
-        fields.append(("Link", f'<?{target}>; rel="next"'))
-    return answer(200, NDJSON, lines.encode(), fields)
+    return answer(200, NDJSON, lines.encode(), next_link(context, page.next))
 
 
 def shown_entry(entry: AuditEntry) -> JsonObject:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
+from urllib.parse import urlencode
 
+from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, json_answer
 from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.values import Page
@@ -20,6 +22,14 @@ def record_answer(
 ) -> Answer:
     """Return the answer that shows a record, with its version as its ``ETag``."""
     return json_answer(status, content, [("ETag", f'"{version}"'), *fields])
+
+
+def next_link(context: Context, after: str | None) -> list[tuple[str, str]]:
+    """Return the field that leads to the next page of what is not JSON (RFC 8288), if there is."""
+    if after is None:
+        return []
+    query = urlencode({**context.call.request.args.to_dict(), "after": after})
+    return [("Link", f'<?{query}>; rel="next"')]
 
 
 def page_answer(page: Page[Record], shown: Callable[[Record], JsonObject]) -> Answer:

@@ -6,7 +6,7 @@ import csv
 import io
 
 from keyguard.admin.api.forms import AFTER, LIMIT, moment
-from keyguard.admin.api.shown import LIMIT_STATUS, page_answer
+from keyguard.admin.api.shown import LIMIT_STATUS, next_link, page_answer
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import JSON, Endpoint
 from keyguard.admin.exchange import Answer, Problem, answer, json_answer, settled
@@ -117,7 +117,7 @@ def _report(context: Context, report: UsageReport) -> Answer:
     writer = csv.writer(table, lineterminator="\r\n")  # RFC 4180
     writer.writerow(ITEM)
     writer.writerows([_cell(item[name]) for name in ITEM] for item in items)
-    return answer(200, CSV, table.getvalue().encode())
+    return answer(200, CSV, table.getvalue().encode(), next_link(context, report.next))
 
 
 def _cell(value: object) -> object:
