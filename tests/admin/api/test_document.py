@@ -228,6 +228,7 @@ def fuzz(operation: Any, caller: str, examples: int) -> None:
     run()
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.campaign("short")
 @pytest.mark.parametrize(
     ("caller", "examples"),
