@@ -365,7 +365,7 @@ def _request_conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
                 state.in_(sorted(wanted.statuses - OPEN - over.keys())),
             )
         )
-    if _are_open(wanted):
+    if _are_open(wanted) and wanted.requester is None:  # whose requests have an index too
         conditions.append(is_open)  # again, so that the index is used
     return conditions
 
