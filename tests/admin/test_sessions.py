@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from keyguard import Person, StoreUnavailableError
+from keyguard import Person, Secret, StoreUnavailableError
 from keyguard.admin.api.me import show_caller
 from keyguard.admin.application import Application
 from keyguard.admin.asgi import ASGIApplication
@@ -34,7 +34,7 @@ OURS = {"sec-fetch-site": "same-origin"}
 
 async def sign_in(context: Context) -> Answer:
     check_origin(context.call)
-    field = await Sessions(context.guard).sign_in(context.call, context.parameters["token"])
+    field = await Sessions(context.guard).sign_in(context.call, Secret(context.parameters["token"]))
     return json_answer(200, {}, [field])
 
 
@@ -232,6 +232,14 @@ def test_a_link_signs_a_key_in(desk: Desk) -> None:
     assert desk.call("GET", "/me", cookie).json["id"] == key.id
     desk.guard.keys.revoke(key.id, force=True)
     assert desk.call("GET", "/me", cookie).status == 401
+
+
+def test_the_host_comes_before_a_session(desk: Desk) -> None:
+    cookie = cookie_of(desk.call("POST", f"/link/{desk.link(PEOPLE['operator'])}"))
+
+    answer = desk.call("GET", "/me", cookie, person="developer", headers={})
+
+    assert (answer.json["id"], answer.json["operator"]) == (PEOPLE["developer"].id, False)
 
 
 def test_a_link_ends_after_five_minutes(desk: Desk) -> None:

@@ -67,13 +67,15 @@ class Callers:
             if session is not None:
                 raise Problem(400, "Send a key or the cookie of a session, not both.")
             return await self._principal(call), None
-        caller = None if session is None else session.caller
-        if caller is None and self._identify is not None:
-            caller = await settled(self._identify(call))
-        if caller is None:
+        # The host comes first: it says now what a person may, and a link has said it once.
+        person = None if self._identify is None else await settled(self._identify(call))
+        if person is not None:
+            check_origin(call)
+            return person, None
+        if session is None:
             raise AccessDenied(Deny(token))
         check_origin(call)
-        return caller, session
+        return session.caller, session
 
     async def _principal(self, call: Call) -> Principal:
         """Return the principal of a call with a key, which the middleware may have let in."""

@@ -20,6 +20,7 @@ from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.management.administrators import ADMIN
+from keyguard.core.tokens.secret import Secret
 from keyguard.guard import AsyncKeyguard, Keyguard
 
 Caller: TypeAlias = Person | Principal
@@ -81,7 +82,7 @@ class Sessions:
             return None
         return ConsoleSession(caller=caller, began_at=began_at, secret=secret)
 
-    async def sign_in(self, call: Call, token: str) -> tuple[str, str]:
+    async def sign_in(self, call: Call, token: Secret) -> tuple[str, str]:
         """Begin a session with the token of a key that has ``admin``.
 
         Returns:
@@ -94,9 +95,8 @@ class Sessions:
         """
         _check_transport(call)
         decision = await self._guard.decide(
-            [f"Bearer {token}"], secure=call.client.secure, address=call.client.address
+            [f"Bearer {token.reveal()}"], secure=call.client.secure, address=call.client.address
         )
-        del token
         if not isinstance(decision, Allow):
             raise AccessDenied(decision)
         principal = decision.principal

@@ -56,11 +56,12 @@ def check_recent(context: Context) -> None:
 
 
 def check_granting(context: Context, scopes: Iterable[str]) -> None:
-    """Refuse to grant ``admin`` after a sign-in that is older than ten minutes.
+    """Refuse to hand on ``admin`` after a sign-in that is older than ten minutes.
 
     Args:
         context: The call.
-        scopes: What is to be granted.
+        scopes: What is granted, and what the key has that is changed or rotated: it would pass to
+            another holder, last longer, or get a new token.
 
     Raises:
         StaleSignIn: As :func:`check_recent` says.

@@ -15,6 +15,12 @@ SETTINGS = {"name": "Acme Inc.", "time_zone": "UTC"}
 FAR: dict[str, tuple[str, str, dict[str, Any]]] = {
     "issue admin": (f"{ACME}/keys", "administrator", NEW_KEY | {"scope": ["admin"]}),
     "edit to admin": ("/keys/{key}/edit", "administrator", {"name": "new", "scope": ["admin"]}),
+    "edit of admin": ("/keys/{admin}/edit", "administrator", {"name": "a", "scope": ["admin"]}),
+    "rotate admin": (
+        "/keys/{admin}/rotate",
+        "administrator",
+        {"grace": "3600", "once": "a" * 22},
+    ),
     "bounds": (f"{ACME}/settings", "operator", SETTINGS | {"max_keys": "7"}),
     "disable": (f"{ACME}/disable", "administrator", {}),
 }
@@ -37,7 +43,8 @@ def rooms() -> Rooms:
 @pytest.mark.parametrize("what", FAR)
 def test_what_reaches_far_takes_a_fresh_sign_in(rooms: Rooms, what: str) -> None:
     path, person, fields = FAR[what]
-    path = path.format(key=rooms.issued.key.id)
+    admin = rooms.issue("admin").key.id
+    path = path.format(key=rooms.issued.key.id, admin=admin)
     before = rooms.guard.audit.list().items
 
     got = rooms.post(path, person, fields)

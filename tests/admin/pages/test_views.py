@@ -345,7 +345,9 @@ def test_somebody_signs_in_with_a_key_and_out_again() -> None:
     assert browser.get("/organizations/acme").status == 303
 
 
-@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/keys//evil", "/x"])
+@pytest.mark.parametrize(
+    "target", ["//evil.example", "https://evil.example", "/keys//evil", "/keys/../x", "/x"]
+)
 def test_signing_in_leads_to_no_other_site(target: str) -> None:
     rooms = Rooms()
     browser = Browser(Console(rooms.guard, key_sign_in=True))

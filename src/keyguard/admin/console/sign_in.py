@@ -11,8 +11,10 @@ from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem
 from keyguard.admin.sessions import Sessions
 from keyguard.core.access.decisions import AccessDenied, Reason
+from keyguard.core.tokens.secret import Secret
 
 _PLAIN_PATH = re.compile(r"/[0-9A-Za-z/_.-]*\Z")
+_OF_THE_KEY = frozenset(Reason) - {Reason.STORE_UNAVAILABLE, Reason.TOO_MANY_FAILURES}
 _NO_KEY = "This key does not work here. It takes one that is active and has the scope admin."
 
 
@@ -23,11 +25,11 @@ async def ask_for_key(context: Context) -> Answer:
 
 async def sign_in(context: Context) -> Answer:
     """Begin a session with a key."""
-    fields = await sent(context)
+    token = Secret((await sent(context)).get("key", "").strip())  # no frame holds it otherwise
     try:
-        cookie = await Sessions(context.guard).sign_in(context.call, fields.get("key", "").strip())
+        cookie = await Sessions(context.guard).sign_in(context.call, token)
     except AccessDenied as denied:
-        if denied.decision.reason is Reason.STORE_UNAVAILABLE:
+        if denied.decision.reason not in _OF_THE_KEY:
             raise
         return _ask(context, _NO_KEY)
     except Problem as problem:
@@ -55,7 +57,8 @@ def _next(context: Context) -> str:
     wanted = request.args.get("next", "")
     path = wanted.removeprefix(request.root_path)
     is_own = wanted.startswith(f"{request.root_path}/") and not path.startswith("//")
-    return path if is_own and _PLAIN_PATH.match(path) else "/"
+    is_plain = _PLAIN_PATH.match(path) and "/." not in path
+    return path if is_own and is_plain else "/"
 
 
 async def ask_to_follow(context: Context) -> Answer:
