@@ -22,7 +22,9 @@ from textwrap import dedent
 from typing import TypeAlias
 
 from examples import aiaas
-from keyguard import IssuedKey, Keyguard, KeyguardError, Settings
+from keyguard import IssuedKey, Keyguard, KeyguardError, Person, Settings
+from keyguard.admin.sessions import Sessions
+from keyguard.runtime.sync import run_sync
 
 HOST = "127.0.0.1"
 FOLDER = Path(".demo")
@@ -44,6 +46,8 @@ class Keys:
     admin: IssuedKey
     retired: IssuedKey
     globex: IssuedKey
+    administrator: str  # the code of a link that signs in
+    developer: str
 
 
 def main() -> int:
@@ -120,12 +124,18 @@ def issue_keys(url: str, settings: Settings) -> Keys:
                 actor="demo",
             )
 
+        def link(person: str, role: str) -> str:
+            who = Person(id=person, roles={"acme": role})
+            return run_sync(Sessions(guard).make_link(who))
+
         keys = Keys(
             writer=issue("acme", "writer", "inference:read", "inference:write"),
             reader=issue("acme", "reader", "inference:read"),
             admin=issue("acme", "admin", "admin", "analytics:read"),
             retired=issue("acme", "retired", "inference:*"),
             globex=issue("globex", "admin", "*"),
+            administrator=link("ada", "administrator"),
+            developer=link("dev", "developer"),
         )
         guard.keys.revoke(keys.retired.key.id, note="to see it refused", actor="demo")
         return keys
@@ -135,6 +145,9 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
     post = f"curl -i -X POST {base}/v1/inference"
     quiet = f"curl -s -o /dev/null -X POST {base}/v1/inference"
     program = os.path.relpath(Path(sys.executable).with_name("keyguard"))
+
+    # Browsers keep the cookie of a sign-in over plain HTTP for this name alone.
+    console = f"{base.replace(HOST, 'localhost')}/keys/sign-in"
 
     def bearer(issued: IssuedKey) -> str:
         return f'-H "Authorization: Bearer {issued.token.reveal()}"'
@@ -156,6 +169,11 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         globex, admin: *
         {keys.globex.token.reveal()}
 
+        Each of these links signs in to the console once, within 5 minutes: acme's
+        administrator, and a developer. Open them in two browsers.
+        {console}/{keys.administrator}
+        {console}/{keys.developer}
+
         Paste these into another terminal:
 
         # goes to the directory of the demo
@@ -166,6 +184,9 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
 
         # 200: public, metrics for Prometheus
         curl -i {base}/metrics
+
+        # 200: what the admin may do, as the management API says
+        curl -i {base}/keys/api/v1/me {bearer(keys.admin)}
 
         # 401: no key
         curl -i {base}/v1/models

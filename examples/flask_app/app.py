@@ -8,10 +8,12 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, request
 from flask_cors import CORS
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from examples import aiaas
 from keyguard import InvalidValueError, Keyguard, current_principal, rate_limit, require_scopes
 from keyguard.adapters.flask import FlaskKeyguard
+from keyguard.admin import Console
 from keyguard.telemetry.prometheus import instrument
 
 service = Blueprint("aiaas", __name__)
@@ -29,6 +31,9 @@ def create_app(url: str | None = None) -> Flask:
     FlaskKeyguard(app, guard)
     # It answers preflights, which carry no key, before any view, and marks refusals.
     CORS(app, origins=[aiaas.ORIGIN], allow_headers=["Authorization"], always_send=False)
+    # Beside the guarded application: the console has a sign-in of its own.
+    console = Console(guard, key_sign_in=True)
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/keys": console})  # type: ignore[method-assign]
     return app
 
 

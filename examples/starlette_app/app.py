@@ -12,22 +12,26 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from examples import aiaas
 from keyguard import (
     AsyncKeyguard,
     InvalidValueError,
+    Rule,
     current_principal,
     rate_limit,
     require_scopes,
 )
 from keyguard.adapters.starlette import KeyguardMiddleware
+from keyguard.admin import Console
 from keyguard.telemetry.prometheus import instrument
 
 
 def create_app(url: str | None = None) -> Starlette:
-    guard = AsyncKeyguard(url or aiaas.store_url(), settings=aiaas.settings())
+    # The console has a sign-in of its own.
+    console = Rule("/keys/{path:path}", public=True)
+    guard = AsyncKeyguard(url or aiaas.store_url(), settings=aiaas.settings(), rules=[console])
     registry = CollectorRegistry()
     instrument(guard, registry=registry)
 
@@ -46,6 +50,7 @@ def create_app(url: str | None = None) -> Starlette:
             Route("/v1/analytics/usage", usage),
             Route("/v1/usage/me", own_usage),
             Route("/v1/admin/keys", keys),
+            Mount("/keys", Console(guard, key_sign_in=True)),
         ],
         middleware=[
             # It stands outside: it answers preflights, which carry no key, and marks refusals.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +154,20 @@ def test_it_ends_with_ctrl_c_and_can_be_started_again(tmp_path: Path, framework:
         assert (status, said.strip(), logged) == (0, "The demo has ended.", "")
 
     assert not tokens[0] & tokens[1]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_links_lead_to_the_console(tmp_path: Path, framework: str) -> None:
+    with started(tmp_path, FRAMEWORK=framework, PORT=str(free_port())) as demo:
+        links = re.findall(r"^http://localhost:(\d+)(/keys/sign-in/\S+)$", demo.printed, re.M)
+        for port, path in links:
+            with closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)) as to:
+                to.request("GET", path, headers={"Host": f"localhost:{port}"})
+                answer = to.getresponse()
+                assert answer.status == 200
+                assert b"This link signs you in once." in answer.read()
+
+    assert len(links) == 2
 
 
 def test_it_starts_again_on_the_same_port(tmp_path: Path) -> None:
