@@ -92,6 +92,25 @@ def test_a_page_is_light_and_its_style_and_module_are_loaded_once(
     assert sum(path.startswith("/keys/static/") for path in site.served) == 2
 
 
+def test_forced_colours_keep_the_legend_and_the_place_in_the_navigation(
+    browser: Browser, site: Site
+) -> None:
+    site.fill()
+    with visiting(browser, site, "calm") as visitor:
+        visitor.be("administrator")
+        visitor.go("/organizations/acme")
+        style = "(element, pseudo) => getComputedStyle(element, pseudo)"
+        current = visitor.page.locator("nav [aria-current]")
+        assert current.evaluate(f"element => ({style})(element).outlineStyle") == "solid"
+        colours = {
+            visitor.page.locator(key).evaluate(
+                f"element => ({style})(element, '::before').backgroundColor"
+            )
+            for key in (".key:not(.no)", ".key.no", "body")
+        }
+        assert len(colours) == 3
+
+
 _FORM = (
     '<form method="post" action="{url}"><input name="reason" value="superseded">'
     '<input name="csrf" value="x"></form><script>document.forms[0].submit()</script>'
