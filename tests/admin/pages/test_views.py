@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from keyguard import Rule
+from keyguard import Limit, Rule
 from keyguard.admin import Console
 from keyguard.admin.sessions import Sessions
 from keyguard.exceptions import StoreUnavailableError
@@ -427,3 +427,36 @@ def test_a_path_that_takes_another_method_says_which(rooms: Rooms) -> None:
     headers = {"sec-fetch-site": "same-origin"}
     got = caller(app, Sent("DELETE", path, person="administrator", headers=headers, mount="/keys"))
     assert (got.status, got["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize("ceiling", [None, [], ["inference:read"]])
+def test_saving_settings_as_they_are_raises_no_ceiling(ceiling: list[str] | None) -> None:
+    rooms = Rooms()
+    rooms.guard.organizations.update("acme", scopes=ceiling)
+    before = rooms.guard.organizations.get("acme")
+    page = rooms.get("/organizations/acme/edit", "operator")
+    fields = dict(re.findall(r'<input[^>]*name="(\w+)"[^>]*value="([^"]*)"', text_of(page)))
+    del fields["csrf"]
+    assert rooms.post("/organizations/acme/settings", "operator", fields).status == 303
+    assert rooms.guard.organizations.get("acme").scopes == before.scopes
+
+
+def test_saving_a_form_as_it_is_keeps_what_it_does_not_tell_of_limits() -> None:
+    rooms = Rooms()
+    limits = (
+        Limit("burst", "10/second; 100/minute", enforce=False),
+        Limit("daily", "5/day", strategy="fixed-window"),
+    )
+    rooms.guard.organizations.update("acme", limits=limits)
+    key = rooms.issue("inference:read", limits=limits).key
+    for page, action in (
+        ("/organizations/acme/edit", "/organizations/acme/settings"),
+        (f"/keys/{key.id}/edit", f"/keys/{key.id}/edit"),
+    ):
+        text = text_of(rooms.get(page, "operator"))
+        fields = dict(re.findall(r'<input[^>]*name="(\w+)"[^>]*value="([^"]*)"', text))
+        del fields["csrf"]
+        assert fields["limits"] == "burst=10/second, 100/minute; daily=5/day"
+        assert rooms.post(action, "operator", fields).status == 303
+    assert rooms.guard.organizations.get("acme").limits == limits
+    assert rooms.guard.keys.get(key.id).limits == limits

@@ -12,6 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant
 from keyguard.core.keys.records import Organization
+from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.limits.limit import Limit, parse_limit
 from keyguard.exceptions import InvalidValueError
 from keyguard.guard import AsyncKeyguard, Keyguard
@@ -74,11 +75,6 @@ class KeyForm:
         """The networks."""
         return tuple(self.networks.replace(",", " ").split())
 
-    @property
-    def own_limits(self) -> tuple[Limit, ...]:
-        """The limits."""
-        return limits_of(self.limits or "", "key")
-
 
 def limits_of(text: str, per: str) -> tuple[Limit, ...]:
     """Return the limits that a field holds, with semicolons between them."""
@@ -87,7 +83,12 @@ def limits_of(text: str, per: str) -> tuple[Limit, ...]:
 
 def limits_text(limits: Iterable[Limit]) -> str:
     """Return limits as a field takes them."""
-    return "; ".join(f"{limit.name}={rate}" for limit in limits for rate in limit.rates)
+    return "; ".join(f"{limit.name}={', '.join(map(str, limit.rates))}" for limit in limits)
+
+
+def changed_limits(text: str, limits: tuple[Limit, ...], per: str) -> tuple[Limit, ...] | Unchanged:
+    """Return the limits that a field holds; a text that stays keeps what it does not tell."""
+    return UNCHANGED if text.strip() == limits_text(limits) else limits_of(text, per)
 
 
 @dataclass(frozen=True, slots=True)

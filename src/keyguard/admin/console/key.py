@@ -9,7 +9,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from keyguard.admin.console.charts import recent
-from keyguard.admin.console.forms import Choice, Choices, KeyForm, limits_text
+from keyguard.admin.console.forms import Choice, Choices, KeyForm, changed_limits, limits_text
 from keyguard.admin.console.keys import revocation_fields
 from keyguard.admin.console.page import View, page, sent
 from keyguard.admin.console.tokens import CLEARED, show_token
@@ -167,7 +167,7 @@ async def edit_key(context: Context) -> Answer:
                 expires_at=_end(form.expires or "", key, zone),
                 allowed_networks=form.allowed_networks,
                 owner=form.owner or None,
-                limits=form.own_limits,
+                limits=changed_limits(form.limits or "", key.limits, "key"),
                 actor=context.actor,
             )
         )

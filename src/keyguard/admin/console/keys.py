@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from keyguard.admin.console.charts import MONTH, Asked
-from keyguard.admin.console.forms import Choices, KeyForm
+from keyguard.admin.console.forms import Choices, KeyForm, limits_of
 from keyguard.admin.console.organizations import key_rights
 from keyguard.admin.console.page import View, page, sent
 from keyguard.admin.console.tokens import is_repeated, show_token
@@ -160,7 +160,7 @@ async def issue_key(context: Context) -> Answer:
                 scopes=form.scopes,
                 expires_in=form.expires_in,
                 allowed_networks=form.allowed_networks,
-                limits=form.own_limits,
+                limits=limits_of(form.limits or "", "key"),
                 owner=form.owner or None,
                 actor=context.actor,
             )

@@ -10,7 +10,7 @@ from typing import TypeVar
 from werkzeug.datastructures import MultiDict
 
 from keyguard.admin.console.charts import recent
-from keyguard.admin.console.forms import limits_of, limits_text
+from keyguard.admin.console.forms import changed_limits, limits_text
 from keyguard.admin.console.page import View, organizations_of, page, sent
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
@@ -228,8 +228,7 @@ async def ask_for_settings(context: Context) -> Answer:
                 "name": organization.name,
                 "time_zone": organization.time_zone,
                 "limits": limits_text(organization.limits),
-                "scopes": " ".join(sorted(organization.scopes or ())),
-                "ceiling": "" if organization.scopes is None else "1",
+                "scopes": _ceiling_text(organization.scopes),
                 "max_days": "" if lifetime is None else f"{lifetime / timedelta(days=1):g}",
                 "max_keys": str(organization.max_keys or ""),
             }
@@ -243,10 +242,10 @@ async def change_settings(context: Context) -> Answer:
     view = View(context, organization)
     fields = await sent(context)
     try:
-        max_keys, scopes = _number(fields, "max_keys"), fields.get("scopes", "").split()
+        max_keys = _number(fields, "max_keys")
         bounds = (
-            _changed(limits_of(fields.get("limits", ""), "organization"), organization.limits),
-            _changed(frozenset(scopes) if scopes else None, organization.scopes),
+            changed_limits(fields.get("limits", ""), organization.limits, "organization"),
+            _changed(_ceiling(fields.get("scopes", "")), organization.scopes),
             _changed(_days(fields), organization.max_key_lifetime),
             _changed(max_keys, organization.max_keys),
         )
@@ -273,6 +272,16 @@ def _changed(new: T, old: T) -> T | Unchanged:
     return UNCHANGED if new == old else new
 
 
+def _ceiling_text(scopes: frozenset[str] | None) -> str:
+    """Return a ceiling as the form takes it: "" is no ceiling, "-" one that admits no scope."""
+    return "" if scopes is None else " ".join(sorted(scopes)) or "-"
+
+
+def _ceiling(text: str) -> frozenset[str] | None:
+    scopes = text.split()
+    return None if not scopes else frozenset(() if scopes == ["-"] else scopes)
+
+
 def _number(fields: MultiDict[str, str], name: str) -> int | None:
     text = fields.get(name, "").strip()
     if not text:
@@ -297,7 +306,10 @@ def _settings(view: View, fields: MultiDict[str, str], problem: str = "") -> Ans
         "name": ("Name", ""),
         "time_zone": ("Time zone", "Whose days its usage is kept in, such as Europe/Berlin."),
         "limits": ("Limits", "Such as burst=100/minute; daily=5000/day."),
-        "scopes": ("Scopes", "The most that its keys may do, with spaces. Empty for all."),
+        "scopes": (
+            "Scopes",
+            "The most that its keys may do, with spaces. Empty for all, - for none.",
+        ),
         "max_days": ("Longest lifetime of a key, in days", "Empty for no bound."),
         "max_keys": ("Number of keys", "Empty for no bound."),
     }
