@@ -7,6 +7,7 @@ key store in ``.demo/aiaas-<port>.db``, which stays until the next run.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shlex
@@ -22,7 +23,7 @@ from textwrap import dedent
 from typing import TypeAlias
 
 from examples import aiaas
-from keyguard import IssuedKey, Keyguard, KeyguardError, Person, Settings
+from keyguard import CreatedRequest, IssuedKey, Keyguard, KeyguardError, Person, Settings
 from keyguard.admin.sessions import Sessions
 from keyguard.runtime.sync import run_sync
 
@@ -48,6 +49,7 @@ class Keys:
     globex: IssuedKey
     administrator: str  # the code of a link that signs in
     developer: str
+    asked: CreatedRequest
 
 
 def main() -> int:
@@ -136,6 +138,14 @@ def issue_keys(url: str, settings: Settings) -> Keys:
             globex=issue("globex", "admin", "*"),
             administrator=link("ada", "administrator"),
             developer=link("dev", "developer"),
+            asked=guard.requests.create(
+                organization="acme",
+                name="dashboard",
+                scopes=["analytics:read"],
+                expires_in=timedelta(days=30),
+                reason="The dashboard of the board",
+                actor=Person(id="dev", roles={"acme": "developer"}),
+            ),
         )
         guard.keys.revoke(keys.retired.key.id, note="to see it refused", actor="demo")
         return keys
@@ -152,6 +162,11 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
     def bearer(issued: IssuedKey) -> str:
         return f'-H "Authorization: Bearer {issued.token.reveal()}"'
 
+    api, asked = f"{base}/keys/api/v1", keys.asked.request.id
+    ticket = json.dumps({"ticket": keys.asked.ticket.reveal()})
+    body = '-H "Content-Type: application/json" -d'
+    wanted = '{"name": "report", "scopes": ["analytics:read"], "reason": "The monthly report"}'
+    claim = f"curl -i {api}/requests/{asked}/claim {body} '{ticket}'"
     many = f"for i in $(seq 70); do {quiet} {bearer(keys.writer)} {JSON_BODY}; done;"
     return dedent(f"""\
         AIaaS at {base}, its keys in {url}
@@ -187,6 +202,21 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
 
         # 200: what the admin may do, as the management API says
         curl -i {base}/keys/api/v1/me {bearer(keys.admin)}
+
+        # 201: asks for a key; the ticket in the answer is shown once
+        curl -i {api}/organizations/acme/requests {bearer(keys.admin)} {body} '{wanted}'
+
+        # 200: what the developer has asked for; no token exists yet
+        curl -i {api}/requests/{asked} {bearer(keys.admin)}
+
+        # 200: approves it
+        curl -i -X POST {api}/requests/{asked}/approve {bearer(keys.admin)}
+
+        # 201: claims the key with the developer's ticket; its token is shown now
+        {claim}
+
+        # 410: a key is claimed once
+        {claim}
 
         # 401: no key
         curl -i {base}/v1/models

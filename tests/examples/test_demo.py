@@ -105,7 +105,7 @@ def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) 
 
         def paste(line: str) -> str:
             return subprocess.run(
-                ["sh", "-c", line], cwd=tmp_path, env=environment(),
+                ["sh", "-c", line], cwd=tmp_path, env=environment(COLUMNS="120"),
                 capture_output=True, text=True, check=True, timeout=60,
             ).stdout  # fmt: skip
 
