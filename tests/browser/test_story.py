@@ -134,8 +134,8 @@ def test_the_list_of_keys_is_filtered_while_somebody_types(browser: Browser, sit
         visitor.go("/organizations/acme/keys")
         rows = visitor.page.locator("tbody tr")
         before = rows.count()
-        visitor.write("Name or id begins with", "root")
-        visitor.page.wait_for_url("**/keys?q=root")
+        visitor.write("Name or id begins with", "Root")
+        visitor.page.wait_for_url("**/keys?q=Root")
         assert (rows.count(), before) == (1, 6)
 
 

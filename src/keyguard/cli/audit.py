@@ -147,7 +147,7 @@ def _in_words(name: str, value: Any) -> str:
         case "expires_in":
             return in_units(value)
         case "decided_by":
-            return ", ".join(value)
+            return ", ".join(value) or "nobody"
         case _ if name.endswith(("_at", "_before", "_until", "claim_by")):
             return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         case _:

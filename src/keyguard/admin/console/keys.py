@@ -47,12 +47,13 @@ async def list_keys(context: Context) -> Answer:
             context.guard.keys.list(
                 organization=organization.id,
                 owner=chosen["owner"] or None,
+                search=chosen["q"] or None,
                 after=after,
                 limit=_ROWS,
             )
         )
         damaged += listed.damaged
-        found += [key for key in listed if _fits(key, chosen, view)]
+        found += [key for key in listed if chosen["status"] in ("", key.status(view.now))]
         after = listed.next
         if after is None or len(found) >= _ROWS:
             break
@@ -68,13 +69,6 @@ async def list_keys(context: Context) -> Answer:
         statuses=[status.value for status in KeyStatus],
         damaged=damaged,
     )
-
-
-def _fits(key: Key, chosen: dict[str, str], view: View) -> bool:
-    wanted = chosen["q"].casefold()
-    if wanted and not (key.name.casefold().startswith(wanted) or key.id.startswith(chosen["q"])):
-        return False
-    return not chosen["status"] or key.status(view.now) == chosen["status"]
 
 
 async def with_use(view: View, keys: Sequence[Key]) -> list[tuple[Key, list[int] | None]]:
