@@ -82,8 +82,7 @@ class Authority:
         Raises:
             RefusedError: The message names the role that the person has.
         """
-        role = self.role_in(owner)
-        if self.person is not None and role not in roles:
+        if self.person is not None and (role := self.role_in(owner)) not in roles:
             raise RefusedError(f"{self}, {role} of organization {owner.slug!r}, can't do that")
 
     def over(self, policy: Policy, record: KeyRecord) -> Authority:

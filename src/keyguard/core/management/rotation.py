@@ -70,7 +70,8 @@ class Rotation(Operations):
         async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
             nonlocal digest
             record = await find_record(ports, key_id, authority, HOLDERS)
-            authority = authority.over(ports.policy, record)
+            if authority.person is not None:
+                authority = authority.over(ports.policy, record)
             present, owner = record.key, record.organization
             if (
                 idempotency_key is not None

@@ -122,11 +122,11 @@ async def _is_witnessed(session: Session, witnesses: Sequence[Key]) -> bool:
 async def _made(session: Session, commit: Commit) -> bool:
     await session.call(begin)
     place = await claim(session, len(commit.entries))
-    for table in _TABLES:
+    for kind, table in _TABLES.items():
         versions = {
             record.id: record.version
             for record in (*commit.unchanged, *(change.before for change in commit.changes))
-            if _table_of(record) is table
+            if isinstance(record, kind)
         }
         if versions and not await _still_stand(session, table, versions):
             return False
@@ -140,8 +140,8 @@ async def _made(session: Session, commit: Commit) -> bool:
         await session.execute(insert(KEYS), [record_columns(record) for record in commit.keys])
     if commit.requests:
         await session.execute(insert(REQUESTS), [*map(request_columns, commit.requests)])
-    for table in _TABLES:
-        changes = [change for change in commit.changes if _table_of(change.before) is table]
+    for kind, table in _TABLES.items():
+        changes = [change for change in commit.changes if isinstance(change.before, kind)]
         if not await _changed(session, table, changes):
             return False
     if commit.entries:
@@ -234,10 +234,4 @@ async def _refuse_what_is_taken(session: Session, commit: Commit) -> None:
                 raise RefusedError(f"{what} {record_id!r} exists already") from None
 
 
-_TABLES = (ORGANIZATIONS, KEYS, REQUESTS)
-
-
-def _table_of(record: Organization | Key | KeyRequest) -> Table:
-    if isinstance(record, KeyRequest):
-        return REQUESTS
-    return ORGANIZATIONS if isinstance(record, Organization) else KEYS
+_TABLES: Mapping[type, Table] = {Organization: ORGANIZATIONS, Key: KEYS, KeyRequest: REQUESTS}
