@@ -21,7 +21,6 @@ from keyguard.core.keys.requests import KeyRequest
 from keyguard.exceptions import CorruptDataError, RefusedError
 from keyguard.stores.sql.queries import find_key, read_rows
 from keyguard.stores.sql.rows import (
-    change_columns,
     changed_columns,
     entry_columns,
     organization_columns,
@@ -199,7 +198,9 @@ async def _changed(session: Session, table: Table, changes: Iterable[Change]) ->
     groups: dict[tuple[str, ...], list[Values]] = {}
     for change in changes:
         old = {"which": change.id, "old_version": change.before.version}
-        columns = change_columns(change)
+        columns = changed_columns(change.columns())
+        if isinstance(change.after, KeyRequest):
+            columns["open_until"] = change.after.open_until
         new = {f"new_{name}": value for name, value in columns.items()}
         groups.setdefault(tuple(sorted(columns)), []).append(old | new)
     for names, rows in groups.items():

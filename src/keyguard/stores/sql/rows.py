@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, TypeVar
 
 from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.commit import Change
 from keyguard.core.keys.records import Key, KeyDigest, KeyRecord, Organization, fields_of
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestRecord
 from keyguard.core.keys.temporary import Temporary
@@ -64,14 +63,6 @@ def request_columns(record: RequestRecord) -> Columns:
     request = record.request
     columns = _columns(fields_of(request), _COLUMN_NAMES)
     return columns | {"digest": record.digest, "open_until": request.open_until}
-
-
-def change_columns(change: Change) -> Columns:
-    """Return what a change sets, as columns."""
-    columns = changed_columns(change.columns())
-    if isinstance(change.after, KeyRequest):
-        columns["open_until"] = change.after.open_until
-    return columns
 
 
 def changed_columns(fields: Mapping[str, Any]) -> Columns:
