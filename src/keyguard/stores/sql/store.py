@@ -15,7 +15,7 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Reading
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncChangeFeed, SyncStore, SyncUsage
-from keyguard.stores.sql import commits, queries, temporary
+from keyguard.stores.sql import commits, lists, queries, temporary
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.diagnosis import diagnose
@@ -52,7 +52,7 @@ class AsyncSqlStore(AsyncStore):
         return await self.database.read(queries.find_organization, name)
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        return await self.database.read(queries.list_organizations, after, limit)
+        return await self.database.read(lists.list_organizations, after, limit)
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         return await self.database.read(queries.find_key, key_id)
@@ -61,10 +61,10 @@ class AsyncSqlStore(AsyncStore):
         return await self.database.read(queries.find_existing, key_ids)
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        return await self.database.read(queries.list_keys, wanted, after, limit)
+        return await self.database.read(lists.list_keys, wanted, after, limit)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        return await self.database.read(queries.list_digests, after, limit)
+        return await self.database.read(lists.list_digests, after, limit)
 
     async def rehash_key(self, key_id: str, old: str, new: str) -> None:
         await self.database.write(queries.rehash_key, key_id, old, new)
@@ -75,7 +75,7 @@ class AsyncSqlStore(AsyncStore):
     async def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
-        return await self.database.read(queries.list_audit, organization, subject, after, limit)
+        return await self.database.read(lists.list_audit, organization, subject, after, limit)
 
     async def find_request(self, request_id: str) -> RequestRecord | None:
         return await self.database.read(queries.find_request, request_id)
@@ -83,7 +83,7 @@ class AsyncSqlStore(AsyncStore):
     async def list_requests(
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
-        return await self.database.read(queries.list_requests, wanted, after, limit)
+        return await self.database.read(lists.list_requests, wanted, after, limit)
 
     async def put_temporary(self, record: Temporary, now: datetime) -> bool:
         return await self.database.write(temporary.put, record, now)
