@@ -184,9 +184,11 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         globex, admin: *
         {keys.globex.token.reveal()}
 
-        Each of these links signs in to the console once, within 5 minutes: acme's
-        administrator, and a developer. Open them in two browsers.
+        Each of these links signs in to the console once, within 5 minutes. Open them
+        in two browsers.
+        acme's administrator:
         {console}/{keys.administrator}
+        a developer, who has asked for a key:
         {console}/{keys.developer}
 
         Paste these into another terminal:
@@ -259,6 +261,9 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
 
         # rotates the writer: its old token works on for a day
         KEYGUARD_PREFIX={prefix} {program} key rotate {keys.writer.key.id} --url {url}
+
+        # waits until the service has learned of it: 5 seconds at most, 1 as a rule
+        sleep 5
 
         # 200: the old token still, and the field Keyguard-Key-Expires says until when
         {post} {bearer(keys.writer)} {JSON_BODY}
