@@ -11,7 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -242,6 +242,10 @@ class Ports(ABC, Generic[AnyStore, Work]):
         for rule in self.settings.rule_book().rules:
             for charged in rule.charged:
                 yield charged.limit
+
+    @property
+    def longest_call(self) -> timedelta:
+        return timedelta(seconds=self.settings.management_timeout)
 
     @property
     def request_terms(self) -> RequestTerms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from keyguard.core.access.policy import Policy
@@ -45,6 +45,11 @@ class ManagementPorts(Protocol):
     @property
     def bucket(self) -> int:
         """The shortest time by which usage is told apart, in seconds."""
+        ...
+
+    @property
+    def longest_call(self) -> timedelta:
+        """The most that one call of the key store takes."""
         ...
 
     @property

@@ -7,8 +7,10 @@ takes the ticket, or the requester. Nobody who approves has either.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import TypeVar
 
 from keyguard.core.identity.networks import parse_networks
@@ -26,6 +28,7 @@ from keyguard.core.keys.requests import (
     RequestStatus,
 )
 from keyguard.core.keys.results import CreatedRequest, IssuedKey
+from keyguard.core.keys.temporary import Temporary
 from keyguard.core.keys.texts import check_text
 from keyguard.core.keys.values import (
     FAMILY_ID,
@@ -67,7 +70,14 @@ from keyguard.core.management.common import (
 from keyguard.core.management.room_for_keys import make_room
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenFormat, TokenParts, base62
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError, RefusedError, shown
+from keyguard.exceptions import (
+    InvalidValueError,
+    NotFoundError,
+    RefusedError,
+    StoreError,
+    StoreUnavailableError,
+    shown,
+)
 
 Value = TypeVar("Value")
 
@@ -76,6 +86,10 @@ TICKETS = TokenFormat("kgc")
 
 MOST_OPEN = 5
 """How many open requests a requester may have in an organization."""
+
+_ASKING = "asking"
+_TURN = timedelta(seconds=10)
+"""How long a requester's turn is, without the calls that write the request and end the turn."""
 
 _LONGEST_REASON = 1000
 _FAMILY_ENTROPY = 16
@@ -119,6 +133,7 @@ class AsyncRequests(Operations):
         del parts
         now = ports.now()
         digest: str | None = None
+        turns: set[str] = set()
 
         async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
             nonlocal digest
@@ -137,7 +152,7 @@ class AsyncRequests(Operations):
             key = _prospect(request, asked, owner, now)
             check_new_key(policy, ANYBODY, owner, key)
             check_end(key, owner, now)
-            change, seen = await self._turn(owner, requester, now)
+            await self._take_turn(turns, owner, requester, now)
             entries = [describe(Action.REQUEST_CREATED, now, actor, None, request)]
             rule = settled_terms.rule_for(policy, request, owner)
             if rule is not None:
@@ -154,40 +169,60 @@ class AsyncRequests(Operations):
                 request = approved
             if digest is None:  # after all refusals, because a hash may be slow; and only once
                 digest = await ports.hash(ticket)
+            if ports.now() >= now + _TURN:  # so that the commit ends within the turn
+                raise StoreUnavailableError("asking took too long; try again")
             commit = Commit(
                 entries=tuple(entries),
                 requests=(RequestRecord(request=request, digest=digest),),
-                changes=(change,),
-                unchanged=(owner, *seen),
+                unchanged=(owner,),
             )
             return commit, request
 
-        request = await settled(ports, actor, attempt)
+        try:
+            request = await settled(ports, actor, attempt)
+        except (InvalidValueError, NotFoundError, RefusedError):
+            await self._end_turns(turns, now)  # after another failure, the commit may go on
+            raise
+        await self._end_turns(turns, now)
         ports.tell_request(Action.REQUEST_CREATED, request)
         if request.decided_by:
             ports.tell_request(Action.REQUEST_APPROVED, request)
         return CreatedRequest(request=request, ticket=ticket)
 
-    async def _turn(
-        self, owner: Organization, requester: str, now: datetime
-    ) -> tuple[Change, tuple[KeyRequest, ...]]:
-        """Refuse a requester who has too many open requests.
+    async def _take_turn(
+        self, turns: set[str], owner: Organization, requester: str, now: datetime
+    ) -> None:
+        """Let a requester make one request at a time, and refuse one who has too many open.
 
-        Returns:
-            A change by which two requests of a requester never take the same room: a new version of
-            the newest open request, or of the organization without one. And all open requests,
-            which the commit must find unchanged.
+        Args:
+            turns: The digests of the turns that were taken before; gets this one.
+            owner: The organization.
+            requester: Who asks.
+            now: The time.
+
+        Raises:
+            RefusedError: Another request of the requester is being made, or too many are open.
         """
+        store = self._ports.store
+        turn = sha256(f"{owner.id}:{requester}".encode()).hexdigest()
+        if turn not in turns:
+            end = later(now, _TURN + 2 * self._ports.longest_call, LATEST)
+            if not await store.put_temporary(Temporary(_ASKING, turn, "", end), now):
+                raise RefusedError(f"another request of {requester!r} is being made; try again")
+            turns.add(turn)
         wanted = RequestFilter(at=now, organization=owner.id, requester=requester, statuses=OPEN)
-        page = await self._ports.store.list_requests(wanted, after=None, limit=MOST_OPEN)
+        page = await store.list_requests(wanted, after=None, limit=MOST_OPEN)
         if len(page.items) + len(page.damaged) >= MOST_OPEN:
             raise RefusedError(
                 f"{requester!r} has {MOST_OPEN} open requests in organization {owner.slug!r} "
                 "already; claim or withdraw one first"
             )
-        if not page.items:
-            return Change(owner, changed(owner)), ()
-        return Change(page.items[-1], changed(page.items[-1])), page.items
+
+    async def _end_turns(self, turns: set[str], now: datetime) -> None:
+        """End turns that were taken. One that can't be ended expires."""
+        with suppress(StoreError):
+            for turn in turns:
+                await self._ports.store.take_temporary(_ASKING, turn, now)
 
     async def get(self, request_id: str, *, organization: str | None = None) -> KeyRequest:
         """Return a request. See :meth:`~keyguard.guard.requests.Requests.get`."""
