@@ -21,7 +21,7 @@ from keyguard import (
     RequestStatus,
     Secret,
 )
-from keyguard.core.management.requests import MOST_OPEN, TICKETS
+from keyguard.core.management.requests import MOST_A_DAY, MOST_OPEN, TICKETS
 from keyguard.runtime.events import KeyClaimed, RequestCreated, RequestDecided
 from tests.stored import Stored
 
@@ -344,6 +344,25 @@ def test_nobody_has_more_than_five_open_requests(stored: Stored) -> None:
     ask(stored)
     refuses(stored, "has 5 open requests", lambda: ask(stored))
     stored.clock.advance(7 * DAY)
+    ask(stored)
+
+
+def test_nobody_asks_more_than_twenty_times_within_a_day(stored: Stored) -> None:
+    stored.guard.organizations.create("other")
+    withdraw = stored.guard.requests.withdraw
+    for number in range(MOST_A_DAY):
+        if number == 1:
+            stored.clock.advance(DAY / 2)
+        withdraw(ask(stored).request.id, actor="alice")
+    for _ in range(2):
+        refuses(stored, "has made 20 requests in organization 'acme'", lambda: ask(stored))
+    ask(stored, actor="carol")
+    ask(stored, organization="other")
+
+    stored.clock.advance(DAY / 2)
+    ask(stored)
+    refuses(stored, "has made 20 requests", lambda: ask(stored))
+    stored.clock.advance(DAY / 2)
     ask(stored)
 
 

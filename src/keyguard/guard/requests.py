@@ -64,8 +64,9 @@ class Requests:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
             NotFoundError: No organization has that id or slug, or it is not the principal's.
             RefusedError: The organization is disabled, a scope is above its ceiling, the key would
-                work for longer than it allows, the requester has too many open requests, is making
-                another at the moment or may not ask, or the actor's key no longer works.
+                work for longer than it allows, the requester has too many open requests, has made
+                too many within a day, is making another at the moment or may not ask, or the
+                actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(

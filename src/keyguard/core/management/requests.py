@@ -87,7 +87,11 @@ TICKETS = TokenFormat("kgc")
 MOST_OPEN = 5
 """How many open requests a requester may have in an organization."""
 
-_ASKING = "asking"
+MOST_A_DAY = 20
+"""How many requests a requester may make in an organization within a day."""
+
+_ASKING, _ASKED = "asking", "asked"
+_DAY = timedelta(days=1)
 _TURN = timedelta(seconds=10)
 """How long a requester's turn is, without the calls that write the request and end the turn."""
 
@@ -168,6 +172,7 @@ class AsyncRequests(Operations):
                 entries.append(describe(Action.REQUEST_APPROVED, now, approver, request, approved))
                 request = approved
             if digest is None:  # after all refusals, because a hash may be slow; and only once
+                await self._count(owner, requester, now)
                 digest = await ports.hash(ticket)
             if ports.now() >= now + _TURN:  # so that the commit ends within the turn
                 raise StoreUnavailableError("asking took too long; try again")
@@ -204,7 +209,7 @@ class AsyncRequests(Operations):
             RefusedError: Another request of the requester is being made, or too many are open.
         """
         store = self._ports.store
-        turn = sha256(f"{owner.id}:{requester}".encode()).hexdigest()
+        turn = _digest(owner, requester)
         if turn not in turns:
             end = later(now, _TURN + 2 * self._ports.longest_call, LATEST)
             if not await store.put_temporary(Temporary(_ASKING, turn, "", end), now):
@@ -217,6 +222,26 @@ class AsyncRequests(Operations):
                 f"{requester!r} has {MOST_OPEN} open requests in organization {owner.slug!r} "
                 "already; claim or withdraw one first"
             )
+
+    async def _count(self, owner: Organization, requester: str, now: datetime) -> None:
+        """Count a request of a requester, whose turn it is, and refuse too many within a day.
+
+        Raises:
+            RefusedError: The requester has made too many.
+        """
+        store, digest = self._ports.store, _digest(owner, requester)
+        kept = await store.find_temporary(_ASKED, digest, now)
+        ends = [] if kept is None else kept.value.split()  # when each no longer counts
+        counted = [end for end in ends if end > now.isoformat()]
+        if len(counted) >= MOST_A_DAY:
+            raise RefusedError(
+                f"{requester!r} has made {MOST_A_DAY} requests in organization {owner.slug!r} "
+                "within a day; ask again later"
+            )
+        end = later(now, _DAY, LATEST)
+        asked = Temporary(_ASKED, digest, " ".join([*counted, end.isoformat()]), end)
+        if not await store.replace_temporary(asked, now):
+            await store.put_temporary(asked, now)
 
     async def _end_turns(self, turns: set[str], now: datetime) -> None:
         """End turns that were taken. One that can't be ended expires."""
@@ -640,6 +665,11 @@ class AsyncRequests(Operations):
             proven = named and (await self._ports.verify(secret, digest)) is True
         if record is None or not proven:
             raise unknown("request", request_id)
+
+
+def _digest(owner: Organization, requester: str) -> str:
+    """Return under what the temporary values of a requester in an organization are kept."""
+    return sha256(f"{owner.id}:{requester}".encode()).hexdigest()
 
 
 def _party(actor: Actor) -> str:
