@@ -719,6 +719,51 @@ def test_a_person_and_the_keys_that_it_holds_are_one_party(stored: Stored) -> No
     )
 
 
+def test_keys_ask_as_who_holds_them(stored: Stored) -> None:
+    keys = [stored.principal(stored.issue("admin", owner="alice")) for _ in range(2)]
+    created = [ask(stored, actor=actor) for actor in [*keys, "alice", "alice", keys[0]]]
+    assert {asked.request.requester for asked in created} == {"alice"}
+    for actor in [*keys, "alice"]:
+        refuses(stored, "'alice' has 5 open", lambda actor=actor: ask(stored, actor=actor))  # type: ignore[misc]
+        refuses(
+            stored,
+            "own request",
+            lambda actor=actor: approve(stored, created[0].request, actor=actor),  # type: ignore[misc]
+        )
+    for asked in created:
+        approve(stored, asked.request)
+
+    claim = stored.guard.requests.claim
+    unknown(stored, lambda: claim(created[0].request.id, actor=keys[1]))
+    done = [
+        claim(created[0].request.id, actor=keys[0]),
+        claim(created[1].request.id, actor="alice"),
+        claim(created[2].request.id, ticket=created[2].ticket, actor=keys[0]),
+    ]
+    assert {issued.key.owner for issued in done} == {"alice"}
+
+
+def test_a_key_that_changes_hands_decides_on_nothing_that_it_asked_for(stored: Stored) -> None:
+    key = stored.issue("admin", owner="alice").key
+    actor = stored.principal(stored.guard.keys.rotate(key.id))
+    created = ask(stored, actor=actor)
+    for owner in ("bob", None):
+        for held in stored.guard.keys.list(family=key.family):
+            stored.guard.keys.update(held.id, owner=owner)
+        refuses(stored, "own request", lambda: approve(stored, created.request, actor=actor))
+    approve(stored, created.request)
+    unknown(stored, lambda: stored.guard.requests.claim(created.request.id, actor=actor))
+
+
+@pytest.mark.settings(
+    approval_rules=[ApprovalRule(name="a", scopes=["admin"], requesters=["alice"])]
+)
+def test_no_rule_takes_a_key_for_its_holder(stored: Stored) -> None:
+    narrow = stored.principal(stored.issue("inference:read", owner="alice"))
+    assert ask(stored, "admin", actor=narrow).request.state == "pending"
+    assert ask(stored, "admin", actor="alice").request.state == "approved"
+
+
 def test_a_key_claims_nothing_of_its_holder_without_the_ticket(stored: Stored) -> None:
     narrow = stored.principal(stored.issue("inference:read", owner="alice"))
     created = approved(stored, "admin")

@@ -120,7 +120,8 @@ class KeyRequest:
     Args:
         id: ``req_`` and 16 base62 digits.
         organization: The id of the organization that shall own the key.
-        requester: Who asks: a person as the host names people, or the family of a key.
+        requester: Who asks: a person as the host names people, also if it asks with a key that it
+            holds; or the family of a key that nobody holds.
         name: The key's name, at most 200 characters.
         asked: What is asked for.
         created_at: When it was asked for.

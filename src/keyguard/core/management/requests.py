@@ -120,7 +120,7 @@ class AsyncRequests(Operations):
         check_actor(actor)
         if actor is None:
             raise InvalidValueError("say who asks: pass a name, a person or a principal as actor")
-        requester = _party(actor)
+        party = _party(actor)
         asked = KeyTerms(
             scopes=granted_scopes(policy, scopes),
             expires_in=expires_in,
@@ -141,6 +141,8 @@ class AsyncRequests(Operations):
 
         async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
             nonlocal digest
+            key = None if authority.record is None else authority.record.key
+            requester = party if key is None or key.owner is None else key.owner
             owner = await find_organization(ports, organization, authority, ASKERS)
             refuse_disabled(owner, "asking for keys")
             request = KeyRequest(
@@ -158,7 +160,8 @@ class AsyncRequests(Operations):
             check_end(key, owner, now)
             await self._take_turn(turns, owner, requester, now)
             entries = [describe(Action.REQUEST_CREATED, now, actor, None, request)]
-            rule = settled_terms.rule_for(policy, request, owner)
+            # A key is not let in by a rule for its holder: it may do less.
+            rule = settled_terms.rule_for(policy, replace(request, requester=party), owner)
             if rule is not None:
                 approver = f"rule:{rule.name}"
                 approved = replace(
@@ -402,7 +405,8 @@ class AsyncRequests(Operations):
         async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
             request, owner = await self._found(request_id, authority)
             parties = await self._people_of(party)
-            if not parties.isdisjoint(await self._people_of(request.requester)):
+            askers = {request.requester, *await self._families_that_asked(request)}
+            if not parties.isdisjoint(await self._people_of(*askers)):
                 raise RefusedError("nobody decides on an own request; withdraw it instead")
             _refuse_unless(request, of, now)
             if action is Action.REQUEST_APPROVED and not parties.isdisjoint(
@@ -621,29 +625,39 @@ class AsyncRequests(Operations):
         Raises:
             RefusedError: The message names the key.
         """
-        store = self._ports.store
-        trail = await store.list_audit(
-            organization=None, subject=request.id, after=None, limit=LARGEST_PAGE
-        )
-        for entry in trail:
-            kind, _, key_id = entry.actor.partition(":")
-            if entry.action is not Action.REQUEST_APPROVED or kind != "key":
-                continue
-            record = await store.find_key(key_id)
+        for key_id, record in await self._keys_that(Action.REQUEST_APPROVED, request):
             alive: Page[Key] = Page(())
             if record is not None:
                 family = KeyFilter(family=record.key.family, alive_at=now)
-                alive = await store.list_keys(family, after=None, limit=1)
+                alive = await self._ports.store.list_keys(family, after=None, limit=1)
             if not alive.items:
                 raise RefusedError(
                     f"key {key_id!r} has approved request {request.id!r} and no longer works; "
                     "ask again"
                 )
 
+    async def _families_that_asked(self, request: KeyRequest) -> set[str]:
+        """Return the family of the key that made a request, also if it has another holder now."""
+        made = await self._keys_that(Action.REQUEST_CREATED, request)
+        return {record.key.family for _, record in made if record is not None}
+
+    async def _keys_that(
+        self, action: Action, request: KeyRequest
+    ) -> tuple[tuple[str, KeyRecord | None], ...]:
+        """Return the ids and records of the keys that did something to a request."""
+        store = self._ports.store
+        trail = await store.list_audit(
+            organization=None, subject=request.id, after=None, limit=LARGEST_PAGE
+        )
+        actors = [entry.actor.partition(":") for entry in trail if entry.action is action]
+        ids = [key_id for kind, _, key_id in actors if kind == "key"]
+        return tuple([(key_id, await store.find_key(key_id)) for key_id in ids])
+
     async def _prove(self, request_id: str, ticket: Secret | str | None, actor: Actor) -> None:
         """Refuse who is not the requester and has no ticket.
 
-        A key needs the ticket of its holder's request: it may do less than its holder is granted.
+        A key asks as its holder, and claims what its family asked for. For another request of its
+        holder it needs the ticket: it may do less than its holder is granted.
 
         Raises:
             NotFoundError: There is no such request, or the ticket is not its.
@@ -656,7 +670,7 @@ class AsyncRequests(Operations):
         if secret is None and actor is None:
             raise InvalidValueError("give the ticket, or the requester as the actor")
         if secret is None:
-            proven = record is not None and record.request.requester == _party(actor)
+            proven = record is not None and await self._has_asked(actor, record.request)
         else:
             parts = TICKETS.parse(secret.reveal())
             named = parts is not None and f"req_{parts.key_id}" == request_id
@@ -665,6 +679,15 @@ class AsyncRequests(Operations):
             proven = named and (await self._ports.verify(secret, digest)) is True
         if record is None or not proven:
             raise unknown("request", request_id)
+
+    async def _has_asked(self, actor: Actor, request: KeyRequest) -> bool:
+        """Tell whether an actor is the requester, or a key that asked as its holder."""
+        party = _party(actor)
+        if not isinstance(actor, Principal) or request.requester == party:
+            return request.requester == party
+        own = await self._ports.store.find_key(actor.key_id)
+        holds = own is not None and own.key.owner == request.requester
+        return holds and party in await self._families_that_asked(request)
 
 
 def _digest(owner: Organization, requester: str) -> str:
