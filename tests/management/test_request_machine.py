@@ -125,7 +125,7 @@ class Requests(RuleBasedStateMachine):
     def check_decided(self, before: KeyRequest, name: str) -> None:
         """Check that a party may decide on a request that is not its own."""
         assert self.party(name) != before.requester
-        assert name in DECIDERS | {"name", "key", "reader"}
+        assert name in DECIDERS | {"name", "key"}
 
     @precondition(lambda self: self.ids)
     @rule(number=numbers, name=deciders, what=st.sampled_from(["deny", "rescind"]))

@@ -19,6 +19,7 @@ from keyguard import (
     Person,
     RefusedError,
     RequestStatus,
+    ScopeCatalogue,
     Secret,
 )
 from keyguard.core.management.requests import MOST_A_DAY, MOST_OPEN, TICKETS
@@ -414,8 +415,11 @@ def test_no_more_is_granted_than_was_asked(
     refuses(stored, f"never more: {why}", lambda: approve(stored, created.request, **options))
 
 
+@pytest.mark.settings(catalogue=None)
 def test_a_principal_grants_no_more_than_it_has(stored: Stored) -> None:
-    own = stored.issue("inference:read", expires_in=10 * DAY, limits=["5/minute"])
+    own = stored.issue(
+        "inference:read", "requests:approve", expires_in=10 * DAY, limits=["5/minute"]
+    )
     actor = stored.principal(own)
     created = ask(stored, "inference:read", "admin", expires_in=9 * DAY)
 
@@ -788,6 +792,40 @@ def test_what_a_key_approved_ends_with_it(stored: Stored) -> None:
     stored.guard.keys.revoke(successor.key.id, force=True)
 
     refuses(stored, "no longer works", lambda: claim(created.request.id, ticket=created.ticket))
+
+
+def test_what_a_key_approved_ends_with_its_right_to_approve(stored: Stored) -> None:
+    approver, created = stored.issue("admin"), ask(stored)
+    approve(stored, created.request, actor=stored.principal(approver))
+    claim, update = stored.guard.requests.claim, stored.guard.keys.update
+    update(approver.key.id, scopes=["inference:read"], force=True)
+    refuses(stored, "or decides on requests", lambda: claim(created.request.id, actor="alice"))
+
+    update(approver.key.id, scopes=["admin"])
+    stored.guard.organizations.update("acme", scopes=["inference:read"], force=True)
+    refuses(stored, "or decides on requests", lambda: claim(created.request.id, actor="alice"))
+
+    stored.guard.organizations.update("acme", scopes=None)
+    assert claim(created.request.id, actor="alice")
+
+
+@pytest.mark.settings(
+    catalogue=ScopeCatalogue(
+        {"requests:approve": "Approve", "boss": "All", "read": "Read"},
+        implies={"boss": ["requests:approve"]},
+    )
+)
+def test_a_key_decides_only_with_a_scope_for_it(stored: Stored) -> None:
+    reader = stored.principal(stored.issue("read"))
+    request = ask(stored, "read").request
+    requests, why = stored.guard.requests, "without requests:approve or admin"
+    refuses(stored, why, lambda: approve(stored, request, actor=reader))
+    refuses(stored, why, lambda: requests.deny(request.id, actor=reader))
+    for scopes in (["requests:approve", "read"], ["boss", "read"], ["*"]):
+        actor = stored.principal(stored.issue(*scopes))
+        request = approve(stored, ask(stored, "read").request, actor=actor)
+        refuses(stored, why, lambda: requests.rescind(request.id, actor=reader))  # noqa: B023
+        requests.claim(request.id, actor="alice")
 
 
 def test_a_successor_of_the_key_that_approved_is_enough(stored: Stored) -> None:

@@ -154,7 +154,8 @@ class Requests:
             allowed_networks: The networks that it works from instead.
             note: A note for the requester, at most 200 characters.
             actor: Who approves it, never the requester. A principal can approve only requests of
-                its own organization, and grant nothing that its own key does not have.
+                its own organization, with the scope ``requests:approve`` or ``admin``, and grant
+                nothing that its own key does not have.
 
         Returns:
             The request as it stands after.

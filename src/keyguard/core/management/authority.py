@@ -30,6 +30,8 @@ HOLDERS = ADMINISTRATORS | {Role.DEVELOPER}
 """The roles that may end or replace a key, a developer only an own one."""
 DECIDERS = ADMINISTRATORS | {Role.APPROVER}
 """The roles that may decide on requests for keys."""
+DECIDING = ("requests:approve", "admin")
+"""The scopes of which a key needs one to decide on requests for keys."""
 ASKERS = HOLDERS | DECIDERS
 """The roles that may ask for a key."""
 
@@ -85,6 +87,16 @@ class Authority:
         if self.person is not None and (role := self.role_in(owner)) not in roles:
             raise RefusedError(f"{self}, {role} of organization {owner.slug!r}, can't do that")
 
+    def check_decides(self, owner: Organization) -> None:
+        """Refuse a person or a key that may not decide on an organization's requests for keys.
+
+        Raises:
+            RefusedError: The message names the role of the person, or the scopes that it takes.
+        """
+        self.check_role(owner, DECIDERS)
+        if self.grant is not None and not decides(self.grant):
+            raise RefusedError(f"{self} can't decide on requests without {' or '.join(DECIDING)}")
+
     def over(self, policy: Policy, record: KeyRecord) -> Authority:
         """Return what the actor may make of a key: a developer, all that the key itself may."""
         if self.role_in(record.organization) is not Role.DEVELOPER:
@@ -128,6 +140,11 @@ class Authority:
     def limits(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         """Return the limits of a new key: those given, and the actor's others."""
         return limits if self.record is None else merged(self.record.key.limits, limits)
+
+
+def decides(grant: ScopeGrant) -> bool:
+    """Tell whether a key may decide on requests for keys."""
+    return any(scope in grant for scope in DECIDING)
 
 
 ANYBODY = Authority()

@@ -44,9 +44,9 @@ from keyguard.core.management.administrators import keep_an_administrator
 from keyguard.core.management.authority import (
     ANYBODY,
     ASKERS,
-    DECIDERS,
     Authority,
     check_new_key,
+    decides,
     gained,
 )
 from keyguard.core.management.common import (
@@ -577,7 +577,7 @@ class AsyncRequests(Operations):
 
         Raises:
             NotFoundError: There is no such request, or the actor may not see it.
-            RefusedError: The actor is a person who decides on no requests.
+            RefusedError: The actor is a person or a key that decides on no requests.
         """
         check_id("request", request_id, REQUEST_ID)
         store = self._ports.store
@@ -587,7 +587,7 @@ class AsyncRequests(Operations):
             owner = await store.find_organization(record.request.organization)
         if record is None or owner is None or not _is_known(authority, record.request, owner):
             raise unknown("request", request_id)
-        authority.check_role(owner, DECIDERS)
+        authority.check_decides(owner)
         return record.request, owner
 
     async def _own(
@@ -620,20 +620,23 @@ class AsyncRequests(Operations):
         return found
 
     async def _check_approvers(self, request: KeyRequest, now: datetime) -> None:
-        """Refuse a claim of what a key has approved that no longer works, nor a successor of it.
+        """Refuse a claim of what a key has approved, if no key of its family may do so now.
 
         Raises:
             RefusedError: The message names the key.
         """
+        policy = self._ports.policy
         for key_id, record in await self._keys_that(Action.REQUEST_APPROVED, request):
-            alive: Page[Key] = Page(())
+            alive: tuple[Key, ...] = ()
             if record is not None:
                 family = KeyFilter(family=record.key.family, alive_at=now)
-                alive = await self._ports.store.list_keys(family, after=None, limit=1)
-            if not alive.items:
+                alive = (await all_keys(self._ports, family)).items
+            if record is None or not any(
+                decides(policy.principal(replace(record, key=key)).grant) for key in alive
+            ):
                 raise RefusedError(
-                    f"key {key_id!r} has approved request {request.id!r} and no longer works; "
-                    "ask again"
+                    f"key {key_id!r} has approved request {request.id!r} and no longer works or "
+                    "decides on requests; ask again"
                 )
 
     async def _families_that_asked(self, request: KeyRequest) -> set[str]:
