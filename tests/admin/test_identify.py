@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from flask import Flask
 from flask_login import LoginManager, UserMixin, login_user  # type: ignore[import-untyped]
 from werkzeug.test import Client
 
-from keyguard import Keyguard, Person
-from keyguard.admin import ManagementAPI
+from keyguard import (
+    ConfigurationError,
+    InvalidValueError,
+    Keyguard,
+    NotFoundError,
+    Person,
+    RefusedError,
+)
+from keyguard.admin import Console, ManagementAPI
 from keyguard.admin.identify.django import django_user
 from keyguard.admin.identify.flask_login import flask_login_user
 from keyguard.admin.identify.remote_user import remote_user
@@ -143,3 +152,53 @@ def test_the_user_of_django_s_session(
 
     assert asked == ["a" * 32]
     assert who(got) == known
+
+
+class Fake(Person):
+    """A person that checks nothing."""
+
+    def __post_init__(self) -> None: ...
+
+
+def failing(failure: Exception) -> Any:
+    def identify(_: object) -> Person:
+        raise failure
+
+    return identify
+
+
+def answering(answer: object) -> Any:
+    return lambda _: answer
+
+
+@pytest.mark.parametrize(
+    "identify",
+    [
+        answering(Person),
+        answering(MagicMock()),
+        answering(MagicMock(spec=Person)),
+        answering(SimpleNamespace(id="sesame", operator="no", roles={}, authenticated_at=None)),
+        answering("sesame"),
+        answering(False),
+        answering(Fake(id="sesame", operator="no")),  # type: ignore[arg-type]
+        answering(Fake(id="sesame", authenticated_at=datetime(2026, 1, 1))),  # noqa: DTZ001
+        failing(InvalidValueError("sesame")),
+        failing(ConfigurationError("sesame")),
+        failing(NotFoundError("sesame")),
+        failing(RefusedError("sesame")),
+    ],
+)
+@pytest.mark.parametrize("front", ["asgi", "wsgi"])
+@pytest.mark.parametrize("path", ["/organizations", "/api/v1/me"])
+def test_what_is_wrong_with_identify_is_told_to_the_log_alone(
+    front: str, path: str, identify: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    if front == "asgi":
+        got = call_asgi(Console(world.async_guard, identify), Sent("GET", path))
+    else:
+        got = call_wsgi(Console(world.guard, identify), Sent("GET", path))
+
+    assert got.status == 500
+    assert b"sesame" not in got.body
+    assert "identify" in caplog.text

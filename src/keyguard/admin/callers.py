@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import TypeAlias
@@ -14,9 +15,16 @@ from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import ConfigurationError
+from keyguard.exceptions import (
+    ConfigurationError,
+    InvalidValueError,
+    NotFoundError,
+    RefusedError,
+)
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import CURRENT_REQUEST
+
+_logger = logging.getLogger("keyguard")
 
 Identify: TypeAlias = Callable[[Call], Person | Awaitable[Person | None] | None]
 """Returns the person who makes a call, as the host application knows it, or None."""
@@ -59,7 +67,8 @@ class Callers:
 
         Raises:
             AccessDenied: Nobody does whom keyguard knows, or the key is not valid.
-            Problem: A key and a session came together, or the call may be forged.
+            Problem: A key and a session came together, the call may be forged, or ``identify`` is
+                wrong, which the log tells.
         """
         session = await self._sessions.find(call)
         token = parse_authorization(call.credentials, bar=self._guard.policy.takes_bar)
@@ -68,7 +77,7 @@ class Callers:
                 raise Problem(400, "Send a key or the cookie of a session, not both.")
             return await self._principal(call), None
         # The host comes first: it says now what a person may, and a link has said it once.
-        person = None if self._identify is None else await settled(self._identify(call))
+        person = None if self._identify is None else await _person(self._identify, call)
         if person is not None:
             check_origin(call)
             return person, None
@@ -88,3 +97,29 @@ class Callers:
         if not isinstance(decision, Allow):
             raise AccessDenied(decision)
         return decision.principal
+
+
+async def _person(identify: Identify, call: Call) -> Person | None:
+    """Return the person that ``identify`` names, checked whatever made it.
+
+    Raises:
+        Problem: It returned something else, or raised what tells about the host's own code.
+    """
+    try:
+        found = await settled(identify(call))
+        if found is None:
+            return None
+        if not issubclass(type(found), Person):  # a mock says that it is an instance of anything
+            raise ConfigurationError(
+                f"identify returns a Person or None, not an object of {type(found).__name__}"
+            )
+        return Person(
+            id=found.id,
+            name=found.name,
+            roles=found.roles,
+            operator=found.operator,
+            authenticated_at=found.authenticated_at,
+        )
+    except (ConfigurationError, InvalidValueError, NotFoundError, RefusedError):
+        _logger.exception("identify could not tell who makes a call")
+        raise Problem(500, "Who you are could not be found out. The log says why.") from None
