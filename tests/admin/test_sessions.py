@@ -362,7 +362,7 @@ def test_what_reaches_far_takes_a_person_who_has_just_signed_in(
 
     assert answer.status == status
     if status == 403:
-        assert answer.json["reauthenticate"] == "/login?fresh=1&next=%2Fkeys%2Ffar"
+        assert answer.json["reauthenticate"] == "/login?fresh=1"
 
 
 def test_what_reaches_far_takes_a_session_that_has_just_begun(desk: Desk) -> None:

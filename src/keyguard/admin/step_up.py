@@ -32,11 +32,26 @@ class StaleSignIn(Problem):
         self.url = url
 
 
-def check_recent(context: Context) -> None:
+def sign_in_link(url: str, page: str) -> str:
+    """Return the address of a sign-in that leads on to a page.
+
+    Args:
+        url: Where people sign in.
+        page: The path of the page, from the root of the site on.
+    """
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({'next': page})}"
+
+
+def check_recent(context: Context, page: str = "") -> None:
     """Refuse a person or a session whose sign-in is older than ten minutes.
 
     A call with a key has just shown the key. Ask it before ``admin`` is granted, before what an
     organization may have is raised, and before an organization is disabled.
+
+    Args:
+        context: The call.
+        page: The path below the mount of the page with the form, to which the sign-in leads back;
+            "" for a call that no page sent.
 
     Raises:
         StaleSignIn: The sign-in is older, or it is not known when it was.
@@ -50,22 +65,22 @@ def check_recent(context: Context) -> None:
         return
     if at is None or abs(context.guard.now() - at) > RECENT:
         request = context.call.request
-        back = urlencode({"next": f"{request.root_path}{request.path}"})
         url = context.reauthenticate or f"{request.root_path}/sign-in"
-        raise StaleSignIn(f"{url}{'&' if '?' in url else '?'}{back}")
+        raise StaleSignIn(sign_in_link(url, f"{request.root_path}{page}") if page else url)
 
 
-def check_granting(context: Context, scopes: Iterable[str]) -> None:
+def check_granting(context: Context, scopes: Iterable[str], page: str = "") -> None:
     """Refuse to hand on ``admin`` after a sign-in that is older than ten minutes.
 
     Args:
         context: The call.
         scopes: What is granted, and what the key has that is changed or rotated: it would pass to
             another holder, last longer, or get a new token.
+        page: As :func:`check_recent` takes it.
 
     Raises:
         StaleSignIn: As :func:`check_recent` says.
         InvalidValueError: A scope is malformed.
     """
     if "admin" in context.guard.policy.grant(parse_granted(scopes)):
-        check_recent(context)
+        check_recent(context, page)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.admin.pages.rooms import Rooms, text_of
+from tests.admin.api.calls import Got
+from tests.admin.pages.rooms import Rooms, fields_of, text_of
 
 ACME = "/organizations/acme"
 NEW_KEY = {"name": "ci", "lifetime": "30", "once": "a" * 22}
@@ -23,6 +26,14 @@ FAR: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "bounds": (f"{ACME}/settings", "operator", SETTINGS | {"max_keys": "7"}),
     "disable": (f"{ACME}/disable", "administrator", {}),
+}
+FORMS = {
+    "issue admin": f"{ACME}/keys/new",
+    "edit to admin": "/keys/{key}/edit",
+    "edit of admin": "/keys/{admin}/edit",
+    "rotate admin": "/keys/{admin}/rotate",
+    "bounds": f"{ACME}/edit",
+    "disable": f"{ACME}/disable",
 }
 NEAR: dict[str, tuple[str, str, dict[str, Any]]] = {
     "issue": (f"{ACME}/keys", "administrator", NEW_KEY | {"scope": ["inference:read"]}),
@@ -44,17 +55,40 @@ def rooms() -> Rooms:
 def test_what_reaches_far_takes_a_fresh_sign_in(rooms: Rooms, what: str) -> None:
     path, person, fields = FAR[what]
     admin = rooms.issue("admin").key.id
-    path = path.format(key=rooms.issued.key.id, admin=admin)
+    ids = {"key": rooms.issued.key.id, "admin": admin}
+    path = path.format(**ids)
     before = rooms.guard.audit.list().items
 
     got = rooms.post(path, person, fields)
 
     assert got.status == 403
     assert "Sign in again" in text_of(got)
+    _leads_back_to(FORMS[what].format(**ids), got, rooms, person)
     assert rooms.guard.audit.list().items == before
     rooms.signed_in_before = timedelta(minutes=1)
     assert rooms.post(path, person, fields).status in (200, 303)
     assert rooms.guard.audit.list().items != before
+
+
+def test_an_approval_that_takes_a_fresh_sign_in_leads_back_to_the_request(rooms: Rooms) -> None:
+    rooms.issue("admin")
+    created = rooms.guard.requests.create(
+        organization="acme", name="x", scopes=["admin"], actor="dev"
+    )
+    page = f"/requests/{created.request.id}"
+    fields = fields_of(rooms.get(page, "administrator")) | {"scope": "admin", "lifetime": ""}
+
+    got = rooms.post(f"{page}/approve", "administrator", fields)
+
+    assert got.status == 403
+    _leads_back_to(page, got, rooms, "administrator")
+
+
+def _leads_back_to(page: str, got: Got, rooms: Rooms, person: str) -> None:
+    """Check that the link to sign in leads back to a page with a form, which is there."""
+    (link,) = re.findall(r'class="btn first" href="([^"]*)"', text_of(got))
+    assert parse_qs(urlsplit(link).query) == {"next": [f"/keys{page}"]}
+    assert 'method="post"' in text_of(rooms.get(page, person))
 
 
 @pytest.mark.parametrize("what", NEAR)

@@ -61,6 +61,19 @@ def test_nobody_unknown_sees_a_page(rooms: Rooms) -> None:
         assert "Acme" not in text_of(got)
 
 
+def test_who_is_signed_out_reads_that_the_application_signs_people_in(rooms: Rooms) -> None:
+    text = text_of(rooms.get("/organizations/acme"))
+    assert "The application that this console is a part of signs people in" in text
+    assert 'class="btn' not in text
+
+
+def test_who_is_signed_out_is_led_to_the_sign_in_and_back(rooms: Rooms) -> None:
+    browser = Browser(Console(rooms.guard, identify, reauthenticate="/login"))
+    text = text_of(browser.get("/organizations/acme"))
+    assert 'href="/login?next=%2Fkeys%2Forganizations%2Facme"' in text
+    assert "The application" not in text
+
+
 def test_a_foreign_key_is_answered_as_one_that_does_not_exist(rooms: Rooms) -> None:
     foreign = rooms.issued.key.id
     for page in ("", "/rotate", "/revoke", "/edit"):

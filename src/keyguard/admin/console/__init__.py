@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from http import HTTPStatus
-from urllib.parse import urlencode
 
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.application import Application
@@ -20,7 +19,7 @@ from keyguard.admin.console.static import static_files
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Answer, Call, Problem, answer
-from keyguard.admin.step_up import StaleSignIn
+from keyguard.admin.step_up import StaleSignIn, sign_in_link
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.guard import AsyncKeyguard, Keyguard
@@ -67,6 +66,9 @@ _TEXTS = {
     429: "There were too many attempts. Wait a minute, and try again.",
     503: "The keys can't be reached at the moment. Nothing was changed. Try again.",
 }
+_SIGNED_IN_ELSEWHERE = (
+    "The application that this console is a part of signs people in: sign in there, and come back."
+)
 
 
 class ConsoleApplication(Application):
@@ -105,14 +107,17 @@ class ConsoleApplication(Application):
         fields = [field for field in answered.headers if field[0] in ("Retry-After", "Allow")]
         if deny.reason is Reason.OBJECT_NOT_FOUND:
             status = HTTPStatus.NOT_FOUND
-        link = None
-        if deny.reason is Reason.CREDENTIALS_MISSING:
-            link = self._sign_in_url
-            if self._key_sign_in:
-                base = call.request.root_path
-                back = urlencode({"next": f"{base}{call.request.path if call.is_safe else '/'}"})
-                return answer(303, "text/plain", b"", [("Location", f"{base}/sign-in?{back}")])
-        return self._error(call, status, _TEXTS.get(status, "This can't be done."), fields, link)
+        text = _TEXTS.get(status, "This can't be done.")
+        if deny.reason is not Reason.CREDENTIALS_MISSING:
+            return self._error(call, status, text, fields)
+        base = call.request.root_path
+        page = f"{base}{call.request.path if call.is_safe else '/'}"
+        if self._key_sign_in:
+            link = sign_in_link(f"{base}/sign-in", page)
+            return answer(303, "text/plain", b"", [("Location", link)])
+        if self._sign_in_url is None:
+            return self._error(call, status, f"{text} {_SIGNED_IN_ELSEWHERE}", fields, "")
+        return self._error(call, status, text, fields, sign_in_link(self._sign_in_url, page))
 
     def _error(
         self,
@@ -122,10 +127,11 @@ class ConsoleApplication(Application):
         fields: Iterable[tuple[str, str]],
         link: str | None = None,
     ) -> Answer:
+        """Return the page of an error; ``link`` is where to sign in, "" for a page without link."""
         shown = frame(call, self.guard) | {
             "title": "Sign in" if status == HTTPStatus.UNAUTHORIZED else HTTPStatus(status).phrase,
             "text": text,
-            "link": link or f"{call.request.root_path}/",
+            "link": f"{call.request.root_path}/" if link is None else link,
             "link_text": "Sign in" if link else "Go to the start",
         }
         body = rendered("error.html", shown)

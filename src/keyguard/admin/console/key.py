@@ -158,7 +158,7 @@ async def edit_key(context: Context) -> Answer:
         return _edit(view, key, form)
     try:
         zone = ZoneInfo(view.zone)
-        check_granting(context, key.scopes | form.scopes)
+        check_granting(context, key.scopes | form.scopes, f"/keys/{key.id}/edit")
         await settled(
             context.guard.keys.update(
                 key.id,
@@ -221,7 +221,7 @@ async def rotate_key(context: Context) -> Answer:
     """Rotate a key, and show the token of its successor once."""
     view, key = await _view(context)
     fields = await sent(context)
-    check_granting(context, key.scopes)
+    check_granting(context, key.scopes, f"/keys/{key.id}/rotate")
     try:
         grace = fields.get("grace", "")
         if grace not in dict(_GRACES):

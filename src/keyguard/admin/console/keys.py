@@ -144,7 +144,7 @@ async def issue_key(context: Context) -> Answer:
     if "preview" in fields:
         return _form(view, form)
     try:
-        check_granting(context, form.scopes)
+        check_granting(context, form.scopes, f"{view.home}/keys/new")
         if await is_repeated(view, form.once):
             return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
         issued = await settled(

@@ -250,7 +250,7 @@ async def change_settings(context: Context) -> Answer:
             _changed(max_keys, organization.max_keys),
         )
         if any(bound is not UNCHANGED for bound in bounds):
-            check_recent(context)
+            check_recent(context, f"{view.home}/edit")
         await settled(
             context.guard.organizations.update(
                 organization.id,
@@ -365,7 +365,7 @@ async def disable_organization(context: Context) -> Answer:
     """Disable an organization."""
     view = View(context, await context.organization())
     await sent(context)
-    check_recent(context)
+    check_recent(context, f"{view.home}/disable")
     try:
         await settled(context.guard.organizations.disable(view.owner.id, actor=context.actor))
     except RefusedError as problem:

@@ -216,7 +216,7 @@ async def approve_request(context: Context) -> Answer:
     try:
         if fields.get("version") != str(request.version):
             raise RefusedError("Somebody has changed the request meanwhile. Look at it again.")
-        check_granting(context, form.scopes)
+        check_granting(context, form.scopes, f"/requests/{request.id}")
         approved = await settled(
             context.guard.requests.approve(
                 request.id,
