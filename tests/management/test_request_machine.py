@@ -22,7 +22,7 @@ from keyguard import (
     RefusedError,
 )
 from keyguard.core.keys.requests import OPEN
-from keyguard.core.management.requests import MOST_OPEN
+from keyguard.core.management.request_turns import MOST_OPEN
 from tests.world import CATALOGUE, World
 
 DAY = timedelta(days=1)

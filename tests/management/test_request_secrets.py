@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keyguard import Allow, Keyguard, KeyguardError, Secret
-from keyguard.core.management.requests import TICKETS
+from keyguard.core.management.request_parties import TICKETS
 from keyguard.runtime.events import log_event
 from tests.test_secrecy import frames_of_keyguard, shows
 

@@ -22,7 +22,8 @@ from keyguard import (
     ScopeCatalogue,
     Secret,
 )
-from keyguard.core.management.requests import MOST_A_DAY, MOST_OPEN, TICKETS
+from keyguard.core.management.request_parties import TICKETS
+from keyguard.core.management.request_turns import MOST_A_DAY, MOST_OPEN
 from keyguard.runtime.events import KeyClaimed, RequestCreated, RequestDecided
 from tests.stored import Stored
 
@@ -537,6 +538,19 @@ def test_a_key_that_nobody_used_is_claimed_again(stored: Stored) -> None:
     assert [entry.action for entry in stored.trail()[-3:]] == [
         Action.REQUEST_RECLAIMED, Action.KEY_REVOKED, Action.KEY_ISSUED,
     ]  # fmt: skip
+
+
+def test_a_key_is_claimed_again_within_three_days_after_its_time(stored: Stored) -> None:
+    requests, created = stored.guard.requests, approved(stored)
+    requests.claim(created.request.id, ticket=created.ticket)
+    stored.clock.advance(timedelta(hours=144) - timedelta(seconds=1))
+    requests.reclaim(created.request.id, ticket=created.ticket)
+    stored.clock.advance(timedelta(seconds=1))
+    refuses(
+        stored,
+        "was approved too long ago",
+        lambda: requests.reclaim(created.request.id, ticket=created.ticket),
+    )
 
 
 def test_a_key_that_was_used_or_changed_hands_is_not(stored: Stored) -> None:

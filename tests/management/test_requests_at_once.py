@@ -10,7 +10,7 @@ import pytest
 
 from keyguard import Action, IssuedKey, KeyRequest, RefusedError, StoreUnavailableError
 from keyguard.core.keys.results import CreatedRequest
-from keyguard.core.management.requests import MOST_OPEN
+from keyguard.core.management.request_turns import MOST_OPEN
 from tests.management.test_requests import approved, ask
 from tests.stored import Stored
 
