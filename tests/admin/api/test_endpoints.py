@@ -240,6 +240,24 @@ def test_keys_are_listed(office: Office) -> None:
     )
 
 
+def test_keys_are_found_by_their_name_or_id(office: Office) -> None:
+    issue = office.guard.keys.issue
+    mine = issue(organization="acme", name="laptop", owner="dev").key.id
+    other = issue(organization="acme", name="lamp").key.id
+    foreign = issue(organization="other", name="laptop").key.id
+
+    def ids(search: str, person: str = "auditor") -> list[str]:
+        path = "/organizations/acme/keys"
+        answer = office.both("GET", path, query=f"search={search}", person=person)
+        return [item["id"] for item in answer.json["items"]]
+
+    assert ids("la") == [other, mine]
+    assert ids("lap") == ids(mine) == ids("la", "developer") == [mine]
+    assert ids(foreign) == ids("nothing") == ids(other, "developer") == []
+    foreign_path = "/organizations/other/keys"
+    assert office.both("GET", foreign_path, query="search=la", person="auditor").status == 404
+
+
 def test_a_key_is_changed(office: Office, front: str) -> None:
     key = office.issue("inference:read", expires_in=timedelta(days=1)).key
     body = {"name": "new", "scopes": [], "expires_at": None, "owner": "dev", "metadata": {"a": "b"}}

@@ -29,7 +29,7 @@ from keyguard.admin.api.shown import LIMIT_STATUS, page_answer, record_answer
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Answer, Problem, json_answer, settled
-from keyguard.admin.members import Form, span
+from keyguard.admin.members import Form, span, text
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import check_granting
 from keyguard.core.keys.json_forms import JsonObject, fields_json, key_json, revoked_json
@@ -38,6 +38,7 @@ from keyguard.core.keys.results import DamagedKey
 from keyguard.core.management.rotation import DEFAULT_GRACE
 from keyguard.core.tokens.secret import Secret
 
+SEARCH = text("search", "What the name begins with, or the id, from 4 characters on")
 EXPIRING_WITHIN = span("expiring_within", "Only keys that end within that time")
 UNUSED_FOR = span("unused_for", "Only keys that nobody has used for that time")
 GRACE = span("grace", "How long it goes on working beside its successor")
@@ -62,6 +63,7 @@ async def list_keys(context: Context) -> Answer:
         context.guard.keys.list(
             organization=organization.id,
             owner=owner,
+            search=query.get(SEARCH, None),
             expiring_within=query.get(EXPIRING_WITHIN, None),
             unused_for=query.get(UNUSED_FOR, None),
             after=query.get(AFTER, None),
@@ -216,10 +218,10 @@ ENDPOINTS = (
         method="GET",
         path="/organizations/{organization}/keys",
         handler=list_keys,
-        summary="List an organization's keys, oldest first",
+        summary="List an organization's keys, oldest first, or find them with `search`",
         right=Right.READ_KEYS,
         own=True,
-        query=Form(optional=(OWNER, EXPIRING_WITHIN, UNUSED_FOR, AFTER, LIMIT)),
+        query=Form(optional=(OWNER, SEARCH, EXPIRING_WITHIN, UNUSED_FOR, AFTER, LIMIT)),
         answers={200: "Keys"},
     ),
     Endpoint(
