@@ -123,10 +123,17 @@ def test_the_static_files_are_small_and_named_by_their_content() -> None:
     assert sheet.content.count(b"{") == sheet.content.count(b"}")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum(a)", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=1+1", "+1", "-1", "@sum(a)", "\t=1", "\r=1", "\n=1", "\n1", " =1"),
+        *("\uff1d1", "\uff0b1", "\uff0d1", "\uff20a", "\ufe661", "\u3000=1"),
+    ],
+)
 def test_a_cell_of_a_csv_file_is_no_formula(text: str) -> None:
     assert csv_cell(text) == f"'{text}"
     assert csv_cell(HOSTILE) == HOSTILE
+    assert csv_cell("") == ""
     assert csv_cell(-1) == -1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -102,9 +103,11 @@ def tone(status: object) -> str:
 
 def csv_cell(value: object) -> object:
     """Return a value for a CSV file; a text that a spreadsheet would run gets an apostrophe."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    first = unicodedata.normalize("NFKC", value.lstrip()[:1])  # a spreadsheet reads full width too
+    runs = value.startswith(("\t", "\r", "\n")) or first.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if runs else value
 
 
 def rendered(template: str, data: Mapping[str, object]) -> str:
