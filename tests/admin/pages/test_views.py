@@ -473,3 +473,20 @@ def test_saving_a_form_as_it_is_keeps_what_it_does_not_tell_of_limits() -> None:
         assert rooms.post(action, "operator", fields).status == 303
     assert rooms.guard.organizations.get("acme").limits == limits
     assert rooms.guard.keys.get(key.id).limits == limits
+
+
+@pytest.mark.parametrize("page", ["usage", "usage.csv"])
+@pytest.mark.parametrize("step", ["15m", "hour", "day", "week", "month"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("end=0001-01-01", "start=0001-01-01", "end=9999-12-31", "start=9999-12-31"),
+        *("start=0001-01-01&end=0001-01-02", "start=9999-12-30&end=9999-12-31"),
+    ],
+)
+def test_a_time_at_an_end_of_the_calendar_is_answered(
+    rooms: Rooms, page: str, step: str, query: str
+) -> None:
+    for zone in ("UTC", "Asia/Tokyo", "America/New_York"):
+        path = f"/organizations/acme/{page}?step={step}&zone={zone}&{query}"
+        assert rooms.get(path, "auditor").status in (200, 422)

@@ -80,7 +80,10 @@ def _asked(view: View, wanted: Mapping[str, str]) -> Asked:
     """
     step, zone = Step.of(wanted["step"]), find_time_zone(wanted["zone"])
     end = _start_of(wanted["end"], zone) or view.now
-    start = _start_of(wanted["start"], zone) or end - _BACK[step]
+    try:
+        start = _start_of(wanted["start"], zone) or end - _BACK[step]
+    except OverflowError:
+        raise InvalidValueError("that time is beyond the calendar") from None
     return Asked(
         organization=view.owner.id,
         start=start,
