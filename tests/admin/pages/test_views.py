@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
+from html import unescape
 
 import pytest
 
@@ -490,3 +492,40 @@ def test_a_time_at_an_end_of_the_calendar_is_answered(
     for zone in ("UTC", "Asia/Tokyo", "America/New_York"):
         path = f"/organizations/acme/{page}?step={step}&zone={zone}&{query}"
         assert rooms.get(path, "auditor").status in (200, 422)
+
+
+def typed(rooms: Rooms, page: str, person: str = "operator") -> dict[str, str]:
+    """Return the fields of a page's form as a browser would send them."""
+    text = text_of(rooms.get(page, person))
+    found = re.findall(r'<input[^>]*name="(\w+)"[^>]*value="([^"]*)"', text)
+    return {name: unescape(value) for name, value in found if name not in ("csrf", "scope")}
+
+
+def test_a_rate_that_is_changed_keeps_all_else_of_its_limit_and_the_others() -> None:
+    rooms = Rooms()
+    burst = Limit("burst", "10/second; 100/minute", per="address", enforce=False)
+    daily = Limit("daily", "5/day", strategy="fixed-window")
+    rooms.guard.organizations.update("acme", limits=(burst, daily))
+    key = rooms.issue("inference:read", limits=(burst, daily)).key
+    for page, action in (
+        ("/organizations/acme/edit", "/organizations/acme/settings"),
+        (f"/keys/{key.id}/edit", f"/keys/{key.id}/edit"),
+    ):
+        fields = typed(rooms, page) | {"scope": "inference:read"}
+        fields["limits"] = fields["limits"].replace("5/day", "6/day") + "; new=1/minute"
+        assert rooms.post(action, "operator", fields).status == 303
+    changed = Limit("daily", "6/day", strategy="fixed-window")
+    kept = rooms.guard.organizations.get("acme").limits
+    assert kept == (burst, changed, Limit("new", "1/minute", per="organization"))
+    kept = rooms.guard.keys.get(key.id).limits
+    assert kept == (burst, changed, Limit("new", "1/minute", per="key"))
+
+
+def test_saving_settings_as_they_are_keeps_a_lifetime_to_the_second() -> None:
+    rooms = Rooms()
+    lifetime = timedelta(seconds=100001)
+    rooms.guard.organizations.update("acme", max_key_lifetime=lifetime)
+    rooms.signed_in_before = timedelta(days=1)  # a bound that is sent would ask to sign in
+    fields = typed(rooms, "/organizations/acme/edit")
+    assert rooms.post("/organizations/acme/settings", "operator", fields).status == 303
+    assert rooms.guard.organizations.get("acme").max_key_lifetime == lifetime

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from secrets import token_hex
 from typing import TypeAlias
@@ -87,8 +87,16 @@ def limits_text(limits: Iterable[Limit]) -> str:
 
 
 def changed_limits(text: str, limits: tuple[Limit, ...], per: str) -> tuple[Limit, ...] | Unchanged:
-    """Return the limits that a field holds; a text that stays keeps what it does not tell."""
-    return UNCHANGED if text.strip() == limits_text(limits) else limits_of(text, per)
+    """Return the limits that a field holds; each keeps what the field does not tell of it."""
+    old = {limit.name: limit for limit in limits}
+    new = tuple(_merged(limit, old.get(limit.name)) for limit in limits_of(text, per))
+    return UNCHANGED if new == limits else new
+
+
+def _merged(new: Limit, old: Limit | None) -> Limit:
+    if old is None:
+        return new
+    return old if new.rates == old.rates else replace(old, rate=new.rate)
 
 
 @dataclass(frozen=True, slots=True)

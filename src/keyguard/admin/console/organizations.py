@@ -220,7 +220,6 @@ async def show_settings(context: Context) -> Answer:
 async def ask_for_settings(context: Context) -> Answer:
     """Show the form of an organization's settings."""
     organization = await context.organization()
-    lifetime = organization.max_key_lifetime
     return _settings(
         View(context, organization),
         MultiDict(
@@ -229,7 +228,7 @@ async def ask_for_settings(context: Context) -> Answer:
                 "time_zone": organization.time_zone,
                 "limits": limits_text(organization.limits),
                 "scopes": _ceiling_text(organization.scopes),
-                "max_days": "" if lifetime is None else f"{lifetime / timedelta(days=1):g}",
+                "max_days": _days_text(organization.max_key_lifetime),
                 "max_keys": str(organization.max_keys or ""),
             }
         ),
@@ -246,7 +245,9 @@ async def change_settings(context: Context) -> Answer:
         bounds = (
             changed_limits(fields.get("limits", ""), organization.limits, "organization"),
             _changed(_ceiling(fields.get("scopes", "")), organization.scopes),
-            _changed(_days(fields), organization.max_key_lifetime),
+            _changed(
+                _lifetime(fields, organization.max_key_lifetime), organization.max_key_lifetime
+            ),
             _changed(max_keys, organization.max_keys),
         )
         if any(bound is not UNCHANGED for bound in bounds):
@@ -291,12 +292,17 @@ def _number(fields: MultiDict[str, str], name: str) -> int | None:
     return int(text)
 
 
-def _days(fields: MultiDict[str, str]) -> timedelta | None:
+def _days_text(lifetime: timedelta | None) -> str:
+    return "" if lifetime is None else f"{lifetime / timedelta(days=1):g}"
+
+
+def _lifetime(fields: MultiDict[str, str], old: timedelta | None) -> timedelta | None:
+    """Return the longest lifetime that a field holds, which tells the old one with some digits."""
     text = fields.get("max_days", "").strip()
-    if not text:
-        return None
+    if text == _days_text(old):
+        return old
     try:
-        return timedelta(days=float(text))
+        return timedelta(days=float(text)) if text else None
     except (ValueError, OverflowError):
         raise InvalidValueError("the longest lifetime takes a number of days") from None
 
