@@ -145,6 +145,18 @@ def test_a_decision_may_name_the_version_that_was_read(desk: Desk) -> None:
     assert (denied.status, denied.json["note"]) == (200, "no")
 
 
+def test_a_decision_with_a_version_can_be_repeated(desk: Desk) -> None:
+    headers = {"if-match": desk.made["etag"], "idempotency-key": "a"}
+
+    first = desk.call("approve", person="approver", headers=headers)
+    again = desk.call("approve", person="approver", headers=headers)
+
+    assert (first.status, again.status) == (200, 200)
+    assert again.json == first.json
+    other = headers | {"idempotency-key": "b"}
+    assert desk.call("approve", person="approver", headers=other).status == 412
+
+
 def test_several_approvers_are_counted(front: str) -> None:
     desk = Desk(Office({"approvals": {"inference:write": 2}}), front)
 

@@ -92,9 +92,9 @@ async def approve_request(context: Context) -> Answer:
     """Approve a request, or a part of it."""
     form, request = context.form, await context.request()
     check_granting(context, form.get(SCOPES, request.asked.scopes))
-    context.matched(request, needed=False)
 
     async def approve() -> tuple[str, Answer]:
+        context.matched(request, needed=False)  # a repetition finds another version
         after = await settled(
             context.guard.requests.approve(
                 request.id,
