@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -210,7 +211,7 @@ def test_a_call_that_is_under_way_is_not_done_twice(office: Office) -> None:
     made = office.call("POST", path, {"name": "a"}, **call)
     digest = repeats._digest("person:ada", "POST", path, "a")
     asked = repeats._digest('{"name": "a"}')
-    end = office.clock.now + timedelta(minutes=1)
+    end = office.clock.now + repeats.KEPT
     office.guard.temporary.replace(
         repeats.Temporary("idempotency", digest, f'["{asked}", null]', end)
     )
@@ -219,6 +220,71 @@ def test_a_call_that_is_under_way_is_not_done_twice(office: Office) -> None:
 
     assert made.status == 201
     assert (answer.status, answer["retry-after"]) == (409, "1")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_key_is_shown_though_its_note_fails_and_no_second_one_is_made(
+    office: Office, monkeypatch: pytest.MonkeyPatch, front: str, late: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("gone")
+
+    path = "/organizations/acme/keys"
+    call: dict[str, Any] = {
+        "body": {"name": "a"},
+        "front": front,
+        "person": "administrator",
+        "headers": {"idempotency-key": "a"},
+    }
+    for guard in (office.guard, office.async_guard):
+        monkeypatch.setattr(guard.temporary, "replace", fail)
+
+    first = office.call("POST", path, **call)
+    office.clock.advance(timedelta(hours=23 if late else 0))
+    again = office.call("POST", path, **call)
+
+    assert first.status == 201
+    assert first.json["token"] is not None
+    assert (again.status, "retry-after" in dict(again.headers)) == (409, not late)
+    assert "list the keys, revoke" in again.json["detail"]
+    assert len(office.guard.keys.list(organization="acme").items) == 1
+
+
+def test_a_call_that_was_cancelled_after_its_commit_makes_no_second_key(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stop(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    path = "/organizations/acme/keys"
+    call: dict[str, Any] = {
+        "body": {"name": "a"},
+        "front": "asgi",
+        "person": "administrator",
+        "headers": {"idempotency-key": "a"},
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(office.async_guard.temporary, "replace", stop)
+        with pytest.raises(asyncio.CancelledError):
+            office.call("POST", path, **call)
+    office.clock.advance(timedelta(minutes=2))
+
+    assert office.call("POST", path, **call).status == 409
+    assert len(office.guard.keys.list(organization="acme").items) == 1
+
+
+def test_a_refusal_is_told_though_its_note_stays(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("gone")
+
+    monkeypatch.setattr(office.guard.temporary, "drop", fail)
+    body = {"name": "a", "expires_in": DAY, "expires_at": "2030-01-01T00:00:00Z"}
+    headers = {"idempotency-key": "a"}
+    path = "/organizations/acme/keys"
+
+    assert office.call("POST", path, body, person="administrator", headers=headers).status == 422
 
 
 def test_keys_are_listed(office: Office) -> None:

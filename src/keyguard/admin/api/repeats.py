@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
 
@@ -12,14 +13,18 @@ from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.core.access.decisions import AccessDenied
 from keyguard.core.keys.audit import actor_name
 from keyguard.core.keys.temporary import Temporary
-from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
+from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError, StoreError
 
 LONGEST = 200
 KEPT = timedelta(hours=24)
 UNDER_WAY = timedelta(minutes=1)
-"""How long a call counts as under way that has not ended, as its process may have died."""
+"""How long a call that has not ended may be waited for. Later its answer counts as lost."""
 
 _KIND = "idempotency"
+_UNKNOWN = (
+    "The first call is under way, or its answer was lost. If it stays so, look what it has done: "
+    "list the keys, revoke the one whose token you lack, and send another Idempotency-Key."
+)
 
 
 async def once(
@@ -27,7 +32,10 @@ async def once(
     do: Callable[[], Awaitable[tuple[str, Answer]]],
     repeat: Callable[[str], Awaitable[Answer]],
 ) -> Answer:
-    """Do what a call asks for, unless the same caller has done it within 24 hours.
+    """Do what a call asks for, unless the same caller has begun it within 24 hours.
+
+    A call whose end nobody noted, such as one that was cancelled, is not done again: it may have
+    made a key, whose token nobody can show.
 
     Args:
         context: The call.
@@ -35,7 +43,7 @@ async def once(
         repeat: Returns the answer to a repetition, by that id.
 
     Raises:
-        Problem: The first call is under way, or asked for something else.
+        Problem: The first call is under way, its answer was lost, or it asked for something else.
     """
     name = _name(context)
     if name is None:
@@ -43,22 +51,25 @@ async def once(
     digest = _digest(*_who(context, name))
     asked = _digest(context.body.decode())
     values, now = context.guard.temporary, context.now
-    begun = Temporary(_KIND, digest, json.dumps([asked, None]), now + UNDER_WAY)
+    begun = Temporary(_KIND, digest, json.dumps([asked, None]), now + KEPT)
     if not await settled(values.put(begun)):
         known = await settled(values.find(_KIND, digest))
         before, made = json.loads(known.value) if known else (asked, None)
         if before != asked:
             raise Problem(422, "This Idempotency-Key was sent with another body.")
         if made is None:
-            raise Problem(409, "The first call is under way.", (("Retry-After", "1"),))
+            is_late = known is not None and now >= known.expires_at - KEPT + UNDER_WAY
+            raise Problem(409, _UNKNOWN, () if is_late else (("Retry-After", "1"),))
         return await repeat(made)
     try:
         made, answer = await do()
     except (AccessDenied, InvalidValueError, NotFoundError, Problem, RefusedError):
-        await settled(values.drop(_KIND, digest))  # nothing was made
+        with suppress(StoreError):  # nothing was made
+            await settled(values.drop(_KIND, digest))
         raise
     done = Temporary(_KIND, digest, json.dumps([asked, made]), now + KEPT)
-    await settled(values.replace(done))
+    with suppress(StoreError):  # the token is in this answer alone
+        await settled(values.replace(done))
     return answer
 
 
