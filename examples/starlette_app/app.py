@@ -18,7 +18,6 @@ from examples import aiaas
 from keyguard import (
     AsyncKeyguard,
     InvalidValueError,
-    Rule,
     current_principal,
     rate_limit,
     require_scopes,
@@ -29,9 +28,7 @@ from keyguard.telemetry.prometheus import instrument
 
 
 def create_app(url: str | None = None) -> Starlette:
-    # The console has a sign-in of its own.
-    console = Rule("/keys/{path:path}", public=True)
-    guard = AsyncKeyguard(url or aiaas.store_url(), settings=aiaas.settings(), rules=[console])
+    guard = AsyncKeyguard(url or aiaas.store_url(), settings=aiaas.settings())
     registry = CollectorRegistry()
     instrument(guard, registry=registry)
 
@@ -50,7 +47,7 @@ def create_app(url: str | None = None) -> Starlette:
             Route("/v1/analytics/usage", usage),
             Route("/v1/usage/me", own_usage),
             Route("/v1/admin/keys", keys),
-            Mount("/keys", Console(guard, key_sign_in=True)),
+            Mount("/keys", Console(guard, key_sign_in=True)),  # it has a sign-in of its own
         ],
         middleware=[
             # It stands outside: it answers preflights, which carry no key, and marks refusals.

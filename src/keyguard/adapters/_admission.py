@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from keyguard.adapters._cors import warn_of_hidden_refusals
 from keyguard.adapters._endpoints import check_endpoints
@@ -28,6 +28,8 @@ class Admission:
         guard: The guard that decides.
         public: Exact paths that need no key; by default those of the guard's settings.
         rules: What requests need by path and method; by default the rules of the guard's settings.
+        is_for_management: Tells whether a request leads to the console or the management API, which
+            decide by themselves who may come in; None where none is mounted.
 
     Raises:
         InvalidValueError: A public path or a rule is malformed, or an endpoint requires a scope
@@ -40,6 +42,7 @@ class Admission:
         guard: Keyguard | AsyncKeyguard,
         public: Iterable[str] | None,
         rules: Iterable[Rule] | None,
+        is_for_management: Callable[[RequestState], bool] | None = None,
     ) -> None:
         check_endpoints(app, guard.policy.catalogue)
         warn_of_hidden_refusals(app)
@@ -51,6 +54,7 @@ class Admission:
             [limit.limit for rule in self.rule_book.rules for limit in rule.charged],
         )
         self._guard = guard
+        self._is_for_management = is_for_management
         self._recall = guard._recall
         self._require_https = settings.require_https
         self._tags = settings.usage_tags
@@ -69,6 +73,7 @@ class Admission:
             or self._proxies is not None
             or self._require_https
             or self._tags is not None
+            or self._is_for_management is not None
         )
         return WarmPath(self._recall, public_paths, closed=closed)
 
@@ -149,6 +154,8 @@ class Admission:
 
     def _passes_without_key(self, request: RequestState) -> bool:
         rule = request.rule
+        if rule is None and self._is_for_management is not None:
+            return self._is_for_management(request)
         if rule is None or not rule.public:
             return False  # most requests: their fields need not be read
         return needs_no_key(rule, request.fields_named(METHOD_OVERRIDES))

@@ -18,6 +18,7 @@ __all__ = [
     "find_protection",
     "find_root_path",
     "find_router",
+    "lets_in_itself",
     "matching_route",
 ]
 
@@ -72,6 +73,11 @@ def find_protection(
         return UNPROTECTED
     route, child = found
     return declared(route, child.get("endpoint"), scope.get("method", "GET"))
+
+
+def lets_in_itself(app: object) -> bool:
+    """Tell whether an application is the console or the management API, if need be wrapped."""
+    return any(getattr(layer, "lets_in_itself", False) is True for layer in each_layer(app))
 
 
 def matching_route(

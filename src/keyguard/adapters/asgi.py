@@ -7,9 +7,24 @@ from functools import partial
 
 from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_exchange import ASGIExchange
-from keyguard.adapters._asgi_scope import ASGIApp, Message, Receive, Scope, Send, rewrite
+from keyguard.adapters._asgi_scope import (
+    ASGIApp,
+    Message,
+    Receive,
+    Scope,
+    ScopeReader,
+    Send,
+    rewrite,
+)
 from keyguard.adapters._blocking_counters import running_loop
-from keyguard.adapters._endpoints import each_node, find_protection, find_root_path, find_router
+from keyguard.adapters._endpoints import (
+    each_node,
+    find_protection,
+    find_root_path,
+    find_router,
+    lets_in_itself,
+    matching_route,
+)
 from keyguard.adapters._open_websockets import OpenWebSockets
 from keyguard.adapters._websocket import WebSocketExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
@@ -20,6 +35,7 @@ from keyguard.guard import AsyncKeyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.ledger import charge, charge_in_memory, enter_route
 from keyguard.request.protection import UNPROTECTED, Protection, all_declared, protection_of
+from keyguard.request.state import RequestState
 
 __all__ = ["ASGIApp", "KeyguardMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -29,7 +45,8 @@ class KeyguardMiddleware:
 
     The application finds the principal in ``scope["keyguard.principal"]`` (None on a public path)
     and through :func:`keyguard.current_principal`. The caller's scope stays as it was. Lifespan
-    passes; an unknown scope type is refused.
+    passes; an unknown scope type is refused. What leads to the console or the management API, which
+    is mounted in ``app``, passes unless a rule names it: they decide by themselves who comes in.
 
     Args:
         app: The application.
@@ -58,7 +75,11 @@ class KeyguardMiddleware:
         settings = guard.settings
         self.app = app
         self.guard = guard
-        self.admission = Admission(app, guard, public, rules)
+        self._router = find_router(app)
+        has_management = self._router is not None and any(map(lets_in_itself, each_node(app)))
+        self.admission = Admission(
+            app, guard, public, rules, self._is_for_management if has_management else None
+        )
         self._recognizes = self.admission.warm_path(self.admission.rule_book.paths).recognizes
         self._principal_fields = settings.principal_fields or None
         self._introduces = (
@@ -68,7 +89,6 @@ class KeyguardMiddleware:
         self._root_path = find_root_path(app)
         self._open_websockets = OpenWebSockets(guard) if settings.close_on_revoke else None
         self._counters = guard.breaker.memory  # None where they live across a network
-        self._router = find_router(app)
         declared = UNPROTECTED
         for node in each_node(app):
             declared = declared.and_(self.all_declared(node))
@@ -153,6 +173,13 @@ class KeyguardMiddleware:
         """Tell whether a request is charged alike, whatever route it leads to."""
         allow, scopes = exchange.allow, self._scopes_of_routes
         return allow is None or (scopes is not None and scopes <= allow.principal.grant.exact)
+
+    def _is_for_management(self, request: RequestState) -> bool:
+        """Tell whether a request leads to the console or the management API, and nowhere else."""
+        if not isinstance(request, ScopeReader):
+            return False
+        found = matching_route(self._router, request.scope)
+        return found is not None and lets_in_itself(found[0])
 
     async def _flushing(self, receive: Receive) -> Message:
         message = await receive()

@@ -21,6 +21,9 @@ class ASGIApplication:
         application: What answers.
     """
 
+    lets_in_itself = True
+    """Tells the middleware that what is mounted here decides by itself who may come in."""
+
     def __init__(self, application: Application) -> None:
         self.application = application
 

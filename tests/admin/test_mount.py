@@ -1,0 +1,112 @@
+"""The console behind the middleware: it alone is reached without a key, whatever lies around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from keyguard import Rule
+from keyguard.adapters import asgi, starlette
+from keyguard.admin import Console, ManagementAPI
+from tests.world import World
+
+SIGNED_OUT = "Close this window"
+
+
+async def export(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("the application's own")
+
+
+def client_of(app: Any) -> TestClient:
+    return TestClient(app, base_url="https://keys.example", follow_redirects=False)
+
+
+def starlette_app(world: World, **options: Any) -> Any:
+    console: Any = Console(world.async_guard, key_sign_in=True)
+    app = Starlette(
+        routes=[
+            Route("/keys/{id}/export", export),
+            Mount("/keys", console),
+            Mount(
+                "/inner", routes=[Mount("/keys", console, middleware=[Middleware(GZipMiddleware)])]
+            ),
+            Route("/keysafe", export),
+        ]
+    )
+    app.add_middleware(starlette.KeyguardMiddleware, guard=world.async_guard, **options)
+    return app
+
+
+def fastapi_app(world: World, **options: Any) -> Any:
+    app = FastAPI()
+    app.add_api_route("/keys/{id}/export", export)
+    app.add_api_route("/keysafe", export)
+    inner = FastAPI()
+    for each, path in ((app, "/keys"), (inner, "/keys"), (app, "/inner")):
+        each.mount(
+            path, inner if path == "/inner" else Console(world.async_guard, key_sign_in=True)
+        )
+    app.add_middleware(asgi.KeyguardMiddleware, guard=world.async_guard, **options)
+    return app
+
+
+@pytest.fixture(params=[starlette_app, fastapi_app])
+def make(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.mark.parametrize("mount", ["/keys", "/inner/keys"])
+def test_the_console_takes_no_rule(make: Any, mount: str) -> None:
+    client = client_of(make(World()))
+
+    assert SIGNED_OUT in client.get(f"{mount}/sign-out").text
+    assert client.get(f"{mount}/organizations").status_code == 303
+    assert client.get(f"{mount}/api/v1/me").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/keys/1/export", "/keysafe", "/keys", "/", "/nothing"])
+def test_nothing_else_is_reached_without_a_key(make: Any, path: str) -> None:
+    world = World()
+    client = client_of(make(world))
+
+    assert client.get(path).status_code == 401
+    bearer = {"Authorization": f"Bearer {world.token('admin')}"}
+    assert client.get(path, headers=bearer).status_code != 401
+
+
+def test_a_key_is_decided_on_by_the_api(make: Any) -> None:
+    world = World()
+    client = client_of(make(world))
+
+    for _ in range(2):
+        bearer = {"Authorization": f"Bearer {world.token('admin')}"}
+        assert client.get("/keys/api/v1/me", headers=bearer).status_code == 200
+    refused = client.get("/keys/api/v1/me", headers={"Authorization": "Bearer nonsense"})
+    assert refused.status_code == 401
+    assert "content-security-policy" in refused.headers
+
+
+def test_a_rule_that_names_the_mount_counts(make: Any) -> None:
+    client = client_of(make(World(), rules=[Rule("/keys/{path:path}", scopes=["admin"])]))
+
+    assert client.get("/keys/sign-out").status_code == 401
+
+
+def test_the_api_alone_takes_no_rule_either() -> None:
+    world = World()
+    api: Any = ManagementAPI(world.async_guard)
+    app = asgi.KeyguardMiddleware(Starlette(routes=[Mount("/keys", api)]), world.async_guard)
+
+    refused = client_of(app).get("/keys/me")
+
+    assert refused.status_code == 401
+    assert "content-security-policy" in refused.headers
