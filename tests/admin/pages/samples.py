@@ -372,6 +372,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
                 "title": text,
                 "section": "Requests",
                 "request": requests["pending"],
+                "missing": 0,
                 "compared": [
                     ("Scopes", {"inference:read", "admin"}, None),
                     ("Works for", "365 days", None),
@@ -390,6 +391,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
                 "section": "Requests",
                 "can": {"claim", "withdraw"},
                 "request": requests["approved"],
+                "missing": 0,
                 "compared": [
                     ("Scopes", {"inference:read", "admin"}, {"inference:read"}),
                     ("Works for", "365 days", "90 days"),

@@ -285,13 +285,66 @@ def test_a_key_is_asked_for_approved_with_less_and_claimed_once() -> None:
     fields = fields_of(rooms.get(f"{path}/claim", "developer"))
     claimed = rooms.post(f"{path}/claim", "developer", fields)
     assert 'id="token"' in text_of(claimed)
-    assert rooms.post(f"{path}/claim", "developer", fields).status == 410
+    reloaded = rooms.post(f"{path}/claim", "developer", fields)
+    assert reloaded.status == 410
+    assert "press Make it anew on the request" in text_of(reloaded)
     again = rooms.post(f"{path}/claim", "developer")
     assert 'id="token"' not in text_of(again)
     (key,) = rooms.guard.keys.list(organization="acme", owner="dev")
     assert (key.name, sorted(key.scopes)) == ("Crawler", ["inference:read"])
     fields = fields_of(rooms.get(f"{path}/reclaim", "developer"))
     assert 'id="token"' in text_of(rooms.post(f"{path}/reclaim", "developer", fields))
+
+
+def test_everybody_reads_who_has_approved_a_request_that_takes_several() -> None:
+    rooms = Rooms(options={"approvals": {"inference:write": 3}})
+    rooms.issue("admin")
+    scopes = ["inference:read", "inference:write"]
+    path = f"/requests/{_asked(rooms, *scopes)}"
+
+    def approve(person: str) -> None:
+        fields = fields_of(rooms.get(path, person)) | {"scope": scopes, "lifetime": ""}
+        assert rooms.post(f"{path}/approve", person, fields).status == 303
+
+    approve("approver")
+    for person in ("approver", "administrator", "auditor", "developer"):
+        text = text_of(rooms.get(path, person))
+        assert "Approved by <strong>abe</strong>; 2 more approvals are needed." in text
+        assert "Decided by" not in text
+        assert ">never<" not in text
+        assert "Granted so far" in text
+        assert ("/approve" in text) is (person == "administrator")
+    approve("administrator")
+    text = text_of(rooms.get(path, "operator"))
+    assert "Approved by <strong>abe, ada</strong>; one more approval is needed." in text
+    approve("operator")
+    text = text_of(rooms.get(path, "developer"))
+    assert "Decided by <strong>abe, ada, olga</strong>" in text
+    assert "needed" not in text
+    assert "so far" not in text
+
+
+def test_an_address_says_that_a_request_was_sent_to_its_requester_alone() -> None:
+    rooms = Rooms()
+    rooms.issue("admin")
+    path = f"/requests/{_asked(rooms, 'inference:read')}"
+    sent = "The request was sent."
+    assert sent in text_of(rooms.get(f"{path}?done=asked", "developer"))
+    assert sent not in text_of(rooms.get(f"{path}?done=asked", "approver"))
+    approval = fields_of(rooms.get(path, "approver")) | {"scope": "inference:read", "lifetime": ""}
+    approved = rooms.post(f"{path}/approve", "approver", approval)
+    address = approved["location"].removeprefix("/keys")
+    assert sent not in text_of(rooms.get(f"{path}?done=asked", "developer"))
+    assert "The request was approved." in text_of(rooms.get(address, "approver"))
+    assert "The request was approved." not in text_of(rooms.get(address, "administrator"))
+
+
+def _asked(rooms: Rooms, *scopes: str) -> str:
+    """Return the id of a request of the developer."""
+    created = rooms.guard.requests.create(
+        organization="acme", name="Crawler", scopes=scopes, actor=KNOWN["developer"]
+    )
+    return created.request.id
 
 
 def test_a_request_is_denied_withdrawn_and_rescinded() -> None:

@@ -30,7 +30,7 @@ NOTICES = {
     "revoked": "It was revoked.",
     "stored": "Good. The token is not shown again.",
     "approved": "The request was approved.",
-    "counted": "Your approval counts. Another one is needed.",
+    "counted": "Your approval counts.",
     "asked": "The request was sent. You see here what is decided.",
     "denied": "The request was denied.",
     "rescinded": "The approval was rescinded.",
@@ -140,6 +140,11 @@ class View:
         """Return a parameter of the query."""
         return self.context.call.request.args.get(name, default)
 
+    @property
+    def notice(self) -> str:
+        """What the page says after a form did its work."""
+        return NOTICES.get(self.query("done"), "")
+
     def next_page(self, after: str | None) -> str | None:
         """Return the link to the next page of a list, with the filters of this one."""
         if after is None:
@@ -177,7 +182,7 @@ class View:
             "caller": self._looker(),
             "places": self._places(),
             "several": len(organizations_of(context.known)) != 1,
-            "notice": NOTICES.get(self.query("done"), ""),
+            "notice": self.notice,
             "problem": problem and f"{problem[0].upper()}{problem[1:].rstrip('.')}.",
             "can": frozenset[str](),
             "now": self.now,

@@ -19,6 +19,11 @@ from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 from keyguard.core.keys.results import IssuedKey
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
 
+_LOST = (
+    "The token was shown once, right after the key was made. If you did not store it, press Make "
+    "it anew on the request's page: that revokes the unused key, and makes another. Rotate a key "
+    "that was used already."
+)
 _ROWS = 20
 _WAITING = 50
 DECIDED = tuple(status for status in RequestStatus if status is not RequestStatus.PENDING)
@@ -121,7 +126,7 @@ def rights_on(view: View, request: KeyRequest) -> frozenset[str]:
     own, decides = _is_own(view, request), Right.DECIDE in view.rights
     can: dict[RequestStatus, dict[str, bool]] = {
         RequestStatus.PENDING: {
-            "approve": decides and not own,
+            "approve": decides and not own and view.context.party not in request.decided_by,
             "deny": decides and not own,
             "withdraw": own,
         },
@@ -157,8 +162,10 @@ async def _show(view: View, request: KeyRequest, form: KeyForm, problem: str = "
         request.name,
         section=_section(view),
         problem=problem,
+        notice=_notice(view, request),
         can=can,
         request=request,
+        missing=_missing(view, request),
         compared=[
             ("Scopes", asked.scopes, granted and granted.scopes),
             *((name, told(asked), granted and told(granted)) for name, told in _TERMS.items()),
@@ -168,6 +175,27 @@ async def _show(view: View, request: KeyRequest, form: KeyForm, problem: str = "
         lifetimes=_lifetimes(most.expires_in, offered),
         lifetime_hint="",
     )
+
+
+def _notice(view: View, request: KeyRequest) -> str:
+    """Return what is said after a form did its work, to the person alone who sent the form.
+
+    The address of the page says which form that was, and others may open it as well.
+    """
+    if view.query("done") == "asked":
+        tells = _is_own(view, request) and request.status(view.now) is RequestStatus.PENDING
+    else:
+        tells = _is_own(view, request) or view.context.party in request.decided_by
+    return view.notice if tells else ""
+
+
+def _missing(view: View, request: KeyRequest) -> int:
+    """Return how many approvals are missing of a request that has some; 0 for any other."""
+    if request.granted is None or request.status(view.now) is not RequestStatus.PENDING:
+        return 0
+    guard = view.context.guard
+    needed = guard.settings.request_terms.approvers(guard.policy, request.granted.scopes)
+    return max(1, needed - len(request.decided_by))
 
 
 async def _is_used(view: View, request: KeyRequest) -> bool:
@@ -249,7 +277,7 @@ async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[Iss
     fields = await sent(context)
     path = f"/requests/{request.id}"
     if await is_repeated(view, fields.get("once", "")):
-        return show_token(view, None, back=path, back_text="Go to the request")
+        return show_token(view, None, back=path, back_text="Go to the request", lost=_LOST)
     try:
         issued = await settled(make(request.id, actor=context.actor))
     except (InvalidValueError, RefusedError) as problem:

@@ -12,6 +12,10 @@ from keyguard.core.keys.records import Key
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.tokens.secret import Secret
 
+_LOST = (
+    "The token was shown once, right after the key was made. If you did not store it, rotate the "
+    "key: that makes a new token, and the old one ends."
+)
 _REPEATED = timedelta(days=1)
 
 CLEARED = ("Clear-Site-Data", '"cache"')
@@ -32,6 +36,7 @@ def show_token(
     *,
     back: str = "",
     back_text: str = "Go to the key",
+    lost: str = _LOST,
 ) -> Answer:
     """Show the token of a new key; None if it was shown already.
 
@@ -41,6 +46,7 @@ def show_token(
         key: The key, where it is known.
         back: The path to go on to; by default that of the key.
         back_text: What leads there.
+        lost: What to do if the token was not stored.
     """
     path = back if key is None else f"/keys/{key.id}"
     lines: list[tuple[str, str]] = []
@@ -62,8 +68,7 @@ def show_token(
         kept="Only a hash of it is kept, so nobody can show it to you again. Store it now.",
         lines=lines,
         stored=f"{path}/stored",
-        lost="The token was shown once, right after the key was made. If you did not store it, "
-        "rotate the key: that makes a new token, and the old one ends.",
+        lost=lost,
         back=path,
         back_text=back_text,
     )
