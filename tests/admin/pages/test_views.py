@@ -582,3 +582,44 @@ def test_saving_settings_as_they_are_keeps_a_lifetime_to_the_second() -> None:
     fields = typed(rooms, "/organizations/acme/edit")
     assert rooms.post("/organizations/acme/settings", "operator", fields).status == 303
     assert rooms.guard.organizations.get("acme").max_key_lifetime == lifetime
+
+
+def test_a_form_that_is_put_right_issues_one_key() -> None:
+    rooms = Rooms()
+    path = "/organizations/acme/keys"
+    wrong = {"name": "New", "scope": "inference:read", "lifetime": "30", "networks": "x"}
+    got = rooms.post(path, "administrator", wrong | {"once": "a" * 32})
+    assert got.status == 422
+    right = wrong | fields_of(got) | {"networks": ""}
+    assert right["once"] == "a" * 32
+    assert 'id="token"' in text_of(rooms.post(path, "administrator", right))
+    assert rooms.post(path, "administrator", right).status == 410
+    assert [key.name for key in rooms.guard.keys.list(organization="acme")].count("New") == 1
+
+
+def approved_request(rooms: Rooms) -> str:
+    created = rooms.guard.requests.create(
+        organization="acme", name="x", scopes=["inference:read"], actor=KNOWN["developer"]
+    )
+    rooms.guard.requests.approve(created.request.id, actor=KNOWN["approver"])
+    return f"/requests/{created.request.id}"
+
+
+@pytest.mark.parametrize("verb", ["claim", "reclaim"])
+def test_a_claim_that_the_store_lost_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    rooms = Rooms()
+    path = approved_request(rooms)
+    if verb == "reclaim":
+        assert rooms.post(f"{path}/claim", "developer", {"once": "b"}).status == 200
+    fields = fields_of(rooms.get(f"{path}/{verb}", "developer"))
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rooms.store, "commit", fail)
+        assert rooms.post(f"{path}/{verb}", "developer", fields).status == 503
+    assert 'id="token"' in text_of(rooms.post(f"{path}/{verb}", "developer", fields))
+    assert rooms.post(f"{path}/{verb}", "developer", fields).status == 410

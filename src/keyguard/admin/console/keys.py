@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from keyguard.admin.console.charts import MONTH, Asked
 from keyguard.admin.console.forms import Choices, KeyForm, limits_of
 from keyguard.admin.console.organizations import key_rights
 from keyguard.admin.console.page import View, page, sent
-from keyguard.admin.console.tokens import is_repeated, show_token
+from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
@@ -145,10 +146,11 @@ async def issue_key(context: Context) -> Answer:
         return _form(view, form)
     try:
         check_granting(context, form.scopes, f"{view.home}/keys/new")
-        if await is_repeated(view, form.once):
-            return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
-        issued = await settled(
-            context.guard.keys.issue(
+        issued = await made_once(
+            view,
+            form.once,
+            partial(
+                context.guard.keys.issue,
                 organization=organization.id,
                 name=form.name,
                 scopes=form.scopes,
@@ -157,10 +159,12 @@ async def issue_key(context: Context) -> Answer:
                 limits=limits_of(form.limits or "", "key"),
                 owner=form.owner or None,
                 actor=context.actor,
-            )
+            ),
         )
     except (InvalidValueError, RefusedError) as problem:
         return _form(view, form, str(problem))
+    if issued is None:
+        return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
     return show_token(view, issued.token, issued.key)
 
 

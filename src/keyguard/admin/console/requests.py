@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from keyguard.admin.console.forms import Choices, KeyForm, limits_text
 from keyguard.admin.console.organizations import key_rights
 from keyguard.admin.console.page import View, page, sent
 from keyguard.admin.console.render import span
-from keyguard.admin.console.tokens import is_repeated, show_token
+from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
@@ -275,13 +276,18 @@ async def reclaim_key(context: Context) -> Answer:
 async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]) -> Answer:
     view, request = await _view(context)
     fields = await sent(context)
-    path = f"/requests/{request.id}"
-    if await is_repeated(view, fields.get("once", "")):
-        return show_token(view, None, back=path, back_text="Go to the request", lost=_LOST)
     try:
-        issued = await settled(make(request.id, actor=context.actor))
+        issued = await made_once(
+            view,
+            fields.get("once", ""),
+            partial(make, request.id, actor=context.actor),
+            version=request.version,
+        )
     except (InvalidValueError, RefusedError) as problem:
         return await _show(view, request, KeyForm(), str(problem))
+    if issued is None:
+        path = f"/requests/{request.id}"
+        return show_token(view, None, back=path, back_text="Go to the request", lost=_LOST)
     return show_token(view, issued.token, issued.key)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
 
 from keyguard.admin.console.page import View
 from keyguard.admin.exchange import Answer, settled
 from keyguard.core.keys.records import Key
+from keyguard.core.keys.results import IssuedKey
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import InvalidValueError, RefusedError
 
 _LOST = (
     "The token was shown once, right after the key was made. If you did not store it, rotate the "
@@ -22,11 +25,37 @@ CLEARED = ("Clear-Site-Data", '"cache"')
 """Makes a browser forget the page that it would go back to."""
 
 
-async def is_repeated(view: View, once: str) -> bool:
-    """Tell whether a form was sent before, so that a reload of its answer makes nothing anew."""
+async def made_once(
+    view: View,
+    once: str,
+    make: Callable[[], IssuedKey | Awaitable[IssuedKey]],
+    *,
+    version: int | None = None,
+) -> IssuedKey | None:
+    """Make the key that a form asks for; None if the form made it before, as on a reload.
+
+    A form that was refused can be sent again.
+
+    Args:
+        view: The page.
+        once: What tells a second sending of the same form from another form.
+        make: Makes the key.
+        version: The version of the record that this changes, if there is one: while it has that
+            version, nothing was made.
+    """
+    temporary, text = view.context.guard.temporary, str(version or "")
     digest = sha256(f"{view.context.call.request.path} {once}".encode()).hexdigest()
-    record = Temporary("form", digest, "", view.now + _REPEATED)
-    return not await settled(view.context.guard.temporary.put(record))
+    record = Temporary("form", digest, text, view.now + _REPEATED)
+    if not await settled(temporary.put(record)):
+        before = await settled(temporary.find(record.kind, digest))
+        if version is None or before is None or before.value != text:
+            return None
+    try:
+        return await settled(make())
+    except (InvalidValueError, RefusedError):
+        if version is None:
+            await settled(temporary.drop(record.kind, digest))
+        raise
 
 
 def show_token(
