@@ -115,6 +115,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
         "notice": "",
         "problem": "",
         "now": NOW,
+        "parties": {},
         "zone": "Europe/Berlin",
         "can": {
             "issue",
@@ -250,15 +251,19 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
                 else [],
                 "day": _bars(),
                 "hints": [
-                    SimpleNamespace(
-                        key_id=keys[0].id,
-                        kind="ends_soon",
-                        text="The key ends on 11 Dec 2026 at 18:00 UTC, and has no successor.",
+                    (
+                        SimpleNamespace(
+                            kind="ends_soon",
+                            text="The key ends on 11 Dec 2026 at 18:00 UTC, and has no successor.",
+                        ),
+                        keys[0],
                     ),
-                    SimpleNamespace(
-                        key_id=keys[3].id,
-                        kind="ended_key_presented",
-                        text="The key is revoked, and was still presented 14 times in 7 days.",
+                    (
+                        SimpleNamespace(
+                            kind="ended_key_presented",
+                            text="The key is revoked, and was still presented 14 times in 7 days.",
+                        ),
+                        keys[3],
                     ),
                 ],
                 "ending": keys[:2],

@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 
-from keyguard import Limit, Rule
+from keyguard import Allow, Limit, Rule
 from keyguard.admin import Console
 from keyguard.admin.sessions import Sessions
 from keyguard.exceptions import StoreUnavailableError
@@ -316,12 +316,53 @@ def test_everybody_reads_who_has_approved_a_request_that_takes_several() -> None
         assert ("/approve" in text) is (person == "administrator")
     approve("administrator")
     text = text_of(rooms.get(path, "operator"))
-    assert "Approved by <strong>abe, ada</strong>; one more approval is needed." in text
+    assert (
+        "Approved by <strong>abe</strong>, <strong>ada</strong>; one more approval is needed."
+        in text
+    )
     approve("operator")
     text = text_of(rooms.get(path, "developer"))
-    assert "Decided by <strong>abe, ada, olga</strong>" in text
+    assert "Decided by <strong>abe</strong>, <strong>ada</strong>, <strong>olga</strong>" in text
     assert "needed" not in text
     assert "so far" not in text
+
+
+def test_a_request_of_a_key_names_the_key() -> None:
+    rooms = Rooms()
+    key = rooms.guard.keys.issue(
+        organization="acme", name="Deploys", scopes=["inference:read"], owner="dev"
+    )
+    asker = rooms.guard.authenticate([f"Bearer {key.token.reveal()}"])
+    assert isinstance(asker, Allow)
+    created = rooms.guard.requests.create(
+        organization="acme", name="x", scopes=["inference:read"], actor=asker.principal
+    )
+    link = f'key <a href="/keys/keys/{key.key.id}">Deploys</a> <code>{key.key.id}</code>'
+    for page in (f"/requests/{created.request.id}", f"{_ACME}/requests", _ACME):
+        text = text_of(rooms.get(page, "approver"))
+        assert link in text
+        assert key.key.family not in text
+
+
+def test_what_is_worth_a_look_names_the_key() -> None:
+    rooms = Rooms()
+    key = rooms.guard.keys.issue(organization="acme", name="Nightly")
+    rooms.guard.keys.revoke(key.key.id)
+    rooms.guard.authenticate([f"Bearer {key.token.reveal()}"])
+    rooms.guard.flush()
+    text = text_of(rooms.get(_ACME, "auditor"))
+    (hints,) = re.findall(r"Worth a look</h2>.*?</section>", text, re.S)
+    assert f'<a href="/keys/keys/{key.key.id}">Nightly</a>' in hints
+    assert "<strong>Ended key presented</strong>" in hints
+
+
+def test_the_page_of_an_organization_says_with_which_key_somebody_signed_in() -> None:
+    rooms = Rooms()
+    browser = Browser(Console(rooms.guard, key_sign_in=True))
+    key = rooms.issue("admin")
+    browser.send("/sign-in", "/sign-in", {"key": key.token.reveal()})
+    text = text_of(browser.get(f"{_ACME}/settings"))
+    assert f"You are signed in with key {key.key.id}. Its scopes say" in text
 
 
 def test_an_address_says_that_a_request_was_sent_to_its_requester_alone() -> None:

@@ -16,7 +16,7 @@ from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import check_recent
-from keyguard.core.keys.records import KeyStatus, Organization
+from keyguard.core.keys.records import Key, KeyStatus, Organization
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.usage.hints import Hint
@@ -123,7 +123,7 @@ async def show_overview(context: Context) -> Answer:
     counts = Counter(key.status(now) for key in listed)
     ending = await settled(guard.keys.list(organization=name, expiring_within=_SOON, limit=5))
     day = None
-    hints: tuple[Hint, ...] = ()
+    hints: list[tuple[Hint, Key]] = []
     if Right.READ_USAGE in view.rights:
         found = await recent(
             guard,
@@ -135,7 +135,8 @@ async def show_overview(context: Context) -> Answer:
         )
         day = None if found is None else found[0]
         with suppress(ConfigurationError):  # the guard counts no usage
-            hints = (await settled(guard.usage.hints(organization=name, limit=5))).items
+            found_hints = await settled(guard.usage.hints(organization=name, limit=5))
+            hints = [(hint, await settled(guard.keys.get(hint.key_id))) for hint in found_hints]
     waiting: tuple[KeyRequest, ...] | None = None
     if Right.READ_REQUESTS in view.rights:
         pending = await settled(
@@ -153,6 +154,7 @@ async def show_overview(context: Context) -> Answer:
         hints=hints,
         ending=ending.items,
         waiting=waiting,
+        parties=await view.keys_in(waiting or ()),
     )
 
 

@@ -16,12 +16,14 @@ from keyguard.admin.console.static import static_path
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.csrf import check_form, check_origin, form_token
 from keyguard.admin.endpoints import HTML, Endpoint
-from keyguard.admin.exchange import Answer, Call, Problem, answer
+from keyguard.admin.exchange import Answer, Call, Problem, answer, settled
 from keyguard.admin.members import NO_MEMBERS, Form, Values
 from keyguard.admin.rights import Right, rights_of
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
-from keyguard.core.keys.records import Organization
+from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.requests import KeyRequest
+from keyguard.core.keys.values import FAMILY_ID
 from keyguard.guard import AsyncKeyguard, Keyguard
 
 NOTICES = {
@@ -152,6 +154,22 @@ class View:
         given = {k: v for k, v in self.context.call.request.args.items() if k != "done"}
         return f"?{urlencode(given | {'after': after})}"
 
+    async def keys_in(self, requests: Iterable[KeyRequest]) -> dict[str, Key]:
+        """Return the newest key of each family that made or decided one of the requests."""
+        if Right.READ_KEYS not in self.rights:
+            return {}
+        parties = {
+            name for request in requests for name in (request.requester, *request.decided_by)
+        }
+        found: dict[str, Key] = {}
+        for family in filter(FAMILY_ID.match, parties):
+            listed = await settled(
+                self.context.guard.keys.list(organization=self.owner.id, family=family)
+            )
+            if listed.items:
+                found[family] = listed.items[-1]
+        return found
+
     def show(
         self,
         template: str,
@@ -186,6 +204,7 @@ class View:
             "problem": problem and f"{problem[0].upper()}{problem[1:].rstrip('.')}.",
             "can": frozenset[str](),
             "now": self.now,
+            "parties": dict[str, Key](),
             "zone": self.zone,
             "token": partial(form_token, context),
         }

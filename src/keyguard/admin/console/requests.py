@@ -54,6 +54,7 @@ async def list_requests(context: Context) -> Answer:
         can=key_rights(view),
         waiting=waiting.items,
         decided=decided.items,
+        parties=await view.keys_in((*waiting, *decided)),
         next=view.next_page(decided.next),
     )
 
@@ -167,6 +168,7 @@ async def _show(view: View, request: KeyRequest, form: KeyForm, problem: str = "
         can=can,
         request=request,
         missing=_missing(view, request),
+        parties=await view.keys_in([request]),
         compared=[
             ("Scopes", asked.scopes, granted and granted.scopes),
             *((name, told(asked), granted and told(granted)) for name, told in _TERMS.items()),
