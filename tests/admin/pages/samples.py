@@ -102,7 +102,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
             for name, path in (
                 ("Overview", ""),
                 ("Keys", "/keys"),
-                ("Requests", "/requests"),
+                ("Key requests", "/requests"),
                 ("Usage", "/usage"),
                 ("Audit", "/audit"),
                 ("Limits", "/limits"),
@@ -364,8 +364,8 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
         "requests": (
             "requests.html",
             {
-                "title": "Requests",
-                "section": "Requests",
+                "title": "Key requests",
+                "section": "Key requests",
                 "waiting": waiting,
                 "decided": decided if full else [],
                 "next": None,
@@ -375,7 +375,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
             "request.html",
             {
                 "title": text,
-                "section": "Requests",
+                "section": "Key requests",
                 "request": requests["pending"],
                 "missing": 0,
                 "compared": [
@@ -393,7 +393,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
             "request.html",
             {
                 "title": text,
-                "section": "Requests",
+                "section": "Key requests",
                 "can": {"claim", "withdraw"},
                 "request": requests["approved"],
                 "missing": 0,

@@ -327,6 +327,20 @@ def test_everybody_reads_who_has_approved_a_request_that_takes_several() -> None
     assert "so far" not in text
 
 
+def test_requests_for_keys_are_called_key_requests(rooms: Rooms) -> None:
+    path = "/organizations/acme/requests"
+    text = text_of(rooms.get(path, "approver"))
+    assert f'<a href="/keys{path}" aria-current="page">Key requests</a>' in text
+    assert "<h1>Key requests</h1>" in text
+    assert "<h2>Key requests that wait</h2>" in text_of(rooms.get(_ACME, "approver"))
+
+
+def test_the_form_of_a_request_says_who_reads_it(rooms: Rooms) -> None:
+    text = text_of(rooms.get(f"{_ACME}/requests/new", "developer"))
+    assert "An approver decides on it." in text
+    assert "An approver reads this." in text
+
+
 def test_a_request_of_a_key_names_the_key() -> None:
     rooms = Rooms()
     key = rooms.guard.keys.issue(

@@ -283,7 +283,7 @@ class View:
         places = (
             ("Overview", "", Right.READ_KEYS),
             ("Keys", "/keys", Right.READ_KEYS),
-            ("Requests", "/requests", Right.READ_REQUESTS),
+            ("Key requests", "/requests", Right.READ_REQUESTS),
             ("Usage", "/usage", Right.READ_USAGE),
             ("Audit", "/audit", Right.READ_AUDIT),
             ("Limits", "/limits", Right.READ_KEYS),

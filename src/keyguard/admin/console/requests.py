@@ -49,8 +49,8 @@ async def list_requests(context: Context) -> Answer:
     )
     return view.show(
         "requests.html",
-        "Requests",
-        section="Requests",
+        "Key requests",
+        section="Key requests",
         can=key_rights(view),
         waiting=waiting.items,
         decided=decided.items,
@@ -97,7 +97,7 @@ def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
         "Request a key",
         section=_section(view),
         problem=problem,
-        lead="Somebody who may decides on it. The key is made when you claim it, and shown once.",
+        lead="An approver decides on it. The key is made when you claim it, and shown once.",
         action=f"{view.home}/requests",
         form=form,
         choices=offered.choices,
@@ -110,7 +110,7 @@ def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
 
 
 def _section(view: View) -> str:
-    return "Requests" if Right.READ_REQUESTS in view.rights else "My keys"
+    return "Key requests" if Right.READ_REQUESTS in view.rights else "My keys"
 
 
 async def _view(context: Context) -> tuple[View, KeyRequest]:
