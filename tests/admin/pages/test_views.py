@@ -343,9 +343,7 @@ def test_the_form_of_a_request_says_who_reads_it(rooms: Rooms) -> None:
 
 def test_a_request_of_a_key_names_the_key() -> None:
     rooms = Rooms()
-    key = rooms.guard.keys.issue(
-        organization="acme", name="Deploys", scopes=["inference:read"], owner="dev"
-    )
+    key = rooms.guard.keys.issue(organization="acme", name="Deploys", scopes=["inference:read"])
     asker = rooms.guard.authenticate([f"Bearer {key.token.reveal()}"])
     assert isinstance(asker, Allow)
     created = rooms.guard.requests.create(
