@@ -183,6 +183,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
         expires=None,
         note="",
         once="1",
+        version="",
     )
     choices = [
         ("inference:read", "Read inference capabilities", ()),

@@ -14,11 +14,12 @@ from tests.admin.pages.rooms import Rooms, fields_of, text_of
 
 ACME = "/organizations/acme"
 NEW_KEY = {"name": "ci", "lifetime": "30", "once": "a" * 22}
-SETTINGS = {"name": "Acme Inc.", "time_zone": "UTC"}
+EDIT = {"name": "new", "version": "1"}
+SETTINGS = {"name": "Acme Inc.", "time_zone": "UTC", "version": "1"}
 FAR: dict[str, tuple[str, str, dict[str, Any]]] = {
     "issue admin": (f"{ACME}/keys", "administrator", NEW_KEY | {"scope": ["admin"]}),
-    "edit to admin": ("/keys/{key}/edit", "administrator", {"name": "new", "scope": ["admin"]}),
-    "edit of admin": ("/keys/{admin}/edit", "administrator", {"name": "a", "scope": ["admin"]}),
+    "edit to admin": ("/keys/{key}/edit", "administrator", EDIT | {"scope": ["admin"]}),
+    "edit of admin": ("/keys/{admin}/edit", "administrator", EDIT | {"scope": ["admin"]}),
     "rotate admin": (
         "/keys/{admin}/rotate",
         "administrator",
@@ -37,7 +38,7 @@ FORMS = {
 }
 NEAR: dict[str, tuple[str, str, dict[str, Any]]] = {
     "issue": (f"{ACME}/keys", "administrator", NEW_KEY | {"scope": ["inference:read"]}),
-    "edit": ("/keys/{key}/edit", "administrator", {"name": "new", "scope": ["inference:read"]}),
+    "edit": ("/keys/{key}/edit", "administrator", EDIT | {"scope": ["inference:read"]}),
     "settings": (f"{ACME}/settings", "operator", SETTINGS),
     "enable": (f"{ACME}/enable", "administrator", {}),
 }

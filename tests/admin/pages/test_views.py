@@ -154,8 +154,9 @@ def test_a_key_is_edited_rotated_and_revoked() -> None:
     rooms = Rooms()
     key = rooms.issued.key
     path = f"/keys/{key.id}"
+    fields = fields_of(rooms.get(f"{path}/edit", "administrator"))
     edited = rooms.post(
-        f"{path}/edit", "administrator", {"name": "Edited", "scope": sorted(key.scopes)}
+        f"{path}/edit", "administrator", fields | {"name": "Edited", "scope": sorted(key.scopes)}
     )
     assert edited.status == 303
     assert rooms.guard.keys.get(key.id).name == "Edited"
@@ -676,3 +677,57 @@ def test_a_claim_that_the_store_lost_is_sent_again(
         assert rooms.post(f"{path}/{verb}", "developer", fields).status == 503
     assert 'id="token"' in text_of(rooms.post(f"{path}/{verb}", "developer", fields))
     assert rooms.post(f"{path}/{verb}", "developer", fields).status == 410
+
+
+def test_the_form_of_a_key_that_changed_meanwhile_changes_nothing() -> None:
+    rooms = Rooms()
+    key = rooms.issue("inference:read", "inference:write").key
+    path = f"/keys/{key.id}/edit"
+    stale = typed(rooms, path) | {"scope": sorted(key.scopes), "name": "Stale"}
+    rooms.guard.keys.update(key.id, scopes=["inference:read"])
+    got = rooms.post(path, "operator", stale)
+    assert got.status == 412
+    assert "has changed" in text_of(got)
+    assert rooms.guard.keys.get(key.id).scopes == {"inference:read"}
+    assert 'value="Stale"' not in text_of(got)
+    fresh = fields_of(got) | {"scope": "inference:read", "name": "Fresh"}
+    assert rooms.post(path, "operator", fresh).status == 303
+    assert rooms.guard.keys.get(key.id).name == "Fresh"
+
+
+def test_a_preview_and_a_mistake_keep_the_version_that_a_form_was_made_from() -> None:
+    rooms = Rooms()
+    key = rooms.issue("inference:read").key
+    path = f"/keys/{key.id}/edit"
+    stale = typed(rooms, path) | {"scope": "inference:read"}
+    rooms.guard.keys.update(key.id, name="Other")
+    for fields in (stale | {"preview": "1"}, stale | {"networks": "300.0.0.0/8"}):
+        got = rooms.post(path, "operator", fields)
+        assert fields_of(got)["version"] == stale["version"]
+
+
+@pytest.mark.parametrize("version", ["", "x", "9" * 30, "\u0663"])
+def test_a_form_without_the_version_of_its_record_changes_nothing(version: str) -> None:
+    rooms = Rooms()
+    key = rooms.issued.key
+    for page, action in (
+        ("/organizations/acme/edit", "/organizations/acme/settings"),
+        (f"/keys/{key.id}/edit", f"/keys/{key.id}/edit"),
+    ):
+        fields = typed(rooms, page) | {"version": version, "name": "Changed"}
+        assert rooms.post(action, "operator", fields).status == 412
+    assert rooms.guard.organizations.get("acme").name != "Changed"
+    assert rooms.guard.keys.get(key.id).name == key.name
+
+
+def test_the_form_of_settings_that_changed_meanwhile_drops_no_ceiling() -> None:
+    rooms = Rooms()
+    stale = typed(rooms, "/organizations/acme/edit")
+    rooms.guard.organizations.update("acme", scopes=["inference:read"])
+    got = rooms.post("/organizations/acme/settings", "operator", stale)
+    assert got.status == 412
+    assert "has changed" in text_of(got)
+    assert 'value="inference:read"' in text_of(got)
+    assert rooms.guard.organizations.get("acme").scopes == {"inference:read"}
+    fresh = stale | {"scopes": "inference:read"} | fields_of(got)
+    assert rooms.post("/organizations/acme/settings", "operator", fresh).status == 303

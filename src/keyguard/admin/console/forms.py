@@ -39,6 +39,7 @@ class KeyForm:
         reason: Why somebody asks for it.
         note: What an approver notes.
         once: What tells a second sending of the same form from another form.
+        version: The version of the key that it was made from; "" for a new key.
     """
 
     name: str = ""
@@ -51,11 +52,12 @@ class KeyForm:
     reason: str | None = None
     note: str = ""
     once: str = field(default_factory=lambda: token_hex(16))
+    version: str = ""
 
     def fill(self, fields: MultiDict[str, str]) -> None:
         """Take over what was sent."""
         self.scopes = frozenset(" ".join(fields.getlist("scope")).split())
-        for name in ("name", "lifetime", "networks", "note", "once"):
+        for name in ("name", "lifetime", "networks", "note", "once", "version"):
             setattr(self, name, fields.get(name, getattr(self, name)).strip())
         for name in ("expires", "owner", "limits", "reason"):
             if getattr(self, name) is not None:

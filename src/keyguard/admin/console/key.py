@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from keyguard.admin.console.charts import recent
 from keyguard.admin.console.forms import Choice, Choices, KeyForm, changed_limits, limits_text
 from keyguard.admin.console.keys import revocation_fields
-from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.page import OUTDATED, View, page, sent, version_of
 from keyguard.admin.console.tokens import CLEARED, show_token
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
@@ -19,7 +19,7 @@ from keyguard.admin.rights import Right
 from keyguard.admin.step_up import check_granting
 from keyguard.core.access.answers import Response
 from keyguard.core.keys.records import Key, KeyStatus
-from keyguard.exceptions import InvalidValueError, RefusedError
+from keyguard.exceptions import InvalidValueError, OutdatedError, RefusedError
 
 _GRACES = (
     ("0", "not at all"),
@@ -136,16 +136,21 @@ def timeline(family: Iterable[Key]) -> list[Event]:
 async def ask_to_edit(context: Context) -> Answer:
     """Show the form of a key's values."""
     view, key = await _view(context)
+    return _edit(view, key, _filled(view, key))
+
+
+def _filled(view: View, key: Key) -> KeyForm:
+    """Return the form with the values that a key has."""
     zone = ZoneInfo(view.zone)
-    form = KeyForm(
+    return KeyForm(
         name=key.name,
         scopes=key.scopes,
         expires=f"{key.expires_at.astimezone(zone):%Y-%m-%d}" if key.expires_at else "",
         networks=" ".join(key.allowed_networks),
         owner=key.owner or "",
         limits=limits_text(key.limits),
+        version=str(key.version),
     )
-    return _edit(view, key, form)
 
 
 async def edit_key(context: Context) -> Answer:
@@ -168,9 +173,13 @@ async def edit_key(context: Context) -> Answer:
                 allowed_networks=form.allowed_networks,
                 owner=form.owner or None,
                 limits=changed_limits(form.limits or "", key.limits, "key"),
+                version=version_of(form.version),
                 actor=context.actor,
             )
         )
+    except OutdatedError:
+        view, key = await _view(context)
+        return _edit(view, key, _filled(view, key), OUTDATED, 412)
     except (InvalidValueError, RefusedError) as problem:
         return _edit(view, key, form, str(problem))
     return view.go(f"/keys/{key.id}", "saved")
@@ -188,7 +197,9 @@ def _end(text: str, key: Key, zone: ZoneInfo) -> datetime | None:
         raise InvalidValueError("the end takes a date such as 2030-01-31") from None
 
 
-def _edit(view: View, key: Key, form: KeyForm, problem: str = "") -> Answer:
+def _edit(
+    view: View, key: Key, form: KeyForm, problem: str = "", status: int | None = None
+) -> Answer:
     offered = Choices.of(view.context.guard, view.owner)
     known = {scope for scope, _, _ in offered.choices}
     more: list[Choice] = []
@@ -199,6 +210,7 @@ def _edit(view: View, key: Key, form: KeyForm, problem: str = "") -> Answer:
         f"Edit {key.name}",
         section="Keys",
         problem=problem,
+        status=status,
         lead="",
         action=f"/keys/{key.id}/edit",
         form=form,

@@ -11,7 +11,14 @@ from werkzeug.datastructures import MultiDict
 
 from keyguard.admin.console.charts import recent
 from keyguard.admin.console.forms import changed_limits, limits_text
-from keyguard.admin.console.page import View, organizations_of, page, sent
+from keyguard.admin.console.page import (
+    OUTDATED,
+    View,
+    organizations_of,
+    page,
+    sent,
+    version_of,
+)
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
@@ -25,6 +32,7 @@ from keyguard.exceptions import (
     ConfigurationError,
     InvalidValueError,
     NotFoundError,
+    OutdatedError,
     RefusedError,
 )
 
@@ -222,18 +230,21 @@ async def show_settings(context: Context) -> Answer:
 async def ask_for_settings(context: Context) -> Answer:
     """Show the form of an organization's settings."""
     organization = await context.organization()
-    return _settings(
-        View(context, organization),
-        MultiDict(
-            {
-                "name": organization.name,
-                "time_zone": organization.time_zone,
-                "limits": limits_text(organization.limits),
-                "scopes": _ceiling_text(organization.scopes),
-                "max_days": _days_text(organization.max_key_lifetime),
-                "max_keys": str(organization.max_keys or ""),
-            }
-        ),
+    return _settings(View(context, organization), _facts(organization))
+
+
+def _facts(organization: Organization) -> MultiDict[str, str]:
+    """Return the fields of the form with the values that an organization has."""
+    return MultiDict(
+        {
+            "name": organization.name,
+            "time_zone": organization.time_zone,
+            "limits": limits_text(organization.limits),
+            "scopes": _ceiling_text(organization.scopes),
+            "max_days": _days_text(organization.max_key_lifetime),
+            "max_keys": str(organization.max_keys or ""),
+            "version": str(organization.version),
+        }
     )
 
 
@@ -263,9 +274,13 @@ async def change_settings(context: Context) -> Answer:
                 scopes=bounds[1],
                 max_key_lifetime=bounds[2],
                 max_keys=bounds[3],
+                version=version_of(fields.get("version", "")),
                 actor=context.actor,
             )
         )
+    except OutdatedError:
+        organization = await context.organization()
+        return _settings(View(context, organization), _facts(organization), OUTDATED, 412)
     except (InvalidValueError, RefusedError) as problem:
         return _settings(view, fields, str(problem))
     return view.go(f"{view.home}/settings", "saved")
@@ -309,7 +324,9 @@ def _lifetime(fields: MultiDict[str, str], old: timedelta | None) -> timedelta |
         raise InvalidValueError("the longest lifetime takes a number of days") from None
 
 
-def _settings(view: View, fields: MultiDict[str, str], problem: str = "") -> Answer:
+def _settings(
+    view: View, fields: MultiDict[str, str], problem: str = "", status: int | None = None
+) -> Answer:
     hints = {
         "name": ("Name", ""),
         "time_zone": ("Time zone", "Whose days its usage is kept in, such as Europe/Berlin."),
@@ -327,6 +344,8 @@ def _settings(view: View, fields: MultiDict[str, str], problem: str = "") -> Ans
         "Save",
         section="Organization",
         problem=problem,
+        status=status,
+        hidden=[("version", fields.get("version", ""))],
         fields=[
             {
                 "name": name,

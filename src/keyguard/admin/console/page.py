@@ -42,7 +42,11 @@ NOTICES = {
 }
 """What a page says after a form did its work, by the parameter ``done``."""
 
+OUTDATED = "Somebody has changed it meanwhile. Here it is as it is now: make your change again"
+"""What a form says that was made from another version of its record."""
+
 _MOST_FIELDS = 2000
+_LONGEST_VERSION = 10
 
 Handler = Callable[[Context], Awaitable[Answer]]
 
@@ -177,7 +181,7 @@ class View:
         *,
         section: str = "",
         problem: str = "",
-        status: int = 200,
+        status: int | None = None,
         **data: object,
     ) -> Answer:
         """Return the page.
@@ -187,7 +191,7 @@ class View:
             title: Its title and heading.
             section: The entry of the navigation that it belongs to.
             problem: What is wrong with the form that was sent, in a sentence.
-            status: The status code where nothing is wrong.
+            status: The status code; by default 422 if something is wrong, else 200.
             data: What the template shows besides.
         """
         context = self.context
@@ -209,7 +213,7 @@ class View:
             "token": partial(form_token, context),
         }
         text = rendered(template, values | data)
-        status = 422 if problem else status
+        status = status or (422 if problem else 200)
         return answer(status, "text/html; charset=utf-8", text.encode())
 
     def ask(
@@ -221,6 +225,7 @@ class View:
         back: str,
         section: str,
         problem: str = "",
+        status: int | None = None,
         lead: str = "",
         hidden: Iterable[tuple[str, str]] = (),
         listed: Iterable[str] = (),
@@ -236,6 +241,7 @@ class View:
             back: The path to go to instead.
             section: The entry of the navigation that it belongs to.
             problem: What is wrong with the form that was sent, in a sentence.
+            status: As in :meth:`show`.
             lead: What the form does, in a sentence.
             hidden: The names and values of fields that nobody fills in.
             listed: What it is done to, if that is several.
@@ -247,6 +253,7 @@ class View:
             title,
             section=section,
             problem=problem,
+            status=status,
             action=action,
             submit=submit,
             back=back,
@@ -334,3 +341,8 @@ async def sent(context: Context) -> MultiDict[str, str]:
     fields: MultiDict[str, str] = MultiDict(pairs)
     check_form(context, f"{request.root_path}{request.path}", fields.get("csrf", ""))
     return fields
+
+
+def version_of(text: str) -> int:
+    """Return the version that a form was made from; 0, which no record has, if it names none."""
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_VERSION else 0
