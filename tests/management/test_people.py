@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -214,3 +217,21 @@ def test_a_person_is_settled_when_it_is_made() -> None:
     assert ada.role_in("acme") is Role.AUDITOR
     assert ada.role_in("other") is None
     assert hash(ada)
+
+
+def test_a_person_is_copied_and_pickled() -> None:
+    ada = person("auditor", name="Ada", authenticated_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    assert pickle.loads(pickle.dumps(ada)) == copy.deepcopy(ada) == replace(ada) == ada
+    assert asdict(ada)["roles"] == {"acme": "auditor"}
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda it: it])
+def test_the_roles_of_a_person_do_not_change(copied: Any) -> None:
+    ada = copied(person("auditor"))
+
+    with pytest.raises(TypeError):
+        ada.roles["acme"] = Role.ADMINISTRATOR
+    with pytest.raises(TypeError):
+        ada.roles.update(acme="administrator")
+    assert ada.role_in("acme") is Role.AUDITOR

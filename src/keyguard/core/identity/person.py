@@ -6,12 +6,12 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 
 from keyguard.core.keys.texts import check_text, escaped
 from keyguard.core.keys.values import (
     NO_PERSON,
     ORGANIZATION_NAME,
+    Metadata,
     check_ids,
     check_texts,
     settle_times,
@@ -28,6 +28,10 @@ class Role(enum.StrEnum):
     APPROVER = "approver"
     AUDITOR = "auditor"
     DEVELOPER = "developer"
+
+
+class Roles(Metadata):
+    """The roles of a person by organization: a dictionary that does not change, as metadata is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,7 @@ class Person:
             raise InvalidValueError("roles takes a mapping of organizations to roles")
         roles = {name: _read_role(role) for name, role in self.roles.items()}
         check_ids(*(("id or slug of an organization", name, ORGANIZATION_NAME) for name in roles))
-        object.__setattr__(self, "roles", MappingProxyType(roles))
+        object.__setattr__(self, "roles", Roles(roles))
         if not isinstance(self.operator, bool):  # any text would be true
             raise InvalidValueError(f"operator takes True or False, not {shown(self.operator)}")
         settle_times(self, "authenticated_at")

@@ -98,7 +98,7 @@ def read_metadata(value: Mapping[str, str]) -> Metadata:
 
 
 def _refuse_change(*_: object, **__: object) -> NoReturn:
-    raise TypeError("metadata does not change; pass keys.update a new mapping")
+    raise TypeError("this mapping does not change; make a new one")
 
 
 _unchangeable: Any = _refuse_change
@@ -111,7 +111,7 @@ class Metadata(dict[str, str]):
     clear = pop = popitem = setdefault = update = _unchangeable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Metadata, (dict(self),)
+        return type(self), (dict(self),)
 
 
 class Unchanged(enum.Enum):
