@@ -39,8 +39,11 @@ def visitor(store: Store) -> Iterator[Visitor]:
     ],
 )
 def test_a_link_signs_a_person_in(
-    keyguard: Program, visitor: Visitor, arguments: list[str], name: str
+    keyguard: Program, store: Store, visitor: Visitor, arguments: list[str], name: str
 ) -> None:
+    with store.open() as guard:
+        guard.organizations.create("other")
+
     run = keyguard("console", "login", *arguments, "--at", "https://keys.example/keys/")
 
     assert run.status == 0
@@ -68,6 +71,8 @@ def test_a_link_signs_a_key_in(keyguard: Program, store: Store, visitor: Visitor
         (["--key", "0" * 16, "--person", "ada"], "give --operator"),
         (["--role", "acme"], "--role takes ORG=ROLE"),
         (["--role", "acme=boss"], "'boss' is no role"),
+        (["--role", "acme=auditor", "--role", "acme=developer"], "--role gives 'acme' twice"),
+        (["--role", "acme=auditor", "--role", "acne=developer"], "there is no organization 'acne'"),
         (["--key", "0" * 16], "there is no key"),
     ],
     ids=str,
@@ -76,6 +81,14 @@ def test_a_link_for_nobody_is_refused(
     keyguard: Program, store: Store, arguments: list[str], said: str
 ) -> None:
     assert said in keyguard("console", "login", *arguments).sentence
+
+
+def test_a_link_for_a_key_without_admin_is_refused(keyguard: Program, store: Store) -> None:
+    key = store.issue(scopes=["inference:read"]).key
+
+    run = keyguard("console", "login", "--key", key.id)
+
+    assert f"key '{key.id}' has not the scope admin" in run.sentence
 
 
 def test_the_console_is_served_until_it_is_interrupted(

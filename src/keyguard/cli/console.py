@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -20,7 +21,8 @@ from keyguard.cli.options import (
 )
 from keyguard.cli.output import emit
 from keyguard.core.identity.person import Person
-from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.core.management.administrators import ADMIN
+from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.runtime.sync import run_sync
 
 if TYPE_CHECKING:
@@ -85,14 +87,19 @@ def login(
     Whoever has the link gets in: send it only where a password could be sent. The session lasts 12
     hours. That of a key ends with the key.
     """
-    roles = dict(_read_role(text) for text in role or ())
+    roles = _read_roles(role or ())
     if (key is not None) + operator + bool(roles) != 1 or (key is not None and person is not None):
         raise InvalidValueError("give --operator, --key, or a --role for each organization")
     who: Person | str
     with common.guard() as guard:
         if key is not None:
-            who = guard.keys.get(argument_id(key)).id
+            found = guard.keys.get(argument_id(key))
+            if ADMIN not in guard.policy.grant(found.scopes):
+                raise InvalidValueError(f"key {found.id!r} has not the scope {ADMIN}")
+            who = found.id
         else:
+            for organization in roles:
+                guard.organizations.get(organization)  # a slip would sign in with no right at all
             who = Person(id=_login() if person is None else person, roles=roles, operator=operator)
         link = f"{at.rstrip('/')}{_link(guard, who)}"
     common.show({"link": link, "expires_in": 300}, f"{link}\n")
@@ -111,11 +118,16 @@ def _login() -> str:
         return "unknown"
 
 
-def _read_role(text: str) -> tuple[str, str]:
-    organization, equals, role = text.partition("=")
-    if not equals:
-        raise InvalidValueError(f"--role takes ORG=ROLE, such as acme=developer, not {text!r}")
-    return organization, role
+def _read_roles(texts: Iterable[str]) -> dict[str, str]:
+    roles: dict[str, str] = {}
+    for text in texts:
+        organization, equals, role = text.partition("=")
+        if not equals:
+            raise InvalidValueError(f"--role takes ORG=ROLE, such as acme=developer, not {text!r}")
+        if organization in roles:
+            raise InvalidValueError(f"--role gives {shown(organization)} twice")
+        roles[organization] = role
+    return roles
 
 
 class _Server(ThreadingMixIn, WSGIServer):
