@@ -52,7 +52,7 @@ class Application:
     ) -> None:
         self.guard = guard
         self.endpoints = tuple(endpoints)
-        self._router = Router(self.endpoints)
+        self.router = Router(self.endpoints)
         self._callers = callers
 
     async def answer(self, call: Call) -> Answer:
@@ -80,6 +80,10 @@ class Application:
             self.guard.report(deny, address=call.client.address)
             return self.refuse(call, deny)
 
+    def sign_in_again_at(self, call: Call) -> str | None:  # noqa: ARG002 - the console looks at the mount
+        """Return the address at which people prove again who they are, or None."""
+        return self._callers.reauthenticate
+
     def tell(self, call: Call, problem: Problem) -> Answer:  # noqa: ARG002 - the console looks at the path
         """Return the answer to a call that can't be done as asked."""
         if problem.status == 204:
@@ -91,7 +95,7 @@ class Application:
         return self.guard.respond(deny)
 
     async def _answer(self, call: Call) -> Answer:
-        found = self._router.find(call)
+        found = self.router.find(call)
         if not isinstance(found, tuple):
             await self._callers.find(call)  # only who may come in learns which paths there are
             raise found
@@ -105,7 +109,7 @@ class Application:
             base=call.request.root_path + self.api,
             known=known,
             session=session,
-            reauthenticate=self._callers.reauthenticate,
+            reauthenticate=self.sign_in_again_at(call),
             media_type=_media_type(call, endpoint),
             query=NOTHING_GIVEN,
             form=NOTHING_GIVEN,

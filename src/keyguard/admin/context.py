@@ -37,7 +37,7 @@ class Context:
         base: The path under which the endpoints of the API are.
         known: Who calls; None where the endpoint asks nobody.
         session: The session of the console by which it calls, if by one.
-        reauthenticate: The host's page on which people prove again who they are, or None.
+        reauthenticate: The page on which people prove again who they are, or None.
         media_type: What the answer shall be.
         query: What the query says.
         form: What the body says.

@@ -20,15 +20,16 @@ class StaleSignIn(Problem):
     """The person must prove again who it is.
 
     Args:
-        url: Where; a page of the host application, or the console's own.
+        url: Where; a page of the host application, or the console's own; None where neither has a
+            page, as for a person who came by a link.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | None) -> None:
         super().__init__(
-            403,
-            "This takes a sign-in of the last ten minutes. Sign in again, then repeat it.",
-            reauthenticate=url,
+            403, "This takes a sign-in of the last ten minutes. Sign in again, then repeat it."
         )
+        if url is not None:
+            self.members["reauthenticate"] = url
         self.url = url
 
 
@@ -65,8 +66,10 @@ def check_recent(context: Context, page: str = "") -> None:
         return
     if at is None or abs(context.guard.now() - at) > RECENT:
         request = context.call.request
-        url = context.reauthenticate or f"{request.root_path}/sign-in"
-        raise StaleSignIn(sign_in_link(url, f"{request.root_path}{page}") if page else url)
+        url = context.reauthenticate
+        if url is not None and page:
+            url = sign_in_link(url, f"{request.root_path}{page}")
+        raise StaleSignIn(url)
 
 
 def check_granting(context: Context, scopes: Iterable[str], page: str = "") -> None:

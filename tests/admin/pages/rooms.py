@@ -29,6 +29,8 @@ class Rooms(World):
     signed_in_before = timedelta(0)
     """How long ago people proved who they are."""
 
+    reauthenticate: str | None = None
+
     def identify(self, call: Call) -> Person | None:
         person = identify(call)
         at = self.clock.now - self.signed_in_before
@@ -37,8 +39,14 @@ class Rooms(World):
     @cached_property
     def fronts(self) -> dict[str, tuple[Caller, Any]]:
         return {
-            "asgi": (call_asgi, Console(self.async_guard, self.identify)),
-            "wsgi": (call_wsgi, Console(self.guard, self.identify)),
+            "asgi": (
+                call_asgi,
+                Console(self.async_guard, self.identify, reauthenticate=self.reauthenticate),
+            ),
+            "wsgi": (
+                call_wsgi,
+                Console(self.guard, self.identify, reauthenticate=self.reauthenticate),
+            ),
         }
 
     @cached_property

@@ -49,6 +49,7 @@ def rooms() -> Rooms:
     rooms = Rooms()
     assert rooms.issued
     rooms.signed_in_before = timedelta(minutes=11)
+    rooms.reauthenticate = "/login"
     return rooms
 
 

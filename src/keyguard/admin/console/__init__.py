@@ -91,6 +91,11 @@ class ConsoleApplication(Application):
         self._sign_in_url = callers.reauthenticate
         self._key_sign_in = key_sign_in
 
+    def sign_in_again_at(self, call: Call) -> str | None:
+        """Return the host's page, or else the console's own if keys sign in there."""
+        own = f"{call.request.root_path}/sign-in" if self._key_sign_in else None
+        return super().sign_in_again_at(call) or own
+
     def tell(self, call: Call, problem: Problem) -> Answer:
         """Return a page, or problem details below the API."""
         if _is_of_api(call) or problem.status == HTTPStatus.NO_CONTENT:
@@ -111,7 +116,9 @@ class ConsoleApplication(Application):
         if deny.reason is not Reason.CREDENTIALS_MISSING:
             return self._error(call, status, text, fields)
         base = call.request.root_path
-        page = f"{base}{call.request.path if call.is_safe else '/'}"
+        # Only a page that there is: another path may be a link with a slash too many.
+        is_page = call.is_safe and isinstance(self.router.find(call), tuple)
+        page = f"{base}{call.request.path if is_page else '/'}"
         if self._key_sign_in:
             link = sign_in_link(f"{base}/sign-in", page)
             return answer(303, "text/plain", b"", [("Location", link)])
