@@ -150,17 +150,26 @@ class Context:
             AccessDenied: It does not exist, or the caller may not know of it.
             Problem: The caller may not do this.
         """
+        request, organization = await self.owned_request()
+        rights = rights_of(self.caller, organization)
+        if Right.READ_REQUESTS not in rights and request.requester != self.party:
+            raise unknown()
+        self.check(rights)
+        return request
+
+    async def owned_request(self) -> tuple[KeyRequest, Organization]:
+        """Return the request of the path and its organization, whatever the caller may do.
+
+        Raises:
+            AccessDenied: It does not exist. The store was asked as often as if it did.
+        """
         request = await _found(lambda: self.guard.requests.get(self.parameters["request"]))
         if request is None:
             await self._owner(None)  # for a request that exists, the guard has asked as well
         organization = await self._owner(None if request is None else request.organization)
         if request is None or organization is None:
             raise unknown()
-        rights = rights_of(self.caller, organization)
-        if Right.READ_REQUESTS not in rights and request.requester != self.party:
-            raise unknown()
-        self.check(rights)
-        return request
+        return request, organization
 
     async def _owner(self, organization: str | None) -> Organization | None:
         """Return the organization of a record. It asks the store, even if there is no record."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from keyguard.admin.exchange import Problem
+from keyguard.admin.exchange import Problem, settled
 from keyguard.core.identity.scopes import parse_granted
+from keyguard.core.keys.requests import KeyRequest
+from keyguard.exceptions import NotFoundError
 
 if TYPE_CHECKING:
     from keyguard.admin.context import Context
@@ -87,3 +90,21 @@ def check_granting(context: Context, scopes: Iterable[str], page: str = "") -> N
     """
     if "admin" in context.guard.policy.grant(parse_granted(scopes)):
         check_recent(context, page)
+
+
+async def check_claiming(context: Context, request: KeyRequest, page: str = "") -> None:
+    """Refuse to make the key of a request, if it has ``admin``, after such an older sign-in.
+
+    Args:
+        context: The call.
+        request: The request. Its key, if it was claimed, is made anew with what it has now.
+        page: As :func:`check_recent` takes it.
+
+    Raises:
+        StaleSignIn: As :func:`check_recent` says.
+    """
+    scopes = {*(request.granted or request.asked).scopes}
+    if request.key is not None:
+        with suppress(NotFoundError):
+            scopes |= (await settled(context.guard.keys.get(request.key))).scopes
+    check_granting(context, scopes, page)

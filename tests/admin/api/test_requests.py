@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from keyguard import Person
 from tests.admin.api.calls import Got
-from tests.admin.api.office import Office
+from tests.admin.api.office import PEOPLE, Office
 
 PATH = "/organizations/acme/requests"
 BODY = {"name": "notebook", "scopes": ["inference:read", "inference:write"], "reason": "to try"}
@@ -177,6 +178,37 @@ def test_an_approval_is_taken_back(desk: Desk) -> None:
 def test_a_request_is_withdrawn_by_its_ticket(desk: Desk) -> None:
     assert desk.call("withdraw", {"ticket": desk.ticket}).json["status"] == "withdrawn"
     assert desk.call("withdraw", person="developer").status == 409
+
+
+def test_a_key_with_admin_is_claimed_after_a_fresh_sign_in_alone(front: str) -> None:
+    office = Office({"catalogue": None})
+    body = BODY | {"scopes": ["admin"]}
+    path = office.call("POST", PATH, body, front=front, person="developer")["location"]
+
+    def call(step: str, person: str = "developer") -> Got:
+        return office.call("POST", f"{path}/{step}", front=front, person=person)
+
+    assert call("approve", "operator").status == 200
+    for step in ("claim", "reclaim"):
+        office.signed_in_before = timedelta(minutes=11)
+        stale = call(step)
+        assert (stale.status, "reauthenticate" in stale.json) == (403, True)
+        assert call(step, "stranger").status == 404
+        office.signed_in_before = timedelta(0)
+        assert call(step).status == 201
+
+
+def test_who_has_lost_every_role_gets_no_repeated_claim(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.call("approve", person="approver")
+    call: dict[str, Any] = {"person": "developer", "headers": {"idempotency-key": "a"}}
+    assert desk.call("claim", **call).status == 201
+    assert desk.call("claim", **call).status == 201
+
+    monkeypatch.setitem(PEOPLE, "developer", Person(id="dev"))
+
+    assert desk.call("claim", **call).status == 404
 
 
 def test_too_many_open_requests_are_refused(office: Office) -> None:

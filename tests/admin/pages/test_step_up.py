@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.admin.api.calls import Got
+from tests.admin.api.office import PEOPLE
 from tests.admin.pages.rooms import Rooms, fields_of, text_of
 
 ACME = "/organizations/acme"
@@ -100,3 +101,19 @@ def test_all_else_does_not(rooms: Rooms, what: str) -> None:
     got = rooms.post(path.format(key=rooms.issued.key.id), person, fields)
 
     assert got.status in (200, 303)
+
+
+def test_a_key_with_admin_is_claimed_after_a_fresh_sign_in_alone() -> None:
+    rooms = Rooms({"catalogue": None})
+    asked = rooms.guard.requests.create(
+        organization="acme", name="n", scopes=["admin"], actor=PEOPLE["developer"]
+    )
+    rooms.guard.requests.approve(asked.request.id)
+    path = f"/requests/{asked.request.id}"
+    for number, step in enumerate(("claim", "reclaim")):
+        once = {"once": str(number) * 22}
+        rooms.signed_in_before = timedelta(minutes=11)
+        stale = rooms.post(f"{path}/{step}", "developer", once)
+        assert (stale.status, "Sign in again" in text_of(stale)) == (403, True)
+        rooms.signed_in_before = timedelta(minutes=1)
+        assert rooms.post(f"{path}/{step}", "developer", once).status == 200

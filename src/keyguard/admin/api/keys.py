@@ -114,7 +114,7 @@ async def show_key(context: Context) -> Answer:
 async def change_key(context: Context) -> Answer:
     """Change a key."""
     form, key = context.form, await context.key()
-    check_granting(context, form.get(SCOPES, key.scopes))
+    check_granting(context, {*key.scopes, *form.get(SCOPES, ())})
     after = await settled(
         context.guard.keys.update(
             key.id,

@@ -22,8 +22,8 @@ from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, text
-from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_granting
+from keyguard.admin.rights import Right, rights_of
+from keyguard.admin.step_up import check_claiming, check_granting
 from keyguard.core.keys.json_forms import JsonObject, request_json
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.results import IssuedKey
@@ -146,6 +146,7 @@ async def withdraw_request(context: Context) -> Answer:
 async def claim_request(context: Context) -> Answer:
     """Make the key of a request that is approved; its token is shown in this answer alone."""
     ticket = _proof(context)
+    await _check_claimant(context, ticket)
     return await _made(
         context,
         lambda: context.guard.requests.claim(
@@ -157,6 +158,7 @@ async def claim_request(context: Context) -> Answer:
 async def reclaim_request(context: Context) -> Answer:
     """Replace a claimed key that nobody has used; its token is shown in this answer alone."""
     ticket = _proof(context)
+    await _check_claimant(context, ticket)
     return await _made(
         context,
         lambda: context.guard.requests.reclaim(
@@ -194,6 +196,25 @@ def _proof(context: Context) -> str | None:
         return context.form.need(TICKET)
     _ = context.caller
     return None
+
+
+async def _check_claimant(context: Context, ticket: str | None) -> None:
+    """Refuse a caller who may no longer claim a request, even what has been claimed already.
+
+    A key that shows a ticket is as good as nobody who does.
+
+    Raises:
+        AccessDenied: There is no such request, the caller has not asked, or is a person who has no
+            role in its organization.
+        StaleSignIn: The key has ``admin``, and the sign-in is too old.
+    """
+    if context.known is None or (ticket is not None and context.person is None):
+        return
+    request, owner = await context.owned_request()
+    has_role = context.person is None or rights_of(context.person, owner)
+    if not has_role or (ticket is None and request.requester != context.party):
+        raise unknown()
+    await check_claiming(context, request)
 
 
 def _shown(context: Context, request: KeyRequest, status: int = 200) -> Answer:

@@ -15,7 +15,7 @@ from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_granting
+from keyguard.admin.step_up import check_claiming, check_granting
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 from keyguard.core.keys.results import IssuedKey
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
@@ -278,6 +278,7 @@ async def reclaim_key(context: Context) -> Answer:
 async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]) -> Answer:
     view, request = await _view(context)
     fields = await sent(context)
+    await check_claiming(context, request, f"/requests/{request.id}")
     try:
         issued = await made_once(
             view,
