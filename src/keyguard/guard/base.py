@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from keyguard.core.access.authenticate import (
     authenticate,
     authorize,
+    count_failure,
     judge,
+    refuse_blocked,
     refuse_without_token,
 )
 from keyguard.core.access.credentials import describe_misuse, parse_authorization
@@ -35,10 +37,11 @@ from keyguard.stores.failover import CircuitBreaker
 
 if TYPE_CHECKING:
     from keyguard.core.access.answers import Response  # the adapters import it
-    from keyguard.core.management import revocation
+    from keyguard.core.management import revocation, tickets
     from keyguard.guard.statistics import Statistics
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
+    tickets = Lazy("keyguard.core.management.tickets")  # for the management API alone
 
 AnyPorts = TypeVar("AnyPorts", SyncPorts, AsyncPorts)
 
@@ -149,6 +152,33 @@ class Guard(Generic[AnyPorts]):
         if record is None:
             return Deny(Reason.KEY_UNKNOWN, key_id)
         return judge(record, self.now(), self.policy, address)
+
+    async def refuse_ticket(
+        self, request_id: str, ticket: Secret, *, address: str | None
+    ) -> Deny | None:
+        """Return the refusal of a ticket that is not a request's, or of a client that is blocked.
+
+        Such a ticket is a failed attempt of the client, as a wrong token is. Over a guard for sync
+        code nothing in it suspends.
+
+        Args:
+            request_id: What the client says is the request's id.
+            ticket: The ticket.
+            address: The client's address, where it is known.
+
+        Returns:
+            The refusal; None if the ticket is the request's.
+
+        Raises:
+            StoreError: The key store failed.
+        """
+        refusal = refuse_blocked(self._ports, address)
+        if refusal is None:
+            if await tickets.fits(self._ports.for_request(), request_id, ticket):
+                return None
+            refusal = await count_failure(self._ports, Deny(Reason.OBJECT_NOT_FOUND), address)
+        self.report(refusal, address=address)
+        return refusal
 
     def respond(self, deny: Deny) -> Response:
         """Return the answer that a refused client gets."""

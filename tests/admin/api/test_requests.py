@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from keyguard import Person
+from keyguard.core.management.requests import TICKETS
 from tests.admin.api.calls import Got
 from tests.admin.api.office import PEOPLE, Office
 
@@ -209,6 +211,48 @@ def test_who_has_lost_every_role_gets_no_repeated_claim(
     monkeypatch.setitem(PEOPLE, "developer", Person(id="dev"))
 
     assert desk.call("claim", **call).status == 404
+
+
+@pytest.mark.parametrize("step", ["claim", "reclaim", "withdraw"])
+def test_a_ticket_that_does_not_fit_is_a_failed_attempt(front: str, step: str) -> None:
+    desk = Desk(Office({"failure_limit": "3/minute"}), front)
+    desk.call("approve", person="approver")
+    wrong = {"ticket": Desk(desk.office, front).ticket}
+    forged = {"ticket": _forged(desk.ticket)}
+
+    found = [desk.call(step, body).status for body in (wrong, forged, {"ticket": "kgc_x"}, forged)]
+
+    assert found == [404, 404, 404, 429]
+    blocked = desk.call("claim", {"ticket": desk.ticket})
+    assert (blocked.status, int(blocked["retry-after"]) > 0) == (429, True)
+    assert desk.call("deny", person="stranger").status == 404, "whom the host knows goes on"
+    desk.office.clock.advance(timedelta(minutes=2))
+    assert desk.call("claim", {"ticket": desk.ticket}).status == 201
+
+
+def test_a_call_without_a_fitting_ticket_leaves_no_note(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    for guard in (desk.office.guard, desk.office.async_guard):
+        monkeypatch.setattr(guard.temporary, "put", fail)
+    headers = {"idempotency-key": "a"}
+    for path in ("/requests/nonsense", f"/requests/req_{'A' * 16}", desk.path):
+        for ticket in (_forged(desk.ticket), "kgc_x"):
+            body = {"ticket": ticket}
+            claim = desk.office.call(
+                "POST", f"{path}/claim", body, front=desk.front, headers=headers
+            )
+            assert claim.status == 404
+
+
+def _forged(ticket: str) -> str:
+    """Return a well-formed ticket that names the same request."""
+    parts = TICKETS.parse(ticket)
+    assert parts is not None
+    return TICKETS.mint(replace(parts, secret="x" * len(parts.secret))).reveal()
 
 
 def test_too_many_open_requests_are_refused(office: Office) -> None:

@@ -24,9 +24,11 @@ from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right, rights_of
 from keyguard.admin.step_up import check_claiming, check_granting
+from keyguard.core.access.decisions import AccessDenied
 from keyguard.core.keys.json_forms import JsonObject, request_json
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.results import IssuedKey
+from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import RefusedError
 
 REASON = text("reason", "Why it is needed", longest=1000)
@@ -136,7 +138,7 @@ async def rescind_request(context: Context) -> Answer:
 
 async def withdraw_request(context: Context) -> Answer:
     """Withdraw a request."""
-    ticket = _proof(context)
+    ticket = await _proof(context)
     withdrawal = context.guard.requests.withdraw(
         context.parameters["request"], ticket=ticket, actor=context.known
     )
@@ -145,7 +147,7 @@ async def withdraw_request(context: Context) -> Answer:
 
 async def claim_request(context: Context) -> Answer:
     """Make the key of a request that is approved; its token is shown in this answer alone."""
-    ticket = _proof(context)
+    ticket = await _proof(context)
     await _check_claimant(context, ticket)
     return await _made(
         context,
@@ -157,7 +159,7 @@ async def claim_request(context: Context) -> Answer:
 
 async def reclaim_request(context: Context) -> Answer:
     """Replace a claimed key that nobody has used; its token is shown in this answer alone."""
-    ticket = _proof(context)
+    ticket = await _proof(context)
     await _check_claimant(context, ticket)
     return await _made(
         context,
@@ -186,16 +188,23 @@ async def _made(context: Context, make: Callable[[], IssuedKey | Awaitable[Issue
     return await once(context, do, repeat)
 
 
-def _proof(context: Context) -> str | None:
+async def _proof(context: Context) -> str | None:
     """Return the ticket; without one, the caller has to be known.
 
     Raises:
-        AccessDenied: There is no ticket, and nobody knows who calls.
+        AccessDenied: There is no ticket, and nobody knows who calls; or nobody does, and the ticket
+            is not the request's.
     """
-    if TICKET in context.form:
-        return context.form.need(TICKET)
-    _ = context.caller
-    return None
+    ticket = context.form.get(TICKET, None)
+    if ticket is None:
+        _ = context.caller
+    elif context.known is None:
+        deny = await context.guard.refuse_ticket(
+            context.parameters["request"], Secret(ticket), address=context.call.client.address
+        )
+        if deny is not None:
+            raise AccessDenied(deny)
+    return ticket
 
 
 async def _check_claimant(context: Context, ticket: str | None) -> None:

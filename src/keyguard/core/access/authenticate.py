@@ -138,11 +138,40 @@ def refuse_without_token(
     policy = ports.policy
     if policy.require_https and not secure:
         return _INSECURE
-    if counts_failures and policy.failure_limit is not None and address is not None:
-        blocked = ports.blocklist.blocked_for(client_of(address))
-        if blocked is not None:
-            return _too_many_failures(blocked)
-    return _WITHOUT_TOKEN[reason]
+    blocked = refuse_blocked(ports, address) if counts_failures else None
+    return blocked or _WITHOUT_TOKEN[reason]
+
+
+def refuse_blocked(ports: RequestPorts, address: str | None) -> Deny | None:
+    """Return the refusal of a client that failed too often, or None. It waits for nothing.
+
+    Args:
+        ports: The outside.
+        address: The client's address.
+    """
+    if ports.policy.failure_limit is None or address is None:
+        return None
+    blocked = ports.blocklist.blocked_for(client_of(address))
+    return None if blocked is None else _too_many_failures(blocked)
+
+
+async def count_failure(ports: RequestPorts, decision: Deny, address: str | None) -> Deny:
+    """Count a failed attempt that no token made.
+
+    Args:
+        ports: The outside.
+        decision: The refusal.
+        address: The client's address. Without one, nothing is counted.
+
+    Returns:
+        The refusal, or another once the client's attempts are used up.
+    """
+    limit = ports.policy.failure_limit
+    if limit is None or address is None:
+        return decision
+    client = client_of(address)
+    ports.blocklist.note_failure(client)
+    return await _count_failure(ports, decision, limit, client)
 
 
 async def _identify(
