@@ -14,7 +14,7 @@ from keyguard.core.management.request_parties import TICKETS
 from keyguard.runtime.events import log_event
 from tests.test_secrecy import frames_of_keyguard, shows
 
-PREFIX = "aiaas_live"
+PREFIX = "canary_live"  # of no other test, whose secrets may still be in memory
 
 
 def secrets_in_memory(prefix: str) -> set[str]:

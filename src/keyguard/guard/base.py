@@ -37,11 +37,12 @@ from keyguard.stores.failover import CircuitBreaker
 
 if TYPE_CHECKING:
     from keyguard.core.access.answers import Response  # the adapters import it
-    from keyguard.core.management import revocation, tickets
+    from keyguard.core.management import request_parties, revocation
     from keyguard.guard.statistics import Statistics
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
-    tickets = Lazy("keyguard.core.management.tickets")  # for the management API alone
+    # For the management API alone.
+    request_parties = Lazy("keyguard.core.management.request_parties")
 
 AnyPorts = TypeVar("AnyPorts", SyncPorts, AsyncPorts)
 
@@ -174,7 +175,7 @@ class Guard(Generic[AnyPorts]):
         """
         refusal = refuse_blocked(self._ports, address)
         if refusal is None:
-            if await tickets.fits(self._ports.for_request(), request_id, ticket):
+            if await request_parties.is_ticket_of(self._ports.for_request(), request_id, ticket):
                 return None
             refusal = await count_failure(self._ports, Deny(Reason.OBJECT_NOT_FOUND), address)
         self.report(refusal, address=address)

@@ -128,19 +128,35 @@ async def prove_requester(
     del ticket  # a traceback that passes here must not show it
     check_id("request", request_id, REQUEST_ID)
     check_actor(actor)
-    record = await ports.store.find_request(request_id)
-    if secret is None and actor is None:
+    if secret is not None:
+        proven = await is_ticket_of(ports, request_id, secret)
+    elif actor is None:
         raise InvalidValueError("give the ticket, or the requester as the actor")
-    if secret is None:
-        proven = record is not None and await _has_asked(ports, actor, record.request)
     else:
-        parts = TICKETS.parse(secret.reveal())
-        named = parts is not None and f"req_{parts.key_id}" == request_id
-        del parts
-        digest = None if record is None else record.digest
-        proven = named and (await ports.verify(secret, digest)) is True
-    if record is None or not proven:
+        record = await ports.store.find_request(request_id)
+        proven = record is not None and await _has_asked(ports, actor, record.request)
+    if not proven:
         raise unknown("request", request_id)
+
+
+async def is_ticket_of(ports: ManagementPorts, request_id: str, ticket: Secret) -> bool:
+    """Tell whether a ticket is a request's. One that names another request asks no store.
+
+    Args:
+        ports: The outside.
+        request_id: What the caller says is the request's id.
+        ticket: What the caller says is its ticket.
+
+    Raises:
+        StoreError: The key store failed.
+    """
+    parts = TICKETS.parse(ticket.reveal())
+    named = parts is not None and f"req_{parts.key_id}" == request_id
+    del parts  # a traceback that passes here must not show it
+    if not named:
+        return False
+    record = await ports.store.find_request(request_id)
+    return await ports.verify(ticket, None if record is None else record.digest) is True
 
 
 async def _has_asked(ports: ManagementPorts, actor: Actor, request: KeyRequest) -> bool:
