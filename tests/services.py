@@ -595,6 +595,13 @@ class RedisCluster(_RedisServers):
             )
         self._joined = True
 
+    def assign(self, slot: str, owner: RedisServer) -> None:
+        """Give a slot to a node, whatever the nodes tell one another of its owner before."""
+        owner.call("CLUSTER", "BUMPEPOCH")
+        node_id = owner.call("CLUSTER", "MYID").decode()
+        for server in self.servers:
+            server.call("CLUSTER", "SETSLOT", slot, "NODE", node_id)
+
     def flush(self) -> None:
         for server in self.servers:
             server.flush()

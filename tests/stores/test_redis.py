@@ -666,14 +666,13 @@ def test_while_a_slot_moves_nothing_passes_for_missing(
         source.call("MIGRATE", "127.0.0.1", str(target.port), name, "0", "5000")
         with suppress(StoreError):  # it can't tell, and says so
             assert bounded(store, find) == record()
-    for server in servers:
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+    redis_cluster.assign(slot, target)
     assert store.find_key(key().id) == record()
     assert [item.slug for item in store.list_organizations(after=None, limit=9)] == ["acme-1"]
     store.close()
     for server in servers:  # as it was, for the next test
         server.flush()
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
+    redis_cluster.assign(slot, source)
 
 
 @WATCHDOG
@@ -715,7 +714,7 @@ def test_a_call_waits_for_keys_that_are_just_moving(
     store.close()
     for server in servers:  # as it was, for the next test
         server.flush()
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
+    redis_cluster.assign(slot, source)
 
 
 @WATCHDOG

@@ -244,8 +244,7 @@ def test_a_change_finds_the_server_to_which_the_slot_moves(
     with hasty(), pytest.raises(NotDurableError):  # the old server says ASK
         store.revoke_key(key().id, NOON)
     assert store.find_key(key().id).key.revoked_at == NOON
-    for server in servers:
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+    redis_cluster.assign(slot, target)
     with hasty(), pytest.raises(NotDurableError):  # the old server says MOVED
         store.add_organization(organization(2))
     found = store.list_organizations(after=None, limit=9)
@@ -253,7 +252,7 @@ def test_a_change_finds_the_server_to_which_the_slot_moves(
     store.close()
     for server in servers:  # as it was, for the next test
         server.flush()
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
+    redis_cluster.assign(slot, source)
 
 
 class Primary:

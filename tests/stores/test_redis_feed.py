@@ -378,7 +378,7 @@ def test_a_reader_follows_a_slot_that_moves(
     store.close()
     for server in servers:  # as it was, for the next test
         server.flush()
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
+    redis_cluster.assign(slot, source)
 
 
 # Its end

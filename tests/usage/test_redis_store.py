@@ -787,11 +787,10 @@ def test_while_a_slot_moves_nothing_is_added_twice_or_passes_for_missing(
                 added = 2 if call is calls[0] else added
                 if call is calls[1]:
                     assert sum(total.n for total in found) == added + 1
-    for server in servers:
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+    redis_cluster.assign(slot, target)
     kept.usage.add(flush(cell(), seq=2))
     assert kept.usage.totals(ask()) == [Total(0, "", 2, 4), Total(1, "", 1, 2)]
     kept.store.close()
     for server in servers:  # as it was, for the next test
         server.flush()
-        server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[source])
+    redis_cluster.assign(slot, source)
