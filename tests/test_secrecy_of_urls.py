@@ -75,6 +75,7 @@ def places(url: str, *, limiter: bool) -> Iterator[str]:
 @example("a@hunter", "postgresql://127.0.0.1:1/keys?user=u&password={}")
 @example("a@hunter", "mongodb://127.0.0.1:1/?password={}")
 @example("hunter", "postgresql:///u:{}@127.0.0.1/keys")
+@example("a@hunter,", "memcached://u:{}@127.0.0.1:1")
 def test_a_url_shows_no_part_of_its_password(password: str, form: str) -> None:
     url = form.format(password)
     for guard in (Keyguard, AsyncKeyguard):

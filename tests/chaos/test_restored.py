@@ -24,7 +24,13 @@ from tests.stores.conftest import Database, make_database
 
 # `make chaos` asks for more.
 ROUNDS = max(5, int(os.environ.get("CHAOS_KILLS", "0")) // 4)
-TABLES = ("keyguard_organizations", "keyguard_keys", "keyguard_audit", "keyguard_feed")
+TABLES = (
+    "keyguard_organizations",
+    "keyguard_keys",
+    "keyguard_requests",
+    "keyguard_audit",
+    "keyguard_feed",
+)
 MOST_CHANGES = 4
 
 

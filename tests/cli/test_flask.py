@@ -117,6 +117,7 @@ def test_help_lists_no_command_that_an_application_can_t_run(app: Flask) -> None
 
     assert set(listed) == {
         *("migrate", "org", "key", "request", "audit", "usage", "hints", "routes", "pepper"),
+        "console",
     }
 
 

@@ -15,6 +15,7 @@ from keyguard.runtime.events import (
     Event,
     FeedFailed,
     FeedRecovered,
+    HintFound,
     KeyClaimed,
     KeyExposed,
     LimiterFailed,
@@ -65,6 +66,7 @@ def level(request: pytest.FixtureRequest) -> Iterator[None]:
                 RequestCreated,
                 RequestDecided,
                 KeyClaimed,
+                HintFound,
             },
         ),
         (
@@ -77,6 +79,7 @@ def level(request: pytest.FixtureRequest) -> Iterator[None]:
                 FeedRecovered,
                 ReplicaFailed,
                 ReplicaRecovered,
+                HintFound,
             },
         ),
         (logging.ERROR, {LimiterFailed, FeedFailed, ReplicaFailed}),

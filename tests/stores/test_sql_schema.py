@@ -162,6 +162,7 @@ def test_all_tables_that_went_missing_ask_for_a_migration(backend: Plain) -> Non
     assert backend.find_key(key().id) is None
     execute(
         backend,
+        "DROP TABLE keyguard_requests",
         "DROP TABLE keyguard_keys",
         "DROP TABLE keyguard_organizations",
         "DROP TABLE keyguard_version",

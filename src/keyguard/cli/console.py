@@ -123,7 +123,9 @@ def _read_roles(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         organization, equals, role = text.partition("=")
         if not equals:
-            raise InvalidValueError(f"--role takes ORG=ROLE, such as acme=developer, not {text!r}")
+            raise InvalidValueError(
+                f"--role takes ORG=ROLE, such as acme=developer, not {shown(text)}"
+            )
         if organization in roles:
             raise InvalidValueError(f"--role gives {shown(organization)} twice")
         roles[organization] = role

@@ -139,7 +139,7 @@ def refuse_without_token(
     if policy.require_https and not secure:
         return _INSECURE
     blocked = refuse_blocked(ports, address) if counts_failures else None
-    return blocked or _WITHOUT_TOKEN[reason]
+    return _WITHOUT_TOKEN[reason] if blocked is None else blocked
 
 
 def refuse_blocked(ports: RequestPorts, address: str | None) -> Deny | None:

@@ -104,7 +104,7 @@ class RequestTerms:
                 or not 1 <= number <= _MOST_APPROVALS
             ):
                 raise InvalidValueError(
-                    f"approvals of {scope!r} take 1 to {_MOST_APPROVALS} approvers, "
+                    f"approvals of {shown(scope)} take 1 to {_MOST_APPROVALS} approvers, "
                     f"not {shown(number)}"
                 )
         if not all(isinstance(rule, ApprovalRule) for rule in self.rules):

@@ -133,14 +133,15 @@ class AsyncStorageRateLimiter:
                 raise ValueError("there is no server in it")
             return storage_from_string(f"{'async+' * self._is_async}{self._uri}", **options)
         except Exception as failure:  # noqa: BLE001 - each storage has its own way
-            if "prerequisite" in str(failure) or "minimum version" in str(failure):
-                raise missing from None
-            # The text of the failure may repeat the URI, and with it a password.
-            raise ConfigurationError(
-                f"the limiter's URI {self._place} can't be used ({type(failure).__name__}); it "
-                f"looks like memcached://host:11211, where {ESCAPES}; see the storages of the "
-                "package limits"
-            ) from None
+            lacks_driver = "prerequisite" in str(failure) or "minimum version" in str(failure)
+            kind_of_failure = type(failure).__name__
+        # Here, where the failure is not the context: it may repeat the URI, and with it a password.
+        if lacks_driver:
+            raise missing
+        raise ConfigurationError(
+            f"the limiter's URI {self._place} can't be used ({kind_of_failure}); it looks like "
+            f"memcached://host:11211, where {ESCAPES}; see the storages of the package limits"
+        )
 
     def check(self, limits: Iterable[Limit]) -> None:
         """Refuse limits that this storage can't count.
