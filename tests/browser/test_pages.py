@@ -14,7 +14,7 @@ from tests.browser.visits import visiting
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.campaign("script", "narrow")
+@pytest.mark.campaign("narrow")
 @pytest.mark.parametrize("mode", ["script", "narrow", "dark"])
 def test_axe_finds_nothing_on_any_page(browser: Browser, site: Site, mode: str) -> None:
     key = site.fill()

@@ -144,6 +144,7 @@ def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) 
     assert "development server" not in logged
 
 
+@pytest.mark.campaign("starlette")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_it_ends_with_ctrl_c_and_can_be_started_again(tmp_path: Path, framework: str) -> None:
     tokens = []
@@ -156,6 +157,7 @@ def test_it_ends_with_ctrl_c_and_can_be_started_again(tmp_path: Path, framework:
     assert not tokens[0] & tokens[1]
 
 
+@pytest.mark.campaign("flask")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_links_lead_to_the_console(tmp_path: Path, framework: str) -> None:
     with started(tmp_path, FRAMEWORK=framework, PORT=str(free_port())) as demo:

@@ -133,9 +133,7 @@ def far(
 
 
 @WATCHDOG
-@pytest.mark.campaign(
-    "sync-postgresql-0.005", "async-postgresql-0.005", "sync-mariadb-0.005", "async-mariadb-0.005"
-)
+@pytest.mark.campaign("async-postgresql-0.005", "sync-mariadb-0.005")
 @pytest.mark.parametrize("way", [0.001, 0.005, 0.02, 0.08])
 def test_a_store_at_a_distance_comes_to_work_and_stays_so(
     far: Callable[..., Far], link: Link, way: float
