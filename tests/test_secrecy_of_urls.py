@@ -76,6 +76,8 @@ def places(url: str, *, limiter: bool) -> Iterator[str]:
 @example("a@hunter", "mongodb://127.0.0.1:1/?password={}")
 @example("hunter", "postgresql:///u:{}@127.0.0.1/keys")
 @example("a@hunter,", "memcached://u:{}@127.0.0.1:1")
+@example("hunter[hunter]", "redis://u:{}@127.0.0.1:1/0")
+@example("hunter[hunter]", "postgresql://u:{}@127.0.0.1:1/keys")
 def test_a_url_shows_no_part_of_its_password(password: str, form: str) -> None:
     url = form.format(password)
     for guard in (Keyguard, AsyncKeyguard):

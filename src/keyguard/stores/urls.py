@@ -62,7 +62,8 @@ def read_url(url: str, read: Callable[[], Result], *, is_sql: bool) -> Result:
             return read()
         except MissingExtraError:
             raise
-        except ConfigurationError:
+        except ConfigurationError as refused:
+            refused.__context__ = None  # the error of a parser, which may repeat a part of the URL
             if "@" not in _split(url, is_sql=is_sql)[1]:
                 raise
     raise ConfigurationError(  # here, where no other error is its context
