@@ -118,22 +118,21 @@ async def approve_request(context: Context) -> Answer:
 
 async def deny_request(context: Context) -> Answer:
     """Deny a request."""
-    request = await context.request()
-    context.matched(request, needed=False)
-    denial = context.guard.requests.deny(
-        request.id, note=context.form.get(NOTE, None), actor=context.actor
-    )
-    return _shown(context, await settled(denial))
+    return await _refused(context, context.guard.requests.deny)
 
 
 async def rescind_request(context: Context) -> Answer:
     """Take an approval back."""
+    return await _refused(context, context.guard.requests.rescind)
+
+
+async def _refused(
+    context: Context, refuse: Callable[..., KeyRequest | Awaitable[KeyRequest]]
+) -> Answer:
     request = await context.request()
     context.matched(request, needed=False)
-    rescission = context.guard.requests.rescind(
-        request.id, note=context.form.get(NOTE, None), actor=context.actor
-    )
-    return _shown(context, await settled(rescission))
+    note = context.form.get(NOTE, None)
+    return _shown(context, await settled(refuse(request.id, note=note, actor=context.actor)))
 
 
 async def withdraw_request(context: Context) -> Answer:
@@ -147,34 +146,23 @@ async def withdraw_request(context: Context) -> Answer:
 
 async def claim_request(context: Context) -> Answer:
     """Make the key of a request that is approved; its token is shown in this answer alone."""
-    ticket = await _proof(context)
-    await _check_claimant(context, ticket)
-    return await _made(
-        context,
-        lambda: context.guard.requests.claim(
-            context.parameters["request"], ticket=ticket, actor=context.known
-        ),
-    )
+    return await _made(context, context.guard.requests.claim)
 
 
 async def reclaim_request(context: Context) -> Answer:
     """Replace a claimed key that nobody has used; its token is shown in this answer alone."""
+    return await _made(context, context.guard.requests.reclaim)
+
+
+async def _made(context: Context, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]) -> Answer:
+    """Return the answer that shows a new key, once."""
+    guard, request_id = context.guard, context.parameters["request"]
     ticket = await _proof(context)
     await _check_claimant(context, ticket)
-    return await _made(
-        context,
-        lambda: context.guard.requests.reclaim(
-            context.parameters["request"], ticket=ticket, actor=context.known
-        ),
-    )
-
-
-async def _made(context: Context, make: Callable[[], IssuedKey | Awaitable[IssuedKey]]) -> Answer:
-    guard, request_id = context.guard, context.parameters["request"]
 
     async def do() -> tuple[str, Answer]:
         try:
-            issued = await settled(make())
+            issued = await settled(make(request_id, ticket=ticket, actor=context.known))
         except RefusedError as refused:
             request = await settled(guard.requests.get(request_id))
             if context.endpoint.handler is claim_request and request.status(context.now) in _GONE:
