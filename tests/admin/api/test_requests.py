@@ -199,6 +199,20 @@ def test_a_key_with_admin_is_claimed_after_a_fresh_sign_in_alone(front: str) -> 
         assert call(step).status == 201
 
 
+@pytest.mark.parametrize("holder", ["dev", None])
+def test_a_key_claims_what_it_asked_for_whoever_holds_it(
+    office: Office, front: str, holder: str | None
+) -> None:
+    token = office.token("admin", owner=holder)
+    path = office.call("POST", PATH, BODY, front=front, token=token)["location"]
+    approved = office.call("POST", f"{path}/approve", front=front, person="administrator")
+    assert approved.status == 200
+
+    claimed = office.call("POST", f"{path}/claim", front=front, token=token)
+
+    assert (claimed.status, claimed.json["key"]["owner"]) == (201, approved.json["requester"])
+
+
 def test_who_has_lost_every_role_gets_no_repeated_claim(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

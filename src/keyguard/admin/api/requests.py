@@ -196,20 +196,21 @@ async def _proof(context: Context) -> str | None:
 
 
 async def _check_claimant(context: Context, ticket: str | None) -> None:
-    """Refuse a caller who may no longer claim a request, even what has been claimed already.
+    """Refuse a person who may no longer claim a request, even what has been claimed already.
 
-    A key that shows a ticket is as good as nobody who does.
+    The guard judges keys: one that a person holds claims what it asked for as that person.
 
     Raises:
-        AccessDenied: There is no such request, the caller has not asked, or is a person who has no
-            role in its organization.
+        AccessDenied: There is no such request, the person has not asked, or has no role in its
+            organization.
         StaleSignIn: The key has ``admin``, and the sign-in is too old.
     """
-    if context.known is None or (ticket is not None and context.person is None):
+    if context.person is None:
         return
     request, owner = await context.owned_request()
-    has_role = context.person is None or rights_of(context.person, owner)
-    if not has_role or (ticket is None and request.requester != context.party):
+    if not rights_of(context.person, owner) or (
+        ticket is None and request.requester != context.party
+    ):
         raise unknown()
     await check_claiming(context, request)
 
