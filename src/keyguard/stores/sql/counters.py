@@ -9,37 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from math import ceil
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Executable,
-    Text,
-    and_,
-    bindparam,
     delete,
     func,
     literal_column,
     select,
-    update,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from keyguard.core.limits.charges import Charge, Outcome
-from keyguard.core.limits.windows import COUNTING, State, Tally
-from keyguard.exceptions import CorruptDataError, StoreError
+from keyguard.exceptions import StoreError
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncBatchRateLimiter
 from keyguard.stores.facade import SyncBatchRateLimiter
+from keyguard.stores.sql.counter_rows import (
+    SWAP,
+    States,
+    adjust,
+    counted,
+    ends,
+    looked_at,
+    seconds,
+    spelt,
+    state_from,
+    upserted,
+)
 from keyguard.stores.sql.database import Database, SyncDatabase, ended_after
 from keyguard.stores.sql.errors import explained
 from keyguard.stores.sql.session import NamedRow, Session, begin_hastily
@@ -48,7 +51,6 @@ from keyguard.stores.sql.tables import COUNTERS
 Now: TypeAlias = Callable[[], float]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-States: TypeAlias = dict[str, State]
 
 _ATTEMPTS = 5
 _SWEEP_EVERY = 64
@@ -57,10 +59,6 @@ _SLICE = 256
 _SWEEP_TIMEOUT = 2.0
 _LONGEST_SWEEP = 2 * _SWEEP_TIMEOUT
 """Seconds that closing waits for the sweeps, which may be late under load."""
-_EMPTY = "[]"
-_UNCOUNTABLE = (ValueError, TypeError, IndexError, ArithmeticError, RecursionError)
-"""What counting raises on a state that no counting has made."""
-_DAY = 86_400
 
 # What databases say of transactions that got in each other's way and were undone.
 _CONFLICT_STATES = ("40001", "40P01")
@@ -184,7 +182,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         charges = [charge for hit in hits for charge in hit]
         before, now = await self._locked(session, charges)
         states = dict(before)
-        outcomes = [_counted(hit, states, now) for hit in hits]
+        outcomes = [counted(hit, states, now) for hit in hits]
         await _write(session, charges, before, states)
         return outcomes
 
@@ -202,22 +200,22 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         rows = (await session.execute(found)).all()
         if len(rows) < len(buckets):
             return None
-        before = {row.id: _state_from(row) for row in rows}
+        before = {row.id: state_from(row) for row in rows}
         states = dict(before)
-        now = self._now() if self._now else max(_seconds(row.now) for row in rows)
-        outcomes = [_counted(hit, states, now) for hit in hits]
+        now = self._now() if self._now else max(seconds(row.now) for row in rows)
+        outcomes = [counted(hit, states, now) for hit in hits]
         changed = [row for row in rows if states[row.id] != before[row.id]]
         if not changed:
             return outcomes
         swap = {
             "swap_id": [row.id for row in changed],
             "before": [row.state for row in changed],
-            "after": [_spelt(states[row.id]) for row in changed],
-            "end": [_ends(buckets[row.id], states[row.id]) for row in changed],
+            "after": [spelt(states[row.id]) for row in changed],
+            "end": [ends(buckets[row.id], states[row.id]) for row in changed],
             "number": len(changed),
         }
         try:
-            swapped = await session.execute(_SWAP, swap)
+            swapped = await session.execute(SWAP, swap)
         except DBAPIError as failure:
             if _is_conflict(failure):
                 return None
@@ -236,13 +234,9 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         states = dict(before)
         for charge, change, end in zip(charges, units, ends_at, strict=True):
             if change:
-                adjust, state = COUNTING[charge.strategy].adjust, states[charge.key]
-                try:
-                    states[charge.key] = adjust(state, charge.window, now, change, end)
-                except _UNCOUNTABLE as failure:
-                    raise _corrupt(charge.key) from failure
+                adjust(charge, states, now, change, end)
         await _write(session, charges, before, states)
-        return Outcome(True, [_look(charge, states, now, 1) for charge in charges])
+        return Outcome(True, [looked_at(charge, states, now, 1) for charge in charges])
 
     async def _locked(
         self, session: Session, charges: Sequence[Charge], *, make: bool = True
@@ -258,11 +252,11 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
                 rows = await _make(session, charges, found)
         states: States = dict.fromkeys(keys, ())
         for row in rows:
-            states[row.id] = _state_from(row)
+            states[row.id] = state_from(row)
         if rows and self._now is None:
             # Each row has a time of its own. Any but the latest may be earlier than a change that
             # another process made while this one waited.
-            return states, max(_seconds(row.now) for row in rows)
+            return states, max(seconds(row.now) for row in rows)
         return states, await self._moment(session)
 
     def _found(self, dialect: str, keys: Sequence[str], *, locked: bool) -> Executable:
@@ -277,7 +271,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         if self._now is not None:
             return self._now()
         clock = await session.execute(select(_CLOCKS[session.dialect.name]))
-        return _seconds(clock.scalar_one())
+        return seconds(clock.scalar_one())
 
 
 class _BlockingRateLimiter(AsyncSqlRateLimiter):
@@ -339,7 +333,7 @@ async def _make(
     # row.
     await session.rollback()
     buckets = {charge.key: charge for charge in charges}
-    await session.execute(_upserted(session.dialect.name, buckets, None))
+    await session.execute(upserted(session.dialect.name, buckets, None))
     await session.commit()
     rows = (await session.execute(found)).all()
     if len(rows) < len(buckets):
@@ -353,65 +347,7 @@ async def _write(
     """Write the states that changed."""
     changed = {charge.key: charge for charge in charges if before[charge.key] != after[charge.key]}
     if changed:
-        await session.execute(_upserted(session.dialect.name, changed, after))
-
-
-def _upserted(dialect: str, buckets: Mapping[str, Charge], states: States | None) -> Executable:
-    """Return the statement that writes states, or without states makes the missing rows."""
-    rows = [
-        {
-            "id": key,
-            "state": _EMPTY if states is None else _spelt(states[key]),
-            "ends_at": _ends(buckets[key], () if states is None else states[key]),
-        }
-        for key in sorted(buckets)
-    ]
-    if dialect in ("mysql", "mariadb"):
-        insert = mysql.insert(COUNTERS).values(rows)
-        if states is None:  # IGNORE would take shared locks, which then wait for each other
-            return insert.on_duplicate_key_update(id=insert.inserted.id)
-        return insert.on_duplicate_key_update(
-            state=insert.inserted.state, ends_at=insert.inserted.ends_at
-        )
-    upsert: sqlite.Insert | postgresql.Insert = (
-        sqlite.insert(COUNTERS) if dialect == "sqlite" else postgresql.insert(COUNTERS)
-    )
-    upsert = upsert.values(rows)
-    if states is None:
-        return upsert.on_conflict_do_nothing()
-    return upsert.on_conflict_do_update(
-        index_elements=[COUNTERS.c.id],
-        set_={"state": upsert.excluded.state, "ends_at": upsert.excluded.ends_at},
-    )
-
-
-def _swap_statement() -> Executable:
-    """Return PostgreSQL's statement that replaces the states of buckets if none has changed."""
-    names = ("swap_id", "before", "after", "end")
-    kinds = (Text, Text, Text, BigInteger)
-    rows = func.unnest(
-        *(
-            bindparam(name, type_=postgresql.ARRAY(kind))
-            for name, kind in zip(names, kinds, strict=True)
-        )
-    )
-    swap = rows.table_valued(*names, name="swap").render_derived()
-    fits = and_(COUNTERS.c.id == swap.c.swap_id, COUNTERS.c.state == swap.c.before)
-    # It waits for no lock: nobody could undo it when its call has ended.
-    free = select(COUNTERS.c.id).join(swap, fits).with_for_update(of=COUNTERS, skip_locked=True)
-    held = select(func.count()).select_from(free.cte("held")).scalar_subquery()
-    return (
-        update(COUNTERS)
-        .where(COUNTERS.c.id == swap.c.swap_id, held == bindparam("number"))
-        .values(state=swap.c.after, ends_at=swap.c.end)
-    )
-
-
-_SWAP = _swap_statement()
-
-
-def _spelt(state: State) -> str:
-    return json.dumps(state, separators=(",", ":"))
+        await session.execute(upserted(session.dialect.name, changed, after))
 
 
 def _is_conflict(failure: Exception) -> bool:
@@ -421,65 +357,3 @@ def _is_conflict(failure: Exception) -> bool:
     if getattr(origin, "sqlstate", None) in _CONFLICT_STATES:
         return True
     return isinstance(origin, Exception) and origin.args[:1] in _CONFLICT_NUMBERS
-
-
-def _counted(charges: Sequence[Charge], states: States, now: float) -> Outcome:
-    """Count charges in the states of their buckets, all or none."""
-    after = dict(states)
-    tallies: list[Tally] = []
-    admitted = True
-    for charge in charges:
-        try:
-            tally, after[charge.key] = COUNTING[charge.strategy].take(
-                after[charge.key], charge.amount, charge.window, now, charge.cost
-            )
-        except _UNCOUNTABLE as failure:
-            raise _corrupt(charge.key) from failure
-        tallies.append(tally)
-        admitted = admitted and (tally.fits or not charge.enforce)
-    if admitted:
-        states.update(after)
-        return Outcome(True, tallies)
-    return Outcome(
-        False,
-        [
-            tally if not tally.fits else _look(charge, states, now, charge.cost)
-            for charge, tally in zip(charges, tallies, strict=True)
-        ],
-    )
-
-
-def _look(charge: Charge, states: States, now: float, cost: int) -> Tally:
-    try:
-        return COUNTING[charge.strategy].look(
-            states[charge.key], charge.amount, charge.window, now, cost
-        )
-    except _UNCOUNTABLE as failure:
-        raise _corrupt(charge.key) from failure
-
-
-def _seconds(microseconds: float | str) -> float:
-    return float(microseconds) / 1_000_000
-
-
-def _state_from(row: NamedRow) -> State:
-    try:
-        state = json.loads(row.state)
-        if not all(isinstance(part, int | float) for part in state):
-            raise TypeError
-        return tuple(state)
-    except _UNCOUNTABLE as failure:
-        raise _corrupt(row.id) from failure
-
-
-def _corrupt(row_id: str) -> CorruptDataError:
-    return CorruptDataError(
-        f"row {row_id!r} of table {COUNTERS.name} holds something that keyguard did not write; "
-        "delete it"
-    )
-
-
-def _ends(charge: Charge, state: State) -> int:
-    # A new bucket is about to be counted in, by a process whose clock may be ahead or behind.
-    ends = COUNTING[charge.strategy].ends(state, charge.window) if state else time.time() + _DAY
-    return ceil(ends) + charge.window
