@@ -11,7 +11,7 @@ from keyguard.adapters._wsgi_exchange import Body, StartResponse, WSGIExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.core.http.rules import Rule
 from keyguard.exceptions import ConfigurationError
-from keyguard.freshness.background import flush_on_sigterm
+from keyguard.freshness.process_end import part_on_sigterm
 from keyguard.guard import Keyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.ledger import charge_sync
@@ -57,7 +57,7 @@ class KeyguardMiddleware:
             raise ConfigurationError(
                 f"a WSGI application takes a Keyguard, not {type(guard).__name__}"
             )
-        flush_on_sigterm()
+        part_on_sigterm()
         self.app = app
         self.guard = guard
         self._refuse = self.refuse  # bound once, not for each request

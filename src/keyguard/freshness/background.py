@@ -8,11 +8,7 @@ coroutine; in the thread nothing of it suspends.
 
 from __future__ import annotations
 
-import atexit
 import contextvars
-import os
-import signal
-import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -27,6 +23,7 @@ from keyguard.core.access.ports import Mark
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Use
 from keyguard.core.tokens.secret import Secret
+from keyguard.freshness.process_end import part_at_exit
 from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime import events
@@ -47,7 +44,6 @@ BEAT_EVERY = 5.0
 """Seconds between two beats, for metrics that are written beside the requests."""
 
 _LONGEST_PATIENCE = 1.0
-_LONGEST_PARTING = 2.0  # seconds between SIGTERM and the end
 _MOST_USES = 500  # in one call of the store
 _MOST_REHASHES = 1000  # waiting
 
@@ -287,7 +283,7 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
         if thread is None or not thread.is_alive():
             with self._lock:
                 if self._thread is thread and not self._over.is_set():
-                    _flush_at_exit(self)
+                    part_at_exit(self)
                     worker = threading.Thread(
                         target=self._work, name="keyguard-background", daemon=True
                     )
@@ -416,51 +412,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-# The end of a process. An async guard is flushed by its application's lifespan instead.
-
-_flushed_at_exit: weakref.WeakSet[BackgroundWork] = weakref.WeakSet()
-_exit_watched_in: int | None = None
-
-
-def _flush_at_exit(background: BackgroundWork) -> None:
-    global _exit_watched_in  # noqa: PLW0603 - one watch a process, however many guards
-    _flushed_at_exit.add(background)
-    if _exit_watched_in is None:
-        atexit.register(_part)
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if (
-        _exit_watched_in != os.getpid()
-        and multiprocessing is not None
-        and multiprocessing.parent_process() is not None
-    ):
-        # A child of multiprocessing, such as a worker of granian, calls its finalizers instead.
-        from multiprocessing.util import Finalize
-
-        Finalize(None, _part, exitpriority=0)
-    _exit_watched_in = os.getpid()
-
-
-def flush_on_sigterm() -> None:
-    """Flush before SIGTERM ends the process, where nobody else has a handler for it."""
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, _on_sigterm)
-
-
-def _on_sigterm(number: int, frame: object) -> None:  # noqa: ARG001 - what signal calls
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # On a thread of its own: this one may hold, under the handler, the very lock that it needs.
-    parting = threading.Thread(target=_part, name="keyguard-parting", daemon=True)
-    parting.start()
-    parting.join(_LONGEST_PARTING)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _part() -> None:
-    for background in list(_flushed_at_exit):
-        with suppress(Exception):
-            background.part()

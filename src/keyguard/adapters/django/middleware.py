@@ -19,7 +19,7 @@ from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import check_views, protection_for
 from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.exceptions import ConfigurationError
-from keyguard.freshness.background import flush_on_sigterm
+from keyguard.freshness.process_end import part_on_sigterm
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import CURRENT_REQUEST, current_request
 from keyguard.request.ledger import charge, enter_route, forgive
@@ -80,7 +80,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             self.process_view = self._enter_view
             markcoroutinefunction(self)
         else:
-            flush_on_sigterm()
+            part_on_sigterm()
         self._guard = guard
         self._admission = Admission(
             get_response, guard, setup.options.get("public"), setup.options.get("rules")
