@@ -16,10 +16,12 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Dialect,
+    FromClause,
     Integer,
     String,
     Subquery,
     Table,
+    and_,
     case,
     column,
     func,
@@ -314,21 +316,22 @@ def _within(
     columns = [numbers.c.period, group.label("grouped")]
     named = [count.label(field) for field, count in zip(FIELDS, counts, strict=True)]
     cells = select(*columns, *named)
-    within = table.c.start.between(numbers.c.since, numbers.c.until)
+    rows: FromClause = numbers
+    found: ColumnElement[bool] = table.c.start.between(numbers.c.since, numbers.c.until)
     if all(since == until for _, since, until, _ in pieces):
-        cells = cells.join_from(numbers, table, table.c.start == numbers.c.since)
-    elif question.key_id is None or dialect.name in MYSQL:  # which would read all starts each time
-        cells = cells.join_from(numbers, table, within)
-    else:
+        found = table.c.start == numbers.c.since
+    elif question.key_id is not None and dialect.name not in MYSQL:  # which would read all starts
         starts = _starts(question.organization, table, pieces)
-        is_in = starts.c.start.between(numbers.c.since, numbers.c.until)
-        cells = cells.join_from(numbers, starts, is_in).join(table, table.c.start == starts.c.start)
+        rows = numbers.join(starts, starts.c.start.between(numbers.c.since, numbers.c.until))
+        found = table.c.start == starts.c.start
+    conditions = [table.c[name] == value for name, value in asked.items() if value is not None]
     if dialect.name in MYSQL and pieces:  # for each piece it would read all of the organization
         first, last = min(piece[1] for piece in pieces), max(piece[2] for piece in pieces)
-        cells = cells.where(table.c.start.between(first, last))
-    return cells.where(
-        *(table.c[name] == value for name, value in asked.items() if value is not None)
-    )
+        conditions.append(table.c.start.between(first, last))
+    # SQLite may read the table first, with all rows of the organization. Of an outer join it reads
+    # the left side first. The sums of a piece without rows are NULL, so HAVING leaves it out.
+    is_outer = dialect.name == "sqlite"
+    return cells.select_from(rows.join(table, and_(found, *conditions), isouter=is_outer))
 
 
 def _starts(organization: str, table: Table, pieces: Sequence[_Numbers]) -> CTE:
