@@ -89,7 +89,8 @@ class Link:
                 server.connect(self._server)
                 self.opened += 1
             except OSError:
-                client.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # the client may have left
+                    client.shutdown(socket.SHUT_RDWR)
                 continue
             asked = threading.Event()
             self._begin(self._pass, client, server, asked.set)

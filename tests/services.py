@@ -756,13 +756,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(
+    condition: Callable[[], bool], wait: Callable[[], object] = lambda: time.sleep(0.01)
+) -> None:
     """Wait until something is so that a server does in its own time."""
     give_up = time.monotonic() + _START
     while not condition():
         if time.monotonic() > give_up:
             raise RuntimeError("a server did not come to where it should in time")
-        time.sleep(0.01)
+        wait()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from tests.services import (
     running,
     until,
 )
-from tests.stores.test_redis_roles import Followed
+from tests.stores.test_redis_roles import STALENESS, Followed
 from tests.stores.test_sql_distance import address, through
 
 pytestmark = pytest.mark.usefixtures("no_garbage")
@@ -210,8 +210,7 @@ class Served(Followed):
         self.turn_until(lambda: self.port._is_in_step)
 
     def turn_until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self.pass_seconds(0)
+        until(condition, lambda: self.pass_seconds(0))
 
     def asked_for(self, issued: Any) -> tuple[Any, set[str]]:
         """Return a decision, and who was asked for it."""
@@ -299,9 +298,9 @@ def test_max_staleness_bounds_a_revocation_of_which_the_feed_can_not_tell(
     pair.primary.cut()
     service.pass_seconds(0)
     service.elsewhere(lambda guard: guard.keys.revoke(issued.key.id, force=True))
-    service.pass_seconds(1.9)
+    service.pass_seconds(0.95 * STALENESS)
     assert isinstance(service.decision_on(issued), Allow)
-    service.pass_seconds(0.1)
+    service.pass_seconds(0.05 * STALENESS)
     assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
     pair.primary.mend()
     assert service.decision_on(issued).reason is Reason.KEY_REVOKED
@@ -367,7 +366,7 @@ def test_a_replica_that_is_behind_is_believed_of_what_has_not_changed(
     pair.pause()
     service.elsewhere(lambda guard: guard.keys.issue(organization="acme", name="new"))
     service.pass_seconds(0)
-    service.pass_seconds(1)
+    service.pass_seconds(STALENESS / 2)
     decision, asked = service.asked_for(issued)
     assert isinstance(decision, Allow)
     assert asked == {"replica"}
@@ -385,7 +384,7 @@ def test_a_replica_that_does_not_answer_is_left_alone_and_used_again(
     assert isinstance(decision, Allow)
     assert asked == {"primary"}
     service.turn_until(lambda: service.told() == [ReplicaFailed])
-    service.pass_seconds(1)
+    service.pass_seconds(STALENESS / 2)
     assert service.told() == [ReplicaFailed]
     pair.replica.mend()
     service.come_into_step()
@@ -407,7 +406,7 @@ def test_a_replica_that_is_far_behind_is_told_of(
     service.turn_until(lambda: service.port._behind_since is not None)
     assert service.told() == []
     assert service.asked_for(issued)[1] == {"primary"}
-    service.pass_seconds(2)
+    service.pass_seconds(STALENESS)
     assert service.told() == [ReplicaFailed]
     [event] = [event for event in service.events if isinstance(event, ReplicaFailed)]
     assert "is behind the primary" in str(event.cause)

@@ -13,7 +13,7 @@ from tests.links import Link
 from tests.services import MariaDB, PostgresStandby, running
 from tests.stores.conftest import Plain, opened
 from tests.stores.records import NOON, key, organization, record
-from tests.stores.test_redis_roles import Followed
+from tests.stores.test_redis_roles import STALENESS, Followed
 from tests.stores.test_rights import GuardedMariaDB
 from tests.stores.test_sql_distance import address, through
 
@@ -30,7 +30,7 @@ def test_a_standby_that_a_name_leads_to_is_believed_nothing(
     link.lead_to(f"{standby.sockets}/.s.PGSQL.5432")
     link.cut()
     link.mend()
-    service.pass_seconds(2)
+    service.pass_seconds(STALENESS)
     assert service.decision_on(issued).reason is Reason.STORE_UNAVAILABLE
     with pytest.raises(StoreUnavailableError, match="is a replica, or otherwise read-only"):
         service.do(lambda guard: guard.keys.get(issued.key.id))
