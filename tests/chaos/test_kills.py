@@ -17,7 +17,7 @@ KILLS = int(os.environ.get("CHAOS_KILLS", "10"))
 
 
 @pytest.mark.timeout(60 + 3 * KILLS)
-@pytest.mark.campaign("sqlite", "redis")
+@pytest.mark.campaign("sqlite")
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "redis"])
 def test_a_killed_process_leaves_whole_changes(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path

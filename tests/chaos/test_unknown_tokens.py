@@ -16,6 +16,7 @@ MOST_BYTES = 10_000_000
 LIVE = 100
 
 
+@pytest.mark.campaign("sync")
 @pytest.mark.timeout(120 + TOKENS // 1000)
 @pytest.mark.parametrize("flavour", ["sync", "async"])
 def test_tokens_of_nobody_leave_nothing_behind_and_push_nothing_out(flavour: str) -> None:

@@ -18,7 +18,7 @@ ROUNDS = int(os.environ.get("CHAOS_KILLS", "5"))
 
 
 @pytest.mark.timeout(60 + 5 * ROUNDS)
-@pytest.mark.campaign("sqlite", "redis")
+@pytest.mark.campaign("redis")
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "redis"])
 def test_a_killed_process_doubles_no_count_and_loses_none_that_was_told(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path

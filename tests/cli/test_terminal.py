@@ -86,6 +86,7 @@ def test_a_list_is_coloured_and_fits_into_80_columns(terminal: Terminals, store:
     assert max(map(len, window.text.splitlines())) <= 80
 
 
+@pytest.mark.campaign("command0-40", "command1-53", "command2-72")
 @pytest.mark.parametrize("width", [40, 53, 66, 72])
 @pytest.mark.parametrize("command", [("key", "list"), ("org", "list"), ("audit",)])
 def test_a_narrow_terminal_shows_every_id_whole(
@@ -106,6 +107,7 @@ def test_a_narrow_terminal_shows_every_id_whole(
     assert max(map(len, window.text.splitlines())) <= width
 
 
+@pytest.mark.campaign("20")
 @pytest.mark.parametrize("width", [20, 60, 80])
 def test_no_id_is_broken_wherever_it_stands(
     width: int, terminal: Terminals, store: Store, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,7 @@ CLIENTS: dict[str, Callable[[str, str | None, str | None], Got]] = {
 }
 
 
+@pytest.mark.campaign("redis-flask", "sqlite-starlette")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_every_client_is_let_in_refused_and_told_why(
     service: Service, store: Store, client: str

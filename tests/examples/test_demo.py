@@ -92,6 +92,7 @@ def refused(folder: Path, **changes: str) -> str:
     return done.stderr.removeprefix("demo: ").strip()
 
 
+@pytest.mark.campaign("starlette")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) -> None:
     curl()

@@ -54,6 +54,7 @@ def test_sigterm_loses_no_use(
         assert key.last_used_address == "127.0.0.1"
 
 
+@pytest.mark.campaign("fork]")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_child_of_multiprocessing_loses_no_use(method: str, tmp_path: Path) -> None:
     with Keyguard(f"sqlite:///{tmp_path}/keys.db") as guard:

@@ -180,7 +180,7 @@ def check(doomed: Doomed, seen: dict[str, Any]) -> None:
     assert seen["live"][1] is None, "what lives is let in"
 
 
-@pytest.mark.campaign("sqlite-sync", "postgresql-async", "redis-sync")
+@pytest.mark.campaign("postgresql-async", "sqlite-sync")
 @pytest.mark.parametrize("flavour", ["sync", "async"])
 @pytest.mark.parametrize("doomed", STORES, indirect=True)
 def test_however_a_key_dies_another_process_knows_in_time(doomed: Doomed, flavour: str) -> None:
@@ -193,7 +193,7 @@ def test_however_a_key_dies_another_process_knows_in_time(doomed: Doomed, flavou
     assert seen["grace end"][2] == "key_rotated"
 
 
-@pytest.mark.campaign("postgresql-sync", "redis-async")
+@pytest.mark.campaign("redis-async")
 @pytest.mark.parametrize("flavour", ["sync", "async"])
 @pytest.mark.parametrize("doomed", PUSHING, indirect=True)
 def test_a_process_whose_feed_was_cut_knows_in_time(doomed: Doomed, flavour: str) -> None:
@@ -217,7 +217,7 @@ def test_a_process_whose_feed_was_cut_knows_in_time(doomed: Doomed, flavour: str
         check(doomed, watcher.end())
 
 
-@pytest.mark.campaign("sqlite-async", "redis-sync")
+@pytest.mark.campaign("redis-sync")
 @pytest.mark.parametrize("flavour", ["sync", "async"])
 @pytest.mark.parametrize("doomed", STORES, indirect=True)
 def test_a_process_that_was_stopped_knows_when_it_goes_on(doomed: Doomed, flavour: str) -> None:

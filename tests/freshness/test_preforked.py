@@ -22,6 +22,7 @@ WORKERS = 4
 MAX_STALENESS = 2.0
 
 
+@pytest.mark.campaign("postgresql")
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "redis"])
 def test_every_worker_of_a_preforked_server_follows_the_feed_and_flushes(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path

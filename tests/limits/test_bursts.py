@@ -166,6 +166,7 @@ def holder(database: Database) -> Iterator[Any]:
     connection.close()
 
 
+@pytest.mark.campaign("postgresql", "redis")
 def test_a_bucket_that_somebody_holds_is_no_outage_for_the_others(
     database: Database, holder: Any
 ) -> None:

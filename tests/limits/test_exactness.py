@@ -77,7 +77,7 @@ def keys_without_an_end(url: str) -> list[bytes]:
         return [key for key in client.keys("*") if client.ttl(key) == -1]
 
 
-@pytest.mark.campaign("sync-sqlite-", "async-postgresql-one killed", "sync-redis-one killed")
+@pytest.mark.campaign("async-postgresql-one killed", "sync-redis-one killed")
 @pytest.mark.parametrize("killed", [False, True], ids=["", "one killed"])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb", "redis"])
 def test_exactly_a_hundred_are_admitted(

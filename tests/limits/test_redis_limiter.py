@@ -300,6 +300,7 @@ def test_no_call_waits_longer_than_it_may(own_redis: RedisServer) -> None:
     limiter.close()
 
 
+@pytest.mark.campaign("async")
 @pytest.mark.timeout(60)
 def test_the_replica_that_took_over_counts_on(flavour: str, runner: asyncio.Runner) -> None:
     with running(RedisSentinel) as servers:

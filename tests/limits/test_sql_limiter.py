@@ -139,6 +139,7 @@ def test_rows_are_made_and_locked_in_one_order(kind: str) -> None:
     limiter.close()
 
 
+@pytest.mark.campaign("None", "SERIALIZABLE-postgresql", "AUTOCOMMIT-sqlite", "AUTOCOMMIT-mariadb")
 @DATABASES
 @pytest.mark.parametrize("level", [None, "SERIALIZABLE", "AUTOCOMMIT"])
 def test_a_hosts_isolation_level_lets_none_through_too_many(
@@ -400,6 +401,7 @@ def test_closing_waits_for_a_held_sweep_on_an_event_loop_only_for_a_time(
 # A server that is silent, and a row that another holds
 
 
+@pytest.mark.campaign("sync-postgresql", "async-mariadb")
 @WATCHDOG
 @SERVERS
 def test_a_server_that_falls_silent_does_not_hold_a_hit(
@@ -415,6 +417,7 @@ def test_a_server_that_falls_silent_does_not_hold_a_hit(
     assert store.remaining(charge()) == 8
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 @WATCHDOG
 @DATABASES
 def test_a_row_that_another_holds_does_not_hold_a_hit(store: Store) -> None:
@@ -431,6 +434,7 @@ def test_a_row_that_another_holds_does_not_hold_a_hit(store: Store) -> None:
 # What is kept
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 @DATABASES
 def test_what_has_ended_does_not_pile_up(store: Store) -> None:
     for _ in range(4):

@@ -65,6 +65,7 @@ def revokable(kind: str) -> list[Damage]:
     return [d for d in damages(kind, "key") if d.field not in ("", "id") or d.value is None]
 
 
+@pytest.mark.campaign("sqlite-sync", "redis-async")
 @every_column
 def test_a_key_is_revoked_whatever_its_record_holds(durable: Stored) -> None:
     keys = durable.guard.keys
@@ -94,6 +95,7 @@ def test_a_key_is_revoked_whatever_its_record_holds(durable: Stored) -> None:
             assert last.after["revoked_note"] == "stolen"
 
 
+@pytest.mark.campaign("redis-async")
 @every_column
 def test_a_family_is_revoked_whatever_one_of_its_records_holds(durable: Stored) -> None:
     keys = durable.guard.keys
@@ -118,6 +120,7 @@ def test_a_family_is_revoked_whatever_one_of_its_records_holds(durable: Stored) 
         assert durable.refusal(second.token) is not Reason.KEY_UNKNOWN
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_a_version_that_counts_no_further_keeps_no_key_from_being_revoked(durable: Stored) -> None:
     issued = durable.issue()
     largest = {"redis": str(2**63 - 1)}.get(durable.kind, str(2**31 - 1))
@@ -127,6 +130,7 @@ def test_a_version_that_counts_no_further_keeps_no_key_from_being_revoked(durabl
     assert durable.refusal(issued.token) is Reason.KEY_REVOKED
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_a_damaged_key_is_no_administrator_and_keeps_none(durable: Stored) -> None:
     lost, last = durable.issue("admin"), durable.issue("admin")
     family = durable.guard.keys.rotate(durable.issue("admin").key.id)
@@ -139,6 +143,7 @@ def test_a_damaged_key_is_no_administrator_and_keeps_none(durable: Stored) -> No
         durable.guard.keys.revoke(last.key.id)
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_a_principal_revokes_damaged_keys_of_its_own_organization_only(durable: Stored) -> None:
     durable.guard.organizations.create("other")
     actor = durable.principal(durable.issue("admin"))
@@ -157,6 +162,7 @@ def test_a_principal_revokes_damaged_keys_of_its_own_organization_only(durable: 
     assert keys.revoke(issued.key.id, actor=actor).revoked_at == durable.clock.now
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_other_keys_and_tenants_go_on_beside_a_damaged_key(
     durable: Stored, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -181,6 +187,7 @@ def test_other_keys_and_tenants_go_on_beside_a_damaged_key(
     assert durable.lets_in(other.token)
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_an_import_refuses_what_is_damaged_and_goes_on(durable: Stored) -> None:
     broken = durable.guard.organizations.create("broken")
     token = "a-token-that-others-issued-{}-q7Zp0Lw3Vn8XcT5bRy2Kd9Hs6Jf4Mg1A"
@@ -200,6 +207,7 @@ def test_an_import_refuses_what_is_damaged_and_goes_on(durable: Stored) -> None:
     assert all("keyguard" in row.reason for row in report.refused)
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_what_stands_in_the_place_of_a_key_is_not_revoked(durable: Stored) -> None:
     if durable.kind != "redis":
         return

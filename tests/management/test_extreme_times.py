@@ -114,6 +114,7 @@ def places(
         yield Places(guard, tokens())
 
 
+@pytest.mark.campaign("memory-issue", "memory-import_row", "sqlite-update", "sqlite-import_text")
 @given(data=st.data())
 @pytest.mark.parametrize("name", ["not_before", "expires_at", "created_at"])
 @pytest.mark.parametrize("place", ["issue", "update", "import_row", "import_text"])
@@ -136,6 +137,7 @@ def test_a_start_and_an_end_or_a_span_are_taken_or_not_valid(
             places.keys.rotate(issued.key.id)
 
 
+@pytest.mark.campaign("memory-issue", "memory-rotate", "sqlite-list", "sqlite-bound")
 @given(span=SPANS)
 @pytest.mark.parametrize(
     ("place", "name"),
@@ -189,6 +191,9 @@ def test_a_number_elsewhere_is_taken_or_not_valid(places: Places, number: Any) -
         places.organizations.update("acme", max_keys=None)
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 @pytest.mark.settings(imported_formats=["token"])
 def test_every_store_gives_back_the_first_and_the_last_time(anywhere: Stored) -> None:
     token = tokens()()

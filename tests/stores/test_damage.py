@@ -102,6 +102,7 @@ def test_a_list_goes_on_behind_a_damaged_key(
                 store.find_key(item.key.id)
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb", "async-redis")
 @pytest.mark.parametrize(
     "damage",
     [

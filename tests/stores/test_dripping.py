@@ -113,6 +113,7 @@ def dripping(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 OPTIONS: dict[str, Any] = {"failure_limit": None, "cache_size": 0, "store_timeout": 0.3}
 
 
+@pytest.mark.campaign("mariadb", "redis")
 def test_a_look_up_ends_by_its_deadline(dripping: Any) -> None:
     server, direct, through = dripping
     with Keyguard(direct) as own:
@@ -131,6 +132,7 @@ def test_a_look_up_ends_by_its_deadline(dripping: Any) -> None:
     assert decision.reason is Reason.STORE_UNAVAILABLE
 
 
+@pytest.mark.campaign("postgresql")
 def test_an_awaited_look_up_ends_by_its_deadline(dripping: Any, runner: Any) -> None:
     server, direct, through = dripping
     with Keyguard(direct) as own:

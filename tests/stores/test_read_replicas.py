@@ -274,7 +274,7 @@ def test_a_key_that_was_revoked_elsewhere_is_refused_though_the_replica_stands_s
     assert "primary" in asked
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-postgresql", "async-redis")
 def test_a_process_that_starts_while_the_replica_stands_still_does_not_believe_it(
     served: Callable[..., Served], pair: Pair
 ) -> None:
@@ -287,7 +287,7 @@ def test_a_process_that_starts_while_the_replica_stands_still_does_not_believe_i
     assert later.decision_on(issued).reason is Reason.KEY_REVOKED
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-postgresql-0", "sync-mariadb-100", "async-redis-0")
 @pytest.mark.parametrize("cache_size", [0, 100])
 def test_max_staleness_bounds_a_revocation_of_which_the_feed_can_not_tell(
     cache_size: int, served: Callable[..., Served], pair: Pair
@@ -306,7 +306,7 @@ def test_max_staleness_bounds_a_revocation_of_which_the_feed_can_not_tell(
     assert service.decision_on(issued).reason is Reason.KEY_REVOKED
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-redis")
 def test_a_change_in_this_process_is_felt_on_the_next_request(
     served: Callable[..., Served], pair: Pair
 ) -> None:
@@ -317,7 +317,7 @@ def test_a_change_in_this_process_is_felt_on_the_next_request(
     assert service.decision_on(issued).reason is Reason.KEY_REVOKED
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("sync-mariadb")
 def test_a_disabled_organization_is_refused_though_the_replica_stands_still(
     served: Callable[..., Served], pair: Pair
 ) -> None:
@@ -329,7 +329,7 @@ def test_a_disabled_organization_is_refused_though_the_replica_stands_still(
     assert service.decision_on(issued).reason is Reason.ORGANIZATION_DISABLED
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-postgresql")
 def test_a_key_is_let_in_as_soon_as_it_was_issued_though_the_replica_has_not_got_it(
     served: Callable[..., Served], pair: Pair
 ) -> None:
@@ -344,7 +344,7 @@ def test_a_key_is_let_in_as_soon_as_it_was_issued_though_the_replica_has_not_got
     assert isinstance(service.decision_on(rotated), Allow)
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-redis")
 def test_the_replica_only_lets_in(served: Callable[..., Served], pair: Pair) -> None:
     service = served(cache_size=0)
     issued = service.issue_in_step()
@@ -357,7 +357,7 @@ def test_the_replica_only_lets_in(served: Callable[..., Served], pair: Pair) -> 
     assert asked == {"primary", "replica"}
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("sync-mariadb")
 def test_a_replica_that_is_behind_is_believed_of_what_has_not_changed(
     served: Callable[..., Served], pair: Pair
 ) -> None:
@@ -392,7 +392,7 @@ def test_a_replica_that_does_not_answer_is_left_alone_and_used_again(
     assert service.told() == [ReplicaFailed, ReplicaRecovered]
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-postgresql", "async-redis")
 def test_a_replica_that_is_far_behind_is_told_of(
     served: Callable[..., Served], pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,7 +451,7 @@ def test_a_replica_without_tables_is_told_of_and_the_primary_serves(
     empty.close()
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("sync-mariadb")
 def test_the_primary_may_be_its_own_replica(served: Callable[..., Served], pair: Pair) -> None:
     service = served(read=None, read_url=f" {pair.url}\n", cache_size=0)
     issued = service.issue_in_step()
@@ -470,7 +470,7 @@ def _engine(flavour: str, url: str) -> Any:
     return make(f"{scheme}+{drivers[scheme]}://{rest}", **more)
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-postgresql", "async-redis")
 def test_an_engine_or_a_client_may_lead_to_the_replica(
     flavour: str, pair: Pair, runner: asyncio.Runner
 ) -> None:
@@ -492,7 +492,7 @@ def test_an_engine_or_a_client_may_lead_to_the_replica(
         runner.run(getattr(target, "dispose", getattr(target, "aclose", None))())
 
 
-@pytest.mark.campaign("async-postgresql", "async-redis", "sync-mariadb")
+@pytest.mark.campaign("async-redis")
 def test_fresh_look_ups_and_management_ask_the_primary(
     served: Callable[..., Served], pair: Pair
 ) -> None:

@@ -451,6 +451,7 @@ def test_a_trail_that_takes_no_more_entries_leaves_nothing_half_done(
     store.close()
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 def test_a_server_that_is_silent_is_given_up_in_time(
     flavour: str, own_redis: RedisServer, runner: asyncio.Runner
@@ -464,6 +465,7 @@ def test_a_server_that_is_silent_is_given_up_in_time(
     store.close()
 
 
+@pytest.mark.campaign("sync")
 @pytest.mark.parametrize("target", ["url", "client"])
 @pytest.mark.parametrize("start", [b"$9999999\r\n", b"+"])
 @WATCHDOG
@@ -561,6 +563,7 @@ def test_a_replica_is_named_as_such(
     replica.close()
 
 
+@pytest.mark.campaign("sync")
 @pytest.mark.timeout(60)
 def test_the_replica_that_took_over_is_found(flavour: str, runner: asyncio.Runner) -> None:
     with running(RedisSentinel) as servers:
@@ -648,6 +651,7 @@ def test_after_a_call_that_was_late_the_layout_of_the_cluster_is_read_anew(
     store.close()
 
 
+@pytest.mark.campaign("async")
 def test_while_a_slot_moves_nothing_passes_for_missing(
     redis_cluster: RedisCluster, flavour: str, runner: asyncio.Runner
 ) -> None:
@@ -675,6 +679,7 @@ def test_while_a_slot_moves_nothing_passes_for_missing(
     redis_cluster.assign(slot, source)
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 @pytest.mark.parametrize("replicas", [0, 1])
 def test_a_call_waits_for_keys_that_are_just_moving(
@@ -803,6 +808,7 @@ def everything(store: Any) -> Any:
     )
 
 
+@pytest.mark.campaign("1-before", "2-halfway", "3-halfway", "4-halfway", "4-after")
 @pytest.mark.parametrize("when", ["before", "halfway", "after"])
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_process_that_dies_at_any_step_leaves_nothing_half_done(

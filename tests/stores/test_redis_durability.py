@@ -125,6 +125,7 @@ def test_a_change_that_the_replica_lacks_is_made_and_not_acknowledged(
     service.close()
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 def test_a_revocation_that_is_repeated_is_acknowledged_only_when_the_replica_has_it(
     flavour: str, pair: RedisPair, runner: asyncio.Runner
@@ -218,6 +219,7 @@ def test_a_cluster_without_replicas_makes_changes_that_are_not_durable(
     store.close()
 
 
+@pytest.mark.campaign("async")
 @WATCHDOG
 def test_a_change_finds_the_server_to_which_the_slot_moves(
     flavour: str, redis_cluster: RedisCluster, runner: asyncio.Runner

@@ -248,6 +248,7 @@ def test_a_malformed_position_is_an_error(
 # When the server is gone
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 def test_a_server_that_falls_silent_is_given_up_and_followed_again(
     flavour: str, own_redis: RedisServer, runner: asyncio.Runner
@@ -308,6 +309,7 @@ def test_a_primary_that_becomes_a_replica_is_left(
     store.close()
 
 
+@pytest.mark.campaign("sync-silent", "async-killed")
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("how", ["killed", "silent"])
 def test_the_replica_that_took_over_is_followed(

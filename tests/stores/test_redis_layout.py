@@ -110,6 +110,7 @@ def test_what_keyguard_never_wrote_stops_a_commit_before_it_writes(
     store.close()
 
 
+@pytest.mark.campaign("sync")
 def test_a_filter_that_admits_few_of_many_is_quick(
     flavour: str, url: str, runner: asyncio.Runner
 ) -> None:

@@ -217,6 +217,7 @@ def _change(service: Guarded, issued: Any, primary: RedisServer) -> None:
     assert primary.call("HEXISTS", f"{STORE}slugs", "new") == 1
 
 
+@pytest.mark.campaign("async-_change", "sync-_look_up")
 @pytest.mark.parametrize("act", [_look_up, _change])
 def test_old_connections_to_what_a_sentinel_called_the_primary_are_left(
     act: Callable[[Guarded, Any, RedisServer], None], flavour: str, runner: asyncio.Runner
@@ -297,6 +298,7 @@ def test_what_only_a_replica_vouches_for_is_believed_no_longer_than_max_stalenes
     service.close()
 
 
+@pytest.mark.campaign("sync")
 def test_a_primary_that_is_cut_off_from_its_replica_vouches_for_nothing(
     flavour: str, runner: asyncio.Runner
 ) -> None:
@@ -346,6 +348,7 @@ def test_a_primary_of_a_cluster_without_enough_replicas_answers_nothing(
     store.close()
 
 
+@pytest.mark.campaign("async")
 def test_a_replica_that_takes_over_in_a_cluster_is_asked(
     flavour: str, runner: asyncio.Runner
 ) -> None:
@@ -390,6 +393,7 @@ def test_a_primary_whose_disk_fails_answers_look_ups(
     service.close()
 
 
+@pytest.mark.campaign("sync")
 def test_a_server_that_is_just_loading_its_data_is_left(
     flavour: str, name: Name, runner: asyncio.Runner
 ) -> None:

@@ -180,6 +180,7 @@ def test_verification_is_skipped_only_if_the_url_says_so(
     store.close()
 
 
+@pytest.mark.campaign("sync-localhost", "async-127.0.0.1")
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_a_client_is_used_with_what_it_trusts(
     tls: TlsServer, host: str, flavour: str, runner: asyncio.Runner
@@ -201,6 +202,7 @@ def test_a_client_is_used_with_what_it_trusts(
     close_client(client, runner)
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 def test_a_server_that_is_silent_is_given_up_in_time(
     tls: TlsServer, flavour: str, runner: asyncio.Runner

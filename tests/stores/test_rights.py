@@ -99,6 +99,7 @@ SERVERS = [
 ]
 
 
+@pytest.mark.campaign("async-postgresql", "sync-mariadb", "sync-redis]", "async-redis_cluster")
 @pytest.mark.parametrize("allowed", SERVERS, ids=[kind for kind, _ in SERVERS], indirect=True)
 def test_what_documentation_lists_is_enough(allowed: Stored) -> None:
     use_all(allowed)

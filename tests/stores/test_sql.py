@@ -238,6 +238,7 @@ def backend(database: Database) -> Generator[Plain]:
 # Beside other processes
 
 
+@pytest.mark.campaign("postgresql")
 def test_a_child_process_makes_connections_of_its_own(backend: Plain, database: Database) -> None:
     output, _ = python(FORK, database.url, key().id).communicate()
     assert output == "done\n"
@@ -277,6 +278,7 @@ def test_a_fork_leaves_the_pool_behind(backend: Plain, monkeypatch: pytest.Monke
         pool.dispose()
 
 
+@pytest.mark.campaign("sqlite", "postgresql")
 def test_processes_may_write_to_one_database_at_once(backend: Plain, database: Database) -> None:
     processes = [python(WRITE, database.url, str(1000 * n)) for n in range(1, 5)]
     for process in processes:
@@ -426,6 +428,7 @@ def test_a_lock_on_sqlite_holds_a_change_only_until_the_deadline(keys: Path) -> 
     store.close()
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 def test_a_transaction_of_the_application_on_its_file_is_named(
     tmp_path: Path, flavour: str, runner: asyncio.Runner
@@ -758,6 +761,7 @@ print("done")
 """
 
 
+@pytest.mark.campaign("postgresql")
 def test_threads_of_a_forked_child_that_come_at_once_get_connections(served: Database) -> None:
     store = Plain(served.backend())
     store.migrate()

@@ -92,6 +92,7 @@ def backend(database: Database) -> Generator[Plain]:
     backend.close()
 
 
+@pytest.mark.campaign("postgresql")
 @pytest.mark.timeout(240)
 def test_a_process_killed_during_a_commit_leaves_all_of_it_or_nothing(
     backend: Plain, database: Database
@@ -159,6 +160,7 @@ def test_a_commit_that_waits_for_another_waits_until_the_deadline(
     other.close()
 
 
+@pytest.mark.campaign("postgresql", "mariadb-REPEATABLE READ", "sqlite-SERIALIZABLE")
 @pytest.mark.parametrize("level", [None, "SERIALIZABLE", "REPEATABLE READ", "AUTOCOMMIT"])
 def test_one_that_waited_sees_what_the_other_did_whatever_the_host_s_level(
     backend: Plain, database: Database, level: str | None

@@ -151,6 +151,9 @@ def test_a_store_at_a_distance_comes_to_work_and_stays_so(
     assert link.opened - opened <= 2  # those that are kept ready
 
 
+@pytest.mark.campaign(
+    "sync-postgresql-0.06", "async-mariadb-0.1]", "async-postgresql-0.18", "sync-mariadb-0.22"
+)
 @WATCHDOG
 @pytest.mark.parametrize("seconds", [0.06, 0.1, 0.14, 0.18, 0.22])
 def test_whatever_time_a_call_has_beyond_one_round_trip_it_comes_to_work(
@@ -161,6 +164,7 @@ def test_whatever_time_a_call_has_beyond_one_round_trip_it_comes_to_work(
     assert there.comes_to(there.find, seconds) == record()
 
 
+@pytest.mark.campaign("sync-postgresql", "async-mariadb")
 @WATCHDOG
 def test_a_connection_that_came_too_late_serves_the_next_call(
     far: Callable[..., Far], link: Link
@@ -216,6 +220,7 @@ def silent(tmp_path: Path) -> Iterator[Link]:
         yield listener  # type: ignore[misc]
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 @pytest.mark.parametrize("served", ["postgresql"], indirect=True)
 def test_a_host_that_hangs_is_got_past(
@@ -282,6 +287,7 @@ class TlsPgBouncer(PgBouncer):
         )
 
 
+@pytest.mark.campaign("sync-mariadb", "async-postgresql")
 @WATCHDOG
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_a_store_at_a_distance_is_reached_through_tls(

@@ -48,6 +48,7 @@ def store(served: Database, flavour: str, runner: asyncio.Runner) -> Generator[P
     store.close()
 
 
+@pytest.mark.campaign("postgresql-sync", "mariadb-async")
 @WATCHDOG
 @pytest.mark.parametrize("call", [find, revoke])
 def test_a_server_that_falls_silent_does_not_hold_a_call(
@@ -62,6 +63,7 @@ def test_a_server_that_falls_silent_does_not_hold_a_call(
     assert find(store) == record()
 
 
+@pytest.mark.campaign("postgresql-sync", "mariadb-async")
 @WATCHDOG
 def test_a_server_that_is_silent_from_the_start_does_not_hold_a_call(
     served: Database, flavour: str, runner: asyncio.Runner
@@ -85,6 +87,7 @@ def address_of(listener: socket.socket) -> str:
     return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.mark.campaign("sync-mysql", "async-postgresql", "async-mariadb")
 @WATCHDOG
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql", "mariadb"])
 def test_a_port_that_never_answers_does_not_hold_a_call(
@@ -147,6 +150,7 @@ def test_a_port_where_nobody_listens_is_a_store_error(
     store.close()
 
 
+@pytest.mark.campaign("postgresql-async", "mariadb-sync")
 @pytest.mark.parametrize("call", [find, revoke])
 def test_a_server_that_was_restarted_goes_unnoticed(
     store: Any, served: Database, call: Call
@@ -158,6 +162,7 @@ def test_a_server_that_was_restarted_goes_unnoticed(
     assert call(store) == expected
 
 
+@pytest.mark.campaign("postgresql-async", "mariadb-sync")
 @LEAKY
 def test_a_server_that_is_down_is_unavailable_until_it_is_up(store: Any, served: Database) -> None:
     assert served.server is not None
@@ -173,6 +178,7 @@ def test_a_server_that_is_down_is_unavailable_until_it_is_up(store: Any, served:
     assert find(store) == record()
 
 
+@pytest.mark.campaign("postgresql-sync", "mariadb-async")
 @WATCHDOG
 def test_a_row_that_another_holds_does_not_hold_a_call(store: Any, served: Database) -> None:
     other: SqlStore = served.backend()

@@ -345,6 +345,7 @@ print("done")
 """
 
 
+@pytest.mark.campaign("sync")
 @WATCHDOG
 def test_a_child_s_feed_is_its_own_and_the_parent_s_goes_on(
     store: Any, postgresql_database: Database

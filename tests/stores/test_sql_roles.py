@@ -20,6 +20,7 @@ from tests.stores.test_sql_distance import address, through
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
 
+@pytest.mark.campaign("sync")
 def test_a_standby_that_a_name_leads_to_is_believed_nothing(
     standby: PostgresStandby, flavour: str, runner: asyncio.Runner
 ) -> None:
@@ -60,6 +61,7 @@ def _filled(server: MariaDB, open_store: Callable[[str], Plain]) -> str:
     return url
 
 
+@pytest.mark.campaign("async")
 def test_a_change_that_a_former_primary_refuses_is_made_by_the_new_one(
     primaries: tuple[GuardedMariaDB, GuardedMariaDB], flavour: str, runner: asyncio.Runner
 ) -> None:

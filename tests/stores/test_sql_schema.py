@@ -128,6 +128,7 @@ def test_older_tables_say_to_migrate(backend: Plain, monkeypatch: pytest.MonkeyP
     )
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 @pytest.mark.parametrize("call", ["find", "migrate"])
 def test_newer_tables_say_to_upgrade_keyguard(
     database_store: Any, database: Database, call: str
@@ -173,6 +174,7 @@ def test_all_tables_that_went_missing_ask_for_a_migration(backend: Plain) -> Non
     assert backend.find_key(key().id) is None
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 @pytest.mark.parametrize(
     ("assignment", "why"),
     [
@@ -245,7 +247,7 @@ def test_a_key_whose_organization_is_gone_is_no_unknown_key(tmp_path: Path) -> N
     backend.close()
 
 
-@pytest.mark.campaign("sqlite", "postgresql")
+@pytest.mark.campaign("postgresql")
 def test_ten_processes_may_migrate_at_once(database: Database) -> None:
     said, _ = python(MIGRATE, database.url, database.async_url).communicate()
     assert said == "10 done\n"
@@ -256,6 +258,7 @@ def test_ten_processes_may_migrate_at_once(database: Database) -> None:
     backend.close()
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 def test_threads_may_migrate_at_once(database_store: Any) -> None:
     database_store.together([lambda backend: backend.migrate() for _ in range(8)])
     assert database_store.find_key(key().id) is None

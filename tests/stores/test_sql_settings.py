@@ -101,6 +101,7 @@ def test_a_character_set_that_lacks_characters_is_refused(
     dispose(engine, runner)
 
 
+@pytest.mark.campaign("sync")
 def test_a_mode_that_changes_texts_is_refused_in_a_host_s_engine(
     flavour: str, runner: asyncio.Runner
 ) -> None:

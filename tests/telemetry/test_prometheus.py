@@ -50,6 +50,7 @@ def decisions(registry: CollectorRegistry, **labels: str) -> float | None:
     return sample(scraped(registry), "keyguard_decisions_total", **labels)
 
 
+@pytest.mark.campaign("async")
 def test_decisions_are_counted_by_outcome_and_reason(
     served: Service, registry: CollectorRegistry
 ) -> None:
@@ -77,6 +78,7 @@ def test_look_ups_are_counted_by_where_the_answer_came_from(
     assert hits + misses >= 5
 
 
+@pytest.mark.campaign("sync")
 def test_only_organizations_of_the_list_are_told_apart(
     served: Service, registry: CollectorRegistry
 ) -> None:
@@ -215,6 +217,7 @@ def test_limits_are_counted_by_name_and_those_of_keys_together(
     assert count("key-hour", "allowed") is None
 
 
+@pytest.mark.campaign("sync")
 def test_a_guard_that_is_closed_leaves_the_registry(
     serve: Callable[[], Service], registry: CollectorRegistry
 ) -> None:

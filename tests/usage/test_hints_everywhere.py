@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from keyguard.core.usage.periods import civil_day
 from keyguard.core.usage.sightings import SEEN, Sighting
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
@@ -12,6 +14,9 @@ from tests.stored import Called, Stored
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 
 
+@pytest.mark.campaign(
+    "memory-async", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 def test_each_rule_that_reads_usage_speaks_on_every_store(anywhere: Stored) -> None:
     guard, clock = anywhere.guard, anywhere.clock
     usage = Called(guard.real.usage, anywhere.runner)

@@ -241,7 +241,7 @@ die()
 FLUSH = flush(*(cell(key, at=NOON + key * QUARTER) for key in range(50)))
 
 
-@pytest.mark.campaign("sqlite", "postgresql")
+@pytest.mark.campaign("postgresql-1", "postgresql-9", "sqlite-2", "sqlite-3")
 @pytest.mark.parametrize("statements", [0, 1, 2, 3, 9])
 def test_a_flush_of_a_process_that_was_killed_is_counted_once_when_it_is_sent_again(
     database: Database, usage: Plain, statements: int
