@@ -151,6 +151,14 @@ def test_a_subprotocol_without_a_live_key_is_refused(offers: tuple[str, ...], st
     assert socket.sent[0]["status"] == status
 
 
+def test_a_path_that_takes_another_login_leaves_it_to_the_application() -> None:
+    here = world(rules=[Rule("/any", also="session")], close_on_revoke=True)
+    jwt, guess = Socket("eyJhbGciOiJIUzI1NiJ9.e30.c2ln"), Socket("aiaas_live_4711")
+    assert seen_by(here, Socket())["keyguard.principal"] is None
+    assert seen_by(here, jwt)["keyguard.principal"] is None
+    assert seen_by(here, guess) is None
+
+
 def test_two_tokens_are_one_too_many() -> None:
     here = world(websocket_protocol=PROTOCOL)
     token = here.token()

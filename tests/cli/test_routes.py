@@ -50,6 +50,15 @@ def test_a_route_that_is_public_without_being_named_so_fails_and_is_explained(
     )
 
 
+def test_another_login_is_named(keyguard: Program) -> None:
+    done = keyguard("routes", f"{APPS}:beside_a_login")
+
+    assert done.status == 0
+    assert (
+        "GET      /app/page       scopes app\n                         or session\n" in done.stdout
+    )
+
+
 def test_a_part_of_a_route_has_its_own_line(keyguard: Program) -> None:
     done = keyguard("routes", f"{APPS}:by_tenant")
 
@@ -99,6 +108,7 @@ def test_json_has_every_route(keyguard: Program) -> None:
             "methods": ["GET"],
             "websocket": False,
             "public": False,
+            "also": None,
             "scopes": ["inference:write"],
             "any_of": [],
             "limits": ["inference 60/minute per key"],

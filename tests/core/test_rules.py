@@ -83,6 +83,22 @@ def test_a_public_rule_opens_nothing_that_a_more_specific_one_names() -> None:
     assert found("/static/upload", "DELETE") is None
 
 
+def test_another_login_is_taken_where_the_rule_matches_exactly_and_none_shuts_it_out() -> None:
+    wide = Rule("/app/{rest:path}", scopes=["app"], also="session")
+    form = Rule("/app/form", methods=["POST"], also="session")
+    admin = Rule("/app/admin", methods=["POST"], scopes=["admin"])
+    book = RuleBook([wide, form, admin, Rule("/me", also="session", scopes=["me"])])
+    for path, method in (("/app/x", "GET"), ("/app/form", "GET"), ("/app/form", "HEAD")):
+        assert book.find(path, method) is wide
+    for path, method in (("/app", "GET"), ("/app/x", "get"), ("/app/admin", "GET")):
+        shut = book.find(path, method)
+        assert isinstance(shut, Rule)
+        assert (shut.also, shut.requirement) == (None, wide.requirement)
+    slash = book.find("/me/", "GET")
+    assert isinstance(slash, Rule)
+    assert (slash.also, slash.scopes) == (None, ("me",))
+
+
 def test_a_public_path_is_public_as_it_stands_and_not_otherwise() -> None:
     assert found("/healthz").public
     assert found("/healthz/") is None
@@ -152,6 +168,7 @@ def rank(rule: Rule) -> list[int]:
 
 
 def expected(rules: list[Rule], path: str, method: str) -> Rule | None:
+    """Return the rule for a request; a copy of it where it takes no other login."""
     method = "GET" if method == "HEAD" else method
     other = path[:-1] if path.endswith("/") else path + "/"
     spellings = []
@@ -160,13 +177,14 @@ def expected(rules: list[Rule], path: str, method: str) -> Rule | None:
         loosely = not rule.public and re.fullmatch(pattern(rule), other) is not None
         if exactly or loosely:
             spellings.append((rank(rule), rule.methods is None, rule))
-    named: list[list[int]] = []
+    before: list[tuple[list[int], Rule]] = []
     for ranked, _, rule in sorted(spellings, key=lambda one: one[:2]):
-        specific = [one for one in named if one != ranked]
-        if rule.covers(method) and not (rule.public and specific):
-            return rule
-        if not rule.public:
-            named.append(ranked)
+        specific = [other for its_rank, other in before if its_rank != ranked]
+        if rule.covers(method) and not (rule.public and not all(each.public for each in specific)):
+            exactly = re.fullmatch(pattern(rule), path) is not None
+            shut = not exactly or not all(each.public or each.also for each in specific)
+            return rule.for_keys() if rule.also and shut else rule
+        before.append((ranked, rule))
     return None
 
 
@@ -185,12 +203,13 @@ def books(draw: st.DrawFn) -> list[Rule]:
     for template in draw(st.lists(TEMPLATES, max_size=7)):
         if template.count("{x}") + template.count("{y}") > 2:
             continue
-        public = draw(st.booleans())
+        public, also = draw(st.sampled_from([(True, None), (False, None), (False, "session")]))
         rule = Rule(
             template,
             methods=draw(METHODS),
             public=public,
             scopes=None if public else [f"s{len(rules)}"],
+            also=also,
         )
         try:
             RuleBook([*rules, rule])
@@ -207,14 +226,14 @@ PATHS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4).map(
 
 @given(books(), PATHS, st.sampled_from(["GET", "HEAD", "POST", "PUT"]))
 def test_it_is_found_as_the_words_say(rules: list[Rule], path: str, method: str) -> None:
-    assert RuleBook(rules).find(path, method) is expected(rules, path, method)
+    assert RuleBook(rules).find(path, method) == expected(rules, path, method)
 
 
 @given(books(), st.text(max_size=20), st.sampled_from(["GET", "POST"]))
 def test_whatever_the_path_something_is_decided(rules: list[Rule], path: str, method: str) -> None:
     rule = RuleBook(rules).find(path, method)
     assert rule is None or isinstance(rule, Rule | Deny)
-    if isinstance(rule, Rule) and rule.public:
+    if isinstance(rule, Rule) and (rule.public or rule.also):
         assert re.fullmatch(pattern(rule), path)
 
 
@@ -249,6 +268,10 @@ def test_a_long_path_is_looked_up_in_little_more_than_its_own_length() -> None:
         ({"methods": [7]}, "no method"),
         ({"methods": ["HEAD"]}, "HEAD is guarded as GET"),
         ({"public": 1}, "public takes True or False"),
+        ({"also": True}, "also names the application's own login"),
+        ({"also": ""}, "also names the application's own login"),
+        ({"also": "a b"}, "also names the application's own login"),
+        ({"also": "session", "public": True}, "a public path needs no login"),
         ({"scopes": []}, "scopes is empty"),
         ({"scopes": "a"}, r"write \['a'\]"),
         ({"any_of": []}, "any_of is empty"),

@@ -68,6 +68,21 @@ wide = Starlette(
     routes=[Route("/internal/reset", endpoint, methods=["POST"]), Route("/internal/ok", inference)],
     middleware=[Middleware(KeyguardMiddleware, guard=async_guard(rules=RULES[:1]))],
 )
+_both = [Rule("/app/{p:path}", scopes=["app"], also="session", limits="9/minute")]
+_page = Route("/page", endpoint, methods=["GET"])
+_keys_only = Middleware(KeyguardMiddleware, guard=async_guard(rules=[]))
+beside_a_login = Starlette(
+    routes=[
+        Mount("/app", routes=[_page, Route("/inference", inference, methods=["POST"])]),
+        Mount("/twice", routes=[_page], middleware=[_keys_only]),
+    ],
+    middleware=[
+        Middleware(
+            KeyguardMiddleware,
+            guard=async_guard(rules=[*_both, Rule("/twice/{p:path}", also="session")]),
+        )
+    ],
+)
 of_one_route = Starlette(
     routes=[
         Route("/a", endpoint, middleware=[Middleware(KeyguardMiddleware, guard=async_guard())]),

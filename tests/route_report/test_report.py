@@ -32,6 +32,7 @@ def in_one_line(route: GuardedRoute) -> str:
     words += {True: ["public"], None: ["untold"], False: []}[route.is_public]
     words += [scope for each in route.requirements for scope in sorted(each.all_of)]
     words += ["|".join(sorted(each.any_of)) for each in route.requirements if each.any_of]
+    words += [] if route.also is None else [f"or {route.also}"]
     words += [limit.limit.rate for limit in route.limits]
     if route.problem is not None:
         words.append("!")
@@ -74,6 +75,14 @@ def test_a_route_that_only_a_wider_rule_opens_is_a_problem_unless_it_asks_itself
     assert in_one_line(reset) == "POST /internal/reset public !"
     assert "only because the wider rule '/internal/{rest:path}' is" in str(reset.problem)
     assert in_one_line(asking) == "GET /internal/ok inference:write 60/minute"
+
+
+def test_a_route_that_takes_another_login_names_it_unless_it_asks_for_a_key_itself() -> None:
+    assert guards(apps.beside_a_login) == [
+        "GET /app/page app or session 9/minute",
+        "POST /app/inference app inference:write 9/minute 60/minute",
+        "GET /twice/page",
+    ]
 
 
 def test_guards_of_one_route_or_mount_and_applications_by_host_are_found() -> None:

@@ -34,6 +34,10 @@ cost = 2
 [[rules]]
 path = "/static/{path:path}"
 public = true
+
+[[rules]]
+path = "/app/{path:path}"
+also = "session"
 """
 
 
@@ -67,6 +71,7 @@ def test_a_file_says_what_python_would(file: Path) -> None:
             cost=2,
         ),
         Rule("/static/{path:path}", public=True),
+        Rule("/app/{path:path}", also="session"),
     )
     policy = settings.policy
     assert [limit.name for limit in policy.default_limits] == ["key-minute", "org-day"]
@@ -112,7 +117,7 @@ def test_peppers_come_from_the_environment(file: Path) -> None:
         (
             '[[rules]]\npath = "/a"\nscope = ["a"]',
             InvalidValueError,
-            "rule 1 has no 'scope'; there are: any_of, cost, limits, methods, path, public, scopes",
+            "rule 1 has no 'scope'; there are: also, any_of, cost, limits, methods, path, public, scopes",
         ),
         ('[[rules]]\npath = "a"', InvalidValueError, "rules in .*'a' is no path"),
         (

@@ -72,6 +72,7 @@ def on_event(event: Event) -> None:
 rules = [
     Rule("/v1/{model}", methods=["GET"], scopes=["a"], limits=["9/minute"], cost=lambda _: 2),
     Rule("/static/{path:path}", public=True),
+    Rule("/app", also="session"),
 ]
 assert_type(Settings.from_file("keyguard.toml", rules=rules), Settings)
 settings = Settings(realm="AIaaS", prefix="aiaas_live", catalogue={"admin": "All"})

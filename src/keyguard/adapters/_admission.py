@@ -92,12 +92,16 @@ class Admission:
                 return self.reported(refusal, request)
             if self._passes_without_key(request):
                 return None
-            sender = request.sender
-            if not request.credentials():
-                return self._guard.refuse_without_key(secure=sender.secure, address=sender.address)
-            allow = self._recalled(request)
+            has_field = bool(request.credentials())
+            allow = self._recalled(request) if has_field else None
             if allow is not None:
                 return self._enter(request, allow)
+            rule = request.rule
+            if rule is not None and rule.also and self._is_left_to_application(request, rule):
+                return None
+            if not has_field:
+                sender = request.sender
+                return self._guard.refuse_without_key(secure=sender.secure, address=sender.address)
         sender = request.sender
         decision = await self._guard.decide(
             request.credentials(),
@@ -159,6 +163,16 @@ class Admission:
         if rule is None or not rule.public:
             return False  # most requests: their fields need not be read
         return needs_no_key(rule, request.fields_named(METHOD_OVERRIDES))
+
+    def _is_left_to_application(self, request: RequestState, rule: Rule) -> bool:
+        """Tell whether a request is left to the application's own login."""
+        if not self._guard.policy.is_anothers(request.credentials()):
+            return False
+        if not needs_no_key(rule, request.fields_named(METHOD_OVERRIDES)):
+            return False
+        request.rule_limits = rule.without_key()
+        request.due = bool(request.rule_limits)
+        return True
 
     def _recalled(self, request: RequestState) -> Allow | None:
         """Return the decision on a token that the memory knows."""

@@ -66,6 +66,7 @@ def _as_json(route: GuardedRoute) -> JsonObject:
         "methods": list(route.methods) or None,
         "websocket": route.is_websocket,
         "public": route.is_public,
+        "also": route.also,
         "scopes": _all_of(route.requirements),
         "any_of": [sorted(each.any_of) for each in route.requirements if each.any_of],
         "limits": [_limit(limit) for limit in route.limits],
@@ -106,7 +107,8 @@ def _guards(route: GuardedRoute) -> Words:
         return _cell(["public, not named so", *lines], "red")
     if route.is_public:
         return _cell(["public", *lines], "yellow")
-    return _cell([*(list(_scopes(route.requirements)) or ["key"]), *lines])
+    login = [] if route.also is None else [f"or {route.also}"]
+    return _cell([*(list(_scopes(route.requirements)) or ["key"]), *login, *lines])
 
 
 def _cell(lines: Iterable[str], style: str = "") -> Words:

@@ -247,7 +247,7 @@ def _build_rules(tables: object) -> tuple[Rule, ...]:
     if not _is_array(tables):
         raise InvalidValueError("rules are tables: begin each with [[rules]]")
     rules: list[Rule] = []
-    wanted = {"path", "methods", "public", "scopes", "any_of", "limits", "cost"}
+    wanted = {"path", "methods", "public", "scopes", "any_of", "limits", "cost", "also"}
     for number, entry in enumerate(tables, 1):
         given = _read_table(entry, f"rule {number}", wanted)
         if "path" not in given:

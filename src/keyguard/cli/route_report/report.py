@@ -36,6 +36,7 @@ class GuardedRoute:
         is_public: Whether no key is needed; None where that is not told.
         part: The template of the part, or None for all that no other part covers.
         methods: Its methods; empty for all.
+        also: The application's own login, which is taken beside keys; None for keys alone.
         requirements: The scopes that are needed.
         limits: The limits that are charged, besides those of the key.
         problem: Why the route is open or not told, and what to do; None if it is neither.
@@ -46,6 +47,7 @@ class GuardedRoute:
     is_public: bool | None
     part: str | None = None
     methods: tuple[str, ...] = ()
+    also: str | None = None
     requirements: tuple[Requirement, ...] = ()
     limits: tuple[RouteLimit, ...] = ()
     problem: str | None = None
@@ -110,15 +112,17 @@ def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
         coverage(guard.rule_book, (*guard.seen_below, *route.segments), method) for guard in guards
     ]
     # A request passes every guard, so the strictest one decides.
-    strictest = min(covered, key=lambda parts: any(part.is_public for part in parts))
+    strictest = min(covered, key=lambda parts: max(map(_openness, parts)))
     others = [parts[0] for parts in covered if parts is not strictest]
     for part in strictest:
         rules = [each.rule for each in (part, *others) if each.rule is not None]
-        is_open = part.is_public and not (route.needs_key or declared.asks_for_key)
+        asks_for_key = route.needs_key or declared.asks_for_key
+        is_open = part.is_public and not asks_for_key
         problem = _problem(route, part) if is_open else None
         yield described(
             part=part.part,
             is_public=None if problem is not None and not route.is_path_read else is_open,
+            also=None if asks_for_key else part.also,
             requirements=(
                 *(rule.requirement for rule in rules if rule.requirement is not None),
                 *(() if is_open else route.needs),
@@ -127,6 +131,10 @@ def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
             limits=(*(limit for rule in rules for limit in rule.charged), *declared.limits),
             problem=problem,
         )
+
+
+def _openness(part: Coverage) -> int:
+    return 2 if part.is_public else int(part.also is not None)
 
 
 def _problem(route: Route, part: Coverage) -> str | None:

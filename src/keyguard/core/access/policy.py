@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from keyguard.core.access.decisions import Allow
+from keyguard.core.access.credentials import parse_authorization
+from keyguard.core.access.decisions import Allow, Reason
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant, narrowed
 from keyguard.core.keys.records import KeyRecord
@@ -90,6 +92,28 @@ class Policy:
             return ()
         found = (form.lookup(token.reveal()) for form in self.foreign)
         return tuple(key_id for key_id in found if key_id is not None)
+
+    def is_anothers(self, fields: Sequence[str | bytes]) -> bool:
+        """Tell whether credentials are none of keyguard's, but of another login's, or missing.
+
+        What begins with the prefix is keyguard's, whatever its scheme, and so is what is malformed.
+        An imported token can't be told from another's: where there are such, each bearer token is
+        keyguard's.
+
+        Args:
+            fields: The ``Authorization`` field values, as received.
+        """
+        token = parse_authorization(fields, bar=self.takes_bar)
+        if isinstance(token, Secret):
+            return not (self.foreign or self._is_prefixed(token.reveal()))
+        if token is Reason.SCHEME_UNSUPPORTED:
+            value = fields[0]
+            words = (value.decode("latin-1") if isinstance(value, bytes) else value).split(None, 2)
+            return not any(map(self._is_prefixed, words))
+        return token is Reason.CREDENTIALS_MISSING
+
+    def _is_prefixed(self, text: str) -> bool:
+        return text.lower().startswith(f"{self.tokens.prefix}_")
 
     def may_name(self, token: Secret, key_id: str) -> bool:
         """Tell whether an event may name an id under which no key was found.

@@ -37,6 +37,11 @@ class Coverage:
         """Whether no key is needed."""
         return self.rule is not None and self.rule.public
 
+    @property
+    def also(self) -> str | None:
+        """The application's own login, which is taken beside keys, if there is one."""
+        return None if self.rule is None else self.rule.also
+
 
 def template_of(segments: Sequence[str]) -> str:
     """Return the segments of a template as people write them."""

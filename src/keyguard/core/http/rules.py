@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-overrid
 _METHOD = r"[A-Z][A-Z0-9_-]*\Z"  # RFC 9110 allows more; no framework routes the others
 _NOT_IN_A_NAME = r"[^A-Za-z0-9]+"
 _LONGEST_NAME = 64
+_LOGIN = r"[A-Za-z][A-Za-z0-9-]{0,63}\Z"
 _NEEDS_KEY = ("key", "organization")
 
 
@@ -39,6 +41,10 @@ class Rule:
 
     A rule that is not public covers its path with and without a slash at the end.
 
+    With ``also``, a request without keyguard's credentials goes on to the application, with None as
+    its principal, and the application has to refuse whom it does not know. What such a rule asks
+    for, it asks of keys.
+
     Args:
         path: A path template: ``{name}`` stands for a segment, ``{name:path}`` at the end for any
             rest of the path.
@@ -51,6 +57,8 @@ class Rule:
             share their count.
         cost: How much a request counts in these limits, at least 1, or a function of the
             :class:`~keyguard.Request`.
+        also: What the application calls its own login beside keys, such as ``"session"`` or
+            ``"JWT"``; None where it takes keys alone. The name is for reports.
 
     Raises:
         InvalidValueError: A value has the wrong type or form, no path can match the rule, or its
@@ -64,6 +72,7 @@ class Rule:
     any_of: Iterable[str] | None = field(default=None, kw_only=True)
     limits: Limits = field(default=(), kw_only=True)
     cost: int | Callable[[Request], int] = field(default=1, kw_only=True)
+    also: str | None = field(default=None, kw_only=True)
     segments: tuple[str, ...] = field(init=False, repr=False, compare=False)
     requirement: Requirement | None = field(init=False, repr=False, compare=False)
     charged: tuple[RouteLimit, ...] = field(init=False, repr=False, compare=False)
@@ -72,6 +81,7 @@ class Rule:
         segments = parse_template(self.path)
         if not isinstance(self.public, bool):
             raise self._refusal(f"public takes True or False, not {shown(self.public)}")
+        self._check_also()
         methods = self._read_methods()
         requirement = self._read_requirement()
         shared, limits = self._read_limits()
@@ -102,6 +112,28 @@ class Rule:
     def covers(self, method: str) -> bool:
         """Tell whether the rule is for a method; HEAD is asked as GET."""
         return self.methods is None or method in self.methods
+
+    def for_keys(self) -> Rule:
+        """Return what the rule is where it takes no other login."""
+        rule = copy(self)
+        object.__setattr__(rule, "also", None)
+        return rule
+
+    def without_key(self) -> tuple[RouteLimit, ...]:
+        """Return the limits that a request without a key is charged to."""
+        return tuple(limit for limit in self.charged if limit.limit.per not in _NEEDS_KEY)
+
+    def _check_also(self) -> None:
+        also = self.also
+        if also is None:
+            return
+        if not (isinstance(also, str) and re.match(_LOGIN, also)):
+            raise self._refusal(
+                "also names the application's own login in letters, digits and '-', such as "
+                f"'session', not {shown(also)}"
+            )
+        if self.public:
+            raise self._refusal("a public path needs no login; leave out public or also")
 
     def _read_methods(self) -> frozenset[str] | None:
         if self.methods is None:
@@ -224,7 +256,8 @@ class RuleBook:
     def find(self, path: str, method: str, raw_path: bytes | None = None) -> Rule | Deny | None:
         """Return the rule for a request.
 
-        A public rule never opens a path that a more specific rule names for other methods.
+        A public rule never opens a path that a more specific rule names for other methods. No more
+        does a rule for keys and another login, unless that rule takes another login as well.
 
         Args:
             path: The decoded path that the router sees.
@@ -241,7 +274,7 @@ class RuleBook:
             return Deny(Reason.PATH_AMBIGUOUS) if self._asks else None
         # Some routers match methods in any case. So a rule that is not public covers any case, but
         # a public rule covers only the exact method.
-        named = not method.isupper()
+        named = keyed = not method.isupper()
         method = method.upper()
         if method == "HEAD":
             method = "GET"
@@ -254,11 +287,17 @@ class RuleBook:
             _match(self._root, segments, 0, found)
         for rules, exactly in found:
             for rule in rules:
-                if rule.covers(method) and not (
-                    rule.public and (named or not exactly or not _is_spelled(rule, segments))
-                ):
+                if not rule.covers(method):
+                    continue
+                if not (rule.public or rule.also):
                     return rule
+                opens = exactly and _is_spelled(rule, segments)
+                if opens and not (named if rule.public else keyed):
+                    return rule
+                if rule.also:
+                    return rule.for_keys()
             named = named or not all(rule.public for rule in rules)
+            keyed = keyed or not all(rule.public or rule.also for rule in rules)
         return None
 
     def _add(self, rule: Rule) -> None:
@@ -285,15 +324,15 @@ class RuleBook:
 
 
 def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
-    """Tell whether a rule lets a request through without a key.
+    """Tell whether a rule lets a request without keyguard's credentials through.
 
     Args:
         rule: The rule for it.
         fields: Those of :data:`METHOD_OVERRIDES` that the request has.
     """
-    if rule is None or not rule.public:
+    if rule is None or not (rule.public or rule.also):
         return False
-    # If only some methods are public, the application may believe a field that names another.
+    # If only some methods need no key, the application may believe a field that names another.
     return rule.methods is None or not any(name in fields for name in METHOD_OVERRIDES)
 
 

@@ -113,7 +113,8 @@ def _spellings(rule: Rule, value: str) -> Iterator[str]:
 def _asks_less(found: Rule | None, rule: Rule) -> bool:
     if found is None:  # a key
         return rule.requirement is not None or bool(rule.charged)
-    return found.public or found.requirement != rule.requirement
+    opens_more = found.public or (found.also is not None and rule.also is None)
+    return opens_more or found.requirement != rule.requirement
 
 
 def _is_same(found: Resource | None, resource: Resource) -> bool:
