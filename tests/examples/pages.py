@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from pathlib import Path
 from typing import Any
+
+import jwt
+
+from keyguard import AsyncKeyguard
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,3 +29,20 @@ def run(name: str, number: int, namespace: dict[str, Any]) -> dict[str, Any]:
     code = blocks(page(name), "python")[number]
     exec(compile(code, f"{name}, block {number + 1}", "exec"), namespace)
     return namespace
+
+
+def keys_of(guard: AsyncKeyguard, *scopes: str) -> list[str]:
+    """Make an organization with one key for each scope, and return the tokens."""
+
+    async def make() -> list[str]:
+        await guard.organizations.create("acme")
+        issue = guard.keys.issue
+        made = [await issue(organization="acme", name="ci", scopes=[scope]) for scope in scopes]
+        return [issued.token.reveal() for issued in made]
+
+    return asyncio.run(make())
+
+
+def jwt_of(secret: str) -> str:
+    """Return the token of a person who is logged in."""
+    return jwt.encode({"sub": "ann", "exp": time.time() + 3600}, secret, algorithm="HS256")

@@ -17,6 +17,15 @@ pytestmark = pytest.mark.usefixtures("patience")
 DRIVER = """
 import json, os
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+from project import account, settings
+
+settings.INSTALLED_APPS += [f"django.contrib.{app}" for app in ("auth", "contenttypes", "sessions")]
+settings.MIDDLEWARE += [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+settings.DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+settings.KEYGUARD["rules"] = account.rules
 import django
 from django.core.management import call_command
 from django.test import Client
@@ -28,7 +37,12 @@ from project import urls
 from project.guards import guard
 from project.reports import Report
 
-urls.urlpatterns.append(path("v1/rest", Report.as_view()))
+urls.urlpatterns += [path("v1/rest", Report.as_view()), path("v1/account", account.account)]
+call_command("migrate", verbosity=0)
+from django.contrib.auth.models import User
+
+visitor = Client()
+visitor.force_login(User.objects.create_user("ann"))
 guard.migrate()
 organization = guard.organizations.create("acme")
 answers = []
@@ -41,6 +55,13 @@ with guard:
                 answer = Client().get(path, headers=headers)
                 limit = answer.headers.get("RateLimit-Policy")
                 answers.append([path, scope if headers else None, answer.status_code, limit])
+    for client in (Client(), visitor):
+        for path in ("/v1/account", "/v1/inference"):
+            who = "person" if client is visitor else "nobody"
+            answers.append([path, who, client.get(path).status_code, None])
+    told = visitor.get("/v1/account").json()
+    by_key = Client().get("/v1/account", headers=fields)
+    answers.append(["/v1/account", "told", by_key.json(), told])
 print(json.dumps(answers))
 """
 
@@ -84,7 +105,20 @@ def test_a_view_takes_the_keys_with_its_scope(
     statuses = {key[1]: status for key, (status, _) in answers.items() if key[0] == path}
 
     assert [sent for sent, status in statuses.items() if status == 200] == [scope]
-    assert sorted(statuses.values()) == [200, 401, 403]
+    assert set(statuses.values()) == {200, 401, 403}
+
+
+def test_a_path_takes_keys_and_people_who_are_logged_in(
+    answers: dict[tuple[str, str | None], list[Any]],
+) -> None:
+    found = {(path, who): status for (path, who), (status, _) in answers.items()}
+
+    assert found["/v1/account", "nobody"] == 302  # to Django's login
+    assert found["/v1/account", "person"] == 200
+    assert found["/v1/inference", "person"] == 401
+    by_key, by_person = answers["/v1/account", "told"]
+    assert list(by_key) == ["organization"]
+    assert by_person == {"person": "ann"}
 
 
 def test_answers_name_the_limits_of_views(answers: dict[tuple[str, str | None], list[Any]]) -> None:

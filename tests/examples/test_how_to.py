@@ -74,6 +74,23 @@ def test_the_factory_of_the_flask_page_makes_a_guarded_application(folder: Path)
         assert 'scope="admin analytics:read"' in refused.headers["WWW-Authenticate"]
 
 
+def test_keys_and_flask_login_are_taken_on_one_path_and_the_site_is_open() -> None:
+    names = run("docs/how-to/flask.md", 1, {"__name__": "service"})
+    with names["guard"] as guard:
+        guard.organizations.create("acme")
+        key, other = bearer(guard, "reports:read"), bearer(guard, "other")
+        client = names["app"].test_client()
+
+        def ask(path: str = "/api/reports", headers: dict[str, str] | None = None) -> int:
+            return int(client.get(path, headers=headers).status_code)
+
+        assert (ask(), ask(headers=other), ask(headers=key)) == (401, 403, 200)
+        assert (ask("/api/inference"), ask("/api/inference", key)) == (401, 200)
+        assert client.post("/login/ann").status_code == 204
+        assert client.get("/api/reports").get_json() == {"caller": "ann"}
+        assert ask("/api/inference") == 401
+
+
 def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

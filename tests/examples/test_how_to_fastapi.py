@@ -12,12 +12,12 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
 from keyguard import Keyguard
-from tests.examples.pages import blocks, page, run
+from tests.examples.pages import blocks, jwt_of, keys_of, page, run
 
 pytestmark = pytest.mark.usefixtures("patience")
 
 PAGE = "docs/how-to/fastapi.md"
-APPLICATION, ROUTERS, OPTIONAL, SOCKETS = range(4)
+APPLICATION, ROUTERS, OPTIONAL, BESIDE, SOCKETS = range(5)
 
 
 @pytest.fixture
@@ -100,8 +100,25 @@ def test_the_socket_is_refused_before_it_is_accepted(names: dict[str, Any]) -> N
             assert refused.value.status_code == status
 
 
+def test_keys_and_a_jwt_are_taken_on_one_path() -> None:
+    here = run(PAGE, BESIDE, {"__name__": "how_to_beside"})
+    key, other = keys_of(here["guard"], "reports:read", "other")
+    with TestClient(here["app"]) as client:
+
+        def ask(field: str, path: str = "/v1/reports") -> Any:
+            answer = client.get(path, headers={"Authorization": field} if field else {})
+            return answer.json().get("caller") if answer.is_success else answer.status_code
+
+        assert ask(f"Bearer {key}") == f"key {key[11:27]}"
+        assert ask(f"Bearer {jwt_of(here['SECRET'])}") == "person ann"
+        refused = [f"Bearer {jwt_of('another secret of 32 bytes or so.')}", "", "Basic YTpi"]
+        assert [ask(field) for field in (*refused, f"Bearer {key}0")] == [401] * 4
+        assert ask(f"Bearer {other}") == 403
+        assert ask(f"Bearer {jwt_of(here['SECRET'])}", "/v1/inference") == 401
+
+
 def test_the_page_has_no_other_code(names: dict[str, Any]) -> None:
-    assert len(blocks(page(PAGE), "python")) == 4
+    assert len(blocks(page(PAGE), "python")) == 5
     asyncio.run(names["guard"].aclose())
 
 

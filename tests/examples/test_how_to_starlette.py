@@ -10,12 +10,12 @@ import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from keyguard import Keyguard
-from tests.examples.pages import blocks, page, run
+from tests.examples.pages import blocks, jwt_of, keys_of, page, run
 
 pytestmark = pytest.mark.usefixtures("patience")
 
 PAGE = "docs/how-to/starlette.md"
-APPLICATION, MOUNTS = range(2)
+APPLICATION, BESIDE, MOUNTS = range(3)
 
 
 @pytest.fixture
@@ -79,8 +79,23 @@ def test_a_guard_inside_a_mount_guards_what_is_below_it() -> None:
     asyncio.run(guard.aclose())
 
 
+def test_keys_and_a_jwt_are_taken_on_one_path() -> None:
+    here = run(PAGE, BESIDE, {"__name__": "how_to_beside"})
+    key, other = keys_of(here["guard"], "reports:read", "other")
+    with TestClient(here["app"]) as client:
+
+        def ask(token: str) -> Any:
+            answer = client.get("/reports", headers={"Authorization": f"Bearer {token}"})
+            return answer.text if answer.is_success else answer.status_code
+
+        assert ask(key) == key[11:27]
+        assert ask(jwt_of(here["SECRET"])) == "ann"
+        assert (ask(other), ask(f"{key}0"), ask("garbage")) == (403, 401, 401)
+        assert client.get("/reports").status_code == 401
+
+
 def test_the_page_has_no_other_code() -> None:
-    assert len(blocks(page(PAGE), "python")) == 2
+    assert len(blocks(page(PAGE), "python")) == 3
 
 
 def test_a_page_of_another_origin_may_ask_and_reads_refusals(names: dict[str, Any]) -> None:

@@ -117,7 +117,8 @@ def test_peppers_come_from_the_environment(file: Path) -> None:
         (
             '[[rules]]\npath = "/a"\nscope = ["a"]',
             InvalidValueError,
-            "rule 1 has no 'scope'; there are: also, any_of, cost, limits, methods, path, public, scopes",
+            "rule 1 has no 'scope'; there are: also, any_of, cost, limits, methods, path, public, "
+            "scopes",
         ),
         ('[[rules]]\npath = "a"', InvalidValueError, "rules in .*'a' is no path"),
         (
