@@ -383,6 +383,31 @@ def rendering(get_response: Any) -> Any:
     return Middleware()
 
 
+def answering_refusals(get_response: Any) -> Any:
+    """Return a middleware, sync only, that answers refusals in its own words."""
+    middleware = rendering(get_response)
+    middleware.process_exception = lambda *_: HttpResponse("mine", status=403)
+    return middleware
+
+
+def answer_in_rest(failure: Exception, _: object) -> HttpResponse:
+    return HttpResponse("mine", status=403)
+
+
+def test_an_application_s_own_answer_to_a_refusal_keeps_keyguard_s_fields(mode: str) -> None:
+    handler = {"UNAUTHENTICATED_USER": None, "EXCEPTION_HANDLER": answer_in_rest}
+    middleware = [f"{__name__}.answering_refusals"]
+    project = Project(mode, MIDDLEWARE=[KEYGUARD, *middleware])
+    token = project.world.token("inference:read")
+    with changed(REST_FRAMEWORK=handler):
+        answers = [project.ask(path, token) for path in ("/template", "/rest")]
+    for found in answers:
+        assert (found.status, found.body) == (403, b"mine")
+        challenge = str(found.header("www-authenticate"))
+        assert challenge.startswith('Bearer realm="AIaaS", error="insufficient_scope", scope="')
+        assert found.header("cache-control") == "no-store"
+
+
 @pytest.mark.parametrize("path", ["/open", "/nowhere", "/who", "/limited"])
 def test_a_request_that_goes_on_after_a_refusal_owes_what_is_due(mode: str, path: str) -> None:
     front = [Limit("front", "1/day", per="address")]

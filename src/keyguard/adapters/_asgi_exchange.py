@@ -84,6 +84,7 @@ class ASGIExchange(ScopeReader):
                 await self._answer_refusal(self.refusal)
                 return
             if message["type"] not in _PRELUDES:
+                message = self._with_lost_fields(message, self.refusal)
                 if repeats_refusal(self, status):
                     await forgive(self, self.refusal)
                 self.refusal = None  # the application answers as it sees fit
@@ -91,6 +92,12 @@ class ASGIExchange(ScopeReader):
             message = self._with_fields(message)
         self._last = message
         await self._send(message)
+
+    def _with_lost_fields(self, message: Message, refusal: Deny) -> Message:
+        headers = message.get("headers", ())
+        names = (name.decode("latin-1") for name, _ in headers)
+        lost = self.guard.respond(refusal).lost_from(message.get("status", 0), names)
+        return {**message, "headers": [*headers, *encoded(lost)]} if lost else message
 
     def _status_of(self, message: Message) -> int:
         status: int = message.get("status", 0)

@@ -23,8 +23,8 @@ _INTERNAL_SERVER_ERROR = 500
 def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
     """Let an application's error handlers answer a refusal; return keyguard's answer otherwise.
 
-    A handler that fails does not answer. Neither does a handler for every exception that turns a
-    refusal into a 500.
+    An answer of the same status gets those of keyguard's fields that it lacks. A handler that fails
+    does not answer. Neither does a handler for every exception that turns a refusal into a 500.
     """
     response = WerkzeugResponse(own.body, own.status_line, list(own.headers))
     refusal = default_exceptions[own.status](response=response)
@@ -37,6 +37,8 @@ def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
     except Exception:  # whatever the error handler raises
         app.logger.exception(FAILED)
         return response
+    for name, value in own.lost_from(answer.status_code, answer.headers.keys()):
+        answer.headers[name] = value
     return answer
 
 

@@ -74,6 +74,8 @@ class WSGIExchange(EnvironReader):
                 self.replacement = self.answer(self.refusal)
                 self.refusal, self.started = None, True
                 return _discard
+            own = self.guard.respond(self.refusal)
+            headers = [*headers, *own.lost_from(code, (name for name, _ in headers))]
             if repeats_refusal(self, code):
                 run_sync(forgive(self, self.refusal))
             self.refusal = None  # the application answers as it sees fit

@@ -156,6 +156,8 @@ class _ScopeMissing(PermissionDenied):
 
     def __init__(self, refusal: Deny, state: RequestState) -> None:
         super().__init__()
+        # If the application's handler answers it, the answer gets keyguard's fields.
+        state.refusal, state.optional = refusal, True
         self._refusal = refusal
         self._state = state
 

@@ -52,6 +52,11 @@ def finished(response: HttpResponseBase, exchange: DjangoExchange) -> HttpRespon
     """Return Django's answer with keyguard's fields, unless it only hides a refusal."""
     if exchange.refusal is not None and hides_refusal(exchange, response.status_code):
         return replaced(response, exchange.refusal, exchange)
+    refusal = exchange.refusal if exchange.answered is None else exchange.answered
+    if refusal is not None:
+        own = exchange.guard.respond(refusal)
+        for name, value in own.lost_from(response.status_code, response.headers):
+            response[name] = value
     if not is_refusal(response, exchange):
         exchange.answered = None  # something else answered instead
         # Unless the application has a limiter of its own.

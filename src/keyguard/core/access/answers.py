@@ -45,6 +45,7 @@ LIMIT_FIELDS = frozenset(
 RETIRES_FIELD = "Keyguard-Key-Expires"
 """Tells a client whose key was rotated, on accepted responses, when its key ends: an HTTP date."""
 
+_OF_CONTENT = frozenset({"content-type", "content-length"})
 _QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
@@ -61,6 +62,22 @@ class Response:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+    def lost_from(self, status: int, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Return the fields that an application's own answer to the same refusal lacks.
+
+        An answer is to the refusal if it has its status. A 401 must have a challenge (RFC 9110,
+        section 15.5.2), and a client waits as long as ``Retry-After`` says, whoever wrote the
+        content. A field that the application has set stays as it is.
+
+        Args:
+            status: The status of the application's answer.
+            names: The names of its fields, in any case.
+        """
+        if status != self.status:
+            return []
+        there = _OF_CONTENT.union(name.lower() for name in names)
+        return [(name, value) for name, value in self.headers if name.lower() not in there]
 
     @cached_property
     def status_line(self) -> str:
