@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from keyguard.core.access.decisions import AccessDenied, Allow, Decision, Deny, Reason
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.core.identity.scopes import ScopeCatalogue
+from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant
 from keyguard.core.keys.records import Key, KeyStatus, Organization, RevocationReason
 from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import LimitStatus
@@ -110,6 +110,7 @@ __all__ = [
     "Rule",
     "SchemaError",
     "ScopeCatalogue",
+    "ScopeGrant",
     "Secret",
     "Settings",
     "StoreError",

@@ -1,0 +1,131 @@
+"""A principal in place without a request, for unit tests of decorated functions."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+
+from keyguard.core.access.decisions import Allow
+from keyguard.core.identity.addresses import Client
+from keyguard.core.identity.principal import Principal, Request
+from keyguard.core.identity.scopes import ScopeGrant, parse_granted
+from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.state import RequestState
+
+__all__ = ["acting_as", "make_principal"]
+
+
+def make_principal(
+    scopes: Iterable[str] = (),
+    *,
+    key_id: str = "0000000000000000",
+    organization: str = "org_0000000000000000",
+    metadata: Mapping[str, str] | None = None,
+    guard: Keyguard | AsyncKeyguard | None = None,
+) -> Principal:
+    """Return a principal that no key belongs to.
+
+    Args:
+        scopes: Its scopes, which may be wildcards.
+        key_id: The id of the key that it seems to have.
+        organization: The id of its organization.
+        metadata: The notes of that key.
+        guard: The guard whose catalogue says what the scopes imply; None for no implication.
+
+    Raises:
+        InvalidValueError: A scope is malformed.
+    """
+    granted = parse_granted(scopes)
+    return Principal(
+        key_id=key_id,
+        family=f"fam_{key_id}",
+        organization=organization,
+        grant=ScopeGrant(granted) if guard is None else guard.policy.grant(granted),
+        metadata=dict(metadata or {}),
+    )
+
+
+@contextmanager
+def acting_as(
+    principal: Principal | None = None,
+    *,
+    scopes: Iterable[str] = (),
+    organization: str = "org_0000000000000000",
+    metadata: Mapping[str, str] | None = None,
+    request: Request | None = None,
+    guard: Keyguard | AsyncKeyguard | None = None,
+) -> Generator[Principal]:
+    """Have the code of this block serve a request of a principal, without middleware.
+
+    ::
+
+        with acting_as(scopes=["inference:write"]):
+            assert infer("a prompt") == "an answer"
+
+    In the block, :func:`~keyguard.current_principal`, :func:`~keyguard.require_scopes`,
+    :func:`~keyguard.rate_limit`, :func:`~keyguard.current_limits` and
+    :func:`~keyguard.require_organization` work as in a request. A refusal is raised as
+    :class:`~keyguard.AccessDenied`. It is a plain ``with`` in async code as well. Each block is one
+    request: a limit is charged once in it, however often its function is called.
+
+    Args:
+        principal: Who acts; None for a principal that the next three make.
+        scopes: Its scopes.
+        organization: The id of its organization.
+        metadata: The notes of its key.
+        request: The request, as the functions of limits see it; by default ``GET /``.
+        guard: The guard whose catalogue and counters are used. By default each block has its own,
+            so no block takes from the limits of another.
+
+    Yields:
+        The principal.
+
+    Raises:
+        InvalidValueError: A scope is malformed.
+    """
+    if principal is None:
+        principal = make_principal(
+            scopes, organization=organization, metadata=metadata, guard=guard
+        )
+    with Keyguard("memory://", hooks=()) as own:
+        state = _PretendedRequest(guard or own, request or Request(method="GET", path="/"))
+        state.allow = Allow(principal)
+        token = CURRENT_REQUEST.set(state)
+        try:
+            yield principal
+        finally:
+            CURRENT_REQUEST.reset(token)
+
+
+class _PretendedRequest(RequestState):
+    """A request that no server received."""
+
+    def __init__(self, guard: Keyguard | AsyncKeyguard, request: Request) -> None:
+        self.guard = guard
+        self._request = request
+
+    def connection(self) -> Client:
+        return Client(self._request.address, secure=True)
+
+    @property
+    def method(self) -> str:
+        return self._request.method
+
+    @property
+    def path(self) -> str:
+        return self._request.path
+
+    @property
+    def raw_path(self) -> bytes | None:
+        return None
+
+    def credentials(self) -> Sequence[str | bytes]:
+        return ()
+
+    def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        headers = self._request.headers
+        return {name: (headers[name],) for name in names if name in headers}
+
+    def request(self) -> Request:
+        return self._request

@@ -1,0 +1,169 @@
+"""Guards over a store in memory, and keys for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+from keyguard.core.keys.records import Key
+from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import ConfigurationError, NotFoundError
+from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.runtime.events import Event, log_event
+from keyguard.runtime.process import Clock
+from keyguard.settings.config import Settings
+from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
+from keyguard.testing.clock import MovingClock
+
+__all__ = ["ApiKey", "MemoryGuards"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key that a test sends.
+
+    Args:
+        key: Its record, as it was issued.
+        token: Its token.
+    """
+
+    key: Key
+    token: Secret
+
+    @property
+    def id(self) -> str:
+        """The key's id."""
+        return self.key.id
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header field that carries the key, for any test client."""
+        return {"Authorization": f"Bearer {self.token.reveal()}"}
+
+
+@dataclass(kw_only=True, eq=False)
+class MemoryGuards:
+    """A guard of either flavour over one new store in memory, with a clock that the test moves.
+
+    ::
+
+        with MemoryGuards(service.settings) as guards:
+            client = create_app(guards.guard).test_client()
+            writer = guards.issue(scopes=["inference:write"])
+            assert client.post("/v1/inference", headers=writer.headers).status_code == 200
+
+    Tokens are hashed fast, whatever hasher the settings name, and no read replica is asked. All
+    other settings hold. Nothing outlives the guards, so one test can't change the next.
+
+    Args:
+        settings: What the service settles; by default the default settings.
+        clock: Where time comes from.
+        store: Where the keys are.
+        events: Every event of the guards, in order.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    clock: Clock = field(default_factory=MovingClock)
+    store: MemoryStore = field(default_factory=MemoryStore, repr=False)
+    events: list[Event] = field(default_factory=list[Event])
+
+    def __post_init__(self) -> None:
+        self.settings = replace(self.settings, hasher="sha256", read_url=None)
+
+    @classmethod
+    def of(cls, guard: Keyguard | AsyncKeyguard) -> Self:
+        """Return the guards that share the store, the settings and the clock of a given one.
+
+        For an application whose guard is made when its module is imported.
+
+        Args:
+            guard: A guard whose keys are in memory, as with the URL ``memory://``.
+
+        Raises:
+            ConfigurationError: The guard keeps its keys elsewhere.
+        """
+        store: object = guard._store
+        if isinstance(store, AsyncMemoryStore):
+            store = store._store
+        if not isinstance(store, MemoryStore):
+            raise ConfigurationError(
+                f"this guard keeps its keys in {type(store).__name__}, where a test would leave "
+                "some: give it the URL memory:// in tests"
+            )
+        guards = cls(settings=guard.settings, clock=guard._ports.clock, store=store)
+        name = "guard" if isinstance(guard, Keyguard) else "async_guard"
+        vars(guards)[name] = guard
+        return guards
+
+    def with_settings(self, **changes: Any) -> Self:
+        """Return guards over the same store and clock that have other settings. These stay.
+
+        Args:
+            changes: Fields of :class:`~keyguard.Settings`.
+
+        Raises:
+            InvalidValueError: The value of a setting is not valid.
+            ConfigurationError: Two settings contradict each other.
+        """
+        return type(self)(
+            settings=replace(self.settings, **changes),
+            clock=self.clock,
+            store=self.store,
+            events=self.events,
+        )
+
+    @cached_property
+    def guard(self) -> Keyguard:
+        """The guard for WSGI, Flask, Django and other sync code."""
+        hooks = (self.events.append, log_event)
+        return Keyguard(self.store, settings=self.settings, clock=self.clock, hooks=hooks)
+
+    @cached_property
+    def async_guard(self) -> AsyncKeyguard:
+        """The guard for ASGI, Starlette, FastAPI and other async code."""
+        store, hooks = AsyncMemoryStore(self.store), (self.events.append, log_event)
+        return AsyncKeyguard(store, settings=self.settings, clock=self.clock, hooks=hooks)
+
+    def issue(
+        self, *, scopes: Iterable[str] = (), organization: str = "acme", **terms: Any
+    ) -> ApiKey:
+        """Issue a key, and make its organization if that does not exist yet.
+
+        Args:
+            scopes: The scopes that the key is granted.
+            organization: The slug of the organization that owns it.
+            terms: What ``guard.keys.issue`` takes as well, such as ``expires_in`` and ``limits``.
+
+        Returns:
+            The key, with the header field that carries it.
+
+        Raises:
+            InvalidValueError: A value is not valid, or a scope is not in the catalogue.
+            RefusedError: The organization's bounds do not allow the key.
+        """
+        try:
+            self.guard.organizations.get(organization)
+        except NotFoundError:
+            self.guard.organizations.create(organization)
+        terms = {"name": "test"} | terms
+        issued = self.guard.keys.issue(organization=organization, scopes=scopes, **terms)
+        return ApiKey(key=issued.key, token=issued.token)
+
+    def close(self) -> None:
+        """Close the guard for sync code. Code on an event loop closes ``async_guard`` there."""
+        if "guard" in vars(self):
+            self.guard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
