@@ -19,7 +19,7 @@ from keyguard.request.state import RequestState
 try:
     from rest_framework.authentication import BaseAuthentication
     from rest_framework.exceptions import PermissionDenied
-    from rest_framework.permissions import BasePermission, OperationHolderMixin
+    from rest_framework.permissions import BasePermission, SingleOperandHolder
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.rest_framework", "drf") from missing
 
@@ -84,7 +84,7 @@ class KeyguardAuthentication(BaseAuthentication):
         return dict(answer.headers)["WWW-Authenticate"]
 
 
-class HasScopes(OperationHolderMixin, BasePermission):
+class HasScopes(SingleOperandHolder, BasePermission):
     """Permit a principal with these scopes.
 
     ::
@@ -110,7 +110,7 @@ class HasScopes(OperationHolderMixin, BasePermission):
         self._protection = Protection(requirements=(requirement,))
         declare(self, self._protection)
 
-    def __call__(self) -> HasScopes:
+    def __call__(self, *_: object, **__: object) -> HasScopes:
         """Return this permission. Django REST Framework calls a class here, for each request."""
         return self
 
