@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from keyguard import Keyguard, ScopeCatalogue
+from keyguard import Keyguard, Organization, ScopeCatalogue
 from keyguard.admin import Console
 from keyguard.admin.exchange import Call
 from keyguard.core.identity.person import Person
@@ -59,7 +59,7 @@ class Site:
         self.guard.organizations.create("acme", name="Acme Labs")
         self.guard.keys.issue(organization="acme", name="Root", scopes=["admin"])
         self.served: list[str] = []
-        self._console = Console(self.guard, self._identify)
+        self._console = Console(self.guard, self._identify, members=self._members)
         self._server = make_server("127.0.0.1", 0, self._answer, _Server, _Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.other_url = f"http://localhost:{self._server.server_port}"
@@ -121,7 +121,14 @@ class Site:
             f"{acme}{page}": "administrator"
             for page in (
                 *("", "/keys", "/keys?q=nothing", "/keys/new", "/requests", "/requests/new"),
-                *("/usage?group=outcome", "/usage?step=never", "/audit", "/limits", "/settings"),
+                *(
+                    "/usage?group=outcome",
+                    "/usage?step=never",
+                    "/audit",
+                    "/limits",
+                    "/settings",
+                    "/members",
+                ),
                 *("/edit", "/disable", "/mine"),
             )
         }
@@ -153,6 +160,12 @@ class Site:
             roles={"acme": who},
             authenticated_at=self.guard.now(),
         )
+
+    def _members(self, organization: Organization) -> list[Person]:
+        """Return people of whom two have the longest and the worst names."""
+        people = [Person(id=role, name=role.capitalize(), roles={"acme": role}) for role in ROLES]
+        people.append(Person(id=HOSTILE[:90], name=HOSTILE, roles={organization.id: "auditor"}))
+        return people if organization.slug == "acme" else []
 
     def _answer(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]

@@ -50,7 +50,16 @@ def test_axe_finds_nothing_where_there_is_nothing_yet(browser: Browser, site: Si
     with visiting(browser, site) as visitor:
         visitor.be("operator")
         site.guard.organizations.create("new", name="New")
-        for page in ("", "/keys", "/requests", "/usage", "/audit", "/limits", "/settings"):
+        for page in (
+            "",
+            "/keys",
+            "/requests",
+            "/usage",
+            "/audit",
+            "/limits",
+            "/settings",
+            "/members",
+        ):
             visitor.go(f"/organizations/new{page}")
             found = Axe().run(visitor.page)
             assert found.violations_count == 0, f"{page}: {found.generate_report()}"

@@ -22,7 +22,7 @@ try:
     from keyguard.admin.api import ENDPOINTS
     from keyguard.admin.application import Application
     from keyguard.admin.asgi import ASGIApplication
-    from keyguard.admin.callers import Callers, Identify
+    from keyguard.admin.callers import Callers, Identify, Members
     from keyguard.admin.console import ConsoleApplication
     from keyguard.admin.wsgi import WSGIApplication
 except ModuleNotFoundError as missing:
@@ -72,6 +72,7 @@ def Console(
     *,
     key_sign_in: bool = False,
     reauthenticate: str | None = None,
+    members: Members | None = None,
 ) -> ASGIApplication: ...
 @overload
 def Console(
@@ -80,6 +81,7 @@ def Console(
     *,
     key_sign_in: bool = False,
     reauthenticate: str | None = None,
+    members: Members | None = None,
 ) -> WSGIApplication: ...
 def Console(  # noqa: N802 - as above
     guard: Keyguard | AsyncKeyguard,
@@ -87,6 +89,7 @@ def Console(  # noqa: N802 - as above
     *,
     key_sign_in: bool = False,
     reauthenticate: str | None = None,
+    members: Members | None = None,
 ) -> ASGIApplication | WSGIApplication:
     """Return the console as an application that is mounted anywhere, with the API below it.
 
@@ -97,21 +100,29 @@ def Console(  # noqa: N802 - as above
         key_sign_in: Whether people may sign in with a key that has ``admin``.
         reauthenticate: The address at which people of the host application prove again who they
             are, before they do what reaches far; it gets the path to come back to as ``next``.
+        members: Returns the people of an organization with their roles, for the console's page of
+            members; it may be a coroutine function. Without it the page has those whom keys and
+            requests name.
 
     Returns:
         An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
         :class:`~keyguard.Keyguard`.
 
     Raises:
-        ConfigurationError: Nobody could sign in, or ``identify`` is a coroutine function, and the
-            guard is for sync code.
+        ConfigurationError: Nobody could sign in, or ``identify`` or ``members`` is a coroutine
+            function, and the guard is for sync code.
     """
     if identify is None and not key_sign_in:
         raise ConfigurationError(
             "nobody could sign in to the console: pass identify=, or key_sign_in=True"
         )
     return _fronted(
-        ConsoleApplication(guard, Callers(guard, identify, reauthenticate), key_sign_in=key_sign_in)
+        ConsoleApplication(
+            guard,
+            Callers(guard, identify, reauthenticate),
+            key_sign_in=key_sign_in,
+            members=members,
+        )
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import TracebackType
 
-from keyguard.admin.callers import Callers
+from keyguard.admin.callers import Callers, Members, check_flavour
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Endpoint, Router
 from keyguard.admin.exchange import (
@@ -42,18 +42,28 @@ class Application:
         guard: The guard whose keys are managed.
         endpoints: The table.
         callers: Finds who calls.
+        members: Tells the people of an organization, or None.
+
+    Raises:
+        ConfigurationError: ``members`` is a coroutine function, and the guard is for sync code.
     """
 
     api = ""
     """Where the API is below the mount."""
 
     def __init__(
-        self, guard: Keyguard | AsyncKeyguard, endpoints: Iterable[Endpoint], callers: Callers
+        self,
+        guard: Keyguard | AsyncKeyguard,
+        endpoints: Iterable[Endpoint],
+        callers: Callers,
+        members: Members | None = None,
     ) -> None:
+        check_flavour(guard, "members", members)
         self.guard = guard
         self.endpoints = tuple(endpoints)
         self.router = Router(self.endpoints)
         self._callers = callers
+        self._members = members
 
     async def answer(self, call: Call) -> Answer:
         """Answer a call. Over a guard for sync code nothing in it suspends."""
@@ -113,6 +123,7 @@ class Application:
             media_type=_media_type(call, endpoint),
             query=NOTHING_GIVEN,
             form=NOTHING_GIVEN,
+            members=self._members,
         )
         if endpoint.right is not None:
             context.check_anywhere()

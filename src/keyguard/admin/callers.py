@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
+from keyguard.core.keys.records import Organization
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import (
     ConfigurationError,
@@ -28,6 +30,9 @@ _logger = logging.getLogger("keyguard")
 
 Identify: TypeAlias = Callable[[Call], Person | Awaitable[Person | None] | None]
 """Returns the person who makes a call, as the host application knows it, or None."""
+
+Members: TypeAlias = Callable[[Organization], Iterable[Person] | Awaitable[Iterable[Person]]]
+"""Returns the people who have a role in an organization, as the host application knows them."""
 
 
 class Callers:
@@ -52,11 +57,7 @@ class Callers:
             raise ConfigurationError(
                 f"management takes a Keyguard or an AsyncKeyguard, not {type(guard).__name__}"
             )
-        if isinstance(guard, Keyguard) and iscoroutinefunction(identify):
-            raise ConfigurationError(
-                "identify is a coroutine function, and a Keyguard serves sync code; make it a "
-                "plain function, or pass an AsyncKeyguard"
-            )
+        check_flavour(guard, "identify", identify)
         self._guard = guard
         self._identify = identify
         self._sessions = Sessions(guard)
@@ -99,27 +100,61 @@ class Callers:
         return decision.principal
 
 
+def check_flavour(guard: Keyguard | AsyncKeyguard, name: str, function: object) -> None:
+    """Refuse a coroutine function of the host where the guard serves sync code.
+
+    Raises:
+        ConfigurationError: It is one.
+    """
+    if isinstance(guard, Keyguard) and iscoroutinefunction(function):
+        raise ConfigurationError(
+            f"{name} is a coroutine function, and a Keyguard serves sync code; make it a "
+            "plain function, or pass an AsyncKeyguard"
+        )
+
+
+async def members_of(members: Members, organization: Organization) -> list[Person]:
+    """Return the people that ``members`` names, each checked whatever made it.
+
+    Raises:
+        Problem: It returned something else, or raised what tells about the host's own code.
+    """
+    with _logged("members", "Who belongs to the organization"):
+        found: object = await settled(members(organization))
+        if not isinstance(found, Iterable) or isinstance(found, str):
+            raise ConfigurationError("members returns the people of an organization, as a list")
+        return [_checked("members", person) for person in found]
+
+
 async def _person(identify: Identify, call: Call) -> Person | None:
     """Return the person that ``identify`` names, checked whatever made it.
 
     Raises:
         Problem: It returned something else, or raised what tells about the host's own code.
     """
-    try:
+    with _logged("identify", "Who you are"):
         found = await settled(identify(call))
-        if found is None:
-            return None
-        if not issubclass(type(found), Person):  # a mock says that it is an instance of anything
-            raise ConfigurationError(
-                f"identify returns a Person or None, not an object of {type(found).__name__}"
-            )
-        return Person(
-            id=found.id,
-            name=found.name,
-            roles=found.roles,
-            operator=found.operator,
-            authenticated_at=found.authenticated_at,
-        )
+        return None if found is None else _checked("identify", found)
+
+
+def _checked(name: str, found: object) -> Person:
+    # A mock says that it is an instance of anything.
+    if not isinstance(found, Person) or not issubclass(type(found), Person):
+        raise ConfigurationError(f"{name} names a Person, not an object of {type(found).__name__}")
+    return Person(
+        id=found.id,
+        name=found.name,
+        roles=found.roles,
+        operator=found.operator,
+        authenticated_at=found.authenticated_at,
+    )
+
+
+@contextmanager
+def _logged(name: str, what: str) -> Generator[None]:
+    """Tell the log alone what is wrong with a function of the host."""
+    try:
+        yield
     except (ConfigurationError, InvalidValueError, NotFoundError, RefusedError):
-        _logger.exception("identify could not tell who makes a call")
-        raise Problem(500, "Who you are could not be found out. The log says why.") from None
+        _logger.exception("%s could not tell who it is asked for", name)
+        raise Problem(500, f"{what} could not be found out. The log says why.") from None

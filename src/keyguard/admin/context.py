@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from keyguard.admin.callers import Members
 from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Call, Problem, settled
 from keyguard.admin.members import Values
@@ -42,6 +43,7 @@ class Context:
         query: What the query says.
         form: What the body says.
         body: The body itself.
+        members: Tells the people of an organization, if the host application does.
         fields: Header fields that the answer gets besides its own.
         form_secret: What the answer gives the browser to check forms by.
     """
@@ -58,6 +60,7 @@ class Context:
     query: Values
     form: Values
     body: bytes = b""
+    members: Members | None = None
     fields: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     form_secret: str = ""
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from keyguard.admin.console.members import OrganizationMember
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_files
 
@@ -106,6 +107,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
                 ("Usage", "/usage"),
                 ("Audit", "/audit"),
                 ("Limits", "/limits"),
+                ("Members", "/members"),
                 ("Organization", "/settings"),
                 ("My keys", "/mine"),
             )
@@ -453,7 +455,22 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
             {
                 "title": "Organization",
                 "section": "Organization",
-                "members": [("Ada", "administrator"), (text, "developer")] if full else [],
+            },
+        ),
+        "members": (
+            "members.html",
+            {
+                "title": "Members",
+                "section": "Members",
+                "members": [
+                    OrganizationMember("ada", text, "administrator", 0, 2),
+                    OrganizationMember(text, "", "", 3, 0),
+                ]
+                if full
+                else [],
+                "told": kind != "empty",
+                "cut": 1000 if kind == "hostile" else 0,
+                "next": None,
             },
         ),
         "organizations": (

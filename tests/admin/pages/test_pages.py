@@ -97,6 +97,7 @@ def test_the_empty_pages_say_what_to_do() -> None:
         "usage",
         "audit",
         "limits",
+        "members",
         "organizations",
     ):
         assert 'class="card empty"' in page(name, "empty") or 'class="empty"' in page(name, "empty")

@@ -11,8 +11,8 @@ from http import HTTPStatus
 
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.application import Application
-from keyguard.admin.callers import Callers
-from keyguard.admin.console import key, keys, organizations, requests, sign_in, usage
+from keyguard.admin.callers import Callers, Members
+from keyguard.admin.console import key, keys, members, organizations, requests, sign_in, usage
 from keyguard.admin.console.page import frame, page
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_files
@@ -56,6 +56,7 @@ PAGES: tuple[Endpoint, ...] = (
     *key.PAGES,
     *requests.PAGES,
     *usage.PAGES,
+    *members.PAGES,
     *sign_in.PAGES,
 )
 
@@ -78,16 +79,25 @@ class ConsoleApplication(Application):
         guard: The guard whose keys are managed.
         callers: Finds who calls.
         key_sign_in: Whether people may sign in with a key that has ``admin``.
+        members: Tells the people of an organization, or None.
+
+    Raises:
+        ConfigurationError: ``members`` is a coroutine function, and the guard is for sync code.
     """
 
     api = API
 
     def __init__(
-        self, guard: Keyguard | AsyncKeyguard, callers: Callers, *, key_sign_in: bool
+        self,
+        guard: Keyguard | AsyncKeyguard,
+        callers: Callers,
+        *,
+        key_sign_in: bool,
+        members: Members | None = None,
     ) -> None:
         api = (replace(endpoint, path=self.api + endpoint.path) for endpoint in ENDPOINTS)
         by_key = sign_in.BY_KEY if key_sign_in else ()
-        super().__init__(guard, (*PAGES, *by_key, *api), callers)
+        super().__init__(guard, (*PAGES, *by_key, *api), callers, members)
         self._sign_in_url = callers.reauthenticate
         self._key_sign_in = key_sign_in
 

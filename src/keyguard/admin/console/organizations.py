@@ -222,9 +222,7 @@ async def show_settings(context: Context) -> Answer:
     if Right.CHANGE_ORGANIZATION in view.rights:
         ended = view.organization is not None and view.organization.disabled_at
         can = {"edit", "enable" if ended else "disable"}
-    return view.show(
-        "organization.html", "Organization", section="Organization", can=can, members=()
-    )
+    return view.show("organization.html", "Organization", section="Organization", can=can)
 
 
 async def ask_for_settings(context: Context) -> Answer:

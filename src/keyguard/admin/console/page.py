@@ -294,6 +294,7 @@ class View:
             ("Usage", "/usage", Right.READ_USAGE),
             ("Audit", "/audit", Right.READ_AUDIT),
             ("Limits", "/limits", Right.READ_KEYS),
+            ("Members", "/members", Right.READ_ORGANIZATION),
             ("Organization", "/settings", Right.READ_ORGANIZATION),
             ("My keys", "/mine", Right.OWN_KEYS),
         )
