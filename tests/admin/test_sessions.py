@@ -16,11 +16,10 @@ from keyguard.admin.asgi import ASGIApplication
 from keyguard.admin.callers import Callers
 from keyguard.admin.context import Context
 from keyguard.admin.csrf import check_form, check_origin, form_token
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.endpoints import Endpoint, StepUp
 from keyguard.admin.exchange import Answer, json_answer
 from keyguard.admin.headers import SAFETY_FIELDS
 from keyguard.admin.sessions import COOKIE, Sessions
-from keyguard.admin.step_up import check_recent
 from keyguard.admin.wsgi import WSGIApplication
 from keyguard.runtime.sync import run_sync
 from tests.admin.api.calls import Got, Sent, call_asgi, call_wsgi
@@ -56,13 +55,16 @@ async def change(context: Context) -> Answer:
     return json_answer(200, {})
 
 
-async def reach_far(context: Context) -> Answer:
-    check_recent(context)
+async def do_far(context: Context) -> Answer:
     return json_answer(200, {})
 
 
-def endpoint(method: str, path: str, handler: Any, *, anonymous: bool = False) -> Endpoint:
-    return Endpoint(method=method, path=path, handler=handler, summary="", anonymous=anonymous)
+async def always(context: Context) -> bool:
+    return True
+
+
+def endpoint(method: str, path: str, handler: Any, **more: Any) -> Endpoint:
+    return Endpoint(method=method, path=path, handler=handler, summary="", **more)
 
 
 TABLE = (
@@ -72,7 +74,7 @@ TABLE = (
     endpoint("POST", "/sign-out", sign_out),
     endpoint("GET", "/form", show_form),
     endpoint("POST", "/change/{action}/{token}", change),
-    endpoint("POST", "/far", reach_far),
+    endpoint("POST", "/far", do_far, step_up=StepUp(reaches_far=always)),
 )
 
 

@@ -19,6 +19,7 @@ from keyguard.admin.exchange import (
 from keyguard.admin.headers import protected
 from keyguard.admin.members import NO_MEMBERS, Form, Values
 from keyguard.admin.sessions import Caller, ConsoleSession
+from keyguard.admin.step_up import check_step_up
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.exceptions import (
@@ -131,6 +132,7 @@ class Application:
         if endpoint.form is not None:
             context.body = await self._body(call)
             context.form = self._form(context, endpoint.form)
+        await check_step_up(context)
         answered = await endpoint.handler(context)
         fields = (*answered.headers, *context.fields)
         return Response(answered.status, fields, answered.body)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from werkzeug.datastructures import MultiDict
+
 from keyguard.admin.callers import Members
 from keyguard.admin.endpoints import Endpoint
 from keyguard.admin.exchange import Call, Problem, settled
@@ -45,6 +47,7 @@ class Context:
         body: The body itself.
         members: Tells the people of an organization, if the host application does.
         fields: Header fields that the answer gets besides its own.
+        sent: The fields of the form that a page sent, once its token was checked.
         form_secret: What the answer gives the browser to check forms by.
     """
 
@@ -62,6 +65,7 @@ class Context:
     body: bytes = b""
     members: Members | None = None
     fields: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    sent: MultiDict[str, str] | None = None
     form_secret: str = ""
 
     @property

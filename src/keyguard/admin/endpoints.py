@@ -25,6 +25,20 @@ JSON = ("application/json",)
 HTML = ("text/html",)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepUp:
+    """What makes a call reach so far that it takes a recent sign-in.
+
+    Args:
+        reaches_far: Tells it of a call. It refuses a caller who may not make the call at all.
+        form: The path below the mount of the page to come back to after the sign-in; "" for an
+            endpoint of the API.
+    """
+
+    reaches_far: Callable[[Context], Awaitable[bool]]
+    form: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Endpoint:
     """One method of one path.
@@ -39,6 +53,7 @@ class Endpoint:
             keys.
         anonymous: Whether nobody is asked who calls.
         anyone: Whether a caller whom nobody knows may call as well, who shows a ticket.
+        step_up: Which calls take a recent sign-in; None if none does.
         form: What the body takes; None where none is read.
         matches: Whether ``If-Match`` has to name the record's version.
         repeats: Whether ``Idempotency-Key`` names a call, so that it can be repeated.
@@ -55,6 +70,7 @@ class Endpoint:
     own: bool = False
     anonymous: bool = False
     anyone: bool = False
+    step_up: StepUp | None = None
     form: Form | None = None
     matches: bool = False
     repeats: bool = False

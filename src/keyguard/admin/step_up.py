@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from keyguard.admin.exchange import Problem, settled
 from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.requests import KeyRequest
-from keyguard.exceptions import NotFoundError
+from keyguard.exceptions import InvalidValueError, NotFoundError
 
 if TYPE_CHECKING:
     from keyguard.admin.context import Context
@@ -46,65 +46,71 @@ def sign_in_link(url: str, page: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode({'next': page})}"
 
 
-def check_recent(context: Context, page: str = "") -> None:
-    """Refuse a person or a session whose sign-in is older than ten minutes.
+async def check_step_up(context: Context) -> None:
+    """Refuse a call that reaches far, of a person or a session that signed in too long ago.
 
-    A call with a key has just shown the key. Ask it before ``admin`` is granted, before what an
-    organization may have is raised, and before an organization is disabled.
-
-    Args:
-        context: The call.
-        page: The path below the mount of the page with the form, to which the sign-in leads back;
-            "" for a call that no page sent.
+    A call with a key has just shown the key.
 
     Raises:
-        StaleSignIn: The sign-in is older, or it is not known when it was.
+        StaleSignIn: The sign-in is older than ten minutes, or it is not known when it was.
+        AccessDenied: The caller may not make the call at all.
+        Problem: Likewise.
     """
+    step_up = context.endpoint.step_up
+    if step_up is None or not _is_stale(context) or not await step_up.reaches_far(context):
+        return
+    url = context.reauthenticate
+    if url is not None and step_up.form:
+        page = step_up.form.format_map(context.parameters)
+        url = sign_in_link(url, f"{context.call.request.root_path}{page}")
+    raise StaleSignIn(url)
+
+
+def _is_stale(context: Context) -> bool:
     at: datetime | None
     if context.session is not None:
         at = context.session.began_at
     elif context.person is not None:
         at = context.person.authenticated_at
     else:
-        return
-    if at is None or abs(context.guard.now() - at) > RECENT:
-        request = context.call.request
-        url = context.reauthenticate
-        if url is not None and page:
-            url = sign_in_link(url, f"{request.root_path}{page}")
-        raise StaleSignIn(url)
+        return False
+    return at is None or abs(context.now - at) > RECENT
 
 
-def check_granting(context: Context, scopes: Iterable[str], page: str = "") -> None:
-    """Refuse to hand on ``admin`` after a sign-in that is older than ten minutes.
+async def disables(context: Context) -> bool:
+    """Tell that to disable an organization always reaches far."""
+    await context.organization()
+    return True
+
+
+def grants_admin(context: Context, scopes: Iterable[str]) -> bool:
+    """Tell whether ``admin`` is handed on.
 
     Args:
         context: The call.
         scopes: What is granted, and what the key has that is changed or rotated: it would pass to
             another holder, last longer, or get a new token.
-        page: As :func:`check_recent` takes it.
-
-    Raises:
-        StaleSignIn: As :func:`check_recent` says.
-        InvalidValueError: A scope is malformed.
     """
-    if "admin" in context.guard.policy.grant(parse_granted(scopes)):
-        check_recent(context, page)
+    try:
+        return "admin" in context.guard.policy.grant(parse_granted(scopes))
+    except InvalidValueError:
+        return False  # the guard grants no malformed scope
 
 
-async def check_claiming(context: Context, request: KeyRequest, page: str = "") -> None:
-    """Refuse to make the key of a request, if it has ``admin``, after such an older sign-in.
+async def rotates_admin(context: Context) -> bool:
+    """Tell whether the key of the path, which would get a new token, has ``admin``."""
+    return grants_admin(context, (await context.key()).scopes)
+
+
+async def claims_admin(context: Context, request: KeyRequest) -> bool:
+    """Tell whether the key of a request has ``admin``.
 
     Args:
         context: The call.
         request: The request. Its key, if it was claimed, is made anew with what it has now.
-        page: As :func:`check_recent` takes it.
-
-    Raises:
-        StaleSignIn: As :func:`check_recent` says.
     """
     scopes = {*(request.granted or request.asked).scopes}
     if request.key is not None:
         with suppress(NotFoundError):
             scopes |= (await settled(context.guard.keys.get(request.key))).scopes
-    check_granting(context, scopes, page)
+    return grants_admin(context, scopes)

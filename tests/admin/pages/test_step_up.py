@@ -9,6 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from keyguard.admin.api import ENDPOINTS
+from keyguard.admin.console import PAGES
+from keyguard.admin.console.sign_in import BY_KEY
 from tests.admin.api.calls import Got
 from tests.admin.api.office import PEOPLE
 from tests.admin.pages.rooms import Rooms, fields_of, text_of
@@ -36,6 +39,13 @@ FORMS = {
     "rotate admin": "/keys/{admin}/rotate",
     "bounds": f"{ACME}/edit",
     "disable": f"{ACME}/disable",
+}
+REACH_FAR = {
+    *("POST /organizations/{organization}/settings", "PATCH /organizations/{organization}"),
+    "POST /organizations/{organization}/disable",
+    *("POST /organizations/{organization}/keys", "POST /keys/{key}/edit", "PATCH /keys/{key}"),
+    "POST /keys/{key}/rotate",
+    *(f"POST /requests/{{request}}/{verb}" for verb in ("approve", "claim", "reclaim")),
 }
 NEAR: dict[str, tuple[str, str, dict[str, Any]]] = {
     "issue": (f"{ACME}/keys", "administrator", NEW_KEY | {"scope": ["inference:read"]}),
@@ -84,6 +94,8 @@ def test_an_approval_that_takes_a_fresh_sign_in_leads_back_to_the_request(rooms:
     got = rooms.post(f"{page}/approve", "administrator", fields)
 
     assert got.status == 403
+    preview = rooms.post(f"{page}/approve", "administrator", fields | {"preview": "1"})
+    assert preview.status == 403
     _leads_back_to(page, got, rooms, "administrator")
 
 
@@ -92,6 +104,31 @@ def _leads_back_to(page: str, got: Got, rooms: Rooms, person: str) -> None:
     (link,) = re.findall(r'class="btn first" href="([^"]*)"', text_of(got))
     assert parse_qs(urlsplit(link).query) == {"next": [f"/keys{page}"]}
     assert 'method="post"' in text_of(rooms.get(page, person))
+
+
+def test_the_table_says_of_each_endpoint_that_changes_something_whether_it_may_reach_far() -> None:
+    far = {
+        f"{endpoint.method} {endpoint.path}"
+        for endpoint in (*PAGES, *BY_KEY, *ENDPOINTS)
+        if endpoint.step_up is not None
+    }
+    near = {
+        f"{endpoint.method} {endpoint.path}"
+        for endpoint in (*PAGES, *BY_KEY, *ENDPOINTS)
+        if endpoint.step_up is None and endpoint.method != "GET"
+    }
+
+    assert far == REACH_FAR
+    # What ends keys waits for no sign-in, and what asks or denies grants nothing.
+    assert {path.rpartition("/")[2] for path in near} == {
+        *("sign-in", "sign-out", "{code}"),
+        *("organizations", "enable", "requests", "check", "dismiss"),
+        *("revoke", "bulk", "stored", "deny", "rescind", "withdraw"),
+    }
+    for endpoint in PAGES:
+        if endpoint.step_up is not None:
+            forms = {page.path for page in PAGES if page.method == "GET"}
+            assert endpoint.step_up.form in forms
 
 
 @pytest.mark.parametrize("what", NEAR)

@@ -27,11 +27,11 @@ from keyguard.admin.api.forms import (
 from keyguard.admin.api.repeats import name_of, once
 from keyguard.admin.api.shown import LIMIT_STATUS, page_answer, record_answer
 from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.endpoints import Endpoint, StepUp
 from keyguard.admin.exchange import Answer, Problem, json_answer, settled
 from keyguard.admin.members import Form, span, text
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_granting
+from keyguard.admin.step_up import grants_admin, rotates_admin
 from keyguard.core.keys.json_forms import JsonObject, fields_json, key_json, revoked_json
 from keyguard.core.keys.records import Key, RevocationReason
 from keyguard.core.keys.results import DamagedKey
@@ -79,7 +79,6 @@ async def issue_key(context: Context) -> Answer:
     form, organization = context.form, await context.organization()
     if form.get(ORGANIZATION, organization.id) not in (organization.id, organization.slug):
         raise Problem(422, "The body names another organization than the path.")
-    check_granting(context, form.get(SCOPES, ()))
 
     async def issue() -> tuple[str, Answer]:
         issued = await settled(
@@ -105,6 +104,11 @@ async def issue_key(context: Context) -> Answer:
     return await once(context, issue, repeat)
 
 
+async def _issues_admin(context: Context) -> bool:
+    await context.organization()
+    return grants_admin(context, context.form.get(SCOPES, ()))
+
+
 async def show_key(context: Context) -> Answer:
     """Return a key."""
     key = await context.key()
@@ -114,7 +118,6 @@ async def show_key(context: Context) -> Answer:
 async def change_key(context: Context) -> Answer:
     """Change a key."""
     form, key = context.form, await context.key()
-    check_granting(context, {*key.scopes, *form.get(SCOPES, ())})
     after = await settled(
         context.guard.keys.update(
             key.id,
@@ -133,10 +136,13 @@ async def change_key(context: Context) -> Answer:
     return record_answer(200, after.version, shown_key(after, context.now))
 
 
+async def _changes_admin(context: Context) -> bool:
+    return grants_admin(context, {*(await context.key()).scopes, *context.form.get(SCOPES, ())})
+
+
 async def rotate_key(context: Context) -> Answer:
     """Give a key a successor; its token is shown in this answer alone."""
     key, form = await context.key(), context.form
-    check_granting(context, key.scopes)
     rotated = await settled(
         context.guard.keys.rotate(
             key.id,
@@ -230,6 +236,7 @@ ENDPOINTS = (
         handler=issue_key,
         summary="Issue a key; its token is shown once",
         right=Right.WRITE_KEYS,
+        step_up=StepUp(reaches_far=_issues_admin),
         form=Form(
             required=(NAME,),
             optional=(
@@ -255,6 +262,7 @@ ENDPOINTS = (
         handler=change_key,
         summary="Change a key; what is not given stays",
         right=Right.WRITE_KEYS,
+        step_up=StepUp(reaches_far=_changes_admin),
         form=Form(
             optional=(
                 *(NAME, SCOPES, NOT_BEFORE_OR_NONE, EXPIRES_AT_OR_NONE, METADATA),
@@ -271,6 +279,7 @@ ENDPOINTS = (
         summary="Give a key a successor; its token is shown once",
         right=Right.WRITE_KEYS,
         own=True,
+        step_up=StepUp(reaches_far=rotates_admin),
         form=Form(optional=(GRACE, EXPIRES_IN_OR_NONE)),
         repeats=True,
         answers={201: "NewKey", 409: "Problem"},

@@ -5,11 +5,11 @@ from __future__ import annotations
 from keyguard.admin.api.forms import AFTER, LIMIT, LIMITS, NAME, SCOPES
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.endpoints import Endpoint, StepUp
 from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, nullable, number, span, text
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_recent
+from keyguard.admin.step_up import disables
 from keyguard.core.keys.json_forms import organization_json
 from keyguard.exceptions import ExceededError
 
@@ -58,8 +58,6 @@ async def show_organization(context: Context) -> Answer:
 async def change_organization(context: Context) -> Answer:
     """Change an organization."""
     form, found = context.form, await context.organization()
-    if any(member in form for member in (LIMITS, CEILING, LIFETIME, MOST_KEYS)):
-        check_recent(context)
     try:
         after = await settled(
             context.guard.organizations.update(
@@ -79,10 +77,14 @@ async def change_organization(context: Context) -> Answer:
     return record_answer(200, after.version, organization_json(after))
 
 
+async def _changes_bounds(context: Context) -> bool:
+    await context.organization()
+    return any(member in context.form for member in (LIMITS, CEILING, LIFETIME, MOST_KEYS))
+
+
 async def disable_organization(context: Context) -> Answer:
     """Pause an organization."""
     found = await context.organization()
-    check_recent(context)
     await settled(context.guard.organizations.disable(found.id, actor=context.actor))
     after = await settled(context.guard.organizations.get(found.id))
     return record_answer(200, after.version, organization_json(after))
@@ -130,6 +132,7 @@ ENDPOINTS = (
         handler=change_organization,
         summary="Change an organization; what is not given stays",
         right=Right.CHANGE_ORGANIZATION,
+        step_up=StepUp(reaches_far=_changes_bounds),
         form=Form(optional=_CHANGES),
         matches=True,
         answers={200: "Organization", 409: "Problem"},
@@ -140,6 +143,7 @@ ENDPOINTS = (
         handler=disable_organization,
         summary="Pause an organization: none of its keys works until it is enabled",
         right=Right.CHANGE_ORGANIZATION,
+        step_up=StepUp(reaches_far=disables),
         answers={200: "Organization"},
     ),
     Endpoint(

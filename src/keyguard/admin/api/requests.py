@@ -19,11 +19,11 @@ from keyguard.admin.api.keys import new_key_answer
 from keyguard.admin.api.repeats import once
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.endpoints import Endpoint, StepUp
 from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right, rights_of
-from keyguard.admin.step_up import check_claiming, check_granting
+from keyguard.admin.step_up import claims_admin, grants_admin
 from keyguard.core.access.decisions import AccessDenied
 from keyguard.core.keys.json_forms import JsonObject, request_json
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
@@ -93,7 +93,6 @@ async def show_request(context: Context) -> Answer:
 async def approve_request(context: Context) -> Answer:
     """Approve a request, or a part of it."""
     form, request = context.form, await context.request()
-    check_granting(context, form.get(SCOPES, request.asked.scopes))
 
     async def approve() -> tuple[str, Answer]:
         context.matched(request, needed=False)  # a repetition finds another version
@@ -114,6 +113,11 @@ async def approve_request(context: Context) -> Answer:
         return _decided(context, await settled(context.guard.requests.get(request_id)))
 
     return await once(context, approve, repeat)
+
+
+async def _approves_admin(context: Context) -> bool:
+    request = await context.request()
+    return grants_admin(context, context.form.get(SCOPES, request.asked.scopes))
 
 
 async def deny_request(context: Context) -> Answer:
@@ -203,7 +207,6 @@ async def _check_claimant(context: Context, ticket: str | None) -> None:
     Raises:
         AccessDenied: There is no such request, the person has not asked, or has no role in its
             organization.
-        StaleSignIn: The key has ``admin``, and the sign-in is too old.
     """
     if context.person is None:
         return
@@ -212,7 +215,15 @@ async def _check_claimant(context: Context, ticket: str | None) -> None:
         ticket is None and request.requester != context.party
     ):
         raise unknown()
-    await check_claiming(context, request)
+
+
+async def _claims_admin(context: Context) -> bool:
+    """Tell whether a person claims a key with ``admin``; a key that calls was just shown."""
+    await _check_claimant(context, await _proof(context))
+    if context.person is None:
+        return False
+    request, _ = await context.owned_request()
+    return await claims_admin(context, request)
 
 
 def _shown(context: Context, request: KeyRequest, status: int = 200) -> Answer:
@@ -262,6 +273,7 @@ ENDPOINTS = (
         handler=approve_request,
         summary="Approve a request, or a part of it",
         right=Right.DECIDE,
+        step_up=StepUp(reaches_far=_approves_admin),
         form=Form(optional=(*_TERMS, EXPIRES_IN_OR_NONE, NOTE)),
         repeats=True,
         answers={**_REQUEST, 202: "KeyRequest", 412: "Problem"},
@@ -299,6 +311,7 @@ ENDPOINTS = (
         handler=claim_request,
         summary="Make the key of an approved request; its token is shown once",
         anyone=True,
+        step_up=StepUp(reaches_far=_claims_admin),
         form=Form(optional=(TICKET,)),
         repeats=True,
         answers={201: "NewKey", 409: "Problem", 410: "Problem"},
@@ -309,6 +322,7 @@ ENDPOINTS = (
         handler=reclaim_request,
         summary="Replace a claimed key that nobody has used; its token is shown once",
         anyone=True,
+        step_up=StepUp(reaches_far=_claims_admin),
         form=Form(optional=(TICKET,)),
         repeats=True,
         answers={201: "NewKey", 409: "Problem"},

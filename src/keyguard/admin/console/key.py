@@ -10,13 +10,14 @@ from zoneinfo import ZoneInfo
 
 from keyguard.admin.console.charts import recent
 from keyguard.admin.console.forms import Choice, Choices, KeyForm, changed_limits, limits_text
-from keyguard.admin.console.keys import revocation_fields
+from keyguard.admin.console.keys import grants_by_form, revocation_fields
 from keyguard.admin.console.page import OUTDATED, View, page, sent, version_of
 from keyguard.admin.console.tokens import CLEARED, show_token
 from keyguard.admin.context import Context
+from keyguard.admin.endpoints import StepUp
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_granting
+from keyguard.admin.step_up import rotates_admin
 from keyguard.core.access.answers import Response
 from keyguard.core.keys.records import Key, KeyStatus
 from keyguard.exceptions import InvalidValueError, OutdatedError, RefusedError
@@ -163,7 +164,6 @@ async def edit_key(context: Context) -> Answer:
         return _edit(view, key, form)
     try:
         zone = ZoneInfo(view.zone)
-        check_granting(context, key.scopes | form.scopes, f"/keys/{key.id}/edit")
         await settled(
             context.guard.keys.update(
                 key.id,
@@ -183,6 +183,11 @@ async def edit_key(context: Context) -> Answer:
     except (InvalidValueError, RefusedError) as problem:
         return _edit(view, key, form, str(problem))
     return view.go(f"/keys/{key.id}", "saved")
+
+
+async def _edits_admin(context: Context) -> bool:
+    key = await context.key()
+    return "preview" not in await sent(context) and await grants_by_form(context, key.scopes)
 
 
 def _end(text: str, key: Key, zone: ZoneInfo) -> datetime | None:
@@ -233,7 +238,6 @@ async def rotate_key(context: Context) -> Answer:
     """Rotate a key, and show the token of its successor once."""
     view, key = await _view(context)
     fields = await sent(context)
-    check_granting(context, key.scopes, f"/keys/{key.id}/rotate")
     try:
         grace = fields.get("grace", "")
         if grace not in dict(_GRACES):
@@ -322,9 +326,22 @@ async def confirm_stored(context: Context) -> Answer:
 PAGES = (
     page("GET", "/keys/{key}", show_key, Right.READ_KEYS, own=True),
     page("GET", "/keys/{key}/edit", ask_to_edit, Right.WRITE_KEYS),
-    page("POST", "/keys/{key}/edit", edit_key, Right.WRITE_KEYS),
+    page(
+        "POST",
+        "/keys/{key}/edit",
+        edit_key,
+        Right.WRITE_KEYS,
+        step_up=StepUp(reaches_far=_edits_admin, form="/keys/{key}/edit"),
+    ),
     page("GET", "/keys/{key}/rotate", ask_to_rotate, Right.WRITE_KEYS, own=True),
-    page("POST", "/keys/{key}/rotate", rotate_key, Right.WRITE_KEYS, own=True),
+    page(
+        "POST",
+        "/keys/{key}/rotate",
+        rotate_key,
+        Right.WRITE_KEYS,
+        own=True,
+        step_up=StepUp(reaches_far=rotates_admin, form="/keys/{key}/rotate"),
+    ),
     page("GET", "/keys/{key}/revoke", ask_to_revoke, Right.WRITE_KEYS, own=True),
     page("POST", "/keys/{key}/revoke", revoke_key, Right.WRITE_KEYS, own=True),
     page("POST", "/keys/{key}/stored", confirm_stored, Right.READ_KEYS, own=True),

@@ -13,9 +13,10 @@ from keyguard.admin.console.organizations import key_rights
 from keyguard.admin.console.page import View, page, sent
 from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context, unknown
+from keyguard.admin.endpoints import StepUp
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_granting
+from keyguard.admin.step_up import grants_admin
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.usage.periods import Step
@@ -145,7 +146,6 @@ async def issue_key(context: Context) -> Answer:
     if "preview" in fields:
         return _form(view, form)
     try:
-        check_granting(context, form.scopes, f"{view.home}/keys/new")
         issued = await made_once(
             view,
             form.once,
@@ -166,6 +166,23 @@ async def issue_key(context: Context) -> Answer:
     if issued is None:
         return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
     return show_token(view, issued.token, issued.key)
+
+
+async def _issues_admin(context: Context) -> bool:
+    await context.organization()
+    return "preview" not in await sent(context) and await grants_by_form(context)
+
+
+async def grants_by_form(context: Context, more: frozenset[str] = frozenset()) -> bool:
+    """Tell whether a form that was sent hands on ``admin``.
+
+    Args:
+        context: The call, of somebody who may send the form.
+        more: What the key has already.
+    """
+    form = KeyForm()
+    form.fill(await sent(context))
+    return grants_admin(context, form.scopes | more)
 
 
 def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
@@ -245,7 +262,13 @@ _ONE = "/organizations/{organization}"
 PAGES = (
     page("GET", f"{_ONE}/keys", list_keys, Right.READ_KEYS),
     page("GET", f"{_ONE}/keys/new", ask_for_key, Right.WRITE_KEYS),
-    page("POST", f"{_ONE}/keys", issue_key, Right.WRITE_KEYS),
+    page(
+        "POST",
+        f"{_ONE}/keys",
+        issue_key,
+        Right.WRITE_KEYS,
+        step_up=StepUp(reaches_far=_issues_admin, form=f"{_ONE}/keys/new"),
+    ),
     page("POST", f"{_ONE}/keys/revoke", revoke_keys, Right.WRITE_KEYS),
     page("GET", f"{_ONE}/mine", list_own_keys, Right.OWN_KEYS),
 )

@@ -20,12 +20,14 @@ from keyguard.admin.console.page import (
     version_of,
 )
 from keyguard.admin.context import Context
+from keyguard.admin.endpoints import StepUp
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_recent
+from keyguard.admin.step_up import disables
 from keyguard.core.keys.records import Key, KeyStatus, Organization
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.values import UNCHANGED, Unchanged
+from keyguard.core.limits.limit import Limit
 from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.periods import Step
 from keyguard.exceptions import (
@@ -252,17 +254,7 @@ async def change_settings(context: Context) -> Answer:
     view = View(context, organization)
     fields = await sent(context)
     try:
-        max_keys = _number(fields, "max_keys")
-        bounds = (
-            changed_limits(fields.get("limits", ""), organization.limits, "organization"),
-            _changed(_ceiling(fields.get("scopes", "")), organization.scopes),
-            _changed(
-                _lifetime(fields, organization.max_key_lifetime), organization.max_key_lifetime
-            ),
-            _changed(max_keys, organization.max_keys),
-        )
-        if any(bound is not UNCHANGED for bound in bounds):
-            check_recent(context, f"{view.home}/edit")
+        bounds = _bounds(fields, organization)
         await settled(
             context.guard.organizations.update(
                 organization.id,
@@ -282,6 +274,37 @@ async def change_settings(context: Context) -> Answer:
     except (InvalidValueError, RefusedError) as problem:
         return _settings(view, fields, str(problem))
     return view.go(f"{view.home}/settings", "saved")
+
+
+async def _changes_bounds(context: Context) -> bool:
+    organization = await context.organization()
+    try:
+        bounds = _bounds(await sent(context), organization)
+    except InvalidValueError:
+        return False  # as it changes nothing
+    return any(bound is not UNCHANGED for bound in bounds)
+
+
+def _bounds(
+    fields: MultiDict[str, str], organization: Organization
+) -> tuple[
+    tuple[Limit, ...] | Unchanged,
+    frozenset[str] | Unchanged | None,
+    timedelta | Unchanged | None,
+    int | Unchanged | None,
+]:
+    """Return the limits, ceiling, lifetime and number that a form changes.
+
+    Raises:
+        InvalidValueError: A field is malformed.
+    """
+    lifetime = organization.max_key_lifetime
+    return (
+        changed_limits(fields.get("limits", ""), organization.limits, "organization"),
+        _changed(_ceiling(fields.get("scopes", "")), organization.scopes),
+        _changed(_lifetime(fields, lifetime), lifetime),
+        _changed(_number(fields, "max_keys"), organization.max_keys),
+    )
 
 
 def _changed(new: T, old: T) -> T | Unchanged:
@@ -390,7 +413,6 @@ async def disable_organization(context: Context) -> Answer:
     """Disable an organization."""
     view = View(context, await context.organization())
     await sent(context)
-    check_recent(context, f"{view.home}/disable")
     try:
         await settled(context.guard.organizations.disable(view.owner.id, actor=context.actor))
     except RefusedError as problem:
@@ -420,10 +442,22 @@ PAGES = (
     page("GET", f"{_ONE}/audit", show_audit, Right.READ_AUDIT),
     page("GET", f"{_ONE}/limits", show_limits, Right.READ_KEYS),
     page("GET", f"{_ONE}/settings", show_settings, Right.READ_ORGANIZATION),
-    page("POST", f"{_ONE}/settings", change_settings, Right.CHANGE_ORGANIZATION),
+    page(
+        "POST",
+        f"{_ONE}/settings",
+        change_settings,
+        Right.CHANGE_ORGANIZATION,
+        step_up=StepUp(reaches_far=_changes_bounds, form=f"{_ONE}/edit"),
+    ),
     page("GET", f"{_ONE}/edit", ask_for_settings, Right.CHANGE_ORGANIZATION),
     page("GET", f"{_ONE}/disable", ask_to_disable, Right.CHANGE_ORGANIZATION),
-    page("POST", f"{_ONE}/disable", disable_organization, Right.CHANGE_ORGANIZATION),
+    page(
+        "POST",
+        f"{_ONE}/disable",
+        disable_organization,
+        Right.CHANGE_ORGANIZATION,
+        step_up=StepUp(reaches_far=disables, form=f"{_ONE}/disable"),
+    ),
     page("GET", f"{_ONE}/enable", ask_to_enable, Right.CHANGE_ORGANIZATION),
     page("POST", f"{_ONE}/enable", enable_organization, Right.CHANGE_ORGANIZATION),
 )

@@ -15,7 +15,7 @@ from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_path
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.csrf import check_form, check_origin, form_token
-from keyguard.admin.endpoints import HTML, Endpoint
+from keyguard.admin.endpoints import HTML, Endpoint, StepUp
 from keyguard.admin.exchange import Answer, Call, Problem, answer, settled
 from keyguard.admin.members import NO_MEMBERS, Form, Values
 from keyguard.admin.rights import Right, rights_of
@@ -68,6 +68,7 @@ def page(
     right: Right | None = None,
     *,
     own: bool = False,
+    step_up: StepUp | None = None,
     anonymous: bool = False,
     media_types: tuple[str, ...] = HTML,
 ) -> Endpoint:
@@ -79,6 +80,7 @@ def page(
         summary=(handler.__doc__ or "").partition("\n")[0],
         right=right,
         own=own,
+        step_up=step_up,
         anonymous=anonymous,
         query=_ANY_QUERY,
         media_types=media_types,
@@ -328,6 +330,8 @@ async def sent(context: Context) -> MultiDict[str, str]:
     Raises:
         Problem: It is no form, or its token does not fit.
     """
+    if context.sent is not None:
+        return context.sent
     request = context.call.request
     if request.mimetype != "application/x-www-form-urlencoded":
         raise Problem(415, "Send the form as a browser does.")
@@ -341,6 +345,7 @@ async def sent(context: Context) -> MultiDict[str, str]:
         raise Problem(400, "The form can't be read.") from None
     fields: MultiDict[str, str] = MultiDict(pairs)
     check_form(context, f"{request.root_path}{request.path}", fields.get("csrf", ""))
+    context.sent = fields
     return fields
 
 

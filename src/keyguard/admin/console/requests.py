@@ -8,14 +8,16 @@ from datetime import timedelta
 from functools import partial
 
 from keyguard.admin.console.forms import Choices, KeyForm, limits_text
+from keyguard.admin.console.keys import grants_by_form
 from keyguard.admin.console.organizations import key_rights
 from keyguard.admin.console.page import View, page, sent
 from keyguard.admin.console.render import span
 from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context
+from keyguard.admin.endpoints import StepUp
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import check_claiming, check_granting
+from keyguard.admin.step_up import claims_admin
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 from keyguard.core.keys.results import IssuedKey
 from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
@@ -247,7 +249,6 @@ async def approve_request(context: Context) -> Answer:
     try:
         if fields.get("version") != str(request.version):
             raise RefusedError("Somebody has changed the request meanwhile. Look at it again.")
-        check_granting(context, form.scopes, f"/requests/{request.id}")
         approved = await settled(
             context.guard.requests.approve(
                 request.id,
@@ -278,7 +279,6 @@ async def reclaim_key(context: Context) -> Answer:
 async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]) -> Answer:
     view, request = await _view(context)
     fields = await sent(context)
-    await check_claiming(context, request, f"/requests/{request.id}")
     try:
         issued = await made_once(
             view,
@@ -292,6 +292,15 @@ async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[Iss
         path = f"/requests/{request.id}"
         return show_token(view, None, back=path, back_text="Go to the request", lost=_LOST)
     return show_token(view, issued.token, issued.key)
+
+
+async def _approves_admin(context: Context) -> bool:
+    await context.request()
+    return await grants_by_form(context)
+
+
+async def _claims_admin(context: Context) -> bool:
+    return await claims_admin(context, await context.request())
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,12 +414,20 @@ withdraw_request = _deciding(
 _ALL = "/organizations/{organization}/requests"
 _ONE = "/requests/{request}"
 
+_CLAIM = StepUp(reaches_far=_claims_admin, form=_ONE)
+
 PAGES = (
     page("GET", _ALL, list_requests, Right.READ_REQUESTS),
     page("GET", f"{_ALL}/new", ask_for_request, Right.ASK),
     page("POST", _ALL, create_request, Right.ASK),
     page("GET", _ONE, show_request, Right.READ_REQUESTS, own=True),
-    page("POST", f"{_ONE}/approve", approve_request, Right.DECIDE),
+    page(
+        "POST",
+        f"{_ONE}/approve",
+        approve_request,
+        Right.DECIDE,
+        step_up=StepUp(reaches_far=_approves_admin, form=_ONE),
+    ),
     page("GET", f"{_ONE}/deny", DENY.ask, Right.DECIDE),
     page("POST", f"{_ONE}/deny", deny_request, Right.DECIDE),
     page("GET", f"{_ONE}/rescind", RESCIND.ask, Right.DECIDE),
@@ -418,7 +435,7 @@ PAGES = (
     page("GET", f"{_ONE}/withdraw", WITHDRAW.ask, Right.ASK, own=True),
     page("POST", f"{_ONE}/withdraw", withdraw_request, Right.ASK, own=True),
     page("GET", f"{_ONE}/claim", CLAIM.ask, Right.ASK, own=True),
-    page("POST", f"{_ONE}/claim", claim_key, Right.ASK, own=True),
+    page("POST", f"{_ONE}/claim", claim_key, Right.ASK, own=True, step_up=_CLAIM),
     page("GET", f"{_ONE}/reclaim", RECLAIM.ask, Right.ASK, own=True),
-    page("POST", f"{_ONE}/reclaim", reclaim_key, Right.ASK, own=True),
+    page("POST", f"{_ONE}/reclaim", reclaim_key, Right.ASK, own=True, step_up=_CLAIM),
 )
