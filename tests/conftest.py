@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from keyguard import Settings
 from tests.garbage import collect
@@ -27,17 +27,31 @@ from tests.services import (
 )
 from tests.stored import ALL_STORES, FLAVOURS, STORES, Stored, open_stored
 
-# No test depends on how fast the machine is.
-settings.register_profile("keyguard", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ARE_CAMPAIGNS = os.environ.get("CAMPAIGNS") == "1"
+
+# No test depends on how fast the machine is. How many examples there are is settled here alone: a
+# test whose examples cost much, or little, takes a part of `settings.default.max_examples`.
+settings.register_profile(
+    "keyguard",
+    max_examples=400 if ARE_CAMPAIGNS else 40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("keyguard")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long forms of campaigns to `make chaos`, which asks for nothing else."""
-    asked = os.environ.get("CAMPAIGNS") == "1"
-    kept = [item for item in items if _is_long(item) == asked]
-    config.hook.pytest_deselected(items=[item for item in items if _is_long(item) != asked])
-    items[:] = kept
+    """Leave the long forms of campaigns to `make chaos`, which asks for little else."""
+    left = [item for item in items if not _is_asked_for(item)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if _is_asked_for(item)]
+
+
+def _is_asked_for(item: pytest.Item) -> bool:
+    """Tell whether a test belongs to this run; one with examples has more of them in campaigns."""
+    if ARE_CAMPAIGNS:
+        return _is_long(item) or is_hypothesis_test(getattr(item, "obj", None))
+    return not _is_long(item)
 
 
 def _is_long(item: pytest.Item) -> bool:

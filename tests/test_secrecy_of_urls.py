@@ -41,9 +41,7 @@ FORMS = (
 SIGNS = st.text("@:/?#[]%&=;+,.!$'()*~ \\^`{|}<>\"-_", max_size=3)
 KNOWN = st.sampled_from(["", "socket_timeout", "client_name", "password", "options", "typo"])
 PASSWORDS = st.tuples(*[SIGNS, st.sampled_from(WORDS), SIGNS, KNOWN] * 3, SIGNS).map("".join)
-FEW = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def of_password(text: str) -> list[str]:

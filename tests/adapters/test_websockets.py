@@ -19,7 +19,7 @@ from tests.world import World
 
 EXTENSIONS = {"websocket.http.response": {}}
 PROTOCOL = "keyguard.bearer"
-PATIENCE = 20.0  # seconds after which a test that waits for what can't come gives up
+PATIENCE = 60.0  # seconds after which a test that waits for what can't come gives up
 
 
 class Socket:

@@ -588,7 +588,7 @@ def test_a_task_begins_with_the_first_look_up_and_ends_with_aclose() -> None:
 IMPATIENT: dict[str, Any] = {"max_staleness": 0.04, "store_timeout": 0.02}
 
 
-@pytest.mark.timeout(20, func_only=True)
+@pytest.mark.timeout(60, func_only=True)
 def test_a_guard_closes_though_its_feed_does_not_answer() -> None:
     asked, answers = threading.Event(), threading.Event()
 
@@ -614,7 +614,7 @@ def test_a_guard_closes_though_its_feed_does_not_answer() -> None:
     worker.join()
 
 
-@pytest.mark.timeout(20, func_only=True)
+@pytest.mark.timeout(60, func_only=True)
 def test_closing_a_guard_ends_the_wait_of_its_feed() -> None:
     asked, closed = threading.Event(), threading.Event()
 
@@ -643,7 +643,7 @@ def test_closing_a_guard_ends_the_wait_of_its_feed() -> None:
     assert events == []  # the feed did not fail
 
 
-@pytest.mark.timeout(20, func_only=True)
+@pytest.mark.timeout(60, func_only=True)
 def test_an_async_guard_closes_though_its_feed_does_not_end() -> None:
     async def scenario() -> None:
         asked, answers = asyncio.Event(), asyncio.Event()

@@ -84,7 +84,9 @@ def test_hits_are_counted_as_limits_counts_them(
 ) -> None:
     clock, limiter = counted
 
-    @settings(max_examples=100 if isinstance(limiter, MemoryRateLimiter) else 20)
+    most = settings.default.max_examples
+
+    @settings(max_examples=most if isinstance(limiter, MemoryRateLimiter) else most // 4)
     @given(steps=STEPS)
     def compare(steps: Any) -> None:
         clock.uptime = 8000.0
@@ -125,7 +127,6 @@ def test_hits_are_counted_as_limits_counts_them(
         max_size=20,
     )
 )
-@settings(max_examples=60)
 def test_redis_counts_as_memory_does(counted: tuple[StandingClock, Any], steps: Any) -> None:
     clock, limiter = counted
     clock.uptime = 8000.0

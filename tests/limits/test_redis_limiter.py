@@ -26,7 +26,7 @@ from tests.limits.conftest import WHENEVER, charge, limiter_of
 from tests.services import RedisCluster, RedisSentinel, RedisServer, free_port, running, until
 from tests.world import StandingClock
 
-WATCHDOG = pytest.mark.timeout(20, func_only=True)
+WATCHDOG = pytest.mark.timeout(60, func_only=True)
 
 
 @pytest.fixture

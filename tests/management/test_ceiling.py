@@ -339,7 +339,7 @@ class Ceiling(RuleBasedStateMachine):
                 assert all(scope in ceiling for scope in effective[key.id].scopes)
 
 
-Ceiling.TestCase.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)
+Ceiling.TestCase.settings = settings(stateful_step_count=20)
 test_no_sequence_of_operations_gives_a_key_what_its_actor_has_not = Ceiling.TestCase
 
 

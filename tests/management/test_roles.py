@@ -235,4 +235,4 @@ def most_a_minute(limits: tuple[Limit, ...]) -> float:
 
 
 TestRoles = Roles.TestCase
-TestRoles.settings = settings(max_examples=80, stateful_step_count=40)
+TestRoles.settings = settings(stateful_step_count=40)

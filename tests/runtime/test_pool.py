@@ -16,7 +16,7 @@ from keyguard.runtime.deadlines import remaining, within
 from keyguard.runtime.pool import Pool
 
 # Nothing here measures time. A call that is never carried out ends with the test's own watchdog.
-pytestmark = pytest.mark.timeout(20, func_only=True)
+pytestmark = pytest.mark.timeout(60, func_only=True)
 
 
 def no_thread(thread: threading.Thread) -> None:

@@ -17,7 +17,7 @@ from keyguard.runtime.shares import Shares
 from tests.world import World
 
 # Nothing here measures time. A turn that never comes ends with the test's own watchdog.
-pytestmark = pytest.mark.timeout(30, func_only=True)
+pytestmark = pytest.mark.timeout(60, func_only=True)
 
 
 class Asked:

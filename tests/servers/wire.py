@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-_PATIENCE = 30.0  # seconds; only a server that never answers is waited for that long
+_PATIENCE = 60.0  # seconds; only a server that never answers is waited for that long
 _ERROR = re.compile(r'error="(\w+)"')
 
 # What a server adds of its own accord, and what differs from request to request.

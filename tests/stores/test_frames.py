@@ -22,7 +22,7 @@ PASSWORD = "hunter2-and-more"
 SCHEMES = ("redis", "redis+cluster", "redis+sentinel", "postgresql", "mysql")
 
 # Nothing here measures time. A call that does not come back ends with the test's own watchdog.
-pytestmark = pytest.mark.timeout(20, func_only=True)
+pytestmark = pytest.mark.timeout(60, func_only=True)
 
 
 def url_of(scheme: str, port: int) -> str:

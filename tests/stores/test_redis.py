@@ -53,7 +53,7 @@ from tests.stores.records import NOON, key, organization, record
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
 # Nothing here measures time. A call that does not come back ends with the test's own watchdog.
-WATCHDOG = pytest.mark.timeout(10, func_only=True)
+WATCHDOG = pytest.mark.timeout(60, func_only=True)
 STORE = "keyguard:{store}:"
 
 

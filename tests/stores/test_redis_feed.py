@@ -37,7 +37,7 @@ from tests.stores.test_redis import close_client
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
 # Nothing here measures time. A read that does not come back ends with the test's own watchdog.
-WATCHDOG = pytest.mark.timeout(20, func_only=True)
+WATCHDOG = pytest.mark.timeout(60, func_only=True)
 STREAM = "keyguard:{store}:audit"
 LONG = 600.0
 

@@ -243,7 +243,7 @@ def test_what_the_server_refuses_is_not_sent_again() -> None:
     assert server.names == ["EVALSHA"]
 
 
-@pytest.mark.timeout(20, func_only=True)
+@pytest.mark.timeout(60, func_only=True)
 def test_closing_waits_only_for_a_time_for_a_server_that_says_no_goodbye(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

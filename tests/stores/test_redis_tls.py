@@ -19,7 +19,7 @@ from tests.stores.records import key, organization, record
 from tests.stores.test_redis import close_client
 from tests.stores.test_redis_feed import started, while_reading
 
-WATCHDOG = pytest.mark.timeout(20, func_only=True)
+WATCHDOG = pytest.mark.timeout(60, func_only=True)
 EXTENSIONS = """
 [ca]
 basicConstraints = critical, CA:true

@@ -146,7 +146,7 @@ def test_ids_of_entries_rise_in_the_order_in_which_commits_are_seen(backend: Pla
     assert all(ids == list(range(len(ids), 0, -1)) for ids in seen)
 
 
-@pytest.mark.timeout(20, func_only=True)
+@pytest.mark.timeout(60, func_only=True)
 def test_a_commit_that_waits_for_another_waits_until_the_deadline(
     backend: Plain, database: Database
 ) -> None:

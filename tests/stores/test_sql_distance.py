@@ -67,6 +67,7 @@ class Far:
         if self.runner is not None:
             self.store = self.runner.run(self._opened(url))
         self.counters = self.store.counters(owned=False)
+        self.late = 0
 
     async def _opened(self, url: str) -> Any:
         return open_async_store(url)
@@ -110,6 +111,7 @@ class Far:
             try:
                 return call(seconds)
             except StoreError:
+                self.late += 1
                 self.pause()
 
 
@@ -144,11 +146,12 @@ def test_a_store_at_a_distance_comes_to_work_and_stays_so(
     there = far()
     assert there.comes_to(there.find, enough) == record()
     assert there.comes_to(there.hit, 2 * enough).admitted
-    opened = link.opened
+    opened, late = link.opened, there.late
     for _ in range(5):
         assert there.comes_to(there.find, enough) == record()
         assert there.comes_to(there.hit, 2 * enough).admitted
-    assert link.opened - opened <= 2  # those that are kept ready
+    # Those that are kept ready; a call that a busy machine made late has lost some, too.
+    assert link.opened - opened <= 2 + 4 * (there.late - late)
 
 
 @pytest.mark.campaign(
@@ -176,17 +179,17 @@ def test_a_connection_that_came_too_late_serves_the_next_call(
     while link.trips < 1:
         there.pause()
     link.delay = 0.0
-    assert there.comes_to(there.find, 5.0) == record()
+    assert there.comes_to(there.find, 60.0) == record()
     assert link.opened <= 2  # the late one, and one to be kept
 
 
 @WATCHDOG
 def test_a_warm_look_up_is_one_round_trip(far: Callable[..., Far], link: Link) -> None:
     there = far()
-    there.comes_to(there.find, 5.0)
+    there.comes_to(there.find, 60.0)
     for _ in range(3):
         before = link.trips
-        there.find(5.0)
+        there.find(60.0)
         assert link.trips - before == 1
 
 
@@ -195,7 +198,7 @@ def test_a_new_connection_takes_few_round_trips_before_its_first_use(
     far: Callable[..., Far], link: Link
 ) -> None:
     there = far()
-    there.comes_to(there.find, 5.0)
+    there.comes_to(there.find, 60.0)
     assert link.opened <= 2  # the late one, and one to be kept
     assert link.trips <= 5 + 1  # the look-up is the last
 
@@ -203,12 +206,12 @@ def test_a_new_connection_takes_few_round_trips_before_its_first_use(
 @WATCHDOG
 def test_a_link_that_is_cut_and_mended_is_got_over(far: Callable[..., Far], link: Link) -> None:
     there = far()
-    assert there.comes_to(there.find, 5.0) == record()
+    assert there.comes_to(there.find, 60.0) == record()
     link.cut()
     with pytest.raises(StoreUnavailableError):
         there.find(0.5)
     link.mend()
-    assert there.comes_to(there.find, 5.0) == record()
+    assert there.comes_to(there.find, 60.0) == record()
 
 
 @pytest.fixture
@@ -240,10 +243,10 @@ def test_a_warm_hit_takes_few_round_trips(
     far: Callable[..., Far], link: Link, served: Database
 ) -> None:
     there = far()
-    there.comes_to(there.hit, 5.0)
+    there.comes_to(there.hit, 60.0)
     for _ in range(3):
         before = link.trips
-        assert there.hit(5.0).admitted
+        assert there.hit(60.0).admitted
         assert link.trips - before == (2 if served.kind == "postgresql" else 3)
 
 

@@ -30,7 +30,7 @@ from tests.stores.sessions import FakeDatabase, FakeSession
 LONG = 60.0
 """Seconds that no test waits for: who would, runs into its watchdog."""
 
-WATCHDOG = pytest.mark.timeout(20, func_only=True)
+WATCHDOG = pytest.mark.timeout(60, func_only=True)
 
 
 @pytest.fixture
