@@ -102,7 +102,7 @@ def test_head_is_guarded_as_get(name: str) -> None:
     [
         ("/any/../write", None),
         ("//write", None),
-        ("/any//write", None),
+        ("/write//", None),
         ("/any/./x", None),
         ("/write", b"/any%2f..%2fwrite"),
         ("/any/x", b"/any%5Cx"),
@@ -123,6 +123,17 @@ def test_an_ambiguous_path_is_400_where_rules_ask_for_more_than_a_key(
         assert b"can be read in several ways" in answer.body
     assert app.reads == []
     assert set(reasons(here)) == {Reason.PATH_AMBIGUOUS}
+
+
+def test_an_ambiguous_path_whose_readings_have_one_rule_goes_on_with_a_key(name: str) -> None:
+    here = world(rules=[*RULES, Rule("/either/{rest:path}", scopes=["admin"])])
+    app = stack(here, name)
+    admin, other = here.token("admin"), here.token("inference:write")
+    for path, raw_path in (("/either/a//b", None), ("/either/a/b", b"/either/a%2Fb")):
+        asked = bearer(admin, path, raw_path=raw_path)
+        assert app.call(asked).status in (200, 308, 404)  # as the application sees fit
+        assert app.call(replace(asked, authorization=())).status == 401
+        assert app.call(bearer(other, path, raw_path=raw_path)).status == 403
 
 
 def test_a_method_override_is_ignored(name: str) -> None:
@@ -206,9 +217,9 @@ def test_the_server_s_root_path_is_not_judged_as_the_client_s(name: str, root_pa
         answer = app.call(bearer(token, root_path=root_path))
         assert answer.status == 200 or (plain and answer.body == b"nothing")
     assert app.call(bearer(token, "/write", root_path=root_path)).status == 403
-    for path in ("//write", "/x/../write", "/x//write"):
+    for path in ("//write", "/x/../write", "/write//"):
         assert app.call(bearer(token, path, root_path=root_path)).status == 400
-    escaped = bearer(token, "/x/write", raw_path=b"/x%2fwrite", root_path=root_path)
+    escaped = bearer(token, "/write/", raw_path=b"/write%2f", root_path=root_path)
     assert app.call(escaped).status == 400
 
 

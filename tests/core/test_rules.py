@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keyguard import InvalidValueError, Limit, Reason, Rule, ScopeCatalogue
 from keyguard.core.access.decisions import Deny
-from keyguard.core.http.paths import REST, SEGMENT
+from keyguard.core.http.paths import REST, SEGMENT, is_ambiguous
 from keyguard.core.http.rules import RuleBook
 
 MODEL = Rule("/v1/models/{model_id}", methods=["GET"], scopes=["models:read"])
@@ -140,7 +140,11 @@ def test_an_exact_path_comes_before_the_same_with_a_slash() -> None:
 
 
 def test_an_ambiguous_path_is_refused_where_rules_ask_for_more_than_a_key() -> None:
-    for path, raw in (("/v1//models", None), ("/v1/a/b", b"/v1/a%2fb"), ("/a/../v1", None)):
+    for path, raw in (
+        ("/v1/models//7", None),
+        ("/v1/models/7", b"/v1/models%2f7"),
+        ("/a/../v1", None),
+    ):
         refused = found(path, raw_path=raw)
         assert isinstance(refused, Deny)
         assert refused.reason is Reason.PATH_AMBIGUOUS
@@ -227,6 +231,73 @@ PATHS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4).map(
 @given(books(), PATHS, st.sampled_from(["GET", "HEAD", "POST", "PUT"]))
 def test_it_is_found_as_the_words_say(rules: list[Rule], path: str, method: str) -> None:
     assert RuleBook(rules).find(path, method) == expected(rules, path, method)
+
+
+# What programs make of a request line: which slashes separate, which are dropped, what is a host.
+DECODED = [lambda raw: raw.replace("%2f", "/"), lambda raw: raw.replace("%2f", "_")]
+MERGED = [
+    lambda path: path,
+    lambda path: re.sub("/+", "/", path),
+    lambda path: path.replace("//", "/"),
+    lambda path: "/" + path.lstrip("/"),
+    lambda path: re.sub("(?<!^)/+", "/", path),
+    lambda path: "/" + path[2:].partition("/")[2] if path.startswith("//") else path,
+]
+LINES = st.lists(st.sampled_from(["a", "b", "/", "/", "%2f"]), min_size=2, max_size=8).map(
+    lambda parts: "/" + "".join(parts)
+)
+
+
+@given(books(), LINES)
+def test_an_ambiguous_path_is_let_on_only_if_every_reading_leads_to_the_same_rule(
+    rules: list[Rule], line: str
+) -> None:
+    book, path = RuleBook(rules), line.replace("%2f", "/")
+    known = line.encode() if "%2f" in line else None
+    rule = book.find(path, "GET", known)
+    if isinstance(rule, Deny) or not is_ambiguous(path, known) or all(one.public for one in rules):
+        return
+    assert rule is None or not (rule.public or rule.also)
+    for decode in DECODED:
+        for merge in MERGED:
+            for read in (merge(decode(line)), decode(merge(line))):
+                needed = expected(rules, read, "GET")
+                if needed is None or needed.public:
+                    assert rule is None
+                else:
+                    assert rule == needed.for_keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "raw_path", "rule"),
+    [
+        ("/v2/a//b", None, "V2"),
+        ("/v2/a/b", b"/v2/a%2Fb", "V2"),
+        ("/v2/a//b", b"/v2/a%2f%2Fb", "V2"),
+        ("/other//x", None, None),
+        ("/static/a//b", None, None),  # an ambiguous path needs a key
+        ("/v1/models//7", None, Deny),
+        ("//v2/a", None, Deny),
+        ("/v2%2fa", None, Deny),
+        ("/v2/a/b", b"/V2/a%2fb", Deny),  # the server sees another path
+        ("/v2/a/b", b"/mount/v2/a%2fb", Deny),
+        ("/v2/a/../b", b"/v2/a%2f../b", Deny),
+        ("/v2/a/b", b"/v2/a%2f%2e/b", Deny),
+        ("/v2/a;x/b", b"/v2/a;x%2fb", Deny),
+        ("/v2/a//b\\", None, Deny),
+        ("/v2/a//////b", None, Deny),
+        (f"/v2//{'a' * 2000}", None, Deny),
+    ],
+)
+def test_a_path_goes_on_to_the_rule_that_covers_all_its_readings(
+    path: str, raw_path: bytes | None, rule: Any
+) -> None:
+    wide = Rule("/v2/{rest:path}", scopes=["v2"], also="session")
+    needed = RuleBook([*RULES, wide]).find(path, "GET", raw_path)
+    if rule is Deny:
+        assert isinstance(needed, Deny)
+    else:
+        assert needed == (wide.for_keys() if rule == "V2" else None)
 
 
 @given(books(), st.text(max_size=20), st.sampled_from(["GET", "POST"]))

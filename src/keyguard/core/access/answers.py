@@ -67,7 +67,7 @@ class Response:
         """Return the fields that an application's own answer to the same refusal lacks.
 
         An answer is to the refusal if it has its status. A 401 must have a challenge (RFC 9110,
-        section 15.5.2), and a client waits as long as ``Retry-After`` says, whoever wrote the
+        section 15.5.2), and a client waits as long as ``Retry-After`` says, whatever the
         content. A field that the application has set stays as it is.
 
         Args:

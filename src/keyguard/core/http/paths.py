@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from itertools import product
 
 from keyguard.exceptions import InvalidValueError, shown
 
@@ -24,6 +25,13 @@ _AMBIGUOUS = re.compile(
     r"%[0-9a-f]{2}|[\\\x00-\x1f\x7f\ufffd\ud800-\udfff]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A(?!/)",
     re.IGNORECASE,
 )
+# What makes a path ambiguous beyond its slashes: nobody can list all readings of it.
+_BEYOND_SLASHES_RAW = re.compile(rb"%(5c|00|2e)|[\\\x00-\x20\x7f]|\A[^/]", re.IGNORECASE)
+_BEYOND_SLASHES = re.compile(_AMBIGUOUS.pattern.replace("|//|", "|") + "|;", re.IGNORECASE)
+_ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
+_NO_SEPARATOR = "\x00"  # an encoded slash that is read as a character of its segment
+_SLASHES = re.compile(r"([/\x00]{2,}|\x00)")
+_MOST_SLASHES, _LONGEST_PATH = 3, 2000  # so that a request costs little more than another
 _LITERAL = r"[^/\\?#%*{}<>\[\]^|\"`\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z"
 _PARAMETERS = "a parameter is a whole segment, {name}, or at the end {name:path}"
 _PARAMETER = r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}\Z"
@@ -46,6 +54,52 @@ def is_ambiguous(path: str, raw_path: bytes | None) -> bool:
             tell it.
     """
     return bool(_AMBIGUOUS.search(path) or (raw_path and _AMBIGUOUS_RAW.search(raw_path)))
+
+
+def readings(path: str, raw_path: bytes | None) -> list[str] | None:
+    """Return all paths that programs may read in a path whose only ambiguity is its slashes.
+
+    An encoded slash separates segments or is a character of one, an empty segment stays or is
+    dropped, and what follows two slashes at the beginning may be taken for a host. Each slash is
+    read in each way, whatever becomes of the others.
+
+    Args:
+        path: The decoded path that the router sees.
+        raw_path: The path on the request line, without the query, or None if the server does not
+            tell it.
+
+    Returns:
+        The paths, with NUL for a slash that does not separate. None if they can't be listed: the
+        path is ambiguous in other ways, is not that of the request line, has more than 3 such
+        slashes or more than 2,000 characters.
+    """
+    from urllib.parse import unquote_to_bytes  # few requests need it
+
+    if len(path) > _LONGEST_PATH or _BEYOND_SLASHES.search(path):
+        return None
+    marked = path
+    if raw_path:
+        if _BEYOND_SLASHES_RAW.search(raw_path):
+            return None
+        sent = unquote_to_bytes(_ENCODED_SLASH.sub(b"%00", raw_path))
+        marked = sent.decode("utf-8", "replace")
+        if marked.replace(_NO_SEPARATOR, "/") != path:
+            return None
+    parts = _SLASHES.split(marked)  # every other part is a run of slashes
+    if sum(len(run) - run.startswith("/") for run in parts[1::2]) > _MOST_SLASHES:
+        return None
+    ways = [_ways(part) if at % 2 else {part} for at, part in enumerate(parts)]
+    found = list(map("".join, product(*ways)))
+    return found + ["/" + each[2:].partition("/")[2] for each in found if each.startswith("//")]
+
+
+def _ways(run: str) -> set[str]:
+    """Return how a run of slashes may be read."""
+    found = {""}
+    for char in run:
+        kept = {start + way for start in found for way in {"/", char}}
+        found = kept | {start for start in found if start.endswith("/")}
+    return found
 
 
 def route_path(path: str, root_path: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.http.paths import REST, SEGMENT, is_ambiguous, parse_template
+from keyguard.core.http.paths import REST, SEGMENT, is_ambiguous, parse_template, readings
 from keyguard.core.identity.principal import Request
 from keyguard.core.identity.scopes import Requirement, ScopeCatalogue
 from keyguard.core.limits.limit import Limit, Limits, RouteLimit, read_limits
@@ -267,11 +267,23 @@ class RuleBook:
 
         Returns:
             The rule; None if the request needs only a key; or the refusal of an ambiguous path, if
-            any rule is not public. An ambiguous path is never public.
+            any rule is not public and not all readings of the path lead to the same rule. An
+            ambiguous path always needs a key.
         """
         path = path or "/"  # some routers treat both as the same
         if is_ambiguous(path, raw_path):
-            return Deny(Reason.PATH_AMBIGUOUS) if self._asks else None
+            return self._find_for_all(path, method, raw_path) if self._asks else None
+        return self._find(path, method)
+
+    def _find_for_all(self, path: str, method: str, raw_path: bytes | None) -> Rule | Deny | None:
+        """Return the rule that all readings of an ambiguous path lead to, or a refusal."""
+        found = [self._find(each, method) for each in readings(path, raw_path) or ()]
+        if not found or any(rule != found[0] for rule in found):
+            return Deny(Reason.PATH_AMBIGUOUS)
+        rule = found[0]
+        return None if rule is None or rule.public else rule.for_keys()
+
+    def _find(self, path: str, method: str) -> Rule | None:
         # Some routers match methods in any case. So a rule that is not public covers any case, but
         # a public rule covers only the exact method.
         named = keyed = not method.isupper()
