@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Security, WebSocket
 from fastapi.responses import JSONResponse
-from fastapi.security import APIKeyHeader, SecurityScopes
+from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.testclient import WebSocketDenialResponse
@@ -67,7 +67,7 @@ def operation(app: FastAPI, path: str, method: str = "get") -> dict[str, Any]:
 
 
 def scopes_of(app: FastAPI, path: str, method: str = "get") -> list[list[str]]:
-    return [way["HTTPBearer"] for way in operation(app, path, method).get("security", [])]
+    return [way["KeyguardBearer"] for way in operation(app, path, method).get("security", [])]
 
 
 def test_the_dependency_gives_the_principal_on_the_event_loop(world: World) -> None:
@@ -369,13 +369,13 @@ def test_the_document_has_the_scheme_that_swagger_ui_authorizes_with(world: Worl
     async def endpoint(principal: Reader) -> None: ...
 
     assert app.openapi()["components"]["securitySchemes"] == {
-        "HTTPBearer": {
+        "KeyguardBearer": {
             "type": "http",
             "scheme": "bearer",
             "description": "An API key, sent as `Authorization: Bearer <key>`.",
         }
     }
-    assert operation(app, "/")["security"] == [{"HTTPBearer": ["inference:read"]}]
+    assert operation(app, "/")["security"] == [{"KeyguardBearer": ["inference:read"]}]
 
 
 def test_the_scopes_are_in_the_document_without_describe_as_well(world: World) -> None:
@@ -384,7 +384,7 @@ def test_the_scopes_are_in_the_document_without_describe_as_well(world: World) -
     @app.get("/")
     async def endpoint(principal: Reader) -> None: ...
 
-    assert operation(app, "/")["security"] == [{"HTTPBearer": ["inference:read"]}]
+    assert operation(app, "/")["security"] == [{"KeyguardBearer": ["inference:read"]}]
 
 
 def test_guarded_operations_tell_of_every_refusal_and_public_ones_of_none(world: World) -> None:
@@ -442,7 +442,26 @@ def test_what_the_application_says_of_its_answers_stays(world: World) -> None:
     said = operation(app, "/")["responses"]["403"]
     assert said["description"] == "Not today"
     assert set(said["content"]) == {"application/json", "application/problem+json"}
-    assert operation(app, "/")["security"] == [{"HTTPBearer": []}, {"APIKeyHeader": []}]
+    assert operation(app, "/")["security"] == [{"KeyguardBearer": []}, {"APIKeyHeader": []}]
+
+
+def test_the_application_s_own_security_stays_on_public_and_guarded_operations(
+    world: World,
+) -> None:
+    app = guarded(world)
+    login, optional = HTTPBearer(description="A JWT"), KeyguardPrincipal(auto_error=False)
+
+    @app.get("/open", dependencies=[Security(login), Security(optional)])
+    async def public() -> None: ...
+
+    @app.get("/guarded", dependencies=[Security(login)])
+    async def endpoint() -> None: ...
+
+    assert operation(app, "/open")["security"] == [{"HTTPBearer": []}]
+    assert operation(app, "/guarded")["security"] == [{"KeyguardBearer": []}, {"HTTPBearer": []}]
+    schemes = app.openapi()["components"]["securitySchemes"]
+    assert schemes["HTTPBearer"]["description"] == "A JWT"
+    assert schemes["KeyguardBearer"]["description"].startswith("An API key")
 
 
 def test_an_answer_that_the_application_keeps_elsewhere_stays_a_reference(world: World) -> None:

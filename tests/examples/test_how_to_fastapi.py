@@ -54,7 +54,7 @@ def test_the_document_is_public_and_describes_the_guard(names: dict[str, Any]) -
         assert client.get("/redoc").status_code == 401
         paths = client.get("/openapi.json").json()["paths"]
 
-    assert paths["/v1/inference"]["post"]["security"] == [{"HTTPBearer": ["inference:write"]}]
+    assert paths["/v1/inference"]["post"]["security"] == [{"KeyguardBearer": ["inference:write"]}]
     assert {"400", "401", "403", "429", "503"} < set(paths["/v1/models"]["get"]["responses"])
     assert set(paths["/healthz"]["get"]["responses"]) == {"200"}
 

@@ -13,8 +13,8 @@ from keyguard.core.identity.scopes import Requirement
 
 __all__ = ["SCHEME", "Described", "describe_document", "sample_path"]
 
-SCHEME = "HTTPBearer"
-"""The name of the security scheme: the one that FastAPI gives the class."""
+SCHEME = "KeyguardBearer"
+"""The name of the security scheme. An application's own ``HTTPBearer`` keeps FastAPI's name."""
 
 _PROBLEM = "KeyguardProblem"
 _PROBLEM_SCHEMA = {
@@ -88,7 +88,7 @@ def describe_document(
     guarded = False
     for described in operations:
         if described.is_public:
-            described.operation.pop("security", None)
+            _drop_security(described.operation)
         else:
             guarded = True
             _describe_security(described.operation, described.requirements)
@@ -104,8 +104,20 @@ def _describe_security(operation: dict[str, Any], needs: Sequence[Requirement]) 
     all_of = {scope for need in needs for scope in need.all_of}
     either = [sorted(need.any_of) for need in needs if need.any_of]
     ways = [sorted({*all_of, *choice}) for choice in product(*either)]
-    others = [way for way in operation.get("security", ()) if SCHEME not in way]
-    operation["security"] = [*({SCHEME: scopes} for scopes in ways), *others]
+    operation["security"] = [*({SCHEME: scopes} for scopes in ways), *_others(operation)]
+
+
+def _drop_security(operation: dict[str, Any]) -> None:
+    """Drop keyguard's scheme, which FastAPI names wherever the dependency stands."""
+    if "security" in operation:
+        operation["security"] = _others(operation)
+        if not operation["security"]:
+            del operation["security"]
+
+
+def _others(operation: dict[str, Any]) -> list[dict[str, list[str]]]:
+    """Return the ways in that are the application's own."""
+    return [way for way in operation.get("security", ()) if SCHEME not in way]
 
 
 def _describe_answers(operation: dict[str, Any]) -> None:
