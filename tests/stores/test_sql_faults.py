@@ -220,10 +220,10 @@ def test_waiting_for_a_connection_ends_with_the_deadline(served: Database) -> No
     store.migrate()
     turns = store.database.turns.reads
     for _ in range(MOST_READS):
-        turns.get(block=False)
+        turns.acquire(blocking=False)
     with within(DEADLINE), pytest.raises(StoreUnavailableError, match=r"^all connections to "):
         find(store)
-    turns.put(None)
+    turns.release()
     assert find(store) is None
     store.close()
 

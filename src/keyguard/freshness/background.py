@@ -275,22 +275,28 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._is_starting = False
         self._feed: ChangeFeed | None = None
 
     def start(self) -> None:
         """Start the worker, if it does not run."""
         thread = self._thread
-        if thread is None or not thread.is_alive():
-            with self._lock:
-                if self._thread is thread and not self._over.is_set():
-                    part_at_exit(self)
-                    worker = threading.Thread(
-                        target=self._work, name="keyguard-background", daemon=True
-                    )
-                    # The system may refuse a thread. The next look-up tries again.
-                    with suppress(RuntimeError):
-                        worker.start()
-                        self._thread = worker
+        if self._is_starting or (thread is not None and thread.is_alive()):
+            return
+        with self._lock:
+            if self._is_starting or self._thread is not thread or self._over.is_set():
+                return
+            self._is_starting = True
+            worker = self._thread = threading.Thread(
+                target=self._work, args=(self._over,), name="keyguard-background", daemon=True
+            )
+        part_at_exit(self)
+        try:
+            worker.start()
+        except RuntimeError:  # the system refused a thread; the next look-up tries again
+            self._thread = None
+        finally:
+            self._is_starting = False
 
     def close(self) -> None:
         """End the worker, and tell the store of all uses and counts."""
@@ -301,7 +307,7 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
         if feed is not None:
             with suppress(Exception):
                 feed.close()  # which wakes the worker
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.ident not in (None, threading.get_ident()):
             thread.join(self._patience + self._timeout)
         self.part()
         with self._lock:
@@ -315,9 +321,11 @@ class BackgroundWork(_BackgroundWork[ChangeFeed]):
         """Tell the store of all uses and counts, as the guard has served its last request."""
         run_sync(self._flush(last=True))
 
-    def _work(self) -> None:
-        over = self._over
-        feed = self._feed = self._open_feed()
+    def _work(self, over: threading.Event) -> None:
+        feed = self._open_feed()
+        with self._lock:
+            if not over.is_set():
+                self._feed = feed
         try:
             run_sync(self._follow(feed, lambda: self._is_abandoned or over.is_set()))
         finally:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 from keyguard.runtime.deadlines import Patience, awithin, remaining, within
@@ -85,8 +86,9 @@ class Connector(ABC, Generic[Connection]):
             TimeoutError: No connection was opened in time.
         """
         wanted: Future[Connection] = Future()
+        self._drop_old()
         with self._lock:
-            found = self._found()
+            found = self._popped() if self._ready else None
             if found is None:
                 self.waiting.append(wanted)
             # A command takes one connection and needs no other. Where there was a second call,
@@ -109,8 +111,7 @@ class Connector(ABC, Generic[Connection]):
     def keep_ready(self) -> None:
         """Have a connection ready, beside the present call."""
         self._is_known = True
-        with self._lock:
-            self._drop_old()
+        self._drop_old()
         self._open_more(1)
 
     def note_loss(self) -> None:
@@ -156,13 +157,11 @@ class Connector(ABC, Generic[Connection]):
     def _begin(self, opening: object) -> None:
         """Open a connection beside the present call."""
 
-    def _found(self) -> Connection | None:
-        self._drop_old()
-        return self._popped() if self._ready else None
-
     def _drop_old(self) -> None:
-        while self._ready and self._is_old(self._ready[0]):
-            self._end(self._popped())
+        with self._lock:
+            old = [self._popped() for _ in takewhile(self._is_old, [*self._ready])]
+        for connection in old:
+            self._end(connection)
 
     def _popped(self) -> Connection:
         connection = self._ready.popleft()

@@ -12,7 +12,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from queue import SimpleQueue
+from queue import Queue
 from typing import TypeAlias, TypeVar
 
 from keyguard.exceptions import ConfigurationError, HashTimeoutError, StoreUnavailableError
@@ -23,7 +23,7 @@ from keyguard.runtime.shares import Shares, overloaded
 
 Result = TypeVar("Result")
 
-_Jobs: TypeAlias = "SimpleQueue[Callable[[Callable[[], None]], None] | None]"
+_Jobs: TypeAlias = "Queue[Callable[[Callable[[], None]], None] | None]"
 
 _PATIENCE = 1.0
 
@@ -45,7 +45,7 @@ class Pool:
         after_fork(self._start_afresh)  # a child has none of its parent's threads
 
     def _start_afresh(self) -> None:
-        self._jobs: _Jobs = SimpleQueue()
+        self._jobs: _Jobs = Queue()
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._started = 0
@@ -59,9 +59,7 @@ class Pool:
             StoreUnavailableError: No thread could be started. The call will not run, now or later.
         """
         if not self._idle.acquire(blocking=False):
-            with self._lock:
-                if self._started < self._most:
-                    self._start_thread()
+            self._start_thread()
         answer = Future() if answer is None else answer
         # Last: if no thread could be started, no queue keeps the call.
         self._jobs.put(partial(_do, call, answer))
@@ -94,18 +92,25 @@ class Pool:
             self._start_afresh()
 
     def _start_thread(self) -> None:
-        try:
-            threading.Thread(
+        """Start one more thread, if there may be more."""
+        with self._lock:
+            if self._started == self._most:
+                return
+            thread = threading.Thread(
                 target=_work,
                 args=(self._jobs, self._idle.release, self._at_end),
                 name=f"{self._name}_{self._started}",
                 daemon=True,
-            ).start()
+            )
+            self._started += 1
+        try:
+            thread.start()
         except RuntimeError as failure:
+            with self._lock:
+                self._started -= 1
             raise StoreUnavailableError(
                 "no thread could be started for it; see how many this process may start"
             ) from failure
-        self._started += 1
 
 
 def _work(jobs: _Jobs, done: Callable[[], None], at_end: Callable[[], object] | None) -> None:

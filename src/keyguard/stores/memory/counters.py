@@ -13,7 +13,6 @@ import time
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TypeAlias
 
 from keyguard.core.limits.charges import Charge, Outcome
@@ -74,6 +73,8 @@ class MemoryRateLimiter(RateLimiter):
             pool.move_to_end(key)
             if not before:
                 self._bound(pool, key)
+        if self._sweeper is None:
+            self._start_sweeper()
         return _outcome((True, (tally,), 0))
 
     def _hit_all(self, charges: Sequence[Charge]) -> Outcome:
@@ -100,6 +101,8 @@ class MemoryRateLimiter(RateLimiter):
                     if tallies[at].fits:
                         state = self._pool(charges[at]).get(key, ())
                         tallies[at] = COUNTING[strategy].look(state, amount, window, now, cost)
+        if self._sweeper is None:
+            self._start_sweeper()
         return Outcome(admitted, tallies)
 
     def adjust(
@@ -146,20 +149,26 @@ class MemoryRateLimiter(RateLimiter):
         self._bound(pool, key)
 
     def _bound(self, pool: _Pool, key: str) -> None:
-        """Evict from a pool that has grown too large, and start the sweeper."""
+        """Evict from a pool that has grown too large; the lock is held."""
         known = key.startswith("org_", _OWNER)
         if len(pool) > (self._size if known else self._size // _ANONYMOUS_SHARE):
             pool.popitem(last=False)
-        if self._sweeper is None:
-            sweeper = threading.Thread(
-                target=_sweep_regularly,
-                args=(weakref.ref(self), self._closed),
-                name="keyguard-counters",
-                daemon=True,
-            )
-            with suppress(RuntimeError):  # the system refused a thread; the next new bucket retries
-                sweeper.start()
-                self._sweeper = sweeper
+
+    def _start_sweeper(self) -> None:
+        sweeper = threading.Thread(
+            target=_sweep_regularly,
+            args=(weakref.ref(self), self._closed),
+            name="keyguard-counters",
+            daemon=True,
+        )
+        with self._lock:
+            if self._sweeper is not None:
+                return
+            self._sweeper = sweeper
+        try:
+            sweeper.start()
+        except RuntimeError:  # the system refused a thread; the next hit tries again
+            self._sweeper = None
 
 
 def _sweep_regularly(reference: weakref.ref[MemoryRateLimiter], closed: threading.Event) -> None:

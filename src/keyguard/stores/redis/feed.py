@@ -146,7 +146,7 @@ class RedisFeed(TrailReader):
         after_fork(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        self._reading = threading.Lock()
+        self._reading = threading.Semaphore(1)
         self._connection: EndableConnection | None = None
 
     async def read(self, position: str | None, patience: float) -> News:

@@ -159,8 +159,9 @@ class Lender(Connector[AnyConnection]):
 
     async def _fit(self) -> AnyConnection | None:
         while True:
+            self._drop_old()
             with self._lock:
-                found = self._found()
+                found = self._popped() if self._ready else None
             if found is None or await self._is_fit(found):
                 return found
             self._end(found)

@@ -354,7 +354,7 @@ class SyncScriptPort(_ClientPort):
 
     def _start_afresh(self) -> None:
         # The parent process keeps what was open: closing it here could end its connections.
-        self._lock = threading.Lock()
+        self._turn = threading.Semaphore(1)
         self._opened: Client | None = None
         self.layout_is_old = False
 
@@ -404,7 +404,7 @@ class SyncScriptPort(_ClientPort):
         time.sleep(seconds)  # noqa: ASYNC251 - which never suspends
 
     async def aclose(self) -> None:
-        with self._lock:
+        with self._turn:
             client, self._opened = self._opened, None
         if client is None:
             return
@@ -425,7 +425,7 @@ class SyncScriptPort(_ClientPort):
                 wait.
         """
         # A thread that waits for a silent node makes no other thread wait longer than it may.
-        if not self._lock.acquire(timeout=patience()):
+        if not self._turn.acquire(timeout=patience()):
             raise redis.TimeoutError("another thread is still reading the layout of the cluster")
         try:
             client = self._opened
@@ -436,7 +436,7 @@ class SyncScriptPort(_ClientPort):
             self.layout_is_old = False
             return client
         finally:
-            self._lock.release()
+            self._turn.release()
 
     def connection_for(self, key: str) -> EndableConnection:
         """Return a new connection to the server of a key; it belongs to no pool."""

@@ -13,7 +13,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from queue import Empty
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Engine
@@ -259,16 +258,14 @@ class SyncDatabase(EngineDatabase[Engine]):
         turns = None
         if self._owned:
             turns = self.turns.reads if way is Way.READ else self.turns.writes
-            try:
-                turns.get(timeout=remaining())
-            except Empty:
-                raise no_connection_free(self.place) from None
+            if not turns.acquire(timeout=remaining()):
+                raise no_connection_free(self.place)
         handled = sys.exception()
         try:
             connection = self._engines.by_way[way].connect()
         except BaseException as failure:
             if turns is not None:
-                turns.put(None)
+                turns.release()
             self._engines.note_loss()
             drop_frames(failure, handled)
             raise

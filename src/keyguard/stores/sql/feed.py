@@ -126,7 +126,7 @@ class SyncListeningFeed(ListeningFeed):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._reading = threading.Lock()
+        self._reading = threading.Semaphore(1)
         self._waker: tuple[socket.socket, socket.socket] | None = None
 
     async def read(self, position: str | None, patience: float) -> News:

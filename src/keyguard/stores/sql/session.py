@@ -6,6 +6,7 @@ in an :class:`AsyncSession`; sync code runs it in a :class:`SyncSession`, which 
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -16,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyguard.stores.sql import sqlite
-from keyguard.stores.sql.turns import TurnQueue
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -94,7 +94,7 @@ class SyncSession(Session):
         turns: What gets a turn back when the session is closed.
     """
 
-    def __init__(self, connection: Connection, turns: TurnQueue | None) -> None:
+    def __init__(self, connection: Connection, turns: threading.Semaphore | None) -> None:
         self._connection = connection
         self._turns = turns
         self.dialect = connection.dialect
@@ -108,7 +108,7 @@ class SyncSession(Session):
                 self._connection.close()
         finally:
             if self._turns is not None:
-                self._turns.put(None)
+                self._turns.release()
 
 
 class AsyncSession(Session):

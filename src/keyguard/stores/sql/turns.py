@@ -10,9 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import TypeAlias
 
 from sqlalchemy import Engine
 
@@ -28,9 +25,6 @@ MOST_WRITES = 5
 LONGEST_WAIT = 6.0
 """Seconds: more than a change without a deadline waits for the lock of another process."""
 
-TurnQueue: TypeAlias = "SimpleQueue[None]"
-"""Turns that are free; it takes a fraction of a semaphore's time."""
-
 
 class Turns:
     """One turn for each connection that the pools of a database may open.
@@ -44,8 +38,8 @@ class Turns:
 
     def renew(self) -> None:
         """Make all turns free, in a process where none is taken yet."""
-        self.reads = _queue(MOST_READS)
-        self.writes = _queue(MOST_WRITES)
+        self.reads = threading.Semaphore(MOST_READS)
+        self.writes = threading.Semaphore(MOST_WRITES)
 
 
 class ForkGuard:
@@ -63,7 +57,7 @@ class ForkGuard:
         around_fork(self._before, self._in_parent, self._in_child)
 
     def _renew(self) -> None:
-        self._forks = _queue(1)  # two forks would wait for each other's turns
+        self._forks = threading.Semaphore(1)  # two forks would wait for each other's turns
         self._fork = threading.local()
 
     def _before(self) -> None:
@@ -71,19 +65,19 @@ class ForkGuard:
         turns = self._turns
         wanted = [self._forks, *[turns.reads] * MOST_READS, *[turns.writes] * MOST_WRITES]
         ends_at = time.monotonic() + LONGEST_WAIT
-        taken: list[TurnQueue] = []
+        taken: list[threading.Semaphore] = []
         self._fork.taken = taken
-        with suppress(Empty):
-            for queue in wanted:
-                queue.get(timeout=max(0.0, ends_at - time.monotonic()))
-                taken.append(queue)
+        for free in wanted:
+            if not free.acquire(timeout=max(0.0, ends_at - time.monotonic())):
+                break
+            taken.append(free)
         for engine in self._engines:
             engine.dispose()
         self._fork.is_clean = len(taken) == len(wanted)
 
     def _in_parent(self) -> None:
-        for queue in self._fork.taken:
-            queue.put(None)
+        for free in self._fork.taken:
+            free.release()
         del self._fork.taken
 
     def _in_child(self) -> None:
@@ -91,10 +85,3 @@ class ForkGuard:
             sqlite.inherit(self._engines[0])
         self._renew()
         self._turns.renew()
-
-
-def _queue(turns: int) -> TurnQueue:
-    queue: TurnQueue = SimpleQueue()
-    for _ in range(turns):
-        queue.put(None)
-    return queue

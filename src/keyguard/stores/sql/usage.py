@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -48,7 +48,6 @@ from keyguard.stores.sql.errors import no_connection_free
 from keyguard.stores.sql.rows import instant
 from keyguard.stores.sql.session import AnyRow, Operation, Session, begin_hastily
 from keyguard.stores.sql.tables import USAGE_DISMISSED, USAGE_TOTALS, USAGE_WRITERS
-from keyguard.stores.sql.turns import TurnQueue
 from keyguard.stores.sql.usage_totals import (
     FIELDS,
     KEPT,
@@ -154,9 +153,7 @@ class _Turns:
 
     def _renew(self) -> None:
         self._process = os.getpid()
-        self._free: TurnQueue = SimpleQueue()
-        for _ in range(MOST_READS):
-            self._free.put(None)
+        self._free = threading.Semaphore(MOST_READS)
         # A loop has connections of its own.
         self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             WeakKeyDictionary()
@@ -173,14 +170,12 @@ class _Turns:
             self._renew()
         if isinstance(self._database, SyncDatabase):
             free = self._free
-            try:
-                free.get(timeout=remaining())
-            except Empty:
-                raise no_connection_free(self._database.place) from None
+            if not free.acquire(timeout=remaining()):
+                raise no_connection_free(self._database.place)
             try:
                 yield
             finally:
-                free.put(None)
+                free.release()
             return
         turns = self._of_loops.setdefault(running_loop(), asyncio.Semaphore(MOST_READS))
         try:
