@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -12,6 +14,7 @@ from flask import Blueprint, Flask
 from flask.views import MethodView
 from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests
 
+import keyguard.adapters.flask
 from keyguard import (
     AccessDenied,
     ConfigurationError,
@@ -22,6 +25,7 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.flask import FlaskKeyguard, current_principal
+from keyguard.request.context import current_request
 from tests.world import World
 
 
@@ -335,6 +339,39 @@ def test_a_request_that_goes_on_after_a_refusal_owes_what_is_due(path: str) -> N
 def test_the_proxy_outside_of_a_guarded_request_is_an_error(world: World) -> None:
     with pytest.raises(ConfigurationError, match="no keyguard middleware"):
         assert current_principal.key_id
+
+
+LOOKS: dict[str, Callable[[Any], Any]] = {
+    "isinstance": lambda proxy: isinstance(proxy, Principal),
+    "bool": bool,
+    "dir": dir,
+    "repr": repr,
+    "members": inspect.getmembers,
+    "doc": inspect.getdoc,
+    "unwrap": inspect.unwrap,
+    "doctest": lambda _: len(doctest.DocTestFinder().find(keyguard.adapters.flask)),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_who_looks_at_the_proxy_is_told_that_it_is_unbound_and_changes_no_answer(
+    world: World, look: Callable[[Any], Any]
+) -> None:
+    outside = look(current_principal)
+    seen: list[Any] = []
+    app = Flask("app")
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    FlaskKeyguard(app, world.guard)
+
+    def view() -> str:
+        seen.append(look(current_principal))
+        assert current_request().refusal is None
+        raise ValueError("the application's own")
+
+    app.add_url_rule("/open", "open", view)
+
+    assert app.test_client().get("/open").status_code == 500
+    assert seen == [outside]
 
 
 def test_the_proxy_passes_for_a_principal(world: World) -> None:

@@ -1,22 +1,56 @@
-"""What the proxy of the principal in Flask finds."""
+"""The proxy of the principal in Flask."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from werkzeug.local import LocalProxy
+
+from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError
-from keyguard.request.context import current_principal
+from keyguard.request.context import current_request
+from keyguard.request.state import RequestState
+
+__all__ = ["PrincipalProxy", "find_principal"]
 
 
 class OutsideRequestError(ConfigurationError, RuntimeError):
-    """No guarded request is under way.
+    """No guarded request is under way. To Werkzeug's proxies a RuntimeError means: unbound."""
 
-    It is a RuntimeError, as for Flask's own proxies, because ``flask --app`` asks ``isinstance`` of
-    every name of a module.
+
+class AnonymousError(AccessDenied, RuntimeError):
+    """The path is public, so the proxy is unbound. Who needs the principal is refused."""
+
+
+class PrincipalProxy(LocalProxy[Principal]):
+    """A proxy that is unbound where nobody was asked for a key, as Flask's own are elsewhere.
+
+    What only looks at it (``isinstance``, ``bool``, ``dir``, ``repr``) is answered there without an
+    exception. Only who asks for an attribute is refused.
     """
 
+    __slots__ = ()
 
-def find_principal_for_proxy() -> Principal:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_present_request().admitted(optional=True).principal, name)
+
+
+def find_principal() -> Principal:
+    """Return the principal of the present request, and note nothing.
+
+    Raises:
+        AnonymousError: The path is public.
+        OutsideRequestError: No guarded request is under way.
+    """
+    allow = _present_request().allow
+    if allow is None:
+        raise AnonymousError(Deny(Reason.CREDENTIALS_MISSING))
+    return allow.principal
+
+
+def _present_request() -> RequestState:
     try:
-        return current_principal()
+        return current_request()
     except ConfigurationError as failure:
         raise OutsideRequestError(str(failure)) from failure

@@ -27,10 +27,9 @@ from keyguard.runtime.sync import run_sync
 try:
     from flask import Flask, Request, request
     from flask.typing import ResponseReturnValue
-    from werkzeug.local import LocalProxy
 
     from keyguard.adapters._flask_errors import FAILED, PREFLIGHT, answer_to, is_for_flask_cors
-    from keyguard.adapters._flask_principal import find_principal_for_proxy
+    from keyguard.adapters._flask_principal import PrincipalProxy, find_principal
 except ImportError as missing:
     raise MissingExtraError("keyguard.adapters.flask", "flask") from missing
 
@@ -39,7 +38,7 @@ __all__ = ["FlaskKeyguard", "current_principal"]
 EXTENSION, MIDDLEWARE = "keyguard", "keyguard.middleware"
 """The names under which ``app.extensions`` holds the extension and its middleware."""
 
-current_principal: Principal = LocalProxy(find_principal_for_proxy)  # type: ignore[assignment]
+current_principal: Principal = PrincipalProxy(find_principal)  # type: ignore[assignment]
 """The principal of the present request: a proxy for :func:`keyguard.current_principal`."""
 
 
