@@ -13,6 +13,7 @@ from keyguard import Principal, Rule, Settings
 FOLDER = "SERVED_FOLDER"  # the variable that names where the store and the notes are
 GATE = "SERVED_GATE"  # the port of the test, which says when to go on
 BARE = "SERVED_BARE"  # set where there is to be no guard
+TOKEN = "SERVED_TOKEN"  # a token that the guard verifies as it is made, before any fork
 CASE = "x-case"  # the field that says which case a request belongs to
 
 PUBLIC = "/open"

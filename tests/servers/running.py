@@ -20,7 +20,7 @@ import pytest
 
 from keyguard import Keyguard
 from keyguard.core.tokens.format import TokenFormat, TokenParts
-from tests.servers.notes import BARE, FOLDER, GATE, read_notes, settings, store_url
+from tests.servers.notes import BARE, FOLDER, GATE, TOKEN, read_notes, settings, store_url
 from tests.services import free_port, until
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +68,14 @@ def _granian(interface: str, app: str) -> Callable[[int], list[str]]:
     ]  # fmt: skip
 
 
+def _uwsgi(*options: str) -> Callable[[int], list[str]]:
+    return lambda port: [
+        str(BIN / "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--module", WSGI, "--need-app",
+        "--home", str(BIN.parent), "--pythonpath", str(ROOT), "--enable-threads",
+        "--die-on-term", "--disable-logging", *options,
+    ]  # fmt: skip
+
+
 SERVERS = [
     Server("uvicorn (h11, websockets)", "asgi", "h11", _uvicorn("h11", "websockets-sansio"),
            short=True),
@@ -89,11 +97,7 @@ SERVERS = [
     Server("waitress", "wsgi", "waitress", lambda port: _python(
         "waitress", f"--listen=127.0.0.1:{port}", WSGI
     )),
-    Server("uWSGI", "wsgi", "uwsgidecorators", lambda port: [
-        str(BIN / "uwsgi"), "--http-socket", f"127.0.0.1:{port}", "--module", WSGI, "--need-app",
-        "--home", str(BIN.parent), "--pythonpath", str(ROOT), "--enable-threads", "--threads", "4",
-        "--die-on-term", "--disable-logging",
-    ], lacks="exc_info"),
+    Server("uWSGI", "wsgi", "uwsgidecorators", _uwsgi("--threads", "4"), lacks="exc_info"),
     Server("cheroot", "wsgi", "cheroot", lambda port: _python(
         "cheroot", "--bind", f"127.0.0.1:{port}", WSGI
     ), deviates={
@@ -113,35 +117,44 @@ SERVERS = [
 NAMES = [server.name for server in SERVERS]
 
 
-def _gevent(*options: str) -> Callable[[int], list[str]]:
+def _gunicorn(app: str, worker: str, *options: str) -> Callable[[int], list[str]]:
     return lambda port: _python(
-        "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gevent", "--workers", "2",
-        "--log-level", "critical", "--no-control-socket", *options, WSGI
+        "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", worker, "--workers", "2",
+        "--graceful-timeout", "2", "--log-level", "critical", "--no-control-socket", *options, app
     )  # fmt: skip
 
 
-# Ways of a server above that tell nothing new about requests, but end in another way.
-GEVENT = [
-    pytest.param(
-        Server(name, "wsgi", "gevent", _gevent(*options)),
-        id=name,
-        marks=pytest.mark.skipif(
-            find_spec("gevent") is None, reason="no gevent here: make servers installs it"
-        ),
-    )
-    for name, options in {
-        "gunicorn (gevent)": (),
-        "gunicorn (gevent, --preload)": ("--preload",),
-    }.items()
-]
+# Ways of a server above that tell nothing new about requests, but begin or end in another way.
+WAYS = [
+    Server("gunicorn (gevent)", "wsgi", "gevent", _gunicorn(WSGI, "gevent")),
+    Server("gunicorn (gevent, --preload)", "wsgi", "gevent",
+           _gunicorn(WSGI, "gevent", "--preload")),
+    Server("gunicorn (gthread, --preload)", "wsgi", "gunicorn",
+           _gunicorn(WSGI, "gthread", "--threads", "8", "--preload")),
+    Server("gunicorn (uvicorn)", "asgi", "gunicorn",
+           _gunicorn(ASGI, "uvicorn.workers.UvicornWorker")),
+    Server("gunicorn (asgi)", "asgi", "gunicorn", _gunicorn(ASGI, "asgi")),
+    Server("uvicorn (--workers)", "asgi", "uvicorn", lambda port: [
+        *_uvicorn("auto", "auto")(port), "--workers", "2", "--timeout-graceful-shutdown", "2"
+    ]),
+    Server("uWSGI (processes)", "wsgi", "uwsgidecorators",
+           _uwsgi("--master", "--processes", "2", "--threads", "8")),
+    Server("uWSGI (--lazy-apps)", "wsgi", "uwsgidecorators",
+           _uwsgi("--master", "--processes", "2", "--threads", "8", "--lazy-apps")),
+]  # fmt: skip
 
 
-def chosen(kind: str | None = None, *, websockets: bool = False) -> list[Any]:
+def chosen(kind: str | None = None, *, websockets: bool = False, ways: bool = False) -> list[Any]:
     """Return the servers to run, as parameters: those of ``make test``, or all with SERVERS=all.
 
     Both ways of uvicorn to speak WebSockets are run in either case.
+
+    Args:
+        kind: The interface; by default both.
+        websockets: Whether the test speaks WebSockets.
+        ways: Whether to run the ways to start them as well.
     """
-    wanted = [server for server in SERVERS if kind in (None, server.kind)]
+    wanted = [server for server in [*SERVERS, *WAYS * ways] if kind in (None, server.kind)]
     if os.environ.get("SERVERS") != "all":
         wanted = [one for one in wanted if one.short or (websockets and "uvicorn" in one.name)]
     return [pytest.param(server, id=server.name) for server in wanted]
@@ -251,8 +264,14 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def running(server: Server, *, bare: bool = False) -> Iterator[Running]:
-    """Run a server; skip the test where it is not installed, but fail where CI runs."""
+def running(server: Server, *, bare: bool = False, used: bool = False) -> Iterator[Running]:
+    """Run a server; skip the test where it is not installed, but fail where CI runs.
+
+    Args:
+        server: The server.
+        bare: Whether its application has no guard.
+        used: Whether its guard, for sync code, verifies a key before the server forks.
+    """
     if find_spec(server.module) is None:
         missing = f"no {server.name} here: make servers installs it"
         if os.environ.get("CI") == "true":
@@ -268,6 +287,8 @@ def running(server: Server, *, bare: bool = False) -> Iterator[Running]:
         } | {"PYTHONPATH": str(ROOT), FOLDER: name, GATE: str(gate.port)}
         if bare:
             environ[BARE] = "1"
+        if used:
+            environ[TOKEN] = keys.tokens["reader"]
         log = folder / "log"
         with log.open("wb") as output:
             # A group of its own, so that workers end with it.

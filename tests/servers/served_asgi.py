@@ -37,7 +37,7 @@ async def service(scope: Any, receive: Any, send: Any) -> None:
     else:
         answers = {
             "/stream": stream, "/events": events, "/endless": endless, "/upload": upload,
-            "/pathsend": pathsend, "/trailers": trailers,
+            "/ticking": ticking, "/pathsend": pathsend, "/trailers": trailers,
         }  # fmt: skip
         await answers.get(scope["path"], plain)(scope, receive, send)
 
@@ -80,6 +80,13 @@ async def events(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": event, "more_body": True})
         await asyncio.to_thread(wait_at_the_gate, f"event {number}")
     await send({"type": "http.response.body"})
+
+
+async def ticking(scope: Any, receive: Any, send: Any) -> None:
+    await start(send, b"text/event-stream")
+    while True:
+        await send({"type": "http.response.body", "body": b"data: tick\n\n", "more_body": True})
+        await asyncio.sleep(0.05)
 
 
 async def endless(scope: Any, receive: Any, send: Any) -> None:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from keyguard import Keyguard
 from keyguard.adapters.wsgi import KeyguardMiddleware
-from tests.servers.notes import BARE, FOLDER, note, settings, store_url, wait_at_the_gate, who
+from tests.servers.notes import (
+    BARE,
+    FOLDER,
+    TOKEN,
+    note,
+    settings,
+    store_url,
+    wait_at_the_gate,
+    who,
+)
 
 Environ = dict[str, Any]
 HEADERS = [("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
@@ -30,7 +40,7 @@ def service(environ: Environ, start_response: Any) -> Iterable[bytes]:
     )
     answers: dict[str, Callable[[Environ, Any], Iterable[bytes]]] = {
         "/stream": stream, "/events": events, "/endless": endless, "/upload": upload,
-        "/file": file, "/written": written, "/failing": failing,
+        "/ticking": ticking, "/file": file, "/written": written, "/failing": failing,
     }  # fmt: skip
     return answers.get(environ.get("PATH_INFO", ""), plain)(environ, start_response)
 
@@ -90,6 +100,16 @@ def events(environ: Environ, start_response: Any) -> Iterable[bytes]:
         for number in range(3):
             yield b"id: %d\ndata: tick\n\n" % number
             wait_at_the_gate(f"event {number}")
+
+    start_response("200 OK", [("Content-Type", "text/event-stream")])
+    return Closing(body(), environ)
+
+
+def ticking(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    def body() -> Iterator[bytes]:
+        while True:
+            yield b"data: tick\n\n"
+            time.sleep(0.05)
 
     start_response("200 OK", [("Content-Type", "text/event-stream")])
     return Closing(body(), environ)
@@ -172,9 +192,10 @@ def probe(app: Any) -> Any:
 def build() -> Any:
     if os.environ.get(BARE):
         return service
-    return probe(
-        KeyguardMiddleware(service, Keyguard(store_url(os.environ[FOLDER]), settings=settings()))
-    )
+    guard = Keyguard(store_url(os.environ[FOLDER]), settings=settings())
+    if TOKEN in os.environ:
+        assert guard.authenticate(f"Bearer {os.environ[TOKEN]}")
+    return probe(KeyguardMiddleware(service, guard))
 
 
 app = build()
