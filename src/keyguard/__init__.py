@@ -37,12 +37,12 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import (
-    CurrentLimits,
     current_limits,
     current_principal,
     require_organization,
 )
 from keyguard.request.decorators import rate_limit, require_scopes
+from keyguard.request.limits import CurrentLimits, Reservation
 from keyguard.settings.config import Settings
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ __all__ = [
     "RefusedError",
     "Request",
     "RequestStatus",
+    "Reservation",
     "RevocationReason",
     "Role",
     "RotatedKey",

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from keyguard import Principal, Rule, Settings
+from keyguard import Limit, Principal, Rule, Settings
 
 FOLDER = "SERVED_FOLDER"  # the variable that names where the store and the notes are
 GATE = "SERVED_GATE"  # the port of the test, which says when to go on
@@ -29,11 +29,13 @@ def settings() -> Settings:
             Rule("/write", scopes=["inference:write"]),
             Rule("/models/{model_id}", methods=["GET"], scopes=["inference:read"]),
             Rule("/static/{path:path}", public=True),
+            Rule("/billed", limits=Limit("tokens", "1000/day"), cost=200),
         ],
         failure_limit=None,
         close_on_revoke=True,
         websocket_protocol="keyguard.bearer",
         store_timeout=30.0,  # however slow the disk is
+        limiter_timeout=10.0,
     )
 
 

@@ -284,7 +284,7 @@ def running(server: Server, *, bare: bool = False, used: bool = False) -> Iterat
         port = free_port()
         environ = {
             key: value for key, value in os.environ.items() if not key.startswith("KEYGUARD_")
-        } | {"PYTHONPATH": str(ROOT), FOLDER: name, GATE: str(gate.port)}
+        } | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", FOLDER: name, GATE: str(gate.port)}
         if bare:
             environ[BARE] = "1"
         if used:

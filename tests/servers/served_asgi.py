@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
-from keyguard import AsyncKeyguard
+from starlette.responses import StreamingResponse
+
+from keyguard import AsyncKeyguard, current_limits
 from keyguard.adapters.asgi import KeyguardMiddleware
 from tests.servers.notes import BARE, CASE, FOLDER, note, settings, store_url, wait_at_the_gate, who
 
@@ -37,7 +40,7 @@ async def service(scope: Any, receive: Any, send: Any) -> None:
     else:
         answers = {
             "/stream": stream, "/events": events, "/endless": endless, "/upload": upload,
-            "/ticking": ticking, "/pathsend": pathsend, "/trailers": trailers,
+            "/ticking": ticking, "/pathsend": pathsend, "/trailers": trailers, "/billed": billed,
         }  # fmt: skip
         await answers.get(scope["path"], plain)(scope, receive, send)
 
@@ -95,6 +98,19 @@ async def endless(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"first", "more_body": True})
     message = await receive()
     note("ended", case_of(scope), by=message["type"])
+
+
+async def billed(scope: Any, receive: Any, send: Any) -> None:
+    async def tokens() -> AsyncIterator[bytes]:
+        try:
+            async with current_limits().reserve(200) as reservation:
+                reservation.used = 9
+                yield b"first"
+                await asyncio.Event().wait()
+        finally:
+            note("settled", case_of(scope))
+
+    await StreamingResponse(tokens())(scope, receive, send)
 
 
 async def upload(scope: Any, receive: Any, send: Any) -> None:

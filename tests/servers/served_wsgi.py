@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keyguard import Keyguard
+from keyguard import Keyguard, current_limits
 from keyguard.adapters.wsgi import KeyguardMiddleware
 from tests.servers.notes import (
     BARE,
@@ -41,6 +41,7 @@ def service(environ: Environ, start_response: Any) -> Iterable[bytes]:
     answers: dict[str, Callable[[Environ, Any], Iterable[bytes]]] = {
         "/stream": stream, "/events": events, "/endless": endless, "/upload": upload,
         "/ticking": ticking, "/file": file, "/written": written, "/failing": failing,
+        "/billed": billed,
     }  # fmt: skip
     return answers.get(environ.get("PATH_INFO", ""), plain)(environ, start_response)
 
@@ -124,6 +125,22 @@ def endless(environ: Environ, start_response: Any) -> Iterable[bytes]:
 
     start_response("200 OK", list(HEADERS))
     return Closing(body(), environ)
+
+
+def billed(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    def body() -> Iterator[bytes]:
+        try:
+            with current_limits().reserve(200) as reservation:
+                reservation.used = 9
+                yield b"first"
+                wait_at_the_gate("first")
+                for _ in range(2000):  # until nobody takes it any more
+                    yield bytes(65536)
+        finally:
+            note("settled", case_of(environ))
+
+    start_response("200 OK", list(HEADERS))
+    return body()
 
 
 def upload(environ: Environ, start_response: Any) -> Iterable[bytes]:

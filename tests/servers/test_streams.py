@@ -141,6 +141,29 @@ def test_the_application_sees_that_the_client_has_gone(pair: tuple[Running, Runn
     assert wsgi or gone[0]["by"] == "http.disconnect"
 
 
+def test_a_stream_that_its_client_leaves_is_charged_what_it_used(
+    pair: tuple[Running, Running],
+) -> None:
+    served = pair[0]
+    left = []
+    for case in ("left", "asked again"):
+        with connected(served.port) as wire:
+            key = bearer(served.keys.tokens["live"])
+            wire.send(head(case, key, target=b"/billed"))
+            response = wire.begin()
+            left.append(response.getheader("RateLimit"))
+            assert read_exactly(response, 5) == b"first"
+            if served.server.kind == "wsgi":
+                with served.gate.waiting():
+                    wire.close()
+        until(lambda case=case: bool(served.notes("settled", case)))
+
+    assert [field.partition(";t=")[0] for field in left if field] == [
+        '"tokens";r=800',
+        '"tokens";r=791',
+    ]
+
+
 def start_upload(wire: Wire, served: Running, case: str, framing: bytes) -> None:
     key = bearer(served.keys.tokens["live"])
     wire.send(head(case, key, framing, target=b"/upload", method=b"POST", close=False))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 
 from keyguard.adapters._asgi_scope import Message, Scope, ScopeReader, Send
-from keyguard.adapters._blocking_counters import BlockingCounters
+from keyguard.adapters._blocking_counters import BlockingCounters, running_loop
 from keyguard.adapters._swallowed import hides_refusal, repeats_refusal, sole_refusal
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD, Response, encoded
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny
@@ -33,6 +33,8 @@ class ASGIExchange(ScopeReader):
     loop: asyncio.AbstractEventLoop | None = None
     """The event loop that serves the connection, where counters live across a network."""
 
+    _settling: asyncio.Task[None] | None = None  # the loop holds tasks weakly
+
     inner: Scope | None = None
     """The scope that the application gets, while it serves the connection."""
 
@@ -50,6 +52,13 @@ class ASGIExchange(ScopeReader):
         """The way to the counters for a plain function; it never suspends."""
         breaker = self.guard.breaker
         return breaker if breaker.memory is not None else BlockingCounters(breaker, self.loop)
+
+    def settle_blocking(self, settle: Callable[[Counters], Coroutine[object, None, None]]) -> None:
+        breaker = self.guard.breaker
+        if self.loop is None or self.loop is not running_loop() or not breaker.suspends:
+            super().settle_blocking(settle)
+        else:
+            self._settling = self.loop.create_task(settle(breaker))
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""

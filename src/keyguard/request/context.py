@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextvars import ContextVar
 
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.access.receipt import Receipt, settle
 from keyguard.core.identity.principal import Principal
-from keyguard.core.limits.charges import LimitStatus, statuses
-from keyguard.core.limits.limit import check_cost
 from keyguard.exceptions import ConfigurationError
+from keyguard.request.limits import CurrentLimits
 from keyguard.request.state import RequestState
-from keyguard.runtime.sync import run_sync
 
 __all__ = [
     "CURRENT_REQUEST",
-    "CurrentLimits",
     "current_limits",
     "current_principal",
     "current_request",
@@ -24,69 +19,6 @@ __all__ = [
 ]
 
 CURRENT_REQUEST: ContextVar[RequestState | None] = ContextVar("keyguard_request", default=None)
-
-
-class CurrentLimits:
-    """The limits of the present request.
-
-    Args:
-        state: The request.
-    """
-
-    def __init__(self, state: RequestState) -> None:
-        self._state = state
-
-    def __iter__(self) -> Iterator[LimitStatus]:
-        """Give how each policy stands, as far as this request has seen."""
-        receipt = self._state.receipt
-        return iter(statuses(receipt.charges, receipt.tallies) if receipt else ())
-
-    async def settle(self, cost: int, *names: str) -> None:
-        """Charge what the request turned out to cost; keyguard charges or refunds the difference.
-
-        ::
-
-            completion = await model.run(prompt)
-            await current_limits().settle(completion.tokens)
-
-        The cost is also what the request counts for in :doc:`usage <usage>`, whether or not it has
-        limits. Work that is done is always charged. A limit may so fall below zero; the next
-        requests wait until it has room again.
-
-        Args:
-            cost: What the request costs in all, at least 0.
-            names: The policies to settle. Without names these are the limits of the route's
-                ``@rate_limit``; if the route has none, all limits of the request.
-
-        Raises:
-            InvalidValueError: The cost is not a whole number of at least 0, or the request has no
-                policy of that name.
-            StoreUnavailableError: Nothing can be counted now, and ``on_limiter_error`` is
-                ``"closed"``.
-        """
-        receipt = self._weighed(cost)
-        if receipt is not None:
-            await settle(self._state.guard.breaker, receipt, cost, names)
-
-    async def refund(self, *names: str) -> None:
-        """Refund what the request was charged; see :meth:`settle`."""
-        await self.settle(0, *names)
-
-    def settle_sync(self, cost: int, *names: str) -> None:
-        """Do as :meth:`settle` in sync code."""
-        receipt = self._weighed(cost)
-        if receipt is not None:
-            run_sync(settle(self._state.blocking_counters, receipt, cost, names))
-
-    def refund_sync(self, *names: str) -> None:
-        """Do as :meth:`refund` in sync code."""
-        self.settle_sync(0, *names)
-
-    def _weighed(self, cost: int) -> Receipt | None:
-        """Note what the request cost, for usage, and return what it was charged."""
-        check_cost(cost, least=0)
-        self._state.weigh(cost)
-        return self._state.receipt
 
 
 def current_request() -> RequestState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.access.ports import Fingerprint
@@ -14,6 +14,7 @@ from keyguard.core.identity.principal import Request
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.runtime.sync import run_sync
 
 __all__ = ["RequestState"]
 
@@ -116,6 +117,14 @@ class RequestState(ABC):
     def blocking_counters(self) -> Counters:
         """The way to the counters for a plain function; it never suspends."""
         return self.guard.breaker
+
+    def settle_blocking(self, settle: Callable[[Counters], Coroutine[object, None, None]]) -> None:
+        """Settle what the request cost, from a plain function.
+
+        Args:
+            settle: Makes the settlement, given the way to the counters.
+        """
+        run_sync(settle(self.blocking_counters))
 
     def refuse(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware.

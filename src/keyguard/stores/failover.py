@@ -147,6 +147,11 @@ class CircuitBreaker(Counters):
         return (await self._ask((charges,), adjustment))[0]
 
     @property
+    def suspends(self) -> bool:
+        """Whether a call of the counters may suspend, so that its task can be cancelled in it."""
+        return self._awaited and self.memory is None
+
+    @property
     def is_up(self) -> bool:
         """Whether the limiter answers, as far as it was asked."""
         return self._failing_since is None

@@ -21,7 +21,7 @@ from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError, shown
 
-__all__ = ["Receipt", "plan_of", "refund", "refusal_of", "settle"]
+__all__ = ["Receipt", "plan_of", "refund", "refusal_of", "reserve", "settle"]
 
 _MOST_PLANS = 64  # what decorates anew for each call has other limits each time
 
@@ -140,6 +140,47 @@ async def refund(counters: Counters, receipt: Receipt) -> None:
         await counters.adjust(receipt.charges, units, receipt.ending(), receipt.counter)
 
 
+async def reserve(
+    counters: Counters, allow: Allow | None, receipt: Receipt, cost: int, names: Sequence[str]
+) -> Deny | None:
+    """Charge what a request may come to cost, if there is room for it.
+
+    Args:
+        counters: The way to the counters.
+        allow: The decision that let the request in, or None on a public path.
+        receipt: What the request was charged so far. What it was charged beyond ``cost`` stays.
+        cost: The most that the request may cost in all, at least 1.
+        names: The policies to charge, as for :func:`settle`.
+
+    Returns:
+        The refusal, if a limit has no room or nothing can be counted now; then nothing is charged.
+
+    Raises:
+        InvalidValueError: The cost is not a whole number of at least 1, or the request has no
+            policy of that name.
+    """
+    check_cost(cost)
+    changes = _differences(receipt, cost, names)
+    more = [number for number, change in enumerate(changes) if change > 0]
+    if not more:
+        return None
+    charges = tuple(receipt.charges[number]._replace(cost=changes[number]) for number in more)
+    outcome = await counters.hit(charges)
+    if outcome is None or not outcome.admitted:
+        plan = Plan(charges, 0, policy_field(charges), is_enforced=True)
+        return refusal_of(allow, plan, outcome)
+    receipt.ending()  # a refund ends with the window that counted the first unit
+    tallies = [*receipt.tallies]
+    paid = receipt.paid()
+    for number, tally in zip(more, outcome.tallies, strict=True):
+        tallies[number] = tally._replace(fits=True)  # the request was charged before
+        paid[number] += changes[number] if tally.fits else 0
+    receipt.tallies = tallies
+    if outcome.counter != receipt.counter:
+        receipt.counter = None
+    return None
+
+
 async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequence[str]) -> None:
     """Charge or refund the difference between what a request was charged and what it cost.
 
@@ -159,19 +200,7 @@ async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequenc
         StoreUnavailableError: Nothing can be counted now, and ``on_limiter_error`` is ``"closed"``.
     """
     check_cost(cost, least=0)
-    known = [charge.name for charge in receipt.charges]
-    for name in names:
-        if name not in known:
-            raise InvalidValueError(
-                f"the request has no limit {shown(name)}; it has: {', '.join(known) or 'none'}"
-            )
-    first = receipt.key_charges if receipt.key_charges < len(known) else 0
-    chosen = [
-        (name in names if names else number >= first) and receipt.tallies[number].fits
-        for number, name in enumerate(known)
-    ]
-    paid = receipt.paid()
-    changes = [cost - before if wanted else 0 for before, wanted in zip(paid, chosen, strict=True)]
+    changes = _differences(receipt, cost, names)
     if not any(changes):
         return
     # The receipt changes before the counters answer, so that two settlements at the same time do
@@ -199,3 +228,20 @@ async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequenc
 def _change(receipt: Receipt, changes: Sequence[int]) -> None:
     pairs = zip(receipt.paid(), changes, strict=True)
     receipt.costs = [cost + change for cost, change in pairs]
+
+
+def _differences(receipt: Receipt, cost: int, names: Sequence[str]) -> list[int]:
+    """Return the units that each bucket has yet to count, or to refund, for a cost."""
+    known = [charge.name for charge in receipt.charges]
+    for name in names:
+        if name not in known:
+            raise InvalidValueError(
+                f"the request has no limit {shown(name)}; it has: {', '.join(known) or 'none'}"
+            )
+    first = receipt.key_charges if receipt.key_charges < len(known) else 0
+    chosen = [
+        (name in names if names else number >= first) and receipt.tallies[number].fits
+        for number, name in enumerate(known)
+    ]
+    paid = receipt.paid()
+    return [cost - before if wanted else 0 for before, wanted in zip(paid, chosen, strict=True)]
