@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from keyguard.core.usage.hints import Hint
     from keyguard.core.usage.results import OwnUsage, UsageItem, UsageReport
     from keyguard.core.usage.tags import UsageTags
+    from keyguard.guard.verdict import Verdict
 
 __all__ = [
     "AccessDenied",
@@ -120,6 +121,7 @@ __all__ = [
     "UsageItem",
     "UsageReport",
     "UsageTags",
+    "Verdict",
     "current_limits",
     "current_principal",
     "rate_limit",
@@ -148,14 +150,15 @@ _LATER = {
     "UsageItem": "usage.results",
     "UsageReport": "usage.results",
     "UsageTags": "usage.tags",
+    "Verdict": ".guard.verdict",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import the names that only management needs at their first use."""
+    """Import the names that few services need at their first use."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module(f"keyguard.core.{_LATER[name]}"), name)
+    found = getattr(import_module(f".{_LATER[name]}", "keyguard.core"), name)
     return globals().setdefault(name, found)

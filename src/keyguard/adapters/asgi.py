@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from keyguard.adapters._admission import Admission
 from keyguard.adapters._asgi_exchange import ASGIExchange
 from keyguard.adapters._asgi_scope import (
     ASGIApp,
@@ -25,6 +24,7 @@ from keyguard.adapters._endpoints import (
     lets_in_itself,
     matching_route,
 )
+from keyguard.adapters._entrance import Entrance
 from keyguard.adapters._open_websockets import OpenWebSockets
 from keyguard.adapters._websocket import WebSocketExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
@@ -77,7 +77,7 @@ class KeyguardMiddleware:
         self.guard = guard
         self._router = find_router(app)
         has_management = self._router is not None and any(map(lets_in_itself, each_node(app)))
-        self.admission = Admission(
+        self.admission = Entrance(
             app, guard, public, rules, self._is_for_management if has_management else None
         )
         self._recognizes = self.admission.warm_path(self.admission.rule_book.paths).recognizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from keyguard.adapters._admission import Admission
+from keyguard.adapters._entrance import Entrance
 from keyguard.adapters._wsgi_environ import Environ, rewrite
 from keyguard.adapters._wsgi_exchange import Body, StartResponse, WSGIExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
@@ -61,7 +61,7 @@ class KeyguardMiddleware:
         self.app = app
         self.guard = guard
         self._refuse = self.refuse  # bound once, not for each request
-        self.admission = Admission(app, guard, public, rules)
+        self.admission = Entrance(app, guard, public, rules)
         self._recognizes = self.admission.warm_path(self._public_paths()).recognizes
         self._principal_fields = guard.settings.principal_fields or None
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from keyguard.core.access.decisions import Decision
+from keyguard.core.identity.addresses import Client
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import AsyncPorts
 from keyguard.runtime.events import Hook, log_event
@@ -24,6 +25,7 @@ from keyguard.stores.opening import open_async_replica, open_async_store
 if TYPE_CHECKING:
     from keyguard.core.management import audit_trail, keys, organizations, requests, usage
     from keyguard.core.management import temporary as temporaries
+    from keyguard.guard.verdict import Verdict
 else:
     audit_trail = Lazy("keyguard.core.management.audit_trail")
     keys = Lazy("keyguard.core.management.keys")
@@ -130,12 +132,41 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         address: str | None = None,
         fresh: bool = False,
     ) -> Decision:
-        """Decide whether a request may pass; see :meth:`Keyguard.authenticate`."""
+        """Decide whether a request may pass, by its key alone; see :meth:`Keyguard.authenticate`.
+
+        This asks for no rule and charges no limit: :meth:`admit` does.
+        """
         authenticating = self._authenticate(
             fields, scopes, any_of, secure=secure, address=address, fresh=fresh
         )
         del fields  # a traceback that passes here must not show the token
         return await authenticating
+
+    async def admit(
+        self,
+        fields: Sequence[str | bytes],
+        *,
+        method: str = "GET",
+        path: str = "/",
+        query: str = "",
+        headers: Iterable[tuple[str, str]] = (),
+        secure: bool = False,
+        address: str | None = None,
+        cost: int | None = None,
+    ) -> Verdict:
+        """Let a request in as an adapter does, in any protocol; see :meth:`Keyguard.admit`."""
+        admitting = self._admit(
+            self,
+            fields,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            client=Client(address, secure),
+            cost=cost,
+        )
+        del fields, headers  # a traceback that passes here must not show the token
+        return await admitting
 
     async def flush(self) -> None:
         """Tell the store now what it would be told later; see :meth:`Keyguard.flush`."""

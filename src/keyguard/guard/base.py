@@ -24,6 +24,7 @@ from keyguard.core.access.policy import Policy
 from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.scopes import Requirement
+from keyguard.core.limits.limit import check_cost
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.freshness.usage_counts import UsageCounts
@@ -37,10 +38,15 @@ from keyguard.stores.failover import CircuitBreaker
 
 if TYPE_CHECKING:
     from keyguard.core.access.answers import Response  # the adapters import it
+    from keyguard.core.identity.addresses import Client
     from keyguard.core.management import request_parties, revocation
+    from keyguard.guard import AsyncKeyguard, Keyguard, admission, verdict
     from keyguard.guard.statistics import Statistics
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
+    # For services without an adapter.
+    admission = Lazy("keyguard.guard.admission")
+    verdict = Lazy("keyguard.guard.verdict")
     # For the management API alone.
     request_parties = Lazy("keyguard.core.management.request_parties")
 
@@ -55,6 +61,7 @@ class Guard(Generic[AnyPorts]):
     """
 
     _ports: AnyPorts
+    _admission: admission.Admission | None = None
 
     def __init_subclass__(cls, *, flavour: bool = False) -> None:
         if not flavour:
@@ -304,6 +311,40 @@ class Guard(Generic[AnyPorts]):
                 self.report(decision, address=address)
                 self.counts.refuse(decision, allow)
         return decision
+
+    async def _admit(
+        self,
+        guard: Keyguard | AsyncKeyguard,
+        fields: Sequence[str | bytes],
+        *,
+        method: str,
+        path: str,
+        query: str,
+        headers: Iterable[tuple[str, str]],
+        client: Client,
+        cost: int | None,
+    ) -> verdict.Verdict:
+        """Do what :meth:`~keyguard.Keyguard.admit` says."""
+        misuse = describe_misuse(fields)
+        if misuse is not None:
+            del fields  # a traceback that passes here must not show the token
+            raise InvalidValueError(misuse)
+        state = verdict.StatedRequest(
+            self,
+            fields,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            client=client,
+            cost=cost,
+        )
+        del fields, headers
+        if cost is not None:
+            check_cost(cost)
+        if self._admission is None:
+            self._admission = admission.Admission(guard, self.settings.rule_book())
+        return await verdict.decide(self._admission, state)
 
     async def decide(
         self,

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from keyguard.core.access.decisions import Decision
+from keyguard.core.identity.addresses import Client
 from keyguard.guard.base import Guard
 from keyguard.guard.ports import SyncPorts
 from keyguard.runtime.events import Hook, log_event
@@ -23,6 +24,7 @@ from keyguard.stores.opening import open_replica, open_store
 if TYPE_CHECKING:
     from keyguard.guard import audit_trail, keys, organizations, requests, usage
     from keyguard.guard import temporary as temporaries
+    from keyguard.guard.verdict import Verdict
 else:
     audit_trail = Lazy("keyguard.guard.audit_trail")
     keys = Lazy("keyguard.guard.keys")
@@ -133,7 +135,10 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         address: str | None = None,
         fresh: bool = False,
     ) -> Decision:
-        """Decide whether a request may pass.
+        """Decide whether a request may pass, by its key alone.
+
+        This asks for no :class:`~keyguard.Rule` and charges no limit: :meth:`admit` does what an
+        adapter does for a whole request.
 
         Args:
             fields: Its ``Authorization`` field values as received, one item a field line.
@@ -159,6 +164,66 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         )
         del fields  # a traceback that passes here must not show the token
         return run_sync(authenticating)
+
+    def admit(
+        self,
+        fields: Sequence[str | bytes],
+        *,
+        method: str = "GET",
+        path: str = "/",
+        query: str = "",
+        headers: Iterable[tuple[str, str]] = (),
+        secure: bool = False,
+        address: str | None = None,
+        cost: int | None = None,
+    ) -> Verdict:
+        """Let a request of any protocol in as an adapter does: by its rule, key and limits.
+
+        ::
+
+            verdict = guard.admit([field], method="POST", path="/v1/inference", address=peer)
+            if not verdict:
+                answer = verdict.response()
+                return send(answer.status, answer.headers, answer.body)
+            serve(verdict.principal)
+
+        The order of the checks, the events and the counts are those of every adapter. The rules are
+        those of the guard's settings. What only an adapter knows is left out: the decorators of a
+        route, and the path as it was sent, by which encoded slashes are refused.
+
+        Args:
+            fields: Its ``Authorization`` field values as received, one item a field line.
+            method: The request method.
+            path: The path, decoded and without the query, as the service reads it.
+            query: The query string, for functions of limits.
+            headers: Names and values of its other fields: for trusted proxies, for rules whose
+                methods are public, and for functions of limits.
+            secure: Whether the connection is encrypted.
+            address: The address of who holds the connection.
+            cost: The units that the request counts for, at least 1: in the limits of its rule, or
+                in all if the rule has none. None means as the rule says, or 1.
+
+        Returns:
+            The verdict. Let a request pass only if it is true.
+
+        Raises:
+            InvalidValueError: ``fields`` is not a list of strings or bytes, the cost is not a whole
+                number of at least 1, or a limit's function returned something that is not a cost or
+                a name.
+            ConfigurationError: The limit of a rule can't be counted where the guard counts.
+        """
+        admitting = self._admit(
+            self,
+            fields,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            client=Client(address, secure),
+            cost=cost,
+        )
+        del fields, headers  # a traceback that passes here must not show the token
+        return run_sync(admitting)
 
     def flush(self) -> None:
         """Tell the store now what it would be told later.

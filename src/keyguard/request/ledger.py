@@ -125,6 +125,8 @@ def _bill(state: RequestState, route: tuple[RouteLimit, ...]) -> _Bill | None:
             raise
         if plan is not None:
             state.guard.breaker.counts.learn(plan.charges[plan.key_charges :])
+    if plan is not None and state.cost is not None:
+        plan = plan.at(state.cost)
     return None if plan is None else (plan, route, due)
 
 

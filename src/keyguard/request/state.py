@@ -13,7 +13,7 @@ from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import Request
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
-from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.request.ports import RequestGuard
 from keyguard.runtime.sync import run_sync
 
 __all__ = ["RequestState"]
@@ -41,12 +41,14 @@ class RequestState(ABC):
         charged_limits: The limits of the rule and of the route that were charged so far.
         tag: What the service calls the request, for usage.
         units: The units for which it counts there.
+        cost: The units that it is charged in its limits, if somebody said so; see
+            :meth:`Plan.at <keyguard.core.limits.charges.Plan.at>`.
         is_refused: Whether a refusal of the request was counted.
         retires: When the request's key ends, as an HTTP date, if the key has a successor.
         adds_fields: Whether the answer gets fields, because of ``receipt`` or ``retires``.
     """
 
-    guard: Keyguard | AsyncKeyguard
+    guard: RequestGuard
     allow: Allow | None = None
     is_asked: bool = False
     missed: Fingerprint | None = None
@@ -60,6 +62,7 @@ class RequestState(ABC):
     charged_limits: tuple[RouteLimit, ...] = ()
     tag: str = ""
     units: int = 1
+    cost: int | None = None
     is_refused: bool = False
     retires: str | None = None
     adds_fields: bool = False

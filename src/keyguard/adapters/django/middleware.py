@@ -11,7 +11,7 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from keyguard.adapters._admission import Admission
+from keyguard.adapters._entrance import Entrance
 from keyguard.adapters._swallowed import sole_refusal
 from keyguard.adapters.django import _answers
 from keyguard.adapters.django._exchange import DjangoExchange, introduce, open_exchange
@@ -82,7 +82,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         else:
             part_on_sigterm()
         self._guard = guard
-        self._admission = Admission(
+        self._admission = Entrance(
             get_response, guard, setup.options.get("public"), setup.options.get("rules")
         )
         public = self._admission.rule_book.paths

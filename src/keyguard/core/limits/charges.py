@@ -102,6 +102,15 @@ class Plan(NamedTuple):
     is_enforced: bool
     cost: int = 1
 
+    def at(self, cost: int) -> Plan:
+        """Return the plan with another cost, in the charges of the route or else in all."""
+        first = self.key_charges if self.key_charges < len(self.charges) else 0
+        charges = (
+            *self.charges[:first],
+            *(charge._replace(cost=cost) for charge in self.charges[first:]),
+        )
+        return self._replace(charges=charges, cost=cost)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitStatus:

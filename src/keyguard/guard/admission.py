@@ -1,81 +1,55 @@
-"""Admission: what all adapters do to let a request in."""
+"""Admission: what a guard and all adapters do to let a request in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from keyguard.adapters._cors import warn_of_hidden_refusals
-from keyguard.adapters._endpoints import check_endpoints
-from keyguard.adapters._routers import warn_of_escapes
-from keyguard.adapters._warm_path import WarmPath
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
-from keyguard.core.http.rules import METHOD_OVERRIDES, Rule, needs_no_key
+from keyguard.core.http.rules import METHOD_OVERRIDES, RuleBook, needs_no_key
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
-from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.state import RequestState
 from keyguard.stores.opening import check_countable
+
+if TYPE_CHECKING:
+    from keyguard.guard import AsyncKeyguard, Keyguard
 
 __all__ = ["Admission"]
 
 
 class Admission:
-    """Lets requests in for a middleware.
+    """Lets requests in for a guard or a middleware.
 
     Args:
-        app: The application.
         guard: The guard that decides.
-        public: Exact paths that need no key; by default those of the guard's settings.
-        rules: What requests need by path and method; by default the rules of the guard's settings.
+        rule_book: What requests need by path and method.
         is_for_management: Tells whether a request leads to the console or the management API, which
             decide by themselves who may come in; None where none is mounted.
 
     Raises:
-        InvalidValueError: A public path or a rule is malformed, or an endpoint requires a scope
-            that the guard's catalogue does not know.
+        ConfigurationError: The limit of a rule can't be counted where the guard counts.
     """
 
     def __init__(
         self,
-        app: object,
         guard: Keyguard | AsyncKeyguard,
-        public: Iterable[str] | None,
-        rules: Iterable[Rule] | None,
+        rule_book: RuleBook,
         is_for_management: Callable[[RequestState], bool] | None = None,
     ) -> None:
-        check_endpoints(app, guard.policy.catalogue)
-        warn_of_hidden_refusals(app)
-        settings = guard.settings
-        self.rule_book = settings.rule_book(public=public, rules=rules)
-        warn_of_escapes(app, self.rule_book)
         check_countable(
             guard.limiter,
-            [limit.limit for rule in self.rule_book.rules for limit in rule.charged],
+            [limit.limit for rule in rule_book.rules for limit in rule.charged],
         )
+        settings = guard.settings
+        self.rule_book = rule_book
         self._guard = guard
         self._is_for_management = is_for_management
         self._recall = guard._recall
         self._require_https = settings.require_https
         self._tags = settings.usage_tags
         self._proxies = settings.proxies or None
-
-    def warm_path(self, public_paths: frozenset[str]) -> WarmPath:
-        """Return the warm path of the middleware.
-
-        Args:
-            public_paths: The public paths, as the server spells them.
-        """
-        if "/" in public_paths:
-            public_paths |= {""}  # some routers treat both as the same
-        closed = (
-            self.rule_book.everywhere
-            or self._proxies is not None
-            or self._require_https
-            or self._tags is not None
-            or self._is_for_management is not None
-        )
-        return WarmPath(self._recall, public_paths, closed=closed)
 
     async def admit(self, request: RequestState) -> Deny | None:
         """Let a request in. For sync code nothing in it suspends.

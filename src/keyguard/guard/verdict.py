@@ -1,0 +1,155 @@
+"""A request that its server states, and what the guard says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from keyguard.core.access.answers import RETIRES_FIELD, Response
+from keyguard.core.access.decisions import Deny
+from keyguard.core.identity.addresses import Client
+from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
+from keyguard.exceptions import ConfigurationError
+from keyguard.guard.admission import Admission
+from keyguard.request.ledger import charge
+from keyguard.request.limits import CurrentLimits
+from keyguard.request.ports import RequestGuard
+from keyguard.request.state import RequestState
+
+__all__ = ["StatedRequest", "Verdict", "decide"]
+
+
+class StatedRequest(RequestState):
+    """A request as its server states it, whatever the protocol."""
+
+    def __init__(
+        self,
+        guard: RequestGuard,
+        fields: Sequence[str | bytes],
+        *,
+        method: str,
+        path: str,
+        query: str,
+        headers: Iterable[tuple[str, str]],
+        client: Client,
+        cost: int | None,
+    ) -> None:
+        self.guard = guard
+        self.cost = cost
+        self._fields = [fields] if isinstance(fields, str | bytes) else fields
+        self._method = method
+        self._path = path
+        self._query = query
+        self._headers = [(name.lower(), value) for name, value in headers]
+        self._connection = client
+
+    def connection(self) -> Client:
+        """Return who holds the connection, and whether it is encrypted."""
+        return self._connection
+
+    @property
+    def method(self) -> str:
+        """The request method."""
+        return self._method
+
+    @property
+    def path(self) -> str:
+        """The path, decoded."""
+        return self._path
+
+    @property
+    def raw_path(self) -> None:
+        """None: nobody tells how the path was sent."""
+        return None
+
+    def credentials(self) -> Sequence[str | bytes]:
+        """Return the values of the ``Authorization`` fields, as received."""
+        return self._fields
+
+    def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return the values of some fields by name, given in lower case."""
+        found: dict[str, list[str]] = {}
+        for name, value in self._headers:
+            if name in names:
+                found.setdefault(name, []).append(value)
+        return found
+
+    def request(self) -> Request:
+        """Return what the functions of limits see of the request."""
+        names = [name for name, _ in self._headers if name not in CREDENTIAL_FIELDS]
+        headers = {name: ", ".join(values) for name, values in self.fields_named(names).items()}
+        return Request(
+            method=self._method,
+            path=self._path,
+            query=self._query,
+            headers=headers,
+            address=self.address,
+        )
+
+
+class Verdict:
+    """What :meth:`Keyguard.admit <keyguard.Keyguard.admit>` says of a request.
+
+    It is true if the request may pass, and false if it must not.
+
+    Args:
+        state: The request.
+        refusal: Its refusal, or None.
+
+    Attributes:
+        refusal: Why the request must not pass; None if it may.
+        principal: Who made the request; None on a public path, and if it was refused.
+        limits: How its limits stand, to settle or reserve what it costs.
+    """
+
+    __slots__ = ("_state", "limits", "principal", "refusal")
+
+    def __init__(self, state: StatedRequest, refusal: Deny | None) -> None:
+        self._state = state
+        self.refusal = refusal
+        allow = None if refusal is not None else state.allow
+        self.principal: Principal | None = None if allow is None else allow.principal
+        self.limits = CurrentLimits(state)
+
+    def __bool__(self) -> bool:
+        return self.refusal is None
+
+    def __repr__(self) -> str:
+        return f"<Verdict: {self.principal if self.refusal is None else self.refusal!r}>"
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the fields for the answer to a request that may pass.
+
+        They say how its limits stand, and when its key ends if the key has a successor.
+        """
+        state = self._state
+        fields = [] if state.receipt is None else state.guard.limit_fields(state.receipt)
+        if state.retires is not None:
+            fields.append((RETIRES_FIELD, state.retires))
+        return fields
+
+    def response(self) -> Response:
+        """Return the answer to a request that must not pass: status, fields and body.
+
+        It has the bytes that every adapter sends. Leave the body out where the method is ``HEAD``.
+
+        Raises:
+            ConfigurationError: The request may pass: the service answers it.
+        """
+        if self.refusal is None:
+            raise ConfigurationError("the request may pass, so the service answers it itself")
+        return self._state.guard.respond(self.refusal)
+
+
+async def decide(admission: Admission, state: StatedRequest) -> Verdict:
+    """Let a request in and charge it, as an adapter does. For sync code nothing in it suspends.
+
+    Args:
+        admission: Lets requests in.
+        state: The request.
+    """
+    refusal = await admission.admit(state)
+    if refusal is None and state.due:
+        refusal = await charge(state)
+        if refusal is not None:
+            admission.reported(refusal, state)
+    return Verdict(state, refusal)

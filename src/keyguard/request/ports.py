@@ -1,0 +1,41 @@
+"""What the state of a request asks of its guard."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from keyguard.core.access.answers import Response
+from keyguard.core.access.decisions import Deny
+from keyguard.core.access.receipt import Receipt
+from keyguard.freshness.usage_counts import UsageCounts
+from keyguard.stores.failover import CircuitBreaker
+
+__all__ = ["RequestGuard"]
+
+
+class RequestGuard(Protocol):
+    """The guard of a request, of either flavour."""
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """The counters, behind their circuit breaker."""
+        ...
+
+    @property
+    def counts(self) -> UsageCounts:
+        """What is counted of requests."""
+        ...
+
+    def respond(self, deny: Deny) -> Response:
+        """Return the answer that a refused client gets."""
+        ...
+
+    def limit_fields(self, receipt: Receipt) -> list[tuple[str, str]]:
+        """Return the fields that tell a client that was let in how its limits stand."""
+        ...
+
+    def report(self, deny: Deny, *, address: str | None = None) -> None:
+        """Tell the hooks of a refusal."""
+
+    def report_exceeded(self, receipt: Receipt, address: str | None) -> None:
+        """Tell the hooks of limits in shadow mode that had no room."""
