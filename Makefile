@@ -22,7 +22,7 @@ SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/ht
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo env-servers env-compat demo test check bench paths chaos servers compat matrix docs pins clean
+.PHONY: help env env-demo env-servers env-compat env-unedited demo test check bench paths chaos servers compat unedited matrix docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -39,6 +39,9 @@ env-servers:
 
 env-compat:
 	@sh scripts/venv.sh '$(PYTHON)' .venv-compat requirements/compat.txt
+
+env-unedited:
+	@sh scripts/venv.sh '$(PYTHON)' .venv-unedited requirements/unedited.txt
 
 demo: env-demo ## serve the example with a fresh database and keys (FRAMEWORK=flask, PORT=8000)
 	@.venv-demo/bin/python -m examples.demo
@@ -82,6 +85,9 @@ servers: env-servers ## run the guard behind every server, and write docs/server
 compat: env-compat ## run the test suites of Starlette, Flask and Werkzeug, bare and behind keyguard
 	@.venv-compat/bin/python scripts/compat.py
 
+unedited: env-unedited ## serve Datasette, MLflow, httpbin and pypiserver behind keyguard, without a line of code
+	@.venv-unedited/bin/python scripts/unedited.py
+
 matrix: ## run the adapters' tests with each Python, and the lowest and newest of every framework
 	@sh scripts/matrix.sh
 
@@ -93,6 +99,6 @@ pins: ## resolve pyproject.toml anew into requirements/*.txt (needs Debian 12's 
 	@sh scripts/pins.sh '$(PYTHON)'
 
 clean: ## remove the environments and everything that was built
-	@rm -rf .venv .venv-demo .venv-servers .venv-compat .compat .matrix build dist docs/_build htmlcov \
+	@rm -rf .venv .venv-demo .venv-servers .venv-compat .venv-unedited .compat .matrix build dist docs/_build htmlcov \
 		.coverage .coverage.* .coverage-partial* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

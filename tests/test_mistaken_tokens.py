@@ -139,6 +139,6 @@ def test_no_variable_s_value_is_repeated(token: str) -> None:
         for variable in (
             f"KEYGUARD_{setting.upper()}",
             "KEYGUARD_PEPPER_FILE",
-            "KEYGUARD_SETTINGS",
+            "KEYGUARD_CONFIG",
         ):
             assert not leaks(words_of(Settings.from_env, {variable: token}), token), variable

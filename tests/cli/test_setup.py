@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from keyguard import Rule, Settings
 from keyguard.settings.hashing import TokenHasher
 from keyguard.settings.sources import parse_peppers
 from tests.cli.conftest import Program, Store
@@ -82,6 +83,45 @@ def test_a_control_character_in_an_option_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_init_writes_a_settings_file_that_begins_with_a_rule_for_every_path(
+    keyguard: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = keyguard("init", "--config")
+
+    file = tmp_path / "keyguard.toml"
+    assert f"  export KEYGUARD_CONFIG={file}\n" in done.stdout
+    assert "KEYGUARD_URL" not in done.stdout  # the file names the store
+    assert (tmp_path / "keys.db").exists()
+    settings = Settings.from_file(file)
+    assert settings.rules == (Rule("/{path:path}", scopes=["admin"]),)
+    for path in ("/", "/data/-/query.json"):
+        assert settings.rule_book().find(path, "GET") == settings.rules[0]
+    # What is commented out is valid as it stands, but for the words about it.
+    lines = [line.removeprefix("# ") for line in file.read_text().splitlines()]
+    whole = tmp_path / "whole.toml"
+    whole.write_text("\n".join(line for line in lines if re.match(r"[\w\":]+ = |\[", line)))
+    assert len(list(Settings.from_file(whole).rules)) == 3
+
+    monkeypatch.setenv("KEYGUARD_CONFIG", str(file))
+    assert keyguard("org", "create", "acme").status == 0
+    file.write_text(f'prefix = "mine_live"\nurl = "{URL}"\n')
+    again = keyguard("init", "--config")
+    assert "were not changed" in again.stdout
+    assert "export" not in again.stdout
+    assert "mine_live" in file.read_text()
+
+
+def test_a_url_with_a_password_goes_into_no_settings_file(
+    keyguard: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "sqlite:///keys.db?timeout=hunter2"
+    keyguard("init", "--config", "--url", url)  # which fails, and leaves no file
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("KEYGUARD_URL", URL)
+    assert keyguard("init", "--config").status == 0
+    assert '\n# url = "sqlite' in (tmp_path / "keyguard.toml").read_text()
+
+
 def test_init_writes_a_pepper_that_only_its_owner_can_read(
     keyguard: Program, store: Store, tmp_path: Path
 ) -> None:
@@ -93,6 +133,8 @@ def test_init_writes_a_pepper_that_only_its_owner_can_read(
         "hasher": "hmac-sha256",
         "pepper_file": str(path),
         "pepper_created": True,
+        "settings_file": None,
+        "settings_created": False,
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     TokenHasher(peppers=parse_peppers(path.read_text()))

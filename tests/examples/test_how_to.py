@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from keyguard import Keyguard
+from keyguard.adapters._served import asgi_of
 from keyguard.cli.app import run as run_command
 from tests.examples.pages import blocks, page, run
 
@@ -41,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield tmp_path
-    for name in ("notes", "guarded"):
+    for name in ("notes", "keyguard.asgi"):
         sys.modules.pop(name, None)
 
 
@@ -91,17 +93,14 @@ def test_keys_and_flask_login_are_taken_on_one_path_and_the_site_is_open() -> No
         assert ask("/api/inference") == 401
 
 
-def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
+def test_an_application_is_guarded_by_the_file_and_the_variables_that_are_shown(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "docs/how-to/configuration.md"
     (folder / "notes.py").write_text(NOTES)
     (folder / "keyguard.toml").write_text(blocks(page(name), "toml")[0])
-    (folder / "guarded.py").write_text(blocks(page(name), "python")[0])
-    guarded = ModuleType("guarded")
-    names = run(name, 0, vars(guarded))
-    made, *_, shown = blocks(page(name), "console")
-    for line in made.splitlines():
+    made, served, shown = blocks(page(name), "console")
+    for line in (*made.splitlines(), served.splitlines()[0]):
         words = shlex.split(line.removeprefix("$ ").removeprefix("TOKEN=$(").removesuffix(")"))
         if words[0] == "export":
             for variable, value in (word.split("=", 1) for word in words[1:]):
@@ -110,13 +109,15 @@ def test_an_application_is_guarded_by_the_file_and_the_module_that_are_shown(
             assert run_command(words[1:]) == 0
     token = capsys.readouterr().out.splitlines()[-1]
     reader = {"Authorization": f"Bearer {token}"}
-    client = TestClient(names["app"])
+    guarded = ModuleType("guarded")
+    for app in (asgi_of(os.environ), run(name, 0, vars(guarded))["app"]):
+        client = TestClient(app)
+        assert client.get("/healthz").text == "notes"
+        assert client.get("/notes/1").status_code == 401
+        assert client.get("/notes/1", headers=reader).text == "notes"
+        assert client.post("/notes", headers=reader).status_code == 403
+        assert client.delete("/notes/1", headers=reader).status_code == 403
+        asyncio.run(app.guard.aclose())
 
-    assert client.get("/healthz").text == "notes"
-    assert client.get("/notes/1").status_code == 401
-    assert client.get("/notes/1", headers=reader).text == "notes"
-    assert client.post("/notes", headers=reader).status_code == 403
-    asyncio.run(names["guard"].aclose())
-
-    assert run_command(["routes", "guarded:app"]) == 0
-    assert capsys.readouterr().out == shown.removeprefix("$ keyguard routes guarded:app\n")
+    assert run_command(["routes", "keyguard.asgi:app"]) == 0
+    assert capsys.readouterr().out == shown.removeprefix("$ keyguard routes keyguard.asgi:app\n")

@@ -193,7 +193,7 @@ def test_white_space_around_a_variable_does_not_count(name: str) -> None:
 
 
 @pytest.mark.parametrize("character", ["\0", "\x1b", "\x7f", "\x85", "\u2028", "\udcff"])
-@pytest.mark.parametrize("name", [*VALUES, "KEYGUARD_SETTINGS", "KEYGUARD_PEPPER_FILE"])
+@pytest.mark.parametrize("name", [*VALUES, "KEYGUARD_CONFIG", "KEYGUARD_PEPPER_FILE"])
 def test_a_control_character_in_a_variable_is_refused_and_the_value_is_not_shown(
     name: str, character: str
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from keyguard import ConfigurationError, InvalidValueError, Limit, Rule, Settings
+from tests.examples.pages import page
 
 FILE = """
 realm = "AIaaS"
@@ -86,8 +88,8 @@ def test_the_environment_comes_before_the_file_and_arguments_before_both(file: P
 
 
 def test_a_variable_may_name_the_file(file: Path) -> None:
-    assert Settings.from_env({"KEYGUARD_SETTINGS": str(file)}).realm == "AIaaS"
-    assert Settings.from_env({"KEYGUARD_SETTINGS": " "}) == Settings.from_env({})
+    assert Settings.from_env({"KEYGUARD_CONFIG": str(file)}).realm == "AIaaS"
+    assert Settings.from_env({"KEYGUARD_CONFIG": " "}) == Settings.from_env({})
 
 
 def test_peppers_come_from_the_environment(file: Path) -> None:
@@ -190,7 +192,16 @@ def test_a_file_that_can_not_be_read_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"can't be read \(FileNotFoundError\)"):
         Settings.from_file(tmp_path / "none.toml", {})
     with pytest.raises(ConfigurationError, match=r"can't be read \(IsADirectoryError\)"):
-        Settings.from_env({"KEYGUARD_SETTINGS": str(tmp_path)})
+        Settings.from_env({"KEYGUARD_CONFIG": str(tmp_path)})
     (tmp_path / "latin.toml").write_bytes(b'realm = "\xe9"')
     with pytest.raises(ConfigurationError, match=r"can't be read \(UnicodeDecodeError\)"):
         Settings.from_file(tmp_path / "latin.toml", {})
+
+
+def test_the_page_on_environment_variables_has_each_of_them() -> None:
+    table = set(re.findall(r"^\| `(KEYGUARD_\w+)` \|", page("docs/environment.md"), re.MULTILINE))
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.from_env({"KEYGUARD_NONSENSE": "1"})
+
+    known = set(re.findall(r"KEYGUARD_\w+", str(refused.value))) - {"KEYGUARD_NONSENSE"}
+    assert table == known, "docs/environment.md has a row for each variable"

@@ -28,7 +28,8 @@ from keyguard.exceptions import (
     shown,
 )
 from keyguard.guard import Keyguard
-from keyguard.settings.sources import read_variable
+from keyguard.runtime.loading import origin_of
+from keyguard.settings.sources import read_stores
 
 # In Typer's messages: a long word may be a token of any service, and a URL may hold a password.
 _SECRET = re.compile(r"[^\s'\"()]*://.*|[^\s'\"()]{41,}", re.DOTALL)
@@ -107,13 +108,7 @@ def run(
     try:
         _check_encoding(arguments)
         if guard is None:
-            stores = {"url": "KEYGUARD_URL", "limiter": "KEYGUARD_LIMITER"}
-            given = {
-                name: read_variable(os.environ, variable) or None
-                for name, variable in stores.items()
-                if variable in os.environ
-            }
-            common = Common(url=given.get("url"), limiter=given.get("limiter"))
+            common = Common(**read_stores(os.environ)._asdict())
         else:
             common = Common(given=guard, application=application)
         program = get_group(app)
@@ -139,7 +134,7 @@ def run(
         return REFUSED
     except Exception as problem:  # noqa: BLE001 - users see one sentence, no traceback
         output.complain(
-            f"unexpected {output.origin_of(problem)}; this is a bug of keyguard, please report it"
+            f"unexpected {origin_of(problem)}; this is a bug of keyguard, please report it"
         )
         return REFUSED
     return status if isinstance(status, int) else DONE

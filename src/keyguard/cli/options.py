@@ -88,6 +88,7 @@ class Common:
     Args:
         given: The guard of the application that runs the command line, used instead of a store.
         application: That application.
+        settings_file: The settings file that ``init --config`` has written.
         command: The command's full name.
         strays: The arguments that the command does not declare.
         is_followed: Whether it is a group, and one of its commands follows.
@@ -116,6 +117,7 @@ class Common:
     )
     given: Keyguard | None = None
     application: object = None
+    settings_file: Path | None = None
     command: str = ""
     strays: tuple[str, ...] = ()
     is_followed: bool = False
@@ -135,6 +137,8 @@ class Common:
         if self.pepper_file is not None:
             path = str(self.pepper_file)
             environ = {**environ, "KEYGUARD_PEPPER": "", "KEYGUARD_PEPPER_FILE": path}
+        if self.settings_file is not None:
+            environ = {**environ, "KEYGUARD_CONFIG": str(self.settings_file)}
         return Settings.from_env(environ)
 
     @property
@@ -177,7 +181,7 @@ class Common:
         if not self.url:
             raise ConfigurationError(
                 "no key store is named: set KEYGUARD_URL or pass --url, such as "
-                "--url sqlite:///keys.db"
+                "--url sqlite:///keys.db; or run 'keyguard init --config', which writes a file"
             )
         return self.url
 

@@ -7,10 +7,8 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TextIO
 
 from keyguard.core.keys.texts import escaped
@@ -38,12 +36,6 @@ def complain(sentence: str) -> None:
     """Write an error to stderr as one line, without control characters and tokens."""
     words = " ".join(sentence.split())
     note("keyguard: " + escaped(TOKEN.sub(r"\g<shown>***", words)))
-
-
-def origin_of(failure: BaseException) -> str:
-    """Return an error's type and place, without its message, which may hold secrets."""
-    place = traceback.extract_tb(failure.__traceback__)[-1]
-    return f"{type(failure).__name__} at {Path(place.filename).name}:{place.lineno}"
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -36,12 +36,9 @@ def routes(
     its key store is not opened.
     """
     # Other commands need no adapters.
-    from keyguard.cli.route_report.applications import (
-        load_application,
-        read_application,
-        read_project,
-    )
+    from keyguard.cli.route_report.applications import read_application, read_project
     from keyguard.cli.route_report.report import report, report_rules
+    from keyguard.runtime.loading import load_application
 
     application = common.application if name is None else load_application(name)
     found = read_project() if application is None else read_application(application)

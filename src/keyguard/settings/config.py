@@ -312,10 +312,11 @@ class Settings:
         takes a rate or ``none``. ``KEYGUARD_DEFAULT_LIMITS`` takes rates separated by ``;``, each
         with or without a name: ``100/minute; daily=5000/day``. ``KEYGUARD_SCOPES`` lists the names
         of the catalogue. ``KEYGUARD_PEPPER`` is the pepper ring; ``KEYGUARD_PEPPER_FILE`` names a
-        file that holds it instead. ``KEYGUARD_SETTINGS`` names a file for other settings, see
+        file that holds it instead. ``KEYGUARD_CONFIG`` names a file for other settings, see
         :meth:`from_file`. The command line and the recipes read ``KEYGUARD_URL`` and
-        ``KEYGUARD_LIMITER`` to open the stores. Any other ``KEYGUARD_`` name is refused: it may be
-        a typing error. White space around a value does not count.
+        ``KEYGUARD_LIMITER`` to open the stores, and ``keyguard.asgi`` and ``keyguard.wsgi`` also
+        ``KEYGUARD_APP``. Any other ``KEYGUARD_`` name is refused: it may be a typing error. White
+        space around a value does not count.
 
         Args:
             environ: The variables; the process's environment by default.
@@ -358,7 +359,9 @@ class Settings:
         The fields have the names of this class. ``rules`` are tables with the arguments of
         :class:`~keyguard.Rule`, ``catalogue`` is a table of scope and description, and a limit is a
         rate or a table with the arguments of :class:`~keyguard.Limit`. The environment (see
-        :meth:`from_env`) overrides the file. Peppers come from the environment only.
+        :meth:`from_env`) overrides the file. Peppers come from the environment only. ``url`` and
+        ``limiter`` in the file are no settings: they name the stores where ``KEYGUARD_URL`` and
+        ``KEYGUARD_LIMITER`` would.
 
         Args:
             path: The file.
@@ -371,7 +374,7 @@ class Settings:
                 as for :meth:`from_env`.
         """
         environ = os.environ if environ is None else environ
-        return cls.from_env({**environ, "KEYGUARD_SETTINGS": str(path)}, **overrides)
+        return cls.from_env({**environ, "KEYGUARD_CONFIG": str(path)}, **overrides)
 
 
 # The method that dataclasses writes, and what it calls, hold the peppers in their locals.

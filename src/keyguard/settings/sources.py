@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 Types: TypeAlias = Mapping[str, object]
 """The type of each setting by its name, as the class spells it."""
 
-_SETTINGS_FILE = "KEYGUARD_SETTINGS"
+_CONFIG_FILE = "KEYGUARD_CONFIG"
+_STORES = {"url": "KEYGUARD_URL", "limiter": "KEYGUARD_LIMITER"}
+"""What names the stores: the entry of the file, and the variable that comes before it."""
 _OTHER_VARIABLES = (
-    "KEYGUARD_URL",
-    "KEYGUARD_LIMITER",
+    *_STORES.values(),
+    "KEYGUARD_APP",
     "KEYGUARD_SCOPES",
     "KEYGUARD_PEPPER",
     "KEYGUARD_PEPPER_FILE",
-    _SETTINGS_FILE,
+    _CONFIG_FILE,
 )
 _LISTS = ("Iterable[str]", "Limits")  # their variables may hold line breaks and tabs
 _GAPS = dict.fromkeys(map(ord, "\t\r\n"), " ")
@@ -97,8 +99,8 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
             raise ConfigurationError(
                 f"{variable} is no setting of keyguard's; there are: {', '.join(sorted(known))}"
             )
-    file = _SETTINGS_FILE in environ and read_variable(environ, _SETTINGS_FILE)
-    found = _read_file(Path(file), types) if file else {}
+    file = config_file(environ) if _CONFIG_FILE in environ else None
+    found = {} if file is None else _read_file(file, types)
     for variable, name in variables.items():
         multiline = types[name] in _LISTS
         if variable in environ and (text := read_variable(environ, variable, multiline=multiline)):
@@ -112,6 +114,52 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
     if peppers and (ring := _read_peppers(environ)):
         found["peppers"] = ring
     return found
+
+
+def config_file(environ: Mapping[str, str]) -> Path | None:
+    """Return the path of the file that ``KEYGUARD_CONFIG`` names, or None."""
+    name = read_variable(environ, _CONFIG_FILE)
+    return Path(name) if name else None
+
+
+class Stores(NamedTuple):
+    """What names the stores of a guard.
+
+    Args:
+        url: The URL of the key store; None if nothing names it. It is ``""`` if the variable is
+            empty, perhaps by mistake: then no other store is taken.
+        limiter: The URL of the counters; None for beside the keys.
+    """
+
+    url: str | None
+    limiter: str | None
+
+
+def read_stores(environ: Mapping[str, str]) -> Stores:
+    """Read which stores the environment names, or the file that ``KEYGUARD_CONFIG`` names.
+
+    Args:
+        environ: The environment.
+
+    Raises:
+        InvalidValueError: An entry of the file is not a text.
+        ConfigurationError: The file can't be read or is no TOML, or a text holds a control
+            character.
+    """
+    file = config_file(environ) if _CONFIG_FILE in environ else None
+    content = {} if file is None else _read_toml(file)
+    found: dict[str, str | None] = {}
+    for entry, variable in _STORES.items():
+        text = content.get(entry)
+        if variable in environ:
+            text = read_variable(environ, variable)
+        elif text is not None:
+            where = f"{entry} in {shown_path(file)}"
+            if not isinstance(text, str):
+                raise InvalidValueError(f"{where} takes text, not {shown(text)}")
+            text = settled_text(where, text)
+        found[entry] = text
+    return Stores(found["url"], found["limiter"] or None)
 
 
 def read_variable(environ: Mapping[str, str], variable: str, *, multiline: bool = False) -> str:
@@ -177,15 +225,21 @@ def _read_text(path: Path, kind: str) -> str:
     raise ConfigurationError(f"the {kind} file {shown_path(path)} can't be read ({why})")
 
 
-def _read_file(path: Path, types: Types) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     import tomllib  # only a service with such a file pays for it
 
     try:
-        content = tomllib.loads(_read_text(path, "settings"))
+        return tomllib.loads(_read_text(path, "settings"))
     except ValueError as problem:  # or a number of more digits than Python reads
         raise ConfigurationError(
             f"the settings file {shown_path(path)} is no TOML: {problem}"
         ) from None
+
+
+def _read_file(path: Path, types: Types) -> dict[str, Any]:
+    content = _read_toml(path)
+    for entry in _STORES:  # what opens the stores reads these
+        content.pop(entry, None)
     if "peppers" in content:
         raise ConfigurationError(
             f"{shown_path(path)} holds peppers: they are secrets, and go into KEYGUARD_PEPPER or "
@@ -196,7 +250,7 @@ def _read_file(path: Path, types: Types) -> dict[str, Any]:
         if name not in known:
             raise ConfigurationError(
                 f"{shown(name)} in {shown_path(path)} is no setting of keyguard's; there are: "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted({*known, *_STORES}))}"
             )
         # A description in the catalogue may have several lines.
         where, multiline = f"{name} in {shown_path(path)}", name == "catalogue"

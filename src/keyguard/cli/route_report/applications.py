@@ -1,16 +1,10 @@
-"""Loads an application, and reads its routes: the layers around it, then its framework's table."""
+"""Reads the routes of an application: the layers around it, then its framework's table."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import inspect
 import os
-import sys
-from collections.abc import Generator, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
-from keyguard.cli.output import origin_of
 from keyguard.cli.route_report.layers import (
     DISPATCHER,
     DJANGO,
@@ -21,7 +15,8 @@ from keyguard.cli.route_report.layers import (
     is_a,
 )
 from keyguard.cli.route_report.route import Place, Route
-from keyguard.exceptions import ConfigurationError, KeyguardError, shown
+from keyguard.exceptions import ConfigurationError
+from keyguard.runtime.loading import running_application_code, takes
 
 
 def read_application(app: object) -> list[Route]:
@@ -31,24 +26,13 @@ def read_application(app: object) -> list[Route]:
     """
     routes = list(_read(app, Place()))
     if [route.is_app_read for route in routes] == [False] and not routes[0].place.path:
-        advice = "; if it makes one of these, write () after its name" if _is_factory(app) else ""
+        advice = "; if it makes one of these, write () after its name" if takes(app, 0) else ""
         raise ConfigurationError(
             f"the application is a {type(app).__name__}, whose routes can't be read: only those of "
             f"Starlette, FastAPI, Flask and Django can; if it wraps one of these, name that one"
             f"{advice}"
         )
     return routes
-
-
-def _is_factory(app: object) -> bool:
-    """Tell whether this is a function that can be called without arguments."""
-    if not inspect.isfunction(app):
-        return False
-    try:
-        inspect.signature(app).bind()
-    except TypeError:
-        return False
-    return True
 
 
 def read_project() -> list[Route]:
@@ -65,56 +49,6 @@ def read_project() -> list[Route]:
 
         django.setup()
         return list(read(Place()))
-
-
-def load_application(name: str) -> object:
-    """Import the application that ``module:attribute`` or ``module:factory()`` names.
-
-    The module may lie in the present folder. What it prints goes to stderr.
-    """
-    module_name, colon, attribute = name.partition(":")
-    attribute, call, rest = attribute.partition("()")
-    parts = attribute.split(".")
-    if not (colon and module_name and all(map(str.isidentifier, parts))) or rest:
-        raise ConfigurationError(
-            f"{shown(name)} names no application: write module:attribute, such as "
-            "service.main:app, or module:factory()"
-        )
-    with running_application_code(f"the module {module_name!r}"):
-        found: object = importlib.import_module(module_name)
-    for part in parts:
-        if not hasattr(found, part):
-            raise ConfigurationError(
-                f"the module {module_name!r} has no {attribute!r}: name the attribute that holds "
-                "the application"
-            )
-        found = getattr(found, part)
-    if not call:
-        return found
-    with running_application_code(f"the application that {attribute}() of {module_name!r} makes"):
-        if not callable(found):
-            raise ConfigurationError(
-                f"{attribute!r} of {module_name!r} is not a function: leave out the ()"
-            )
-        return found()
-
-
-@contextlib.contextmanager
-def running_application_code(subject: str) -> Generator[None]:
-    """Run code of the application in the block: send its output to stderr, report its failure.
-
-    ``subject`` names the code in that report.
-    """
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    except KeyguardError:
-        raise  # its message is complete
-    except (Exception, SystemExit) as failure:
-        cause = failure if isinstance(failure, ImportError) else origin_of(failure)
-        raise ConfigurationError(f"{subject} can't be imported: {cause}") from failure
 
 
 def _read(app: object, place: Place) -> Iterator[Route]:
