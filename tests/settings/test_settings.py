@@ -16,6 +16,7 @@ from keyguard.core.access.policy import Policy
 from keyguard.core.http.rules import RuleBook
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.settings.hashing import TokenHasher
+from keyguard.settings.options import Options
 
 PEPPER = "vUq3xJ9tRwz0HdC7YkLmNpQsEaGiBfXo"
 OLDER = "Zb8WnTeKc5DyMhRgVq2SxPjAu4LfOo1i"
@@ -346,3 +347,9 @@ def test_imported_formats_are_read_in_order_and_become_part_of_the_policy() -> N
     assert settings.policy.takes_bar
     assert not Settings().policy.takes_bar
     assert Settings().policy.foreign == ()
+
+
+def test_the_keyword_arguments_of_guards_are_typed_as_the_settings_are() -> None:
+    typed = {name: kind.__forward_arg__ for name, kind in Options.__annotations__.items()}
+
+    assert typed == {setting.name: setting.type for setting in fields(Settings)}

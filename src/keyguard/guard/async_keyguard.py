@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Self, Unpack, final
 
 from keyguard.core.access.decisions import Decision
 from keyguard.core.identity.addresses import Client
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keyguard.core.management import audit_trail, keys, organizations, requests, usage
     from keyguard.core.management import temporary as temporaries
     from keyguard.guard.verdict import Verdict
+    from keyguard.settings.options import Options
 else:
     audit_trail = Lazy("keyguard.core.management.audit_trail")
     keys = Lazy("keyguard.core.management.keys")
@@ -68,7 +69,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         settings: Settings | None = None,
         clock: Clock = time,
         hooks: Iterable[Hook] = (log_event,),
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(settings, options, hooks)
         for name in ("asyncio", "concurrent.futures.thread"):

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from keyguard.core.access.authenticate import (
     authenticate,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from keyguard.core.management import request_parties, revocation
     from keyguard.guard import AsyncKeyguard, Keyguard, admission, verdict
     from keyguard.guard.statistics import Statistics
+    from keyguard.settings.options import Options
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
     # For services without an adapter.
@@ -70,7 +71,7 @@ class Guard(Generic[AnyPorts]):
     def __init__(
         self,
         settings: Settings | None,
-        options: dict[str, Any],
+        options: Options,
         hooks: Iterable[Hook],
     ) -> None:
         if settings is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Self, Unpack, final
 
 from keyguard.core.access.decisions import Decision
 from keyguard.core.identity.addresses import Client
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keyguard.guard import audit_trail, keys, organizations, requests, usage
     from keyguard.guard import temporary as temporaries
     from keyguard.guard.verdict import Verdict
+    from keyguard.settings.options import Options
 else:
     audit_trail = Lazy("keyguard.guard.audit_trail")
     keys = Lazy("keyguard.guard.keys")
@@ -73,7 +74,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         settings: Settings | None = None,
         clock: Clock = time,
         hooks: Iterable[Hook] = (log_event,),
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(settings, options, hooks)
         self._store = open_store(

@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, fields
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from keyguard.core.access.policy import Policy
 from keyguard.core.http.rules import Rule, RuleBook
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.http.websocket_token import TokenProtocol
     from keyguard.core.management.request_terms import ApprovalRule, RequestTerms
     from keyguard.core.usage.tags import UsageTags
+    from keyguard.settings.options import Options
 
 _BUCKETS = {"15m": 900, "1h": 3600}
 
@@ -302,7 +303,9 @@ class Settings:
 
     @classmethod
     @hides_arguments
-    def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: Any) -> Settings:
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, /, **overrides: Unpack[Options]
+    ) -> Settings:
         """Read settings from the environment.
 
         ``KEYGUARD_`` and the field's name in upper case sets a field: ``KEYGUARD_REALM``,
@@ -332,7 +335,8 @@ class Settings:
         environ = os.environ if environ is None else environ
         types = {setting.name: setting.type for setting in fields(cls)}
         found = read_environ(environ, types, peppers="peppers" not in overrides)
-        return cls(**(found | overrides))
+        found.update(overrides)
+        return cls(**found)
 
     @classmethod
     @hides_arguments
@@ -341,7 +345,7 @@ class Settings:
         path: str | Path,
         environ: Mapping[str, str] | None = None,
         /,
-        **overrides: Any,
+        **overrides: Unpack[Options],
     ) -> Settings:
         """Read settings from a TOML file, so that configuration alone guards an application.
 
