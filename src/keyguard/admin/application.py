@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 
 from keyguard.admin.callers import Callers, Members, check_flavour
@@ -32,8 +33,13 @@ from keyguard.exceptions import (
     StoreError,
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.runtime.deadlines import asleep, sleep_never_suspending
 
 _ROOM = "keyguard.admin."
+
+STEP = 0.005
+"""Seconds. What does not exist, or is another's, is answered at a multiple of it after the call
+came: to read a record takes longer than to find that there is none."""
 
 
 class Application:
@@ -65,20 +71,25 @@ class Application:
         self.router = Router(self.endpoints)
         self._callers = callers
         self._members = members
+        self.pause: Callable[[float], Awaitable[None]]
+        self.pause = asleep if isinstance(guard, AsyncKeyguard) else sleep_never_suspending
 
     async def answer(self, call: Call) -> Answer:
         """Answer a call. Over a guard for sync code nothing in it suspends."""
-        return protected(await self._attempt(call))
+        began = time.perf_counter()
+        return protected(await self._attempt(call, began))
 
-    async def _attempt(self, call: Call) -> Answer:
+    async def _attempt(self, call: Call, began: float) -> Answer:
         try:
             return await self._answer(call)
         except Problem as problem:
             return self.tell(call, problem)
-        except AccessDenied as denied:
-            return self.refuse(call, denied.decision)
-        except NotFoundError:
-            return self.refuse(call, Deny(Reason.OBJECT_NOT_FOUND))
+        except (AccessDenied, NotFoundError) as denied:
+            unknown = Deny(Reason.OBJECT_NOT_FOUND)
+            deny = denied.decision if isinstance(denied, AccessDenied) else unknown
+            if deny.reason is Reason.OBJECT_NOT_FOUND:
+                await self.pause(until_next_step(time.perf_counter() - began))
+            return self.refuse(call, deny)
         except InvalidValueError as wrong:
             return self.tell(call, Problem(422, str(wrong)))
         except RefusedError as refused:
@@ -162,6 +173,11 @@ class Application:
         if context.call.request.mimetype != "application/json":
             raise Problem(415, "Send the body as application/json.")
         return form.read_body(context.body)
+
+
+def until_next_step(elapsed: float) -> float:
+    """Return how many seconds are left to the next :data:`STEP` after some have passed."""
+    return STEP - elapsed % STEP
 
 
 NOTHING_GIVEN = Values(NO_MEMBERS, {})

@@ -98,6 +98,31 @@ def awithin(seconds: float) -> AbstractAsyncContextManager[None]:
     return _WithinOnAsyncio(seconds, loop)
 
 
+async def asleep(seconds: float) -> None:
+    """Wait, on the event loop of asyncio or of trio.
+
+    Args:
+        seconds: How long.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        import trio
+
+        await trio.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
+
+
+async def sleep_never_suspending(seconds: float) -> None:
+    """Wait, in a thread of sync code.
+
+    Args:
+        seconds: How long.
+    """
+    time.sleep(seconds)  # noqa: ASYNC251 - which never suspends
+
+
 class _WithinOnAsyncio:
     """Like asyncio.timeout, which takes several times as long, but with a second cancellation.
 

@@ -101,14 +101,8 @@ def call_asgi(app: Any, sent: Sent) -> Got:
     )
 
 
-def call_wsgi(app: Any, sent: Sent) -> Got:
-    started: list[Any] = []
-
-    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
-        started.append((status, headers))
-        return lambda data: None
-
-    environ = {
+def environ_of(sent: Sent) -> dict[str, Any]:
+    environ: dict[str, Any] = {
         "REQUEST_METHOD": sent.method,
         "SCRIPT_NAME": sent.mount,
         "PATH_INFO": sent.path,
@@ -127,7 +121,17 @@ def call_wsgi(app: Any, sent: Sent) -> Got:
     }
     for name, value in sent.fields().items():
         environ[variable_of(name)] = value
-    body = validator(app)(environ, start_response)
+    return environ
+
+
+def call_wsgi(app: Any, sent: Sent) -> Got:
+    started: list[Any] = []
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+        started.append((status, headers))
+        return lambda data: None
+
+    body = validator(app)(environ_of(sent), start_response)
     try:
         content = b"".join(body)
     finally:

@@ -63,3 +63,33 @@ class Office(World):
         first = self.call(method, path, body, front="asgi", **more)
         assert self.call(method, path, body, front="wsgi", **more) == first
         return first
+
+
+class Ids:
+    """The ids of the objects of one organization, for the parameters of paths."""
+
+    def __init__(self, world: World, organization: str) -> None:
+        issued = world.issue("inference:read", organization=organization, owner="dev")
+        asked = world.guard.requests.create(organization=organization, name="a", actor="dev")
+        self.organization = world.guard.organizations.get(organization).id
+        self.key, self.family = issued.key.id, issued.key.family
+        self.request, self.ticket = asked.request.id, asked.ticket.reveal()
+        self.hint = f"ends_soon:{self.key}:30"
+
+    def path(self, template: str) -> str:
+        return template.format(**vars(self))
+
+
+def like(text: str) -> str:
+    """Return an id of the same form that nothing has."""
+    kind, mark, number = text.rpartition("_")
+    return f"{kind}{mark}{'7' * len(number)}"
+
+
+def least_body(operation: Any) -> object:
+    """Return a body that an operation takes."""
+    if "requestBody" not in operation:
+        return None
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    known = {"action": "revoke", "slug": "new", "method": "GET", "path": "/"}
+    return {name: known.get(name, "a") for name in schema.get("required", ())}

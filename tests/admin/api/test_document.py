@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.api.document import document
-from tests.admin.api.office import PEOPLE, Office
+from tests.admin.api.office import PEOPLE, Ids, Office, least_body, like
 
 DOCUMENT: Any = document(ENDPOINTS)
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
@@ -37,27 +37,6 @@ CHECKS = [
 ]
 
 
-class Ids:
-    """The ids of the objects of one organization, for the parameters of paths."""
-
-    def __init__(self, office: Office, organization: str) -> None:
-        issued = office.issue("inference:read", organization=organization, owner="dev")
-        asked = office.guard.requests.create(organization=organization, name="a", actor="dev")
-        self.organization = office.guard.organizations.get(organization).id
-        self.key, self.family = issued.key.id, issued.key.family
-        self.request, self.ticket = asked.request.id, asked.ticket.reveal()
-        self.hint = f"ends_soon:{self.key}:30"
-
-    def path(self, template: str) -> str:
-        return template.format(**vars(self))
-
-
-def _like(text: str) -> str:
-    """Return an id of the same form that nothing has."""
-    kind, mark, number = text.rpartition("_")
-    return f"{kind}{mark}{'7' * len(number)}"
-
-
 def counted(office: Office) -> list[str]:
     """Return a list to which the name of each call of the store is added."""
     calls: list[str] = []
@@ -70,15 +49,6 @@ def counted(office: Office) -> list[str]:
 
         setattr(office.store, name, counting)
     return calls
-
-
-def least_body(operation: Any) -> object:
-    """Return a body that an operation takes."""
-    if "requestBody" not in operation:
-        return None
-    schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    known = {"action": "revoke", "slug": "new", "method": "GET", "path": "/"}
-    return {name: known.get(name, "a") for name in schema.get("required", ())}
 
 
 def test_the_document_is_valid_and_has_every_endpoint() -> None:
@@ -112,7 +82,7 @@ def test_another_organization_s_object_is_answered_as_one_that_does_not_exist(
 ) -> None:
     foreign = Ids(office, "other")
     ghost = Ids.__new__(Ids)
-    vars(ghost).update({name: _like(value) for name, value in vars(foreign).items()})
+    vars(ghost).update({name: like(value) for name, value in vars(foreign).items()})
     ghost.hint = foreign.hint
     who = {"token": office.token("admin")} if caller == "admin key" else {"person": caller}
     bodies = [least_body(operation)]
@@ -145,7 +115,7 @@ def test_a_cursor_of_another_organization_tells_nothing(office: Office, query: s
         path = "/organizations/acme/keys"
         return office.both("GET", path, query=query.format(key=key), token=token)
 
-    assert keys(foreign.key) == keys(_like(foreign.key))
+    assert keys(foreign.key) == keys(like(foreign.key))
 
 
 # What each kind of caller may do in its own organization, by operation; the rest is 403 or 404.
@@ -204,7 +174,9 @@ def fuzz(operation: Any, caller: str, examples: int) -> None:
     headers = {"Sec-Fetch-Site": "same-origin"}
     if caller in PEOPLE:
         headers["X-Person"] = caller
-    else:
+    elif caller == "holder":
+        headers["Authorization"] = f"Bearer {office.token('inference:read', owner='dev')}"
+    elif caller != "anonymous":
         headers["Authorization"] = f"Bearer {office.token(caller)}"
     positive, negative = (
         operation.as_strategy(generation_mode=mode)
@@ -236,7 +208,7 @@ def fuzz(operation: Any, caller: str, examples: int) -> None:
         pytest.param(caller, examples, id=f"{length}-{caller}")
         for length, examples, callers in (
             ("short", 3, ("operator", "developer", "admin")),
-            ("long", 100, MAY),
+            ("long", 100, (*MAY, "anonymous", "holder")),
         )
         for caller in callers
     ],
