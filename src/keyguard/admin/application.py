@@ -39,7 +39,7 @@ _ROOM = "keyguard.admin."
 
 STEP = 0.005
 """Seconds. What does not exist, or is another's, is answered at a multiple of it after the call
-came: to read a record takes longer than to find that there is none."""
+came: to read a record takes longer than to find that nothing is there."""
 
 
 class Application:
