@@ -28,8 +28,8 @@ _AMBIGUOUS = re.compile(
 # What makes a path ambiguous beyond its slashes: nobody can list all readings of it.
 _BEYOND_SLASHES_RAW = re.compile(rb"%(5c|00|2e)|[\\\x00-\x20\x7f]|\A[^/]", re.IGNORECASE)
 _BEYOND_SLASHES = re.compile(_AMBIGUOUS.pattern.replace("|//|", "|") + "|;", re.IGNORECASE)
-_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
+_ESCAPE = re.compile(rb"%([0-9a-f]{2})", re.IGNORECASE)
 _NO_SEPARATOR = "\x00"  # an encoded slash that is read as a character of its segment
 _SLASHES = re.compile(r"([/\x00]{2,}|\x00)")
 _MOST_SLASHES, _LONGEST_PATH = 3, 2000  # so that a request costs little more than another
@@ -80,7 +80,8 @@ def readings(path: str, raw_path: bytes | None) -> list[str] | None:
     if raw_path:
         if _BEYOND_SLASHES_RAW.search(raw_path):
             return None
-        sent = _ENCODED.sub(_decoded, _ENCODED_SLASH.sub(b"%00", raw_path))
+        sent = _ENCODED_SLASH.sub(b"%00", raw_path)
+        sent = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), sent)
         marked = sent.decode("utf-8", "replace")
         if marked.replace(_NO_SEPARATOR, "/") != path:
             return None
@@ -90,10 +91,6 @@ def readings(path: str, raw_path: bytes | None) -> list[str] | None:
     ways = [_ways(part) if at % 2 else {part} for at, part in enumerate(parts)]
     found = list(map("".join, product(*ways)))
     return found + ["/" + each[2:].partition("/")[2] for each in found if each.startswith("//")]
-
-
-def _decoded(encoded: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(encoded[1].decode())
 
 
 def _ways(run: str) -> set[str]:
