@@ -383,6 +383,31 @@ def rendering(get_response: Any) -> Any:
     return Middleware()
 
 
+SEEN: list[str] = []
+
+
+def noting(get_response: Any) -> Any:
+    """Return a middleware, sync only, that notes what a view sees of the request."""
+
+    def middleware(request: Any) -> Any:
+        SEEN.extend(map(repr, (request.META, dict(request.headers), vars(request).get("scope"))))
+        return get_response(request)
+
+    return middleware
+
+
+def test_a_view_does_not_see_the_key_where_it_is_stripped(mode: str) -> None:
+    options = {"strip_credentials": True, "carriers": ["bearer", "header:x-api-key"]}
+    project = Project(mode, options, MIDDLEWARE=[KEYGUARD, f"{__name__}.noting"])
+    token = project.world.token()
+    SEEN.clear()
+
+    assert project.ask("/who", token).status == 200
+    assert project.ask("/who", headers=((b"x-api-key", token.encode()),)).status == 200
+    assert len(SEEN) == 6
+    assert not any(token in text for text in SEEN)
+
+
 def answering_refusals(get_response: Any) -> Any:
     """Return a middleware, sync only, that answers refusals in its own words."""
     middleware = rendering(get_response)

@@ -93,6 +93,13 @@ def test_keys_and_flask_login_are_taken_on_one_path_and_the_site_is_open() -> No
         assert ask("/api/inference") == 401
 
 
+def test_the_carriers_of_the_page_are_taken() -> None:
+    guard = run("docs/carriers.md", 0, {})["guard"]
+
+    assert guard.carriers.header_names == ("X-API-Key",)
+    assert guard.carriers.schemes == ("Bearer", "Basic", "Api-Key")
+
+
 def test_an_application_is_guarded_by_the_file_and_the_variables_that_are_shown(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

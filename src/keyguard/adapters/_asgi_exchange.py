@@ -45,6 +45,8 @@ class ASGIExchange(ScopeReader):
         self.refusal: Deny | None = None
         self.due = self.adds_fields = False
         self.guard = guard
+        if guard.carriers is not None:
+            self.carriers = guard.carriers
         self._send = send
 
     @property

@@ -11,7 +11,7 @@ from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 from keyguard.request.state import RequestState
 
-__all__ = ["ASGIApp", "Message", "Receive", "Scope", "ScopeReader", "Send", "rewrite"]
+__all__ = ["ASGIApp", "Message", "Receive", "Scope", "ScopeReader", "Send", "rewrite", "strip"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -60,8 +60,15 @@ class ScopeReader(RequestState):
 
     def credentials(self) -> list[bytes]:
         """Return the ``Authorization`` field values, and what a WebSocket offers instead."""
+        if self.carriers is not None:
+            sent = self.carriers.read(self.fields_named(self.carriers.fields))
+            return [*(value.encode("latin-1", "replace") for value in sent), *self.offered]
         headers = self.scope["headers"]
         return [*(value for name, value in headers if name == b"authorization"), *self.offered]
+
+    @property
+    def marks_key(self) -> bool:
+        return bool(self.offered) or super().marks_key
 
     def fields_named(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return fields by name, given in lower case; one value for each field line."""
@@ -74,9 +81,10 @@ class ScopeReader(RequestState):
 
     def request(self) -> Request:
         headers: dict[str, str] = {}
+        secret = CREDENTIAL_FIELDS.union(self.key_headers)
         for raw_name, raw_value in self.scope["headers"]:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            if name not in CREDENTIAL_FIELDS:
+            if name not in secret:
                 headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return Request(
             method=self.method,
@@ -85,6 +93,13 @@ class ScopeReader(RequestState):
             headers=headers,
             address=self.address,
         )
+
+
+def strip(scope: Scope, names: Sequence[str]) -> None:
+    """Remove fields by name, given in lower case."""
+    scope["headers"] = [
+        field for field in scope["headers"] if field[0].decode("latin-1").lower() not in names
+    ]
 
 
 def rewrite(scope: Scope, fields: PrincipalFields, principal: Principal | None) -> None:

@@ -61,5 +61,6 @@ class Entrance(Admission):
             or self._require_https
             or self._tags is not None
             or self._is_for_management is not None
+            or self._guard.carriers is not None
         )
         return WarmPath(self._recall, public_paths, closed=closed)

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from keyguard.adapters import asgi
 from keyguard.adapters._endpoints import each_route
 from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal, overrides_for
-from keyguard.adapters._openapi import Described, describe_document, sample_path
+from keyguard.adapters._openapi import Described, describe_document, sample_path, schemes_of
 from keyguard.core.http.rules import RuleBook
 from keyguard.exceptions import ConfigurationError
 from keyguard.request.protection import protection_of
@@ -43,9 +43,11 @@ def describe(
         nonlocal described
         document = generate()
         if document is not described:  # FastAPI keeps it until its routes change
-            book = (guarded_by or _middleware_of(app)).admission.rule_book
+            middleware = guarded_by or _middleware_of(app)
+            book = middleware.admission.rule_book
             scheme = keyguard_principal.model.model_dump(by_alias=True, exclude_none=True)
-            describe_document(document, scheme, _described(document, app, book, mounted_at))
+            schemes = schemes_of(middleware.guard.carriers, scheme)
+            describe_document(document, schemes, _described(document, app, book, mounted_at))
             described = document
         return document
 

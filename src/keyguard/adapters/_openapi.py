@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from keyguard.core.access.carriers import Carriers
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import Requirement
 
-__all__ = ["SCHEME", "Described", "describe_document", "sample_path"]
+__all__ = ["SCHEME", "Described", "describe_document", "sample_path", "schemes_of"]
 
 SCHEME = "KeyguardBearer"
 """The name of the security scheme. An application's own ``HTTPBearer`` keeps FastAPI's name."""
@@ -45,6 +46,26 @@ _ANSWERS: dict[str, tuple[str, dict[str, str]]] = {
     "429": ("A rate limit has no room, or too many attempts failed", _RETRY | _LIMITS),
     "503": ("The API key can't be checked, or the request not counted, now", _RETRY),
 }
+
+
+def schemes_of(carriers: Carriers | None, bearer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the security schemes of a service by their name.
+
+    Args:
+        carriers: Where keys may be; None for ``Authorization: Bearer`` alone.
+        bearer: The scheme of that.
+    """
+    if carriers is None:
+        return {SCHEME: bearer}
+    found = {
+        f"Keyguard{scheme}": bearer
+        if scheme == "Bearer"
+        else {"type": "http", "scheme": scheme.lower()}
+        for scheme in carriers.schemes
+    }
+    for name in carriers.header_names:
+        found[f"Keyguard-{name}"] = {"type": "apiKey", "in": "header", "name": name}
+    return found
 
 
 def sample_path(template: str) -> str:
@@ -82,7 +103,9 @@ class Described:
 
 
 def describe_document(
-    document: dict[str, Any], scheme: dict[str, Any], operations: Iterable[Described]
+    document: dict[str, Any],
+    schemes: dict[str, dict[str, Any]],
+    operations: Iterable[Described],
 ) -> None:
     """Describe in a document which operations need a key and scopes, and how they are refused."""
     guarded = False
@@ -91,20 +114,26 @@ def describe_document(
             _drop_security(described.operation)
         else:
             guarded = True
-            _describe_security(described.operation, described.requirements)
+            _describe_security(described.operation, schemes, described.requirements)
             _describe_answers(described.operation)
     if guarded:
         components = document.setdefault("components", {})
-        components.setdefault("securitySchemes", {}).setdefault(SCHEME, scheme)
+        declared = components.setdefault("securitySchemes", {})
+        declared.update(schemes)
+        if SCHEME not in schemes:
+            declared.pop(SCHEME, None)  # FastAPI declared it for the dependency
         components.setdefault("schemas", {})[_PROBLEM] = _PROBLEM_SCHEMA
 
 
-def _describe_security(operation: dict[str, Any], needs: Sequence[Requirement]) -> None:
+def _describe_security(
+    operation: dict[str, Any], schemes: Iterable[str], needs: Sequence[Requirement]
+) -> None:
     """Name the scopes; each choice among alternatives (``any_of``) becomes one way in."""
     all_of = {scope for need in needs for scope in need.all_of}
     either = [sorted(need.any_of) for need in needs if need.any_of]
     ways = [sorted({*all_of, *choice}) for choice in product(*either)]
-    operation["security"] = [*({SCHEME: scopes} for scopes in ways), *_others(operation)]
+    mine = [{scheme: scopes} for scheme in schemes for scopes in ways]
+    operation["security"] = [*mine, *_others(operation)]
 
 
 def _drop_security(operation: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 from keyguard.request.state import RequestState
 
-__all__ = ["Environ", "EnvironReader", "rewrite", "variable_of"]
+__all__ = ["Environ", "EnvironReader", "rewrite", "strip", "variable_of"]
 
 Environ: TypeAlias = dict[str, Any]
 
@@ -50,6 +50,8 @@ class EnvironReader(RequestState):
 
     def credentials(self) -> list[str]:
         """Return the ``Authorization`` field values. A server joins several with commas."""
+        if self.carriers is not None:
+            return self.carriers.read(self.fields_named(self.carriers.fields))
         field = self.environ.get("HTTP_AUTHORIZATION")
         return [] if field is None else [field]
 
@@ -68,7 +70,7 @@ class EnvironReader(RequestState):
         for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             if environ.get(name):
                 headers[name.replace("_", "-").lower()] = environ[name]
-        for name in CREDENTIAL_FIELDS:
+        for name in (*CREDENTIAL_FIELDS, *self.key_headers):
             headers.pop(name, None)
         return Request(
             method=self.method,
@@ -77,6 +79,12 @@ class EnvironReader(RequestState):
             headers=headers,
             address=self.address,
         )
+
+
+def strip(environ: Environ, names: Sequence[str]) -> None:
+    """Remove fields by name, given in lower case."""
+    for name in names:
+        environ.pop(variable_of(name), None)
 
 
 def rewrite(environ: Environ, fields: PrincipalFields, principal: Principal | None) -> None:

@@ -61,6 +61,8 @@ class WSGIExchange(EnvironReader):
         self.replacement: Iterable[bytes] | None = None
         self.due = self.adds_fields = False
         self.guard = guard
+        if guard.carriers is not None:
+            self.carriers = guard.carriers
         self.start_response = start_response
         self._refuse = refuse
 

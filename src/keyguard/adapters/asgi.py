@@ -14,6 +14,7 @@ from keyguard.adapters._asgi_scope import (
     ScopeReader,
     Send,
     rewrite,
+    strip,
 )
 from keyguard.adapters._blocking_counters import running_loop
 from keyguard.adapters._endpoints import (
@@ -82,8 +83,11 @@ class KeyguardMiddleware:
         )
         self._recognizes = self.admission.warm_path(self.admission.rule_book.paths).recognizes
         self._principal_fields = settings.principal_fields or None
+        self._strips = settings.strip_credentials
         self._introduces = (
-            self._principal_fields is not None or type(self) is not KeyguardMiddleware
+            self._principal_fields is not None
+            or self._strips
+            or type(self) is not KeyguardMiddleware
         )
         self._token_protocol = settings.token_protocol
         self._root_path = find_root_path(app)
@@ -140,6 +144,8 @@ class KeyguardMiddleware:
             exchange.inner = {**exchange.scope}
             exchange.inner["keyguard.principal"] = principal
             if self._introduces:
+                if self._strips:
+                    strip(exchange.inner, self.admission.withheld(exchange))
                 if self._principal_fields is not None:
                     rewrite(exchange.inner, self._principal_fields, principal)
                 self.introduce(principal, exchange.inner)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from keyguard.adapters._entrance import Entrance
-from keyguard.adapters._wsgi_environ import Environ, rewrite
+from keyguard.adapters._wsgi_environ import Environ, rewrite, strip
 from keyguard.adapters._wsgi_exchange import Body, StartResponse, WSGIExchange
 from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.core.http.rules import Rule
@@ -63,6 +63,7 @@ class KeyguardMiddleware:
         self._refuse = self.refuse  # bound once, not for each request
         self.admission = Entrance(app, guard, public, rules)
         self._recognizes = self.admission.warm_path(self._public_paths()).recognizes
+        self._strips = guard.settings.strip_credentials
         self._principal_fields = guard.settings.principal_fields or None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -84,6 +85,8 @@ class KeyguardMiddleware:
         allow = exchange.allow
         principal = None if allow is None else allow.principal
         exchange.environ["keyguard.principal"] = principal
+        if self._strips:
+            strip(exchange.environ, self.admission.withheld(exchange))
         if self._principal_fields is not None:
             rewrite(exchange.environ, self._principal_fields, principal)
         app = self.app

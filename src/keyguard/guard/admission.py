@@ -90,6 +90,14 @@ class Admission:
         request.report(refusal)
         return refusal
 
+    def withheld(self, request: RequestState) -> tuple[str, ...]:
+        """Return the fields that the application must not see, in lower case."""
+        carries_key = request.allow is not None or request.marks_key
+        if not carries_key and self._guard.policy.is_anothers(request.credentials()):
+            return ()
+        carriers = self._guard.carriers
+        return ("authorization",) if carriers is None else carriers.fields
+
     def _find_rule(self, request: RequestState) -> Deny | None:
         """Find the client and the rule of a request; return a refusal where they are ambiguous."""
         if self._proxies is not None:
@@ -140,7 +148,7 @@ class Admission:
 
     def _is_left_to_application(self, request: RequestState, rule: Rule) -> bool:
         """Tell whether a request is left to the application's own login."""
-        if not self._guard.policy.is_anothers(request.credentials()):
+        if request.marks_key or not self._guard.policy.is_anothers(request.credentials()):
             return False
         if not needs_no_key(rule, request.fields_named(METHOD_OVERRIDES)):
             return False

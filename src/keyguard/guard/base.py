@@ -38,6 +38,7 @@ from keyguard.stores.failover import CircuitBreaker
 
 if TYPE_CHECKING:
     from keyguard.core.access.answers import Response  # the adapters import it
+    from keyguard.core.access.carriers import Carriers  # few services have others
     from keyguard.core.identity.addresses import Client
     from keyguard.core.management import request_parties, revocation
     from keyguard.guard import AsyncKeyguard, Keyguard, admission, verdict
@@ -130,6 +131,11 @@ class Guard(Generic[AnyPorts]):
     def statistics(self) -> Statistics:
         """Return what this guard has counted, and how it stands. It asks no store."""
         return self._ports.statistics()
+
+    @once
+    def carriers(self) -> Carriers | None:
+        """Where keys may be; None for ``Authorization: Bearer`` alone."""
+        return self.settings.key_carriers
 
     @once
     def counts(self) -> UsageCounts:

@@ -34,6 +34,7 @@ class StatedRequest(RequestState):
         cost: int | None,
     ) -> None:
         self.guard = guard
+        self.carriers = guard.carriers
         self.cost = cost
         self._fields = [fields] if isinstance(fields, str | bytes) else fields
         self._method = method
@@ -63,7 +64,12 @@ class StatedRequest(RequestState):
 
     def credentials(self) -> Sequence[str | bytes]:
         """Return the values of the ``Authorization`` fields, as received."""
-        return self._fields
+        if self.carriers is None:
+            return self._fields
+        texts = [
+            field if isinstance(field, str) else field.decode("latin-1") for field in self._fields
+        ]
+        return self.carriers.read({**self.fields_named(self.key_headers), "authorization": texts})
 
     def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return the values of some fields by name, given in lower case."""
@@ -75,7 +81,8 @@ class StatedRequest(RequestState):
 
     def request(self) -> Request:
         """Return what the functions of limits see of the request."""
-        names = [name for name, _ in self._headers if name not in CREDENTIAL_FIELDS]
+        hidden = {*CREDENTIAL_FIELDS, *self.key_headers}
+        names = [name for name, _ in self._headers if name not in hidden]
         headers = {name: ", ".join(values) for name, values in self.fields_named(names).items()}
         return Request(
             method=self._method,

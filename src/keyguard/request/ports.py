@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import Deny
 from keyguard.core.access.receipt import Receipt
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.stores.failover import CircuitBreaker
+
+if TYPE_CHECKING:
+    from keyguard.core.access.carriers import Carriers  # few services have others
 
 __all__ = ["RequestGuard"]
 
@@ -19,6 +22,11 @@ class RequestGuard(Protocol):
     @property
     def breaker(self) -> CircuitBreaker:
         """The counters, behind their circuit breaker."""
+        ...
+
+    @property
+    def carriers(self) -> Carriers | None:
+        """Where keys may be; None for ``Authorization: Bearer`` alone."""
         ...
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.access.ports import Fingerprint
@@ -15,6 +16,9 @@ from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
 from keyguard.request.ports import RequestGuard
 from keyguard.runtime.sync import run_sync
+
+if TYPE_CHECKING:
+    from keyguard.core.access.carriers import Carriers  # few services have others
 
 __all__ = ["RequestState"]
 
@@ -30,6 +34,7 @@ class RequestState(ABC):
         allow: The decision that let the request in, or None on a public path.
         is_asked: Whether the memory of verified tokens was asked for its token.
         missed: The fingerprint of the token, if that memory does not know it.
+        carriers: Where keys may be; None for ``Authorization: Bearer`` alone.
         client: The client behind trusted proxies, if there are any.
         refusal: A refusal from inside the application that the middleware has yet to answer.
         optional: Whether an application may well catch that refusal, because it only asked who
@@ -52,6 +57,7 @@ class RequestState(ABC):
     allow: Allow | None = None
     is_asked: bool = False
     missed: Fingerprint | None = None
+    carriers: Carriers | None = None
     client: Client | None = None
     refusal: Deny | None = None
     optional: bool = False
@@ -88,7 +94,10 @@ class RequestState(ABC):
 
     @abstractmethod
     def credentials(self) -> Sequence[str | bytes]:
-        """Return the values of the ``Authorization`` fields, as received."""
+        """Return the values of the ``Authorization`` fields, as received.
+
+        Of other carriers, what the same key would be there.
+        """
 
     @abstractmethod
     def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -97,6 +106,16 @@ class RequestState(ABC):
     @abstractmethod
     def request(self) -> Request:
         """Return what the functions of limits see of the request."""
+
+    @property
+    def key_headers(self) -> tuple[str, ...]:
+        """The fields besides ``Authorization`` that carry keys, in lower case."""
+        return () if self.carriers is None else self.carriers.headers
+
+    @property
+    def marks_key(self) -> bool:
+        """Whether the request has something where only keyguard's keys are."""
+        return bool(self.fields_named(self.key_headers))
 
     def lone_field(self) -> bytes | None:
         """Return the value of the ``Authorization`` field if there is exactly one."""

@@ -24,6 +24,7 @@ from keyguard.settings.hashing import TokenHasher
 
 if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.access.answers import Responder
+    from keyguard.core.access.carriers import Carriers
     from keyguard.core.http.principal_fields import PrincipalFields
     from keyguard.core.http.trusted_proxies import TrustedProxies
     from keyguard.core.http.websocket_token import TokenProtocol
@@ -59,6 +60,10 @@ class Settings:
         principal_headers: Header fields that tell the application the principal, such as
             ``{"X-Key-Id": "key_id", "X-Scopes": "scopes"}``; ``family`` and ``organization`` are
             the other values. keyguard drops fields of these names that a client sends.
+        carriers: Where keys may be in a request, one carrier a request: ``"bearer"``, ``"basic"``,
+            ``"scheme:Api-Key"``, ``"header:X-API-Key"``; see :doc:`carriers`.
+        strip_credentials: Remove the fields that carry keys before the application sees a request
+            with a key.
         close_on_revoke: Close a WebSocket within ``max_staleness`` once its key no longer works.
         websocket_protocol: Read the key of a WebSocket from the subprotocol
             ``<websocket_protocol>.<key>`` as well, for browsers; such as ``"keyguard.bearer"``.
@@ -131,6 +136,8 @@ class Settings:
     revoke_exposed: bool = False
     trusted_proxies: Iterable[str] = ()
     principal_headers: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    carriers: Iterable[str] = ("bearer",)
+    strip_credentials: bool = False
     close_on_revoke: bool = False
     websocket_protocol: str | None = None
     max_staleness: float = field(default=5.0, metadata={"range": (0, 3600)})
@@ -190,6 +197,8 @@ class Settings:
         if self.principal_headers != {}:
             _ = self.principal_fields
             settled["principal_headers"] = {**self.principal_headers}
+        if "carriers" in given:
+            settled["carriers"] = self._read_carriers()
         if "peppers" in given:
             settled["peppers"] = _read_peppers(self.peppers)
         for name, value in settled.items():
@@ -200,6 +209,16 @@ class Settings:
             _ = self.token_protocol
         if self.revoke_exposed and not self.require_https:
             raise ConfigurationError("revoke_exposed goes with require_https=True")
+
+    def _read_carriers(self) -> tuple[str, ...]:
+        from keyguard.core.access.carriers import Carriers
+
+        carriers = Carriers(self.carriers)
+        if any(map(self.principal_fields.claims, carriers.headers)):
+            raise ConfigurationError(
+                "carriers and principal_headers name the same field: give one another name"
+            )
+        return carriers.names
 
     @property
     def bucket(self) -> int:
@@ -265,7 +284,16 @@ class Settings:
         """What writes the answers."""
         from keyguard.core.access.answers import Responder
 
-        return Responder(self.realm, legacy_headers=self.legacy_headers)
+        return Responder(self.realm, self.key_carriers, legacy_headers=self.legacy_headers)
+
+    @cached_property
+    def key_carriers(self) -> Carriers | None:
+        """Where keys may be; None for ``Authorization: Bearer`` alone."""
+        if self.carriers == ("bearer",):
+            return None
+        from keyguard.core.access.carriers import Carriers
+
+        return Carriers(self.carriers)
 
     @cached_property
     def request_terms(self) -> RequestTerms:

@@ -8,7 +8,8 @@ from django.http import HttpRequest
 
 from keyguard.adapters._asgi_exchange import ASGIExchange
 from keyguard.adapters._asgi_scope import rewrite as rewrite_scope
-from keyguard.adapters._wsgi_environ import rewrite
+from keyguard.adapters._asgi_scope import strip as strip_scope
+from keyguard.adapters._wsgi_environ import rewrite, strip
 from keyguard.adapters._wsgi_exchange import WSGIExchange
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.principal_fields import PrincipalFields
@@ -93,20 +94,30 @@ def open_exchange(guard: Keyguard | AsyncKeyguard, request: HttpRequest) -> Djan
 
 
 def introduce(
-    request: HttpRequest, exchange: DjangoExchange, fields: PrincipalFields | None
+    request: HttpRequest,
+    exchange: DjangoExchange,
+    fields: PrincipalFields | None,
+    withheld: tuple[str, ...],
 ) -> None:
-    """Tell Django who made a request: in ``request.principal``, and in fields for an upstream."""
+    """Tell Django who made a request: in ``request.principal``, and in fields for an upstream.
+
+    The fields that are withheld are removed, as are those of the client that name a principal.
+    """
     allow = exchange.allow
     principal = None if allow is None else allow.principal
     django_request: Any = request  # whose attributes Django's types do not know
     django_request.principal = principal
-    if fields is None:
+    if fields is None and not withheld:
         return
-    rewrite(request.META, fields, principal)
+    strip(request.META, withheld)
+    if fields is not None:
+        rewrite(request.META, fields, principal)
     vars(request).pop("headers", None)  # a view of META that was made before
     if isinstance(exchange, DjangoASGIExchange):
         scope = {**exchange.scope, "keyguard.principal": principal}
-        rewrite_scope(scope, fields, principal)
+        strip_scope(scope, withheld)
+        if fields is not None:
+            rewrite_scope(scope, fields, principal)
         django_request.scope = scope
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.settings import spectacular_settings
 
-from keyguard.adapters._openapi import SCHEME, Described, describe_document, sample_path
+from keyguard.adapters._openapi import SCHEME, Described, describe_document, sample_path, schemes_of
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import protection_for
 from keyguard.adapters.rest_framework import HasScopes
@@ -49,7 +49,9 @@ def describe_guard(
         result: The document.
         generator: What has made it.
     """
-    describe_document(result, dict(_SCHEME), _described(result["paths"], generator))
+    guard = read_setup().guard
+    schemes = schemes_of(None if guard is None else guard.carriers, dict(_SCHEME))
+    describe_document(result, schemes, _described(result["paths"], generator))
     return result
 
 

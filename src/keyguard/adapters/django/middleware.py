@@ -87,6 +87,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         )
         public = self._admission.rule_book.paths
         self._recognizes = self._admission.warm_path(public).recognizes
+        self._strips = guard.settings.strip_credentials
         self._principal_fields = guard.settings.principal_fields or None
         got_request_exception.connect(_answers.notice_uncaught)
         self._protection = lru_cache(maxsize=1024)(protection_for)
@@ -104,7 +105,8 @@ class KeyguardMiddleware(metaclass=_Modes):
         refusal = await self._admit(exchange)
         if refusal is not None:
             return _answers.answer_to(refusal, exchange)
-        introduce(request, exchange, self._principal_fields)
+        withheld = self._admission.withheld(exchange) if self._strips else ()
+        introduce(request, exchange, self._principal_fields, withheld)
         present = CURRENT_REQUEST.set(exchange)
         try:
             response = self.get_response(request)

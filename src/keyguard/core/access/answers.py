@@ -14,6 +14,7 @@ from http import HTTPStatus
 from math import ceil
 from typing import NamedTuple
 
+from keyguard.core.access.carriers import Carriers
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.core.limits.charges import Charge, limit_field, policy_field
 from keyguard.core.limits.windows import Tally
@@ -113,13 +114,11 @@ class _Answer(NamedTuple):
 
 _MALFORMED = _Answer(
     400,
-    "The Authorization header is malformed. Send exactly one, as: Authorization: Bearer <key>",
+    "The {where} header is malformed. Send exactly one, as: {how}",
     challenge=True,
     error="invalid_request",
 )
-_MISSING = _Answer(
-    401, "This needs an API key. Send it as: Authorization: Bearer <key>", challenge=True
-)
+_MISSING = _Answer(401, "This needs an API key. Send it as: {how}", challenge=True)
 _INVALID = _Answer(401, "The API key is not valid.", challenge=True, error="invalid_token")
 
 _ANSWERS = {
@@ -194,6 +193,7 @@ class Responder:
     Args:
         realm: The protection space of RFC 9110, section 11.5: printable ASCII, at most 100
             characters.
+        carriers: Where keys may be; None for ``Authorization: Bearer`` alone.
         legacy_headers: Whether ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` are sent as
             well.
 
@@ -201,10 +201,18 @@ class Responder:
         InvalidValueError: The realm is empty, too long, or not printable ASCII.
     """
 
-    __slots__ = ("_legacy", "_realm", "_written")
+    __slots__ = ("_how", "_legacy", "_realm", "_schemes", "_where", "_written")
 
-    def __init__(self, realm: str, *, legacy_headers: bool = False) -> None:
+    def __init__(
+        self, realm: str, carriers: Carriers | None = None, *, legacy_headers: bool = False
+    ) -> None:
         check_realm(realm)
+        self._schemes = ("Bearer",) if carriers is None else carriers.schemes or ("ApiKey",)
+        self._where = self._how = ""
+        if carriers is not None:
+            named = ("Authorization",) if carriers.schemes else ()
+            self._where = " or ".join((*named, *carriers.header_names))
+            self._how = ", or ".join(carriers.forms)
         self._realm = realm.replace("\\", "\\\\").replace('"', '\\"')
         self._legacy = legacy_headers
         self._written: dict[Reason, Response] = {}
@@ -249,6 +257,8 @@ class Responder:
             "status": answer.status,
             "detail": answer.detail.format(
                 scopes=scopes,
+                where=self._where or "Authorization",
+                how=self._how or "Authorization: Bearer <key>",
                 policies=", ".join(
                     f"{charge.name} ({charge.amount} in {_seconds(charge.window)})"
                     for charge, _ in violations
@@ -264,8 +274,8 @@ class Responder:
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
         ]
-        if answer.challenge:
-            headers.append(("WWW-Authenticate", self._challenge(answer, scopes)))
+        if answer.challenge and (challenge := self._challenge(answer, scopes)):
+            headers.append(("WWW-Authenticate", challenge))
         if answer.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             headers.append(("Retry-After", str(deny.retry_after or RETRY_AFTER_SECONDS)))
         if violations:
@@ -276,12 +286,22 @@ class Responder:
         return Response(answer.status, tuple(headers), body)
 
     def _challenge(self, answer: _Answer, scopes: str) -> str:
-        challenge = f'Bearer realm="{self._realm}"'
-        if answer.error:
-            challenge += f', error="{answer.error}"'
-        if scopes:
-            challenge += f', scope="{scopes}"'
-        return challenge
+        """Return one challenge for each scheme (RFC 9110, section 11.6.1).
+
+        Only that of Bearer says what is wrong (RFC 6750, section 3). The others are for 401 alone.
+        """
+        challenges: list[str] = []
+        for scheme in self._schemes:
+            challenge = f'{scheme} realm="{self._realm}"'
+            if scheme == "Bearer":
+                if answer.error:
+                    challenge += f', error="{answer.error}"'
+                if scopes:
+                    challenge += f', scope="{scopes}"'
+            elif answer.status != HTTPStatus.UNAUTHORIZED:
+                continue
+            challenges.append(challenge)
+        return ", ".join(challenges)
 
 
 def _left(pair: tuple[Charge, Tally]) -> float:

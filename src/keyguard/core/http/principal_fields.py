@@ -9,15 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from keyguard.core.access.carriers import FIELD_NAME, TAKEN_FIELDS
 from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import InvalidValueError, shown
 
-_NAME = r"[A-Za-z][A-Za-z0-9-]{0,63}\Z"
 _OTHER = re.compile(r"[^a-z0-9]")  # some servers and gateways treat these characters as the same
-_TAKEN = (
-    r"(authorization|proxy-.*|cookie|host|connection|content-.*|transfer-encoding|te|trailer|"
-    r"upgrade|expect|forwarded|x-forwarded-.*|sec-.*)\Z"
-)
 _VALUES: dict[str, Callable[[Principal], str]] = {
     "key_id": lambda principal: principal.key_id,
     "family": lambda principal: principal.family,
@@ -47,11 +43,11 @@ class PrincipalFields:
                 "{'X-Key-Id': 'key_id'}"
             )
         for name, value in fields.items():
-            if not isinstance(name, str) or not re.match(_NAME, name):
+            if not isinstance(name, str) or not re.match(FIELD_NAME, name):
                 raise InvalidValueError(
                     f"{shown(name)} is no name for a field: use letters, digits and '-'"
                 )
-            if re.match(_TAKEN, name, re.IGNORECASE):
+            if re.match(TAKEN_FIELDS, name, re.IGNORECASE):
                 raise InvalidValueError(
                     f"{shown(name)} has a meaning in HTTP already; use another name"
                 )
