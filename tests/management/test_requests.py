@@ -16,6 +16,7 @@ from keyguard import (
     KeyTerms,
     Limit,
     NotFoundError,
+    OutdatedError,
     Person,
     RefusedError,
     RequestStatus,
@@ -26,6 +27,7 @@ from keyguard.core.management.request_parties import TICKETS
 from keyguard.core.management.request_turns import MOST_A_DAY, MOST_OPEN
 from keyguard.runtime.events import KeyClaimed, RequestCreated, RequestDecided
 from tests.stored import Stored
+from tests.world import World
 
 DAY = timedelta(days=1)
 ENDS = {
@@ -67,6 +69,22 @@ def status(stored: Stored, request: KeyRequest) -> str:
 
 
 # The way of a request
+
+
+@pytest.mark.parametrize("verb", ["approve", "deny", "rescind"])
+def test_a_decision_is_on_the_version_that_was_read(verb: str) -> None:
+    world = World({"approvals": {"admin": 2}})
+    requests = world.guard.requests
+    asked = requests.create(organization="acme", name="x", scopes=["admin"], actor="alice").request
+    for approver in ("bob", "carol") if verb == "rescind" else ("bob",):
+        now = requests.approve(asked.id, version=requests.get(asked.id).version, actor=approver)
+    decide = getattr(requests, verb)
+
+    with pytest.raises(OutdatedError):
+        decide(asked.id, version=asked.version, actor="dave")
+
+    assert requests.get(asked.id) == now
+    assert decide(asked.id, version=now.version, actor="dave").version == now.version + 1
 
 
 def test_what_is_asked_for_and_approved_is_claimed_once(stored: Stored) -> None:

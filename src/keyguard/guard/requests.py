@@ -139,6 +139,7 @@ class Requests:
         limits: Limits | Unchanged = UNCHANGED,
         allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
         note: str | None = None,
+        version: int | None = None,
         actor: Actor = None,
     ) -> KeyRequest:
         """Approve a request, or a part of it. What is not given is granted as it was asked for.
@@ -153,6 +154,7 @@ class Requests:
             limits: The limits that it has instead.
             allowed_networks: The networks that it works from instead.
             note: A note for the requester, at most 200 characters.
+            version: The only version of it that is decided on, as the caller has read it.
             actor: Who approves it, never the requester. A principal can approve only requests of
                 its own organization, with the scope ``requests:approve`` or ``admin``, and grant
                 nothing that its own key does not have.
@@ -163,6 +165,7 @@ class Requests:
         Raises:
             InvalidValueError: A value is not valid.
             NotFoundError: No request has that id, or it is another organization's.
+            OutdatedError: The request has changed since the caller read it.
             RefusedError: The request is not pending, is the actor's own, or the actor has approved
                 it before; more would be granted than is asked for, than the organization's ceiling
                 or than the actor has; the organization is disabled; or the actor's key no longer
@@ -177,16 +180,25 @@ class Requests:
                 limits=limits,
                 allowed_networks=allowed_networks,
                 note=note,
+                version=version,
                 actor=actor,
             )
         )
 
-    def deny(self, request_id: str, *, note: str | None = None, actor: Actor = None) -> KeyRequest:
+    def deny(
+        self,
+        request_id: str,
+        *,
+        note: str | None = None,
+        version: int | None = None,
+        actor: Actor = None,
+    ) -> KeyRequest:
         """Deny a request that is pending.
 
         Args:
             request_id: Its id.
             note: A note for the requester, at most 200 characters.
+            version: The only version of it that is decided on, as the caller has read it.
             actor: Who denies it, never the requester.
 
         Returns:
@@ -195,20 +207,27 @@ class Requests:
         Raises:
             InvalidValueError: The note is not valid.
             NotFoundError: No request has that id, or it is another organization's.
+            OutdatedError: The request has changed since the caller read it.
             RefusedError: The request is not pending, or is the actor's own, or the actor's key no
                 longer works.
             StoreError: The key store failed.
         """
-        return run_sync(self._operations.deny(request_id, note=note, actor=actor))
+        return run_sync(self._operations.deny(request_id, note=note, version=version, actor=actor))
 
     def rescind(
-        self, request_id: str, *, note: str | None = None, actor: Actor = None
+        self,
+        request_id: str,
+        *,
+        note: str | None = None,
+        version: int | None = None,
+        actor: Actor = None,
     ) -> KeyRequest:
         """Take an approval back before the key is claimed.
 
         Args:
             request_id: The request's id.
             note: A note for the requester, at most 200 characters.
+            version: The only version of it that is decided on, as the caller has read it.
             actor: Who takes it back, never the requester.
 
         Returns:
@@ -217,11 +236,14 @@ class Requests:
         Raises:
             InvalidValueError: The note is not valid.
             NotFoundError: No request has that id, or it is another organization's.
+            OutdatedError: The request has changed since the caller read it.
             RefusedError: The request is not approved, or is the actor's own, or the actor's key no
                 longer works.
             StoreError: The key store failed.
         """
-        return run_sync(self._operations.rescind(request_id, note=note, actor=actor))
+        return run_sync(
+            self._operations.rescind(request_id, note=note, version=version, actor=actor)
+        )
 
     def withdraw(
         self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None

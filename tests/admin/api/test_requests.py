@@ -288,3 +288,26 @@ def test_requests_are_listed(desk: Desk) -> None:
     assert ids("status=claimed", person="auditor") == []
     assert office.both("GET", PATH, query="requester=ada", person="developer").status == 404
     assert office.both("GET", f"/requests/{theirs}", person="developer").status == 404
+
+
+@pytest.mark.parametrize("verb", ["approve", "deny"])
+def test_a_decision_is_on_the_version_of_if_match_even_if_it_changes_meanwhile(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = Office({"approvals": {"inference:read": 3}})
+    requests = office.guard.requests
+    asked = requests.create(
+        organization="acme", name="x", scopes=["inference:read"], actor="dev"
+    ).request
+    decide = getattr(requests, verb)
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        other(asked.id, actor="abe")
+        return decide(*arguments, **options)
+
+    other = requests.approve
+    monkeypatch.setattr(requests, verb, late)
+    path, who = f"/requests/{asked.id}/{verb}", {"person": "administrator"}
+
+    assert office.call("POST", path, {}, headers={"if-match": '"1"'}, **who).status == 412
+    assert requests.get(asked.id).decided_by == ("abe",)

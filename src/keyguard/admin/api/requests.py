@@ -95,7 +95,7 @@ async def approve_request(context: Context) -> Answer:
     form, request = context.form, await context.request()
 
     async def approve() -> tuple[str, Answer]:
-        context.matched(request, needed=False)  # a repetition finds another version
+        version = context.matched(request, needed=False)  # a repetition finds another one
         after = await settled(
             context.guard.requests.approve(
                 request.id,
@@ -104,6 +104,7 @@ async def approve_request(context: Context) -> Answer:
                 limits=form.change(LIMITS),
                 allowed_networks=form.change(NETWORKS),
                 note=form.get(NOTE, None),
+                version=version,
                 actor=context.actor,
             )
         )
@@ -134,9 +135,13 @@ async def _refused(
     context: Context, refuse: Callable[..., KeyRequest | Awaitable[KeyRequest]]
 ) -> Answer:
     request = await context.request()
-    context.matched(request, needed=False)
-    note = context.form.get(NOTE, None)
-    return _shown(context, await settled(refuse(request.id, note=note, actor=context.actor)))
+    refusal = refuse(
+        request.id,
+        note=context.form.get(NOTE, None),
+        version=context.matched(request, needed=False),
+        actor=context.actor,
+    )
+    return _shown(context, await settled(refusal))
 
 
 async def withdraw_request(context: Context) -> Answer:

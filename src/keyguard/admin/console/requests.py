@@ -257,6 +257,7 @@ async def approve_request(context: Context) -> Answer:
                 if form.lifetime == _days(most.expires_in)
                 else form.expires_in,
                 note=form.note or None,
+                version=request.version,
                 actor=context.actor,
             )
         )

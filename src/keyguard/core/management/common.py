@@ -13,6 +13,7 @@ from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.audit import Actor, actor_name
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
+from keyguard.core.keys.requests import KeyRequest
 from keyguard.core.keys.values import ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.management.authority import (
     ADMINISTRATORS,
@@ -287,7 +288,7 @@ def refuse_revoked(key: Key) -> None:
         raise RefusedError(f"key {key.id!r} is revoked, which is final; issue a new one")
 
 
-def check_version(record: Key | Organization, version: int | None) -> None:
+def check_version(record: Key | Organization | KeyRequest, version: int | None) -> None:
     """Refuse to change a record that is not the version that the caller has read.
 
     Raises:

@@ -33,6 +33,7 @@ from keyguard.core.management.common import (
     Operations,
     check_actor,
     check_end,
+    check_version,
     find_organization,
     granted_scopes,
     later,
@@ -209,6 +210,7 @@ class AsyncRequests(Operations):
         limits: Limits | Unchanged = UNCHANGED,
         allowed_networks: Iterable[str] | Unchanged = UNCHANGED,
         note: str | None = None,
+        version: int | None = None,
         actor: Actor = None,
     ) -> KeyRequest:
         """Approve a request, or a part of it. What is not given is granted as it was asked for.
@@ -265,26 +267,36 @@ class AsyncRequests(Operations):
             )
 
         return await self._decide(
-            request_id, Action.REQUEST_APPROVED, actor, note, RequestStatus.PENDING, decide
+            request_id, Action.REQUEST_APPROVED, actor, note, version, RequestStatus.PENDING, decide
         )
 
     async def deny(
-        self, request_id: str, *, note: str | None = None, actor: Actor = None
+        self,
+        request_id: str,
+        *,
+        note: str | None = None,
+        version: int | None = None,
+        actor: Actor = None,
     ) -> KeyRequest:
         """Deny a request that is pending. See :meth:`~keyguard.guard.requests.Requests.deny`."""
         return await self._refuse(
-            request_id, RequestStatus.DENIED, RequestStatus.PENDING, note, actor
+            request_id, RequestStatus.DENIED, RequestStatus.PENDING, note, version, actor
         )
 
     async def rescind(
-        self, request_id: str, *, note: str | None = None, actor: Actor = None
+        self,
+        request_id: str,
+        *,
+        note: str | None = None,
+        version: int | None = None,
+        actor: Actor = None,
     ) -> KeyRequest:
         """Take an approval back before the key is claimed.
 
         See :meth:`~keyguard.guard.requests.Requests.rescind`.
         """
         return await self._refuse(
-            request_id, RequestStatus.RESCINDED, RequestStatus.APPROVED, note, actor
+            request_id, RequestStatus.RESCINDED, RequestStatus.APPROVED, note, version, actor
         )
 
     async def _refuse(
@@ -293,6 +305,7 @@ class AsyncRequests(Operations):
         state: RequestStatus,
         of: RequestStatus,
         note: str | None,
+        version: int | None,
         actor: Actor,
     ) -> KeyRequest:
         fields = {"state": state, "decided_at": self._ports.now(), "note": note}
@@ -300,7 +313,8 @@ class AsyncRequests(Operations):
         def decide(_: object, request: KeyRequest, __: object, approver: str) -> KeyRequest:
             return changed(request, decided_by=(*request.decided_by, approver), **fields)
 
-        return await self._decide(request_id, Action(f"request.{state}"), actor, note, of, decide)
+        action = Action(f"request.{state}")
+        return await self._decide(request_id, action, actor, note, version, of, decide)
 
     async def _decide(
         self,
@@ -308,6 +322,7 @@ class AsyncRequests(Operations):
         action: Action,
         actor: Actor,
         note: str | None,
+        version: int | None,
         of: RequestStatus,
         decide: Callable[[Authority, KeyRequest, Organization, str], KeyRequest],
     ) -> KeyRequest:
@@ -320,6 +335,7 @@ class AsyncRequests(Operations):
 
         async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
             request, owner = await found_request(self._ports, request_id, authority)
+            check_version(request, version)
             parties = await people_of(self._ports, party)
             askers = {request.requester, *await families_that_asked(self._ports, request)}
             if not parties.isdisjoint(await people_of(self._ports, *askers)):
