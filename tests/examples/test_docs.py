@@ -81,6 +81,7 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
         "docs/rules.md",
         "docs/proxies.md",
         "docs/websockets.md",
+        "docs/health.md",
         "docs/metrics.md",
         "docs/opentelemetry.md",
     ],
@@ -338,3 +339,17 @@ def test_the_reference_has_the_class_of_every_part_of_a_guard(flavour: type, par
 
 def test_the_reference_repeats_no_signature() -> None:
     assert not re.findall(r"^\.\. \w+:: .*\(", page("docs/reference.md"), re.M)
+
+
+def test_the_endpoints_of_the_page_on_readiness_tell_whether_the_store_can_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flask = run("docs/health.md", 1, {"__name__": "docs"})
+    with flask["guard"]:
+        answer = flask["app"].test_client().get("/readyz")
+        assert (answer.status_code, "keyguard migrate" in answer.text) == (503, True)
+        with TestClient(run("docs/health.md", 0, {"__name__": "docs"})["app"]) as client:
+            assert client.get("/livez").text == "alive"
+            assert client.get("/readyz").text == "ready"
+        assert flask["app"].test_client().get("/readyz").text == "ready"

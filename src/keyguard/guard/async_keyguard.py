@@ -25,10 +25,12 @@ from keyguard.stores.opening import open_async_replica, open_async_store
 if TYPE_CHECKING:
     from keyguard.core.management import audit_trail, keys, organizations, requests, usage
     from keyguard.core.management import temporary as temporaries
+    from keyguard.guard import health
     from keyguard.guard.verdict import Verdict
     from keyguard.settings.options import Options
 else:
     audit_trail = Lazy("keyguard.core.management.audit_trail")
+    health = Lazy("keyguard.guard.health")
     keys = Lazy("keyguard.core.management.keys")
     organizations = Lazy("keyguard.core.management.organizations")
     requests = Lazy("keyguard.core.management.requests")
@@ -182,6 +184,10 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         await self._store.migrate()
         if not isinstance(self.limiter, MemoryRateLimiter):
             await self.limiter.migrate()
+
+    async def check(self) -> health.Health:
+        """Find out whether the guard could serve a request now; see :meth:`Keyguard.check`."""
+        return await health.check(self._ports)
 
     async def aclose(self) -> None:
         """Tell the store what it was not told yet, and close what the guard opened itself."""

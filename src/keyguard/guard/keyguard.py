@@ -22,12 +22,13 @@ from keyguard.stores.opening import open_replica, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.guard import audit_trail, keys, organizations, requests, usage
+    from keyguard.guard import audit_trail, health, keys, organizations, requests, usage
     from keyguard.guard import temporary as temporaries
     from keyguard.guard.verdict import Verdict
     from keyguard.settings.options import Options
 else:
     audit_trail = Lazy("keyguard.guard.audit_trail")
+    health = Lazy("keyguard.guard.health")
     keys = Lazy("keyguard.guard.keys")
     organizations = Lazy("keyguard.guard.organizations")
     requests = Lazy("keyguard.guard.requests")
@@ -241,6 +242,22 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         """
         self._store.migrate()
         self.limiter.migrate()
+
+    def check(self) -> health.Health:
+        """Find out whether the guard could serve a request now, for the start and for readiness.
+
+        It asks the key store and the counters, and changes nothing. It waits for
+        ``management_timeout`` at most.
+
+        Returns:
+            How the stores were found, with the difference of the clocks.
+
+        Raises:
+            SchemaError: The tables are missing, or older or newer than this keyguard.
+            StoreError: The key store does not answer, or answers nonsense; or the counters, with
+                ``on_limiter_error="closed"``.
+        """
+        return run_sync(health.check(self._ports))
 
     def close(self) -> None:
         """Tell the store what it was not told yet, and close what the guard opened itself."""
