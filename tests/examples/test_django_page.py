@@ -35,9 +35,11 @@ django.setup()
 call_command("check", "--fail-level", "WARNING")
 from project import urls
 from project.guards import guard
+from project.owners import Mine
 from project.reports import Report
 
 urls.urlpatterns += [path("v1/rest", Report.as_view()), path("v1/account", account.account)]
+urls.urlpatterns += [path("v1/mine", Mine.as_view())]
 call_command("migrate", verbosity=0)
 from django.contrib.auth.models import User
 
@@ -60,6 +62,11 @@ with guard:
             who = "person" if client is visitor else "nobody"
             answers.append([path, who, client.get(path).status_code, None])
     told = visitor.get("/v1/account").json()
+    for name in ("ann", "nobody"):
+        issued = guard.keys.issue(organization=organization.id, name="ci", metadata={"user": name})
+        owned = {"Authorization": f"Bearer {issued.token.reveal()}"}
+        answer = Client().get("/v1/mine", headers=owned)
+        answers.append(["/v1/mine", name, answer.status_code, answer.json().get("owner")])
     by_key = Client().get("/v1/account", headers=fields)
     answers.append(["/v1/account", "told", by_key.json(), told])
 print(json.dumps(answers))
@@ -119,6 +126,13 @@ def test_a_path_takes_keys_and_people_who_are_logged_in(
     by_key, by_person = answers["/v1/account", "told"]
     assert list(by_key) == ["organization"]
     assert by_person == {"person": "ann"}
+
+
+def test_a_key_acts_for_a_user_of_the_project(
+    answers: dict[tuple[str, str | None], list[Any]],
+) -> None:
+    assert answers["/v1/mine", "ann"] == [200, "ann"]
+    assert answers["/v1/mine", "nobody"] == [401, None]
 
 
 def test_answers_name_the_limits_of_views(answers: dict[tuple[str, str | None], list[Any]]) -> None:
