@@ -59,6 +59,16 @@ def test_another_login_is_named(keyguard: Program) -> None:
     )
 
 
+def test_a_wide_public_rule_may_be_accepted(keyguard: Program) -> None:
+    done = keyguard("routes", f"{APPS}:wide", "--accept", "/internal/{rest:path}")
+
+    assert done.status == 0
+    assert "POST     /internal/reset  public\n" in done.stdout
+    mistyped = keyguard("routes", f"{APPS}:wide", "--accept", "/internal/{path:path}")
+    assert mistyped.status == 2
+    assert "no public rule has that path" in mistyped.sentence
+
+
 def test_a_part_of_a_route_has_its_own_line(keyguard: Program) -> None:
     done = keyguard("routes", f"{APPS}:by_tenant")
 

@@ -13,6 +13,7 @@ from keyguard.core.identity.scopes import Requirement
 from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.texts import escaped
 from keyguard.core.limits.limit import RouteLimit
+from keyguard.exceptions import InvalidValueError, shown
 
 if TYPE_CHECKING:
     from keyguard.cli.route_report.report import GuardedRoute
@@ -27,6 +28,13 @@ def routes(
         help="The application, such as service.main:app or service:create_app(). Without it, the "
         "Django project of DJANGO_SETTINGS_MODULE.",
     ),
+    accept: list[str] = typer.Option(
+        [],
+        "--accept",
+        metavar="PATH",
+        help="The path of a public rule that is meant to open every route that it covers, such as "
+        "/{path:path}. May be repeated.",
+    ),
 ) -> None:
     """Show each route of an application and what guards it.
 
@@ -37,12 +45,14 @@ def routes(
     """
     # Other commands need no adapters.
     from keyguard.cli.route_report.applications import read_application, read_project
-    from keyguard.cli.route_report.report import report, report_rules
+    from keyguard.cli.route_report.report import report, report_rules, unknown_paths
     from keyguard.runtime.loading import load_application
 
     application = common.application if name is None else load_application(name)
     found = read_project() if application is None else read_application(application)
-    guarded = report(found)
+    for path in unknown_paths(found, accept):
+        raise InvalidValueError(f"--accept {shown(path)}: no public rule has that path")
+    guarded = report(found, accept)
     problems = [route for route in guarded if route.problem is not None]
     of_rules = report_rules(found)
     ok = not (problems or of_rules)

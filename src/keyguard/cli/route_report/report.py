@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -53,9 +53,26 @@ class GuardedRoute:
     problem: str | None = None
 
 
-def report(routes: Iterable[Route]) -> list[GuardedRoute]:
-    """Return what guards each of the routes of an application."""
-    return [guarded for route in routes for guarded in _report_route(route)]
+def report(routes: Iterable[Route], accepted: Container[str] = ()) -> list[GuardedRoute]:
+    """Return what guards each of the routes of an application.
+
+    Args:
+        routes: The routes.
+        accepted: The paths of public rules that may open more routes than their own.
+    """
+    return [guarded for route in routes for guarded in _report_route(route, accepted)]
+
+
+def unknown_paths(routes: Iterable[Route], accepted: Iterable[str]) -> list[str]:
+    """Return the accepted paths for which there is no public rule."""
+    public = {
+        rule.path
+        for route in routes
+        for guard in route.place.guards
+        for rule in guard.rule_book.rules
+        if rule.public
+    }
+    return [path for path in accepted if path not in public]
 
 
 def report_rules(routes: Iterable[Route]) -> list[str]:
@@ -84,20 +101,20 @@ def _is_for(rule: Rule, guard: PathRules, route: Route) -> bool:
     return has_methods and is_for(rule, guard.rule_book, (*guard.seen_below, *route.segments))
 
 
-def _report_route(route: Route) -> Iterator[GuardedRoute]:
+def _report_route(route: Route, accepted: Container[str]) -> Iterator[GuardedRoute]:
     rules = [rule for guard in route.place.guards for rule in guard.rule_book.rules]
     of_rules = {"GET", OTHER}.union(*(rule.methods or () for rule in rules))
     methods = sorted(route.methods or of_rules)
     found: dict[GuardedRoute, list[str]] = {}
     for method in methods:
-        for guarded in _report_method(route, method):
+        for guarded in _report_method(route, method, accepted):
             found.setdefault(guarded, []).append(method)
     for guarded, its_methods in found.items():
         everything = route.methods is None and len(its_methods) == len(methods)
         yield replace(guarded, methods=() if everything else tuple(its_methods))
 
 
-def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
+def _report_method(route: Route, method: str, accepted: Container[str]) -> Iterator[GuardedRoute]:
     declared, guards = route.protection(method), route.place.guards
     described = partial(GuardedRoute, path=route.whole_path, is_websocket=route.is_websocket)
     if not guards:
@@ -118,7 +135,8 @@ def _report_method(route: Route, method: str) -> Iterator[GuardedRoute]:
         rules = [each.rule for each in (part, *others) if each.rule is not None]
         asks_for_key = route.needs_key or declared.asks_for_key
         is_open = part.is_public and not asks_for_key
-        problem = _problem(route, part) if is_open else None
+        is_accepted = part.rule is not None and part.rule.path in accepted
+        problem = _problem(route, part) if is_open and not is_accepted else None
         yield described(
             part=part.part,
             is_public=None if problem is not None and not route.is_path_read else is_open,
