@@ -23,10 +23,12 @@ from keyguard.runtime.events import (
     LimitExceeded,
     ReplicaFailed,
     ReplicaRecovered,
+    RequestAnswered,
     RequestCreated,
     RequestDecided,
     is_wanted,
     log_event,
+    subscribed,
     tell,
     tell_refusal,
 )
@@ -91,7 +93,8 @@ def level(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_the_log_wants_what_its_level_lets_through(logged: set[type[Event]]) -> None:
     for kind in Event.__args__:  # type: ignore[attr-defined]
         assert is_wanted([log_event], kind) is (kind in logged)
-        assert is_wanted([log_event, print], kind)
+        assert is_wanted([log_event, print], kind) is (kind is not RequestAnswered)
+        assert is_wanted([log_event, subscribed(print, kind)], kind)
         assert not is_wanted([], kind)
 
 

@@ -43,7 +43,7 @@ class ASGIExchange(ScopeReader):
         # Every request asks for these. Python finds them sooner on the object than on its class.
         self.allow: Allow | None = None
         self.refusal: Deny | None = None
-        self.due = self.adds_fields = False
+        self.due, self.adds_fields = False, guard.tells_answers
         self.guard = guard
         if guard.carriers is not None:
             self.carriers = guard.carriers
@@ -73,6 +73,8 @@ class ASGIExchange(ScopeReader):
         return self._send_after_refusal(message)
 
     def _with_fields(self, message: Message) -> Message:
+        if self.guard.tells_answers:
+            self.tell_answer(self._status_of(message))
         headers = [*message.get("headers", ())]
         if self.receipt is not None:
             for name, _ in headers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from http import HTTPStatus
 
 from keyguard.adapters._asgi_exchange import ASGIExchange
 from keyguard.adapters._asgi_scope import Message, Receive, Scope, Send
@@ -69,6 +70,8 @@ class WebSocketExchange(ASGIExchange):
             and not message.get("subprotocol")  # without one, a browser fails the connection
         ):
             message = {**message, "subprotocol": self._marker}
+        if message["type"] == "websocket.accept":
+            self.tell_answer(HTTPStatus.SWITCHING_PROTOCOLS)
         return super().send(message)
 
     async def received(self, receive: Receive) -> Message:

@@ -59,7 +59,7 @@ class WSGIExchange(EnvironReader):
         self.allow: Allow | None = None
         self.refusal: Deny | None = None
         self.replacement: Iterable[bytes] | None = None
-        self.due = self.adds_fields = False
+        self.due, self.adds_fields = False, guard.tells_answers
         self.guard = guard
         if guard.carriers is not None:
             self.carriers = guard.carriers
@@ -93,6 +93,8 @@ class WSGIExchange(EnvironReader):
             self.replacement = None  # the application replaces its answer, if the server lets it
         self.started = True
         if self.adds_fields:
+            if self.guard.tells_answers:
+                self.tell_answer(int(status[:3]))
             headers = self._with_fields(headers)
         start_response = self.start_response  # a call of an attribute takes longer
         if exc_info is None:

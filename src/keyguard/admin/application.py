@@ -99,7 +99,7 @@ class Application:
         except StoreError as failure:
             cause = failure.with_traceback(_below(failure.__traceback__))
             deny = Deny(Reason.STORE_UNAVAILABLE, cause=cause)
-            self.guard.report(deny, address=call.client.address)
+            self.guard.report(deny, address=call.client.address, request=call.request)
             return self.refuse(call, deny)
 
     def sign_in_again_at(self, call: Call) -> str | None:  # noqa: ARG002 - the console looks at the mount

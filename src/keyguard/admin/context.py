@@ -249,7 +249,7 @@ class Context:
         if principal is None or not scope:
             return Problem(403, f"You may not do this. It takes the right to {right.value}.")
         deny = Deny(Reason.SCOPE_MISSING, principal.key_id, principal.organization, scopes=(scope,))
-        self.guard.report(deny, address=self.call.client.address)
+        self.guard.report(deny, address=self.call.client.address, request=self.call.request)
         return AccessDenied(deny)
 
 

@@ -104,7 +104,7 @@ class Sessions:
             denied = Deny(
                 Reason.SCOPE_MISSING, principal.key_id, principal.organization, scopes=(ADMIN,)
             )
-            self._guard.report(denied, address=call.client.address)
+            self._guard.report(denied, address=call.client.address, request=call.request)
             raise AccessDenied(denied)
         return await self._begin(call, {"key": principal.key_id})
 

@@ -75,13 +75,16 @@ class Admission:
                 return None
             if not has_field:
                 sender = request.sender
-                return self._guard.refuse_without_key(secure=sender.secure, address=sender.address)
+                return self._guard.refuse_without_key(
+                    secure=sender.secure, address=sender.address, request=request
+                )
         sender = request.sender
         decision = await self._guard.decide(
             request.credentials(),
             missed=request.missed,
             secure=sender.secure,
             address=sender.address,
+            request=request,
         )
         return self._enter(request, decision)
 

@@ -23,6 +23,7 @@ from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
 from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
+from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import check_cost
 from keyguard.core.tokens.secret import Secret
@@ -30,7 +31,14 @@ from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.guard.ports import AsyncPorts, SyncPorts
 from keyguard.runtime import events
-from keyguard.runtime.events import Hook, is_wanted, tell, tell_refusal
+from keyguard.runtime.events import (
+    Hook,
+    RequestLine,
+    is_wanted,
+    tell,
+    tell_answer,
+    tell_refusal,
+)
 from keyguard.runtime.lazy import Lazy, once
 from keyguard.runtime.observers import Observers
 from keyguard.settings.config import Settings
@@ -209,7 +217,9 @@ class Guard(Generic[AnyPorts]):
             receipt.charges, receipt.tallies, receipt.policy, self._ports.clock.time
         )
 
-    def refuse_without_key(self, *, secure: bool, address: str | None) -> Deny:
+    def refuse_without_key(
+        self, *, secure: bool, address: str | None, request: RequestLine | None = None
+    ) -> Deny:
         """Refuse a request without an ``Authorization`` field, as :meth:`authenticate` does.
 
         It waits for nothing.
@@ -217,22 +227,44 @@ class Guard(Generic[AnyPorts]):
         Args:
             secure: Whether the client's connection is encrypted.
             address: The client's address, where it is known.
+            request: The request, for the hooks.
         """
         refusal = refuse_without_token(
             self._ports, Reason.CREDENTIALS_MISSING, address, secure=secure
         )
         self.counts.count(refusal)
-        tell_refusal(self._hooks, refusal, self._ports.now, address)
+        tell_refusal(self._hooks, refusal, self._ports.now, address, request)
         return refusal
 
-    def report(self, deny: Deny, *, address: str | None = None) -> None:
+    def report(
+        self, deny: Deny, *, address: str | None = None, request: RequestLine | None = None
+    ) -> None:
         """Tell the hooks of a refusal; :meth:`authenticate` has done so for its own.
 
         Args:
             deny: The refusal.
             address: The client's address, where it is known.
+            request: The request, of which the hooks are told the method and the path.
         """
-        tell_refusal(self._hooks, deny, self._ports.now, address)
+        tell_refusal(self._hooks, deny, self._ports.now, address, request)
+
+    @once
+    def tells_answers(self) -> bool:
+        """Whether a hook subscribes to the answers to requests that were let in."""
+        return bool(self._hooks) and is_wanted(self._hooks, events.RequestAnswered)
+
+    def tell_answer(
+        self, request: RequestLine, status: int, principal: Principal | None, address: str | None
+    ) -> None:
+        """Tell the hooks that the application answers a request that was let in.
+
+        Args:
+            request: The request.
+            status: The status code of the answer.
+            principal: Who made the request, or None on a public path.
+            address: The client's address, where it is known.
+        """
+        tell_answer(self._hooks, request, status, principal, self._ports.now(), address)
 
     def vouched_for(self, fields: Sequence[str | bytes]) -> float:
         """Return for how many seconds a request that was let in needs no new decision.
@@ -362,6 +394,7 @@ class Guard(Generic[AnyPorts]):
         address: str | None = None,
         fresh: bool = False,
         is_attempt: bool = True,
+        request: RequestLine | None = None,
     ) -> Decision:
         """Decide on a request for an adapter. Over a guard for sync code nothing in it suspends.
 
@@ -373,6 +406,7 @@ class Guard(Generic[AnyPorts]):
             fresh: Whether to look the key up even if it is remembered.
             is_attempt: Whether the client has just sent the request. Otherwise a refusal does not
                 count as a failed attempt, no hook is told, and the decision is not counted.
+            request: The request, for the hooks.
         """
         deciding = authenticate(
             self._ports,
@@ -392,7 +426,7 @@ class Guard(Generic[AnyPorts]):
                 revoked = await revocation.revoke_exposed(self._ports.for_request(), decision)
                 decision = replace(decision, revoked=revoked)
             if is_attempt:
-                self.report(decision, address=address)
+                self.report(decision, address=address, request=request)
         if is_attempt:
             self.counts.count(decision)
         return decision

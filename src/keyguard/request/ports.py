@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 from keyguard.core.access.answers import Response
 from keyguard.core.access.decisions import Deny
 from keyguard.core.access.receipt import Receipt
+from keyguard.core.identity.principal import Principal
 from keyguard.freshness.usage_counts import UsageCounts
+from keyguard.runtime.events import RequestLine
 from keyguard.stores.failover import CircuitBreaker
 
 if TYPE_CHECKING:
@@ -42,7 +44,19 @@ class RequestGuard(Protocol):
         """Return the fields that tell a client that was let in how its limits stand."""
         ...
 
-    def report(self, deny: Deny, *, address: str | None = None) -> None:
+    @property
+    def tells_answers(self) -> bool:
+        """Whether a hook subscribes to the answers to requests that were let in."""
+        ...
+
+    def tell_answer(
+        self, request: RequestLine, status: int, principal: Principal | None, address: str | None
+    ) -> None:
+        """Tell the hooks that the application answers a request that was let in."""
+
+    def report(
+        self, deny: Deny, *, address: str | None = None, request: RequestLine | None = None
+    ) -> None:
         """Tell the hooks of a refusal."""
 
     def report_exceeded(self, receipt: Receipt, address: str | None) -> None:

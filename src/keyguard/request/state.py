@@ -160,8 +160,14 @@ class RequestState(ABC):
 
     def report(self, deny: Deny) -> None:
         """Report a refusal that becomes the answer to the hooks, and count it."""
-        self.guard.report(deny, address=self.address)
+        self.guard.report(deny, address=self.address, request=self)
         self.count_refusal(deny)
+
+    def tell_answer(self, status: int) -> None:
+        """Tell the hooks that subscribe to it of the application's answer, unless it refuses."""
+        if self.guard.tells_answers and not self.is_refused:
+            principal = None if self.allow is None else self.allow.principal
+            self.guard.tell_answer(self, status, principal, self.address)
 
     def count_refusal(self, deny: Deny) -> None:
         """Count the request as refused, and no longer as let in."""

@@ -30,6 +30,9 @@ class AccessRefused:
         limits: The policies that had no room, if the request was over a limit.
         address: The client's address, if it is known.
         cause: The failure behind the refusal, if there was one.
+        method: The request method, if the request was HTTP's or stated.
+        path: Its path, fit for a log: without the query, with escape sequences for what could
+            deceive, and with ``...`` for what is long and so might hold a token.
     """
 
     at: datetime
@@ -40,6 +43,36 @@ class AccessRefused:
     limits: tuple[str, ...] = ()
     address: str | None = None
     cause: BaseException | None = field(default=None, repr=False, compare=False)
+    method: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAnswered:
+    """The application answers a request that was let in. Only hooks that subscribe are told.
+
+    Args:
+        at: The time at which the answer begins.
+        method: The request method.
+        path: The path, as in :class:`AccessRefused`.
+        status: The status code of the answer; 101 for a WebSocket that was accepted.
+        key_id: The key, or None on a public path.
+        organization: The organization that owns it.
+        address: The client's address, if it is known.
+    """
+
+    at: datetime
+    method: str
+    path: str
+    status: int
+    key_id: str | None = None
+    organization: str | None = None
+    address: str | None = None
+
+    @property
+    def status_class(self) -> str:
+        """The class of the status code, such as ``2xx``: few values, for a metric."""
+        return f"{self.status // 100}xx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +249,7 @@ class HintFound:
 
 Event: TypeAlias = (
     AccessRefused
+    | RequestAnswered
     | KeyExposed
     | LimitExceeded
     | LimiterFailed
@@ -232,6 +266,7 @@ Event: TypeAlias = (
 
 LEVELS: dict[type[Event], int] = {
     AccessRefused: logging.INFO,
+    RequestAnswered: logging.INFO,
     KeyExposed: logging.WARNING,
     LimitExceeded: logging.INFO,
     LimiterFailed: logging.ERROR,

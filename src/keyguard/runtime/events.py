@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from keyguard.core.access.decisions import Deny, Reason
+from keyguard.core.identity.principal import Principal
+from keyguard.core.keys.texts import escaped
 from keyguard.runtime.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         LimitExceeded,
         ReplicaFailed,
         ReplicaRecovered,
+        RequestAnswered,
         RequestCreated,
         RequestDecided,
     )
@@ -52,12 +55,15 @@ __all__ = [
     "LimiterRecovered",
     "ReplicaFailed",
     "ReplicaRecovered",
+    "RequestAnswered",
     "RequestCreated",
     "RequestDecided",
     "is_wanted",
     "log_event",
     "of_request",
+    "subscribed",
     "tell",
+    "tell_answer",
     "tell_refusal",
 ]
 
@@ -65,6 +71,53 @@ _logger = logging.getLogger("keyguard")
 
 
 Hook: TypeAlias = "Callable[[Event], object]"
+
+_LONGEST_SEGMENT, _LONGEST_PATH, _LONGEST_METHOD = 40, 200, 20
+
+
+class RequestLine(Protocol):
+    """What events say of a request."""
+
+    @property
+    def method(self) -> str:
+        """The request method."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The path that the router sees, decoded."""
+        ...
+
+
+class _Subscription:
+    """A hook that gets some kinds of events alone."""
+
+    def __init__(self, hook: Hook, kinds: tuple[type[Event], ...]) -> None:
+        self._hook, self.kinds = hook, kinds
+
+    def __call__(self, event: Event) -> None:
+        self._hook(event)
+
+
+def subscribed(hook: Hook, *kinds: type[Event]) -> Hook:
+    """Return a hook that gets some kinds of events alone.
+
+    Every other hook gets all kinds but :class:`RequestAnswered`. That is made for each request, and
+    only if a hook subscribes to it::
+
+        guard = Keyguard(url, hooks=[log_event, subscribed(log_event, RequestAnswered)])
+
+    Args:
+        hook: The hook.
+        kinds: The classes of the events.
+    """
+    return _Subscription(hook, kinds)
+
+
+def _takes(hook: Hook, kind: type[Event]) -> bool:
+    if isinstance(hook, _Subscription):
+        return kind in hook.kinds
+    return kind is not types.RequestAnswered
 
 
 def __getattr__(name: str) -> object:
@@ -77,16 +130,17 @@ def __getattr__(name: str) -> object:
 def is_wanted(hooks: Iterable[Hook], kind: type[Event], reason: Reason | None = None) -> bool:
     """Tell whether any hook wants an event, so that others need not be made.
 
-    Every hook wants all events, except :func:`log_event`: it wants those that the level of the
-    logger ``keyguard`` lets through.
+    Every hook wants all events but :class:`RequestAnswered`, except those that are
+    :func:`subscribed`, and :func:`log_event`: it wants those that the level of the logger
+    ``keyguard`` lets through.
 
     Args:
         hooks: The hooks.
         kind: The class of the event.
         reason: The reason of a refusal.
     """
-    for hook in hooks:  # noqa: SIM110 - every refusal asks this, and a generator costs more
-        if hook is not log_event or _is_logged(kind, reason):
+    for hook in hooks:
+        if _takes(hook, kind) and (hook is not log_event or _is_logged(kind, reason)):
             return True
     return False
 
@@ -94,14 +148,66 @@ def is_wanted(hooks: Iterable[Hook], kind: type[Event], reason: Reason | None = 
 def tell(hooks: Iterable[Hook], event: Event) -> None:
     """Call every hook with an event; log a hook that fails, and go on."""
     for hook in hooks:
+        if not _takes(hook, type(event)):
+            continue
         try:
             hook(event)
         except Exception:
             _logger.exception("a keyguard hook failed on %s", type(event).__name__)
 
 
+def tell_answer(
+    hooks: Sequence[Hook],
+    request: RequestLine,
+    status: int,
+    principal: Principal | None,
+    at: datetime,
+    address: str | None,
+) -> None:
+    """Tell hooks that the application answers a request that was let in.
+
+    Args:
+        hooks: The hooks.
+        request: The request.
+        status: The status code.
+        principal: Who made it, or None on a public path.
+        at: The time.
+        address: The client's address, if it is known.
+    """
+    method, path = _line_of(request)
+    answered = types.RequestAnswered(
+        at=at,
+        method=method or "",
+        path=path or "",
+        status=status,
+        key_id=None if principal is None else principal.key_id,
+        organization=None if principal is None else principal.organization,
+        address=address,
+    )
+    tell(hooks, answered)
+
+
+def _line_of(request: RequestLine | None) -> tuple[str | None, str | None]:
+    """Return the method and the path of a request as events hold them.
+
+    A segment of a path that is long may be a token, so it is not shown, not even in part.
+    """
+    if request is None:
+        return None, None
+    path, _, _ = request.path.partition("?")
+    segments = (part if len(part) <= _LONGEST_SEGMENT else "..." for part in path.split("/"))
+    shown = "/".join(segments)
+    if len(shown) > _LONGEST_PATH:
+        shown = shown[:_LONGEST_PATH] + "..."
+    return escaped(request.method[:_LONGEST_METHOD]), escaped(shown)
+
+
 def tell_refusal(
-    hooks: Sequence[Hook], deny: Deny, now: Callable[[], datetime], address: str | None
+    hooks: Sequence[Hook],
+    deny: Deny,
+    now: Callable[[], datetime],
+    address: str | None,
+    request: RequestLine | None = None,
 ) -> None:
     """Tell hooks of a refusal, and of a key that came over plain HTTP.
 
@@ -110,8 +216,10 @@ def tell_refusal(
         deny: The refusal.
         now: Returns the time; called only if a hook wants an event.
         address: The client's address, if it is known.
+        request: The request, if there is more than a key.
     """
     if is_wanted(hooks, types.AccessRefused, deny.reason):
+        method, path = _line_of(request)
         refused = types.AccessRefused(
             at=now(),
             reason=deny.reason,
@@ -121,6 +229,8 @@ def tell_refusal(
             limits=deny.violated,
             address=address,
             cause=deny.cause,
+            method=method,
+            path=path,
         )
         tell(hooks, refused)
     if (
@@ -156,9 +266,9 @@ def _is_logged(kind: type[Event], reason: Reason | None) -> bool:
 def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
-    INFO: a refused request, one that passed over a limit in shadow mode, and what becomes of
-    requests for keys. WARNING: an exposed key, a hint that is new, and a limiter or change feed
-    that answers again. ERROR: a store, limiter or change feed that fails.
+    INFO: a refused request with its method and path, one that passed over a limit in shadow mode,
+    and what becomes of requests for keys. WARNING: an exposed key, a hint that is new, and a
+    limiter or change feed that answers again. ERROR: a store, limiter or change feed that fails.
     """
     match event:
         case types.KeyExposed():
@@ -171,14 +281,16 @@ def log_event(event: Event) -> None:
             )
         case types.AccessRefused(reason=Reason.STORE_UNAVAILABLE):
             _logger.error(
-                "request from %s refused: the key store failed%s: %s",
+                "%s from %s refused: the key store failed%s: %s",
+                _asked(event),
                 event.address,
                 "" if event.key_id is None else f" on key {event.key_id}",
                 event.cause or "the key changed under every look",
             )
         case types.AccessRefused(reason=Reason.RATE_LIMITED):
             _logger.info(
-                "request from %s refused: over the limit %s%s",
+                "%s from %s refused: over the limit %s%s",
+                _asked(event),
                 event.address,
                 ", ".join(event.limits),
                 _of(event.key_id),
@@ -232,8 +344,25 @@ def log_event(event: Event) -> None:
             _logger.warning("%s: %s", event.hint.id, event.hint.text)
         case types.AccessRefused():
             _logger.info(
-                "request from %s refused: %s%s", event.address, event.reason, _of(event.key_id)
+                "%s from %s refused: %s%s",
+                _asked(event),
+                event.address,
+                event.reason,
+                _of(event.key_id),
             )
+        case types.RequestAnswered():
+            _logger.info(
+                "%s %s from %s answered with %d%s",
+                event.method,
+                event.path,
+                event.address,
+                event.status,
+                _of(event.key_id),
+            )
+
+
+def _asked(event: AccessRefused) -> str:
+    return "request" if event.path is None else f"{event.method} {event.path}"
 
 
 def _of(key_id: str | None) -> str:

@@ -59,6 +59,7 @@ def finished(response: HttpResponseBase, exchange: DjangoExchange) -> HttpRespon
             response[name] = value
     if not is_refusal(response, exchange):
         exchange.answered = None  # something else answered instead
+        exchange.tell_answer(response.status_code)
         # Unless the application has a limiter of its own.
         if exchange.receipt is not None and not any(map(response.has_header, LIMIT_FIELDS)):
             for name, value in exchange.guard.limit_fields(exchange.receipt):
