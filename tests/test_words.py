@@ -34,8 +34,8 @@ UNCLEAR = {
     r"\bsomebody insists\b": "force is given",
     r"^\s+\w+(Error|Denied): (It|That|They) (is|are|was|were)\.?$": "say in full what is wrong",
 }
-# A class for each framework, which differ by their module alone.
-SHARED_NAMES = {"KeyguardMiddleware"}
+# A class for each framework, which differ by their module alone; and what Django loads by this name.
+SHARED_NAMES = {"KeyguardMiddleware", "Command"}
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))

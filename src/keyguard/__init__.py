@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from keyguard.core.usage.tags import UsageTags
     from keyguard.guard.verdict import Verdict
 
+    __version__: str
+    """The version of this package, as installed."""
+
 __all__ = [
     "AccessDenied",
     "Action",
@@ -155,7 +158,11 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
-    """Import the names that few services need at their first use."""
+    """Find what few processes need at its first use: some names, and the version."""
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer than the rest of the package
+
+        return globals().setdefault(name, version("keyguard"))
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -60,9 +60,9 @@ app.add_typer(console.app, name="console")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # takes longer than the rest of the program
+        from keyguard import __version__  # takes longer than the rest of the program
 
-        output.emit(f"keyguard {version('keyguard')}\n")
+        output.emit(f"keyguard {__version__}\n")
         raise typer.Exit
 
 
