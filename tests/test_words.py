@@ -34,7 +34,7 @@ UNCLEAR = {
     r"\bsomebody insists\b": "force is given",
     r"^\s+\w+(Error|Denied): (It|That|They) (is|are|was|were)\.?$": "say in full what is wrong",
 }
-# A class for each framework, which differ by their module alone; and what Django loads by this name.
+# A class for each framework, which differ by their module alone; and what Django loads by its name.
 SHARED_NAMES = {"KeyguardMiddleware", "Command"}
 
 

@@ -14,9 +14,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from keyguard import Rule
+from keyguard import ConfigurationError, Rule
 from keyguard.adapters import asgi, starlette
 from keyguard.admin import Console, ManagementAPI
+from tests.admin.api.calls import Sent, call_wsgi
+from tests.admin.api.office import identify
 from tests.world import World
 
 SIGNED_OUT = "Close this window"
@@ -110,3 +112,28 @@ def test_the_api_alone_takes_no_rule_either() -> None:
 
     assert refused.status_code == 401
     assert "content-security-policy" in refused.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("keys.example", 401),
+        ("KEYS.example:8443", 401),
+        ("[::1]:80", 401),
+        ("keys.example.evil", 421),
+        ("evil.example", 421),
+        ("", 421),
+    ],
+)
+@pytest.mark.parametrize("make", [Console, ManagementAPI])
+def test_only_names_that_are_allowed_are_answered(make: Any, host: str, status: int) -> None:
+    app = make(World().guard, identify, allowed_hosts=["Keys.example", "[::1]"])
+    path = "/api/v1/me" if make is Console else "/me"
+
+    assert call_wsgi(app, Sent("GET", path, headers={"host": host})).status == status
+
+
+@pytest.mark.parametrize("names", ["keys.example", ["https://keys.example"], ["keys.example:80"]])
+def test_a_name_that_no_host_has_is_not_allowed(names: Any) -> None:
+    with pytest.raises(ConfigurationError, match="allowed_hosts"):
+        Console(World().guard, identify, allowed_hosts=names)

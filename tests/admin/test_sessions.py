@@ -114,6 +114,16 @@ def desk(request: pytest.FixtureRequest) -> Desk:
     return world
 
 
+def test_a_session_by_a_person_s_link_lasts_an_hour() -> None:
+    desk = Desk()
+    cookie = cookie_of(desk.call("POST", f"/link/{desk.link(Person(id='ada', operator=True))}"))
+
+    desk.clock.advance(timedelta(minutes=59))
+    assert desk.call("GET", "/me", cookie).status == 200
+    desk.clock.advance(timedelta(minutes=1))
+    assert desk.call("GET", "/me", cookie).status == 401
+
+
 def test_a_key_with_admin_begins_a_session(desk: Desk) -> None:
     token = desk.token("admin")
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http.client
 import re
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from wsgiref.simple_server import make_server
 
 import pytest
 
 from keyguard.admin import Console
+from keyguard.cli.console import _ending_on, _Handler, _Server
 from tests.admin.pages.rooms import Browser, text_of
 from tests.cli.conftest import Program, Store
 
@@ -101,16 +106,63 @@ def test_the_console_is_served_until_it_is_interrupted(
     while found is None:
         run.wait_for("\n")
         found = _LINK.search(run.text.replace("\r\n", "\n"))
-    connection = http.client.HTTPConnection("127.0.0.1", int(found[1]))
-    connection.request("GET", found[2], headers={"Host": f"localhost:{found[1]}"})
-    answer = connection.getresponse()
-
-    assert answer.status == 200
-    assert b"This link signs you in once." in answer.read()
-    connection.close()
+    port = int(found[1])
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(b"GET / HT")  # others are served meanwhile
+        assert b"This link signs you in once." in answered(200, port, found[2])
+        answered(421, port, found[2], host="keys.evil.example")
     run.interrupt()
     assert run.finish() == 130
     assert run.text.count("/sign-in/") == 1
+
+
+def answered(status: int, port: int, path: str, host: str = "localhost") -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    assert answer.status == status
+    return body
+
+
+def test_the_end_waits_for_what_is_under_way() -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        arrived.set()
+        assert go_on.wait(60)
+        start_response("200 OK", [("Content-Length", "4")])
+        done.append("answered")
+        return [b"done"]
+
+    def close() -> None:
+        server.server_close()
+        done.append("ended")
+
+    server = make_server("127.0.0.1", 0, application, _Server, _Handler)
+    threads = [
+        threading.Thread(target=answered, args=(200, server.server_port, "/")),
+        threading.Thread(target=close),
+    ]
+    threads[0].start()
+    server.handle_request()
+    assert arrived.wait(60)
+    threads[1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+
+    assert done == ["answered", "ended"]
+    assert _Handler.timeout is not None  # or a silent client would put the end off
+
+
+def test_sigterm_ends_it_like_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _ending_on(signal.SIGTERM):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_port_that_is_taken_is_told(keyguard: Program, store: Store) -> None:

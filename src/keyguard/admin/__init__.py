@@ -13,6 +13,7 @@ It needs the extra ``console``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import overload
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
@@ -35,17 +36,26 @@ __all__ = ["Console", "ManagementAPI"]
 
 @overload
 def ManagementAPI(
-    guard: AsyncKeyguard, identify: Identify | None = None, *, reauthenticate: str | None = None
+    guard: AsyncKeyguard,
+    identify: Identify | None = None,
+    *,
+    reauthenticate: str | None = None,
+    allowed_hosts: Iterable[str] | None = None,
 ) -> ASGIApplication: ...
 @overload
 def ManagementAPI(
-    guard: Keyguard, identify: Identify | None = None, *, reauthenticate: str | None = None
+    guard: Keyguard,
+    identify: Identify | None = None,
+    *,
+    reauthenticate: str | None = None,
+    allowed_hosts: Iterable[str] | None = None,
 ) -> WSGIApplication: ...
 def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
     guard: Keyguard | AsyncKeyguard,
     identify: Identify | None = None,
     *,
     reauthenticate: str | None = None,
+    allowed_hosts: Iterable[str] | None = None,
 ) -> ASGIApplication | WSGIApplication:
     """Return the management API as an application that is mounted anywhere.
 
@@ -54,15 +64,18 @@ def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
         identify: Returns the person who makes a call, or None; see
             :doc:`people </how-to/console-embedding>`. Without it the API takes keys alone.
         reauthenticate: As in :func:`Console`.
+        allowed_hosts: As in :func:`Console`.
 
     Returns:
         An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
         :class:`~keyguard.Keyguard`.
 
     Raises:
-        ConfigurationError: ``identify`` is a coroutine function, and the guard is for sync code.
+        ConfigurationError: ``identify`` is a coroutine function, and the guard is for sync code; or
+            ``allowed_hosts`` has no names of hosts.
     """
-    return _fronted(Application(guard, ENDPOINTS, Callers(guard, identify, reauthenticate)))
+    callers = Callers(guard, identify, reauthenticate)
+    return _fronted(Application(guard, ENDPOINTS, callers, allowed_hosts=allowed_hosts))
 
 
 @overload
@@ -73,6 +86,7 @@ def Console(
     key_sign_in: bool = False,
     reauthenticate: str | None = None,
     members: Members | None = None,
+    allowed_hosts: Iterable[str] | None = None,
 ) -> ASGIApplication: ...
 @overload
 def Console(
@@ -82,6 +96,7 @@ def Console(
     key_sign_in: bool = False,
     reauthenticate: str | None = None,
     members: Members | None = None,
+    allowed_hosts: Iterable[str] | None = None,
 ) -> WSGIApplication: ...
 def Console(  # noqa: N802 - as above
     guard: Keyguard | AsyncKeyguard,
@@ -90,6 +105,7 @@ def Console(  # noqa: N802 - as above
     key_sign_in: bool = False,
     reauthenticate: str | None = None,
     members: Members | None = None,
+    allowed_hosts: Iterable[str] | None = None,
 ) -> ASGIApplication | WSGIApplication:
     """Return the console as an application that is mounted anywhere, with the API below it.
 
@@ -103,14 +119,16 @@ def Console(  # noqa: N802 - as above
         members: Returns the people of an organization with their roles, for the console's page of
             members; it may be a coroutine function. Without it the page has those whom keys and
             requests name.
+        allowed_hosts: The names of the host that the console and its API answer to, without ports,
+            such as ``keys.example.com``; None for any name that leads here.
 
     Returns:
         An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
         :class:`~keyguard.Keyguard`.
 
     Raises:
-        ConfigurationError: Nobody could sign in, or ``identify`` or ``members`` is a coroutine
-            function, and the guard is for sync code.
+        ConfigurationError: Nobody could sign in; ``identify`` or ``members`` is a coroutine
+            function, and the guard is for sync code; or ``allowed_hosts`` has no names of hosts.
     """
     if identify is None and not key_sign_in:
         raise ConfigurationError(
@@ -122,6 +140,7 @@ def Console(  # noqa: N802 - as above
             Callers(guard, identify, reauthenticate),
             key_sign_in=key_sign_in,
             members=members,
+            allowed_hosts=allowed_hosts,
         )
     )
 

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from keyguard.admin.callers import Callers, Members, check_flavour
 from keyguard.admin.context import Context
+from keyguard.admin.csrf import check_host, host_names
 from keyguard.admin.endpoints import Endpoint, Router
 from keyguard.admin.exchange import (
     LARGEST_BODY,
@@ -39,7 +40,7 @@ _ROOM = "keyguard.admin."
 
 STEP = 0.005
 """Seconds. What does not exist, or is another's, is answered at a multiple of it after the call
-came: to read a record takes longer than to find that nothing is there."""
+came: to read a record takes longer than to find nothing."""
 
 
 class Application:
@@ -50,9 +51,11 @@ class Application:
         endpoints: The table.
         callers: Finds who calls.
         members: Tells the people of an organization, or None.
+        allowed_hosts: The names of the host that it answers to, without ports; None for any.
 
     Raises:
-        ConfigurationError: ``members`` is a coroutine function, and the guard is for sync code.
+        ConfigurationError: ``members`` is a coroutine function, and the guard is for sync code; or
+            ``allowed_hosts`` is a single text, or has a name with a port.
     """
 
     api = ""
@@ -64,8 +67,10 @@ class Application:
         endpoints: Iterable[Endpoint],
         callers: Callers,
         members: Members | None = None,
+        allowed_hosts: Iterable[str] | None = None,
     ) -> None:
         check_flavour(guard, "members", members)
+        self._allowed_hosts = None if allowed_hosts is None else host_names(allowed_hosts)
         self.guard = guard
         self.endpoints = tuple(endpoints)
         self.router = Router(self.endpoints)
@@ -117,6 +122,7 @@ class Application:
         return self.guard.respond(deny)
 
     async def _answer(self, call: Call) -> Answer:
+        check_host(call, self._allowed_hosts)
         found = self.router.find(call)
         if not isinstance(found, tuple):
             await self._callers.find(call)  # only who may come in learns which paths there are

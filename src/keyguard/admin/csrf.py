@@ -7,7 +7,9 @@ action.
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -16,11 +18,14 @@ from itsdangerous import Signer
 from keyguard.admin.exchange import Call, Problem
 from keyguard.admin.sessions import LIFETIME, cookie_field
 from keyguard.core.keys.audit import actor_name
+from keyguard.exceptions import ConfigurationError, shown
 
 if TYPE_CHECKING:
     from keyguard.admin.context import Context
 
 COOKIE = "__Host-keyguard-form"
+_HOST = re.compile(r"[0-9a-z._-]+\Z|\[[0-9a-f:.]+\]\Z")
+_PORT = re.compile(r":[0-9]*\Z")
 
 
 def check_origin(call: Call) -> None:
@@ -40,6 +45,39 @@ def check_origin(call: Call) -> None:
         trusted = site == "same-origin"
     if not trusted:
         raise Problem(403, "This was sent from another site, or by a browser that does not say.")
+
+
+def host_names(names: Iterable[str]) -> frozenset[str]:
+    """Return the names of hosts that are allowed.
+
+    Raises:
+        ConfigurationError: They are a single text, or one of them is no name without a port.
+    """
+    if isinstance(names, str):
+        raise ConfigurationError("allowed_hosts takes several names, as a list")
+    found = frozenset(str(name).lower() for name in names)
+    for name in found:
+        if not _HOST.match(name):
+            raise ConfigurationError(
+                f"allowed_hosts takes names without scheme and port, such as keys.example.com, "
+                f"not {shown(name)}"
+            )
+    return found
+
+
+def check_host(call: Call, allowed: frozenset[str] | None) -> None:
+    """Refuse a call to a name of the host that is not one's own (DNS rebinding).
+
+    Args:
+        call: The call.
+        allowed: The names in lower case, without ports; None for any.
+
+    Raises:
+        Problem: It is another, with the status of RFC 9110, section 15.5.20.
+    """
+    name = _PORT.sub("", call.request.headers.get("Host", "")).lower()
+    if allowed is not None and name not in allowed:
+        raise Problem(421, "The console does not answer to this name. See its allowed_hosts.")
 
 
 def form_token(context: Context, action: str) -> str:

@@ -27,6 +27,9 @@ Caller: TypeAlias = Person | Principal
 
 COOKIE = "__Host-keyguard"
 LIFETIME = timedelta(hours=12)
+PERSON_LIFETIME = timedelta(hours=1)
+"""How long a session by a person's link lasts: what the link said of roles is not asked again."""
+
 LINK_LIFETIME = timedelta(minutes=5)
 _SESSION = "session"
 _LINK = "link"
@@ -156,8 +159,9 @@ class Sessions:
     async def _begin(self, call: Call, who: dict[str, str]) -> tuple[str, str]:
         await self._end(call)  # a browser has one session
         secret = secrets.token_urlsafe(32)
-        await self._put(_SESSION, secret, who | {"at": self._guard.now().isoformat()}, LIFETIME)
-        return cookie_field(COOKIE, secret, LIFETIME)
+        span = LIFETIME if "key" in who else PERSON_LIFETIME
+        await self._put(_SESSION, secret, who | {"at": self._guard.now().isoformat()}, span)
+        return cookie_field(COOKIE, secret, span)
 
     async def _end(self, call: Call) -> None:
         secret = call.request.cookies.get(COOKIE, "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterable
+import signal
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from keyguard.guard import Keyguard
 
 _PORT = 8123
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_SILENCE = 5
+"""How many seconds a client may be silent."""
+
 _ADDRESS = f"http://localhost:{_PORT}"
 
 app = typer.Typer(help="Manage keys in a browser.")
@@ -42,7 +48,8 @@ def serve(
 ) -> None:
     """Serve the console on this machine, and print a link that signs you in as an operator.
 
-    It is for one person at this machine, until Ctrl-C. For more people, mount the console in an
+    It is for one person at this machine, until Ctrl-C or SIGTERM, and answers to the names of this
+    machine alone. For more people, mount the console in an
     application: see the page on the console.
     """
     if common.is_followed:
@@ -50,7 +57,7 @@ def serve(
     from keyguard.admin import Console  # other commands need no extra
 
     with common.guard() as guard:
-        console = Console(guard, key_sign_in=True)
+        console = Console(guard, key_sign_in=True, allowed_hosts=_LOOPBACK)
         try:
             server = make_server("127.0.0.1", port, console, _Server, _Handler)
         except (OSError, OverflowError) as failure:
@@ -63,7 +70,8 @@ def serve(
                 "This link signs you in as an operator, once, within 5 minutes:\n\n"
                 f"  {address}{link}\n"
             )
-            server.serve_forever()
+            with _ending_on(signal.SIGTERM):
+                server.serve_forever()
 
 
 @app.command()
@@ -84,8 +92,8 @@ def login(
 ) -> None:
     """Print a link that signs in to the console once, within 5 minutes.
 
-    Whoever has the link gets in: send it only where a password could be sent. The session lasts 12
-    hours. That of a key ends with the key.
+    Whoever has the link gets in: send it only where a password could be sent. The session of a
+    person lasts an hour. That of a key lasts 12 hours, and ends with the key.
     """
     roles = _read_roles(role or ())
     if (key is not None) + operator + bool(roles) != 1 or (key is not None and person is not None):
@@ -132,10 +140,22 @@ def _read_roles(texts: Iterable[str]) -> dict[str, str]:
     return roles
 
 
+@contextmanager
+def _ending_on(number: signal.Signals) -> Generator[None]:
+    """End as Ctrl-C does on a signal: what is under way is finished first."""
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
+    """A thread for each connection. The end waits for them; a silent client waits _SILENCE."""
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = _SILENCE
+
     def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the base class's name
         """Log nothing: the path of a link is as good as a password."""

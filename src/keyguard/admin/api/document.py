@@ -14,7 +14,7 @@ from keyguard.admin.exchange import Answer, json_answer
 from keyguard.admin.members import Json, Schema
 from keyguard.admin.rights import scope_for
 
-_ALWAYS = (400, 401, 403, 406, 429, 503)
+_ALWAYS = (400, 401, 403, 406, 421, 429, 503)
 """The statuses that any call can get."""
 
 

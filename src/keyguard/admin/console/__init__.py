@@ -80,9 +80,10 @@ class ConsoleApplication(Application):
         callers: Finds who calls.
         key_sign_in: Whether people may sign in with a key that has ``admin``.
         members: Tells the people of an organization, or None.
+        allowed_hosts: The names of the host that it answers to, without ports; None for any.
 
     Raises:
-        ConfigurationError: ``members`` is a coroutine function, and the guard is for sync code.
+        ConfigurationError: As :class:`~keyguard.admin.application.Application` says.
     """
 
     api = API
@@ -94,10 +95,11 @@ class ConsoleApplication(Application):
         *,
         key_sign_in: bool,
         members: Members | None = None,
+        allowed_hosts: Iterable[str] | None = None,
     ) -> None:
         api = (replace(endpoint, path=self.api + endpoint.path) for endpoint in ENDPOINTS)
         by_key = sign_in.BY_KEY if key_sign_in else ()
-        super().__init__(guard, (*PAGES, *by_key, *api), callers, members)
+        super().__init__(guard, (*PAGES, *by_key, *api), callers, members, allowed_hosts)
         self._sign_in_url = callers.reauthenticate
         self._key_sign_in = key_sign_in
 
