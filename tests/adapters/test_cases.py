@@ -362,6 +362,8 @@ def test_a_decorator_s_refusal_is_told_once_with_the_client_s_address(stack: str
             organization=world.acme.id,
             scopes=("inference:write",),
             address="192.0.2.7",
+            method="GET",
+            path="/write",
         )
     ]
 
