@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from keyguard.core.access.answers import Response
-from keyguard.core.access.decisions import Deny
-from keyguard.core.access.receipt import Receipt
-from keyguard.core.identity.principal import Principal
-from keyguard.freshness.usage_counts import UsageCounts
-from keyguard.runtime.events import RequestLine
-from keyguard.stores.failover import CircuitBreaker
-
-if TYPE_CHECKING:
-    from keyguard.core.access.carriers import Carriers  # few services have others
+if TYPE_CHECKING:  # answers are made where requests come from
+    from keyguard.core.access.answers import Response
+    from keyguard.core.access.carriers import Carriers
+    from keyguard.core.access.decisions import Deny
+    from keyguard.core.access.receipt import Receipt
+    from keyguard.core.identity.principal import Principal
+    from keyguard.freshness.usage_counts import UsageCounts
+    from keyguard.runtime.events import RequestLine
+    from keyguard.stores.failover import CircuitBreaker
 
 __all__ = ["RequestGuard"]
 
