@@ -99,7 +99,8 @@ def redis_cluster() -> Iterator[RedisCluster]:
 
 @pytest.fixture(scope="session")
 def redis_sentinel() -> Iterator[RedisSentinel]:
-    with running(RedisSentinel) as servers:
+    # On a busy machine the replica would else take over amid tests that write to the primary.
+    with running(partial(RedisSentinel, silence=600_000)) as servers:
         yield servers
 
 

@@ -616,17 +616,21 @@ def _serves_every_slot(server: RedisServer) -> bool:
 
 
 class RedisSentinel(_RedisServers):
-    """A primary, a replica of it, and one Sentinel that watches both."""
+    """A primary, a replica of it, and one Sentinel that watches both.
+
+    Args:
+        silence: Milliseconds after which the Sentinel has the replica take over.
+    """
 
     name = "redis-sentinel"
 
-    def __init__(self) -> None:
+    def __init__(self, silence: int = 400) -> None:
         super().__init__()
         self.primary = RedisServer(repl_diskless_sync_delay="0")
         self.replica = RedisServer(
             replicaof=f"127.0.0.1 {self.primary.port}", repl_diskless_sync_delay="0"
         )
-        self.sentinel = _Sentinel(self.primary.port)
+        self.sentinel = _Sentinel(self.primary.port, silence)
         self.servers = [self.primary, self.replica, self.sentinel]
 
     @property
@@ -721,10 +725,10 @@ class RedisWatchedPair(RedisPair):
 class _Sentinel(RedisServer):
     name = "sentinel"
 
-    def __init__(self, watched: int) -> None:
+    def __init__(self, watched: int, silence: int = 400) -> None:
         super().__init__()
         self.options = {"bind": "127.0.0.1", "port": str(self.port)}
-        self.watched = watched
+        self.watched, self.silence = watched, silence
 
     def install(self) -> None:
         super().install()
@@ -732,7 +736,7 @@ class _Sentinel(RedisServer):
         self.file.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.data}\n"
             f"sentinel monitor mymaster 127.0.0.1 {self.watched} 1\n"
-            "sentinel down-after-milliseconds mymaster 400\n"
+            f"sentinel down-after-milliseconds mymaster {self.silence}\n"
             "sentinel failover-timeout mymaster 3000\n"
         )
         if self.user is not None:

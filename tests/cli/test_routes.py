@@ -312,6 +312,19 @@ for number, (urls, path, language) in enumerate(json.load(sys.stdin)):
     with override_settings(ROOT_URLCONF=module.__name__):
         print(Client(headers={"Accept-Language": language}).get(path).content.decode())
 """
+READ = """
+import json, os, sys
+import django.test, keyguard.adapters.django, keyguard.cli.routes, pydantic.type_adapter, rich.table
+from keyguard.cli import main
+for folder in json.load(sys.stdin):
+    if not (child := os.fork()):  # which need not import anew what it runs
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        sys.argv = ["keyguard", "routes", "--json"]
+        os.dup2(os.open("said", os.O_CREAT | os.O_WRONLY), 1)
+        main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 OPENED = [
     # A search finds its text anywhere; an alternative may begin differently.
     ("re_path('api/secret', view)", "/pub/api/secret", "en", "/pub/{path:path}", False),
@@ -376,26 +389,32 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("pattern", "opened", "language", "part", "is_named"), OPENED)
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """What keyguard says of each, in a fork of one process that has imported Django."""
+    folders = [tmp_path_factory.mktemp("read") for _ in OPENED]
+    for folder, route in zip(folders, OPENED, strict=True):
+        (folder / "project.py").write_text(LANGUAGES)
+        (folder / "urls.py").write_text(URLS % route[0])
+    done = subprocess.run(
+        [sys.executable, "-c", READ],
+        input=json.dumps([str(folder) for folder in folders]),
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    statuses = map(int, done.stdout.splitlines())
+    said = [(folder / "said").read_text() for folder in folders]
+    return [Run(status, text, "") for status, text in zip(statuses, said, strict=True)]
+
+
+@pytest.mark.parametrize("number", range(len(OPENED)), ids=[route[0] for route in OPENED])
 def test_a_django_route_that_is_open_is_never_said_to_need_a_key(
-    pattern: str,
-    opened: str,
-    language: str,
-    part: str | None,
-    is_named: bool,
-    served: list[str],
-    process: Callable[..., Run],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    number: int, served: list[str], read: list[Run]
 ) -> None:
-    (tmp_path / "project.py").write_text(LANGUAGES)
-    (tmp_path / "urls.py").write_text(URLS % pattern)
-    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    *_, part, is_named = OPENED[number]
+    done = read[number]
 
-    done = process("routes", "--json")
-
-    assert served[OPENED.index((pattern, opened, language, part, is_named))] == "served"
+    assert served[number] == "served"
     found = [route for route in done.json["routes"] if route["public"] is not False]
     assert (part, is_named) in [(route["part"], route["problem"] is None) for route in found]
     assert done.status == int(any(route["problem"] for route in found))

@@ -434,7 +434,7 @@ def test_a_row_that_another_holds_does_not_hold_a_hit(store: Store) -> None:
 # What is kept
 
 
-@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
+@pytest.mark.campaign("sync-sqlite", "async-postgresql")
 @DATABASES
 def test_what_has_ended_does_not_pile_up(store: Store) -> None:
     for _ in range(4):

@@ -30,6 +30,7 @@ OPERATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
 }
 
 
+@pytest.mark.campaign("memory-sync", "postgresql-async", "redis-sync")
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("by_key", [False, True], ids=["operator", "key"])
 def test_what_changes_before_every_attempt_to_end_it_ends(

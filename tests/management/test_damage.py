@@ -65,8 +65,7 @@ def revokable(kind: str) -> list[Damage]:
     return [d for d in damages(kind, "key") if d.field not in ("", "id") or d.value is None]
 
 
-@pytest.mark.campaign("sqlite-sync", "redis-async")
-@every_column
+@pytest.mark.campaign("sqlite-sync")
 def test_a_key_is_revoked_whatever_its_record_holds(durable: Stored) -> None:
     keys = durable.guard.keys
     for found in revokable(durable.kind):
@@ -96,7 +95,6 @@ def test_a_key_is_revoked_whatever_its_record_holds(durable: Stored) -> None:
 
 
 @pytest.mark.campaign("redis-async")
-@every_column
 def test_a_family_is_revoked_whatever_one_of_its_records_holds(durable: Stored) -> None:
     keys = durable.guard.keys
     for found in damages(durable.kind, "key"):

@@ -33,6 +33,9 @@ def actions(stored: Stored) -> list[Action]:
     return [entry.action for entry in stored.trail()]
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 def test_fifty_claims_at_once_make_one_key(anywhere: Stored) -> None:
     created = approved(anywhere, "inference:read")
 
@@ -125,6 +128,7 @@ def test_one_approver_at_once_counts_once(anywhere: Stored) -> None:
     assert request.state == "pending"
 
 
+@pytest.mark.campaign("memory-async", "postgresql-async", "redis-sync")
 def test_fifty_reclaims_at_once_leave_one_key(anywhere: Stored) -> None:
     created = approved(anywhere)
     anywhere.guard.requests.claim(created.request.id, ticket=created.ticket)

@@ -206,6 +206,9 @@ def test_an_organization_of_no_scopes_is_not_one_of_any(store: Any) -> None:
     assert store.find_organization("acme-2").scopes is None
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -324,6 +327,9 @@ def test_a_key_id_is_taken_once(store: Any, acme: Organization) -> None:
     assert store.find_key(key().id) == record()
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -432,6 +438,9 @@ def test_a_commit_of_keys_of_many_organizations(store: Any) -> None:
     assert store.find_key(key(59).id).organization == owners[59]
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 @pytest.mark.parametrize(
     "stale",
     [
@@ -704,6 +713,9 @@ def test_an_unknown_organization_has_no_keys(store: Any, acme: Organization) -> 
         assert store.list_keys(KeyFilter(organization=name), after=None, limit=10) == Page(())
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
 def test_pages_of_keys_leave_out_and_repeat_nothing(
     store: Any, acme: Organization, limit: int
@@ -797,6 +809,9 @@ def various(store: Any) -> list[Key]:
     return keys
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 def test_a_list_holds_what_its_filter_admits(store: Any, various: list[Key]) -> None:
     moments = (None, NOON, NOON + timedelta(microseconds=1), LATER, LATER + timedelta(days=1))
     filters = [
@@ -975,6 +990,9 @@ def test_a_feed_tells_what_changed_since(store: Any, acme: Organization, feed: A
         one.close()
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 def test_a_feed_tells_of_more_than_fits_at_once(store: Any, acme: Organization, feed: Any) -> None:
     position = feed.read(None, 0).position
     for first in range(0, 2500, 500):
@@ -1071,6 +1089,9 @@ def test_entries_of_commits_at_once_are_each_there_and_in_one_order(
         feed.close()
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 def test_changes_at_once_that_are_decided_anew_all_take_hold(
     store: Any, acme: Organization
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_list_goes_on_where_most_is_damaged(
         assert len(shown) + len(damaged) == 39
 
 
-@every_column
+@pytest.mark.campaign("async-postgresql", "sync-mariadb", "async-redis")
 @pytest.mark.parametrize("damage", of("organization"), ids=str)
 def test_a_list_goes_on_behind_a_damaged_organization(
     damage: Damage, database: Database, store: Any
@@ -143,7 +143,7 @@ def test_a_list_goes_on_behind_a_damaged_organization(
     assert store.find_key(key(1).id) == record(1)
 
 
-@every_column
+@pytest.mark.campaign("sync-sqlite", "async-redis")
 @pytest.mark.parametrize("damage", of("request"), ids=str)
 def test_a_list_goes_on_behind_a_damaged_request(
     damage: Damage, database: Database, store: Any
@@ -166,7 +166,7 @@ def test_a_list_goes_on_behind_a_damaged_request(
                 store.find_request(asked.id)
 
 
-@every_column
+@pytest.mark.campaign("sync-sqlite-key", "async-redis-organization")
 @pytest.mark.parametrize("damage", [*of("key"), *of("organization")], ids=str)
 def test_a_list_goes_on_behind_a_record_that_was_damaged_since(
     damage: Damage, database: Database, store: Any
@@ -206,7 +206,7 @@ def test_a_list_that_can_not_go_on_says_so(damage: Damage, database: Database, s
         store.list_keys(ANY, after=key().id, limit=9)
 
 
-@every_column
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "async-redis")
 @pytest.mark.parametrize("damage", of("entry"), ids=str)
 def test_a_list_goes_on_behind_a_damaged_entry_of_the_audit_trail(
     damage: Damage, database: Database, store: Any

@@ -55,6 +55,9 @@ def found(store: Any, search: str, limit: int = 100, **wanted: Any) -> list[str]
         after = page.next
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 @pytest.mark.parametrize("limit", [1, 3, 100])
 @pytest.mark.parametrize(
     ("search", "names"),

@@ -328,6 +328,7 @@ def test_a_hosts_async_engine_is_not_disposed_of(
     runner.run(scenario())
 
 
+@pytest.mark.campaign("postgresql-SERIALIZABLE", "mariadb-AUTOCOMMIT", "sqlite-None")
 @pytest.mark.parametrize("level", [None, "SERIALIZABLE", "AUTOCOMMIT"])
 def test_a_hosts_isolation_level_changes_nothing(backend: Plain, level: str | None) -> None:
     options: dict[str, Any] = {} if level is None else {"isolation_level": level}

@@ -160,7 +160,12 @@ def test_a_commit_that_waits_for_another_waits_until_the_deadline(
     other.close()
 
 
-@pytest.mark.campaign("postgresql", "mariadb-REPEATABLE READ", "sqlite-SERIALIZABLE")
+@pytest.mark.campaign(
+    "postgresql-REPEATABLE READ",
+    "postgresql-None",
+    "mariadb-REPEATABLE READ",
+    "sqlite-SERIALIZABLE",
+)
 @pytest.mark.parametrize("level", [None, "SERIALIZABLE", "REPEATABLE READ", "AUTOCOMMIT"])
 def test_one_that_waited_sees_what_the_other_did_whatever_the_host_s_level(
     backend: Plain, database: Database, level: str | None

@@ -264,6 +264,7 @@ def test_threads_may_migrate_at_once(database_store: Any) -> None:
     assert database_store.find_key(key().id) is None
 
 
+@pytest.mark.campaign("sqlite", "mariadb")
 def test_a_migration_may_be_cut_short_anywhere(
     backend: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

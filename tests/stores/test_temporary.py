@@ -100,6 +100,14 @@ def test_a_value_is_taken_once(store: Any) -> None:
     assert store.put_temporary(SESSION, NOON) is True
 
 
+@pytest.mark.campaign(
+    "memory-sync",
+    "sqlite-sync",
+    "mariadb-sync",
+    "redis-async",
+    "odd_postgresql-sync",
+    "odd_mariadb-async",
+)
 @pytest.mark.parametrize(
     "value",
     ["", " ", "two  words\n", "ünknown \N{ROCKET}", "nul\0", '"{}', "\0" * 8192, "ü" * 4096],
@@ -121,6 +129,9 @@ def test_one_of_many_takes_a_value(store: Any) -> None:
     assert [record for record in taken if record is not None] == [SESSION]
 
 
+@pytest.mark.campaign(
+    "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async", "memory-sync"
+)
 @pytest.mark.parametrize("is_there", [False, True])
 def test_one_of_many_puts_a_value(store: Any, is_there: bool) -> None:
     if is_there:  # but has expired

@@ -126,6 +126,7 @@ def test_flushes_and_folds_at_once_lose_nothing_and_count_nothing_twice(usage: P
     assert [total.n for total in everything(usage, group_by=GroupBy.KEY)] == [13] * 20
 
 
+@pytest.mark.campaign("sqlite", "postgresql")
 def test_a_large_flush_is_added_and_folded_whole(usage: Plain) -> None:
     cells = [
         cell(key, at=MIDNIGHT + number * QUARTER, n=key + 1, units=number)
@@ -241,7 +242,7 @@ die()
 FLUSH = flush(*(cell(key, at=NOON + key * QUARTER) for key in range(50)))
 
 
-@pytest.mark.campaign("postgresql-1", "postgresql-9", "sqlite-2", "sqlite-3")
+@pytest.mark.campaign("postgresql-1", "sqlite-2")
 @pytest.mark.parametrize("statements", [0, 1, 2, 3, 9])
 def test_a_flush_of_a_process_that_was_killed_is_counted_once_when_it_is_sent_again(
     database: Database, usage: Plain, statements: int
