@@ -282,7 +282,7 @@ def test_a_client_waits_for_a_reply_no_longer_than_the_call_may(
     store = filled(client, flavour, runner)
     with own_redis.suspended(), pytest.raises(StoreUnavailableError):
         bounded(store, revoke)
-    assert bounded(store, find).key.id == key().id
+    assert bounded(store, find, 60.0).key.id == key().id
     store.close()
     close_client(client, runner)
 
@@ -461,7 +461,7 @@ def test_a_server_that_is_silent_is_given_up_in_time(
         for call in (find, revoke, find):
             with pytest.raises(StoreUnavailableError):
                 bounded(store, call)
-    assert bounded(store, find).key.id == key().id
+    assert bounded(store, find, 60.0).key.id == key().id
     store.close()
 
 
@@ -515,7 +515,7 @@ def test_a_server_that_was_restarted_is_found_again(
     with pytest.raises(StoreUnavailableError, match="is down, slow or overloaded"):
         bounded(store, find)
     own_redis.start()
-    assert bounded(store, find) == record()
+    assert bounded(store, find, 60.0) == record()
     own_redis.kill()
     own_redis.start()
     for _ in range(5):  # an event loop sees in passing that a connection ended
@@ -669,7 +669,7 @@ def test_while_a_slot_moves_nothing_passes_for_missing(
     for name in (f"{STORE}schema", *names):
         source.call("MIGRATE", "127.0.0.1", str(target.port), name, "0", "5000")
         with suppress(StoreError):  # it can't tell, and says so
-            assert bounded(store, find) == record()
+            assert bounded(store, find, 60.0) == record()
     redis_cluster.assign(slot, target)
     assert store.find_key(key().id) == record()
     assert [item.slug for item in store.list_organizations(after=None, limit=9)] == ["acme-1"]
