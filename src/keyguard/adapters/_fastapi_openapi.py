@@ -45,7 +45,8 @@ def describe(
         if document is not described:  # FastAPI keeps it until its routes change
             middleware = guarded_by or _middleware_of(app)
             book = middleware.admission.rule_book
-            scheme = keyguard_principal.model.model_dump(by_alias=True, exclude_none=True)
+            model = keyguard_principal.model
+            scheme = model.model_dump(mode="json", by_alias=True, exclude_none=True)
             schemes = schemes_of(middleware.guard.carriers, scheme)
             describe_document(document, schemes, _described(document, app, book, mounted_at))
             described = document
