@@ -13,6 +13,7 @@ from importlib import import_module
 from keyguard.exceptions import MissingExtraError
 
 try:
+    from keyguard.stores.sql.autogenerate import include_name
     from keyguard.stores.sql.migrations import HEAD
     from keyguard.stores.sql.opening import (
         open_async_replica,
@@ -32,6 +33,7 @@ __all__ = [
     "HEAD",
     "AsyncSqlStore",
     "SqlStore",
+    "include_name",
     "open_async_replica",
     "open_async_store",
     "open_replica",
