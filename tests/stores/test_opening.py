@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from keyguard.stores.opening import (
     open_limiter,
     open_store,
 )
-from keyguard.stores.sql import AsyncSqlStore, SqlStore
+from keyguard.stores.sql import AsyncSqlStore, SqlStore, opening
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.threaded import ThreadedDatabase
 from tests.stores.changes import adding
@@ -179,13 +180,27 @@ def test_without_sqlalchemy_the_extra_is_named() -> None:
         "from keyguard.stores.opening import open_store\n"
         "from keyguard.exceptions import MissingExtraError\n"
         "open_store('memory://')\n"
-        "try: open_store('sqlite:///keys.db')\n"
-        "except MissingExtraError as e: print(e)\n"
+        "for url in ('sqlite:///keys.db', 'postgres://h/d', 'mysql+pymysql://h/d'):\n"
+        "    try: open_store(url)\n"
+        "    except MissingExtraError as e: print(e)\n"
     )
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert output == (
-        "A key store in an SQL database needs the extra 'sql': pip install 'keyguard[sql]'\n"
-    )
+    assert output.splitlines() == [
+        "A key store in an SQL database needs the extra 'sql': pip install 'keyguard[sql]'",
+        # The driver is missing as well, and this extra brings both.
+        "PostgreSQL needs the extra 'postgresql': pip install 'keyguard[postgresql]'",
+        "MySQL needs the extra 'mysql': pip install 'keyguard[mysql]'",
+    ]
+
+
+@BOTH
+def test_a_sqlalchemy_that_takes_other_options_is_named_and_not_the_url(
+    open_any: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(opening.READS, "an_option_of_a_newer_one", True)
+
+    with pytest.raises(ConfigurationError, match=rf"^SQLAlchemy {version('sqlalchemy')} is not a"):
+        open_any("sqlite:///keys.db")
 
 
 def test_memory_needs_neither_sqlalchemy_nor_a_driver() -> None:

@@ -29,7 +29,7 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import Keyguard
 from keyguard.runtime.loading import origin_of
-from keyguard.settings.sources import read_stores
+from keyguard.settings.sources import STORE_VARIABLES, read_stores
 
 # In Typer's messages: a long word may be a token of any service, and a URL may hold a password.
 _SECRET = re.compile(r"[^\s'\"()]*://.*|[^\s'\"()]{41,}", re.DOTALL)
@@ -108,7 +108,9 @@ def run(
     try:
         _check_encoding(arguments)
         if guard is None:
-            common = Common(**read_stores(os.environ)._asdict())
+            common = Common()
+            if not STORE_VARIABLES.isdisjoint(os.environ):
+                common = Common(**read_stores(os.environ)._asdict())
         else:
             common = Common(given=guard, application=application)
         program = get_group(app)

@@ -28,6 +28,8 @@ Types: TypeAlias = Mapping[str, object]
 _CONFIG_FILE = "KEYGUARD_CONFIG"
 _STORES = {"url": "KEYGUARD_URL", "limiter": "KEYGUARD_LIMITER"}
 """What names the stores: the entry of the file, and the variable that comes before it."""
+STORE_VARIABLES = frozenset({*_STORES.values(), _CONFIG_FILE})
+"""The variables by which :func:`read_stores` finds anything."""
 _OTHER_VARIABLES = (
     *_STORES.values(),
     "KEYGUARD_APP",

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, TypeGuard
 
 from keyguard.core.limits.limit import Limit
-from keyguard.exceptions import ConfigurationError
+from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.runtime.process import Clock
 from keyguard.settings.sources import settled_text
@@ -22,7 +22,7 @@ from keyguard.stores.base import (
     Store,
 )
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.urls import read_url
+from keyguard.stores.urls import EXTRAS, read_url
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
 _REDIS_GROUPS = tuple(f"{s}+{of}://" for s in ("redis", "rediss") for of in ("sentinel", "cluster"))
@@ -278,7 +278,14 @@ def _open_replica(
 
 def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) -> Any:
     """Return what a module opens by a target, whose password no error shows in part."""
-    opened = partial(getattr(import_module(room), opener), target, **more)
+    try:
+        module = import_module(room)
+    except MissingExtraError as missing:
+        database = str(target).partition(":")[0].partition("+")[0]
+        if isinstance(target, str) and database in EXTRAS:
+            raise MissingExtraError(*EXTRAS[database]) from missing.__cause__
+        raise
+    opened = partial(getattr(module, opener), target, **more)
     if not isinstance(target, str) or target.startswith(_WITHOUT_PASSWORD):
         return opened()
     return read_url(target, opened, is_sql=room == _SQL)

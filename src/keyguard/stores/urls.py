@@ -17,6 +17,17 @@ Result = TypeVar("Result")
 ESCAPES = "the signs @ : / ? # [ ] % in a password are written as %40 %3A %2F %3F %23 %5B %5D %25"
 """What the message about a URL that can't be read says of passwords."""
 
+EXTRAS = {
+    "postgres": ("PostgreSQL", "postgresql"),
+    "postgresql": ("PostgreSQL", "postgresql"),
+    "mysql": ("MySQL", "mysql"),
+    "mariadb": ("MariaDB", "mysql"),
+}
+"""What each database is called in the message about a missing driver, and the extra with all of it.
+
+Such an extra brings SQLAlchemy as well.
+"""
+
 # What may hold a user and a password. A URL without a host has none.
 _USERINFO = re.compile(r"/.*|[^/?#]*@|", re.DOTALL)
 _USERINFO_IN_SQL = re.compile(r"[^:/]*(:[^@]*)?@|")  # as SQLAlchemy reads it

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import sqlalchemy
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,7 +22,7 @@ from keyguard.stores.sql.database import AsyncDatabase, SyncDatabase
 from keyguard.stores.sql.engines import READS, WRITES, Engines, async_engines, engines
 from keyguard.stores.sql.store import AsyncSqlStore, SqlReplica, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase
-from keyguard.stores.urls import ESCAPES
+from keyguard.stores.urls import ESCAPES, EXTRAS
 
 _DRIVERS = {
     "sqlite": "pysqlite",
@@ -30,11 +31,6 @@ _DRIVERS = {
     "mariadb": "pymysql",
 }
 _ASYNC_DRIVERS = _DRIVERS | {"mysql": "asyncmy", "mariadb": "asyncmy"}
-_EXTRAS = {
-    "psycopg": ("PostgreSQL", "postgresql"),
-    "pymysql": ("MySQL", "mysql"),
-    "asyncmy": ("MySQL", "mysql"),
-}
 
 
 def open_store(target: str | Engine, patience: Patience = PATIENCE) -> SqlStore:
@@ -100,7 +96,7 @@ def open_async_replica(target: str | AsyncEngine, patience: Patience = PATIENCE)
 
 def _open_server(url: URL, patience: Patience, *, is_replica: bool = False) -> SyncDatabase:
     _refuse_file(url)
-    with _options_are_refused_clearly():
+    with _options_are_refused_clearly(url):
         made = engines(url, patience)
     return SyncDatabase(made, prepares=options.PREPARE in url.query, is_replica=is_replica)
 
@@ -108,7 +104,7 @@ def _open_server(url: URL, patience: Patience, *, is_replica: bool = False) -> S
 def _open_async_server(url: URL, patience: Patience, *, is_replica: bool = False) -> AsyncDatabase:
     _refuse_file(url)
     make = partial(async_engines, url, patience)
-    with _options_are_refused_clearly():
+    with _options_are_refused_clearly(url):
         made = make()
     prepares = options.PREPARE in url.query
     return AsyncDatabase(made, make, prepares=prepares, is_replica=is_replica)
@@ -121,7 +117,7 @@ def _refuse_file(url: URL) -> None:
 
 def _open_file(url: URL) -> SyncDatabase:
     _check_file(url)
-    with _options_are_refused_clearly():
+    with _options_are_refused_clearly(url):
         reads, writes = create_engine(url, **READS), create_engine(url, **WRITES)
     sqlite.prepare(reads, writes=False)
     sqlite.prepare(writes, writes=True)
@@ -129,10 +125,15 @@ def _open_file(url: URL) -> SyncDatabase:
 
 
 @contextmanager
-def _options_are_refused_clearly() -> Generator[None]:
+def _options_are_refused_clearly(url: URL) -> Generator[None]:
     try:
         yield
     except (ArgumentError, TypeError, ValueError):
+        if not url.query:  # so it is an option of keyguard's own
+            raise ConfigurationError(
+                f"SQLAlchemy {sqlalchemy.__version__} is not a version that keyguard can use: "
+                "pip install --upgrade 'keyguard[sql]'"
+            ) from None
         raise ConfigurationError(
             "what follows the ? in the database URL can't be used; see the driver's options"
         ) from None
@@ -157,11 +158,11 @@ def _parse(url: str, drivers: dict[str, str]) -> URL:
             f"keyguard can't use a database URL that begins with {parsed.drivername}://; "
             f"it can use {known}, or without the driver's name, or an engine of your own"
         )
-    if wanted in _EXTRAS:
+    if database in EXTRAS:
         try:
             importlib.import_module(wanted)
         except ImportError as failure:
-            raise MissingExtraError(*_EXTRAS[wanted]) from failure
+            raise MissingExtraError(*EXTRAS[database]) from failure
     used = parsed.set(drivername=f"{database}+{wanted}")
     options.check(used)
     return used
