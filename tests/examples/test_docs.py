@@ -29,7 +29,9 @@ from keyguard import (
 from keyguard.core.access.answers import Responder
 from keyguard.core.limits.charges import Charge, policy_field
 from keyguard.core.limits.windows import Tally
+from keyguard.runtime import connecting
 from keyguard.runtime.events import LimiterFailed, LimiterRecovered
+from keyguard.stores.sql import turns
 from tests.examples.pages import blocks, page, run
 from tests.services import PostgreSQL
 
@@ -353,3 +355,24 @@ def test_the_endpoints_of_the_page_on_readiness_tell_whether_the_store_can_serve
             assert client.get("/livez").text == "alive"
             assert client.get("/readyz").text == "ready"
         assert flask["app"].test_client().get("/readyz").text == "ready"
+
+
+def test_the_page_on_rules_shows_how_to_guard_a_part_of_a_site() -> None:
+    (number,) = (
+        n for n, block in enumerate(blocks(page("docs/rules.md"), "python")) if "/api" in block
+    )
+    with run("docs/rules.md", number, {})["guard"] as guard:
+        find = guard.settings.rule_book().find
+        assert all(find(path, "GET").public for path in ("/", "/about", "/apis"))
+        assert not any(find(path, "POST").public for path in ("/api", "/api/", "/api/v1/notes"))
+
+
+def test_the_page_on_stores_tells_how_many_connections_a_process_takes() -> None:
+    ready = 2 * connecting._MOST_READY
+    parts = f"{turns.MOST_READS} for look-ups, {turns.MOST_WRITES} for changes and counts, {ready}"
+    whole = turns.MOST_READS + turns.MOST_WRITES + ready
+
+    assert f"| PostgreSQL | up to {whole + 1}: {parts} that are kept ready, and 1" in page(
+        "docs/stores.md"
+    )
+    assert f"| MySQL, MariaDB | up to {whole}:" in page("docs/stores.md")
