@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_asked_for(item: pytest.Item) -> bool:
     """Tell whether a test belongs to this run; one with examples has more of them in campaigns."""
+    if os.environ.get("SERVERS") == "all":  # make servers, which runs every form
+        return True
     if ARE_CAMPAIGNS:
         return _is_long(item) or is_hypothesis_test(getattr(item, "obj", None))
     return not _is_long(item)

@@ -58,13 +58,14 @@ def _python(module: str, *arguments: str) -> list[str]:
 def _uvicorn(http: str, ws: str) -> Callable[[int], list[str]]:
     return lambda port: _python(
         "uvicorn", ASGI, "--http", http, "--ws", ws, "--port", str(port), "--no-proxy-headers",
-        "--log-level", "critical",
+        "--log-level", "critical", "--timeout-graceful-shutdown", "2",
     )  # fmt: skip
 
 
 def _granian(interface: str, app: str) -> Callable[[int], list[str]]:
     return lambda port: [
-        str(BIN / "granian"), "--interface", interface, "--port", str(port), "--no-log", app,
+        str(BIN / "granian"), "--interface", interface, "--port", str(port), "--no-log",
+        "--workers-kill-timeout", "2", app,
     ]  # fmt: skip
 
 
@@ -89,7 +90,7 @@ SERVERS = [
     ], lacks="lifespan"),
     Server("gunicorn", "wsgi", "gunicorn", lambda port: _python(
         "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4",
-        "--log-level", "critical", "--no-control-socket", WSGI
+        "--graceful-timeout", "2", "--log-level", "critical", "--no-control-socket", WSGI
     ), short=True),
     # It hands on an empty value in the place of one that is not ASCII.
     Server("granian (WSGI)", "wsgi", "granian", _granian("wsgi", WSGI),
@@ -135,7 +136,7 @@ WAYS = [
            _gunicorn(ASGI, "uvicorn.workers.UvicornWorker")),
     Server("gunicorn (asgi)", "asgi", "gunicorn", _gunicorn(ASGI, "asgi")),
     Server("uvicorn (--workers)", "asgi", "uvicorn", lambda port: [
-        *_uvicorn("auto", "auto")(port), "--workers", "2", "--timeout-graceful-shutdown", "2"
+        *_uvicorn("auto", "auto")(port), "--workers", "2"
     ]),
     Server("uWSGI (processes)", "wsgi", "uwsgidecorators",
            _uwsgi("--master", "--processes", "2", "--threads", "8")),

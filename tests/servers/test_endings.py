@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from contextlib import ExitStack
 from typing import Any
@@ -50,7 +49,7 @@ def test_a_server_answers_first_requests_at_once_and_tells_who_used_what_before_
                 assert list(usage.writers()) == []
 
 
-@pytest.mark.skipif(os.environ.get("SERVERS") != "all", reason="make servers runs it")
+@pytest.mark.campaign
 @pytest.mark.parametrize("server", chosen(ways=True))
 def test_a_stream_that_is_open_holds_up_the_end_no_longer_than_without_a_guard(server: Any) -> None:
     def ends(*, bare: bool) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -34,6 +36,9 @@ else:
     requests = Lazy("keyguard.guard.requests")
     temporaries = Lazy("keyguard.guard.temporary")
     usage = Lazy("keyguard.guard.usage")
+
+
+_logger = logging.getLogger("keyguard")
 
 
 @final
@@ -77,6 +82,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         hooks: Iterable[Hook] = (log_event,),
         **options: Unpack[Options],
     ) -> None:
+        _warn_of_threads()
         super().__init__(settings, options, hooks)
         self._store = open_store(
             store,
@@ -277,3 +283,18 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _warn_of_threads() -> None:
+    """Log a warning where the server lets no thread run, or where eventlet has patched them."""
+    if not getattr(sys.modules.get("uwsgi"), "has_threads", True):
+        _logger.warning(
+            "uWSGI runs no threads: keyguard can't follow changes or tell usage beside requests. "
+            "Start it with --enable-threads"
+        )
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        _logger.warning(
+            "eventlet has patched the threads, with which keyguard is not tested: requests may "
+            "wait for ever. Use workers with threads, or gevent"
+        )
