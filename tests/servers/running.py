@@ -26,6 +26,7 @@ from tests.services import free_port, until
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ASGI, WSGI = "tests.servers.served_asgi:app", "tests.servers.served_wsgi:app"
+FLASK = "tests.servers.served_flask:app"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ WAYS = [
     Server("gunicorn (gevent)", "wsgi", "gevent", _gunicorn(WSGI, "gevent")),
     Server("gunicorn (gevent, --preload)", "wsgi", "gevent",
            _gunicorn(WSGI, "gevent", "--preload")),
+    Server("gunicorn (gevent, --preload, Flask)", "wsgi", "gevent",
+           _gunicorn(FLASK, "gevent", "--preload")),
     Server("gunicorn (gthread, --preload)", "wsgi", "gunicorn",
            _gunicorn(WSGI, "gthread", "--threads", "8", "--preload")),
     Server("gunicorn (uvicorn)", "asgi", "gunicorn",
