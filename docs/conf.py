@@ -11,6 +11,8 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["landing.css"]
 html_title = f"keyguard {release}"
 
 myst_enable_extensions = ["colon_fence", "deflist"]

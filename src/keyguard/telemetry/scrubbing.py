@@ -47,7 +47,7 @@ def _scrubbed(value: Any) -> Any:
     if isinstance(value, bytes):
         return _scrubbed(value.decode("latin-1")).encode("latin-1")
     if isinstance(value, Mapping):
-        fields: Mapping[Any, Any] = value
+        fields = cast("Mapping[object, object]", value)
         return {
             _scrubbed(name): _FILTERED if _is_field(name) else _scrubbed(held)
             for name, held in fields.items()
