@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from django.test import Client
 from flask import Flask
 from starlette.testclient import TestClient
 
 from keyguard import AsyncKeyguard, Keyguard
+from tests.adapters.django_site import changed
 from tests.examples.pages import ROOT, blocks, page, run
 
 pytestmark = pytest.mark.usefixtures("patience")
 
 LANDING, COMING = "docs/index.md", "docs/how-to/coming-from.md"
 DJANGO = 2  # blocks, which are files
-
-DRIVER = """
-import json, os
-os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
-from django.conf import settings
-settings.ALLOWED_HOSTS, settings.SECRET_KEY = ["*"], "x"
-import django
-django.setup()
-from django.core.management import call_command
-from django.test import Client
-from project.settings import guard
-call_command("check", "--fail-level", "WARNING")
-guard.migrate()
-guard.organizations.create("acme")
-statuses = []
-with guard:
-    for scopes in (["reports:read"], []):
-        token = guard.keys.issue(organization="acme", name="ci", scopes=scopes).token.reveal()
-        headers = {"Authorization": f"Bearer {token}"}
-        statuses.append(Client().get("/report", headers=headers).status_code)
-print(json.dumps([*statuses, Client().get("/report").status_code]))
-"""
 
 
 def issued(prefix: str, *scopes: str) -> dict[str, str]:
@@ -102,17 +81,24 @@ def test_the_key_of_the_page_is_issued(tmp_path: Path, monkeypatch: pytest.Monke
     assert asyncio.run(issue()) == ("reports:read",)
 
 
-def test_the_project_of_the_page_lets_in_a_key_with_the_scope(tmp_path: Path) -> None:
-    for code in blocks(page(COMING), "python")[:DJANGO]:
-        file = tmp_path / code.splitlines()[0].removeprefix("# keyguard, ")
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [200, 403, 401]
+def test_the_project_of_the_page_lets_in_a_key_with_the_scope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = run(COMING, 0, {"__name__": "project.settings"})
+    views = ModuleType("project.views")
+    run(COMING, 1, vars(views))
+    monkeypatch.setitem(sys.modules, "project.views", views)
+    names = ("KEYGUARD", "MIDDLEWARE", "ROOT_URLCONF")
+    with project["guard"] as guard, changed(**{name: project[name] for name in names}):
+        guard.migrate()
+        guard.organizations.create("acme")
+        for headers, status in (
+            (issued("kg_live", "reports:read"), 200),
+            (issued("kg_live"), 403),
+            ({}, 401),
+        ):
+            assert Client().get("/report", headers=headers).status_code == status
 
 
 def test_every_block_is_run_and_every_page_is_listed_once() -> None:

@@ -18,6 +18,9 @@ from django.test import Client
 from django.urls import path
 from flask import Flask, request
 from sentry_sdk.envelope import Envelope
+from sentry_sdk.integrations.django import DjangoIntegration
+from sentry_sdk.integrations.flask import FlaskIntegration
+from sentry_sdk.integrations.starlette import StarletteIntegration
 from sentry_sdk.transport import Transport
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -49,6 +52,8 @@ def set_up() -> None:
         init(
             **options,
             transport=Kept,
+            auto_enabling_integrations=False,  # of all that is installed
+            integrations=[StarletteIntegration(), FlaskIntegration(), DjangoIntegration()],
             traces_sample_rate=1.0,
             send_default_pii=True,
             max_request_body_size="always",
