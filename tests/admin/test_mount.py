@@ -137,3 +137,27 @@ def test_only_names_that_are_allowed_are_answered(make: Any, host: str, status: 
 def test_a_name_that_no_host_has_is_not_allowed(names: Any) -> None:
     with pytest.raises(ConfigurationError, match="allowed_hosts"):
         Console(World().guard, identify, allowed_hosts=names)
+
+
+@pytest.mark.parametrize(("mount", "is_open"), [("/keys", True), ("/{tenant}/keys", False)])
+def test_the_warm_path_stays_open_beside_the_console(
+    mount: str, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    console: Any = Console(world.async_guard, key_sign_in=True)
+    routes = [Route("/export", export), Mount(mount, console)]
+    middleware = asgi.KeyguardMiddleware(Starlette(routes=routes), world.async_guard)
+    client, admit = client_of(middleware), middleware.admission.admit
+    client.headers["Authorization"] = f"Bearer {world.token('admin')}"
+    assert client.get("/export").status_code == 200
+    looked_at: list[str] = []
+
+    def admitting(request: Any) -> Any:
+        looked_at.append(request.path)
+        return admit(request)
+
+    monkeypatch.setattr(middleware.admission, "admit", admitting)
+    path = f"{mount.format(tenant='acme')}/api/v1/me"
+    assert [client.get(each).status_code for each in ("/export", path)] == [200, 200]
+
+    assert looked_at == ([path] if is_open else ["/export", path])

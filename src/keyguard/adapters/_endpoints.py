@@ -19,6 +19,7 @@ __all__ = [
     "find_root_path",
     "find_router",
     "lets_in_itself",
+    "management_paths",
     "matching_route",
 ]
 
@@ -78,6 +79,24 @@ def find_protection(
 def lets_in_itself(app: object) -> bool:
     """Tell whether an application is the console or the management API, if need be wrapped."""
     return any(getattr(layer, "lets_in_itself", False) is True for layer in each_layer(app))
+
+
+def management_paths(router: Foreign) -> tuple[str, ...] | None:
+    """Return the beginnings of the paths that may lead to the console or the management API.
+
+    Returns:
+        None if a router can't tell: something other than a mount at a path without parameters leads
+        there.
+    """
+    found: list[str] = []
+    for route in each_route(router.routes):
+        if any(map(lets_in_itself, each_node(route))):
+            path = getattr(route, "path", "")
+            # Of hosts and of routers in it, only a mount has both.
+            if not (path and isinstance(path, str)) or "{" in path or not hasattr(route, "app"):
+                return None
+            found.append(path)
+    return tuple(found)
 
 
 def matching_route(

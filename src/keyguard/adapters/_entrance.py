@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from keyguard.adapters._cors import warn_of_hidden_refusals
 from keyguard.adapters._endpoints import check_endpoints
 from keyguard.adapters._routers import warn_of_escapes
-from keyguard.adapters._warm_path import WarmPath
+from keyguard.adapters._warm_path import Beginnings, WarmPath
 from keyguard.core.http.rules import Rule
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.guard.admission import Admission
@@ -47,11 +47,15 @@ class Entrance(Admission):
         warn_of_escapes(app, rule_book)
         super().__init__(guard, rule_book, is_for_management)
 
-    def warm_path(self, public_paths: frozenset[str]) -> WarmPath:
+    def warm_path(
+        self, public_paths: frozenset[str], management: tuple[str, ...] | None = ()
+    ) -> WarmPath:
         """Return the warm path of the middleware.
 
         Args:
             public_paths: The public paths, as the server spells them.
+            management: The beginnings of the paths that may lead to the console or the management
+                API; None where any path may.
         """
         if "/" in public_paths:
             public_paths |= {""}  # some routers treat both as the same
@@ -60,7 +64,8 @@ class Entrance(Admission):
             or self._proxies is not None
             or self._require_https
             or self._tags is not None
-            or self._is_for_management is not None
+            or management is None
             or self._guard.carriers is not None
         )
-        return WarmPath(self._recall, public_paths, closed=closed)
+        left_alone = Beginnings(public_paths, management) if management else public_paths
+        return WarmPath(self._recall, left_alone, closed=closed)

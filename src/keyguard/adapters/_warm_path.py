@@ -13,7 +13,25 @@ from keyguard.core.access.ports import Fingerprint
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.request.state import RequestState
 
-__all__ = ["WarmPath"]
+__all__ = ["Beginnings", "WarmPath"]
+
+
+class Beginnings:
+    """Paths, and beginnings of paths, that the warm path leaves alone.
+
+    Args:
+        paths: The paths.
+        beginnings: What others begin with.
+    """
+
+    __slots__ = ("_beginnings", "_paths")
+
+    def __init__(self, paths: frozenset[str], beginnings: tuple[str, ...]) -> None:
+        self._paths = paths
+        self._beginnings = beginnings
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._paths or str(path).startswith(self._beginnings)
 
 
 class WarmPath:

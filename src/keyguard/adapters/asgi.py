@@ -23,6 +23,7 @@ from keyguard.adapters._endpoints import (
     find_root_path,
     find_router,
     lets_in_itself,
+    management_paths,
     matching_route,
 )
 from keyguard.adapters._entrance import Entrance
@@ -81,7 +82,10 @@ class KeyguardMiddleware:
         self.admission = Entrance(
             app, guard, public, rules, self._is_for_management if has_management else None
         )
-        self._recognizes = self.admission.warm_path(self.admission.rule_book.paths).recognizes
+        self._recognizes = self.admission.warm_path(
+            self.admission.rule_book.paths,
+            management_paths(self._router) if has_management else (),
+        ).recognizes
         self._principal_fields = settings.principal_fields or None
         self._strips = settings.strip_credentials
         self._introduces = (
