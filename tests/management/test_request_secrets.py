@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
-from keyguard import Allow, Keyguard, KeyguardError, Secret
+from keyguard import Allow, Keyguard, KeyguardError, Person, Secret
+from keyguard.admin import Console
 from keyguard.core.management.request_parties import TICKETS
 from keyguard.runtime.events import log_event
+from tests.admin.pages.rooms import Browser, text_of
+from tests.services import RedisServer
 from tests.test_secrecy import frames_of_keyguard, shows
 
 PREFIX = "aiaas_live"
@@ -58,6 +62,49 @@ def test_no_token_exists_until_the_claim(tmp_path: Path, caplog: pytest.LogCaptu
     assert not shows(seen(), token)
     assert ticket not in seen()
     guard.close()
+
+
+def test_neither_redis_nor_the_approver_s_pages_and_sessions_hear_of_a_token(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    of_others = secrets_in_memory(PREFIX)
+    told: list[Any] = []
+    guard = Keyguard(redis.create_database()[0], prefix=PREFIX, hooks=[log_event, told.append])
+    guard.migrate()
+    guard.organizations.create("acme")
+    console = Console(guard, lambda _: Person(id="bob", roles={"acme": "administrator"}))
+    with Redis.from_url(redis.url) as client, client.monitor() as monitor:
+        created = guard.requests.create(organization="acme", name="laptop", actor="alice")
+        ticket, path = created.ticket.reveal(), f"/requests/{created.request.id}"
+        browser = Browser(console)
+        page = browser.get(path)
+        approved = browser.send(path, f"{path}/approve", {"lifetime": "90"})
+        assert approved.status == 303, text_of(approved)
+        pages = [page, approved, browser.get(path)]
+        client.echo("approved")
+        commands = heard(monitor, "approved")
+        in_memory = secrets_in_memory(PREFIX)
+        issued = guard.requests.claim(created.request.id, ticket=ticket)
+        client.echo("claimed")
+        commands_at_claim = heard(monitor, "claimed")
+    guard.close()
+
+    assert path.rpartition("/")[2] in commands
+    parts = TICKETS.parse(ticket)
+    assert parts is not None
+    everything = f"{commands} {commands_at_claim} {pages} {told} {caplog.text}"
+    for secret in (ticket, parts.secret, f"{PREFIX}_", issued.token.reveal()[-43:]):
+        assert secret not in everything
+    assert in_memory <= of_others
+
+
+def heard(monitor: Any, end: str) -> str:
+    """Return the commands that Redis received up to one."""
+    commands: list[str] = []
+    while not commands or end not in commands[-1]:
+        commands.append(str(monitor.next_command()["command"]))
+    return "\n".join(commands)
 
 
 @pytest.mark.parametrize("operation", ["withdraw", "claim", "reclaim"])
