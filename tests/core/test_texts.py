@@ -12,6 +12,7 @@ import pytest
 
 import keyguard
 from keyguard.core.keys.texts import check_metadata, check_text, escaped
+from keyguard.core.tokens.format import TokenFormat, TokenParts
 from keyguard.exceptions import InvalidValueError
 
 SCRIPTS = {
@@ -136,3 +137,25 @@ def test_every_python_takes_and_shows_the_same_characters() -> None:
         for python in pythons()
     }  # fmt: skip
     assert set(told.values()) == {OF_ALL}, told
+
+
+TOKEN = TokenFormat("aiaas_live").mint(TokenParts.draw(bytes(range(48)))).reveal()
+
+
+@pytest.mark.parametrize("text", [TOKEN, f"works with {TOKEN}, please", f"token={TOKEN}."])
+def test_no_text_that_others_read_takes_a_token(text: str) -> None:
+    for check in (
+        lambda: check_text("a reason", text, 1000),
+        lambda: check_metadata({"note": text}),
+        lambda: check_metadata({text: "note"}),
+    ):
+        with pytest.raises(InvalidValueError, match="takes no token") as failed:
+            check()
+        assert TOKEN[-43:] not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "text", [TOKEN[:-1] + ("0" if TOKEN[-1] != "0" else "1"), TOKEN[:40], f"{TOKEN}0", "_" * 200]
+)
+def test_what_is_no_whole_token_is_a_text_like_any_other(text: str) -> None:
+    assert check_text("a note", text) == text

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 
 from keyguard.core.keys.values import Metadata, read_metadata
+from keyguard.core.tokens.format import holds_token
 from keyguard.exceptions import InvalidValueError, shown
 
 _LONGEST_TEXT = 200
@@ -33,7 +34,8 @@ def check_text(what: str, value: object, longest: int = _LONGEST_TEXT) -> str:
     """Return a text as it is stored, in NFC: of 1 to 200 characters, if nothing else is said.
 
     Raises:
-        InvalidValueError: The value is no such text, or has characters that could deceive.
+        InvalidValueError: The value is no such text, has characters that could deceive, or holds a
+            token.
     """
     text = _normalized(what, value, longest)
     if text is None or _BLANK.match(text):
@@ -53,6 +55,10 @@ def _normalized(what: str, value: object, longest: int) -> str | None:
         raise InvalidValueError(
             f"{what} takes no control characters, line breaks or direction overrides, "
             f"not {shown(value)}"
+        )
+    if holds_token(value):
+        raise InvalidValueError(
+            f"{what} takes no token, as others read it; if the token works, revoke its key"
         )
     text = unicodedata.normalize("NFC", value)
     return text if len(text) <= longest else None

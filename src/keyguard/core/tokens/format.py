@@ -116,6 +116,21 @@ class TokenFormat:
         return TokenParts(match[1], match[2])
 
 
+_BODY = re.compile(
+    rf"_[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}(?![0-9A-Za-z])"
+)
+
+
+def holds_token(text: str) -> bool:
+    """Tell whether a text holds a token or a ticket, of whatever service, by its checksum."""
+    for body in _BODY.finditer(text):
+        end = body.end() - CHECKSUM_LENGTH
+        for start in range(max(0, body.start() - _LONGEST_PREFIX), body.start()):
+            if text[start:end].isascii() and _checksum(text[start:end]) == text[end : body.end()]:
+                return True
+    return False
+
+
 _PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 
 
