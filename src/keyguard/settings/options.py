@@ -31,6 +31,8 @@ class Options(TypedDict, total=False):
     revoke_exposed: bool
     trusted_proxies: Iterable[str]
     principal_headers: Mapping[str, str]
+    carriers: Iterable[str]
+    strip_credentials: bool
     close_on_revoke: bool
     websocket_protocol: str | None
     max_staleness: float
