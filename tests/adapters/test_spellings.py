@@ -21,7 +21,7 @@ from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
 from keyguard.cli.route_report.applications import read_application
 from keyguard.cli.route_report.report import report_rules
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 from keyguard.core.http.spellings import find_escapes
 from tests.world import World
 

@@ -9,7 +9,7 @@ import pytest
 from keyguard import Rule
 from keyguard.core.http.coverage import coverage, template_of
 from keyguard.core.http.paths import REST, SEGMENT, parse_template
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 
 
 def found(book: RuleBook, route: str | tuple[str, ...], method: str = "GET") -> list[Any]:

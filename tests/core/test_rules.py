@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keyguard import InvalidValueError, Limit, Reason, Rule, ScopeCatalogue
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.paths import REST, SEGMENT, is_ambiguous
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 
 MODEL = Rule("/v1/models/{model_id}", methods=["GET"], scopes=["models:read"])
 MINE = Rule("/v1/models/mine", scopes=["models:own"])

@@ -13,7 +13,7 @@ import pytest
 from keyguard import ConfigurationError, InvalidValueError, Keyguard, Limit, Rule, Secret, Settings
 from keyguard.core.access.answers import Responder
 from keyguard.core.access.policy import Policy
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.settings.hashing import TokenHasher
 from keyguard.settings.options import Options

@@ -11,7 +11,7 @@ from keyguard.adapters import asgi
 from keyguard.adapters._endpoints import each_route
 from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal, overrides_for
 from keyguard.adapters._openapi import Described, describe_document, sample_path, schemes_of
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 from keyguard.exceptions import ConfigurationError
 from keyguard.request.protection import protection_of
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from keyguard.adapters._asgi_scope import Scope
 from keyguard.adapters._endpoints import Foreign, each_layer, each_route, matching_route
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 from keyguard.core.http.spellings import Resolve, Resource, find_escapes
 
 __all__ = ["routers_of", "warn_of_escapes"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
-from keyguard.core.http.rules import METHOD_OVERRIDES, Rule, RuleBook, needs_no_key
+from keyguard.core.http.rule_book import RuleBook
+from keyguard.core.http.rules import METHOD_OVERRIDES, Rule, needs_no_key
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.request.state import RequestState

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from keyguard.core.access.policy import Policy
-from keyguard.core.http.rules import Rule, RuleBook
+from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.core.limits.limit import Limit, Limits, read_limits
 from keyguard.core.tokens.foreign import read_formats
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.access.answers import Responder
     from keyguard.core.access.carriers import Carriers
     from keyguard.core.http.principal_fields import PrincipalFields
+    from keyguard.core.http.rule_book import RuleBook
     from keyguard.core.http.trusted_proxies import TrustedProxies
     from keyguard.core.http.websocket_token import TokenProtocol
     from keyguard.core.management.request_terms import ApprovalRule, RequestTerms
@@ -272,6 +273,8 @@ class Settings:
         )
 
     def _book_of(self, rules: Iterable[Rule], public: Iterable[str]) -> RuleBook:
+        from keyguard.core.http.rule_book import RuleBook
+
         return RuleBook(rules, public, self.policy.catalogue, any_spelling=self.any_spelling)
 
     @cached_property

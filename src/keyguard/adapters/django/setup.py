@@ -10,7 +10,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 from keyguard.exceptions import ConfigurationError, shown
 from keyguard.guard import AsyncKeyguard, Keyguard
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from keyguard.core.http.coverage import Segments
 from keyguard.core.http.paths import REST, SEGMENT
-from keyguard.core.http.rules import RuleBook
+from keyguard.core.http.rule_book import RuleBook
 from keyguard.core.http.spellings import Resolve
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.protection import Protection

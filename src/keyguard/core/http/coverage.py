@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from keyguard.core.http.paths import REST, SEGMENT
-from keyguard.core.http.rules import Rule, RuleBook
+from keyguard.core.http.rule_book import RuleBook
+from keyguard.core.http.rules import Rule
 
 Segments = tuple[str, ...]
 

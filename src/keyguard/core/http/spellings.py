@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.paths import REST, SEGMENT
-from keyguard.core.http.rules import Rule, RuleBook
+from keyguard.core.http.rule_book import RuleBook
+from keyguard.core.http.rules import Rule
 
 Resource: TypeAlias = tuple[object, Mapping[str, object]]
 """An endpoint, and the arguments that the path gives it."""
