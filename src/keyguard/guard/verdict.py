@@ -104,7 +104,8 @@ class Verdict:
 
     Attributes:
         refusal: Why the request must not pass; None if it may.
-        principal: Who made the request; None on a public path, and if it was refused.
+        principal: Who made the request. None on a public path, where a rule leaves a request
+            without a key to another login (``also``), and if it was refused.
         limits: How its limits stand, to settle or reserve what it costs.
     """
 
