@@ -755,6 +755,24 @@ def test_a_person_and_the_keys_that_it_holds_are_one_party(stored: Stored) -> No
     )
 
 
+@pytest.mark.settings(approvals={"admin": 2})
+def test_a_key_that_changes_hands_gives_nobody_a_second_approval(stored: Stored) -> None:
+    key = stored.issue("admin", owner="alice").key
+    held = stored.principal(stored.guard.keys.rotate(key.id))
+    created = ask(stored, "admin", actor="carol")
+    assert approve(stored, created.request, actor=held).decided_by == ("alice",)
+    for held_now in stored.guard.keys.list(family=key.family):
+        stored.guard.keys.update(held_now.id, owner="bob")
+
+    for actor in (held, "alice", person("alice", "administrator"), "bob"):
+        refuses(
+            stored,
+            "has approved",
+            lambda actor=actor: approve(stored, created.request, actor=actor),  # type: ignore[misc]
+        )
+    assert approve(stored, created.request, actor="dan").decided_by == ("alice", "dan")
+
+
 def test_keys_ask_as_who_holds_them(stored: Stored) -> None:
     keys = [stored.principal(stored.issue("admin", owner="alice")) for _ in range(2)]
     created = [ask(stored, actor=actor) for actor in [*keys, "alice", "alice", keys[0]]]

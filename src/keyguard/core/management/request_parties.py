@@ -58,7 +58,7 @@ async def own_request(
         raise unknown("request", request_id)
     party = party_of(actor)
     if actor is not None and not (await people_of(ports, party)).isdisjoint(
-        await people_of(ports, *request.decided_by)
+        await deciders(ports, request)
     ):
         raise RefusedError(f"{party!r} has decided on request {request_id!r}, and can't claim it")
     return request, owner
@@ -71,6 +71,19 @@ async def people_of(ports: ManagementPorts, *parties: str) -> set[str]:
         keys = await all_keys(ports, KeyFilter(family=party))
         found |= {key.owner for key in keys if key.owner is not None}
     return found
+
+
+async def deciders(ports: ManagementPorts, request: KeyRequest) -> set[str]:
+    """Return who has decided on a request, and who holds a key now that has approved it."""
+    approved = await _keys_that(ports, Action.REQUEST_APPROVED, request)
+    families = {record.key.family for _, record in approved if record is not None}
+    return await people_of(ports, *request.decided_by, *families)
+
+
+def holder_of(authority: Authority, party: str) -> str:
+    """Return who acts: the person who holds the key that does, or the party itself."""
+    owner = None if authority.record is None else authority.record.key.owner
+    return party if owner is None else owner
 
 
 async def check_approvers(ports: ManagementPorts, request: KeyRequest, now: datetime) -> None:

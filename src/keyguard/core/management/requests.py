@@ -47,8 +47,10 @@ from keyguard.core.management.request_claims import prospect
 from keyguard.core.management.request_parties import (
     TICKETS,
     author_of,
+    deciders,
     families_that_asked,
     found_request,
+    holder_of,
     own_request,
     party_of,
     people_of,
@@ -113,8 +115,7 @@ class AsyncRequests(Operations):
 
         async def attempt(authority: Authority) -> tuple[Commit | None, KeyRequest]:
             nonlocal digest
-            key = None if authority.record is None else authority.record.key
-            requester = party if key is None or key.owner is None else key.owner
+            requester = holder_of(authority, party)
             owner = await find_organization(ports, organization, authority, ASKERS)
             refuse_disabled(owner, "asking for keys")
             request = KeyRequest(
@@ -342,12 +343,12 @@ class AsyncRequests(Operations):
                 raise RefusedError("nobody decides on an own request; withdraw it instead")
             refuse_unless(request, of, now)
             if action is Action.REQUEST_APPROVED and not parties.isdisjoint(
-                await people_of(self._ports, *request.decided_by)
+                await deciders(self._ports, request)
             ):
                 raise RefusedError(
                     f"{party!r} has approved request {request_id!r} already; it takes another"
                 )
-            after = decide(authority, request, owner, party)
+            after = decide(authority, request, owner, holder_of(authority, party))
             entry = describe(action, now, actor, request, after)
             # Nobody puts a refusal off by changing the organization.
             read = (owner,) if action is Action.REQUEST_APPROVED else ()
