@@ -116,7 +116,18 @@ def test_help_lists_no_command_that_an_application_can_t_run(app: Flask) -> None
     listed = re.findall(r"^  (\w+)  ", call(app, "--help").stdout, re.MULTILINE)
 
     assert set(listed) == {
-        *("migrate", "org", "key", "request", "audit", "usage", "hints", "routes", "pepper"),
+        *(
+            "migrate",
+            "org",
+            "key",
+            "request",
+            "audit",
+            "usage",
+            "hints",
+            "routes",
+            "explain",
+            "pepper",
+        ),
         "console",
     }
 

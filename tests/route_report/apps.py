@@ -63,6 +63,15 @@ starlette_app = Starlette(
 )
 unguarded = Starlette(routes=routes())
 wrapped = asgi.KeyguardMiddleware(Starlette(routes=routes()), async_guard())
+
+
+class Closed:
+    """An application whose routes can't be read."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+shut = asgi.KeyguardMiddleware(Closed(), async_guard())
 partly = Starlette(routes=[Mount("/api", app=starlette_app), Route("/other", endpoint)])
 wide = Starlette(
     routes=[Route("/internal/reset", endpoint, methods=["POST"]), Route("/internal/ok", inference)],

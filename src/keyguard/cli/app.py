@@ -16,6 +16,7 @@ from typer.main import get_group
 from keyguard.cli import console, key, organization, output, pepper, request, setup
 from keyguard.cli.audit import audit
 from keyguard.cli.doctor import doctor
+from keyguard.cli.explain import explain
 from keyguard.cli.hints import hints
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.routes import routes
@@ -54,6 +55,7 @@ app.command("audit")(audit)
 app.command("usage")(usage)
 app.command("hints")(hints)
 app.command("routes")(routes)
+app.command("explain")(explain)
 app.add_typer(pepper.app, name="pepper")
 app.add_typer(console.app, name="console")
 

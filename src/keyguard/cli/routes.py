@@ -58,7 +58,7 @@ def routes(
     ok = not (problems or of_rules)
     form: JsonObject = {
         "ok": ok,
-        "routes": [_as_json(route) for route in guarded],
+        "routes": [as_json(route) for route in guarded],
         "rules": list(of_rules),
     }
     common.show(form, _as_text(guarded, problems, of_rules))
@@ -66,7 +66,8 @@ def routes(
         raise typer.Exit(1)
 
 
-def _as_json(route: GuardedRoute) -> JsonObject:
+def as_json(route: GuardedRoute) -> JsonObject:
+    """Return what guards a route, in JSON."""
     return {
         "path": route.path,
         "part": route.part,
@@ -76,7 +77,7 @@ def _as_json(route: GuardedRoute) -> JsonObject:
         "also": route.also,
         "scopes": _all_of(route.requirements),
         "any_of": [sorted(each.any_of) for each in route.requirements if each.any_of],
-        "limits": [_limit(limit) for limit in route.limits],
+        "limits": [limit_words(limit) for limit in route.limits],
         "problem": route.problem,
     }
 
@@ -107,7 +108,7 @@ def _path(route: GuardedRoute) -> Words:
 
 
 def _guards(route: GuardedRoute) -> Words:
-    lines = [f"limit {_limit(limit)}" for limit in route.limits]
+    lines = [f"limit {limit_words(limit)}" for limit in route.limits]
     if route.is_public is None:
         return _cell(["not told", *lines], "red")
     if route.problem is not None:
@@ -134,6 +135,7 @@ def _scopes(requirements: Iterable[Requirement]) -> Iterable[str]:
             yield f"any of {', '.join(sorted(each.any_of))}"
 
 
-def _limit(limit: RouteLimit) -> str:
+def limit_words(limit: RouteLimit) -> str:
+    """Return a limit as people read it."""
     per = limit.limit.per if isinstance(limit.limit.per, str) else "function"
     return f"{limit.limit.name} {limit.limit.rate} per {per}"

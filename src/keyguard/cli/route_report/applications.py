@@ -19,20 +19,28 @@ from keyguard.exceptions import ConfigurationError
 from keyguard.runtime.loading import running_application_code, takes
 
 
-def read_application(app: object) -> list[Route]:
+def read_application(app: object, *, needs_routes: bool = True) -> list[Route]:
     """Return the routes of an application, with or without middleware around it.
 
-    It is one of Starlette, FastAPI, Flask or Django; the routes of any other can't be read.
+    It is one of Starlette, FastAPI, Flask or Django; the routes of any other can't be read. Where
+    ``needs_routes`` is False, keyguard's middleware around it is enough.
     """
     routes = list(_read(app, Place()))
+    if not needs_routes and routes[0].place.guards:
+        return routes
     if [route.is_app_read for route in routes] == [False] and not routes[0].place.path:
         advice = "; if it makes one of these, write () after its name" if takes(app, 0) else ""
         raise ConfigurationError(
-            f"the application is a {type(app).__name__}, whose routes can't be read: only those of "
+            f"{_subject(app, routes[0].kind)}, whose routes can't be read: only those of "
             f"Starlette, FastAPI, Flask and Django can; if it wraps one of these, name that one"
             f"{advice}"
         )
     return routes
+
+
+def _subject(app: object, kind: str) -> str:
+    outer = type(app).__name__
+    return f"the application is a {kind}" + ("" if outer == kind else f" inside a {outer}")
 
 
 def read_project() -> list[Route]:
@@ -67,7 +75,7 @@ def _read(app: object, place: Place) -> Iterator[Route]:
                 prefix = path.rstrip("/")
                 yield from _read(mounted, place.below(prefix, tuple(prefix.split("/")[1:])))
         app = inside(app)
-    yield Route(place=place, is_app_read=False)
+    yield Route(place=place, is_app_read=False, kind=type(seen[-1]).__name__)
 
 
 def _read_table(app: object, place: Place) -> Iterator[Route] | None:

@@ -68,6 +68,7 @@ class Route:
         is_websocket: Whether it accepts WebSockets.
         is_path_read: Whether ``segments`` say exactly which paths it matches.
         is_app_read: Whether the application that serves it could be read.
+        kind: The class of the application that serves it, if it could not.
     """
 
     place: Place
@@ -80,6 +81,7 @@ class Route:
     is_websocket: bool = False
     is_path_read: bool = True
     is_app_read: bool = True
+    kind: str = ""
 
     @property
     def whole_path(self) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "Responder",
     "Response",
     "check_realm",
+    "detail_of",
     "encoded",
     "status_of",
 ]
@@ -171,6 +172,11 @@ _VARYING = {Reason.SCOPE_MISSING, Reason.RATE_LIMITED, Reason.TOO_MANY_FAILURES}
 def status_of(deny: Deny) -> int:
     """Return the status with which a refusal is answered."""
     return _ANSWERS[deny.reason].status
+
+
+def detail_of(deny: Deny) -> str:
+    """Return the sentence of an answer that depends on the reason alone."""
+    return _ANSWERS[deny.reason].detail
 
 
 def check_realm(realm: str) -> None:

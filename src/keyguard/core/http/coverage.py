@@ -86,6 +86,16 @@ def is_for(rule: Rule, book: RuleBook, route: Segments) -> bool:
     return any(_common(_plain(book, route), template) is not None for template in mine)
 
 
+def matches(route: Segments, path: Segments) -> bool:
+    """Tell whether the template of a route matches a path.
+
+    Args:
+        route: The segments of the template.
+        path: The segments of the path.
+    """
+    return _common(route, path) == path
+
+
 def _plain(book: RuleBook, segments: Segments) -> Segments:
     """Return a template without what is nothing to a rule that is not public."""
     plain = segments[:-1] if segments[-1:] == ("",) else segments

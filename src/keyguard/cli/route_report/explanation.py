@@ -1,0 +1,110 @@
+"""What decides on one request: the route that it leads to, and the rules on its way there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+from keyguard.cli.route_report.report import GuardedRoute, report
+from keyguard.cli.route_report.route import PathRules, Place, Route
+from keyguard.core.access.decisions import Deny
+from keyguard.core.http.coverage import Segments, matches
+from keyguard.core.http.rules import Rule, RuleBook
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What decides on one request.
+
+    Args:
+        method: Its method.
+        path: Its path, decoded.
+        is_read: Whether the routes of the application are known.
+        route: The route that it leads to, or None.
+        rules: What the rules of each keyguard middleware on its way say, the outermost first: a
+            rule, None where only a key is needed, or the refusal of an ambiguous path.
+        guarded: What it needs in all.
+    """
+
+    method: str
+    path: str
+    is_read: bool
+    route: Route | None
+    rules: tuple[Rule | Deny | None, ...]
+    guarded: GuardedRoute
+
+    @property
+    def all_of(self) -> list[str]:
+        """The scopes that are all needed."""
+        return sorted({scope for each in self.guarded.requirements for scope in each.all_of})
+
+    @property
+    def any_of(self) -> list[frozenset[str]]:
+        """The scopes of which one is needed."""
+        return [each.any_of for each in self.guarded.requirements if each.any_of]
+
+
+def of_settings(rule_book: RuleBook) -> list[Route]:
+    """Return the one route of an application that is not known: any path behind some rules."""
+    return [Route(place=Place("", (PathRules(rule_book),)), is_app_read=False)]
+
+
+def explain_request(routes: Sequence[Route], method: str, raw_path: str) -> Explanation:
+    """Return what decides on a request.
+
+    Args:
+        routes: The routes of the application, in the order in which it tries them.
+        method: The request method, in upper case.
+        raw_path: The path as it is sent; a query is left out.
+    """
+    raw_path = raw_path.partition("?")[0]
+    path = unquote(raw_path)
+    segments: Segments = tuple(path.split("/")[1:])
+    asked = "GET" if method == "HEAD" else method
+    leading = [route for route in routes if _leads_to(route, segments)]
+    fitting = [route for route in leading if route.methods is None or asked in route.methods]
+    route = next(iter(fitting or leading), None)
+    if route is None:
+        guards = next((each.place.guards for each in routes if not each.place.path), ())
+        place = Place("", guards)
+    else:
+        place = route.place
+    mounts = _mounts(place)
+    ways = [(guard, len(mounts) - len(guard.seen_below)) for guard in place.guards]
+    rules = tuple(
+        guard.rule_book.find(
+            "/" + "/".join(segments[cut:]), method, None if cut else raw_path.encode()
+        )
+        for guard, cut in ways
+    )
+    below = replace(
+        route or Route(place=place),
+        segments=segments[len(mounts) :],
+        methods=frozenset({asked}),
+        place=Place(
+            place.path,
+            tuple(replace(guard, seen_below=segments[cut : len(mounts)]) for guard, cut in ways),
+        ),
+    )
+    return Explanation(
+        method=method,
+        path=path,
+        is_read=all(each.is_app_read for each in leading or routes),
+        route=None if route is None or not route.is_app_read else route,
+        rules=rules,
+        guarded=report([below])[0],
+    )
+
+
+def _mounts(place: Place) -> Segments:
+    """Return the segments of the mounts around a place, in the notation of rules if known."""
+    plain = tuple(place.path.split("/")[1:])
+    known = place.guards[0].seen_below if place.guards else ()
+    return (*plain[: len(plain) - len(known)], *known)
+
+
+def _leads_to(route: Route, path: Segments) -> bool:
+    template = (*_mounts(route.place), *route.segments)
+    plain = path[:-1] if path[-1:] == ("",) else path  # routers differ about a slash at the end
+    return matches(template, path) or matches(template, plain)
