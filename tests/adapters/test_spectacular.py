@@ -10,7 +10,7 @@ from typing import Any
 SITE = """
 import json, sys
 from django.conf import settings
-from keyguard import Keyguard, Rule
+from keyguard import AsyncKeyguard, Keyguard, Rule
 
 AUTHENTICATION = "keyguard.adapters.rest_framework.KeyguardAuthentication"
 settings.configure(
@@ -31,6 +31,7 @@ settings.configure(
 )
 import django
 django.setup()
+from django.test import override_settings
 from django.urls import path
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
@@ -61,9 +62,16 @@ urlpatterns = [
     path("v1/decorated", require_scopes("d")(Decorated.as_view())),
     path("status", Status.as_view()),
 ]
-document = SchemaGenerator().get_schema(request=None, public=True)
-validate_schema(document)
-print(json.dumps(document))
+def described():
+    document = SchemaGenerator().get_schema(request=None, public=True)
+    validate_schema(document)
+    return document
+
+other = AsyncKeyguard("memory://", carriers=["basic", "header:X-API-Key"])
+documents = [described()]
+with override_settings(KEYGUARD={"guard": other}):
+    documents.append(described())
+print(json.dumps(documents))
 """
 
 
@@ -72,7 +80,8 @@ def test_the_document_describes_the_guard() -> None:
         [sys.executable, "-W", "error", "-c", SITE], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")  # no authenticator that it can't resolve
-    document: dict[str, Any] = json.loads(done.stdout)
+    documents: list[dict[str, Any]] = json.loads(done.stdout)
+    document, other = documents
     paths = document["paths"]
     ((name, scheme),) = document["components"]["securitySchemes"].items()
     item, public = paths["/v1/items/{id}"]["get"], paths["/status"]["get"]
@@ -90,3 +99,9 @@ def test_the_document_describes_the_guard() -> None:
     # A public operation has neither.
     assert set(public["responses"]) == {"200"}
     assert not public.get("security")
+    # Each carrier is a scheme, and the bearer's none where it carries nothing.
+    assert set(other["components"]["securitySchemes"]) == {"KeyguardBasic", "Keyguard-X-API-Key"}
+    assert other["paths"]["/v1/decorated"]["get"]["security"] == [
+        {"KeyguardBasic": ["d"]},
+        {"Keyguard-X-API-Key": ["d"]},
+    ]

@@ -27,7 +27,10 @@ _SCHEME = {
 
 
 class KeyguardScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its own
-    """Tells drf-spectacular which security scheme ``KeyguardAuthentication`` stands for."""
+    """Tells drf-spectacular which security scheme ``KeyguardAuthentication`` stands for.
+
+    :func:`describe_guard` puts the schemes of other carriers in its place.
+    """
 
     target_class = "keyguard.adapters.rest_framework.KeyguardAuthentication"
     match_subclasses = True
@@ -49,7 +52,8 @@ def describe_guard(
         result: The document.
         generator: What has made it.
     """
-    guard = read_setup().guard
+    setup = read_setup()
+    guard = setup.guard or setup.async_guard
     schemes = schemes_of(None if guard is None else guard.carriers, dict(_SCHEME))
     describe_document(result, schemes, _described(result["paths"], generator))
     return result
