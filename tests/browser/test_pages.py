@@ -11,8 +11,6 @@ from playwright.sync_api import Browser, Error, Response
 from tests.browser.site import HOSTILE, Site
 from tests.browser.visits import visiting
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.mark.campaign("narrow")
 @pytest.mark.parametrize("mode", ["script", "narrow", "dark"])

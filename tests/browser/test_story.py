@@ -11,8 +11,6 @@ from keyguard import Allow
 from tests.browser.site import Site
 from tests.browser.visits import MODES, Visitor, visiting
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.mark.campaign("script", "no-script")
 @pytest.mark.parametrize("mode", MODES)

@@ -158,7 +158,7 @@ def test_a_terminal_shows_a_progress_bar(
 def test_an_import_that_was_killed_can_be_run_again_without_duplicates(
     process: Callable[..., Run], store: Store, rows: Callable[..., str]
 ) -> None:
-    lines = [row(number) for number in range(6100)]
+    lines = [row(number) for number in range(1600)]
     path = rows(*lines)
     with (
         subprocess.Popen(
