@@ -182,5 +182,6 @@ def test_writer(memory_guards: MemoryGuards) -> None:
     assert_type(memory_guards.issue(scopes=["a"]), ApiKey)
     assert_type(memory_guards.issue().headers, dict[str, str])
     assert_type(memory_guards.with_settings(realm="AIaaS"), MemoryGuards)
+    memory_guards.with_settings(raelm="AIaaS")  # type: ignore[call-arg]
     with acting_as(make_principal(["a"]), guard=memory_guards.guard) as principal:
         assert_type(principal, Principal)

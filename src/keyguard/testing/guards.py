@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from keyguard.core.keys.records import Key
 from keyguard.core.tokens.secret import Secret
@@ -17,6 +17,9 @@ from keyguard.runtime.process import Clock
 from keyguard.settings.config import Settings
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 from keyguard.testing.clock import MovingClock
+
+if TYPE_CHECKING:
+    from keyguard.settings.options import Options
 
 __all__ = ["ApiKey", "MemoryGuards"]
 
@@ -98,7 +101,7 @@ class MemoryGuards:
         vars(guards)[name] = guard
         return guards
 
-    def with_settings(self, **changes: Any) -> Self:
+    def with_settings(self, **changes: Unpack[Options]) -> Self:
         """Return guards over the same store and clock that have other settings. These stay.
 
         Args:
