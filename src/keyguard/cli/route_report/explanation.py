@@ -10,7 +10,8 @@ from keyguard.cli.route_report.report import GuardedRoute, report
 from keyguard.cli.route_report.route import PathRules, Place, Route
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.coverage import Segments, matches
-from keyguard.core.http.rules import Rule, RuleBook
+from keyguard.core.http.rule_book import RuleBook
+from keyguard.core.http.rules import Rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
