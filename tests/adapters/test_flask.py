@@ -186,6 +186,30 @@ def test_before_request_is_not_reached_without_a_key(world: World, app: Flask) -
     assert reached == []
 
 
+@pytest.mark.parametrize("careful", [True, False])
+def test_after_request_may_ask_for_what_before_request_did_not_make(
+    world: World, app: Flask, caplog: pytest.LogCaptureFixture, *, careful: bool
+) -> None:
+    def start() -> None:
+        flask.g.started = "started"
+
+    def say(response: flask.Response) -> flask.Response:
+        started = flask.g.get("started") if careful else flask.g.started
+        response.headers["X-Started"] = str(started)
+        return response
+
+    app.before_request(start)
+    app.after_request(say)
+    client = app.test_client()
+    key = {"Authorization": f"Bearer {world.token()}"}
+
+    assert client.get("/nowhere", headers=key).headers["X-Started"] == "started"
+    refused = client.get("/nowhere")
+    assert refused.status_code == 401
+    assert refused.headers.get("X-Started") == ("None" if careful else None)
+    assert bool(caplog.records) is not careful
+
+
 class Methods(MethodView):
     def get(self) -> str:
         return "get"

@@ -155,6 +155,28 @@ def test_admit_answers_as_an_adapter_byte_for_byte(way: str) -> None:
     assert counted(by_admit) == counted(by_adapter)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_key_in_another_carrier_is_read_from_the_headers_and_two_are_refused(way: str) -> None:
+    world = World({"carriers": ["bearer", "header:X-API-Key"], "rules": OPTIONS["rules"]})
+    key = world.token("inference:write").encode()
+    in_header = Request("/write", headers=((b"x-api-key", key),))
+    script = [
+        in_header,
+        replace(in_header, authorization=(b"Bearer " + key,)),
+        replace(in_header, headers=((b"x-api-key", key), (b"x-api-key", key))),
+        replace(in_header, headers=((b"x-api-key", b"nonsense"),)),
+    ]
+    guarded = asgi.KeyguardMiddleware(asgi_app, world.async_guard)
+    expected = [kept(call_asgi(guarded, request)) for request in script]
+
+    assert [status for status, *_ in expected] == [200, 400, 400, 401]
+    # WSGI has one value of a field.
+    asked = [request for request in script if way != "wsgi" or len(request.headers) == 1]
+    assert [kept(WAYS[way](world, request)) for request in asked] == [
+        answer for request, answer in zip(script, expected, strict=True) if request in asked
+    ]
+
+
 def test_a_store_that_fails_is_answered_with_503() -> None:
     world = World()
     request = Request(authorization=(b"Bearer " + world.token().encode(),))
