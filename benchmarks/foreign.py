@@ -107,7 +107,7 @@ def measure() -> Section:
         app.application.pause = _no_pause  # it is reckoned instead
         foreign = Ids(rooms, "other")
         found = [race(app, *asked) for asked in questions(foreign, ghost(foreign))]
-    found.sort(key=lambda endpoint: endpoint.guess, reverse=True)
+    found.sort(key=lambda endpoint: (endpoint.guess, endpoint.guess_at_work), reverse=True)
     rows = [
         [
             endpoint.name,
