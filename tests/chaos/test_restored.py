@@ -90,7 +90,7 @@ class Watched:
 
 
 @pytest.mark.timeout(120 + 3 * ROUNDS)
-@pytest.mark.campaign("sqlite-sync", "postgresql-async")
+@pytest.mark.campaign("sqlite-sync")
 @pytest.mark.parametrize("flavour", ["sync", "async"])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_nobody_is_let_in_after_the_bound_however_often_a_backup_is_restored(

@@ -133,6 +133,7 @@ def test_a_factory_is_called(keyguard: Program) -> None:
     assert "/outer/inner/<name>" in done.stdout
 
 
+@pytest.mark.campaign("broken", "leaves", "nowhere", "service:fails")
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -242,6 +243,7 @@ urlpatterns = [
 WSGI = "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n"
 
 
+@pytest.mark.campaign("arguments1")
 @pytest.mark.parametrize("arguments", [(), ("wsgi:application",)])
 def test_a_django_project_is_read_by_its_settings_or_its_application(
     arguments: tuple[str, ...],

@@ -16,6 +16,7 @@ from tests.services import free_port, until
 from tests.stores.conftest import make_database
 
 
+@pytest.mark.campaign("redis-asgi", "sqlite-wsgi")
 @pytest.mark.parametrize("server", ["wsgi", "asgi"])
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 def test_sigterm_loses_no_use(

@@ -240,6 +240,7 @@ def test_an_answer_that_is_not_counts_is_refused(answer: Any) -> None:
         run_sync(counters.hit([charge()]))
 
 
+@pytest.mark.campaign("async-closed", "sync-open")
 @WATCHDOG
 @pytest.mark.parametrize("how", ["stopped", "killed", "read-only", "full"])
 @pytest.mark.parametrize("on_error", ["open", "closed"])

@@ -266,6 +266,7 @@ def spoil(store: Store, kind: str, times: int) -> None:
         connection.exec_driver_sql(SPOIL[kind].format(spoiled=times + 1))
 
 
+@pytest.mark.campaign("sync-postgresql", "async-mariadb")
 @SERVERS
 def test_a_hit_that_met_a_deadlock_is_tried_again(store: Store, kind: str) -> None:
     store.hit(charge())
@@ -275,6 +276,7 @@ def test_a_hit_that_met_a_deadlock_is_tried_again(store: Store, kind: str) -> No
     assert store.remaining(charge(2)) == 9
 
 
+@pytest.mark.campaign("async-postgresql", "sync-mariadb")
 @SERVERS
 def test_a_hit_that_meets_nothing_but_deadlocks_is_given_up(store: Store, kind: str) -> None:
     store.hit(charge())
@@ -445,6 +447,7 @@ def test_what_has_ended_does_not_pile_up(store: Store) -> None:
     assert count(store) <= 300
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 @DATABASES
 def test_what_has_ended_is_swept_and_nothing_else(store: Store) -> None:
     store.hit(charge(1), charge(2, window=3600))
@@ -469,6 +472,7 @@ def test_the_sweep_waits_for_nobodys_lock(store: Store) -> None:
     assert count(store) == 1
 
 
+@pytest.mark.campaign("sync-postgresql", "async-sqlite", "async-mariadb")
 @DATABASES
 def test_closing_ends_the_sweeps(store: Store) -> None:
     getattr(store.limiter, "counters", store.limiter)._made = 63

@@ -49,6 +49,9 @@ def test_fifty_claims_at_once_make_one_key(anywhere: Stored) -> None:
     assert actions(anywhere).count(Action.REQUEST_CLAIMED) == 1
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 def test_a_claim_against_its_rescission_makes_a_key_or_none(anywhere: Stored) -> None:
     for _ in range(5):
         created = approved(anywhere)

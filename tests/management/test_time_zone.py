@@ -21,6 +21,9 @@ NO_NAMES = (
 UNKNOWN = ("Europe", "Mars/Olympus", "A" * 64)
 
 
+@pytest.mark.campaign(
+    "memory-sync", "sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async"
+)
 def test_an_organization_has_the_zone_utc_unless_it_has_another(anywhere: Stored) -> None:
     organizations = anywhere.guard.organizations
     assert organizations.get("acme").time_zone == "UTC"

@@ -79,6 +79,7 @@ class Guarded:
         self.do(lambda guard: guard.close() if self._is_sync else guard.aclose())
 
 
+@pytest.mark.campaign("async-client", "sync-url")
 @WATCHDOG
 @pytest.mark.parametrize("by", ["url", "client"])
 def test_a_change_is_acknowledged_when_the_replica_has_it(

@@ -380,6 +380,7 @@ def test_a_position_that_the_trail_does_not_have_means_that_all_may_have_changed
     feed.close()
 
 
+@pytest.mark.campaign("sqlite", "postgresql-2", "mariadb-3")
 @pytest.mark.parametrize("made_after", [1, 2, 3, 4])
 def test_a_restored_backup_is_noticed_however_much_was_changed_since(
     backend: Plain, made_after: int
@@ -451,6 +452,7 @@ def test_without_the_row_that_is_the_lock_nothing_is_changed(backend: Plain) -> 
     assert backend.feed().read(None, 0) == News("0-", ())
 
 
+@pytest.mark.campaign("sqlite", "postgresql")
 def test_a_thousand_are_told_at_a_time(backend: Plain) -> None:
     backend.add_organization(organization())
     assert backend.commit(adding(*(record(number) for number in range(1500))))

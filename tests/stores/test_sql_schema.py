@@ -110,6 +110,7 @@ def test_without_tables_every_call_says_to_migrate(database_store: Any) -> None:
         assert str(caught.value) == f"the database has no keyguard tables yet; {ADVICE}"
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 def test_a_store_that_was_migrated_after_all_works(database_store: Any) -> None:
     with pytest.raises(SchemaError):
         database_store.find_key(key().id)
@@ -145,6 +146,7 @@ def test_newer_tables_say_to_upgrade_keyguard(
     )
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 def test_a_table_that_went_missing_is_named(database_store: Any, database: Database) -> None:
     database_store.migrate()
     assert database_store.find_key(key().id) is None
@@ -209,6 +211,7 @@ def test_a_foreign_key_row_is_named_and_never_its_digest(
         assert "digest-1" not in message
 
 
+@pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 def test_a_foreign_organization_row_is_named(database_store: Any, database: Database) -> None:
     database_store.migrate()
     database_store.add_organization(organization())

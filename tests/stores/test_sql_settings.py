@@ -54,6 +54,7 @@ def refusal(target: Any, flavour: str, runner: asyncio.Runner) -> str:
     return reason
 
 
+@pytest.mark.campaign("sync")
 def test_a_guard_works_in_a_host_s_engine_on_odd_servers(
     odd_postgresql: OddPostgreSQL, odd_mariadb: OddMariaDB, flavour: str, runner: asyncio.Runner
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_guard_works_in_a_host_s_engine_on_odd_servers(
         dispose(engine, runner)
 
 
+@pytest.mark.campaign("async")
 def test_times_that_can_not_be_read_are_refused(
     postgresql: PostgreSQL, flavour: str, runner: asyncio.Runner
 ) -> None:

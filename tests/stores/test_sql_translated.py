@@ -88,6 +88,7 @@ def translated(
     plain.dispose()
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync")
 def test_the_tables_are_made_and_used_in_that_schema(
     translated: Translated, runner: asyncio.Runner
 ) -> None:

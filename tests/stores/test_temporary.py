@@ -148,6 +148,7 @@ def test_one_of_many_puts_a_value(store: Any, is_there: bool) -> None:
     assert store.find_temporary("session", DIGEST, NOON + HOUR) == first
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync")
 def test_values_that_expired_are_deleted_with_each_new_one(
     database: Database, database_store: Any
 ) -> None:
@@ -182,6 +183,7 @@ def test_redis_forgets_what_has_expired_by_itself(redis: Any) -> None:
     assert 0 < left <= 5001
 
 
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync")
 def test_a_row_that_is_damaged_is_told_and_dropped(database: Database, database_store: Any) -> None:
     database_store.migrate()
     database_store.put_temporary(SESSION, NOON)

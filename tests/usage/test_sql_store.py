@@ -105,6 +105,7 @@ def test_fifty_flushes_at_once_add_up_and_never_deadlock(usage: Plain) -> None:
     assert len(usage.writers()) == 50
 
 
+@pytest.mark.campaign("postgresql", "mariadb")
 def test_flushes_and_folds_at_once_lose_nothing_and_count_nothing_twice(usage: Plain) -> None:
     def flushed(number: int) -> Callable[[Any], Any]:
         cells = [cell(key, at=NOON + number * QUARTER) for key in range(20)]
