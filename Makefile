@@ -22,7 +22,7 @@ SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/ht
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo env-servers env-compat env-unedited demo test check bench paths chaos servers compat unedited matrix docs pins clean
+.PHONY: help env env-demo env-servers env-compat env-unedited demo test check bench paths chaos servers compat unedited matrix floors docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -88,8 +88,12 @@ compat: env-compat ## run the test suites of Starlette, Flask and Werkzeug, bare
 unedited: env-unedited ## serve Datasette, MLflow, httpbin and pypiserver behind keyguard, without a line of code
 	@.venv-unedited/bin/python scripts/unedited.py
 
-matrix: ## run the adapters' tests with each Python, and the lowest and newest of every framework
+matrix: ## run tests with each Python, and the lowest and newest version of every package
 	@sh scripts/matrix.sh
+
+floors: ## run the short form of matrix: the oldest Python, the lowest of every package, the most telling tests
+	@MATRIX_PYTHONS=3.11 MATRIX_ENDS=lowest MATRIX_TESTS="tests/adapters tests/stores/test_contract.py \
+		-k 'not (test_contract and async)'" WORKERS=$(WORKERS) sh scripts/matrix.sh
 
 docs: env ## build the documentation into docs/_build/html
 	@$(SPHINX)

@@ -1,24 +1,41 @@
 #!/bin/sh
-# Run the adapters' tests with every supported Python, and the lowest and newest version of each framework.
+# Run tests with every supported Python, and the lowest and newest version of each package.
 #
-# Each run has an environment of its own under .matrix/. MATRIX_PYTHONS and MATRIX_ENDS choose some.
+# The adapters' tests run with each Python and both ends. With the oldest Python, all packages are at their
+# lowest together, and the tests of stores, limits, usage, freshness and the command line run as well.
+#
+# Each run has an environment of its own under .matrix/. MATRIX_PYTHONS and MATRIX_ENDS choose some, and
+# MATRIX_TESTS says what pytest is told instead.
 set -eu
 
-pythons=${MATRIX_PYTHONS:-"3.11 3.12 3.13"}
+oldest=3.11
+pythons=${MATRIX_PYTHONS:-"3.11 3.12 3.13 3.14"}
 ends=${MATRIX_ENDS:-"lowest newest"}
+stores="tests/stores tests/limits tests/usage tests/freshness tests/cli"
 status=0
 
-# The lowest versions that the extras of these names accept, as pins.
-lowest() { # PYTHON
-    "$1" -c '
-import re, tomllib
-with open("pyproject.toml", "rb") as file:
-    extras = tomllib.load(file)["project"]["optional-dependencies"]
-for extra in ("starlette", "flask", "fastapi", "django", "drf"):
-    for requirement in extras.get(extra, ()):
-        if not requirement.startswith("keyguard["):
-            print(re.sub(r"\[.*?\]", "", requirement.split(";")[0]).replace(">=", "~=", 1)
-                  if requirement.count(".") > 1 else requirement.replace(">=", "==", 1) + ".*")'
+pip() {
+    "$venv/bin/python" -m pip --disable-pip-version-check -qq "$@"
+}
+
+# run NAME PYTHON REQUIREMENT-OF-KEYGUARD PINS WARNINGS TESTS
+run() {
+    name=$1 python=$2 keyguard=$3 pins=$4 warnings=$5 tests=$6
+    venv=.matrix/$name
+    rm -rf "$venv"
+    mkdir -p .matrix
+    "$python" -m venv "$venv"
+    echo "matrix: $name: ${pins:+$(echo $pins)}"
+    # The pip of an old Python knows no dependency groups.
+    # shellcheck disable=SC2086  # several requirements, options and tests
+    pip install 'pip>=25.1' && pip install -e "$keyguard" --group tests $pins &&
+        if [ -n "${MATRIX_TESTS:-}" ]; then
+            eval "set -- $MATRIX_TESTS"
+        else
+            set -- $tests
+        fi &&
+        COVERAGE_FILE=$PWD/.coverage-partial "$venv/bin/python" -m pytest -q -n "${WORKERS:-2}" $warnings "$@" ||
+        { echo "matrix: $name: FAILED"; return 1; }
 }
 
 for number in $pythons; do
@@ -28,25 +45,28 @@ for number in $pythons; do
         echo "matrix: Python $number: skipped: it is not installed"
         continue
     fi
+    # Since 3.13, sqlite3 warns of connections that are left to the garbage collector, such as those
+    # of a page's guard once the page has run.
+    case $number in 3.1[12]) warnings='' ;; *) warnings='-W ignore::pytest.PytestUnraisableExceptionWarning' ;; esac
     for end in $ends; do
-        venv=.matrix/$number-$end
-        rm -rf "$venv"
-        mkdir -p .matrix
-        "$python" -m venv "$venv"
-        # Old frameworks use features that newer libraries beneath them have deprecated.
-        if [ "$end" = lowest ]; then
-            pins=$(lowest "$python") warnings="-W ignore::DeprecationWarning"
-        else
-            pins='' warnings=''
+        tests="tests/adapters tests/recipes"
+        if [ "$end" = newest ]; then
+            run "$number-newest" "$python" '.[all]' '' "$warnings" "$tests" || status=1
+            continue
         fi
-        # Since 3.13, sqlite3 warns of connections that are left to the garbage collector, such as those
-        # of a page's guard once the page has run.
-        [ "$number" = 3.13 ] && warnings="$warnings -W ignore::pytest.PytestUnraisableExceptionWarning"
-        echo "matrix: Python $number, $end: ${pins:+$(echo $pins)}"
-        # shellcheck disable=SC2086  # several requirements
-        "$venv/bin/python" -m pip --disable-pip-version-check -qq install -e '.[dev]' $pins &&
-            COVERAGE_FILE=$PWD/.coverage-partial "$venv/bin/python" -m pytest -q -n 2 $warnings tests/adapters tests/recipes ||
-            { echo "matrix: Python $number, $end: FAILED"; status=1; }
+        # Old packages use features that newer libraries beneath them have deprecated.
+        old="$warnings -W ignore::DeprecationWarning"
+        if [ "$number" = "$oldest" ]; then
+            pins=$("$python" scripts/floors.py pins)
+            if run "$number-lowest" "$python" '.[all]' "$pins" "$old" "$tests $stores"; then
+                [ -n "${MATRIX_TESTS:-}" ] || "$python" scripts/floors.py page
+            else
+                status=1
+            fi
+        else # old drivers have no binaries for new Pythons
+            pins=$("$python" scripts/floors.py pins starlette flask fastapi django drf)
+            run "$number-lowest" "$python" '.[all]' "$pins" "$old" "$tests" || status=1
+        fi
     done
 done
 exit $status

@@ -19,12 +19,14 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     print(*tomllib.load(file)["build-system"]["requires"])')
 
-pin() { # FILE WHAT-FOR REQUIREMENT...
+pin() { # FILE WHAT-FOR REQUIREMENT-OR-OPTION...
     file=$1
     purpose=$2
     shift 2
     echo "resolving $file"
     "$python" -m venv "$scratch/venv"
+    # Debian 12's pip knows no dependency groups.
+    "$scratch/venv/bin/python" -m pip --disable-pip-version-check -qq install 'pip>=25.1'
     # shellcheck disable=SC2086  # the build backend may be several requirements
     "$scratch/venv/bin/python" -m pip --disable-pip-version-check -qq install $backend "$@"
     {
@@ -40,6 +42,6 @@ pin() { # FILE WHAT-FOR REQUIREMENT...
 pin requirements/demo.txt "What \`make demo\` installs: both examples and the command line on SQLite." \
     ".[cli,console,flask,prometheus,starlette]" flask-cors uvicorn
 pin requirements/dev.txt "What \`make test\`, \`make check\`, \`make bench\` and \`make docs\` install." \
-    ".[dev]"
+    ".[all]" --group dev
 pin requirements/servers.txt "What \`make servers\` installs: every server, and what the tests need." \
-    ".[servers]"
+    ".[all]" --group servers

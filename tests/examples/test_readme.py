@@ -132,7 +132,7 @@ def test_every_link_to_a_file_leads_somewhere(name: str) -> None:
 
 
 def test_every_extra_is_in_the_table() -> None:
-    extras = set(project()["optional-dependencies"]) - {"dev", "servers"}
+    extras = set(project()["optional-dependencies"])
 
     assert set(re.findall(r"^\| `(\w+)` \|", page("docs/quickstart.md"), re.MULTILINE)) == extras
 

@@ -8,9 +8,9 @@ import re
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import Any
 
 import typer
-from typer import TyperException
 from typer.main import get_group
 
 from keyguard.cli import console, key, organization, output, pepper, request, setup
@@ -34,6 +34,8 @@ from keyguard.settings.sources import STORE_VARIABLES, read_stores
 
 # In Typer's messages: a long word may be a token of any service, and a URL may hold a password.
 _SECRET = re.compile(r"[^\s'\"()]*://.*|[^\s'\"()]{41,}", re.DOTALL)
+# What every usage error is: TyperException since Typer 0.27, Click's ClickException before.
+_Problem: type[Exception] = typer.BadParameter.__mro__[2]
 DONE, REFUSED, USAGE, NOT_DURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
@@ -119,7 +121,7 @@ def run(
         for needing_a_url in ("init", "doctor"):  # a guard does not tell the URL of its store
             program.commands[needing_a_url].hidden = guard is not None
         status = program(arguments, prog_name=name, standalone_mode=False, obj=common)
-    except TyperException as problem:
+    except _Problem as problem:
         _explain(problem)
         return USAGE
     except (ConfigurationError, InvalidValueError) as problem:
@@ -152,7 +154,7 @@ def _check_encoding(arguments: Sequence[str]) -> None:
             raise InvalidValueError(f"the argument {shown(argument)} is not valid UTF-8") from None
 
 
-def _explain(problem: TyperException) -> None:
+def _explain(problem: Any) -> None:
     message = problem.format_message()
     if message.startswith("Usage:"):  # the help, for a group without a command
         output.note(message)

@@ -35,13 +35,17 @@ from keyguard.stores.redis.pools import (
 Client: TypeAlias = redis.Redis | redis.RedisCluster
 AsyncClient: TypeAlias = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
+_HAS_INFO = hasattr(redis, "DriverInfo")
+
 _Arguments: TypeAlias = dict[str, Any]
 """Arguments of redis-py's connections and pools, by name."""
 
 _SHARED: _Arguments = {
     "protocol": 2,
-    "driver_info": None,  # telling the server costs two round trips for each connection
     "max_connections": MOST_CONNECTIONS,
+    # Telling the server which driver this is costs two round trips for each connection. redis-py
+    # has one option for that since 7.2.
+    **dict.fromkeys(["driver_info"] if _HAS_INFO else ["lib_name", "lib_version"]),
 }
 
 

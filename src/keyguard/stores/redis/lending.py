@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from operator import methodcaller
 from typing import Any, Protocol, TypeVar
 
 import redis
+from redis.asyncio.connection import AbstractConnection
 
 from keyguard.runtime.connecting import AsyncConnector, Connector, SyncConnector
 from keyguard.runtime.deadlines import Patience, remaining
@@ -56,13 +58,19 @@ class AsyncConnection(Protocol):
     async def disconnect(self, nowait: bool = False) -> None: ...
     def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
     async def send_packed_command(self, command: Iterable[bytes]) -> None: ...
-    async def can_read(self) -> bool: ...
     async def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...  # noqa: ASYNC109 - redis-py's signature
 
 
 class _Lent(Protocol):
     @property
     def is_connected(self) -> bool: ...
+
+
+has_unread: Callable[[AsyncConnection], Awaitable[bool]] = methodcaller(
+    # The name before redis-py 8.
+    "can_read" if hasattr(AbstractConnection, "can_read") else "can_read_destructive"
+)
+"""Tells whether a connection has anything left to read, or was ended by the server."""
 
 
 AnyConnection = TypeVar("AnyConnection", bound=_Lent)
@@ -237,7 +245,7 @@ class AsyncLender(Lender[AsyncConnection], AsyncConnector[AsyncConnection]):
             if connection.is_connected:
                 age = time.monotonic() - self._opened_at[connection]
                 with suppress(OSError, redis.ConnectionError):
-                    if age < self._patience.max_age and not await connection.can_read():
+                    if age < self._patience.max_age and not await has_unread(connection):
                         return connection
             self._ready.append(connection)
         return await super().take()
@@ -263,6 +271,6 @@ class AsyncLender(Lender[AsyncConnection], AsyncConnector[AsyncConnection]):
 
     async def _is_quiet(self, connection: AsyncConnection) -> bool:
         try:
-            return not await connection.can_read()
+            return not await has_unread(connection)
         except (OSError, redis.ConnectionError):
             return False

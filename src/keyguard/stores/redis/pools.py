@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from inspect import signature
 from typing import Any, Protocol
 
 import redis
@@ -41,6 +42,11 @@ MOST_CONNECTIONS = 50
 _PAUSE = 0.0005
 """Seconds before a second look at a reply that has arrived in part."""
 
+_AT_ONCE = (
+    {"timeout": 0} if "timeout" in signature(AbstractConnection.read_response).parameters else {}
+)
+"""Has redis-py read only what has arrived. Before version 8 the socket's timeout must do that."""
+
 
 class EndableConnection(Connection, Protocol):
     """A connection that another thread may end."""
@@ -60,24 +66,6 @@ class RedisPool(Protocol):
         """Take a connection back."""
 
 
-def _read_in_time(
-    connection: AbstractConnection, read_what_arrived: Callable[[], Reply], wait: float
-) -> Reply:
-    begun = time.monotonic()
-    if not connection.can_read(wait):
-        raise redis.TimeoutError("the server did not answer in time")
-    while True:
-        try:
-            # redis-py keeps what has arrived in part, and reads it again with what follows.
-            return read_what_arrived()
-        except redis.TimeoutError:
-            taken = time.monotonic() - begun
-            if taken >= wait:
-                raise
-        # Each attempt reads from the start, so the pauses grow.
-        time.sleep(min(wait - taken, max(_PAUSE, taken / 4)))
-
-
 class _Timely(AbstractConnection):
     """A connection for sync code that waits no longer than the present call may.
 
@@ -87,13 +75,29 @@ class _Timely(AbstractConnection):
     """
 
     def __init__(self, *, longest: float = math.inf, **options: Any) -> None:
-        super().__init__(**options)
         self._longest = longest
+        super().__init__(**options)
 
-    def connect_check_health(self, *args: bool, **options: bool) -> None:
-        """Connect, unless that is done."""
-        self.socket_timeout = self.socket_connect_timeout = min(patience(), self._longest)
-        super().connect_check_health(*args, **options)
+    @property
+    def socket_timeout(self) -> float:
+        """The seconds that one step may take."""
+        return min(patience(), self._longest)
+
+    @socket_timeout.setter
+    def socket_timeout(self, value: object) -> None:
+        """Ignore what redis-py would wait."""
+
+    socket_connect_timeout = socket_timeout  # pyright: ignore - redis-py's may be None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is open."""
+        return self._sock is not None
+
+    def _wait(self, seconds: float) -> None:
+        opened: Any = self._sock
+        if opened is not None:
+            opened.settimeout(seconds)
 
     def hang_up(self) -> None:
         """End the connection; a thread that waits for a reply is told at once."""
@@ -105,7 +109,7 @@ class _Timely(AbstractConnection):
 
     def send_packed_command(self, *args: object, **options: object) -> None:
         """Send a command."""
-        self.update_current_socket_timeout(min(patience(), self._longest))
+        self._wait(self.socket_timeout)
         base: Any = super()  # much of redis-py has no types
         base.send_packed_command(*args, **options)
 
@@ -114,16 +118,33 @@ class _Timely(AbstractConnection):
     ) -> Any:
         """Read a reply. The deadline of the call stands in for redis-py's timeout."""
         base: Any = super()
-        options |= {"timeout": 0, "disconnect_on_error": False}
-        read_what_arrived = partial(base.read_response, *args, **options)
+        options |= {"disconnect_on_error": False, **_AT_ONCE}
         try:
-            return _read_in_time(self, read_what_arrived, min(patience(), self._longest))
+            return self._read_in_time(partial(base.read_response, *args, **options))
         except redis.ResponseError:
             raise  # a whole reply
         except BaseException:
             if disconnect_on_error:
                 base.disconnect()
             raise
+
+    def _read_in_time(self, read_what_arrived: Callable[[], Reply]) -> Reply:
+        wait = self.socket_timeout
+        begun = time.monotonic()
+        if not self.can_read(wait):
+            raise redis.TimeoutError("the server did not answer in time")
+        if not _AT_ONCE:
+            self._wait(_PAUSE)
+        while True:
+            try:
+                # redis-py keeps what has arrived in part, and reads it again with what follows.
+                return read_what_arrived()
+            except redis.TimeoutError:
+                taken = time.monotonic() - begun
+                if taken >= wait:
+                    raise
+            # Each attempt reads from the start, so the pauses grow.
+            time.sleep(min(wait - taken, max(_PAUSE, taken / 4)))
 
 
 class Lending(redis.ConnectionPool):
@@ -156,10 +177,12 @@ class Lending(redis.ConnectionPool):
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         """Close the connections that nobody uses; by default also those that are being opened."""
-        if inuse_connections:
-            run_sync(self.lender.aclose())
-        else:
-            self.lender.close_ready()
+        # A client closes its pool as both are freed, when the lender's way to the pool is gone.
+        with suppress(ReferenceError):
+            if inuse_connections:
+                run_sync(self.lender.aclose())
+            else:
+                self.lender.close_ready()
 
 
 class TimelyPool(Lending):

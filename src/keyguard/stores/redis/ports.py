@@ -652,7 +652,8 @@ class AsyncScriptPort(_ClientPort):
             await connection.connect()
             return await aexchange(connection, commands, durability)
         finally:
-            node.release(connection)
+            # redis-py before 6.2 has no public method for it.
+            (getattr(node, "release", None) or node._free.append)(connection)
 
 
 async def _aexchange_with(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import waiting
 from psycopg.abc import PQGen
-from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 
 from keyguard.runtime.deadlines import remaining
@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 # Seconds that psycopg waits at most before it checks for anything else, such as Ctrl-C.
 _INTERVAL = 0.1
+_SHORTEST = 0.001
 
 
 class PostgresConnection(psycopg.Connection[Any]):
@@ -28,7 +29,7 @@ class PostgresConnection(psycopg.Connection[Any]):
     """
 
     def wait(
-        self, gen: PQGen[Result], interval: float = _INTERVAL, timeout: float | None = None
+        self, gen: PQGen[Result], interval: float = _INTERVAL, *arguments: Any, **options: Any
     ) -> Result:
         """Run one exchange with the server.
 
@@ -36,15 +37,25 @@ class PostgresConnection(psycopg.Connection[Any]):
             OperationalError: The deadline passed, and the connection is closed.
         """
         left = remaining()
-        if left is None:
-            return super().wait(gen, interval, timeout)
-        try:
-            return super().wait(gen, interval, left)
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
-                raise
-            self.close()
-            raise psycopg.OperationalError("the database did not answer in time") from None
+        if left is not None:
+            gen = self._in_time(gen)
+            # Whole intervals, so that the last one ends with the deadline.
+            interval = max(left, _SHORTEST) / max(1, math.ceil(left / _INTERVAL))
+        return super().wait(gen, interval, *arguments, **options)
+
+    def _in_time(self, gen: PQGen[Result]) -> PQGen[Result]:
+        ready: Any = None
+        while True:
+            try:
+                wanted = gen.send(ready)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            ready = yield wanted
+            left = remaining()
+            if left is not None and left <= 0:
+                self.close()
+                raise psycopg.OperationalError("the database did not answer in time")
 
 
 class AsyncPostgresConnection(psycopg.AsyncConnection[Any]):
@@ -54,15 +65,12 @@ class AsyncPostgresConnection(psycopg.AsyncConnection[Any]):
     """
 
     async def wait(
-        self,
-        gen: PQGen[Result],
-        interval: float = _INTERVAL,
-        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own signature
+        self, gen: PQGen[Result], interval: float = _INTERVAL, *arguments: Any, **options: Any
     ) -> Result:
         """Run one exchange with the server."""
         try:
             return await waiting.wait_async(
-                gen, self.pgconn.socket, interval=interval, timeout=timeout
+                gen, self.pgconn.socket, interval, *arguments, **options
             )
         except BaseException as failure:
             if not isinstance(failure, Exception):
