@@ -34,7 +34,7 @@ from keyguard.settings.sources import STORE_VARIABLES, read_stores
 
 # In Typer's messages: a long word may be a token of any service, and a URL may hold a password.
 _SECRET = re.compile(r"[^\s'\"()]*://.*|[^\s'\"()]{41,}", re.DOTALL)
-# What every usage error is: TyperException since Typer 0.27, Click's ClickException before.
+# What every usage error is: TyperException since Typer 0.27, ClickException before.
 _Problem: type[Exception] = typer.BadParameter.__mro__[2]
 DONE, REFUSED, USAGE, NOT_DURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
