@@ -22,7 +22,7 @@ SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/ht
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo env-servers env-compat env-unedited demo test check bench paths chaos servers compat unedited matrix floors docs pins clean
+.PHONY: help env env-demo env-servers env-compat env-unedited demo test check bench paths chaos servers compat unedited matrix floors dist docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -94,6 +94,9 @@ matrix: ## run tests with each Python, and the lowest and newest version of ever
 floors: ## run the short form of matrix: the oldest Python, the lowest of every package, the most telling tests
 	@MATRIX_PYTHONS=3.11 MATRIX_ENDS=lowest MATRIX_TESTS="tests/adapters tests/stores/test_contract.py \
 		-k 'not (test_contract and async)'" WORKERS=$(WORKERS) sh scripts/matrix.sh
+
+dist: env ## build wheel and source archive into dist/, check them, and install each extra alone
+	@sh scripts/dist.sh $(BIN)/python
 
 docs: env ## build the documentation into docs/_build/html
 	@$(SPHINX)
