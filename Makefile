@@ -82,8 +82,9 @@ servers: env-servers ## run the guard behind every server, and write docs/server
 	@.venv-servers/bin/python -m tests.servers.page
 	@SERVERS=all .venv-servers/bin/python -m pytest tests/servers -n $(WORKERS)
 
-compat: env-compat ## run the test suites of Starlette, Flask and Werkzeug, bare and behind keyguard
-	@.venv-compat/bin/python scripts/compat.py
+compat: env-compat env-unedited ## run the own tests of three frameworks and two applications, bare and behind keyguard
+	@.venv-compat/bin/python scripts/compat.py starlette flask werkzeug flaskr
+	@.venv-unedited/bin/python scripts/compat.py httpbin
 
 unedited: env-unedited ## serve Datasette, MLflow, httpbin and pypiserver behind keyguard, without a line of code
 	@.venv-unedited/bin/python scripts/unedited.py

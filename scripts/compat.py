@@ -1,24 +1,45 @@
-"""Run the frameworks' own test suites, bare and behind keyguard: the outcomes must be the same.
+"""Run the own tests of frameworks and applications, bare and behind keyguard.
 
-The suites come from the source distributions of the installed versions. ``make compat`` runs it.
+The outcomes must be the same. The tests come from the source distributions of the installed
+versions. Around a framework's applications keyguard is a transparent layer. An application is
+embedded as the documentation says: by a patch of it in ``compat_apps/``, or unedited, by a file
+of settings. ``make compat`` runs it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".compat"
-SUITES = ("starlette", "flask", "werkzeug")
+PATCHES = ROOT / "scripts" / "compat_apps"
 
-# The others start servers of their own, in processes where nothing is wrapped.
-ONLY = {"werkzeug": ("-m", "not dev_server")}
+
+class Suite(NamedTuple):
+    """A distribution, the folder in its source that holds the tests, and arguments for pytest."""
+
+    distribution: str
+    folder: str = "."
+    arguments: tuple[str, ...] = ()
+
+
+SUITES = {
+    "starlette": Suite("starlette"),
+    "flask": Suite("flask"),
+    # The others start servers of their own, in processes where nothing is wrapped.
+    "werkzeug": Suite("werkzeug", arguments=("-m", "not dev_server")),
+    "flaskr": Suite("flask", "examples/tutorial"),
+    # It configures no pytest, which would take keyguard's own configuration.
+    "httpbin": Suite("httpbin", arguments=("-c", "pyproject.toml")),
+}
 # Tests that differ on purpose, by suite, each with the reason.
 _AMBIGUOUS = "a path that may be read in several ways is never public"
 EXPECTED: dict[str, dict[str, str]] = {
@@ -46,21 +67,35 @@ EXPECTED: dict[str, dict[str, str]] = {
 }
 
 
-def fetch(suite: str) -> Path:
-    """Return the folder of a suite's source distribution, downloaded once."""
-    name = f"{suite}-{version(suite)}"
+def fetch(distribution: str) -> Path:
+    """Return the folder of a source distribution, downloaded once."""
+    name = f"{distribution}-{version(distribution)}"
     folder = CACHE / name
     if not folder.exists():
         say(f"fetching {name}")
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq"]
         subprocess.run(
-            [*pip, "download", "--no-deps", "--no-binary", suite, "--dest", CACHE,
-             f"{suite}=={version(suite)}"],
+            [*pip, "download", "--no-deps", "--no-binary", distribution, "--dest", CACHE,
+             f"{distribution}=={version(distribution)}"],
             check=True,
         )  # fmt: skip
         with tarfile.open(CACHE / f"{name}.tar.gz") as archive:
             archive.extractall(CACHE, filter="data")
     return folder
+
+
+def embedded(suite: str, folder: Path) -> Path:
+    """Return a copy of an application's folder with its patch; the folder if it has none."""
+    patch = PATCHES / f"{suite}.patch"
+    if not patch.exists():
+        return folder
+    copy = CACHE / f"{suite}-embedded"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    # Without the ceiling, git would look for the files in keyguard's own repository.
+    environ = {**os.environ, "GIT_CEILING_DIRECTORIES": str(CACHE)}
+    subprocess.run(["git", "apply", patch], cwd=copy, env=environ, check=True)  # noqa: S607
+    return copy
 
 
 def outcomes(suite: str, folder: Path, *, guarded: bool) -> dict[str, str]:
@@ -72,6 +107,7 @@ def outcomes(suite: str, folder: Path, *, guarded: bool) -> dict[str, str]:
         "PYTHONPATH": str(ROOT / "scripts"),
         "COMPAT_SUITE": suite,
         "COMPAT_OUTCOMES": str(found),
+        "KEYGUARD_URL": "memory://",
     }
     if guarded:
         environ["COMPAT_GUARDED"] = "1"
@@ -79,7 +115,7 @@ def outcomes(suite: str, folder: Path, *, guarded: bool) -> dict[str, str]:
         subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "compat_plugin", "-p", "no:cacheprovider",
              "--timeout", "60", "--continue-on-collection-errors", "-q", "tests",
-             *ONLY.get(suite, ())],
+             *SUITES[suite].arguments],
             cwd=folder, env=environ, stdout=log, stderr=log, check=False,
         )  # fmt: skip
     read: dict[str, str] = json.loads(found.read_text()) if found.exists() else {}
@@ -90,18 +126,21 @@ def outcomes(suite: str, folder: Path, *, guarded: bool) -> dict[str, str]:
 
 def differences(suite: str) -> list[str]:
     """Return the tests that end otherwise behind keyguard than bare, and are not known to."""
-    folder = fetch(suite)
+    distribution = SUITES[suite].distribution
+    folder = fetch(distribution) / SUITES[suite].folder
     bare = outcomes(suite, folder, guarded=False)
-    guarded = outcomes(suite, folder, guarded=True)
+    guarded = outcomes(suite, embedded(suite, folder), guarded=True)
     expected = EXPECTED.get(suite, {})
-    counts = {one: list(bare.values()).count(one) for one in ("passed", "failed", "skipped")}
-    said = ", ".join(f"{count} {one}" for one, count in counts.items())
+    counts = {
+        outcome: list(bare.values()).count(outcome) for outcome in ("passed", "failed", "skipped")
+    }
+    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     differing = {
         test: f"{bare.get(test, 'absent')} bare, {guarded.get(test, 'absent')} behind keyguard"
         for test in sorted(bare.keys() | guarded.keys())
         if bare.get(test) != guarded.get(test)
     }
-    say(f"{suite} {version(suite)}: {said}; {len(differing)} end otherwise behind keyguard")
+    say(f"{suite} {version(distribution)}: {said}; {len(differing)} end otherwise behind keyguard")
     wrong = [f"{test}: {what}" for test, what in differing.items() if test not in expected]
     for test, why in expected.items():
         if test in differing:
@@ -118,7 +157,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Run the suites that were named, or all."""
+    """Run the suites that were named, or all. An environment may not hold what all of them need."""
     CACHE.mkdir(exist_ok=True)
     wrong = [line for suite in sys.argv[1:] or SUITES for line in differences(suite)]
     for line in wrong:

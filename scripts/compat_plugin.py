@@ -1,7 +1,8 @@
 """A plugin of pytest: record the outcome of each test, and put keyguard around every application.
 
-``COMPAT_OUTCOMES`` names the file for the outcomes; with ``COMPAT_GUARDED`` each application is
-wrapped in keyguard's middleware with everything public: a transparent layer.
+``COMPAT_OUTCOMES`` names the file for the outcomes. With ``COMPAT_GUARDED``, the applications of
+a framework's tests are wrapped in keyguard's middleware with everything public: a transparent
+layer. An application that can't be edited needs a key everywhere, which its test client sends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ def pytest_configure() -> None:
     """Patch the functions that take the tests' applications, before any test module is imported."""
     if os.environ.get("COMPAT_GUARDED"):
         suite = os.environ["COMPAT_SUITE"]
-        {"starlette": _guard_starlette, "flask": _guard_flask, "werkzeug": _guard_werkzeug}[suite]()
+        guards = {
+            "starlette": _guard_starlette,
+            "flask": _guard_flask,
+            "werkzeug": _guard_werkzeug,
+            "flaskr": _edited,
+            "httpbin": _guard_httpbin,
+        }
+        guards[suite]()
 
 
 def pytest_runtest_logreport(report: Any) -> None:
@@ -88,3 +96,25 @@ def _guard_werkzeug() -> None:
         return run(KeyguardMiddleware(app, guard), required | environ, *args, **kwargs)
 
     werkzeug.test.run_wsgi_app = guarded
+
+
+def _edited() -> None:
+    """Do nothing: the application has keyguard in its own code."""
+
+
+def _guard_httpbin() -> None:
+    from flask import Flask
+
+    from keyguard import Settings
+    from keyguard.adapters.wsgi import KeyguardMiddleware
+    from keyguard.testing import MemoryGuards
+
+    path = Path(__file__).parent / "compat_apps" / "httpbin.toml"
+    guards = MemoryGuards(settings=Settings.from_file(path))
+    token = guards.issue(scopes=["admin"]).token.reveal()
+
+    def guarded(self: Flask, environ: Any, start_response: Any) -> Any:
+        environ["HTTP_X_API_KEY"] = token
+        return KeyguardMiddleware(self.wsgi_app, guards.guard)(environ, start_response)
+
+    Flask.__call__ = guarded  # type: ignore[method-assign]  # as `keyguard.wsgi` serves it
