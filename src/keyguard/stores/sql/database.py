@@ -12,7 +12,8 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Engine
@@ -24,6 +25,7 @@ from keyguard.exceptions import ConfigurationError, KeyguardError, SchemaError
 from keyguard.runtime.deadlines import awithin, remaining, within
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
+from keyguard.stores.loops import closed_with_loop, running_loop
 from keyguard.stores.sql import schema
 from keyguard.stores.sql.engines import AnyEngine, Engines, Way, engines_of
 from keyguard.stores.sql.errors import (
@@ -329,7 +331,7 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
         self._lock = threading.Lock()
 
     async def _open(self, way: Way) -> AsyncSession:
-        running_loop()
+        running_loop("SQL")
         engines = self._here()
         handled = sys.exception()
         try:
@@ -367,7 +369,7 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
     async def aclose(self) -> None:
         if self._make is None:
             return
-        here = self._loops.pop(running_loop(), None)
+        here = self._loops.pop(running_loop("SQL"), None)
         if here is not None:
             await here.open.aclose()
 
@@ -379,25 +381,19 @@ class _OnLoop:
         engines: The engines.
 
     Attributes:
-        open: A generator that closes their connections when it is closed. asyncio closes its
-            generators before it closes the loop.
+        open: A generator that closes their connections when it is closed.
     """
 
     def __init__(self, engines: Engines[AsyncEngine]) -> None:
         self.engines = engines
-        self.open = _closing(engines)
-        with suppress(StopIteration):
-            self.open.__anext__().send(None)
+        self.open = closed_with_loop(partial(_close, engines))
 
 
-async def _closing(engines: Engines[AsyncEngine]) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        for connector in engines.connectors:
-            await connector.aclose()
-        for engine in engines.pools:
-            await engine.dispose()
+async def _close(engines: Engines[AsyncEngine]) -> None:
+    for connector in engines.connectors:
+        await connector.aclose()
+    for engine in engines.pools:
+        await engine.dispose()
 
 
 @asynccontextmanager
@@ -416,17 +412,3 @@ async def ended_after(seconds: float, database: Database) -> AsyncGenerator[None
             yield
     except TimeoutError as late:
         raise unavailable(database.place) from late
-
-
-def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop of asyncio.
-
-    Raises:
-        ConfigurationError: No event loop of asyncio runs.
-    """
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise ConfigurationError(
-            "SQL stores need asyncio; under trio use memory:// or a store of your own"
-        ) from None

@@ -14,7 +14,8 @@ from typing import ParamSpec, TypeVar
 
 from keyguard.runtime.pool import Pool
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.sql.database import Database, SyncDatabase, running_loop
+from keyguard.stores.loops import running_loop
+from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.session import Operation
 
 P = ParamSpec("P")
@@ -85,6 +86,6 @@ def _begun(
     pool: Pool, call: Callable[[], Coroutine[object, None, R]]
 ) -> tuple[Future[R], asyncio.Future[R]]:
     """Begin a call on a thread, with the present context variables: the deadline is one."""
-    loop, here = running_loop(), contextvars.copy_context()
+    loop, here = running_loop("SQL"), contextvars.copy_context()
     job = pool.submit(lambda: here.run(run_sync, call()))
     return job, asyncio.wrap_future(job, loop=loop)

@@ -42,8 +42,9 @@ from keyguard.core.usage.ports import UsageStore
 from keyguard.core.usage.values import Cell, Flush, Period, Question, Total, Writer
 from keyguard.exceptions import CorruptDataError
 from keyguard.runtime.deadlines import remaining
+from keyguard.stores.loops import running_loop
 from keyguard.stores.sql.column_types import MYSQL
-from keyguard.stores.sql.database import Database, SyncDatabase, running_loop
+from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.errors import no_connection_free
 from keyguard.stores.sql.rows import instant
 from keyguard.stores.sql.session import AnyRow, Operation, Session, begin_hastily
@@ -177,7 +178,7 @@ class _Turns:
             finally:
                 free.release()
             return
-        turns = self._of_loops.setdefault(running_loop(), asyncio.Semaphore(MOST_READS))
+        turns = self._of_loops.setdefault(running_loop("SQL"), asyncio.Semaphore(MOST_READS))
         try:
             async with asyncio.timeout(remaining()):
                 await turns.acquire()
