@@ -762,7 +762,7 @@ def test_an_idle_connection_to_what_was_the_primary_is_left(
 DIES = """
 import os, signal, sys
 from keyguard.stores.opening import open_store
-from keyguard.stores.redis.ports import SyncScriptPort
+from keyguard.stores.redis.sync_port import SyncScriptPort
 from tests.stores.test_redis import COMMITS
 url, step, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 backend = open_store(url)

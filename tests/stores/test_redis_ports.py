@@ -25,8 +25,9 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import News
 from keyguard.stores.redis import parse, scripts
 from keyguard.stores.redis.feed import TrailReader
-from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, exchange
+from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort
 from keyguard.stores.redis.scripts import STORE, Command, Script, ScriptCall, store_call
+from keyguard.stores.redis.sync_port import exchange
 
 READ = store_call(scripts.FIND_KEY, keys=("key:1",))
 WRITE = store_call(scripts.REHASH_KEY, "old", "new", keys=("key:1",))
@@ -247,7 +248,7 @@ def test_what_the_server_refuses_is_not_sent_again() -> None:
 def test_closing_waits_only_for_a_time_for_a_server_that_says_no_goodbye(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("keyguard.stores.redis.ports._LONGEST_PARTING", 0.01)
+    monkeypatch.setattr("keyguard.stores.redis.clients.LONGEST_PARTING", 0.01)
 
     async def scenario() -> None:
         port = AsyncScriptPort(parse("rediss://localhost"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -21,7 +22,7 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
-from keyguard.runtime.deadlines import PATIENCE, Patience
+from keyguard.runtime.deadlines import PATIENCE, Patience, awithin
 from keyguard.stores.redis.deployment import Deployment, Topology
 from keyguard.stores.redis.pools import (
     MOST_CONNECTIONS,
@@ -48,6 +49,9 @@ _SHARED: _Arguments = {
     **dict.fromkeys(["driver_info"] if _HAS_INFO else ["lib_name", "lib_version"]),
 }
 
+
+LONGEST_PARTING = 1.0
+"""Seconds that closing a client on asyncio takes at most."""
 
 _ASKING = 0.5
 """Seconds that one step with a Sentinel takes at most, so that a silent one leaves time for the
@@ -251,3 +255,17 @@ def _has_tls(options: _Arguments) -> bool:
     return bool(options.get("ssl")) or issubclass(
         kind, redis.SSLConnection | redis.asyncio.SSLConnection
     )
+
+
+async def close_async_client(client: AsyncClient) -> None:
+    """Close a client, its Sentinels and its nodes, within :data:`LONGEST_PARTING`."""
+    # TLS waits for a goodbye, which a silent server never says.
+    with suppress(TimeoutError):
+        async with awithin(LONGEST_PARTING):
+            await client.aclose()
+            if isinstance(client, redis.asyncio.RedisCluster):
+                # A client that lost a node takes itself for closed.
+                await client.nodes_manager.aclose()
+                await client.nodes_manager.aclose("startup_nodes")
+            for sentinel in sentinels_of(client):
+                await sentinel.aclose()

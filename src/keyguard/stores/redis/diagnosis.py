@@ -18,8 +18,9 @@ from keyguard.stores.diagnosis import Finding, fine, problem
 from keyguard.stores.redis.clients import place_of, sentinels_of
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.pools import RedisPool
-from keyguard.stores.redis.ports import SyncScriptPort, exchange, only
+from keyguard.stores.redis.ports import only
 from keyguard.stores.redis.scripts import Command, text_of, texts_of
+from keyguard.stores.redis.sync_port import SyncScriptPort, exchange
 
 _ON_DISK = {
     "always": "by then",

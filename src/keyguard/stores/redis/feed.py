@@ -24,19 +24,12 @@ from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
 from keyguard.stores.base import News
+from keyguard.stores.loops import running_loop
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.lending import AsyncConnection
 from keyguard.stores.redis.pools import EndableConnection
-from keyguard.stores.redis.ports import (
-    AsyncScriptPort,
-    ScriptPort,
-    SyncScriptPort,
-    aexchange,
-    only,
-    running_loop,
-    send_commands,
-)
+from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, aexchange, only
 from keyguard.stores.redis.scripts import (
     NEWS,
     STORE,
@@ -48,6 +41,7 @@ from keyguard.stores.redis.scripts import (
     text_of,
     texts_of,
 )
+from keyguard.stores.redis.sync_port import SyncScriptPort, send_commands
 
 _TRAIL = f"{STORE}audit"
 _MOST_NEWS = 1000
@@ -227,7 +221,7 @@ class AsyncRedisFeed(TrailReader):
 
     async def read(self, position: str | None, patience: float) -> News:
         # A task of its own: closing cancels it, without cancelling the caller.
-        task = running_loop().create_task(self._read(position, patience))
+        task = running_loop("Redis").create_task(self._read(position, patience))
         self._under_way = task
         try:
             return await task
@@ -243,7 +237,7 @@ class AsyncRedisFeed(TrailReader):
         """Close the reader. A read that is under way fails."""
         self.is_closed = True
         task = self._under_way
-        if task is not None and task.get_loop() is running_loop():
+        if task is not None and task.get_loop() is running_loop("Redis"):
             task.cancel()
             await asyncio.wait([task])
         await self.disconnect()

@@ -56,8 +56,9 @@ from keyguard.stores.redis.hashes import (
     temporary_text,
     time_text,
 )
-from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, SyncScriptPort
+from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort
 from keyguard.stores.redis.scripts import DONE, Reply, list_of, store_call, text_of, texts_of
+from keyguard.stores.redis.sync_port import SyncScriptPort
 
 if TYPE_CHECKING:
     from keyguard.core.usage.ports import UsageStore

@@ -1,4 +1,4 @@
-"""How keyguard reaches a Redis, and what it does if a call fails.
+"""How keyguard reaches a Redis, what it does if a call fails, and the port of code on asyncio.
 
 Nothing that may have written is sent twice. A connection whose exchange did not end is closed, so
 that no reply can answer a later question. The coroutines of a port for sync code never suspend.
@@ -9,56 +9,40 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
 from asyncio import get_running_loop
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError
+from redis.exceptions import NoScriptError
 
-from keyguard.exceptions import ConfigurationError, CorruptDataError, KeyguardError, StoreError
+from keyguard.exceptions import CorruptDataError, KeyguardError, StoreError
 from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, deadline, remaining
-from keyguard.runtime.frames import drop_frames, frameless
-from keyguard.runtime.process import after_fork
-from keyguard.runtime.sync import run_sync
+from keyguard.runtime.frames import drop_frames
+from keyguard.stores.loops import closed_with_loop, running_loop
 from keyguard.stores.redis.clients import (
+    LONGEST_PARTING,
     AsyncClient,
-    Client,
+    close_async_client,
     is_cluster,
     make_async_client,
-    make_client,
     place_of,
-    sentinels_of,
 )
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained, is_lost, is_moving, may_be_replaced
-from keyguard.stores.redis.lending import (
-    WITHOUT_DEADLINE,
-    AsyncConnection,
-    Connection,
-    patience,
-)
-from keyguard.stores.redis.pools import (
-    MOST_CONNECTIONS,
-    AsyncLending,
-    EndableConnection,
-    Lending,
-    RedisPool,
-)
+from keyguard.stores.redis.lending import WITHOUT_DEADLINE, AsyncConnection, patience
+from keyguard.stores.redis.pools import MOST_CONNECTIONS, AsyncLending
+from keyguard.stores.redis.routing import Routing
 from keyguard.stores.redis.scripts import Command, Replies, Reply, ScriptCall
 
 _PAUSE = 0.05
 """Seconds until a call is sent again whose keys are just moving to another server."""
-_LONGEST_PARTING = 1.0
-"""Seconds that closing a client on asyncio takes at most."""
 
 
 class ScriptPort(ABC):
@@ -189,14 +173,10 @@ class ScriptPort(ABC):
                 found = [failure for _ in again]
             for number, reply in zip(again, found, strict=True):
                 replies[number] = reply
-        answers: list[Reply | StoreError] = []
-        errors: list[StoreError] = []
-        for reply in replies:
-            if isinstance(reply, Exception):
-                errors.append(self._explained(reply))
-                answers.append(errors[-1])
-            else:
-                answers.append(reply)
+        answers = [
+            self._explained(reply) if isinstance(reply, Exception) else reply for reply in replies
+        ]
+        errors = [answer for answer in answers if isinstance(answer, StoreError)]
         if len(errors) == len(answers):
             # What says that nothing was done does not speak for calls of which nobody knows.
             raise next((e for e in errors if not isinstance(e, CorruptDataError)), errors[0])
@@ -209,74 +189,11 @@ class ScriptPort(ABC):
         return error
 
 
-class _ClientPort(ScriptPort):
-    """What the ports of both flavours share: how commands find the nodes of a cluster."""
-
-    @abstractmethod
-    def doubt_layout(self) -> None:
-        """Have the layout of a cluster read before the next command."""
-
-    @abstractmethod
-    async def _node(self, cluster: Any, key: str) -> Any:
-        """Return the node of a key by the present layout."""
-
-    @abstractmethod
-    async def _exchange_on(
-        self, node: Any, commands: Sequence[Command], durability: Durability | None
-    ) -> Replies:
-        """Send commands to a node."""
-
-    async def _routed(
-        self,
-        cluster: Any,
-        commands: Sequence[Command],
-        key: str,
-        durability: Durability | None,
-    ) -> Replies:
-        """Send commands to the node of a key, and those that it did not run to another one."""
-        try:
-            replies = await self._exchange_on(await self._node(cluster, key), commands, durability)
-            moved = [
-                number for number, reply in enumerate(replies) if isinstance(reply, MovedError)
-            ]
-            if moved:
-                self.doubt_layout()
-                node = await self._node(cluster, key)
-                # The layout may come from a node that has not heard of it yet.
-                where: Any = replies[moved[0]]  # redis-py has no types for these
-                node = cluster.get_node(where.host, where.port) or node
-                again = [commands[number] for number in moved]
-                found = await self._exchange_on(node, again, durability)
-                for number, reply in zip(moved, found, strict=True):
-                    replies[number] = reply
-        except (redis.ConnectionError, redis.TimeoutError, asyncio.CancelledError):
-            self.doubt_layout()
-            raise
-        for number, reply in enumerate(replies):
-            if isinstance(reply, AskError) and not isinstance(reply, MovedError):
-                asked: Any = reply  # redis-py has no types for these
-                node = cluster.get_node(asked.host, asked.port)
-                if node is not None:
-                    pair = Command("ASKING"), commands[number]
-                    replies[number] = (await self._exchange_on(node, pair, durability))[-1]
-                    continue
-            if isinstance(reply, AskError | ClusterDownError | redis.ConnectionError):
-                self.doubt_layout()
-        return replies
-
-
 def _lacks_script(failure: Exception) -> bool:
     return isinstance(failure, NoScriptError)
 
 
-def send_commands(connection: Connection, commands: Sequence[Command]) -> None:
-    """Send commands on a connection; the caller closes it if this fails."""
-    connection.send_packed_command(
-        [part for command in commands for part in command.packed or command.pack(connection)]
-    )
-
-
-def _ended(replies: Replies, failure: Exception, wanted: int) -> Replies:
+def ended(replies: Replies, failure: Exception, wanted: int) -> Replies:
     """Return the replies of a connection that has ended; of the others nobody knows anything."""
     unknown = redis.ConnectionError("the connection has ended")
     return [*replies, failure, *[unknown] * (wanted - len(replies) - 1)]
@@ -290,185 +207,10 @@ def only(replies: Replies) -> Reply:
     return reply
 
 
-def exchange(
-    pool: RedisPool, commands: Sequence[Command], durability: Durability | None = None
-) -> Replies:
-    """Send commands on one connection of a pool and return the replies.
-
-    Args:
-        pool: The pool.
-        commands: The commands.
-        durability: Which replicas must have the change that the last command makes.
-
-    Returns:
-        The replies. In the place of one that says why a command was refused stands the error.
-
-    Raises:
-        NotDurableError: Too few replicas have the change.
-        RedisError: redis-py failed.
-    """
-    connection = pool.get_connection()
-    try:
-        send_commands(connection, commands)
-        replies: Replies = []
-        for _ in commands:
-            try:
-                replies.append(connection.read_response(disconnect_on_error=False))
-            except redis.ResponseError as refusal:
-                replies.append(refusal)  # which is a whole reply
-            except redis.ConnectionError as failure:
-                connection.disconnect()
-                return _ended(replies, failure, len(commands))
-        if durability is not None and not isinstance(replies[-1], Exception):
-            run_sync(durability.confirm(replies[-1], partial(_ask, connection)))
-        return replies
-    except BaseException:
-        connection.disconnect()
-        raise
-    finally:
-        pool.release(connection)
-
-
-async def _ask(connection: Connection, command: Command) -> Reply:
-    send_commands(connection, (command,))
-    return connection.read_response(disconnect_on_error=False)
-
-
-class SyncScriptPort(_ClientPort):
-    """Runs scripts for sync code; its coroutines never suspend.
-
-    Args:
-        target: Where the Redis is, or a client that says so.
-        terms: How long opening a connection may take, and how long it is kept.
-
-    Attributes:
-        layout_is_old: Whether to read the layout of the cluster before the next command.
-    """
-
-    def __init__(self, target: Deployment | Client, terms: Patience = PATIENCE) -> None:
-        self.place, self.is_cluster = place_of(target), is_cluster(target)
-        self._target = target
-        self._terms = terms
-        self._start_afresh()
-        after_fork(self._start_afresh)
-
-    def _start_afresh(self) -> None:
-        # The parent process keeps what was open: closing it here could end its connections.
-        self._turn = threading.Semaphore(1)
-        self._opened: Client | None = None
-        self.layout_is_old = False
-
-    def doubt_layout(self) -> None:
-        self.layout_is_old = True
-
-    async def send(
-        self, commands: Sequence[Command], key: str, durability: Durability | None = None
-    ) -> Replies:
-        handled = sys.exception()
-        try:
-            client = self._opened
-            if client is None or self.layout_is_old:
-                client = self.open()
-            if isinstance(client, redis.RedisCluster):
-                return await self._routed(client, commands, key, durability)
-            return exchange(client.connection_pool, commands, durability)
-        except BaseException as failure:
-            drop_frames(failure, handled)
-            raise
-
-    async def drop_idle(self) -> None:
-        with frameless():
-            client = self.open()
-        if isinstance(client, redis.RedisCluster):
-            self.layout_is_old = True
-        else:
-            pool: Any = client.connection_pool
-            pool.lender.distrust()
-
-    async def keep_ready(self) -> None:
-        """Have a connection ready for the next call, beside the present one.
-
-        Raises:
-            StoreError: The layout of a cluster can't be read.
-        """
-        try:
-            with frameless():
-                client = self.open()
-        except redis.RedisError as failure:
-            raise explained(failure, self.place) from failure
-        pool = client.connection_pool if isinstance(client, redis.Redis) else None
-        if isinstance(pool, Lending):
-            await pool.lender.check_ready()
-
-    async def pause(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - which never suspends
-
-    async def aclose(self) -> None:
-        with self._turn:
-            client, self._opened = self._opened, None
-        if client is None:
-            return
-        if isinstance(client, redis.RedisCluster):
-            nodes: list[Any] = client.get_nodes()
-            clients = [node.redis_connection for node in nodes]
-        else:
-            clients = [client, *sentinels_of(client)]
-        for opened in clients:
-            if opened is not None:  # a node that was never asked has none
-                opened.connection_pool.disconnect()
-
-    def open(self) -> Client:
-        """Return the client; one for a cluster knows the present layout.
-
-        Raises:
-            TimeoutError: Another thread has been reading the layout for as long as the call may
-                wait.
-        """
-        # A thread that waits for a silent node makes no other thread wait longer than it may.
-        if not self._turn.acquire(timeout=patience()):
-            raise redis.TimeoutError("another thread is still reading the layout of the cluster")
-        try:
-            client = self._opened
-            if client is None:
-                client = self._opened = make_client(self._target, self._terms)
-            elif self.layout_is_old and isinstance(client, redis.RedisCluster):
-                client.nodes_manager.initialize()
-            self.layout_is_old = False
-            return client
-        finally:
-            self._turn.release()
-
-    def connection_for(self, key: str) -> EndableConnection:
-        """Return a new connection to the server of a key; it belongs to no pool."""
-        client = self.open()
-        if isinstance(client, redis.RedisCluster):
-            cluster: Any = client  # which redis-py types in part
-            pool: Any = _pool_of(cluster, cluster.get_node_from_key(key))
-        else:
-            pool = client.connection_pool
-        connection: EndableConnection = pool.connection_class(**pool.connection_kwargs)
-        return connection
-
-    async def _node(self, cluster: Any, key: str) -> Any:
-        if self.layout_is_old:
-            self.open()
-        return cluster.get_node_from_key(key)
-
-    async def _exchange_on(
-        self, node: Any, commands: Sequence[Command], durability: Durability | None
-    ) -> Replies:
-        return exchange(_pool_of(self.open(), node), commands, durability)
-
-
-def _pool_of(cluster: Any, node: Any) -> RedisPool:
-    pool: RedisPool = cluster.get_redis_connection(node).connection_pool
-    return pool
-
-
 async def aexchange(
     connection: AsyncConnection, commands: Sequence[Command], durability: Durability | None = None
 ) -> Replies:
-    """Send commands on asyncio and return the replies, like :func:`exchange`.
+    """Send commands on asyncio and return the replies, as ``sync_port.exchange`` does.
 
     The connection is closed if that does not end.
     """
@@ -485,7 +227,7 @@ async def aexchange(
             except redis.ResponseError as refusal:
                 replies.append(refusal)
             except redis.ConnectionError as failure:
-                return _ended(replies, failure, len(commands))
+                return ended(replies, failure, len(commands))
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
@@ -504,7 +246,7 @@ class _OnLoop:
 
     Args:
         target: Where the Redis is, or a client to use.
-        terms: As for :class:`SyncScriptPort`.
+        terms: As for ``SyncScriptPort``.
     """
 
     def __init__(self, target: Deployment | AsyncClient, terms: Patience) -> None:
@@ -515,24 +257,24 @@ class _OnLoop:
         self.lender = pool.lender if isinstance(pool, AsyncLending) else None
         self.turns = asyncio.Semaphore(MOST_CONNECTIONS)
         self.layout_is_old = False
-        # asyncio closes its generators before it closes the loop.
-        self._open = _closing(None if self.client is target else self.client)
-        with suppress(StopIteration):
-            self._open.__anext__().send(None)
+        self._open = None
+        if self.client is not target:
+            self._open = closed_with_loop(partial(close_async_client, self.client))
 
     async def aclose(self) -> None:
         """Close the client, unless it is its owner's."""
-        await self._open.aclose()
+        if self._open is not None:
+            await self._open.aclose()
 
 
-class AsyncScriptPort(_ClientPort):
+class AsyncScriptPort(ScriptPort, Routing):
     """Runs scripts for code on asyncio, whose caller ends a call that is late.
 
     Each event loop has a client of its own, because a connection belongs to its loop.
 
     Args:
         target: Where the Redis is, or a client to use. The client stays its owner's.
-        terms: As for :class:`SyncScriptPort`.
+        terms: As for ``SyncScriptPort``.
     """
 
     def __init__(self, target: Deployment | AsyncClient, terms: Patience = PATIENCE) -> None:
@@ -594,14 +336,14 @@ class AsyncScriptPort(_ClientPort):
 
     async def aclose(self) -> None:
         self._forget_closed_loops()
-        this = running_loop()
+        this = running_loop("Redis")
         for loop in [loop for known in self._opened.keyrefs() if (loop := known()) is not None]:
             here = self._opened.pop(loop, None)
             if here is not None and loop is this:
                 await here.aclose()
             elif here is not None and loop.is_running():  # on a thread of its own
                 closing = asyncio.run_coroutine_threadsafe(here.aclose(), loop)
-                await asyncio.wait([asyncio.wrap_future(closing)], timeout=_LONGEST_PARTING)
+                await asyncio.wait([asyncio.wrap_future(closing)], timeout=LONGEST_PARTING)
 
     def open(self) -> AsyncClient:
         """Return the client for the running event loop.
@@ -613,7 +355,7 @@ class AsyncScriptPort(_ClientPort):
 
     def _here(self) -> _OnLoop:
         """Return what is open on the running event loop, with a new client if it has none."""
-        loop = running_loop()
+        loop = running_loop("Redis")
         here = self._opened.get(loop)
         if here is None:
             self._forget_closed_loops()
@@ -665,39 +407,3 @@ async def _aexchange_with(
         return await aexchange(connection, commands, durability)
     finally:
         await pool.release(connection)
-
-
-async def _closing(client: AsyncClient | None) -> AsyncGenerator[None]:
-    """Close a client when the generator is closed."""
-    try:
-        yield
-    finally:
-        if client is not None:
-            # TLS waits for a goodbye, which a silent server never says.
-            with suppress(TimeoutError):
-                async with awithin(_LONGEST_PARTING):
-                    await _close(client)
-
-
-async def _close(client: AsyncClient) -> None:
-    await client.aclose()
-    if isinstance(client, redis.asyncio.RedisCluster):
-        # A client that lost a node takes itself for closed.
-        await client.nodes_manager.aclose()
-        await client.nodes_manager.aclose("startup_nodes")
-    for sentinel in sentinels_of(client):
-        await sentinel.aclose()
-
-
-def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop.
-
-    Raises:
-        ConfigurationError: No event loop of asyncio's is running.
-    """
-    try:
-        return get_running_loop()
-    except RuntimeError:
-        raise ConfigurationError(
-            "Redis stores need asyncio; under trio use memory:// or a store of your own"
-        ) from None
