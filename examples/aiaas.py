@@ -24,6 +24,7 @@ CATALOGUE = {
 MODELS = {"models": [{"id": "gpt-4", "description": "Repeats the prompt"}]}
 HEALTH = {"status": "ok"}
 ORIGIN = "https://app.example"  # of the pages that may call the service from a browser
+EXPOSED = ["RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"]  # to those pages
 
 METRICS = "/metrics"  # public here, where only this machine can ask; see docs/metrics.md
 

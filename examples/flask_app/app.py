@@ -30,7 +30,13 @@ def create_app(url: str | None = None) -> Flask:
     app.register_blueprint(service)
     FlaskKeyguard(app, guard)
     # It answers preflights, which carry no key, before any view, and marks refusals.
-    CORS(app, origins=[aiaas.ORIGIN], allow_headers=["Authorization"], always_send=False)
+    CORS(
+        app,
+        origins=[aiaas.ORIGIN],
+        allow_headers=["Authorization"],
+        expose_headers=aiaas.EXPOSED,
+        always_send=False,
+    )
     # Beside the guarded application: the console has a sign-in of its own.
     console = Console(guard, key_sign_in=True)
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/keys": console})  # type: ignore[method-assign]

@@ -56,6 +56,7 @@ def create_app(url: str | None = None) -> Starlette:
                 allow_origins=[aiaas.ORIGIN],
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization"],
+                expose_headers=aiaas.EXPOSED,
             ),
             Middleware(KeyguardMiddleware, guard=guard),
         ],

@@ -9,6 +9,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -102,16 +103,24 @@ def made(create_app: Callable[[], Any], url: str) -> Any:
 @contextmanager
 def _running_starlette(sock: socket.socket, url: str) -> Iterator[Any]:
     app = made(create_starlette_app, url)
+    with over_asgi(sock, app) as app.state.loop:
+        yield app
+
+
+@contextmanager
+def over_asgi(sock: socket.socket, app: Any) -> Iterator[asyncio.AbstractEventLoop]:
+    """Serve an application with uvicorn, in a thread; yield its event loop."""
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    loop: Future[asyncio.AbstractEventLoop] = Future()
 
     async def serve() -> None:
-        app.state.loop = asyncio.get_running_loop()
+        loop.set_result(asyncio.get_running_loop())
         await server.serve([sock.dup()])
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        yield app
+        yield loop.result()
     finally:
         server.should_exit = True
         thread.join()
@@ -120,15 +129,21 @@ def _running_starlette(sock: socket.socket, url: str) -> Iterator[Any]:
 @contextmanager
 def _running_flask(sock: socket.socket, url: str) -> Iterator[Any]:
     app = made(create_flask_app, url)
+    with app.config["GUARD"], over_wsgi(sock, app):
+        yield app
+
+
+@contextmanager
+def over_wsgi(sock: socket.socket, app: Any) -> Iterator[None]:
+    """Serve an application with werkzeug, in threads."""
     with make_server(*sock.getsockname(), app, threaded=True, fd=sock.fileno()) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield app
+            yield
         finally:
             server.shutdown()
             thread.join()
-            app.config["GUARD"].close()
 
 
 KEYS = {

@@ -76,6 +76,7 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "docs/how-to/browsers.md",
         "docs/scopes.md",
         "docs/security.md",
         "docs/stores.md",
