@@ -11,14 +11,9 @@ its primary key, and days after what is folded into them. So none waits for anot
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     BigInteger,
@@ -41,11 +36,8 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from keyguard.core.usage.ports import UsageStore
 from keyguard.core.usage.values import Cell, Flush, Period, Question, Total, Writer
 from keyguard.exceptions import CorruptDataError
-from keyguard.runtime.deadlines import remaining
-from keyguard.stores.loops import running_loop
 from keyguard.stores.sql.column_types import MYSQL
-from keyguard.stores.sql.database import Database, SyncDatabase
-from keyguard.stores.sql.errors import no_connection_free
+from keyguard.stores.sql.database import Database
 from keyguard.stores.sql.rows import instant
 from keyguard.stores.sql.session import AnyRow, Operation, Session, begin_hastily
 from keyguard.stores.sql.tables import USAGE_DISMISSED, USAGE_TOTALS, USAGE_WRITERS
@@ -65,12 +57,10 @@ from keyguard.stores.sql.usage_totals import (
     start_of,
     totals,
 )
+from keyguard.stores.sql.usage_turns import UsageTurns
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-MOST_READS = 2
-"""How many reads of usage take place at once, in a process or on an event loop."""
 
 _Row: TypeAlias = dict[str, str | int | None]
 
@@ -96,7 +86,7 @@ class SqlUsage(UsageStore):
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._turns = _Turns(database)
+        self._turns = UsageTurns(database)
 
     async def add(self, flush: Flush) -> None:
         await self.database.write(_add, flush)
@@ -137,57 +127,6 @@ class SqlUsage(UsageStore):
     async def _read(self, operation: Operation[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turns.taken():
             return await self.database.read(operation, *args, **kwargs)
-
-
-class _Turns:
-    """Turns to read usage, far fewer than there are connections.
-
-    Reports take longer than the look-ups of keys, which share the connections with them.
-
-    Args:
-        database: The database.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._renew()
-
-    def _renew(self) -> None:
-        self._process = os.getpid()
-        self._free = threading.Semaphore(MOST_READS)
-        # A loop has connections of its own.
-        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
-            WeakKeyDictionary()
-        )
-
-    @asynccontextmanager
-    async def taken(self) -> AsyncGenerator[None]:
-        """Have a turn inside.
-
-        Raises:
-            StoreUnavailableError: None became free within the deadline.
-        """
-        if self._process != os.getpid():  # the parent's threads gave none back here
-            self._renew()
-        if isinstance(self._database, SyncDatabase):
-            free = self._free
-            if not free.acquire(timeout=remaining()):
-                raise no_connection_free(self._database.place)
-            try:
-                yield
-            finally:
-                free.release()
-            return
-        turns = self._of_loops.setdefault(running_loop("SQL"), asyncio.Semaphore(MOST_READS))
-        try:
-            async with asyncio.timeout(remaining()):
-                await turns.acquire()
-        except TimeoutError:
-            raise no_connection_free(self._database.place) from None
-        try:
-            yield
-        finally:
-            turns.release()
 
 
 async def _add(session: Session, flush: Flush) -> None:
