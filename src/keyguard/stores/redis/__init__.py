@@ -17,8 +17,8 @@ from keyguard.stores.facade import SyncReplica
 try:
     from keyguard.stores.redis.clients import AsyncClient, Client
     from keyguard.stores.redis.deployment import parse
-    from keyguard.stores.redis.keys import AsyncRedisStore, RedisReplica, RedisStore
     from keyguard.stores.redis.ports import AsyncScriptPort
+    from keyguard.stores.redis.store import AsyncRedisStore, RedisReplica, RedisStore
     from keyguard.stores.redis.sync_port import SyncScriptPort
 except ModuleNotFoundError as failure:
     if failure.name != "redis":

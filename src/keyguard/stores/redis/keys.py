@@ -1,4 +1,4 @@
-"""The key store in Redis: its operations, over a port that runs scripts, and both flavours."""
+"""The operations of the key store in Redis, over a port that runs scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from math import floor
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.commit import Commit, Ending
@@ -23,25 +23,16 @@ from keyguard.core.keys.values import (
 )
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
-from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.stores.base import (
     AsyncChangeFeed,
-    AsyncReplica,
     Damaged,
-    Reading,
     page_of,
     read_listed,
     storable_address,
 )
-from keyguard.stores.diagnosis import Finding
-from keyguard.stores.facade import SyncStore, SyncUsage
 from keyguard.stores.redis import scripts
-from keyguard.stores.redis.clients import AsyncClient, Client
 from keyguard.stores.redis.commit_call import commit_call, ending_call, record_key
-from keyguard.stores.redis.deployment import Deployment
-from keyguard.stores.redis.diagnosis import diagnose
 from keyguard.stores.redis.durability import Durability
-from keyguard.stores.redis.feed import AsyncRedisFeed, RedisFeed
 from keyguard.stores.redis.hashes import (
     digest_from,
     entry_from,
@@ -56,14 +47,8 @@ from keyguard.stores.redis.hashes import (
     temporary_text,
     time_text,
 )
-from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort
+from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import DONE, Reply, list_of, store_call, text_of, texts_of
-from keyguard.stores.redis.sync_port import SyncScriptPort
-
-if TYPE_CHECKING:
-    from keyguard.core.usage.ports import UsageStore
-    from keyguard.stores.base import SyncUsageStore
-    from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 
 Found = TypeVar("Found", Key, KeyRequest, Organization)
 
@@ -383,91 +368,6 @@ class _Listed(NamedTuple):
     open_at: str = ""
     search: str = ""
     order: str = "created_at"
-
-
-class AsyncRedisStore(RedisKeys):
-    """A key store in Redis or Valkey, for code on asyncio.
-
-    Args:
-        target: Where the Redis is, or a client to use. The client stays its owner's.
-        replicas: How many replicas must have a change before it is acknowledged.
-    """
-
-    def __init__(
-        self, target: Deployment | AsyncClient, replicas: int = 0, terms: Patience = PATIENCE
-    ) -> None:
-        self.port = AsyncScriptPort(target, terms)
-        super().__init__(self.port, lambda: AsyncRedisFeed(self.port), replicas)
-
-    def counters(self, *, owned: bool) -> AsyncRedisRateLimiter:
-        """Return counters on the same server, which close the store with themselves if owned."""
-        from keyguard.stores.redis.counters import AsyncRedisRateLimiter
-
-        return AsyncRedisRateLimiter(self.port, owned=owned)
-
-    def usage(self) -> UsageStore:
-        """Return the store of usage on the same server, over the same connections."""
-        from keyguard.stores.redis.usage import RedisUsage
-
-        return RedisUsage(self.port)
-
-
-class RedisStore(SyncStore):
-    """The same for sync code."""
-
-    system_name = "redis"
-    layout = scripts.VERSION
-
-    def __init__(
-        self, target: Deployment | Client, replicas: int = 0, terms: Patience = PATIENCE
-    ) -> None:
-        self.port = SyncScriptPort(target, terms)
-        self._replicas = replicas
-        super().__init__(RedisKeys(self.port, lambda: RedisFeed(self.port), replicas))
-
-    def counters(self, *, owned: bool) -> RedisRateLimiter:
-        """Return counters on the same server, which close the store with themselves if owned."""
-        from keyguard.stores.redis.counters import RedisRateLimiter
-
-        return RedisRateLimiter(self.port, owned=owned)
-
-    def usage(self) -> SyncUsageStore:
-        """Return the store of usage on the same server, over the same connections."""
-        from keyguard.stores.redis.usage import RedisUsage
-
-        return SyncUsage(RedisUsage(self.port))
-
-    def diagnose(self) -> list[Finding]:
-        return diagnose(self.port, self._replicas)
-
-
-class RedisReplica(AsyncReplica):
-    """A read replica of a key store in Redis or Valkey.
-
-    Args:
-        port: Runs scripts on the replica.
-    """
-
-    def __init__(self, port: SyncScriptPort | AsyncScriptPort) -> None:
-        self._port = port
-        self.place = port.place
-
-    async def read_key(self, key_id: str) -> Reading:
-        if not KEY_ID.match(key_id):
-            return Reading(None, "")
-        call = store_call(scripts.READ_KEY, keys=(record_key(key_id), "audit"))
-        end, *rows = list_of(await self._port.run(call))
-        if not list_of(rows[0]):
-            return Reading(None, text_of(end))
-        record = record_from(rows)
-        own(key_id, record.key)
-        return Reading(record, text_of(end))
-
-    async def tend(self) -> None:
-        await self._port.keep_ready()
-
-    async def aclose(self) -> None:
-        await self._port.aclose()
 
 
 def _temporary_key(kind: str, digest: str) -> str:
