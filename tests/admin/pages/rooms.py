@@ -87,7 +87,7 @@ class Browser:
         self._cookies: dict[str, str] = {}
 
     def get(self, path: str) -> Got:
-        return self._call("GET", path)
+        return self.call("GET", path)
 
     def send(self, page: str, action: str, fields: dict[str, str]) -> Got:
         text = text_of(self.get(page)).replace("&amp;", "&")
@@ -95,9 +95,9 @@ class Browser:
         form = re.search(rf'<form[^>]*action="/keys{path}[?"].*?</form>', text, re.S)
         assert form is not None
         hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form[0]))
-        return self._call("POST", f"{path}?{query}", urlencode(hidden | fields).encode())
+        return self.call("POST", f"{path}?{query}", urlencode(hidden | fields).encode())
 
-    def _call(self, method: str, path: str, raw: bytes | None = None) -> Got:
+    def call(self, method: str, path: str, raw: bytes | None = None) -> Got:
         path, _, query = path.partition("?")
         cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         headers = {**FORM, "cookie": cookie, "sec-fetch-site": "same-origin"}

@@ -9,12 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from keyguard.admin import Console
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.console import PAGES
 from keyguard.admin.console.sign_in import BY_KEY
 from tests.admin.api.calls import Got
-from tests.admin.api.office import PEOPLE
-from tests.admin.pages.rooms import Rooms, fields_of, text_of
+from tests.admin.api.office import PEOPLE, like
+from tests.admin.pages.rooms import Browser, Rooms, fields_of, text_of
 
 ACME = "/organizations/acme"
 NEW_KEY = {"name": "ci", "lifetime": "30", "once": "a" * 22}
@@ -154,3 +155,30 @@ def test_a_key_with_admin_is_claimed_after_a_fresh_sign_in_alone() -> None:
         assert (stale.status, "Sign in again" in text_of(stale)) == (403, True)
         rooms.signed_in_before = timedelta(minutes=1)
         assert rooms.post(f"{path}/{step}", "developer", once).status == 200
+
+
+def test_a_session_that_a_key_began_claims_admin_after_a_fresh_sign_in_alone() -> None:
+    rooms = Rooms({"catalogue": None})
+    keys = [rooms.issue("admin", organization=slug) for slug in ("acme", "other")]
+    browsers: list[Browser] = []
+    for key in keys:
+        browsers.append(Browser(Console(rooms.guard, key_sign_in=True)))
+        browsers[-1].send("/sign-in", "/sign-in", {"key": key.token.reveal()})
+    own, foreign = browsers
+    actor = rooms.guard.authenticate([f"Bearer {keys[0].token.reveal()}"]).principal
+    asked = rooms.guard.requests.create(
+        organization="acme", name="n", scopes=["admin"], actor=actor
+    )
+    rooms.guard.requests.approve(asked.request.id)
+    path = f"/api/v1/requests/{asked.request.id}"
+    unknown = f"/api/v1/requests/{like(asked.request.id)}"
+    rooms.clock.advance(timedelta(minutes=11))
+
+    for step in ("claim", "reclaim"):
+        stale = own.call("POST", f"{path}/{step}")
+        assert (stale.status, "last ten minutes" in stale.json["detail"]) == (403, True)
+        assert foreign.call("POST", f"{path}/{step}") == foreign.call("POST", f"{unknown}/{step}")
+        assert foreign.call("POST", f"{path}/{step}").status == 404
+        own.send("/sign-in", "/sign-in", {"key": keys[0].token.reveal()})
+        assert own.call("POST", f"{path}/{step}").status == 201
+        rooms.clock.advance(timedelta(minutes=11))

@@ -207,26 +207,25 @@ async def _proof(context: Context) -> str | None:
 async def _check_claimant(context: Context, ticket: str | None) -> None:
     """Refuse a person who may no longer claim a request, even what has been claimed already.
 
-    The guard judges keys: one that a person holds claims what it asked for as that person.
+    The guard judges keys: one that a person holds claims what it asked for as that person. Of a key
+    that began a session, only its organization is looked at here, as the step-up comes first.
 
     Raises:
-        AccessDenied: There is no such request, the person has not asked, or has no role in its
-            organization.
+        AccessDenied: There is no such request, the person has not asked, or the caller may do
+            nothing in its organization.
     """
-    if context.person is None:
+    if context.person is None and context.session is None:
         return
     request, owner = await context.owned_request()
-    if not rights_of(context.person, owner) or (
-        ticket is None and request.requester != context.party
-    ):
+    if not rights_of(context.caller, owner):
+        raise unknown()
+    if context.person is not None and ticket is None and request.requester != context.party:
         raise unknown()
 
 
 async def _claims_admin(context: Context) -> bool:
-    """Tell whether a person claims a key with ``admin``; a key that calls was just shown."""
+    """Tell whether a person or a session claims a key with ``admin``."""
     await _check_claimant(context, await _proof(context))
-    if context.person is None:
-        return False
     request, _ = await context.owned_request()
     return await claims_admin(context, request)
 
