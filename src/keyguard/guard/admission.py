@@ -95,10 +95,14 @@ class Admission:
         return refusal
 
     def withheld(self, request: RequestState) -> tuple[str, ...]:
-        """Return the fields that the application must not see, in lower case."""
+        """Return the fields that the application must not see, in lower case.
+
+        What ``Authorization`` says is kept on the request: a management API further inside asks.
+        """
         carries_key = request.allow is not None or request.marks_key
         if not carries_key and self._guard.policy.is_anothers(request.credentials()):
             return ()
+        request.kept = request.fields_named(("authorization",)).get("authorization", ())
         carriers = self._guard.carriers
         return ("authorization",) if carriers is None else carriers.fields
 

@@ -50,6 +50,8 @@ class RequestState(ABC):
             :meth:`Plan.at <keyguard.core.limits.charges.Plan.at>`.
         is_refused: Whether a refusal of the request was counted.
         retires: When the request's key ends, as an HTTP date, if the key has a successor.
+        kept: The ``Authorization`` fields that were taken away from the application; for the
+            management API inside it.
         adds_fields: Whether the answer gets fields, because of ``receipt`` or ``retires``.
     """
 
@@ -71,6 +73,7 @@ class RequestState(ABC):
     cost: int | None = None
     is_refused: bool = False
     retires: str | None = None
+    kept: Sequence[str] = ()
     adds_fields: bool = False
 
     @abstractmethod
