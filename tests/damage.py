@@ -38,6 +38,7 @@ _NONSENSE = {
     "max_key_lifetime": ["-1"],
     "max_keys": ["0"],
     "time_zone": ["''", "'../etc'", "'UTC '"],
+    "plan": ["''", "'a b'"],
     "action": ["'key.eaten'"],
     "before": ["'['", "'[]'", "'7'"],
     "after": ["'['", "'[]'", "'null'"],
@@ -119,8 +120,8 @@ def damages(kind: str, what: str) -> Iterator[Damage]:
             field = named.get(column, column) if what in ("key", "request") else column
             if field in fields:
                 texts = [value.strip("'") for value in values]
-                # No networks are no text there, nor is the usual zone.
-                usual = field in ("allowed_networks", "time_zone")
+                # No networks are no text there, nor is the usual zone, nor no plan.
+                usual = field in ("allowed_networks", "time_zone", "plan")
                 texts = [text for text in texts if text or not usual]
                 yield from (Damage(kind, what, field, text) for text in texts)
         times = [field for field in fields if field.endswith(("_at", "_before"))]

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -192,7 +193,7 @@ def test_show_tells_all_of_an_organization(keyguard: Program, store: Store) -> N
         assert re.search(f"^{line}$", words, re.MULTILINE), line
     assert list(shown) == [
         *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
-        *("max_key_lifetime", "max_keys", "time_zone"),
+        *("max_key_lifetime", "max_keys", "time_zone", "plan"),
     ]
 
 
@@ -216,6 +217,23 @@ def test_an_organization_has_a_time_zone(keyguard: Program, store: Store) -> Non
     assert [entry["after"].get("time_zone") for entry in trail] == [
         *(None, "America/St_Johns", "Asia/Kolkata"),
     ]
+
+
+def test_an_organization_has_a_plan_of_the_settings(
+    keyguard: Program, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "keyguard.toml"
+    settings.write_text('[plans.pro]\nkey-minute = "1000/minute"\n')
+    monkeypatch.setenv("KEYGUARD_CONFIG", str(settings))
+    created = keyguard("org", "create", "beta", "--plan", "pro", "--json").json
+    shown = keyguard("org", "show", "beta").stdout
+    unknown = keyguard("org", "update", "beta", "--plan", "gold")
+    taken = keyguard("org", "update", "beta", "--no-plan", "--json").json
+
+    assert (created["plan"], taken["plan"]) == ("pro", None)
+    assert re.search("^Plan +pro$", shown, re.MULTILINE)
+    assert unknown.status == 2
+    assert "no plan 'gold' is known here; the setting plans names: pro" in unknown.sentence
 
 
 def test_a_time_zone_that_is_not_known_is_wrong_usage(keyguard: Program, store: Store) -> None:

@@ -70,6 +70,9 @@ class ScriptedPorts:
     def offer_rehash(self, key_id: str, token: Any, digest: str) -> None:
         self._answer("offer_rehash")
 
+    def note_unknown_plan(self, organization: Any) -> None:
+        self._answer("note_unknown_plan")
+
 
 def decided(fields: Sequence[str | bytes], policy: Policy, *answers: Any) -> tuple[list[str], Any]:
     """Authenticate over scripted ports; return what was asked, and the decision."""

@@ -21,6 +21,7 @@ from keyguard.runtime.events import (
     LimiterFailed,
     LimiterRecovered,
     LimitExceeded,
+    PlanUnknown,
     ReplicaFailed,
     ReplicaRecovered,
     RequestAnswered,
@@ -59,6 +60,7 @@ def level(request: pytest.FixtureRequest) -> Iterator[None]:
                 AccessRefused,
                 KeyExposed,
                 LimitExceeded,
+                PlanUnknown,
                 LimiterFailed,
                 LimiterRecovered,
                 FeedFailed,
@@ -75,6 +77,7 @@ def level(request: pytest.FixtureRequest) -> Iterator[None]:
             logging.WARNING,
             {
                 KeyExposed,
+                PlanUnknown,
                 LimiterFailed,
                 LimiterRecovered,
                 FeedFailed,

@@ -224,6 +224,8 @@ def test_an_organization_of_no_scopes_is_not_one_of_any(store: Any) -> None:
         {"max_keys": 7},
         {"max_keys": None},
         {"time_zone": "America/Argentina/ComodRivadavia"},
+        {"plan": "pro"},
+        {"plan": None},
         {},
     ],
 )
@@ -233,6 +235,7 @@ def test_an_organization_is_changed_as_the_commit_says(store: Any, fields: dict[
         "limits": LIMITS,
         "scopes": frozenset({"models:*"}),
         "max_key_lifetime": timedelta(days=1),
+        "plan": "free",
     }
     store.add_organization(organization(1, **full))
     store.add_organization(organization(2))

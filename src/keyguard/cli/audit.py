@@ -45,6 +45,7 @@ _ABSENT = {
     "allowed_networks": "any",
     "max_key_lifetime": "ever",
     "max_keys": "any number",
+    "plan": "none",
     "scopes": "any",  # of an organization
 }
 

@@ -52,6 +52,12 @@ TIME_ZONE = option(
     "--time-zone",
 )
 
+PLAN = option(
+    "PLAN",
+    "The organization's plan, one of those in the setting plans; none by default.",
+    "--plan",
+)
+
 
 @app.command()
 @with_options(*STORE)
@@ -64,6 +70,7 @@ def create(
     longest: str | None = LIFETIME,
     most_keys: int | None = MOST_KEYS,
     time_zone: str | None = TIME_ZONE,
+    plan: str | None = PLAN,
 ) -> None:
     """Create an organization. Its limits apply to all its keys together."""
     own_limits = parse_limits(limits, "organization")
@@ -76,6 +83,7 @@ def create(
             max_key_lifetime=None if longest is None else parse_span(longest),
             max_keys=most_keys,
             time_zone="UTC" if time_zone is None else time_zone,
+            plan=plan,
             actor=actor(),
         )
     _show(organization, common, "was created")
@@ -124,6 +132,8 @@ def update(
     time_zone: str | None = option(
         "ZONE", "The zone whose days the organization's usage is kept in from now on."
     ),
+    plan: str | None = PLAN,
+    no_plan: bool = flag("--no-plan", "Take the organization's plan away."),
     force: bool = flag("--force", "Take the scope admin even from an organization that uses it."),
 ) -> None:
     """Change an organization. Limits or scopes that are given replace all former ones.
@@ -138,6 +148,7 @@ def update(
         "--max-key-lifetime", lifetime, "--no-max-key-lifetime", any_lifetime, None
     )
     new_number = new_value("--max-keys", most_keys, "--no-max-keys", any_number, None)
+    new_plan = new_value("--plan", plan, "--no-plan", no_plan, None)
     with common.guard() as guard:
         organization = guard.organizations.update(
             named,
@@ -147,6 +158,7 @@ def update(
             max_key_lifetime=new_lifetime,
             max_keys=new_number,
             time_zone=UNCHANGED if time_zone is None else time_zone,
+            plan=new_plan,
             force=force,
             actor=actor(),
         )

@@ -93,6 +93,7 @@ def organization_details(organization: Organization, now: datetime) -> Details:
         ("Keys work", most),
         ("Keys", "any number" if number is None else f"at most {number}"),
         ("Time zone", organization.time_zone),
+        ("Plan", organization.plan or "none"),
         *(("Limit", f"{limit.name}: {limit.rate}") for limit in organization.limits),
     ]
 

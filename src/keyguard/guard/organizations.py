@@ -34,6 +34,7 @@ class Organizations:
         max_key_lifetime: timedelta | None = None,
         max_keys: int | None = None,
         time_zone: str = "UTC",
+        plan: str | None = None,
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -49,6 +50,8 @@ class Organizations:
                 to.
             time_zone: The zone whose days its usage is kept in, by its IANA name, such as
                 ``Europe/Berlin``.
+            plan: The name of its plan among those of the setting ``plans``, which gives other rates
+                to limits of the service; None for no plan.
             actor: Who creates it, for the audit trail. A principal can't create one.
 
         Returns:
@@ -56,7 +59,7 @@ class Organizations:
 
         Raises:
             InvalidValueError: The slug, the name, a scope, a limit, the lifetime or the zone is not
-                valid.
+                valid, or no such plan is known.
             RefusedError: An organization has that slug already, or the actor is a principal.
             StoreError: The key store failed.
         """
@@ -69,6 +72,7 @@ class Organizations:
                 max_key_lifetime=max_key_lifetime,
                 max_keys=max_keys,
                 time_zone=time_zone,
+                plan=plan,
                 actor=actor,
             )
         )
@@ -108,6 +112,7 @@ class Organizations:
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
         max_keys: int | Unchanged | None = UNCHANGED,
         time_zone: str | Unchanged = UNCHANGED,
+        plan: str | Unchanged | None = UNCHANGED,
         version: int | None = None,
         force: bool = False,
         actor: Actor = None,
@@ -124,6 +129,7 @@ class Organizations:
             max_keys: How many keys it may have at a time; None for no bound. Keys beyond a new
                 bound go on working.
             time_zone: The zone whose days its usage is kept in from now on, by its IANA name.
+            plan: The name of its plan from now on; None for no plan.
             version: The only version of it that is changed, as the caller has read it.
             force: Whether to leave the organization without a key that has ``admin``.
             actor: Who changes it, for the audit trail. A principal can change only its own
@@ -133,12 +139,12 @@ class Organizations:
             The organization as it stands after.
 
         Raises:
-            InvalidValueError: A value is not valid.
+            InvalidValueError: A value is not valid, or no such plan is known.
             NotFoundError: No organization has that id or slug.
             OutdatedError: It is not that version.
             RefusedError: The actor is a principal and would raise the scopes, the limits or the
-                lifetime, the organization would lose its last key that has ``admin``, or the
-                actor's key no longer works.
+                lifetime or change the plan, the organization would lose its last key that has
+                ``admin``, or the actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -150,6 +156,7 @@ class Organizations:
                 max_key_lifetime=max_key_lifetime,
                 max_keys=max_keys,
                 time_zone=time_zone,
+                plan=plan,
                 version=version,
                 force=force,
                 actor=actor,

@@ -19,7 +19,7 @@ from keyguard.core.access.ports import Found
 from keyguard.core.identity.addresses import parse_address
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.ports import KeyStore
-from keyguard.core.keys.records import KeyRecord, Use
+from keyguard.core.keys.records import KeyRecord, Organization, Use
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
@@ -72,6 +72,7 @@ Limiter = TypeVar("Limiter", bound=RateLimiter | AsyncRateLimiter)
 
 _HASHES_WAITING = 32
 _LONGEST_TELLING = 2.0  # seconds
+_MOST_TOLD = 1000
 _GUESSES = "*"  # the share of clients that failed lately; no key has this id
 
 
@@ -117,6 +118,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
         self._raw: AnyStore = store
         self._tell = tell
         self._wanted = limiter
+        self._told_plans = set[tuple[str, str | None]]()
         self._replica: ReplicaPort | None = None
         self._find_nearby: Callable[[str], Awaitable[Found | None]] | None = None
         if replica is not None:
@@ -236,7 +238,8 @@ class Ports(ABC, Generic[AnyStore, Work]):
         )
 
     def _limits_at_start(self) -> Iterator[Limit]:
-        yield from self.policy.default_limits
+        for defaults in (self.policy.default_limits, *self.policy.defaults.values()):
+            yield from defaults
         if self.policy.failure_limit is not None:
             yield self.policy.failure_limit
         for rule in self.settings.rule_book().rules:
@@ -281,6 +284,15 @@ class Ports(ABC, Generic[AnyStore, Work]):
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
         if self.hasher.is_outdated(token, digest):
             self.background.rehash(key_id, digest, token)
+
+    def note_unknown_plan(self, organization: Organization) -> None:
+        who = (organization.id, organization.plan)
+        if who not in self._told_plans and len(self._told_plans) < _MOST_TOLD:
+            self._told_plans.add(who)
+            event = events.PlanUnknown(
+                at=self.now(), organization=organization.id, plan=str(organization.plan)
+            )
+            self._tell(event)
 
     async def verify(
         self, token: Secret, digest: str | None, client: str = "", key_id: str = ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.access.receipt import Receipt, plan_of, refund, refusal_of
-from keyguard.core.limits.charges import Outcome, Plan
+from keyguard.core.access.receipt import Receipt, bill_of, refund, refusal_of
+from keyguard.core.limits.charges import Bill, Outcome
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
 from keyguard.request.protection import Protection
@@ -26,7 +26,7 @@ _NEVER_FORGIVEN = (Reason.CREDENTIALS_MISSING, Reason.OBJECT_NOT_FOUND)
 
 _NOTHING = Outcome(False, ())  # what counts while nothing can be counted
 
-_Bill: TypeAlias = tuple[Plan, tuple[RouteLimit, ...], bool]
+_Dues: TypeAlias = tuple[Bill, tuple[RouteLimit, ...], bool]
 """What is charged, the limits of the route, and whether those of the key were due before."""
 
 
@@ -53,18 +53,18 @@ async def charge(
     breaker = state.guard.breaker
     if breaker.memory is not None:
         return charge_in_memory(state, breaker.memory, route)
-    bill = _bill(state, route)
-    if bill is None:
+    dues = _dues(state, route)
+    if dues is None:
         return None
-    return _paid(state, bill, await (counters or breaker).hit(bill[0].charges))
+    return _paid(state, dues, await (counters or breaker).hit(dues[0].charges))
 
 
 def charge_in_memory(
     state: RequestState, memory: MemoryRateLimiter, route: tuple[RouteLimit, ...] = ()
 ) -> Deny | None:
     """Do as :func:`charge` with counters in memory, which never wait."""
-    bill = _bill(state, route)
-    return None if bill is None else _paid(state, bill, memory.hit(bill[0].charges))
+    dues = _dues(state, route)
+    return None if dues is None else _paid(state, dues, memory.hit(dues[0].charges))
 
 
 def charge_sync(state: RequestState, route: tuple[RouteLimit, ...] = ()) -> Deny | None:
@@ -106,7 +106,7 @@ async def forgive(state: RequestState, deny: Deny) -> None:
         await refund(state.guard.breaker, receipt)
 
 
-def _bill(state: RequestState, route: tuple[RouteLimit, ...]) -> _Bill | None:
+def _dues(state: RequestState, route: tuple[RouteLimit, ...]) -> _Dues | None:
     if state.rule_limits:
         # A limit that the rule and the route share is charged once.
         named = {(limit.limit, limit.route) for limit in state.rule_limits}
@@ -116,30 +116,30 @@ def _bill(state: RequestState, route: tuple[RouteLimit, ...]) -> _Bill | None:
         route = tuple(limit for limit in route if limit not in state.charged_limits)
     allow = state.allow
     due, state.due = state.due, False  # before anything is awaited: what is due is charged once
-    plan = None if allow is None else allow.plans.get((route, due))
-    if plan is None:
+    bill = None if allow is None else allow.bills.get((route, due))
+    if bill is None:
         try:
-            plan = plan_of(allow, route, state.request, key_is_due=due)
+            bill = bill_of(allow, route, state.request, key_is_due=due)
         except BaseException:
             state.due = due  # a limit's function failed; nothing was charged
             raise
-        if plan is not None:
-            state.guard.breaker.counts.learn(plan.charges[plan.key_charges :])
-    if plan is not None and state.cost is not None:
-        plan = plan.at(state.cost)
-    return None if plan is None else (plan, route, due)
+        if bill is not None:
+            state.guard.breaker.counts.learn(bill.charges[bill.key_charges :])
+    if bill is not None and state.cost is not None:
+        bill = bill.at(state.cost)
+    return None if bill is None else (bill, route, due)
 
 
-def _paid(state: RequestState, bill: _Bill, outcome: Outcome | None) -> Deny | None:
-    plan, route, was_due = bill
-    charges, key_charges, policy, is_enforced, cost = plan
+def _paid(state: RequestState, dues: _Dues, outcome: Outcome | None) -> Deny | None:
+    bill, route, was_due = dues
+    charges, key_charges, policy, is_enforced, cost = bill
     admitted, tallies, counter = _NOTHING if outcome is None else outcome
     counts, allow = state.guard.breaker.counts, state.allow
     for at, tally in enumerate(tallies):  # zip with its keyword takes twice as long
         counts[charges[at][1]][1 if tally[0] else 0] += 1
     if not admitted:
         state.due = was_due
-        return refusal_of(allow, plan, outcome)
+        return refusal_of(allow, bill, outcome)
     principal = None if allow is None else allow.principal
     receipt = Receipt(principal, charges, tallies, policy, key_charges, None, counter)
     if route:

@@ -47,7 +47,7 @@ class RequestState(ABC):
         tag: What the service calls the request, for usage.
         units: The units for which it counts there.
         cost: The units that it is charged in its limits, if somebody said so; see
-            :meth:`Plan.at <keyguard.core.limits.charges.Plan.at>`.
+            :meth:`Bill.at <keyguard.core.limits.charges.Bill.at>`.
         is_refused: Whether a refusal of the request was counted.
         retires: When the request's key ends, as an HTTP date, if the key has a successor.
         kept: The ``Authorization`` fields that were taken away from the application; for the

@@ -114,6 +114,23 @@ class LimitExceeded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanUnknown:
+    """An organization has a plan that the settings of this process do not know.
+
+    Its requests are limited as if it had no plan. keyguard tells it once in a process.
+
+    Args:
+        at: The time.
+        organization: The organization.
+        plan: The name of its plan.
+    """
+
+    at: datetime
+    organization: str
+    plan: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterFailed:
     """The store of the counters does not answer. keyguard tells it once for each outage.
 
@@ -252,6 +269,7 @@ Event: TypeAlias = (
     | RequestAnswered
     | KeyExposed
     | LimitExceeded
+    | PlanUnknown
     | LimiterFailed
     | LimiterRecovered
     | FeedFailed
@@ -269,6 +287,7 @@ LEVELS: dict[type[Event], int] = {
     RequestAnswered: logging.INFO,
     KeyExposed: logging.WARNING,
     LimitExceeded: logging.INFO,
+    PlanUnknown: logging.WARNING,
     LimiterFailed: logging.ERROR,
     LimiterRecovered: logging.WARNING,
     FeedFailed: logging.ERROR,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         LimiterFailed,
         LimiterRecovered,
         LimitExceeded,
+        PlanUnknown,
         ReplicaFailed,
         ReplicaRecovered,
         RequestAnswered,
@@ -53,6 +54,7 @@ __all__ = [
     "LimitExceeded",
     "LimiterFailed",
     "LimiterRecovered",
+    "PlanUnknown",
     "ReplicaFailed",
     "ReplicaRecovered",
     "RequestAnswered",
@@ -267,8 +269,9 @@ def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
     INFO: a refused request with its method and path, one that passed over a limit in shadow mode,
-    and what becomes of requests for keys. WARNING: an exposed key, a hint that is new, and a
-    limiter or change feed that answers again. ERROR: a store, limiter or change feed that fails.
+    and what becomes of requests for keys. WARNING: an exposed key, an unknown plan, a hint that is
+    new, and a limiter or change feed that answers again. ERROR: a store, limiter or change feed
+    that fails.
     """
     match event:
         case types.KeyExposed():
@@ -301,6 +304,13 @@ def log_event(event: Event) -> None:
                 event.address,
                 ", ".join(event.limits),
                 _of(event.key_id),
+            )
+        case types.PlanUnknown():
+            _logger.warning(
+                "organization %s has the plan %s, which the setting plans does not name; its "
+                "requests are limited as without a plan",
+                event.organization,
+                event.plan,
             )
         case types.LimiterFailed():
             _logger.error(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from keyguard.core.access.policy import Policy
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.core.limits.limit import Limit, Limits, read_limits
+from keyguard.core.keys.values import check_plan_name
+from keyguard.core.limits.limit import Limit, Limits, on_plan, read_limits
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
@@ -90,6 +91,9 @@ class Settings:
         default_limits: The limits of every key, as :class:`~keyguard.Limit` or rates such as
             ``"100/minute"``; a limit of the same name of its organization, or of the key, replaces
             one.
+        plans: The plans that organizations may have. Each gives rates to limits by their names, the
+            default ones and those of routes: ``{"pro": {"key-minute": "1000/minute"}}``; see
+            :doc:`limits`.
         failure_limit: How many failed authentications a client's address may have (an IPv6 client
             is its /64); keyguard answers more with 429 before it looks anything up. None for any
             number.
@@ -153,6 +157,9 @@ class Settings:
     hash_workers: int = field(default=min(4, os.cpu_count() or 1), metadata={"range": (1, 64)})
     hash_timeout: float = field(default=2.0, metadata={"range": (0.01, 60)})
     default_limits: Limits = ()
+    plans: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]], hash=False
+    )
     failure_limit: Limit | str | None = "30/minute"
     limiter_timeout: float = field(default=0.04, metadata={"range": (0.001, 60)})
     on_limiter_error: str = "open"
@@ -182,6 +189,7 @@ class Settings:
             "imported_formats": tuple(form.name for form in policy.foreign),
             "default_limits": policy.default_limits,
             "failure_limit": policy.failure_limit,
+            "plans": policy.plans,
         }
         # What remains is checked by the part that is built of it.
         if "realm" in given:
@@ -190,6 +198,8 @@ class Settings:
             book = self._rule_book
             settled["public"] = tuple(sorted(book.paths))
             settled["rules"] = book.rules[len(book.paths) :]
+        for name, rates in policy.plans.items():
+            _check_plan(name, rates, self._rule_book)
         if "trusted_proxies" in given:
             settled["trusted_proxies"] = self.proxies.names
         if self.approvals != {} or "approval_rules" in given:
@@ -242,6 +252,7 @@ class Settings:
         return Policy(
             failure_limit=_read_failure_limit(self.failure_limit),
             default_limits=read_limits(self.default_limits, "key"),
+            plans=_read_plans(self.plans) if self.plans != {} else {},
             tokens=TokenFormat(self.prefix),
             catalogue=catalogue,
             require_https=self.require_https,
@@ -459,6 +470,28 @@ def _read_failure_limit(limit: object) -> Limit | None:
             f"{shown(limit)}"
         )
     return limit
+
+
+def _read_plans(plans: object) -> dict[str, Mapping[str, str]]:
+    found: dict[str, Mapping[str, str]] = {}
+    if not isinstance(plans, Mapping):
+        raise InvalidValueError(f"plans takes a mapping of names to rates, not {shown(plans)}")
+    for name, rates in plans.items():
+        check_plan_name(name)
+        if not isinstance(rates, Mapping):
+            raise InvalidValueError(
+                f"plan {name!r} takes a mapping of the names of limits to rates, such as "
+                f"{{'key-minute': '1000/minute'}}, not {shown(rates)}"
+            )
+        found[name] = {limit: Limit(limit, rate).rate for limit, rate in rates.items()}
+    return found
+
+
+def _check_plan(name: str, rates: Mapping[str, str], rules: RuleBook) -> None:
+    try:
+        on_plan((charged.limit for rule in rules.rules for charged in rule.charged), rates)
+    except InvalidValueError as problem:
+        raise InvalidValueError(f"plan {name!r}: {problem}") from None
 
 
 def _read_peppers(peppers: Iterable[object]) -> tuple[Secret, ...]:

@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
     hash_workers: int
     hash_timeout: float
     default_limits: Limits
+    plans: Mapping[str, Mapping[str, str]]
     failure_limit: Limit | str | None
     limiter_timeout: float
     on_limiter_error: str

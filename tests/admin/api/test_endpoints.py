@@ -18,7 +18,7 @@ DAY = 24 * 60 * 60
 
 @pytest.fixture
 def office() -> Office:
-    return Office()
+    return Office(options={"plans": {"pro": {}}})
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
@@ -38,6 +38,7 @@ def test_an_operator_creates_an_organization(office: Office, front: str) -> None
             "max_keys": 3,
             "limits": [{"name": "all", "rate": "10/minute", "per": "organization"}],
             "time_zone": "Europe/Berlin",
+            "plan": "pro",
         },
         front=front,
         person="operator",
@@ -45,7 +46,7 @@ def test_an_operator_creates_an_organization(office: Office, front: str) -> None
 
     assert made.status == 201, made.body
     assert made["location"] == f"/organizations/{made.json['id']}"
-    assert made.json["max_key_lifetime"] == 30 * DAY
+    assert (made.json["max_key_lifetime"], made.json["plan"]) == (30 * DAY, "pro")
     stored = office.guard.organizations.get("new")
     assert stored.limits == (Limit("all", "10/minute", per="organization"),)
     assert office.call("GET", made["location"], person="operator").json == made.json

@@ -88,6 +88,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
         scopes={"inference:read", "inference:write", "analytics:read"} if full else None,
         max_key_lifetime=90 * DAY if full else None,
         max_keys=50 if full else None,
+        plan="pro" if full else None,
         limits=(SimpleNamespace(name="burst", rates=("100/minute",), per="key"),) if full else (),
     )
     common: dict[str, Any] = {

@@ -31,6 +31,7 @@ FAR: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"grace": "3600", "once": "a" * 22},
     ),
     "bounds": (f"{ACME}/settings", "operator", SETTINGS | {"max_keys": "7"}),
+    "plan": (f"{ACME}/settings", "operator", SETTINGS | {"plan": "pro"}),
     "disable": (f"{ACME}/disable", "administrator", {}),
 }
 FORMS = {
@@ -39,6 +40,7 @@ FORMS = {
     "edit of admin": "/keys/{admin}/edit",
     "rotate admin": "/keys/{admin}/rotate",
     "bounds": f"{ACME}/edit",
+    "plan": f"{ACME}/edit",
     "disable": f"{ACME}/disable",
 }
 REACH_FAR = {
@@ -58,7 +60,7 @@ NEAR: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @pytest.fixture
 def rooms() -> Rooms:
-    rooms = Rooms()
+    rooms = Rooms(options={"plans": {"pro": {}}})
     assert rooms.issued
     rooms.signed_in_before = timedelta(minutes=11)
     rooms.reauthenticate = "/login"

@@ -187,18 +187,19 @@ def test_several_keys_are_revoked_after_a_question() -> None:
 
 
 def test_an_organization_is_edited_disabled_and_enabled() -> None:
-    rooms = Rooms()
+    rooms = Rooms(options={"plans": {"pro": {}}})
     page = rooms.get("/organizations/acme/edit", "operator")
     fields = dict(re.findall(r'<input[^>]*name="(\w+)"[^>]*value="([^"]*)"', text_of(page)))
     del fields["csrf"]  # which is of the browser that saw the page
     done = rooms.post(
         "/organizations/acme/settings",
         "operator",
-        fields | {"name": "New name", "max_days": "30", "max_keys": "9"},
+        fields | {"name": "New name", "max_days": "30", "max_keys": "9", "plan": "pro"},
     )
     assert done.status == 303
     changed = rooms.guard.organizations.get("acme")
-    assert (changed.name, changed.max_keys) == ("New name", 9)
+    assert (changed.name, changed.max_keys, changed.plan) == ("New name", 9, "pro")
+    assert "<dd>pro</dd>" in text_of(rooms.get("/organizations/acme/settings", "operator"))
     assert changed.max_key_lifetime is not None
     assert changed.max_key_lifetime.days == 30
     for verb, disabled in (("disable", True), ("enable", False)):

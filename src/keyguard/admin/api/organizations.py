@@ -17,6 +17,7 @@ SLUG = text("slug", "Its unique short name: lower-case letters, digits and inner
 CEILING = nullable(SCOPES)
 LIFETIME = nullable(span("max_key_lifetime", "How long its keys may work"))
 MOST_KEYS = nullable(number("max_keys", "How many keys it may have at a time", 1, 10**9))
+PLAN = nullable(text("plan", "The name of its plan, which gives other rates to limits", longest=64))
 TIME_ZONE = text("time_zone", "The IANA name of the zone whose days its usage is kept in")
 
 
@@ -42,6 +43,7 @@ async def create_organization(context: Context) -> Answer:
             max_key_lifetime=form.get(LIFETIME, None),
             max_keys=form.get(MOST_KEYS, None),
             time_zone=form.get(TIME_ZONE, "UTC"),
+            plan=form.get(PLAN, None),
             actor=context.actor,
         )
     )
@@ -68,6 +70,7 @@ async def change_organization(context: Context) -> Answer:
                 max_key_lifetime=form.change(LIFETIME),
                 max_keys=form.change(MOST_KEYS),
                 time_zone=form.change(TIME_ZONE),
+                plan=form.change(PLAN),
                 version=context.matched(found),
                 actor=context.actor,
             )
@@ -79,7 +82,7 @@ async def change_organization(context: Context) -> Answer:
 
 async def _changes_bounds(context: Context) -> bool:
     await context.organization()
-    return any(member in context.form for member in (LIMITS, CEILING, LIFETIME, MOST_KEYS))
+    return any(member in context.form for member in (LIMITS, CEILING, LIFETIME, MOST_KEYS, PLAN))
 
 
 async def disable_organization(context: Context) -> Answer:
@@ -97,7 +100,7 @@ async def enable_organization(context: Context) -> Answer:
     return record_answer(200, after.version, organization_json(after))
 
 
-_CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE)
+_CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE, PLAN)
 
 ENDPOINTS = (
     Endpoint(

@@ -92,6 +92,7 @@ SCHEMAS: Schema = {
         max_key_lifetime=_WHOLE_OR_NULL,
         max_keys=_WHOLE_OR_NULL,
         time_zone=_TEXT,
+        plan=_TEXT_OR_NULL,
     ),
     "Organizations": _page("Organization"),
     "Key": _record(

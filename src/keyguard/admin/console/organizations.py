@@ -243,6 +243,7 @@ def _facts(organization: Organization) -> MultiDict[str, str]:
             "scopes": _ceiling_text(organization.scopes),
             "max_days": _days_text(organization.max_key_lifetime),
             "max_keys": str(organization.max_keys or ""),
+            "plan": organization.plan or "",
             "version": str(organization.version),
         }
     )
@@ -264,6 +265,7 @@ async def change_settings(context: Context) -> Answer:
                 scopes=bounds[1],
                 max_key_lifetime=bounds[2],
                 max_keys=bounds[3],
+                plan=bounds[4],
                 version=version_of(fields.get("version", "")),
                 actor=context.actor,
             )
@@ -292,8 +294,9 @@ def _bounds(
     frozenset[str] | Unchanged | None,
     timedelta | Unchanged | None,
     int | Unchanged | None,
+    str | Unchanged | None,
 ]:
-    """Return the limits, ceiling, lifetime and number that a form changes.
+    """Return the limits, ceiling, lifetime, number and plan that a form changes.
 
     Raises:
         InvalidValueError: A field is malformed.
@@ -304,6 +307,7 @@ def _bounds(
         _changed(_ceiling(fields.get("scopes", "")), organization.scopes),
         _changed(_lifetime(fields, lifetime), lifetime),
         _changed(_number(fields, "max_keys"), organization.max_keys),
+        _changed(fields.get("plan", "").strip() or None, organization.plan),
     )
 
 
@@ -358,6 +362,7 @@ def _settings(
         ),
         "max_days": ("Longest lifetime of a key, in days", "Empty for no bound."),
         "max_keys": ("Number of keys", "Empty for no bound."),
+        "plan": ("Plan", "Its name in the settings. Empty for none."),
     }
     return view.ask(
         "Edit the organization",

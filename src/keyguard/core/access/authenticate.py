@@ -253,6 +253,8 @@ async def _look_up(
             return decision
         if tokens.remember(fingerprint, record, decision, mark) is True:
             ports.offer_rehash(key_id, token, record.digest)
+            if decision.rates is None and record.organization.plan is not None:
+                ports.note_unknown_plan(record.organization)
             return decision
     return Deny(Reason.STORE_UNAVAILABLE, key_id)  # the key changed under every look-up
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyguard.core.identity.principal import Principal
-from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits, Charge, Plan
+from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits, Bill, Charge
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import KeyguardError
@@ -52,19 +52,22 @@ class Allow:
         networks: The networks from which the key works, checked on every request; empty for any.
         retires: When the key ends, as an HTTP date (RFC 9110, section 5.6.7), if it has a
             successor; None for a key without one.
+        rates: What the plan of its organization makes of the service's limits, by their names;
+            None without a plan that the settings know.
     """
 
     principal: Principal
     limits: AppliedLimits = field(default=NO_LIMITS, repr=False, compare=False)
     networks: tuple[str, ...] = field(default=(), repr=False, compare=False)
     retires: str | None = field(default=None, repr=False, compare=False)
+    rates: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
     # The scopes that requests needed and had, until freshness/verified_tokens.py takes them.
     needed: set[frozenset[str]] = field(
         default_factory=set[frozenset[str]], init=False, repr=False, compare=False
     )
-    # What requests are charged, remembered by plan_of in core/access/receipt.py.
-    plans: dict[tuple[Sequence[RouteLimit], bool], Plan] = field(
-        default_factory=dict[tuple[Sequence[RouteLimit], bool], Plan],
+    # What requests are charged, remembered by bill_of in core/access/receipt.py.
+    bills: dict[tuple[Sequence[RouteLimit], bool], Bill] = field(
+        default_factory=dict[tuple[Sequence[RouteLimit], bool], Bill],
         init=False,
         repr=False,
         compare=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,10 +12,11 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant, narrowed
 from keyguard.core.keys.records import KeyRecord
 from keyguard.core.limits.charges import AppliedLimits
-from keyguard.core.limits.limit import Limit
+from keyguard.core.limits.limit import Limit, on_plan
 from keyguard.core.tokens.foreign import ForeignFormat
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
+from keyguard.exceptions import InvalidValueError, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,9 +30,12 @@ class Policy:
         revoke_exposed: Whether to revoke that key as well.
         default_limits: The limits of every key, unless its organization or the key has a limit of
             the same name.
+        plans: For each plan the rates that it gives to limits of the service, by their names.
         failure_limit: How many failed authentications an address may have, or None for any number.
         foreign: The formats of imported tokens, in the order in which they are tried.
         takes_bar: Whether a token may contain ``|``, which the b64token grammar does not allow.
+        defaults: The default limits as each plan changes them. An organization whose plan is not
+            here has ``default_limits``.
     """
 
     tokens: TokenFormat
@@ -39,25 +43,43 @@ class Policy:
     require_https: bool = False
     revoke_exposed: bool = False
     default_limits: tuple[Limit, ...] = ()
+    plans: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     failure_limit: Limit | None = None
     foreign: tuple[ForeignFormat, ...] = ()
     takes_bar: bool = field(init=False)
+    defaults: Mapping[str | None, tuple[Limit, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         takes_bar = any(form.separator == "|" for form in self.foreign)
         object.__setattr__(self, "takes_bar", takes_bar)
+        defaults = {name: on_plan(self.default_limits, self.plans[name]) for name in self.plans}
+        object.__setattr__(self, "defaults", defaults)
 
     def allow(self, record: KeyRecord) -> Allow:
         """Return the decision for a request with this key."""
         principal = self.principal(record)
-        levels = (self.default_limits, record.organization.limits, record.key.limits)
+        plan = record.organization.plan
+        defaults = self.defaults.get(plan, self.default_limits)
         ends_at = record.key.ends_at if record.key.successor is not None else None
         return Allow(
             principal,
-            AppliedLimits.of(principal, *levels),
+            AppliedLimits.of(principal, defaults, record.organization.limits, record.key.limits),
             record.key.allowed_networks,
             None if ends_at is None else _http_date(ends_at),
+            None if plan is None else self.plans.get(plan),
         )
+
+    def check_plan(self, name: object) -> None:
+        """Refuse the name of a plan that the settings do not know.
+
+        Raises:
+            InvalidValueError: The message names those that they know.
+        """
+        if name not in self.plans:
+            raise InvalidValueError(
+                f"no plan {shown(name)} is known here; the setting plans names: "
+                f"{', '.join(sorted(self.plans)) or 'none'}"
+            )
 
     def principal(self, record: KeyRecord) -> Principal:
         """Return the principal of a request with this key."""

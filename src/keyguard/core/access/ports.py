@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from keyguard.core.access.decisions import Allow
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.principal import Principal
-from keyguard.core.keys.records import KeyRecord
+from keyguard.core.keys.records import KeyRecord, Organization
 from keyguard.core.limits.ports import Counters
 from keyguard.core.tokens.secret import Secret
 
@@ -127,3 +127,6 @@ class RequestPorts(Protocol):
 
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
         """Have a genuine token hashed again in the background, if its digest is outdated."""
+
+    def note_unknown_plan(self, organization: Organization) -> None:
+        """Note that an organization has a plan that the settings do not know."""

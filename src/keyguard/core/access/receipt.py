@@ -9,9 +9,9 @@ from keyguard.core.access.decisions import Allow, Deny, Reason
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.limits.charges import (
     NO_LIMITS,
+    Bill,
     Charge,
     Outcome,
-    Plan,
     in_seconds,
     policy_field,
     route_charges,
@@ -21,9 +21,9 @@ from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError, shown
 
-__all__ = ["Receipt", "plan_of", "refund", "refusal_of", "reserve", "settle"]
+__all__ = ["Receipt", "bill_of", "refund", "refusal_of", "reserve", "settle"]
 
-_MOST_PLANS = 64  # what decorates anew for each call has other limits each time
+_MOST_BILLS = 64  # what decorates anew for each call has other limits each time
 
 
 @dataclass(slots=True)
@@ -79,16 +79,16 @@ class Receipt:
         )
 
 
-def plan_of(
+def bill_of(
     allow: Allow | None,
     route: tuple[RouteLimit, ...],
     request: Callable[[], Request],
     *,
     key_is_due: bool,
-) -> Plan | None:
+) -> Bill | None:
     """Return what a request is charged; None for nothing.
 
-    A plan that holds for all requests of a key is kept in the ``plans`` of the decision that lets
+    A bill that holds for all requests of a key is kept in the ``bills`` of the decision that lets
     them in.
 
     Args:
@@ -103,25 +103,26 @@ def plan_of(
     principal = None if allow is None else allow.principal
     limits = allow.limits if key_is_due and allow is not None else NO_LIMITS
     of_key = limits.charges if principal is None else limits.of_request(principal, request)
-    charges = (*of_key, *route_charges(route, principal, request))
+    rates = None if allow is None else allow.rates
+    charges = (*of_key, *route_charges(route, principal, request, rates))
     if not charges:
         return None
     is_enforced = all(charge.enforce for charge in charges)
     cost = max((charge.cost for charge in charges), default=1)
-    plan = Plan(charges, len(of_key), policy_field(charges), is_enforced, cost)
+    bill = Bill(charges, len(of_key), policy_field(charges), is_enforced, cost)
     if allow is not None and not limits.varying and all(limit.is_fixed for limit in route):
-        if len(allow.plans) >= _MOST_PLANS:
-            allow.plans.clear()
-        allow.plans[route, key_is_due] = plan
-    return plan
+        if len(allow.bills) >= _MOST_BILLS:
+            allow.bills.clear()
+        allow.bills[route, key_is_due] = bill
+    return bill
 
 
-def refusal_of(allow: Allow | None, plan: Plan, outcome: Outcome | None) -> Deny:
+def refusal_of(allow: Allow | None, bill: Bill, outcome: Outcome | None) -> Deny:
     """Return the refusal of a request that could not be charged.
 
     Args:
         allow: The decision that let the request in, or None on a public path.
-        plan: What the request was to be charged.
+        bill: What the request was to be charged.
         outcome: The answer of the counters; None if nothing can be counted now.
     """
     principal = None if allow is None else allow.principal
@@ -129,7 +130,7 @@ def refusal_of(allow: Allow | None, plan: Plan, outcome: Outcome | None) -> Deny
     if outcome is None:
         return Deny(Reason.LIMITER_UNAVAILABLE, key_id, owner)
     tallies = tuple(outcome.tallies)
-    deny = Deny(Reason.RATE_LIMITED, key_id, owner, charges=plan.charges, tallies=tallies)
+    deny = Deny(Reason.RATE_LIMITED, key_id, owner, charges=bill.charges, tallies=tallies)
     return replace(deny, retry_after=in_seconds([tally for _, tally in deny.violations()]))
 
 
@@ -167,8 +168,8 @@ async def reserve(
     charges = tuple(receipt.charges[number]._replace(cost=changes[number]) for number in more)
     outcome = await counters.hit(charges)
     if outcome is None or not outcome.admitted:
-        plan = Plan(charges, 0, policy_field(charges), is_enforced=True)
-        return refusal_of(allow, plan, outcome)
+        bill = Bill(charges, 0, policy_field(charges), is_enforced=True)
+        return refusal_of(allow, bill, outcome)
     receipt.ending()  # a refund ends with the window that counted the first unit
     tallies = [*receipt.tallies]
     paid = receipt.paid()

@@ -24,6 +24,7 @@ from keyguard.core.keys.values import (
     ORGANIZATION_ID,
     Metadata,
     check_ids,
+    check_plan_name,
     check_slug,
     check_texts,
     check_time_zone,
@@ -61,6 +62,7 @@ class Organization:
         max_keys: How many keys it may have at a time; None for no bound. A key that has ended does
             not count, and a key counts together with those that it was rotated from and to.
         time_zone: The IANA name of the zone whose days its usage is kept in; at most 64 characters.
+        plan: The name of its plan among those of the settings, at most 64 characters, or None.
         version: Counts its changes, from 1.
 
     Raises:
@@ -77,6 +79,7 @@ class Organization:
     max_key_lifetime: timedelta | None = None
     max_keys: int | None = None
     time_zone: str = "UTC"
+    plan: str | None = None
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -84,6 +87,8 @@ class Organization:
         check_slug(self.slug)
         check_texts(("an organization's name", self.name))
         check_time_zone(self.time_zone)
+        if self.plan is not None:
+            check_plan_name(self.plan)
         if self.limits != ():
             limits = read_limits(self.limits, "organization", stored=True)
             object.__setattr__(self, "limits", limits)

@@ -19,6 +19,7 @@ FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
 REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{16}\Z")
 NO_PERSON = re.compile(r"fam_|rule:|ticket:|service\Z")
 _TIME_ZONE = re.compile(r"(?=.{1,64}\Z)[A-Z][0-9A-Za-z_+-]*(/[0-9A-Za-z_+-]+)*\Z")
+_PLAN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
 
 LATEST = datetime.max.replace(tzinfo=UTC)
@@ -50,6 +51,16 @@ def check_time_zone(value: object) -> str:
         raise InvalidValueError(
             f"{shown(value)} is no time zone: give a name of the IANA database, such as "
             "'Europe/Berlin' or 'UTC'"
+        )
+    return value
+
+
+def check_plan_name(value: object) -> str:
+    """Return the name of a plan; refuse what has not the form of one."""
+    if not isinstance(value, str) or not _PLAN.match(value):
+        raise InvalidValueError(
+            f"{shown(value)} is no name of a plan: use 1 to 64 letters, digits, '.', '_' and '-', "
+            "such as 'pro'"
         )
     return value
 

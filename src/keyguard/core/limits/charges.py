@@ -7,7 +7,7 @@ counted together, or none is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -16,17 +16,17 @@ from typing import NamedTuple
 
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged
+from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged, on_plan
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError
 
 __all__ = [
     "NO_LIMITS",
     "AppliedLimits",
+    "Bill",
     "Charge",
     "LimitStatus",
     "Outcome",
-    "Plan",
     "failure_charges",
     "in_seconds",
     "limit_field",
@@ -85,7 +85,7 @@ class Outcome(NamedTuple):
     counter: int = 0
 
 
-class Plan(NamedTuple):
+class Bill(NamedTuple):
     """The charges of a request, as far as they are known beforehand.
 
     Args:
@@ -102,8 +102,8 @@ class Plan(NamedTuple):
     is_enforced: bool
     cost: int = 1
 
-    def at(self, cost: int) -> Plan:
-        """Return the plan with another cost, in the charges of the route or else in all."""
+    def at(self, cost: int) -> Bill:
+        """Return the bill with another cost, in the charges of the route or else in all."""
         first = self.key_charges if self.key_charges < len(self.charges) else 0
         charges = (
             *self.charges[:first],
@@ -185,7 +185,10 @@ class AppliedLimits:
 
 
 def route_charges(
-    limits: Iterable[RouteLimit], principal: Principal | None, request: Callable[[], Request]
+    limits: Iterable[RouteLimit],
+    principal: Principal | None,
+    request: Callable[[], Request],
+    rates: Mapping[str, str] | None = None,
 ) -> list[Charge]:
     """Return the charges that a route makes.
 
@@ -193,14 +196,18 @@ def route_charges(
         limits: The route's limits.
         principal: Who made the request, or None on a public path.
         request: Returns the request; called only if a limit depends on it.
+        rates: What the plan of the organization makes of the limits, by their names; None without
+            a plan.
 
     Raises:
-        InvalidValueError: A limit's function returned something that is not a cost or a name.
+        InvalidValueError: A limit's function returned something that is not a cost or a name, or
+            the strategy of a limit can't count the plan's rate.
     """
     charges: list[Charge] = []
     for limit in limits:
         cost = limit.cost_of(request)
-        charges += _charges_of_request(limit.limit, principal, request, limit.route, cost)
+        present = limit.limit if not rates else on_plan((limit.limit,), rates)[0]
+        charges += _charges_of_request(present, principal, request, limit.route, cost)
     return charges
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
 from typing import TypeAlias
 
@@ -256,6 +257,26 @@ def merged(*levels: Iterable[Limit]) -> tuple[Limit, ...]:
             one of the same name at an earlier level.
     """
     return tuple({limit.name: limit for level in levels for limit in level}.values())
+
+
+def on_plan(limits: Iterable[Limit], rates: Mapping[str, str]) -> tuple[Limit, ...]:
+    """Return limits as a plan changes them.
+
+    Args:
+        limits: Limits of the service: its defaults, or those of a route.
+        rates: The plan's rates by the names of limits. Other limits stay as they are.
+
+    Raises:
+        InvalidValueError: A rate is malformed, or the strategy of its limit can't count it.
+    """
+    return tuple(
+        limit if limit.name not in rates else _at_rate(limit, rates[limit.name]) for limit in limits
+    )
+
+
+@lru_cache(1000)
+def _at_rate(limit: Limit, rate: str) -> Limit:
+    return replace(limit, rate=rate)
 
 
 def as_tight(limits: Iterable[Limit], bounds: Iterable[Limit]) -> bool:

@@ -217,7 +217,7 @@ def gained(policy: Policy, owner: Organization, before: Key, after: Key) -> list
         gains.append("other networks")
     if after.owner is not None and after.owner != before.owner:  # who may rotate it
         gains.append("another owner")
-    levels = (policy.default_limits, owner.limits)
+    levels = (policy.defaults.get(owner.plan, policy.default_limits), owner.limits)
     if not as_tight(merged(*levels, after.limits), merged(*levels, before.limits)):
         gains.append("looser limits")
     return gains
@@ -243,9 +243,11 @@ def check_changed_organization(
         raised.append("max_key_lifetime")
     if before.max_keys is not None and (after.max_keys is None or after.max_keys > before.max_keys):
         raised.append("max_keys")
-    defaults = policy.default_limits
+    defaults = policy.defaults.get(before.plan, policy.default_limits)
     if not as_tight(merged(defaults, after.limits), merged(defaults, before.limits)):
         raised.append("the limits")
+    if after.plan != before.plan:
+        raised.append("the plan")
     if raised:
         raise ExceededError(
             f"{authority} can't raise what its own organization may have: {', '.join(raised)}; "
@@ -280,7 +282,7 @@ def _check_within(policy: Policy, authority: Authority, owner: Organization, key
         return
     if authority.record is not None and authority.grant is not None:
         _check_within_key(authority.record.key, authority.grant, key)
-    levels = (policy.default_limits, owner.limits)
+    levels = (policy.defaults.get(owner.plan, policy.default_limits), owner.limits)
     held, bounds = merged(*levels, key.limits), merged(*levels, authority.limits(()))
     lifted = [limit.name for limit in bounds if not as_tight(held, (limit,))]
     if lifted:

@@ -50,6 +50,7 @@ class AsyncOrganizations(Operations):
         max_key_lifetime: timedelta | None = None,
         max_keys: int | None = None,
         time_zone: str = "UTC",
+        plan: str | None = None,
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -65,6 +66,8 @@ class AsyncOrganizations(Operations):
             )
         find_time_zone(time_zone)
         policy = ports.policy
+        if plan is not None:
+            policy.check_plan(plan)
         created_at = ports.now()
         number = base62(ports.draw_entropy(_ID_ENTROPY), 16)
         organization = Organization(
@@ -77,6 +80,7 @@ class AsyncOrganizations(Operations):
             max_key_lifetime=max_key_lifetime,
             max_keys=max_keys,
             time_zone=time_zone,
+            plan=plan,
         )
         entry = describe(Action.ORGANIZATION_CREATED, created_at, actor, None, organization)
         await ports.store.commit(Commit(entries=(entry,), organizations=(organization,)))
@@ -103,6 +107,7 @@ class AsyncOrganizations(Operations):
         max_key_lifetime: timedelta | Unchanged | None = UNCHANGED,
         max_keys: int | Unchanged | None = UNCHANGED,
         time_zone: str | Unchanged = UNCHANGED,
+        plan: str | Unchanged | None = UNCHANGED,
         version: int | None = None,
         force: bool = False,
         actor: Actor = None,
@@ -117,9 +122,12 @@ class AsyncOrganizations(Operations):
             "max_key_lifetime": max_key_lifetime,
             "max_keys": max_keys,
             "time_zone": time_zone,
+            "plan": plan,
         }
         if not isinstance(time_zone, Unchanged):
             find_time_zone(time_zone)
+        if isinstance(plan, str):
+            policy.check_plan(plan)
         if not isinstance(name, Unchanged):
             wanted["name"] = check_text("an organization's name", name)
         if not isinstance(limits, Unchanged):

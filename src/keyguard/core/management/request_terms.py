@@ -59,7 +59,7 @@ class ApprovalRule:
 
     def admits(self, policy: Policy, request: KeyRequest, owner: Organization) -> bool:
         """Tell whether the rule approves a request; never one for looser limits than others."""
-        levels = (policy.default_limits, owner.limits)
+        levels = (policy.defaults.get(owner.plan, policy.default_limits), owner.limits)
         asked, grant = request.asked, policy.grant(frozenset(self.scopes))
         lasts = self.longest is not None and (
             asked.expires_in is None or asked.expires_in > self.longest

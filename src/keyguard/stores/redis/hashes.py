@@ -53,7 +53,9 @@ _JSON = _Form(lambda value: json.dumps(dict(value)), json.loads)
 _TEXTS = ("id", "slug", "family", "organization", "name", "digest", "actor", "subject")
 
 _FORMS: dict[str, _Form] = {
-    **dict.fromkeys((*_TEXTS, "revoked_note", "successor", "rotation_key", "time_zone"), _TEXT),
+    **dict.fromkeys(
+        (*_TEXTS, "revoked_note", "successor", "rotation_key", "time_zone", "plan"), _TEXT
+    ),
     **dict.fromkeys(("at", "created_at", "not_before", "expires_at", "revoked_at"), _TIME),
     **dict.fromkeys(("grace_ends_at", "disabled_at", "last_used_at"), _TIME),
     **dict.fromkeys(("before", "after"), _JSON),

@@ -46,6 +46,7 @@ ORGANIZATIONS = Table(
     Column("max_key_lifetime", BigInteger),  # in microseconds
     Column("max_keys", Integer),
     Column("time_zone", ascii_string(64), nullable=False, server_default=text("'UTC'")),
+    Column("plan", ascii_string(64)),
     Column("version", Integer, nullable=False, server_default=text("1")),
     Index("ix_keyguard_organizations_created_at", "created_at", "id"),
     **TABLE_OPTIONS,
