@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from werkzeug.test import Client
 
@@ -132,10 +133,16 @@ def litestar() -> Any:
     return Litestar(cors_config=CORSConfig(allow_origins=[ORIGIN]), logging_config=None)
 
 
-def falcon() -> Any:
+def falcon_over_wsgi() -> Any:
     import falcon
 
     return falcon.App(cors_enable=True)
+
+
+def falcon_over_asgi() -> Any:
+    import falcon.asgi
+
+    return falcon.asgi.App(middleware=[falcon.CORSMiddleware(allow_origins=ORIGIN)])
 
 
 def flask_with_cors() -> Any:
@@ -144,29 +151,112 @@ def flask_with_cors() -> Any:
     return app
 
 
+def quart() -> Any:
+    from quart import Quart
+
+    app = Quart("inner")
+    with_quart_cors(app)
+    return app.asgi_app
+
+
+def with_quart_cors(app: Any) -> None:
+    """Do to an application what Quart-CORS 0.8 does."""
+
+    async def after_request(response: Any, *, allow_origin: str) -> Any: ...
+
+    after_request.__module__ = "quart_cors"
+    app.after_request(partial(after_request, allow_origin=ORIGIN))
+
+
+def django() -> Any:
+    from django.core.handlers.wsgi import WSGIHandler
+
+    from tests.adapters.django_site import changed
+
+    security = "django.middleware.security.SecurityMiddleware"
+    with changed(MIDDLEWARE=[security, "corsheaders.middleware.CorsMiddleware"]):
+        return WSGIHandler()
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [
         (lambda: starlette([], OUTSIDE), "CORSMiddleware"),
         (lambda: CORSMiddleware(starlette([])), "CORSMiddleware"),
+        (lambda: Starlette(routes=[Mount("/v1", starlette([], OUTSIDE))]), "CORSMiddleware"),
         (litestar, "the CORS support of Litestar"),
-        (falcon, "the CORS support of App"),
+        (quart, "the CORS extension of Quart"),
+        (falcon_over_wsgi, "CORSMiddleware"),
+        (falcon_over_asgi, "CORSMiddleware"),
         (flask_with_cors, "the CORS extension of Flask"),
+        (django, "CorsMiddleware"),
     ],
-    ids=["starlette", "a layer", "litestar", "falcon", "flask"],
+    ids=[
+        *("starlette", "a layer", "a mount", "litestar", "quart"),
+        *("falcon over WSGI", "falcon over ASGI", "flask", "django"),
+    ],
 )
 def test_a_cors_layer_behind_the_guard_is_reported_at_the_start(
     make: Callable[[], Any], name: str, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make()
     with caplog.at_level(logging.WARNING, "keyguard"):
-        if name.endswith(("Flask", "of App")):
+        if make in (falcon_over_wsgi, flask_with_cors, django):
             wsgi.KeyguardMiddleware(app, world.guard)
         else:
             asgi.KeyguardMiddleware(app, world.async_guard)
 
     (message,) = caplog.messages
     assert message.startswith(f"{name} {HIDDEN}")
+
+
+def with_starlette_s(app: Starlette) -> None:
+    app.add_middleware(CORSMiddleware, allow_origins=[ORIGIN])
+
+
+@pytest.mark.parametrize("framework", ["starlette", "quart"])
+def test_a_cors_layer_that_comes_after_the_guard_is_reported_once_it_is_served(
+    framework: str, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    from quart import Quart
+
+    app: Any = Quart("inner") if framework == "quart" else starlette([])
+    inner = app.asgi_app if framework == "quart" else app
+    guarded = asgi.KeyguardMiddleware(inner, world.async_guard)
+    (with_quart_cors if framework == "quart" else with_starlette_s)(app)
+    with caplog.at_level(logging.WARNING, "keyguard"), TestClient(guarded):
+        pass
+
+    assert [HIDDEN in message for message in caplog.messages] == [True]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_fastapi_s_middleware_that_is_added_last_stands_outside(
+    last: bool, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    cors = partial(app.add_middleware, CORSMiddleware, allow_origins=[ORIGIN])
+    if not last:
+        cors()
+    app.add_middleware(KeyguardMiddleware, guard=world.async_guard)
+    if last:
+        cors()
+    with caplog.at_level(logging.WARNING, "keyguard"), TestClient(app) as client:
+        client.get("/")
+
+    assert [HIDDEN in message for message in caplog.messages] == ([] if last else [True])
+
+
+def test_flask_cors_is_in_order_wherever_the_extension_is(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = flask_with_cors()
+    with caplog.at_level(logging.WARNING, "keyguard"):
+        FlaskKeyguard(app, world.guard)
+
+    assert caplog.messages == []
 
 
 def test_a_wrong_order_among_starlette_s_middleware_is_reported_once_it_is_served(

@@ -42,10 +42,15 @@ class Entrance(Admission):
         is_for_management: Callable[[RequestState], bool] | None = None,
     ) -> None:
         check_endpoints(app, guard.policy.catalogue)
-        warn_of_hidden_refusals(app)
+        self._app, self._hides_refusals = app, warn_of_hidden_refusals(app)
         rule_book = guard.settings.rule_book(public=public, rules=rules)
         warn_of_escapes(app, rule_book)
         super().__init__(guard, rule_book, is_for_management)
+
+    def begin(self) -> None:
+        """Report what came to the application after its middleware, now that it is served."""
+        if not self._hides_refusals:
+            self._hides_refusals = warn_of_hidden_refusals(self._app)
 
     def warm_path(
         self, public_paths: frozenset[str], management: tuple[str, ...] | None = ()

@@ -113,6 +113,7 @@ class KeyguardMiddleware:
         if kind == "http":
             exchange, headers = ASGIExchange(self.guard, scope, send), scope["headers"]
         elif kind == "lifespan":
+            self.admission.begin()
             return await app(scope, partial(self._flushing, receive), send)
         elif kind == "websocket":
             exchange = websocket = WebSocketExchange(self.guard, scope, send, self._token_protocol)
