@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pydoc
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -377,3 +379,29 @@ def test_the_page_on_stores_tells_how_many_connections_a_process_takes() -> None
         "docs/stores.md"
     )
     assert f"| MySQL, MariaDB | up to {whole}:" in page("docs/stores.md")
+
+
+def test_the_page_on_imports_takes_a_file_of_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    token = f"qkH2ZUv6.{'aB3' * 10}"
+    row = {"organization": "acme", "name": "ci", "format": "drf", "token": token}
+    (tmp_path / "keys.jsonl").write_text(json.dumps(row))
+    with Keyguard("sqlite:///keys.db") as guard:
+        guard.migrate()
+        guard.organizations.create("acme")
+
+    with run("docs/import.md", 0, {"__name__": "docs"})["guard"] as guard:
+        assert isinstance(guard.authenticate([f"Bearer {token}"]), Allow)
+
+
+def test_the_console_of_its_page_asks_the_application_who_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    user = SimpleNamespace(id="ann", name="Ann", role="auditor")
+    names = run("docs/console.md", 0, {"current_user": lambda call: user if call else None})
+    with names["guard"]:
+        assert names["who"](None) is None
+        assert names["who"](object()).roles == {"acme": "auditor"}
