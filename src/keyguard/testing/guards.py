@@ -53,7 +53,7 @@ class MemoryGuards:
 
     ::
 
-        with MemoryGuards(service.settings) as guards:
+        with MemoryGuards(settings=service.settings) as guards:
             client = create_app(guards.guard).test_client()
             writer = guards.issue(scopes=["inference:write"])
             assert client.post("/v1/inference", headers=writer.headers).status_code == 200
