@@ -144,8 +144,19 @@ def test_a_method_override_is_ignored(name: str) -> None:
         assert app.call(request).status == 401
 
 
-def test_a_path_that_is_open_to_one_method_is_not_open_to_another_by_a_field(name: str) -> None:
-    here = world(rules=[Rule("/any", methods=["GET"], public=True)])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [Rule("/any", methods=["GET"], public=True)],
+        [Rule("/any", public=True), Rule("/any", methods=["DELETE"], scopes=["admin"])],
+        [Rule("/any", methods=["DELETE"]), Rule("/any", also="session")],
+    ],
+    ids=["for a method", "public beside another", "also beside another"],
+)
+def test_a_path_that_is_open_to_one_method_is_not_open_to_another_by_a_field(
+    name: str, rules: list[Rule]
+) -> None:
+    here = world(rules=rules)
     app = stack(here, name)
     request = Request("/any", headers=((b"x-http-method-override", b"DELETE"),))
     assert app.call(request).status == 401

@@ -13,6 +13,7 @@ from keyguard import InvalidValueError, Limit, Reason, Rule, ScopeCatalogue
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.paths import REST, SEGMENT, is_ambiguous
 from keyguard.core.http.rule_book import RuleBook
+from keyguard.core.http.rules import needs_no_key
 
 MODEL = Rule("/v1/models/{model_id}", methods=["GET"], scopes=["models:read"])
 MINE = Rule("/v1/models/mine", scopes=["models:own"])
@@ -54,6 +55,35 @@ def test_the_most_specific_rule_that_is_for_the_method_decides(
     path: str, method: str, rule: Rule | None
 ) -> None:
     assert found(path, method) is rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "other", "is_open"),
+    [
+        ({"public": True}, None, True),
+        ({"public": True}, {"public": True}, True),
+        ({"public": True}, {"also": "JWT"}, False),
+        ({"public": True}, {}, False),
+        ({"also": "JWT"}, {"public": True}, True),
+        ({"also": "JWT"}, {"also": "JWT"}, True),
+        ({"also": "JWT"}, {}, False),
+        ({}, {"public": True}, False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/a/{id}", "/a/{rest:path}"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_field_that_names_another_method_opens_no_path_whose_rules_ask_for_more(
+    rule: dict[str, Any], other: dict[str, Any] | None, is_open: bool, path: str, turned: bool
+) -> None:
+    rules = [Rule(path, **rule)]
+    if other is not None:
+        rules.append(Rule(path.replace("id", "key"), methods=["DELETE"], **other))
+    book = RuleBook(rules[::-1] if turned else rules)
+    found = book.find("/a/7", "POST")
+    assert isinstance(found, Rule)
+
+    assert needs_no_key(found, ["x-http-method-override"]) is is_open
+    assert needs_no_key(found, []) is bool(rule)
 
 
 def test_the_order_of_rules_is_no_matter() -> None:

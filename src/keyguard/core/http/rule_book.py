@@ -154,6 +154,7 @@ class RuleBook:
                 )
         siblings.append(rule)
         siblings.sort(key=lambda rule: rule.methods is None)
+        siblings[:] = [each.beside(siblings) for each in siblings]
 
 
 def _match(

@@ -70,6 +70,7 @@ class Rule:
     segments: tuple[str, ...] = field(init=False, repr=False, compare=False)
     requirement: Requirement | None = field(init=False, repr=False, compare=False)
     charged: tuple[RouteLimit, ...] = field(init=False, repr=False, compare=False)
+    depends_on_method: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         segments = parse_template(self.path)
@@ -100,6 +101,7 @@ class Rule:
             ("segments", segments),
             ("requirement", requirement),
             ("charged", charged),
+            ("depends_on_method", methods is not None),
         ):
             object.__setattr__(self, slot, value)
 
@@ -111,6 +113,18 @@ class Rule:
         """Return what the rule is where it takes no other login."""
         rule = copy(self)
         object.__setattr__(rule, "also", None)
+        return rule
+
+    def beside(self, others: Iterable[Rule]) -> Rule:
+        """Return what the rule is among those of the same path, of which some may ask for more."""
+        if self.depends_on_method or all(
+            other.public or (other.also and not self.public)
+            for other in others
+            if other is not self
+        ):
+            return self
+        rule = copy(self)
+        object.__setattr__(rule, "depends_on_method", True)
         return rule
 
     def without_key(self) -> tuple[RouteLimit, ...]:
@@ -199,4 +213,4 @@ def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
     if rule is None or not (rule.public or rule.also):
         return False
     # If only some methods need no key, the application may believe a field that names another.
-    return rule.methods is None or not any(name in fields for name in METHOD_OVERRIDES)
+    return not (rule.depends_on_method and any(name in fields for name in METHOD_OVERRIDES))
