@@ -193,7 +193,7 @@ def test_show_tells_all_of_an_organization(keyguard: Program, store: Store) -> N
         assert re.search(f"^{line}$", words, re.MULTILINE), line
     assert list(shown) == [
         *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
-        *("max_key_lifetime", "max_keys", "time_zone", "plan"),
+        *("max_key_lifetime", "max_keys", "time_zone", "plan", "metadata"),
     ]
 
 
@@ -234,6 +234,19 @@ def test_an_organization_has_a_plan_of_the_settings(
     assert re.search("^Plan +pro$", shown, re.MULTILINE)
     assert unknown.status == 2
     assert "no plan 'gold' is known here; the setting plans names: pro" in unknown.sentence
+
+
+def test_an_organization_has_metadata(keyguard: Program, store: Store) -> None:
+    notes = ("--metadata", "crm=4711", "--metadata", "region=eu")
+    created = keyguard("org", "create", "beta", *notes, "--json").json
+    shown = keyguard("org", "show", "beta").stdout
+    kept = keyguard("org", "update", "beta", "--name", "Beta", "--json").json
+    changed = keyguard("org", "update", "beta", "--metadata", "crm=1", "--json").json
+    cleared = keyguard("org", "update", "beta", "--no-metadata", "--json").json
+
+    assert created["metadata"] == kept["metadata"] == {"crm": "4711", "region": "eu"}
+    assert re.search("^Metadata +crm=4711$", shown, re.MULTILINE)
+    assert (changed["metadata"], cleared["metadata"]) == ({"crm": "1"}, {})
 
 
 def test_a_time_zone_that_is_not_known_is_wrong_usage(keyguard: Program, store: Store) -> None:

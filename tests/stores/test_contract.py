@@ -226,6 +226,8 @@ def test_an_organization_of_no_scopes_is_not_one_of_any(store: Any) -> None:
         {"time_zone": "America/Argentina/ComodRivadavia"},
         {"plan": "pro"},
         {"plan": None},
+        {"metadata": {"\N{ROCKET}": "\N{LATIN SMALL LETTER E WITH ACUTE}", "crm": ""}},
+        {"metadata": {}},
         {},
     ],
 )
@@ -236,6 +238,7 @@ def test_an_organization_is_changed_as_the_commit_says(store: Any, fields: dict[
         "scopes": frozenset({"models:*"}),
         "max_key_lifetime": timedelta(days=1),
         "plan": "free",
+        "metadata": {"crm": "4711"},
     }
     store.add_organization(organization(1, **full))
     store.add_organization(organization(2))

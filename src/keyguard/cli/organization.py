@@ -18,7 +18,7 @@ from keyguard.cli.options import (
     with_options,
 )
 from keyguard.cli.pages import show_list
-from keyguard.cli.parsing import new_value, parse_limits, parse_scopes, parse_span
+from keyguard.cli.parsing import new_value, parse_limits, parse_metadata, parse_scopes, parse_span
 from keyguard.cli.terminal import details, table
 from keyguard.cli.wording import absolute, organization_details, organization_status, relative
 from keyguard.core.keys.json_forms import fields_json, organization_json
@@ -58,6 +58,8 @@ PLAN = option(
     "--plan",
 )
 
+METADATA = option("NAME=VALUE", "A note kept with the organization; may be repeated.", "--metadata")
+
 
 @app.command()
 @with_options(*STORE)
@@ -71,6 +73,7 @@ def create(
     most_keys: int | None = MOST_KEYS,
     time_zone: str | None = TIME_ZONE,
     plan: str | None = PLAN,
+    metadata: list[str] | None = METADATA,
 ) -> None:
     """Create an organization. Its limits apply to all its keys together."""
     own_limits = parse_limits(limits, "organization")
@@ -84,6 +87,7 @@ def create(
             max_keys=most_keys,
             time_zone="UTC" if time_zone is None else time_zone,
             plan=plan,
+            metadata=parse_metadata(metadata),
             actor=actor(),
         )
     _show(organization, common, "was created")
@@ -134,9 +138,11 @@ def update(
     ),
     plan: str | None = PLAN,
     no_plan: bool = flag("--no-plan", "Take the organization's plan away."),
+    metadata: list[str] | None = METADATA,
+    no_metadata: bool = flag("--no-metadata", "Remove all notes of the organization."),
     force: bool = flag("--force", "Take the scope admin even from an organization that uses it."),
 ) -> None:
-    """Change an organization. Limits or scopes that are given replace all former ones.
+    """Change an organization. Limits, scopes or metadata that are given replace all former ones.
 
     A new --max-key-lifetime applies to keys that are issued later.
     """
@@ -148,6 +154,8 @@ def update(
         "--max-key-lifetime", lifetime, "--no-max-key-lifetime", any_lifetime, None
     )
     new_number = new_value("--max-keys", most_keys, "--no-max-keys", any_number, None)
+    notes = parse_metadata(metadata)
+    new_notes = new_value("--metadata", notes, "--no-metadata", no_metadata, dict[str, str]())
     new_plan = new_value("--plan", plan, "--no-plan", no_plan, None)
     with common.guard() as guard:
         organization = guard.organizations.update(
@@ -159,6 +167,7 @@ def update(
             max_keys=new_number,
             time_zone=UNCHANGED if time_zone is None else time_zone,
             plan=new_plan,
+            metadata=new_notes,
             force=force,
             actor=actor(),
         )

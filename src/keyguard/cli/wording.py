@@ -94,6 +94,7 @@ def organization_details(organization: Organization, now: datetime) -> Details:
         ("Keys", "any number" if number is None else f"at most {number}"),
         ("Time zone", organization.time_zone),
         ("Plan", organization.plan or "none"),
+        *(("Metadata", f"{name}={value}") for name, value in organization.metadata.items()),
         *(("Limit", f"{limit.name}: {limit.rate}") for limit in organization.limits),
     ]
 

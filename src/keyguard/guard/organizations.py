@@ -5,7 +5,7 @@ Each method runs an operation of :mod:`keyguard.core.management`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from keyguard.core.keys.audit import Actor
@@ -35,6 +35,7 @@ class Organizations:
         max_keys: int | None = None,
         time_zone: str = "UTC",
         plan: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -52,6 +53,7 @@ class Organizations:
                 ``Europe/Berlin``.
             plan: The name of its plan among those of the setting ``plans``, which gives other rates
                 to limits of the service; None for no plan.
+            metadata: The service's own notes, strings to strings. They are not secret.
             actor: Who creates it, for the audit trail. A principal can't create one.
 
         Returns:
@@ -73,6 +75,7 @@ class Organizations:
                 max_keys=max_keys,
                 time_zone=time_zone,
                 plan=plan,
+                metadata=metadata,
                 actor=actor,
             )
         )
@@ -113,6 +116,7 @@ class Organizations:
         max_keys: int | Unchanged | None = UNCHANGED,
         time_zone: str | Unchanged = UNCHANGED,
         plan: str | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, str] | Unchanged = UNCHANGED,
         version: int | None = None,
         force: bool = False,
         actor: Actor = None,
@@ -130,6 +134,7 @@ class Organizations:
                 bound go on working.
             time_zone: The zone whose days its usage is kept in from now on, by its IANA name.
             plan: The name of its plan from now on; None for no plan.
+            metadata: The notes that replace the old ones.
             version: The only version of it that is changed, as the caller has read it.
             force: Whether to leave the organization without a key that has ``admin``.
             actor: Who changes it, for the audit trail. A principal can change only its own
@@ -143,8 +148,8 @@ class Organizations:
             NotFoundError: No organization has that id or slug.
             OutdatedError: It is not that version.
             RefusedError: The actor is a principal and would raise the scopes, the limits or the
-                lifetime or change the plan, the organization would lose its last key that has
-                ``admin``, or the actor's key no longer works.
+                lifetime or change the plan or the metadata, the organization would lose its last
+                key that has ``admin``, or the actor's key no longer works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -157,6 +162,7 @@ class Organizations:
                 max_keys=max_keys,
                 time_zone=time_zone,
                 plan=plan,
+                metadata=metadata,
                 version=version,
                 force=force,
                 actor=actor,

@@ -39,6 +39,7 @@ def test_an_operator_creates_an_organization(office: Office, front: str) -> None
             "limits": [{"name": "all", "rate": "10/minute", "per": "organization"}],
             "time_zone": "Europe/Berlin",
             "plan": "pro",
+            "metadata": {"crm": "4711"},
         },
         front=front,
         person="operator",
@@ -48,6 +49,7 @@ def test_an_operator_creates_an_organization(office: Office, front: str) -> None
     assert made["location"] == f"/organizations/{made.json['id']}"
     assert (made.json["max_key_lifetime"], made.json["plan"]) == (30 * DAY, "pro")
     stored = office.guard.organizations.get("new")
+    assert stored.metadata == made.json["metadata"] == {"crm": "4711"}
     assert stored.limits == (Limit("all", "10/minute", per="organization"),)
     assert office.call("GET", made["location"], person="operator").json == made.json
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyguard.admin.api.forms import AFTER, LIMIT, LIMITS, NAME, SCOPES
+from keyguard.admin.api.forms import AFTER, LIMIT, LIMITS, METADATA, NAME, SCOPES
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Endpoint, StepUp
@@ -44,6 +44,7 @@ async def create_organization(context: Context) -> Answer:
             max_keys=form.get(MOST_KEYS, None),
             time_zone=form.get(TIME_ZONE, "UTC"),
             plan=form.get(PLAN, None),
+            metadata=form.get(METADATA, None),
             actor=context.actor,
         )
     )
@@ -71,6 +72,7 @@ async def change_organization(context: Context) -> Answer:
                 max_keys=form.change(MOST_KEYS),
                 time_zone=form.change(TIME_ZONE),
                 plan=form.change(PLAN),
+                metadata=form.change(METADATA),
                 version=context.matched(found),
                 actor=context.actor,
             )
@@ -100,7 +102,7 @@ async def enable_organization(context: Context) -> Answer:
     return record_answer(200, after.version, organization_json(after))
 
 
-_CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE, PLAN)
+_CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE, PLAN, METADATA)
 
 ENDPOINTS = (
     Endpoint(

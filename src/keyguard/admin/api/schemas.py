@@ -93,6 +93,7 @@ SCHEMAS: Schema = {
         max_keys=_WHOLE_OR_NULL,
         time_zone=_TEXT,
         plan=_TEXT_OR_NULL,
+        metadata={"type": "object", "additionalProperties": _TEXT},
     ),
     "Organizations": _page("Organization"),
     "Key": _record(

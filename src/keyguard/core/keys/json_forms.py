@@ -28,7 +28,7 @@ _Value: TypeAlias = (
 _LIMIT = ("name", "rate", "per", "strategy", "enforce")
 _ORGANIZATION = (
     *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
-    *("max_key_lifetime", "max_keys", "time_zone", "plan"),
+    *("max_key_lifetime", "max_keys", "time_zone", "plan", "metadata"),
 )
 _KEY_BEFORE_STATUS = ("id", "family", "organization", "name", "scopes")
 _KEY_AFTER_STATUS = (

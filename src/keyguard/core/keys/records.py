@@ -63,6 +63,7 @@ class Organization:
             not count, and a key counts together with those that it was rotated from and to.
         time_zone: The IANA name of the zone whose days its usage is kept in; at most 64 characters.
         plan: The name of its plan among those of the settings, at most 64 characters, or None.
+        metadata: The service's own notes, strings to strings.
         version: Counts its changes, from 1.
 
     Raises:
@@ -80,6 +81,7 @@ class Organization:
     max_keys: int | None = None
     time_zone: str = "UTC"
     plan: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=Metadata, hash=False)
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -89,6 +91,8 @@ class Organization:
         check_time_zone(self.time_zone)
         if self.plan is not None:
             check_plan_name(self.plan)
+        if not isinstance(self.metadata, Metadata):  # which was checked when it was made
+            object.__setattr__(self, "metadata", read_metadata(self.metadata))
         if self.limits != ():
             limits = read_limits(self.limits, "organization", stored=True)
             object.__setattr__(self, "limits", limits)

@@ -226,13 +226,20 @@ def gained(policy: Policy, owner: Organization, before: Key, after: Key) -> list
 def check_changed_organization(
     policy: Policy, authority: Authority, before: Organization, after: Organization
 ) -> None:
-    """Refuse to raise what an organization may have, unless the actor has no bounds.
+    """Refuse to raise what an organization may have, or to change what the service notes of it.
+
+    An actor without bounds may do both.
 
     Raises:
-        ExceededError: The message names what would be raised.
+        ExceededError: The message names what would be raised or changed.
     """
     if not authority.is_bounded:
         return
+    if after.metadata != before.metadata:
+        raise ExceededError(
+            f"{authority} can't change the metadata of its organization, which the service keeps; "
+            "do it as an operator, or as the service with a name as the actor or none"
+        )
     raised: list[str] = []
     if before.scopes is not None:
         ceiling = policy.grant(before.scopes)

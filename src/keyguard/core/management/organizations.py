@@ -9,7 +9,7 @@ from keyguard.core.keys.audit import Action, Actor, actor_name, describe
 from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.results import DamagedOrganization
-from keyguard.core.keys.texts import check_text
+from keyguard.core.keys.texts import check_metadata, check_text
 from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
@@ -51,6 +51,7 @@ class AsyncOrganizations(Operations):
         max_keys: int | None = None,
         time_zone: str = "UTC",
         plan: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         actor: Actor = None,
     ) -> Organization:
         """Create an organization.
@@ -81,6 +82,7 @@ class AsyncOrganizations(Operations):
             max_keys=max_keys,
             time_zone=time_zone,
             plan=plan,
+            metadata=check_metadata(metadata or {}),
         )
         entry = describe(Action.ORGANIZATION_CREATED, created_at, actor, None, organization)
         await ports.store.commit(Commit(entries=(entry,), organizations=(organization,)))
@@ -108,6 +110,7 @@ class AsyncOrganizations(Operations):
         max_keys: int | Unchanged | None = UNCHANGED,
         time_zone: str | Unchanged = UNCHANGED,
         plan: str | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, str] | Unchanged = UNCHANGED,
         version: int | None = None,
         force: bool = False,
         actor: Actor = None,
@@ -128,6 +131,8 @@ class AsyncOrganizations(Operations):
             find_time_zone(time_zone)
         if isinstance(plan, str):
             policy.check_plan(plan)
+        if not isinstance(metadata, Unchanged):
+            wanted["metadata"] = check_metadata(metadata)
         if not isinstance(name, Unchanged):
             wanted["name"] = check_text("an organization's name", name)
         if not isinstance(limits, Unchanged):

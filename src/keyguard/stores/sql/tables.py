@@ -47,6 +47,7 @@ ORGANIZATIONS = Table(
     Column("max_keys", Integer),
     Column("time_zone", ascii_string(64), nullable=False, server_default=text("'UTC'")),
     Column("plan", ascii_string(64)),
+    Column("metadata", ascii_text(), nullable=False),
     Column("version", Integer, nullable=False, server_default=text("1")),
     Index("ix_keyguard_organizations_created_at", "created_at", "id"),
     **TABLE_OPTIONS,

@@ -66,6 +66,7 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.Column("max_keys", sa.Integer()),
         sa.Column("time_zone", ascii_string(64), nullable=False, server_default=sa.text("'UTC'")),
         sa.Column("plan", ascii_string(64)),
+        sa.Column("metadata", ascii_text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("1")),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("slug", name="uq_keyguard_organizations_slug"),
