@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 import pytest
 import time_machine
 from freezegun import freeze_time
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
 from keyguard import (
     Allow,
@@ -24,6 +26,7 @@ from keyguard import (
     Reason,
     Settings,
 )
+from keyguard.adapters.wsgi import KeyguardMiddleware
 from keyguard.settings.hashing import scheme_of
 from keyguard.testing import ApiKey, MemoryGuards, MovingClock
 from tests.examples.pages import ROOT, page
@@ -41,6 +44,15 @@ def keyguard_settings() -> Settings:
 def decide(guard: Keyguard, key: ApiKey) -> str:
     decision = guard.authenticate([key.headers["Authorization"]])
     return "let in" if isinstance(decision, Allow) else decision.reason.value
+
+
+@pytest.mark.parametrize("carrier", ["bearer", "basic", "scheme:Api-Key", "header:X-API-Key"])
+def test_the_headers_of_a_key_carry_it_as_the_guard_reads_it(
+    carrier: str, memory_guards: MemoryGuards
+) -> None:
+    guards = memory_guards.with_settings(carriers=[carrier])
+    client = Client(KeyguardMiddleware(Response("let in"), guards.guard))
+    assert client.get("/", headers=guards.issue().headers).status_code == 200
 
 
 def test_both_flavours_let_a_key_in_and_see_the_clock_move(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,10 +32,12 @@ class ApiKey:
     Args:
         key: Its record, as it was issued.
         token: Its token.
+        carrier: How it is sent, as the setting ``carriers`` names it.
     """
 
     key: Key
     token: Secret
+    carrier: str = "bearer"
 
     @property
     def id(self) -> str:
@@ -44,7 +47,12 @@ class ApiKey:
     @property
     def headers(self) -> dict[str, str]:
         """The header field that carries the key, for any test client."""
-        return {"Authorization": f"Bearer {self.token.reveal()}"}
+        token, (kind, _, name) = self.token.reveal(), self.carrier.partition(":")
+        if kind == "header":
+            return {name: token}
+        if kind == "basic":
+            token = b64encode(f":{token}".encode()).decode()
+        return {"Authorization": f"{name or kind.title()} {token}"}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -141,7 +149,7 @@ class MemoryGuards:
             terms: What ``guard.keys.issue`` takes as well, such as ``expires_in`` and ``limits``.
 
         Returns:
-            The key, with the header field that carries it.
+            The key, with the header field that carries it: the first of the setting ``carriers``.
 
         Raises:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
@@ -153,7 +161,8 @@ class MemoryGuards:
             self.guard.organizations.create(organization)
         terms = {"name": "test"} | terms
         issued = self.guard.keys.issue(organization=organization, scopes=scopes, **terms)
-        return ApiKey(key=issued.key, token=issued.token)
+        carrier = next(iter(self.settings.carriers))
+        return ApiKey(key=issued.key, token=issued.token, carrier=carrier)
 
     def close(self) -> None:
         """Close the guard for sync code. Code on an event loop closes ``async_guard`` there."""
