@@ -140,9 +140,20 @@ def test_every_python_takes_and_shows_the_same_characters() -> None:
 
 
 TOKEN = TokenFormat("aiaas_live").mint(TokenParts.draw(bytes(range(48)))).reveal()
+KELVIN = TokenFormat("acme").mint(TokenParts("K" * 16, "a" * 43)).reveal().replace("K", "\u212a")
+"""A token with U+212A, of which NFC makes K."""
 
 
-@pytest.mark.parametrize("text", [TOKEN, f"works with {TOKEN}, please", f"token={TOKEN}."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        TOKEN,
+        f"works with {TOKEN}, please",
+        f"token={TOKEN}.",
+        KELVIN,
+        f"{TOKEN}\u0301",
+    ],
+)
 def test_no_text_that_others_read_takes_a_token(text: str) -> None:
     for check in (
         lambda: check_text("a reason", text, 1000),

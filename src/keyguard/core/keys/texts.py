@@ -56,11 +56,11 @@ def _normalized(what: str, value: object, longest: int) -> str | None:
             f"{what} takes no control characters, line breaks or direction overrides, "
             f"not {shown(value)}"
         )
-    if holds_token(value):
+    text = unicodedata.normalize("NFC", value)
+    if holds_token(value) or holds_token(text):  # U+212A becomes K, and an accent changes a letter
         raise InvalidValueError(
             f"{what} takes no token, as others read it; if the token works, revoke its key"
         )
-    text = unicodedata.normalize("NFC", value)
     return text if len(text) <= longest else None
 
 
