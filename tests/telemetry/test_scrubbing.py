@@ -8,8 +8,11 @@ import sys
 
 import pytest
 
+from keyguard.admin.csrf import COOKIE as FORM
+from keyguard.admin.sessions import COOKIE
 from keyguard.telemetry.scrubbing import scrub
 
+DRAWN = "s-_1" * 10 + "abc"
 TOKEN = "aiaas_live_gXFWnjQ6Wxqw8eWK_" + "a1B2" * 13
 
 
@@ -39,6 +42,11 @@ def test_no_token_is_sent_to_sentry() -> None:
         ([[b"authorization", b"odd"]], [[b"authorization", "[Filtered]"]]),
         ([["b'x-api-key'", "b'odd'"]], [["b'x-api-key'", "[Filtered]"]]),
         (({"a": (TOKEN, 7, None)},), ({"a": ("aiaas_live_gXFWnjQ6Wxqw8eWK_[Filtered]", 7, None)},)),
+        ({"REDIRECT_HTTP_AUTHORIZATION": "odd"}, {"REDIRECT_HTTP_AUTHORIZATION": "[Filtered]"}),
+        (f"a=b; {COOKIE}={DRAWN}; c=d", f"a=b; {COOKIE}=[Filtered]; c=d"),
+        (f"[(b'cookie', b'{FORM}={DRAWN}')]", f"[(b'cookie', b'{FORM}=[Filtered]')]"),
+        ({COOKIE: DRAWN, "c": "d"}, {COOKIE: "[Filtered]", "c": "d"}),
+        (f"https://x/keys/sign-in/{DRAWN}?a=b", "https://x/keys/sign-in/[Filtered]?a=b"),
         ("a bearer of news; api_key_name", "a bearer of news; api_key_name"),
     ],
 )

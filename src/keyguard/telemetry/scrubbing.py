@@ -23,7 +23,13 @@ _TOKEN = re.compile(rf"([a-z0-9]_[0-9A-Za-z]{{{ID_LENGTH}}}_)[0-9A-Za-z]{{8,}}")
 _CREDENTIALS = re.compile(
     r"\b(Bearer|Basic|Token|Api-Key)((?:\s|%20)+)[A-Za-z0-9._~+/=|-]{8,}+(?!\[Filtered\])", re.I
 )
-_FIELDS = re.compile(r"(?:http_)?(?:proxy[_-])?(?:authorization|(?:x[_-])?api[_-]key)\Z", re.I)
+_FIELDS = re.compile(
+    r"((?:redirect_)*(?:http_)?(?:proxy[_-])?(?:authorization|(?:x[_-])?api[_-]key)"
+    r"|__Host-keyguard[a-z-]*)\Z",
+    re.I,
+)
+# The cookies of the console and the codes of its links, or the beginning of one.
+_SESSIONS = re.compile(r"(__Host-keyguard[a-z-]*=|/sign-in/)[0-9A-Za-z_-]{20,}")
 
 
 def scrub(event: Scrubbed, _hint: object = None) -> Scrubbed:
@@ -31,8 +37,9 @@ def scrub(event: Scrubbed, _hint: object = None) -> Scrubbed:
 
     Tokens and credentials are replaced wherever they stand, in texts, lists and dictionaries. The
     id of a key stays, as it is safe to log. Fields named ``Authorization``, ``X-API-Key`` or
-    ``Api-Key`` lose their whole value, which may be a token of another system. A token of another
-    system that stands elsewhere by itself is not recognized.
+    ``Api-Key`` lose their whole value, which may be a token of another system. So do the cookies of
+    the console, and the codes of its links. A token of another system that stands elsewhere by
+    itself is not recognized.
 
     Args:
         event: The event, a text, or any part of one. It is not changed.
@@ -43,7 +50,8 @@ def scrub(event: Scrubbed, _hint: object = None) -> Scrubbed:
 
 def _scrubbed(value: Any) -> Any:
     if isinstance(value, str):
-        return _CREDENTIALS.sub(rf"\1\2{_FILTERED}", _TOKEN.sub(rf"\1{_FILTERED}", value))
+        value = _SESSIONS.sub(rf"\1{_FILTERED}", _TOKEN.sub(rf"\1{_FILTERED}", value))
+        return _CREDENTIALS.sub(rf"\1\2{_FILTERED}", value)
     if isinstance(value, bytes):
         return _scrubbed(value.decode("latin-1")).encode("latin-1")
     if isinstance(value, Mapping):
