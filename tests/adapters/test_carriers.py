@@ -90,6 +90,12 @@ def test_a_limit_s_function_sees_no_key() -> None:
     assert len(seen) == 8
 
 
+def test_a_field_for_keys_that_is_empty_is_no_other_login(name: str) -> None:
+    _, here = served(name, rules=[Rule("/any", also="session")])
+    assert here.call(Request("/any", headers=((b"x-api-key", b""),))).status == 401
+    assert here.reads == []
+
+
 def stripped(**options: object) -> World:
     settings = {"carriers": CARRIERS, "strip_credentials": True, "public": ["/open"]}
     return World(options=settings | options)

@@ -58,7 +58,7 @@ class EnvironReader(RequestState):
     def fields_named(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return the values of some fields by name, as the server joined them."""
         found = {name: self.environ.get(variable_of(name)) for name in names}
-        return {name: [value] for name, value in found.items() if value}
+        return {name: [value] for name, value in found.items() if value is not None}
 
     def request(self) -> Request:
         environ = self.environ
