@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyguard import Limit, Principal, Strategy
-from keyguard.core.access.receipt import Receipt, refund, settle
+from keyguard.core.access.receipt import Part, Receipt, refund, reserve, settle
 from keyguard.core.identity.scopes import ScopeGrant
 from keyguard.core.limits.charges import AppliedLimits, Charge, Outcome
 from keyguard.core.limits.limit import read_limits
@@ -122,7 +122,7 @@ def test_a_charge_that_nobody_counted_is_not_paid() -> None:
 
 @pytest.mark.parametrize(("cost", "paid"), [(90, 10), (4, 4)])
 def test_a_cancelled_settlement_still_owes_and_never_refunds_twice(cost: int, paid: int) -> None:
-    receipt = Receipt(None, charges("100/minute"), [tally(90, 60.0)], "", 0, [10])
+    receipt = Receipt(None, charges("100/minute"), [tally(90, 60.0)], "", 0, [Part(0, 10, 60.0)])
     settling = start(settle(Unanswered(), receipt, cost, ()))
     with pytest.raises(CancelledError):
         settling.throw(CancelledError())
@@ -131,8 +131,9 @@ def test_a_cancelled_settlement_still_owes_and_never_refunds_twice(cost: int, pa
 
 def test_each_charge_is_refunded_until_its_own_window_ends() -> None:
     counters = Unanswered()
-    first = Receipt(None, charges("100/minute"), [tally(0, 1030.0)], "", 1, [5], 2)
-    later = Receipt(None, charges("100/minute"), [tally(0, 1080.0)], "", 0, [7], 2)
+    rate = charges("100/minute")
+    first = Receipt(None, rate, [tally(0)], "", 1, [Part(0, 5, 1030.0)], 2)
+    later = Receipt(None, rate, [tally(0)], "", 0, [Part(0, 7, 1080.0)], 2)
     start(refund(counters, first.joined(later))).close()
     assert (counters.units, counters.ends_at) == ([[-5, -7]], [[1030.0, 1080.0]])
     later.counter = -4
@@ -142,7 +143,7 @@ def test_each_charge_is_refunded_until_its_own_window_ends() -> None:
 
 def test_a_later_charge_moves_no_end() -> None:
     counters = Unanswered()
-    receipt = Receipt(None, charges("100/minute"), [tally(90, 1030.0)], "", 0, [10])
+    receipt = Receipt(None, charges("100/minute"), [tally(90)], "", 0, [Part(0, 10, 1030.0)])
     settling = start(settle(counters, receipt, 20, ()))
     finish(settling, Outcome(True, [tally(80, 1090.0)]))
     start(settle(counters, receipt, 0, ())).close()
@@ -155,8 +156,13 @@ class Job:
     def __init__(self, limiter: MemoryRateLimiter, charge: Charge, cost: int) -> None:
         self.limiter, self.charge = limiter, charge
         outcome = limiter.hit([charge._replace(cost=cost)])
-        self.receipt = Receipt(None, (charge,), outcome.tallies, "", 0, [cost])
+        part = Part(0, cost, outcome.tallies[0].ends_at)
+        self.receipt = Receipt(None, (charge,), outcome.tallies, "", 0, [part])
         self.admitted = outcome.admitted
+
+    def reserve(self, cost: int) -> None:
+        counters = InMemory(self.limiter)
+        assert run_sync(reserve(counters, None, self.receipt, cost, ())) is None
 
     def settle(self, cost: int) -> None:
         run_sync(settle(InMemory(self.limiter), self.receipt, cost, ()))
@@ -269,3 +275,23 @@ def test_a_moving_window_refunds_a_request_and_nothing_newer_of_others() -> None
     assert left(limiter, charge) == 10  # the second counts until 6110
     second.settle(4)
     assert left(limiter, charge) == 16
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("pause", [5, 70])
+def test_a_reservation_is_refunded_in_the_window_that_counted_it(
+    strategy: Strategy, pause: int
+) -> None:
+    clock, limiter, charge = metered("100/minute", strategy)
+    limiter.hit([charge._replace(cost=4)])
+    job = Job(limiter, charge, 1)
+    clock.uptime += pause
+    job.reserve(60)
+    clock.uptime += 5
+    limiter.adjust([charge], [4], [0])
+    job.settle(2)
+    # Of the first window, the sliding window still counts three quarters: 3.75 units of 5.
+    first = 5 if pause == 5 else 3 if strategy is Strategy.SLIDING_WINDOW_COUNTER else 0
+    assert left(limiter, charge) == 100 - first - 4 - 1
+    job.settle(0)
+    assert left(limiter, charge) == 100 - first - 4 + (pause == 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,8 +21,11 @@ from starlette.routing import Route
 from keyguard import AsyncKeyguard, current_limits
 from keyguard.adapters import wsgi
 from keyguard.adapters.starlette import KeyguardMiddleware
+from keyguard.core.access.receipt import Receipt
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError
+from keyguard.freshness.usage_counts import UsageCounts
+from keyguard.runtime.process import receipt_lock
 from keyguard.runtime.shielding import shielded
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.memory.keys import AsyncMemoryStore
@@ -335,3 +339,137 @@ def test_a_wsgi_server_that_closes_a_stream_settles_it() -> None:
     body.close()
     [status] = world.guard.keys.limits(issued.key.id)
     assert status.remaining == 991
+
+
+# Work that is done stays charged
+
+
+def paid(work: Callable[[], None], stream: Any = None, *, status: int = 200) -> int:
+    """Return how many units a request is charged whose endpoint does some work.
+
+    A stream is closed once the answer is there.
+    """
+    world = World(options={"default_limits": [RATE]})
+    issued = world.issue()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        work()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"ok"]
+
+    field = b"Bearer " + issued.token.reveal().encode()
+    guarded = wsgi.KeyguardMiddleware(app, world.guard)
+    assert call_wsgi(guarded, Request(authorization=(field,))).status == status
+    if stream is not None:
+        stream.close()
+    [limit] = world.guard.keys.limits(issued.key.id)
+    return limit.quota - limit.remaining
+
+
+def test_a_refusal_after_work_is_done_refunds_what_is_beyond_it() -> None:
+    def work() -> None:
+        current_limits().settle_sync(40)
+        with current_limits().reserve(60):
+            current_limits().reserve(1001).__enter__()
+
+    assert paid(work, status=429) == 40
+
+
+def test_a_stream_of_a_refused_request_is_charged_what_it_used() -> None:
+    stream = in_sync_code()
+
+    def work() -> None:
+        next(stream)
+        with current_limits().reserve(1001):
+            raise AssertionError
+
+    assert paid(work, stream, status=429) == 9
+
+
+def test_reservations_of_one_request_add_up() -> None:
+    def work() -> None:
+        for used in (40, 5):
+            with current_limits().reserve(50) as reservation:
+                reservation.used += used
+
+    assert paid(work) == 45
+
+
+def test_a_request_that_ends_while_it_reserves_stays_charged_for_what_it_settled() -> None:
+    async def endpoint(request: Any) -> PlainTextResponse:
+        await current_limits().settle(40)
+        service.limiter.asked = asyncio.Event()
+        begun.set()
+        async with current_limits().reserve(200):
+            raise AssertionError
+
+    service, begun = Service(endpoint), asyncio.Event()
+
+    async def serve() -> None:
+        task = asyncio.create_task(service.serve())
+        await begun.wait()
+        assert service.limiter.asked is not None
+        await service.limiter.asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(serve())
+    assert service.used() == 40
+
+
+def test_a_coroutine_that_is_closed_while_it_reserves_ends_at_once() -> None:
+    async def endpoint(request: Any) -> PlainTextResponse:
+        reserving = current_limits().reserve(200).__aenter__()
+        reserving.send(None)
+        reserving.close()
+        return PlainTextResponse("closed")
+
+    assert Service(endpoint).call() == 200
+
+
+class OneAtATime:
+    """A lock that tells when a second thread wants it."""
+
+    def __init__(self, wanted: threading.Event) -> None:
+        self._lock, self._wanted = threading.Lock(), wanted
+
+    def acquire(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._wanted.set()
+            self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("where", [(Receipt, "paid"), (UsageCounts, "weigh")])
+def test_two_threads_of_a_request_settle_the_same_difference_once(
+    where: tuple[type[Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(options={"default_limits": [RATE]})
+    issued = world.issue()
+    verdict: Any = world.guard.admit([f"Bearer {issued.token.reveal()}"], cost=100)
+    halfway = threading.Event()
+    met: list[bool] = []
+    weighed: list[int] = []
+    monkeypatch.setattr(receipt_lock, "_lock", OneAtATime(halfway))
+    other = threading.Thread(target=lambda: (verdict.limits.settle_sync(9), halfway.set()))
+    place, name = where
+    original = getattr(place, name)
+
+    def interrupted(self: Any, *args: Any) -> Any:
+        result = original(self, *args)
+        weighed.extend(args[2:])
+        if not met:
+            met.append(True)
+            other.start()
+            halfway.wait()
+        return result
+
+    monkeypatch.setattr(place, name, interrupted)
+    verdict.limits.settle_sync(9)
+    other.join()
+    [limit] = world.guard.keys.limits(issued.key.id)
+    assert (met, limit.quota - limit.remaining) == ([True], 9)
+    assert sum(weighed) == (-91 if name == "weigh" else 0)

@@ -15,6 +15,7 @@ from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
 from keyguard.request.protection import Protection
 from keyguard.request.state import RequestState
+from keyguard.runtime.process import receipt_lock
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
@@ -94,15 +95,16 @@ async def enter_route(state: RequestState, protection: Protection) -> Deny | Non
 
 
 async def forgive(state: RequestState, deny: Deny) -> None:
-    """Refund all that a request was charged, and count it as refused: its answer is a refusal.
+    """Refund what a request was charged, and count it as refused: its answer is a refusal.
 
-    A request without a key or for an object of somebody else is not forgiven.
+    Work that it has settled stays charged, and what it settles later is charged as well. A request
+    without a key or for an object of somebody else is not forgiven.
     """
     state.due = False
     state.count_refusal(deny)
     receipt = state.receipt
     if receipt is not None and deny.reason not in _NEVER_FORGIVEN:
-        state.receipt, state.charged_limits = None, ()
+        state.receipt, state.forgiven, state.charged_limits = None, receipt, ()
         await refund(state.guard.breaker, receipt)
 
 
@@ -141,7 +143,9 @@ def _paid(state: RequestState, dues: _Dues, outcome: Outcome | None) -> Deny | N
         state.due = was_due
         return refusal_of(allow, bill, outcome)
     principal = None if allow is None else allow.principal
-    receipt = Receipt(principal, charges, tallies, policy, key_charges, None, counter)
+    receipt = Receipt(
+        principal, charges, tallies, policy, key_charges, None, counter, None, receipt_lock
+    )
     if route:
         state.charged_limits = (*state.charged_limits, *route)
     if cost > state.units:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from keyguard.core.access.decisions import Deny
-from keyguard.core.access.receipt import Receipt, reserve, settle
+from keyguard.core.access.receipt import Receipt, reserve, settle, settled_before
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import check_cost
 from keyguard.core.limits.ports import Counters
@@ -45,7 +45,8 @@ class CurrentLimits:
 
         What was used is settled however the block ends, also by an error, and also because the
         client leaves. In sync code, use ``with``. What the request has paid counts: after
-        ``@rate_limit(..., cost=200)`` this reserves nothing further.
+        ``@rate_limit(..., cost=200)`` this reserves nothing further. What it has settled counts as
+        well: ``used`` begins with it.
 
         Args:
             cost: The most that the request may cost in all, at least 1.
@@ -111,8 +112,10 @@ class CurrentLimits:
     def _weighed(self, cost: int) -> Receipt | None:
         """Note what the request cost, for usage, and return what it was charged."""
         check_cost(cost, least=0)
-        self._state.weigh(cost)
-        return self._state.receipt
+        state = self._state
+        state.settled = cost
+        state.weigh(cost)
+        return state.receipt or state.forgiven
 
 
 class Reservation:
@@ -124,7 +127,8 @@ class Reservation:
         names: The policies. Empty means those of the route; if it has none, all of the request.
 
     Attributes:
-        used: What was used so far. The request is charged for this when the block ends.
+        used: What the request used so far in all. It begins with what was settled before the
+            block; add to it. The request is charged for this when the block ends.
     """
 
     def __init__(self, state: RequestState, cost: int, names: tuple[str, ...]) -> None:
@@ -140,8 +144,9 @@ class Reservation:
         try:
             refusal = await (shielded(reserving) if breaker.suspends else reserving)
         except BaseException as end:
-            if not isinstance(end, Exception):  # the task was cancelled meanwhile
-                await self._limits.settle(0, *self._names)
+            # A cancelled task may wait. A coroutine that is closed may not.
+            if not isinstance(end, Exception | GeneratorExit):
+                await self._limits.settle(self.used, *self._names)
             raise
         return self._entered(refusal)
 
@@ -168,7 +173,9 @@ class Reservation:
         check_cost(self._cost)
         state = self._state
         if state.receipt is None:
+            self.used = state.settled
             return None  # no limit applies to the request
+        self.used = settled_before(state.receipt, self._names)
         return await reserve(counters, state.allow, state.receipt, self._cost, self._names)
 
     def _entered(self, refusal: Deny | None) -> Self:

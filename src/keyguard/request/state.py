@@ -15,6 +15,7 @@ from keyguard.core.identity.principal import Request
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
 from keyguard.request.ports import RequestGuard
+from keyguard.runtime.process import receipt_lock
 from keyguard.runtime.sync import run_sync
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class RequestState(ABC):
         rule_limits: The limits that this rule sets.
         due: Whether the limits of the key and of the rule have yet to be charged.
         receipt: What the request was charged so far.
+        forgiven: The same once the request was forgiven: work that is done is charged even so.
+        settled: The units that were settled last.
         charged_limits: The limits of the rule and of the route that were charged so far.
         tag: What the service calls the request, for usage.
         units: The units for which it counts there.
@@ -67,6 +70,8 @@ class RequestState(ABC):
     rule_limits: tuple[RouteLimit, ...] = ()
     due: bool = False
     receipt: Receipt | None = None
+    forgiven: Receipt | None = None
+    settled: int = 0
     charged_limits: tuple[RouteLimit, ...] = ()
     tag: str = ""
     units: int = 1
@@ -181,8 +186,9 @@ class RequestState(ABC):
     def weigh(self, units: int) -> None:
         """Note what the request costs in all, for usage."""
         if self.allow is not None and not self.is_refused and units != self.units:
-            self.guard.counts.weigh(self.allow.principal, self.tag, units - self.units)
-            self.units = units
+            with receipt_lock:  # of two threads, each counts its own difference
+                more, self.units = units - self.units, units
+            self.guard.counts.weigh(self.allow.principal, self.tag, more)
 
     def admitted(self, *, optional: bool = False) -> Allow:
         """Return the decision that let the request in.

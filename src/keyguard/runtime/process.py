@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -56,6 +57,27 @@ def around_fork(
     _keep(_in_child, in_child)
 
 
+class ReceiptLock:
+    """Lets one thread at a time change the receipts of requests.
+
+    Python may close a generator, which then settles, on the very thread that holds the lock, so
+    such a thread gets in again.
+    """
+
+    def __init__(self) -> None:
+        self._start_afresh()
+        after_fork(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def _keep(methods: _Methods, method: Callable[[], None]) -> None:
     """Keep a bound method without its object.
 
@@ -82,3 +104,6 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=lambda: _call([*_in_parent.values()][::-1]),
         after_in_child=lambda: _call([*_in_child.values()][::-1]),
     )
+
+receipt_lock = ReceiptLock()
+"""The lock of this process."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from keyguard.core.access.decisions import Allow, Deny, Reason
 from keyguard.core.identity.principal import Principal, Request
@@ -21,9 +23,38 @@ from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError, shown
 
-__all__ = ["Receipt", "bill_of", "refund", "refusal_of", "reserve", "settle"]
+__all__ = [
+    "Part",
+    "Receipt",
+    "bill_of",
+    "refund",
+    "refusal_of",
+    "reserve",
+    "settle",
+    "settled_before",
+]
 
 _MOST_BILLS = 64  # what decorates anew for each call has other limits each time
+_NO_LOCK = nullcontext()
+
+
+@dataclass(slots=True)
+class Part:
+    """The units of a request that one bucket counted in one window.
+
+    Args:
+        number: The number of the charge whose bucket it is.
+        units: The units.
+        ends_at: The time until which they can be refunded, on the counter's clock.
+    """
+
+    number: int
+    units: int
+    ends_at: float
+
+
+_Changes: TypeAlias = list[tuple[Part, int]]
+"""Parts, and how many units each counts more."""
 
 
 @dataclass(slots=True)
@@ -36,11 +67,11 @@ class Receipt:
         tallies: How each bucket stands, as far as this process knows.
         policy: The value of ``RateLimit-Policy``.
         key_charges: How many of the charges come before those of the route.
-        costs: The units charged to each bucket. A bucket without room that is not enforced was
-            charged 0. None means: as the charges say.
+        parts: What each bucket counted, at least one part each, the earliest first. None means: as
+            the charges and tallies say. A bucket without room that is not enforced counted 0.
         counter: The number of the counter that counted all charges; None if several did.
-        ends: The time until which each charge can be refunded, on the counter's clock. None means:
-            as the tallies say.
+        settled: The units that were settled for each bucket; None as long as nothing is settled.
+        lock: What lets one thread at a time read and change the receipt. Nothing is awaited in it.
     """
 
     principal: Principal | None
@@ -48,34 +79,49 @@ class Receipt:
     tallies: Sequence[Tally]
     policy: str
     key_charges: int
-    costs: list[int] | None = None
+    parts: list[Part] | None = None
     counter: int | None = 0
-    ends: list[float] | None = None
+    settled: list[int] | None = None
+    lock: AbstractContextManager[object] = _NO_LOCK
+
+    def counted(self) -> list[Part]:
+        """Return what each bucket counted."""
+        if self.parts is None:
+            self.parts = [
+                Part(number, charge.cost if tally.fits else 0, tally.ends_at)
+                for number, (charge, tally) in enumerate(
+                    zip(self.charges, self.tallies, strict=True)
+                )
+            ]
+        return self.parts
 
     def paid(self) -> list[int]:
         """Return the units charged to each bucket."""
-        if self.costs is None:
-            pairs = zip(self.charges, self.tallies, strict=True)
-            self.costs = [charge.cost if tally.fits else 0 for charge, tally in pairs]
-        return self.costs
+        units = [0] * len(self.charges)
+        for part in self.counted():
+            units[part.number] += part.units
+        return units
 
-    def ending(self) -> list[float]:
-        """Return the time until which each charge can be refunded."""
-        if self.ends is None:
-            self.ends = [tally.ends_at for tally in self.tallies]
-        return self.ends
+    def done(self) -> list[int]:
+        """Return the units that were settled for each bucket: the work that is done."""
+        return [0] * len(self.charges) if self.settled is None else self.settled
 
     def joined(self, later: Receipt) -> Receipt:
         """Return one receipt for this and a later charge of the same request."""
+        first = len(self.charges)
         return Receipt(
             self.principal,
             (*self.charges, *later.charges),
             (*self.tallies, *later.tallies),
             f"{self.policy}, {later.policy}",
             self.key_charges + later.key_charges,
-            [*self.paid(), *later.paid()],
+            [
+                *self.counted(),
+                *(Part(first + part.number, part.units, part.ends_at) for part in later.counted()),
+            ],
             self.counter if self.counter == later.counter else None,
-            [*self.ending(), *later.ending()],
+            [*self.done(), *later.done()],
+            self.lock,
         )
 
 
@@ -135,10 +181,26 @@ def refusal_of(allow: Allow | None, bill: Bill, outcome: Outcome | None) -> Deny
 
 
 async def refund(counters: Counters, receipt: Receipt) -> None:
-    """Refund all that a request was charged."""
-    units = [-cost for cost in receipt.paid()]
-    if any(units):
-        await counters.adjust(receipt.charges, units, receipt.ending(), receipt.counter)
+    """Refund what a request was charged, but not the work that it has settled."""
+    with receipt.lock:
+        pairs = zip(receipt.paid(), receipt.done(), strict=True)
+        changes = _change(receipt, [min(0, done - paid) for paid, done in pairs])
+    if any(units for _, units in changes):
+        await _adjust(counters, receipt, changes)
+
+
+def settled_before(receipt: Receipt, names: Sequence[str]) -> int:
+    """Return the most that a request has settled so far for the policies that are named.
+
+    Args:
+        receipt: What the request was charged so far.
+        names: The policies, as for :func:`settle`.
+
+    Raises:
+        InvalidValueError: The request has no policy of that name.
+    """
+    pairs = zip(receipt.done(), _chosen(receipt, names), strict=True)
+    return max((done for done, wanted in pairs if wanted), default=0)
 
 
 async def reserve(
@@ -161,7 +223,7 @@ async def reserve(
             policy of that name.
     """
     check_cost(cost)
-    changes = _differences(receipt, cost, names)
+    changes = _differences(receipt, cost, _chosen(receipt, names))
     more = [number for number, change in enumerate(changes) if change > 0]
     if not more:
         return None
@@ -170,15 +232,15 @@ async def reserve(
     if outcome is None or not outcome.admitted:
         bill = Bill(charges, 0, policy_field(charges), is_enforced=True)
         return refusal_of(allow, bill, outcome)
-    receipt.ending()  # a refund ends with the window that counted the first unit
-    tallies = [*receipt.tallies]
-    paid = receipt.paid()
-    for number, tally in zip(more, outcome.tallies, strict=True):
-        tallies[number] = tally._replace(fits=True)  # the request was charged before
-        paid[number] += changes[number] if tally.fits else 0
-    receipt.tallies = tallies
-    if outcome.counter != receipt.counter:
-        receipt.counter = None
+    with receipt.lock:
+        tallies, parts = [*receipt.tallies], receipt.counted()
+        for number, tally in zip(more, outcome.tallies, strict=True):
+            tallies[number] = tally._replace(fits=True)  # the request was charged before
+            if tally.fits:  # a part of its own: its window may be a later one
+                parts.append(Part(number, changes[number], tally.ends_at))
+        receipt.tallies = tallies
+        if outcome.counter != receipt.counter:
+            receipt.counter = None
     return None
 
 
@@ -201,38 +263,72 @@ async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequenc
         StoreUnavailableError: Nothing can be counted now, and ``on_limiter_error`` is ``"closed"``.
     """
     check_cost(cost, least=0)
-    changes = _differences(receipt, cost, names)
-    if not any(changes):
-        return
     # The receipt changes before the counters answer, so that two settlements at the same time do
     # not refund the same units twice.
-    _change(receipt, changes)
-    try:
-        outcome = await counters.adjust(receipt.charges, changes, receipt.ending(), receipt.counter)
-    except BaseException:
-        # Nobody knows whether it was counted. Further charges are still owed; refunds are not
-        # made a second time.
-        _change(receipt, [-max(0, change) for change in changes])
-        raise
-    if outcome is None:
-        _change(receipt, [-change for change in changes])
+    with receipt.lock:
+        chosen = _chosen(receipt, names)
+        pairs = zip(receipt.done(), chosen, strict=True)
+        receipt.settled = [cost if wanted else done for done, wanted in pairs]
+        changes = _change(receipt, _differences(receipt, cost, chosen))
+    if any(units for _, units in changes) and not await _adjust(counters, receipt, changes):
         raise StoreUnavailableError(
             "the store of the limits is down, and what the request cost is not settled; "
             "try again later"
         )
-    receipt.tallies = tuple(
-        after._replace(fits=before.fits)
-        for before, after in zip(receipt.tallies, outcome.tallies, strict=True)
-    )
 
 
-def _change(receipt: Receipt, changes: Sequence[int]) -> None:
-    pairs = zip(receipt.paid(), changes, strict=True)
-    receipt.costs = [cost + change for cost, change in pairs]
+async def _adjust(counters: Counters, receipt: Receipt, changes: _Changes) -> bool:
+    """Ask the counters for changes that the receipt has noted; tell whether they were made."""
+    try:
+        outcome = await counters.adjust(
+            [receipt.charges[part.number] for part, _ in changes],
+            [units for _, units in changes],
+            [part.ends_at for part, _ in changes],
+            receipt.counter,
+        )
+    except BaseException:
+        # Nobody knows whether it was counted. Further charges are still owed; refunds are not
+        # made a second time.
+        _take_back(receipt, changes, least=0)
+        raise
+    if outcome is None:
+        _take_back(receipt, changes)
+        return False
+    tallies = [*receipt.tallies]
+    for (part, _), after in zip(changes, outcome.tallies, strict=True):
+        tallies[part.number] = after._replace(fits=tallies[part.number].fits)
+    receipt.tallies = tallies
+    return True
 
 
-def _differences(receipt: Receipt, cost: int, names: Sequence[str]) -> list[int]:
-    """Return the units that each bucket has yet to count, or to refund, for a cost."""
+def _change(receipt: Receipt, differences: Sequence[int]) -> _Changes:
+    """Note in a receipt that buckets count more or less, and return the changes of its parts.
+
+    What is refunded was counted last. Each bucket has at least one change, though it be of 0 units.
+    """
+    changes: _Changes = []
+    for number, more in enumerate(differences):
+        parts = [part for part in receipt.counted() if part.number == number]
+        changes.append((parts[-1], max(more, -parts[-1].units)))
+        rest = more - changes[-1][1]
+        for part in reversed(parts[:-1]):
+            if rest:
+                changes.append((part, max(rest, -part.units)))
+                rest -= changes[-1][1]
+    for part, units in changes:
+        part.units += units
+    return changes
+
+
+def _take_back(receipt: Receipt, changes: _Changes, least: int | None = None) -> None:
+    """Note that changes were not made, or only those of at least so many units."""
+    with receipt.lock:
+        for part, units in changes:
+            part.units -= units if least is None else max(least, units)
+
+
+def _chosen(receipt: Receipt, names: Sequence[str]) -> list[bool]:
+    """Return whether each bucket is meant by the names of policies."""
     known = [charge.name for charge in receipt.charges]
     for name in names:
         if name not in known:
@@ -240,9 +336,10 @@ def _differences(receipt: Receipt, cost: int, names: Sequence[str]) -> list[int]
                 f"the request has no limit {shown(name)}; it has: {', '.join(known) or 'none'}"
             )
     first = receipt.key_charges if receipt.key_charges < len(known) else 0
-    chosen = [
-        (name in names if names else number >= first) and receipt.tallies[number].fits
-        for number, name in enumerate(known)
-    ]
-    paid = receipt.paid()
-    return [cost - before if wanted else 0 for before, wanted in zip(paid, chosen, strict=True)]
+    return [name in names if names else number >= first for number, name in enumerate(known)]
+
+
+def _differences(receipt: Receipt, cost: int, chosen: Sequence[bool]) -> list[int]:
+    """Return the units that each bucket has yet to count, or to refund, for a cost."""
+    wanted = zip(chosen, receipt.paid(), receipt.tallies, strict=True)
+    return [cost - paid if is_chosen and tally.fits else 0 for is_chosen, paid, tally in wanted]
