@@ -472,7 +472,7 @@ def _read_failure_limit(limit: object) -> Limit | None:
     return limit
 
 
-def _read_plans(plans: object) -> dict[str, Mapping[str, str]]:
+def _read_plans(plans: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
     found: dict[str, Mapping[str, str]] = {}
     if not isinstance(plans, Mapping):
         raise InvalidValueError(f"plans takes a mapping of names to rates, not {shown(plans)}")
