@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self, Unpack, final
 
 from keyguard.core.access.decisions import Decision
 from keyguard.core.identity.addresses import Client
+from keyguard.guard.async_ports import AsyncPorts
 from keyguard.guard.base import Guard
-from keyguard.guard.ports import AsyncPorts
 from keyguard.runtime.events import Hook, log_event
 from keyguard.runtime.frames import hides_arguments
 from keyguard.runtime.lazy import Lazy, once

@@ -29,7 +29,8 @@ from keyguard.core.limits.limit import check_cost
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.freshness.usage_counts import UsageCounts
-from keyguard.guard.ports import AsyncPorts, SyncPorts
+from keyguard.guard.async_ports import AsyncPorts
+from keyguard.guard.sync_ports import SyncPorts
 from keyguard.runtime import events
 from keyguard.runtime.events import (
     Hook,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import SchemaError, StoreError
-from keyguard.guard.ports import AsyncPorts, SyncPorts
+from keyguard.guard.async_ports import AsyncPorts
 from keyguard.guard.replica import NO_KEY
+from keyguard.guard.sync_ports import SyncPorts
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
 _WINDOW = 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, Unpack, final
 from keyguard.core.access.decisions import Decision
 from keyguard.core.identity.addresses import Client
 from keyguard.guard.base import Guard
-from keyguard.guard.ports import SyncPorts
+from keyguard.guard.sync_ports import SyncPorts
 from keyguard.runtime.events import Hook, log_event
 from keyguard.runtime.frames import hides_arguments
 from keyguard.runtime.lazy import Lazy, once

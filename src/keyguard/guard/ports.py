@@ -6,7 +6,6 @@ A part that a request needs and a change does not is made at its first use.
 from __future__ import annotations
 
 import secrets
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from keyguard.core.access.ports import Found
 from keyguard.core.identity.addresses import parse_address
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.ports import KeyStore
-from keyguard.core.keys.records import KeyRecord, Organization, Use
+from keyguard.core.keys.records import Organization, Use
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
@@ -27,18 +26,15 @@ from keyguard.core.usage.sightings import Sighting, network_of
 from keyguard.exceptions import ConfigurationError
 from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
-from keyguard.freshness.lookups import Lookups
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
-from keyguard.guard.store_ports import StorePort, UsagePort, in_time
+from keyguard.guard.store_ports import StorePort, UsagePort
 from keyguard.runtime import events
-from keyguard.runtime.deadlines import within
-from keyguard.runtime.lazy import Lazy, asyncio, once
+from keyguard.runtime.lazy import Lazy, once
 from keyguard.runtime.observers import Observers
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock
-from keyguard.runtime.waiting import TaskWaits, ThreadWaits
 from keyguard.settings.config import Settings
 from keyguard.settings.hashing import TokenHasher, scheme_of
 from keyguard.stores.base import (
@@ -52,8 +48,7 @@ from keyguard.stores.base import (
     Store,
 )
 from keyguard.stores.failover import CircuitBreaker
-from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import check_countable, open_async_limiter, open_limiter
+from keyguard.stores.opening import check_countable
 
 if TYPE_CHECKING:  # few processes need these
     from keyguard.core.keys.audit import Action
@@ -68,7 +63,6 @@ else:
 Answer = TypeVar("Answer")
 AnyStore = TypeVar("AnyStore", Store, AsyncStore)
 Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
-Limiter = TypeVar("Limiter", bound=RateLimiter | AsyncRateLimiter)
 
 _HASHES_WAITING = 32
 _LONGEST_TELLING = 2.0  # seconds
@@ -340,127 +334,3 @@ class Ports(ABC, Generic[AnyStore, Work]):
 
     @abstractmethod
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome: ...
-
-
-class SyncPorts(Ports[Store, BackgroundWork]):
-    """The ports of sync code. No method suspends."""
-
-    _worker = BackgroundWork
-
-    @once
-    def lookups(self) -> Lookups[threading.Event]:
-        """The look-ups that are under way."""
-        return Lookups(self.tokens, self.counts, ThreadWaits())
-
-    @once
-    def limiter(self) -> RateLimiter:
-        """What counts."""
-        return open_limiter(
-            self._wanted, self._raw, clock=self.clock, patience=self.settings.patience
-        )
-
-    @once
-    def counters(self) -> CircuitBreaker:
-        """The limiter, behind its circuit breaker."""
-        return self._breaker_before(self.limiter, awaited=False)
-
-    async def find_key(self, key_id: str, *, fresh: bool) -> Found:
-        self.background.start()
-        find = self._find_observed if self.observers.of_keys else self._find_key
-        with within(self.settings.store_timeout):
-            if fresh:
-                mark = self.tokens.begin()
-                self.counts.led += 1
-                return await find(key_id), mark
-            return await self.lookups.find(key_id, find, self._find_nearby)
-
-    async def _find_key(self, key_id: str) -> KeyRecord | None:
-        return self._raw.find_key(key_id)
-
-    async def _find_observed(self, key_id: str) -> KeyRecord | None:
-        with self._for_requests.around(self._raw.find_key):
-            return self._raw.find_key(key_id)
-
-    async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
-        nothing = [0] * len(charges)
-        with within(self.settings.management_timeout):
-            return self.limiter.adjust(charges, nothing, nothing)
-
-    async def _run_slowly(self, job: Callable[[], Answer], share: str) -> Answer:
-        return self.pool.run(job, share)
-
-    async def _store_slowly(self, job: Callable[[], str]) -> str:
-        with within(self.settings.management_timeout):
-            return self.pool.run(job)
-
-    def close(self) -> None:
-        """Tell the store what it was not told yet, and close all but the store."""
-        if "background" in vars(self):
-            self.background.close()
-        if "pool" in vars(self):
-            self.pool.close()
-        if "counters" in vars(self):
-            self.counters.close()
-            if self.limiter is not self._wanted:
-                self.limiter.close()
-        self.observers.end()
-
-
-class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
-    """The ports of async code."""
-
-    _worker = AsyncBackgroundWork
-
-    @once
-    def lookups(self) -> Lookups[asyncio.Event]:
-        """The look-ups that are under way."""
-        return Lookups(self.tokens, self.counts, TaskWaits())
-
-    @once
-    def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
-        """What counts."""
-        return open_async_limiter(
-            self._wanted, self._raw, clock=self.clock, patience=self.settings.patience
-        )
-
-    @once
-    def counters(self) -> CircuitBreaker:
-        """The limiter, behind its circuit breaker."""
-        return self._breaker_before(self.limiter, awaited=True)
-
-    async def find_key(self, key_id: str, *, fresh: bool) -> Found:
-        self.background.start()
-        timeout = self.settings.store_timeout
-        find = self._for_requests.find_key if self.observers.of_keys else self._raw.find_key
-        if fresh:
-            mark = self.tokens.begin()
-            self.counts.led += 1
-            return await in_time(timeout, find(key_id)), mark
-        return await in_time(timeout, self.lookups.find(key_id, find, self._find_nearby))
-
-    async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
-        nothing = [0] * len(charges)
-        if isinstance(self.limiter, MemoryRateLimiter):
-            return self.limiter.adjust(charges, nothing, nothing)
-        answer = self.limiter.adjust(charges, nothing, nothing)
-        return await in_time(self.settings.management_timeout, answer)
-
-    async def _run_slowly(self, job: Callable[[], Answer], share: str) -> Answer:
-        return await self.pool.arun(job, share)
-
-    async def _store_slowly(self, job: Callable[[], str]) -> str:
-        return await in_time(self.settings.management_timeout, self.pool.arun(job))
-
-    async def aclose(self) -> None:
-        """Tell the store what it was not told yet, and close all but the store."""
-        if "background" in vars(self):
-            await self.background.aclose()
-        if "pool" in vars(self):
-            self.pool.close()
-        if "counters" in vars(self):
-            self.counters.close()
-            if isinstance(self.limiter, MemoryRateLimiter):
-                self.limiter.close()
-            elif self.limiter is not self._wanted:
-                await self.limiter.aclose()
-        self.observers.end()
