@@ -18,8 +18,6 @@ from tests.examples.pages import ROOT, blocks, page
 PAGE = "docs/how-to/testing.md"
 PYTEST = ["pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist", "."]
 PYTEST += ["-o", "asyncio_default_fixture_loop_scope=function"]
-# The environment of the tests may be older than the entry point of the plugin.
-PYTEST += ["-p", "pytest_keyguard"]
 DJANGO = "project/tests.py"
 
 

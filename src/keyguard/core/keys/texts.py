@@ -57,7 +57,8 @@ def _normalized(what: str, value: object, longest: int) -> str | None:
             f"not {shown(value)}"
         )
     text = unicodedata.normalize("NFC", value)
-    if holds_token(value) or holds_token(text):  # U+212A becomes K, and an accent changes a letter
+    # U+212A becomes K, and an accent changes a letter. Nothing becomes an underscore.
+    if "_" in value and (holds_token(value) or holds_token(text)):
         raise InvalidValueError(
             f"{what} takes no token, as others read it; if the token works, revoke its key"
         )
