@@ -1,1 +1,1 @@
-"""Commands of `manage.py`, where Django looks for them."""
+"""What `manage.py` looks for in an application: the folder of its commands."""
