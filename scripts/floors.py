@@ -1,8 +1,8 @@
 """The lowest version of each dependency that keyguard accepts, as pyproject.toml gives it.
 
 ``scripts/floors.py pins [EXTRA...]`` prints them as requirements, by default those of all extras.
-``scripts/floors.py page`` writes the table of docs/compatibility.md. `make matrix` does both, the
-second once the tests pass.
+``scripts/floors.py page`` writes the table of docs/compatibility.md. `make pins` resolves the first
+into requirements/floors.txt. `make matrix` does the second once the tests pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "compatibility.md"
 _BEGIN, _END = "% floors begin\n", "% floors end\n"
-_NEWEST = re.compile(r"^([\w.-]+)==(\S+)$", re.MULTILINE)
+_PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.MULTILINE)
 _REQUIREMENT = re.compile(r"([\w.-]+)(\[[\w,]+\])?>=([\w.]+)")
 _UNTRIED = "older ones were not tried"
 
@@ -63,10 +63,15 @@ def floors(*extras: str) -> list[Floor]:
     return found
 
 
+def pinned(file: str) -> dict[str, str]:
+    """Return the version of each package in a file of requirements/, by its normalized name."""
+    text = (ROOT / "requirements" / file).read_text(encoding="utf-8")
+    return {_plain(name): version for name, version in _PIN.findall(text)}
+
+
 def table() -> str:
     """Return the table of the documentation."""
-    pins = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
-    newest = {_plain(name): version for name, version in _NEWEST.findall(pins)}
+    newest = pinned("dev.txt")
     lines = ["| dependency | lowest | newest tested | why not lower |", "|---|---|---|---|"]
     lines += [
         f"| {floor.name} | {floor.version} | {newest[_plain(floor.name)]} | {floor.reason} |"

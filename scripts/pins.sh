@@ -43,5 +43,8 @@ pin requirements/demo.txt "What \`make demo\` installs: both examples and the co
     ".[cli,console,flask,prometheus,starlette]" flask-cors uvicorn
 pin requirements/dev.txt "What \`make test\`, \`make check\`, \`make bench\` and \`make docs\` install." \
     ".[all]" --group dev
+# shellcheck disable=SC2046  # one requirement for each package
+pin requirements/floors.txt "What \`make floors\` installs: the lowest of every package, and what the tests need." \
+    ".[all]" --group tests $("$python" scripts/floors.py pins)
 pin requirements/servers.txt "What \`make servers\` installs: every server, and what the tests need." \
     ".[all]" --group servers

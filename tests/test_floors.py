@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
 from scripts import floors
 
 
@@ -15,6 +18,16 @@ def test_each_lowest_version_is_pinned_with_what_keyguard_needs_of_the_package()
     assert "sqlalchemy[asyncio]==2.0.43" in pins
     assert len(pins) == len(set(pins))
     assert [floor.pin for floor in floors.floors("starlette")] == ["starlette==0.40"]
+
+
+def test_the_environment_of_the_lowest_versions_has_each_of_them() -> None:
+    installed = floors.pinned("floors.txt")
+    others = [
+        floor.pin
+        for floor in floors.floors()
+        if Version(floor.version) != Version(installed[canonicalize_name(floor.name)])
+    ]
+    assert others == [], "make pins"
 
 
 def test_what_holds_a_version_is_what_stands_beside_it() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Security, WebSocket
+from fastapi.dependencies.models import Dependant
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 from fastapi.testclient import TestClient
@@ -126,7 +127,11 @@ def test_scopes_add_up_through_nested_dependencies(world: World) -> None:
         assert challenge is not None
         assert challenge.endswith('scope="admin analytics:read inference:read"')
     answer = call(app, "/", world.token("inference:read", "analytics:read", "admin"))
-    assert (answer.status, answer.body) == (200, b'["admin","analytics:read"]')
+    assert answer.status == 200
+    assert set(json.loads(answer.body)) >= {
+        "admin",
+        "analytics:read",
+    }  # FastAPI 0.115 adds the last one
 
 
 def test_routers_and_included_routers_ask_for_scopes(world: World) -> None:
@@ -378,6 +383,10 @@ def test_the_document_has_the_scheme_that_swagger_ui_authorizes_with(world: Worl
     assert operation(app, "/")["security"] == [{"KeyguardBearer": ["inference:read"]}]
 
 
+@pytest.mark.skipif(
+    "own_oauth_scopes" not in Dependant.__annotations__,
+    reason="FastAPI before 0.123 writes those of OAuth 2 only",
+)
 def test_the_scopes_are_in_the_document_without_describe_as_well(world: World) -> None:
     app = FastAPI()
 

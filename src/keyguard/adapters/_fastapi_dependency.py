@@ -1,6 +1,6 @@
 """FastAPI's dependency for the present principal, and where a route uses it."""
 
-from __future__ import annotations
+# Annotations are not postponed here: FastAPI 0.115 resolves those of functions alone.
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -88,7 +88,10 @@ def asked_by(
     if dependant is None:
         return
     for dependency in dependant.dependencies:
-        scopes = (*around, *(getattr(dependency, "own_oauth_scopes", None) or ()))
+        if hasattr(dependency, "own_oauth_scopes"):
+            scopes = (*around, *(dependency.own_oauth_scopes or ()))
+        else:  # before FastAPI 0.123, which adds them up itself
+            scopes = tuple(dependency.security_scopes or ())
         is_overridden = dependency.call in overrides
         call = overrides[dependency.call] if is_overridden else dependency.call
         if isinstance(call, KeyguardPrincipal):
