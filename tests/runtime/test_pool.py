@@ -96,6 +96,44 @@ def test_a_call_that_got_no_thread_takes_none_that_came_free_meanwhile(
     assert calls == []
 
 
+def test_no_call_waits_for_a_thread_that_fails_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool("test", most=1)
+    lock, came, refused = pool._lock, threading.Event(), list[Exception]()
+
+    class Told:
+        """Tells that another thread has to wait for the lock."""
+
+        def __enter__(self) -> None:
+            if not lock.acquire(blocking=False):
+                came.set()
+                lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    def submit() -> None:
+        try:
+            pool.submit(int)
+        except StoreUnavailableError as failure:
+            refused.append(failure)
+        came.set()
+
+    second, start = threading.Thread(target=submit), threading.Thread.start
+
+    def start_meanwhile(thread: threading.Thread) -> None:
+        if not came.is_set():
+            start(second)
+            came.wait()
+        no_thread(thread)
+
+    monkeypatch.setattr(pool, "_lock", Told())
+    monkeypatch.setattr(threading.Thread, "start", start_meanwhile)
+    with pytest.raises(StoreUnavailableError):
+        pool.submit(int)
+    second.join()
+    assert len(refused) == 1
+
+
 def test_no_more_threads_start_than_the_pool_may_have(pool: Pool) -> None:
     end = threading.Event()
     answers = [pool.submit(lambda: end.wait() and threading.current_thread()) for _ in range(9)]

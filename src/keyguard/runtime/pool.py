@@ -47,7 +47,7 @@ class Pool:
     def _start_afresh(self) -> None:
         self._jobs: _Jobs = Queue()
         self._idle = threading.Semaphore(0)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while a thread starts, and submit
         self._started = 0
 
     def submit(
@@ -92,7 +92,10 @@ class Pool:
             self._start_afresh()
 
     def _start_thread(self) -> None:
-        """Start one more thread, if there may be more."""
+        """Start one more thread, if there may be more.
+
+        Another caller waits meanwhile: it counts on no thread that may yet fail to start.
+        """
         with self._lock:
             if self._started == self._most:
                 return
@@ -103,14 +106,13 @@ class Pool:
                 daemon=True,
             )
             self._started += 1
-        try:
-            thread.start()
-        except RuntimeError as failure:
-            with self._lock:
+            try:
+                thread.start()
+            except RuntimeError as failure:
                 self._started -= 1
-            raise StoreUnavailableError(
-                "no thread could be started for it; see how many this process may start"
-            ) from failure
+                raise StoreUnavailableError(
+                    "no thread could be started for it; see how many this process may start"
+                ) from failure
 
 
 def _work(jobs: _Jobs, done: Callable[[], None], at_end: Callable[[], object] | None) -> None:
