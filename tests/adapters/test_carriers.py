@@ -128,6 +128,32 @@ def test_the_application_does_not_see_the_key(path: str) -> None:
         assert b64encode(b"user:" + live.encode()).decode() not in repr(scope)
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "Digest"])
+@pytest.mark.parametrize("carriers", [["header:X-API-Key"], ["basic"]])
+def test_a_key_in_a_field_that_is_no_carrier_is_refused_beside_another_login_and_never_passed_on(
+    carriers: list[str], scheme: str
+) -> None:
+    rules = [Rule("/any", also="JWT")]
+    world = World(options={"carriers": carriers, "strip_credentials": True, "public": ["/open"],
+                           "rules": rules})  # fmt: skip
+    field = f"{scheme} {world.token()}"
+    seen: list[str | None] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(environ.get("HTTP_AUTHORIZATION"))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b""]
+
+    served = wsgi.KeyguardMiddleware(app, world.guard)
+    answers = [
+        call_wsgi(served, Request(path, authorization=(sent.encode(),))).status
+        for path, sent in (("/any", field), ("/open", field), ("/any", f"Bearer {JWT}"))
+    ]
+    assert answers == [401, 200, 200]
+    assert seen == [None, f"Bearer {JWT}"]
+    assert not world.guard.admit([field], path="/any")
+
+
 def test_another_login_s_credentials_are_not_stripped() -> None:
     world = stripped(rules=[Rule("/any", also="JWT")])
     seen: list[Any] = []

@@ -100,11 +100,13 @@ class Admission:
         What ``Authorization`` says is kept on the request: a management API further inside asks.
         """
         carries_key = request.allow is not None or request.marks_key
-        if not carries_key and self._guard.policy.is_anothers(request.credentials()):
+        if not carries_key and self._is_anothers(request):
             return ()
         request.kept = request.fields_named(("authorization",)).get("authorization", ())
         carriers = self._guard.carriers
-        return ("authorization",) if carriers is None else carriers.fields
+        if carriers is None or self._is_misplaced(request):
+            return ("authorization", *request.key_headers)
+        return carriers.fields
 
     def _find_rule(self, request: RequestState) -> Deny | None:
         """Find the client and the rule of a request; return a refusal where they are ambiguous."""
@@ -156,13 +158,25 @@ class Admission:
 
     def _is_left_to_application(self, request: RequestState, rule: Rule) -> bool:
         """Tell whether a request is left to the application's own login."""
-        if request.marks_key or not self._guard.policy.is_anothers(request.credentials()):
+        if request.marks_key or not self._is_anothers(request):
             return False
         if not needs_no_key(rule, request.fields_named(METHOD_OVERRIDES)):
             return False
         request.rule_limits = rule.without_key()
         request.due = bool(request.rule_limits)
         return True
+
+    def _is_anothers(self, request: RequestState) -> bool:
+        """Tell whether a request has no key, nor what looks like one."""
+        is_anothers = self._guard.policy.is_anothers(request.credentials())
+        return is_anothers and not self._is_misplaced(request)
+
+    def _is_misplaced(self, request: RequestState) -> bool:
+        """Tell whether ``Authorization`` holds a key, though perhaps it is no carrier of keys."""
+        if request.carriers is None:
+            return False  # it is the only carrier
+        sent = request.fields_named(("authorization",)).get("authorization", ())
+        return any(map(self._guard.policy.names_own, sent))
 
     def _recalled(self, request: RequestState) -> Allow | None:
         """Return the decision on a token that the memory knows."""

@@ -66,10 +66,7 @@ class StatedRequest(RequestState):
         """Return the values of the ``Authorization`` fields, as received."""
         if self.carriers is None:
             return self._fields
-        texts = [
-            field if isinstance(field, str) else field.decode("latin-1") for field in self._fields
-        ]
-        return self.carriers.read({**self.fields_named(self.key_headers), "authorization": texts})
+        return self.carriers.read(self.fields_named(self.carriers.fields))
 
     def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return the values of some fields by name, given in lower case."""
@@ -77,6 +74,11 @@ class StatedRequest(RequestState):
         for name, value in self._headers:
             if name in names:
                 found.setdefault(name, []).append(value)
+        if "authorization" in names:
+            found["authorization"] = [
+                field if isinstance(field, str) else field.decode("latin-1")
+                for field in self._fields
+            ]
         return found
 
     def request(self) -> Request:

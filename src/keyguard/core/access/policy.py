@@ -130,9 +130,14 @@ class Policy:
             return not (self.foreign or self._is_prefixed(token.reveal()))
         if token is Reason.SCHEME_UNSUPPORTED:
             value = fields[0]
-            words = (value.decode("latin-1") if isinstance(value, bytes) else value).split(None, 2)
-            return not any(map(self._is_prefixed, words))
+            return not self.names_own(
+                value.decode("latin-1") if isinstance(value, bytes) else value
+            )
         return token is Reason.CREDENTIALS_MISSING
+
+    def names_own(self, value: str) -> bool:
+        """Tell whether an ``Authorization`` field holds what begins with the prefix."""
+        return any(map(self._is_prefixed, value.split(None, 2)))
 
     def _is_prefixed(self, text: str) -> bool:
         return text.lower().startswith(f"{self.tokens.prefix}_")
