@@ -31,6 +31,7 @@ from keyguard.runtime.events import (
     log_event,
     subscribed,
     tell,
+    tell_answer,
     tell_refusal,
 )
 
@@ -167,3 +168,34 @@ def test_a_refusal_is_logged_with_its_key_if_there_is_one(
     log_event(AccessRefused(at=NOW, reason=reason, key_id=key_id, address="192.0.2.1"))
 
     assert caplog.messages == [said]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/x/9944b09199c62bcf9418ad846dd0e4bbdfc6ee4b", "/x/..."),  # djangorestframework
+        ("/x/sk_live_" + "a" * 24 + "/y", "/x/.../y"),
+        ("/x/mR5DdcGa.0vyS5C8BqPZTr5hDdA0Nw1dS", "/x/..."),
+        ("/x/12|a1b2c3d4e5f6g7h8i9", "/x/..."),
+        *(
+            (path, path)
+            for path in (
+                "/v1/keys/4fKq0ZbT1mXw8RyA",
+                "/organizations/org_4fKq0ZbT1mXw8RyA",
+                "/items/123e4567-e89b-12d3-a456-426614174000",
+                "/what-we-learned-in-the-year-2026",
+                "/helloworld.v1.Greeter/ServerReflectionInfo",
+            )
+        ),
+    ],
+)
+def test_an_event_shows_a_path_without_what_may_be_a_token(path: str, shown: str) -> None:
+    class Line:
+        method = "GET"
+
+        def __init__(self) -> None:
+            self.path = path
+
+    told: list[Event] = []
+    tell_answer([subscribed(told.append, RequestAnswered)], Line(), 200, None, NOW, None)
+    assert [event.path for event in told if isinstance(event, RequestAnswered)] == [shown]

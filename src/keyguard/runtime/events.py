@@ -8,6 +8,7 @@ never tokens.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -75,6 +76,9 @@ _logger = logging.getLogger("keyguard")
 Hook: TypeAlias = "Callable[[Event], object]"
 
 _LONGEST_SEGMENT, _LONGEST_PATH, _LONGEST_METHOD = 40, 200, 20
+# What may be a token, of keyguard or imported. Ids of keyguard have 16 characters in one run, UUIDs
+# have 12, and words seldom have digits.
+_RANDOM = re.compile(r"[0-9A-Za-z]{24}|(?=[A-Za-z]*[0-9])[0-9A-Za-z]{17}")
 
 
 class RequestLine(Protocol):
@@ -192,13 +196,16 @@ def tell_answer(
 def _line_of(request: RequestLine | None) -> tuple[str | None, str | None]:
     """Return the method and the path of a request as events hold them.
 
-    A segment of a path that is long may be a token, so it is not shown, not even in part.
+    A segment of a path that is long, or has a long run of letters and digits, may be a token, so it
+    is not shown, not even in part.
     """
     if request is None:
         return None, None
     path, _, _ = request.path.partition("?")
-    segments = (part if len(part) <= _LONGEST_SEGMENT else "..." for part in path.split("/"))
-    shown = "/".join(segments)
+    shown = "/".join(
+        "..." if len(part) > _LONGEST_SEGMENT or _RANDOM.search(part) else part
+        for part in path.split("/")
+    )
     if len(shown) > _LONGEST_PATH:
         shown = shown[:_LONGEST_PATH] + "..."
     return escaped(request.method[:_LONGEST_METHOD]), escaped(shown)
