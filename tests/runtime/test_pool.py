@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 import weakref
 from collections.abc import Generator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -97,41 +98,21 @@ def test_a_call_that_got_no_thread_takes_none_that_came_free_meanwhile(
 
 
 def test_no_call_waits_for_a_thread_that_fails_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool("test", most=1)
-    lock, came, refused = pool._lock, threading.Event(), list[Exception]()
-
-    class Told:
-        """Tells that another thread has to wait for the lock."""
-
-        def __enter__(self) -> None:
-            if not lock.acquire(blocking=False):
-                came.set()
-                lock.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            lock.release()
-
-    def submit() -> None:
-        try:
-            pool.submit(int)
-        except StoreUnavailableError as failure:
-            refused.append(failure)
-        came.set()
-
-    second, start = threading.Thread(target=submit), threading.Thread.start
+    pool, calls, answers = Pool("test", most=1), list[int](), list[Future[None]]()
 
     def start_meanwhile(thread: threading.Thread) -> None:
-        if not came.is_set():
-            start(second)
-            came.wait()
+        answers.append(pool.submit(lambda: calls.append(1)))
         no_thread(thread)
 
-    monkeypatch.setattr(pool, "_lock", Told())
-    monkeypatch.setattr(threading.Thread, "start", start_meanwhile)
-    with pytest.raises(StoreUnavailableError):
-        pool.submit(int)
-    second.join()
-    assert len(refused) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_meanwhile)
+        with pytest.raises(StoreUnavailableError, match="no thread could be started"):
+            pool.submit(int)
+    with pytest.raises(StoreUnavailableError, match="no thread could be started"):
+        answers[0].result(timeout=0)
+    assert pool.submit(lambda: 7).result() == 7
+    pool.close()
+    assert calls == []
 
 
 def test_no_more_threads_start_than_the_pool_may_have(pool: Pool) -> None:

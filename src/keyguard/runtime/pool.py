@@ -23,7 +23,7 @@ from keyguard.runtime.shares import Shares, overloaded
 
 Result = TypeVar("Result")
 
-_Jobs: TypeAlias = "Queue[Callable[[Callable[[], None]], None] | None]"
+_Jobs: TypeAlias = "Queue[tuple[Callable[[Callable[[], None]], None], Callable[[], None]] | None]"
 
 _PATIENCE = 1.0
 
@@ -47,7 +47,7 @@ class Pool:
     def _start_afresh(self) -> None:
         self._jobs: _Jobs = Queue()
         self._idle = threading.Semaphore(0)
-        self._lock = threading.RLock()  # a signal may come while a thread starts, and submit
+        self._lock = threading.Lock()
         self._started = 0
 
     def submit(
@@ -62,8 +62,11 @@ class Pool:
             self._start_thread()
         answer = Future() if answer is None else answer
         # Last: if no thread could be started, no queue keeps the call.
-        self._jobs.put(partial(_do, call, answer))
-        return answer
+        with self._lock:
+            if self._started:  # else the thread that this call counted on could not be started
+                self._jobs.put((partial(_do, call, answer), partial(_refuse, answer)))
+                return answer
+        raise _no_thread()
 
     def call(self, call: Callable[[], Result]) -> Result:
         """Run a call on a thread, and wait for its result until the caller's deadline, or a second.
@@ -92,36 +95,51 @@ class Pool:
             self._start_afresh()
 
     def _start_thread(self) -> None:
-        """Start one more thread, if there may be more.
-
-        Another caller waits meanwhile: it counts on no thread that may yet fail to start.
-        """
+        """Start one more thread, if there may be more."""
         with self._lock:
             if self._started == self._most:
                 return
+            jobs = self._jobs
             thread = threading.Thread(
                 target=_work,
-                args=(self._jobs, self._idle.release, self._at_end),
+                args=(jobs, self._idle.release, self._at_end),
                 name=f"{self._name}_{self._started}",
                 daemon=True,
             )
             self._started += 1
-            try:
-                thread.start()
-            except RuntimeError as failure:
-                self._started -= 1
-                raise StoreUnavailableError(
-                    "no thread could be started for it; see how many this process may start"
-                ) from failure
+        try:
+            thread.start()
+        except RuntimeError as failure:
+            waiting: list[Callable[[], None]] = []
+            with self._lock:
+                if self._jobs is jobs:  # else the pool was closed meanwhile
+                    self._started -= 1
+                    while not self._started and not jobs.empty():
+                        if job := jobs.get_nowait():
+                            waiting.append(job[1])
+            for refuse in waiting:  # these counted on the thread, and no other would run them
+                refuse()
+            raise _no_thread() from failure
 
 
 def _work(jobs: _Jobs, done: Callable[[], None], at_end: Callable[[], object] | None) -> None:
     while (job := jobs.get()) is not None:
-        job(done)
+        job[0](done)
         del job  # or this frame would keep the call alive until the next one
     jobs.put(None)  # for the other threads
     if at_end is not None:
         at_end()
+
+
+def _no_thread() -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "no thread could be started for it; see how many this process may start"
+    )
+
+
+def _refuse(answer: Future[Result]) -> None:
+    if answer.set_running_or_notify_cancel():
+        answer.set_exception(_no_thread())
 
 
 def _do(call: Callable[[], Result], answer: Future[Result], done: Callable[[], object]) -> None:
