@@ -58,7 +58,7 @@ def _normalized(what: str, value: object, longest: int) -> str | None:
         )
     text = unicodedata.normalize("NFC", value)
     # U+212A becomes K, and an accent changes a letter. Nothing becomes an underscore.
-    if "_" in value and (holds_token(value) or holds_token(text)):
+    if "_" in value and any(map(holds_token, {value, text})):
         raise InvalidValueError(
             f"{what} takes no token, as others read it; if the token works, revoke its key"
         )
