@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 from keyguard import Keyguard
 from keyguard.adapters._served import asgi_of
 from keyguard.cli.app import run as run_command
+from keyguard.cli.route_report.applications import read_application
+from keyguard.cli.route_report.report import report, report_rules
 from tests.examples.pages import blocks, page, run
 
 pytestmark = pytest.mark.usefixtures("patience")
@@ -76,9 +78,12 @@ def test_the_factory_of_the_flask_page_makes_a_guarded_application(folder: Path)
         assert 'scope="admin analytics:read"' in refused.headers["WWW-Authenticate"]
 
 
-def test_keys_and_flask_login_are_taken_on_one_path_and_the_site_is_open() -> None:
+def test_keys_and_flask_login_are_taken_on_one_path_and_the_site_is_open(folder: Path) -> None:
     names = run("docs/how-to/flask.md", 1, {"__name__": "service"})
+    found = read_application(names["app"])
+    assert not [route for route in report(found, []) if route.problem] + [*report_rules(found)]
     with names["guard"] as guard:
+        guard.migrate()
         guard.organizations.create("acme")
         key, other = bearer(guard, "reports:read"), bearer(guard, "other")
         client = names["app"].test_client()
@@ -105,7 +110,8 @@ def test_an_application_is_guarded_by_the_file_and_the_variables_that_are_shown(
 ) -> None:
     name = "docs/how-to/configuration.md"
     (folder / "notes.py").write_text(NOTES)
-    (folder / "keyguard.toml").write_text(blocks(page(name), "toml")[0])
+    settings = blocks(page(name), "toml")[0].replace("/srv/notes", str(folder))
+    (folder / "keyguard.toml").write_text(settings)
     made, served, shown = blocks(page(name), "console")
     for line in (*made.splitlines(), served.splitlines()[0]):
         words = shlex.split(line.removeprefix("$ ").removeprefix("TOKEN=$(").removesuffix(")"))
@@ -117,7 +123,8 @@ def test_an_application_is_guarded_by_the_file_and_the_variables_that_are_shown(
     token = capsys.readouterr().out.splitlines()[-1]
     reader = {"Authorization": f"Bearer {token}"}
     guarded = ModuleType("guarded")
-    for app in (asgi_of(os.environ), run(name, 0, vars(guarded))["app"]):
+    exec(blocks(page(name), "python")[0].replace("/srv/notes", str(folder)), vars(guarded))
+    for app in (asgi_of(os.environ), vars(guarded)["app"]):
         client = TestClient(app)
         assert client.get("/healthz").text == "notes"
         assert client.get("/notes/1").status_code == 401

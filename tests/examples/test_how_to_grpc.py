@@ -18,7 +18,7 @@ from tests.examples.pages import blocks, page, run
 pytestmark = pytest.mark.usefixtures("patience")
 
 PAGE = "docs/how-to/grpc.md"
-SYNC, ASYNC, QUEUE = range(3)
+SYNC, SERVE, CALL, ASYNC, QUEUE = range(5)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     url = f"sqlite:///{tmp_path}/keys.db"
     monkeypatch.setenv("KEYGUARD_URL", url)
     names: dict[str, Any] = {"__name__": "how_to_grpc"}
-    for block in (SYNC, ASYNC, QUEUE):
+    for block in (SYNC, SERVE, CALL, ASYNC, QUEUE):
         run(PAGE, block, names)
     with Keyguard(url, prefix="aiaas_live") as guard:
         guard.migrate()
@@ -115,6 +115,14 @@ def test_an_interceptor_lets_calls_in_by_rules_and_limits(names: dict[str, Any])
     assert again == [b"['inference:write']", CODE.RESOURCE_EXHAUSTED]
 
 
+def test_the_call_of_the_page_is_answered_by_its_server(names: dict[str, Any]) -> None:
+    server, port = names["serve"]("127.0.0.1:0")
+    token = names["writer"][0][1].removeprefix("Bearer ")
+
+    assert names["call"](f"127.0.0.1:{port}", token).startswith("org_")
+    server.stop(None).wait()
+
+
 def test_an_async_interceptor_does_the_same(names: dict[str, Any]) -> None:
     async def serve() -> list[Any]:
         server = grpc.aio.server(interceptors=names["async_interceptors"])
@@ -151,4 +159,4 @@ def test_a_worker_asks_for_each_job(names: dict[str, Any]) -> None:
 
 
 def test_the_page_has_no_other_code() -> None:
-    assert len(blocks(page(PAGE), "python")) == 3
+    assert len(blocks(page(PAGE), "python")) == 5
