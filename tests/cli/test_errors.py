@@ -96,7 +96,11 @@ def test_a_file_that_is_not_a_database_is_a_failure(keyguard: Program, tmp_path:
         ("KEYGUARD_CACHE_SIZE", "lots", "KEYGUARD_CACHE_SIZE takes a whole number"),
         ("KEYGUARD_PREFIX", "Kg", "'Kg' is no token prefix"),
         ("KEYGUARD_PEPPER", "short", "a pepper takes at least 32 random bytes"),
-        ("KEYGUARD_PEPPER_FILE", "missing", "the pepper file 'missing' can't be read"),
+        (
+            "KEYGUARD_PEPPER_FILE",
+            "missing",
+            "the pepper file 'missing' can't be read (FileNotFoundError); this folder is '",
+        ),
         ("KEYGUARD_HASHER", "md5", "unknown hasher 'md5'"),
     ],
 )

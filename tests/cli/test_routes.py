@@ -140,7 +140,10 @@ def test_a_factory_is_called(keyguard: Program) -> None:
         ("service", "'service' names no application: write module:attribute"),
         ("service:", "'service:' names no application"),
         ("service:a-b", "'service:a-b' names no application"),
-        ("nowhere:app", "the module 'nowhere' can't be imported: No module named 'nowhere'"),
+        (
+            "nowhere:app",
+            "the module 'nowhere' can't be imported: No module named 'nowhere'; this folder is '",
+        ),
         ("service:nothing", "the module 'service' has no 'nothing': name the attribute that"),
         ("service:thing", "the application is a int, whose routes can't be read"),
         (

@@ -54,7 +54,9 @@ def running_application_code(subject: str) -> Generator[None]:
     except KeyguardError:
         raise  # its message is complete
     except (Exception, SystemExit) as failure:
-        cause = failure if isinstance(failure, ImportError) else origin_of(failure)
+        cause = str(failure) if isinstance(failure, ImportError) else origin_of(failure)
+        if isinstance(failure, ModuleNotFoundError):
+            cause += f"; this folder is {str(Path.cwd())!r}: start in the module's, or install it"
         raise ConfigurationError(f"{subject} can't be imported: {cause}") from failure
 
 

@@ -224,7 +224,10 @@ def _read_text(path: Path, kind: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         why = type(problem).__name__
-    raise ConfigurationError(f"the {kind} file {shown_path(path)} can't be read ({why})")
+    raise ConfigurationError(
+        f"the {kind} file {shown_path(path)} can't be read ({why}); this folder is "
+        f"{str(Path.cwd())!r}: name the file by its whole path, and let this process read it"
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
