@@ -100,7 +100,6 @@ def test_the_printed_commands_answer_as_printed(tmp_path: Path, framework: str) 
         "FRAMEWORK": framework,
         "PORT": str(free_port()),
         "KEYGUARD_MAX_STALENESS": "0",
-        "KEYGUARD_LIMITER_TIMEOUT": "10",  # a slow disk is no outage
     }
     with started(tmp_path, **changes) as demo:
 
