@@ -673,7 +673,7 @@ def test_while_a_slot_moves_nothing_passes_for_missing(
     for name in (f"{STORE}schema", *names):
         source.call("MIGRATE", "127.0.0.1", str(target.port), name, "0", "5000")
         with suppress(StoreError):  # it can't tell, and says so
-            assert bounded(store, find, 60.0) == record()
+            assert bounded(store, find) == record()
     redis_cluster.assign(slot, target)
     assert store.find_key(key().id) == record()
     assert [item.slug for item in store.list_organizations(after=None, limit=9)] == ["acme-1"]
