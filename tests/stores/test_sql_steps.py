@@ -8,6 +8,7 @@ import ssl
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.pq import ConnStatus
 from sqlalchemy import create_engine
@@ -37,23 +38,34 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_psycopg_waits_for_what_is_left(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits: list[float | None] = []
+    waits: list[float] = []
 
-    def wait(gen: Any, *_: Any, interval: float, timeout: float | None) -> None:
-        waits.append(timeout)
+    def wait(gen: Any, *_: Any, interval: float, **__: Any) -> None:
+        next(gen)
+        for _ in range(5):  # the server is silent
+            waits.append(interval)
+            clock[0] += interval
+            gen.send(0)
+
+    def exchange() -> Any:
+        while True:
+            yield 1
 
     monkeypatch.setattr("psycopg.waiting.wait", wait)
     connection = PostgresConnection.__new__(PostgresConnection)
     connection.pgconn = SimpleNamespace(socket=0, status=ConnStatus.BAD)  # type: ignore[assignment]
-    exchange: Any = None
-    with within(0.25):
-        connection.wait(exchange)
-        clock[0] += 0.2
-        connection.wait(exchange)
+    with within(0.25), pytest.raises(psycopg.OperationalError, match="did not answer in time"):
+        connection.wait(exchange())
+    assert waits == pytest.approx([0.25 / 3] * 3)
+    waits.clear()
+    with within(0.05):
         clock[0] += 1
-        connection.wait(exchange)
-    connection.wait(exchange)
-    assert waits == [pytest.approx(0.25), pytest.approx(0.05), 0.0, None]
+        with pytest.raises(psycopg.OperationalError, match="did not answer in time"):
+            connection.wait(exchange())
+    assert waits == [0.001]
+    waits.clear()
+    connection.wait(exchange())
+    assert waits == [0.1] * 5
 
 
 def test_pymysql_reads_no_certificates_that_it_does_not_check(
