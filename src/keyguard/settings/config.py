@@ -480,7 +480,7 @@ def _read_plans(plans: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str
         check_plan_name(name)
         if not isinstance(rates, Mapping):
             raise InvalidValueError(
-                f"plan {name!r} takes a mapping of the names of limits to rates, such as "
+                f"plan {shown(name)} takes a mapping of the names of limits to rates, such as "
                 f"{{'key-minute': '1000/minute'}}, not {shown(rates)}"
             )
         found[name] = {limit: Limit(limit, rate).rate for limit, rate in rates.items()}
@@ -491,7 +491,7 @@ def _check_plan(name: str, rates: Mapping[str, str], rules: RuleBook) -> None:
     try:
         on_plan((charged.limit for rule in rules.rules for charged in rule.charged), rates)
     except InvalidValueError as problem:
-        raise InvalidValueError(f"plan {name!r}: {problem}") from None
+        raise InvalidValueError(f"plan {shown(name)}: {problem}") from None
 
 
 def _read_peppers(peppers: Iterable[object]) -> tuple[Secret, ...]:
