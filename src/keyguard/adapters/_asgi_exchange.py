@@ -43,10 +43,8 @@ class ASGIExchange(ScopeReader):
         # Every request asks for these. Python finds them sooner on the object than on its class.
         self.allow: Allow | None = None
         self.refusal: Deny | None = None
-        self.due, self.adds_fields = False, guard.tells_answers
+        self.due = self.adds_fields = False
         self.guard = guard
-        if guard.carriers is not None:
-            self.carriers = guard.carriers
         self._send = send
 
     @property

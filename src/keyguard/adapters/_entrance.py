@@ -70,7 +70,8 @@ class Entrance(Admission):
             or self._require_https
             or self._tags is not None
             or management is None
-            or self._guard.carriers is not None
+            or self._carriers is not None
+            or self._tells_answers
         )
         left_alone = Beginnings(public_paths, management) if management else public_paths
         return WarmPath(self._recall, left_alone, closed=closed)

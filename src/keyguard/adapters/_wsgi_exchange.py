@@ -59,10 +59,8 @@ class WSGIExchange(EnvironReader):
         self.allow: Allow | None = None
         self.refusal: Deny | None = None
         self.replacement: Iterable[bytes] | None = None
-        self.due, self.adds_fields = False, guard.tells_answers
+        self.due = self.adds_fields = False
         self.guard = guard
-        if guard.carriers is not None:
-            self.carriers = guard.carriers
         self.start_response = start_response
         self._refuse = refuse
 

@@ -51,6 +51,8 @@ class Admission:
         self._require_https = settings.require_https
         self._tags = settings.usage_tags
         self._proxies = settings.proxies or None
+        self._carriers = guard.carriers
+        self._tells_answers = guard.tells_answers
 
     async def admit(self, request: RequestState) -> Deny | None:
         """Let a request in. For sync code nothing in it suspends.
@@ -61,6 +63,10 @@ class Admission:
         Returns:
             None if the request is let in; else its refusal, which was reported.
         """
+        if self._carriers is not None:
+            request.carriers = self._carriers
+        if self._tells_answers:
+            request.adds_fields = True
         if not request.is_asked:  # else the warm path saw that only the guard decides
             refusal = self._find_rule(request)
             if refusal is not None:
@@ -103,7 +109,7 @@ class Admission:
         if not carries_key and self._is_anothers(request):
             return ()
         request.kept = request.fields_named(("authorization",)).get("authorization", ())
-        carriers = self._guard.carriers
+        carriers = self._carriers
         if carriers is None or self._is_misplaced(request):
             return ("authorization", *request.key_headers)
         return carriers.fields

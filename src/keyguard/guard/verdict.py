@@ -34,7 +34,6 @@ class StatedRequest(RequestState):
         cost: int | None,
     ) -> None:
         self.guard = guard
-        self.carriers = guard.carriers
         self.cost = cost
         self._fields = [fields] if isinstance(fields, str | bytes) else fields
         self._method = method

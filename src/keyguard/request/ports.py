@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # answers are made where requests come from
     from keyguard.core.access.answers import Response
-    from keyguard.core.access.carriers import Carriers
     from keyguard.core.access.decisions import Deny
     from keyguard.core.access.receipt import Receipt
     from keyguard.core.identity.principal import Principal
@@ -23,11 +22,6 @@ class RequestGuard(Protocol):
     @property
     def breaker(self) -> CircuitBreaker:
         """The counters, behind their circuit breaker."""
-        ...
-
-    @property
-    def carriers(self) -> Carriers | None:
-        """Where keys may be; None for ``Authorization: Bearer`` alone."""
         ...
 
     @property
