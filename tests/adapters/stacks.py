@@ -346,3 +346,11 @@ def stacks(world: World) -> list[Stack]:
     add("django over wsgi", call_wsgi, lambda reads: django_wsgi(reads, world))
     add("django over asgi", call_asgi, lambda reads: django_asgi(reads, world))
     return made
+
+
+def stack(world: World, name: str) -> Stack:
+    return next(found for found in stacks(world) if found.name == name)
+
+
+def bearer(token: str, path: str = "/any", **options: Any) -> Request:
+    return Request(path, authorization=(b"Bearer " + token.encode(),), **options)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from keyguard import Limit, Reason, Rule
 from tests.adapters.stacks import Request, Stack, stacks
 from tests.adapters.test_cases import INVALID, MALFORMED, MISSING
@@ -24,13 +22,6 @@ RULES = [
     Rule("/any", also="JWT"),
     Rule("/either", methods=["GET"], also="session"),
 ]
-NAMES = [stack.name for stack in stacks(World())]
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    stack: str = request.param
-    return stack
 
 
 def served(name: str, **options: object) -> tuple[World, Stack]:

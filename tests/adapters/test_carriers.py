@@ -16,13 +16,6 @@ from tests.core.test_another_login import JWT
 from tests.world import World
 
 CARRIERS = ("bearer", "basic", "scheme:Api-Key", "header:X-API-Key")
-NAMES = [stack.name for stack in stacks(World())]
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    stack: str = request.param
-    return stack
 
 
 def served(name: str, **options: object) -> tuple[World, Stack]:

@@ -13,7 +13,15 @@ from werkzeug.wrappers import Response
 from keyguard import Limit, Reason, RevocationReason, Rule, rate_limit
 from keyguard.adapters import asgi, wsgi
 from keyguard.runtime.events import AccessRefused, KeyExposed
-from tests.adapters.stacks import Answer, Request, Stack, call_asgi, call_wsgi, stacks
+from tests.adapters.stacks import (
+    Answer,
+    Request,
+    bearer,
+    call_asgi,
+    call_wsgi,
+    stack,
+    stacks,
+)
 from tests.world import World
 
 RULES = [
@@ -30,23 +38,6 @@ def world(**options: Any) -> World:
     made = World(options={"rules": RULES} | options)
     made.clock.uptime = 86400.0  # where a window of any length begins
     return made
-
-
-NAMES = [stack.name for stack in stacks(World())]
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    stack: str = request.param
-    return stack
-
-
-def stack(world: World, name: str) -> Stack:
-    return next(found for found in stacks(world) if found.name == name)
-
-
-def bearer(token: str, path: str = "/any", **options: Any) -> Request:
-    return Request(path, authorization=(b"Bearer " + token.encode(),), **options)
 
 
 def reasons(world: World) -> list[Reason]:

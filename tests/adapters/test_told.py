@@ -17,24 +17,8 @@ from keyguard.runtime.events import (
     log_event,
     subscribed,
 )
-from tests.adapters.stacks import Request, Stack, stacks
+from tests.adapters.stacks import Request, bearer, stack
 from tests.world import World
-
-NAMES = [stack.name for stack in stacks(World())]
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    stack: str = request.param
-    return stack
-
-
-def stack(world: World, name: str) -> Stack:
-    return next(found for found in stacks(world) if found.name == name)
-
-
-def bearer(token: str, path: str = "/any", **options: Any) -> Request:
-    return Request(path, authorization=(b"Bearer " + token.encode(),), **options)
 
 
 def lines(events: list[Event]) -> list[tuple[Any, ...]]:
