@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
 from keyguard.core.access.ports import Found, Mark
 from keyguard.core.keys.records import KeyRecord
@@ -20,12 +20,9 @@ from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.process import after_fork
-from keyguard.runtime.waiting import Waits
+from keyguard.runtime.waiting import AnyEvent, Waits
 
 _PATIENCE = 5.0  # seconds, where no deadline is set
-
-
-AnyEvent = TypeVar("AnyEvent", bound=Any)
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from keyguard.core.identity.principal import Request
 from keyguard.core.identity.scopes import Requirement
@@ -19,7 +19,7 @@ from keyguard.request.protection import Protection, declare, declared_on
 
 __all__ = ["rate_limit", "require_scopes"]
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 _DISPATCHERS = ("dispatch_request", "dispatch")  # Flask's views, Starlette's and Django's
 _NOT_IN_A_NAME = r"[^A-Za-z0-9._-]+"
@@ -125,7 +125,8 @@ def _decorator(
     name: str, protection: Callable[[object], Protection]
 ) -> Callable[[Decorated], Decorated]:
     def decorate(target: Decorated) -> Decorated:
-        return cast("Decorated", _guard(name, target, protection))
+        guarded: Decorated = _guard(name, target, protection)
+        return guarded
 
     return decorate
 
@@ -219,14 +220,14 @@ def _guard_subclasses(target: Any, protection: Protection) -> None:
     """Guard the dispatchers that subclasses redefine, or inherit from a base before this class."""
     existing = target.__dict__.get("__init_subclass__")
 
-    def init_subclass(cls: Any, /, **options: object) -> None:
+    def init_subclass(cls: type, /, **options: object) -> None:
         if existing is None:
-            cast("Any", super(target, cls)).__init_subclass__(**options)
+            super(target, cls).__init_subclass__(**options)
         else:
             existing.__func__(cls, **options)
         for name in _DISPATCHERS:
             owner = next((base for base in cls.__mro__ if name in vars(base)), None)
             if owner is not None and (owner is cls or not issubclass(owner, target)):
-                setattr(cls, name, _guard_function(cast("Any", vars(owner)[name]), protection))
+                setattr(cls, name, _guard_function(vars(owner)[name], protection))
 
     target.__init_subclass__ = classmethod(init_subclass)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __all__ = ["Lazy", "asyncio", "once"]
 
@@ -20,7 +20,7 @@ class Lazy(ModuleType):
         name: The module's full name.
     """
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         # Threads may come here together: each does the same, without a lock.
         self.__dict__.update(vars(import_module(self.__name__)))
         self.__class__ = ModuleType  # type: ignore[assignment]  # later look-ups do not come here

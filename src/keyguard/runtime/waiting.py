@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from keyguard.runtime.lazy import asyncio
 
@@ -43,7 +43,7 @@ class Waits(Protocol[AnyEvent]):
         """
         ...
 
-    async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
+    async def finish(self, work: Coroutine[object, None, Result]) -> Result:
         """Do work that others wait for, to its end even if the present task is cancelled."""
         ...
 
@@ -59,7 +59,7 @@ class ThreadWaits(Waits["threading.Event"]):
     async def wait(self, event: threading.Event, patience: float) -> bool:
         return event.wait(patience)
 
-    async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
+    async def finish(self, work: Coroutine[object, None, Result]) -> Result:
         return await work
 
 
@@ -68,7 +68,7 @@ class TaskWaits(Waits["asyncio.Event"]):
 
     def __init__(self) -> None:
         self.place = asyncio.get_running_loop
-        self._work: set[asyncio.Task[Any]] = set()  # asyncio itself holds tasks weakly
+        self._work: set[asyncio.Task[object]] = set()  # asyncio itself holds tasks weakly
 
     def event(self) -> asyncio.Event:
         return asyncio.Event()
@@ -79,7 +79,7 @@ class TaskWaits(Waits["asyncio.Event"]):
                 await event.wait()
         return event.is_set()
 
-    async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
+    async def finish(self, work: Coroutine[object, None, Result]) -> Result:
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)

@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, fields
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from keyguard.core.access.policy import Policy
 from keyguard.core.http.rules import Rule
@@ -434,7 +434,7 @@ _CHOICES = {
 }
 
 
-def _check(settings: Settings, given: Iterable[Field[Any]]) -> None:
+def _check(settings: Settings, given: Iterable[Field[object]]) -> None:
     """Refuse flags, numbers and choices of the wrong type, or out of range."""
     for setting in given:
         name, kind, value = setting.name, setting.type, getattr(settings, setting.name)

@@ -25,7 +25,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import argon2
 
@@ -247,7 +247,7 @@ def _verify_bcrypt(token: Secret, digest: str) -> bool:
     if int(stored[1]) > LARGEST_BCRYPT_COST:
         raise CorruptDataError("a stored bcrypt digest asks for more work than is allowed")
     try:
-        bcrypt: Any = import_module("bcrypt")
+        bcrypt = import_module("bcrypt")
     except ImportError:
         raise MissingExtraError("a key that was imported with its bcrypt hash", "bcrypt") from None
     with suppress(ValueError):

@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.counts import LimitCounts
@@ -119,7 +119,7 @@ class CircuitBreaker(Counters):
         self._lock = threading.Lock()
         self.counts = LimitCounts(self.counts)
 
-    def hit(self, charges: Sequence[Charge]) -> Coroutine[Any, Any, Outcome | None]:
+    def hit(self, charges: Sequence[Charge]) -> Coroutine[object, None, Outcome | None]:
         if self._lanes is not None and self._failing_since is None:
             return self._lanes.hit(charges)
         return self._hit(charges)

@@ -45,7 +45,8 @@ def scrub(event: Scrubbed, _hint: object = None) -> Scrubbed:
         event: The event, a text, or any part of one. It is not changed.
         _hint: What Sentry passes as well; not used.
     """
-    return cast("Scrubbed", _scrubbed(event))
+    scrubbed: Scrubbed = _scrubbed(event)
+    return scrubbed
 
 
 def _scrubbed(value: Any) -> Any:

@@ -6,7 +6,7 @@ Importing this module is all it takes: drf-spectacular finds the extension, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.settings import spectacular_settings
@@ -74,7 +74,7 @@ def _described(paths: Mapping[str, dict[str, Any]], generator: Any) -> Iterator[
         declared = protection_for(callback, method)
         permitted = [
             requirement
-            for permission in cast("list[object]", view.get_permissions())
+            for permission in view.get_permissions()
             if isinstance(permission, HasScopes)
             for requirement in declared_on(permission).requirements
         ]

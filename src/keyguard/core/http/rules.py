@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Container, Iterable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
 
 from keyguard.core.http.paths import parse_template
 from keyguard.core.identity.principal import Request
@@ -178,7 +177,7 @@ class Rule:
 
     def _read_limits(self) -> tuple[list[Limit], tuple[Limit, ...]]:
         """Return the limits that have names, and all; the rates without one become one limit."""
-        limits: Any = [self.limits] if isinstance(self.limits, Limit | str) else self.limits
+        limits: object = [self.limits] if isinstance(self.limits, Limit | str) else self.limits
         if not isinstance(limits, list | tuple):
             raise self._refusal(f"limits is a list of limits, not a {type(limits).__name__}")
         named: list[Limit] = []

@@ -74,8 +74,8 @@ class AuditEntry:
     action: Action
     subject: str
     organization: str
-    before: Mapping[str, Any] | None
-    after: Mapping[str, Any]
+    before: Mapping[str, object] | None
+    after: Mapping[str, object]
     id: str = ""
 
     def __post_init__(self) -> None:

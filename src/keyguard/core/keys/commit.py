@@ -37,7 +37,7 @@ class Change:
         """The record's id."""
         return self.before.id
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
         """Return the changed fields by name, with the version."""
         old = fields_of(self.before)
         return {name: new for name, new in fields_of(self.after).items() if new != old[name]}

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from keyguard.core.identity.networks import parse_networks
 from keyguard.core.identity.scopes import parse_granted
@@ -366,6 +366,6 @@ class KeyFilter:
         return (key.last_used_at or key.created_at) < self.unused_since
 
 
-def fields_of(record: Key | Organization | KeyRequest | KeyTerms) -> dict[str, Any]:
+def fields_of(record: Key | Organization | KeyRequest | KeyTerms) -> dict[str, object]:
     """Return the fields of a record by name."""
     return {name: getattr(record, name) for name in record.__slots__}

@@ -10,7 +10,6 @@ import enum
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from keyguard.core.identity.networks import parse_networks
 from keyguard.core.identity.scopes import parse_granted
@@ -102,7 +101,7 @@ class KeyTerms:
         Raises:
             ValueError: The text is not what :meth:`dump` writes.
         """
-        stored: Any = json.loads(text)
+        stored = json.loads(text)
         try:
             if "expires_in" in stored:
                 stored["expires_in"] *= _MICROSECOND

@@ -121,7 +121,7 @@ class Metadata(dict[str, str]):
     __setitem__ = __delitem__ = __ior__ = _unchangeable
     clear = pop = popitem = setdefault = update = _unchangeable
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Metadata], tuple[dict[str, str]]]:
         return type(self), (dict(self),)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from keyguard.core.limits.charges import Charge, Outcome
 
@@ -13,7 +13,7 @@ __all__ = ["Counters"]
 class Counters(Protocol):
     """The way to the counters. For sync code its coroutines never suspend."""
 
-    def hit(self, charges: Sequence[Charge]) -> Coroutine[Any, Any, Outcome | None]:
+    def hit(self, charges: Sequence[Charge]) -> Coroutine[object, None, Outcome | None]:
         """Count charges, all of them or none.
 
         Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 from keyguard.core.limits.limit import Limit, Strategy, read_limits
 
@@ -20,7 +19,7 @@ def load_limits(text: str) -> tuple[Limit, ...]:
     Raises:
         ValueError: The text is not what :func:`dump_limits` writes.
     """
-    stored: Any = json.loads(text)
+    stored = json.loads(text)
     if not text.startswith("["):  # others can be gone through as well
         raise ValueError("limits are a list")
     try:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any
 
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Commit
@@ -77,7 +76,7 @@ class Import(Operations):
         See :meth:`~keyguard.guard.keys.Keys.import_tokens`.
         """
         check_actor(actor)
-        lines: Any = rows  # what callers pass is anything
+        lines: object = rows  # what callers pass is anything
         if isinstance(lines, str | bytes | dict) or not isinstance(lines, Iterable):
             raise InvalidValueError("rows takes a list of lines, or an open file of them")
         del lines

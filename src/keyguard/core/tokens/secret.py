@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, final
+from typing import NoReturn, final
 
 
 @final
@@ -43,5 +43,5 @@ class Secret:
     def __copy__(self) -> NoReturn:
         self.__reduce_ex__(0)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+    def __deepcopy__(self, memo: object) -> NoReturn:
         self.__reduce_ex__(0)
