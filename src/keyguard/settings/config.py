@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Unpack
 from keyguard.core.access.policy import Policy
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.core.keys.values import check_plan_name
-from keyguard.core.limits.limit import Limit, Limits, on_plan, read_limits
+from keyguard.core.limits.limit import Limit, Limits, read_failure_limit, read_limits
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.runtime.deadlines import Patience
 from keyguard.runtime.frames import hides_arguments
-from keyguard.settings.hashing import TokenHasher
+from keyguard.settings.checks import BUCKETS, read_plans, settle
+from keyguard.settings.hashing import TokenHasher, read_peppers
 
 if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.access.answers import Responder
@@ -33,8 +32,6 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.management.request_terms import ApprovalRule, RequestTerms
     from keyguard.core.usage.tags import UsageTags
     from keyguard.settings.options import Options
-
-_BUCKETS = {"15m": 900, "1h": 3600}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,65 +173,12 @@ class Settings:
     imported_formats: Iterable[str] = ()
 
     def __post_init__(self) -> None:
-        # The defaults are valid, and a part that only HTTP needs is built when it is first used.
-        given = {
-            setting.name: setting
-            for setting in fields(self)
-            if getattr(self, setting.name) is not setting.default
-        }
-        _check(self, given.values())
-        policy = self.policy
-        settled: dict[str, object] = {
-            "catalogue": policy.catalogue,
-            "imported_formats": tuple(form.name for form in policy.foreign),
-            "default_limits": policy.default_limits,
-            "failure_limit": policy.failure_limit,
-            "plans": policy.plans,
-        }
-        # What remains is checked by the part that is built of it.
-        if "realm" in given:
-            _ = self.responder
-        if "public" in given or "rules" in given:
-            book = self._rule_book
-            settled["public"] = tuple(sorted(book.paths))
-            settled["rules"] = book.rules[len(book.paths) :]
-        for name, rates in policy.plans.items():
-            _check_plan(name, rates, self._rule_book)
-        if "trusted_proxies" in given:
-            settled["trusted_proxies"] = self.proxies.names
-        if self.approvals != {} or "approval_rules" in given:
-            settled["approval_rules"] = self.request_terms.rules
-            settled["approvals"] = {**self.approvals}
-        if self.principal_headers != {}:
-            _ = self.principal_fields
-            settled["principal_headers"] = {**self.principal_headers}
-        if "carriers" in given:
-            settled["carriers"] = self._read_carriers()
-        if "peppers" in given:
-            settled["peppers"] = _read_peppers(self.peppers)
-        for name, value in settled.items():
-            object.__setattr__(self, name, value)
-        if "peppers" in given or "hasher" in given:
-            _ = self.token_hasher
-        if "websocket_protocol" in given:
-            _ = self.token_protocol
-        if self.revoke_exposed and not self.require_https:
-            raise ConfigurationError("revoke_exposed goes with require_https=True")
-
-    def _read_carriers(self) -> tuple[str, ...]:
-        from keyguard.core.access.carriers import Carriers
-
-        carriers = Carriers(self.carriers)
-        if any(map(self.principal_fields.claims, carriers.headers)):
-            raise ConfigurationError(
-                "carriers and principal_headers name the same field: give one another name"
-            )
-        return carriers.names
+        settle(self)
 
     @property
     def bucket(self) -> int:
         """The shortest time by which usage is told apart, in seconds."""
-        return _BUCKETS[self.usage_bucket]
+        return BUCKETS[self.usage_bucket]
 
     @property
     def patience(self) -> Patience:
@@ -250,9 +194,9 @@ class Settings:
         if not isinstance(catalogue, ScopeCatalogue | None):
             catalogue = ScopeCatalogue(catalogue)
         return Policy(
-            failure_limit=_read_failure_limit(self.failure_limit),
+            failure_limit=read_failure_limit(self.failure_limit),
             default_limits=read_limits(self.default_limits, "key"),
-            plans=_read_plans(self.plans) if self.plans != {} else {},
+            plans=read_plans(self.plans) if self.plans != {} else {},
             tokens=TokenFormat(self.prefix),
             catalogue=catalogue,
             require_https=self.require_https,
@@ -291,7 +235,7 @@ class Settings:
     @cached_property
     def token_hasher(self) -> TokenHasher:
         """The hasher of tokens."""
-        return TokenHasher(self.hasher, _read_peppers(self.peppers), self.policy.foreign)
+        return TokenHasher(self.hasher, read_peppers(self.peppers), self.policy.foreign)
 
     @cached_property
     def responder(self) -> Responder:
@@ -425,82 +369,3 @@ class Settings:
 
 # The method that dataclasses writes, and what it calls, hold the peppers in their locals.
 Settings.__init__ = hides_arguments(Settings.__init__)  # type: ignore[method-assign]
-
-
-_CHOICES = {
-    "on_limiter_error": ("open", "closed"),
-    "usage_bucket": tuple(_BUCKETS),
-    "requesters": ("anyone", "people", "nobody"),
-}
-
-
-def _check(settings: Settings, given: Iterable[Field[object]]) -> None:
-    """Refuse flags, numbers and choices of the wrong type, or out of range."""
-    for setting in given:
-        name, kind, value = setting.name, setting.type, getattr(settings, setting.name)
-        if kind == "bool" and not isinstance(value, bool):
-            raise InvalidValueError(f"{name} takes True or False, not {shown(value)}")
-        if "range" in setting.metadata:
-            least, most = setting.metadata["range"]
-            number = int if kind == "int" else int | float
-            if isinstance(value, bool) or not isinstance(value, number):
-                wanted = "a whole number" if kind == "int" else "a number"
-                raise InvalidValueError(f"{name} takes {wanted}, not {shown(value)}")
-            if not least <= value <= most:
-                raise InvalidValueError(f"{name} takes {least} to {most}, not {shown(value)}")
-        if name in _CHOICES and value not in _CHOICES[name]:
-            *others, last = map(repr, _CHOICES[name])
-            wanted = f"{', '.join(others)} or {last}"
-            raise InvalidValueError(f"{name} takes {wanted}, not {shown(value)}")
-        if name == "usage_tags":
-            from keyguard.core.usage.tags import UsageTags
-
-            if not isinstance(value, UsageTags):
-                raise InvalidValueError(f"{name} takes UsageTags, not {shown(value)}")
-
-
-def _read_failure_limit(limit: object) -> Limit | None:
-    if limit is None:
-        return None
-    if isinstance(limit, str):
-        return Limit("failures", limit, per="address")
-    if not isinstance(limit, Limit) or limit.per != "address":
-        raise InvalidValueError(
-            "failure_limit takes a rate such as '30/minute', a Limit per 'address', or None, not "
-            f"{shown(limit)}"
-        )
-    return limit
-
-
-def _read_plans(plans: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
-    found: dict[str, Mapping[str, str]] = {}
-    if not isinstance(plans, Mapping):
-        raise InvalidValueError(f"plans takes a mapping of names to rates, not {shown(plans)}")
-    for name, rates in plans.items():
-        check_plan_name(name)
-        if not isinstance(rates, Mapping):
-            raise InvalidValueError(
-                f"plan {shown(name)} takes a mapping of the names of limits to rates, such as "
-                f"{{'key-minute': '1000/minute'}}, not {shown(rates)}"
-            )
-        found[name] = {limit: Limit(limit, rate).rate for limit, rate in rates.items()}
-    return found
-
-
-def _check_plan(name: str, rates: Mapping[str, str], rules: RuleBook) -> None:
-    try:
-        on_plan((charged.limit for rule in rules.rules for charged in rule.charged), rates)
-    except InvalidValueError as problem:
-        raise InvalidValueError(f"plan {shown(name)}: {problem}") from None
-
-
-def _read_peppers(peppers: Iterable[object]) -> tuple[Secret, ...]:
-    if isinstance(peppers, str | Secret) or not isinstance(peppers, Iterable):
-        raise InvalidValueError("peppers are a list, the newest first")
-    return tuple(map(_as_secret, peppers))
-
-
-def _as_secret(pepper: object) -> Secret:
-    if not isinstance(pepper, Secret | str):
-        raise InvalidValueError(f"a pepper is a Secret or a string, not a {type(pepper).__name__}")
-    return pepper if isinstance(pepper, Secret) else Secret(pepper)

@@ -22,7 +22,7 @@ import hashlib
 import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -78,6 +78,23 @@ def scheme_of(digest: str) -> str:
             return "bcrypt"
         case _:
             return "unknown"
+
+
+def read_peppers(peppers: Iterable[object]) -> tuple[Secret, ...]:
+    """Return the pepper ring as secrets.
+
+    Raises:
+        InvalidValueError: It is no list, or holds something other than secrets and strings.
+    """
+    if isinstance(peppers, str | Secret) or not isinstance(peppers, Iterable):
+        raise InvalidValueError("peppers are a list, the newest first")
+    return tuple(map(_as_secret, peppers))
+
+
+def _as_secret(pepper: object) -> Secret:
+    if not isinstance(pepper, Secret | str):
+        raise InvalidValueError(f"a pepper is a Secret or a string, not a {type(pepper).__name__}")
+    return pepper if isinstance(pepper, Secret) else Secret(pepper)
 
 
 class TokenHasher:

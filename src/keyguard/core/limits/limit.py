@@ -249,6 +249,27 @@ def read_limits(limits: Limits, per: str, *, stored: bool = False) -> tuple[Limi
     return tuple(found)
 
 
+def read_failure_limit(limit: object) -> Limit | None:
+    """Return the limit of a client's failed attempts, or None.
+
+    Args:
+        limit: A rate, a limit of addresses, or None.
+
+    Raises:
+        InvalidValueError: It is none of these, or the rate is malformed.
+    """
+    if limit is None:
+        return None
+    if isinstance(limit, str):
+        return Limit("failures", limit, per="address")
+    if not isinstance(limit, Limit) or limit.per != "address":
+        raise InvalidValueError(
+            "failure_limit takes a rate such as '30/minute', a Limit per 'address', or None, not "
+            f"{shown(limit)}"
+        )
+    return limit
+
+
 def merged(*levels: Iterable[Limit]) -> tuple[Limit, ...]:
     """Return the limits that hold where limits are set at several levels.
 

@@ -53,6 +53,10 @@ class Rotation(Operations):
             idempotency_key = check_text("an idempotency key", idempotency_key)
         ports = self._ports
         now = ports.now()
+        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
+        token = ports.policy.tokens.mint(parts)
+        successor_id = parts.key_id
+        del parts
         ends = later(now, grace) if grace else now
         if isinstance(expires_in, timedelta):
             later(now, expires_in)  # refuses what is not a span
@@ -60,11 +64,6 @@ class Rotation(Operations):
             raise InvalidValueError(
                 f"expires_in takes a timedelta or None, not {shown(expires_in)}"
             )
-
-        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
-        token = ports.policy.tokens.mint(parts)
-        successor_id = parts.key_id
-        del parts
         digest: str | None = None
 
         async def attempt(authority: Authority) -> tuple[Commit | None, RotatedKey]:
