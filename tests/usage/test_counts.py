@@ -12,7 +12,7 @@ from keyguard import Allow, Deny, Principal, Reason
 from keyguard.core.identity.scopes import ScopeGrant
 from keyguard.core.usage.sightings import Sighting
 from keyguard.core.usage.values import ALLOWED, Flush
-from keyguard.freshness import usage_counts
+from keyguard.freshness import usage_cells, usage_counts
 from keyguard.freshness.usage_counts import UsageCounts
 from tests.world import StandingClock, World
 
@@ -330,7 +330,7 @@ def test_a_writer_that_was_given_up_loses_what_is_under_way_and_goes_on_as_anoth
 def test_without_memory_keys_are_counted_together_and_totals_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(usage_counts, "MOST_CELLS", 100)
+    monkeypatch.setattr(usage_cells, "MOST_CELLS", 100)
     counted = Counted()
     sent: Counter[str] = Counter()
     for number in range(1000):
@@ -354,7 +354,7 @@ def test_without_memory_keys_are_counted_together_and_totals_stay(
 def test_what_no_memory_holds_is_lost_and_the_loss_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(usage_counts, "MOST_CELLS", 100)
+    monkeypatch.setattr(usage_cells, "MOST_CELLS", 100)
     counted = Counted()
     for number in range(150):
         counted.warm(number, owner=f"org_{number:016}")
@@ -403,7 +403,7 @@ def test_look_ups_are_counted_by_result() -> None:
 def test_moves_that_wait_survive_that_keys_are_counted_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(usage_counts, "MOST_CELLS", 60)
+    monkeypatch.setattr(usage_cells, "MOST_CELLS", 60)
     counted = Counted()
     requests = 0
     for number in range(300):
@@ -420,7 +420,7 @@ def test_moves_that_wait_survive_that_keys_are_counted_together(
 
 
 def test_refusals_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_counts, "_MOST_WAITING", 10)
+    monkeypatch.setattr(usage_cells, "_MOST_WAITING", 10)
     counted = Counted()
     for number in range(50):
         counted.warm(number)
@@ -440,11 +440,11 @@ def test_refusals_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 def test_where_merging_gains_nothing_it_is_not_tried_for_each_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(usage_counts, "MOST_CELLS", 100)
+    monkeypatch.setattr(usage_cells, "MOST_CELLS", 100)
     counted = Counted()
     merges: list[int] = []
-    merge = counted.counts._merge
-    monkeypatch.setattr(counted.counts, "_merge", lambda: (merges.append(1), merge()))
+    merge = counted.counts._cells._merge
+    monkeypatch.setattr(counted.counts._cells, "_merge", lambda: (merges.append(1), merge()))
     owners = [f"org_{number:016}" for number in range(200)]
     for number, owner in enumerate(owners):
         counted.counts.count(Allow(principal(number, owner)))

@@ -11,7 +11,8 @@ import pytest
 
 from keyguard import Allow, CorruptDataError, Deny, Reason, StoreUnavailableError
 from keyguard.core.usage.values import QUARTER, Cell, Flush, NotAddedError, Period, Question
-from keyguard.freshness.usage_counts import MOST_CELLS, UsageCounts
+from keyguard.freshness.usage_cells import MOST_CELLS
+from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.usage_work import TELL_EVERY, TIDY_EVERY, UsageWork
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.memory.usage import MemoryUsage

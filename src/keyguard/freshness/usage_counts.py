@@ -17,18 +17,14 @@ import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from datetime import UTC, datetime
-from typing import TypeAlias
 
 from keyguard.core.access.decisions import Allow, Decision, Deny
 from keyguard.core.identity.principal import Principal
 from keyguard.core.usage.sightings import LONGEST_SEEN, SEEN, SEEN_EVERY, Sighting
-from keyguard.core.usage.values import ALLOWED, Cell, Flush
+from keyguard.core.usage.values import ALLOWED, Flush
+from keyguard.freshness.usage_cells import UsageCells, What, Who, instant
 from keyguard.freshness.verified_tokens import MOST_DROPPED, VerifiedTokens
 from keyguard.runtime.process import Clock, after_fork
-
-MOST_CELLS = 100_000
-"""Cells that wait for a store. Beyond, keys are counted together."""
 
 MOST_SEEN = 50_000
 """What keys were seen with that a process notes in 30 days, at most."""
@@ -36,27 +32,13 @@ MOST_SEEN = 50_000
 MOST_SEEN_OF_KEY = 100
 """The same for one key and one kind, so that no key takes the room of the others."""
 
-CELLS_OF_FLUSH = 500
-
 SIGN_OF_LIFE = 60.0
 """Seconds after which a writer that has nothing to tell says that it lives."""
 
 GIVEN_UP = 3600.0
 """Seconds of silence after which others may give a writer up."""
 
-_MOST_WAITING = 10_000  # keys; beyond, a request stays what it was counted as
 _LONGEST_WAY = 60.0  # seconds for which a call that was given up may still reach the store
-
-_Who: TypeAlias = tuple[str, str, str]
-"""The organization, the key and its family."""
-
-_What: TypeAlias = tuple[str, str]
-"""The outcome and the tag."""
-
-_Cells: TypeAlias = dict[tuple[_Who, _What], list[int]]
-"""The number of requests and their units."""
-
-_NO_CELLS: _Cells = {}
 
 
 class UsageCounts:
@@ -67,8 +49,6 @@ class UsageCounts:
         keeps: Whether a store takes cells.
         led: Look-ups that asked the store; :class:`~keyguard.freshness.lookups.Lookups` adds here.
         shared: Look-ups that waited for the answer to another.
-        lost: Requests that no store will be told of: there was no memory left, or nobody knows
-            whether it was told of them.
 
     Args:
         tokens: Counts on the warm path.
@@ -97,12 +77,7 @@ class UsageCounts:
         self._hits = 0
         self.led = 0
         self.shared = 0
-        self.lost = 0
-        self._cells: dict[float, _Cells] = {}  # by the start of the bucket, which rises
-        self._size = 0
-        self._is_merged = False  # and still large
-        self._moves: defaultdict[_Who, defaultdict[_What, int]] = defaultdict(_no_moves)
-        self._extra: defaultdict[tuple[_Who, str], int] = defaultdict(int)
+        self._cells = UsageCells()
         self._seen: dict[tuple[str, str], set[str]] = {}  # by owner and key, what it was seen with
         self._seen_in = self._seen_size = 0
         self._collected_at = self._time()
@@ -167,7 +142,12 @@ class UsageCounts:
     def pending(self) -> int:
         """Return how many cells wait to be told to the store."""
         under_way = self._under_way
-        return self._size + (0 if under_way is None else len(under_way.cells))
+        return self._cells.size + (0 if under_way is None else len(under_way.cells))
+
+    @property
+    def lost(self) -> int:
+        """Requests of which no store will be told, or nobody knows whether it was told of them."""
+        return self._cells.lost
 
     # What requests count
 
@@ -243,21 +223,20 @@ class UsageCounts:
         if self.keeps and has_room and what not in seen:
             seen.add(what)
             self._seen_size += 1
-            self._keep((owner, key_id, family), (SEEN, what), 1, 0)
+            self._cells.keep((owner, key_id, family), (SEEN, what), 1, 0, self._start)
 
-    def _move(self, who: _Who, source: _What, target: _What) -> None:
+    def _move(self, who: Who, source: What, target: What) -> None:
         if self.keeps:
-            moves = self._moves[who]
-            moves[source] -= 1
-            moves[target] += 1
+            self._cells.move(who, source, target)
 
-    def _weigh(self, who: _Who, tag: str, more: int) -> None:
-        if self.keeps and more:
-            self._extra[who, tag] += more
+    def _weigh(self, who: Who, tag: str, more: int) -> None:
+        if self.keeps:
+            self._cells.weigh(who, tag, more)
 
-    def _add(self, who: _Who, what: _What, n: int, units: int) -> None:
+    def _add(self, who: Who, what: What, n: int, units: int) -> None:
         self._count_outcome(who[0], what[0], n)
-        self._keep(who, what, n, units)
+        if self.keeps:
+            self._cells.keep(who, what, n, units, self._start)
 
     # What waits to be told
 
@@ -282,51 +261,13 @@ class UsageCounts:
         for principal, n in self._tokens.take_allowed():
             self._hits += n
             self._add(_who(principal), (ALLOWED, ""), n, n)
-        self._settle()
+        self._cells.settle(self._start)
         self._collected_at = self._time()
         if not self._is_present(self._collected_at):
             self._start = self._start_of(self._collected_at)
 
     def _start_of(self, time: float) -> float:
         return time // self._bucket * self._bucket
-
-    def _keep(self, who: _Who, what: _What, n: int, units: int, start: float | None = None) -> None:
-        """Add to a cell."""
-        if not self.keeps:
-            return
-        start = self._start if start is None else start
-        counts = self._cells.get(start, _NO_CELLS).get((who, what))
-        if counts is None:
-            if self._size >= MOST_CELLS and not self._is_merged:
-                self._merge()
-            if self._size < MOST_CELLS:
-                counts = self._cells.setdefault(start, {})[who, what] = [0, 0]
-                self._size += 1
-            else:  # merging once more would gain nothing
-                counts = self._cells[min(self._cells)].get(((who[0], "", ""), what))
-        if counts is None:
-            self.lost += n
-            return
-        counts[0] += n
-        counts[1] += units
-
-    def _merge(self) -> None:
-        """Count the keys of an organization together, and then its buckets, to need less memory."""
-        for start in (None, min(self._cells)):
-            if self._size <= MOST_CELLS // 2:
-                break
-            before, self._cells, self._size = self._cells, {}, 0
-            for at, cells in before.items():
-                for ((owner, _, _), what), (n, units) in cells.items():
-                    self._keep((owner, "", ""), what, n, units, at if start is None else start)
-        self._is_merged = self._size > MOST_CELLS // 2
-        moves, extra = self._moves, self._extra
-        self._moves, self._extra = defaultdict(_no_moves), defaultdict(int)
-        for (owner, _, _), changes in moves.items():
-            for what, n in changes.items():
-                self._moves[owner, "", ""][what] += n
-        for ((owner, _, _), tag), more in extra.items():
-            self._extra[(owner, "", ""), tag] += more
 
     # Flushes
 
@@ -345,13 +286,12 @@ class UsageCounts:
                 if not self._cells and (is_silent or not self._seq):
                     return None
                 # The first flush only makes the writer known: losing it loses no count.
-                cells = self._take() if self._seq else ()
-                self._is_merged = self._is_merged and self._size > MOST_CELLS // 2
+                cells = self._cells.take() if self._seq else ()
                 self._writer = self._writer or secrets.token_hex(8)
                 self._seq += 1
                 self.has_more = bool(self._cells)
                 until = self._until if self.has_more else self._collected_at
-                self._under_way = Flush(self._writer, self._seq, _at(until), cells)
+                self._under_way = Flush(self._writer, self._seq, instant(until), cells)
             return self._under_way
 
     def told(self, flush: Flush) -> None:
@@ -364,7 +304,9 @@ class UsageCounts:
 
     def lose(self, flush: Flush, organizations: Collection[str]) -> None:
         """Note that the store has a flush, but for the cells of some organizations."""
-        self.lost += sum(cell.n for cell in flush.cells if cell.organization in organizations)
+        self._cells.lost += sum(
+            cell.n for cell in flush.cells if cell.organization in organizations
+        )
         self.told(flush)
 
     @property
@@ -399,83 +341,9 @@ class UsageCounts:
         with self._lock:
             if writer == self._writer:
                 if self._under_way is not None:
-                    self.lost += sum(cell.n for cell in self._under_way.cells)
+                    self._cells.lost += sum(cell.n for cell in self._under_way.cells)
                 self._begin_as_writer()
 
-    def _settle(self) -> None:
-        """Make the moves for which there are requests, and change units. The rest waits."""
-        waiting, self._moves = self._moves, defaultdict(_no_moves)
-        for who, moves in waiting.items():
-            short, start = 0, self._start
-            for what, n in moves.items():
-                if n < 0:
-                    taken, start = self._take_away(who, what, 0, -n)
-                    moves[what] += taken
-                    short -= moves[what]
-                    if what[0] == ALLOWED:
-                        self._extra[who, what[1]] -= taken
-            for what, n in moves.items():
-                if n > 0:
-                    moves[what] = min(n, short)
-                    short -= moves[what]
-                    if done := n - moves[what]:
-                        self._keep(who, what, done, done if what[0] == ALLOWED else 0, start)
-            if any(moves.values()) and len(self._moves) < _MOST_WAITING:
-                self._moves[who] = moves
-        changes, self._extra = self._extra, defaultdict(int)
-        for (who, tag), more in changes.items():
-            if more > 0:
-                self._keep(who, (ALLOWED, tag), 0, more)
-                continue
-            left = more + self._take_away(who, (ALLOWED, tag), 1, -more)[0]
-            if left and len(self._extra) < _MOST_WAITING:
-                self._extra[who, tag] = left
 
-    def _take_away(self, who: _Who, what: _What, which: int, most: int) -> tuple[int, float]:
-        """Take requests or units out of cells, the latest first.
-
-        Args:
-            who: Whose cells.
-            what: Of which outcome and tag.
-            which: 0 for requests, 1 for units.
-            most: How many.
-
-        Returns:
-            How many there were, and the start of the bucket that had the last of them.
-        """
-        left, last = most, self._start
-        for start, cells in reversed(self._cells.items()):
-            counts = cells.get((who, what))
-            if counts is not None and left and counts[which]:
-                taken = min(left, counts[which])
-                counts[which] -= taken
-                left -= taken
-                last = start
-        return most - left, last
-
-    def _take(self) -> tuple[Cell, ...]:
-        """Take the oldest cells out, as many as a flush holds."""
-        found: list[Cell] = []
-        for start in tuple(self._cells):
-            cells, at = self._cells[start], _at(start)
-            while cells:
-                if len(found) >= CELLS_OF_FLUSH:
-                    return tuple(found)
-                (who, what), (n, units) = cells.popitem()
-                self._size -= 1
-                if n or units:
-                    found.append(Cell(who[0], at, who[1], who[2], *what, n, units))
-            del self._cells[start]
-        return tuple(found)
-
-
-def _who(principal: Principal) -> _Who:
+def _who(principal: Principal) -> Who:
     return principal.organization, principal.key_id, principal.family
-
-
-def _at(time: float) -> datetime:
-    return datetime.fromtimestamp(time, UTC)
-
-
-def _no_moves() -> defaultdict[_What, int]:
-    return defaultdict(int)

@@ -199,13 +199,15 @@ async def _identify(
         fingerprint = missed or tokens.fingerprint(token)
         known = None if fresh or missed is not None else tokens.recall_any(fingerprint)
         if isinstance(known, Allow) and _may_come(known, policy, address, secure=secure):
-            return _admitted(ports, known, address)
+            ports.note_use(known.principal, address)
+            return known
         for key_id in candidates:
             decision = await _look_up(
                 ports, token, fingerprint, key_id, client, address, secure=secure, fresh=fresh
             )
             if isinstance(decision, Allow):
-                return _admitted(ports, decision, address)
+                ports.note_use(decision.principal, address)
+                return decision
             if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
                 break
     except Exception as failure:  # noqa: BLE001 - whatever a store does, nobody is let in
@@ -278,11 +280,6 @@ def judge(record: KeyRecord, now: datetime, policy: Policy, address: str | None)
         # The answer does not tell a thief that the token is genuine, nor does its time.
         return _refused(Reason.ADDRESS_NOT_ALLOWED, key)
     return policy.allow(record)
-
-
-def _admitted(ports: RequestPorts, allow: Allow, address: str | None) -> Allow:
-    ports.note_use(allow.principal, address)
-    return allow
 
 
 def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Decision:
