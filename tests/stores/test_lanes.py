@@ -15,7 +15,8 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import CorruptDataError
 from keyguard.runtime.events import LimiterFailed
 from keyguard.runtime.sync import run_sync
-from keyguard.stores.failover import MOST_TOGETHER, CircuitBreaker, TaskLanes
+from keyguard.stores.failover import CircuitBreaker
+from keyguard.stores.lanes import MOST_TOGETHER, TaskLanes
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from tests.limits.conftest import charge
 from tests.world import StandingClock

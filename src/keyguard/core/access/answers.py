@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from keyguard.core.access.carriers import Carriers
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.limits.charges import Charge, limit_field, policy_field
+from keyguard.core.limits.charges import Charge, policy_field
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, shown
 
@@ -98,6 +98,13 @@ def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     for name, value in fields:  # a comprehension is another call
         found.append((_encoded_name(name), value.encode()))
     return found
+
+
+def _limit_field(charges: Sequence[Charge], tallies: Sequence[Tally]) -> str:
+    """Return the value of ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
+    charge, tally = charges[0], tallies[0]
+    field = f'"{charge[1]}";r={tally[1]};t={ceil(tally[2])}'
+    return field if len(charges) == 1 else f"{field}, {_limit_field(charges[1:], tallies[1:])}"
 
 
 @lru_cache(64)
@@ -241,7 +248,7 @@ class Responder:
         now: Callable[[], float],
     ) -> list[tuple[str, str]]:
         """Return the fields that tell a client of its limits."""
-        fields = [("RateLimit-Policy", policy), ("RateLimit", limit_field(charges, tallies))]
+        fields = [("RateLimit-Policy", policy), ("RateLimit", _limit_field(charges, tallies))]
         if self._legacy:
             # These fields hold one policy: the first to run out. The reset is a time, as GitHub
             # sends it.

@@ -29,7 +29,6 @@ __all__ = [
     "Outcome",
     "failure_charges",
     "in_seconds",
-    "limit_field",
     "policy_field",
     "route_charges",
     "statuses",
@@ -225,13 +224,6 @@ def failure_charges(limit: Limit, address: str) -> tuple[Charge, ...]:
 def policy_field(charges: Iterable[Charge]) -> str:
     """Return the value of ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-10)."""
     return ", ".join(f'"{charge.name}";q={charge.amount};w={charge.window}' for charge in charges)
-
-
-def limit_field(charges: Sequence[Charge], tallies: Sequence[Tally]) -> str:
-    """Return the value of ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
-    charge, tally = charges[0], tallies[0]
-    field = f'"{charge[1]}";r={tally[1]};t={ceil(tally[2])}'
-    return field if len(charges) == 1 else f"{field}, {limit_field(charges[1:], tallies[1:])}"
 
 
 def in_seconds(tallies: Iterable[Tally]) -> int:
