@@ -236,8 +236,8 @@ def test_a_later_level_takes_the_place_of_an_earlier_one_by_name() -> None:
     assert policy_field(applied.charges) == '"a";q=1;w=60, "b";q=2;w=60, "c";q=3;w=60'
 
 
-def test_who_has_no_limits_has_the_one_value_for_that() -> None:
-    assert AppliedLimits.of(principal(), (), ()) is NO_LIMITS
+def test_who_has_no_limits_has_none_that_apply() -> None:
+    assert AppliedLimits.of(principal(), (), ()) == NO_LIMITS
 
 
 def test_buckets_are_known_beforehand_where_they_do_not_depend_on_the_request() -> None:

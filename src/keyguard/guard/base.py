@@ -27,7 +27,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import check_cost
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.guard.async_ports import AsyncPorts
 from keyguard.guard.sync_ports import SyncPorts
@@ -86,13 +86,23 @@ class Guard(Generic[AnyPorts]):
     ) -> None:
         if settings is None:
             settings = Settings(**options)
+        elif not isinstance(settings, Settings):
+            raise InvalidValueError(
+                f"settings takes Settings, not a {type(settings).__name__}; single settings are "
+                "keyword arguments"
+            )
         elif options:
             settings = replace(settings, **options)
         self.settings = settings
         if self.settings.revoke_exposed:
             # Not during the request that needs it.
             import_module("keyguard.core.management.revocation")
+        if not isinstance(hooks, Iterable):
+            raise InvalidValueError(f"hooks takes a list of functions, not {shown(hooks)}")
         self._hooks = tuple(hooks)
+        for hook in self._hooks:
+            if not callable(hook):
+                raise InvalidValueError(f"a hook is a function of an event, not {shown(hook)}")
         if self._hooks:
             import_module("keyguard.runtime.event_types")  # not during the first refusal
         self._tell = functools.partial(tell, self._hooks)  # not a method: the guard may be freed

@@ -82,6 +82,9 @@ def _check(settings: Settings, given: Iterable[Field[object]]) -> None:
     """Refuse flags, numbers and choices of the wrong type, or out of range."""
     for setting in given:
         name, kind, value = setting.name, setting.type, getattr(settings, setting.name)
+        if kind == "str | None" and not isinstance(value, str | None):
+            # Not shown: the URL of a replica may hold a password.
+            raise InvalidValueError(f"{name} takes a string or None, not a {type(value).__name__}")
         if kind == "bool" and not isinstance(value, bool):
             raise InvalidValueError(f"{name} takes True or False, not {shown(value)}")
         if "range" in setting.metadata:

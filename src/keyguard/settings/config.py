@@ -263,7 +263,7 @@ class Settings:
             pending_for=timedelta(seconds=self.request_lifetime),
             claimable_for=timedelta(seconds=self.claim_lifetime),
             approvals=self.approvals,
-            rules=tuple(self.approval_rules),
+            rules=self.approval_rules,
         )
 
     @cached_property

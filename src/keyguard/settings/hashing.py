@@ -127,7 +127,7 @@ class TokenHasher:
             raise InvalidValueError("a pepper is given twice")
         self._current = ring[0] if ring else None
         self._formats = formats
-        self.scheme = scheme or ("hmac-sha256" if ring else "sha256")
+        self.scheme = ("hmac-sha256" if ring else "sha256") if scheme is None else scheme
         if self.scheme not in SCHEMES:
             raise InvalidValueError(
                 f"unknown hasher {shown(scheme)}; there are: {', '.join(SCHEMES)}"

@@ -9,6 +9,7 @@ from keyguard.core.access.decisions import Allow
 from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.identity.scopes import ScopeGrant, parse_granted
+from keyguard.exceptions import InvalidValueError, shown
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import CURRENT_REQUEST
 from keyguard.request.state import RequestState
@@ -34,15 +35,16 @@ def make_principal(
         guard: The guard whose catalogue says what the scopes imply; None for no implication.
 
     Raises:
-        InvalidValueError: A scope is malformed.
+        InvalidValueError: A value has the wrong type, or a scope is malformed.
     """
+    _check_guard(guard)
     granted = parse_granted(scopes)
     return Principal(
         key_id=key_id,
         family=f"fam_{key_id}",
         organization=organization,
         grant=ScopeGrant(granted) if guard is None else guard.policy.grant(granted),
-        metadata=dict(metadata or {}),
+        metadata={} if metadata is None else metadata,
     )
 
 
@@ -82,8 +84,15 @@ def acting_as(
         The principal.
 
     Raises:
-        InvalidValueError: A scope is malformed.
+        InvalidValueError: A value has the wrong type, or a scope is malformed.
     """
+    _check_guard(guard)
+    if not isinstance(principal, Principal | None):
+        raise InvalidValueError(
+            f"acting_as takes a Principal, not {shown(principal)}: write acting_as(scopes=[...])"
+        )
+    if not isinstance(request, Request | None):
+        raise InvalidValueError(f"request takes a keyguard.Request, not {shown(request)}")
     if principal is None:
         principal = make_principal(
             scopes, organization=organization, metadata=metadata, guard=guard
@@ -96,6 +105,11 @@ def acting_as(
             yield principal
         finally:
             CURRENT_REQUEST.reset(token)
+
+
+def _check_guard(guard: object) -> None:
+    if not isinstance(guard, Keyguard | AsyncKeyguard | None):
+        raise InvalidValueError(f"guard takes a guard, not {shown(guard)}")
 
 
 class _PretendedRequest(RequestState):

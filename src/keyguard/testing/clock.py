@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 __all__ = ["MovingClock"]
 
@@ -16,12 +16,12 @@ class MovingClock:
         start: The time that it shows at first, with a time zone; by default the present time.
 
     Raises:
-        InvalidValueError: The time has no time zone.
+        InvalidValueError: It is no time, or has no time zone.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
         self._now = datetime.now(UTC) if start is None else start
-        if self._now.utcoffset() is None:
+        if not isinstance(self._now, datetime) or self._now.utcoffset() is None:
             raise InvalidValueError("a clock starts at a time with a time zone, such as UTC")
         self._uptime = 0.0
 
@@ -32,8 +32,10 @@ class MovingClock:
             span: How far, at least 0.
 
         Raises:
-            InvalidValueError: The span is negative.
+            InvalidValueError: The span is negative, or no timedelta.
         """
+        if not isinstance(span, timedelta):
+            raise InvalidValueError(f"a clock advances by a timedelta, not {shown(span)}")
         if span < timedelta():
             raise InvalidValueError("a clock moves forward only")
         self._now += span

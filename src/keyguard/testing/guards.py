@@ -9,9 +9,10 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from keyguard.core.access.carriers import Carriers
 from keyguard.core.keys.records import Key
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import ConfigurationError, NotFoundError
+from keyguard.exceptions import ConfigurationError, InvalidValueError, NotFoundError, shown
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.runtime.events import Event, log_event
 from keyguard.runtime.process import Clock
@@ -33,11 +34,19 @@ class ApiKey:
         key: Its record, as it was issued.
         token: Its token.
         carrier: How it is sent, as the setting ``carriers`` names it.
+
+    Raises:
+        InvalidValueError: A value has the wrong type, or there is no such carrier.
     """
 
     key: Key
     token: Secret
     carrier: str = "bearer"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, Key) or not isinstance(self.token, Secret):
+            raise InvalidValueError("an ApiKey has a Key and its token as a Secret")
+        Carriers([self.carrier])
 
     @property
     def id(self) -> str:
@@ -74,6 +83,9 @@ class MemoryGuards:
         clock: Where time comes from.
         store: Where the keys are.
         events: Every event of the guards, in order.
+
+    Raises:
+        InvalidValueError: A value has the wrong type.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -82,6 +94,15 @@ class MemoryGuards:
     events: list[Event] = field(default_factory=list[Event])
 
     def __post_init__(self) -> None:
+        for name, value, kind in (
+            ("settings", self.settings, Settings),
+            ("store", self.store, MemoryStore),
+            ("events", self.events, list),
+        ):
+            if not isinstance(value, kind):
+                raise InvalidValueError(f"{name} takes a {kind.__name__}, not {shown(value)}")
+        if not all(callable(getattr(self.clock, name, None)) for name in ("time", "monotonic")):
+            raise InvalidValueError(f"clock takes a clock, not {shown(self.clock)}")
         self.settings = replace(self.settings, hasher="sha256", read_url=None)
 
     @classmethod
@@ -95,7 +116,10 @@ class MemoryGuards:
 
         Raises:
             ConfigurationError: The guard keeps its keys elsewhere.
+            InvalidValueError: It is no guard.
         """
+        if not isinstance(guard, Keyguard | AsyncKeyguard):
+            raise InvalidValueError(f"MemoryGuards.of takes a guard, not {shown(guard)}")
         store: object = guard._store
         if isinstance(store, AsyncMemoryStore):
             store = store._store

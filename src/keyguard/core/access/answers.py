@@ -192,7 +192,9 @@ def check_realm(realm: str) -> None:
     Raises:
         InvalidValueError: The realm is empty, too long, or not printable ASCII.
     """
-    if not (realm and len(realm) <= 100 and realm.isascii() and realm.isprintable()):
+    if not isinstance(realm, str) or not (
+        realm and len(realm) <= 100 and realm.isascii() and realm.isprintable()
+    ):
         raise InvalidValueError(
             f"a realm takes 1 to 100 printable ASCII characters, not {shown(realm)}"
         )

@@ -11,7 +11,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits, Bill, Charge
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.windows import Tally
-from keyguard.exceptions import KeyguardError
+from keyguard.exceptions import InvalidValueError, KeyguardError, shown
 
 __all__ = ["AccessDenied", "Allow", "Decision", "Deny", "Reason"]
 
@@ -129,5 +129,7 @@ class AccessDenied(KeyguardError):  # noqa: N818 - it is a decision, not a fault
     """
 
     def __init__(self, decision: Deny) -> None:
+        if not isinstance(decision, Deny):
+            raise InvalidValueError(f"AccessDenied takes a Deny, not {shown(decision)}")
         super().__init__(decision.reason.value)
         self.decision = decision

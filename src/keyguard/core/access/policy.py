@@ -11,7 +11,7 @@ from keyguard.core.access.decisions import Allow, Reason
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant, narrowed
 from keyguard.core.keys.records import KeyRecord
-from keyguard.core.limits.charges import AppliedLimits
+from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits
 from keyguard.core.limits.limit import Limit, on_plan
 from keyguard.core.tokens.foreign import ForeignFormat
 from keyguard.core.tokens.format import TokenFormat
@@ -59,11 +59,15 @@ class Policy:
         """Return the decision for a request with this key."""
         principal = self.principal(record)
         plan = record.organization.plan
-        defaults = self.defaults.get(plan, self.default_limits)
+        levels = (
+            self.defaults.get(plan, self.default_limits),
+            record.organization.limits,
+            record.key.limits,
+        )
         ends_at = record.key.ends_at if record.key.successor is not None else None
         return Allow(
             principal,
-            AppliedLimits.of(principal, defaults, record.organization.limits, record.key.limits),
+            AppliedLimits.of(principal, *levels) if any(levels) else NO_LIMITS,
             record.key.allowed_networks,
             None if ends_at is None else _http_date(ends_at),
             None if plan is None else self.plans.get(plan),

@@ -60,7 +60,7 @@ class RuleBook:
     ) -> None:
         self.any_spelling = any_spelling
         exact = [Rule(path, public=True) for path in _read_public(public)]
-        if isinstance(rules, Rule) or not isinstance(rules, Iterable):
+        if isinstance(rules, Rule | str) or not isinstance(rules, Iterable):
             raise InvalidValueError("rules are a list of keyguard.Rule")
         self.rules = (*exact, *rules)
         self._root = _Node()

@@ -70,7 +70,7 @@ class Person:
         object.__setattr__(self, "roles", Roles(roles))
         if not isinstance(self.operator, bool):  # any text would be true
             raise InvalidValueError(f"operator takes True or False, not {shown(self.operator)}")
-        settle_times(self, "authenticated_at")
+        settle_times(self, optional=["authenticated_at"])
 
     def role_in(self, *names: str) -> Role | None:
         """Return the role in the organization of that id and slug; None without a role."""

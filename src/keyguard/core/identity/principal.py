@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from keyguard.core.identity.scopes import Requirement, ScopeGrant
-from keyguard.exceptions import InvalidValueError
+from keyguard.core.keys.values import Metadata, read_metadata
+from keyguard.exceptions import InvalidValueError, shown
 
 CREDENTIAL_FIELDS = frozenset({"authorization", "proxy-authorization", "cookie"})
 """The header fields that a :class:`Request` does not contain, in lower case."""
@@ -22,6 +23,10 @@ class Principal:
         organization: The id of the organization that owns it.
         grant: Its scopes; ``"a" in principal.grant`` honours wildcards and implications.
         metadata: The key's notes.
+
+    Raises:
+        InvalidValueError: A value has the wrong type. :func:`keyguard.testing.make_principal` takes
+            the scopes as a list.
     """
 
     key_id: str
@@ -29,6 +34,18 @@ class Principal:
     organization: str
     grant: ScopeGrant
     metadata: Mapping[str, str] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.grant, ScopeGrant):
+            raise InvalidValueError(
+                "a principal's grant is a ScopeGrant, such as ScopeGrant(frozenset({'a:b'})), not "
+                f"{shown(self.grant)}; in tests, keyguard.testing.make_principal takes a list"
+            )
+        for name in ("key_id", "family", "organization"):
+            if not isinstance(value := getattr(self, name), str):
+                raise InvalidValueError(f"a principal's {name} is a string, not {shown(value)}")
+        if not isinstance(self.metadata, Metadata):  # which was checked when it was made
+            object.__setattr__(self, "metadata", read_metadata(self.metadata))
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -57,6 +74,9 @@ class Request:
         headers: The header fields by name in lower case, fields of the same name joined by commas;
             without the fields that carry credentials (:data:`CREDENTIAL_FIELDS`).
         address: The client's address, if it is known.
+
+    Raises:
+        InvalidValueError: A value has the wrong type.
     """
 
     method: str
@@ -64,3 +84,14 @@ class Request:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("method", "path", "query"):
+            if not isinstance(value := getattr(self, name), str):
+                raise InvalidValueError(f"a request's {name} is a string, not {shown(value)}")
+        headers: object = self.headers  # a caller may pass anything
+        items = [*headers, *headers.values()] if isinstance(headers, Mapping) else [None]
+        if not all(isinstance(item, str) for item in items):
+            raise InvalidValueError("a request's headers are a mapping of strings to strings")
+        if not isinstance(self.address, str | None):
+            raise InvalidValueError(f"an address is a string or None, not {shown(self.address)}")

@@ -107,6 +107,13 @@ class ScopeGrant(Collection[str]):
 
     ``in`` tells whether the grant covers a scope, by name, wildcard or implication. Iteration gives
     the granted names.
+
+    Args:
+        granted: The scopes that were granted, perhaps with wildcards.
+        implied: The scopes that they imply.
+
+    Raises:
+        InvalidValueError: One of these is no frozenset of strings.
     """
 
     __slots__ = ("_families", "exact", "granted")
@@ -116,6 +123,12 @@ class ScopeGrant(Collection[str]):
     _families: frozenset[str]
 
     def __init__(self, granted: frozenset[str], implied: frozenset[str] = frozenset()) -> None:
+        for scopes in (granted, implied):
+            if not isinstance(scopes, frozenset) or not all(isinstance(s, str) for s in scopes):
+                raise InvalidValueError(
+                    f"a ScopeGrant takes frozensets of strings, such as frozenset({{'a:b'}}), not "
+                    f"{shown(scopes)}"
+                )
         families = frozenset(scope[:-1] for scope in granted if scope.endswith(":*"))
         for name, value in (
             ("granted", granted),
@@ -178,7 +191,8 @@ class ScopeCatalogue:
             an implied scope implies counts as well.
 
     Raises:
-        InvalidValueError: A name is no scope, or ``implies`` has a name that is not in ``scopes``.
+        InvalidValueError: A value has the wrong type, a name is no scope, or ``implies`` has a name
+            that is not in ``scopes``.
     """
 
     __slots__ = ("_closure", "_scopes")
@@ -189,6 +203,10 @@ class ScopeCatalogue:
         if not isinstance(scopes, Mapping):
             raise InvalidValueError("a catalogue is a mapping of scope to description")
         parse_required(scopes)
+        if not all(isinstance(text, str) for text in scopes.values()):
+            raise InvalidValueError("a scope's description is a string")
+        if implies is not None and not isinstance(implies, Mapping):
+            raise InvalidValueError("implies is a mapping of scope to the scopes that it implies")
         self._scopes = dict(scopes)
         direct = {name: parse_required(names) for name, names in (implies or {}).items()}
         for name in {*direct, *(name for names in direct.values() for name in names)}:

@@ -20,7 +20,7 @@ from keyguard.core.keys.requests import KeyRequest, KeyTerms
 from keyguard.core.keys.texts import check_text
 from keyguard.core.keys.values import Metadata, check_texts, settle_times
 from keyguard.core.limits.stored import dump_limits
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 Actor = Principal | Person | str | None
 """The author of a change: a principal, a person, a name, or None for the service itself."""
@@ -79,15 +79,26 @@ class AuditEntry:
     id: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "action", _read_action(self.action))
         check_texts(
             ("an actor", self.actor),
             ("a subject", self.subject),
             ("an organization", self.organization),
+            ("an entry's id", self.id),
         )
         if not isinstance(self.before, Mapping | None) or not isinstance(self.after, Mapping):
             raise InvalidValueError("the fields of a change are a mapping of their names")
-        object.__setattr__(self, "action", Action(self.action))
         settle_times(self, "at")
+
+
+def _read_action(action: object) -> Action:
+    try:
+        return Action(str(action))
+    except ValueError:
+        known = ", ".join(Action)
+        raise InvalidValueError(
+            f"{shown(action)} is no kind of change; there are: {known}"
+        ) from None
 
 
 def actor_name(actor: Actor) -> str:

@@ -28,6 +28,7 @@ from keyguard.core.keys.values import (
     check_slug,
     check_texts,
     check_time_zone,
+    check_version,
     read_metadata,
     settle_times,
 )
@@ -38,7 +39,7 @@ from keyguard.exceptions import InvalidValueError, shown
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.requests import KeyRequest, KeyTerms
 
-_TIMES = ("created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
+_TIMES = ("not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
 
 
 _ID_START = re.compile(r"[0-9A-Za-z]{4,16}\Z")
@@ -113,7 +114,8 @@ class Organization:
             raise InvalidValueError(
                 f"max_keys takes a whole number from 1 to {LARGEST_NUMBER}, not {shown(most)}"
             )
-        settle_times(self, "created_at", "disabled_at")
+        check_version(self.version)
+        settle_times(self, "created_at", optional=["disabled_at"])
 
 
 class KeyStatus(enum.StrEnum):
@@ -214,11 +216,14 @@ class Key:
         )
         check_texts(
             ("a key's name", self.name),
-            ("a revocation's note", self.revoked_note or ""),
-            ("an idempotency key", self.rotation_key or ""),
-            ("an address", self.last_used_address or ""),
-            ("a key's owner", self.owner or ""),
+            optional=[
+                ("a revocation's note", self.revoked_note),
+                ("an idempotency key", self.rotation_key),
+                ("an address", self.last_used_address),
+                ("a key's owner", self.owner),
+            ],
         )
+        check_version(self.version)
         if self.revoked_reason is not None:
             object.__setattr__(self, "revoked_reason", RevocationReason.of(self.revoked_reason))
         object.__setattr__(self, "scopes", parse_granted(self.scopes))
@@ -228,7 +233,7 @@ class Key:
             object.__setattr__(self, "limits", read_limits(self.limits, "key", stored=True))
         if self.allowed_networks != ():
             object.__setattr__(self, "allowed_networks", parse_networks(self.allowed_networks))
-        settle_times(self, *_TIMES)
+        settle_times(self, "created_at", optional=_TIMES)
 
     @property
     def ends_at(self) -> datetime | None:

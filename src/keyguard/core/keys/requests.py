@@ -19,6 +19,7 @@ from keyguard.core.keys.values import (
     REQUEST_ID,
     check_ids,
     check_texts,
+    check_version,
     settle_times,
 )
 from keyguard.core.limits.limit import Limit, read_limits
@@ -27,7 +28,7 @@ from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import InvalidValueError, shown
 
 _MICROSECOND = timedelta(microseconds=1)
-_TIMES = ("created_at", "pending_until", "decided_at", "claim_by", "claimed_at")
+_TIMES = ("decided_at", "claim_by", "claimed_at")
 
 
 class RequestStatus(enum.StrEnum):
@@ -173,13 +174,15 @@ class KeyRequest:
         check_texts(
             ("a requester", self.requester),
             ("a key's name", self.name),
-            ("a reason", self.reason or ""),
-            ("a note", self.note or ""),
             *(("an approver", name) for name in self.decided_by),
+            optional=[("a reason", self.reason), ("a note", self.note)],
         )
-        object.__setattr__(self, "state", RequestStatus(self.state))
+        check_version(self.version)
+        if not isinstance(self.asked, KeyTerms) or not isinstance(self.granted, KeyTerms | None):
+            raise InvalidValueError("what is asked for and granted are KeyTerms")
+        object.__setattr__(self, "state", _read_state(self.state))
         object.__setattr__(self, "decided_by", tuple(self.decided_by))
-        settle_times(self, *_TIMES)
+        settle_times(self, "created_at", "pending_until", optional=_TIMES)
         if self.state is RequestStatus.APPROVED and (self.granted is None or not self.claim_by):
             raise InvalidValueError("a request that is approved says what is granted until when")
 
@@ -195,6 +198,14 @@ class KeyRequest:
         if self.open_until is None or now < self.open_until:
             return self.state
         return ENDS_AS[self.state]
+
+
+def _read_state(state: object) -> RequestStatus:
+    try:
+        return RequestStatus(str(state))
+    except ValueError:
+        known = ", ".join(RequestStatus)
+        raise InvalidValueError(f"{shown(state)} is no state; there are: {known}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

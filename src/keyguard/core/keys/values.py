@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, NoReturn, TypeVar
@@ -65,16 +65,35 @@ def check_plan_name(value: object) -> str:
     return value
 
 
-def check_texts(*texts: tuple[str, object]) -> None:
-    """Refuse values of a record, each given with what it is called, if one is no text."""
-    for what, value in texts:
-        if not isinstance(value, str):
+def check_texts(*texts: tuple[str, object], optional: Iterable[tuple[str, object]] = ()) -> None:
+    """Refuse values of a record, each given with what it is called, if one is no text.
+
+    Args:
+        texts: Values that are needed.
+        optional: Values that may be None.
+    """
+    for what, value in (*texts, *optional):
+        if not isinstance(value, str) and (value is not None or (what, value) in texts):
             raise InvalidValueError(f"{what} takes a text, not {shown(value)}")
 
 
-def settle_times(record: object, *names: str) -> None:
-    """Set fields of a frozen record to the same times in UTC, where they are not None."""
+def check_version(value: object) -> None:
+    """Refuse a record's version that counts no changes."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidValueError(f"a record's version is a whole number, not {shown(value)}")
+
+
+def settle_times(record: object, *names: str, optional: Iterable[str] = ()) -> None:
+    """Set fields of a frozen record to the same times in UTC.
+
+    Args:
+        record: The record.
+        names: The fields that hold a time.
+        optional: The fields that hold a time or None.
+    """
     for name in names:
+        object.__setattr__(record, name, in_utc(name, getattr(record, name)))
+    for name in optional:
         value = getattr(record, name)
         if value is not None:
             object.__setattr__(record, name, in_utc(name, value))

@@ -153,8 +153,6 @@ class AppliedLimits:
             levels: The limits set at each level, the most general first. A limit at a later level
                 replaces one of the same name at an earlier level.
         """
-        if not any(levels):
-            return NO_LIMITS
         limits = merged(*levels)
         known = {"key": principal.family, "organization": principal.organization}
         fixed: list[Charge] = []

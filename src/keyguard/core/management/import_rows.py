@@ -83,7 +83,7 @@ class ImportRow:
     limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
-        settle_times(self, "expires_at", "not_before", "created_at")
+        settle_times(self, optional=["expires_at", "not_before", "created_at"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

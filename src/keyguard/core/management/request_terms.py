@@ -91,7 +91,7 @@ class RequestTerms:
     pending_for: timedelta
     claimable_for: timedelta
     approvals: Mapping[str, int] = field(default_factory=dict[str, int])
-    rules: tuple[ApprovalRule, ...] = ()
+    rules: Iterable[ApprovalRule] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.approvals, Mapping):
@@ -107,6 +107,10 @@ class RequestTerms:
                     f"approvals of {shown(scope)} take 1 to {_MOST_APPROVALS} approvers, "
                     f"not {shown(number)}"
                 )
+        rules: object = self.rules  # whatever the setting holds
+        if isinstance(rules, str) or not isinstance(rules, Iterable):
+            raise InvalidValueError("approval_rules takes a list of ApprovalRule")
+        object.__setattr__(self, "rules", tuple(self.rules))
         if not all(isinstance(rule, ApprovalRule) for rule in self.rules):
             raise InvalidValueError("approval_rules takes a list of ApprovalRule")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn, final
 
+from keyguard.exceptions import InvalidValueError
+
 
 @final
 class Secret:
@@ -15,11 +17,16 @@ class Secret:
 
     Args:
         value: The string.
+
+    Raises:
+        InvalidValueError: It is no string. The message does not show it.
     """
 
     __slots__ = ("__value",)
 
     def __init__(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise InvalidValueError(f"a Secret holds a string, not a {type(value).__name__}")
         self.__value = value
 
     def reveal(self) -> str:
