@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Coroutine, Generator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keyguard import Limit, Principal, Strategy
-from keyguard.core.access.receipt import Part, Receipt, refund, reserve, settle
+from keyguard.core.access.receipt import (
+    Hold,
+    Part,
+    Receipt,
+    hold,
+    refund,
+    reserve,
+    settle,
+    settle_hold,
+)
 from keyguard.core.identity.scopes import ScopeGrant
 from keyguard.core.limits.charges import AppliedLimits, Charge, Outcome
 from keyguard.core.limits.limit import read_limits
@@ -20,6 +29,8 @@ from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from tests.world import StandingClock
+
+Result = TypeVar("Result")
 
 
 class Suspended:
@@ -36,9 +47,11 @@ class Unanswered:
         self.units: list[list[int]] = []
         self.ends_at: list[list[float]] = []
         self.counters: list[int | None] = []
+        self.costs: list[int] = []
 
     async def hit(self, charges: Sequence[Charge]) -> Outcome | None:
-        raise AssertionError
+        self.costs += [charge.cost for charge in charges]
+        return await Suspended()
 
     async def adjust(
         self,
@@ -72,13 +85,13 @@ class InMemory:
         return self._limiter.adjust(charges, units, ends_at)
 
 
-def start(coroutine: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+def start(coroutine: Coroutine[Any, Any, Result]) -> Coroutine[Any, Any, Result]:
     """Run a coroutine until it asks the counters."""
     coroutine.send(None)
     return coroutine
 
 
-def finish(coroutine: Coroutine[Any, Any, None], answer: Outcome | None) -> None:
+def finish(coroutine: Coroutine[Any, Any, object], answer: Outcome | None) -> None:
     """Let the counters answer, after which the coroutine ends."""
     with pytest.raises(StopIteration):
         coroutine.send(answer)
@@ -134,10 +147,12 @@ def test_each_charge_is_refunded_until_its_own_window_ends() -> None:
     rate = charges("100/minute")
     first = Receipt(None, rate, [tally(0)], "", 1, [Part(0, 5, 1030.0)], 2)
     later = Receipt(None, rate, [tally(0)], "", 0, [Part(0, 7, 1080.0)], 2)
-    start(refund(counters, first.joined(later))).close()
+    another = Receipt(None, rate, [tally(0)], "", 0, [Part(0, 2, 1090.0)], -4)
+    first.join(later)
+    start(refund(counters, first)).close()
     assert (counters.units, counters.ends_at) == ([[-5, -7]], [[1030.0, 1080.0]])
-    later.counter = -4
-    start(refund(counters, first.joined(later))).close()
+    first.join(another)
+    start(refund(counters, first)).close()
     assert counters.counters == [2, None]  # neither counter refunds what the other counted
 
 
@@ -160,9 +175,10 @@ class Job:
         self.receipt = Receipt(None, (charge,), outcome.tallies, "", 0, [part])
         self.admitted = outcome.admitted
 
-    def reserve(self, cost: int) -> None:
-        counters = InMemory(self.limiter)
-        assert run_sync(reserve(counters, None, self.receipt, cost, ())) is None
+    def reserve(self, cost: int) -> Hold:
+        held = hold(self.receipt, cost, ())
+        assert run_sync(reserve(InMemory(self.limiter), None, held)) is None
+        return held
 
     def settle(self, cost: int) -> None:
         run_sync(settle(InMemory(self.limiter), self.receipt, cost, ()))
@@ -286,12 +302,35 @@ def test_a_reservation_is_refunded_in_the_window_that_counted_it(
     limiter.hit([charge._replace(cost=4)])
     job = Job(limiter, charge, 1)
     clock.uptime += pause
-    job.reserve(60)
+    held = job.reserve(60)
     clock.uptime += 5
     limiter.adjust([charge], [4], [0])
-    job.settle(2)
+    run_sync(settle_hold(InMemory(limiter), held, 2))
     # Of the first window, the sliding window still counts three quarters: 3.75 units of 5.
     first = 5 if pause == 5 else 3 if strategy is Strategy.SLIDING_WINDOW_COUNTER else 0
     assert left(limiter, charge) == 100 - first - 4 - 1
     job.settle(0)
     assert left(limiter, charge) == 100 - first - 4 + (pause == 5)
+
+
+def test_a_reservation_does_not_ask_for_what_another_is_being_counted_for() -> None:
+    counters = Unanswered()
+    receipt = Receipt(None, charges("100/minute"), [tally(99, 60.0)], "", 0)
+    first, second = hold(receipt, 10, ()), hold(receipt, 20, ())
+    asking = start(reserve(counters, None, first))
+    meanwhile = start(reserve(counters, None, hold(receipt, 5, ())))
+    run_sync(reserve(counters, None, second))  # the first asks for its units as well
+    assert counters.costs == [29, 5]
+    finish(asking, Outcome(True, [tally(70, 60.0)]))
+    with pytest.raises(CancelledError):
+        meanwhile.throw(CancelledError())
+    run_sync(settle(counters, receipt, 0, ()))
+    assert receipt.paid() == [30]
+
+
+def test_a_refused_reservation_holds_nothing() -> None:
+    counters = Unanswered()
+    receipt = Receipt(None, charges("100/minute"), [tally(99, 60.0)], "", 0)
+    finish(start(reserve(counters, None, hold(receipt, 200, ()))), Outcome(False, [tally(99)]))
+    finish(start(reserve(counters, None, hold(receipt, 10, ()))), Outcome(True, [tally(90)]))
+    assert counters.costs == [199, 9]

@@ -33,7 +33,7 @@ class ASGIExchange(ScopeReader):
     loop: asyncio.AbstractEventLoop | None = None
     """The event loop that serves the connection, where counters live across a network."""
 
-    _settling: asyncio.Task[None] | None = None  # the loop holds tasks weakly
+    _settling: tuple[asyncio.Task[None], ...] = ()  # the loop holds tasks weakly
 
     inner: Scope | None = None
     """The scope that the application gets, while it serves the connection."""
@@ -58,7 +58,7 @@ class ASGIExchange(ScopeReader):
         if self.loop is None or self.loop is not running_loop() or not breaker.suspends:
             super().settle_blocking(settle)
         else:
-            self._settling = self.loop.create_task(settle(breaker))
+            self._settling += (self.loop.create_task(settle(breaker)),)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the application on, unless it only hides a refusal."""

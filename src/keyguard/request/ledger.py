@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from keyguard.core.access.bills import bill_of, refusal_of
 from keyguard.core.access.decisions import Deny, Reason
-from keyguard.core.access.receipt import Receipt, bill_of, refund, refusal_of
+from keyguard.core.access.receipt import Receipt, refund
 from keyguard.core.limits.charges import Bill, Outcome
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.ports import Counters
@@ -151,7 +152,10 @@ def _paid(state: RequestState, dues: _Dues, outcome: Outcome | None) -> Deny | N
     if cost > state.units:
         state.weigh(cost)
     state.adds_fields = True
-    state.receipt = receipt if state.receipt is None else state.receipt.joined(receipt)
+    if state.receipt is None:
+        state.receipt = receipt
+    else:
+        state.receipt.join(receipt)
     if not is_enforced and not all(tally.fits for tally in tallies):
         state.guard.report_exceeded(receipt, state.address)
     return None

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from keyguard.core.access.decisions import Deny
-from keyguard.core.access.receipt import Receipt, reserve, settle, settled_before
+from keyguard.core.access.receipt import Hold, Receipt, hold, release, reserve, settle, settle_hold
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import check_cost
 from keyguard.core.limits.ports import Counters
+from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.request.state import RequestState
 from keyguard.runtime.shielding import shielded
 from keyguard.runtime.sync import run_sync
@@ -48,6 +49,9 @@ class CurrentLimits:
         ``@rate_limit(..., cost=200)`` this reserves nothing further. What it has settled counts as
         well: ``used`` begins with it.
 
+        Blocks inside of one another, in tasks and in threads add up: each reserves its own cost,
+        and settles what was used in it beside what the others settle.
+
         Args:
             cost: The most that the request may cost in all, at least 1.
             names: The policies, as for :meth:`settle`.
@@ -69,7 +73,8 @@ class CurrentLimits:
 
         The cost is also what the request counts for in :doc:`usage <usage>`, whether or not it has
         limits. Work that is done is always charged. A limit may so fall below zero; the next
-        requests wait until it has room again.
+        requests wait until it has room again. What a block of :meth:`reserve` uses that has not
+        ended yet is not part of this cost: the block adds it.
 
         If the task is cancelled meanwhile, because the client left for example, the cost is settled
         all the same. The cancellation goes on afterwards.
@@ -113,8 +118,7 @@ class CurrentLimits:
         """Note what the request cost, for usage, and return what it was charged."""
         check_cost(cost, least=0)
         state = self._state
-        state.settled = cost
-        state.weigh(cost)
+        state.settle_units(cost)
         return state.receipt or state.forgiven
 
 
@@ -128,15 +132,17 @@ class Reservation:
 
     Attributes:
         used: What the request used so far in all. It begins with what was settled before the
-            block; add to it. The request is charged for this when the block ends.
+            block; add to it. The request is charged for this when the block ends, and for what
+            others settled meanwhile.
     """
 
     def __init__(self, state: RequestState, cost: int, names: tuple[str, ...]) -> None:
         self.used = 0
         self._state = state
-        self._limits = CurrentLimits(state)
         self._cost = cost
         self._names = names
+        self._before: int | None = None  # what was settled before the block, while it is open
+        self._hold: Hold | None = None
 
     async def __aenter__(self) -> Self:
         breaker = self._state.guard.breaker
@@ -146,7 +152,7 @@ class Reservation:
         except BaseException as end:
             # A cancelled task may wait. A coroutine that is closed may not.
             if not isinstance(end, Exception | GeneratorExit):
-                await self._limits.settle(self.used, *self._names)
+                await self._settle_shielded()
             raise
         return self._entered(refusal)
 
@@ -156,7 +162,7 @@ class Reservation:
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._limits.settle(self.used, *self._names)
+        await self._settle_shielded()
 
     def __enter__(self) -> Self:
         return self._entered(run_sync(self._reserve(self._state.blocking_counters)))
@@ -167,18 +173,53 @@ class Reservation:
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._limits.settle_sync(self.used, *self._names)
+        held = self._ended()
+        if held is not None:
+            used = self.used
+            self._state.settle_blocking(lambda counters: settle_hold(counters, held, used))
+
+    async def _settle_shielded(self) -> None:
+        held = self._ended()
+        if held is not None:
+            breaker = self._state.guard.breaker
+            settling = settle_hold(breaker, held, self.used)
+            await (shielded(settling) if breaker.suspends else settling)
 
     async def _reserve(self, counters: Counters) -> Deny | None:
+        if self._before is not None:
+            raise ConfigurationError(
+                "this reservation is open already: call reserve() for each block anew"
+            )
         check_cost(self._cost)
         state = self._state
-        if state.receipt is None:
-            self.used = state.settled
-            return None  # no limit applies to the request
-        self.used = settled_before(state.receipt, self._names)
-        return await reserve(counters, state.allow, state.receipt, self._cost, self._names)
+        if state.receipt is None:  # no limit applies to the request
+            self.used = self._before = state.settled
+            return None
+        self._hold = hold(state.receipt, self._cost, self._names)
+        self.used, self._before = self._hold.begun(), state.settled
+        return await reserve(counters, state.allow, self._hold)
 
     def _entered(self, refusal: Deny | None) -> Self:
         if refusal is not None:
+            self._before = self._hold = None
             raise self._state.refuse(refusal)
         return self
+
+    def _ended(self) -> Hold | None:
+        """Note what the block used, for usage, and return what is to be settled."""
+        state, before, held = self._state, self._before, self._hold
+        if before is None:
+            return None  # the block did not begin
+        self._before = self._hold = None
+        try:
+            check_cost(self.used, least=0)
+        except InvalidValueError:
+            if held is not None:
+                release(held)
+            raise
+        state.settle_units(self.used, since=before)
+        receipt = state.receipt or state.forgiven
+        if held is None and receipt is not None:  # a limit came to apply meanwhile
+            held = hold(receipt, max(1, self.used), self._names)
+            held.before = [0] * len(held.before)
+        return held

@@ -190,6 +190,19 @@ class RequestState(ABC):
                 more, self.units = units - self.units, units
             self.guard.counts.weigh(self.allow.principal, self.tag, more)
 
+    def settle_units(self, units: int, *, since: int | None = None) -> None:
+        """Note what the request costs in all, as it says so.
+
+        Args:
+            units: The cost. With ``since``, without what was settled since then.
+            since: What was settled when a reservation began.
+        """
+        with receipt_lock:
+            if since is not None:
+                units = max(0, units + self.settled - since)
+            self.settled = units
+        self.weigh(units)
+
     def admitted(self, *, optional: bool = False) -> Allow:
         """Return the decision that let the request in.
 

@@ -2,7 +2,7 @@
 
 The order is the promise: failures of the client's address, credentials grammar, token grammar,
 look-up, digest, status and times, network allowlist, transport, scopes, limits
-(:mod:`keyguard.core.access.receipt`). What is refused early spends nothing later, and only an
+(:mod:`keyguard.core.access.bills`). What is refused early spends nothing later, and only an
 ``Allow`` passes.
 """
 

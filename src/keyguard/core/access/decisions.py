@@ -65,7 +65,7 @@ class Allow:
     needed: set[frozenset[str]] = field(
         default_factory=set[frozenset[str]], init=False, repr=False, compare=False
     )
-    # What requests are charged, remembered by bill_of in core/access/receipt.py.
+    # What requests are charged, remembered by bill_of in core/access/bills.py.
     bills: dict[tuple[Sequence[RouteLimit], bool], Bill] = field(
         default_factory=dict[tuple[Sequence[RouteLimit], bool], Bill],
         init=False,

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from itertools import compress, count
 from typing import TypeAlias
 
-from keyguard.core.access.decisions import Allow, Deny, Reason
-from keyguard.core.identity.principal import Principal, Request
+from keyguard.core.access.bills import refusal_of
+from keyguard.core.access.decisions import Allow, Deny
+from keyguard.core.identity.principal import Principal
 from keyguard.core.limits.charges import (
-    NO_LIMITS,
     Bill,
     Charge,
-    Outcome,
-    in_seconds,
     policy_field,
-    route_charges,
 )
-from keyguard.core.limits.limit import RouteLimit, check_cost
+from keyguard.core.limits.limit import check_cost
 from keyguard.core.limits.ports import Counters
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError, StoreUnavailableError, shown
 
 __all__ = [
+    "Hold",
     "Part",
     "Receipt",
-    "bill_of",
+    "hold",
     "refund",
-    "refusal_of",
+    "release",
     "reserve",
     "settle",
-    "settled_before",
+    "settle_hold",
 ]
 
-_MOST_BILLS = 64  # what decorates anew for each call has other limits each time
 _NO_LOCK = nullcontext()
 
 
@@ -51,6 +49,40 @@ class Part:
     number: int
     units: int
     ends_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What an open reservation holds of a receipt.
+
+    Args:
+        receipt: The receipt.
+        cost: The most that the request may cost in all, had it no other reservation.
+        chosen: Whether each bucket is held.
+        before: The units that were settled for each bucket when the reservation began.
+        asked: The units that the counters are being asked for, by the number of the bucket.
+    """
+
+    receipt: Receipt
+    cost: int
+    chosen: list[bool]
+    before: list[int]
+    asked: dict[int, int] = field(default_factory=dict[int, int])
+
+    def of(self, number: int) -> int:
+        """Return the units of a bucket that are held for work which is yet to be done."""
+        if number >= len(self.chosen) or not self.chosen[number]:
+            return 0
+        return max(0, self.cost - self.before[number])
+
+    def chosen_of_all(self) -> list[bool]:
+        """Return whether each bucket is held, those of later charges included."""
+        return [*self.chosen, *[False] * (len(self.receipt.charges) - len(self.chosen))]
+
+    def begun(self) -> int:
+        """Return the most that was settled for a bucket when the reservation began."""
+        pairs = zip(self.before, self.chosen, strict=True)
+        return max((before for before, is_chosen in pairs if is_chosen), default=0)
 
 
 _Changes: TypeAlias = list[tuple[Part, int]]
@@ -72,6 +104,7 @@ class Receipt:
         counter: The number of the counter that counted all charges; None if several did.
         settled: The units that were settled for each bucket; None as long as nothing is settled.
         lock: What lets one thread at a time read and change the receipt. Nothing is awaited in it.
+        holds: What open reservations hold; None as long as there was none.
     """
 
     principal: Principal | None
@@ -83,6 +116,7 @@ class Receipt:
     counter: int | None = 0
     settled: list[int] | None = None
     lock: AbstractContextManager[object] = _NO_LOCK
+    holds: list[Hold] | None = None
 
     def counted(self) -> list[Part]:
         """Return what each bucket counted."""
@@ -106,78 +140,29 @@ class Receipt:
         """Return the units that were settled for each bucket: the work that is done."""
         return [0] * len(self.charges) if self.settled is None else self.settled
 
-    def joined(self, later: Receipt) -> Receipt:
-        """Return one receipt for this and a later charge of the same request."""
-        first = len(self.charges)
-        return Receipt(
-            self.principal,
-            (*self.charges, *later.charges),
-            (*self.tallies, *later.tallies),
-            f"{self.policy}, {later.policy}",
-            self.key_charges + later.key_charges,
-            [
+    def due(self, number: int) -> int:
+        """Return the units that a bucket has yet to count, less than 0 for a refund.
+
+        What was settled and what is held add up.
+        """
+        holds = self.holds or ()
+        wanted = self.done()[number] + sum(hold.of(number) for hold in holds)
+        return wanted - self.paid()[number] - sum(hold.asked.get(number, 0) for hold in holds)
+
+    def join(self, later: Receipt) -> None:
+        """Take in a later charge of the same request. The numbers of the charges stay."""
+        with self.lock:
+            first = len(self.charges)
+            self.parts = [
                 *self.counted(),
                 *(Part(first + part.number, part.units, part.ends_at) for part in later.counted()),
-            ],
-            self.counter if self.counter == later.counter else None,
-            [*self.done(), *later.done()],
-            self.lock,
-        )
-
-
-def bill_of(
-    allow: Allow | None,
-    route: tuple[RouteLimit, ...],
-    request: Callable[[], Request],
-    *,
-    key_is_due: bool,
-) -> Bill | None:
-    """Return what a request is charged; None for nothing.
-
-    A bill that holds for all requests of a key is kept in the ``bills`` of the decision that lets
-    them in.
-
-    Args:
-        allow: The decision that let the request in, or None on a public path.
-        route: The limits of the route.
-        request: Returns the request; called only if a limit depends on it.
-        key_is_due: Whether the limits of the key are charged as well; they come first.
-
-    Raises:
-        InvalidValueError: A limit's function returned something that is not a cost or a name.
-    """
-    principal = None if allow is None else allow.principal
-    limits = allow.limits if key_is_due and allow is not None else NO_LIMITS
-    of_key = limits.charges if principal is None else limits.of_request(principal, request)
-    rates = None if allow is None else allow.rates
-    charges = (*of_key, *route_charges(route, principal, request, rates))
-    if not charges:
-        return None
-    is_enforced = all(charge.enforce for charge in charges)
-    cost = max((charge.cost for charge in charges), default=1)
-    bill = Bill(charges, len(of_key), policy_field(charges), is_enforced, cost)
-    if allow is not None and not limits.varying and all(limit.is_fixed for limit in route):
-        if len(allow.bills) >= _MOST_BILLS:
-            allow.bills.clear()
-        allow.bills[route, key_is_due] = bill
-    return bill
-
-
-def refusal_of(allow: Allow | None, bill: Bill, outcome: Outcome | None) -> Deny:
-    """Return the refusal of a request that could not be charged.
-
-    Args:
-        allow: The decision that let the request in, or None on a public path.
-        bill: What the request was to be charged.
-        outcome: The answer of the counters; None if nothing can be counted now.
-    """
-    principal = None if allow is None else allow.principal
-    key_id, owner = (principal.key_id, principal.organization) if principal else (None, None)
-    if outcome is None:
-        return Deny(Reason.LIMITER_UNAVAILABLE, key_id, owner)
-    tallies = tuple(outcome.tallies)
-    deny = Deny(Reason.RATE_LIMITED, key_id, owner, charges=bill.charges, tallies=tallies)
-    return replace(deny, retry_after=in_seconds([tally for _, tally in deny.violations()]))
+            ]
+            self.settled = [*self.done(), *later.done()]
+            self.charges = (*self.charges, *later.charges)
+            self.tallies = (*self.tallies, *later.tallies)
+            self.policy = f"{self.policy}, {later.policy}"
+            self.key_charges += later.key_charges
+            self.counter = self.counter if self.counter == later.counter else None
 
 
 async def refund(counters: Counters, receipt: Receipt) -> None:
@@ -185,59 +170,78 @@ async def refund(counters: Counters, receipt: Receipt) -> None:
     with receipt.lock:
         pairs = zip(receipt.paid(), receipt.done(), strict=True)
         changes = _change(receipt, [min(0, done - paid) for paid, done in pairs])
+        receipt.holds = None
     if any(units for _, units in changes):
         await _adjust(counters, receipt, changes)
 
 
-def settled_before(receipt: Receipt, names: Sequence[str]) -> int:
-    """Return the most that a request has settled so far for the policies that are named.
+def hold(receipt: Receipt, cost: int, names: Sequence[str]) -> Hold:
+    """Have a reservation begin; it counts beside others of the same request.
 
     Args:
         receipt: What the request was charged so far.
-        names: The policies, as for :func:`settle`.
-
-    Raises:
-        InvalidValueError: The request has no policy of that name.
-    """
-    pairs = zip(receipt.done(), _chosen(receipt, names), strict=True)
-    return max((done for done, wanted in pairs if wanted), default=0)
-
-
-async def reserve(
-    counters: Counters, allow: Allow | None, receipt: Receipt, cost: int, names: Sequence[str]
-) -> Deny | None:
-    """Charge what a request may come to cost, if there is room for it.
-
-    Args:
-        counters: The way to the counters.
-        allow: The decision that let the request in, or None on a public path.
-        receipt: What the request was charged so far. What it was charged beyond ``cost`` stays.
         cost: The most that the request may cost in all, at least 1.
-        names: The policies to charge, as for :func:`settle`.
-
-    Returns:
-        The refusal, if a limit has no room or nothing can be counted now; then nothing is charged.
+        names: The policies, as for :func:`settle`.
 
     Raises:
         InvalidValueError: The cost is not a whole number of at least 1, or the request has no
             policy of that name.
     """
     check_cost(cost)
-    changes = _differences(receipt, cost, _chosen(receipt, names))
-    more = [number for number, change in enumerate(changes) if change > 0]
+    with receipt.lock:
+        held = Hold(receipt, cost, _chosen(receipt, names), [*receipt.done()])
+        if receipt.holds is None:
+            receipt.holds = []
+        receipt.holds.append(held)
+    return held
+
+
+def release(held: Hold) -> None:
+    """Have a reservation end without a settlement, if it has not ended."""
+    holds = held.receipt.holds
+    with held.receipt.lock:
+        if holds is not None and held in holds:
+            holds.remove(held)
+
+
+async def reserve(counters: Counters, allow: Allow | None, held: Hold) -> Deny | None:
+    """Charge what a reservation holds, if there is room for it.
+
+    Args:
+        counters: The way to the counters.
+        allow: The decision that let the request in, or None on a public path.
+        held: What the reservation holds. What the request was charged beyond that stays.
+
+    Returns:
+        The refusal, if a limit has no room or nothing can be counted now; then nothing is charged,
+        and the reservation has ended.
+    """
+    receipt = held.receipt
+    with receipt.lock:
+        dues = enumerate(_differences(receipt, held.chosen_of_all()))
+        more = {number: due for number, due in dues if due > 0}
+        held.asked = more  # so that another reservation meanwhile does not ask for it as well
+        charges = tuple(receipt.charges[number]._replace(cost=due) for number, due in more.items())
     if not more:
         return None
-    charges = tuple(receipt.charges[number]._replace(cost=changes[number]) for number in more)
-    outcome = await counters.hit(charges)
+    try:
+        outcome = await counters.hit(charges)
+    except BaseException:
+        held.asked = {}
+        release(held)
+        raise
     if outcome is None or not outcome.admitted:
+        held.asked = {}
+        release(held)
         bill = Bill(charges, 0, policy_field(charges), is_enforced=True)
         return refusal_of(allow, bill, outcome)
     with receipt.lock:
+        held.asked = {}
         tallies, parts = [*receipt.tallies], receipt.counted()
-        for number, tally in zip(more, outcome.tallies, strict=True):
+        for (number, due), tally in zip(more.items(), outcome.tallies, strict=True):
             tallies[number] = tally._replace(fits=True)  # the request was charged before
             if tally.fits:  # a part of its own: its window may be a later one
-                parts.append(Part(number, changes[number], tally.ends_at))
+                parts.append(Part(number, due, tally.ends_at))
         receipt.tallies = tallies
         if outcome.counter != receipt.counter:
             receipt.counter = None
@@ -253,7 +257,8 @@ async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequenc
     Args:
         counters: The way to the counters.
         receipt: What the request was charged so far.
-        cost: What the request costs in all; 0 refunds everything.
+        cost: What the request costs in all, without what open reservations use; 0 refunds
+            everything that none of them holds.
         names: The policies to settle. Empty means those of the route; if the route has none, all
             of the request.
 
@@ -269,7 +274,33 @@ async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequenc
         chosen = _chosen(receipt, names)
         pairs = zip(receipt.done(), chosen, strict=True)
         receipt.settled = [cost if wanted else done for done, wanted in pairs]
-        changes = _change(receipt, _differences(receipt, cost, chosen))
+        changes = _change(receipt, _differences(receipt, chosen))
+    await _settle(counters, receipt, changes)
+
+
+async def settle_hold(counters: Counters, held: Hold, used: int) -> None:
+    """Have a reservation end, and charge or refund the difference to what was used.
+
+    Args:
+        counters: The way to the counters.
+        held: What the reservation holds.
+        used: What the request used in all, without what others settled since the reservation began.
+
+    Raises:
+        StoreUnavailableError: As for :func:`settle`.
+    """
+    receipt = held.receipt
+    with receipt.lock:
+        release(held)
+        chosen, done = held.chosen_of_all(), [*receipt.done()]
+        for number in compress(count(), chosen):
+            done[number] = max(0, used + done[number] - held.before[number])
+        receipt.settled = done
+        changes = _change(receipt, _differences(receipt, chosen))
+    await _settle(counters, receipt, changes)
+
+
+async def _settle(counters: Counters, receipt: Receipt, changes: _Changes) -> None:
     if any(units for _, units in changes) and not await _adjust(counters, receipt, changes):
         raise StoreUnavailableError(
             "the store of the limits is down, and what the request cost is not settled; "
@@ -339,7 +370,10 @@ def _chosen(receipt: Receipt, names: Sequence[str]) -> list[bool]:
     return [name in names if names else number >= first for number, name in enumerate(known)]
 
 
-def _differences(receipt: Receipt, cost: int, chosen: Sequence[bool]) -> list[int]:
-    """Return the units that each bucket has yet to count, or to refund, for a cost."""
-    wanted = zip(chosen, receipt.paid(), receipt.tallies, strict=True)
-    return [cost - paid if is_chosen and tally.fits else 0 for is_chosen, paid, tally in wanted]
+def _differences(receipt: Receipt, chosen: Sequence[bool]) -> list[int]:
+    """Return the units that each bucket has yet to count, or to refund."""
+    pairs = enumerate(zip(chosen, receipt.tallies, strict=True))
+    return [
+        receipt.due(number) if is_chosen and tally.fits else 0
+        for number, (is_chosen, tally) in pairs
+    ]
