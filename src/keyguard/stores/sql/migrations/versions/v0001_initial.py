@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic.operations import Operations
 
@@ -51,11 +53,21 @@ def upgrade(op: Operations) -> None:
         bind.execute(feed.insert(), {"id": 1, "last": 0})
 
 
+def _create(op: Operations, name: str, *parts: Any, **options: Any) -> sa.Table:
+    return op.create_table(name, *parts, if_not_exists=True, **(options or TABLE_OPTIONS))
+
+
+def _owner(foreign_key: str) -> sa.Column[str]:
+    owns = sa.ForeignKey("keyguard_organizations.id", name=foreign_key)
+    return sa.Column("organization_id", ascii_string(20), owns, nullable=False)
+
+
 def _create_tables(op: Operations) -> sa.Table:
     """Create the tables, and return the last."""
-    op.create_table(
+    _create(
+        op,
         "keyguard_organizations",
-        sa.Column("id", ascii_string(20), nullable=False),
+        sa.Column("id", ascii_string(20), primary_key=True),
         sa.Column("slug", ascii_string(63), nullable=False),
         sa.Column("name", unicode_string(200), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
@@ -68,16 +80,14 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.Column("plan", ascii_string(64)),
         sa.Column("metadata", ascii_text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("1")),
-        sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("slug", name="uq_keyguard_organizations_slug"),
-        if_not_exists=True,
-        **TABLE_OPTIONS,
     )
-    op.create_table(
+    _create(
+        op,
         "keyguard_keys",
-        sa.Column("id", ascii_string(16), nullable=False),
+        sa.Column("id", ascii_string(16), primary_key=True),
         sa.Column("family", ascii_string(20), nullable=False),
-        sa.Column("organization_id", ascii_string(20), nullable=False),
+        _owner("fk_keyguard_keys_organization_id"),
         sa.Column("name", unicode_string(200), nullable=False),
         sa.Column("scopes", ascii_text(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
@@ -97,19 +107,12 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.Column("last_used_address", unicode_string(64)),
         sa.Column("owner", unicode_string(200)),
         sa.Column("version", sa.Integer(), nullable=False, server_default=sa.text("1")),
-        sa.PrimaryKeyConstraint("id"),
-        sa.ForeignKeyConstraint(
-            ["organization_id"],
-            ["keyguard_organizations.id"],
-            name="fk_keyguard_keys_organization_id",
-        ),
-        if_not_exists=True,
-        **TABLE_OPTIONS,
     )
-    op.create_table(
+    _create(
+        op,
         "keyguard_requests",
-        sa.Column("id", ascii_string(20), nullable=False),
-        sa.Column("organization_id", ascii_string(20), nullable=False),
+        sa.Column("id", ascii_string(20), primary_key=True),
+        _owner("fk_keyguard_requests_organization_id"),
         sa.Column("requester", unicode_string(200), nullable=False),
         sa.Column("name", unicode_string(200), nullable=False),
         sa.Column("asked", ascii_text(), nullable=False),
@@ -127,27 +130,18 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("digest", ascii_string(255), nullable=False),
         sa.Column("open_until", UtcDateTime()),
-        sa.PrimaryKeyConstraint("id"),
-        sa.ForeignKeyConstraint(
-            ["organization_id"],
-            ["keyguard_organizations.id"],
-            name="fk_keyguard_requests_organization_id",
-        ),
-        if_not_exists=True,
-        **TABLE_OPTIONS,
     )
-    op.create_table(
+    _create(
+        op,
         "keyguard_counters",
-        sa.Column("id", ascii_string(255), nullable=False),
+        sa.Column("id", ascii_string(255), primary_key=True),
         sa.Column("state", ascii_text(), nullable=False),
         sa.Column("ends_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        if_not_exists=True,
-        **TABLE_OPTIONS,
     )
-    op.create_table(
+    _create(
+        op,
         "keyguard_audit",
-        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.BigInteger(), autoincrement=False, primary_key=True),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("actor", unicode_string(207), nullable=False),
         sa.Column("action", ascii_string(40), nullable=False),
@@ -156,28 +150,21 @@ def _create_tables(op: Operations) -> sa.Table:
         sa.Column("before", ascii_text()),
         sa.Column("after", ascii_text(), nullable=False),
         sa.Column("mark", ascii_string(16), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        if_not_exists=True,
-        **TABLE_OPTIONS,
     )
-    op.create_table(
+    _create(
+        op,
         "keyguard_temporary",
-        sa.Column("digest", ascii_string(64), nullable=False),
-        sa.Column("kind", ascii_string(32), nullable=False),
+        sa.Column("digest", ascii_string(64), primary_key=True),
+        sa.Column("kind", ascii_string(32), primary_key=True),
         sa.Column("value", ascii_text(), nullable=False),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("digest", "kind"),
-        if_not_exists=True,
-        **TABLE_OPTIONS,
     )
-    return op.create_table(
+    return _create(
+        op,
         "keyguard_feed",
-        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Integer(), autoincrement=False, primary_key=True),
         sa.Column("last", sa.BigInteger(), nullable=False),
         sa.Column("mark", ascii_string(16), nullable=False, server_default=sa.text("''")),
-        sa.PrimaryKeyConstraint("id"),
-        if_not_exists=True,
-        **TABLE_OPTIONS,
     )
 
 
@@ -188,14 +175,14 @@ def _create_usage(op: Operations) -> None:
         ("keyguard_usage_days", True, 0),
         ("keyguard_usage_day_totals", False, 0),
     ):
-        key = ["organization", "start", *(["key_id"] if by_key else []), "outcome", "tag"]
-        op.create_table(
+        _create(
+            op,
             name,
-            sa.Column("organization", ascii_string(20), nullable=False),
-            sa.Column("start", sa.Integer(), autoincrement=False, nullable=False),
-            *([sa.Column("key_id", ascii_string(16), nullable=False)] if by_key else []),
-            sa.Column("outcome", ascii_string(40), nullable=False),
-            sa.Column("tag", ascii_string(64), nullable=False),
+            sa.Column("organization", ascii_string(20), primary_key=True),
+            sa.Column("start", sa.Integer(), autoincrement=False, primary_key=True),
+            *([sa.Column("key_id", ascii_string(16), primary_key=True)] if by_key else []),
+            sa.Column("outcome", ascii_string(40), primary_key=True),
+            sa.Column("tag", ascii_string(64), primary_key=True),
             *([sa.Column("family", ascii_string(20), nullable=False)] if by_key else []),
             sa.Column("n", sa.BigInteger(), nullable=False),
             sa.Column("units", sa.BigInteger(), nullable=False),
@@ -204,26 +191,22 @@ def _create_usage(op: Operations) -> None:
                 for quarter in range(quarters)
                 for field in ("n", "units")
             ),
-            sa.PrimaryKeyConstraint(*key),
-            if_not_exists=True,
             **CLUSTERED,
         )
-    op.create_table(
+    _create(
+        op,
         "keyguard_usage_writers",
-        sa.Column("writer", ascii_string(64), nullable=False),
+        sa.Column("writer", ascii_string(64), primary_key=True),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("until", UtcDateTime(), nullable=False),
         sa.Column("has_left", sa.Boolean(), nullable=False),
-        sa.PrimaryKeyConstraint("writer"),
-        if_not_exists=True,
         **CLUSTERED,
     )
-    op.create_table(
+    _create(
+        op,
         "keyguard_usage_dismissed",
-        sa.Column("organization", ascii_string(20), nullable=False),
-        sa.Column("hint", ascii_string(100), nullable=False),
+        sa.Column("organization", ascii_string(20), primary_key=True),
+        sa.Column("hint", ascii_string(100), primary_key=True),
         sa.Column("until", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("organization", "hint"),
-        if_not_exists=True,
         **CLUSTERED,
     )
