@@ -106,6 +106,11 @@ class GroupBy(enum.StrEnum):
     OUTCOME = "outcome"
     TAG = "tag"
 
+    @property
+    def field(self) -> str:
+        """The field of a :class:`Cell` that tells these totals apart; "" for none."""
+        return "key_id" if self is GroupBy.KEY else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

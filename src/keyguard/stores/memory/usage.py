@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from keyguard.core.usage.ports import UsageStore
-from keyguard.core.usage.values import Flush, GroupBy, Period, Question, Total, Writer
+from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
 
 Under = TypeVar("Under")
 
@@ -103,7 +103,7 @@ class MemoryUsage(UsageStore):
             )
 
     def _sums(self, question: Question) -> list[Total]:
-        starts = [period.start for period in question.periods]
+        starts, field = [period.start for period in question.periods], question.group_by.field
         sums: dict[tuple[int, str], _Counts] = {}
         with self._lock:
             for kept in (self._quarters, self._days):
@@ -116,24 +116,11 @@ class MemoryUsage(UsageStore):
                         and question.family in (None, place.family)
                         and question.outcome in (None, place.outcome)
                     ):
-                        _add(sums, (number, _group(place, question.group_by)), counts)
+                        group = getattr(place, field) if field else ""
+                        _add(sums, (number, group), counts)
         return [Total(number, group, *counts) for (number, group), counts in sums.items()]
 
 
 def _add(sums: dict[Under, _Counts], under: Under, more: _Counts) -> None:
     before = sums.get(under, (0, 0))
     sums[under] = before[0] + more[0], before[1] + more[1]
-
-
-def _group(place: _Place, group_by: GroupBy) -> str:
-    match group_by:
-        case GroupBy.NOTHING:
-            return ""
-        case GroupBy.KEY:
-            return place.key_id
-        case GroupBy.FAMILY:
-            return place.family
-        case GroupBy.OUTCOME:
-            return place.outcome
-        case GroupBy.TAG:
-            return place.tag

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from keyguard.core.identity.networks import stored_networks
@@ -129,65 +130,27 @@ def entry_from(item: Reply) -> AuditEntry:
     """Return the entry in an item of the stream.
 
     Raises:
-        CorruptDataError: keyguard never wrote that item.
+        CorruptDataError: keyguard never wrote that item. The other functions that read what Redis
+            holds raise it, too.
     """
     entry_id, fields = list_of(item)
     return _read(AuditEntry, ["id", entry_id, *list_of(fields)], before=None)
 
 
-def organization_from(row: Reply) -> Organization:
-    """Return the organization in a hash.
-
-    Raises:
-        CorruptDataError: keyguard never wrote that hash.
-    """
-    return _read(Organization, row)
-
-
-def key_from(row: Reply) -> Key:
-    """Return the key in a hash.
-
-    Raises:
-        CorruptDataError: keyguard never wrote that hash.
-    """
-    return _read(Key, row)
-
-
-def request_from(row: Reply) -> KeyRequest:
-    """Return the request in a hash.
-
-    Raises:
-        CorruptDataError: keyguard never wrote that hash.
-    """
-    return _read(KeyRequest, row)
-
-
 def request_record_from(row: Reply) -> RequestRecord:
-    """Return the record of a request in a hash.
-
-    Raises:
-        CorruptDataError: keyguard never wrote that hash.
-    """
+    """Return the record of a request in a hash."""
     request = request_from(row)
     return _decoded(row, lambda fields: RequestRecord(request=request, digest=fields["digest"]))
 
 
 def digest_from(row: Reply) -> KeyDigest:
-    """Return the stored form of a token in a pair of a key's id and digest.
-
-    Raises:
-        CorruptDataError: keyguard never wrote that digest.
-    """
+    """Return the stored form of a token in a pair of a key's id and digest."""
     key_id, digest = list_of(row)
     return _read(KeyDigest, ["id", key_id, "digest", digest])
 
 
 def record_from(rows: Reply) -> KeyRecord:
-    """Return the record in the hashes of a key and its organization.
-
-    Raises:
-        CorruptDataError: keyguard never wrote one of the two.
-    """
+    """Return the record in the hashes of a key and its organization."""
     key_row, organization_row = list_of(rows)
     key = key_from(key_row)
     if not organization_row:
@@ -205,11 +168,7 @@ def temporary_text(record: Temporary) -> str:
 
 
 def temporary_from(kind: str, digest: str, found: Reply) -> Temporary | None:
-    """Return the value in what was found, or None.
-
-    Raises:
-        CorruptDataError: keyguard never wrote that.
-    """
+    """Return the value in what was found, or None."""
     if found is None:
         return None
     try:
@@ -239,6 +198,16 @@ def _read(kind: type[Record], row: Reply, **defaults: None) -> Record:
         return kind(**values)
 
     return _decoded(row, read)
+
+
+key_from = partial(_read, Key)
+"""Returns the key in a hash."""
+
+organization_from = partial(_read, Organization)
+"""Returns the organization in a hash."""
+
+request_from = partial(_read, KeyRequest)
+"""Returns the request in a hash."""
 
 
 def _decoded(row: Reply, decode: Callable[[Mapping[str, str]], Record]) -> Record:

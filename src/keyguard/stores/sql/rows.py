@@ -82,20 +82,12 @@ def temporary_columns(record: Temporary) -> Columns:
     return _columns({name: getattr(record, name) for name in record.__slots__}, {})
 
 
-def temporary_from(row: AnyRow | None) -> Temporary | None:
-    """Return the value in a row of its table, or None.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
-    return None if row is None else _read(Temporary, TEMPORARY.name, _TEMPORARY_FIELDS, row)
-
-
 def record_from(row: AnyRow) -> KeyRecord:
     """Return the record in a row of :data:`RECORD_COLUMNS`.
 
     Raises:
-        CorruptDataError: The row holds something that keyguard never wrote, or no organization.
+        CorruptDataError: The row holds something that keyguard never wrote, or no organization. The
+            other functions that read a row raise it, too.
     """
     key, digest, owner = key_from(row[:_DIGEST]), row[_DIGEST], row[_DIGEST + 1 :]
     if owner[0] is None:
@@ -107,68 +99,14 @@ def record_from(row: AnyRow) -> KeyRecord:
         raise _corrupt(KEYS.name, key.id, failure) from failure
 
 
-def organization_from(row: AnyRow) -> Organization:
-    """Return the organization in a row of :data:`ORGANIZATION_COLUMNS`.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
-    return _organization_from(tuple(row))
-
-
-@lru_cache(1024)  # many keys have the same one
-def _organization_from(row: AnyRow) -> Organization:
-    return _read(Organization, ORGANIZATIONS.name, _ORGANIZATION_FIELDS, row)
-
-
-def key_from(row: AnyRow) -> Key:
-    """Return the key in a row of :data:`KEY_COLUMNS`.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
-    return _read(Key, KEYS.name, _KEY_FIELDS, row)
-
-
-def request_from(row: AnyRow) -> KeyRequest:
-    """Return the request in a row of :data:`REQUEST_COLUMNS`.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
-    return _read(KeyRequest, REQUESTS.name, _REQUEST_FIELDS, row)
-
-
 def request_record_from(row: AnyRow) -> RequestRecord:
-    """Return the record in a row of :data:`REQUEST_COLUMNS` and the digest.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
+    """Return the record in a row of :data:`REQUEST_COLUMNS` and the digest."""
     *fields, digest = row
     request = request_from(fields)
     try:
         return RequestRecord(request=request, digest=digest)
     except ValueError as failure:
         raise _corrupt(REQUESTS.name, request.id, failure) from failure
-
-
-def digest_from(row: AnyRow) -> KeyDigest:
-    """Return the stored form of a token in a row of a key's id and digest.
-
-    Raises:
-        CorruptDataError: The driver could not decode the row.
-    """
-    return _read(KeyDigest, KEYS.name, _DIGEST_FIELDS, row)
-
-
-def entry_from(row: AnyRow) -> AuditEntry:
-    """Return the entry of the audit trail in a row of its table.
-
-    Raises:
-        CorruptDataError: The row holds something that keyguard never wrote.
-    """
-    return _read(partial(AuditEntry, before=None), AUDIT.name, _ENTRY_FIELDS, row)
 
 
 def _read(kind: Callable[..., Record], table: str, fields: Sequence[_Field], row: AnyRow) -> Record:
@@ -181,6 +119,13 @@ def _read(kind: Callable[..., Record], table: str, fields: Sequence[_Field], row
         return kind(**values)
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
         raise _corrupt(table, row[0], failure) from failure
+
+
+def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:
+    return CorruptDataError(
+        f"row {row_id!r} of table {table} holds something that keyguard did not write ({why}); "
+        "restore it from a backup or delete it"
+    )
 
 
 def instant(value: str | datetime) -> datetime:
@@ -268,19 +213,36 @@ def _fields(columns: Iterable[str]) -> list[_Field]:
     return [(names.get(column, column), _FROM_STORED.get(column)) for column in columns]
 
 
-_KEY_FIELDS = _fields(column.name for column in KEY_COLUMNS)
-_DIGEST_FIELDS: list[_Field] = [("id", str), ("digest", str)]
-_ORGANIZATION_FIELDS = _fields(ORGANIZATIONS.c.keys())
-_REQUEST_FIELDS = _fields(column.name for column in REQUEST_COLUMNS)
+key_from = partial(_read, Key, KEYS.name, _fields(column.name for column in KEY_COLUMNS))
+"""Returns the key in a row of :data:`KEY_COLUMNS`."""
+
+digest_from = partial(_read, KeyDigest, KEYS.name, [("id", str), ("digest", str)])
+"""Returns the stored form of a token in a row of a key's id and digest."""
+
+request_from = partial(
+    _read, KeyRequest, REQUESTS.name, _fields(column.name for column in REQUEST_COLUMNS)
+)
+"""Returns the request in a row of :data:`REQUEST_COLUMNS`."""
+
+entry_from = partial(
+    _read,
+    partial(AuditEntry, before=None),
+    AUDIT.name,
+    [("id", lambda n: str(int(n))), *_fields(column.name for column in ENTRY_COLUMNS)[1:]],
+)
+"""Returns the entry of the audit trail in a row of :data:`ENTRY_COLUMNS`."""
+
 _TEMPORARY_FIELDS = _fields(TEMPORARY.c.keys())
-_ENTRY_FIELDS: list[_Field] = [
-    ("id", lambda number: str(int(number))),
-    *_fields([column.name for column in ENTRY_COLUMNS])[1:],
-]
+_kept_organization = lru_cache(1024)(  # many keys have the same one
+    partial(_read, Organization, ORGANIZATIONS.name, _fields(ORGANIZATIONS.c.keys()))
+)
 
 
-def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:
-    return CorruptDataError(
-        f"row {row_id!r} of table {table} holds something that keyguard did not write ({why}); "
-        "restore it from a backup or delete it"
-    )
+def organization_from(row: AnyRow) -> Organization:
+    """Return the organization in a row of :data:`ORGANIZATION_COLUMNS`."""
+    return _kept_organization(tuple(row))
+
+
+def temporary_from(row: AnyRow | None) -> Temporary | None:
+    """Return the value in a row of its table, or None."""
+    return None if row is None else _read(Temporary, TEMPORARY.name, _TEMPORARY_FIELDS, row)

@@ -65,12 +65,6 @@ _Numbers: TypeAlias = tuple[int, int, int, int]
 
 # What ids and outcomes are made of. Databases treat anything else differently.
 _NAME = re.compile(r"[0-9A-Za-z_-]{0,63}\Z")
-_GROUPS = {
-    GroupBy.KEY: "key_id",
-    GroupBy.FAMILY: "family",
-    GroupBy.OUTCOME: "outcome",
-    GroupBy.TAG: "tag",
-}
 
 
 class Kept(NamedTuple):
@@ -310,8 +304,8 @@ def _within(
         "outcome": question.outcome,
     }
     group = literal_column("''", String)
-    if question.group_by in _GROUPS:
-        group = table.c[_GROUPS[question.group_by]]
+    if field := question.group_by.field:
+        group = table.c[field]
     numbers = _numbers(dialect, f"pieces_of_{table.name}", pieces)
     columns = [numbers.c.period, group.label("grouped")]
     named = [count.label(field) for field, count in zip(FIELDS, counts, strict=True)]
