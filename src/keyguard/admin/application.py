@@ -145,7 +145,8 @@ class Application:
         )
         if endpoint.right is not None:
             context.check_anywhere()
-        context.query = endpoint.query.read_query(call.request.args)
+        if endpoint.query is not None:
+            context.query = endpoint.query.read_query(call.request.args)
         if endpoint.form is not None:
             context.body = await self._body(call)
             context.form = self._form(context, endpoint.form)

@@ -6,9 +6,9 @@ in one of them alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from keyguard.admin.context import Context
 
 JSON = ("application/json",)
-HTML = ("text/html",)
+
+Handler: TypeAlias = "Callable[[Context], Awaitable[Answer]]"
+"""Answers a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +59,14 @@ class Endpoint:
         form: What the body takes; None where none is read.
         matches: Whether ``If-Match`` has to name the record's version.
         repeats: Whether ``Idempotency-Key`` names a call, so that it can be repeated.
-        query: What the query takes.
+        query: What the query takes; None where the handler reads it for itself.
         media_types: What the answer may be, the first by default.
         answers: The schema of the answer by status, by its name in the OpenAPI document.
     """
 
     method: str
     path: str
-    handler: Callable[[Context], Awaitable[Answer]]
+    handler: Handler
     summary: str
     right: Right | None = None
     own: bool = False
@@ -74,9 +76,45 @@ class Endpoint:
     form: Form | None = None
     matches: bool = False
     repeats: bool = False
-    query: Form = NO_MEMBERS
+    query: Form | None = NO_MEMBERS
     media_types: tuple[str, ...] = JSON
     answers: Mapping[int, str] = field(default_factory=dict[int, str])
+
+
+class Table:
+    """The endpoints of one subject, each declared above its handler.
+
+    Args:
+        common: What all of them have, by the names of :class:`Endpoint`.
+    """
+
+    def __init__(self, **common: Any) -> None:
+        self._common = common
+        self._endpoints: list[Endpoint] = []
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        """Give them in the order in which they were declared."""
+        return iter(self._endpoints)
+
+    def add(
+        self, method: str, path: str, right: Right | None = None, **more: Any
+    ) -> Callable[[Handler], Handler]:
+        """Declare the function that follows as an endpoint, which its docstring sums up.
+
+        Args:
+            method: As :class:`Endpoint` has it.
+            path: Likewise.
+            right: Likewise.
+            more: The other arguments of :class:`Endpoint`, by name.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
+            values = {"handler": handler, "summary": summary, **self._common, **more}
+            self._endpoints.append(Endpoint(method=method, path=path, right=right, **values))
+            return handler
+
+        return declare
 
 
 class Router:

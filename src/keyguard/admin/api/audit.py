@@ -7,7 +7,7 @@ import json
 from keyguard.admin.api.forms import AFTER, LIMIT
 from keyguard.admin.api.shown import next_link, page_answer
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import JSON, Endpoint
+from keyguard.admin.endpoints import JSON, Table
 from keyguard.admin.exchange import Answer, answer, settled
 from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right
@@ -19,15 +19,34 @@ SUBJECT = text("subject", "Only entries about the key or organization of that id
 
 _ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
 
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add(
+    "GET",
+    "/organizations/{organization}/audit",
+    Right.READ_AUDIT,
+    query=Form(optional=(SUBJECT, AFTER, LIMIT)),
+    media_types=(*JSON, NDJSON),
+    answers={200: "AuditTrail"},
+)
 async def list_audit(context: Context) -> Answer:
-    """Return one page of an organization's audit trail."""
+    """List an organization's audit trail, newest first."""
     organization = await context.organization()
     return await _page(context, organization.id, context.query.get(SUBJECT, None))
 
 
+@ENDPOINTS.add(
+    "GET",
+    "/keys/{key}/audit",
+    Right.READ_KEYS,
+    own=True,
+    query=Form(optional=(AFTER, LIMIT)),
+    media_types=(*JSON, NDJSON),
+    answers={200: "AuditTrail"},
+)
 async def list_audit_of_key(context: Context) -> Answer:
-    """Return one page of the audit trail of a key."""
+    """List the audit trail of a key, newest first."""
     key = await context.key()
     return await _page(context, key.organization, key.id)
 
@@ -50,28 +69,3 @@ async def _page(context: Context, organization: str, subject: str | None) -> Ans
 def shown_entry(entry: AuditEntry) -> JsonObject:
     """Return an entry of the audit trail as the API shows it."""
     return fields_json(entry, _ENTRY)
-
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/organizations/{organization}/audit",
-        handler=list_audit,
-        summary="List an organization's audit trail, newest first",
-        right=Right.READ_AUDIT,
-        query=Form(optional=(SUBJECT, AFTER, LIMIT)),
-        media_types=(*JSON, NDJSON),
-        answers={200: "AuditTrail"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/keys/{key}/audit",
-        handler=list_audit_of_key,
-        summary="List the audit trail of a key, newest first",
-        right=Right.READ_KEYS,
-        own=True,
-        query=Form(optional=(AFTER, LIMIT)),
-        media_types=(*JSON, NDJSON),
-        answers={200: "AuditTrail"},
-    ),
-)

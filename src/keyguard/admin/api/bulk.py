@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyguard.admin.api.forms import DRY_RUN, NOTE, OWNER, REASON
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, Problem, json_answer, settled
 from keyguard.admin.members import Form, span, text, texts
 from keyguard.admin.rights import Right
@@ -21,9 +21,18 @@ UNUSED_FOR = span("unused_for", "Instead of ids: all keys that nobody has used f
 EXPIRING_WITHIN = span("expiring_within", "Instead of ids: all keys that end within that time")
 _FILTERS = (OWNER, UNUSED_FOR, EXPIRING_WITHIN)
 
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add(
+    "POST",
+    "/organizations/{organization}/keys/bulk",
+    Right.WRITE_KEYS,
+    form=Form(required=(ACTION,), optional=(IDS, *_FILTERS, REASON, NOTE, DRY_RUN)),
+    answers={200: "Results"},
+)
 async def change_many(context: Context) -> Answer:
-    """Revoke many keys, and tell for each what became of it."""
+    """Revoke many keys, each for itself; `dry_run` only tells which."""
     form, organization = context.form, await context.organization()
     is_filtered = any(member in form for member in _FILTERS)
     if is_filtered == (IDS in form):
@@ -73,16 +82,3 @@ async def _revoke(context: Context, organization: Organization, key_id: str) -> 
     except RefusedError as refused:
         return {"id": key_id, "result": "refused", "detail": str(refused)}
     return {"id": key_id, "result": "revoked"}
-
-
-ENDPOINTS = (
-    Endpoint(
-        method="POST",
-        path="/organizations/{organization}/keys/bulk",
-        handler=change_many,
-        summary="Revoke many keys, each for itself; `dry_run` only tells which",
-        right=Right.WRITE_KEYS,
-        form=Form(required=(ACTION,), optional=(IDS, *_FILTERS, REASON, NOTE, DRY_RUN)),
-        answers={200: "Results"},
-    ),
-)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, json_answer, settled
 from keyguard.admin.members import Form, flag, text
 from keyguard.admin.rights import Right, rights_of
@@ -15,9 +15,18 @@ PATH = text("path", "The path of the request, without its query", longest=2000)
 ADDRESS = text("address", "The address of the client; without it, networks are left out")
 SECURE = flag("secure", "Whether the request comes over HTTPS; by default it does")
 
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add(
+    "POST",
+    "/check",
+    Right.CHECK,
+    form=Form(required=(TOKEN, METHOD, PATH), optional=(ADDRESS, SECURE)),
+    answers={200: "TokenCheck"},
+)
 async def check_token(context: Context) -> Answer:
-    """Tell what would become of a request, and why; charge nothing."""
+    """Tell what would become of a request with a token, and charge nothing."""
     form, guard = context.form, context.guard
     rule = guard.settings.rule_book().find(form.need(PATH), form.need(METHOD))
     check = await settled(
@@ -38,16 +47,3 @@ async def check_token(context: Context) -> Answer:
             "steps": [fields_json(step, ("name", "passed", "detail")) for step in check.steps],
         },
     )
-
-
-ENDPOINTS = (
-    Endpoint(
-        method="POST",
-        path="/check",
-        handler=check_token,
-        summary="Tell what would become of a request with a token, and charge nothing",
-        right=Right.CHECK,
-        form=Form(required=(TOKEN, METHOD, PATH), optional=(ADDRESS, SECURE)),
-        answers={200: "TokenCheck"},
-    ),
-)

@@ -9,15 +9,18 @@ from importlib.metadata import version
 
 from keyguard.admin.api.schemas import SCHEMAS, ref
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import JSON, Endpoint
+from keyguard.admin.endpoints import JSON, Endpoint, Table
 from keyguard.admin.exchange import Answer, json_answer
-from keyguard.admin.members import Json, Schema
+from keyguard.admin.members import NO_MEMBERS, Json, Schema
 from keyguard.admin.rights import scope_for
 
 _ALWAYS = (400, 401, 403, 406, 421, 429, 503)
 """The statuses that any call can get."""
 
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add("GET", "/openapi.json", answers={200: "Document"})
 async def show_document(context: Context) -> Answer:
     """Return this API as an OpenAPI document."""
     from keyguard.admin.api import ENDPOINTS  # which has this endpoint as well
@@ -59,7 +62,7 @@ def _operation(endpoint: Endpoint) -> Schema:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names
     ]
-    for member in endpoint.query.members.values():
+    for member in (endpoint.query or NO_MEMBERS).members.values():
         schema: Schema = {**member.schema}
         parameters.append(
             {
@@ -129,14 +132,3 @@ def _responses(endpoint: Endpoint, *, has_id: bool) -> Schema:
 def _problem(status: int) -> Schema:
     content: Schema = {"application/problem+json": {"schema": ref("Problem")}}
     return {"description": HTTPStatus(status).phrase, "content": content}
-
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/openapi.json",
-        handler=show_document,
-        summary="Return this API as an OpenAPI document",
-        answers={200: "Document"},
-    ),
-)

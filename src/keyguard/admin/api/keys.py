@@ -27,7 +27,7 @@ from keyguard.admin.api.forms import (
 from keyguard.admin.api.repeats import name_of, once
 from keyguard.admin.api.shown import LIMIT_STATUS, page_answer, record_answer
 from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import Endpoint, StepUp
+from keyguard.admin.endpoints import StepUp, Table
 from keyguard.admin.exchange import Answer, Problem, json_answer, settled
 from keyguard.admin.members import Form, span, text
 from keyguard.admin.rights import Right
@@ -45,14 +45,25 @@ GRACE = span("grace", "How long it goes on working beside its successor")
 
 _PREDECESSOR = ("id", "grace_ends_at", "revoked_at")
 
+_ENDING = Form(optional=(REASON, NOTE))
+ENDPOINTS = Table()
+
 
 def shown_key(key: Key, now: datetime) -> JsonObject:
     """Return a key as the API shows it."""
     return key_json(key, now)
 
 
+@ENDPOINTS.add(
+    "GET",
+    "/organizations/{organization}/keys",
+    Right.READ_KEYS,
+    own=True,
+    query=Form(optional=(OWNER, SEARCH, EXPIRING_WITHIN, UNUSED_FOR, AFTER, LIMIT)),
+    answers={200: "Keys"},
+)
 async def list_keys(context: Context) -> Answer:
-    """Return one page of an organization's keys."""
+    """List an organization's keys, oldest first, or find them with `search`."""
     organization, query = await context.organization(), context.query
     owner = query.get(OWNER, None)
     if not context.has(Right.READ_KEYS, organization) and context.person is not None:
@@ -74,8 +85,28 @@ async def list_keys(context: Context) -> Answer:
     return page_answer(page, lambda key: shown_key(key, now))
 
 
+async def _issues_admin(context: Context) -> bool:
+    await context.organization()
+    return grants_admin(context, context.form.get(SCOPES, ()))
+
+
+@ENDPOINTS.add(
+    "POST",
+    "/organizations/{organization}/keys",
+    Right.WRITE_KEYS,
+    step_up=StepUp(reaches_far=_issues_admin),
+    form=Form(
+        required=(NAME,),
+        optional=(
+            *(ORGANIZATION, SCOPES, EXPIRES_IN, EXPIRES_AT, NOT_BEFORE, METADATA),
+            *(LIMITS, NETWORKS, OWNER),
+        ),
+    ),
+    repeats=True,
+    answers={201: "NewKey", 409: "Problem"},
+)
 async def issue_key(context: Context) -> Answer:
-    """Issue a key; its token is shown in this answer alone."""
+    """Issue a key; its token is shown once."""
     form, organization = context.form, await context.organization()
     if form.get(ORGANIZATION, organization.id) not in (organization.id, organization.slug):
         raise Problem(422, "The body names another organization than the path.")
@@ -104,19 +135,33 @@ async def issue_key(context: Context) -> Answer:
     return await once(context, issue, repeat)
 
 
-async def _issues_admin(context: Context) -> bool:
-    await context.organization()
-    return grants_admin(context, context.form.get(SCOPES, ()))
-
-
+@ENDPOINTS.add("GET", "/keys/{key}", Right.READ_KEYS, own=True, answers={200: "Key"})
 async def show_key(context: Context) -> Answer:
     """Return a key."""
     key = await context.key()
     return record_answer(200, key.version, shown_key(key, context.now))
 
 
+async def _changes_admin(context: Context) -> bool:
+    return grants_admin(context, {*(await context.key()).scopes, *context.form.get(SCOPES, ())})
+
+
+@ENDPOINTS.add(
+    "PATCH",
+    "/keys/{key}",
+    Right.WRITE_KEYS,
+    step_up=StepUp(reaches_far=_changes_admin),
+    form=Form(
+        optional=(
+            *(NAME, SCOPES, NOT_BEFORE_OR_NONE, EXPIRES_AT_OR_NONE, METADATA),
+            *(LIMITS, NETWORKS, OWNER_OR_NONE),
+        )
+    ),
+    matches=True,
+    answers={200: "Key", 409: "Problem"},
+)
 async def change_key(context: Context) -> Answer:
-    """Change a key."""
+    """Change a key; what is not given stays."""
     form, key = context.form, await context.key()
     after = await settled(
         context.guard.keys.update(
@@ -136,12 +181,18 @@ async def change_key(context: Context) -> Answer:
     return record_answer(200, after.version, shown_key(after, context.now))
 
 
-async def _changes_admin(context: Context) -> bool:
-    return grants_admin(context, {*(await context.key()).scopes, *context.form.get(SCOPES, ())})
-
-
+@ENDPOINTS.add(
+    "POST",
+    "/keys/{key}/rotate",
+    Right.WRITE_KEYS,
+    own=True,
+    step_up=StepUp(reaches_far=rotates_admin),
+    form=Form(optional=(GRACE, EXPIRES_IN_OR_NONE)),
+    repeats=True,
+    answers={201: "NewKey", 409: "Problem"},
+)
 async def rotate_key(context: Context) -> Answer:
-    """Give a key a successor; its token is shown in this answer alone."""
+    """Give a key a successor; its token is shown once."""
     key, form = await context.key(), context.form
     rotated = await settled(
         context.guard.keys.rotate(
@@ -155,6 +206,14 @@ async def rotate_key(context: Context) -> Answer:
     return new_key_answer(context, rotated.key, rotated.token, rotated.predecessor)
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/keys/{key}/revoke",
+    Right.WRITE_KEYS,
+    own=True,
+    form=_ENDING,
+    answers={200: "RevokedKey", 409: "Problem"},
+)
 async def revoke_key(context: Context) -> Answer:
     """Revoke a key for good."""
     key, form = await context.key(), context.form
@@ -169,6 +228,14 @@ async def revoke_key(context: Context) -> Answer:
     return json_answer(200, revoked_json(after, context.now))
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/families/{family}/revoke",
+    Right.WRITE_KEYS,
+    own=True,
+    form=_ENDING,
+    answers={200: "RevokedKeys", 409: "Problem"},
+)
 async def revoke_family(context: Context) -> Answer:
     """Revoke all keys that descend from one another by rotation."""
     family, form = await _family(context), context.form
@@ -184,8 +251,9 @@ async def revoke_family(context: Context) -> Answer:
     return json_answer(200, {"items": [revoked_json(key, now) for key in after]})
 
 
+@ENDPOINTS.add("GET", "/keys/{key}/limits", Right.READ_KEYS, own=True, answers={200: "Limits"})
 async def show_limits(context: Context) -> Answer:
-    """Tell how the limits of a key stand."""
+    """Tell how the limits of a key stand, and charge nothing."""
     key = await context.key()
     statuses = await settled(context.guard.keys.limits(key.id))
     return json_answer(200, {"items": [fields_json(status, LIMIT_STATUS) for status in statuses]})
@@ -215,102 +283,3 @@ async def _family(context: Context) -> str:
     page = await settled(context.guard.keys.list(family=family, limit=1000))
     await context.allowed(page.items)
     return family
-
-
-_ENDING = Form(optional=(REASON, NOTE))
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/organizations/{organization}/keys",
-        handler=list_keys,
-        summary="List an organization's keys, oldest first, or find them with `search`",
-        right=Right.READ_KEYS,
-        own=True,
-        query=Form(optional=(OWNER, SEARCH, EXPIRING_WITHIN, UNUSED_FOR, AFTER, LIMIT)),
-        answers={200: "Keys"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/organizations/{organization}/keys",
-        handler=issue_key,
-        summary="Issue a key; its token is shown once",
-        right=Right.WRITE_KEYS,
-        step_up=StepUp(reaches_far=_issues_admin),
-        form=Form(
-            required=(NAME,),
-            optional=(
-                *(ORGANIZATION, SCOPES, EXPIRES_IN, EXPIRES_AT, NOT_BEFORE, METADATA),
-                *(LIMITS, NETWORKS, OWNER),
-            ),
-        ),
-        repeats=True,
-        answers={201: "NewKey", 409: "Problem"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/keys/{key}",
-        handler=show_key,
-        summary="Return a key",
-        right=Right.READ_KEYS,
-        own=True,
-        answers={200: "Key"},
-    ),
-    Endpoint(
-        method="PATCH",
-        path="/keys/{key}",
-        handler=change_key,
-        summary="Change a key; what is not given stays",
-        right=Right.WRITE_KEYS,
-        step_up=StepUp(reaches_far=_changes_admin),
-        form=Form(
-            optional=(
-                *(NAME, SCOPES, NOT_BEFORE_OR_NONE, EXPIRES_AT_OR_NONE, METADATA),
-                *(LIMITS, NETWORKS, OWNER_OR_NONE),
-            )
-        ),
-        matches=True,
-        answers={200: "Key", 409: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/keys/{key}/rotate",
-        handler=rotate_key,
-        summary="Give a key a successor; its token is shown once",
-        right=Right.WRITE_KEYS,
-        own=True,
-        step_up=StepUp(reaches_far=rotates_admin),
-        form=Form(optional=(GRACE, EXPIRES_IN_OR_NONE)),
-        repeats=True,
-        answers={201: "NewKey", 409: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/keys/{key}/revoke",
-        handler=revoke_key,
-        summary="Revoke a key for good",
-        right=Right.WRITE_KEYS,
-        own=True,
-        form=_ENDING,
-        answers={200: "RevokedKey", 409: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/families/{family}/revoke",
-        handler=revoke_family,
-        summary="Revoke all keys that descend from one another by rotation",
-        right=Right.WRITE_KEYS,
-        own=True,
-        form=_ENDING,
-        answers={200: "RevokedKeys", 409: "Problem"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/keys/{key}/limits",
-        handler=show_limits,
-        summary="Tell how the limits of a key stand, and charge nothing",
-        right=Right.READ_KEYS,
-        own=True,
-        answers={200: "Limits"},
-    ),
-)

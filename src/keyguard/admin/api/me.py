@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from keyguard.admin.api.shown import LIMIT_STATUS
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, json_answer, settled
 from keyguard.admin.rights import rights_anywhere
 from keyguard.core.keys.json_forms import fields_json
 
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add("GET", "/me", answers={200: "Caller"})
 async def show_caller(context: Context) -> Answer:
     """Tell who calls, and what it may do."""
     rights = sorted(right.value for right in rights_anywhere(context.caller))
@@ -31,14 +34,3 @@ async def show_caller(context: Context) -> Answer:
             "limits": [fields_json(status, LIMIT_STATUS) for status in statuses],
         }
     return json_answer(200, content)
-
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/me",
-        handler=show_caller,
-        summary="Tell who calls, and what it may do",
-        answers={200: "Caller"},
-    ),
-)

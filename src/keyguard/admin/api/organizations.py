@@ -5,7 +5,7 @@ from __future__ import annotations
 from keyguard.admin.api.forms import AFTER, LIMIT, LIMITS, METADATA, NAME, SCOPES
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import Endpoint, StepUp
+from keyguard.admin.endpoints import StepUp, Table
 from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, nullable, number, span, text
 from keyguard.admin.rights import Right
@@ -20,9 +20,19 @@ MOST_KEYS = nullable(number("max_keys", "How many keys it may have at a time", 1
 PLAN = nullable(text("plan", "The name of its plan, which gives other rates to limits", longest=64))
 TIME_ZONE = text("time_zone", "The IANA name of the zone whose days its usage is kept in")
 
+_CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE, PLAN, METADATA)
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add(
+    "GET",
+    "/organizations",
+    Right.OPERATE,
+    query=Form(optional=(AFTER, LIMIT)),
+    answers={200: "Organizations"},
+)
 async def list_organizations(context: Context) -> Answer:
-    """Return one page of organizations."""
+    """List organizations, oldest first."""
     page = await settled(
         context.guard.organizations.list(
             after=context.query.get(AFTER, None), limit=context.query.get(LIMIT, 100)
@@ -31,6 +41,13 @@ async def list_organizations(context: Context) -> Answer:
     return page_answer(page, organization_json)
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/organizations",
+    Right.OPERATE,
+    form=Form(required=(SLUG,), optional=_CHANGES),
+    answers={201: "Organization", 409: "Problem"},
+)
 async def create_organization(context: Context) -> Answer:
     """Create an organization."""
     form = context.form
@@ -52,14 +69,31 @@ async def create_organization(context: Context) -> Answer:
     return record_answer(201, made.version, organization_json(made), location)
 
 
+@ENDPOINTS.add(
+    "GET", "/organizations/{organization}", Right.READ_ORGANIZATION, answers={200: "Organization"}
+)
 async def show_organization(context: Context) -> Answer:
     """Return an organization."""
     found = await context.organization()
     return record_answer(200, found.version, organization_json(found))
 
 
+async def _changes_bounds(context: Context) -> bool:
+    await context.organization()
+    return any(member in context.form for member in (LIMITS, CEILING, LIFETIME, MOST_KEYS, PLAN))
+
+
+@ENDPOINTS.add(
+    "PATCH",
+    "/organizations/{organization}",
+    Right.CHANGE_ORGANIZATION,
+    step_up=StepUp(reaches_far=_changes_bounds),
+    form=Form(optional=_CHANGES),
+    matches=True,
+    answers={200: "Organization", 409: "Problem"},
+)
 async def change_organization(context: Context) -> Answer:
-    """Change an organization."""
+    """Change an organization; what is not given stays."""
     form, found = context.form, await context.organization()
     try:
         after = await settled(
@@ -82,81 +116,29 @@ async def change_organization(context: Context) -> Answer:
     return record_answer(200, after.version, organization_json(after))
 
 
-async def _changes_bounds(context: Context) -> bool:
-    await context.organization()
-    return any(member in context.form for member in (LIMITS, CEILING, LIFETIME, MOST_KEYS, PLAN))
-
-
+@ENDPOINTS.add(
+    "POST",
+    "/organizations/{organization}/disable",
+    Right.CHANGE_ORGANIZATION,
+    step_up=StepUp(reaches_far=disables),
+    answers={200: "Organization"},
+)
 async def disable_organization(context: Context) -> Answer:
-    """Pause an organization."""
+    """Pause an organization: none of its keys works until it is enabled."""
     found = await context.organization()
     await settled(context.guard.organizations.disable(found.id, actor=context.actor))
     after = await settled(context.guard.organizations.get(found.id))
     return record_answer(200, after.version, organization_json(after))
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/organizations/{organization}/enable",
+    Right.CHANGE_ORGANIZATION,
+    answers={200: "Organization"},
+)
 async def enable_organization(context: Context) -> Answer:
     """End an organization's pause."""
     found = await context.organization()
     after = await settled(context.guard.organizations.enable(found.id, actor=context.actor))
     return record_answer(200, after.version, organization_json(after))
-
-
-_CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE, PLAN, METADATA)
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/organizations",
-        handler=list_organizations,
-        summary="List organizations, oldest first",
-        right=Right.OPERATE,
-        query=Form(optional=(AFTER, LIMIT)),
-        answers={200: "Organizations"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/organizations",
-        handler=create_organization,
-        summary="Create an organization",
-        right=Right.OPERATE,
-        form=Form(required=(SLUG,), optional=_CHANGES),
-        answers={201: "Organization", 409: "Problem"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/organizations/{organization}",
-        handler=show_organization,
-        summary="Return an organization",
-        right=Right.READ_ORGANIZATION,
-        answers={200: "Organization"},
-    ),
-    Endpoint(
-        method="PATCH",
-        path="/organizations/{organization}",
-        handler=change_organization,
-        summary="Change an organization; what is not given stays",
-        right=Right.CHANGE_ORGANIZATION,
-        step_up=StepUp(reaches_far=_changes_bounds),
-        form=Form(optional=_CHANGES),
-        matches=True,
-        answers={200: "Organization", 409: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/organizations/{organization}/disable",
-        handler=disable_organization,
-        summary="Pause an organization: none of its keys works until it is enabled",
-        right=Right.CHANGE_ORGANIZATION,
-        step_up=StepUp(reaches_far=disables),
-        answers={200: "Organization"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/organizations/{organization}/enable",
-        handler=enable_organization,
-        summary="End an organization's pause",
-        right=Right.CHANGE_ORGANIZATION,
-        answers={200: "Organization"},
-    ),
-)

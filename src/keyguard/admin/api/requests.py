@@ -19,7 +19,7 @@ from keyguard.admin.api.keys import new_key_answer
 from keyguard.admin.api.repeats import once
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import Endpoint, StepUp
+from keyguard.admin.endpoints import StepUp, Table
 from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right, rights_of
@@ -38,9 +38,21 @@ REQUESTER = text("requester", "Only requests of that requester")
 
 _GONE = (RequestStatus.CLAIMED, RequestStatus.LAPSED)
 
+_TERMS = (SCOPES, LIMITS, NETWORKS)
+_REQUEST = {200: "KeyRequest", 409: "Problem"}
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add(
+    "GET",
+    "/organizations/{organization}/requests",
+    Right.READ_REQUESTS,
+    own=True,
+    query=Form(optional=(STATUS, REQUESTER, AFTER, LIMIT)),
+    answers={200: "KeyRequests"},
+)
 async def list_requests(context: Context) -> Answer:
-    """Return one page of an organization's requests."""
+    """List requests for keys, oldest first."""
     organization, query = await context.organization(), context.query
     requester, own = query.get(REQUESTER, None), context.party
     if not context.has(Right.READ_REQUESTS, organization):
@@ -60,8 +72,15 @@ async def list_requests(context: Context) -> Answer:
     return page_answer(page, lambda request: request_json(request, now))
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/organizations/{organization}/requests",
+    Right.ASK,
+    form=Form(required=(NAME,), optional=(*_TERMS, EXPIRES_IN, REASON)),
+    answers={200: "NewRequest", 201: "NewRequest", 409: "Problem"},
+)
 async def create_request(context: Context) -> Answer:
-    """Ask for a key; the ticket is shown in this answer alone."""
+    """Ask for a key; the ticket is shown once."""
     form, organization = context.form, await context.organization()
     created = await settled(
         context.guard.requests.create(
@@ -85,11 +104,28 @@ async def create_request(context: Context) -> Answer:
     return record_answer(status, request.version, content, location)
 
 
+@ENDPOINTS.add(
+    "GET", "/requests/{request}", Right.READ_REQUESTS, own=True, answers={200: "KeyRequest"}
+)
 async def show_request(context: Context) -> Answer:
-    """Return a request."""
+    """Return a request for a key."""
     return _shown(context, await context.request())
 
 
+async def _approves_admin(context: Context) -> bool:
+    request = await context.request()
+    return grants_admin(context, context.form.get(SCOPES, request.asked.scopes))
+
+
+@ENDPOINTS.add(
+    "POST",
+    "/requests/{request}/approve",
+    Right.DECIDE,
+    step_up=StepUp(reaches_far=_approves_admin),
+    form=Form(optional=(*_TERMS, EXPIRES_IN_OR_NONE, NOTE)),
+    repeats=True,
+    answers={**_REQUEST, 202: "KeyRequest", 412: "Problem"},
+)
 async def approve_request(context: Context) -> Answer:
     """Approve a request, or a part of it."""
     form, request = context.form, await context.request()
@@ -116,18 +152,27 @@ async def approve_request(context: Context) -> Answer:
     return await once(context, approve, repeat)
 
 
-async def _approves_admin(context: Context) -> bool:
-    request = await context.request()
-    return grants_admin(context, context.form.get(SCOPES, request.asked.scopes))
-
-
+@ENDPOINTS.add(
+    "POST",
+    "/requests/{request}/deny",
+    Right.DECIDE,
+    form=Form(optional=(NOTE,)),
+    answers={**_REQUEST, 412: "Problem"},
+)
 async def deny_request(context: Context) -> Answer:
     """Deny a request."""
     return await _refused(context, context.guard.requests.deny)
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/requests/{request}/rescind",
+    Right.DECIDE,
+    form=Form(optional=(NOTE,)),
+    answers={**_REQUEST, 412: "Problem"},
+)
 async def rescind_request(context: Context) -> Answer:
-    """Take an approval back."""
+    """Take an approval back before the key is claimed."""
     return await _refused(context, context.guard.requests.rescind)
 
 
@@ -144,8 +189,15 @@ async def _refused(
     return _shown(context, await settled(refusal))
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/requests/{request}/withdraw",
+    anyone=True,
+    form=Form(optional=(TICKET,)),
+    answers=_REQUEST,
+)
 async def withdraw_request(context: Context) -> Answer:
-    """Withdraw a request."""
+    """Withdraw an own request."""
     ticket = await _proof(context)
     withdrawal = context.guard.requests.withdraw(
         context.parameters["request"], ticket=ticket, actor=context.known
@@ -153,13 +205,38 @@ async def withdraw_request(context: Context) -> Answer:
     return _shown(context, await settled(withdrawal))
 
 
+async def _claims_admin(context: Context) -> bool:
+    """Tell whether a person or a session claims a key with ``admin``."""
+    await _check_claimant(context, await _proof(context))
+    request, _ = await context.owned_request()
+    return await claims_admin(context, request)
+
+
+@ENDPOINTS.add(
+    "POST",
+    "/requests/{request}/claim",
+    anyone=True,
+    step_up=StepUp(reaches_far=_claims_admin),
+    form=Form(optional=(TICKET,)),
+    repeats=True,
+    answers={201: "NewKey", 409: "Problem", 410: "Problem"},
+)
 async def claim_request(context: Context) -> Answer:
-    """Make the key of a request that is approved; its token is shown in this answer alone."""
+    """Make the key of an approved request; its token is shown once."""
     return await _made(context, context.guard.requests.claim)
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/requests/{request}/reclaim",
+    anyone=True,
+    step_up=StepUp(reaches_far=_claims_admin),
+    form=Form(optional=(TICKET,)),
+    repeats=True,
+    answers={201: "NewKey", 409: "Problem"},
+)
 async def reclaim_request(context: Context) -> Answer:
-    """Replace a claimed key that nobody has used; its token is shown in this answer alone."""
+    """Replace a claimed key that nobody has used; its token is shown once."""
     return await _made(context, context.guard.requests.reclaim)
 
 
@@ -223,13 +300,6 @@ async def _check_claimant(context: Context, ticket: str | None) -> None:
         raise unknown()
 
 
-async def _claims_admin(context: Context) -> bool:
-    """Tell whether a person or a session claims a key with ``admin``."""
-    await _check_claimant(context, await _proof(context))
-    request, _ = await context.owned_request()
-    return await claims_admin(context, request)
-
-
 def _shown(context: Context, request: KeyRequest, status: int = 200) -> Answer:
     return record_answer(status, request.version, request_json(request, context.now))
 
@@ -237,98 +307,3 @@ def _shown(context: Context, request: KeyRequest, status: int = 200) -> Answer:
 def _decided(context: Context, request: KeyRequest) -> Answer:
     """Return the answer to an approval: 202 if it takes another."""
     return _shown(context, request, 202 if request.state is RequestStatus.PENDING else 200)
-
-
-_TERMS = (SCOPES, LIMITS, NETWORKS)
-_REQUEST = {200: "KeyRequest", 409: "Problem"}
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/organizations/{organization}/requests",
-        handler=list_requests,
-        summary="List requests for keys, oldest first",
-        right=Right.READ_REQUESTS,
-        own=True,
-        query=Form(optional=(STATUS, REQUESTER, AFTER, LIMIT)),
-        answers={200: "KeyRequests"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/organizations/{organization}/requests",
-        handler=create_request,
-        summary="Ask for a key; the ticket is shown once",
-        right=Right.ASK,
-        form=Form(required=(NAME,), optional=(*_TERMS, EXPIRES_IN, REASON)),
-        answers={200: "NewRequest", 201: "NewRequest", 409: "Problem"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/requests/{request}",
-        handler=show_request,
-        summary="Return a request for a key",
-        right=Right.READ_REQUESTS,
-        own=True,
-        answers={200: "KeyRequest"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/requests/{request}/approve",
-        handler=approve_request,
-        summary="Approve a request, or a part of it",
-        right=Right.DECIDE,
-        step_up=StepUp(reaches_far=_approves_admin),
-        form=Form(optional=(*_TERMS, EXPIRES_IN_OR_NONE, NOTE)),
-        repeats=True,
-        answers={**_REQUEST, 202: "KeyRequest", 412: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/requests/{request}/deny",
-        handler=deny_request,
-        summary="Deny a request",
-        right=Right.DECIDE,
-        form=Form(optional=(NOTE,)),
-        answers={**_REQUEST, 412: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/requests/{request}/rescind",
-        handler=rescind_request,
-        summary="Take an approval back before the key is claimed",
-        right=Right.DECIDE,
-        form=Form(optional=(NOTE,)),
-        answers={**_REQUEST, 412: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/requests/{request}/withdraw",
-        handler=withdraw_request,
-        summary="Withdraw an own request",
-        anyone=True,
-        form=Form(optional=(TICKET,)),
-        answers=_REQUEST,
-    ),
-    Endpoint(
-        method="POST",
-        path="/requests/{request}/claim",
-        handler=claim_request,
-        summary="Make the key of an approved request; its token is shown once",
-        anyone=True,
-        step_up=StepUp(reaches_far=_claims_admin),
-        form=Form(optional=(TICKET,)),
-        repeats=True,
-        answers={201: "NewKey", 409: "Problem", 410: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/requests/{request}/reclaim",
-        handler=reclaim_request,
-        summary="Replace a claimed key that nobody has used; its token is shown once",
-        anyone=True,
-        step_up=StepUp(reaches_far=_claims_admin),
-        form=Form(optional=(TICKET,)),
-        repeats=True,
-        answers={201: "NewKey", 409: "Problem"},
-    ),
-)

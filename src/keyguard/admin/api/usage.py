@@ -8,7 +8,7 @@ import io
 from keyguard.admin.api.forms import AFTER, LIMIT, moment
 from keyguard.admin.api.shown import LIMIT_STATUS, next_link, page_answer
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import JSON, Endpoint
+from keyguard.admin.endpoints import JSON, Table
 from keyguard.admin.exchange import Answer, Problem, answer, json_answer, settled
 from keyguard.admin.members import Form, text, time
 from keyguard.admin.rights import Right
@@ -29,19 +29,40 @@ UNTIL = time("until", "When the hint may be shown again; by default in 30 days")
 ITEM = ("start", "end", "group", "n", "units")
 _HINT = ("id", "kind", "organization", "key_id", "family", "since", "evidence", "text")
 
+_PERIODS = (START, END, STEP, ZONE, GROUP_BY, AFTER, LIMIT)
+ENDPOINTS = Table()
 
+
+@ENDPOINTS.add(
+    "GET",
+    "/organizations/{organization}/usage",
+    Right.READ_USAGE,
+    query=Form(optional=_PERIODS),
+    media_types=(*JSON, CSV),
+    answers={200: "Usage", 501: "Problem"},
+)
 async def report_usage(context: Context) -> Answer:
-    """Return one page of who used what in an organization."""
+    """Tell who used what in an organization."""
     organization = await context.organization()
     return _report(context, await _read(context, organization.id))
 
 
+@ENDPOINTS.add(
+    "GET",
+    "/keys/{key}/usage",
+    Right.READ_KEYS,
+    own=True,
+    query=Form(optional=_PERIODS),
+    media_types=(*JSON, CSV),
+    answers={200: "Usage", 501: "Problem"},
+)
 async def report_usage_of_key(context: Context) -> Answer:
-    """Return one page of the usage of a key."""
+    """Tell how a key was used."""
     key = await context.key()
     return _report(context, await _read(context, key.organization, key.id))
 
 
+@ENDPOINTS.add("GET", "/usage/me", answers={200: "OwnUsage", 501: "Problem"})
 async def show_own_usage(context: Context) -> Answer:
     """Tell a key what it has used, and what is left to it."""
     principal = context.principal
@@ -59,8 +80,15 @@ async def show_own_usage(context: Context) -> Answer:
     )
 
 
+@ENDPOINTS.add(
+    "GET",
+    "/organizations/{organization}/hints",
+    Right.READ_USAGE,
+    query=Form(optional=(AFTER, LIMIT)),
+    answers={200: "Hints", 501: "Problem"},
+)
 async def list_hints(context: Context) -> Answer:
-    """Return one page of what a person should look at in an organization."""
+    """List what a person should look at, the most urgent first."""
     organization = await context.organization()
     page = await settled(
         context.guard.usage.hints(
@@ -72,6 +100,13 @@ async def list_hints(context: Context) -> Answer:
     return page_answer(page, shown_hint)
 
 
+@ENDPOINTS.add(
+    "POST",
+    "/organizations/{organization}/hints/{hint}/dismiss",
+    Right.CHANGE_ORGANIZATION,
+    form=Form(optional=(UNTIL,)),
+    answers={200: "Dismissed", 501: "Problem"},
+)
 async def dismiss_hint(context: Context) -> Answer:
     """Keep a hint from being shown for a time."""
     organization = await context.organization()
@@ -123,55 +158,3 @@ def _report(context: Context, report: UsageReport) -> Answer:
 def _cell(value: object) -> object:
     """Return a value for a cell, which no spreadsheet takes for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
-
-
-_PERIODS = (START, END, STEP, ZONE, GROUP_BY, AFTER, LIMIT)
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/organizations/{organization}/usage",
-        handler=report_usage,
-        summary="Tell who used what in an organization",
-        right=Right.READ_USAGE,
-        query=Form(optional=_PERIODS),
-        media_types=(*JSON, CSV),
-        answers={200: "Usage", 501: "Problem"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/keys/{key}/usage",
-        handler=report_usage_of_key,
-        summary="Tell how a key was used",
-        right=Right.READ_KEYS,
-        own=True,
-        query=Form(optional=_PERIODS),
-        media_types=(*JSON, CSV),
-        answers={200: "Usage", 501: "Problem"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/usage/me",
-        handler=show_own_usage,
-        summary="Tell a key what it has used, and what is left to it",
-        answers={200: "OwnUsage", 501: "Problem"},
-    ),
-    Endpoint(
-        method="GET",
-        path="/organizations/{organization}/hints",
-        handler=list_hints,
-        summary="List what a person should look at, the most urgent first",
-        right=Right.READ_USAGE,
-        query=Form(optional=(AFTER, LIMIT)),
-        answers={200: "Hints", 501: "Problem"},
-    ),
-    Endpoint(
-        method="POST",
-        path="/organizations/{organization}/hints/{hint}/dismiss",
-        handler=dismiss_hint,
-        summary="Keep a hint from being shown for a time",
-        right=Right.CHANGE_ORGANIZATION,
-        form=Form(optional=(UNTIL,)),
-        answers={200: "Dismissed", 501: "Problem"},
-    ),
-)

@@ -1,6 +1,6 @@
 """The console: server-rendered pages under the mount, and the API below them.
 
-A page is an endpoint with ``media_types=HTML``; :data:`PAGES` joins them, as the API joins its own.
+Each module has the pages on one subject, in its table ``PAGES``; all of them are joined here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.application import Application
 from keyguard.admin.callers import Callers, Members
 from keyguard.admin.console import key, keys, members, organizations, requests, sign_in, usage
-from keyguard.admin.console.page import frame, page
+from keyguard.admin.console.page import frame, pages
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_files
 from keyguard.admin.context import Context, unknown
@@ -30,6 +30,10 @@ API = "/api/v1"
 _YEAR = "public, max-age=31536000, immutable"
 
 
+_FILES = pages()
+
+
+@_FILES.add("GET", "/static/{name}", anonymous=True, media_types=("text/css", "text/javascript"))
 async def serve_static(context: Context) -> Answer:
     """Return the style sheet or the module, by a name that changes with the content."""
     for file in static_files().values():
@@ -44,13 +48,7 @@ async def serve_static(context: Context) -> Answer:
 
 
 PAGES: tuple[Endpoint, ...] = (
-    page(
-        "GET",
-        "/static/{name}",
-        serve_static,
-        anonymous=True,
-        media_types=("text/css", "text/javascript"),
-    ),
+    *_FILES,
     *organizations.PAGES,
     *keys.PAGES,
     *key.PAGES,

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from keyguard.admin.console.charts import recent
 from keyguard.admin.console.forms import Choice, Choices, KeyForm, changed_limits, limits_text
 from keyguard.admin.console.keys import grants_by_form, revocation_fields
-from keyguard.admin.console.page import OUTDATED, View, page, sent, version_of
+from keyguard.admin.console.page import OUTDATED, View, pages, sent, version_of
 from keyguard.admin.console.tokens import CLEARED, show_token
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import StepUp
@@ -29,6 +29,8 @@ _GRACES = (
     ("604800", "7 days"),
     ("2592000", "30 days"),
 )
+
+PAGES = pages()
 
 
 class Event(NamedTuple):
@@ -64,6 +66,7 @@ def rights_on(view: View, key: Key) -> frozenset[str]:
     return frozenset(can)
 
 
+@PAGES.add("GET", "/keys/{key}", Right.READ_KEYS, own=True)
 async def show_key(context: Context) -> Answer:
     """Show a key."""
     view, key = await _view(context)
@@ -134,6 +137,7 @@ def timeline(family: Iterable[Key]) -> list[Event]:
     return sorted(events)
 
 
+@PAGES.add("GET", "/keys/{key}/edit", Right.WRITE_KEYS)
 async def ask_to_edit(context: Context) -> Answer:
     """Show the form of a key's values."""
     view, key = await _view(context)
@@ -154,6 +158,17 @@ def _filled(view: View, key: Key) -> KeyForm:
     )
 
 
+async def _edits_admin(context: Context) -> bool:
+    key = await context.key()
+    return "preview" not in await sent(context) and await grants_by_form(context, key.scopes)
+
+
+@PAGES.add(
+    "POST",
+    "/keys/{key}/edit",
+    Right.WRITE_KEYS,
+    step_up=StepUp(reaches_far=_edits_admin, form="/keys/{key}/edit"),
+)
 async def edit_key(context: Context) -> Answer:
     """Change a key."""
     view, key = await _view(context)
@@ -183,11 +198,6 @@ async def edit_key(context: Context) -> Answer:
     except (InvalidValueError, RefusedError) as problem:
         return _edit(view, key, form, str(problem))
     return view.go(f"/keys/{key.id}", "saved")
-
-
-async def _edits_admin(context: Context) -> bool:
-    key = await context.key()
-    return "preview" not in await sent(context) and await grants_by_form(context, key.scopes)
 
 
 def _end(text: str, key: Key, zone: ZoneInfo) -> datetime | None:
@@ -228,12 +238,20 @@ def _edit(
     )
 
 
+@PAGES.add("GET", "/keys/{key}/rotate", Right.WRITE_KEYS, own=True)
 async def ask_to_rotate(context: Context) -> Answer:
     """Ask how long the old token shall go on working."""
     view, key = await _view(context)
     return _rotation(view, key)
 
 
+@PAGES.add(
+    "POST",
+    "/keys/{key}/rotate",
+    Right.WRITE_KEYS,
+    own=True,
+    step_up=StepUp(reaches_far=rotates_admin, form="/keys/{key}/rotate"),
+)
 async def rotate_key(context: Context) -> Answer:
     """Rotate a key, and show the token of its successor once."""
     view, key = await _view(context)
@@ -277,12 +295,14 @@ def _rotation(view: View, key: Key, problem: str = "") -> Answer:
     )
 
 
+@PAGES.add("GET", "/keys/{key}/revoke", Right.WRITE_KEYS, own=True)
 async def ask_to_revoke(context: Context) -> Answer:
     """Ask why a key shall be revoked."""
     view, key = await _view(context)
     return _revocation(view, key)
 
 
+@PAGES.add("POST", "/keys/{key}/revoke", Right.WRITE_KEYS, own=True)
 async def revoke_key(context: Context) -> Answer:
     """Revoke a key."""
     view, key = await _view(context)
@@ -315,34 +335,10 @@ def _revocation(view: View, key: Key, problem: str = "") -> Answer:
     )
 
 
+@PAGES.add("POST", "/keys/{key}/stored", Right.READ_KEYS, own=True)
 async def confirm_stored(context: Context) -> Answer:
     """Leave the page of a token, and have the browser forget it."""
     view, key = await _view(context)
     await sent(context)
     answer = view.go(f"/keys/{key.id}", "stored")
     return Response(answer.status, (*answer.headers, CLEARED), answer.body)
-
-
-PAGES = (
-    page("GET", "/keys/{key}", show_key, Right.READ_KEYS, own=True),
-    page("GET", "/keys/{key}/edit", ask_to_edit, Right.WRITE_KEYS),
-    page(
-        "POST",
-        "/keys/{key}/edit",
-        edit_key,
-        Right.WRITE_KEYS,
-        step_up=StepUp(reaches_far=_edits_admin, form="/keys/{key}/edit"),
-    ),
-    page("GET", "/keys/{key}/rotate", ask_to_rotate, Right.WRITE_KEYS, own=True),
-    page(
-        "POST",
-        "/keys/{key}/rotate",
-        rotate_key,
-        Right.WRITE_KEYS,
-        own=True,
-        step_up=StepUp(reaches_far=rotates_admin, form="/keys/{key}/rotate"),
-    ),
-    page("GET", "/keys/{key}/revoke", ask_to_revoke, Right.WRITE_KEYS, own=True),
-    page("POST", "/keys/{key}/revoke", revoke_key, Right.WRITE_KEYS, own=True),
-    page("POST", "/keys/{key}/stored", confirm_stored, Right.READ_KEYS, own=True),
-)

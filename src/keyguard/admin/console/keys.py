@@ -10,7 +10,7 @@ from functools import partial
 from keyguard.admin.console.charts import MONTH, Asked
 from keyguard.admin.console.forms import Choices, KeyForm, limits_of
 from keyguard.admin.console.organizations import key_rights
-from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.page import View, pages, sent
 from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import StepUp
@@ -31,7 +31,11 @@ _ROWS = 20
 _LOOKED_THROUGH = 5
 _REVOKED_AT_ONCE = 100
 
+_ONE = "/organizations/{organization}"
+PAGES = pages()
 
+
+@PAGES.add("GET", f"{_ONE}/keys", Right.READ_KEYS)
 async def list_keys(context: Context) -> Answer:
     """List the keys of an organization."""
     organization = await context.organization()
@@ -100,6 +104,7 @@ async def with_use(view: View, keys: Sequence[Key]) -> list[tuple[Key, list[int]
     return rows
 
 
+@PAGES.add("GET", f"{_ONE}/mine", Right.OWN_KEYS)
 async def list_own_keys(context: Context) -> Answer:
     """List the caller's own keys and requests in an organization."""
     organization = await context.organization()
@@ -130,12 +135,24 @@ async def list_own_keys(context: Context) -> Answer:
     )
 
 
+@PAGES.add("GET", f"{_ONE}/keys/new", Right.WRITE_KEYS)
 async def ask_for_key(context: Context) -> Answer:
     """Show the form of a new key."""
     view = View(context, await context.organization())
     return _form(view, KeyForm(owner="", limits=""))
 
 
+async def _issues_admin(context: Context) -> bool:
+    await context.organization()
+    return "preview" not in await sent(context) and await grants_by_form(context)
+
+
+@PAGES.add(
+    "POST",
+    f"{_ONE}/keys",
+    Right.WRITE_KEYS,
+    step_up=StepUp(reaches_far=_issues_admin, form=f"{_ONE}/keys/new"),
+)
 async def issue_key(context: Context) -> Answer:
     """Issue a key, and show its token once."""
     organization = await context.organization()
@@ -166,11 +183,6 @@ async def issue_key(context: Context) -> Answer:
     if issued is None:
         return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
     return show_token(view, issued.token, issued.key)
-
-
-async def _issues_admin(context: Context) -> bool:
-    await context.organization()
-    return "preview" not in await sent(context) and await grants_by_form(context)
 
 
 async def grants_by_form(context: Context, more: frozenset[str] = frozenset()) -> bool:
@@ -204,6 +216,7 @@ def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
     )
 
 
+@PAGES.add("POST", f"{_ONE}/keys/revoke", Right.WRITE_KEYS)
 async def revoke_keys(context: Context) -> Answer:
     """Ask whether several keys shall be revoked, and revoke them."""
     organization = await context.organization()
@@ -255,20 +268,3 @@ def revocation_fields() -> list[dict[str, object]]:
         {"name": "reason", "label": "Reason", "choices": reasons, "kind": "select"},
         {"name": "note", "label": "Note", "hint": "Why, in your own words. It is kept."},
     ]
-
-
-_ONE = "/organizations/{organization}"
-
-PAGES = (
-    page("GET", f"{_ONE}/keys", list_keys, Right.READ_KEYS),
-    page("GET", f"{_ONE}/keys/new", ask_for_key, Right.WRITE_KEYS),
-    page(
-        "POST",
-        f"{_ONE}/keys",
-        issue_key,
-        Right.WRITE_KEYS,
-        step_up=StepUp(reaches_far=_issues_admin, form=f"{_ONE}/keys/new"),
-    ),
-    page("POST", f"{_ONE}/keys/revoke", revoke_keys, Right.WRITE_KEYS),
-    page("GET", f"{_ONE}/mine", list_own_keys, Right.OWN_KEYS),
-)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from keyguard.admin.callers import members_of
-from keyguard.admin.console.page import View, page
+from keyguard.admin.console.page import View, pages
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
@@ -18,6 +18,8 @@ from keyguard.core.keys.values import NO_PERSON
 _COUNTED = 1000
 _SHOWN = 50
 _LONGEST_NUMBER = 7
+
+PAGES = pages()
 
 
 class OrganizationMember(NamedTuple):
@@ -38,6 +40,7 @@ class OrganizationMember(NamedTuple):
     requests: int
 
 
+@PAGES.add("GET", "/organizations/{organization}/members", Right.READ_ORGANIZATION)
 async def show_members(context: Context) -> Answer:
     """Show who belongs to an organization, as the host and its keys and requests tell."""
     organization = await context.organization()
@@ -75,8 +78,3 @@ def _role(person: Person, organization: Organization) -> str:
     if person.operator:
         return "operator"
     return person.role_in(organization.id, organization.slug) or ""
-
-
-PAGES = (
-    page("GET", "/organizations/{organization}/members", show_members, Right.READ_ORGANIZATION),
-)

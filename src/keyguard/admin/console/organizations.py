@@ -15,7 +15,7 @@ from keyguard.admin.console.page import (
     OUTDATED,
     View,
     organizations_of,
-    page,
+    pages,
     sent,
     version_of,
 )
@@ -43,7 +43,11 @@ T = TypeVar("T")
 _COUNTED = 1000
 _SOON = timedelta(days=30)
 
+_ONE = "/organizations/{organization}"
+PAGES = pages()
 
+
+@PAGES.add("GET", "/")
 async def show_start(context: Context) -> Answer:
     """Lead to the only organization of the caller, or to the list."""
     names = organizations_of(context.known)
@@ -53,6 +57,7 @@ async def show_start(context: Context) -> Answer:
     return view.go("/organizations")
 
 
+@PAGES.add("GET", "/organizations")
 async def list_organizations(context: Context) -> Answer:
     """List the organizations in which the caller has a role."""
     view = View(context)
@@ -78,11 +83,13 @@ async def list_organizations(context: Context) -> Answer:
     return view.show("organizations.html", "Organizations", items=items, next=following, can=can)
 
 
+@PAGES.add("GET", "/organizations/new", Right.OPERATE)
 async def ask_for_organization(context: Context) -> Answer:
     """Show the form of a new organization."""
     return _creation(View(context), MultiDict())
 
 
+@PAGES.add("POST", "/organizations", Right.OPERATE)
 async def create_organization(context: Context) -> Answer:
     """Create an organization."""
     fields = await sent(context)
@@ -120,6 +127,7 @@ def _creation(view: View, fields: MultiDict[str, str], problem: str = "") -> Ans
     )
 
 
+@PAGES.add("GET", _ONE)
 async def show_overview(context: Context) -> Answer:
     """Show what goes on in an organization."""
     organization = await context.organization()
@@ -175,6 +183,7 @@ def key_rights(view: View) -> frozenset[str]:
     return frozenset(can | ({"ask"} if Right.ASK in rights else set()))
 
 
+@PAGES.add("GET", f"{_ONE}/audit", Right.READ_AUDIT)
 async def show_audit(context: Context) -> Answer:
     """Show the audit trail of an organization."""
     organization = await context.organization()
@@ -193,6 +202,7 @@ async def show_audit(context: Context) -> Answer:
     )
 
 
+@PAGES.add("GET", f"{_ONE}/limits", Right.READ_KEYS)
 async def show_limits(context: Context) -> Answer:
     """Show the limits of an organization, and what is left to its keys."""
     organization = await context.organization()
@@ -217,6 +227,7 @@ async def show_limits(context: Context) -> Answer:
     )
 
 
+@PAGES.add("GET", f"{_ONE}/settings", Right.READ_ORGANIZATION)
 async def show_settings(context: Context) -> Answer:
     """Show the facts and ceilings of an organization."""
     view = View(context, await context.organization())
@@ -227,6 +238,7 @@ async def show_settings(context: Context) -> Answer:
     return view.show("organization.html", "Organization", section="Organization", can=can)
 
 
+@PAGES.add("GET", f"{_ONE}/edit", Right.CHANGE_ORGANIZATION)
 async def ask_for_settings(context: Context) -> Answer:
     """Show the form of an organization's settings."""
     organization = await context.organization()
@@ -249,6 +261,21 @@ def _facts(organization: Organization) -> MultiDict[str, str]:
     )
 
 
+async def _changes_bounds(context: Context) -> bool:
+    organization = await context.organization()
+    try:
+        bounds = _bounds(await sent(context), organization)
+    except InvalidValueError:
+        return False  # as it changes nothing
+    return any(bound is not UNCHANGED for bound in bounds)
+
+
+@PAGES.add(
+    "POST",
+    f"{_ONE}/settings",
+    Right.CHANGE_ORGANIZATION,
+    step_up=StepUp(reaches_far=_changes_bounds, form=f"{_ONE}/edit"),
+)
 async def change_settings(context: Context) -> Answer:
     """Change an organization's settings."""
     organization = await context.organization()
@@ -276,15 +303,6 @@ async def change_settings(context: Context) -> Answer:
     except (InvalidValueError, RefusedError) as problem:
         return _settings(view, fields, str(problem))
     return view.go(f"{view.home}/settings", "saved")
-
-
-async def _changes_bounds(context: Context) -> bool:
-    organization = await context.organization()
-    try:
-        bounds = _bounds(await sent(context), organization)
-    except InvalidValueError:
-        return False  # as it changes nothing
-    return any(bound is not UNCHANGED for bound in bounds)
 
 
 def _bounds(
@@ -387,11 +405,13 @@ def _settings(
     )
 
 
+@PAGES.add("GET", f"{_ONE}/disable", Right.CHANGE_ORGANIZATION)
 async def ask_to_disable(context: Context) -> Answer:
     """Ask whether an organization shall be disabled."""
     return _switch(View(context, await context.organization()), "disable")
 
 
+@PAGES.add("GET", f"{_ONE}/enable", Right.CHANGE_ORGANIZATION)
 async def ask_to_enable(context: Context) -> Answer:
     """Ask whether an organization shall be enabled."""
     return _switch(View(context, await context.organization()), "enable")
@@ -414,6 +434,12 @@ def _switch(view: View, verb: str, problem: str = "") -> Answer:
     )
 
 
+@PAGES.add(
+    "POST",
+    f"{_ONE}/disable",
+    Right.CHANGE_ORGANIZATION,
+    step_up=StepUp(reaches_far=disables, form=f"{_ONE}/disable"),
+)
 async def disable_organization(context: Context) -> Answer:
     """Disable an organization."""
     view = View(context, await context.organization())
@@ -425,6 +451,7 @@ async def disable_organization(context: Context) -> Answer:
     return view.go(f"{view.home}/settings", "disabled")
 
 
+@PAGES.add("POST", f"{_ONE}/enable", Right.CHANGE_ORGANIZATION)
 async def enable_organization(context: Context) -> Answer:
     """Enable an organization."""
     view = View(context, await context.organization())
@@ -434,35 +461,3 @@ async def enable_organization(context: Context) -> Answer:
     except RefusedError as problem:
         return _switch(view, "enable", str(problem))
     return view.go(f"{view.home}/settings", "enabled")
-
-
-_ONE = "/organizations/{organization}"
-
-PAGES = (
-    page("GET", "/", show_start),
-    page("GET", "/organizations", list_organizations),
-    page("GET", "/organizations/new", ask_for_organization, Right.OPERATE),
-    page("POST", "/organizations", create_organization, Right.OPERATE),
-    page("GET", _ONE, show_overview),
-    page("GET", f"{_ONE}/audit", show_audit, Right.READ_AUDIT),
-    page("GET", f"{_ONE}/limits", show_limits, Right.READ_KEYS),
-    page("GET", f"{_ONE}/settings", show_settings, Right.READ_ORGANIZATION),
-    page(
-        "POST",
-        f"{_ONE}/settings",
-        change_settings,
-        Right.CHANGE_ORGANIZATION,
-        step_up=StepUp(reaches_far=_changes_bounds, form=f"{_ONE}/edit"),
-    ),
-    page("GET", f"{_ONE}/edit", ask_for_settings, Right.CHANGE_ORGANIZATION),
-    page("GET", f"{_ONE}/disable", ask_to_disable, Right.CHANGE_ORGANIZATION),
-    page(
-        "POST",
-        f"{_ONE}/disable",
-        disable_organization,
-        Right.CHANGE_ORGANIZATION,
-        step_up=StepUp(reaches_far=disables, form=f"{_ONE}/disable"),
-    ),
-    page("GET", f"{_ONE}/enable", ask_to_enable, Right.CHANGE_ORGANIZATION),
-    page("POST", f"{_ONE}/enable", enable_organization, Right.CHANGE_ORGANIZATION),
-)

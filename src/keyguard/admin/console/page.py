@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,9 +15,8 @@ from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_path
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.csrf import check_form, check_origin, form_token
-from keyguard.admin.endpoints import HTML, Endpoint, StepUp
+from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, Call, Problem, answer, settled
-from keyguard.admin.members import NO_MEMBERS, Form, Values
 from keyguard.admin.rights import Right, rights_of
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
@@ -48,43 +47,10 @@ OUTDATED = "Somebody has changed it meanwhile. Here it is as it is now: make you
 _MOST_FIELDS = 2000
 _LONGEST_VERSION = 10
 
-Handler = Callable[[Context], Awaitable[Answer]]
 
-
-class _AnyQuery(Form):
-    """The query of a page: what it does not know changes nothing."""
-
-    def read_query(self, query: MultiDict[str, str]) -> Values:  # noqa: ARG002
-        return Values(NO_MEMBERS, {})
-
-
-_ANY_QUERY = _AnyQuery()
-
-
-def page(
-    method: str,
-    path: str,
-    handler: Handler,
-    right: Right | None = None,
-    *,
-    own: bool = False,
-    step_up: StepUp | None = None,
-    anonymous: bool = False,
-    media_types: tuple[str, ...] = HTML,
-) -> Endpoint:
-    """Return the endpoint of a page or of a form's target."""
-    return Endpoint(
-        method=method,
-        path=path,
-        handler=handler,
-        summary=(handler.__doc__ or "").partition("\n")[0],
-        right=right,
-        own=own,
-        step_up=step_up,
-        anonymous=anonymous,
-        query=_ANY_QUERY,
-        media_types=media_types,
-    )
+def pages() -> Table:
+    """Return a table for pages and the targets of their forms."""
+    return Table(query=None, media_types=("text/html",))
 
 
 class Looker(NamedTuple):

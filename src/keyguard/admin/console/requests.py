@@ -10,7 +10,7 @@ from functools import partial
 from keyguard.admin.console.forms import Choices, KeyForm, limits_text
 from keyguard.admin.console.keys import grants_by_form
 from keyguard.admin.console.organizations import key_rights
-from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.page import View, pages, sent
 from keyguard.admin.console.render import span
 from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context
@@ -31,7 +31,12 @@ _ROWS = 20
 _WAITING = 50
 DECIDED = tuple(status for status in RequestStatus if status is not RequestStatus.PENDING)
 
+_ALL = "/organizations/{organization}/requests"
+_ONE = "/requests/{request}"
+PAGES = pages()
 
+
+@PAGES.add("GET", _ALL, Right.READ_REQUESTS)
 async def list_requests(context: Context) -> Answer:
     """List the requests for keys of an organization."""
     organization = await context.organization()
@@ -61,11 +66,13 @@ async def list_requests(context: Context) -> Answer:
     )
 
 
+@PAGES.add("GET", f"{_ALL}/new", Right.ASK)
 async def ask_for_request(context: Context) -> Answer:
     """Show the form of a request for a key."""
     return _form(View(context, await context.organization()), KeyForm(reason=""))
 
 
+@PAGES.add("POST", _ALL, Right.ASK)
 async def create_request(context: Context) -> Answer:
     """Ask for a key."""
     organization = await context.organization()
@@ -145,6 +152,7 @@ def rights_on(view: View, request: KeyRequest) -> frozenset[str]:
     return frozenset(name for name, may in found.items() if may)
 
 
+@PAGES.add("GET", _ONE, Right.READ_REQUESTS, own=True)
 async def show_request(context: Context) -> Answer:
     """Show a request for a key."""
     view, request = await _view(context)
@@ -239,6 +247,14 @@ def _lifetimes(most: timedelta | None, offered: Choices) -> list[tuple[str, str]
     return [*shorter, (_days(most), span(most))]
 
 
+async def _approves_admin(context: Context) -> bool:
+    await context.request()
+    return await grants_by_form(context)
+
+
+@PAGES.add(
+    "POST", f"{_ONE}/approve", Right.DECIDE, step_up=StepUp(reaches_far=_approves_admin, form=_ONE)
+)
 async def approve_request(context: Context) -> Answer:
     """Approve a request, or a part of it."""
     view, request = await _view(context)
@@ -267,11 +283,20 @@ async def approve_request(context: Context) -> Answer:
     return view.go(f"/requests/{request.id}", "counted" if counted else "approved")
 
 
+async def _claims_admin(context: Context) -> bool:
+    return await claims_admin(context, await context.request())
+
+
+_CLAIM = StepUp(reaches_far=_claims_admin, form=_ONE)
+
+
+@PAGES.add("POST", f"{_ONE}/claim", Right.ASK, own=True, step_up=_CLAIM)
 async def claim_key(context: Context) -> Answer:
     """Make the key of a request, and show its token once."""
     return await _claim(context, context.guard.requests.claim)
 
 
+@PAGES.add("POST", f"{_ONE}/reclaim", Right.ASK, own=True, step_up=_CLAIM)
 async def reclaim_key(context: Context) -> Answer:
     """Make the key of a request anew, and show its token once."""
     return await _claim(context, context.guard.requests.reclaim)
@@ -293,15 +318,6 @@ async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[Iss
         path = f"/requests/{request.id}"
         return show_token(view, None, back=path, back_text="Go to the request", lost=_LOST)
     return show_token(view, issued.token, issued.key)
-
-
-async def _approves_admin(context: Context) -> bool:
-    await context.request()
-    return await grants_by_form(context)
-
-
-async def _claims_admin(context: Context) -> bool:
-    return await claims_admin(context, await context.request())
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,31 +428,12 @@ withdraw_request = _deciding(
     lambda context, id, _: context.guard.requests.withdraw(id, actor=context.actor),
 )
 
-_ALL = "/organizations/{organization}/requests"
-_ONE = "/requests/{request}"
 
-_CLAIM = StepUp(reaches_far=_claims_admin, form=_ONE)
-
-PAGES = (
-    page("GET", _ALL, list_requests, Right.READ_REQUESTS),
-    page("GET", f"{_ALL}/new", ask_for_request, Right.ASK),
-    page("POST", _ALL, create_request, Right.ASK),
-    page("GET", _ONE, show_request, Right.READ_REQUESTS, own=True),
-    page(
-        "POST",
-        f"{_ONE}/approve",
-        approve_request,
-        Right.DECIDE,
-        step_up=StepUp(reaches_far=_approves_admin, form=_ONE),
-    ),
-    page("GET", f"{_ONE}/deny", DENY.ask, Right.DECIDE),
-    page("POST", f"{_ONE}/deny", deny_request, Right.DECIDE),
-    page("GET", f"{_ONE}/rescind", RESCIND.ask, Right.DECIDE),
-    page("POST", f"{_ONE}/rescind", rescind_request, Right.DECIDE),
-    page("GET", f"{_ONE}/withdraw", WITHDRAW.ask, Right.ASK, own=True),
-    page("POST", f"{_ONE}/withdraw", withdraw_request, Right.ASK, own=True),
-    page("GET", f"{_ONE}/claim", CLAIM.ask, Right.ASK, own=True),
-    page("POST", f"{_ONE}/claim", claim_key, Right.ASK, own=True, step_up=_CLAIM),
-    page("GET", f"{_ONE}/reclaim", RECLAIM.ask, Right.ASK, own=True),
-    page("POST", f"{_ONE}/reclaim", reclaim_key, Right.ASK, own=True, step_up=_CLAIM),
-)
+PAGES.add("GET", f"{_ONE}/deny", Right.DECIDE)(DENY.ask)
+PAGES.add("POST", f"{_ONE}/deny", Right.DECIDE)(deny_request)
+PAGES.add("GET", f"{_ONE}/rescind", Right.DECIDE)(RESCIND.ask)
+PAGES.add("POST", f"{_ONE}/rescind", Right.DECIDE)(rescind_request)
+PAGES.add("GET", f"{_ONE}/withdraw", Right.ASK, own=True)(WITHDRAW.ask)
+PAGES.add("POST", f"{_ONE}/withdraw", Right.ASK, own=True)(withdraw_request)
+PAGES.add("GET", f"{_ONE}/claim", Right.ASK, own=True)(CLAIM.ask)
+PAGES.add("GET", f"{_ONE}/reclaim", Right.ASK, own=True)(RECLAIM.ask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlencode
 
-from keyguard.admin.console.page import View, page, sent
+from keyguard.admin.console.page import View, pages, sent
 from keyguard.admin.console.tokens import CLEARED
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem
@@ -17,12 +17,18 @@ _PLAIN_PATH = re.compile(r"/[0-9A-Za-z/_.-]*\Z")
 _OF_THE_KEY = frozenset(Reason) - {Reason.STORE_UNAVAILABLE, Reason.TOO_MANY_FAILURES}
 _NO_KEY = "This key does not work here. It takes one that is active and has the scope admin."
 
+PAGES = pages()
+BY_KEY = pages()
+"""The pages of a console to which people may sign in with a key."""
 
+
+@BY_KEY.add("GET", "/sign-in", anonymous=True)
 async def ask_for_key(context: Context) -> Answer:
     """Ask for the key to sign in with."""
     return _ask(context)
 
 
+@BY_KEY.add("POST", "/sign-in", anonymous=True)
 async def sign_in(context: Context) -> Answer:
     """Begin a session with a key."""
     token = Secret((await sent(context)).get("key", "").strip())  # no frame holds it otherwise
@@ -61,6 +67,7 @@ def _next(context: Context) -> str:
     return path if is_own and is_plain else "/"
 
 
+@PAGES.add("GET", "/sign-in/{code}", anonymous=True)
 async def ask_to_follow(context: Context) -> Answer:
     """Show the button that takes a link, as mail scanners open links."""
     return View(context).show(
@@ -73,6 +80,7 @@ async def ask_to_follow(context: Context) -> Answer:
     )
 
 
+@PAGES.add("POST", "/sign-in/{code}", anonymous=True)
 async def follow(context: Context) -> Answer:
     """Begin the session that a link is for."""
     await sent(context)
@@ -81,6 +89,7 @@ async def follow(context: Context) -> Answer:
     return View(context).go("/")
 
 
+@PAGES.add("POST", "/sign-out")
 async def sign_out(context: Context) -> Answer:
     """End the session."""
     await sent(context)
@@ -89,6 +98,7 @@ async def sign_out(context: Context) -> Answer:
     return View(context).go("/sign-out")
 
 
+@PAGES.add("GET", "/sign-out", anonymous=True)
 async def show_signed_out(context: Context) -> Answer:
     """Tell that the session has ended."""
     return View(context).show(
@@ -98,17 +108,3 @@ async def show_signed_out(context: Context) -> Answer:
         link=f"{context.call.request.root_path}/",
         link_text="Sign in again",
     )
-
-
-PAGES = (
-    page("GET", "/sign-in/{code}", ask_to_follow, anonymous=True),
-    page("POST", "/sign-in/{code}", follow, anonymous=True),
-    page("POST", "/sign-out", sign_out),
-    page("GET", "/sign-out", show_signed_out, anonymous=True),
-)
-
-BY_KEY = (
-    page("GET", "/sign-in", ask_for_key, anonymous=True),
-    page("POST", "/sign-in", sign_in, anonymous=True),
-)
-"""The pages of a console to which people may sign in with a key."""

@@ -10,7 +10,7 @@ from datetime import datetime, time, timedelta, tzinfo
 from urllib.parse import urlencode
 
 from keyguard.admin.console.charts import Asked
-from keyguard.admin.console.page import View, page
+from keyguard.admin.console.page import View, pages
 from keyguard.admin.console.render import csv_cell
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem, answer
@@ -28,6 +28,9 @@ _BACK = {
     Step.MONTH: timedelta(days=365),
 }
 _MOST_GROUPS = 12
+
+_ONE = "/organizations/{organization}"
+PAGES = pages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ def _start_of(text: str, zone: tzinfo) -> datetime | None:
         raise InvalidValueError("a date looks like 2030-01-31") from None
 
 
+@PAGES.add("GET", f"{_ONE}/usage", Right.READ_USAGE)
 async def show_usage(context: Context) -> Answer:
     """Show how often an organization's keys were used, as bars and as a table."""
     organization = await context.organization()
@@ -135,6 +139,7 @@ async def show_usage(context: Context) -> Answer:
     )
 
 
+@PAGES.add("GET", f"{_ONE}/usage.csv", Right.READ_USAGE, media_types=("text/csv",))
 async def download_usage(context: Context) -> Answer:
     """Return the counts as CSV (RFC 4180)."""
     organization = await context.organization()
@@ -153,11 +158,3 @@ async def download_usage(context: Context) -> Answer:
     name = f"usage-{organization.slug}-{asked.start:%Y%m%d}.csv"
     fields = [("Content-Disposition", f'attachment; filename="{name}"')]
     return answer(200, "text/csv; charset=utf-8", text.getvalue().encode(), fields)
-
-
-_ONE = "/organizations/{organization}"
-
-PAGES = (
-    page("GET", f"{_ONE}/usage", show_usage, Right.READ_USAGE),
-    page("GET", f"{_ONE}/usage.csv", download_usage, Right.READ_USAGE, media_types=("text/csv",)),
-)
