@@ -25,7 +25,7 @@ from keyguard.stores.opening import open_async_replica, open_async_store
 if TYPE_CHECKING:
     from keyguard.core.management import audit_trail, keys, organizations, requests, usage
     from keyguard.core.management import temporary as temporaries
-    from keyguard.guard import health
+    from keyguard.guard import health, verdict
     from keyguard.guard.verdict import Verdict
     from keyguard.settings.options import Options
 else:
@@ -35,6 +35,7 @@ else:
     organizations = Lazy("keyguard.core.management.organizations")
     requests = Lazy("keyguard.core.management.requests")
     temporaries = Lazy("keyguard.core.management.temporary")
+    verdict = Lazy("keyguard.guard.verdict")  # for services without an adapter
     usage = Lazy("keyguard.core.management.usage")
 
 
@@ -158,7 +159,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         cost: int | None = None,
     ) -> Verdict:
         """Let a request in as an adapter does, in any protocol; see :meth:`Keyguard.admit`."""
-        admitting = self._admit(
+        admitting = verdict.admit(
             self,
             fields,
             method=method,

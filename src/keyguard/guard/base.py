@@ -25,7 +25,6 @@ from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.limits.limit import check_cost
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.freshness.usage_counts import UsageCounts
@@ -48,16 +47,12 @@ from keyguard.stores.failover import CircuitBreaker
 if TYPE_CHECKING:
     from keyguard.core.access.answers import Response  # the adapters import it
     from keyguard.core.access.carriers import Carriers  # few services have others
-    from keyguard.core.identity.addresses import Client
     from keyguard.core.management import request_parties, revocation
-    from keyguard.guard import AsyncKeyguard, Keyguard, admission, verdict
+    from keyguard.guard import admission
     from keyguard.guard.statistics import Statistics
     from keyguard.settings.options import Options
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
-    # For services without an adapter.
-    admission = Lazy("keyguard.guard.admission")
-    verdict = Lazy("keyguard.guard.verdict")
     # For the management API alone.
     request_parties = Lazy("keyguard.core.management.request_parties")
 
@@ -72,7 +67,8 @@ class Guard(Generic[AnyPorts]):
     """
 
     _ports: AnyPorts
-    _admission: admission.Admission | None = None
+    stated: admission.Admission | None = None
+    """What lets in requests that their server states, after the first of them."""
 
     def __init_subclass__(cls, *, flavour: bool = False) -> None:
         if not flavour:
@@ -307,23 +303,8 @@ class Guard(Generic[AnyPorts]):
             receipt: What the request was charged.
             address: The client's address, where it is known.
         """
-        if not is_wanted(self._hooks, events.LimitExceeded):
-            return
-        principal = receipt.principal
-        names = [
-            charge.name
-            for charge, tally in zip(receipt.charges, receipt.tallies, strict=True)
-            if not tally.fits
-        ]
-        self._tell(
-            events.LimitExceeded(
-                at=self._ports.now(),
-                limits=tuple(names),
-                key_id=principal.key_id if principal else None,
-                organization=principal.organization if principal else None,
-                address=address,
-            )
-        )
+        if is_wanted(self._hooks, events.LimitExceeded):
+            self._tell(events.LimitExceeded.of(receipt, self._ports.now(), address))
 
     def _require(self, scopes: Iterable[str], any_of: Iterable[str] | None) -> Requirement | None:
         if scopes == () and any_of is None:
@@ -361,40 +342,6 @@ class Guard(Generic[AnyPorts]):
                 self.report(decision, address=address)
                 self.counts.refuse(decision, allow)
         return decision
-
-    async def _admit(
-        self,
-        guard: Keyguard | AsyncKeyguard,
-        fields: Sequence[str | bytes],
-        *,
-        method: str,
-        path: str,
-        query: str,
-        headers: Iterable[tuple[str, str]],
-        client: Client,
-        cost: int | None,
-    ) -> verdict.Verdict:
-        """Do what :meth:`~keyguard.Keyguard.admit` says."""
-        misuse = describe_misuse(fields)
-        if misuse is not None:
-            del fields  # a traceback that passes here must not show the token
-            raise InvalidValueError(misuse)
-        state = verdict.StatedRequest(
-            self,
-            fields,
-            method=method,
-            path=path,
-            query=query,
-            headers=headers,
-            client=client,
-            cost=cost,
-        )
-        del fields, headers
-        if cost is not None:
-            check_cost(cost)
-        if self._admission is None:
-            self._admission = admission.Admission(guard, self.settings.rule_book())
-        return await verdict.decide(self._admission, state)
 
     async def decide(
         self,

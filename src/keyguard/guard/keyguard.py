@@ -24,7 +24,7 @@ from keyguard.stores.opening import open_replica, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.guard import audit_trail, health, keys, organizations, requests, usage
+    from keyguard.guard import audit_trail, health, keys, organizations, requests, usage, verdict
     from keyguard.guard import temporary as temporaries
     from keyguard.guard.verdict import Verdict
     from keyguard.settings.options import Options
@@ -35,6 +35,7 @@ else:
     organizations = Lazy("keyguard.guard.organizations")
     requests = Lazy("keyguard.guard.requests")
     temporaries = Lazy("keyguard.guard.temporary")
+    verdict = Lazy("keyguard.guard.verdict")  # for services without an adapter
     usage = Lazy("keyguard.guard.usage")
 
 
@@ -220,7 +221,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
                 a name.
             ConfigurationError: The limit of a rule can't be counted where the guard counts.
         """
-        admitting = self._admit(
+        admitting = verdict.admit(
             self,
             fields,
             method=method,

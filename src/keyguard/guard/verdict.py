@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from keyguard.core.access.answers import RETIRES_FIELD, Response
+from keyguard.core.access.credentials import describe_misuse
 from keyguard.core.access.decisions import Deny
 from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
-from keyguard.exceptions import ConfigurationError
+from keyguard.core.limits.limit import check_cost
+from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.guard.admission import Admission
 from keyguard.request.ledger import charge
 from keyguard.request.limits import CurrentLimits
 from keyguard.request.ports import RequestGuard
 from keyguard.request.state import RequestState
 
-__all__ = ["StatedRequest", "Verdict", "decide"]
+if TYPE_CHECKING:
+    from keyguard.guard import AsyncKeyguard, Keyguard
+
+__all__ = ["StatedRequest", "Verdict", "admit", "decide"]
 
 
 class StatedRequest(RequestState):
@@ -147,6 +153,40 @@ class Verdict:
         if self.refusal is None:
             raise ConfigurationError("the request may pass, so the service answers it itself")
         return self._state.guard.respond(self.refusal)
+
+
+async def admit(
+    guard: Keyguard | AsyncKeyguard,
+    fields: Sequence[str | bytes],
+    *,
+    method: str,
+    path: str,
+    query: str,
+    headers: Iterable[tuple[str, str]],
+    client: Client,
+    cost: int | None,
+) -> Verdict:
+    """Do what :meth:`~keyguard.Keyguard.admit` says. For sync code nothing in it suspends."""
+    misuse = describe_misuse(fields)
+    if misuse is not None:
+        del fields  # a traceback that passes here must not show the token
+        raise InvalidValueError(misuse)
+    state = StatedRequest(
+        guard,
+        fields,
+        method=method,
+        path=path,
+        query=query,
+        headers=headers,
+        client=client,
+        cost=cost,
+    )
+    del fields, headers
+    if cost is not None:
+        check_cost(cost)
+    if guard.stated is None:
+        guard.stated = Admission(guard, guard.settings.rule_book())
+    return await decide(guard.stated, state)
 
 
 async def decide(admission: Admission, state: StatedRequest) -> Verdict:

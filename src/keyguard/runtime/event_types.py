@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from keyguard.core.access.decisions import Reason
 
 if TYPE_CHECKING:  # only some events have one
+    from keyguard.core.access.receipt import Receipt
     from keyguard.core.keys.requests import KeyRequest
     from keyguard.core.usage.hints import Hint
 
@@ -111,6 +112,28 @@ class LimitExceeded:
     key_id: str | None = None
     organization: str | None = None
     address: str | None = None
+
+    @classmethod
+    def of(cls, receipt: Receipt, at: datetime, address: str | None) -> Self:
+        """Return the event of a request.
+
+        Args:
+            receipt: What it was charged.
+            at: The time.
+            address: The client's address, if it is known.
+        """
+        principal = receipt.principal
+        return cls(
+            at=at,
+            limits=tuple(
+                charge.name
+                for charge, tally in zip(receipt.charges, receipt.tallies, strict=True)
+                if not tally.fits
+            ),
+            key_id=principal.key_id if principal else None,
+            organization=principal.organization if principal else None,
+            address=address,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
