@@ -13,6 +13,7 @@ from keyguard.core.identity.scopes import ScopeGrant
 from keyguard.core.usage.sightings import Sighting
 from keyguard.core.usage.values import ALLOWED, Flush
 from keyguard.freshness import usage_cells, usage_counts
+from keyguard.freshness.entry import Entry
 from keyguard.freshness.usage_counts import UsageCounts
 from tests.world import StandingClock, World
 
@@ -27,12 +28,21 @@ class Recalled:
         self.recalled = 0
         self.dropped: list[Any] = []
 
-    def take_needed(self) -> list[Any]:
-        return []
-
-    def take_allowed(self) -> list[tuple[Principal, int]]:
-        taken, self.allowed = list(self.allowed.items()), Counter()
-        return taken
+    def take_counted(self) -> list[Entry]:
+        taken, self.allowed = self.allowed, Counter()
+        return [
+            Entry(
+                allow=Allow(principal),
+                digest="",
+                not_before=0.0,
+                ends_at=0.0,
+                fresh_until=0.0,
+                dies_at=0.0,
+                is_timed=False,
+                allowed=n,
+            )
+            for principal, n in taken.items()
+        ]
 
 
 def principal(number: int = 1, owner: str = ACME) -> Principal:

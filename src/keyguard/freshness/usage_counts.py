@@ -255,12 +255,14 @@ class UsageCounts:
         return self._start - self._bucket <= time < self._start + self._bucket
 
     def _collect(self) -> None:
-        for principal, scopes in self._tokens.take_needed():
-            for scope in scopes:
-                self._see(principal, Sighting.SCOPE, scope[:LONGEST_SEEN])
-        for principal, n in self._tokens.take_allowed():
-            self._hits += n
-            self._add(_who(principal), (ALLOWED, ""), n, n)
+        for entry in self._tokens.take_counted():
+            principal = entry.allow.principal
+            if entry.allow.needed:
+                for scope in entry.take_needed():
+                    self._see(principal, Sighting.SCOPE, scope[:LONGEST_SEEN])
+            if n := entry.take_allowed():
+                self._hits += n
+                self._add(_who(principal), (ALLOWED, ""), n, n)
         self._cells.settle(self._start)
         self._collected_at = self._time()
         if not self._is_present(self._collected_at):

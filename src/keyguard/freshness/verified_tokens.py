@@ -15,52 +15,30 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 
 from keyguard.core.access.decisions import Allow
 from keyguard.core.access.ports import Fingerprint, Mark
-from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, KeyRecord, Use
 from keyguard.core.tokens.foreign import LONGEST_TOKEN
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
+from keyguard.freshness.entry import FAR_PAST, Entry
 from keyguard.runtime.process import Clock, after_fork
 
 _SCHEME = "Bearer "
 _SCHEME_BYTES = _SCHEME.encode()
-_FAR_PAST = float("-inf")
 _FAR_FUTURE = float("inf")
 _RECENT_CHANGES = 1024
 _RECENT_POSITIONS = 64
 _LONGEST = 60.0  # seconds, however well the feed vouches
-_MINUTE = 60
 _HELD = 10.0  # seconds that no thread is held up for between finding an entry and counting there
 
 MOST_DROPPED = 10_000
-"""How many dropped entries may wait for :meth:`VerifiedTokens.take_allowed`."""
+"""How many dropped entries may wait for :meth:`VerifiedTokens.take_counted`."""
 
 # The one thing that guards share. Ids are unique, so it can at worst forget too much.
 _memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueDictionary()
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A token that was verified."""
-
-    allow: Allow
-    digest: str  # the stored digest that the token matched
-    not_before: float
-    ends_at: float
-    fresh_until: float
-    dies_at: float
-    is_timed: bool  # whether the time of day decides, too
-    used_at: float = _FAR_PAST  # on the monotonic clock
-    told_at: float = 0.0  # the minute of the last use that was passed to the store
-    allowed: int = 0  # how often recall has let it in
-    taken: int = 0  # how much of that take_allowed has returned
-    dropped_at: float = 0.0
 
 
 class VerifiedTokens:
@@ -104,16 +82,16 @@ class VerifiedTokens:
         _memories[id(self)] = self
 
     def _start_afresh(self) -> None:
-        self._entries: dict[bytes, _Entry] = {}  # by token digest, oldest fill first
-        self._open: dict[bytes, _Entry] = {}  # those that nothing of the request can refuse
+        self._entries: dict[bytes, Entry] = {}  # by token digest, oldest fill first
+        self._open: dict[bytes, Entry] = {}  # those that nothing of the request can refuse
         self._held: dict[str, set[bytes]] = {}  # subject -> token digests
         self._changed: dict[str, int] = {}  # subject -> change number, oldest first
         self._uses: dict[str, Use] = {}  # by key, not yet passed to the store
-        self.dropped: list[_Entry] = []
+        self.dropped: list[Entry] = []
         self.recalled = 0
         self._watchers: list[Callable[[], object]] = []
         self._change = 0
-        self._vouched_until = _FAR_PAST
+        self._vouched_until = FAR_PAST
         self._positions: dict[str, int] = {}  # of the feed -> change number, last heard last
         self._lock = threading.Lock()
 
@@ -283,10 +261,10 @@ class VerifiedTokens:
         key = record.key
         change, looked_at = mark
         end = key.ends_at
-        entry = _Entry(
+        entry = Entry(
             allow=allow,
             digest=record.digest,
-            not_before=key.not_before.timestamp() if key.not_before else _FAR_PAST,
+            not_before=key.not_before.timestamp() if key.not_before else FAR_PAST,
             ends_at=end.timestamp() if end else _FAR_FUTURE,
             fresh_until=looked_at + self._max_staleness,
             dies_at=looked_at + max(self._max_staleness, _LONGEST),
@@ -328,8 +306,8 @@ class VerifiedTokens:
             uses, self._uses = list(self._uses.values()), {}
         return uses
 
-    def take_allowed(self) -> list[tuple[Principal, int]]:
-        """Return how often :meth:`recall` let principals in since the last call.
+    def take_counted(self) -> list[Entry]:
+        """Return the entries that may have counted requests since the last call.
 
         One thread at a time may call it.
         """
@@ -338,32 +316,12 @@ class VerifiedTokens:
             entries = [*self._entries.values(), *self.dropped]
             held = self.dropped[-MOST_DROPPED // 2 :]
             self.dropped = [entry for entry in held if entry.dropped_at > until]
-        found: list[tuple[Principal, int]] = []
-        for entry in entries:
-            more = entry.allowed - entry.taken
-            if more:
-                entry.taken += more
-                found.append((entry.allow.principal, more))
-        return found
+        return entries
 
-    def take_needed(self) -> list[tuple[Principal, frozenset[str]]]:
-        """Return the scopes that principals were asked for and had, since the last call."""
-        with self._lock:
-            entries = [*self._entries.values(), *self.dropped]
-            decisions = [entry.allow for entry in entries if entry.allow.needed]
-        found: list[tuple[Principal, frozenset[str]]] = []
-        for allow in decisions:
-            sets = tuple(allow.needed)
-            allow.needed.clear()  # what comes in between is asked for again
-            found.append((allow.principal, frozenset[str]().union(*sets)))
-        return found
-
-    def _note_use_of(self, entry: _Entry) -> None:
-        used_at = self._time() - self._monotonic() + entry.used_at
-        minute = used_at // _MINUTE * _MINUTE
-        if minute > entry.told_at:
-            entry.told_at = minute
-            self._note(Use(entry.allow.principal.key_id, datetime.fromtimestamp(minute, UTC)))
+    def _note_use_of(self, entry: Entry) -> None:
+        use = entry.take_use(self._time() - self._monotonic())
+        if use is not None:
+            self._note(use)
 
     def _note(self, use: Use) -> None:
         known = self._uses.get(use.key_id)
@@ -417,7 +375,7 @@ class VerifiedTokens:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _drop(self, name: bytes) -> _Entry | None:
+    def _drop(self, name: bytes) -> Entry | None:
         self._open.pop(name, None)
         entry = self._entries.pop(name, None)
         if entry is None:

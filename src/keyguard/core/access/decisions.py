@@ -61,7 +61,7 @@ class Allow:
     networks: tuple[str, ...] = field(default=(), repr=False, compare=False)
     retires: str | None = field(default=None, repr=False, compare=False)
     rates: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
-    # The scopes that requests needed and had, until freshness/verified_tokens.py takes them.
+    # The scopes that requests needed and had, until freshness/entry.py takes them.
     needed: set[frozenset[str]] = field(
         default_factory=set[frozenset[str]], init=False, repr=False, compare=False
     )
