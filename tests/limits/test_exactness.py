@@ -25,7 +25,7 @@ THREADS = (
     ONE
     + """
 import os, sys, threading, time
-from keyguard.stores.opening import open_limiter
+from keyguard.stores.limiters import open_limiter
 limiter = open_limiter(sys.argv[1], None, clock=time)
 def work():
     for _ in range(2):
@@ -44,7 +44,7 @@ TASKS = (
     ONE
     + """
 import asyncio, sys, time
-from keyguard.stores.opening import open_async_limiter
+from keyguard.stores.limiters import open_async_limiter
 async def main():
     limiter = open_async_limiter(sys.argv[1], None, clock=time)
     async def work():

@@ -17,14 +17,10 @@ from sqlalchemy.pool import NullPool, Pool, QueuePool, SingletonThreadPool, Stat
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.runtime.deadlines import Patience
+from keyguard.stores.limiters import open_async_limiter, open_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
-from keyguard.stores.opening import (
-    open_async_limiter,
-    open_async_store,
-    open_limiter,
-    open_store,
-)
+from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.sql import AsyncSqlStore, SqlStore, opening
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.threaded import ThreadedDatabase

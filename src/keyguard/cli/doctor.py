@@ -21,8 +21,9 @@ from keyguard.settings.config import Settings
 from keyguard.settings.hashing import TokenHasher, scheme_of
 from keyguard.stores.base import RateLimiter, Replica, Store
 from keyguard.stores.diagnosis import Diagnosable, Finding, fine, problem
+from keyguard.stores.limiters import open_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import open_limiter, open_replica, open_store
+from keyguard.stores.opening import open_replica, open_store
 
 _PROBE = Charge(
     "keyguard:{doctor}:probe", "probe", 1000, 1, Strategy.FIXED_WINDOW, enforce=False, cost=1

@@ -8,9 +8,6 @@ coroutine; in the thread nothing of it suspends.
 
 from __future__ import annotations
 
-import contextvars
-import threading
-import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -23,15 +20,11 @@ from keyguard.core.access.ports import Mark
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Use
 from keyguard.core.tokens.secret import Secret
-from keyguard.freshness.process_end import part_at_exit
 from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime import events
-from keyguard.runtime.deadlines import awithin, within
-from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.pool import HashPool
 from keyguard.runtime.process import Clock, after_fork
-from keyguard.runtime.sync import run_sync
 from keyguard.settings.hashing import TokenHasher
 from keyguard.stores.base import AsyncChangeFeed, ChangeFeed, News
 
@@ -63,8 +56,8 @@ class ReplicaCare(Protocol):
         """
 
 
-class _BackgroundWork(ABC, Generic[AnyFeed]):
-    """What both flavours share.
+class BackgroundWork(ABC, Generic[AnyFeed]):
+    """What the worker of a guard does, in both flavours.
 
     Args:
         store: The key store, with a deadline for each call.
@@ -265,158 +258,3 @@ class _BackgroundWork(ABC, Generic[AnyFeed]):
     @abstractmethod
     async def _sleep(self, seconds: float) -> None:
         """Wait."""
-
-
-class BackgroundWork(_BackgroundWork[ChangeFeed]):
-    """The worker of a guard for sync code: a daemon thread. See :class:`_BackgroundWork`."""
-
-    def _start_afresh(self) -> None:
-        super()._start_afresh()
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._is_starting = False
-        self._feed: ChangeFeed | None = None
-
-    def start(self) -> None:
-        """Start the worker, if it does not run."""
-        thread = self._thread
-        if self._is_starting or (thread is not None and thread.is_alive()):
-            return
-        with self._lock:
-            if self._is_starting or self._thread is not thread or self._over.is_set():
-                return
-            self._is_starting = True
-            worker = self._thread = threading.Thread(
-                target=self._work, args=(self._over,), name="keyguard-background", daemon=True
-            )
-        part_at_exit(self)
-        try:
-            worker.start()
-        except RuntimeError:  # the system refused a thread; the next look-up tries again
-            self._thread = None
-        finally:
-            self._is_starting = False
-
-    def close(self) -> None:
-        """End the worker, and tell the store of all uses and counts."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            feed, self._feed = self._feed, None
-            self._over.set()
-        if feed is not None:
-            with suppress(Exception):
-                feed.close()  # which wakes the worker
-        if thread is not None and thread.ident not in (None, threading.get_ident()):
-            thread.join(self._patience + self._timeout)
-        self.part()
-        with self._lock:
-            self._over = threading.Event()  # a guard that is used again starts again
-
-    def flush(self) -> None:
-        """Tell the store of all uses and counts now."""
-        run_sync(self._flush())
-
-    def part(self) -> None:
-        """Tell the store of all uses and counts, as the guard has served its last request."""
-        run_sync(self._flush(last=True))
-
-    def _work(self, over: threading.Event) -> None:
-        feed = self._open_feed()
-        with self._lock:
-            if not over.is_set():
-                self._feed = feed
-        try:
-            run_sync(self._follow(feed, lambda: self._is_abandoned or over.is_set()))
-        finally:
-            if feed is not None:
-                with suppress(Exception):
-                    feed.close()
-
-    async def _read(self, feed: ChangeFeed, position: str | None, patience: float) -> News:
-        with within(patience + self._timeout):
-            return feed.read(position, patience)
-
-    async def _run_slowly(self, job: Callable[[], str]) -> str:
-        return self._pool.run(job)
-
-    async def _sleep(self, seconds: float) -> None:
-        self._over.wait(seconds)
-
-
-class AsyncBackgroundWork(_BackgroundWork[AsyncChangeFeed]):
-    """The worker of a guard for async code: a task on each event loop of asyncio."""
-
-    def _start_afresh(self) -> None:
-        super()._start_afresh()
-        self._tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._over = threading.Event()
-
-    def start(self) -> None:
-        """Start the worker on this event loop, if it does not run here."""
-        loop = _running_loop()
-        if loop is None:
-            return
-        task = self._tasks.get(loop)
-        if task is None or task.done():
-            self._forget_closed_loops()
-            # In a context of its own, or that of the request that started it would never be freed.
-            context = contextvars.Context()
-            self._tasks[loop] = loop.create_task(
-                self._work(), name="keyguard-background", context=context
-            )
-
-    def _forget_closed_loops(self) -> None:
-        # A task holds its loop, so that these would never be freed.
-        for reference in self._tasks.keyrefs():
-            loop = reference()
-            if loop is not None and loop.is_closed():
-                self._tasks.pop(loop, None)
-
-    async def aclose(self) -> None:
-        """End the worker, and tell the store of all uses and counts."""
-        over, self._over = self._over, threading.Event()  # used again, it starts again
-        over.set()  # for the workers of other loops
-        loop = _running_loop()
-        task = None if loop is None else self._tasks.pop(loop, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task], timeout=self._patience + self._timeout)
-        await self.part()
-
-    async def flush(self) -> None:
-        """Tell the store of all uses and counts now."""
-        await self._flush()
-
-    async def part(self) -> None:
-        """Tell the store of all uses and counts, as the guard has served its last request."""
-        await self._flush(last=True)
-
-    async def _work(self) -> None:
-        feed = self._open_feed()
-        try:
-            over = self._over
-            await self._follow(feed, lambda: self._is_abandoned or over.is_set())
-        finally:
-            if feed is not None:
-                with suppress(Exception):
-                    await feed.aclose()
-
-    async def _read(self, feed: AsyncChangeFeed, position: str | None, patience: float) -> News:
-        async with awithin(patience + self._timeout):
-            return await feed.read(position, patience)
-
-    async def _run_slowly(self, job: Callable[[], str]) -> str:
-        return await self._pool.arun(job)
-
-    async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

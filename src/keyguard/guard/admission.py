@@ -12,7 +12,7 @@ from keyguard.core.http.rules import METHOD_OVERRIDES, Rule, needs_no_key
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
 from keyguard.request.state import RequestState
-from keyguard.stores.opening import check_countable
+from keyguard.stores.limiters import check_countable
 
 if TYPE_CHECKING:
     from keyguard.guard import AsyncKeyguard, Keyguard

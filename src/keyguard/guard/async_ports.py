@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 
 from keyguard.core.access.ports import Found
 from keyguard.core.limits.charges import Charge, Outcome
-from keyguard.freshness.background import AsyncBackgroundWork
 from keyguard.freshness.lookups import Lookups
+from keyguard.freshness.workers import TaskWorker
 from keyguard.guard.ports import Answer, Ports
 from keyguard.guard.store_ports import in_time
 from keyguard.runtime.lazy import asyncio, once
 from keyguard.runtime.waiting import TaskWaits
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore
 from keyguard.stores.failover import CircuitBreaker
+from keyguard.stores.limiters import open_async_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
-from keyguard.stores.opening import open_async_limiter
 
 
-class AsyncPorts(Ports[AsyncStore, AsyncBackgroundWork]):
+class AsyncPorts(Ports[AsyncStore, TaskWorker]):
     """The ports of async code."""
 
-    _worker = AsyncBackgroundWork
+    _worker = TaskWorker
 
     @once
     def lookups(self) -> Lookups[asyncio.Event]:

@@ -24,11 +24,11 @@ from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
 from keyguard.core.usage.sightings import Sighting, network_of
 from keyguard.exceptions import ConfigurationError
-from keyguard.freshness.background import AsyncBackgroundWork, BackgroundWork
 from keyguard.freshness.blocked_clients import BlockedClients
 from keyguard.freshness.usage_counts import UsageCounts
 from keyguard.freshness.usage_work import UsageWork
 from keyguard.freshness.verified_tokens import VerifiedTokens
+from keyguard.freshness.workers import TaskWorker, ThreadWorker
 from keyguard.guard.store_ports import StorePort, UsagePort
 from keyguard.runtime import events
 from keyguard.runtime.lazy import Lazy, once
@@ -48,7 +48,7 @@ from keyguard.stores.base import (
     Store,
 )
 from keyguard.stores.failover import CircuitBreaker
-from keyguard.stores.opening import check_countable
+from keyguard.stores.limiters import check_countable
 
 if TYPE_CHECKING:  # few processes need these
     from keyguard.core.keys.audit import Action
@@ -62,7 +62,7 @@ else:
 
 Answer = TypeVar("Answer")
 AnyStore = TypeVar("AnyStore", Store, AsyncStore)
-Work = TypeVar("Work", BackgroundWork, AsyncBackgroundWork)
+Work = TypeVar("Work", ThreadWorker, TaskWorker)
 
 _HASHES_WAITING = 32
 _LONGEST_TELLING = 2.0  # seconds

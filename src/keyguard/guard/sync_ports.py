@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 from keyguard.core.access.ports import Found
 from keyguard.core.keys.records import KeyRecord
 from keyguard.core.limits.charges import Charge, Outcome
-from keyguard.freshness.background import BackgroundWork
 from keyguard.freshness.lookups import Lookups
+from keyguard.freshness.workers import ThreadWorker
 from keyguard.guard.ports import Answer, Ports
 from keyguard.runtime.deadlines import within
 from keyguard.runtime.lazy import once
 from keyguard.runtime.waiting import ThreadWaits
 from keyguard.stores.base import RateLimiter, Store
 from keyguard.stores.failover import CircuitBreaker
-from keyguard.stores.opening import open_limiter
+from keyguard.stores.limiters import open_limiter
 
 
-class SyncPorts(Ports[Store, BackgroundWork]):
+class SyncPorts(Ports[Store, ThreadWorker]):
     """The ports of sync code. No method suspends."""
 
-    _worker = BackgroundWork
+    _worker = ThreadWorker
 
     @once
     def lookups(self) -> Lookups[threading.Event]:

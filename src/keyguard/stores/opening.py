@@ -1,17 +1,15 @@
-"""Open what a service passes as its store or its limiter."""
+"""Open what a service passes as its store or as a read replica."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
-from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.runtime.deadlines import PATIENCE, Patience
-from keyguard.runtime.process import Clock
 from keyguard.settings.sources import settled_text
 from keyguard.stores.base import (
     AsyncRateLimiter,
@@ -21,19 +19,17 @@ from keyguard.stores.base import (
     Replica,
     Store,
 )
-from keyguard.stores.memory.counters import MemoryRateLimiter
 from keyguard.stores.urls import EXTRAS, read_url
 
 _KINDS = "memory://, sqlite:///keys.db, postgresql://, mysql://, mariadb:// or redis://"
 _REDIS_GROUPS = tuple(f"{s}+{of}://" for s in ("redis", "rediss") for of in ("sentinel", "cluster"))
 _REDIS_URLS = ("redis://", "rediss://", "redis+", "rediss+")
 _WITHOUT_PASSWORD = ("memory:", "sqlite")
-_STORES = (*_WITHOUT_PASSWORD, "postgresql", "mysql", "mariadb", *_REDIS_URLS)
+STORES = (*_WITHOUT_PASSWORD, "postgresql", "mysql", "mariadb", *_REDIS_URLS)
 _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
-_LIMITER_METHODS = ("hit", "adjust", "migrate")
 
 
-class _Flavour(NamedTuple):
+class Flavour(NamedTuple):
     """What a guard takes, as a class name where its library need not be installed.
 
     Args:
@@ -57,7 +53,7 @@ class _Flavour(NamedTuple):
     replica_opener: str
 
 
-_SYNC = _Flavour(
+SYNC = Flavour(
     guard="Keyguard",
     engine=("sqlalchemy", "Engine"),
     clients="redis",
@@ -67,7 +63,7 @@ _SYNC = _Flavour(
     opener="open_store",
     replica_opener="open_replica",
 )
-_ASYNC = _Flavour(
+ASYNC = Flavour(
     guard="AsyncKeyguard",
     engine=("sqlalchemy.ext.asyncio", "AsyncEngine"),
     clients="redis.asyncio",
@@ -103,7 +99,7 @@ def open_store(
             ``durable_replicas`` is set, and the target is no Redis.
         MissingExtraError: The driver is not installed.
     """
-    store: Store = _open(target, _SYNC, _ASYNC, patience, durable_replicas)
+    store: Store = open_target(target, SYNC, ASYNC, patience, durable_replicas)
     return store
 
 
@@ -121,7 +117,7 @@ def open_async_store(
         durable_replicas: As for :func:`open_store`.
         patience: As for :func:`open_store`.
     """
-    store: AsyncStore = _open(target, _ASYNC, _SYNC, patience, durable_replicas)
+    store: AsyncStore = open_target(target, ASYNC, SYNC, patience, durable_replicas)
     return store
 
 
@@ -142,7 +138,7 @@ def open_replica(target: object, store: Store, *, patience: Patience = PATIENCE)
             or the target is of a kind that has no replicas.
         MissingExtraError: The driver is not installed.
     """
-    replica: Replica = _open_replica(target, store, patience, _SYNC, _ASYNC)
+    replica: Replica = _open_replica(target, store, patience, SYNC, ASYNC)
     return replica
 
 
@@ -150,89 +146,19 @@ def open_async_replica(
     target: object, store: AsyncStore, *, patience: Patience = PATIENCE
 ) -> AsyncReplica:
     """Return the read replica that a service names, for async code; see :func:`open_replica`."""
-    replica: AsyncReplica = _open_replica(target, store, patience, _ASYNC, _SYNC)
+    replica: AsyncReplica = _open_replica(target, store, patience, ASYNC, SYNC)
     return replica
 
 
-def open_limiter(
-    target: str | RateLimiter | object | None,
-    store: Store,
-    *,
-    clock: Clock,
-    patience: Patience = PATIENCE,
-) -> RateLimiter:
-    """Return the limiter that a service names, for sync code.
-
-    Args:
-        target: None to count beside the keys; ``memory://``, the URL of an SQL database, of Redis
-            or of another storage of the package ``limits``, a client of redis-py, or a limiter.
-        store: The store of the keys.
-        clock: The clock of counters in memory.
-        patience: How long connecting to the server of a URL may take, and how long its connections
-            last.
-
-    Returns:
-        The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
-
-    Raises:
-        ConfigurationError: The target is not one of these, or one for async code.
-        MissingExtraError: The driver is not installed.
-    """
-    target = _settled(target)
-    if _is_storage(target):
-        from keyguard.stores.limits.storages import StorageRateLimiter
-
-        return StorageRateLimiter(target)
-    limiter: RateLimiter = _limiter_of(target, store, clock, patience, _SYNC, _ASYNC)
-    return limiter
-
-
-def open_async_limiter(
-    target: str | RateLimiter | AsyncRateLimiter | object | None,
-    store: AsyncStore,
-    *,
-    clock: Clock,
-    patience: Patience = PATIENCE,
-) -> MemoryRateLimiter | AsyncRateLimiter:
-    """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
-
-    Counters in memory never wait, so the same class serves both flavours.
-    """
-    target = _settled(target)
-    if _is_storage(target):
-        from keyguard.stores.limits.storages import AsyncStorageRateLimiter
-
-        return AsyncStorageRateLimiter(target)
-    limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
-        target, store, clock, patience, _ASYNC, _SYNC
-    )
-    return limiter
-
-
-def check_countable(limiter: object, limits: Iterable[Limit]) -> None:
-    """Refuse limits that a limiter can't count.
-
-    Args:
-        limiter: The limiter. A limiter without a method ``check`` counts all limits.
-        limits: The limits that are known when the service starts.
-
-    Raises:
-        ConfigurationError: The limiter can't count one of the limits.
-    """
-    check = getattr(limiter, "check", None)
-    if check is not None:
-        check(limits)
-
-
-def _open(
+def open_target(
     target: object,
-    flavour: _Flavour,
-    other: _Flavour,
+    flavour: Flavour,
+    other: Flavour,
     patience: Patience,
     durable_replicas: int = 0,
 ) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
-    target = _settled(target)
+    target = settled(target)
     room = _room_of(target, flavour, other)
     if durable_replicas and room != _REDIS:
         raise ConfigurationError(
@@ -253,10 +179,10 @@ def _open_replica(
     target: object,
     store: Store | AsyncStore,
     patience: Patience,
-    flavour: _Flavour,
-    other: _Flavour,
+    flavour: Flavour,
+    other: Flavour,
 ) -> Any:
-    target = _settled(target)
+    target = settled(target)
     room = _room_of(target, flavour, other)
     if room not in (_SQL, _REDIS) or store.feed() is None:
         raise ConfigurationError(
@@ -291,7 +217,7 @@ def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) 
     return read_url(target, opened, is_sql=room == _SQL)
 
 
-def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:
+def _room_of(target: object, flavour: Flavour, other: Flavour) -> str:
     """Return the module that opens a target, or ``""`` for a store.
 
     Raises:
@@ -301,18 +227,16 @@ def _room_of(target: object, flavour: _Flavour, other: _Flavour) -> str:
         return _room_of_url(target)
     if _is_instance(target, *flavour.engine):
         return _SQL
-    if _is_client(target, flavour):
+    if is_client(target, flavour):
         return _REDIS
     if _is_instance(target, *other.engine):
-        raise _misplaced(f"an {flavour.engine[1]}", f"an {other.engine[1]}", flavour, other)
-    if _is_client(target, other):
-        raise _misplaced(
-            f"a client of {flavour.clients}", f"one of {other.clients}", flavour, other
-        )
+        raise misplaced(f"an {flavour.engine[1]}", f"an {other.engine[1]}", flavour, other)
+    if is_client(target, other):
+        raise misplaced(f"a client of {flavour.clients}", f"one of {other.clients}", flavour, other)
     if _offers(target, flavour.store):
         return ""
     if _offers(target, other.store):
-        raise _misplaced(_a(flavour.store), type(target).__name__, flavour, other)
+        raise misplaced(named(flavour.store), type(target).__name__, flavour, other)
     raise ConfigurationError(
         f"a store is a URL such as {_KINDS}, a SQLAlchemy {flavour.engine[1]}, a client of "
         f"redis-py, or an object with the methods of keyguard.stores.base.{flavour.store.__name__};"
@@ -328,61 +252,24 @@ def _room_of_url(url: str) -> str:
     return _REDIS if url.startswith(_REDIS_URLS) else _SQL
 
 
-def _limiter_of(
-    target: object,
-    store: object,
-    clock: Clock,
-    patience: Patience,
-    flavour: _Flavour,
-    other: _Flavour,
-) -> Any:
-    """Return counters beside a store's keys, or in memory if it keeps none, or the target itself.
-
-    Raises:
-        ConfigurationError: The target is for the other flavour, or no limiter at all.
-    """
-    if target is None or isinstance(target, str) or _is_client(target, _SYNC, _ASYNC):
-        counters = getattr(
-            store if target is None else _open(target, flavour, other, patience),
-            "counters",
-            None,
-        )
-        if counters is None:
-            return MemoryRateLimiter(clock=clock)
-        return counters(owned=target is not None)
-    if _has_methods(target, *_LIMITER_METHODS):
-        if _has_methods(target, flavour.close) or isinstance(target, MemoryRateLimiter):
-            return target
-        if _has_methods(target, other.close):
-            raise _misplaced(_a(flavour.limiter), type(target).__name__, flavour, other)
-    raise ConfigurationError(
-        "a limiter is None (beside the keys), memory://, the URL of an SQL database, a Redis or "
-        "another storage of the package limits, a client of redis-py, or an object with the "
-        f"methods of keyguard.stores.base.RateLimiter, not {type(target).__name__}"
-    )
-
-
-def _settled(target: object) -> object:
+def settled(target: object) -> object:
     """Return a URL without the white space around it, and anything else as it is."""
     return settled_text("the URL of a store", target) if isinstance(target, str) else target
-
-
-def _is_storage(target: object) -> TypeGuard[str]:
-    """Tell whether a target is the URI of a storage that only the package ``limits`` knows."""
-    return isinstance(target, str) and "://" in target and not target.startswith(_STORES)
 
 
 def _offers(target: object, protocol: type) -> bool:
     # Since Python 3.12 isinstance overlooks methods that __getattr__ passes through to another
     # object.
-    return _has_methods(target, *(name for name in dir(protocol) if not name.startswith("_")))
+    return has_methods(target, *(name for name in dir(protocol) if not name.startswith("_")))
 
 
-def _has_methods(target: object, *names: str) -> bool:
+def has_methods(target: object, *names: str) -> bool:
+    """Tell whether an object has all of these methods."""
     return all(callable(getattr(target, name, None)) for name in names)
 
 
-def _is_client(target: object, *flavours: _Flavour) -> bool:
+def is_client(target: object, *flavours: Flavour) -> bool:
+    """Tell whether an object is a client of redis-py, of one of these flavours."""
     return any(
         _is_instance(target, flavour.clients, name)
         for flavour in flavours
@@ -396,10 +283,12 @@ def _is_instance(target: object, module: str, name: str) -> bool:
     return loaded is not None and isinstance(target, getattr(loaded, name))
 
 
-def _a(protocol: type) -> str:
+def named(protocol: type) -> str:
+    """Return the name of a protocol with its article."""
     name = protocol.__name__
     return f"an {name}" if name.startswith("A") else f"a {name}"
 
 
-def _misplaced(wanted: str, given: str, flavour: _Flavour, other: _Flavour) -> ConfigurationError:
+def misplaced(wanted: str, given: str, flavour: Flavour, other: Flavour) -> ConfigurationError:
+    """Return the error for what the other flavour of a guard takes."""
     return ConfigurationError(f"pass {flavour.guard} {wanted}; {given} is for {other.guard}")

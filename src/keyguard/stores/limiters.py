@@ -1,0 +1,136 @@
+"""Open what a service passes as its limiter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+from keyguard.core.limits.limit import Limit
+from keyguard.exceptions import ConfigurationError
+from keyguard.runtime.deadlines import PATIENCE, Patience
+from keyguard.runtime.process import Clock
+from keyguard.stores.base import AsyncRateLimiter, AsyncStore, RateLimiter, Store
+from keyguard.stores.memory.counters import MemoryRateLimiter
+from keyguard.stores.opening import (
+    ASYNC,
+    STORES,
+    SYNC,
+    Flavour,
+    has_methods,
+    is_client,
+    misplaced,
+    named,
+    open_target,
+    settled,
+)
+
+_METHODS = ("hit", "adjust", "migrate")
+
+
+def open_limiter(
+    target: str | RateLimiter | object | None,
+    store: Store,
+    *,
+    clock: Clock,
+    patience: Patience = PATIENCE,
+) -> RateLimiter:
+    """Return the limiter that a service names, for sync code.
+
+    Args:
+        target: None to count beside the keys; ``memory://``, the URL of an SQL database, of Redis
+            or of another storage of the package ``limits``, a client of redis-py, or a limiter.
+        store: The store of the keys.
+        clock: The clock of counters in memory.
+        patience: How long connecting to the server of a URL may take, and how long its connections
+            last.
+
+    Returns:
+        The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
+
+    Raises:
+        ConfigurationError: The target is not one of these, or one for async code.
+        MissingExtraError: The driver is not installed.
+    """
+    target = settled(target)
+    if _is_storage(target):
+        from keyguard.stores.limits.storages import StorageRateLimiter
+
+        return StorageRateLimiter(target)
+    limiter: RateLimiter = _limiter_of(target, store, clock, patience, SYNC, ASYNC)
+    return limiter
+
+
+def open_async_limiter(
+    target: str | RateLimiter | AsyncRateLimiter | object | None,
+    store: AsyncStore,
+    *,
+    clock: Clock,
+    patience: Patience = PATIENCE,
+) -> MemoryRateLimiter | AsyncRateLimiter:
+    """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
+
+    Counters in memory never wait, so the same class serves both flavours.
+    """
+    target = settled(target)
+    if _is_storage(target):
+        from keyguard.stores.limits.storages import AsyncStorageRateLimiter
+
+        return AsyncStorageRateLimiter(target)
+    limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
+        target, store, clock, patience, ASYNC, SYNC
+    )
+    return limiter
+
+
+def check_countable(limiter: object, limits: Iterable[Limit]) -> None:
+    """Refuse limits that a limiter can't count.
+
+    Args:
+        limiter: The limiter. A limiter without a method ``check`` counts all limits.
+        limits: The limits that are known when the service starts.
+
+    Raises:
+        ConfigurationError: The limiter can't count one of the limits.
+    """
+    check = getattr(limiter, "check", None)
+    if check is not None:
+        check(limits)
+
+
+def _limiter_of(
+    target: object,
+    store: object,
+    clock: Clock,
+    patience: Patience,
+    flavour: Flavour,
+    other: Flavour,
+) -> Any:
+    """Return counters beside a store's keys, or in memory if it keeps none, or the target itself.
+
+    Raises:
+        ConfigurationError: The target is for the other flavour, or no limiter at all.
+    """
+    if target is None or isinstance(target, str) or is_client(target, SYNC, ASYNC):
+        counters = getattr(
+            store if target is None else open_target(target, flavour, other, patience),
+            "counters",
+            None,
+        )
+        if counters is None:
+            return MemoryRateLimiter(clock=clock)
+        return counters(owned=target is not None)
+    if has_methods(target, *_METHODS):
+        if has_methods(target, flavour.close) or isinstance(target, MemoryRateLimiter):
+            return target
+        if has_methods(target, other.close):
+            raise misplaced(named(flavour.limiter), type(target).__name__, flavour, other)
+    raise ConfigurationError(
+        "a limiter is None (beside the keys), memory://, the URL of an SQL database, a Redis or "
+        "another storage of the package limits, a client of redis-py, or an object with the "
+        f"methods of keyguard.stores.base.RateLimiter, not {type(target).__name__}"
+    )
+
+
+def _is_storage(target: object) -> TypeGuard[str]:
+    """Tell whether a target is the URI of a storage that only the package ``limits`` knows."""
+    return isinstance(target, str) and "://" in target and not target.startswith(STORES)
