@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from keyguard import ExceededError, InvalidValueError, Keyguard, Limit, Rule, Settings, rate_limit
+from keyguard import (
+    ExceededError,
+    InvalidValueError,
+    Keyguard,
+    Limit,
+    Rule,
+    Settings,
+    Strategy,
+    rate_limit,
+)
+from keyguard.adapters import asgi, wsgi
+from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
 from keyguard.runtime.events import PlanUnknown, log_event
 from tests.adapters.stacks import Request, call_asgi
@@ -154,3 +167,51 @@ def test_a_plan_that_makes_no_sense_is_refused_at_the_start(plans: Any, message:
     log = Limit("log", "5/minute", strategy="moving-window")  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match=message):
         Settings(plans=plans, rules=[Rule("/", limits=[log])])
+
+
+LARGE = {"plans": {"pro": {"log": "20000/minute"}}}
+
+
+async def answer(request: Any) -> PlainTextResponse:
+    return PlainTextResponse("ok")
+
+
+def logged(function: Any) -> Any:
+    return rate_limit("5/minute", name="log", strategy="moving-window")(function)
+
+
+def test_a_plan_that_a_decorated_view_can_t_count_stops_the_application() -> None:
+    world = World(options=LARGE)
+    flask, later = Flask("site"), Flask("site")
+    flask.add_url_rule("/", "view", logged(lambda: "ok"))
+    FlaskKeyguard(later, world.guard)
+    routed = Starlette(routes=[Route("/", logged(answer))])
+    attempts: list[Callable[[], object]] = [
+        lambda: KeyguardMiddleware(routed, world.async_guard),
+        lambda: asgi.KeyguardMiddleware(logged(answer), world.async_guard),
+        lambda: FlaskKeyguard(flask, world.guard),
+        lambda: later.add_url_rule("/", "view", logged(lambda: "ok")),
+        lambda: wsgi.KeyguardMiddleware(
+            lambda *_: [],
+            world.guard,
+            rules=[Rule("/", limits=[Limit("log", "5/minute", strategy=Strategy.MOVING_WINDOW)])],
+        ),
+    ]
+    for attempt in attempts:
+        with pytest.raises(InvalidValueError, match="plan 'pro': a moving window keeps every hit"):
+            attempt()
+
+
+def test_a_request_never_fails_because_of_a_plan() -> None:
+    world = World(options=LARGE)
+    world.guard.organizations.update("acme", plan="pro")
+
+    async def dispatch(request: Any) -> Any:  # decorates anew for each call, unseen at the start
+        return await logged(answer)(request)
+
+    app = KeyguardMiddleware(Starlette(routes=[Route("/", dispatch)]), world.async_guard)
+    token = world.token().encode()
+    answers = [call_asgi(app, Request("/", authorization=(b"Bearer " + token,))) for _ in range(9)]
+
+    assert {answer.status for answer in answers} == {200}
+    assert answers[-1].header("ratelimit-policy") == '"log";q=20000;w=60'

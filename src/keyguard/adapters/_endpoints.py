@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from keyguard.adapters._asgi_scope import Scope
-from keyguard.core.identity.scopes import ScopeCatalogue
+from keyguard.core.access.policy import Policy
 from keyguard.request.protection import UNPROTECTED, Protection, check_declared
 
 __all__ = [
@@ -30,18 +30,19 @@ _FULL_MATCH = 2  # Starlette's Match.FULL
 _NO_SUCH_NAME = "keyguard_no_such_name"  # an object that has it answers to every name: skip it
 
 
-def check_endpoints(app: object, catalogue: ScopeCatalogue | None) -> None:
-    """Refuse an application whose endpoints require scopes that the catalogue does not know.
+def check_endpoints(app: object, policy: Policy) -> None:
+    """Refuse an application with an endpoint that the settings contradict.
 
     Follows ``app``, ``routes`` and ``endpoint``, as Starlette and frameworks like it name them. An
     object without any of these is checked itself.
 
     Raises:
-        InvalidValueError: An endpoint requires a scope that the catalogue does not know.
+        InvalidValueError: An endpoint requires a scope that the catalogue does not know, or a plan
+            gives its limit a rate that the limit's strategy can't count.
     """
-    if catalogue is not None:
+    if policy.checks_endpoints:
         for node in each_node(app):
-            check_declared(node, catalogue)
+            check_declared(node, policy)
 
 
 def find_root_path(app: object) -> str:

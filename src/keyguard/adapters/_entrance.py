@@ -29,8 +29,9 @@ class Entrance(Admission):
 
     Raises:
         ConfigurationError: The limit of a rule can't be counted where the guard counts.
-        InvalidValueError: A public path or a rule is malformed, or an endpoint requires a scope
-            that the guard's catalogue does not know.
+        InvalidValueError: A public path or a rule is malformed, an endpoint requires a scope that
+            the guard's catalogue does not know, or a plan gives its limit a rate that the limit's
+            strategy can't count.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Entrance(Admission):
         rules: Iterable[Rule] | None,
         is_for_management: Callable[[RequestState], bool] | None = None,
     ) -> None:
-        check_endpoints(app, guard.policy.catalogue)
+        check_endpoints(app, guard.policy)
         self._app, self._hides_refusals = app, warn_of_hidden_refusals(app)
         rule_book = guard.settings.rule_book(public=public, rules=rules)
         warn_of_escapes(app, rule_book)

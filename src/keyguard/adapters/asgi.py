@@ -100,7 +100,7 @@ class KeyguardMiddleware:
         declared = UNPROTECTED
         for node in each_node(app):
             declared = declared.and_(self.all_declared(node))
-        declared.check_known(guard.policy.catalogue)
+        declared.check_known(guard.policy)
         # All scopes that routes ask for; None if a route has limits of its own, or asks otherwise.
         self._scopes_of_routes = None if declared.limits else declared.plain_scopes
 

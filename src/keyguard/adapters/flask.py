@@ -111,7 +111,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         The first decorated view defers charging until the route is known, before any other
         ``before_request`` function.
         """
-        check_endpoints(view, self.guard.policy.catalogue)
+        check_endpoints(view, self.guard.policy)
         if not self.charges_later and is_declared(view):
             self.charges_later = True
             self._flask.before_request_funcs.setdefault(None, []).insert(0, self.charge)

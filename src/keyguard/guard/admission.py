@@ -31,6 +31,7 @@ class Admission:
 
     Raises:
         ConfigurationError: The limit of a rule can't be counted where the guard counts.
+        InvalidValueError: A plan gives the limit of a rule a rate that its strategy can't count.
     """
 
     def __init__(
@@ -39,10 +40,9 @@ class Admission:
         rule_book: RuleBook,
         is_for_management: Callable[[RequestState], bool] | None = None,
     ) -> None:
-        check_countable(
-            guard.limiter,
-            [limit.limit for rule in rule_book.rules for limit in rule.charged],
-        )
+        limits = [limit.limit for rule in rule_book.rules for limit in rule.charged]
+        check_countable(guard.limiter, limits)
+        guard.policy.check_plans(limits)
         settings = guard.settings
         self.rule_book = rule_book
         self._guard = guard

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.decisions import Allow, Deny
-from keyguard.core.identity.scopes import Requirement, ScopeCatalogue
+from keyguard.core.access.policy import Policy
+from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.request.state import RequestState
 
@@ -55,15 +56,15 @@ class Protection:
             limit.limit.per in _NEEDS_KEY for limit in self.limits
         )
 
-    def check_known(self, catalogue: ScopeCatalogue | None) -> None:
-        """Refuse scopes that the catalogue does not know, if there is one.
+    def check_known(self, policy: Policy) -> None:
+        """Refuse scopes that the catalogue does not know, and limits that a plan can't change.
 
         Raises:
-            InvalidValueError: A scope is needed that the catalogue does not know.
+            InvalidValueError: A scope is needed that the catalogue does not know, or a plan gives a
+                limit a rate that its strategy can't count.
         """
-        if catalogue is not None:
-            for requirement in self.requirements:
-                catalogue.check_required(requirement.scopes)
+        scopes = [scope for requirement in self.requirements for scope in requirement.scopes]
+        policy.check_endpoint(scopes, [limit.limit for limit in self.limits])
 
     def and_(self, inner: Protection) -> Protection:
         """Return this and the protection of what stands further inside, as one."""
@@ -134,10 +135,11 @@ def is_declared(target: object) -> bool:
     return bool(all_declared(target))
 
 
-def check_declared(target: object, catalogue: ScopeCatalogue) -> None:
-    """Refuse a decorated endpoint whose scopes the catalogue does not know.
+def check_declared(target: object, policy: Policy) -> None:
+    """Refuse a decorated endpoint that the settings contradict; see :meth:`Protection.check_known`.
 
     Raises:
-        InvalidValueError: The endpoint requires a scope that the catalogue does not know.
+        InvalidValueError: The catalogue does not know a scope, or a plan gives a limit a rate that
+            its strategy can't count.
     """
-    all_declared(target).check_known(catalogue)
+    all_declared(target).check_known(policy)

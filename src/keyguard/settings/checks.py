@@ -7,12 +7,11 @@ from dataclasses import Field, fields
 from typing import TYPE_CHECKING
 
 from keyguard.core.keys.values import check_plan_name
-from keyguard.core.limits.limit import Limit, on_plan
+from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.settings.hashing import read_peppers
 
 if TYPE_CHECKING:
-    from keyguard.core.http.rule_book import RuleBook
     from keyguard.settings.config import Settings
 
 BUCKETS = {"15m": 900, "1h": 3600}
@@ -54,8 +53,10 @@ def settle(settings: Settings) -> None:
         book = settings.rule_book()
         settled["public"] = tuple(sorted(book.paths))
         settled["rules"] = book.rules[len(book.paths) :]
-    for name, rates in policy.plans.items():
-        _check_plan(name, rates, settings.rule_book())
+    if policy.plans:
+        policy.check_plans(
+            charged.limit for rule in settings.rule_book().rules for charged in rule.charged
+        )
     if "trusted_proxies" in given:
         settled["trusted_proxies"] = settings.proxies.names
     if settings.approvals != {} or "approval_rules" in given:
@@ -135,10 +136,3 @@ def read_plans(plans: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str,
             )
         found[name] = {limit: Limit(limit, rate).rate for limit, rate in rates.items()}
     return found
-
-
-def _check_plan(name: str, rates: Mapping[str, str], rules: RuleBook) -> None:
-    try:
-        on_plan((charged.limit for rule in rules.rules for charged in rule.charged), rates)
-    except InvalidValueError as problem:
-        raise InvalidValueError(f"plan {shown(name)}: {problem}") from None

@@ -139,10 +139,10 @@ def _is_served_async(middleware: list[tuple[str, Any]]) -> bool:
 
 def _scopes(setup: Setup) -> Iterator[checks.CheckMessage]:
     for guard in (setup.guard, setup.async_guard):
-        if guard is not None and guard.policy.catalogue is not None:
+        if guard is not None and guard.policy.checks_endpoints:
             for view in views_of_urlconf():
                 try:
-                    check_view(view, guard.policy.catalogue)
+                    check_view(view, guard.policy)
                 except KeyguardError as failure:
                     kind = getattr(view, "view_class", getattr(view, "cls", view))
                     name = f"{kind.__module__}.{getattr(kind, '__qualname__', kind)}"

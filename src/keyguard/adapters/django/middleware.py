@@ -91,8 +91,8 @@ class KeyguardMiddleware(metaclass=_Modes):
         self._principal_fields = guard.settings.principal_fields or None
         got_request_exception.connect(_answers.notice_uncaught)
         self._protection = lru_cache(maxsize=1024)(protection_for)
-        if guard.policy.catalogue is not None:
-            check_views(guard.policy.catalogue)
+        if guard.policy.checks_endpoints:
+            check_views(guard.policy)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Serve one request."""

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from django.urls import Resolver404, get_resolver, resolve
 
+from keyguard.core.access.policy import Policy
 from keyguard.core.http.spellings import Resource
-from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.exceptions import InvalidValueError, shown
 from keyguard.request.decorators import require_scopes
 from keyguard.request.protection import Protection, check_declared, protection_of
@@ -69,28 +69,29 @@ def protection_for(view: object, method: str | None) -> Protection:
     return replace(found, limits=tuple(dict.fromkeys(limits)))  # the function repeats its class's
 
 
-def check_views(catalogue: ScopeCatalogue) -> None:
-    """Refuse a URLconf with a view that requires a scope which the catalogue does not know.
+def check_views(policy: Policy) -> None:
+    """Refuse a URLconf with a view that the settings contradict.
 
     Raises:
-        InvalidValueError: A view requires a scope that the catalogue does not know.
+        InvalidValueError: A view requires a scope that the catalogue does not know, or a plan gives
+            its limit a rate that the limit's strategy can't count.
     """
     for view in views_of_urlconf():
-        check_view(view, catalogue)
+        check_view(view, policy)
 
 
-def check_view(view: object, catalogue: ScopeCatalogue) -> None:
-    """Refuse a view that requires a scope which the catalogue does not know.
+def check_view(view: object, policy: Policy) -> None:
+    """Refuse a view that the settings contradict.
 
     Raises:
-        InvalidValueError: The view requires a scope that the catalogue does not know.
+        InvalidValueError: As for :func:`check_views`.
     """
-    check_declared(view, catalogue)
+    check_declared(view, policy)
     kind = getattr(view, "cls", None)  # Django REST Framework's
     if kind is not None:
-        check_declared(kind, catalogue)
+        check_declared(kind, policy)
         for permission in _permissions(getattr(kind, "permission_classes", ())):
-            check_declared(permission, catalogue)
+            check_declared(permission, policy)
 
 
 def resolve_in_django(path: str, _method: str | None) -> Resource | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -84,6 +84,40 @@ class Policy:
                 f"no plan {shown(name)} is known here; the setting plans names: "
                 f"{', '.join(sorted(self.plans)) or 'none'}"
             )
+
+    @property
+    def checks_endpoints(self) -> bool:
+        """Whether the settings may contradict what endpoints declare."""
+        return self.catalogue is not None or bool(self.plans)
+
+    def check_endpoint(self, scopes: Iterable[str], limits: Iterable[Limit]) -> None:
+        """Refuse what an endpoint declares, where the settings contradict it.
+
+        Args:
+            scopes: The scopes that it needs.
+            limits: Its own limits.
+
+        Raises:
+            InvalidValueError: The catalogue does not know a scope, or a plan gives a limit a rate
+                that its strategy can't count.
+        """
+        if self.catalogue is not None:
+            self.catalogue.check_required(scopes)
+        if self.plans:
+            self.check_plans(limits)
+
+    def check_plans(self, limits: Iterable[Limit]) -> None:
+        """Refuse limits to which a plan gives a rate that their strategy can't count.
+
+        Raises:
+            InvalidValueError: The message names the plan.
+        """
+        known = tuple(limits)
+        for name, rates in self.plans.items():
+            try:
+                on_plan(known, rates)
+            except InvalidValueError as problem:
+                raise InvalidValueError(f"plan {shown(name)}: {problem}") from None
 
     def principal(self, record: KeyRecord) -> Principal:
         """Return the principal of a request with this key."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged, on_plan
+from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged, on_plan_anyhow
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError
 
@@ -197,13 +197,12 @@ def route_charges(
             a plan.
 
     Raises:
-        InvalidValueError: A limit's function returned something that is not a cost or a name, or
-            the strategy of a limit can't count the plan's rate.
+        InvalidValueError: A limit's function returned something that is not a cost or a name.
     """
     charges: list[Charge] = []
     for limit in limits:
         cost = limit.cost_of(request)
-        present = limit.limit if not rates else on_plan((limit.limit,), rates)[0]
+        present = limit.limit if not rates else on_plan_anyhow(limit.limit, rates)
         charges += _charges_of_request(present, principal, request, limit.route, cost)
     return charges
 

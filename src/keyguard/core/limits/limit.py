@@ -295,6 +295,27 @@ def on_plan(limits: Iterable[Limit], rates: Mapping[str, str]) -> tuple[Limit, .
     )
 
 
+def on_plan_anyhow(limit: Limit, rates: Mapping[str, str]) -> Limit:
+    """Return a limit as a plan changes it, for a request, which no plan may make fail.
+
+    What a moving window can't keep, a sliding window counter counts.
+
+    Args:
+        limit: The limit of a route, which the plan's author may not have known.
+        rates: The plan's rates by the names of limits, each well-formed.
+    """
+    rate = rates.get(limit.name)
+    return limit if rate is None else _at_any_rate(limit, rate)
+
+
+@lru_cache(1000)
+def _at_any_rate(limit: Limit, rate: str) -> Limit:
+    try:
+        return _at_rate(limit, rate)
+    except InvalidValueError:
+        return replace(limit, rate=rate, strategy=Strategy.SLIDING_WINDOW_COUNTER)
+
+
 @lru_cache(1000)
 def _at_rate(limit: Limit, rate: str) -> Limit:
     return replace(limit, rate=rate)
