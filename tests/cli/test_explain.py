@@ -115,3 +115,61 @@ def test_an_application_inside_middleware_is_named_and_not_the_middleware(
     assert done.sentence.startswith(
         "the application is a Closed inside a KeyguardMiddleware, whose routes can't be read"
     )
+
+
+PLANS = """
+[[rules]]
+path = "/infer"
+limits = [{ name = "inference", rate = "60/minute" }]
+
+[[rules]]
+path = "/open"
+public = true
+limits = [{ name = "inference", rate = "60/minute", per = "address" }]
+
+[plans.pro]
+inference = "600/minute"
+
+[plans.free]
+other = "1/minute"
+"""
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "keyguard.toml").write_text(PLANS)
+    monkeypatch.setenv("KEYGUARD_CONFIG", str(tmp_path / "keyguard.toml"))
+
+
+@pytest.mark.usefixtures("planned")
+def test_the_plan_of_an_organization_changes_the_limits_that_are_shown(
+    keyguard: Program, store: Store
+) -> None:
+    def lines(path: str, *arguments: str) -> str:
+        shown = keyguard("explain", "GET", path, *arguments).stdout
+        return shown[shown.index("Limits") :]
+
+    limit = "Limits   inference 60/minute per key\n"
+    assert lines("/infer") == limit + "Plans    change these limits: pro (see --org)\n"
+    assert lines("/infer", "--org", "acme") == limit + "Plans    the organization has none\n"
+    for plan, expected in (
+        (
+            "pro",
+            "Limits   inference 600/minute per key\nPlan     pro, which changes these limits\n",
+        ),
+        ("free", limit + "Plan     free, which changes none\n"),
+    ):
+        with store.open(plans={"pro": {}, "free": {}}) as guard:
+            guard.organizations.update("acme", plan=plan)
+        assert lines("/infer", "--org", "acme") == expected
+    with store.open(plans={"old": {}}) as guard:
+        guard.organizations.update("acme", plan="old")
+    unknown = "Plan     old, which the settings do not know: it changes nothing\n"
+    assert lines("/infer", "--org", "acme") == limit + unknown
+    assert explained(keyguard, "GET", "/infer", "--org", "acme")["plan"] == "old"
+    assert explained(keyguard, "GET", "/open")["plans"] == []
+
+
+@pytest.mark.usefixtures("planned", "store")
+def test_an_organization_that_does_not_exist_is_named(keyguard: Program) -> None:
+    assert "nobody" in keyguard("explain", "GET", "/infer", "--org", "nobody").sentence

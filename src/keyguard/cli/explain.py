@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from keyguard.cli.options import HASHED_STORE, Common, with_options
+from keyguard.cli.options import HASHED_STORE, Common, option, with_options
 from keyguard.cli.routes import as_json, limit_words
 from keyguard.cli.terminal import details
 from keyguard.cli.token_io import read_token
@@ -34,6 +34,9 @@ def explain(
     scope: list[str] = typer.Option(
         [], "--scope", help="Whether a key with this scope would be let in. May be repeated."
     ),
+    organization: str | None = option(
+        "ORG", "Show the limits for this organization, by id or slug: its plan counts.", "--org"
+    ),
     token_stdin: bool = typer.Option(
         False, "--token-stdin", help="Whether the key of a token would be, read from stdin."
     ),
@@ -41,7 +44,8 @@ def explain(
     """Say which rule decides on a request, what it needs, and whether a key would be let in.
 
     Without a key, the exit code is 0. With one it is 1 if the key would not be let in. Limits are
-    shown and not charged; addresses, networks and HTTPS are not asked.
+    shown and not charged: those of the path, which add to those of the key. Addresses, networks and
+    HTTPS are not asked.
     """
     # Other commands need no adapters.
     from keyguard.cli.route_report.applications import read_application
@@ -54,11 +58,12 @@ def explain(
         raise InvalidValueError("give scopes or a token, and not both")
     application = common.application if name is None else load_application(name)
     routes = (
-        of_settings(common.settings().rule_book())
+        of_settings(common.settings())
         if application is None
         else read_application(application, needs_routes=False)
     )
     found = explain_request(routes, method.upper(), path)
+    plan = None if organization is None else _plan_of(common, organization)
     let_in, why = _let_in(common, found, scope, token_stdin=token_stdin)
     form = {
         **as_json(found.guarded),
@@ -66,10 +71,18 @@ def explain(
         "path": found.path,
         "route": _route(found),
         "rules": [_rule(rule) for rule in found.rules],
+        "limits": [limit_words(limit) for limit in found.on(plan)],
+        "plan": plan,
+        "plans": found.plans,
         "let_in": let_in,
         "why": why,
     }
-    common.show(form, _as_text(found, let_in, why))
+    common.show(
+        form,
+        _as_text(
+            found, _about_plans(found, plan, asked=organization is not None), plan, let_in, why
+        ),
+    )
     if let_in is False and (scope or token_stdin):
         raise typer.Exit(1)
 
@@ -120,7 +133,27 @@ def _rule(rule: Rule | Deny | None) -> str | None:
     return f"{rule.path}{methods}"
 
 
-def _as_text(found: Explanation, let_in: bool | None, why: str) -> str:
+def _plan_of(common: Common, organization: str) -> str | None:
+    with common.guard() as guard:
+        return guard.organizations.get(organization).plan
+
+
+def _about_plans(found: Explanation, plan: str | None, *, asked: bool) -> str | None:
+    """Return what plans do to the limits, in words; None if they do nothing."""
+    if not asked:
+        return f"change these limits: {', '.join(found.plans)} (see --org)" if found.plans else None
+    if plan is None:
+        return "the organization has none"
+    if not found.knows(plan):
+        return f"{plan}, which the settings do not know: it changes nothing"
+    return (
+        f"{plan}, {'which changes these limits' if plan in found.plans else 'which changes none'}"
+    )
+
+
+def _as_text(
+    found: Explanation, plans: str | None, plan: str | None, let_in: bool | None, why: str
+) -> str:
     needs = [f"scopes {', '.join(found.all_of)}"] if found.all_of else []
     needs += [f"any of {', '.join(sorted(each))}" for each in found.any_of]
     rules = [
@@ -136,7 +169,8 @@ def _as_text(found: Explanation, let_in: bool | None, why: str) -> str:
                 "Needs",
                 "nothing" if found.guarded.is_public else ("; ".join(needs) or "a key") + login,
             ),
-            ("Limits", escaped(", ".join(map(limit_words, found.guarded.limits)))),
+            ("Limits", escaped(", ".join(map(limit_words, found.on(plan))))),
+            ("Plan" if plan else "Plans", plans if plans is None else escaped(plans)),
             ("Let in", None if let_in is None else f"{'yes' if let_in else 'no'}: {why}"),
         ]
     )

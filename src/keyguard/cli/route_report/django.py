@@ -72,7 +72,14 @@ def _guards() -> list[PathRules]:
     middleware = map(import_string, settings.MIDDLEWARE)
     if not any(isinstance(m, type) and issubclass(m, KeyguardMiddleware) for m in middleware):
         return []
-    return [PathRules(book, (resolve_in_django,)) for book in read_setup().rule_books()]
+    setup = read_setup()
+    plans = {
+        name: rates
+        for guard in (setup.async_guard, setup.guard)
+        if guard is not None
+        for name, rates in guard.policy.plans.items()
+    }
+    return [PathRules(book, (resolve_in_django,), plans=plans) for book in setup.rule_books()]
 
 
 def _read_patterns(patterns: list[Any], before: _Path) -> Iterator[tuple[_Path, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -10,8 +10,9 @@ from keyguard.cli.route_report.report import GuardedRoute, report
 from keyguard.cli.route_report.route import PathRules, Place, Route
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.coverage import Segments, matches
-from keyguard.core.http.rule_book import RuleBook
 from keyguard.core.http.rules import Rule
+from keyguard.core.limits.limit import RouteLimit, on_plan_anyhow
+from keyguard.settings.config import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Explanation:
         rules: What the rules of each keyguard middleware on its way say, the outermost first: a
             rule, None where only a key is needed, or the refusal of an ambiguous path.
         guarded: What it needs in all.
+        guards: The keyguard middleware on its way, the outermost first.
     """
 
     method: str
@@ -34,6 +36,7 @@ class Explanation:
     route: Route | None
     rules: tuple[Rule | Deny | None, ...]
     guarded: GuardedRoute
+    guards: tuple[PathRules, ...]
 
     @property
     def all_of(self) -> list[str]:
@@ -45,10 +48,36 @@ class Explanation:
         """The scopes of which one is needed."""
         return [each.any_of for each in self.guarded.requirements if each.any_of]
 
+    @property
+    def plans(self) -> list[str]:
+        """The names of the plans that change a limit of the request, if a key makes it."""
+        if self.guarded.is_public:
+            return []
+        limits = {charged.limit.name for charged in self.guarded.limits}
+        return sorted(name for name, rates in self._plans.items() if not limits.isdisjoint(rates))
 
-def of_settings(rule_book: RuleBook) -> list[Route]:
+    def on(self, plan: str | None) -> tuple[RouteLimit, ...]:
+        """Return the limits of the request as a plan changes them."""
+        rates = {} if plan is None or self.guarded.is_public else self._plans.get(plan, {})
+        return tuple(
+            replace(charged, limit=on_plan_anyhow(charged.limit, rates))
+            for charged in self.guarded.limits
+        )
+
+    def knows(self, plan: str) -> bool:
+        """Tell whether a keyguard middleware on the way of the request knows a plan."""
+        return plan in self._plans
+
+    @property
+    def _plans(self) -> dict[str, Mapping[str, str]]:
+        # The innermost guard is the one whose principal the limits of the route see.
+        return {name: rates for guard in self.guards for name, rates in guard.plans.items()}
+
+
+def of_settings(settings: Settings) -> list[Route]:
     """Return the one route of an application that is not known: any path behind some rules."""
-    return [Route(place=Place("", (PathRules(rule_book),)), is_app_read=False)]
+    rules = PathRules(settings.rule_book(), plans=settings.policy.plans)
+    return [Route(place=Place("", (rules,)), is_app_read=False)]
 
 
 def explain_request(routes: Sequence[Route], method: str, raw_path: str) -> Explanation:
@@ -95,6 +124,7 @@ def explain_request(routes: Sequence[Route], method: str, raw_path: str) -> Expl
         route=None if route is None or not route.is_app_read else route,
         rules=rules,
         guarded=report([below])[0],
+        guards=place.guards,
     )
 
 

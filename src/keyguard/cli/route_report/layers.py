@@ -20,7 +20,8 @@ def behind(layer: object, place: Place) -> Place:
     """Return the place behind a layer, which is another one only behind keyguard's middleware."""
     if isinstance(layer, _OWN):
         inner = getattr(layer.app, "__self__", layer.app)  # Flask's wsgi_app is Flask's
-        return place.behind(PathRules(layer.admission.rule_book, tuple(routers_of(inner))))
+        routers, plans = tuple(routers_of(inner)), layer.guard.policy.plans
+        return place.behind(PathRules(layer.admission.rule_book, routers, plans=plans))
     return place
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from keyguard.core.http.coverage import Segments
@@ -22,11 +22,15 @@ class PathRules:
         rule_book: Its rules.
         routers: The routers behind it, if they can be asked.
         seen_below: The segments of the mounts inside it; it sees the path from there on.
+        plans: The rates that each plan of its guard gives to limits, by their names.
     """
 
     rule_book: RuleBook
     routers: tuple[Resolve, ...] = ()
     seen_below: Segments = ()
+    plans: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]], compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
