@@ -173,3 +173,14 @@ def test_the_plan_of_an_organization_changes_the_limits_that_are_shown(
 @pytest.mark.usefixtures("planned", "store")
 def test_an_organization_that_does_not_exist_is_named(keyguard: Program) -> None:
     assert "nobody" in keyguard("explain", "GET", "/infer", "--org", "nobody").sentence
+
+
+def test_what_a_mounted_console_decides_is_said_to_be_its_decision(keyguard: Program) -> None:
+    asked = ("GET", "/keys/organizations", f"{APPS}:with_console")
+    done = keyguard("explain", *asked, "--scope", "a:b")
+
+    assert done.status == 0
+    decides = "the console or the management API, by itself"
+    assert f"Needs    what is asked for by {decides}\n" in done.stdout
+    assert explained(keyguard, *asked)["by_itself"] is True
+    assert decides in keyguard("routes", f"{APPS}:with_console").stdout

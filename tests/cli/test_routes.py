@@ -119,6 +119,7 @@ def test_json_has_every_route(keyguard: Program) -> None:
             "websocket": False,
             "public": False,
             "also": None,
+            "by_itself": False,
             "scopes": ["inference:write"],
             "any_of": [],
             "limits": ["inference 60/minute per key"],

@@ -16,6 +16,7 @@ from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.fastapi import KeyguardPrincipal, keyguard_principal
 from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.adapters.starlette import KeyguardMiddleware
+from keyguard.admin import Console
 
 RULES = [
     Rule("/internal/{rest:path}", public=True),
@@ -63,6 +64,12 @@ starlette_app = Starlette(
 )
 unguarded = Starlette(routes=routes())
 wrapped = asgi.KeyguardMiddleware(Starlette(routes=routes()), async_guard())
+
+_inside = async_guard(public=[], rules=[])
+with_console = Starlette(
+    routes=[Mount("/keys", Console(_inside, key_sign_in=True))],
+    middleware=[Middleware(KeyguardMiddleware, guard=_inside)],
+)
 
 
 class Closed:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Mount
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Mount, Route
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from keyguard import ConfigurationError
-from keyguard.adapters import asgi
+from keyguard import ConfigurationError, Keyguard, Rule
+from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.fastapi import KeyguardPrincipal
+from keyguard.adapters.starlette import KeyguardMiddleware
+from keyguard.admin import Console, ManagementAPI
 from keyguard.cli.route_report.applications import read_application
-from keyguard.cli.route_report.report import GuardedRoute, report
+from keyguard.cli.route_report.report import GuardedRoute, report, report_rules
 from tests.route_report import apps
 
 UNGUARDED = "no keyguard middleware"
@@ -34,6 +38,7 @@ def in_one_line(route: GuardedRoute) -> str:
     words += ["|".join(sorted(each.any_of)) for each in route.requirements if each.any_of]
     words += [] if route.also is None else [f"or {route.also}"]
     words += [limit.limit.rate for limit in route.limits]
+    words += ["itself"] if route.by_itself else []
     if route.problem is not None:
         words.append("!")
     return " ".join(words)
@@ -195,3 +200,48 @@ def test_applications_that_werkzeug_dispatches_to_are_read() -> None:
 def test_an_application_of_another_kind_is_refused(app: Any) -> None:
     with pytest.raises(ConfigurationError, match="only those of Starlette, FastAPI, Flask and Dja"):
         read_application(app)
+
+
+# The console and the management API
+
+
+def with_console(*layers: Middleware, rules: Sequence[Rule] = ()) -> Starlette:
+    guard = apps.async_guard(rules=rules, public=[])
+    return Starlette(
+        routes=[
+            Route("/keys/{id}/export", apps.endpoint),
+            Mount("/keys", Console(guard, key_sign_in=True), middleware=layers),
+        ],
+        middleware=[Middleware(KeyguardMiddleware, guard=guard)],
+    )
+
+
+@pytest.mark.parametrize("layers", [(), (Middleware(GZipMiddleware),)])
+def test_a_mounted_console_decides_by_itself(layers: tuple[Middleware, ...]) -> None:
+    assert guards(with_console(*layers)) == [
+        "GET /keys/{id}/export",
+        "any /keys/{path:path} itself",
+    ]
+
+
+def test_a_rule_comes_before_a_mounted_console_and_is_for_it() -> None:
+    rules = [Rule("/keys/api/{rest:path}", scopes=["admin"]), Rule("/kyes", scopes=["admin"])]
+    app = with_console(rules=rules)
+
+    assert guards(app)[-2:] == [
+        "any /keys/{path:path} itself",
+        "any /keys/{path:path}@/keys/api/{path:path} admin",
+    ]
+    [problem] = report_rules(read_application(app))
+    assert problem.startswith("the rule '/kyes' is for no route")
+
+
+def test_a_console_that_no_middleware_knows_is_behind_a_key_or_by_itself() -> None:
+    guard = Keyguard(apps.NOWHERE)
+    api: Any = ManagementAPI(guard)
+    behind = wsgi.KeyguardMiddleware(api, guard)
+    beside = DispatcherMiddleware(apps.flask_app(), {"/keys": api})
+
+    assert guards(behind) == ["any /{path:path}"]
+    assert "any /keys/{path:path} itself" in guards(beside)
+    assert guards(api) == ["any /{path:path} itself"]

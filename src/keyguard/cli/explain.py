@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from keyguard.cli.options import HASHED_STORE, Common, option, with_options
-from keyguard.cli.routes import as_json, limit_words
+from keyguard.cli.routes import MANAGEMENT_DECIDES, as_json, limit_words
 from keyguard.cli.terminal import details
 from keyguard.cli.token_io import read_token
 from keyguard.core.access.answers import detail_of
@@ -94,6 +94,8 @@ def _let_in(
     refusal = next((rule for rule in found.rules if isinstance(rule, Deny)), None)
     if refusal is not None:
         return False, f"400: {detail_of(refusal)}"
+    if found.guarded.by_itself:
+        return None, f"decided by {MANAGEMENT_DECIDES}"
     if found.guarded.is_public:
         return True, "it needs no key"
     if token_stdin:
@@ -159,6 +161,7 @@ def _as_text(
     rules = [
         "the path is ambiguous" if isinstance(rule, Deny) else _rule(rule) for rule in found.rules
     ]
+    key = f"what is asked for by {MANAGEMENT_DECIDES}" if found.guarded.by_itself else "a key"
     login = "" if found.guarded.also is None else f", or {found.guarded.also}"
     text = details(
         [
@@ -167,7 +170,7 @@ def _as_text(
             ("Rule", "; ".join(escaped(rule or "none names it") for rule in rules) or "no guard"),
             (
                 "Needs",
-                "nothing" if found.guarded.is_public else ("; ".join(needs) or "a key") + login,
+                "nothing" if found.guarded.is_public else ("; ".join(needs) or key) + login,
             ),
             ("Limits", escaped(", ".join(map(limit_words, found.on(plan))))),
             ("Plan" if plan else "Plans", plans if plans is None else escaped(plans)),

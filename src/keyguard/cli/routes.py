@@ -18,6 +18,8 @@ from keyguard.exceptions import InvalidValueError, shown
 if TYPE_CHECKING:
     from keyguard.cli.route_report.report import GuardedRoute
 
+MANAGEMENT_DECIDES = "the console or the management API, by itself"
+
 
 @with_options("as_json")
 def routes(
@@ -75,6 +77,7 @@ def as_json(route: GuardedRoute) -> JsonObject:
         "websocket": route.is_websocket,
         "public": route.is_public,
         "also": route.also,
+        "by_itself": route.by_itself,
         "scopes": _all_of(route.requirements),
         "any_of": [sorted(each.any_of) for each in route.requirements if each.any_of],
         "limits": [limit_words(limit) for limit in route.limits],
@@ -109,6 +112,8 @@ def _path(route: GuardedRoute) -> Words:
 
 def _guards(route: GuardedRoute) -> Words:
     lines = [f"limit {limit_words(limit)}" for limit in route.limits]
+    if route.by_itself:
+        return _cell([MANAGEMENT_DECIDES])
     if route.is_public is None:
         return _cell(["not told", *lines], "red")
     if route.problem is not None:

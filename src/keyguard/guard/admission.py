@@ -54,6 +54,11 @@ class Admission:
         self._carriers = guard.carriers
         self._tells_answers = guard.tells_answers
 
+    @property
+    def passes_management(self) -> bool:
+        """Whether a mounted console or management API decides where no rule names its path."""
+        return self._is_for_management is not None
+
     async def admit(self, request: RequestState) -> Deny | None:
         """Let a request in. For sync code nothing in it suspends.
 

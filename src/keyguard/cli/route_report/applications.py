@@ -9,6 +9,7 @@ from keyguard.cli.route_report.layers import (
     DISPATCHER,
     DJANGO,
     FLASK,
+    MANAGEMENT,
     STARLETTE,
     behind,
     inside,
@@ -28,7 +29,8 @@ def read_application(app: object, *, needs_routes: bool = True) -> list[Route]:
     routes = list(_read(app, Place()))
     if not needs_routes and routes[0].place.guards:
         return routes
-    if [route.is_app_read for route in routes] == [False] and not routes[0].place.path:
+    unread = [route for route in routes if not (route.is_app_read or route.is_management)]
+    if unread == routes and len(routes) == 1 and not routes[0].place.path:
         advice = "; if it makes one of these, write () after its name" if takes(app, 0) else ""
         raise ConfigurationError(
             f"{_subject(app, routes[0].kind)}, whose routes can't be read: only those of "
@@ -75,7 +77,12 @@ def _read(app: object, place: Place) -> Iterator[Route]:
                 prefix = path.rstrip("/")
                 yield from _read(mounted, place.below(prefix, tuple(prefix.split("/")[1:])))
         app = inside(app)
-    yield Route(place=place, is_app_read=False, kind=type(seen[-1]).__name__)
+    yield Route(
+        place=place,
+        is_app_read=False,
+        kind=type(seen[-1]).__name__,
+        is_management=is_a(seen[-1], *MANAGEMENT),
+    )
 
 
 def _read_table(app: object, place: Place) -> Iterator[Route] | None:

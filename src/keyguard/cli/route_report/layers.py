@@ -12,6 +12,7 @@ from keyguard.cli.route_report.route import PathRules, Place
 DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 DJANGO = "django.core.handlers.base.BaseHandler"
 FLASK = "flask.app.Flask"
+MANAGEMENT = ("keyguard.admin.asgi.ASGIApplication", "keyguard.admin.wsgi.WSGIApplication")
 _OWN = (asgi.KeyguardMiddleware, wsgi.KeyguardMiddleware)
 STARLETTE = ("starlette.applications.Starlette", "starlette.routing.Router")
 
@@ -21,7 +22,13 @@ def behind(layer: object, place: Place) -> Place:
     if isinstance(layer, _OWN):
         inner = getattr(layer.app, "__self__", layer.app)  # Flask's wsgi_app is Flask's
         routers, plans = tuple(routers_of(inner)), layer.guard.policy.plans
-        return place.behind(PathRules(layer.admission.rule_book, routers, plans=plans))
+        rules = PathRules(
+            layer.admission.rule_book,
+            routers,
+            plans=plans,
+            passes_management=layer.admission.passes_management,
+        )
+        return place.behind(rules)
     return place
 
 

@@ -40,6 +40,8 @@ class GuardedRoute:
         requirements: The scopes that are needed.
         limits: The limits that are charged, besides those of the key.
         problem: Why the route is open or not told, and what to do; None if it is neither.
+        by_itself: Whether the console or the management API is there, and decides by itself who may
+            come in.
     """
 
     path: str
@@ -51,6 +53,7 @@ class GuardedRoute:
     requirements: tuple[Requirement, ...] = ()
     limits: tuple[RouteLimit, ...] = ()
     problem: str | None = None
+    by_itself: bool = False
 
 
 def report(routes: Iterable[Route], accepted: Container[str] = ()) -> list[GuardedRoute]:
@@ -84,7 +87,7 @@ def report_rules(routes: Iterable[Route]) -> list[str]:
     problems: dict[str, None] = {}
     for found in behind.values():
         book = found[0][0].rule_book
-        if all(route.is_app_read for _, route in found):
+        if all(route.is_app_read or route.is_management for _, route in found):
             problems |= dict.fromkeys(
                 f"the rule {rule.path!r} is for no route: mend its path or methods, or delete it"
                 for rule in book.rules
@@ -117,6 +120,10 @@ def _report_route(route: Route, accepted: Container[str]) -> Iterator[GuardedRou
 def _report_method(route: Route, method: str, accepted: Container[str]) -> Iterator[GuardedRoute]:
     declared, guards = route.protection(method), route.place.guards
     described = partial(GuardedRoute, path=route.whole_path, is_websocket=route.is_websocket)
+    passes = route.is_management and all(guard.passes_management for guard in guards)
+    if passes and not guards:
+        yield described(is_public=False, by_itself=True)
+        return
     if not guards:
         yield described(
             is_public=True if route.is_app_read else None,
@@ -135,6 +142,9 @@ def _report_method(route: Route, method: str, accepted: Container[str]) -> Itera
         rules = [each.rule for each in (part, *others) if each.rule is not None]
         asks_for_key = route.needs_key or declared.asks_for_key
         is_open = part.is_public and not asks_for_key
+        if passes and (part.rule is None or is_open):
+            yield described(part=part.part, is_public=False, by_itself=True)
+            continue
         is_accepted = part.rule is not None and part.rule.path in accepted
         problem = _problem(route, part) if is_open and not is_accepted else None
         yield described(

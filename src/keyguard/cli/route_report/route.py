@@ -23,6 +23,7 @@ class PathRules:
         routers: The routers behind it, if they can be asked.
         seen_below: The segments of the mounts inside it; it sees the path from there on.
         plans: The rates that each plan of its guard gives to limits, by their names.
+        passes_management: Whether the console and the management API decide in its place.
     """
 
     rule_book: RuleBook
@@ -31,6 +32,7 @@ class PathRules:
     plans: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict[str, Mapping[str, str]], compare=False
     )
+    passes_management: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Route:
         is_path_read: Whether ``segments`` say exactly which paths it matches.
         is_app_read: Whether the application that serves it could be read.
         kind: The class of the application that serves it, if it could not.
+        is_management: Whether that application is the console or the management API.
     """
 
     place: Place
@@ -86,6 +89,7 @@ class Route:
     is_path_read: bool = True
     is_app_read: bool = True
     kind: str = ""
+    is_management: bool = False
 
     @property
     def whole_path(self) -> str:
