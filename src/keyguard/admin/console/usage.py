@@ -34,7 +34,7 @@ PAGES = pages()
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class UsageTable:
     """Counts by period and group.
 
     Args:
@@ -48,7 +48,7 @@ class Table:
     total: int
 
     @classmethod
-    def of(cls, asked: Asked, items: list[UsageItem]) -> Table:
+    def of(cls, asked: Asked, items: list[UsageItem]) -> UsageTable:
         """Return the table of counts; empty where nothing was counted."""
         groups = sorted({item.group for item in items})
         counts: dict[datetime, dict[str, int]] = {}
@@ -113,12 +113,12 @@ async def show_usage(context: Context) -> Answer:
     organization = await context.organization()
     view = View(context, organization)
     wanted, problem = _wanted(view), ""
-    table = Table([], [], 0)
+    table = UsageTable([], [], 0)
     chart = report = None
     try:
         asked = _asked(view, wanted)
         items, report = await asked.read(context.guard)
-        table, chart = Table.of(asked, items), asked.chart(items)
+        table, chart = UsageTable.of(asked, items), asked.chart(items)
     except (InvalidValueError, ConfigurationError) as wrong:
         problem = str(wrong)
     except NotFoundError:
