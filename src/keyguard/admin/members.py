@@ -11,12 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Generic, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from werkzeug.datastructures import MultiDict
 
 from keyguard.admin.exchange import Problem
-from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -114,10 +113,9 @@ class Values:
     """
 
     def __init__(self, form: Form, given: Mapping[str, Json]) -> None:
+        self._form = form
         self._given = given
-        for name, member in form.members.items():
-            if name in given:
-                self._read(member)
+        self.given()  # it refuses what is malformed before the endpoint begins
 
     def __contains__(self, member: Member[object]) -> bool:
         return member.name in self._given
@@ -130,9 +128,13 @@ class Values:
         """Return the value of a member that the form requires."""
         return self._read(member)
 
-    def change(self, member: Member[T]) -> T | Unchanged:
-        """Return the new value of a member that stays as it is where it was not given."""
-        return self.get(member, UNCHANGED)
+    def given(self) -> dict[str, Any]:
+        """Return the values that were given, by name: as a method of the guard takes them."""
+        return {
+            name: self._read(member)
+            for name, member in self._form.members.items()
+            if name in self._given
+        }
 
     def _read(self, member: Member[T]) -> T:
         try:

@@ -13,10 +13,9 @@ from keyguard.cli.pages import show_list
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import in_units, relative, scope_list
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.json_forms import fields_json
+from keyguard.core.keys.json_forms import entry_json
 from keyguard.core.keys.values import Page
 
-_ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
 # Other columns show these fields, or people learn nothing from them.
 _OTHER_COLUMNS = {"id", "organization", "family", "created_at", "disabled_at", "rotation_key"}
 _FIRST = (
@@ -66,7 +65,7 @@ def audit(
         show_list(
             common,
             partial(guard.audit.list, organization=organization, subject=only),
-            lambda entry: fields_json(entry, _ENTRY),
+            entry_json,
             partial(_table, now=datetime.now(UTC)),
             "The audit trail has no such change.",
         )

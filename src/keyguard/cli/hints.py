@@ -14,13 +14,12 @@ from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import parse_span
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute, relative
-from keyguard.core.keys.json_forms import fields_json, json_time
+from keyguard.core.keys.json_forms import hint_json, json_time
 from keyguard.core.keys.values import Page
 from keyguard.core.usage.hints import Hint
 from keyguard.exceptions import InvalidValueError
 from keyguard.guard import Keyguard
 
-_HINT = ("id", "kind", "organization", "key_id", "family", "since", "evidence", "text")
 _PAGE = 1000
 
 
@@ -45,7 +44,7 @@ def hints(
         show_list(
             common,
             partial(fetch, guard, organization),
-            lambda hint: fields_json(hint, _HINT),
+            hint_json,
             partial(_table, now=datetime.now(UTC)),
             "There is nothing to look at.",
         )

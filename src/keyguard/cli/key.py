@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from math import ceil
@@ -42,7 +41,13 @@ from keyguard.cli.parsing import (
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over, read_token
 from keyguard.cli.wording import absolute, in_units, key_details, last_used, relative, when_ends
-from keyguard.core.keys.json_forms import JsonObject, key_json, new_key_json, revoked_json
+from keyguard.core.keys.json_forms import (
+    JsonObject,
+    key_json,
+    limit_status_json,
+    new_key_json,
+    revoked_json,
+)
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.keys.results import DamagedKey, IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page
@@ -388,7 +393,7 @@ def show_limits(common: Common, named: str = KEY) -> None:
     with common.guard() as guard:
         statuses = guard.keys.limits(argument_id(named))
     text = _limits_table(statuses) if statuses else f"Key {named} has no limits.\n"
-    common.show({"limits": [asdict(status) for status in statuses]}, text)
+    common.show({"limits": [limit_status_json(status) for status in statuses]}, text)
 
 
 def _limits_table(statuses: Iterable[LimitStatus]) -> str:

@@ -16,13 +16,12 @@ from keyguard.cli.output import emit, emit_json, note
 from keyguard.cli.parsing import parse_instant
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute
-from keyguard.core.keys.json_forms import fields_json
+from keyguard.core.keys.json_forms import usage_json
 from keyguard.core.usage.periods import FINE, Step
 from keyguard.core.usage.results import UsageItem, UsageReport
 from keyguard.exceptions import InvalidValueError
 from keyguard.guard import Keyguard
 
-_ITEM = ("start", "end", "group", "n", "units")
 _CSV = ("start", "end", "group", "requests", "units")
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _PAGE, _LARGEST_PAGE = 100, 1000
@@ -76,8 +75,7 @@ def usage(
             more = ask(after=report.next, limit=_LARGEST_PAGE)
             report = replace(more, items=report.items + more.items)
     if common.as_json:
-        items = [fields_json(item, _ITEM) for item in report.items]
-        emit_json({"items": items, **fields_json(report, ("as_of", "complete", "late", "next"))})
+        emit_json(usage_json(report))
         return
     if as_csv:
         emit(_as_csv(report))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from keyguard.admin.api.forms import (
     AFTER,
     EXPIRES_AT,
@@ -25,17 +23,22 @@ from keyguard.admin.api.forms import (
     SCOPES,
 )
 from keyguard.admin.api.repeats import name_of, once
-from keyguard.admin.api.shown import LIMIT_STATUS, page_answer, record_answer
+from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import StepUp, Table
 from keyguard.admin.exchange import Answer, Problem, json_answer, settled
 from keyguard.admin.members import Form, span, text
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import grants_admin, rotates_admin
-from keyguard.core.keys.json_forms import JsonObject, fields_json, key_json, revoked_json
-from keyguard.core.keys.records import Key, RevocationReason
+from keyguard.core.keys.json_forms import (
+    JsonObject,
+    key_json,
+    limit_status_json,
+    predecessor_json,
+    revoked_json,
+)
+from keyguard.core.keys.records import Key
 from keyguard.core.keys.results import DamagedKey
-from keyguard.core.management.rotation import DEFAULT_GRACE
 from keyguard.core.tokens.secret import Secret
 
 SEARCH = text("search", "What the name begins with, or the id, from 4 characters on")
@@ -43,15 +46,8 @@ EXPIRING_WITHIN = span("expiring_within", "Only keys that end within that time")
 UNUSED_FOR = span("unused_for", "Only keys that nobody has used for that time")
 GRACE = span("grace", "How long it goes on working beside its successor")
 
-_PREDECESSOR = ("id", "grace_ends_at", "revoked_at")
-
 _ENDING = Form(optional=(REASON, NOTE))
 ENDPOINTS = Table()
-
-
-def shown_key(key: Key, now: datetime) -> JsonObject:
-    """Return a key as the API shows it."""
-    return key_json(key, now)
 
 
 @ENDPOINTS.add(
@@ -73,16 +69,11 @@ async def list_keys(context: Context) -> Answer:
     page = await settled(
         context.guard.keys.list(
             organization=organization.id,
-            owner=owner,
-            search=query.get(SEARCH, None),
-            expiring_within=query.get(EXPIRING_WITHIN, None),
-            unused_for=query.get(UNUSED_FOR, None),
-            after=query.get(AFTER, None),
-            limit=query.get(LIMIT, 100),
+            **{**query.given(), "owner": owner},
         )
     )
     now = context.now
-    return page_answer(page, lambda key: shown_key(key, now))
+    return page_answer(page, lambda key: key_json(key, now))
 
 
 async def _issues_admin(context: Context) -> bool:
@@ -114,16 +105,7 @@ async def issue_key(context: Context) -> Answer:
     async def issue() -> tuple[str, Answer]:
         issued = await settled(
             context.guard.keys.issue(
-                organization=organization.id,
-                name=form.need(NAME),
-                scopes=form.get(SCOPES, ()),
-                expires_in=form.get(EXPIRES_IN, None),
-                expires_at=form.get(EXPIRES_AT, None),
-                not_before=form.get(NOT_BEFORE, None),
-                metadata=form.get(METADATA, None),
-                limits=form.get(LIMITS, ()),
-                allowed_networks=form.get(NETWORKS, ()),
-                owner=form.get(OWNER, None),
+                **{**form.given(), "organization": organization.id},
                 actor=context.actor,
             )
         )
@@ -139,7 +121,7 @@ async def issue_key(context: Context) -> Answer:
 async def show_key(context: Context) -> Answer:
     """Return a key."""
     key = await context.key()
-    return record_answer(200, key.version, shown_key(key, context.now))
+    return record_answer(200, key.version, key_json(key, context.now))
 
 
 async def _changes_admin(context: Context) -> bool:
@@ -162,23 +144,16 @@ async def _changes_admin(context: Context) -> bool:
 )
 async def change_key(context: Context) -> Answer:
     """Change a key; what is not given stays."""
-    form, key = context.form, await context.key()
+    key = await context.key()
     after = await settled(
         context.guard.keys.update(
             key.id,
-            name=form.change(NAME),
-            scopes=form.change(SCOPES),
-            not_before=form.change(NOT_BEFORE_OR_NONE),
-            expires_at=form.change(EXPIRES_AT_OR_NONE),
-            metadata=form.change(METADATA),
-            limits=form.change(LIMITS),
-            allowed_networks=form.change(NETWORKS),
-            owner=form.change(OWNER_OR_NONE),
+            **context.form.given(),
             version=context.matched(key),
             actor=context.actor,
         )
     )
-    return record_answer(200, after.version, shown_key(after, context.now))
+    return record_answer(200, after.version, key_json(after, context.now))
 
 
 @ENDPOINTS.add(
@@ -193,12 +168,11 @@ async def change_key(context: Context) -> Answer:
 )
 async def rotate_key(context: Context) -> Answer:
     """Give a key a successor; its token is shown once."""
-    key, form = await context.key(), context.form
+    key = await context.key()
     rotated = await settled(
         context.guard.keys.rotate(
             key.id,
-            grace=form.get(GRACE, DEFAULT_GRACE),
-            expires_in=form.change(EXPIRES_IN_OR_NONE),
+            **context.form.given(),
             idempotency_key=name_of(context),
             actor=context.actor,
         )
@@ -216,12 +190,11 @@ async def rotate_key(context: Context) -> Answer:
 )
 async def revoke_key(context: Context) -> Answer:
     """Revoke a key for good."""
-    key, form = await context.key(), context.form
+    key = await context.key()
     after: Key | DamagedKey = await settled(
         context.guard.keys.revoke(
             key.id,
-            reason=form.get(REASON, RevocationReason.UNSPECIFIED),
-            note=form.get(NOTE, None),
+            **context.form.given(),
             actor=context.actor,
         )
     )
@@ -238,12 +211,11 @@ async def revoke_key(context: Context) -> Answer:
 )
 async def revoke_family(context: Context) -> Answer:
     """Revoke all keys that descend from one another by rotation."""
-    family, form = await _family(context), context.form
+    family = await _family(context)
     after = await settled(
         context.guard.keys.revoke_family(
             family,
-            reason=form.get(REASON, RevocationReason.UNSPECIFIED),
-            note=form.get(NOTE, None),
+            **context.form.given(),
             actor=context.actor,
         )
     )
@@ -256,7 +228,7 @@ async def show_limits(context: Context) -> Answer:
     """Tell how the limits of a key stand, and charge nothing."""
     key = await context.key()
     statuses = await settled(context.guard.keys.limits(key.id))
-    return json_answer(200, {"items": [fields_json(status, LIMIT_STATUS) for status in statuses]})
+    return json_answer(200, {"items": [limit_status_json(status) for status in statuses]})
 
 
 def new_key_answer(
@@ -265,10 +237,10 @@ def new_key_answer(
     """Return the answer that shows a new key, and its token unless it was shown before."""
     content: JsonObject = {
         "token": None if token is None else token.reveal(),
-        "key": shown_key(key, context.now),
+        "key": key_json(key, context.now),
     }
     if predecessor is not None:
-        content["predecessor"] = fields_json(predecessor, _PREDECESSOR)
+        content["predecessor"] = predecessor_json(predecessor)
     return record_answer(201, key.version, content, ("Location", context.url(f"/keys/{key.id}")))
 
 

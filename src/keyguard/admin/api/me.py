@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from keyguard.admin.api.shown import LIMIT_STATUS
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, json_answer, settled
 from keyguard.admin.rights import rights_anywhere
-from keyguard.core.keys.json_forms import fields_json
+from keyguard.core.keys.json_forms import limit_status_json
 
 ENDPOINTS = Table()
 
@@ -31,6 +30,6 @@ async def show_caller(context: Context) -> Answer:
             "id": principal.key_id,
             "organization": principal.organization,
             "scopes": sorted(principal.scopes),
-            "limits": [fields_json(status, LIMIT_STATUS) for status in statuses],
+            "limits": [limit_status_json(status) for status in statuses],
         }
     return json_answer(200, content)

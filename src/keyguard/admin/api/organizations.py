@@ -33,12 +33,8 @@ ENDPOINTS = Table()
 )
 async def list_organizations(context: Context) -> Answer:
     """List organizations, oldest first."""
-    page = await settled(
-        context.guard.organizations.list(
-            after=context.query.get(AFTER, None), limit=context.query.get(LIMIT, 100)
-        )
-    )
-    return page_answer(page, organization_json)
+    organizations = context.guard.organizations.list(**context.query.given())
+    return page_answer(await settled(organizations), organization_json)
 
 
 @ENDPOINTS.add(
@@ -50,20 +46,8 @@ async def list_organizations(context: Context) -> Answer:
 )
 async def create_organization(context: Context) -> Answer:
     """Create an organization."""
-    form = context.form
     made = await settled(
-        context.guard.organizations.create(
-            form.need(SLUG),
-            name=form.get(NAME, None),
-            limits=form.get(LIMITS, ()),
-            scopes=form.get(CEILING, None),
-            max_key_lifetime=form.get(LIFETIME, None),
-            max_keys=form.get(MOST_KEYS, None),
-            time_zone=form.get(TIME_ZONE, "UTC"),
-            plan=form.get(PLAN, None),
-            metadata=form.get(METADATA, None),
-            actor=context.actor,
-        )
+        context.guard.organizations.create(**context.form.given(), actor=context.actor)
     )
     location = ("Location", context.url(f"/organizations/{made.id}"))
     return record_answer(201, made.version, organization_json(made), location)
@@ -94,19 +78,12 @@ async def _changes_bounds(context: Context) -> bool:
 )
 async def change_organization(context: Context) -> Answer:
     """Change an organization; what is not given stays."""
-    form, found = context.form, await context.organization()
+    found = await context.organization()
     try:
         after = await settled(
             context.guard.organizations.update(
                 found.id,
-                name=form.change(NAME),
-                limits=form.change(LIMITS),
-                scopes=form.change(CEILING),
-                max_key_lifetime=form.change(LIFETIME),
-                max_keys=form.change(MOST_KEYS),
-                time_zone=form.change(TIME_ZONE),
-                plan=form.change(PLAN),
-                metadata=form.change(METADATA),
+                **context.form.given(),
                 version=context.matched(found),
                 actor=context.actor,
             )

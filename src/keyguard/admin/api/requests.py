@@ -81,16 +81,11 @@ async def list_requests(context: Context) -> Answer:
 )
 async def create_request(context: Context) -> Answer:
     """Ask for a key; the ticket is shown once."""
-    form, organization = context.form, await context.organization()
+    organization = await context.organization()
     created = await settled(
         context.guard.requests.create(
             organization=organization.id,
-            name=form.need(NAME),
-            scopes=form.get(SCOPES, ()),
-            expires_in=form.get(EXPIRES_IN, None),
-            limits=form.get(LIMITS, ()),
-            allowed_networks=form.get(NETWORKS, ()),
-            reason=form.get(REASON, None),
+            **context.form.given(),
             actor=context.actor,
         )
     )
@@ -128,18 +123,14 @@ async def _approves_admin(context: Context) -> bool:
 )
 async def approve_request(context: Context) -> Answer:
     """Approve a request, or a part of it."""
-    form, request = context.form, await context.request()
+    request = await context.request()
 
     async def approve() -> tuple[str, Answer]:
         version = context.matched(request, needed=False)  # a repetition finds another one
         after = await settled(
             context.guard.requests.approve(
                 request.id,
-                scopes=form.change(SCOPES),
-                expires_in=form.change(EXPIRES_IN_OR_NONE),
-                limits=form.change(LIMITS),
-                allowed_networks=form.change(NETWORKS),
-                note=form.get(NOTE, None),
+                **context.form.given(),
                 version=version,
                 actor=context.actor,
             )
@@ -182,7 +173,7 @@ async def _refused(
     request = await context.request()
     refusal = refuse(
         request.id,
-        note=context.form.get(NOTE, None),
+        **context.form.given(),
         version=context.matched(request, needed=False),
         actor=context.actor,
     )

@@ -11,9 +11,6 @@ from keyguard.admin.exchange import Answer, json_answer
 from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.values import Page
 
-LIMIT_STATUS = ("name", "quota", "window", "remaining", "reset_after", "enforce")
-"""What is shown of how a limit stands."""
-
 Record = TypeVar("Record")
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
 from keyguard.admin.api.forms import AFTER, LIMIT, moment
-from keyguard.admin.api.shown import LIMIT_STATUS, next_link, page_answer
+from keyguard.admin.api.shown import next_link, page_answer
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import JSON, Table
 from keyguard.admin.exchange import Answer, Problem, answer, json_answer, settled
 from keyguard.admin.members import Form, text, time
 from keyguard.admin.rights import Right
-from keyguard.core.keys.json_forms import JsonObject, fields_json, json_time
-from keyguard.core.usage.hints import Hint
-from keyguard.core.usage.results import UsageReport
+from keyguard.core.keys.json_forms import (
+    USAGE_ITEM,
+    hint_json,
+    json_time,
+    limit_status_json,
+    usage_item_json,
+    usage_json,
+)
 
 CSV = "text/csv"
 START = moment("start", "Where the first period lies; by default 7 days are covered")
@@ -25,9 +31,6 @@ GROUP_BY = text(
     "group_by", "What counts are told apart by", enum=["key", "family", "outcome", "tag"]
 )
 UNTIL = time("until", "When the hint may be shown again; by default in 30 days")
-
-ITEM = ("start", "end", "group", "n", "units")
-_HINT = ("id", "kind", "organization", "key_id", "family", "since", "evidence", "text")
 
 _PERIODS = (START, END, STEP, ZONE, GROUP_BY, AFTER, LIMIT)
 ENDPOINTS = Table()
@@ -44,7 +47,7 @@ ENDPOINTS = Table()
 async def report_usage(context: Context) -> Answer:
     """Tell who used what in an organization."""
     organization = await context.organization()
-    return _report(context, await _read(context, organization.id))
+    return await _report(context, organization=organization.id)
 
 
 @ENDPOINTS.add(
@@ -59,7 +62,7 @@ async def report_usage(context: Context) -> Answer:
 async def report_usage_of_key(context: Context) -> Answer:
     """Tell how a key was used."""
     key = await context.key()
-    return _report(context, await _read(context, key.organization, key.id))
+    return await _report(context, organization=key.organization, key=key.id)
 
 
 @ENDPOINTS.add("GET", "/usage/me", answers={200: "OwnUsage", 501: "Problem"})
@@ -72,9 +75,9 @@ async def show_own_usage(context: Context) -> Answer:
     return json_answer(
         200,
         {
-            "day": [fields_json(item, ITEM) for item in own.day],
-            "month": [fields_json(item, ITEM) for item in own.month],
-            "limits": [fields_json(status, LIMIT_STATUS) for status in own.limits],
+            "day": [usage_item_json(item) for item in own.day],
+            "month": [usage_item_json(item) for item in own.month],
+            "limits": [limit_status_json(status) for status in own.limits],
             "as_of": json_time(own.as_of),
         },
     )
@@ -90,14 +93,8 @@ async def show_own_usage(context: Context) -> Answer:
 async def list_hints(context: Context) -> Answer:
     """List what a person should look at, the most urgent first."""
     organization = await context.organization()
-    page = await settled(
-        context.guard.usage.hints(
-            organization=organization.id,
-            after=context.query.get(AFTER, None),
-            limit=context.query.get(LIMIT, 100),
-        )
-    )
-    return page_answer(page, shown_hint)
+    hints = context.guard.usage.hints(organization=organization.id, **context.query.given())
+    return page_answer(await settled(hints), hint_json)
 
 
 @ENDPOINTS.add(
@@ -114,44 +111,22 @@ async def dismiss_hint(context: Context) -> Answer:
         context.guard.usage.dismiss(
             organization=organization.id,
             hint=context.parameters["hint"],
-            until=context.form.get(UNTIL, None),
+            **context.form.given(),
             actor=context.actor,
         )
     )
     return json_answer(200, {"until": json_time(until)})
 
 
-def shown_hint(hint: Hint) -> JsonObject:
-    """Return a hint as the API shows it."""
-    return fields_json(hint, _HINT)
-
-
-async def _read(context: Context, organization: str, key: str | None = None) -> UsageReport:
-    query = context.query
-    return await settled(
-        context.guard.usage.report(
-            organization=organization,
-            key=key,
-            start=query.get(START, None),
-            end=query.get(END, None),
-            step=query.get(STEP, "day"),
-            zone=query.get(ZONE, None),
-            group_by=query.get(GROUP_BY, None),
-            after=query.get(AFTER, None),
-            limit=query.get(LIMIT, 1000),
-        )
-    )
-
-
-def _report(context: Context, report: UsageReport) -> Answer:
-    items = [fields_json(item, ITEM) for item in report.items]
+async def _report(context: Context, **about: Any) -> Answer:
+    report = await settled(context.guard.usage.report(**about, **context.query.given()))
     if context.media_type != CSV:
-        rest = fields_json(report, ("as_of", "complete", "late", "next"))
-        return json_answer(200, {"items": items, **rest})
+        return json_answer(200, usage_json(report))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\r\n")  # RFC 4180
-    writer.writerow(ITEM)
-    writer.writerows([_cell(item[name]) for name in ITEM] for item in items)
+    items = [usage_item_json(item) for item in report.items]
+    writer.writerow(USAGE_ITEM)
+    writer.writerows([_cell(value) for value in item.values()] for item in items)
     return answer(200, CSV, table.getvalue().encode(), next_link(context, report.next))
 
 

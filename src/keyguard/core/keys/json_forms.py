@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
+from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.requests import KeyRequest, KeyTerms
 from keyguard.core.keys.results import DamagedKey
+from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limit
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.usage.hints import Hint
+from keyguard.core.usage.results import UsageItem, UsageReport
 
 JsonObject: TypeAlias = dict[str, object]
 _Value: TypeAlias = (
@@ -44,6 +48,11 @@ _KEY_AFTER_STATUS = (
     ),
     "last_used_address",
 )
+_ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
+_LIMIT_STATUS = ("name", "quota", "window", "remaining", "reset_after", "enforce")
+USAGE_ITEM = ("start", "end", "group", "n", "units")
+_USAGE = ("as_of", "complete", "late", "next")
+_HINT = ("id", "kind", "organization", "key_id", "family", "since", "evidence", "text")
 _TERMS = ("scopes", "expires_in", "limits", "allowed_networks")
 _REQUEST_BEFORE_STATUS = ("id", "organization", "requester", "name")
 _REQUEST_AFTER_STATUS = (
@@ -97,8 +106,39 @@ def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> Jso
         **fields_json(key, ("organization", "scopes", "expires_at")),
     }
     if predecessor is not None:
-        form["predecessor"] = fields_json(predecessor, ("id", "grace_ends_at", "revoked_at"))
+        form["predecessor"] = predecessor_json(predecessor)
     return form
+
+
+def predecessor_json(key: Key) -> JsonObject:
+    """Return as JSON what becomes of a key that was rotated."""
+    return fields_json(key, ("id", "grace_ends_at", "revoked_at"))
+
+
+def entry_json(entry: AuditEntry) -> JsonObject:
+    """Return an entry of the audit trail as JSON."""
+    return fields_json(entry, _ENTRY)
+
+
+def limit_status_json(status: LimitStatus) -> JsonObject:
+    """Return how a limit stands as JSON."""
+    return fields_json(status, _LIMIT_STATUS)
+
+
+def usage_json(report: UsageReport) -> JsonObject:
+    """Return a report of usage as JSON."""
+    items = [usage_item_json(item) for item in report.items]
+    return {"items": items, **fields_json(report, _USAGE)}
+
+
+def usage_item_json(item: UsageItem) -> JsonObject:
+    """Return a count of a report of usage as JSON."""
+    return fields_json(item, USAGE_ITEM)
+
+
+def hint_json(hint: Hint) -> JsonObject:
+    """Return a hint as JSON."""
+    return fields_json(hint, _HINT)
 
 
 def fields_json(record: object, names: Iterable[str]) -> JsonObject:
