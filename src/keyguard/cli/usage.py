@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -17,13 +16,13 @@ from keyguard.cli.parsing import parse_instant
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute
 from keyguard.core.keys.json_forms import usage_json
+from keyguard.core.keys.texts import csv_cell
 from keyguard.core.usage.periods import FINE, Step
 from keyguard.core.usage.results import UsageItem, UsageReport
 from keyguard.exceptions import InvalidValueError
 from keyguard.guard import Keyguard
 
 _CSV = ("start", "end", "group", "requests", "units")
-_FORMULA = re.compile(r"[=+\-@\t\r]")
 _PAGE, _LARGEST_PAGE = 100, 1000
 
 
@@ -139,9 +138,7 @@ def _as_csv(report: UsageReport) -> str:
     writer.writerow(_CSV)
     for item in report.items:
         start, end = item.start.isoformat(), item.end.isoformat()
-        # A spreadsheet would compute what begins like a formula.
-        group = f"'{item.group}" if _FORMULA.match(item.group) else item.group
-        writer.writerow((start, end, group, item.n, item.units))
+        writer.writerow((start, end, csv_cell(item.group), item.n, item.units))
     return text.getvalue()
 
 

@@ -21,6 +21,7 @@ from keyguard.core.keys.json_forms import (
     usage_item_json,
     usage_json,
 )
+from keyguard.core.keys.texts import csv_cell
 
 CSV = "text/csv"
 START = moment("start", "Where the first period lies; by default 7 days are covered")
@@ -123,13 +124,8 @@ async def _report(context: Context, **about: Any) -> Answer:
     if context.media_type != CSV:
         return json_answer(200, usage_json(report))
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\r\n")  # RFC 4180
+    writer = csv.writer(table)  # RFC 4180
     items = [usage_item_json(item) for item in report.items]
     writer.writerow(USAGE_ITEM)
-    writer.writerows([_cell(value) for value in item.values()] for item in items)
+    writer.writerows([csv_cell(value) for value in item.values()] for item in items)
     return answer(200, CSV, table.getvalue().encode(), next_link(context, report.next))
-
-
-def _cell(value: object) -> object:
-    """Return a value for a cell, which no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value

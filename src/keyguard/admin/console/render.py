@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -99,15 +98,6 @@ def subject_path(entry: AuditEntry) -> str:
 def tone(status: object) -> str:
     """Return the class of a status: its colour and its sign."""
     return _TONES.get(str(status), "")
-
-
-def csv_cell(value: object) -> object:
-    """Return a value for a CSV file; a text that a spreadsheet would run gets an apostrophe."""
-    if not isinstance(value, str):
-        return value
-    first = unicodedata.normalize("NFKC", value.lstrip()[:1])  # a spreadsheet reads full width too
-    runs = value.startswith(("\t", "\r", "\n")) or first.startswith(("=", "+", "-", "@"))
-    return f"'{value}" if runs else value
 
 
 def rendered(template: str, data: Mapping[str, object]) -> str:

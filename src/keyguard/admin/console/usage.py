@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 from keyguard.admin.console.charts import Asked
 from keyguard.admin.console.page import View, pages
-from keyguard.admin.console.render import csv_cell
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem, answer
 from keyguard.admin.rights import Right
+from keyguard.core.keys.texts import csv_cell
 from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.usage.periods import Step
 from keyguard.core.usage.results import UsageItem

@@ -75,6 +75,15 @@ def escaped(text: str) -> str:
     return _UNFIT.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def csv_cell(value: object) -> object:
+    """Return a value for a CSV file; a text that a spreadsheet would run gets an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    first = unicodedata.normalize("NFKC", value.lstrip()[:1])  # a spreadsheet reads full width too
+    runs = value.startswith(("\t", "\r", "\n")) or first.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if runs else value
+
+
 def check_metadata(value: Mapping[str, str]) -> Metadata:
     """Return metadata as it is stored, in NFC.
 
