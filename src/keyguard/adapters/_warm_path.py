@@ -76,13 +76,14 @@ class WarmPath:
         """
         if self._closed or path in self._public_paths:
             return False
-        for name, value in headers:
-            if name == b"authorization":
-                if field is not None:
-                    return False
-                field = value
         if field is None:
-            return False
+            for name, value in headers:
+                if name == b"authorization":
+                    if field is not None:
+                        return False
+                    field = value
+            if field is None:
+                return False
         recall = self._recall  # a call of an attribute takes longer
         found = recall(field)
         if not isinstance(found, Allow):

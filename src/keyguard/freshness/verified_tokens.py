@@ -69,7 +69,6 @@ class VerifiedTokens:
         foreign: bool = False,
     ) -> None:
         self._field_start = f"{_SCHEME}{tokens.prefix}_".encode()
-        self._start_length = len(self._field_start)
         self._field_length = len(_SCHEME) + tokens.length
         self._longest_other = len(_SCHEME) + LONGEST_TOKEN if foreign else 0
         self._size = size
@@ -102,18 +101,17 @@ class VerifiedTokens:
         that are bound to networks are not found here, because the client's address decides.
 
         Args:
-            field: The field value. Only the usual spelling, ``Bearer <token>``, is recognized. A
-                token is hashed only if it has the length and prefix of the service's own, or could
-                be an imported one.
+            field: The field value. Only the usual spelling, ``Bearer <token>``, is recognized. It
+                is hashed only if it has the length of the service's own tokens, or could hold an
+                imported one.
 
         Returns:
             The decision. Else the fingerprint of one of the service's own tokens, if
             :meth:`recall_any` does not know it either; else None.
         """
-        is_own = (
-            len(field) == self._field_length and field[: self._start_length] == self._field_start
-        )
-        if not is_own and (len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES)):
+        if len(field) != self._field_length and (
+            len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES)
+        ):
             return None
         digest = sha256(field).digest()
         entry = self._open.get(digest)
@@ -128,6 +126,7 @@ class VerifiedTokens:
                 return entry.allow
         elif digest in self._entries:
             return None
+        is_own = len(field) == self._field_length and field.startswith(self._field_start)
         return Fingerprint(digest) if is_own else None
 
     @staticmethod
