@@ -27,7 +27,7 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.asgi import KeyguardMiddleware
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import present_request
 from tests.adapters.stacks import Request, call_asgi
 from tests.world import World
 
@@ -137,17 +137,17 @@ def test_the_context_is_as_before_afterwards(world: World) -> None:
         wire = Wire(**HTTP).authorize(world.token())
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            assert CURRENT_REQUEST.get() is not None
+            assert present_request() is not None
             await answer(send)
 
         async def failing(scope: Any, receive: Any, send: Any) -> None:
             raise ZeroDivisionError
 
         await guarded(world, app)(wire.scope, wire.receive, wire.send)
-        assert CURRENT_REQUEST.get() is None
+        assert present_request() is None
         with pytest.raises(ZeroDivisionError):
             await guarded(world, failing)(wire.scope, wire.receive, wire.send)
-        assert CURRENT_REQUEST.get() is None
+        assert present_request() is None
 
     asyncio.run(main())
 

@@ -30,7 +30,7 @@ from keyguard import (
 from keyguard.adapters.django import KeyguardMiddleware, ScopesRequiredMixin
 from keyguard.adapters.django.views import protection_for
 from keyguard.adapters.rest_framework import HasScopes
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import present_request
 from keyguard.runtime.events import AccessRefused
 from tests.adapters import django_views
 from tests.adapters.django_site import KEYGUARD, asgi_handler, changed, wsgi_handler
@@ -65,7 +65,7 @@ class Project:
     def ask(self, path: str, token: str | None = None, **options: Any) -> Answer:
         sent = () if token is None else (b"Bearer " + token.encode(),)
         answer = self._call(Request(path=path, authorization=sent, **options))
-        assert CURRENT_REQUEST.get() is None
+        assert present_request() is None
         return answer
 
 

@@ -19,7 +19,7 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.wsgi import KeyguardMiddleware
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import present_request
 from tests.world import World
 
 
@@ -81,7 +81,7 @@ class Body:
         return next(self.chunks)
 
     def close(self) -> None:
-        assert CURRENT_REQUEST.get() is not None
+        assert present_request() is not None
         self.closed += 1
 
 
@@ -94,7 +94,7 @@ def test_the_principal_is_in_the_environ_and_in_the_context(world: World) -> Non
         return [current_principal().key_id.encode()]
 
     assert Wire(issued.token.reveal()).run(guarded(world, app)) == issued.key.id.encode()
-    assert CURRENT_REQUEST.get() is None
+    assert present_request() is None
 
 
 def test_a_client_can_t_name_a_principal(world: World) -> None:
@@ -118,9 +118,9 @@ def test_the_principal_is_there_while_a_generator_runs(world: World) -> None:
 
     wire = Wire(issued.token.reveal())
     body = guarded(world, app)(wire.environ, wire.start_response)
-    assert CURRENT_REQUEST.get() is None
+    assert present_request() is None
     assert next(iter(body)) == issued.key.id.encode()
-    assert CURRENT_REQUEST.get() is None
+    assert present_request() is None
 
 
 @pytest.mark.parametrize("read", [True, False])
@@ -347,7 +347,7 @@ def test_an_error_of_the_application_comes_out_and_the_context_is_as_before(worl
     for failing in (app, lazily):
         with pytest.raises(ZeroDivisionError):
             Wire(world.token()).run(guarded(world, failing))
-        assert CURRENT_REQUEST.get() is None
+        assert present_request() is None
 
 
 @pytest.mark.parametrize(

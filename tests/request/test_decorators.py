@@ -24,7 +24,7 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.wsgi import WSGIExchange
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import enter_request, leave_request
 from keyguard.request.protection import check_declared
 from keyguard.request.state import RequestState
 from tests.world import World
@@ -41,12 +41,12 @@ def let_in() -> Iterator[Callable[..., RequestState]]:
         assert isinstance(decision, Allow)
         access = request_to(world)
         access.allow = decision
-        tokens.append(CURRENT_REQUEST.set(access))
+        tokens.append(enter_request(access))
         return access
 
     yield place
     for token in reversed(tokens):
-        CURRENT_REQUEST.reset(token)
+        leave_request(token)
 
 
 def request_to(world: World) -> RequestState:
@@ -144,12 +144,12 @@ def test_a_call_without_the_middleware_is_never_let_through(call: Any) -> None:
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_call_on_a_public_path_lacks_credentials(call: Any) -> None:
-    token = CURRENT_REQUEST.set(request_to(World()))
+    token = enter_request(request_to(World()))
     try:
         with pytest.raises(AccessDenied) as refused:
             finish(call(7))
     finally:
-        CURRENT_REQUEST.reset(token)
+        leave_request(token)
     assert refused.value.decision.reason is Reason.CREDENTIALS_MISSING
 
 

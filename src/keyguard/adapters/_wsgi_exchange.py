@@ -12,7 +12,7 @@ from keyguard.adapters._wsgi_environ import Environ, EnvironReader
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny
 from keyguard.guard import Keyguard
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import enter_request, leave_request
 from keyguard.request.ledger import charge_sync, forgive
 from keyguard.runtime.sync import run_sync
 
@@ -144,7 +144,7 @@ class Body:
         if self._replaced and self._chunks is not None:
             return next(self._chunks)
         exchange = self._exchange
-        present = CURRENT_REQUEST.set(exchange)
+        present = enter_request(exchange)
         try:
             if self._chunks is None:
                 self._chunks = iter(self._body or ())
@@ -158,7 +158,7 @@ class Body:
             if exchange.replacement is None:
                 return chunk
         finally:
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)
         self._replaced = True
         self._chunks = iter(exchange.replacement)
         return next(self._chunks)
@@ -166,13 +166,13 @@ class Body:
     def close(self) -> None:
         """Close the application's body, the first time."""
         body, self._body = self._body, None
-        present = CURRENT_REQUEST.set(self._exchange)
+        present = enter_request(self._exchange)
         try:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
         finally:
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)
 
 
 def _discard(data: bytes) -> None:

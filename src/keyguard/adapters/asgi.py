@@ -34,7 +34,7 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError, shown
 from keyguard.guard import AsyncKeyguard
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import enter_request, leave_request
 from keyguard.request.ledger import charge, charge_in_memory, enter_route
 from keyguard.request.protection import UNPROTECTED, Protection, all_declared, protection_of
 from keyguard.request.state import RequestState
@@ -141,7 +141,7 @@ class KeyguardMiddleware:
                 self.admission.reported(refusal, exchange)
         if refusal is not None:
             return await exchange.answer(refusal)
-        present = CURRENT_REQUEST.set(exchange)
+        present = enter_request(exchange)
         try:
             allow = exchange.allow
             principal = None if allow is None else allow.principal
@@ -160,7 +160,7 @@ class KeyguardMiddleware:
                 raise
         finally:
             exchange.inner = None  # a server's timer may hold the exchange until the next request
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)
 
     def introduce(self, principal: Principal | None, scope: Scope) -> None:
         """Tell the application who made a request, in its framework's own terms."""

@@ -19,7 +19,7 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.guard import Keyguard
-from keyguard.request.context import CURRENT_REQUEST, current_request
+from keyguard.request.context import current_request, enter_request, leave_request, present_request
 from keyguard.request.ledger import enter_route, forgive
 from keyguard.request.protection import is_declared, protection_of
 from keyguard.runtime.sync import run_sync
@@ -120,7 +120,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         """Let Flask answer a request that was refused before Flask saw it."""
         if exchange.started:
             return super().refuse(deny, exchange)  # too late for an answer of Flask's
-        present = CURRENT_REQUEST.set(exchange)
+        present = enter_request(exchange)
         context = self._flask.request_context(exchange.environ)
         try:
             try:
@@ -137,7 +137,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
             self._flask.logger.exception(FAILED)
             return super().refuse(deny, exchange)
         finally:
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)
         return response(exchange.environ, exchange.start_response)
 
     def _admit(self, exchange: wsgi.WSGIExchange) -> Deny | None:
@@ -157,7 +157,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         Raises:
             AccessDenied: The principal lacks a scope, or a limit has no room.
         """
-        state = CURRENT_REQUEST.get()
+        state = present_request()
         if state is None or (state.allow is None and not state.due):
             return
         present: Request = cast("Any", request)._get_current_object()  # once, not for each name

@@ -13,7 +13,7 @@ from keyguard.core.http.rules import Rule
 from keyguard.exceptions import ConfigurationError
 from keyguard.freshness.process_end import part_on_sigterm
 from keyguard.guard import Keyguard
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import enter_request, leave_request
 from keyguard.request.ledger import charge_sync
 from keyguard.runtime.sync import run_sync
 
@@ -90,13 +90,13 @@ class KeyguardMiddleware:
         if self._principal_fields is not None:
             rewrite(exchange.environ, self._principal_fields, principal)
         app = self.app
-        present = CURRENT_REQUEST.set(exchange)
+        present = enter_request(exchange)
         try:
             body = app(exchange.environ, exchange.begin)
         except AccessDenied as denied:
             return exchange.answer(denied.decision)
         finally:
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)
         if exchange.replacement is not None:
             Body(body, exchange).close()
             return exchange.replacement

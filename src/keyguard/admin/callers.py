@@ -24,7 +24,7 @@ from keyguard.exceptions import (
     RefusedError,
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import present_request
 
 _logger = logging.getLogger("keyguard")
 
@@ -89,7 +89,7 @@ class Callers:
 
     async def _principal(self, call: Call) -> Principal:
         """Return the principal of a call with a key, which the middleware may have let in."""
-        request = CURRENT_REQUEST.get()
+        request = present_request()
         if request is not None and request.guard is self._guard and request.allow is not None:
             return request.allow.principal
         decision = await self._guard.decide(

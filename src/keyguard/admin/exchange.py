@@ -17,7 +17,7 @@ from keyguard.core.http.paths import is_ambiguous
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.identity.addresses import Client
 from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import present_request
 from keyguard.request.state import RequestState
 
 LARGEST_BODY = 64 * 1024
@@ -84,7 +84,7 @@ def call_of(
     if is_ambiguous(path, state.raw_path):
         raise AccessDenied(Deny(Reason.PATH_AMBIGUOUS))
     credentials = state.credentials()
-    outer = CURRENT_REQUEST.get()
+    outer = present_request()
     if not credentials and outer is not None and "keyguard.principal" in host:
         credentials = outer.kept  # the middleware around this has stripped the request
     headers.remove("Authorization")

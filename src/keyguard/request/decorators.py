@@ -13,7 +13,7 @@ from keyguard.core.identity.principal import Request
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import Limit, Per, RouteLimit, Strategy, check_cost, read_strategy
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
-from keyguard.request.context import CURRENT_REQUEST, current_request
+from keyguard.request.context import current_request, present_request
 from keyguard.request.ledger import charge, charge_sync
 from keyguard.request.protection import Protection, declare, declared_on
 
@@ -166,7 +166,7 @@ def _guarded_coroutine(
     scopes, limits, check = protection.plain_scopes, protection.limits, protection.check
 
     async def guarded(*args: object, **kwargs: object) -> object:
-        state = CURRENT_REQUEST.get() or current_request()
+        state = present_request() or current_request()
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
             check(state)
@@ -187,7 +187,7 @@ def _guarded_function(
     scopes, limits, check = protection.plain_scopes, protection.limits, protection.check
 
     def guarded(*args: object, **kwargs: object) -> object:
-        state = CURRENT_REQUEST.get() or current_request()
+        state = present_request() or current_request()
         allow = state.allow
         if allow is None or scopes is None or not scopes <= allow.principal.grant.exact:
             check(state)

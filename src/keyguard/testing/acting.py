@@ -11,7 +11,7 @@ from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.identity.scopes import ScopeGrant, parse_granted
 from keyguard.exceptions import InvalidValueError, shown
 from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import enter_request, leave_request
 from keyguard.request.state import RequestState
 
 __all__ = ["acting_as", "make_principal"]
@@ -100,11 +100,11 @@ def acting_as(
     with Keyguard("memory://", hooks=()) as own:
         state = _PretendedRequest(guard or own, request or Request(method="GET", path="/"))
         state.allow = Allow(principal)
-        token = CURRENT_REQUEST.set(state)
+        token = enter_request(state)
         try:
             yield principal
         finally:
-            CURRENT_REQUEST.reset(token)
+            leave_request(token)
 
 
 def _check_guard(guard: object) -> None:

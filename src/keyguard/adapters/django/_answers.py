@@ -14,7 +14,7 @@ from keyguard.adapters._swallowed import hides_refusal
 from keyguard.adapters.django._exchange import DjangoExchange
 from keyguard.core.access.answers import LIMIT_FIELDS, RETIRES_FIELD, status_of
 from keyguard.core.access.decisions import Deny
-from keyguard.request.context import CURRENT_REQUEST
+from keyguard.request.context import enter_request, leave_request, present_request
 from keyguard.request.state import RequestState
 
 __all__ = ["answer_to", "finished", "is_refusal", "notice_uncaught", "replaced", "reported"]
@@ -76,7 +76,7 @@ def notice_uncaught(**_: object) -> None:
 
     Later, only the 500 is visible.
     """
-    state = CURRENT_REQUEST.get()
+    state = present_request()
     if state is None or state.refusal is None:
         return
     if hides_refusal(state, HTTPStatus.INTERNAL_SERVER_ERROR):
@@ -103,11 +103,11 @@ def _closers(response: HttpResponseBase) -> list[Callable[[], Any]]:
 
 
 def _closed(close: Callable[[], Any], exchange: RequestState) -> None:
-    present = CURRENT_REQUEST.set(exchange)
+    present = enter_request(exchange)
     try:
         close()
     finally:
-        CURRENT_REQUEST.reset(present)
+        leave_request(present)
 
 
 class _Chunks:
@@ -118,11 +118,11 @@ class _Chunks:
         return self
 
     def __next__(self) -> bytes:
-        present = CURRENT_REQUEST.set(self._exchange)
+        present = enter_request(self._exchange)
         try:
             return next(self._chunks)
         finally:
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)
 
 
 class _AsyncChunks:
@@ -133,8 +133,8 @@ class _AsyncChunks:
         return self
 
     async def __anext__(self) -> bytes:
-        present = CURRENT_REQUEST.set(self._exchange)
+        present = enter_request(self._exchange)
         try:
             return await anext(self._chunks)
         finally:
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)

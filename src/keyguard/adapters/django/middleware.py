@@ -21,7 +21,7 @@ from keyguard.core.access.decisions import AccessDenied, Deny
 from keyguard.exceptions import ConfigurationError
 from keyguard.freshness.process_end import part_on_sigterm
 from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.request.context import CURRENT_REQUEST, current_request
+from keyguard.request.context import current_request, enter_request, leave_request
 from keyguard.request.ledger import charge, enter_route, forgive
 from keyguard.runtime.sync import run_sync
 
@@ -107,7 +107,7 @@ class KeyguardMiddleware(metaclass=_Modes):
             return _answers.answer_to(refusal, exchange)
         withheld = self._admission.withheld(exchange) if self._strips else ()
         introduce(request, exchange, self._principal_fields, withheld)
-        present = CURRENT_REQUEST.set(exchange)
+        present = enter_request(exchange)
         try:
             response = self.get_response(request)
             if self._is_async:
@@ -115,7 +115,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         except AccessDenied as denied:  # with DEBUG_PROPAGATE_EXCEPTIONS
             response = _answers.reported(denied.decision, exchange)
         finally:
-            CURRENT_REQUEST.reset(present)
+            leave_request(present)
         if exchange.due and not _answers.is_refusal(response, exchange):
             # Something answered before any view was found.
             refusal = await charge(exchange)
