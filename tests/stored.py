@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 
 from keyguard import Allow, AsyncKeyguard, Deny, IssuedKey, Keyguard, Reason
+from keyguard.core.keys.audit_deletion import AuditDeletion
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.usage.values import Cell, Flush, Period, Question
 from keyguard.runtime.events import Event
 from keyguard.stores.base import KeepsUsage
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
+from tests.stores.changes import adding, deleting
 from tests.stores.conftest import make_database
+from tests.stores.records import record
 from tests.world import CATALOGUE, StandingClock
 
 # Add some of the others to run every test that takes `stored` over these as well.
@@ -230,10 +233,22 @@ def use_all(stored: Stored) -> None:
     feed = Called(guard.real._store.feed(), stored.runner)
     assert feed.read(None, 0.0).position
     (feed.close if stored.flavour == "sync" else feed.aclose)()
+    _delete(Called(guard.real._store, stored.runner))
     if isinstance(guard.real._store, KeepsUsage):
         _use_usage(Called(guard.real._store.usage(), stored.runner))
     for event in stored.events:
         assert "Failed" not in type(event).__name__, event
+
+
+def _delete(store: Any) -> None:
+    at = datetime(2001, 3, 1, tzinfo=UTC)
+    owner = store.find_organization("acme")
+    for number in range(2):
+        ended = record(number, owner=owner, revoked_at=at)
+        assert store.commit(adding(ended, at=at))
+        assert store.commit(deleting(ended.key, at=at))
+    years = timedelta(days=3650)
+    assert store.delete_audit(AuditDeletion(at=datetime.now(UTC), kept=years, actor="x")).deleted
 
 
 def _use_usage(usage: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from keyguard.core.keys.audit import Action, AuditEntry, describe
+from keyguard.core.keys.audit import Action, AuditEntry, describe, describe_deletion
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason
@@ -46,6 +46,12 @@ def changing(before: Key | Organization, at: datetime = NOON, **fields: Any) -> 
     action = Action.ORGANIZATION_UPDATED if isinstance(after, Organization) else Action.KEY_UPDATED
     entry: AuditEntry = describe(action, at, "test", before, after)
     return Commit(entries=(entry,), changes=(Change(before, after),))
+
+
+def deleting(*keys: Key, at: datetime = NOON, kept: timedelta = timedelta(days=1)) -> Commit:
+    """Return the commit that deletes keys as they were read."""
+    entries = tuple(describe_deletion(at, "test", each) for each in keys)
+    return Commit(entries=entries, deleted=keys, kept=kept)
 
 
 def revoking(before: Key, at: datetime, note: str | None = None) -> Commit:

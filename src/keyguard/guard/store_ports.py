@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # only changes and reports need these
     from datetime import datetime
 
     from keyguard.core.keys.audit import AuditEntry
+    from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
     from keyguard.core.keys.commit import Commit, Ending
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.keys.temporary import Temporary
@@ -182,6 +183,9 @@ class StorePort(_Port, KeyStore):
             after=after,
             limit=limit,
         )
+
+    async def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
+        return await self._change(self._store.delete_audit, deletion)
 
     async def find_request(self, request_id: str) -> RequestRecord | None:
         return await self._ask(self._store.find_request, request_id)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # only changes and reports need these
     from datetime import datetime
 
     from keyguard.core.keys.audit import AuditEntry
+    from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
     from keyguard.core.keys.commit import Commit, Ending
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.keys.temporary import Temporary
@@ -195,6 +196,8 @@ class Store(Protocol):
     def list_audit(
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]: ...
+
+    def delete_audit(self, deletion: AuditDeletion) -> AuditPart: ...
 
     def find_request(self, request_id: str) -> RequestRecord | None: ...
 

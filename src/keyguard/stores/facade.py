@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
@@ -111,6 +112,9 @@ class SyncStore(Store):
                 organization=organization, subject=subject, after=after, limit=limit
             )
         )
+
+    def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
+        return run_sync(self._store.delete_audit(deletion))
 
     def find_request(self, request_id: str) -> RequestRecord | None:
         return run_sync(self._store.find_request(request_id))

@@ -25,6 +25,9 @@ from keyguard.exceptions import InvalidValueError, shown
 Actor = Principal | Person | str | None
 """The author of a change: a principal, a person, a name, or None for the service itself."""
 
+TRAIL = "audit"
+"""The subject and organization of an entry about the trail itself."""
+
 SERVICE = "service"
 _PERSON = "person:"
 
@@ -41,6 +44,8 @@ class Action(enum.StrEnum):
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
     KEY_IMPORTED = "key.imported"
+    KEY_DELETED = "key.deleted"
+    AUDIT_DELETED = "audit.deleted"
     REQUEST_CREATED = "request.created"
     REQUEST_APPROVED = "request.approved"
     REQUEST_DENIED = "request.denied"
@@ -59,8 +64,8 @@ class AuditEntry:
         actor: The author: ``key:`` and the key's id for a principal, ``person:`` and the id for a
             person, a name, or ``service``.
         action: The kind of change.
-        subject: The id of the key, organization or request that changed.
-        organization: The id of that organization, or of the one that it belongs to.
+        subject: The id of the key, organization or request that changed; ``audit`` for the trail.
+        organization: The id of that organization, or of the one that it belongs to; likewise.
         before: The changed fields before the change; None for a new record.
         after: The same fields after the change.
         id: The position in the trail, which the store sets.
@@ -145,6 +150,28 @@ def describe(
         organization=after.id if isinstance(after, Organization) else after.organization,
         before=None if before is None else plain(old, names),
         after=plain(new, names),
+    )
+
+
+def describe_deletion(at: datetime, actor: Actor, key: Key) -> AuditEntry:
+    """Return the entry for a key that is deleted, by which people and lists still know its place.
+
+    Args:
+        at: The time.
+        actor: The author.
+        key: The key, as it is deleted.
+    """
+    old = fields_of(key)
+    times = ("revoked_at", "expires_at", "grace_ends_at")
+    known = ("family", "name", "created_at", *(name for name in times if old[name] is not None))
+    return AuditEntry(
+        at=at,
+        actor=actor_name(actor),
+        action=Action.KEY_DELETED,
+        subject=key.id,
+        organization=key.organization,
+        before=plain(old, known),
+        after=dict.fromkeys(known),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from keyguard.core.keys.audit import Action, AuditEntry, plain
@@ -56,6 +56,9 @@ class Commit:
         unchanged: Other records that must still have the version that was read.
         witnesses: Keys of which at least one must still have the version that was read. None are
             asked for if it is empty.
+        deleted: Keys to delete, with every entry of an index that leads to them. Each must still
+            have the version that was read, and stop when it stopped then.
+        kept: For how long each of these must have ended, by the store's own clock.
     """
 
     entries: tuple[AuditEntry, ...]
@@ -65,14 +68,17 @@ class Commit:
     changes: tuple[Change, ...] = ()
     unchanged: tuple[Key | Organization | KeyRequest, ...] = ()
     witnesses: tuple[Key, ...] = ()
+    deleted: tuple[Key, ...] = ()
+    kept: timedelta = timedelta(0)
 
     def subjects(self) -> tuple[str, ...]:
-        """Return the ids of all records that the commit adds or changes."""
+        """Return the ids of all records that the commit adds, changes or deletes."""
         return (
             *(organization.id for organization in self.organizations),
             *(record.key.id for record in self.keys),
             *(record.request.id for record in self.requests),
             *(change.id for change in self.changes),
+            *(key.id for key in self.deleted),
         )
 
     def expected(self) -> dict[str, int]:
@@ -80,6 +86,7 @@ class Commit:
         return {
             **{record.id: record.version for record in self.unchanged},
             **{change.id: change.before.version for change in self.changes},
+            **{key.id: key.version for key in self.deleted},
         }
 
 

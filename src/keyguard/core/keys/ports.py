@@ -11,6 +11,7 @@ from keyguard.core.keys.values import Page
 
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
+    from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
     from keyguard.core.keys.commit import Commit, Ending
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.keys.temporary import Temporary
@@ -34,7 +35,8 @@ class KeyStore(Protocol):
 
         Raises:
             RefusedError: The slug or id of a new organization, or the id of a new key or request,
-                is taken.
+                is taken; or, by the store's own clock, a key that is to be deleted has not ended
+                for long enough.
         """
         ...
 
@@ -76,7 +78,8 @@ class KeyStore(Protocol):
 
         Args:
             wanted: Which keys. Keys that ended are listed unless the filter excludes them.
-            after: The id behind which to start, or None. An unknown id gives an empty page.
+            after: The id behind which to start, or None. It may be that of a key that was deleted,
+                as long as the audit trail tells so. An unknown id gives an empty page.
             limit: How many at most, at least 1.
         """
         ...
@@ -107,6 +110,14 @@ class KeyStore(Protocol):
             subject: The id of the only record whose entries are wanted, or None.
             after: The id behind which to start, or None.
             limit: How many at most, at least 1.
+        """
+        ...
+
+    async def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
+        """Look at some entries of the audit trail, the oldest first, and delete those that are old.
+
+        It adds an entry that tells how many were deleted, if any were. What others delete at the
+        same time is counted once.
         """
         ...
 

@@ -241,6 +241,12 @@ class Key:
         ends = [end for end in (self.expires_at, self.grace_ends_at) if end is not None]
         return min(ends, default=None)
 
+    @property
+    def stops_at(self) -> datetime | None:
+        """When the key stopped or will stop working, for whatever reason; None for never."""
+        ends = [end for end in (self.revoked_at, self.ends_at) if end is not None]
+        return min(ends, default=None)
+
     def status(self, now: datetime) -> KeyStatus:
         """Return the state of the key at ``now``; its organization does not count."""
         if self.revoked_at is not None:
@@ -320,6 +326,7 @@ class KeyFilter:
         ends_before: Keys that end before this time, and have not ended by ``alive_at``.
         unused_since: Keys that were issued before this time, and not let in since.
         alive_at: Keys that keyguard can still let in at this time or later.
+        ended_before: Keys that ended before this time.
         owner: Who holds them.
         search: What their name begins with, or, where it is 4 characters or more, their id. Case
             counts. It takes an organization. Those whose id begins with it are listed first, by
@@ -331,6 +338,7 @@ class KeyFilter:
     ends_before: datetime | None = None
     unused_since: datetime | None = None
     alive_at: datetime | None = None
+    ended_before: datetime | None = None
     owner: str | None = None
     search: str | None = None
 
@@ -365,6 +373,9 @@ class KeyFilter:
         ):
             return False
         if self.ends_before is not None and (end is None or end >= self.ends_before):
+            return False
+        stop = key.stops_at
+        if self.ended_before is not None and (stop is None or stop >= self.ended_before):
             return False
         if self.unused_since is None:
             return True

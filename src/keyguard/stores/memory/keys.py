@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import TypeVar
 
 from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
 from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
@@ -16,6 +18,7 @@ from keyguard.core.keys.temporary import Temporary, unexpired
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, Store, SyncUsageStore, page_of
+from keyguard.stores.deletions import place_of_deleted
 from keyguard.stores.facade import SyncUsage
 from keyguard.stores.memory.usage import MemoryUsage
 
@@ -32,6 +35,7 @@ class MemoryStore(Store):
         self._digests: dict[str, str] = {}
         self._requests: dict[str, RequestRecord] = {}
         self._trail: list[AuditEntry] = []
+        self._told = 0  # the number of the last entry, which the trail may have lost since
         self._temporaries: dict[tuple[str, str], Temporary] = {}
         self.kept_usage = MemoryUsage()
 
@@ -46,6 +50,8 @@ class MemoryStore(Store):
                 if record is None or record.version != version:
                     return False
             if not self._is_witnessed(commit.witnesses):
+                return False
+            if any(self._keys[key.id].stops_at != key.stops_at for key in commit.deleted):
                 return False
             for organization in commit.organizations:
                 for name in (organization.slug, organization.id):
@@ -78,8 +84,10 @@ class MemoryStore(Store):
                         last_used_at=now.last_used_at,
                         last_used_address=now.last_used_address,
                     )
+            for key in commit.deleted:
+                del self._keys[key.id], self._digests[key.id]
             for entry in commit.entries:
-                self._trail.append(replace(entry, id=str(len(self._trail) + 1)))
+                self._tell(entry)
             return True
 
     def end(self, ending: Ending) -> tuple[str, ...] | None:
@@ -102,8 +110,7 @@ class MemoryStore(Store):
                     self._organizations[record.id] = changed(record, **ending.fields)
                 else:
                     self._keys[record.id] = changed(record, **ending.fields)
-                entry = ending.entry(record.id, _owner(record))
-                self._trail.append(replace(entry, id=str(len(self._trail) + 1)))
+                self._tell(ending.entry(record.id, _owner(record)))
             return tuple(record.id for record in ended)
 
     def find_organization(self, name: str) -> Organization | None:
@@ -128,6 +135,8 @@ class MemoryStore(Store):
             owned = (key for key in keys if wanted.organization in (None, key.organization))
             # The filter comes after the cursor: the cursor's key may no longer match the filter.
             rest = _behind(owned, after, wanted.place if wanted.search else _age)
+            if after is not None and after not in self._keys:
+                rest = self._behind_deleted(wanted, after)
         return page_of([key for key in rest if wanted.admits(key)], limit)
 
     def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
@@ -162,6 +171,17 @@ class MemoryStore(Store):
                 and (after is None or (after.isdecimal() and int(entry.id) < int(after)))
             ]
         return page_of(entries, limit)
+
+    def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
+        before = deletion.before()
+        with self._lock:
+            behind = [entry for entry in self._trail if int(entry.id) > int(deletion.after or 0)]
+            looked_at = behind[: deletion.limit]
+            old = {*deletion.old([(entry.id, entry.at) for entry in looked_at], before)}
+            if old and not deletion.dry_run:
+                self._trail = [entry for entry in self._trail if entry.id not in old]
+                self._tell(deletion.entry(len(old), before))
+        return AuditPart(len(old), looked_at[-2].id if old else None)
 
     def find_request(self, request_id: str) -> RequestRecord | None:
         with self._lock:
@@ -204,6 +224,27 @@ class MemoryStore(Store):
 
     def usage(self) -> SyncUsageStore:
         return SyncUsage(self.kept_usage)
+
+    def _tell(self, entry: AuditEntry) -> None:
+        self._told += 1
+        self._trail.append(replace(entry, id=str(self._told)))
+
+    def _behind_deleted(self, wanted: KeyFilter, after: str) -> list[Key]:
+        """Return the keys behind the place of one that was deleted; none behind an unknown id."""
+        told = (entry for entry in reversed(self._trail) if entry.subject == after)
+        newest = tuple(islice(told, 1))
+        place = place_of_deleted(Page(newest))
+        if place is None or wanted.organization not in (None, newest[0].organization):
+            return []
+        created_at, name = place
+        if wanted.search is None:
+            return [
+                k for k in sorted(self._keys.values(), key=_age) if _age(k) > (created_at, after)
+            ]
+        is_named = not wanted.finds_id(after)
+        behind = (is_named, name if is_named else "", after)
+        found = sorted(self._keys.values(), key=wanted.place)
+        return [key for key in found if wanted.place(key) > behind]
 
     def _versioned(self, record_id: str) -> Organization | Key | KeyRequest | None:
         asked = self._requests.get(record_id)
@@ -288,6 +329,9 @@ class AsyncMemoryStore(AsyncStore):
         return self._store.list_audit(
             organization=organization, subject=subject, after=after, limit=limit
         )
+
+    async def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
+        return self._store.delete_audit(deletion)
 
     async def find_request(self, request_id: str) -> RequestRecord | None:
         return self._store.find_request(request_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from math import ceil
 from typing import TypeAlias
 
@@ -42,6 +43,7 @@ def commit_call(commit: Commit) -> ScriptCall:
     ]
     writes = [write for record in records for write in _index_writes(record)]
     writes += [write for change in commit.changes for write in _changes_of_indexes(change)]
+    writes += [write for key in commit.deleted for write in _removals(key)]
     sets = [key for command, key, _ in writes if command in ("ZADD", "ZREM")]
     sets += [key for trail, owned, _ in entries for key in (trail, owned)]
     # The record is written after the indexes that lead to it.
@@ -52,10 +54,15 @@ def commit_call(commit: Commit) -> ScriptCall:
         if (fields := changed_fields(change))
     ]
     witnesses = [(record_key(key.id), str(key.version)) for key in commit.witnesses]
+    deleted = [
+        (record_key(key.id), key.id, time_text(key.stops_at), _due(key, commit.kept))
+        for key in commit.deleted
+    ]
     steps = {
         "sets": sets,
         "expected": expected,
         "witnesses": witnesses,
+        "deleted": deleted,
         "organizations": organizations,
         "records": new_records,
         "entries": entries,
@@ -113,7 +120,7 @@ def _index_writes(new: Organization | KeyRecord | RequestRecord) -> Iterator[Wri
         yield "ZADD", "organizations", ("0", index_entry(new))
     elif isinstance(new, KeyRecord):
         key = new.key
-        for index in ("keys", f"keys:{key.organization}", f"family:{key.family}"):
+        for index in _indexes(key):
             yield "ZADD", index, ("0", index_entry(key))
         yield "ZADD", "ids", ("0", key.id)
         yield from _named_writes(None, key)
@@ -123,6 +130,27 @@ def _index_writes(new: Organization | KeyRecord | RequestRecord) -> Iterator[Wri
             yield "ZADD", f"requests{index}", ("0", index_entry(request))
         yield "ZADD", f"requester:{request.requester}", ("0", index_entry(request))
         yield from _open_writes(request)
+
+
+def _removals(key: Key) -> Iterator[Write]:
+    """Delete a key's record, and then what leads to it: an index entry alone counts for nothing."""
+    yield "DEL", record_key(key.id), ()
+    for index in _indexes(key):
+        yield "ZREM", index, (index_entry(key),)
+    yield "ZREM", "ids", (key.id,)
+    yield "ZREM", f"names:{key.organization}", (f"{key.name}\0{key.id}",)
+    if key.owner is not None:
+        yield "ZREM", f"owner:{key.owner}", (index_entry(key),)
+
+
+def _indexes(key: Key) -> tuple[str, ...]:
+    """Return the indexes by time of creation that every key is in."""
+    return "keys", f"keys:{key.organization}", f"family:{key.family}"
+
+
+def _due(key: Key, kept: timedelta) -> int:
+    """Return the second from which on a key may be deleted; one that never stops is no key to."""
+    return 0 if key.stops_at is None else ceil((key.stops_at + kept).timestamp())
 
 
 def _changes_of_indexes(change: Change) -> Iterator[Write]:

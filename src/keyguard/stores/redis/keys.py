@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from math import floor
 from typing import NamedTuple, TypeVar
 
-from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.audit import TRAIL, AuditEntry
+from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import OPEN, KeyRequest, RequestFilter, RequestRecord
@@ -30,6 +31,7 @@ from keyguard.stores.base import (
     read_listed,
     storable_address,
 )
+from keyguard.stores.deletions import place_of_deleted, too_early
 from keyguard.stores.redis import scripts
 from keyguard.stores.redis.commit_call import commit_call, ending_call, record_key
 from keyguard.stores.redis.durability import Durability
@@ -49,6 +51,7 @@ from keyguard.stores.redis.hashes import (
 )
 from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import DONE, Reply, list_of, store_call, text_of, texts_of
+from keyguard.stores.redis.trail import delete_old
 
 Found = TypeVar("Found", Key, KeyRequest, Organization)
 
@@ -94,6 +97,8 @@ class RedisKeys:
         outcome, *taken = texts_of(reply)
         if outcome in (DONE, "conflict"):
             return outcome == DONE
+        if outcome == "early":
+            raise too_early(taken[0])
         raise RefusedError(f"{outcome} {taken[0]!r} exists already")
 
     async def end(self, ending: Ending) -> tuple[str, ...] | None:
@@ -151,7 +156,7 @@ class RedisKeys:
                 return Page(())
         if after is not None and not KEY_ID.match(after):
             return Page(())
-        times = (wanted.ends_before, wanted.unused_since, wanted.alive_at)
+        times = (wanted.ends_before, wanted.unused_since, wanted.alive_at, wanted.ended_before)
         listed = _Listed("key", index, wanted.organization, tuple(map(time_text, times)))
         if wanted.search is not None:
             return await self._search(wanted, wanted.search, listed, after, limit)
@@ -243,6 +248,9 @@ class RedisKeys:
             if len(entries) > limit or len(rows) < asked:
                 return page_of(entries, limit)
             last = text_of(list_of(rows[-1])[0])
+
+    async def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
+        return await delete_old(self._port, self._durability, deletion)
 
     async def find_request(self, request_id: str) -> RequestRecord | None:
         if not REQUEST_ID.match(request_id):
@@ -340,12 +348,31 @@ class RedisKeys:
                 item = read_listed(text_of(record_id), decode, fields)
                 if isinstance(item, Damaged) or admits(item):
                     items.append(item)
+            is_lost = after is not None and len(keys) > 1 and not list_of(rows)
             last, keys = text_of(end), (listed.by,)
+            if after is not None and is_lost and not last:
+                last = await self._place_of_deleted(listed, after)
+                if last:
+                    continue
             # The next page begins behind a record whose time of creation can be read.
             while 0 < limit <= len(items) and isinstance(items[limit - 1], Damaged):
                 limit += 1
             if len(items) > limit or not last:
                 return items, limit
+
+    async def _place_of_deleted(self, listed: _Listed, key_id: str) -> str:
+        """Return the entry that a key had in an index before it was deleted, or ""."""
+        if listed.kind != "key":
+            return ""
+        newest = await self.list_audit(
+            organization=listed.owner, subject=key_id, after=None, limit=1
+        )
+        place = place_of_deleted(newest)
+        if place is None:
+            return ""
+        created_at, name = place
+        forms = {"id": key_id, "name": f"{name}\0{key_id}"}
+        return forms.get(listed.order, f"{time_text(created_at)} {key_id}")
 
 
 class _Listed(NamedTuple):
@@ -355,7 +382,8 @@ class _Listed(NamedTuple):
         kind: The kind of record.
         by: The index that leads to them.
         owner: The id of the only organization whose records are wanted, or None.
-        times: ``ends_before``, ``unused_since`` and ``alive_at`` of a :class:`KeyFilter`.
+        times: ``ends_before``, ``unused_since``, ``alive_at`` and ``ended_before`` of a
+            :class:`KeyFilter`.
         open_at: For an index of open requests, the second at which they are open.
         search: What its entries begin with.
         order: What they are ordered by: ``created_at``, ``name`` or ``id``.
@@ -364,7 +392,7 @@ class _Listed(NamedTuple):
     kind: str
     by: str
     owner: str | None = None
-    times: tuple[str, ...] = ("", "", "")
+    times: tuple[str, ...] = ("", "", "", "")
     open_at: str = ""
     search: str = ""
     order: str = "created_at"
@@ -376,9 +404,9 @@ def _temporary_key(kind: str, digest: str) -> str:
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:
     """Tell whether ids can be those of an organization, of a record, and of an entry."""
-    if organization is not None and not ORGANIZATION_ID.match(organization):
+    if organization not in (None, TRAIL) and not ORGANIZATION_ID.match(organization):
         return False
-    if subject is not None and not any(known.match(subject) for known in _SUBJECTS):
+    if subject not in (None, TRAIL) and not any(known.match(subject) for known in _SUBJECTS):
         return False
     found = None if after is None else _STREAM_ID.match(after)
     if found is None:

@@ -212,6 +212,8 @@ LIST_RECORDS = Script("primary_check", "layout_check", "list_records", writes=Fa
 LIST_DIGESTS = Script("primary_check", "layout_check", "list_digests", writes=False)
 LIST_AUDIT = Script("primary_check", "layout_check", "list_audit", writes=False)
 LIST_TRAIL = Script("primary_check", "layout_check", "stream_names", "list_trail", writes=False)
+LIST_OLDEST = Script("primary_check", "layout_check", "list_oldest", writes=False)
+DELETE_ENTRIES = Script("layout_check", "stream_names", "delete_entries", writes=True)
 PUT_TEMPORARY = Script("layout_check", "put_temporary", writes=True)
 FIND_TEMPORARY = Script("primary_check", "layout_check", "find_temporary", writes=False)
 TAKE_TEMPORARY = Script("layout_check", "take_temporary", writes=True)

@@ -19,6 +19,7 @@ from keyguard.core.keys.commit import Change, Commit, Ending
 from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.requests import KeyRequest
 from keyguard.exceptions import CorruptDataError, RefusedError
+from keyguard.stores.sql.deletions import delete_keys
 from keyguard.stores.sql.queries import find_key, read_rows
 from keyguard.stores.sql.rows import (
     changed_columns,
@@ -105,7 +106,7 @@ async def _ended(session: Session, ending: Ending) -> tuple[str, ...] | None:
         place = await claim(session, len(rows))
         # Of a row that can't be decoded only the id is known.
         entries = [ending.entry(str(row[0]), str(row[1]) if row[1:] else "") for row in rows]
-        await _tell(session, entries, place)
+        await tell(session, entries, place)
     return tuple(str(row[0]) for row in rows)
 
 
@@ -124,7 +125,11 @@ async def _made(session: Session, commit: Commit) -> bool:
     for kind, table in _TABLES.items():
         versions = {
             record.id: record.version
-            for record in (*commit.unchanged, *(change.before for change in commit.changes))
+            for record in (
+                *commit.unchanged,
+                *(change.before for change in commit.changes),
+                *commit.deleted,
+            )
             if isinstance(record, kind)
         }
         if versions and not await _still_stand(session, table, versions):
@@ -143,8 +148,10 @@ async def _made(session: Session, commit: Commit) -> bool:
         changes = [change for change in commit.changes if isinstance(change.before, kind)]
         if not await _changed(session, table, changes):
             return False
+    if commit.deleted and not await delete_keys(session, commit):
+        return False
     if commit.entries:
-        await _tell(session, commit.entries, place)
+        await tell(session, commit.entries, place)
     return True
 
 
@@ -177,7 +184,7 @@ async def claim(session: Session, count: int) -> _Place:
     return _Place(last, mark)
 
 
-async def _tell(session: Session, entries: Sequence[AuditEntry], place: _Place) -> None:
+async def tell(session: Session, entries: Sequence[AuditEntry], place: _Place) -> None:
     """Add entries to the audit trail, in the place that was claimed for them."""
     first = place.last - len(entries) + 1
     rows = [entry_columns(entry, first + n, place.mark) for n, entry in enumerate(entries)]

@@ -31,6 +31,7 @@ from keyguard.core.keys.texts import fits
 from keyguard.core.keys.values import Page
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.base import page_of, read_listed
+from keyguard.stores.deletions import place_of_deleted
 from keyguard.stores.sql.queries import NAME, ORGANIZATION, read_rows
 from keyguard.stores.sql.rows import (
     ENTRY_COLUMNS,
@@ -71,7 +72,8 @@ async def list_keys(
     if wanted.search is not None:
         return await _search(session, keys, wanted, wanted.search, after, limit)
     few, conditions = wanted.owner is not None, _conditions(wanted)
-    return await _aged(session, keys, conditions, KEYS, key_from, after, limit, few=few)
+    owner = wanted.organization
+    return await _aged(session, keys, conditions, KEYS, key_from, after, limit, owner, few=few)
 
 
 async def _search(
@@ -97,7 +99,10 @@ async def _search(
             last = keys.with_only_columns(KEYS.c.name).where(KEYS.c.id == after)
             name = (await session.execute(last)).scalar() if NAME.match(after) else None
             if name is None:
-                return Page(())
+                deleted = await _place_of_deleted(session, wanted.organization, after)
+                if deleted is None:
+                    return Page(())
+                name = deleted[1]
             conditions += (KEYS.c.name >= name, or_(KEYS.c.name > name, KEYS.c.id > after))
         named = keys.where(*conditions).order_by(KEYS.c.name, KEYS.c.id)
         rows = [*rows, *await read_rows(session, named.limit(limit + 1 - len(rows)))]
@@ -166,6 +171,9 @@ def _conditions(wanted: KeyFilter) -> list[ColumnElement[bool]]:
         conditions += _exactly(KEYS.c.owner, wanted.owner)
     if wanted.ends_before is not None:
         conditions.append(or_(*(end < wanted.ends_before for end in ends)))
+    if wanted.ended_before is not None:
+        stops = (KEYS.c.revoked_at, *ends)
+        conditions.append(or_(*(stop < wanted.ended_before for stop in stops)))
     if wanted.unused_since is not None:
         used = func.coalesce(KEYS.c.last_used_at, KEYS.c.created_at)
         conditions.append(used < wanted.unused_since)
@@ -206,6 +214,7 @@ async def _aged(
     decode: Callable[[AnyRow], Aged],
     after: str | None,
     limit: int,
+    owner: str | None = None,
     *,
     few: bool = False,
 ) -> Page[Aged]:
@@ -219,6 +228,7 @@ async def _aged(
         decode: Returns the record in a row.
         after: The id behind which to start, or None.
         limit: How many rows a page has.
+        owner: The id of the organization whose keys are listed, or None.
         few: Whether the conditions have an index that leads to few.
     """
     created = table.c.created_at
@@ -230,9 +240,12 @@ async def _aged(
         # The last record of the page before need not meet the conditions any longer.
         last = records.with_only_columns(*order[::-1]).where(table.c.id == after)
         rows = await read_rows(session, last)
-        if not rows:
+        if rows:
+            at = _created(rows[0], 1) or await _created_by_trail(session, after)
+        elif deleted := await _place_of_deleted(session, owner, after):
+            at = deleted[0]
+        else:
             return Page(())
-        at = _created(rows[0], 1) or await _created_by_trail(session, after)
         behind = (literal(at, created.type), literal(after, table.c.id.type))
         records = records.where(tuple_(*order) > tuple_(*behind))
     wanted = records.where(*conditions).order_by(*order)
@@ -252,6 +265,13 @@ def _created(row: AnyRow, place: int) -> datetime | None:
     except (AttributeError, IndexError, ValueError):  # a row that can't be decoded has its id alone
         return None
     return at if at.tzinfo else None
+
+
+async def _place_of_deleted(
+    session: Session, owner: str | None, key_id: str
+) -> tuple[datetime, str] | None:
+    """Return when a key was created and what it was called, if it was deleted."""
+    return place_of_deleted(await list_audit(session, owner, key_id, None, 1))
 
 
 async def _created_by_trail(session: Session, record_id: str) -> datetime:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
@@ -15,7 +16,7 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Reading
 from keyguard.stores.diagnosis import Finding
 from keyguard.stores.facade import SyncChangeFeed, SyncStore, SyncUsage
-from keyguard.stores.sql import commits, lists, queries, temporary
+from keyguard.stores.sql import commits, lists, queries, temporary, trail
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
 from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.diagnosis import diagnose
@@ -76,6 +77,11 @@ class AsyncSqlStore(AsyncStore):
         self, *, organization: str | None, subject: str | None, after: str | None, limit: int
     ) -> Page[AuditEntry]:
         return await self.database.read(lists.list_audit, organization, subject, after, limit)
+
+    async def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
+        if deletion.dry_run:
+            return await self.database.read(trail.count_old, deletion)
+        return await self.database.write(trail.delete_old, deletion)
 
     async def find_request(self, request_id: str) -> RequestRecord | None:
         return await self.database.read(queries.find_request, request_id)

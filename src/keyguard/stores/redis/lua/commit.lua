@@ -6,6 +6,8 @@
 --   witnesses: the records of which one must exist, unless there are none: key, version
 --   organizations: new ones: key, id, slug
 --   records: other new ones: key, id, kind
+--   deleted: the keys to delete: key, id, when it stopped as text, and the second from which on
+--     the server's clock lets it be deleted
 --   entries: the record's trail, the organization's, columns
 --   writes: command, key, arguments
 local steps = cjson.decode(ARGV[2])
@@ -38,6 +40,22 @@ end
 for _, new in ipairs(steps.records) do
   if redis.call('EXISTS', STORE .. new[1]) == 1 then
     return {new[3], new[2]}
+  end
+end
+for _, gone in ipairs(steps.deleted) do
+  local key, id, read, due = unpack(gone)
+  local stop = nil
+  local times = redis.call('HMGET', STORE .. key, 'revoked_at', 'expires_at', 'grace_ends_at')
+  for _, time in ipairs(times) do
+    if time and time ~= '' and (not stop or time < stop) then
+      stop = time
+    end
+  end
+  if stop ~= read then
+    return {'conflict'}
+  end
+  if tonumber(redis.call('TIME')[1]) < due then
+    return {'early', id}
   end
 end
 -- XADD comes first: it fails if the stream has given its last id, though all types are right.

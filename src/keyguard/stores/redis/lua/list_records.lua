@@ -2,14 +2,14 @@
 -- another type it returns Redis's error in the record's place.
 -- KEYS: index; the record to start after, if any.
 -- ARGV: kind of record, how many to return, how many to look at, entry to start after, their owner,
--- three times of a filter, the second after which the index's scores must lie; "" where one is
+-- four times of a filter, the second after which the index's scores must lie; "" where one is
 -- missing. An index that has scores is not in the order of its entries. What entries begin with;
 -- what they are ordered by: 'created_at', 'name' or 'id'.
 -- Only what the filter surely refuses is left out: the caller applies the filter to the rest. Times
 -- are texts of one form, so their order is the order of time.
 local records, most, look, last = STORE .. ARGV[2] .. ':', tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local owner, ends_before, unused_since, alive_at = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local open_at, search, order = ARGV[10], ARGV[11], ARGV[12]
+local ended_before, open_at, search, order = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 if KEYS[3] then
   local after = string.sub(KEYS[3], #records + 1)
   local before, id, owned_by = unpack(redis.pcall('HMGET', KEYS[3], order, 'id', 'organization'))
@@ -32,7 +32,7 @@ if KEYS[3] then
     return {'', {}}
   end
 end
-local is_filtered = owner .. ends_before .. unused_since .. alive_at ~= ''
+local is_filtered = owner .. ends_before .. unused_since .. alive_at .. ended_before ~= ''
 
 local function may_be_admitted(record)
   local revoked, ends, grace_ends, used, created, owned_by = unpack(redis.pcall(
@@ -49,6 +49,13 @@ local function may_be_admitted(record)
     return false
   end
   if ends_before ~= '' and (ends == '' or ends >= ends_before) then
+    return false
+  end
+  local stop = ends
+  if revoked and revoked ~= '' and (stop == '' or revoked < stop) then
+    stop = revoked
+  end
+  if ended_before ~= '' and (stop == '' or stop >= ended_before) then
     return false
   end
   if not used or used == '' then

@@ -1,0 +1,52 @@
+"""How old entries of the audit trail are deleted, one transaction for each part of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import delete, select
+
+from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
+from keyguard.stores.sql.commits import claim, tell
+from keyguard.stores.sql.deletions import server_time
+from keyguard.stores.sql.queries import read_rows
+from keyguard.stores.sql.rows import instant
+from keyguard.stores.sql.session import AnyRow, Session, begin
+from keyguard.stores.sql.tables import AUDIT
+
+
+async def count_old(session: Session, deletion: AuditDeletion) -> AuditPart:
+    """Count what :func:`delete_old` would delete."""
+    return (await _find(session, deletion))[0]
+
+
+async def delete_old(session: Session, deletion: AuditDeletion) -> AuditPart:
+    """Delete the old entries of a part of the trail, and add one that tells so."""
+    await session.call(begin)
+    await claim(session, 0)  # others that delete wait, and count nothing twice
+    part, old, before = await _find(session, deletion)
+    if not old:
+        await session.rollback()
+        return part
+    await session.execute(delete(AUDIT).where(AUDIT.c.id.in_(old)))
+    await tell(session, [deletion.entry(len(old), before)], await claim(session, 1))
+    return part
+
+
+async def _find(session: Session, deletion: AuditDeletion) -> tuple[AuditPart, list[int], datetime]:
+    """Return what a part has of old entries, their ids, and the time before which they are old."""
+    before = deletion.before(await server_time(session))
+    found = select(AUDIT.c.id, AUDIT.c.at).order_by(AUDIT.c.id).limit(deletion.limit)
+    rows = await read_rows(session, found.where(AUDIT.c.id > int(deletion.after or 0)))
+    entries = [(row[0], _at(row)) for row in rows]
+    old = [entry_id for entry_id in deletion.old(entries, before) if isinstance(entry_id, int)]
+    return AuditPart(len(old), str(rows[-2][0]) if old else None), old, before
+
+
+def _at(row: AnyRow) -> datetime | None:
+    """Return the time of an entry; None if nobody can read it."""
+    try:
+        at = instant(row[1])
+    except (AttributeError, IndexError, ValueError):  # of such a row the id may be all there is
+        return None
+    return at if at.tzinfo else None
