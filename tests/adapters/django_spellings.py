@@ -5,7 +5,7 @@ from tests.adapters import django_site  # isort: skip # sets Django up, which th
 from typing import Any
 
 from django.http import HttpResponse
-from django.urls import path, re_path
+from django.urls import include, path, re_path
 from rest_framework.response import Response
 from rest_framework.urlpatterns import format_suffix_patterns
 from rest_framework.views import APIView
@@ -18,11 +18,15 @@ class Report(APIView):
         return Response({"report": "all"})
 
 
-def case(request: Any) -> HttpResponse:
+def case(request: Any, **_: str) -> HttpResponse:
     return HttpResponse("case")
 
 
 urlpatterns = [
     *format_suffix_patterns([path("report", Report.as_view())]),
     re_path(r"(?i)^case$", case),
+    re_path(r"(?i)^wiki/$", case),
+    path("deep/", include(([re_path(r"(?i)^(?P<year>[0-9]{4})/list$", case)], "deep"))),
+    re_path(r"(?i)^tree/", include(([re_path(r"^(?P<year>[0-9]{4})/list$", case)], "tree"))),
+    re_path(r"(?i)^plain/page/(?P<rest>.+)$", case),
 ]

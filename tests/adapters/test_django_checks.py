@@ -76,6 +76,29 @@ def test_a_path_with_a_format_suffix_must_not_escape_a_rule() -> None:
     assert found(ROOT_URLCONF=urls, KEYGUARD={"guard": spelled.guard, "rules": rules}) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "escape"),
+    [
+        ("/report/{rest:path}", "/report.json"),
+        ("/case/{rest:path}", "/CASE"),
+        ("/wiki/{rest:path}", "/WIKI/"),
+        ("/deep/{rest:path}", None),  # what may be in any case is what the rule leaves open
+        ("/tree/{rest:path}", "/TREE/2026/list"),
+        ("/plain/{rest:path}", "/PLAIN/page/1"),
+        ("/{rest:path}", None),
+    ],
+)
+def test_a_rule_for_any_rest_of_a_path_is_tried_with_what_the_urlconf_serves_there(
+    path: str, escape: str | None
+) -> None:
+    rules = [Rule(path, scopes=["admin"])]
+    urls = "tests.adapters.django_spellings"
+
+    messages = found(ROOT_URLCONF=urls, KEYGUARD={"guard": WORLD.guard, "rules": rules})
+
+    assert [message.partition(" leads")[0] for _, message in messages] == [escape][: bool(escape)]
+
+
 def test_a_cache_in_front_of_the_guard_is_wrong_and_one_behind_it_is_doubtful() -> None:
     assert [name for name, _ in found(MIDDLEWARE=[UPDATE, KEYGUARD, FETCH])] == [
         "keyguard.E004",

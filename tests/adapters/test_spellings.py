@@ -57,6 +57,14 @@ def test_a_format_suffix_of_starlette_s_escapes_unless_any_spelling_is_covered()
     assert escaped(app, *RULES, Rule("/{name}", scopes=["inference:write"])) == ["/users.json"]
 
 
+def test_a_suffix_of_the_path_without_the_rest_escapes_a_rule_for_any_rest() -> None:
+    rules = [Rule("/users/{rest:path}", scopes=["analytics:read"])]
+
+    assert escaped(Starlette(routes=SUFFIXED), *rules) == ["/users.json"]
+    deeper = [*SUFFIXED, Route("/users/{id}", users)]
+    assert escaped(Starlette(routes=deeper), *rules) == ["/users.json"]
+
+
 def test_a_slash_at_the_end_does_not_escape() -> None:
     assert escaped(Starlette(routes=[Route("/users", users), Route("/users/", users)])) == []
 

@@ -12,7 +12,12 @@ from django.utils.module_loading import import_string
 from keyguard.adapters._cors import is_cors_layer
 from keyguard.adapters.django.middleware import KeyguardMiddleware
 from keyguard.adapters.django.setup import Setup, read_setup
-from keyguard.adapters.django.views import check_view, resolve_in_django, views_of_urlconf
+from keyguard.adapters.django.views import (
+    check_view,
+    resolve_in_django,
+    samples_in_django,
+    views_of_urlconf,
+)
 from keyguard.core.http.spellings import find_escapes
 from keyguard.exceptions import KeyguardError
 
@@ -157,7 +162,7 @@ def _escapes(setup: Setup) -> Iterator[checks.CheckMessage]:
         yield checks.Error(str(failure), id="keyguard.E001")
         return
     for book in books:
-        for escape in find_escapes(book, resolve_in_django):
+        for escape in find_escapes(book, resolve_in_django, samples_in_django()):
             yield checks.Error(f"{escape}.", id="keyguard.E006")
 
 

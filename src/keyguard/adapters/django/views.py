@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.urls import Resolver404, get_resolver, resolve
+from django.utils.regex_helper import normalize
 
 from keyguard.core.access.policy import Policy
-from keyguard.core.http.spellings import Resource
+from keyguard.core.http.spellings import SAMPLE_VALUES, Resource
 from keyguard.exceptions import InvalidValueError, shown
 from keyguard.request.decorators import require_scopes
 from keyguard.request.protection import Protection, check_declared, protection_of
@@ -19,9 +22,11 @@ __all__ = [
     "check_views",
     "protection_for",
     "resolve_in_django",
+    "samples_in_django",
     "views_of_urlconf",
 ]
 
+_FLAGS = re.compile(r"^\(\?[aiLmsux]+\)")  # of a regular expression, which Django can't fill in
 _STAND_IN = "django.utils.decorators."  # the function that method_decorator tries decorators on
 
 
@@ -101,6 +106,27 @@ def resolve_in_django(path: str, _method: str | None) -> Resource | None:
     except Resolver404:
         return None
     return found.func, {**found.kwargs, **{str(at): arg for at, arg in enumerate(found.args)}}
+
+
+def samples_in_django() -> Iterator[str]:
+    """Yield paths that the URLconf serves, as far as Django can write its patterns."""
+    for written in _written(get_resolver().url_patterns, ""):
+        for sample, names in normalize(written):
+            paths = [f"/{sample % dict.fromkeys(names, value)}" for value in SAMPLE_VALUES]
+            yield from [path for path in paths if resolve_in_django(path, None) is not None][:1]
+
+
+def _written(patterns: list[Any], before: str) -> Iterator[str]:
+    """Yield the paths of a URLconf as regular expressions that Django can fill in."""
+    for entry in patterns:
+        written = _FLAGS.sub("", entry.pattern.regex.pattern).removeprefix("^")
+        path = before + written.removesuffix("\\Z").removesuffix("$")
+        with suppress(ValueError):  # an expression that Django can't fill in
+            normalize(path)
+            if hasattr(entry, "url_patterns"):
+                yield from _written(entry.url_patterns, path)
+            else:
+                yield path
 
 
 def views_of_urlconf() -> Iterator[object]:

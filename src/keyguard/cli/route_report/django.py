@@ -10,7 +10,7 @@ from typing import Any
 
 from keyguard.adapters.django import KeyguardMiddleware
 from keyguard.adapters.django.setup import read_setup
-from keyguard.adapters.django.views import protection_for, resolve_in_django
+from keyguard.adapters.django.views import protection_for, resolve_in_django, samples_in_django
 from keyguard.cli.route_report.route import PathRules, Place, Route, read_methods, read_segments
 from keyguard.core.http.coverage import Segments
 from keyguard.core.http.paths import REST, SEGMENT
@@ -79,7 +79,10 @@ def _guards() -> list[PathRules]:
         if guard is not None
         for name, rates in guard.policy.plans.items()
     }
-    return [PathRules(book, (resolve_in_django,), plans=plans) for book in setup.rule_books()]
+    samples = tuple(samples_in_django())
+    return [
+        PathRules(book, (resolve_in_django,), samples, plans=plans) for book in setup.rule_books()
+    ]
 
 
 def _read_patterns(patterns: list[Any], before: _Path) -> Iterator[tuple[_Path, Any]]:

@@ -94,7 +94,8 @@ def report_rules(routes: Iterable[Route]) -> list[str]:
                 if not (rule.public or any(_is_for(rule, *each) for each in found))
             )
         for router in {router for guard, _ in found for router in guard.routers}:
-            problems |= dict.fromkeys(map(str, find_escapes(book, router)))
+            escapes = find_escapes(book, router, found[0][0].samples)
+            problems |= dict.fromkeys(map(str, escapes))
     return list(problems)
 
 

@@ -21,6 +21,7 @@ class PathRules:
     Args:
         rule_book: Its rules.
         routers: The routers behind it, if they can be asked.
+        samples: Paths that these serve, if they can name some.
         seen_below: The segments of the mounts inside it; it sees the path from there on.
         plans: The rates that each plan of its guard gives to limits, by their names.
         passes_management: Whether the console and the management API decide in its place.
@@ -28,6 +29,7 @@ class PathRules:
 
     rule_book: RuleBook
     routers: tuple[Resolve, ...] = ()
+    samples: tuple[str, ...] = ()
     seen_below: Segments = ()
     plans: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict[str, Mapping[str, str]], compare=False

@@ -6,8 +6,9 @@ and without a slash at the end, in any case. The router itself tells which; noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeAlias
 
 from keyguard.core.access.decisions import Deny
@@ -23,7 +24,7 @@ Resolve: TypeAlias = Callable[[str, str | None], Resource | None]
 _ANY_METHOD = "OTHER"  # one that no rule names
 _SUFFIXES = ("", ".json", ".html", ".xml", ".csv", ".txt", ".yaml", ".api")
 # What frameworks' parameters take: integers, words, UUIDs, dates, fractions.
-_VALUES = ("1", "x", "a1b2c3d4-0000-4000-8000-000000000000", "2026-01-31", "1.5")
+SAMPLE_VALUES = ("1", "x", "a1b2c3d4-0000-4000-8000-000000000000", "2026-01-31", "1.5", "2026")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,25 +46,28 @@ class Escape:
         )
 
 
-def find_escapes(book: RuleBook, resolve: Resolve) -> Iterator[Escape]:
+def find_escapes(book: RuleBook, resolve: Resolve, samples: Iterable[str] = ()) -> Iterator[Escape]:
     """Give a path for each rule that requests can escape.
 
     Args:
         book: The rules.
         resolve: The router behind them.
+        samples: Paths that the router serves, if it can name some. They are tried for rules that
+            cover any rest of a path, of which nobody can guess what the router serves below.
     """
+    samples = tuple(samples)
     for rule in book.rules:
-        escape = None if rule.public else _escape_from(rule, book, resolve)
+        escape = None if rule.public else _escape_from(rule, book, resolve, samples)
         if escape is not None:
             yield escape
 
 
-def _escape_from(rule: Rule, book: RuleBook, resolve: Resolve) -> Escape | None:
+def _escape_from(
+    rule: Rule, book: RuleBook, resolve: Resolve, samples: tuple[str, ...]
+) -> Escape | None:
     for method in rule.methods or (None,):
-        found = _first_resource(rule, book, resolve, method)
-        if found is not None:
-            value, resource = found
-            for spelling in _spellings(rule, value):
+        for path, resource in _resources(rule, book, resolve, method, samples):
+            for spelling in _spellings(rule, path):
                 other = book.find(spelling, method or _ANY_METHOD)
                 if (
                     not isinstance(other, Deny)
@@ -74,25 +78,28 @@ def _escape_from(rule: Rule, book: RuleBook, resolve: Resolve) -> Escape | None:
     return None
 
 
-def _first_resource(
-    rule: Rule, book: RuleBook, resolve: Resolve, method: str | None
-) -> tuple[str, Resource] | None:
-    """Return what a rule is for, and the value of its parameters with which that was found."""
-    has_parameter = SEGMENT in rule.segments or REST in rule.segments
-    for value in _VALUES if has_parameter else _VALUES[:1]:
-        for path in _with_ends(_path_of(rule, value)):
-            if book.find(path, method or _ANY_METHOD) is rule:
-                resource = resolve(path, method)
-                if resource is not None:
-                    return value, resource
-    return None
-
-
-def _path_of(rule: Rule, value: str, change: Callable[[str], str] = str) -> str:
-    """Return a path of a rule, without a slash at its end, with its literals changed."""
-    segments = (
-        value if segment in (SEGMENT, REST) else change(segment) for segment in rule.segments
+def _resources(
+    rule: Rule, book: RuleBook, resolve: Resolve, method: str | None, samples: tuple[str, ...]
+) -> Iterator[tuple[str, Resource]]:
+    """Give what a rule is for, each with a path; one thing, unless the rule covers any rest."""
+    covers_rest = REST in rule.segments
+    has_parameter = SEGMENT in rule.segments or covers_rest
+    values = (
+        (*SAMPLE_VALUES, *([""] if covers_rest else [])) if has_parameter else SAMPLE_VALUES[:1]
     )
+    paths = [path for value in values for path in _with_ends(_path_of(rule, value))]
+    for path in dict.fromkeys((*paths, *samples) if covers_rest else paths):
+        if book.find(path, method or _ANY_METHOD) is rule:
+            resource = resolve(path, method)
+            if resource is not None:
+                yield path, resource
+                if not covers_rest:
+                    return
+
+
+def _path_of(rule: Rule, value: str) -> str:
+    """Return a path of a rule, without a slash at its end."""
+    segments = (value if segment in (SEGMENT, REST) else segment for segment in rule.segments)
     return "/" + "/".join(segments).rstrip("/")
 
 
@@ -102,13 +109,19 @@ def _with_ends(path: str) -> Iterator[str]:
         yield f"{path}/"
 
 
-def _spellings(rule: Rule, value: str) -> Iterator[str]:
-    path = _path_of(rule, value)
-    if path != "/":
+def _spellings(rule: Rule, path: str) -> Iterator[str]:
+    plain = path.rstrip("/")
+    if plain:
         for suffix in _SUFFIXES:
-            yield from _with_ends(path + suffix)
+            yield from _with_ends(plain + suffix)
         for change in (str.upper, str.title, str.lower):
-            yield from _with_ends(_path_of(rule, value, change))
+            yield from _with_ends("/" + "/".join(_changed(rule, plain[1:].split("/"), change)))
+
+
+def _changed(rule: Rule, segments: list[str], change: Callable[[str], str]) -> Iterator[str]:
+    """Give the segments of a path of a rule, with the rule's literals changed."""
+    for segment, template in zip_longest(segments, rule.segments[: len(segments)], fillvalue=REST):
+        yield segment if template in (SEGMENT, REST) else change(segment)
 
 
 def _asks_less(found: Rule | None, rule: Rule) -> bool:
