@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import replace
 
 from keyguard import Limit, Reason, Rule
@@ -82,3 +83,17 @@ def test_what_is_not_the_rule_s_path_and_method_needs_a_key(name: str) -> None:
         assert here.call(request).status == 401
     assert not here.reads
     assert reasons(world)[-1] is Reason.TOKEN_MALFORMED
+
+
+def test_a_key_in_a_scheme_that_carries_none_is_refused_and_does_not_go_on(name: str) -> None:
+    world, here = served(name)
+    live = world.token("inference:write")
+    in_basic = b64encode(f"ann:{live}".encode()).decode()
+
+    for field in (f"Token token={live}", f"Basic {in_basic}"):
+        here.reads.clear()
+        assert here.call(Request("/any", authorization=(field.encode(),))) == MISSING
+        assert here.reads == []
+        assert live not in repr(world.events)
+        assert in_basic not in repr(world.events)
+    assert reasons(world) == [Reason.SCHEME_UNSUPPORTED] * 2

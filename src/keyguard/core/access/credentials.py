@@ -9,6 +9,7 @@ Each function takes time linear in its input.
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -17,6 +18,7 @@ from keyguard.core.tokens.secret import Secret
 
 _AUTH_SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 _WITH_BAR = re.compile(r"[A-Za-z0-9._~+/|-]+=*\Z")
 _JOINED_BEARER = re.compile(r",[ \t]*bearer(?![^ \t,])", re.IGNORECASE)
 
@@ -58,6 +60,20 @@ def parse_authorization(fields: Sequence[str | bytes], *, bar: bool = False) -> 
     value = fields[0]
     grammar = _WITH_BAR if bar else _B64TOKEN
     return _parse_field(value.decode("latin-1") if isinstance(value, bytes) else value, grammar)
+
+
+def open_basic(value: str) -> str:
+    """Return what a field of the scheme ``Basic`` holds (RFC 7617), or "" for another scheme.
+
+    It is read as leniently as any application may read it: with other characters in between, in
+    the alphabet for URLs, and without padding.
+    """
+    scheme, _, rest = value.strip(" \t").partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    digits = _NO_BASE64.sub("", rest.replace("-", "+").replace("_", "/"))
+    digits = digits[: len(digits) - (len(digits) % 4 == 1)]
+    return b64decode(digits + "=" * (-len(digits) % 4)).decode("latin-1")
 
 
 def _parse_field(value: str, grammar: re.Pattern[str]) -> Secret | Reason:

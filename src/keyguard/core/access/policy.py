@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from keyguard.core.access.credentials import parse_authorization
+from keyguard.core.access.credentials import open_basic, parse_authorization
 from keyguard.core.access.decisions import Allow, Reason
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant, narrowed
@@ -156,7 +156,8 @@ class Policy:
     def is_anothers(self, fields: Sequence[str | bytes]) -> bool:
         """Tell whether credentials are none of keyguard's, but of another login's, or missing.
 
-        What begins with the prefix is keyguard's, whatever its scheme, and so is what is malformed.
+        What begins with the prefix is keyguard's, whatever its scheme, and so is what holds a token
+        of its own anywhere, in ``Basic`` too, and what is malformed.
         An imported token can't be told from another's: where there are such, each bearer token is
         keyguard's.
 
@@ -165,7 +166,7 @@ class Policy:
         """
         token = parse_authorization(fields, bar=self.takes_bar)
         if isinstance(token, Secret):
-            return not (self.foreign or self._is_prefixed(token.reveal()))
+            return not (self.foreign or self.names_own(token.reveal()))
         if token is Reason.SCHEME_UNSUPPORTED:
             value = fields[0]
             return not self.names_own(
@@ -174,8 +175,15 @@ class Policy:
         return token is Reason.CREDENTIALS_MISSING
 
     def names_own(self, value: str) -> bool:
-        """Tell whether an ``Authorization`` field holds what begins with the prefix."""
-        return any(map(self._is_prefixed, value.split(None, 2)))
+        """Tell whether an ``Authorization`` field holds a token, or what begins with the prefix.
+
+        Some clients write a token as a parameter (``Token token=...``), or into ``Basic``.
+        """
+        return (
+            any(map(self._is_prefixed, value.split(None, 2)))
+            or self.tokens.is_in(value)
+            or self.tokens.is_in(open_basic(value))
+        )
 
     def _is_prefixed(self, text: str) -> bool:
         return text.lower().startswith(f"{self.tokens.prefix}_")

@@ -73,7 +73,7 @@ class TokenFormat:
         InvalidValueError: The prefix does not have that form.
     """
 
-    __slots__ = ("_pattern", "length", "prefix")
+    __slots__ = ("_anywhere", "_pattern", "length", "prefix")
 
     def __init__(self, prefix: str) -> None:
         if (
@@ -92,6 +92,7 @@ class TokenFormat:
             rf"{prefix}_([0-9A-Za-z]{{{ID_LENGTH}}})_"
             rf"([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})\Z"
         )
+        self._anywhere = re.compile(self._pattern.pattern.removesuffix(r"\Z"))
 
     @property
     def regex(self) -> str:
@@ -102,6 +103,10 @@ class TokenFormat:
         """Return the token with these parts."""
         body = f"{self.prefix}_{parts.key_id}_{parts.secret}"
         return Secret(body + _checksum(body))
+
+    def is_in(self, text: str) -> bool:
+        """Tell whether a text holds a token of this service, by its checksum."""
+        return any(self.parse(found[0]) is not None for found in self._anywhere.finditer(text))
 
     def parse(self, token: str) -> TokenParts | None:
         """Return the parts of a token, or None if prefix, length, alphabet or checksum is wrong.
