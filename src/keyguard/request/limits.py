@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -11,8 +12,9 @@ from keyguard.core.access.receipt import Hold, Receipt, hold, release, reserve, 
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import check_cost
 from keyguard.core.limits.ports import Counters
-from keyguard.exceptions import ConfigurationError, InvalidValueError
+from keyguard.exceptions import ConfigurationError, InvalidValueError, KeyguardError
 from keyguard.request.state import RequestState
+from keyguard.runtime.interruptions import do_elsewhere, is_interruption
 from keyguard.runtime.shielding import shielded
 from keyguard.runtime.sync import run_sync
 
@@ -90,6 +92,9 @@ class CurrentLimits:
             StoreUnavailableError: Nothing can be counted now, and ``on_limiter_error`` is
                 ``"closed"``.
         """
+        if is_interruption():
+            _settle_elsewhere(lambda: self.settle_sync(cost, *names))
+            return
         receipt = self._weighed(cost)
         if receipt is not None:
             breaker = self._state.guard.breaker
@@ -106,6 +111,9 @@ class CurrentLimits:
         On the thread of an event loop, where Python may close a sync generator whose client has
         left, this does not wait for counters across a network: a task settles the cost.
         """
+        if is_interruption():
+            _settle_elsewhere(lambda: self.settle_sync(cost, *names))
+            return
         receipt = self._weighed(cost)
         if receipt is not None:
             self._state.settle_blocking(lambda counters: settle(counters, receipt, cost, names))
@@ -120,6 +128,16 @@ class CurrentLimits:
         state = self._state
         state.settle_units(cost)
         return state.receipt or state.forgiven
+
+
+def _settle_elsewhere(settle: Callable[[], None]) -> None:
+    """Settle on another thread, as the present one may hold a lock that this needs."""
+
+    def work() -> None:
+        with suppress(KeyguardError):  # nobody is there to be told
+            settle()
+
+    do_elsewhere(work)
 
 
 class Reservation:
@@ -173,12 +191,21 @@ class Reservation:
         problem: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if is_interruption():
+            _settle_elsewhere(self._settle_blocking)
+        else:
+            self._settle_blocking()
+
+    def _settle_blocking(self) -> None:
         held = self._ended()
         if held is not None:
             used = self.used
             self._state.settle_blocking(lambda counters: settle_hold(counters, held, used))
 
     async def _settle_shielded(self) -> None:
+        if is_interruption():
+            _settle_elsewhere(self._settle_blocking)
+            return
         held = self._ended()
         if held is not None:
             breaker = self._state.guard.breaker
