@@ -24,10 +24,16 @@ from keyguard import (
     require_scopes,
 )
 from keyguard.adapters.wsgi import WSGIExchange
+from keyguard.core.access.policy import Policy
+from keyguard.core.tokens.format import TokenFormat
 from keyguard.request.context import enter_request, leave_request
 from keyguard.request.protection import check_declared
 from keyguard.request.state import RequestState
 from tests.world import World
+
+
+def knowing(catalogue: ScopeCatalogue) -> Policy:
+    return Policy(tokens=TokenFormat("aiaas_live"), catalogue=catalogue)
 
 
 @pytest.fixture
@@ -196,7 +202,7 @@ def test_the_order_among_other_decorators_does_not_matter(let_in: Any) -> None:
 
     for guarded in (above, below):
         with pytest.raises(InvalidValueError):
-            check_declared(guarded, ScopeCatalogue({"other": ""}))
+            check_declared(guarded, knowing(ScopeCatalogue({"other": ""})))
         let_in("inference:write")
         assert guarded()
         let_in()
@@ -287,8 +293,8 @@ def test_a_scope_that_the_catalogue_does_not_know_is_found_wherever_it_was_decla
     ]
     for endpoint in declared:
         with pytest.raises(InvalidValueError, match="unknown scope 'unknown'"):
-            check_declared(endpoint, ScopeCatalogue({"known": ""}))
-        check_declared(endpoint, ScopeCatalogue({"unknown": ""}))
+            check_declared(endpoint, knowing(ScopeCatalogue({"known": ""})))
+        check_declared(endpoint, knowing(ScopeCatalogue({"unknown": ""})))
 
 
 def test_the_principal_is_that_of_the_request(let_in: Any) -> None:
