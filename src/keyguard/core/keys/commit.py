@@ -38,9 +38,10 @@ class Change:
         return self.before.id
 
     def columns(self) -> dict[str, object]:
-        """Return the changed fields by name, with the version."""
-        old = fields_of(self.before)
-        return {name: new for name, new in fields_of(self.after).items() if new != old[name]}
+        """Return the changed fields by name, with the version; marks of use are no change."""
+        old, new = fields_of(self.before), fields_of(self.after)
+        changed = [name for name in new if new[name] != old[name]]
+        return {name: new[name] for name in changed if not name.startswith("last_used_")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

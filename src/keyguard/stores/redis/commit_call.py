@@ -12,7 +12,6 @@ from keyguard.core.keys.commit import Change, Commit, Ending
 from keyguard.core.keys.records import Key, KeyRecord, Organization
 from keyguard.core.keys.requests import KeyRequest, RequestRecord
 from keyguard.stores.redis.hashes import (
-    changed_fields,
     entry_fields,
     field_texts,
     index_entry,
@@ -51,7 +50,7 @@ def commit_call(commit: Commit) -> ScriptCall:
     writes += [
         ("HSET", record_key(change.id), fields)
         for change in commit.changes
-        if (fields := changed_fields(change))
+        if (fields := field_texts(change.columns()))
     ]
     witnesses = [(record_key(key.id), str(key.version)) for key in commit.witnesses]
     deleted = [

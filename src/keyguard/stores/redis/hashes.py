@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.commit import Change
 from keyguard.core.keys.records import (
     Key,
     KeyDigest,
@@ -96,14 +95,6 @@ def record_fields(record: KeyRecord | Organization | RequestRecord) -> tuple[str
         return field_texts(fields_of(record))
     kept = record.request if isinstance(record, RequestRecord) else record.key
     return field_texts({**fields_of(kept), "digest": record.digest})
-
-
-def changed_fields(change: Change) -> tuple[str, ...]:
-    """Return what a change sets, in the same form. No change sets when a key was last used."""
-    columns = change.columns()
-    return field_texts(
-        {name: columns[name] for name in columns if not name.startswith("last_used_")}
-    )
 
 
 def entry_fields(entry: AuditEntry) -> tuple[str, ...]:
