@@ -346,6 +346,12 @@ class CountsOwnersTogether(Protocol):
 class AsyncBatchRateLimiter(AsyncRateLimiter, Protocol):
     """A store of counters for async code that counts several hits in one call."""
 
+    async def hit(self, charges: Sequence[Charge]) -> Outcome:
+        (outcome,) = await self.hit_all((charges,))
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
     async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> Sequence[Outcome | StoreError]: ...
 
 

@@ -15,6 +15,7 @@ from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import CorruptDataError, StoreError
+from keyguard.stores.base import AsyncBatchRateLimiter
 from keyguard.stores.facade import SyncBatchRateLimiter
 from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import ADJUST, HIT, Reply, Script, ScriptCall
@@ -31,7 +32,7 @@ _STRATEGIES = {
 _tally = Tally._make  # which takes less time than Tally(...)
 
 
-class AsyncRedisRateLimiter:
+class AsyncRedisRateLimiter(AsyncBatchRateLimiter):
     """A store of counters for code on asyncio.
 
     Args:
@@ -58,12 +59,6 @@ class AsyncRedisRateLimiter:
     def counts_owners_together(self) -> bool:
         """Whether one server has the buckets of all owners."""
         return not self._port.is_cluster
-
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        (outcome,) = await self.hit_all((charges,))
-        if isinstance(outcome, StoreError):
-            raise outcome
-        return outcome
 
     async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> Sequence[Outcome | StoreError]:
         if self._now is None:

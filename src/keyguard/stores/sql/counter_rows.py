@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil
 from typing import TypeAlias
 
 from sqlalchemy import BigInteger, Executable, Text, and_, bindparam, func, select, update
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.windows import COUNTING, State, Tally
-from keyguard.exceptions import CorruptDataError
+from keyguard.stores.sql.errors import corrupt
 from keyguard.stores.sql.session import NamedRow
 from keyguard.stores.sql.tables import COUNTERS
+from keyguard.stores.sql.upserts import upserted
 
 States: TypeAlias = dict[str, State]
 """The states of buckets by their ids."""
 
 _EMPTY = "[]"
 _DAY = 86_400
+_corrupt = partial(corrupt, COUNTERS.name, advice="delete it")
 _UNCOUNTABLE = (ValueError, TypeError, IndexError, ArithmeticError, RecursionError)
 """What counting raises on a state that no counting has made."""
 
@@ -37,7 +40,7 @@ def counted(charges: Sequence[Charge], states: States, now: float) -> Outcome:
                 after[charge.key], charge.amount, charge.window, now, charge.cost
             )
         except _UNCOUNTABLE as failure:
-            raise corrupt(charge.key) from failure
+            raise _corrupt(charge.key) from failure
         tallies.append(tally)
         admitted = admitted and (tally.fits or not charge.enforce)
     if admitted:
@@ -66,7 +69,7 @@ def adjust(charge: Charge, states: States, now: float, units: int, ends_at: floa
     try:
         states[charge.key] = strategy.adjust(state, charge.window, now, units, ends_at)
     except _UNCOUNTABLE as failure:
-        raise corrupt(charge.key) from failure
+        raise _corrupt(charge.key) from failure
 
 
 def looked_at(charge: Charge, states: States, now: float, cost: int) -> Tally:
@@ -76,7 +79,7 @@ def looked_at(charge: Charge, states: States, now: float, cost: int) -> Tally:
             states[charge.key], charge.amount, charge.window, now, cost
         )
     except _UNCOUNTABLE as failure:
-        raise corrupt(charge.key) from failure
+        raise _corrupt(charge.key) from failure
 
 
 def seconds(microseconds: float | str) -> float:
@@ -92,15 +95,7 @@ def state_from(row: NamedRow) -> State:
             raise TypeError
         return tuple(state)
     except _UNCOUNTABLE as failure:
-        raise corrupt(row.id) from failure
-
-
-def corrupt(row_id: str) -> CorruptDataError:
-    """Return the error of a row that keyguard did not write."""
-    return CorruptDataError(
-        f"row {row_id!r} of table {COUNTERS.name} holds something that keyguard did not write; "
-        "delete it"
-    )
+        raise _corrupt(row.id) from failure
 
 
 def ends(charge: Charge, state: State) -> int:
@@ -110,7 +105,7 @@ def ends(charge: Charge, state: State) -> int:
     return ceil(end) + charge.window
 
 
-def upserted(dialect: str, buckets: Mapping[str, Charge], states: States | None) -> Executable:
+def written(dialect: str, buckets: Mapping[str, Charge], states: States | None) -> Executable:
     """Return the statement that writes states, or without states makes the missing rows."""
     rows = [
         {
@@ -120,23 +115,9 @@ def upserted(dialect: str, buckets: Mapping[str, Charge], states: States | None)
         }
         for key in sorted(buckets)
     ]
-    if dialect in ("mysql", "mariadb"):
-        insert = mysql.insert(COUNTERS).values(rows)
-        if states is None:  # IGNORE would take shared locks, which then wait for each other
-            return insert.on_duplicate_key_update(id=insert.inserted.id)
-        return insert.on_duplicate_key_update(
-            state=insert.inserted.state, ends_at=insert.inserted.ends_at
-        )
-    upsert: sqlite.Insert | postgresql.Insert = (
-        sqlite.insert(COUNTERS) if dialect == "sqlite" else postgresql.insert(COUNTERS)
-    )
-    upsert = upsert.values(rows)
-    if states is None:
-        return upsert.on_conflict_do_nothing()
-    return upsert.on_conflict_do_update(
-        index_elements=[COUNTERS.c.id],
-        set_={"state": upsert.excluded.state, "ends_at": upsert.excluded.ends_at},
-    )
+    changes = () if states is None else ("state", "ends_at")
+    write = upserted(dialect, COUNTERS, lambda given: {name: given[name] for name in changes})
+    return write.values(rows)
 
 
 def _swap_statement() -> Executable:

@@ -41,7 +41,7 @@ from keyguard.stores.sql.counter_rows import (
     seconds,
     spelt,
     state_from,
-    upserted,
+    written,
 )
 from keyguard.stores.sql.database import Database, SyncDatabase, ended_after
 from keyguard.stores.sql.errors import explained
@@ -106,9 +106,6 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         await self._finish_sweeps()
         if self._owned:
             await self.database.aclose()
-
-    async def hit(self, charges: Sequence[Charge]) -> Outcome:
-        return (await self.hit_all((charges,)))[0]
 
     async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
         outcomes = None
@@ -333,7 +330,7 @@ async def _make(
     # row.
     await session.rollback()
     buckets = {charge.key: charge for charge in charges}
-    await session.execute(upserted(session.dialect.name, buckets, None))
+    await session.execute(written(session.dialect.name, buckets, None))
     await session.commit()
     rows = (await session.execute(found)).all()
     if len(rows) < len(buckets):
@@ -347,7 +344,7 @@ async def _write(
     """Write the states that changed."""
     changed = {charge.key: charge for charge in charges if before[charge.key] != after[charge.key]}
     if changed:
-        await session.execute(upserted(session.dialect.name, changed, after))
+        await session.execute(written(session.dialect.name, changed, after))
 
 
 def _is_conflict(failure: Exception) -> bool:

@@ -27,6 +27,8 @@ from keyguard.exceptions import (
 MIGRATE = "run `keyguard migrate` or guard.migrate()"
 """What to do about missing or old tables."""
 
+_RESTORE = "restore it from a backup or delete it"
+
 _NOT_UTF_8 = "Could not decode to UTF-8"
 """How the message of Python's ``sqlite3`` begins where a text is not UTF-8."""
 
@@ -158,6 +160,17 @@ def _told(failure: BaseException) -> tuple[object, str]:
             if found := re.search(rf".*({pattern}).*", str(words)):
                 return known, found[0].rpartition(":  ")[2]
     return code, str(words).partition("\n")[0]
+
+
+def corrupt(
+    table: str, row_id: object, why: object = "", *, advice: str = _RESTORE
+) -> CorruptDataError:
+    """Return the error for a row that keyguard did not write."""
+    because = f" ({why})" if why else ""
+    return CorruptDataError(
+        f"row {row_id!r} of table {table} holds something that keyguard did not write{because}; "
+        f"{advice}"
+    )
 
 
 def not_writable(place: str) -> StoreUnavailableError:

@@ -15,7 +15,7 @@ from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestRecord
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.limits.limit import Limit
 from keyguard.core.limits.stored import dump_limits, load_limits
-from keyguard.exceptions import CorruptDataError
+from keyguard.stores.sql.errors import corrupt
 from keyguard.stores.sql.session import AnyRow
 from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS, REQUESTS, TEMPORARY
 
@@ -44,9 +44,6 @@ ENTRY_COLUMNS = [column for column in AUDIT.c if column is not AUDIT.c.mark]
 
 _DIGEST = len(KEY_COLUMNS)
 
-# Marks of use set these; they are no change of the key.
-_UNVERSIONED = ("last_used_at", "last_used_address")
-
 
 def organization_columns(organization: Organization) -> Columns:
     """Return an organization as the columns of its row."""
@@ -67,8 +64,7 @@ def request_columns(record: RequestRecord) -> Columns:
 
 def changed_columns(fields: Mapping[str, Any]) -> Columns:
     """Return the fields that a commit changes, as columns."""
-    versioned = {name: fields[name] for name in fields if name not in _UNVERSIONED}
-    return _columns(versioned, _COLUMN_NAMES)
+    return _columns(fields, _COLUMN_NAMES)
 
 
 def entry_columns(entry: AuditEntry, entry_id: int, mark: str) -> Columns:
@@ -91,12 +87,12 @@ def record_from(row: AnyRow) -> KeyRecord:
     """
     key, digest, owner = key_from(row[:_DIGEST]), row[_DIGEST], row[_DIGEST + 1 :]
     if owner[0] is None:
-        raise _corrupt(KEYS.name, key.id, f"it has no organization {key.organization!r}")
+        raise corrupt(KEYS.name, key.id, f"it has no organization {key.organization!r}")
     organization = organization_from(owner)
     try:
         return KeyRecord(key=key, organization=organization, digest=digest)
     except ValueError as failure:
-        raise _corrupt(KEYS.name, key.id, failure) from failure
+        raise corrupt(KEYS.name, key.id, failure) from failure
 
 
 def request_record_from(row: AnyRow) -> RequestRecord:
@@ -106,7 +102,7 @@ def request_record_from(row: AnyRow) -> RequestRecord:
     try:
         return RequestRecord(request=request, digest=digest)
     except ValueError as failure:
-        raise _corrupt(REQUESTS.name, request.id, failure) from failure
+        raise corrupt(REQUESTS.name, request.id, failure) from failure
 
 
 def _read(kind: Callable[..., Record], table: str, fields: Sequence[_Field], row: AnyRow) -> Record:
@@ -118,14 +114,7 @@ def _read(kind: Callable[..., Record], table: str, fields: Sequence[_Field], row
         }
         return kind(**values)
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
-        raise _corrupt(table, row[0], failure) from failure
-
-
-def _corrupt(table: str, row_id: object, why: object) -> CorruptDataError:
-    return CorruptDataError(
-        f"row {row_id!r} of table {table} holds something that keyguard did not write ({why}); "
-        "restore it from a backup or delete it"
-    )
+        raise corrupt(table, row[0], failure) from failure
 
 
 def instant(value: str | datetime) -> datetime:
@@ -135,7 +124,7 @@ def instant(value: str | datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)  # a server's has no time zone
 
 
-def _columns(fields: Columns, names: Mapping[str, str]) -> Columns:
+def _columns(fields: Mapping[str, Any], names: Mapping[str, str]) -> Columns:
     return {
         names.get(name, name): _AS_STORED[name](value)
         if value is not None and name in _AS_STORED

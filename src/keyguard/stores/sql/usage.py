@@ -30,17 +30,15 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from keyguard.core.usage.ports import UsageStore
 from keyguard.core.usage.values import Cell, Flush, Period, Question, Total, Writer
-from keyguard.exceptions import CorruptDataError
-from keyguard.stores.sql.column_types import MYSQL
 from keyguard.stores.sql.database import Database
+from keyguard.stores.sql.errors import corrupt
 from keyguard.stores.sql.rows import instant
 from keyguard.stores.sql.session import AnyRow, Operation, Session, begin_hastily
 from keyguard.stores.sql.tables import USAGE_DISMISSED, USAGE_TOTALS, USAGE_WRITERS
+from keyguard.stores.sql.upserts import Given, upserted
 from keyguard.stores.sql.usage_totals import (
     FIELDS,
     KEPT,
@@ -133,7 +131,7 @@ async def _add(session: Session, flush: Flush) -> None:
     await session.call(begin_hastily)
     reported = {"seq": flush.seq, "until": flush.until, "has_left": False}
     new = {**reported, "writer": flush.writer, "seq": 0}
-    await session.execute(_upserted(session, USAGE_WRITERS, ()), [new])
+    await session.execute(_added(session, USAGE_WRITERS, ()), [new])
     is_new = (USAGE_WRITERS.c.writer == flush.writer, USAGE_WRITERS.c.seq < flush.seq)
     noted = await session.execute(update(USAGE_WRITERS).where(*is_new).values(reported))
     if not noted.rowcount:  # the flush was added before
@@ -141,7 +139,7 @@ async def _add(session: Session, flush: Flush) -> None:
     for kept in KEPT:
         for rows in _portions(flush.cells, kept.quarters):
             sums = [name for name in rows[0] if name.startswith(FIELDS)]
-            await session.execute(_upserted(session, kept.quarters, sums), rows)
+            await session.execute(_added(session, kept.quarters, sums), rows)
 
 
 def _portions(cells: Sequence[Cell], table: Table) -> Iterator[list[_Row]]:
@@ -174,49 +172,22 @@ def _row_of(key: _Row, cells: Sequence[tuple[int, Cell]], quarters: Sequence[int
     return row
 
 
-def _upserted(
-    session: Session, table: Table, sums: Iterable[str] = (), new: Iterable[str] = ()
-) -> Executable:
-    """Return the statement that makes rows, or changes those that are there.
-
-    Args:
-        session: The session.
-        table: The table.
-        sums: The columns to which the new values are added, up to :data:`_MOST_COUNTED`.
-        new: The columns that get the new values.
-    """
-    if session.dialect.name in MYSQL:
-        into = mysql.insert(table)
-        changes = _changes(table, into.inserted, sums, new)
-        # IGNORE would take shared locks, which then wait for each other.
-        first = table.primary_key.columns[0]
-        return into.on_duplicate_key_update(changes or {first.name: first})
-    upsert: sqlite.Insert | postgresql.Insert = (
-        sqlite.insert(table) if session.dialect.name == "sqlite" else postgresql.insert(table)
-    )
-    changes = _changes(table, upsert.excluded, sums, new)
-    if not changes:
-        return upsert.on_conflict_do_nothing()
-    return upsert.on_conflict_do_update(index_elements=[*table.primary_key], set_=changes)
-
-
-def _changes(
-    table: Table,
-    given: ReadOnlyColumnCollection[str, Any],
-    sums: Iterable[str],
-    new: Iterable[str],
-) -> dict[str, ColumnElement[Any]]:
+def _added(session: Session, table: Table, sums: Iterable[str]) -> Executable:
+    """Return the statement that makes rows, or adds columns to those that are there."""
     # Either the old or the new count of a quarter may be missing.
     most = literal_column(str(_MOST_COUNTED), BigInteger)
-    changes: dict[str, ColumnElement[Any]] = {
-        name: func.coalesce(
-            case((table.c[name] > most - given[name], most), else_=table.c[name] + given[name]),
-            given[name],
-            table.c[name],
-        )
-        for name in sums
-    }
-    return changes | {name: given[name] for name in new}
+
+    def changes(given: Given) -> dict[str, ColumnElement[Any]]:
+        return {
+            name: func.coalesce(
+                case((table.c[name] > most - given[name], most), else_=table.c[name] + given[name]),
+                given[name],
+                table.c[name],
+            )
+            for name in sums
+        }
+
+    return upserted(session.dialect.name, table, changes)
 
 
 async def _writers(session: Session) -> list[Writer]:
@@ -229,10 +200,7 @@ def _writer_from(row: AnyRow) -> Writer:
     try:
         return Writer(str(row[0]), instant(row[1]))
     except (ValueError, TypeError, AttributeError) as failure:
-        raise CorruptDataError(
-            f"row {row[0]!r} of table {USAGE_WRITERS.name} holds something that keyguard did not "
-            f"write ({failure}); delete it"
-        ) from failure
+        raise corrupt(USAGE_WRITERS.name, row[0], failure, advice="delete it") from failure
 
 
 async def _leave(session: Session, writer: str) -> None:
@@ -304,7 +272,7 @@ async def _move(
     by_key = sorted(rows, key=lambda row: [row[name] for name in names])
     folded = [{f"folded_{field}": row[f"folded_{field}"] for field in FIELDS} for row in rows]
     await session.execute(
-        _upserted(session, days, FIELDS),
+        _added(session, days, FIELDS),
         [
             {"start": start}
             | {name: row[name] for name in names}
@@ -350,7 +318,8 @@ async def _forget_some(session: Session, organization: str, before: datetime) ->
 async def _dismiss(session: Session, organization: str, hint: str, until: datetime) -> None:
     await session.call(begin_hastily)
     row = {"organization": organization, "hint": hint, "until": until}
-    await session.execute(_upserted(session, USAGE_DISMISSED, (), ("until",)), [row])
+    newer = upserted(session.dialect.name, USAGE_DISMISSED, lambda given: {"until": given.until})
+    await session.execute(newer, [row])
 
 
 async def _dismissed(session: Session, organization: str, now: datetime) -> frozenset[str]:
