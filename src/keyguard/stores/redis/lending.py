@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -17,6 +17,7 @@ from operator import methodcaller
 from typing import Any, Protocol, TypeVar
 
 import redis
+import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
 
 from keyguard.runtime.connecting import AsyncConnector, Connector, SyncConnector
@@ -61,11 +62,6 @@ class AsyncConnection(Protocol):
     async def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...  # noqa: ASYNC109 - redis-py's signature
 
 
-class _Lent(Protocol):
-    @property
-    def is_connected(self) -> bool: ...
-
-
 has_unread: Callable[[AsyncConnection], Awaitable[bool]] = methodcaller(
     # The name before redis-py 8.
     "can_read" if hasattr(AbstractConnection, "can_read") else "can_read_destructive"
@@ -73,18 +69,7 @@ has_unread: Callable[[AsyncConnection], Awaitable[bool]] = methodcaller(
 """Tells whether a connection has anything left to read, or was ended by the server."""
 
 
-AnyConnection = TypeVar("AnyConnection", bound=_Lent)
-
-
-class _Pool(Protocol):
-    """What keyguard uses of redis-py's pools."""
-
-    max_connections: int
-
-    @property
-    def connection_class(self) -> Callable[..., Any]: ...
-    @property
-    def connection_kwargs(self) -> Mapping[str, object]: ...
+AnyConnection = TypeVar("AnyConnection", bound=Connection | AsyncConnection)
 
 
 class Lender(Connector[AnyConnection]):
@@ -98,7 +83,9 @@ class Lender(Connector[AnyConnection]):
         keep: Takes a connection back where no call waits for one.
     """
 
-    def __init__(self, pool: _Pool, terms: Patience) -> None:
+    def __init__(
+        self, pool: redis.ConnectionPool | redis.asyncio.ConnectionPool, terms: Patience
+    ) -> None:
         # Weak, so that a store which is dropped without being closed ends its connections at once.
         lender = weakref.proxy(self)
         super().__init__(partial(_connected, lender), partial(_discard, lender), terms)

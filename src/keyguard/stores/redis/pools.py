@@ -147,8 +147,8 @@ class _Timely(AbstractConnection):
             time.sleep(min(wait - taken, max(_PAUSE, taken / 4)))
 
 
-class Lending(redis.ConnectionPool):
-    """A pool of redis-py's whose connections a lender lends.
+class TimelyPool(redis.ConnectionPool):
+    """A pool of connections to one server, which a lender lends.
 
     It also lends three times as fast as redis-py's own, which measures what it does.
 
@@ -185,15 +185,11 @@ class Lending(redis.ConnectionPool):
                 self.lender.close_ready()
 
 
-class TimelyPool(Lending):
-    """A pool of connections to one server."""
-
-
-class TimelySentinelPool(Lending, SentinelConnectionPool):
+class TimelySentinelPool(TimelyPool, SentinelConnectionPool):
     """A pool of connections to the primary that Sentinels name."""
 
 
-class AsyncLending(redis.asyncio.ConnectionPool):
+class AsyncPool(redis.asyncio.ConnectionPool):
     """The same for asyncio."""
 
     def __init__(self, *arguments: object, terms: Patience = PATIENCE, **options: object) -> None:
@@ -217,11 +213,7 @@ class AsyncLending(redis.asyncio.ConnectionPool):
             self.lender.close_ready()
 
 
-class AsyncPool(AsyncLending):
-    """A pool of connections to one server, for asyncio."""
-
-
-class AsyncSentinelPool(AsyncLending, AsyncSentinelConnectionPool):
+class AsyncSentinelPool(AsyncPool, AsyncSentinelConnectionPool):
     """A pool of connections to the primary that Sentinels name, for asyncio."""
 
 

@@ -37,7 +37,7 @@ from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained, is_lost, is_moving, may_be_replaced
 from keyguard.stores.redis.lending import WITHOUT_DEADLINE, AsyncConnection, patience
-from keyguard.stores.redis.pools import MOST_CONNECTIONS, AsyncLending
+from keyguard.stores.redis.pools import MOST_CONNECTIONS, AsyncPool
 from keyguard.stores.redis.routing import Routing
 from keyguard.stores.redis.scripts import Command, Replies, Reply, ScriptCall
 
@@ -254,7 +254,7 @@ class _OnLoop:
         pool = None
         if isinstance(self.client, redis.asyncio.Redis):
             pool = self.client.connection_pool
-        self.lender = pool.lender if isinstance(pool, AsyncLending) else None
+        self.lender = pool.lender if isinstance(pool, AsyncPool) else None
         self.turns = asyncio.Semaphore(MOST_CONNECTIONS)
         self.layout_is_old = False
         self._open = None

@@ -20,7 +20,7 @@ from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.lending import Connection, patience
-from keyguard.stores.redis.pools import EndableConnection, Lending, RedisPool
+from keyguard.stores.redis.pools import EndableConnection, RedisPool, TimelyPool
 from keyguard.stores.redis.ports import ScriptPort, ended
 from keyguard.stores.redis.routing import Routing
 from keyguard.stores.redis.scripts import Command, Replies, Reply
@@ -140,7 +140,7 @@ class SyncScriptPort(ScriptPort, Routing):
         except redis.RedisError as failure:
             raise explained(failure, self.place) from failure
         pool = client.connection_pool if isinstance(client, redis.Redis) else None
-        if isinstance(pool, Lending):
+        if isinstance(pool, TimelyPool):
             await pool.lender.check_ready()
 
     async def pause(self, seconds: float) -> None:
