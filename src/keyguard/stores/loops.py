@@ -1,12 +1,15 @@
-"""The event loop of asyncio on which a store runs: which one it is, and what ends with it."""
+"""The event loops of asyncio on which a store runs: what each has, and what ends with it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from typing import Generic, TypeVar
 
 from keyguard.exceptions import ConfigurationError
+
+Made = TypeVar("Made")
 
 
 def running_loop(stores: str) -> asyncio.AbstractEventLoop:
@@ -24,6 +27,38 @@ def running_loop(stores: str) -> asyncio.AbstractEventLoop:
         raise ConfigurationError(
             f"{stores} stores need asyncio; under trio use memory:// or a store of your own"
         ) from None
+
+
+class PerLoop(Generic[Made]):
+    """What each event loop has of its own, as a connection belongs to its loop.
+
+    Args:
+        stores: As for :func:`running_loop`.
+        make: Makes it, on the running event loop.
+
+    Attributes:
+        made: What was made, by event loop.
+    """
+
+    def __init__(self, stores: str, make: Callable[[], Made]) -> None:
+        self._stores = stores
+        self._make = make
+        self.made: dict[asyncio.AbstractEventLoop, Made] = {}
+
+    def here(self) -> Made:
+        """Return what the running event loop has, and make it if it has nothing yet.
+
+        Raises:
+            ConfigurationError: As for :func:`running_loop`.
+        """
+        loop = running_loop(self._stores)
+        found = self.made.get(loop)
+        if found is None:
+            for known in [*self.made]:  # to which another thread may add one meanwhile
+                if known.is_closed():
+                    self.made.pop(known, None)
+            found = self.made[loop] = self._make()
+        return found
 
 
 def closed_with_loop(close: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:

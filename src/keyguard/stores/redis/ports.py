@@ -10,7 +10,6 @@ import asyncio
 import math
 import sys
 import time
-import weakref
 from abc import ABC, abstractmethod
 from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from redis.exceptions import NoScriptError
 from keyguard.exceptions import CorruptDataError, KeyguardError, StoreError
 from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, deadline, remaining
 from keyguard.runtime.frames import drop_frames
-from keyguard.stores.loops import closed_with_loop, running_loop
+from keyguard.stores.loops import PerLoop, closed_with_loop, running_loop
 from keyguard.stores.redis.clients import (
     LONGEST_PARTING,
     AsyncClient,
@@ -279,14 +278,10 @@ class AsyncScriptPort(ScriptPort, Routing):
 
     def __init__(self, target: Deployment | AsyncClient, terms: Patience = PATIENCE) -> None:
         self.place, self.is_cluster = place_of(target), is_cluster(target)
-        self._target = target
-        self._terms = terms
-        self._opened: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._loops = PerLoop("Redis", partial(_OnLoop, target, terms))
 
     def doubt_layout(self) -> None:
-        self._here().layout_is_old = True
+        self._loops.here().layout_is_old = True
 
     async def send(
         self, commands: Sequence[Command], key: str, durability: Durability | None = None
@@ -296,9 +291,9 @@ class AsyncScriptPort(ScriptPort, Routing):
                 return await self.send(commands, key, durability)
         handled = sys.exception()
         try:
-            here = self._opened.get(get_running_loop()) if self._opened else None
+            here = self._loops.made.get(get_running_loop()) if self._loops.made else None
             if here is None:
-                here = self._here()
+                here = self._loops.here()
             async with here.turns:
                 if isinstance(here.client, redis.asyncio.RedisCluster):
                     return await self._routed(here.client, commands, key, durability)
@@ -317,7 +312,7 @@ class AsyncScriptPort(ScriptPort, Routing):
             raise
 
     async def drop_idle(self) -> None:
-        here = self._here()
+        here = self._loops.here()
         if isinstance(here.client, redis.asyncio.RedisCluster):
             here.layout_is_old = True
         elif here.lender is not None:
@@ -327,7 +322,7 @@ class AsyncScriptPort(ScriptPort, Routing):
 
     async def keep_ready(self) -> None:
         """Have a connection ready for the next call, beside the present one."""
-        lender = self._here().lender
+        lender = self._loops.here().lender
         if lender is not None:
             await lender.check_ready()
 
@@ -335,10 +330,9 @@ class AsyncScriptPort(ScriptPort, Routing):
         await asyncio.sleep(seconds)
 
     async def aclose(self) -> None:
-        self._forget_closed_loops()
         this = running_loop("Redis")
-        for loop in [loop for known in self._opened.keyrefs() if (loop := known()) is not None]:
-            here = self._opened.pop(loop, None)
+        for loop in [*self._loops.made]:
+            here = self._loops.made.pop(loop, None)
             if here is not None and loop is this:
                 await here.aclose()
             elif here is not None and loop.is_running():  # on a thread of its own
@@ -351,22 +345,7 @@ class AsyncScriptPort(ScriptPort, Routing):
         Raises:
             ConfigurationError: The event loop is not asyncio's.
         """
-        return self._here().client
-
-    def _here(self) -> _OnLoop:
-        """Return what is open on the running event loop, with a new client if it has none."""
-        loop = running_loop("Redis")
-        here = self._opened.get(loop)
-        if here is None:
-            self._forget_closed_loops()
-            self._opened[loop] = here = _OnLoop(self._target, self._terms)
-        return here
-
-    def _forget_closed_loops(self) -> None:
-        # A connection holds its loop, so that these would never be freed.
-        for loop in [loop for known in self._opened.keyrefs() if (loop := known()) is not None]:
-            if loop.is_closed():
-                self._opened.pop(loop, None)
+        return self._loops.here().client
 
     async def connection_for(self, key: str) -> AsyncConnection:
         """Return a new connection to the server of a key; it belongs to no pool."""
@@ -380,7 +359,7 @@ class AsyncScriptPort(ScriptPort, Routing):
 
     async def _node(self, cluster: Any, key: str) -> Any:
         await cluster.initialize()
-        here = self._here()
+        here = self._loops.here()
         if here.layout_is_old:
             await cluster.nodes_manager.initialize()
             here.layout_is_old = False

@@ -6,26 +6,21 @@ connection and a failure. A flavour adds how it opens a session.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
 
 from keyguard.exceptions import ConfigurationError, KeyguardError, SchemaError
 from keyguard.runtime.deadlines import awithin, remaining, within
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.process import after_fork
-from keyguard.stores.loops import closed_with_loop, running_loop
 from keyguard.stores.sql import schema
 from keyguard.stores.sql.engines import AnyEngine, Engines, Way, engines_of
 from keyguard.stores.sql.errors import (
@@ -38,7 +33,7 @@ from keyguard.stores.sql.errors import (
     unavailable,
 )
 from keyguard.stores.sql.poolers import refuse_pooler
-from keyguard.stores.sql.session import AsyncSession, Operation, Session, SyncSession
+from keyguard.stores.sql.session import Operation, Session, SyncSession
 from keyguard.stores.sql.turns import ForkGuard, Turns
 
 P = ParamSpec("P")
@@ -96,7 +91,7 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
             alone, whose caller knows how old an answer may be.
 
     Raises:
-        ConfigurationError: keyguard does not work with this kind of database.
+        ConfigurationError: keyguard can't use this kind of database, or it has no replicas.
     """
 
     def __init__(
@@ -113,6 +108,8 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
                 f"keyguard does not know the database {dialect!r}; it works with SQLite, "
                 "PostgreSQL, MySQL and MariaDB"
             )
+        if is_replica and dialect == "sqlite":
+            raise ConfigurationError("SQLite has no replicas; leave 'read' (KEYGUARD_READ_URL) out")
         self.dialect: str = dialect
         self.place = place_of(engine.url)
         self.can_swap = dialect == "postgresql"
@@ -296,104 +293,6 @@ class SyncDatabase(EngineDatabase[Engine]):
                 await connector.aclose()
             for engine in self._engines.pools:
                 engine.dispose()
-
-
-class AsyncDatabase(EngineDatabase[AsyncEngine]):
-    """A database for code on asyncio. Each event loop has engines of its own.
-
-    Args:
-        engines: The engines of the first event loop that comes, or the host's engine.
-        make: Makes the engines of another; None for a host's engine.
-        prepares: As for :class:`EngineDatabase`.
-        is_replica: As for :class:`EngineDatabase`.
-    """
-
-    def __init__(
-        self,
-        engines: Engines[AsyncEngine] | AsyncEngine,
-        make: Callable[[], Engines[AsyncEngine]] | None = None,
-        *,
-        prepares: bool = False,
-        is_replica: bool = False,
-    ) -> None:
-        super().__init__(engines, prepares=prepares, is_replica=is_replica)
-        self._make = make
-        self._inherited: list[object] = []
-        self._has_settled = False
-        self._loops: dict[asyncio.AbstractEventLoop, _OnLoop] = {}
-        self._lock = threading.Lock()
-        after_fork(self._leave_parent)
-
-    def _leave_parent(self) -> None:
-        """Begin with new connections; those of the parent belong to sockets shared with it."""
-        self._inherited.append(self._loops)
-        self._loops = {}
-        self._lock = threading.Lock()
-
-    async def _open(self, way: Way) -> AsyncSession:
-        running_loop("SQL")
-        engines = self._here()
-        handled = sys.exception()
-        try:
-            # Not by "async with", which waits for a silent server however often it is cancelled.
-            connection = await engines.by_way[way].connect()
-        except BaseException as failure:
-            engines.note_loss()
-            drop_frames(failure, handled)
-            raise
-        return AsyncSession(connection)
-
-    def _here(self) -> Engines[AsyncEngine]:
-        if self._make is None:
-            return self._engines
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return self._engines
-        known = self._loops.get(loop)
-        return self._settle(loop, self._make) if known is None else known.engines
-
-    def _settle(
-        self, loop: asyncio.AbstractEventLoop, make: Callable[[], Engines[AsyncEngine]]
-    ) -> Engines[AsyncEngine]:
-        """Make the engines of an event loop, and forget those of loops that are gone."""
-        with self._lock:
-            for known in [known for known in self._loops if known.is_closed()]:
-                del self._loops[known]
-            if self._has_settled:
-                self._engines = make()
-            self._has_settled = True
-            self._loops[loop] = _OnLoop(self._engines)
-            return self._engines
-
-    async def aclose(self) -> None:
-        if self._make is None:
-            return
-        here = self._loops.pop(running_loop("SQL"), None)
-        if here is not None:
-            await here.open.aclose()
-
-
-class _OnLoop:
-    """The engines of one event loop.
-
-    Args:
-        engines: The engines.
-
-    Attributes:
-        open: A generator that closes their connections when it is closed.
-    """
-
-    def __init__(self, engines: Engines[AsyncEngine]) -> None:
-        self.engines = engines
-        self.open = closed_with_loop(partial(_close, engines))
-
-
-async def _close(engines: Engines[AsyncEngine]) -> None:
-    for connector in engines.connectors:
-        await connector.aclose()
-    for engine in engines.pools:
-        await engine.dispose()
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.stores.base import AsyncReplica, Replica
 from keyguard.stores.facade import SyncReplica
 from keyguard.stores.sql import options, sqlite
-from keyguard.stores.sql.database import AsyncDatabase, SyncDatabase
+from keyguard.stores.sql.async_database import AsyncDatabase
+from keyguard.stores.sql.database import SyncDatabase
 from keyguard.stores.sql.engines import READS, WRITES, Engines, async_engines, engines
 from keyguard.stores.sql.store import AsyncSqlStore, SqlReplica, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase

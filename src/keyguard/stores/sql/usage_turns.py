@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from weakref import WeakKeyDictionary
+from functools import partial
 
 from keyguard.runtime.deadlines import remaining
-from keyguard.stores.loops import running_loop
+from keyguard.runtime.process import after_fork
+from keyguard.stores.loops import PerLoop
 from keyguard.stores.sql.database import Database, SyncDatabase
 from keyguard.stores.sql.errors import no_connection_free
 
@@ -30,14 +30,11 @@ class UsageTurns:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._renew()
+        after_fork(self._renew)  # the parent's threads give no turn back here
 
     def _renew(self) -> None:
-        self._process = os.getpid()
         self._free = threading.Semaphore(MOST_READS)
-        # A loop has connections of its own.
-        self._of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
-            WeakKeyDictionary()
-        )
+        self._of_loops = PerLoop("SQL", partial(asyncio.Semaphore, MOST_READS))
 
     @asynccontextmanager
     async def taken(self) -> AsyncGenerator[None]:
@@ -46,8 +43,6 @@ class UsageTurns:
         Raises:
             StoreUnavailableError: None became free within the deadline.
         """
-        if self._process != os.getpid():  # the parent's threads gave none back here
-            self._renew()
         if isinstance(self._database, SyncDatabase):
             free = self._free
             if not free.acquire(timeout=remaining()):
@@ -57,7 +52,7 @@ class UsageTurns:
             finally:
                 free.release()
             return
-        turns = self._of_loops.setdefault(running_loop("SQL"), asyncio.Semaphore(MOST_READS))
+        turns = self._of_loops.here()
         try:
             async with asyncio.timeout(remaining()):
                 await turns.acquire()
