@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeGuard
+from importlib import import_module
+from typing import Any
 
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import ConfigurationError
@@ -18,12 +19,12 @@ from keyguard.stores.opening import (
     Flavour,
     has_methods,
     is_client,
-    misplaced,
     named,
     open_target,
     settled,
 )
 
+_STORAGES = "keyguard.stores.limits.storages"
 _METHODS = ("hit", "adjust", "migrate")
 
 
@@ -51,12 +52,7 @@ def open_limiter(
         ConfigurationError: The target is not one of these, or one for async code.
         MissingExtraError: The driver is not installed.
     """
-    target = settled(target)
-    if _is_storage(target):
-        from keyguard.stores.limits.storages import StorageRateLimiter
-
-        return StorageRateLimiter(target)
-    limiter: RateLimiter = _limiter_of(target, store, clock, patience, SYNC, ASYNC)
+    limiter: RateLimiter = _limiter_of(target, store, clock, patience, SYNC)
     return limiter
 
 
@@ -71,13 +67,8 @@ def open_async_limiter(
 
     Counters in memory never wait, so the same class serves both flavours.
     """
-    target = settled(target)
-    if _is_storage(target):
-        from keyguard.stores.limits.storages import AsyncStorageRateLimiter
-
-        return AsyncStorageRateLimiter(target)
     limiter: MemoryRateLimiter | AsyncRateLimiter = _limiter_of(
-        target, store, clock, patience, ASYNC, SYNC
+        target, store, clock, patience, ASYNC
     )
     return limiter
 
@@ -98,39 +89,30 @@ def check_countable(limiter: object, limits: Iterable[Limit]) -> None:
 
 
 def _limiter_of(
-    target: object,
-    store: object,
-    clock: Clock,
-    patience: Patience,
-    flavour: Flavour,
-    other: Flavour,
+    target: object, store: object, clock: Clock, patience: Patience, flavour: Flavour
 ) -> Any:
     """Return counters beside a store's keys, or in memory if it keeps none, or the target itself.
 
     Raises:
         ConfigurationError: The target is for the other flavour, or no limiter at all.
     """
+    target = settled(target)
+    if isinstance(target, str) and "://" in target and not target.startswith(STORES):
+        # The URI of a storage that only the package "limits" knows.
+        return getattr(import_module(_STORAGES), flavour.storage)(target)
     if target is None or isinstance(target, str) or is_client(target, SYNC, ASYNC):
-        counters = getattr(
-            store if target is None else open_target(target, flavour, other, patience),
-            "counters",
-            None,
-        )
+        keys = store if target is None else open_target(target, flavour, patience)
+        counters = getattr(keys, "counters", None)
         if counters is None:
             return MemoryRateLimiter(clock=clock)
         return counters(owned=target is not None)
     if has_methods(target, *_METHODS):
         if has_methods(target, flavour.close) or isinstance(target, MemoryRateLimiter):
             return target
-        if has_methods(target, other.close):
-            raise misplaced(named(flavour.limiter), type(target).__name__, flavour, other)
+        if has_methods(target, flavour.other.close):
+            raise flavour.misplaced(named(flavour.limiter), type(target).__name__)
     raise ConfigurationError(
         "a limiter is None (beside the keys), memory://, the URL of an SQL database, a Redis or "
         "another storage of the package limits, a client of redis-py, or an object with the "
         f"methods of keyguard.stores.base.RateLimiter, not {type(target).__name__}"
     )
-
-
-def _is_storage(target: object) -> TypeGuard[str]:
-    """Tell whether a target is the URI of a storage that only the package ``limits`` knows."""
-    return isinstance(target, str) and "://" in target and not target.startswith(STORES)

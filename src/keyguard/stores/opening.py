@@ -39,8 +39,8 @@ class Flavour(NamedTuple):
         store: The protocol of stores.
         limiter: The protocol of limiters.
         close: The method that closes a limiter.
-        opener: What the modules of stores call the function that opens one.
-        replica_opener: What they call the function that opens a read replica.
+        prefix: How the names of functions begin, in the modules of stores, that open one.
+        storage: The class of limiters in a storage of the package ``limits``.
     """
 
     guard: str
@@ -49,8 +49,17 @@ class Flavour(NamedTuple):
     store: type
     limiter: type
     close: str
-    opener: str
-    replica_opener: str
+    prefix: str
+    storage: str
+
+    @property
+    def other(self) -> Flavour:
+        """The other flavour."""
+        return ASYNC if self is SYNC else SYNC
+
+    def misplaced(self, wanted: str, given: str) -> ConfigurationError:
+        """Return the error for what the other flavour of a guard takes."""
+        return ConfigurationError(f"pass {self.guard} {wanted}; {given} is for {self.other.guard}")
 
 
 SYNC = Flavour(
@@ -60,8 +69,8 @@ SYNC = Flavour(
     store=Store,
     limiter=RateLimiter,
     close="close",
-    opener="open_store",
-    replica_opener="open_replica",
+    prefix="open_",
+    storage="StorageRateLimiter",
 )
 ASYNC = Flavour(
     guard="AsyncKeyguard",
@@ -70,8 +79,8 @@ ASYNC = Flavour(
     store=AsyncStore,
     limiter=AsyncRateLimiter,
     close="aclose",
-    opener="open_async_store",
-    replica_opener="open_async_replica",
+    prefix="open_async_",
+    storage="AsyncStorageRateLimiter",
 )
 
 
@@ -99,7 +108,7 @@ def open_store(
             ``durable_replicas`` is set, and the target is no Redis.
         MissingExtraError: The driver is not installed.
     """
-    store: Store = open_target(target, SYNC, ASYNC, patience, durable_replicas)
+    store: Store = open_target(target, SYNC, patience, durable_replicas)
     return store
 
 
@@ -117,7 +126,7 @@ def open_async_store(
         durable_replicas: As for :func:`open_store`.
         patience: As for :func:`open_store`.
     """
-    store: AsyncStore = open_target(target, ASYNC, SYNC, patience, durable_replicas)
+    store: AsyncStore = open_target(target, ASYNC, patience, durable_replicas)
     return store
 
 
@@ -138,7 +147,7 @@ def open_replica(target: object, store: Store, *, patience: Patience = PATIENCE)
             or the target is of a kind that has no replicas.
         MissingExtraError: The driver is not installed.
     """
-    replica: Replica = _open_replica(target, store, patience, SYNC, ASYNC)
+    replica: Replica = _open_replica(target, store, patience, SYNC)
     return replica
 
 
@@ -146,20 +155,16 @@ def open_async_replica(
     target: object, store: AsyncStore, *, patience: Patience = PATIENCE
 ) -> AsyncReplica:
     """Return the read replica that a service names, for async code; see :func:`open_replica`."""
-    replica: AsyncReplica = _open_replica(target, store, patience, ASYNC, SYNC)
+    replica: AsyncReplica = _open_replica(target, store, patience, ASYNC)
     return replica
 
 
 def open_target(
-    target: object,
-    flavour: Flavour,
-    other: Flavour,
-    patience: Patience,
-    durable_replicas: int = 0,
+    target: object, flavour: Flavour, patience: Patience, durable_replicas: int = 0
 ) -> Any:
     """Return the store that a target names, or the target itself if it is a store."""
     target = settled(target)
-    room = _room_of(target, flavour, other)
+    room = _room_of(target, flavour)
     if durable_replicas and room != _REDIS:
         raise ConfigurationError(
             "durable_replicas is for a key store in Redis; leave it out, and see 'keyguard doctor' "
@@ -172,18 +177,14 @@ def open_target(
         more["patience"] = patience
     if durable_replicas:
         more["durable_replicas"] = durable_replicas
-    return _opened(room, flavour.opener, target, more)
+    return _opened(room, f"{flavour.prefix}store", target, more)
 
 
 def _open_replica(
-    target: object,
-    store: Store | AsyncStore,
-    patience: Patience,
-    flavour: Flavour,
-    other: Flavour,
+    target: object, store: Store | AsyncStore, patience: Patience, flavour: Flavour
 ) -> Any:
     target = settled(target)
-    room = _room_of(target, flavour, other)
+    room = _room_of(target, flavour)
     if room not in (_SQL, _REDIS) or store.feed() is None:
         raise ConfigurationError(
             "'read' (KEYGUARD_READ_URL) names a read replica of a key store in PostgreSQL, MySQL, "
@@ -199,7 +200,7 @@ def _open_replica(
             "'read' (KEYGUARD_READ_URL) names one replica, by redis:// or rediss://: Sentinel "
             "leads to the primary, and replicas of a cluster answer only within it"
         )
-    return _opened(room, flavour.replica_opener, target, {"patience": patience})
+    return _opened(room, f"{flavour.prefix}replica", target, {"patience": patience})
 
 
 def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) -> Any:
@@ -217,7 +218,7 @@ def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) 
     return read_url(target, opened, is_sql=room == _SQL)
 
 
-def _room_of(target: object, flavour: Flavour, other: Flavour) -> str:
+def _room_of(target: object, flavour: Flavour) -> str:
     """Return the module that opens a target, or ``""`` for a store.
 
     Raises:
@@ -229,14 +230,15 @@ def _room_of(target: object, flavour: Flavour, other: Flavour) -> str:
         return _SQL
     if is_client(target, flavour):
         return _REDIS
+    other = flavour.other
     if _is_instance(target, *other.engine):
-        raise misplaced(f"an {flavour.engine[1]}", f"an {other.engine[1]}", flavour, other)
+        raise flavour.misplaced(f"an {flavour.engine[1]}", f"an {other.engine[1]}")
     if is_client(target, other):
-        raise misplaced(f"a client of {flavour.clients}", f"one of {other.clients}", flavour, other)
+        raise flavour.misplaced(f"a client of {flavour.clients}", f"one of {other.clients}")
     if _offers(target, flavour.store):
         return ""
     if _offers(target, other.store):
-        raise misplaced(named(flavour.store), type(target).__name__, flavour, other)
+        raise flavour.misplaced(named(flavour.store), type(target).__name__)
     raise ConfigurationError(
         f"a store is a URL such as {_KINDS}, a SQLAlchemy {flavour.engine[1]}, a client of "
         f"redis-py, or an object with the methods of keyguard.stores.base.{flavour.store.__name__};"
@@ -287,8 +289,3 @@ def named(protocol: type) -> str:
     """Return the name of a protocol with its article."""
     name = protocol.__name__
     return f"an {name}" if name.startswith("A") else f"a {name}"
-
-
-def misplaced(wanted: str, given: str, flavour: Flavour, other: Flavour) -> ConfigurationError:
-    """Return the error for what the other flavour of a guard takes."""
-    return ConfigurationError(f"pass {flavour.guard} {wanted}; {given} is for {other.guard}")

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -117,22 +117,17 @@ class Driver(NamedTuple):
     options: _Options
 
 
-def engines(url: URL, patience: Patience) -> Engines[Engine]:
-    """Make the engines of a database server, for sync code.
+def engines(url: URL, patience: Patience, create: Callable[..., AnyEngine]) -> Engines[AnyEngine]:
+    """Make the engines of a database server.
 
     Args:
         url: The database, with the name of the driver.
         patience: How long connecting may take, and how long connections last.
+        create: Makes an engine of SQLAlchemy's: ``create_engine``, or for one event loop
+            ``create_async_engine``.
     """
-    reads, read = _engine(url, patience, create_engine, writes=False)
-    writes, write = _engine(url, patience, create_engine, writes=True)
-    return Engines(reads, writes, _alone(writes), (read, write))
-
-
-def async_engines(url: URL, patience: Patience) -> Engines[AsyncEngine]:
-    """Make the engines of a database server for one event loop; else like :func:`engines`."""
-    reads, read = _engine(url, patience, create_async_engine, writes=False)
-    writes, write = _engine(url, patience, create_async_engine, writes=True)
+    reads, read = _engine(url, patience, create, writes=False)
+    writes, write = _engine(url, patience, create, writes=True)
     return Engines(reads, writes, _alone(writes), (read, write))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.runtime.deadlines import PATIENCE, Patience
@@ -19,8 +19,8 @@ from keyguard.stores.base import AsyncReplica, Replica
 from keyguard.stores.facade import SyncReplica
 from keyguard.stores.sql import options, sqlite
 from keyguard.stores.sql.async_database import AsyncDatabase
-from keyguard.stores.sql.database import SyncDatabase
-from keyguard.stores.sql.engines import READS, WRITES, Engines, async_engines, engines
+from keyguard.stores.sql.database import Database, SyncDatabase
+from keyguard.stores.sql.engines import READS, WRITES, Engines, engines
 from keyguard.stores.sql.store import AsyncSqlStore, SqlReplica, SqlStore
 from keyguard.stores.sql.threaded import ThreadedDatabase
 from keyguard.stores.urls import ESCAPES, EXTRAS
@@ -47,24 +47,12 @@ def open_store(target: str | Engine, patience: Patience = PATIENCE) -> SqlStore:
         ConfigurationError: keyguard can't use the URL or the engine.
         MissingExtraError: The driver is not installed.
     """
-    if isinstance(target, Engine):
-        sqlite.refuse_shared(target)
-        return SqlStore(SyncDatabase(target))
-    url = _parse(target, _DRIVERS)
-    if url.get_backend_name() == "sqlite":
-        return SqlStore(_open_file(url))
-    return SqlStore(_open_server(url, patience))
+    return SqlStore(_database(target, patience, is_replica=False))
 
 
 def open_async_store(target: str | AsyncEngine, patience: Patience = PATIENCE) -> AsyncSqlStore:
     """Return the store of a database, for code on asyncio; else like :func:`open_store`."""
-    if isinstance(target, AsyncEngine):
-        sqlite.refuse_shared(target.sync_engine)
-        return AsyncSqlStore(AsyncDatabase(target))
-    url = _parse(target, _ASYNC_DRIVERS)
-    if url.get_backend_name() == "sqlite":
-        return AsyncSqlStore(ThreadedDatabase(_open_file(url)))
-    return AsyncSqlStore(_open_async_server(url, patience))
+    return AsyncSqlStore(_async_database(target, patience, is_replica=False))
 
 
 def open_replica(target: str | Engine, patience: Patience = PATIENCE) -> Replica:
@@ -79,50 +67,49 @@ def open_replica(target: str | Engine, patience: Patience = PATIENCE) -> Replica
         ConfigurationError: keyguard can't use the URL or the engine, or it is for SQLite.
         MissingExtraError: The driver is not installed.
     """
-    if isinstance(target, Engine):
-        _refuse_file(target.url)
-        return SyncReplica(SqlReplica(SyncDatabase(target, is_replica=True)))
-    url = _parse(target, _DRIVERS)
-    return SyncReplica(SqlReplica(_open_server(url, patience, is_replica=True)))
+    return SyncReplica(SqlReplica(_database(target, patience, is_replica=True)))
 
 
 def open_async_replica(target: str | AsyncEngine, patience: Patience = PATIENCE) -> AsyncReplica:
     """Return a read replica for code on asyncio; else like :func:`open_replica`."""
-    if isinstance(target, AsyncEngine):
-        _refuse_file(target.url)
-        return SqlReplica(AsyncDatabase(target, is_replica=True))
-    url = _parse(target, _ASYNC_DRIVERS)
-    return SqlReplica(_open_async_server(url, patience, is_replica=True))
+    return SqlReplica(_async_database(target, patience, is_replica=True))
 
 
-def _open_server(url: URL, patience: Patience, *, is_replica: bool = False) -> SyncDatabase:
-    _refuse_file(url)
+def _database(target: str | Engine, patience: Patience, *, is_replica: bool) -> SyncDatabase:
+    if isinstance(target, Engine):
+        if not is_replica:
+            sqlite.refuse_shared(target)
+        return SyncDatabase(target, is_replica=is_replica)
+    url = _parse(target, _DRIVERS)
+    if url.get_backend_name() == "sqlite":
+        return _open_file(url, is_replica=is_replica)
     with _options_are_refused_clearly(url):
-        made = engines(url, patience)
+        made = engines(url, patience, create_engine)
     return SyncDatabase(made, prepares=options.PREPARE in url.query, is_replica=is_replica)
 
 
-def _open_async_server(url: URL, patience: Patience, *, is_replica: bool = False) -> AsyncDatabase:
-    _refuse_file(url)
-    make = partial(async_engines, url, patience)
+def _async_database(target: str | AsyncEngine, patience: Patience, *, is_replica: bool) -> Database:
+    if isinstance(target, AsyncEngine):
+        if not is_replica:
+            sqlite.refuse_shared(target.sync_engine)
+        return AsyncDatabase(target, is_replica=is_replica)
+    url = _parse(target, _ASYNC_DRIVERS)
+    if url.get_backend_name() == "sqlite":
+        return ThreadedDatabase(_open_file(url, is_replica=is_replica))
+    make = partial(engines, url, patience, create_async_engine)
     with _options_are_refused_clearly(url):
         made = make()
     prepares = options.PREPARE in url.query
     return AsyncDatabase(made, make, prepares=prepares, is_replica=is_replica)
 
 
-def _refuse_file(url: URL) -> None:
-    if url.get_backend_name() == "sqlite":
-        raise ConfigurationError("SQLite has no replicas; leave 'read' (KEYGUARD_READ_URL) out")
-
-
-def _open_file(url: URL) -> SyncDatabase:
+def _open_file(url: URL, *, is_replica: bool) -> SyncDatabase:
     _check_file(url)
     with _options_are_refused_clearly(url):
         reads, writes = create_engine(url, **READS), create_engine(url, **WRITES)
     sqlite.prepare(reads, writes=False)
     sqlite.prepare(writes, writes=True)
-    return SyncDatabase(Engines(reads, writes))
+    return SyncDatabase(Engines(reads, writes), is_replica=is_replica)
 
 
 @contextmanager
