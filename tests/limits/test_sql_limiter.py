@@ -26,7 +26,7 @@ from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.sql import open_async_store, open_store
 from keyguard.stores.sql.counters import AsyncSqlRateLimiter, SqlRateLimiter
-from keyguard.stores.sql.sqlite import begin_hastily
+from keyguard.stores.sql.session import begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 from tests.limits.conftest import Store, charge
 from tests.services import Server

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Dialect, Executable, Row, Select
@@ -130,25 +130,18 @@ class AsyncSession(Session):
             await self._connection.close()
 
 
-def begin(connection: Connection) -> None:
-    """Begin a transaction whose first statement may wait for another, on any host's engine."""
+def begin(connection: Connection, *, hastily: bool = False) -> None:
+    """Begin a transaction whose first statement may wait for another, on any host's engine.
+
+    Args:
+        connection: The connection.
+        hastily: Whether a power failure may undo the transaction after its commit.
+    """
     if connection.dialect.name == "sqlite":
-        sqlite.begin_durably(connection)
-    else:
-        _leave_autocommit(connection)
-
-
-def begin_hastily(connection: Connection) -> None:
-    """Begin a transaction like :func:`begin`, but one that a power failure may undo."""
-    if connection.dialect.name == "sqlite":
-        sqlite.begin_hastily(connection)
-    else:
-        _leave_autocommit(connection)
-
-
-def _leave_autocommit(connection: Connection) -> None:
-    """Make one transaction of the statements that follow; on PostgreSQL they are one already."""
-    # A host's engine may commit each statement. Then no lock would last.
+        sqlite.begin(connection, hastily=hastily)
+        return
+    # A host's engine may commit each statement. Then no lock would last. On PostgreSQL the
+    # statements are one transaction already.
     driver = connection.connection.dbapi_connection
     if (
         connection.dialect.name != "postgresql"
@@ -156,6 +149,9 @@ def _leave_autocommit(connection: Connection) -> None:
         and connection.dialect.detect_autocommit_setting(driver)
     ):
         connection.execution_options(isolation_level="READ COMMITTED")
+
+
+begin_hastily = partial(begin, hastily=True)
 
 
 def _detach(connection: Connection) -> DriverConnection:

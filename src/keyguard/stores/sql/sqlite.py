@@ -95,35 +95,27 @@ def inherit(engine: Engine) -> None:
     _inherited.add(str(engine.url.database))
 
 
-def begin_durably(connection: Connection) -> None:
-    """Begin the one write transaction; once committed it is on the disk.
+def begin(connection: Connection, *, hastily: bool) -> None:
+    """Begin the one write transaction.
 
     It begins as IMMEDIATE, because SQLite can't upgrade a transaction that has read after another
     writer has committed.
+
+    Args:
+        connection: The connection.
+        hastily: Whether a power failure may undo the transaction after its commit. On keyguard's
+            own engine that commit is not synced to the disk (WAL, synchronous=NORMAL); the next
+            durable commit syncs it too. A process that dies loses nothing.
     """
-    _leave_host_s_transaction(connection)
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def begin_hastily(connection: Connection) -> None:
-    """Begin the one write transaction; a power failure may undo it after its commit.
-
-    On keyguard's own engine the commit is not synced to the disk (WAL, synchronous=NORMAL); the
-    next durable commit syncs it too. A process that dies loses nothing.
-    """
-    _leave_host_s_transaction(connection)
-    if connection.info.get("keyguard_wal"):
-        connection.info["keyguard_hasty"] = True
-        connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _leave_host_s_transaction(connection: Connection) -> None:
     if not connection.in_transaction():
         connection.begin()
     # A host may have begun a transaction already, of a kind that reads first.
     if in_transaction(connection):
         connection.exec_driver_sql("COMMIT")
+    if hastily and connection.info.get("keyguard_wal"):
+        connection.info["keyguard_hasty"] = True
+        connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def in_transaction(connection: Connection) -> bool:
