@@ -118,10 +118,10 @@ class RedisKeys:
         return own(name, organization_from(row)) if row else None
 
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        if after is not None and not ORGANIZATION_ID.match(after):
+        if not _may_be(ORGANIZATION_ID, after):
             return Page(())
         listed = _Listed("organization", "organizations")
-        return await self._page(organization_from, listed, after, limit)
+        return page_of(*await self._found(organization_from, listed, after, limit))
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
         if not KEY_ID.match(key_id):
@@ -141,26 +141,25 @@ class RedisKeys:
         return frozenset(possible[int(position)] for position in texts_of(reply))
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
+        if not (
+            _may_be(ORGANIZATION_ID, wanted.organization)
+            and _may_be(FAMILY_ID, wanted.family)
+            and _may_be(KEY_ID, after)
+            and fits(wanted.owner or "")
+        ):
+            return Page(())
         index = "keys"
         if wanted.organization is not None:
             index = f"keys:{wanted.organization}"
-            if not ORGANIZATION_ID.match(wanted.organization):
-                return Page(())
         if wanted.owner is not None:
             index = f"owner:{wanted.owner}"
-            if not fits(wanted.owner):
-                return Page(())
         if wanted.family is not None:
             index = f"family:{wanted.family}"
-            if not FAMILY_ID.match(wanted.family):
-                return Page(())
-        if after is not None and not KEY_ID.match(after):
-            return Page(())
         times = (wanted.ends_before, wanted.unused_since, wanted.alive_at, wanted.ended_before)
         listed = _Listed("key", index, wanted.organization, tuple(map(time_text, times)))
         if wanted.search is not None:
             return await self._search(wanted, wanted.search, listed, after, limit)
-        return await self._page(key_from, listed, after, limit, wanted.admits)
+        return page_of(*await self._found(key_from, listed, after, limit, wanted.admits))
 
     async def _search(
         self, wanted: KeyFilter, search: str, listed: _Listed, after: str | None, limit: int
@@ -187,7 +186,7 @@ class RedisKeys:
         return page_of(items, left)
 
     async def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        if after is not None and not KEY_ID.match(after):
+        if not _may_be(KEY_ID, after):
             return Page(())
         digests: list[KeyDigest | Damaged] = []
         last = after or ""
@@ -266,8 +265,10 @@ class RedisKeys:
         self, wanted: RequestFilter, *, after: str | None, limit: int
     ) -> Page[KeyRequest]:
         owner = wanted.organization
-        if (owner is not None and not ORGANIZATION_ID.match(owner)) or (
-            after is not None and not REQUEST_ID.match(after)
+        if not (
+            _may_be(ORGANIZATION_ID, owner)
+            and _may_be(REQUEST_ID, after)
+            and fits(wanted.requester or "")
         ):
             return Page(())
         open_at, index = "", "requests"
@@ -277,10 +278,8 @@ class RedisKeys:
             index = f"{index}:{owner}"
         if wanted.requester is not None:
             open_at, index = "", f"requester:{wanted.requester}"
-            if not fits(wanted.requester):
-                return Page(())
         listed = _Listed("request", index, owner, open_at=open_at)
-        return await self._page(request_from, listed, after, limit, wanted.admits)
+        return page_of(*await self._found(request_from, listed, after, limit, wanted.admits))
 
     async def put_temporary(self, record: Temporary, now: datetime) -> bool:
         return await self._keep(record, now, "put")
@@ -310,23 +309,13 @@ class RedisKeys:
     async def _run(self, script: scripts.Script, *arguments: str, keys: tuple[str, ...]) -> Reply:
         return await self._port.run(store_call(script, *arguments, keys=keys))
 
-    async def _page(
-        self,
-        decode: Callable[[Reply], Found],
-        listed: _Listed,
-        after: str | None,
-        limit: int,
-        admits: Callable[[Found], bool] = bool,
-    ) -> Page[Found]:
-        return page_of(*await self._found(decode, listed, after, limit, admits))
-
     async def _found(
         self,
         decode: Callable[[Reply], Found],
         listed: _Listed,
         after: str | None,
         limit: int,
-        admits: Callable[[Found], bool],
+        admits: Callable[[Found], bool] = bool,
     ) -> tuple[list[Found | Damaged], int]:
         """Return one item more than a page has, if there are so many, and the page's size.
 
@@ -400,6 +389,11 @@ class _Listed(NamedTuple):
 
 def _temporary_key(kind: str, digest: str) -> str:
     return f"temporary:{kind}:{digest}"
+
+
+def _may_be(pattern: re.Pattern[str], text: str | None) -> bool:
+    """Tell whether a text can be an id of a kind. None stands for any."""
+    return text is None or pattern.match(text) is not None
 
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:

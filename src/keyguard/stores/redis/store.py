@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.stores.base import AsyncReplica, Reading
@@ -12,6 +10,7 @@ from keyguard.stores.facade import SyncStore, SyncUsage
 from keyguard.stores.redis import scripts
 from keyguard.stores.redis.clients import AsyncClient, Client
 from keyguard.stores.redis.commit_call import record_key
+from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.diagnosis import diagnose
 from keyguard.stores.redis.feed import AsyncRedisFeed, RedisFeed
@@ -20,11 +19,7 @@ from keyguard.stores.redis.keys import RedisKeys
 from keyguard.stores.redis.ports import AsyncScriptPort
 from keyguard.stores.redis.scripts import list_of, store_call, text_of
 from keyguard.stores.redis.sync_port import SyncScriptPort
-
-if TYPE_CHECKING:
-    from keyguard.core.usage.ports import UsageStore
-    from keyguard.stores.base import SyncUsageStore
-    from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
+from keyguard.stores.redis.usage import RedisUsage
 
 
 class AsyncRedisStore(RedisKeys):
@@ -43,14 +38,10 @@ class AsyncRedisStore(RedisKeys):
 
     def counters(self, *, owned: bool) -> AsyncRedisRateLimiter:
         """Return counters on the same server, which close the store with themselves if owned."""
-        from keyguard.stores.redis.counters import AsyncRedisRateLimiter
-
         return AsyncRedisRateLimiter(self.port, owned=owned)
 
-    def usage(self) -> UsageStore:
+    def usage(self) -> RedisUsage:
         """Return the store of usage on the same server, over the same connections."""
-        from keyguard.stores.redis.usage import RedisUsage
-
         return RedisUsage(self.port)
 
 
@@ -69,14 +60,10 @@ class RedisStore(SyncStore):
 
     def counters(self, *, owned: bool) -> RedisRateLimiter:
         """Return counters on the same server, which close the store with themselves if owned."""
-        from keyguard.stores.redis.counters import RedisRateLimiter
-
         return RedisRateLimiter(self.port, owned=owned)
 
-    def usage(self) -> SyncUsageStore:
+    def usage(self) -> SyncUsage:
         """Return the store of usage on the same server, over the same connections."""
-        from keyguard.stores.redis.usage import RedisUsage
-
         return SyncUsage(RedisUsage(self.port))
 
     def diagnose(self) -> list[Finding]:
