@@ -61,7 +61,7 @@ keyguard_principal = KeyguardPrincipal()
 """The dependency that returns the present principal."""
 
 
-def overrides_for(route: object) -> Mapping[Any, Any]:
+def overrides_for(route: object) -> Mapping[object, object]:
     """Return what an application calls instead of the dependencies that a route names."""
     provider = getattr(route, "dependency_overrides_provider", None)
     return getattr(provider, "dependency_overrides", None) or {}
@@ -69,7 +69,7 @@ def overrides_for(route: object) -> Mapping[Any, Any]:
 
 def asked_by(
     dependant: Any,
-    overrides: Mapping[Any, Any] = MappingProxyType({}),
+    overrides: Mapping[object, object] = MappingProxyType({}),
     around: tuple[str, ...] = (),
 ) -> Iterator[tuple[bool, Requirement]]:
     """Yield the scopes that the dependencies of a route ask for.

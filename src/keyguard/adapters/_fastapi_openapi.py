@@ -10,7 +10,13 @@ from fastapi import FastAPI
 from keyguard.adapters import asgi
 from keyguard.adapters._endpoints import each_route
 from keyguard.adapters._fastapi_dependency import asked_by, keyguard_principal, overrides_for
-from keyguard.adapters._openapi import Described, describe_document, sample_path, schemes_of
+from keyguard.adapters._openapi import (
+    Described,
+    Document,
+    describe_document,
+    sample_path,
+    schemes_of,
+)
 from keyguard.core.http.rule_book import RuleBook
 from keyguard.exceptions import ConfigurationError
 from keyguard.request.protection import protection_of
@@ -37,9 +43,9 @@ def describe(
             middleware.
     """
     generate = app.openapi
-    described: dict[str, Any] | None = None
+    described: Document | None = None
 
-    def openapi() -> dict[str, Any]:
+    def openapi() -> Document:
         nonlocal described
         document = generate()
         if document is not described:  # FastAPI keeps it until its routes change
@@ -56,7 +62,7 @@ def describe(
 
 
 def _described(
-    document: dict[str, Any], app: FastAPI, book: RuleBook, mounted_at: str
+    document: Document, app: FastAPI, book: RuleBook, mounted_at: str
 ) -> Iterator[Described]:
     for route in each_route(app.routes):
         operations = document.get("paths", {}).get(getattr(route, "path_format", None), {})

@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 from keyguard.core.access.carriers import Carriers
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import Requirement
 
-__all__ = ["SCHEME", "Described", "describe_document", "sample_path", "schemes_of"]
+__all__ = ["SCHEME", "Described", "Document", "describe_document", "sample_path", "schemes_of"]
+
+Document: TypeAlias = dict[str, Any]
+"""An object of an OpenAPI document, or the whole document."""
 
 SCHEME = "KeyguardBearer"
 """The name of the security scheme. An application's own ``HTTPBearer`` keeps FastAPI's name."""
@@ -48,7 +51,7 @@ _ANSWERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def schemes_of(carriers: Carriers | None, bearer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def schemes_of(carriers: Carriers | None, bearer: Document) -> dict[str, Document]:
     """Return the security schemes of a service by their name.
 
     Args:
@@ -84,7 +87,7 @@ class Described:
         asks_for_key: Whether the endpoint refuses a request without a key on a public path.
     """
 
-    operation: dict[str, Any]
+    operation: Document
     rule: object
     needs: Sequence[Requirement]
     asks_for_key: bool = False
@@ -103,8 +106,8 @@ class Described:
 
 
 def describe_document(
-    document: dict[str, Any],
-    schemes: dict[str, dict[str, Any]],
+    document: Document,
+    schemes: dict[str, Document],
     operations: Iterable[Described],
 ) -> None:
     """Describe in a document which operations need a key and scopes, and how they are refused."""
@@ -126,7 +129,7 @@ def describe_document(
 
 
 def _describe_security(
-    operation: dict[str, Any], schemes: Iterable[str], needs: Sequence[Requirement]
+    operation: Document, schemes: Iterable[str], needs: Sequence[Requirement]
 ) -> None:
     """Name the scopes; each choice among alternatives (``any_of``) becomes one way in."""
     all_of = {scope for need in needs for scope in need.all_of}
@@ -136,7 +139,7 @@ def _describe_security(
     operation["security"] = [*mine, *_others(operation)]
 
 
-def _drop_security(operation: dict[str, Any]) -> None:
+def _drop_security(operation: Document) -> None:
     """Drop keyguard's scheme, which FastAPI names wherever the dependency stands."""
     if "security" in operation:
         operation["security"] = _others(operation)
@@ -144,12 +147,12 @@ def _drop_security(operation: dict[str, Any]) -> None:
             del operation["security"]
 
 
-def _others(operation: dict[str, Any]) -> list[dict[str, list[str]]]:
+def _others(operation: Document) -> list[dict[str, list[str]]]:
     """Return the ways in that are the application's own."""
     return [way for way in operation.get("security", ()) if SCHEME not in way]
 
 
-def _describe_answers(operation: dict[str, Any]) -> None:
+def _describe_answers(operation: Document) -> None:
     responses = operation.setdefault("responses", {})
     for status, (description, headers) in _ANSWERS.items():
         response = responses.setdefault(status, {"description": description})

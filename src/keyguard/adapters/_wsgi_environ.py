@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from keyguard.core.http.principal_fields import PrincipalFields
 from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import CREDENTIAL_FIELDS, Principal, Request
 from keyguard.request.state import RequestState
 
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
 __all__ = ["Environ", "EnvironReader", "rewrite", "strip", "variable_of"]
 
-Environ: TypeAlias = dict[str, Any]
+Environ: TypeAlias = "WSGIEnvironment"
 
 _WITHOUT_PREFIX = ("CONTENT_LENGTH", "CONTENT_TYPE")
 

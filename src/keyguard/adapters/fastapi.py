@@ -19,7 +19,6 @@ scopes and returns the principal.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from keyguard.adapters import starlette
 from keyguard.exceptions import MissingExtraError
@@ -46,7 +45,7 @@ class KeyguardMiddleware(starlette.KeyguardMiddleware):
     """
 
     @cached_property
-    def _asked(self) -> dict[int, tuple[Any, Protection]]:
+    def _asked(self) -> dict[int, tuple[object, Protection]]:
         """What the dependencies of routes ask for, by the id of what FastAPI read of them."""
         return {}
 
@@ -60,7 +59,7 @@ class KeyguardMiddleware(starlette.KeyguardMiddleware):
 
     def _asked_on(self, route: object) -> Protection:
         """Return the scopes that the dependencies of a route ask for; found out once."""
-        dependant: Any = getattr(route, "dependant", None)
+        dependant = getattr(route, "dependant", None)
         known = self._asked.get(id(dependant))
         if known is None:
             asked = (requirement for _, requirement in asked_by(dependant))

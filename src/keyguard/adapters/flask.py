@@ -105,7 +105,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         self._flask, self._is_checked = app, False
         self._protection = lru_cache(maxsize=1024)(protection_of)  # clients make methods up
 
-    def check(self, view: Callable[..., Any]) -> None:
+    def check(self, view: Callable[..., object]) -> None:
         """Check a view that is registered.
 
         The first decorated view defers charging until the route is known, before any other
@@ -186,7 +186,7 @@ def _checking(
     def checked(
         rule: str,
         endpoint: str | None = None,
-        view_func: Callable[..., Any] | None = None,
+        view_func: Callable[..., object] | None = None,
         *more: Any,
         **options: Any,
     ) -> None:

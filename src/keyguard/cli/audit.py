@@ -111,7 +111,7 @@ def describe_change(entry: AuditEntry) -> str:
             return "; ".join(_differences(entry.before, after))
 
 
-def _differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[str]:
+def _differences(before: Mapping[str, object] | None, after: Mapping[str, object]) -> Iterator[str]:
     for name, value in sorted(
         after.items(), key=lambda field: (_ORDER.get(field[0], len(_ORDER)), field[0])
     ):

@@ -197,8 +197,8 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def command(ctx: typer.Context, **values: Any) -> None:
-            given: dict[str, Any] = {}
+        def command(ctx: typer.Context, **values: object) -> None:
+            given: dict[str, object] = {}
             for name in names:
                 value = values.pop(name)
                 if isinstance(value, str | Path):

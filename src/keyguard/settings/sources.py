@@ -230,7 +230,7 @@ def _read_text(path: Path, kind: str) -> str:
     )
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, object]:
     import tomllib  # only a service with such a file pays for it
 
     try:
@@ -241,7 +241,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _read_file(path: Path, types: Types) -> dict[str, Any]:
+def _read_file(path: Path, types: Types) -> dict[str, object]:
     content = _read_toml(path)
     for entry in _STORES:  # what opens the stores reads these
         content.pop(entry, None)
@@ -279,7 +279,7 @@ def _settled(where: str, value: object, *, multiline: bool) -> object:
     return value
 
 
-def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
+def _is_table(value: object) -> TypeGuard[dict[str, object]]:
     return isinstance(value, dict)
 
 

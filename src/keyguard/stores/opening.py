@@ -203,7 +203,7 @@ def _open_replica(
     return _opened(room, f"{flavour.prefix}replica", target, {"patience": patience})
 
 
-def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) -> Any:
+def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) -> object:
     """Return what a module opens by a target, whose password no error shows in part."""
     try:
         module = import_module(room)

@@ -96,13 +96,13 @@ def _keep_present(response: StreamingHttpResponse, exchange: RequestState) -> No
     closers[:] = kept
 
 
-def _closers(response: HttpResponseBase) -> list[Callable[[], Any]]:
+def _closers(response: HttpResponseBase) -> list[Callable[[], object]]:
     private: Any = response  # Django has no public name for them
-    closers: list[Callable[[], Any]] = private._resource_closers
+    closers: list[Callable[[], object]] = private._resource_closers
     return closers
 
 
-def _closed(close: Callable[[], Any], exchange: RequestState) -> None:
+def _closed(close: Callable[[], object], exchange: RequestState) -> None:
     present = enter_request(exchange)
     try:
         close()

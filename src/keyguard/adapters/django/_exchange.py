@@ -7,9 +7,10 @@ from typing import Any, NoReturn, TypeAlias
 from django.http import HttpRequest
 
 from keyguard.adapters._asgi_exchange import ASGIExchange
+from keyguard.adapters._asgi_scope import Scope
 from keyguard.adapters._asgi_scope import rewrite as rewrite_scope
 from keyguard.adapters._asgi_scope import strip as strip_scope
-from keyguard.adapters._wsgi_environ import rewrite, strip
+from keyguard.adapters._wsgi_environ import Environ, rewrite, strip
 from keyguard.adapters._wsgi_exchange import WSGIExchange
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.principal_fields import PrincipalFields
@@ -50,7 +51,7 @@ class DjangoWSGIExchange(_DjangoRequest, WSGIExchange):
     """
 
     def __init__(self, guard: Keyguard, request: HttpRequest) -> None:
-        environ: dict[str, Any] | None = getattr(request, "environ", None)
+        environ: Environ | None = getattr(request, "environ", None)
         if environ is None:
             raise ConfigurationError(
                 "Django serves this request over ASGI, which takes an AsyncKeyguard: name one in "
@@ -69,7 +70,7 @@ class DjangoASGIExchange(_DjangoRequest, ASGIExchange):
     """
 
     def __init__(self, guard: AsyncKeyguard, request: HttpRequest) -> None:
-        scope: dict[str, Any] | None = getattr(request, "scope", None)
+        scope: Scope | None = getattr(request, "scope", None)
         if scope is None:
             raise ConfigurationError(
                 "Django serves this request over WSGI, which takes a Keyguard: name it in "

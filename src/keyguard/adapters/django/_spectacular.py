@@ -11,7 +11,14 @@ from typing import Any
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.settings import spectacular_settings
 
-from keyguard.adapters._openapi import SCHEME, Described, describe_document, sample_path, schemes_of
+from keyguard.adapters._openapi import (
+    SCHEME,
+    Described,
+    Document,
+    describe_document,
+    sample_path,
+    schemes_of,
+)
 from keyguard.adapters.django.setup import read_setup
 from keyguard.adapters.django.views import protection_for
 from keyguard.adapters.rest_framework import HasScopes
@@ -36,16 +43,16 @@ class KeyguardScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped
     match_subclasses = True
     name = SCHEME
 
-    def get_security_definition(self, auto_schema: object) -> dict[str, Any]:  # noqa: ARG002
+    def get_security_definition(self, auto_schema: object) -> Document:  # noqa: ARG002
         """Return the security scheme."""
         return dict(_SCHEME)
 
 
 def describe_guard(
-    result: dict[str, Any],
+    result: Document,
     generator: Any,
     **_: object,  # the request and whether it is public
-) -> dict[str, Any]:
+) -> Document:
     """Describe in the document which operations need a key and scopes, and how they are refused.
 
     Args:
@@ -59,7 +66,7 @@ def describe_guard(
     return result
 
 
-def _described(paths: Mapping[str, dict[str, Any]], generator: Any) -> Iterator[Described]:
+def _described(paths: Mapping[str, Document], generator: Any) -> Iterator[Described]:
     book = read_setup().rule_books()[0]
     for path, _, method, callback in generator.endpoints:
         view = generator.create_view(callback, method)

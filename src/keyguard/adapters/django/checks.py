@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from django.conf import settings
 from django.core import checks
@@ -127,13 +126,13 @@ def _flavours(setup: Setup) -> Iterator[checks.CheckMessage]:
         )
 
 
-def _after_ours() -> list[tuple[str, Any]]:
+def _after_ours() -> list[tuple[str, object]]:
     found = [(path, _loaded(path)) for path in settings.MIDDLEWARE]
     own = [number for number, (_, loaded) in enumerate(found) if _is_own(loaded)]
     return found[own[0] + 1 :] if own else []
 
 
-def _is_served_async(middleware: list[tuple[str, Any]]) -> bool:
+def _is_served_async(middleware: list[tuple[str, object]]) -> bool:
     """Tell whether Django runs the middleware before these async over ASGI."""
     is_async = True
     for _, loaded in reversed(middleware):
@@ -166,7 +165,7 @@ def _escapes(setup: Setup) -> Iterator[checks.CheckMessage]:
             yield checks.Error(f"{escape}.", id="keyguard.E006")
 
 
-def _loaded(path: str) -> Any:
+def _loaded(path: str) -> object:
     try:
         return import_string(path)
     except ImportError:

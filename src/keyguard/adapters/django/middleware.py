@@ -75,7 +75,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         if guard is None:
             kind = "an AsyncKeyguard" if self._is_async else "a Keyguard"
             raise ConfigurationError(f"Django asks here for {kind}, and KEYGUARD names none")
-        self.process_view: Callable[..., Any] = self._enter_view_sync
+        self.process_view: Callable[..., object] = self._enter_view_sync
         if self._is_async:
             self.process_view = self._enter_view
             markcoroutinefunction(self)
@@ -133,7 +133,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         return await self._admission.admit(exchange)
 
     async def _enter_view(
-        self, request: HttpRequest, view: Callable[..., Any], _args: object, _kwargs: object
+        self, request: HttpRequest, view: Callable[..., object], _args: object, _kwargs: object
     ) -> HttpResponseBase | None:
         """Charge the limits of the key and of the view together, if the view's scopes are there.
 
@@ -146,7 +146,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         return None if refusal is None else _answers.reported(refusal, exchange)
 
     def _enter_view_sync(
-        self, request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object
+        self, request: HttpRequest, view: Callable[..., object], args: object, kwargs: object
     ) -> HttpResponseBase | None:
         return run_sync(self._enter_view(request, view, args, kwargs))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -106,5 +106,5 @@ def _load(name: str, named: object) -> Keyguard | AsyncKeyguard:
 
 
 @lru_cache(maxsize=8)  # every handler and every check of a process needs the same guard
-def _made(factory: Any) -> Any:
+def _made(factory: Callable[[], object]) -> object:
     return factory()

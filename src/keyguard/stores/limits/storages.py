@@ -18,16 +18,16 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import limits.aio.strategies
 import limits.strategies
-from limits import RateLimitItemPerSecond, WindowStats
+from limits import RateLimitItem, RateLimitItemPerSecond, WindowStats
 from limits.storage import SCHEMES, storage_from_string  # type: ignore[attr-defined]
 
 from keyguard.core.limits.charges import Charge, Outcome
@@ -38,6 +38,8 @@ from keyguard.runtime.deadlines import remaining
 from keyguard.runtime.pool import Pool
 from keyguard.stores.facade import SyncRateLimiter
 from keyguard.stores.urls import ESCAPES, host_of, is_cut
+
+Answer = TypeVar("Answer")
 
 _OWN = ("memory", "redis", "rediss")
 _THREADS = 32
@@ -65,8 +67,20 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+class _Strategy(Protocol):
+    """What both flavours of a strategy of ``limits`` do; only the one for async code is awaited."""
+
+    def test(self, item: RateLimitItem, *names: str, cost: int = ...) -> bool | Awaitable[bool]: ...
+
+    def hit(self, item: RateLimitItem, *names: str, cost: int = ...) -> bool | Awaitable[bool]: ...
+
+    def get_window_stats(
+        self, item: RateLimitItem, *names: str
+    ) -> WindowStats | Awaitable[WindowStats]: ...
+
+
 class _Bucket(NamedTuple):
-    strategy: Any  # of limits.strategies or limits.aio.strategies
+    strategy: _Strategy
     item: RateLimitItemPerSecond
     name: str
 
@@ -112,7 +126,7 @@ class AsyncStorageRateLimiter:
     def _connect(self) -> None:
         storage = self._open()
         kinds = (limits.aio.strategies if self._is_async else limits.strategies).STRATEGIES
-        self._strategies: dict[Strategy, Any] = {}
+        self._strategies: dict[Strategy, _Strategy] = {}
         for strategy in Strategy:
             with suppress(NotImplementedError):
                 self._strategies[strategy] = kinds[strategy.value](storage)
@@ -194,26 +208,27 @@ class AsyncStorageRateLimiter:
                 raise self.unavailable() from failure
             raise
 
-    async def _ask(self, call: Callable[..., Any], bucket: _Bucket, **cost: int) -> Any:
-        if self._is_async:
-            return await call(bucket.item, bucket.name, **cost)
-        if not remaining():  # the caller has left
+    async def _ask(
+        self, call: Callable[..., Answer | Awaitable[Answer]], bucket: _Bucket, **cost: int
+    ) -> Answer:
+        if not self._is_async and not remaining():  # the caller has left
             raise TimeoutError("there was no time left")
-        return call(bucket.item, bucket.name, **cost)
+        asked: Any = call(bucket.item, bucket.name, **cost)
+        answer: Answer = await asked if self._is_async else asked
+        return answer
 
     async def _hit(self, charges: Sequence[Charge], buckets: Sequence[_Bucket]) -> Outcome:
         fits: list[bool] = []
         asked = Counter[tuple[RateLimitItemPerSecond, str]]()
         for charge, bucket in zip(charges, buckets, strict=True):
             cost = asked[bucket.item, bucket.name] + charge.cost
-            fits.append(bool(await self._ask(bucket.strategy.test, bucket, cost=cost)))
+            fits.append(await self._ask(bucket.strategy.test, bucket, cost=cost))
             if fits[-1]:
                 asked[bucket.item, bucket.name] = cost
         if _is_admitted(charges, fits):
             for at, (charge, bucket) in enumerate(zip(charges, buckets, strict=True)):
                 if fits[at]:
-                    counted = await self._ask(bucket.strategy.hit, bucket, cost=charge.cost)
-                    fits[at] = bool(counted)
+                    fits[at] = await self._ask(bucket.strategy.hit, bucket, cost=charge.cost)
                 if not fits[at] and charge.enforce:  # another request took the room
                     break
         return _outcome(charges, fits, await self._look(buckets))
@@ -235,7 +250,7 @@ class AsyncStorageRateLimiter:
     async def _look(self, buckets: Sequence[_Bucket]) -> list[WindowStats]:
         return [await self._ask(bucket.strategy.get_window_stats, bucket) for bucket in buckets]
 
-    def _strategy(self, name: str, strategy: Strategy, window: int) -> Any:
+    def _strategy(self, name: str, strategy: Strategy, window: int) -> _Strategy:
         if strategy not in self._strategies:
             known = ", ".join(sorted(self._strategies))
             raise ConfigurationError(

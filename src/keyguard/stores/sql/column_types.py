@@ -73,7 +73,7 @@ class _ReadInUtc(TIMESTAMP):
         """Return this type, whatever the driver."""
         return _ReadInUtc(timezone=True)
 
-    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
+    def column_expression(self, colexpr: ColumnElement[datetime]) -> ColumnElement[datetime]:
         """Return what reads an instant as the time in UTC, without a time zone."""
         return func.timezone(literal_column("'UTC'"), colexpr)
 
@@ -88,7 +88,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime] | TypeEngine[str]:
         """Return the column type of a database."""
         if dialect.name in MYSQL:
             return mysql.DATETIME(fsp=6)
@@ -126,7 +126,7 @@ class Digest(TypeDecorator[str]):
     impl = String
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
         """Return the column type of a database."""
         return dialect.type_descriptor(ascii_string(255))
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import (
     Column,
@@ -150,7 +150,7 @@ async def list_audit(
     return await _page(session, newest_first, entry_from, limit, _has_number)
 
 
-def _of(statement: Query, names: dict[Column[Any], str | None]) -> Query | None:
+def _of(statement: Query, names: dict[Column[str], str | None]) -> Query | None:
     """Return a query of the rows with certain names, or None if a name can't be in any row."""
     for column, name in names.items():
         if name is not None:
@@ -200,7 +200,7 @@ def _request_conditions(wanted: RequestFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _exactly(column: Column[Any], text: str) -> tuple[ColumnElement[bool], ...]:
+def _exactly(column: Column[str], text: str) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that a column holds a text, on MySQL without spaces behind it."""
     pattern = re.sub(r"[/%_]", r"/\g<0>", text)
     return column == text, column.like(pattern, escape="/")

@@ -73,7 +73,7 @@ class MySqlConnection(Connection):  # type: ignore[misc]
         super()._write_bytes(data)
 
 
-async def _connect_awaited(**named: Any) -> DriverConnection:
+async def _connect_awaited(**named: object) -> DriverConnection:
     connection = _awaited_class()(**named)
     await connection.connect()
     return connection

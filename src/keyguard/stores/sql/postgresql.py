@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import waiting
 from psycopg.abc import PQGen
+from psycopg.rows import TupleRow
 from sqlalchemy import Connection
 
 from keyguard.runtime.deadlines import remaining
@@ -22,7 +23,7 @@ _INTERVAL = 0.1
 _SHORTEST = 0.001
 
 
-class PostgresConnection(psycopg.Connection[Any]):
+class PostgresConnection(psycopg.Connection[TupleRow]):
     """A connection whose every wait ends with :func:`keyguard.runtime.deadlines.remaining`.
 
     psycopg itself only has a timeout for connecting.
@@ -58,7 +59,7 @@ class PostgresConnection(psycopg.Connection[Any]):
                 raise psycopg.OperationalError("the database did not answer in time")
 
 
-class AsyncPostgresConnection(psycopg.AsyncConnection[Any]):
+class AsyncPostgresConnection(psycopg.AsyncConnection[TupleRow]):
     """A connection that closes at once when a wait for it is cancelled.
 
     psycopg itself would ask the server to cancel the statement, and wait up to ten seconds for it.

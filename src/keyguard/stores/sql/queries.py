@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -223,7 +222,7 @@ async def read_rows(session: Session, wanted: Query) -> Sequence[AnyRow]:
 
 
 async def _readable(
-    session: Session, columns: Query, row_id: ColumnElement[Any], ids: Sequence[Any]
+    session: Session, columns: Query, row_id: ColumnElement[str], ids: Sequence[object]
 ) -> dict[str, AnyRow]:
     """Return the rows that the driver can decode, by id: it says only that one of several fails."""
     try:

@@ -21,7 +21,7 @@ from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS, REQUESTS, TEM
 
 Record = TypeVar("Record", AuditEntry, Key, KeyDigest, KeyRequest, Organization, Temporary)
 
-Columns: TypeAlias = dict[str, Any]
+Columns: TypeAlias = dict[str, object]
 """Values by the names of columns."""
 
 _Conversion: TypeAlias = Callable[[Any], object]
@@ -62,7 +62,7 @@ def request_columns(record: RequestRecord) -> Columns:
     return columns | {"digest": record.digest, "open_until": request.open_until}
 
 
-def changed_columns(fields: Mapping[str, Any]) -> Columns:
+def changed_columns(fields: Mapping[str, object]) -> Columns:
     """Return the fields that a commit changes, as columns."""
     return _columns(fields, _COLUMN_NAMES)
 
@@ -142,7 +142,7 @@ def scopes_from(text: str) -> frozenset[str]:
     return frozenset(text.split(" ") if text else ())
 
 
-def _dumped(value: Mapping[str, Any]) -> str:
+def _dumped(value: Mapping[str, object]) -> str:
     # In ASCII: a database may refuse characters that JSON can escape, such as NUL.
     return json.dumps(dict(value), sort_keys=True)
 

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Answer: TypeAlias = CursorResult[Any]
 """What the database answers to a statement."""
 
-Values: TypeAlias = Mapping[str, Any]
+Values: TypeAlias = Mapping[str, object]
 """Values by the names of columns or parameters."""
 
 AnyRow: TypeAlias = Sequence[Any]

@@ -8,7 +8,6 @@ import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DisconnectionError
@@ -183,7 +182,7 @@ def _on_checkout(
     path: str | None,
     connection: sqlite3.Connection,
     entry: ConnectionPoolEntry,
-    proxy: Any,  # noqa: ARG001 - SQLAlchemy gives it
+    proxy: object,  # noqa: ARG001 - SQLAlchemy gives it
 ) -> None:
     if path is not None and entry.info["keyguard_file"] != _file_at(path):
         # A backup took its place. A connection to the old file would never notice.

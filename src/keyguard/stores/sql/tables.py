@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -180,7 +178,7 @@ def _usage(name: str, *, by_key: bool, quarters: int = 0) -> Table:
     """Return a table of usage, whose rows have columns of their own for so many quarters."""
     owner = [Column("key_id", ascii_string(16), primary_key=True)] if by_key else []
     family = [Column("family", ascii_string(20), nullable=False)] if by_key else []
-    counts: list[Column[Any]] = [
+    counts: list[Column[int]] = [
         Column(f"{field}{quarter}", BigInteger)
         for quarter in range(quarters)
         for field in ("n", "units")
