@@ -20,11 +20,11 @@ from keyguard.core.management.checking import TokenCheck
 from keyguard.core.management.import_rows import ImportRow
 from keyguard.core.management.rotation import DEFAULT_GRACE
 from keyguard.core.tokens.secret import Secret
-from keyguard.guard.revocation import Revocation
+from keyguard.guard.revocation import Revocations
 from keyguard.runtime.sync import run_sync
 
 
-class Keys(Revocation):
+class Keys(Revocations):
     """The keys of one guard."""
 
     def issue(

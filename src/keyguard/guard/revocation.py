@@ -11,7 +11,7 @@ from keyguard.core.tokens.secret import Secret
 from keyguard.runtime.sync import run_sync
 
 
-class Revocation:
+class Revocations:
     """How keys of one guard are revoked."""
 
     def __init__(self, ports: ManagementPorts) -> None:

@@ -11,7 +11,8 @@ from keyguard.cli.route_report.route import PathRules, Place, Route
 from keyguard.core.access.decisions import Deny
 from keyguard.core.http.coverage import Segments, matches
 from keyguard.core.http.rules import Rule
-from keyguard.core.limits.limit import RouteLimit, on_plan_anyhow
+from keyguard.core.limits.limit import RouteLimit
+from keyguard.core.limits.plans import on_plan_anyhow
 from keyguard.settings.config import Settings
 
 

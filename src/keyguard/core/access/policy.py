@@ -12,7 +12,8 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant, narrowed
 from keyguard.core.keys.records import KeyRecord
 from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits
-from keyguard.core.limits.limit import Limit, on_plan
+from keyguard.core.limits.limit import Limit
+from keyguard.core.limits.plans import on_plan
 from keyguard.core.tokens.foreign import ForeignFormat
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret

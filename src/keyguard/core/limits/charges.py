@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from keyguard.core.identity.addresses import client_of
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged, on_plan_anyhow
+from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged
+from keyguard.core.limits.plans import on_plan_anyhow
 from keyguard.core.limits.windows import Tally
 from keyguard.exceptions import InvalidValueError
 
