@@ -13,7 +13,7 @@ FAR_PAST = float("-inf")
 _MINUTE = 60
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Entry:
     """A token that was verified."""
 

@@ -25,7 +25,7 @@ from keyguard.runtime.waiting import AnyEvent, Waits
 _PATIENCE = 5.0  # seconds, where no deadline is set
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Flight(Generic[AnyEvent]):
     """One look-up under way."""
 

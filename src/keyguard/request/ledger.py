@@ -112,7 +112,7 @@ async def forgive(state: RequestState, deny: Deny) -> None:
 def _dues(state: RequestState, route: tuple[RouteLimit, ...]) -> _Dues | None:
     if state.rule_limits:
         # A limit that the rule and the route share is charged once.
-        named = {(limit.limit, limit.route) for limit in state.rule_limits}
+        named = {(limit.limit, limit.route) for limit in state.rule_limits} if route else ()
         others = (limit for limit in route if (limit.limit, limit.route) not in named)
         route = (*state.rule_limits, *others)
     if state.charged_limits:

@@ -9,6 +9,7 @@ from keyguard.core.access.decisions import Allow, Deny
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
+from keyguard.core.value import Value
 from keyguard.request.state import RequestState
 
 __all__ = [
@@ -27,8 +28,8 @@ _HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "tr
 _NEEDS_KEY = ("key", "organization")
 
 
-@dataclass(frozen=True, slots=True)
-class Protection:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Protection(Value):
     """What stands before an endpoint.
 
     Args:

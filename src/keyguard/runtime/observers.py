@@ -15,7 +15,7 @@ CallObserver: TypeAlias = Callable[[str, str], AbstractContextManager[object]]
 UNOBSERVED = nullcontext()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Observers:
     """The observers of one guard.
 

@@ -17,6 +17,7 @@ from keyguard.core.limits.limit import Limit, Limits, read_failure_limit, read_l
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.value import Value
 from keyguard.runtime.deadlines import Patience
 from keyguard.runtime.frames import hides_arguments
 from keyguard.settings.checks import BUCKETS, read_plans, settle
@@ -34,8 +35,8 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.settings.options import Options
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Settings(Value):
     """What a service decides about its keys.
 
     Args:

@@ -29,9 +29,9 @@ Such an extra brings SQLAlchemy as well.
 """
 
 # What may hold a user and a password. A URL without a host has none.
-_USERINFO = re.compile(r"/.*|[^/?#]*@|", re.DOTALL)
-_USERINFO_IN_SQL = re.compile(r"[^:/]*(:[^@]*)?@|")  # as SQLAlchemy reads it
-_OPTION = re.compile(r"[?&]\w+=[^&#]*")
+_USERINFO = r"(?s)/.*|[^/?#]*@|"
+_USERINFO_IN_SQL = r"[^:/]*(:[^@]*)?@|"  # as SQLAlchemy reads it
+_OPTION = r"[?&]\w+=[^&#]*"
 
 
 def is_cut(url: str, *, is_sql: bool = False) -> bool:
@@ -45,13 +45,13 @@ def is_cut(url: str, *, is_sql: bool = False) -> bool:
         True if an ``@`` stands behind user and password, other than in the value of an option.
     """
     userinfo, rest = _split(url, is_sql=is_sql)
-    return "@" in _OPTION.sub("", rest) or (is_sql and _OPTION.search(userinfo) is not None)
+    return "@" in re.sub(_OPTION, "", rest) or (is_sql and re.search(_OPTION, userinfo) is not None)
 
 
 def host_of(url: str) -> str:
     """Return the host and port of a URL for messages, or nothing if they may be of a password."""
     rest = url.partition("://")[2]
-    if any("@" in option for option in _OPTION.findall(rest)):
+    if any("@" in option for option in re.findall(_OPTION, rest)):
         return ""
     return re.split("[/?#]", rest.rpartition("@")[2])[0]
 
@@ -85,6 +85,6 @@ def read_url(url: str, read: Callable[[], Result], *, is_sql: bool) -> Result:
 
 def _split(url: str, *, is_sql: bool) -> tuple[str, str]:
     rest = url.partition("://")[2]
-    found = (_USERINFO_IN_SQL if is_sql else _USERINFO).match(rest)
+    found = re.match(_USERINFO_IN_SQL if is_sql else _USERINFO, rest)
     end = found.end() if found else 0
     return rest[:end], rest[end:]

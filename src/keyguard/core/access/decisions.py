@@ -11,6 +11,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits, Bill, Charge
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.windows import Tally
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, KeyguardError, shown
 
 __all__ = ["AccessDenied", "Allow", "Decision", "Deny", "Reason"]
@@ -42,8 +43,8 @@ class Reason(enum.StrEnum):
     CLIENT_AMBIGUOUS = "client_ambiguous"
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Allow(Value):
     """The request may pass.
 
     Args:
@@ -74,8 +75,8 @@ class Allow:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Deny(Value):
     """The request must not pass.
 
     Args:

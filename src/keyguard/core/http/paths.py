@@ -25,13 +25,14 @@ _AMBIGUOUS = re.compile(
     r"%[0-9a-f]{2}|[\\\x00-\x1f\x7f\ufffd\ud800-\udfff]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A(?!/)",
     re.IGNORECASE,
 )
+# Those below are compiled once a path is ambiguous.
 # What makes a path ambiguous beyond its slashes: nobody can list all readings of it.
-_BEYOND_SLASHES_RAW = re.compile(rb"%(5c|00|2e)|[\\\x00-\x20\x7f]|\A[^/]", re.IGNORECASE)
-_BEYOND_SLASHES = re.compile(_AMBIGUOUS.pattern.replace("|//|", "|") + "|;", re.IGNORECASE)
-_ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
-_ESCAPE = re.compile(rb"%([0-9a-f]{2})", re.IGNORECASE)
+_BEYOND_SLASHES_RAW = rb"(?i)%(5c|00|2e)|[\\\x00-\x20\x7f]|\A[^/]"
+_BEYOND_SLASHES = "(?i)" + _AMBIGUOUS.pattern.replace("|//|", "|") + "|;"
+_ENCODED_SLASH = rb"(?i)%2f"
+_ESCAPE = rb"(?i)%([0-9a-f]{2})"
 _NO_SEPARATOR = "\x00"  # an encoded slash that is read as a character of its segment
-_SLASHES = re.compile(r"([/\x00]{2,}|\x00)")
+_SLASHES = r"([/\x00]{2,}|\x00)"
 _MOST_SLASHES, _LONGEST_PATH = 3, 2000  # so that a request costs little more than another
 _LITERAL = r"[^/\\?#%*{}<>\[\]^|\"`\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z"
 _PARAMETERS = "a parameter is a whole segment, {name}, or at the end {name:path}"
@@ -74,18 +75,18 @@ def readings(path: str, raw_path: bytes | None) -> list[str] | None:
         path is ambiguous in other ways, is not that of the request line, has more than 3 such
         slashes or more than 2,000 characters.
     """
-    if len(path) > _LONGEST_PATH or _BEYOND_SLASHES.search(path):
+    if len(path) > _LONGEST_PATH or re.search(_BEYOND_SLASHES, path):
         return None
     marked = path
     if raw_path:
-        if _BEYOND_SLASHES_RAW.search(raw_path):
+        if re.search(_BEYOND_SLASHES_RAW, raw_path):
             return None
-        sent = _ENCODED_SLASH.sub(b"%00", raw_path)
-        sent = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), sent)
+        sent = re.sub(_ENCODED_SLASH, b"%00", raw_path)
+        sent = re.sub(_ESCAPE, lambda escape: bytes([int(escape[1], 16)]), sent)
         marked = sent.decode("utf-8", "replace")
         if marked.replace(_NO_SEPARATOR, "/") != path:
             return None
-    parts = _SLASHES.split(marked)  # every other part is a run of slashes
+    parts = re.split(_SLASHES, marked)  # every other part is a run of slashes
     if sum(len(run) - run.startswith("/") for run in parts[1::2]) > _MOST_SLASHES:
         return None
     ways = [_ways(part) if at % 2 else {part} for at, part in enumerate(parts)]

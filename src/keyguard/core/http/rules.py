@@ -11,6 +11,7 @@ from keyguard.core.http.paths import parse_template
 from keyguard.core.identity.principal import Request
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import Limit, Limits, RouteLimit, read_limits
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
@@ -23,8 +24,8 @@ _LOGIN = r"[A-Za-z][A-Za-z0-9-]{0,63}\Z"
 _NEEDS_KEY = ("key", "organization")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Rule(Value):
     """What requests to some paths need.
 
     ::

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from keyguard.core.identity.scopes import Requirement, ScopeGrant
 from keyguard.core.keys.values import Metadata, read_metadata
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 CREDENTIAL_FIELDS = frozenset({"authorization", "proxy-authorization", "cookie"})
 """The header fields that a :class:`Request` does not contain, in lower case."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Principal(Value):
     """The identity of a request that keyguard let in.
 
     Args:
@@ -63,8 +64,8 @@ class Principal:
         return Requirement.of(scopes).met_by(self.grant)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Request(Value):
     """A request, as the functions of a limit see it, whatever the framework.
 
     Args:

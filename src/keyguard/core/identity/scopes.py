@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 # RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
@@ -65,8 +66,8 @@ def _checked(scope: object, *, wildcard: bool) -> str:
     return scope
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Requirement(Value):
     """The scopes that a route requires.
 
     Args:

@@ -34,6 +34,7 @@ from keyguard.core.keys.values import (
 )
 from keyguard.core.limits.limit import Limit, read_limits
 from keyguard.core.tokens.format import KEY_ID
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 if TYPE_CHECKING:  # only changes need these
@@ -42,13 +43,13 @@ if TYPE_CHECKING:  # only changes need these
 _TIMES = ("not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
 
 
-_ID_START = re.compile(r"[0-9A-Za-z]{4,16}\Z")
+_ID_START = r"[0-9A-Za-z]{4,16}\Z"
 
 LARGEST_NUMBER = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Organization:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Organization(Value):
     """The tenant that owns keys.
 
     Args:
@@ -154,8 +155,8 @@ class RevocationReason(enum.StrEnum):
             ) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Key(Value):
     """A key: everything about it that may be shown, without its secret and its digest.
 
     Args:
@@ -260,8 +261,8 @@ class Key:
         return KeyStatus.ACTIVE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class KeyRecord(Value):
     """All that a store keeps of a key, so that a decision needs one look-up.
 
     Args:
@@ -289,8 +290,8 @@ class KeyRecord:
         return active and self.organization.disabled_at is None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyDigest:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class KeyDigest(Value):
     """The stored form of a key's token.
 
     Args:
@@ -316,8 +317,8 @@ class Use(NamedTuple):
     address: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyFilter:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class KeyFilter(Value):
     """Which keys to list; all if no field is set.
 
     Args:
@@ -348,7 +349,7 @@ class KeyFilter:
 
     def finds_id(self, key_id: str) -> bool:
         """Tell whether the search is for a key of that id."""
-        return _ID_START.match(self.search or "") is not None and key_id.startswith(
+        return re.match(_ID_START, self.search or "") is not None and key_id.startswith(
             self.search or ""
         )
 

@@ -27,7 +27,7 @@ _NO_CHARACTERS = "".join(f"{chr(last - 1)}{chr(last)}" for last in range(0xFFFF,
 _UNFIT = re.compile(
     "[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef" + _NO_CHARACTERS + "]"
 )
-_BLANK = re.compile("[ \xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]*\\Z")
+_BLANK = " \xa0\u1680\u202f\u205f\u2060\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x2010)))
 
 
 def check_text(what: str, value: object, longest: int = _LONGEST_TEXT) -> str:
@@ -38,7 +38,7 @@ def check_text(what: str, value: object, longest: int = _LONGEST_TEXT) -> str:
             token.
     """
     text = _normalized(what, value, longest)
-    if text is None or _BLANK.match(text):
+    if not text or not text.strip(_BLANK):
         raise InvalidValueError(f"{what} takes 1 to {longest} characters, not {shown(value)}")
     return text
 

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, NoReturn, TypeVar
 
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 T_co = TypeVar("T_co", covariant=True)
 
-_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_SLUG = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
 ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{16}\Z")
 FAMILY_ID = re.compile(r"fam_[0-9A-Za-z]{16}\Z")
 REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{16}\Z")
 NO_PERSON = re.compile(r"fam_|rule:|ticket:|service\Z")
-_TIME_ZONE = re.compile(r"(?=.{1,64}\Z)[A-Z][0-9A-Za-z_+-]*(/[0-9A-Za-z_+-]+)*\Z")
-_PLAN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG.pattern}")
+_TIME_ZONE = r"(?=.{1,64}\Z)[A-Z][0-9A-Za-z_+-]*(/[0-9A-Za-z_+-]+)*\Z"
+_PLAN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+ORGANIZATION_NAME = re.compile(rf"{ORGANIZATION_ID.pattern}|{_SLUG}")
 
 LATEST = datetime.max.replace(tzinfo=UTC)
 """The last moment that Python can express, in UTC."""
@@ -38,7 +39,7 @@ def check_ids(*ids: tuple[str, object, re.Pattern[str]]) -> None:
 
 def check_slug(value: object) -> None:
     """Refuse a value that is no slug."""
-    if not isinstance(value, str) or not _SLUG.match(value):
+    if not isinstance(value, str) or not re.match(_SLUG, value):
         raise InvalidValueError(
             f"{shown(value)} is no organization slug: use 1 to 63 lower-case letters, digits and "
             "inner '-', such as 'acme-labs'"
@@ -47,7 +48,7 @@ def check_slug(value: object) -> None:
 
 def check_time_zone(value: object) -> str:
     """Return the name of a time zone; refuse what has not the form of one."""
-    if not isinstance(value, str) or not _TIME_ZONE.match(value):
+    if not isinstance(value, str) or not re.match(_TIME_ZONE, value):
         raise InvalidValueError(
             f"{shown(value)} is no time zone: give a name of the IANA database, such as "
             "'Europe/Berlin' or 'UTC'"
@@ -57,7 +58,7 @@ def check_time_zone(value: object) -> str:
 
 def check_plan_name(value: object) -> str:
     """Return the name of a plan; refuse what has not the form of one."""
-    if not isinstance(value, str) or not _PLAN.match(value):
+    if not isinstance(value, str) or not re.match(_PLAN, value):
         raise InvalidValueError(
             f"{shown(value)} is no name of a plan: use 1 to 64 letters, digits, '.', '_' and '-', "
             "such as 'pro'"
@@ -157,8 +158,8 @@ UNCHANGED = Unchanged.UNCHANGED
 """Stands for a field that keeps its value; None would clear it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T_co]):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Page(Value, Generic[T_co]):
     """One page of a list.
 
     Args:

@@ -19,6 +19,7 @@ from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged
 from keyguard.core.limits.plans import on_plan_anyhow
 from keyguard.core.limits.windows import Tally
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError
 
 __all__ = [
@@ -112,8 +113,8 @@ class Bill(NamedTuple):
         return self._replace(charges=charges, cost=cost)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitStatus:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LimitStatus(Value):
     """How one policy stands.
 
     Args:
@@ -133,8 +134,8 @@ class LimitStatus:
     enforce: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedLimits:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class AppliedLimits(Value):
     """The limits that apply to one key, wherever they were set.
 
     Args:

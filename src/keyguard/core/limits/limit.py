@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from keyguard.core.identity.principal import Principal, Request
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 LARGEST_AMOUNT = 1_000_000_000_000
@@ -54,8 +55,8 @@ Per: TypeAlias = str | Callable[[Principal | None, Request], str | None]
 _SUBJECTS = ("key", "organization", "address")
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Rate(Value):
     """An amount in a window of time.
 
     Args:
@@ -84,8 +85,8 @@ class Rate:
         return f"{self.amount}/{self.multiples} {self.unit}s"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Limit(Value):
     """A named policy: one or several rates, and whose requests they count.
 
     ::

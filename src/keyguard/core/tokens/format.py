@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -42,8 +43,8 @@ def base62(data: bytes, length: int) -> str:
     return "".join(reversed(digits))
 
 
-@dataclass(frozen=True, slots=True)
-class TokenParts:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TokenParts(Value):
     """The parts of a well-formed token.
 
     Args:
@@ -121,14 +122,14 @@ class TokenFormat:
         return TokenParts(match[1], match[2])
 
 
-_BODY = re.compile(
+_BODY = (
     rf"_[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}(?![0-9A-Za-z])"
 )
 
 
 def holds_token(text: str) -> bool:
     """Tell whether a text holds a token or a ticket, of whatever service, by its checksum."""
-    for body in _BODY.finditer(text):
+    for body in re.finditer(_BODY, text):
         end = body.end() - CHECKSUM_LENGTH
         for start in range(max(0, body.start() - _LONGEST_PREFIX), body.start()):
             if text[start:end].isascii() and _checksum(text[start:end]) == text[end : body.end()]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from keyguard.core.value import Value
 from keyguard.exceptions import CorruptDataError
 
 QUARTER = timedelta(minutes=15)
@@ -43,8 +44,8 @@ class Cell(NamedTuple):
     units: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Flush(Value):
     """What one writer has counted since its last flush.
 
     A flush whose fate is not known is sent again with the same number and cells.
@@ -112,8 +113,8 @@ class GroupBy(enum.StrEnum):
         return "key_id" if self is GroupBy.KEY else self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Question(Value):
     """A question for totals. Cells count in the period in which they start.
 
     Args:
