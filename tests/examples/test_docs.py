@@ -79,6 +79,7 @@ def test_every_answer_is_documented_byte_by_byte() -> None:
     "name",
     [
         "docs/how-to/browsers.md",
+        "docs/how-to/retention.md",
         "docs/scopes.md",
         "docs/security.md",
         "docs/stores.md",

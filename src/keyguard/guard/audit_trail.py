@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from keyguard.core.keys.audit import AuditEntry
+from datetime import timedelta
+
+from keyguard.core.keys.audit import Actor, AuditEntry
+from keyguard.core.keys.results import DeletedAudit
 from keyguard.core.keys.values import Page
 from keyguard.core.management.audit_trail import AsyncAuditTrail
 from keyguard.core.management.ports import ManagementPorts
@@ -40,4 +43,37 @@ class AuditTrail:
             self._operations.list(
                 organization=organization, subject=subject, after=after, limit=limit
             )
+        )
+
+    def delete(
+        self,
+        *,
+        older_than: timedelta | None = None,
+        dry_run: bool = False,
+        actor: Actor = None,
+    ) -> DeletedAudit:
+        """Delete the entries of the audit trail that are older than a span.
+
+        For each part that is deleted, up to 999 of them, the trail gets an entry ``audit.deleted``
+        that tells who deleted how many. The newest of the old entries stays until the one behind it
+        is old as well, as processes that follow the trail stand there. Each part is deleted as a
+        whole or not at all, so this may be run again, and several times at once.
+
+        Args:
+            older_than: The span, at least 30 days; by default the setting ``keep_audit``.
+            dry_run: Whether only to count them.
+            actor: Who deletes them, for the audit trail. A principal can't, and of persons only an
+                operator.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            InvalidValueError: The span is too short, or neither the argument nor the setting gives
+                one.
+            RefusedError: The actor may not.
+            StoreError: The key store failed. What was deleted before stays deleted.
+        """
+        return run_sync(
+            self._operations.delete(older_than=older_than, dry_run=dry_run, actor=actor)
         )

@@ -248,6 +248,14 @@ class Ports(ABC, Generic[AnyStore, Work]):
     def request_terms(self) -> RequestTerms:
         return self.settings.request_terms
 
+    @property
+    def keep_ended_keys(self) -> timedelta | None:
+        return _span(self.settings.keep_ended_keys)
+
+    @property
+    def keep_audit(self) -> timedelta | None:
+        return _span(self.settings.keep_audit)
+
     def tell_request(self, action: Action, request: KeyRequest) -> None:
         self._tell(events.of_request(action, request, self.now()))
 
@@ -334,3 +342,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
 
     @abstractmethod
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome: ...
+
+
+def _span(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # only HTTP needs these
     from keyguard.core.usage.tags import UsageTags
     from keyguard.settings.options import Options
 
+_CENTURY = 3_153_600_000
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Settings(Value):
@@ -118,6 +120,11 @@ class Settings(Value):
             need one.
         approval_rules: Rules that approve requests by themselves, see
             :class:`~keyguard.ApprovalRule`.
+        keep_ended_keys: Seconds for which a key that has ended is kept, until ``keys.delete_ended``
+            deletes it; None for ever. See :doc:`retention <how-to/retention>`. From 86,400 to
+            3,153,600,000.
+        keep_audit: Seconds for which an entry of the audit trail is kept, until ``audit.delete``
+            deletes it; None for ever. From 2,592,000 to 3,153,600,000.
         imported_formats: The formats of imported tokens, in the order in which keyguard tries
             them: ``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
             :doc:`importing keys <import>`.
@@ -171,6 +178,8 @@ class Settings(Value):
     claim_lifetime: float = field(default=259_200.0, metadata={"range": (60, 31_536_000)})
     approvals: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
     approval_rules: Iterable[ApprovalRule] = ()
+    keep_ended_keys: float | None = field(default=None, metadata={"range": (86_400, _CENTURY)})
+    keep_audit: float | None = field(default=None, metadata={"range": (2_592_000, _CENTURY)})
     imported_formats: Iterable[str] = ()
 
     def __post_init__(self) -> None:

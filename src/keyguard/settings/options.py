@@ -61,4 +61,6 @@ class Options(TypedDict, total=False):
     claim_lifetime: float
     approvals: Mapping[str, int]
     approval_rules: Iterable[ApprovalRule]
+    keep_ended_keys: float | None
+    keep_audit: float | None
     imported_formats: Iterable[str]

@@ -58,6 +58,10 @@ def _read_limits(text: str) -> tuple[Limit, ...]:
     return read_limits([parse_limit(part, "key") for part in text.split(";")], "key")
 
 
+def _read_seconds(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
+
+
 def _read_failure_limit(text: str) -> str | None:
     return None if text.lower() == "none" else text
 
@@ -70,6 +74,7 @@ _READERS: dict[object, tuple[Callable[[str], object], str]] = {
     "bool": (_read_flag, "true or false"),
     "int": (int, "a whole number"),
     "float": (float, "a number of seconds"),
+    "float | None": (_read_seconds, "a number of seconds, or none"),
     "Iterable[str]": (_read_words, "words"),
     "Limits": (_read_limits, "rates such as '100/minute; daily=5000/day'"),
     "Limit | str | None": (_read_failure_limit, "a rate such as '30/minute', or none"),

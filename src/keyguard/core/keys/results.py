@@ -54,6 +54,34 @@ class RotatedKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedKeys:
+    """What became of keys that had ended long ago.
+
+    Args:
+        count: How many were deleted, or would be.
+        before: The time before which they ended.
+        damaged: The ids of those that seem to have ended, and stay because nobody can read them.
+    """
+
+    count: int
+    before: datetime
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedAudit:
+    """What became of old entries of the audit trail.
+
+    Args:
+        count: How many were deleted, or would be.
+        before: The time before which they were written.
+    """
+
+    count: int
+    before: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedKey:
     """A key that was to be revoked, and whose record can't be read. It lets nobody in.
 

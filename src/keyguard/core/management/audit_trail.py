@@ -1,11 +1,20 @@
-"""How the audit trail is read."""
+"""How the audit trail is read, and how old entries leave it."""
 
 from __future__ import annotations
 
-from keyguard.core.keys.audit import AuditEntry
+from datetime import timedelta
+
+from keyguard.core.keys.audit import Actor, AuditEntry, actor_name
+from keyguard.core.keys.audit_deletion import AuditDeletion
+from keyguard.core.keys.results import DeletedAudit
 from keyguard.core.keys.values import Page
-from keyguard.core.management.common import Operations, listed_organization, page_size
+from keyguard.core.management.authority import authority_of
+from keyguard.core.management.common import Operations, earlier, listed_organization, page_size
+from keyguard.core.management.deletion import kept_for, refuse_bounded
 from keyguard.exceptions import InvalidValueError
+
+LEAST_KEPT_AUDIT = timedelta(days=30)
+"""For how long an entry of the audit trail is kept at least."""
 
 
 class AsyncAuditTrail(Operations):
@@ -31,3 +40,29 @@ class AsyncAuditTrail(Operations):
         return await self._ports.store.list_audit(
             organization=organization, subject=subject, after=after, limit=size
         )
+
+    async def delete(
+        self,
+        *,
+        older_than: timedelta | None = None,
+        dry_run: bool = False,
+        actor: Actor = None,
+    ) -> DeletedAudit:
+        """Delete the entries of the audit trail that are older than a span.
+
+        See :meth:`~keyguard.guard.audit_trail.AuditTrail.delete`.
+        """
+        ports = self._ports
+        name = actor_name(actor)
+        kept = kept_for("older_than", older_than, ports.keep_audit, LEAST_KEPT_AUDIT)
+        before = earlier(ports.now(), kept)
+        count, after = 0, None
+        while True:
+            refuse_bounded(await authority_of(ports, actor))
+            deletion = AuditDeletion(
+                at=ports.now(), kept=kept, actor=name, dry_run=dry_run, after=after
+            )
+            deleted, after = await ports.store.delete_audit(deletion)
+            count += deleted
+            if after is None:
+                return DeletedAudit(count=count, before=before)

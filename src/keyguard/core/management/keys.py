@@ -40,6 +40,7 @@ from keyguard.core.management.common import (
     settled,
     unknown,
 )
+from keyguard.core.management.deletion import Deletion
 from keyguard.core.management.importing import Import
 from keyguard.core.management.revocation import Revocation
 from keyguard.core.management.room_for_keys import is_live, make_room
@@ -50,7 +51,7 @@ from keyguard.exceptions import InvalidValueError, RefusedError
 _FAMILY_ENTROPY = 16
 
 
-class AsyncKeys(Rotation, Revocation, Import, Checking):
+class AsyncKeys(Rotation, Revocation, Deletion, Import, Checking):
     """The keys of one guard, for async code."""
 
     async def issue(

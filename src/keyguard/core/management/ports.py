@@ -57,6 +57,16 @@ class ManagementPorts(Protocol):
         """What the service has settled about requests for keys."""
         ...
 
+    @property
+    def keep_ended_keys(self) -> timedelta | None:
+        """For how long a key that has ended is kept before it may be deleted; None for ever."""
+        ...
+
+    @property
+    def keep_audit(self) -> timedelta | None:
+        """For how long an audit entry is kept before it may be deleted; None for ever."""
+        ...
+
     def tell_request(self, action: Action, request: KeyRequest) -> None:
         """Tell the hooks what became of a request for a key."""
 

@@ -1,0 +1,112 @@
+"""How keys that ended long ago are deleted, in batches that are one commit each."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from keyguard.core.keys.audit import Actor, describe_deletion
+from keyguard.core.keys.commit import Commit
+from keyguard.core.keys.records import Key, KeyFilter
+from keyguard.core.keys.results import DeletedKeys
+from keyguard.core.keys.values import Page
+from keyguard.core.management.authority import Authority
+from keyguard.core.management.common import Operations, check_actor, earlier, settled
+from keyguard.exceptions import InvalidValueError, RefusedError, shown
+
+LEAST_KEPT_KEYS = timedelta(days=1)
+"""For how long a key that has ended is kept at least."""
+
+_BATCH = 500
+_SLACK = timedelta(hours=1)
+"""By how much the clock of this machine may be ahead of the store's."""
+
+
+class Deletion(Operations):
+    """How keys that ended long ago are deleted."""
+
+    async def delete_ended(
+        self,
+        *,
+        ended_for: timedelta | None = None,
+        dry_run: bool = False,
+        actor: Actor = None,
+    ) -> DeletedKeys:
+        """Delete the keys of all organizations that ended long ago.
+
+        See :meth:`~keyguard.guard.keys.Keys.delete_ended`.
+        """
+        ports = self._ports
+        check_actor(actor)
+        kept = kept_for("ended_for", ended_for, ports.keep_ended_keys, LEAST_KEPT_KEYS)
+        before = earlier(ports.now(), kept)
+        count, damaged, after = 0, list[str](), None
+        while True:
+            page = await self._delete_page(before, after, kept, actor, dry_run=dry_run)
+            count += len(page.items)
+            damaged += page.damaged
+            after = page.next
+            if after is None:
+                return DeletedKeys(count=count, before=before, damaged=tuple(damaged))
+
+    async def _delete_page(
+        self,
+        before: datetime,
+        after: str | None,
+        kept: timedelta,
+        actor: Actor,
+        *,
+        dry_run: bool,
+    ) -> Page[Key]:
+        """Delete a page of keys that ended before a time, and return it."""
+        ports = self._ports
+        wanted = KeyFilter(ended_before=before)
+
+        async def attempt(authority: Authority) -> tuple[Commit | None, Page[Key]]:
+            refuse_bounded(authority)
+            page = await ports.store.list_keys(wanted, after=after, limit=_BATCH)
+            if dry_run or not page.items:
+                return None, page
+            now = ports.now()
+            entries = tuple(describe_deletion(now, actor, key) for key in page.items)
+            return Commit(entries=entries, deleted=page.items, kept=kept - _SLACK), page
+
+        return await settled(ports, actor, attempt)
+
+
+def kept_for(
+    name: str, given: timedelta | None, settled_as: timedelta | None, least: timedelta
+) -> timedelta:
+    """Return for how long something is kept before it is deleted.
+
+    Args:
+        name: What the argument is called.
+        given: The argument.
+        settled_as: The setting, if there is no argument; None for ever.
+        least: The least that it may be.
+
+    Raises:
+        InvalidValueError: Neither is given, or the argument is no span of at least so many days.
+    """
+    span = settled_as if given is None else given
+    if span is None:
+        raise InvalidValueError(
+            f"nothing says for how long to keep what would be deleted: pass {name}, such as "
+            f"{name}=timedelta(days=400)"
+        )
+    if not isinstance(span, timedelta) or span < least:
+        days = "a day" if least.days == 1 else f"{least.days} days"
+        raise InvalidValueError(f"{name} takes a timedelta of at least {days}, not {shown(span)}")
+    return span
+
+
+def refuse_bounded(authority: Authority) -> None:
+    """Refuse an actor that may not change everything that the store holds.
+
+    Raises:
+        RefusedError: The actor is a key, or a person who is no operator.
+    """
+    if authority.is_bounded:
+        raise RefusedError(
+            f"{authority} can't delete what all organizations share; do it as an operator, or as "
+            "the service with a name as the actor or none"
+        )
