@@ -19,6 +19,7 @@ from keyguard.cli.doctor import doctor
 from keyguard.cli.explain import explain
 from keyguard.cli.hints import hints
 from keyguard.cli.options import HASHED_STORE, Common, with_options
+from keyguard.cli.purge import purge
 from keyguard.cli.routes import routes
 from keyguard.cli.usage import usage
 from keyguard.exceptions import (
@@ -54,6 +55,7 @@ app.add_typer(organization.app, name="org")
 app.add_typer(key.app, name="key")
 app.add_typer(request.app, name="request")
 app.command("audit")(audit)
+app.command("purge")(purge)
 app.command("usage")(usage)
 app.command("hints")(hints)
 app.command("routes")(routes)

@@ -107,6 +107,10 @@ def describe_change(entry: AuditEntry) -> str:
             words = str(after.get("revoked_reason") or "unspecified")
             note = after.get("revoked_note")
             return words if note is None else f"{words}: {note}"
+        case Action.KEY_DELETED:
+            return "; ".join(_differences(None, entry.before or {}))
+        case Action.AUDIT_DELETED:
+            return f"{after['entries']:,} from before {_in_words('_at', after['before'])}"
         case _:
             return "; ".join(_differences(entry.before, after))
 

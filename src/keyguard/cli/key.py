@@ -53,7 +53,7 @@ from keyguard.core.keys.results import DamagedKey, IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import CorruptDataError, InvalidValueError
+from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError
 from keyguard.guard import Keyguard
 
 REASON = option(
@@ -318,7 +318,7 @@ def _still_works(guard: Keyguard, successor: str, family: str, now: datetime) ->
     try:
         if guard.keys.get(successor).status(now) is not KeyStatus.ACTIVE:
             return ""
-    except CorruptDataError:  # nobody gets in with it
+    except (CorruptDataError, NotFoundError):  # nobody gets in with it
         return ""
     return (
         f"Its successor {successor} still works; to revoke it too, run: "

@@ -120,11 +120,11 @@ class Settings(Value):
             need one.
         approval_rules: Rules that approve requests by themselves, see
             :class:`~keyguard.ApprovalRule`.
-        keep_ended_keys: Seconds for which a key that has ended is kept, until ``keys.delete_ended``
-            deletes it; None for ever. See :doc:`retention <how-to/retention>`. From 86,400 to
-            3,153,600,000.
-        keep_audit: Seconds for which an entry of the audit trail is kept, until ``audit.delete``
-            deletes it; None for ever. From 2,592,000 to 3,153,600,000.
+        keep_ended_keys: Seconds for which a key that has ended is kept, until ``keyguard purge`` or
+            ``keys.delete_ended`` deletes it; None for ever. See :doc:`retention
+            <how-to/retention>`. From 86,400 to 3,153,600,000.
+        keep_audit: Seconds for which an entry of the audit trail is kept, until ``keyguard purge``
+            or ``audit.delete`` deletes it; None for ever. From 2,592,000 to 3,153,600,000.
         imported_formats: The formats of imported tokens, in the order in which keyguard tries
             them: ``"token"`` (any), ``"drf"``, ``"sanctum"``, ``"seam"`` and ``"prefix:N"``; see
             :doc:`importing keys <import>`.

@@ -505,6 +505,24 @@ def test_limits_tell_what_is_left(office: Office) -> None:
     assert (limit["quota"], limit["remaining"]) == (10, 10)
 
 
+def test_a_key_that_was_deleted_is_not_found_and_the_trail_tells_of_it(office: Office) -> None:
+    key = office.issue(owner="dev").key
+    office.guard.keys.revoke(key.id)
+    token = office.token("admin")
+    office.clock.advance(timedelta(days=401))
+    office.guard.keys.delete_ended(ended_for=timedelta(days=400))
+
+    for path in (f"/keys/{key.id}", f"/keys/{key.id}/audit", f"/keys/{key.id}/limits"):
+        assert office.both("GET", path, token=token).status == 404
+    assert office.both("POST", f"/keys/{key.id}/revoke", {}, token=token).status == 404
+    listed = office.both("GET", "/organizations/acme/keys", token=token, query=f"after={key.id}")
+    assert [item["id"] for item in listed.json["items"]] == [token.split("_")[2]]
+    trail = office.both("GET", "/organizations/acme/audit", token=token, query=f"subject={key.id}")
+    assert [item["action"] for item in trail.json["items"]] == [
+        "key.deleted", "key.revoked", "key.issued",
+    ]  # fmt: skip
+
+
 def test_the_audit_trail_is_read_in_pages_and_in_lines(office: Office) -> None:
     key = office.issue(owner="dev").key
     path = "/organizations/acme/audit"

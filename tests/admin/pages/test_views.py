@@ -95,6 +95,19 @@ def test_an_auditor_sees_no_button(rooms: Rooms) -> None:
             assert not re.findall(r'class="btn (?:first|bad)[^>]*>(?!Show|Filter)', text)
 
 
+def test_a_key_that_was_deleted_is_not_found_and_the_trail_shows_its_name(rooms: Rooms) -> None:
+    issued = rooms.guard.keys.issue(organization="acme", name="forgotten")
+    gone = issued.key
+    rooms.guard.keys.revoke(gone.id)
+    rooms.clock.advance(timedelta(days=401))
+    rooms.guard.keys.delete_ended(ended_for=timedelta(days=400))
+
+    assert rooms.get(f"/keys/{gone.id}", "operator").status == 404
+    text = text_of(rooms.get("/organizations/acme/audit", "operator"))
+    assert "Key deleted" in text
+    assert "<del>forgotten</del>" in text
+
+
 def test_every_answer_carries_the_header_fields_that_make_it_safe(rooms: Rooms) -> None:
     for path in PAGES:
         for person in ("operator", "stranger", None):
