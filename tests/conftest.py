@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from keyguard import Settings
+from tests.folders import SCRATCH
 from tests.garbage import collect
 from tests.loops import event_loop
 from tests.services import (
@@ -40,6 +41,9 @@ settings.register_profile(
 )
 settings.load_profile("keyguard")
 
+
+# Where pytest makes the folders of `tmp_path`, unless a developer says otherwise.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SCRATCH))
 
 # What is collected stays. To look for garbage among it takes a quarter of the time that it takes.
 gc.disable()

@@ -31,6 +31,7 @@ import pymysql  # type: ignore[import-untyped]  # it has no types
 import pytest
 import redis
 
+from tests.folders import SCRATCH
 from tests.links import Link
 
 _START = 60
@@ -72,8 +73,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         self.programs = self.find()
-        # Under /tmp, for a socket's path may have no more than 107 characters.
-        self.folder = Path(tempfile.mkdtemp(prefix=f"keyguard-{self.name}-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"keyguard-{self.name}-", dir=SCRATCH))
         self.data = self.folder / "data"
         self.sockets = self.folder / "sockets"
         # Database servers refuse to run as root.
