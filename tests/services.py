@@ -199,6 +199,8 @@ class PostgreSQL(Server):
             "unix_socket_directories": self.sockets,
             "fsync": "off",
             "full_page_writes": "off",
+            # It would go through hundreds of databases, each with a process of its own.
+            "autovacuum": "off",
             "shared_buffers": "16MB",
             "max_connections": "300",
             "timezone": "Asia/Kathmandu",
