@@ -260,29 +260,55 @@ def empty_store(
     store.close()
 
 
-@pytest.fixture(scope="session")
-def kept(migrated: Callable[[str], Database]) -> Iterator[Callable[[str, str], Plain | Awaited]]:
-    """Return a store of a kind in a flavour, empty, which no test may close.
+Fill: TypeAlias = Callable[[Any], None]
 
-    It is opened once. Most of a short test would pass while a new one compiles its statements.
+
+class Kept:
+    """Stores that are opened once for all tests, by kind and flavour.
+
+    Most of a short test would pass while a new one compiles its statements.
     """
-    made: dict[tuple[str, str, Any], Plain | Awaited] = {}
 
-    def get(kind: str, flavour: str) -> Plain | Awaited:
+    def __init__(
+        self, migrated: Callable[[str], Database], runner: asyncio.Runner, stack: ExitStack
+    ) -> None:
+        self._migrated, self._runner, self._stack = migrated, runner, stack
+        self._opened: dict[tuple[str, str, Any], Plain | Awaited] = {}
+        self._rows: dict[tuple[str, Fill], Rows] = {}
+
+    def __call__(self, kind: str, flavour: str, fill: Fill | None = None) -> Any:
+        """Return a store that no test may close, empty but for what a function puts into it.
+
+        What it puts into a database is put there again as rows, for all tests after the first.
+        """
         if kind == "memory":
-            return opened(flavour, "memory://", runner)
-        database = migrated(kind)
+            store: Any = opened(flavour, "memory://", self._runner)
+            if fill is not None:
+                fill(store)
+            return store
+        database = self._migrated(kind)
         server = getattr(database.server, "server", database.server)
         process = getattr(server, "process", None)  # another one where a test has ended the server
         for each, url in (("sync", database.url), ("async", database.async_url)):
-            if (kind, each, process) not in made:
-                made[kind, each, process] = opened(each, url, runner)
-                stack.callback(made[kind, each, process].close)
-        empty(database, made[kind, "sync", process].backend)
-        return made[kind, flavour, process]
+            if (kind, each, process) not in self._opened:
+                store = self._opened[kind, each, process] = opened(each, url, self._runner)
+                self._stack.callback(store.close)
+        sync = self._opened[kind, "sync", process]
+        empty(database, sync.backend)
+        if fill is not None:
+            if rows := self._rows.get((kind, fill)):
+                write_rows(sync.backend, rows)
+            else:
+                fill(sync)
+                if kind not in REDISES:
+                    self._rows[kind, fill] = read_rows(sync.backend)
+        return self._opened[kind, flavour, process]
 
+
+@pytest.fixture(scope="session")
+def kept(migrated: Callable[[str], Database]) -> Iterator[Kept]:
     with event_loop() as runner, ExitStack() as stack:
-        yield get
+        yield Kept(migrated, runner, stack)
 
 
 def empty(database: Database, backend: Any) -> None:
@@ -291,15 +317,52 @@ def empty(database: Database, backend: Any) -> None:
         database.server.flush()
         backend.migrate()
         return
-    from sqlalchemy import delete, update
+    from sqlalchemy import delete, exists, select, update
 
     from keyguard.stores.sql.tables import FEED, TABLES
 
+    tables = [table for table in reversed(TABLES.sorted_tables) if table is not FEED]
     with backend.database.writes.begin() as connection:
         connection.execute(update(FEED).values(last=0, mark=""))
-        for table in reversed(TABLES.sorted_tables):
-            if table is not FEED:
+        used = connection.execute(select(*(exists().select_from(table) for table in tables))).one()
+        for table, is_used in zip(tables, used, strict=True):
+            if is_used:
                 connection.execute(delete(table))
+
+
+Rows: TypeAlias = list[tuple[Any, list[dict[str, Any]]]]
+"""The rows of each table of a database, as the driver returns and takes them."""
+
+
+def read_rows(backend: Any) -> Rows:
+    """Return all that a database holds."""
+    from sqlalchemy import column, select, table
+
+    from keyguard.stores.sql.tables import TABLES
+
+    untyped = [
+        table(known.name, *(column(each.name) for each in known.columns))
+        for known in TABLES.sorted_tables
+    ]
+    with backend.database.writes.begin() as connection:
+        return [
+            (each, [dict(row) for row in connection.execute(select(each)).mappings()])
+            for each in untyped
+        ]
+
+
+def write_rows(backend: Any, rows: Rows) -> None:
+    """Write rows into an empty database."""
+    from sqlalchemy import insert, update
+
+    from keyguard.stores.sql.tables import FEED
+
+    with backend.database.writes.begin() as connection:
+        for table, its_rows in rows:
+            if table.name == FEED.name:
+                connection.execute(update(table).values(its_rows[0]))
+            elif its_rows:
+                connection.execute(insert(table), its_rows)
 
 
 def bounded(store: Plain | Awaited, call: Call, seconds: float = DEADLINE) -> Any:

@@ -33,6 +33,7 @@ from tests.stores.conftest import (
     REDISES,
     Awaited,
     Database,
+    Kept,
     Plain,
     empty_store,
 )
@@ -67,9 +68,7 @@ KINDS = ("memory", *DATABASES, *ODD, *REDISES)
 
 
 @pytest.fixture(params=KINDS)
-def store(
-    request: pytest.FixtureRequest, flavour: str, kept: Callable[[str, str], Plain | Awaited]
-) -> Plain | Awaited:
+def store(request: pytest.FixtureRequest, flavour: str, kept: Kept) -> Plain | Awaited:
     """An empty store of each kind in each flavour, on odd servers too."""
     return kept(request.param, flavour)
 

@@ -16,7 +16,7 @@ from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import STORE
 from tests.damage import Damage, damages
 from tests.stores.changes import asking
-from tests.stores.conftest import DATABASES, Database, Plain
+from tests.stores.conftest import DATABASES, Database, Kept, Plain
 from tests.stores.records import LATER, NOON, key, organization, record, request
 
 KINDS = (*DATABASES, "redis")
@@ -43,13 +43,15 @@ def database(damage: Damage, migrated: Callable[[str], Database]) -> Database:
 
 
 @pytest.fixture
-def store(damage: Damage, flavour: str, kept: Callable[[str, str], Any]) -> Any:
+def store(damage: Damage, flavour: str, kept: Kept) -> Any:
     """A store with some keys, of the kind that a test's damage is for."""
-    store = kept(damage.kind, flavour)
+    return kept(damage.kind, flavour, fill)
+
+
+def fill(store: Any) -> None:
     for number in NUMBERS:
         store.add_organization(organization(number))
         store.add_key(record(number))
-    return store
 
 
 def listed(ask: Callable[[str | None], Any]) -> tuple[list[str], list[str]]:

@@ -11,6 +11,7 @@ from sqlalchemy import event
 from keyguard.core.keys.records import KeyFilter
 from keyguard.core.keys.requests import OPEN, RequestFilter
 from tests.stores.changes import asking
+from tests.stores.conftest import Kept
 from tests.stores.records import NOON, key, organization, record, request
 
 ACME = organization().id
@@ -50,11 +51,9 @@ LISTS: list[tuple[str, Callable[[Any], Any]]] = [
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, kept: Callable[[str, str], Any]) -> tuple[Any, str]:
+def store(request: pytest.FixtureRequest, kept: Kept) -> tuple[Any, str]:
     """A store with some keys and requests."""
-    store: Any = kept(request.param, "sync")
-    fill(store)
-    return store, request.param
+    return kept(request.param, "sync", fill), request.param
 
 
 def fill(store: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +21,7 @@ from keyguard.core.keys.requests import (
 )
 from keyguard.exceptions import RefusedError
 from tests.stores.changes import adding, asking, changing
-from tests.stores.conftest import DATABASES, ODD, REDISES, Awaited, Plain
+from tests.stores.conftest import DATABASES, ODD, REDISES, Awaited, Kept, Plain
 from tests.stores.records import LATER, NOON, TERMS, key, organization, record, request
 
 pytestmark = pytest.mark.campaign(  # the other flavours are left to `make chaos`
@@ -70,13 +69,14 @@ def claiming(before: KeyRequest, number: int) -> Commit:
 
 
 @pytest.fixture(params=("memory", *DATABASES, *ODD, *REDISES))
-def store(
-    request: pytest.FixtureRequest, flavour: str, kept: Callable[[str, str], Plain | Awaited]
-) -> Plain | Awaited:
-    store: Any = kept(request.param, flavour)
+def store(request: pytest.FixtureRequest, flavour: str, kept: Kept) -> Plain | Awaited:
+    store: Plain | Awaited = kept(request.param, flavour, fill)
+    return store
+
+
+def fill(store: Any) -> None:
     store.add_organization(organization())
     store.add_organization(organization(2))
-    return store
 
 
 def asked(store: Any, number: int = 1, **fields: Any) -> KeyRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from keyguard.core.keys.records import KeyFilter
 from keyguard.exceptions import InvalidValueError
-from tests.stores.conftest import DATABASES, ODD, REDISES, Awaited, Plain
+from tests.stores.conftest import DATABASES, ODD, REDISES, Awaited, Kept, Plain
 from tests.stores.records import LATER, NOON, key, organization, record
 
 pytestmark = pytest.mark.campaign(  # the other flavours are left to `make chaos`
@@ -26,11 +25,13 @@ NAMES = ("ab", "Ab", "abc", "ab c", "ab%", "ab_", "a", "b", "äb", "ab\N{ROCKET}
 
 
 @pytest.fixture(params=("memory", *DATABASES, *ODD, *REDISES))
-def store(
-    request: pytest.FixtureRequest, flavour: str, kept: Callable[[str, str], Plain | Awaited]
-) -> Plain | Awaited:
+def store(request: pytest.FixtureRequest, flavour: str, kept: Kept) -> Plain | Awaited:
     """A store with keys of NAMES; the id of the last begins like a name of another."""
-    store: Any = kept(request.param, flavour)
+    store: Plain | Awaited = kept(request.param, flavour, fill)
+    return store
+
+
+def fill(store: Any) -> None:
     store.add_organization(organization())
     store.add_organization(organization(2))
     for number, name in enumerate(NAMES, 1):
@@ -38,7 +39,6 @@ def store(
         made = record(number)
         store.add_key(replace(made, key=key(number, name=name, **own)))
     store.add_key(record(99, owner=organization(2), name="ab foreign"))
-    return store
 
 
 def found(store: Any, search: str, limit: int = 100, **wanted: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +13,7 @@ from sqlalchemy import func, select, update
 from keyguard.core.keys.temporary import Temporary
 from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.stores.sql.tables import TEMPORARY
-from tests.stores.conftest import DATABASES, ODD, REDISES, Awaited, Database, Plain
+from tests.stores.conftest import DATABASES, ODD, REDISES, Awaited, Database, Kept, Plain
 from tests.stores.records import NOON
 
 pytestmark = pytest.mark.campaign(
@@ -35,9 +34,7 @@ TAKERS = 50
 
 
 @pytest.fixture(params=("memory", *DATABASES, *ODD, *REDISES))
-def store(
-    request: pytest.FixtureRequest, flavour: str, kept: Callable[[str, str], Plain | Awaited]
-) -> Plain | Awaited:
+def store(request: pytest.FixtureRequest, flavour: str, kept: Kept) -> Plain | Awaited:
     return kept(request.param, flavour)
 
 
