@@ -25,6 +25,7 @@ from tests.services import (
     RedisCluster,
     RedisSentinel,
     RedisServer,
+    migrate,
     running,
 )
 from tests.stored import ALL_STORES, FLAVOURS, STORES, Stored, open_stored
@@ -118,6 +119,14 @@ def redis_sentinel() -> Iterator[RedisSentinel]:
     # On a busy machine the replica would else take over amid tests that write to the primary.
     with running(partial(RedisSentinel, silence=600_000)) as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of SQLite with keyguard's tables, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "keys.db"
+    migrate(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -31,6 +31,7 @@ import pymysql  # type: ignore[import-untyped]  # it has no types
 import pytest
 import redis
 
+from keyguard import Keyguard
 from tests.folders import SCRATCH
 from tests.links import Link
 
@@ -105,6 +106,12 @@ class Server(ABC):
     @abstractmethod
     def create_database(self) -> tuple[str, str]:
         """Make a new, empty database; return its URLs for sync and for async code."""
+
+    def create_migrated(self) -> tuple[str, str]:
+        """Make a new database with keyguard's tables; return its URLs like the other."""
+        urls = self.create_database()
+        migrate(urls[0])
+        return urls
 
     def run(self, *command: str | Path) -> None:
         """Run one of the server's programs to its end."""
@@ -214,15 +221,25 @@ class PostgreSQL(Server):
     def create_database(self) -> tuple[str, str]:
         return self.urls(self.create_named())
 
+    def create_migrated(self) -> tuple[str, str]:
+        return self.urls(self.create_named(self._migrated))
+
+    @cached_property
+    def _migrated(self) -> str:
+        """The name of a database with keyguard's tables, which others are copies of."""
+        name = self.create_named()
+        migrate(self.urls(name)[0])
+        return name
+
     def urls(self, name: str) -> tuple[str, str]:
         """Return the URLs of a database for sync and for async code."""
         url = f"postgresql://keyguard:hunter2@/{name}?host={self.sockets}"
         return url, url
 
-    def create_named(self) -> str:
-        """Make a new, empty database; return its name."""
+    def create_named(self, template: str = "template1") -> str:
+        """Make a new copy of a database, by default of an empty one; return its name."""
         name = f"test_{next(_numbers)}"
-        self.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return name
 
     def execute(self, statement: str, database: str = "postgres") -> list[Any]:
@@ -384,19 +401,48 @@ class MariaDB(Server):
         self.execute("SELECT 1")
 
     def create_database(self) -> tuple[str, str]:
+        return self._urls(self._create_named())
+
+    def create_migrated(self) -> tuple[str, str]:
+        name = self._create_named()
+        self._execute_all([f"USE {name}", "SET foreign_key_checks = 0", *self._making_tables])
+        return self._urls(name)
+
+    @cached_property
+    def _making_tables(self) -> list[str]:
+        """The statements that make keyguard's tables as its migrations do, but at once."""
+        name = self._create_named()
+        migrate(self._urls(name)[0])
+        listed = f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{name}'"
+        tables = [row[0] for row in self._execute_all([listed])]
+        made = [self._execute_all([f"SHOW CREATE TABLE {name}.{table}"])[0][1] for table in tables]
+        return made + [f"INSERT INTO {table} SELECT * FROM {name}.{table}" for table in tables]
+
+    def _create_named(self) -> str:
         name = f"test_{next(_numbers)}"
         self.execute(f"CREATE DATABASE {name}")
+        return name
+
+    def _urls(self, name: str) -> tuple[str, str]:
         url = f"://root:hunter2@localhost/{name}?unix_socket={self.sockets / 'mariadb'}"
         # By either of its names.
         return f"mysql{url}", f"mariadb{url}"
 
     def execute(self, statement: str) -> Any:
         """Execute a statement on a connection of its own; return the first row, if there is one."""
-        connection = pymysql.connect(unix_socket=str(self.sockets / "mariadb"), user="root")
+        rows = self._execute_all([statement])
+        return rows[0] if rows else None
+
+    def _execute_all(self, statements: list[str]) -> Any:
+        """Execute statements on a connection of their own; return the rows of the last."""
+        connection = pymysql.connect(
+            unix_socket=str(self.sockets / "mariadb"), user="root", autocommit=True
+        )
         try:
             cursor = connection.cursor()
-            cursor.execute(statement)
-            return cursor.fetchone()
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall()
         finally:
             connection.close()
 
@@ -746,6 +792,12 @@ class _Sentinel(RedisServer):
 
     def command(self) -> list[str]:
         return [str(self.programs / "redis-server"), str(self.file), "--sentinel"]
+
+
+def migrate(url: str) -> None:
+    """Make keyguard's tables in a database."""
+    with Keyguard(url) as guard:
+        guard.migrate()
 
 
 def free_port() -> int:

@@ -108,13 +108,15 @@ class Stored:
     runner: asyncio.Runner
     target: Any
     options: dict[str, Any] = field(default_factory=dict)
+    is_migrated: bool = False
     clock: StandingClock = field(default_factory=StandingClock)
     events: list[Event] = field(default_factory=list)
     made: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.guard = self.another()
-        self.guard.migrate()
+        if not self.is_migrated:
+            self.guard.migrate()
         self.acme = self.guard.organizations.create("acme")
 
     def another(self, store: Any = None, **options: Any) -> Any:
@@ -301,11 +303,11 @@ def open_stored(
         store = MemoryStore()
         target = store if flavour == "sync" else Turning(store)
     else:
-        database = make_database(kind, request, folder)
+        database = make_database(kind, request, folder, migrated=True)
         target = database.url if flavour == "sync" else database.async_url
     # A busy machine is no outage.
     patience = {"store_timeout": 60.0, "management_timeout": 600.0, "limiter_timeout": 10.0}
     options = patience | options
-    stored = Stored(kind, flavour, runner, target, options)
+    stored = Stored(kind, flavour, runner, target, options, is_migrated=True)
     yield stored
     stored.close()

@@ -32,7 +32,7 @@ PATIENT = {
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb", "redis"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    return make_database(request.param, request, tmp_path)
+    return make_database(request.param, request, tmp_path, migrated=True)
 
 
 def again_and_again(test: Callable[..., None]) -> Any:

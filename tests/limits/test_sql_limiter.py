@@ -44,13 +44,12 @@ DEADLINE = 0.25
 
 @pytest.fixture
 def database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    return make_database(kind, request, tmp_path)
+    return make_database(kind, request, tmp_path, migrated=True)
 
 
 @pytest.fixture
 def limiter(database: Database) -> Iterator[SqlRateLimiter]:
     limiter = open_store(database.url).counters(owned=True)
-    limiter.migrate()
     yield limiter
     limiter.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -46,12 +47,19 @@ class Database:
         return open_store(self.url)
 
 
-def make_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Database:
+def make_database(
+    kind: str, request: pytest.FixtureRequest, folder: Path, *, migrated: bool = False
+) -> Database:
+    """Make a new database without tables, or with them, which takes less than to migrate it."""
     if kind == "sqlite":
-        url = f"sqlite:///{folder}/keys.db"
+        path = folder / "keys.db"
+        if migrated:
+            shutil.copy(request.getfixturevalue("migrated_file"), path)
+        url = f"sqlite:///{path}"
         return Database(kind, url, url)
     server: Any = request.getfixturevalue(kind)
-    return Database(kind, *server.create_database(), server)
+    urls = server.create_migrated() if migrated else server.create_database()
+    return Database(kind, *urls, server)
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +81,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
 @pytest.fixture(params=["postgresql", "mariadb"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    """A new database without tables, on each kind that is reached over a socket."""
-    return make_database(request.param, request, tmp_path)
+    """A new database with tables, on each kind that is reached over a socket."""
+    return make_database(request.param, request, tmp_path, migrated=True)
 
 
 class Unsuspended:

@@ -37,7 +37,7 @@ from keyguard.stores.sql.session import Session
 from tests.services import python
 from tests.stored import Stored
 from tests.stores.changes import adding, changing, revoking
-from tests.stores.conftest import Async, Database, Plain
+from tests.stores.conftest import DATABASES, Async, Database, Plain, make_database
 from tests.stores.records import LATER, NOON, key, organization, record, revoked
 
 # Nothing here measures time. What does not come back ends with the test's own watchdog.
@@ -224,11 +224,15 @@ print("done")
 """
 
 
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return make_database(request.param, request, tmp_path, migrated=True)
+
+
 @pytest.fixture
 def backend(database: Database) -> Generator[Plain]:
     """A sync store with one key, in a database of each kind."""
     backend = Plain(database.backend())
-    backend.migrate()
     backend.add_organization(organization())
     backend.add_key(record())
     yield backend

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from keyguard.runtime.deadlines import within
 from keyguard.stores.opening import open_store
 from tests.services import python
 from tests.stores.changes import adding, changing
-from tests.stores.conftest import DEADLINE, Database, Plain
+from tests.stores.conftest import DATABASES, DEADLINE, Database, Plain, make_database
 from tests.stores.records import LATER, NOON, key, organization, record
 
 # A child process is killed at each step of a commit in turn, until a child gets through.
@@ -81,11 +82,15 @@ for number in range(100):
 """
 
 
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return make_database(request.param, request, tmp_path, migrated=True)
+
+
 @pytest.fixture
 def backend(database: Database) -> Generator[Plain]:
     """A sync store with one key, in a database of each kind."""
     backend = Plain(database.backend())
-    backend.migrate()
     backend.add_organization(organization())
     backend.add_key(record())
     yield backend

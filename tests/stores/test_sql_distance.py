@@ -49,7 +49,6 @@ def address(url: str) -> str:
 def link(served: Database) -> Iterator[Link]:
     """A link to a database with one key, which was made on the direct way."""
     store = Plain(served.backend())
-    store.migrate()
     store.add_organization(organization())
     store.add_key(record())
     store.close()

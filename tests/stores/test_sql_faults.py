@@ -41,7 +41,6 @@ def revoke(store: Any) -> Any:
 def store(served: Database, flavour: str, runner: asyncio.Runner) -> Generator[Plain | Awaited]:
     """A store with one key, on a server."""
     store = opened(flavour, served.url if flavour == "sync" else served.async_url, runner)
-    store.migrate()
     store.add_organization(organization())
     store.add_key(record())
     yield store

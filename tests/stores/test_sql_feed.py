@@ -23,7 +23,7 @@ from keyguard.stores.sql.feed import SqlFeed, SyncListeningFeed
 from keyguard.stores.sql.tables import AUDIT, FEED, ORGANIZATIONS
 from tests.services import python
 from tests.stores.changes import adding, changing
-from tests.stores.conftest import Async, Awaited, Database, Plain, make_database, opened
+from tests.stores.conftest import DATABASES, Async, Awaited, Database, Plain, make_database, opened
 from tests.stores.records import organization, record
 from tests.stores.sessions import FakeDatabase, FakeSession
 
@@ -35,7 +35,7 @@ WATCHDOG = pytest.mark.timeout(60, func_only=True)
 
 @pytest.fixture
 def postgresql_database(request: pytest.FixtureRequest, tmp_path: Any) -> Database:
-    return make_database("postgresql", request, tmp_path)
+    return make_database("postgresql", request, tmp_path, migrated=True)
 
 
 @pytest.fixture
@@ -44,7 +44,6 @@ def store(
 ) -> Generator[Plain | Awaited]:
     """A store in a new PostgreSQL database."""
     store = opened(flavour, postgresql_database.url, runner)
-    store.migrate()
     yield store
     store.close()
 
@@ -359,10 +358,14 @@ def test_a_child_s_feed_is_its_own_and_the_parent_s_goes_on(
 # Where the trail is not what was left
 
 
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return make_database(request.param, request, tmp_path, migrated=True)
+
+
 @pytest.fixture
 def backend(database: Database) -> Generator[Plain]:
     backend = Plain(database.backend())
-    backend.migrate()
     yield backend
     backend.close()
 
