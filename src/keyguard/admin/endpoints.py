@@ -110,7 +110,12 @@ class Table:
 
         def declare(handler: Handler) -> Handler:
             summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
-            values = {"handler": handler, "summary": summary, **self._common, **more}
+            values: dict[str, Any] = {
+                "handler": handler,
+                "summary": summary,
+                **self._common,
+                **more,
+            }
             self._endpoints.append(Endpoint(method=method, path=path, right=right, **values))
             return handler
 

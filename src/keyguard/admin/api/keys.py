@@ -66,12 +66,9 @@ async def list_keys(context: Context) -> Answer:
         if owner not in (None, context.person.id):
             raise unknown()
         owner = context.person.id
-    page = await settled(
-        context.guard.keys.list(
-            organization=organization.id,
-            **{**query.given(), "owner": owner},
-        )
-    )
+    given = query.given()
+    given["owner"] = owner
+    page = await settled(context.guard.keys.list(organization=organization.id, **given))
     now = context.now
     return page_answer(page, lambda key: key_json(key, now))
 
@@ -103,12 +100,9 @@ async def issue_key(context: Context) -> Answer:
         raise Problem(422, "The body names another organization than the path.")
 
     async def issue() -> tuple[str, Answer]:
-        issued = await settled(
-            context.guard.keys.issue(
-                **{**form.given(), "organization": organization.id},
-                actor=context.actor,
-            )
-        )
+        given = form.given()
+        given["organization"] = organization.id
+        issued = await settled(context.guard.keys.issue(**given, actor=context.actor))
         return issued.key.id, new_key_answer(context, issued.key, issued.token)
 
     async def repeat(key_id: str) -> Answer:

@@ -59,7 +59,9 @@ class Explanation:
 
     def on(self, plan: str | None) -> tuple[RouteLimit, ...]:
         """Return the limits of the request as a plan changes them."""
-        rates = {} if plan is None or self.guarded.is_public else self._plans.get(plan, {})
+        rates: Mapping[str, str] = {}
+        if plan is not None and not self.guarded.is_public:
+            rates = self._plans.get(plan, rates)
         return tuple(
             replace(charged, limit=on_plan_anyhow(charged.limit, rates))
             for charged in self.guarded.limits

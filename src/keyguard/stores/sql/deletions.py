@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, select
@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from keyguard.core.keys.commit import Commit
 from keyguard.stores.deletions import refuse_early
 from keyguard.stores.sql.rows import instant
-from keyguard.stores.sql.session import Session
+from keyguard.stores.sql.session import AnyRow, Session
 from keyguard.stores.sql.tables import KEYS
 
 # SQLite has the clock of this machine, by which the guard has decided.
@@ -39,7 +39,8 @@ async def delete_keys(session: Session, commit: Commit) -> bool:
     """
     ids = [key.id for key in commit.deleted]
     found = await session.execute(select(KEYS.c.id, *_STOPS).where(KEYS.c.id.in_(ids)))
-    stops = {row[0]: min(map(instant, filter(None, row[1:])), default=None) for row in found}
+    rows: Sequence[AnyRow] = found.all()
+    stops = {row[0]: min((instant(stop) for stop in row[1:] if stop), default=None) for row in rows}
     if any(stops.get(key.id) != key.stops_at for key in commit.deleted):
         return False
     now = await server_time(session)

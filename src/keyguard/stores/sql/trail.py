@@ -36,7 +36,8 @@ async def delete_old(session: Session, deletion: AuditDeletion) -> AuditPart:
 async def _find(session: Session, deletion: AuditDeletion) -> tuple[AuditPart, list[int], datetime]:
     """Return what a part has of old entries, their ids, and the time before which they are old."""
     before = deletion.before(await server_time(session))
-    found = select(AUDIT.c.id, AUDIT.c.at).order_by(AUDIT.c.id).limit(deletion.limit)
+    columns = [AUDIT.c.id, AUDIT.c.at]
+    found = select(*columns).order_by(AUDIT.c.id).limit(deletion.limit)
     rows = await read_rows(session, found.where(AUDIT.c.id > int(deletion.after or 0)))
     entries = [(row[0], _at(row)) for row in rows]
     old = [entry_id for entry_id in deletion.old(entries, before) if isinstance(entry_id, int)]
