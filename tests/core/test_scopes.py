@@ -80,6 +80,26 @@ def test_a_wildcard_brings_what_its_scopes_imply() -> None:
     assert catalogue.implied_by(frozenset({"a:*"})) == {"a:one", "b"}
 
 
+def test_keys_with_the_same_scopes_share_one_grant_of_a_catalogue() -> None:
+    catalogue = ScopeCatalogue({"admin": "", "a:read": ""}, implies={"admin": ["a:read"]})
+
+    grant = catalogue.grant(frozenset({"admin"}))
+
+    assert grant == ScopeGrant(frozenset({"admin"}), frozenset({"admin", "a:read"}))
+    assert catalogue.grant(frozenset({"admin"})) is grant
+    assert "a:read" not in catalogue.grant(frozenset({"other"}))
+
+
+def test_a_catalogue_remembers_a_thousand_grants_at_most() -> None:
+    catalogue = ScopeCatalogue({"a:read": ""})
+    first = catalogue.grant(frozenset({"a:0"}))
+
+    for number in range(1, 1001):
+        catalogue.grant(frozenset({f"a:{number}"}))
+
+    assert catalogue.grant(frozenset({"a:0"})) is not first
+
+
 def test_implication_may_go_in_circles() -> None:
     catalogue = ScopeCatalogue({"a": "", "b": ""}, implies={"a": ["b"], "b": ["a"]})
 

@@ -128,7 +128,7 @@ class Lookups(Generic[AnyEvent]):
         with self._lock:
             flight = self._flights.get(name)
             if flight is None or not self._tokens.is_current(name[1], flight.mark):
-                flight = self._flights[name] = _Flight[AnyEvent](self._tokens.begin())
+                flight = self._flights[name] = _Flight(self._tokens.begin())
                 return flight, None
             if flight.landed is None:
                 flight.landed = self._waits.event()

@@ -393,4 +393,7 @@ class VerifiedTokens:
     def _changed_since(self, change: int, *subjects: str) -> bool:
         if self._change - change > _RECENT_CHANGES:
             return True  # more changed than is remembered
-        return any(self._changed.get(subject, 0) > change for subject in subjects)
+        for subject in subjects:  # noqa: SIM110 - every look-up asks, and any would take longer
+            if self._changed.get(subject, 0) > change:
+                return True
+        return False

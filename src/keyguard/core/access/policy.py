@@ -137,8 +137,7 @@ class Policy:
 
     def grant(self, scopes: frozenset[str]) -> ScopeGrant:
         """Return the grant of these scopes and of all scopes that they imply."""
-        implied = self.catalogue.implied_by(scopes) if self.catalogue else frozenset[str]()
-        return ScopeGrant(scopes, implied)
+        return self.catalogue.grant(scopes) if self.catalogue else ScopeGrant(scopes)
 
     def candidates(self, token: Secret) -> tuple[str, ...]:
         """Return the ids of the keys that a token may belong to; empty if it is malformed.

@@ -18,6 +18,7 @@ from keyguard.exceptions import InvalidValueError, shown
 # RFC 6749, section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}\Z")
 _MOST_SCOPES = 100
+_MOST_GRANTS = 1000  # that a catalogue remembers
 
 
 def parse_required(scopes: Iterable[object]) -> frozenset[str]:
@@ -196,7 +197,7 @@ class ScopeCatalogue:
             that is not in ``scopes``.
     """
 
-    __slots__ = ("_closure", "_scopes")
+    __slots__ = ("_closure", "_grants", "_scopes")
 
     def __init__(
         self, scopes: Mapping[str, str], *, implies: Mapping[str, Iterable[str]] | None = None
@@ -213,6 +214,7 @@ class ScopeCatalogue:
         for name in {*direct, *(name for names in direct.values() for name in names)}:
             self._known(name)
         self._closure = {name: _closure(name, direct) for name in self._scopes}
+        self._grants: dict[frozenset[str], ScopeGrant] = {}
 
     def __contains__(self, scope: object) -> bool:
         return scope in self._scopes
@@ -256,6 +258,20 @@ class ScopeCatalogue:
                 if any(known in grant for known in self._scopes):
                     continue
             self._known(scope)
+
+    def grant(self, granted: frozenset[str]) -> ScopeGrant:
+        """Return the grant of some scopes and of all that they imply; keys with the same share it.
+
+        Args:
+            granted: The scopes.
+        """
+        grant = self._grants.get(granted)
+        if grant is None:
+            grant = ScopeGrant(granted, self.implied_by(granted))
+            if len(self._grants) >= _MOST_GRANTS:
+                self._grants.clear()
+            self._grants[granted] = grant
+        return grant
 
     def implied_by(self, granted: frozenset[str]) -> frozenset[str]:
         """Return every known scope that a grant covers, by name, wildcard or implication."""

@@ -73,8 +73,11 @@ def check_texts(*texts: tuple[str, object], optional: Iterable[tuple[str, object
         texts: Values that are needed.
         optional: Values that may be None.
     """
-    for what, value in (*texts, *optional):
-        if not isinstance(value, str) and (value is not None or (what, value) in texts):
+    for what, value in texts:
+        if not isinstance(value, str):
+            raise InvalidValueError(f"{what} takes a text, not {shown(value)}")
+    for what, value in optional:
+        if value is not None and not isinstance(value, str):
             raise InvalidValueError(f"{what} takes a text, not {shown(value)}")
 
 
