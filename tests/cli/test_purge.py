@@ -56,7 +56,7 @@ def test_keys_that_ended_and_old_entries_are_deleted(keyguard: Program, old: Sto
 def test_only_what_is_named_is_deleted(
     keyguard: Program, old: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KEYGUARD_KEEP_ENDED_KEYS", "86400")
+    monkeypatch.setenv("KEYGUARD_KEEP_ENDED_KEYS", "1209600")
     done = keyguard("purge", "--audit", "800d", "--yes", "--json")
     assert done.json["keys"] is None
     assert done.json["audit"]["count"] == 4
@@ -66,7 +66,7 @@ def test_only_what_is_named_is_deleted(
 def test_the_settings_say_what_to_delete(
     keyguard: Program, old: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KEYGUARD_KEEP_ENDED_KEYS", "86400")
+    monkeypatch.setenv("KEYGUARD_KEEP_ENDED_KEYS", "1209600")
     done = keyguard("purge", "--yes", "--json")
     assert done.json["audit"] is None
     assert (done.json["keys"]["count"], done.json["keys"]["damaged"]) == (2, [])
@@ -84,7 +84,7 @@ def test_where_nothing_says_what_to_delete_nothing_is(keyguard: Program, old: St
     ("arguments", "said"),
     [
         (("--keys", "0"), "is not a length of time"),
-        (("--keys", "23h"), "at least a day"),
+        (("--keys", "12d"), "at least 13 days"),
         (("--audit", "29d"), "at least 30 days"),
         (("--keys", "400"), "is not a length of time"),
         (("--keys", "200000w"), "reaches back before the year 1"),
@@ -174,11 +174,11 @@ def test_a_key_whose_successor_was_deleted_is_shown_and_revoked(
 
 def test_it_works_on_the_guard_of_an_application(capsys: pytest.CaptureFixture[str]) -> None:
     clock: Any = MovingClock(START)
-    with Keyguard("memory://", clock=clock, keep_ended_keys=86_400, hooks=()) as guard:
+    with Keyguard("memory://", clock=clock, keep_ended_keys=1_209_600, hooks=()) as guard:
         guard.organizations.create("acme")
         key = guard.keys.issue(organization="acme", name="ci").key
         guard.keys.revoke(key.id)
-        clock.advance(2 * DAY)
+        clock.advance(15 * DAY)
         assert run(["purge", "--yes"], guard=guard) == 0
         assert not guard.keys.list().items
     assert capsys.readouterr().out.startswith("1 key deleted")

@@ -108,12 +108,14 @@ def test_they_are_kept_for_as_long_as_is_set_and_for_ever_if_nothing_is(stored: 
 
 
 @pytest.mark.parametrize(
-    "span", [timedelta(0), -YEAR, DAY - timedelta(microseconds=1), 400, "400d"]
+    "span", [timedelta(0), -YEAR, 13 * DAY - timedelta(microseconds=1), 400, "400d"]
 )
 def test_a_span_that_is_too_short_or_none_deletes_nothing(stored: Stored, span: Any) -> None:
     revoked(stored)
     stored.clock.advance(YEAR)
-    with pytest.raises(InvalidValueError, match=r"^ended_for takes a timedelta of at least a day"):
+    with pytest.raises(
+        InvalidValueError, match=r"^ended_for takes a timedelta of at least 13 days"
+    ):
         stored.guard.keys.delete_ended(ended_for=span)
     assert len(ids(stored)) == 1
 
@@ -248,6 +250,49 @@ def test_an_imported_token_that_is_imported_again_works_again(stored: Stored) ->
     assert guard.authenticate([f"Bearer {TOKEN}"]).reason is Reason.KEY_UNKNOWN
     assert guard.keys.import_tokens(rows).imported == 1
     assert guard.authenticate([f"Bearer {TOKEN}"]).principal.key_id == key.id
+
+
+# Requests for keys, which rest on keys that asked and approved, and on entries that say so
+
+LONG = {"request_lifetime": 100 * 86_400.0, "claim_lifetime": 50 * 86_400.0}
+
+
+def test_what_a_request_may_need_is_kept(stored: Stored) -> None:
+    guard = stored.another(**LONG, keep_ended_keys=199 * 86_400, keep_audit=199 * 86_400)
+    revoked(stored)
+    stored.clock.advance(YEAR)
+    for delete, name in ((guard.keys.delete_ended, "keys"), (guard.audit.delete, "audit")):
+        with pytest.raises(InvalidValueError, match=f"^keep_.*{name} takes .* at least 200 days"):
+            delete()
+    assert guard.keys.delete_ended(ended_for=200 * DAY).count == 1
+
+
+def test_a_request_may_need_less_than_a_day(stored: Stored) -> None:
+    short = stored.another(request_lifetime=60.0, claim_lifetime=60.0)
+    revoked(stored)
+    stored.clock.advance(2 * DAY)
+    with pytest.raises(InvalidValueError, match="at least a day"):
+        short.keys.delete_ended(ended_for=DAY - timedelta(seconds=1))
+    assert short.keys.delete_ended(ended_for=DAY).count == 1
+
+
+@pytest.mark.parametrize("part", ["approver", "requester"])
+def test_a_request_whose_entries_are_deleted_makes_no_key(stored: Stored, part: str) -> None:
+    guard = stored.another(**LONG)
+    approver = stored.principal(stored.issue("admin"))
+    created = guard.requests.create(organization="acme", name="ci", actor="ann")
+    guard.requests.approve(created.request.id, actor=approver)
+    stored.clock.advance(40 * DAY)
+    stored.issue()
+    stored.guard.keys.revoke(approver.key_id, force=True)  # so that it may approve nothing any more
+    stored.clock.advance(DAY)
+    with pytest.raises(RefusedError, match="has approved request"):
+        guard.requests.claim(created.request.id, ticket=created.ticket)
+
+    stored.guard.audit.delete(older_than=30 * DAY)
+    proof = {"actor": "ann"} if part == "requester" else {"ticket": created.ticket}
+    with pytest.raises(RefusedError, match=r"no longer tells who asked .* ask again"):
+        guard.requests.claim(created.request.id, **proof)
 
 
 @pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")

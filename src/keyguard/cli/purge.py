@@ -40,7 +40,7 @@ class _Purged(NamedTuple):
 def purge(
     common: Common,
     keys: str | None = option(
-        "SPAN", "Delete the keys that ended so long ago, such as 400d; 1d at least."
+        "SPAN", "Delete the keys that ended so long ago, such as 400d; 13d at least."
     ),
     audit: str | None = option(
         "SPAN", "Delete the entries of the audit trail that are so old, such as 800d; 30d at least."

@@ -60,7 +60,9 @@ class AuditTrail:
         whole or not at all, so this may be run again, and several times at once.
 
         Args:
-            older_than: The span, at least 30 days; by default the setting ``keep_audit``.
+            older_than: The span; by default the setting ``keep_audit``. It is at least 30 days, and
+                ``request_lifetime`` and twice ``claim_lifetime`` together: so long may a request
+                for a key rest on the entries that say who asked and approved.
             dry_run: Whether only to count them.
             actor: Who deletes them, for the audit trail. A principal can't, and of persons only an
                 operator.

@@ -295,8 +295,9 @@ class Keys(Revocations):
         whole or not at all, so this may be run again, and several times at once.
 
         Args:
-            ended_for: For how long they have ended, at least a day; by default the setting
-                ``keep_ended_keys``.
+            ended_for: For how long they have ended; by default the setting ``keep_ended_keys``. It
+                is at least a day, and ``request_lifetime`` and twice ``claim_lifetime`` together:
+                so long may a request for a key rest on a key that asked or approved.
             dry_run: Whether only to count them.
             actor: Who deletes them, for the audit trail. A principal can't, and of persons only an
                 operator.

@@ -13,8 +13,7 @@ from keyguard.core.management.common import Operations, earlier, listed_organiza
 from keyguard.core.management.deletion import kept_for, refuse_bounded
 from keyguard.exceptions import InvalidValueError
 
-LEAST_KEPT_AUDIT = timedelta(days=30)
-"""For how long an entry of the audit trail is kept at least."""
+_LEAST_KEPT = timedelta(days=30)
 
 
 class AsyncAuditTrail(Operations):
@@ -54,7 +53,9 @@ class AsyncAuditTrail(Operations):
         """
         ports = self._ports
         name = actor_name(actor)
-        kept = kept_for("older_than", older_than, ports.keep_audit, LEAST_KEPT_AUDIT)
+        kept = kept_for(
+            ports, {"older_than": older_than, "keep_audit": ports.keep_audit}, _LEAST_KEPT
+        )
         before = earlier(ports.now(), kept)
         count, after = 0, None
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from keyguard.core.keys.audit import Actor, describe_deletion
@@ -11,10 +12,10 @@ from keyguard.core.keys.results import DeletedKeys
 from keyguard.core.keys.values import Page
 from keyguard.core.management.authority import Authority
 from keyguard.core.management.common import Operations, check_actor, earlier, settled
+from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
-LEAST_KEPT_KEYS = timedelta(days=1)
-"""For how long a key that has ended is kept at least."""
+_LEAST_KEPT = timedelta(days=1)
 
 _BATCH = 500
 _SLACK = timedelta(hours=1)
@@ -37,7 +38,9 @@ class Deletion(Operations):
         """
         ports = self._ports
         check_actor(actor)
-        kept = kept_for("ended_for", ended_for, ports.keep_ended_keys, LEAST_KEPT_KEYS)
+        kept = kept_for(
+            ports, {"ended_for": ended_for, "keep_ended_keys": ports.keep_ended_keys}, _LEAST_KEPT
+        )
         before = earlier(ports.now(), kept)
         count, damaged, after = 0, list[str](), None
         while True:
@@ -74,29 +77,38 @@ class Deletion(Operations):
 
 
 def kept_for(
-    name: str, given: timedelta | None, settled_as: timedelta | None, least: timedelta
+    ports: ManagementPorts, given: Mapping[str, timedelta | None], least: timedelta
 ) -> timedelta:
     """Return for how long something is kept before it is deleted.
 
+    A request for a key rests on the keys that asked for it and approved it, and on the entries of
+    the audit trail that say so, until its key can no longer be replaced.
+
     Args:
-        name: What the argument is called.
-        given: The argument.
-        settled_as: The setting, if there is no argument; None for ever.
-        least: The least that it may be.
+        ports: The outside.
+        given: The argument and the setting, by their names. The first that is not None counts.
+        least: The least that it may be, if no request needs it for longer.
 
     Raises:
-        InvalidValueError: Neither is given, or the argument is no span of at least so many days.
+        InvalidValueError: None is given, or it is no span, or it is too short.
     """
-    span = settled_as if given is None else given
-    if span is None:
-        raise InvalidValueError(
-            f"nothing says for how long to keep what would be deleted: pass {name}, such as "
-            f"{name}=timedelta(days=400)"
-        )
-    if not isinstance(span, timedelta) or span < least:
-        days = "a day" if least.days == 1 else f"{least.days} days"
-        raise InvalidValueError(f"{name} takes a timedelta of at least {days}, not {shown(span)}")
-    return span
+    terms = ports.request_terms
+    least = max(least, terms.pending_for + 2 * terms.claimable_for)
+    for name, span in given.items():
+        if span is not None:
+            if not isinstance(span, timedelta) or span < least:
+                days = -(-least // timedelta(days=1))
+                words = "a day" if days == 1 else f"{days} days"
+                raise InvalidValueError(
+                    f"{name} takes a timedelta of at least {words}, for a request for a key may "
+                    f"need what is younger, not {shown(span)}"
+                )
+            return span
+    name = next(iter(given))
+    raise InvalidValueError(
+        f"nothing says for how long to keep what would be deleted: pass {name}, such as "
+        f"{name}=timedelta(days=400)"
+    )
 
 
 def refuse_bounded(authority: Authority) -> None:

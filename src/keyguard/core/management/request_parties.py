@@ -116,11 +116,20 @@ async def families_that_asked(ports: ManagementPorts, request: KeyRequest) -> se
 async def _keys_that(
     ports: ManagementPorts, action: Action, request: KeyRequest
 ) -> tuple[tuple[str, KeyRecord | None], ...]:
-    """Return the ids and records of the keys that did something to a request."""
+    """Return the ids and records of the keys that did something to a request.
+
+    Raises:
+        RefusedError: The entries of the audit trail that tell who it was are deleted.
+    """
     store = ports.store
     trail = await store.list_audit(
         organization=None, subject=request.id, after=None, limit=LARGEST_PAGE
     )
+    if not any(entry.action is Action.REQUEST_CREATED for entry in trail):
+        raise RefusedError(
+            f"the audit trail no longer tells who asked for request {request.id!r} and who "
+            "approved it; ask again"
+        )
     actors = [entry.actor.partition(":") for entry in trail if entry.action is action]
     ids = [key_id for kind, _, key_id in actors if kind == "key"]
     return tuple([(key_id, await store.find_key(key_id)) for key_id in ids])
