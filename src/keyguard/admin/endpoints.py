@@ -110,13 +110,15 @@ class Table:
 
         def declare(handler: Handler) -> Handler:
             summary = (handler.__doc__ or "").partition("\n")[0].removesuffix(".")
-            values: dict[str, Any] = {
-                "handler": handler,
-                "summary": summary,
-                **self._common,
-                **more,
-            }
-            self._endpoints.append(Endpoint(method=method, path=path, right=right, **values))
+            own = Endpoint(
+                method=method,
+                path=path,
+                right=right,
+                handler=handler,
+                summary=summary,
+                **self._common | more,
+            )
+            self._endpoints.append(own)
             return handler
 
         return declare

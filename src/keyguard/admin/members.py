@@ -128,13 +128,15 @@ class Values:
         """Return the value of a member that the form requires."""
         return self._read(member)
 
-    def given(self) -> dict[str, Any]:
-        """Return the values that were given, by name: as a method of the guard takes them."""
-        return {
-            name: self._read(member)
-            for name, member in self._form.members.items()
-            if name in self._given
-        }
+    def given(self, **instead: Any) -> dict[str, Any]:
+        """Return the values that were given, by name: as a method of the guard takes them.
+
+        Args:
+            instead: Values that count whatever was given.
+        """
+        members = self._form.members.items()
+        found = {name: self._read(member) for name, member in members if name in self._given}
+        return found | instead
 
     def _read(self, member: Member[T]) -> T:
         try:

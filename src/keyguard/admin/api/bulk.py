@@ -74,7 +74,7 @@ async def _revoke(context: Context, organization: Organization, key_id: str) -> 
                     key_id,
                     reason=form.get(REASON, RevocationReason.UNSPECIFIED),
                     note=form.get(NOTE, None),
-                    actor=context.actor,
+                    actor=context.caller,
                 )
             )
     except (NotFoundError, CorruptDataError):

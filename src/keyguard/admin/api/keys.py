@@ -66,9 +66,8 @@ async def list_keys(context: Context) -> Answer:
         if owner not in (None, context.person.id):
             raise unknown()
         owner = context.person.id
-    given = query.given()
-    given["owner"] = owner
-    page = await settled(context.guard.keys.list(organization=organization.id, **given))
+    listed = context.guard.keys.list(**query.given(organization=organization.id, owner=owner))
+    page = await settled(listed)
     now = context.now
     return page_answer(page, lambda key: key_json(key, now))
 
@@ -100,15 +99,15 @@ async def issue_key(context: Context) -> Answer:
         raise Problem(422, "The body names another organization than the path.")
 
     async def issue() -> tuple[str, Answer]:
-        given = form.given()
-        given["organization"] = organization.id
-        issued = await settled(context.guard.keys.issue(**given, actor=context.actor))
+        issued = await settled(
+            context.guard.keys.issue(
+                **form.given(organization=organization.id),
+                actor=context.caller,
+            )
+        )
         return issued.key.id, new_key_answer(context, issued.key, issued.token)
 
-    async def repeat(key_id: str) -> Answer:
-        return new_key_answer(context, await settled(context.guard.keys.get(key_id)), None)
-
-    return await once(context, issue, repeat)
+    return await once(context, issue, known_key_answer)
 
 
 @ENDPOINTS.add("GET", "/keys/{key}", Right.READ_KEYS, own=True, answers={200: "Key"})
@@ -144,7 +143,7 @@ async def change_key(context: Context) -> Answer:
             key.id,
             **context.form.given(),
             version=context.matched(key),
-            actor=context.actor,
+            actor=context.caller,
         )
     )
     return record_answer(200, after.version, key_json(after, context.now))
@@ -168,7 +167,7 @@ async def rotate_key(context: Context) -> Answer:
             key.id,
             **context.form.given(),
             idempotency_key=name_of(context),
-            actor=context.actor,
+            actor=context.caller,
         )
     )
     return new_key_answer(context, rotated.key, rotated.token, rotated.predecessor)
@@ -189,7 +188,7 @@ async def revoke_key(context: Context) -> Answer:
         context.guard.keys.revoke(
             key.id,
             **context.form.given(),
-            actor=context.actor,
+            actor=context.caller,
         )
     )
     return json_answer(200, revoked_json(after, context.now))
@@ -210,7 +209,7 @@ async def revoke_family(context: Context) -> Answer:
         context.guard.keys.revoke_family(
             family,
             **context.form.given(),
-            actor=context.actor,
+            actor=context.caller,
         )
     )
     now = context.now
@@ -236,6 +235,11 @@ def new_key_answer(
     if predecessor is not None:
         content["predecessor"] = predecessor_json(predecessor)
     return record_answer(201, key.version, content, ("Location", context.url(f"/keys/{key.id}")))
+
+
+async def known_key_answer(context: Context, key_id: str) -> Answer:
+    """Return the answer to a repetition: the key that was made, without its token."""
+    return new_key_answer(context, await settled(context.guard.keys.get(key_id)), None)
 
 
 async def _family(context: Context) -> str:

@@ -47,7 +47,7 @@ async def list_organizations(context: Context) -> Answer:
 async def create_organization(context: Context) -> Answer:
     """Create an organization."""
     made = await settled(
-        context.guard.organizations.create(**context.form.given(), actor=context.actor)
+        context.guard.organizations.create(**context.form.given(), actor=context.caller)
     )
     location = ("Location", context.url(f"/organizations/{made.id}"))
     return record_answer(201, made.version, organization_json(made), location)
@@ -85,7 +85,7 @@ async def change_organization(context: Context) -> Answer:
                 found.id,
                 **context.form.given(),
                 version=context.matched(found),
-                actor=context.actor,
+                actor=context.caller,
             )
         )
     except ExceededError as exceeded:  # only an operator raises what an organization may have
@@ -103,7 +103,7 @@ async def change_organization(context: Context) -> Answer:
 async def disable_organization(context: Context) -> Answer:
     """Pause an organization: none of its keys works until it is enabled."""
     found = await context.organization()
-    await settled(context.guard.organizations.disable(found.id, actor=context.actor))
+    await settled(context.guard.organizations.disable(found.id, actor=context.caller))
     after = await settled(context.guard.organizations.get(found.id))
     return record_answer(200, after.version, organization_json(after))
 
@@ -117,5 +117,5 @@ async def disable_organization(context: Context) -> Answer:
 async def enable_organization(context: Context) -> Answer:
     """End an organization's pause."""
     found = await context.organization()
-    after = await settled(context.guard.organizations.enable(found.id, actor=context.actor))
+    after = await settled(context.guard.organizations.enable(found.id, actor=context.caller))
     return record_answer(200, after.version, organization_json(after))

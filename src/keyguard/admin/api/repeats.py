@@ -30,7 +30,7 @@ _UNKNOWN = (
 async def once(
     context: Context,
     do: Callable[[], Awaitable[tuple[str, Answer]]],
-    repeat: Callable[[str], Awaitable[Answer]],
+    repeat: Callable[[Context, str], Awaitable[Answer]],
 ) -> Answer:
     """Do what a call asks for, unless the same caller has begun it within 24 hours.
 
@@ -60,7 +60,7 @@ async def once(
         if made is None:
             is_late = known is not None and now >= known.expires_at - KEPT + UNDER_WAY
             raise Problem(409, _UNKNOWN, () if is_late else (("Retry-After", "1"),))
-        return await repeat(made)
+        return await repeat(context, made)
     try:
         made, answer = await do()
     except (AccessDenied, InvalidValueError, NotFoundError, Problem, RefusedError):

@@ -15,7 +15,7 @@ from keyguard.admin.api.forms import (
     NOTE,
     SCOPES,
 )
-from keyguard.admin.api.keys import new_key_answer
+from keyguard.admin.api.keys import known_key_answer, new_key_answer
 from keyguard.admin.api.repeats import once
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context, unknown
@@ -86,7 +86,7 @@ async def create_request(context: Context) -> Answer:
         context.guard.requests.create(
             organization=organization.id,
             **context.form.given(),
-            actor=context.actor,
+            actor=context.caller,
         )
     )
     request = created.request
@@ -105,6 +105,10 @@ async def create_request(context: Context) -> Answer:
 async def show_request(context: Context) -> Answer:
     """Return a request for a key."""
     return _shown(context, await context.request())
+
+
+async def _decided_before(context: Context, request_id: str) -> Answer:
+    return _decided(context, await settled(context.guard.requests.get(request_id)))
 
 
 async def _approves_admin(context: Context) -> bool:
@@ -132,15 +136,12 @@ async def approve_request(context: Context) -> Answer:
                 request.id,
                 **context.form.given(),
                 version=version,
-                actor=context.actor,
+                actor=context.caller,
             )
         )
         return after.id, _decided(context, after)
 
-    async def repeat(request_id: str) -> Answer:
-        return _decided(context, await settled(context.guard.requests.get(request_id)))
-
-    return await once(context, approve, repeat)
+    return await once(context, approve, _decided_before)
 
 
 @ENDPOINTS.add(
@@ -175,7 +176,7 @@ async def _refused(
         request.id,
         **context.form.given(),
         version=context.matched(request, needed=False),
-        actor=context.actor,
+        actor=context.caller,
     )
     return _shown(context, await settled(refusal))
 
@@ -247,10 +248,7 @@ async def _made(context: Context, make: Callable[..., IssuedKey | Awaitable[Issu
             raise
         return issued.key.id, new_key_answer(context, issued.key, issued.token)
 
-    async def repeat(key_id: str) -> Answer:
-        return new_key_answer(context, await settled(guard.keys.get(key_id)), None)
-
-    return await once(context, do, repeat)
+    return await once(context, do, known_key_answer)
 
 
 async def _proof(context: Context) -> str | None:

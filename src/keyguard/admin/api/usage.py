@@ -113,7 +113,7 @@ async def dismiss_hint(context: Context) -> Answer:
             organization=organization.id,
             hint=context.parameters["hint"],
             **context.form.given(),
-            actor=context.actor,
+            actor=context.caller,
         )
     )
     return json_answer(200, {"until": json_time(until)})
