@@ -70,7 +70,7 @@ class Context:
 
     @property
     def caller(self) -> Caller:
-        """Who calls.
+        """Who calls, and is the actor of changes.
 
         Raises:
             AccessDenied: The endpoint asks nobody.
@@ -90,11 +90,6 @@ class Context:
         return self.known if isinstance(self.known, Principal) else None
 
     @property
-    def actor(self) -> Caller:
-        """The actor of changes."""
-        return self.caller
-
-    @property
     def now(self) -> datetime:
         """The time, by the guard's clock."""
         return self.guard.now()
@@ -103,18 +98,14 @@ class Context:
         """Return the path of another endpoint of the API, as a client asks for it."""
         return f"{self.base}{path}"
 
-    async def organization(self, name: str | None = None) -> Organization:
-        """Return an organization in which the caller has the right that the endpoint asks for.
-
-        Args:
-            name: Its id or slug; by default the path's parameter ``organization``.
+    async def organization(self) -> Organization:
+        """Return the organization of the path, in which the caller may do what the endpoint does.
 
         Raises:
             AccessDenied: It does not exist, or the caller may not know of it.
             Problem: The caller may not do this there.
         """
-        wanted = self.parameters["organization"] if name is None else name
-        found = await _found(lambda: self.guard.organizations.get(wanted))
+        found = await _found(lambda: self.guard.organizations.get(self.parameters["organization"]))
         if found is None:
             raise unknown()
         self.check(rights_of(self.caller, found))

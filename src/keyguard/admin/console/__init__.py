@@ -12,7 +12,18 @@ from http import HTTPStatus
 from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.application import Application
 from keyguard.admin.callers import Callers, Members
-from keyguard.admin.console import key, keys, members, organizations, requests, sign_in, usage
+from keyguard.admin.console import (
+    key,
+    keys,
+    members,
+    organization,
+    organizations,
+    request,
+    requests,
+    settings,
+    sign_in,
+    usage,
+)
 from keyguard.admin.console.page import frame, pages
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_files
@@ -50,9 +61,12 @@ async def serve_static(context: Context) -> Answer:
 PAGES: tuple[Endpoint, ...] = (
     *_FILES,
     *organizations.PAGES,
+    *organization.PAGES,
+    *settings.PAGES,
     *keys.PAGES,
     *key.PAGES,
     *requests.PAGES,
+    *request.PAGES,
     *usage.PAGES,
     *members.PAGES,
     *sign_in.PAGES,

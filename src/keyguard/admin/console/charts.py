@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from keyguard.admin.console.page import View
 from keyguard.admin.exchange import settled
 from keyguard.core.usage.periods import Step, periods_between
 from keyguard.core.usage.results import UsageItem, UsageReport
@@ -98,6 +100,18 @@ class Asked:
     group_by: str | None = None
     key: str | None = None
 
+    @classmethod
+    def until_now(cls, view: View, back: timedelta = MONTH, **more: Any) -> Asked:
+        """Return what asks for the last usage of the organization that a page is about.
+
+        Args:
+            view: The page.
+            back: How far back the first period is.
+            more: The other arguments.
+        """
+        now = view.now
+        return cls(organization=view.owner.id, start=now - back, end=now, zone=view.zone, **more)
+
     @property
     def periods(self) -> tuple[Period, ...]:
         """The periods.
@@ -162,39 +176,19 @@ class Asked:
 
 
 async def recent(
-    guard: Keyguard | AsyncKeyguard,
-    now: datetime,
-    *,
-    organization: str,
-    zone: str,
-    step: Step = Step.DAY,
-    back: timedelta = MONTH,
-    group_by: str | None = "outcome",
-    key: str | None = None,
+    view: View, *, step: Step = Step.DAY, back: timedelta = MONTH, key: str | None = None
 ) -> tuple[Chart, list[UsageItem]] | None:
     """Return the usage of the last time as bars and counts; None where none is kept.
 
     Args:
-        guard: The guard.
-        now: The time.
-        organization: The organization.
-        zone: By whose clocks.
+        view: The page, which is about an organization.
         step: How long periods are.
         back: How far back the first period is.
-        group_by: What is told apart.
         key: The only key, or None.
     """
-    asked = Asked(
-        organization=organization,
-        start=now - back,
-        end=now,
-        step=step,
-        zone=zone,
-        group_by=group_by,
-        key=key,
-    )
+    asked = Asked.until_now(view, back, step=step, group_by="outcome", key=key)
     try:
-        items, _ = await asked.read(guard)
+        items, _ = await asked.read(view.context.guard)
     except ConfigurationError:
         return None
     return asked.chart(items), items

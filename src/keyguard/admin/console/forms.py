@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from secrets import token_hex
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from werkzeug.datastructures import MultiDict
 
@@ -88,6 +88,11 @@ def limits_text(limits: Iterable[Limit]) -> str:
     return "; ".join(f"{limit.name}={', '.join(map(str, limit.rates))}" for limit in limits)
 
 
+def days_text(length: timedelta | None) -> str:
+    """Return a length of time as a field takes it, in days."""
+    return "" if length is None else f"{length / timedelta(days=1):g}"
+
+
 def changed_limits(text: str, limits: tuple[Limit, ...], per: str) -> tuple[Limit, ...] | Unchanged:
     """Return the limits that a field holds; each keeps what the field does not tell of it."""
     old = {limit.name: limit for limit in limits}
@@ -146,6 +151,21 @@ class Choices:
         """Return the lifetime that is chosen at first."""
         days = [days for days, _ in self.lifetimes if days]
         return "90" if "90" in days else (days or [""])[-1]
+
+    def of_form(self, form: KeyForm, more: Sequence[Choice] = ()) -> dict[str, Any]:
+        """Return what the template of a key's form shows.
+
+        Args:
+            form: The form.
+            more: Scopes that it has besides those that are offered.
+        """
+        return {
+            "form": form,
+            "choices": [*self.choices, *more],
+            "lifetimes": self.lifetimes,
+            "lifetime_hint": self.hint,
+            "preview": self.preview(form.scopes) if form.scopes else None,
+        }
 
     def preview(self, scopes: frozenset[str]) -> dict[str, list[tuple[str, str]]]:
         """Return which scopes of the catalogue a key with some scopes may use, and which not."""

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 from keyguard.admin.console.charts import recent
 from keyguard.admin.console.forms import Choice, Choices, KeyForm, changed_limits, limits_text
-from keyguard.admin.console.keys import grants_by_form, revocation_fields
-from keyguard.admin.console.page import OUTDATED, View, pages, sent, version_of
+from keyguard.admin.console.keys import grants_by_form, revocation_fields, revoke
+from keyguard.admin.console.page import OUTDATED, REFUSALS, View, pages, sent, version_of
 from keyguard.admin.console.tokens import CLEARED, show_token
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import StepUp
@@ -20,7 +20,7 @@ from keyguard.admin.rights import Right
 from keyguard.admin.step_up import rotates_admin
 from keyguard.core.access.answers import Response
 from keyguard.core.keys.records import Key, KeyStatus
-from keyguard.exceptions import InvalidValueError, OutdatedError, RefusedError
+from keyguard.exceptions import InvalidValueError, OutdatedError
 
 _GRACES = (
     ("0", "not at all"),
@@ -76,9 +76,7 @@ async def show_key(context: Context) -> Answer:
     )
     found = None
     if Right.READ_USAGE in view.rights or view.context.holds(key):
-        found = await recent(
-            guard, view.now, organization=key.organization, zone=view.zone, key=key.id
-        )
+        found = await recent(view, key=key.id)
     outcomes = Counter[str]()
     for item in found[1] if found else ():
         outcomes[item.group] += item.n
@@ -137,11 +135,61 @@ def timeline(family: Iterable[Key]) -> list[Event]:
     return sorted(events)
 
 
+async def _edits_admin(context: Context) -> bool:
+    key = await context.key()
+    return "preview" not in await sent(context) and await grants_by_form(context, key.scopes)
+
+
 @PAGES.add("GET", "/keys/{key}/edit", Right.WRITE_KEYS)
-async def ask_to_edit(context: Context) -> Answer:
-    """Show the form of a key's values."""
+@PAGES.add(
+    "POST",
+    "/keys/{key}/edit",
+    Right.WRITE_KEYS,
+    step_up=StepUp(reaches_far=_edits_admin, form="/keys/{key}/edit"),
+)
+async def edit_key(context: Context) -> Answer:
+    """Show the form of a key's values, and change the key."""
     view, key = await _view(context)
-    return _edit(view, key, _filled(view, key))
+    fields = await sent(context)
+    form, problem, status = _filled(view, key), "", None
+    if fields:
+        form = KeyForm(expires="", owner="", limits="")
+        form.fill(fields)
+    if fields and "preview" not in fields:
+        try:
+            await settled(
+                context.guard.keys.update(
+                    key.id,
+                    name=form.name,
+                    scopes=form.scopes,
+                    expires_at=_end(form.expires or "", key, ZoneInfo(view.zone)),
+                    allowed_networks=form.allowed_networks,
+                    owner=form.owner or None,
+                    limits=changed_limits(form.limits or "", key.limits, "key"),
+                    version=version_of(form.version),
+                    actor=context.caller,
+                )
+            )
+            return view.go(f"/keys/{key.id}", "saved")
+        except OutdatedError:
+            view, key = await _view(context)
+            form, problem, status = _filled(view, key), OUTDATED, 412
+        except REFUSALS as refused:
+            problem = str(refused)
+    offered = Choices.of(context.guard, view.owner)
+    known = {scope for scope, _, _ in offered.choices}
+    more: list[Choice] = [(scope, "", []) for scope in sorted(key.scopes - known)] if known else []
+    return view.show(
+        "key_form.html",
+        f"Edit {key.name}",
+        section="Keys",
+        problem=problem,
+        status=status,
+        action=f"/keys/{key.id}/edit",
+        submit="Save",
+        back=f"/keys/{key.id}",
+        **offered.of_form(form, more),
+    )
 
 
 def _filled(view: View, key: Key) -> KeyForm:
@@ -158,48 +206,6 @@ def _filled(view: View, key: Key) -> KeyForm:
     )
 
 
-async def _edits_admin(context: Context) -> bool:
-    key = await context.key()
-    return "preview" not in await sent(context) and await grants_by_form(context, key.scopes)
-
-
-@PAGES.add(
-    "POST",
-    "/keys/{key}/edit",
-    Right.WRITE_KEYS,
-    step_up=StepUp(reaches_far=_edits_admin, form="/keys/{key}/edit"),
-)
-async def edit_key(context: Context) -> Answer:
-    """Change a key."""
-    view, key = await _view(context)
-    fields = await sent(context)
-    form = KeyForm(expires="", owner="", limits="")
-    form.fill(fields)
-    if "preview" in fields:
-        return _edit(view, key, form)
-    try:
-        zone = ZoneInfo(view.zone)
-        await settled(
-            context.guard.keys.update(
-                key.id,
-                name=form.name,
-                scopes=form.scopes,
-                expires_at=_end(form.expires or "", key, zone),
-                allowed_networks=form.allowed_networks,
-                owner=form.owner or None,
-                limits=changed_limits(form.limits or "", key.limits, "key"),
-                version=version_of(form.version),
-                actor=context.actor,
-            )
-        )
-    except OutdatedError:
-        view, key = await _view(context)
-        return _edit(view, key, _filled(view, key), OUTDATED, 412)
-    except (InvalidValueError, RefusedError) as problem:
-        return _edit(view, key, form, str(problem))
-    return view.go(f"/keys/{key.id}", "saved")
-
-
 def _end(text: str, key: Key, zone: ZoneInfo) -> datetime | None:
     """Return the end of a key by the date in a form, which stays exact if the date is the same."""
     if not text:
@@ -212,39 +218,7 @@ def _end(text: str, key: Key, zone: ZoneInfo) -> datetime | None:
         raise InvalidValueError("the end takes a date such as 2030-01-31") from None
 
 
-def _edit(
-    view: View, key: Key, form: KeyForm, problem: str = "", status: int | None = None
-) -> Answer:
-    offered = Choices.of(view.context.guard, view.owner)
-    known = {scope for scope, _, _ in offered.choices}
-    more: list[Choice] = []
-    if known:
-        more = [(scope, "", []) for scope in sorted(key.scopes - known)]
-    return view.show(
-        "key_form.html",
-        f"Edit {key.name}",
-        section="Keys",
-        problem=problem,
-        status=status,
-        lead="",
-        action=f"/keys/{key.id}/edit",
-        form=form,
-        choices=[*offered.choices, *more],
-        lifetimes=(),
-        lifetime_hint=offered.hint,
-        preview=offered.preview(form.scopes) if form.scopes else None,
-        submit="Save",
-        back=f"/keys/{key.id}",
-    )
-
-
 @PAGES.add("GET", "/keys/{key}/rotate", Right.WRITE_KEYS, own=True)
-async def ask_to_rotate(context: Context) -> Answer:
-    """Ask how long the old token shall go on working."""
-    view, key = await _view(context)
-    return _rotation(view, key)
-
-
 @PAGES.add(
     "POST",
     "/keys/{key}/rotate",
@@ -253,27 +227,25 @@ async def ask_to_rotate(context: Context) -> Answer:
     step_up=StepUp(reaches_far=rotates_admin, form="/keys/{key}/rotate"),
 )
 async def rotate_key(context: Context) -> Answer:
-    """Rotate a key, and show the token of its successor once."""
+    """Ask how long the old token shall go on working, rotate, and show the new token once."""
     view, key = await _view(context)
-    fields = await sent(context)
-    try:
-        grace = fields.get("grace", "")
-        if grace not in dict(_GRACES):
-            raise InvalidValueError("choose how long the old token goes on working")
-        rotated = await settled(
-            context.guard.keys.rotate(
-                key.id,
-                grace=timedelta(seconds=int(grace)),
-                idempotency_key=f"console {fields.get('once', '')[:64]}",
-                actor=context.actor,
+    fields, problem = await sent(context), ""
+    if fields:
+        try:
+            grace = fields.get("grace", "")
+            if grace not in dict(_GRACES):
+                raise InvalidValueError("choose how long the old token goes on working")
+            rotated = await settled(
+                context.guard.keys.rotate(
+                    key.id,
+                    grace=timedelta(seconds=int(grace)),
+                    idempotency_key=f"console {fields.get('once', '')[:64]}",
+                    actor=context.caller,
+                )
             )
-        )
-    except (InvalidValueError, RefusedError) as problem:
-        return _rotation(view, key, str(problem))
-    return show_token(view, rotated.token, rotated.key)
-
-
-def _rotation(view: View, key: Key, problem: str = "") -> Answer:
+            return show_token(view, rotated.token, rotated.key)
+        except REFUSALS as refused:
+            problem = str(refused)
     return view.ask(
         "Rotate this key?",
         f"/keys/{key.id}/rotate",
@@ -296,32 +268,17 @@ def _rotation(view: View, key: Key, problem: str = "") -> Answer:
 
 
 @PAGES.add("GET", "/keys/{key}/revoke", Right.WRITE_KEYS, own=True)
-async def ask_to_revoke(context: Context) -> Answer:
-    """Ask why a key shall be revoked."""
-    view, key = await _view(context)
-    return _revocation(view, key)
-
-
 @PAGES.add("POST", "/keys/{key}/revoke", Right.WRITE_KEYS, own=True)
 async def revoke_key(context: Context) -> Answer:
-    """Revoke a key."""
+    """Ask why a key shall be revoked, and revoke it."""
     view, key = await _view(context)
-    fields = await sent(context)
-    try:
-        await settled(
-            context.guard.keys.revoke(
-                key.id,
-                reason=fields.get("reason", "unspecified"),
-                note=fields.get("note", "").strip() or None,
-                actor=context.actor,
-            )
-        )
-    except (InvalidValueError, RefusedError) as problem:
-        return _revocation(view, key, str(problem))
-    return view.go(f"/keys/{key.id}", "revoked")
-
-
-def _revocation(view: View, key: Key, problem: str = "") -> Answer:
+    fields, problem = await sent(context), ""
+    if fields:
+        try:
+            await revoke(context, key, fields)
+            return view.go(f"/keys/{key.id}", "revoked")
+        except REFUSALS as refused:
+            problem = str(refused)
     return view.ask(
         "Revoke this key?",
         f"/keys/{key.id}/revoke",

@@ -7,10 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from keyguard.admin.console.charts import MONTH, Asked
+from werkzeug.datastructures import MultiDict
+
+from keyguard.admin.console.charts import Asked
 from keyguard.admin.console.forms import Choices, KeyForm, limits_of
-from keyguard.admin.console.organizations import key_rights
-from keyguard.admin.console.page import View, pages, sent
+from keyguard.admin.console.page import REFUSALS, View, pages, sent, view_of
 from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context, unknown
 from keyguard.admin.endpoints import StepUp
@@ -20,12 +21,7 @@ from keyguard.admin.step_up import grants_admin
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.usage.periods import Step
-from keyguard.exceptions import (
-    ConfigurationError,
-    InvalidValueError,
-    NotFoundError,
-    RefusedError,
-)
+from keyguard.exceptions import ConfigurationError, NotFoundError
 
 _ROWS = 20
 _LOOKED_THROUGH = 5
@@ -38,20 +34,19 @@ PAGES = pages()
 @PAGES.add("GET", f"{_ONE}/keys", Right.READ_KEYS)
 async def list_keys(context: Context) -> Answer:
     """List the keys of an organization."""
-    organization = await context.organization()
-    view = View(context, organization)
+    view = await view_of(context)
     chosen = {name: view.query(name).strip() for name in ("q", "status", "owner")}
     found: list[Key] = []
     damaged: list[str] = []
     after: str | None = view.query("after") or None
     if KEY_ID.match(chosen["q"]):  # a whole id: no list is looked through
         with suppress(NotFoundError):
-            await settled(context.guard.keys.get(chosen["q"], organization=organization.id))
+            await settled(context.guard.keys.get(chosen["q"], organization=view.owner.id))
             return view.go(f"/keys/{chosen['q']}")
     for _ in range(_LOOKED_THROUGH):
         listed = await settled(
             context.guard.keys.list(
-                organization=organization.id,
+                organization=view.owner.id,
                 owner=chosen["owner"] or None,
                 search=chosen["q"] or None,
                 after=after,
@@ -67,7 +62,7 @@ async def list_keys(context: Context) -> Answer:
         "keys.html",
         "Keys",
         section="Keys",
-        can=key_rights(view),
+        can=view.key_rights,
         rows=await with_use(view, found),
         next=view.next_page(after),
         filter=chosen,
@@ -79,15 +74,8 @@ async def list_keys(context: Context) -> Answer:
 
 async def with_use(view: View, keys: Sequence[Key]) -> list[tuple[Key, list[int] | None]]:
     """Return keys with how often each was used on each of the last 30 days; None if not counted."""
-    guard, now = view.context.guard, view.now
-    asked = Asked(
-        organization=view.owner.id,
-        start=now - MONTH,
-        end=now,
-        step=Step.DAY,
-        zone=view.zone,
-        group_by="key",
-    )
+    guard = view.context.guard
+    asked = Asked.until_now(view, step=Step.DAY, group_by="key")
     try:
         report = await asked.report(guard)
     except ConfigurationError:
@@ -107,13 +95,12 @@ async def with_use(view: View, keys: Sequence[Key]) -> list[tuple[Key, list[int]
 @PAGES.add("GET", f"{_ONE}/mine", Right.OWN_KEYS)
 async def list_own_keys(context: Context) -> Answer:
     """List the caller's own keys and requests in an organization."""
-    organization = await context.organization()
-    view = View(context, organization)
+    view = await view_of(context)
     if context.person is None:
         raise unknown()
     listed = await settled(
         context.guard.keys.list(
-            organization=organization.id,
+            organization=view.owner.id,
             owner=context.person.id,
             after=view.query("after") or None,
             limit=_ROWS,
@@ -121,25 +108,18 @@ async def list_own_keys(context: Context) -> Answer:
     )
     asked = await settled(
         context.guard.requests.list(
-            organization=organization.id, requester=context.person.id, limit=_ROWS
+            organization=view.owner.id, requester=context.person.id, limit=_ROWS
         )
     )
     return view.show(
         "mine.html",
         "My keys",
         section="My keys",
-        can=key_rights(view),
+        can=view.key_rights,
         rows=await with_use(view, listed.items),
         next=view.next_page(listed.next),
         requests=asked.items,
     )
-
-
-@PAGES.add("GET", f"{_ONE}/keys/new", Right.WRITE_KEYS)
-async def ask_for_key(context: Context) -> Answer:
-    """Show the form of a new key."""
-    view = View(context, await context.organization())
-    return _form(view, KeyForm(owner="", limits=""))
 
 
 async def _issues_admin(context: Context) -> bool:
@@ -147,6 +127,7 @@ async def _issues_admin(context: Context) -> bool:
     return "preview" not in await sent(context) and await grants_by_form(context)
 
 
+@PAGES.add("GET", f"{_ONE}/keys/new", Right.WRITE_KEYS)
 @PAGES.add(
     "POST",
     f"{_ONE}/keys",
@@ -154,35 +135,43 @@ async def _issues_admin(context: Context) -> bool:
     step_up=StepUp(reaches_far=_issues_admin, form=f"{_ONE}/keys/new"),
 )
 async def issue_key(context: Context) -> Answer:
-    """Issue a key, and show its token once."""
-    organization = await context.organization()
-    view = View(context, organization)
-    fields = await sent(context)
+    """Show the form of a new key, issue the key, and show its token once."""
+    view = await view_of(context)
+    fields, problem = await sent(context), ""
     form = KeyForm(owner="", limits="")
     form.fill(fields)
-    if "preview" in fields:
-        return _form(view, form)
-    try:
-        issued = await made_once(
-            view,
-            form.once,
-            partial(
-                context.guard.keys.issue,
-                organization=organization.id,
-                name=form.name,
-                scopes=form.scopes,
-                expires_in=form.expires_in,
-                allowed_networks=form.allowed_networks,
-                limits=limits_of(form.limits or "", "key"),
-                owner=form.owner or None,
-                actor=context.actor,
-            ),
-        )
-    except (InvalidValueError, RefusedError) as problem:
-        return _form(view, form, str(problem))
-    if issued is None:
-        return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
-    return show_token(view, issued.token, issued.key)
+    if fields and "preview" not in fields:
+        try:
+            issued = await made_once(
+                view,
+                form.once,
+                partial(
+                    context.guard.keys.issue,
+                    organization=view.owner.id,
+                    name=form.name,
+                    scopes=form.scopes,
+                    expires_in=form.expires_in,
+                    allowed_networks=form.allowed_networks,
+                    limits=limits_of(form.limits or "", "key"),
+                    owner=form.owner or None,
+                    actor=context.caller,
+                ),
+            )
+            if issued is None:
+                return show_token(view, None, back=f"{view.home}/keys", back_text="Go to the keys")
+            return show_token(view, issued.token, issued.key)
+        except REFUSALS as refused:
+            problem = str(refused)
+    return view.show(
+        "key_form.html",
+        "Issue a key",
+        section="Keys",
+        problem=problem,
+        action=f"{view.home}/keys",
+        submit="Issue the key",
+        back=f"{view.home}/keys",
+        **Choices.of(context.guard, view.owner).of_form(form),
+    )
 
 
 async def grants_by_form(context: Context, more: frozenset[str] = frozenset()) -> bool:
@@ -197,55 +186,25 @@ async def grants_by_form(context: Context, more: frozenset[str] = frozenset()) -
     return grants_admin(context, form.scopes | more)
 
 
-def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
-    offered = Choices.of(view.context.guard, view.owner)
-    return view.show(
-        "key_form.html",
-        "Issue a key",
-        section="Keys",
-        problem=problem,
-        lead="",
-        action=f"{view.home}/keys",
-        form=form,
-        choices=offered.choices,
-        lifetimes=offered.lifetimes,
-        lifetime_hint=offered.hint,
-        preview=offered.preview(form.scopes) if form.scopes else None,
-        submit="Issue the key",
-        back=f"{view.home}/keys",
-    )
-
-
 @PAGES.add("POST", f"{_ONE}/keys/revoke", Right.WRITE_KEYS)
 async def revoke_keys(context: Context) -> Answer:
     """Ask whether several keys shall be revoked, and revoke them."""
-    organization = await context.organization()
-    view = View(context, organization)
-    fields = await sent(context)
+    view = await view_of(context)
+    fields, problem = await sent(context), ""
     keys: list[Key] = []
     for key_id in dict.fromkeys(fields.getlist("key")[:_REVOKED_AT_ONCE]):
-        try:
-            keys.append(await settled(context.guard.keys.get(key_id, organization=organization.id)))
-        except NotFoundError:
-            continue
+        with suppress(NotFoundError):
+            get = context.guard.keys.get
+            keys.append(await settled(get(key_id, organization=view.owner.id)))
     if not keys:
         return view.go(f"{view.home}/keys")
-    problem = ""
     if "reason" in fields:
         try:
             for key in keys:
-                await settled(
-                    context.guard.keys.revoke(
-                        key.id,
-                        reason=fields["reason"],
-                        note=fields.get("note", "").strip() or None,
-                        actor=context.actor,
-                    )
-                )
-        except (InvalidValueError, RefusedError) as refused:
-            problem = f"Not all keys were revoked: {refused}"
-        else:
+                await revoke(context, key, fields)
             return view.go(f"{view.home}/keys", "revoked")
+        except REFUSALS as refused:
+            problem = f"Not all keys were revoked: {refused}"
     return view.ask(
         f"Revoke {len(keys)} keys?" if len(keys) > 1 else "Revoke this key?",
         f"{view.home}/keys/revoke",
@@ -258,6 +217,23 @@ async def revoke_keys(context: Context) -> Answer:
         fields=revocation_fields(),
         harmful=True,
         back=f"{view.home}/keys",
+    )
+
+
+async def revoke(context: Context, key: Key, fields: MultiDict[str, str]) -> None:
+    """Revoke a key, for the reason that a form gives.
+
+    Raises:
+        InvalidValueError: There is no such reason.
+        RefusedError: The caller may not revoke the key.
+    """
+    await settled(
+        context.guard.keys.revoke(
+            key.id,
+            reason=fields.get("reason", "unspecified"),
+            note=fields.get("note", "").strip() or None,
+            actor=context.caller,
+        )
     )
 
 

@@ -6,12 +6,10 @@ from collections import Counter
 from typing import NamedTuple
 
 from keyguard.admin.callers import members_of
-from keyguard.admin.console.page import View, pages
+from keyguard.admin.console.page import pages, role_of, view_of
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
-from keyguard.core.identity.person import Person
-from keyguard.core.keys.records import Organization
 from keyguard.core.keys.requests import OPEN
 from keyguard.core.keys.values import NO_PERSON
 
@@ -43,16 +41,15 @@ class OrganizationMember(NamedTuple):
 @PAGES.add("GET", "/organizations/{organization}/members", Right.READ_ORGANIZATION)
 async def show_members(context: Context) -> Answer:
     """Show who belongs to an organization, as the host and its keys and requests tell."""
-    organization = await context.organization()
-    view, guard = View(context, organization), context.guard
-    listed = await settled(guard.keys.list(organization=organization.id, limit=_COUNTED))
+    view, guard = await view_of(context), context.guard
+    listed = await settled(guard.keys.list(organization=view.owner.id, limit=_COUNTED))
     asked = await settled(
-        guard.requests.list(organization=organization.id, statuses=OPEN, limit=_COUNTED)
+        guard.requests.list(organization=view.owner.id, statuses=OPEN, limit=_COUNTED)
     )
     keys = Counter(key.owner for key in listed if key.owner is not None)
     requests = Counter(request.requester for request in asked)
-    told = [] if context.members is None else await members_of(context.members, organization)
-    people = {person.id: (person.name, _role(person, organization)) for person in told}
+    told = [] if context.members is None else await members_of(context.members, view.owner)
+    people = {person.id: (person.name, role_of(person, view.owner)) for person in told}
     names = {name for name in (*keys, *requests) if not NO_PERSON.match(name)}
     names |= {name for name, (_, role) in people.items() if role}
     members = [
@@ -72,9 +69,3 @@ async def show_members(context: Context) -> Answer:
         cut=_COUNTED if listed.next or asked.next else 0,
         next=view.next_page(str(end) if len(members) > end else None),
     )
-
-
-def _role(person: Person, organization: Organization) -> str:
-    if person.operator:
-        return "operator"
-    return person.role_in(organization.id, organization.slug) or ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from werkzeug.datastructures import MultiDict
@@ -23,6 +23,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.requests import KeyRequest
 from keyguard.core.keys.values import FAMILY_ID
+from keyguard.exceptions import InvalidValueError, RefusedError
 from keyguard.guard import AsyncKeyguard, Keyguard
 
 NOTICES = {
@@ -43,6 +44,9 @@ NOTICES = {
 
 OUTDATED = "Somebody has changed it meanwhile. Here it is as it is now: make your change again"
 """What a form says that was made from another version of its record."""
+
+REFUSALS = (InvalidValueError, RefusedError)
+"""What a form answers by showing itself again, with the reason."""
 
 _MOST_FIELDS = 2000
 _LONGEST_VERSION = 10
@@ -110,9 +114,16 @@ class View:
         # A key holds no keys, and asks for none on a page.
         return rights if self.context.person else rights - {Right.OWN_KEYS, Right.ASK}
 
-    def query(self, name: str, default: str = "") -> str:
-        """Return a parameter of the query."""
-        return self.context.call.request.args.get(name, default)
+    @property
+    def key_rights(self) -> frozenset[str]:
+        """What the caller may do with the organization's keys, as the templates name it."""
+        rights = self.rights
+        can = {"issue", "revoke"} if Right.WRITE_KEYS in rights else set[str]()
+        return frozenset(can | ({"ask"} if Right.ASK in rights else set()))
+
+    def query(self, name: str) -> str:
+        """Return a parameter of the query; "" if it is not given."""
+        return self.context.call.request.args.get(name, "")
 
     @property
     def notice(self) -> str:
@@ -174,6 +185,7 @@ class View:
             "several": len(organizations_of(context.known)) != 1,
             "notice": self.notice,
             "problem": problem and f"{problem[0].upper()}{problem[1:].rstrip('.')}.",
+            "lead": "",
             "can": frozenset[str](),
             "now": self.now,
             "parties": dict[str, Key](),
@@ -184,22 +196,7 @@ class View:
         status = status or (422 if problem else 200)
         return answer(status, "text/html; charset=utf-8", text.encode())
 
-    def ask(
-        self,
-        title: str,
-        action: str,
-        submit: str,
-        *,
-        back: str,
-        section: str,
-        problem: str = "",
-        status: int | None = None,
-        lead: str = "",
-        hidden: Iterable[tuple[str, str]] = (),
-        listed: Iterable[str] = (),
-        fields: Iterable[Mapping[str, object]] = (),
-        harmful: bool = False,
-    ) -> Answer:
+    def ask(self, title: str, action: str, submit: str, *, back: str, **data: Any) -> Answer:
         """Return a page with one form.
 
         Args:
@@ -207,30 +204,13 @@ class View:
             action: The path that takes the form.
             submit: What is on its button.
             back: The path to go to instead.
-            section: The entry of the navigation that it belongs to.
-            problem: What is wrong with the form that was sent, in a sentence.
-            status: As in :meth:`show`.
-            lead: What the form does, in a sentence.
-            hidden: The names and values of fields that nobody fills in.
-            listed: What it is done to, if that is several.
-            fields: The arguments of the template's macro ``field`` for each field.
-            harmful: Whether it ends something.
+            data: What :meth:`show` takes besides, and for the template: a sentence as ``lead``,
+                ``hidden`` names and values, what is ``listed``, the arguments of its macro
+                ``field`` for each of the ``fields``, and whether it is ``harmful``.
         """
-        return self.show(
-            "action.html",
-            title,
-            section=section,
-            problem=problem,
-            status=status,
-            action=action,
-            submit=submit,
-            back=back,
-            lead=lead,
-            hidden=hidden,
-            listed=listed,
-            fields=fields,
-            harmful=harmful,
-        )
+        form: dict[str, Any] = {"action": action, "submit": submit, "back": back}
+        form |= {"hidden": (), "listed": (), "fields": (), "harmful": False}
+        return self.show("action.html", title, **form | data)
 
     def go(self, path: str, done: str = "") -> Answer:
         """Return the redirection to a page, after a form did its work."""
@@ -244,13 +224,8 @@ class View:
             return Looker(f"key {known.key_id}", "", signs_out=signs_out)
         if known is None:
             return None
-        role = "operator" if known.operator else self._role(known)
+        role = role_of(known, self.organization)
         return Looker(known.name or known.id, role, signs_out=signs_out)
-
-    def _role(self, person: Person) -> str:
-        if self.organization is None:
-            return ""
-        return person.role_in(self.organization.id, self.organization.slug) or ""
 
     def _places(self) -> list[tuple[str, str]]:
         """Return the navigation: names and paths."""
@@ -290,12 +265,32 @@ def organizations_of(known: Person | Principal | None) -> tuple[str, ...]:
     return () if known is None or known.operator else tuple(known.roles)
 
 
+def role_of(person: Person, organization: Organization | None) -> str:
+    """Return what a person is in an organization, or everywhere; "" for nothing."""
+    if person.operator:
+        return "operator"
+    role = organization and person.role_in(organization.id, organization.slug)
+    return role or ""
+
+
+async def view_of(context: Context) -> View:
+    """Return the view of a page that is about the organization of the path.
+
+    Raises:
+        AccessDenied: It does not exist, or the caller may not know of it.
+        Problem: The caller may not do this there.
+    """
+    return View(context, await context.organization())
+
+
 async def sent(context: Context) -> MultiDict[str, str]:
-    """Return the fields of the form that was sent, once its token is checked.
+    """Return the fields of the form that was sent, once its token is checked; none if none was.
 
     Raises:
         Problem: It is no form, or its token does not fit.
     """
+    if context.call.is_safe:
+        return MultiDict()
     if context.sent is not None:
         return context.sent
     request = context.call.request

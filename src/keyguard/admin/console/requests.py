@@ -1,54 +1,34 @@
-"""Pages on requests for keys: asking, deciding, claiming."""
+"""Pages on the requests for keys of an organization: the list, and asking for a key."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from functools import partial
-
-from keyguard.admin.console.forms import Choices, KeyForm, limits_text
-from keyguard.admin.console.keys import grants_by_form
-from keyguard.admin.console.organizations import key_rights
-from keyguard.admin.console.page import View, pages, sent
-from keyguard.admin.console.render import span
-from keyguard.admin.console.tokens import made_once, show_token
+from keyguard.admin.console.forms import Choices, KeyForm
+from keyguard.admin.console.page import REFUSALS, View, pages, sent, view_of
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import StepUp
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
-from keyguard.admin.step_up import claims_admin
-from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
-from keyguard.core.keys.results import IssuedKey
-from keyguard.exceptions import InvalidValueError, NotFoundError, RefusedError
+from keyguard.core.keys.requests import RequestStatus
 
-_LOST = (
-    "The token was shown once, right after the key was made. If you did not store it, press Make "
-    "it anew on the request's page: that revokes the unused key, and makes another. Rotate a key "
-    "that was used already."
-)
 _ROWS = 20
 _WAITING = 50
 DECIDED = tuple(status for status in RequestStatus if status is not RequestStatus.PENDING)
 
 _ALL = "/organizations/{organization}/requests"
-_ONE = "/requests/{request}"
 PAGES = pages()
 
 
 @PAGES.add("GET", _ALL, Right.READ_REQUESTS)
 async def list_requests(context: Context) -> Answer:
     """List the requests for keys of an organization."""
-    organization = await context.organization()
-    view = View(context, organization)
+    view = await view_of(context)
     waiting = await settled(
         context.guard.requests.list(
-            organization=organization.id, statuses=[RequestStatus.PENDING], limit=_WAITING
+            organization=view.owner.id, statuses=[RequestStatus.PENDING], limit=_WAITING
         )
     )
     decided = await settled(
         context.guard.requests.list(
-            organization=organization.id,
+            organization=view.owner.id,
             statuses=DECIDED,
             after=view.query("after") or None,
             limit=_ROWS,
@@ -58,7 +38,7 @@ async def list_requests(context: Context) -> Answer:
         "requests.html",
         "Key requests",
         section="Key requests",
-        can=key_rights(view),
+        can=view.key_rights,
         waiting=waiting.items,
         decided=decided.items,
         parties=await view.keys_in((*waiting, *decided)),
@@ -67,373 +47,42 @@ async def list_requests(context: Context) -> Answer:
 
 
 @PAGES.add("GET", f"{_ALL}/new", Right.ASK)
-async def ask_for_request(context: Context) -> Answer:
-    """Show the form of a request for a key."""
-    return _form(View(context, await context.organization()), KeyForm(reason=""))
-
-
 @PAGES.add("POST", _ALL, Right.ASK)
 async def create_request(context: Context) -> Answer:
-    """Ask for a key."""
-    organization = await context.organization()
-    view = View(context, organization)
-    fields = await sent(context)
+    """Show the form of a request for a key, and ask for the key."""
+    view = await view_of(context)
+    fields, problem = await sent(context), ""
     form = KeyForm(reason="")
     form.fill(fields)
-    if "preview" in fields:
-        return _form(view, form)
-    try:
-        created = await settled(
-            context.guard.requests.create(
-                organization=organization.id,
-                name=form.name,
-                scopes=form.scopes,
-                expires_in=form.expires_in,
-                allowed_networks=form.allowed_networks,
-                reason=" ".join((form.reason or "").split()) or None,
-                actor=context.actor,
+    if fields and "preview" not in fields:
+        try:
+            created = await settled(
+                context.guard.requests.create(
+                    organization=view.owner.id,
+                    name=form.name,
+                    scopes=form.scopes,
+                    expires_in=form.expires_in,
+                    allowed_networks=form.allowed_networks,
+                    reason=" ".join((form.reason or "").split()) or None,
+                    actor=context.caller,
+                )
             )
-        )
-    except (InvalidValueError, RefusedError) as problem:
-        return _form(view, form, str(problem))
-    return view.go(f"/requests/{created.request.id}", "asked")
-
-
-def _form(view: View, form: KeyForm, problem: str = "") -> Answer:
-    offered = Choices.of(view.context.guard, view.owner)
+            return view.go(f"/requests/{created.request.id}", "asked")
+        except REFUSALS as refused:
+            problem = str(refused)
     return view.show(
         "key_form.html",
         "Request a key",
-        section=_section(view),
+        section=section_of(view),
         problem=problem,
         lead="An approver decides on it. The key is made when you claim it, and shown once.",
         action=f"{view.home}/requests",
-        form=form,
-        choices=offered.choices,
-        lifetimes=offered.lifetimes,
-        lifetime_hint=offered.hint,
-        preview=offered.preview(form.scopes) if form.scopes else None,
         submit="Send the request",
         back=f"{view.home}/mine",
+        **Choices.of(context.guard, view.owner).of_form(form),
     )
 
 
-def _section(view: View) -> str:
+def section_of(view: View) -> str:
+    """Return the entry of the navigation that requests for keys belong to."""
     return "Key requests" if Right.READ_REQUESTS in view.rights else "My keys"
-
-
-async def _view(context: Context) -> tuple[View, KeyRequest]:
-    request = await context.request()
-    owner = await settled(context.guard.organizations.get(request.organization))
-    return View(context, owner), request
-
-
-def _is_own(view: View, request: KeyRequest) -> bool:
-    return Right.ASK in view.rights and request.requester == view.context.party
-
-
-def rights_on(view: View, request: KeyRequest) -> frozenset[str]:
-    """Return what the caller may do with a request, as the templates name it."""
-    own, decides = _is_own(view, request), Right.DECIDE in view.rights
-    can: dict[RequestStatus, dict[str, bool]] = {
-        RequestStatus.PENDING: {
-            "approve": decides and not own and view.context.party not in request.decided_by,
-            "deny": decides and not own,
-            "withdraw": own,
-        },
-        RequestStatus.APPROVED: {
-            "rescind": decides and not own,
-            "claim": own,
-            "withdraw": own,
-        },
-        RequestStatus.CLAIMED: {"reclaim": own},
-    }
-    found = can.get(request.status(view.now), {})
-    return frozenset(name for name, may in found.items() if may)
-
-
-@PAGES.add("GET", _ONE, Right.READ_REQUESTS, own=True)
-async def show_request(context: Context) -> Answer:
-    """Show a request for a key."""
-    view, request = await _view(context)
-    asked = request.granted or request.asked
-    form = KeyForm(scopes=asked.scopes, lifetime=_days(asked.expires_in))
-    return await _show(view, request, form)
-
-
-async def _show(view: View, request: KeyRequest, form: KeyForm, problem: str = "") -> Answer:
-    offered = Choices.of(view.context.guard, view.owner)
-    asked, granted = request.asked, request.granted
-    most = granted or asked
-    texts = {scope: (text, implied) for scope, text, implied in offered.choices}
-    can = rights_on(view, request)
-    if "reclaim" in can and await _is_used(view, request):
-        can -= {"reclaim"}
-    return view.show(
-        "request.html",
-        request.name,
-        section=_section(view),
-        problem=problem,
-        notice=_notice(view, request),
-        can=can,
-        request=request,
-        missing=_missing(view, request),
-        parties=await view.keys_in([request]),
-        compared=[
-            ("Scopes", asked.scopes, granted and granted.scopes),
-            *((name, told(asked), granted and told(granted)) for name, told in _TERMS.items()),
-        ],
-        form=form,
-        choices=[(scope, *texts.get(scope, ("", []))) for scope in sorted(most.scopes)],
-        lifetimes=_lifetimes(most.expires_in, offered),
-        lifetime_hint="",
-    )
-
-
-def _notice(view: View, request: KeyRequest) -> str:
-    """Return what is said after a form did its work, to the person alone who sent the form.
-
-    The address of the page says which form that was, and others may open it as well.
-    """
-    if view.query("done") == "asked":
-        tells = _is_own(view, request) and request.status(view.now) is RequestStatus.PENDING
-    else:
-        tells = _is_own(view, request) or view.context.party in request.decided_by
-    return view.notice if tells else ""
-
-
-def _missing(view: View, request: KeyRequest) -> int:
-    """Return how many approvals are missing of a request that has some; 0 for any other."""
-    if request.granted is None or request.status(view.now) is not RequestStatus.PENDING:
-        return 0
-    guard = view.context.guard
-    needed = guard.settings.request_terms.approvers(guard.policy, request.granted.scopes)
-    return max(1, needed - len(request.decided_by))
-
-
-async def _is_used(view: View, request: KeyRequest) -> bool:
-    """Tell whether the key of a request was used, or is gone."""
-    try:
-        key = await settled(view.context.guard.keys.get(request.key or ""))
-    except NotFoundError:
-        return True
-    return key.last_used_at is not None or key.revoked_at is not None or key.successor is not None
-
-
-def _lifetime(terms: KeyTerms) -> str:
-    return "as long as allowed" if terms.expires_in is None else span(terms.expires_in)
-
-
-_TERMS: dict[str, Callable[[KeyTerms], str]] = {
-    "Works for": _lifetime,
-    "Networks": lambda terms: ", ".join(terms.allowed_networks) or "any",
-    "Limits": lambda terms: limits_text(terms.limits) or "those of the organization",
-}
-
-
-def _days(length: timedelta | None) -> str:
-    return "" if length is None else f"{length / timedelta(days=1):g}"
-
-
-def _lifetimes(most: timedelta | None, offered: Choices) -> list[tuple[str, str]]:
-    """Return the lifetimes that are no longer than what was asked for."""
-    if most is None:
-        return offered.lifetimes
-    shorter = [
-        (days, name)
-        for days, name in offered.lifetimes
-        if days and timedelta(days=int(days)) < most
-    ]
-    return [*shorter, (_days(most), span(most))]
-
-
-async def _approves_admin(context: Context) -> bool:
-    await context.request()
-    return await grants_by_form(context)
-
-
-@PAGES.add(
-    "POST", f"{_ONE}/approve", Right.DECIDE, step_up=StepUp(reaches_far=_approves_admin, form=_ONE)
-)
-async def approve_request(context: Context) -> Answer:
-    """Approve a request, or a part of it."""
-    view, request = await _view(context)
-    fields = await sent(context)
-    form = KeyForm()
-    form.fill(fields)
-    most = request.granted or request.asked
-    try:
-        if fields.get("version") != str(request.version):
-            raise RefusedError("Somebody has changed the request meanwhile. Look at it again.")
-        approved = await settled(
-            context.guard.requests.approve(
-                request.id,
-                scopes=form.scopes,
-                expires_in=most.expires_in
-                if form.lifetime == _days(most.expires_in)
-                else form.expires_in,
-                note=form.note or None,
-                version=request.version,
-                actor=context.actor,
-            )
-        )
-    except (InvalidValueError, RefusedError) as problem:
-        return await _show(view, request, form, str(problem))
-    counted = approved.state is RequestStatus.PENDING
-    return view.go(f"/requests/{request.id}", "counted" if counted else "approved")
-
-
-async def _claims_admin(context: Context) -> bool:
-    return await claims_admin(context, await context.request())
-
-
-_CLAIM = StepUp(reaches_far=_claims_admin, form=_ONE)
-
-
-@PAGES.add("POST", f"{_ONE}/claim", Right.ASK, own=True, step_up=_CLAIM)
-async def claim_key(context: Context) -> Answer:
-    """Make the key of a request, and show its token once."""
-    return await _claim(context, context.guard.requests.claim)
-
-
-@PAGES.add("POST", f"{_ONE}/reclaim", Right.ASK, own=True, step_up=_CLAIM)
-async def reclaim_key(context: Context) -> Answer:
-    """Make the key of a request anew, and show its token once."""
-    return await _claim(context, context.guard.requests.reclaim)
-
-
-async def _claim(context: Context, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]) -> Answer:
-    view, request = await _view(context)
-    fields = await sent(context)
-    try:
-        issued = await made_once(
-            view,
-            fields.get("once", ""),
-            partial(make, request.id, actor=context.actor),
-            version=request.version,
-        )
-    except (InvalidValueError, RefusedError) as problem:
-        return await _show(view, request, KeyForm(), str(problem))
-    if issued is None:
-        path = f"/requests/{request.id}"
-        return show_token(view, None, back=path, back_text="Go to the request", lost=_LOST)
-    return show_token(view, issued.token, issued.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    """What a page asks before something is done to a request.
-
-    Args:
-        verb: What is done; also the last part of the path.
-        title: The title.
-        lead: What happens then.
-        submit: What is on the button.
-        noted: Whether a note is asked for.
-        harmful: Whether it ends something.
-    """
-
-    verb: str
-    title: str
-    lead: str
-    submit: str
-    noted: bool = True
-    harmful: bool = True
-
-    async def ask(self, context: Context) -> Answer:
-        """Ask."""
-        view, request = await _view(context)
-        return self.show(view, request)
-
-    def show(self, view: View, request: KeyRequest, problem: str = "") -> Answer:
-        """Return the page."""
-        note = {"name": "note", "label": "Note", "hint": "The requester reads it."}
-        return view.ask(
-            self.title,
-            f"/requests/{request.id}/{self.verb}",
-            self.submit,
-            section=_section(view),
-            problem=problem,
-            lead=self.lead,
-            hidden=[("once", KeyForm().once)],
-            fields=[note] if self.noted else [],
-            harmful=self.harmful,
-            back=f"/requests/{request.id}",
-        )
-
-
-DENY = Confirmation(
-    "deny", "Deny this request?", "The requester sees it, with your note.", "Deny the request"
-)
-RESCIND = Confirmation(
-    "rescind",
-    "Take the approval back?",
-    "The key can't be claimed then. The requester sees it, with your note.",
-    "Take it back",
-)
-WITHDRAW = Confirmation(
-    "withdraw",
-    "Withdraw this request?",
-    "Nobody decides on it then, and no key is made. You can ask again.",
-    "Withdraw it",
-    noted=False,
-)
-CLAIM = Confirmation(
-    "claim",
-    "Claim the key?",
-    "The key is made now. Its token is shown once, on the next page: have a safe place ready.",
-    "Make the key",
-    noted=False,
-    harmful=False,
-)
-RECLAIM = Confirmation(
-    "reclaim",
-    "Make the key anew?",
-    "The key was not used yet. It is revoked, and another one is made, whose token is shown once.",
-    "Make it anew",
-    noted=False,
-)
-
-
-def _deciding(
-    question: Confirmation, done: str, decide: Callable[[Context, str, str | None], object]
-) -> Callable[[Context], Awaitable[Answer]]:
-    """Return the handler that does what a question asked."""
-
-    async def handler(context: Context) -> Answer:
-        view, request = await _view(context)
-        fields = await sent(context)
-        try:
-            await settled(decide(context, request.id, fields.get("note", "").strip() or None))
-        except (InvalidValueError, RefusedError) as problem:
-            return question.show(view, request, str(problem))
-        return view.go(f"/requests/{request.id}", done)
-
-    return handler
-
-
-deny_request = _deciding(
-    DENY,
-    "denied",
-    lambda context, id, note: context.guard.requests.deny(id, note=note, actor=context.actor),
-)
-rescind_request = _deciding(
-    RESCIND,
-    "rescinded",
-    lambda context, id, note: context.guard.requests.rescind(id, note=note, actor=context.actor),
-)
-withdraw_request = _deciding(
-    WITHDRAW,
-    "withdrawn",
-    lambda context, id, _: context.guard.requests.withdraw(id, actor=context.actor),
-)
-
-
-PAGES.add("GET", f"{_ONE}/deny", Right.DECIDE)(DENY.ask)
-PAGES.add("POST", f"{_ONE}/deny", Right.DECIDE)(deny_request)
-PAGES.add("GET", f"{_ONE}/rescind", Right.DECIDE)(RESCIND.ask)
-PAGES.add("POST", f"{_ONE}/rescind", Right.DECIDE)(rescind_request)
-PAGES.add("GET", f"{_ONE}/withdraw", Right.ASK, own=True)(WITHDRAW.ask)
-PAGES.add("POST", f"{_ONE}/withdraw", Right.ASK, own=True)(withdraw_request)
-PAGES.add("GET", f"{_ONE}/claim", Right.ASK, own=True)(CLAIM.ask)
-PAGES.add("GET", f"{_ONE}/reclaim", Right.ASK, own=True)(RECLAIM.ask)

@@ -23,28 +23,21 @@ BY_KEY = pages()
 
 
 @BY_KEY.add("GET", "/sign-in", anonymous=True)
-async def ask_for_key(context: Context) -> Answer:
-    """Ask for the key to sign in with."""
-    return _ask(context)
-
-
 @BY_KEY.add("POST", "/sign-in", anonymous=True)
 async def sign_in(context: Context) -> Answer:
-    """Begin a session with a key."""
-    token = Secret((await sent(context)).get("key", "").strip())  # no frame holds it otherwise
-    try:
-        cookie = await Sessions(context.guard).sign_in(context.call, token)
-    except AccessDenied as denied:
-        if denied.decision.reason not in _OF_THE_KEY:
-            raise
-        return _ask(context, _NO_KEY)
-    except Problem as problem:
-        return _ask(context, problem.detail)
-    context.fields.append(cookie)
-    return View(context).go(_next(context))
-
-
-def _ask(context: Context, problem: str = "") -> Answer:
+    """Ask for a key, and begin a session with it."""
+    problem = ""
+    if not context.call.is_safe:
+        token = Secret((await sent(context)).get("key", "").strip())  # no frame holds it otherwise
+        try:
+            context.fields.append(await Sessions(context.guard).sign_in(context.call, token))
+            return View(context).go(_next(context))
+        except AccessDenied as denied:
+            if denied.decision.reason not in _OF_THE_KEY:
+                raise
+            problem = _NO_KEY
+        except Problem as refused:
+            problem = refused.detail
     query = urlencode({"next": f"{context.call.request.root_path}{_next(context)}"})
     return View(context).show(
         "sign_in.html",
@@ -68,25 +61,21 @@ def _next(context: Context) -> str:
 
 
 @PAGES.add("GET", "/sign-in/{code}", anonymous=True)
-async def ask_to_follow(context: Context) -> Answer:
-    """Show the button that takes a link, as mail scanners open links."""
+@PAGES.add("POST", "/sign-in/{code}", anonymous=True)
+async def follow(context: Context) -> Answer:
+    """Show a button, as mail scanners open links, and begin the session that a link is for."""
+    code = context.parameters["code"]
+    if await sent(context):
+        context.fields.append(await Sessions(context.guard).follow(context.call, code))
+        return View(context).go("/")
     return View(context).show(
         "sign_in.html",
         "Sign in",
         lead="This link signs you in once.",
-        action=f"/sign-in/{context.parameters['code']}",
+        action=f"/sign-in/{code}",
         query="",
         asks=False,
     )
-
-
-@PAGES.add("POST", "/sign-in/{code}", anonymous=True)
-async def follow(context: Context) -> Answer:
-    """Begin the session that a link is for."""
-    await sent(context)
-    code = context.parameters["code"]
-    context.fields.append(await Sessions(context.guard).follow(context.call, code))
-    return View(context).go("/")
 
 
 @PAGES.add("POST", "/sign-out")

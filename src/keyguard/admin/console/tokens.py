@@ -93,8 +93,6 @@ def show_token(
         section="Keys",
         status=200 if text else 410,
         token_text=text,
-        what="Token",
-        kept="Only a hash of it is kept, so nobody can show it to you again. Store it now.",
         lines=lines,
         stored=f"{path}/stored",
         lost=lost,

@@ -10,7 +10,7 @@ from datetime import datetime, time, timedelta, tzinfo
 from urllib.parse import urlencode
 
 from keyguard.admin.console.charts import Asked
-from keyguard.admin.console.page import View, pages
+from keyguard.admin.console.page import View, pages, view_of
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem, answer
 from keyguard.admin.rights import Right
@@ -27,7 +27,6 @@ _BACK = {
     Step.WEEK: timedelta(weeks=7),
     Step.MONTH: timedelta(days=365),
 }
-_MOST_GROUPS = 12
 
 _ONE = "/organizations/{organization}"
 PAGES = pages()
@@ -110,8 +109,7 @@ def _start_of(text: str, zone: tzinfo) -> datetime | None:
 @PAGES.add("GET", f"{_ONE}/usage", Right.READ_USAGE)
 async def show_usage(context: Context) -> Answer:
     """Show how often an organization's keys were used, as bars and as a table."""
-    organization = await context.organization()
-    view = View(context, organization)
+    view = await view_of(context)
     wanted, problem = _wanted(view), ""
     table = UsageTable([], [], 0)
     chart = report = None
@@ -142,8 +140,7 @@ async def show_usage(context: Context) -> Answer:
 @PAGES.add("GET", f"{_ONE}/usage.csv", Right.READ_USAGE, media_types=("text/csv",))
 async def download_usage(context: Context) -> Answer:
     """Return the counts as CSV (RFC 4180)."""
-    organization = await context.organization()
-    view = View(context, organization)
+    view = await view_of(context)
     try:
         asked = _asked(view, _wanted(view))
         items, _ = await asked.read(context.guard)
@@ -155,6 +152,6 @@ async def download_usage(context: Context) -> Answer:
     for item in items:
         row = (item.start.isoformat(), item.end.isoformat(), item.group, item.n, item.units)
         writer.writerow([csv_cell(value) for value in row])
-    name = f"usage-{organization.slug}-{asked.start:%Y%m%d}.csv"
+    name = f"usage-{view.owner.slug}-{asked.start:%Y%m%d}.csv"
     fields = [("Content-Disposition", f'attachment; filename="{name}"')]
     return answer(200, "text/csv; charset=utf-8", text.getvalue().encode(), fields)
