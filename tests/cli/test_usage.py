@@ -221,7 +221,7 @@ def test_a_report_comes_in_pages_or_whole(busy: Service) -> None:
 
 
 def test_all_pages_are_put_together(busy: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keyguard.cli.usage._LARGEST_PAGE", 1)
+    monkeypatch.setattr("keyguard.cli.pages._LARGEST_PAGE", 1)
 
     shown = busy("usage", "acme", "--group-by", "outcome", "--all", "--json").json
 
@@ -370,7 +370,7 @@ def test_hints_as_json_have_their_evidence(idle: Service) -> None:
 def test_without_an_organization_hints_are_those_of_all(
     idle: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keyguard.cli.hints._PAGE", 1)
+    monkeypatch.setattr("keyguard.cli.pages._LARGEST_PAGE", 1)
     everything = [item["id"] for item in idle("hints", "--json").json["items"]]
     first = idle("hints", "--limit", "2", "--json").json
     second = idle("hints", "--limit", "2", "--after", first["next"], "--json").json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import signal
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
@@ -22,9 +22,10 @@ from keyguard.cli.options import (
     with_options,
 )
 from keyguard.cli.output import emit
+from keyguard.cli.parsing import parse_pairs
 from keyguard.core.identity.person import Person
 from keyguard.core.management.administrators import ADMIN
-from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
+from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.runtime.sync import run_sync
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def login(
     Whoever has the link gets in: send it only where a password could be sent. The session of a
     person lasts an hour. That of a key lasts 12 hours, and ends with the key.
     """
-    roles = _read_roles(role or ())
+    roles = parse_pairs("--role", "ORG=ROLE, such as acme=developer", role)
     if (key is not None) + operator + bool(roles) != 1 or (key is not None and person is not None):
         raise InvalidValueError("give --operator, --key, or a --role for each organization")
     who: Person | str
@@ -124,20 +125,6 @@ def _login() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return "unknown"
-
-
-def _read_roles(texts: Iterable[str]) -> dict[str, str]:
-    roles: dict[str, str] = {}
-    for text in texts:
-        organization, equals, role = text.partition("=")
-        if not equals:
-            raise InvalidValueError(
-                f"--role takes ORG=ROLE, such as acme=developer, not {shown(text)}"
-            )
-        if organization in roles:
-            raise InvalidValueError(f"--role gives {shown(organization)} twice")
-        roles[organization] = role
-    return roles
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from itertools import islice
 import typer
 
 from keyguard.cli.options import LIST, Common, actor, argument_id, flag, option, with_options
-from keyguard.cli.pages import show_list
+from keyguard.cli.pages import each_page, show_list
 from keyguard.cli.parsing import parse_span
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute, relative
@@ -19,8 +19,6 @@ from keyguard.core.keys.values import Page
 from keyguard.core.usage.hints import Hint
 from keyguard.exceptions import InvalidValueError
 from keyguard.guard import Keyguard
-
-_PAGE = 1000
 
 
 @with_options(*LIST)
@@ -89,21 +87,13 @@ def _new(
 def _everywhere(guard: Keyguard) -> Iterator[Hint]:
     """Give the hints of all organizations, one organization after the other."""
     for organization in _organizations(guard):
-        page = guard.usage.hints(organization=organization, limit=_PAGE)
-        yield from page
-        while page.next is not None:
-            page = guard.usage.hints(organization=organization, after=page.next, limit=_PAGE)
+        for page in each_page(partial(guard.usage.hints, organization=organization)):
             yield from page
 
 
 def _organizations(guard: Keyguard) -> Iterator[str]:
-    after: str | None = None
-    while True:
-        page = guard.organizations.list(after=after, limit=_PAGE)
+    for page in each_page(guard.organizations.list):
         yield from (organization.id for organization in page)
-        if page.next is None:
-            return
-        after = page.next
 
 
 def _table(page: Page[Hint], now: datetime) -> str:

@@ -1,4 +1,4 @@
-"""``keyguard key``: creates keys, shows, changes, rotates and revokes them."""
+"""``keyguard key``: creates keys, shows, changes and rotates them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from keyguard.cli import output
 from keyguard.cli.key_import import import_keys
+from keyguard.cli.key_revoke import revoke, revoke_family, revoke_token
 from keyguard.cli.key_verify import verify
 from keyguard.cli.options import (
     HASHED_STORE,
@@ -23,7 +24,6 @@ from keyguard.cli.options import (
     STORE,
     Common,
     actor,
-    argument,
     argument_id,
     flag,
     option,
@@ -39,32 +39,21 @@ from keyguard.cli.parsing import (
     parse_span,
 )
 from keyguard.cli.terminal import coloured, details, status_word, table
-from keyguard.cli.token_io import hand_over, read_token
-from keyguard.cli.wording import absolute, in_units, key_details, last_used, relative, when_ends
+from keyguard.cli.token_io import hand_over
+from keyguard.cli.wording import absolute, in_units, key_details, last_used, when_ends
 from keyguard.core.keys.json_forms import (
-    JsonObject,
     key_json,
     limit_status_json,
     new_key_json,
-    revoked_json,
 )
-from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
-from keyguard.core.keys.results import DamagedKey, IssuedKey, RotatedKey
+from keyguard.core.keys.records import Key, KeyStatus
+from keyguard.core.keys.results import IssuedKey, RotatedKey
 from keyguard.core.keys.values import UNCHANGED, Page
 from keyguard.core.limits.charges import LimitStatus
-from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError
+from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.guard import Keyguard
 
-REASON = option(
-    "REASON",
-    f"Why, one of: {', '.join(reason.replace(' ', '-') for reason in RevocationReason)}.",
-    default=RevocationReason.UNSPECIFIED.value,
-)
-NOTE = option("TEXT", "Why, in your own words.")
 OWNER = option("NAME", "Who holds the key, as your service names people.")
-FORCE = flag("--force", "Revoke even the last key of its organization that has the scope admin.")
-
 app = typer.Typer(help="Manage keys.", no_args_is_help=True)
 app.command("import")(import_keys)
 
@@ -293,91 +282,9 @@ def _show_repeated(rotated: RotatedKey, *, as_json: bool) -> None:
         output.note(f"Key {old.id} {verb} until {absolute(old.grace_ends_at, now)}.")
 
 
-@app.command()
-@with_options(*STORE)
-def revoke(
-    common: Common,
-    named: str = KEY,
-    reason: str = REASON,
-    note: str | None = NOTE,
-    force: bool = FORCE,
-) -> None:
-    """Revoke a key for good. If it was rotated, its successor keeps working."""
-    now = datetime.now(UTC)
-    with common.guard() as guard:
-        key = guard.keys.revoke(
-            argument_id(named), reason=reason, note=note, force=force, actor=actor()
-        )
-        text = _revoked(key, now)
-        if isinstance(key, Key) and key.successor is not None:
-            text += _still_works(guard, key.successor, key.family, now)
-    common.show(revoked_json(key, now), text)
-
-
-def _still_works(guard: Keyguard, successor: str, family: str, now: datetime) -> str:
-    try:
-        if guard.keys.get(successor).status(now) is not KeyStatus.ACTIVE:
-            return ""
-    except (CorruptDataError, NotFoundError):  # nobody gets in with it
-        return ""
-    return (
-        f"Its successor {successor} still works; to revoke it too, run: "
-        f"keyguard key revoke-family {family}\n"
-    )
-
-
-@app.command()
-@with_options(*STORE)
-def revoke_family(
-    common: Common,
-    family: str = argument("FAMILY", "The family, fam_..., which key show prints."),
-    reason: str = REASON,
-    note: str | None = NOTE,
-    force: bool = FORCE,
-) -> None:
-    """Revoke all keys of a family. A family is a key with its successors and predecessors."""
-    now = datetime.now(UTC)
-    with common.guard() as guard:
-        keys = guard.keys.revoke_family(
-            argument_id(family), reason=reason, note=note, force=force, actor=actor()
-        )
-    form: JsonObject = {"items": [revoked_json(key, now) for key in keys]}
-    common.show(form, "".join(_revoked(key, now) for key in keys))
-
-
-@app.command(context_settings={"allow_extra_args": True})
-@with_options(*HASHED_STORE)
-def revoke_token(
-    common: Common,
-    note: str | None = option("TEXT", "In your own words, for example where the token was found."),
-) -> None:
-    """Revoke the key of a token that was found. It is read from stdin or a hidden prompt.
-
-    The reason is key compromise. No --force is needed, not even for the last key with admin.
-    """
-    now = datetime.now(UTC)
-    with common.guard() as guard:
-        token = Secret(read_token(common).decode(errors="replace"))
-        key = guard.keys.revoke_token(token, note=note)
-    common.show(revoked_json(key, now), _revoked(key, now))
-
-
-def _revoked(key: Key | DamagedKey, now: datetime) -> str:
-    if isinstance(key, DamagedKey):
-        if key.revoked_at is not None:
-            return f"Key {key.id} was revoked. Its record is damaged and can't be read.\n"
-        return (
-            f"Key {key.id} was not changed. Its record is damaged and can't be read; something "
-            "stands already where the time of its revocation belongs.\n"
-        )
-    if key.revoked_at is None or key.revoked_at >= now:
-        return f"Key {key.id} was revoked.\n"
-    return (
-        f"Key {key.id} was already revoked {relative(key.revoked_at, now)}; "
-        "that time and its reason stay.\n"
-    )
-
-
+app.command()(revoke)
+app.command()(revoke_family)
+app.command(context_settings={"allow_extra_args": True})(revoke_token)
 app.command("verify", context_settings={"allow_extra_args": True})(verify)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from keyguard.cli.options import Common
 from keyguard.cli.output import complain, emit, emit_json, note
 from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.values import Page
+from keyguard.core.usage.results import UsageReport
 from keyguard.exceptions import InvalidValueError
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Page[Any] | UsageReport)
 
 _PAGE = 100
 _LARGEST_PAGE = 1000
@@ -33,23 +35,46 @@ def show_list(
         to_table: Lays out a page for people.
         nothing: The sentence about an empty page.
     """
-    if common.everything and common.limit is not None:
-        raise InvalidValueError("pass --limit or --all, not both")
-    size = _PAGE if common.limit is None else common.limit
-    page = fetch(after=common.after, limit=_LARGEST_PAGE if common.everything else size)
-    items, damaged = list(page), list(page.damaged)
-    while common.everything and page.next is not None:
-        page = fetch(after=page.next, limit=_LARGEST_PAGE)
-        items += page
-        damaged += page.damaged
+    pages = read_pages(common, fetch)
+    items = [item for page in pages for item in page]
+    damaged = [record_id for page in pages for record_id in page.damaged]
+    following = pages[-1].next
     for record_id in damaged:
         complain(f"{record_id} is left out: its record is damaged and can't be read")
     if common.as_json:
         named = {"damaged": damaged} if damaged else {}
-        emit_json({"items": [to_json(item) for item in items], "next": page.next, **named})
+        emit_json({"items": [to_json(item) for item in items], "next": following, **named})
     elif items:
         emit(to_table(Page(tuple(items))))
-        if page.next:
-            note(f"There are more: add --after {page.next}, or --all.")
+        if following:
+            note(f"There are more: add --after {following}, or --all.")
     else:
         note(nothing)
+
+
+def read_pages(common: Common, fetch: Callable[..., P]) -> list[P]:
+    """Return the page that is asked for, or all of them.
+
+    Args:
+        common: Which page.
+        fetch: As for :func:`show_list`.
+    """
+    if common.everything and common.limit is not None:
+        raise InvalidValueError("pass --limit or --all, not both")
+    if common.everything:
+        return list(each_page(fetch, common.after))
+    return [fetch(after=common.after, limit=_PAGE if common.limit is None else common.limit)]
+
+
+def each_page(fetch: Callable[..., P], after: str | None = None) -> Iterator[P]:
+    """Give each page of a list, as large as pages may be.
+
+    Args:
+        fetch: As for :func:`show_list`.
+        after: The id after which the first page begins; None for the beginning.
+    """
+    page = fetch(after=after, limit=_LARGEST_PAGE)
+    yield page
+    while page.next is not None:
+        page = fetch(after=page.next, limit=_LARGEST_PAGE)
+        yield page

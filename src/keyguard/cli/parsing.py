@@ -78,19 +78,28 @@ def parse_scopes(texts: Sequence[str] | None) -> list[str]:
     return scopes
 
 
-def parse_metadata(pairs: Sequence[str] | None) -> dict[str, str]:
+def parse_metadata(texts: Sequence[str] | None) -> dict[str, str]:
     """Return metadata, given as NAME=VALUE each."""
-    metadata: dict[str, str] = {}
-    for pair in pairs or ():
-        name, sign, value = pair.partition("=")
+    return parse_pairs("--metadata", "NAME=VALUE, such as team=web", texts)
+
+
+def parse_pairs(option: str, form: str, texts: Sequence[str] | None) -> dict[str, str]:
+    """Return names and values, given with an equals sign between them, each name once.
+
+    Args:
+        option: The option that gives them, such as ``--metadata``.
+        form: How it takes one of them, with an example.
+        texts: What it was given.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
         if not sign or not name:
-            raise InvalidValueError(
-                f"--metadata takes NAME=VALUE, such as team=web, not {shown(pair)}"
-            )
-        if name in metadata:
-            raise InvalidValueError(f"--metadata gives {shown(name)} twice")
-        metadata[name] = value
-    return metadata
+            raise InvalidValueError(f"{option} takes {form}, not {shown(text)}")
+        if name in pairs:
+            raise InvalidValueError(f"{option} gives {shown(name)} twice")
+        pairs[name] = value
+    return pairs
 
 
 def parse_limits(texts: Sequence[str] | None, place: str) -> list[Limit]:

@@ -12,6 +12,7 @@ import typer
 
 from keyguard.cli.options import LIST, Common, argument_id, flag, option, with_options
 from keyguard.cli.output import emit, emit_json, note
+from keyguard.cli.pages import read_pages
 from keyguard.cli.parsing import parse_instant
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute
@@ -23,7 +24,6 @@ from keyguard.exceptions import InvalidValueError
 from keyguard.guard import Keyguard
 
 _CSV = ("start", "end", "group", "requests", "units")
-_PAGE, _LARGEST_PAGE = 100, 1000
 
 
 @with_options(*LIST)
@@ -54,8 +54,6 @@ def usage(
     """
     if as_csv and common.as_json:
         raise InvalidValueError("pass --csv or --json, not both")
-    if common.everything and common.limit is not None:
-        raise InvalidValueError("pass --limit or --all, not both")
     key_id = None if key is None else argument_id(key)
     with common.guard() as guard:
         ask = partial(
@@ -68,11 +66,9 @@ def usage(
             zone=zone,
             group_by=group_by,
         )
-        size = _PAGE if common.limit is None else common.limit
-        report = ask(after=common.after, limit=_LARGEST_PAGE if common.everything else size)
-        while common.everything and report.next is not None:
-            more = ask(after=report.next, limit=_LARGEST_PAGE)
-            report = replace(more, items=report.items + more.items)
+        reports = read_pages(common, ask)
+        items = tuple(item for report in reports for item in report.items)
+        report = replace(reports[-1], items=items)
     if common.as_json:
         emit_json(usage_json(report))
         return
