@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
@@ -775,3 +776,18 @@ def test_threads_of_a_forked_child_that_come_at_once_get_connections(served: Dat
     store.close()
     output, _ = python(FORK_WITH_THREADS, served.url, key().id).communicate()
     assert output == "done\n"
+
+
+def test_a_database_of_asyncio_that_is_dropped_is_freed_at_once() -> None:
+    async def scenario() -> None:
+        store: Any = open_async_store("postgresql://localhost/keys")
+        database = weakref.ref(store.database)
+        assert store.database.reads  # so that this event loop has engines
+        gc.disable()
+        try:
+            del store
+            assert database() is None
+        finally:
+            gc.enable()
+
+    asyncio.run(scenario())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 
@@ -37,15 +36,16 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
         is_replica: bool = False,
     ) -> None:
         super().__init__(engines, prepares=prepares, is_replica=is_replica)
-        self._make = make
+        first = self._engines
+        self._make = make or (lambda: first)
+        self._unclaimed = [first]
         self._inherited: list[object] = []
-        self._has_settled = False
         self._start_afresh()
         after_fork(self._leave_parent)
 
     def _start_afresh(self) -> None:
-        self._loops = PerLoop("SQL", self._settle)
-        self._lock = threading.Lock()
+        # Not by a bound method, which would keep a database that is dropped.
+        self._loops = PerLoop("SQL", partial(_claim, self._unclaimed, self._make))
 
     def _leave_parent(self) -> None:
         """Begin with new connections; those of the parent belong to sockets shared with it."""
@@ -70,20 +70,12 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return self._engines
-        if self._make is None:
+        if not self._owned:
             return self._engines
         return (self._loops.made.get(loop) or self._loops.here()).engines
 
-    def _settle(self) -> _OnLoop:
-        """Make the engines of an event loop; those that are there already are the first one's."""
-        with self._lock:
-            if self._has_settled and self._make is not None:
-                self._engines = self._make()
-            self._has_settled = True
-            return _OnLoop(self._engines)
-
     async def aclose(self) -> None:
-        if self._make is None:
+        if not self._owned:
             return
         here = self._loops.made.pop(running_loop("SQL"), None)
         if here is not None:
@@ -103,6 +95,16 @@ class _OnLoop:
     def __init__(self, engines: Engines[AsyncEngine]) -> None:
         self.engines = engines
         self.open = closed_with_loop(partial(_close, engines))
+
+
+def _claim(
+    unclaimed: list[Engines[AsyncEngine]], make: Callable[[], Engines[AsyncEngine]]
+) -> _OnLoop:
+    """Give an event loop the engines that were made before there was one, or new ones."""
+    try:
+        return _OnLoop(unclaimed.pop())
+    except IndexError:  # another loop has them
+        return _OnLoop(make())
 
 
 async def _close(engines: Engines[AsyncEngine]) -> None:
