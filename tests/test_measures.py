@@ -11,17 +11,10 @@ PACKAGE = Path(keyguard.__file__).parent
 LONGEST = 400
 """Lines of a module (CONTRIBUTING.md, rule 9)."""
 
-LONGER = {
-    "admin/console/organizations.py",
-    "admin/console/requests.py",
-    "cli/key.py",
-    "stores/redis/keys.py",
-    "stores/redis/ports.py",
-    "stores/sql/database.py",
-}
+LONGER = {"stores/redis/keys.py"}
 """Modules that are longer, until somebody finds the part that deserves a module of its own."""
 
-MOST_ANY = 195
+MOST_ANY = 200
 """Lines with the word ``Any``: where a library or a framework has no types, callbacks and rows."""
 
 MOST_CASTS = 12
@@ -43,7 +36,7 @@ def lines_with(pattern: str) -> list[str]:
     ]
 
 
-def test_no_module_but_the_known_ones_is_long() -> None:
+def test_no_module_but_a_known_one_is_long() -> None:
     longer = {name for name, text in sources().items() if text.count("\n") > LONGEST}
 
     assert longer - LONGER == set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from keyguard.cli.options import Common
 from keyguard.cli.output import complain, emit, emit_json, note
@@ -13,7 +13,7 @@ from keyguard.core.usage.results import UsageReport
 from keyguard.exceptions import InvalidValueError
 
 T = TypeVar("T")
-P = TypeVar("P", bound=Page[Any] | UsageReport)
+P = TypeVar("P", bound=Page[object] | UsageReport)
 
 _PAGE = 100
 _LARGEST_PAGE = 1000

@@ -1,10 +1,12 @@
-"""How keys are revoked, for sync code."""
+"""How keys are revoked and deleted, for sync code."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Key, RevocationReason
-from keyguard.core.keys.results import DamagedKey
+from keyguard.core.keys.results import DamagedKey, DeletedKeys
 from keyguard.core.management.keys import AsyncKeys
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.secret import Secret
@@ -12,7 +14,7 @@ from keyguard.runtime.sync import run_sync
 
 
 class Revocations:
-    """How keys of one guard are revoked."""
+    """How keys of one guard are revoked and deleted."""
 
     def __init__(self, ports: ManagementPorts) -> None:
         self._operations = AsyncKeys(ports)
@@ -108,3 +110,38 @@ class Revocations:
         operation = self._operations.revoke_token(token, note=note)
         del token  # a traceback that passes here must not show a token
         return run_sync(operation)
+
+    def delete_ended(
+        self,
+        *,
+        ended_for: timedelta | None = None,
+        dry_run: bool = False,
+        actor: Actor = None,
+    ) -> DeletedKeys:
+        """Delete the keys of all organizations that ended long ago.
+
+        A key has ended when it was revoked, has expired, or the grace of its rotation is over. Its
+        record is gone for good, with the stored form of its token: to requests it is an unknown
+        key, and only the audit trail tells that it was there. Keys are deleted in batches, each
+        whole or not at all, so this may be run again, and several times at once.
+
+        Args:
+            ended_for: For how long they have ended; by default the setting ``keep_ended_keys``. It
+                is at least a day, and ``request_lifetime`` and twice ``claim_lifetime`` together:
+                so long may a request for a key rest on a key that asked or approved.
+            dry_run: Whether only to count them.
+            actor: Who deletes them, for the audit trail. A principal can't, and of persons only an
+                operator.
+
+        Returns:
+            How many were deleted, and which could not be, as their records are damaged.
+
+        Raises:
+            InvalidValueError: The span is too short, or neither the argument nor the setting gives
+                one.
+            RefusedError: The actor may not, or the clock of the store's server is behind.
+            StoreError: The key store failed. What was deleted before stays deleted.
+        """
+        return run_sync(
+            self._operations.delete_ended(ended_for=ended_for, dry_run=dry_run, actor=actor)
+        )
