@@ -22,7 +22,7 @@ SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/ht
 SOURCES := $(shell find src tests examples -name '*.py' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-demo env-servers env-compat env-unedited env-floors demo test check bench paths chaos servers compat unedited matrix floors dist docs pins clean
+.PHONY: help env env-demo env-servers env-compat env-unedited env-floors demo test check bench paths chaos servers compat unedited matrix floors dist package docs pins clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11]'
@@ -105,6 +105,9 @@ floors: env-floors ## run the most telling tests with the oldest Python and the 
 
 dist: env ## build wheel and source archive into dist/, check them, and install each extra alone
 	@sh scripts/dist.sh $(BIN)/python
+
+package: env ## build wheel and source archive, check them, and run the README's examples with the wheel: dist in short
+	@sh scripts/dist.sh $(BIN)/python short
 
 docs: env ## build the documentation into docs/_build/html
 	@$(SPHINX)

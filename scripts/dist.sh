@@ -1,10 +1,12 @@
 #!/bin/sh
-# Build wheel and source archive, check them, and use the wheel as a stranger would: dist.sh PYTHON
+# Build wheel and source archive, check them, and use the wheel as a stranger would: dist.sh PYTHON [short]
 #
-# PYTHON has the programs of the group `dev`. Each extra is installed alone, in an environment of its own.
+# PYTHON has the programs of the group `dev`. Each extra is installed alone, in an environment of its own. With
+# "short", the wheel alone is installed, beside the dependencies that PYTHON has: no index is asked.
 set -eu
 
 python=$1
+how=${2-}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT
@@ -22,20 +24,32 @@ installed() { # NAME REQUIREMENT...
     "$scratch/$name/bin/python" -m pip --disable-pip-version-check -qq install "$@"
 }
 
-installed archive "$(echo "$PWD"/dist/*.tar.gz)"
-for extra in '' $("$python" -c '
+each_extra() {
+    installed archive "$(echo "$PWD"/dist/*.tar.gz)"
+    for extra in '' $("$python" -c '
 import tomllib
 with open("pyproject.toml", "rb") as file:
     print(*tomllib.load(file)["project"]["optional-dependencies"])'); do
-    echo "dist: ${extra:-no extra}"
-    installed "with-$extra" "$wheel${extra:+[$extra]}"
-    # In another folder, so that nothing but the wheel is found.
-    (cd "$scratch" && "with-$extra/bin/python" -I - "$extra" <"$OLDPWD/scripts/extras.py")
-    [ "$extra" = all ] || rm -rf "$scratch/with-$extra"
-done
+        echo "dist: ${extra:-no extra}"
+        installed "with-$extra" "$wheel${extra:+[$extra]}"
+        # In another folder, so that nothing but the wheel is found.
+        (cd "$scratch" && "with-$extra/bin/python" -I - "$extra" <"$OLDPWD/scripts/extras.py")
+        [ "$extra" = all ] || rm -rf "$scratch/with-$extra"
+    done
+}
+
+if [ "$how" = short ]; then
+    installed with-all --no-index --no-deps "$wheel"
+    # A path in a .pth file brings the packages there, and not what their own .pth files bring: the
+    # working copy of keyguard.
+    beside=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo "$beside" >"$("$scratch/with-all/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+else
+    each_extra
+fi
 
 echo "dist: the README's examples"
-"$scratch/with-all/bin/python" -m pip --disable-pip-version-check -qq install httpx
+[ "$how" = short ] || "$scratch/with-all/bin/python" -m pip --disable-pip-version-check -qq install httpx
 cp README.md "$scratch"
 (cd "$scratch" && with-all/bin/python -I - <<'EOF')
 import re
