@@ -17,7 +17,7 @@ from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 _LEAST_KEPT = timedelta(days=1)
 
-_BATCH = 500
+_BATCH = 200  # one commit each, which Redis takes about 10 ms for
 _SLACK = timedelta(hours=1)
 """By how much the clock of this machine may be ahead of the store's."""
 
