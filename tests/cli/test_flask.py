@@ -122,6 +122,7 @@ def test_help_lists_no_command_that_an_application_can_t_run(app: Flask) -> None
             "key",
             "request",
             "audit",
+            "purge",
             "usage",
             "hints",
             "routes",

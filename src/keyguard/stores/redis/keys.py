@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from math import floor
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from keyguard.core.keys.audit import TRAIL, AuditEntry
 from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
@@ -49,6 +49,7 @@ from keyguard.stores.redis.hashes import (
     temporary_text,
     time_text,
 )
+from keyguard.stores.redis.listed import Listed
 from keyguard.stores.redis.ports import ScriptPort
 from keyguard.stores.redis.scripts import DONE, Reply, list_of, store_call, text_of, texts_of
 from keyguard.stores.redis.trail import delete_old
@@ -120,7 +121,7 @@ class RedisKeys:
     async def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
         if not _may_be(ORGANIZATION_ID, after):
             return Page(())
-        listed = _Listed("organization", "organizations")
+        listed = Listed("organization", "organizations")
         return page_of(*await self._found(organization_from, listed, after, limit))
 
     async def find_key(self, key_id: str) -> KeyRecord | None:
@@ -156,13 +157,13 @@ class RedisKeys:
         if wanted.family is not None:
             index = f"family:{wanted.family}"
         times = (wanted.ends_before, wanted.unused_since, wanted.alive_at, wanted.ended_before)
-        listed = _Listed("key", index, wanted.organization, tuple(map(time_text, times)))
+        listed = Listed("key", index, wanted.organization, tuple(map(time_text, times)))
         if wanted.search is not None:
             return await self._search(wanted, wanted.search, listed, after, limit)
         return page_of(*await self._found(key_from, listed, after, limit, wanted.admits))
 
     async def _search(
-        self, wanted: KeyFilter, search: str, listed: _Listed, after: str | None, limit: int
+        self, wanted: KeyFilter, search: str, listed: Listed, after: str | None, limit: int
     ) -> Page[Key]:
         """List the keys that a search finds: those whose id begins with it, then those by name."""
         if not fits(search):
@@ -278,7 +279,7 @@ class RedisKeys:
             index = f"{index}:{owner}"
         if wanted.requester is not None:
             open_at, index = "", f"requester:{wanted.requester}"
-        listed = _Listed("request", index, owner, open_at=open_at)
+        listed = Listed("request", index, owner, open_at=open_at)
         return page_of(*await self._found(request_from, listed, after, limit, wanted.admits))
 
     async def put_temporary(self, record: Temporary, now: datetime) -> bool:
@@ -312,7 +313,7 @@ class RedisKeys:
     async def _found(
         self,
         decode: Callable[[Reply], Found],
-        listed: _Listed,
+        listed: Listed,
         after: str | None,
         limit: int,
         admits: Callable[[Found], bool] = bool,
@@ -349,7 +350,7 @@ class RedisKeys:
             if len(items) > limit or not last:
                 return items, limit
 
-    async def _place_of_deleted(self, listed: _Listed, key_id: str) -> str:
+    async def _place_of_deleted(self, listed: Listed, key_id: str) -> str:
         """Return the entry that a key had in an index before it was deleted, or ""."""
         if listed.kind != "key":
             return ""
@@ -357,34 +358,7 @@ class RedisKeys:
             organization=listed.owner, subject=key_id, after=None, limit=1
         )
         place = place_of_deleted(newest)
-        if place is None:
-            return ""
-        created_at, name = place
-        forms = {"id": key_id, "name": f"{name}\0{key_id}"}
-        return forms.get(listed.order, f"{time_text(created_at)} {key_id}")
-
-
-class _Listed(NamedTuple):
-    """What a list is of.
-
-    Args:
-        kind: The kind of record.
-        by: The index that leads to them.
-        owner: The id of the only organization whose records are wanted, or None.
-        times: ``ends_before``, ``unused_since``, ``alive_at`` and ``ended_before`` of a
-            :class:`KeyFilter`.
-        open_at: For an index of open requests, the second at which they are open.
-        search: What its entries begin with.
-        order: What they are ordered by: ``created_at``, ``name`` or ``id``.
-    """
-
-    kind: str
-    by: str
-    owner: str | None = None
-    times: tuple[str, ...] = ("", "", "", "")
-    open_at: str = ""
-    search: str = ""
-    order: str = "created_at"
+        return "" if place is None else listed.entry(key_id, *place)
 
 
 def _temporary_key(kind: str, digest: str) -> str:
