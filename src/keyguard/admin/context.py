@@ -150,10 +150,21 @@ class Context:
         """
         request, organization = await self.owned_request()
         rights = rights_of(self.caller, organization)
-        if Right.READ_REQUESTS not in rights and request.requester != self.party:
+        if Right.READ_REQUESTS not in rights and not await self._asked(request):
             raise unknown()
         self.check(rights)
         return request
+
+    async def _asked(self, request: KeyRequest) -> bool:
+        """Tell whether the caller asked for a key, be it as the key of the person who did."""
+        principal = self.principal
+        if request.requester == self.party:
+            return True
+        # The store is asked for no other caller, whom the time would tell that there is a request.
+        if principal is None or principal.organization != request.organization:
+            return False
+        get = self.guard.requests.get
+        return await _found(lambda: get(request.id, asked_by=principal)) is not None
 
     async def owned_request(self) -> tuple[KeyRequest, Organization]:
         """Return the request of the path and its organization, whatever the caller may do.
@@ -233,7 +244,11 @@ class Context:
         return record.version
 
     def _has(self, right: Right, rights: frozenset[Right]) -> bool:
-        return right in rights or (self.endpoint.own and Right.OWN_KEYS in rights)
+        if right in rights:
+            return True
+        # A key has no keys of its own. What it asked for it may see where it may do anything.
+        asks = self.principal is not None and right is Right.READ_REQUESTS and bool(rights)
+        return self.endpoint.own and (Right.OWN_KEYS in rights or asks)
 
     def _forbidden(self, right: Right) -> Problem | AccessDenied:
         principal, scope = self.principal, scope_for(right)

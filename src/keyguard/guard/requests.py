@@ -82,25 +82,32 @@ class Requests:
             )
         )
 
-    def get(self, request_id: str, *, organization: str | None = None) -> KeyRequest:
+    def get(
+        self, request_id: str, *, organization: str | None = None, asked_by: Actor = None
+    ) -> KeyRequest:
         """Return a request.
 
         Args:
             request_id: Its id.
             organization: Id or slug of the only organization whose request is wanted. A request of
                 another organization is then not found, exactly like an unknown one. None for any.
+            asked_by: The only principal, person or name whose request is wanted. A key that
+                somebody holds finds what its family asked for in its holder's name. None for any.
 
         Raises:
             NotFoundError: No request has that id.
             StoreError: The key store failed.
         """
-        return run_sync(self._operations.get(request_id, organization=organization))
+        return run_sync(
+            self._operations.get(request_id, organization=organization, asked_by=asked_by)
+        )
 
     def list(
         self,
         *,
         organization: str | None = None,
         requester: str | None = None,
+        asked_by: Actor = None,
         statuses: Iterable[RequestStatus | str] = (),
         after: str | None = None,
         limit: int = 100,
@@ -110,6 +117,7 @@ class Requests:
         Args:
             organization: Id or slug of the organization whose requests are wanted; None for all.
             requester: The only requester whose requests are wanted.
+            asked_by: As for :meth:`get`. A page may then have fewer requests than there are.
             statuses: The statuses of which they have one now, such as ``["pending"]``; empty for
                 any.
             after: The ``next`` of the page before, or None for the first.
@@ -124,6 +132,7 @@ class Requests:
             self._operations.list(
                 organization=organization,
                 requester=requester,
+                asked_by=asked_by,
                 statuses=statuses,
                 after=after,
                 limit=limit,

@@ -145,7 +145,7 @@ MAY = {
     "nobody": {"show_caller", "show_document"},
     "admin": _ADMINISTRATOR | {"show_own_usage"},
     "analytics:read": {"show_caller", "show_document", "report_usage", "list_hints"}
-    | {"show_own_usage"},
+    | {"show_own_usage", "list_requests"},
     "inference:read": {"show_caller", "show_document", "show_own_usage"},
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyguard import Person
+from keyguard import Allow, Person
 from keyguard.core.management.requests import TICKETS
 from tests.admin.api.calls import Got
 from tests.admin.api.office import PEOPLE, Office
@@ -311,3 +311,26 @@ def test_a_decision_is_on_the_version_of_if_match_even_if_it_changes_meanwhile(
 
     assert office.call("POST", path, {}, headers={"if-match": '"1"'}, **who).status == 412
     assert requests.get(asked.id).decided_by == ("abe",)
+
+
+@pytest.mark.parametrize("holder", ["dev", None])
+def test_a_key_that_decides_on_no_requests_sees_what_it_asked_for_alone(
+    office: Office, front: str, holder: str | None
+) -> None:
+    guard = office.guard
+    token = office.token("analytics:read", "inference:read", owner=holder)
+    decision = guard.authenticate([f"Bearer {token}"])
+    assert isinstance(decision, Allow)
+    terms: dict[str, Any] = {"organization": "acme", "name": "n", "scopes": ["inference:read"]}
+    own = guard.requests.create(**terms, actor=decision.principal).request
+    of_holder = guard.requests.create(**terms, actor=PEOPLE["developer"]).request
+    guard.requests.create(**terms, actor="somebody")
+
+    def call(path: str) -> Got:
+        return office.call("GET", path, front=front, token=token)
+
+    listed = call(PATH)
+    assert [item["id"] for item in listed.json["items"]] == [own.id], listed.json
+    assert call(f"/requests/{own.id}").status == 200
+    assert call(f"/requests/{of_holder.id}").status == 404
+    assert call(f"{PATH}?requester=somebody").status == 404

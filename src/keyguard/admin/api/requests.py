@@ -54,15 +54,16 @@ ENDPOINTS = Table()
 async def list_requests(context: Context) -> Answer:
     """List requests for keys, oldest first."""
     organization, query = await context.organization(), context.query
-    requester, own = query.get(REQUESTER, None), context.party
+    requester, asked_by = query.get(REQUESTER, None), None
     if not context.has(Right.READ_REQUESTS, organization):
-        if requester not in (None, own):
+        if requester not in (None, context.party):
             raise unknown()
-        requester = own
+        requester, asked_by = None, context.caller
     page = await settled(
         context.guard.requests.list(
             organization=organization.id,
             requester=requester,
+            asked_by=asked_by,
             statuses=[query.need(STATUS)] if STATUS in query else [],
             after=query.get(AFTER, None),
             limit=query.get(LIMIT, 100),

@@ -156,7 +156,7 @@ async def prove_requester(
         raise InvalidValueError("give the ticket, or the requester as the actor")
     else:
         record = await ports.store.find_request(request_id)
-        proven = record is not None and await _has_asked(ports, actor, record.request)
+        proven = record is not None and await has_asked(ports, actor, record.request)
     if not proven:
         raise unknown("request", request_id)
 
@@ -181,7 +181,14 @@ async def is_ticket_of(ports: ManagementPorts, request_id: str, ticket: Secret) 
     return await ports.verify(ticket, None if record is None else record.digest) is True
 
 
-async def _has_asked(ports: ManagementPorts, actor: Actor, request: KeyRequest) -> bool:
+async def requester_of(ports: ManagementPorts, actor: Actor) -> str:
+    """Return as whom an actor asks: a key as the person who holds it."""
+    record = await ports.store.find_key(actor.key_id) if isinstance(actor, Principal) else None
+    owner = None if record is None else record.key.owner
+    return party_of(actor) if owner is None else owner
+
+
+async def has_asked(ports: ManagementPorts, actor: Actor, request: KeyRequest) -> bool:
     """Tell whether an actor is the requester, or a key that asked as its holder."""
     party = party_of(actor)
     if request.requester == party:

@@ -45,11 +45,13 @@ from keyguard.core.management.request_parties import (
     TICKETS,
     author_of,
     found_request,
+    has_asked,
     holder_of,
     own_request,
     party_of,
     prove_requester,
     refuse_unless,
+    requester_of,
 )
 from keyguard.core.management.request_turns import TURN, count_request, end_turns, take_turn
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
@@ -162,10 +164,15 @@ class AsyncRequests(Decisions):
             ports.tell_request(Action.REQUEST_APPROVED, request)
         return CreatedRequest(request=request, ticket=ticket)
 
-    async def get(self, request_id: str, *, organization: str | None = None) -> KeyRequest:
+    async def get(
+        self, request_id: str, *, organization: str | None = None, asked_by: Actor = None
+    ) -> KeyRequest:
         """Return a request. See :meth:`~keyguard.guard.requests.Requests.get`."""
+        check_actor(asked_by)
         request, owner = await found_request(self._ports, request_id)
         if organization not in (None, owner.id, owner.slug):
+            raise unknown("request", request_id)
+        if asked_by is not None and not await has_asked(self._ports, asked_by, request):
             raise unknown("request", request_id)
         return request
 
@@ -174,6 +181,7 @@ class AsyncRequests(Decisions):
         *,
         organization: str | None = None,
         requester: str | None = None,
+        asked_by: Actor = None,
         statuses: Iterable[RequestStatus | str] = (),
         after: str | None = None,
         limit: int = 100,
@@ -184,6 +192,9 @@ class AsyncRequests(Decisions):
         """
         ports = self._ports
         size = page_size(limit)
+        check_actor(asked_by)
+        if asked_by is not None and requester is None:
+            requester = await requester_of(ports, asked_by)
         if organization is not None:
             organization = await listed_organization(ports, organization)
         wanted = RequestFilter(
@@ -192,7 +203,11 @@ class AsyncRequests(Decisions):
             requester=None if requester is None else check_text("a requester", requester),
             statuses=frozenset(map(_status, statuses)),
         )
-        return await ports.store.list_requests(wanted, after=after, limit=size)
+        page = await ports.store.list_requests(wanted, after=after, limit=size)
+        if asked_by is None:
+            return page
+        own = [request for request in page.items if await has_asked(ports, asked_by, request)]
+        return replace(page, items=tuple(own))
 
     async def withdraw(
         self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
