@@ -22,7 +22,13 @@ class Value:
         return self._compared() == other._compared()
 
     def __hash__(self) -> int:
-        return hash(self._compared())
+        return hash(
+            tuple(
+                getattr(self, field.name)
+                for field in fields(self)
+                if (field.compare if field.hash is None else field.hash)
+            )
+        )
 
     def __repr__(self) -> str:
         shown = (
