@@ -51,6 +51,24 @@ def test_what_was_verified_is_remembered_until_it_is_stale() -> None:
     assert not cache.knows(issued)
 
 
+def test_a_look_up_outlasts_the_deletion_of_many_other_keys() -> None:
+    cache = Cache()
+    issued = cache.world.issue()
+    mark = cache.tokens.begin()
+    cache.tokens.forget_here(map(str, range(10_000)))
+
+    assert cache.remember(issued, mark)
+
+
+def test_what_changed_before_more_than_is_remembered_counts_for_a_look_up() -> None:
+    cache = Cache()
+    issued = cache.world.issue()
+    mark = cache.tokens.begin()
+    cache.tokens.forget_here([issued.key.id, *map(str, range(10_000))])
+
+    assert not cache.remember(issued, mark)
+
+
 def test_freshness_counts_from_before_the_look_up() -> None:
     cache = Cache(max_staleness=5.0)
     issued = cache.world.issue()

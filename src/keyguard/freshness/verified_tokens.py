@@ -29,7 +29,7 @@ from keyguard.runtime.process import Clock, after_fork
 _SCHEME = "Bearer "
 _SCHEME_BYTES = _SCHEME.encode()
 _FAR_FUTURE = float("inf")
-_RECENT_CHANGES = 1024
+_RECENT_CHANGES = 10_000  # a slow hash outlasts the deletion or import of many keys
 _RECENT_POSITIONS = 64
 _LONGEST = 60.0  # seconds, however well the feed vouches
 _HELD = 10.0  # seconds that no thread is held up for between finding an entry and counting there
