@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +136,27 @@ def test_a_stream_that_is_collected_while_the_counters_are_locked_blocks_nobody(
         assert len(elsewhere) == 1
         assert used(guard, key) == 9 + 1
         guard.close()
+
+
+ASK_BELOW_THE_CORE = """
+import sys
+
+sys.path.insert(0, "./src")
+
+from keyguard.core.keys.values import Page
+from keyguard.runtime.interruptions import is_interruption
+
+class Compared:
+    def __eq__(self, other):
+        print(is_interruption())
+        return True
+
+Page((Compared(),)) == Page((Compared(),))
+"""
+
+
+def test_an_interruption_is_recognized_however_the_path_of_the_package_is_spelled() -> None:
+    command = [sys.executable, "-c", ASK_BELOW_THE_CORE]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

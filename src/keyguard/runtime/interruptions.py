@@ -11,17 +11,17 @@ import sys
 from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
-from os import sep
-from pathlib import Path
+from os.path import dirname, join
 from types import FrameType
 
 __all__ = ["do_elsewhere", "is_interruption"]
 
-_PACKAGE = Path(__file__).parents[1]
+# As code names its file, which need not be the form that a Path gives it.
+_PACKAGE = dirname(dirname(sys._getframe().f_code.co_filename))
 _WITH_LOCKS = tuple(
-    f"{_PACKAGE / room}{sep}" for room in ("core", "freshness", "runtime", "stores", "telemetry")
+    join(_PACKAGE, room, "") for room in ("core", "freshness", "runtime", "stores", "telemetry")
 )
-_RUNS_APPLICATIONS = str(_PACKAGE / "runtime" / "sync.py")
+_RUNS_APPLICATIONS = join(_PACKAGE, "runtime", "sync.py")
 
 
 def is_interruption() -> bool:
