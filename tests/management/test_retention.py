@@ -295,6 +295,23 @@ def test_a_request_whose_entries_are_deleted_makes_no_key(stored: Stored, part: 
         guard.requests.claim(created.request.id, **proof)
 
 
+def test_nobody_decides_on_an_own_request_whose_key_is_deleted(stored: Stored) -> None:
+    guard = stored.another(**LONG)
+    asking = stored.issue("admin", owner="ann")
+    created = guard.requests.create(organization="acme", name="ci", actor=stored.principal(asking))
+    successor = stored.guard.keys.rotate(asking.key.id)
+    stored.guard.keys.update(successor.key.id, owner="bob")
+    own = stored.principal(successor)
+    with pytest.raises(RefusedError, match="nobody decides on an own request"):
+        guard.requests.approve(created.request.id, actor=own)
+
+    stored.clock.advance(15 * DAY)
+    assert stored.guard.keys.delete_ended(ended_for=13 * DAY).count == 1
+    with pytest.raises(RefusedError, match=r"asked for request .* is deleted"):
+        guard.requests.approve(created.request.id, actor=own)
+    assert guard.requests.withdraw(created.request.id, ticket=created.ticket).state == "withdrawn"
+
+
 @pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_a_key_that_nobody_can_read_stays_and_is_named(
     durable: Stored, monkeypatch: pytest.MonkeyPatch

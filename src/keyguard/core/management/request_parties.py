@@ -108,9 +108,20 @@ async def check_approvers(ports: ManagementPorts, request: KeyRequest, now: date
 
 
 async def families_that_asked(ports: ManagementPorts, request: KeyRequest) -> set[str]:
-    """Return the family of the key that made a request, also if it has another holder now."""
-    made = await _keys_that(ports, Action.REQUEST_CREATED, request)
-    return {record.key.family for _, record in made if record is not None}
+    """Return the family of the key that made a request, also if it has another holder now.
+
+    Raises:
+        RefusedError: That key is deleted, or so are the entries of the audit trail that name it.
+    """
+    families = set[str]()
+    for key_id, record in await _keys_that(ports, Action.REQUEST_CREATED, request):
+        if record is None:
+            raise RefusedError(
+                f"key {key_id!r}, which asked for request {request.id!r}, is deleted, so nobody "
+                "can tell whose request it is; ask again"
+            )
+        families.add(record.key.family)
+    return families
 
 
 async def _keys_that(
