@@ -28,5 +28,6 @@ urlpatterns = [
     re_path(r"(?i)^wiki/$", case),
     path("deep/", include(([re_path(r"(?i)^(?P<year>[0-9]{4})/list$", case)], "deep"))),
     re_path(r"(?i)^tree/", include(([re_path(r"^(?P<year>[0-9]{4})/list$", case)], "tree"))),
+    path("sure/100%/<int:n>", case),
     re_path(r"(?i)^plain/page/(?P<rest>.+)$", case),
 ]

@@ -85,6 +85,7 @@ def test_a_path_with_a_format_suffix_must_not_escape_a_rule() -> None:
         ("/deep/{rest:path}", None),  # what may be in any case is what the rule leaves open
         ("/tree/{rest:path}", "/TREE/2026/list"),
         ("/plain/{rest:path}", "/PLAIN/page/1"),
+        ("/sure/{rest:path}", None),  # a percent sign in a path is no name of a parameter
         ("/{rest:path}", None),
     ],
 )

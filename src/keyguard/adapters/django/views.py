@@ -112,8 +112,15 @@ def samples_in_django() -> Iterator[str]:
     """Yield paths that the URLconf serves, as far as Django can write its patterns."""
     for written in _written(get_resolver().url_patterns, ""):
         for sample, names in normalize(written):
-            paths = [f"/{sample % dict.fromkeys(names, value)}" for value in SAMPLE_VALUES]
+            paths = [f"/{_filled(sample, names, value)}" for value in SAMPLE_VALUES]
             yield from [path for path in paths if resolve_in_django(path, None) is not None][:1]
+
+
+def _filled(sample: str, names: list[str], value: str) -> str:
+    """Return what Django's normalize has written, with a value for each of its names."""
+    for name in names:  # formatting would take other percent signs for names as well
+        sample = sample.replace(f"%({name})s", value)
+    return sample
 
 
 def _written(patterns: list[Any], before: str) -> Iterator[str]:

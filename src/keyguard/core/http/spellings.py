@@ -55,7 +55,8 @@ def find_escapes(book: RuleBook, resolve: Resolve, samples: Iterable[str] = ()) 
         samples: Paths that the router serves, if it can name some. They are tried for rules that
             cover any rest of a path, of which nobody can guess what the router serves below.
     """
-    samples = tuple(samples)
+    covers_rest = any(REST in rule.segments for rule in book.rules)
+    samples = tuple(samples) if covers_rest else ()  # to find them takes a router a while
     for rule in book.rules:
         escape = None if rule.public else _escape_from(rule, book, resolve, samples)
         if escape is not None:
