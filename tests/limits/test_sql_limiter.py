@@ -30,6 +30,7 @@ from keyguard.stores.sql.session import begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 from tests.limits.conftest import Store, charge
 from tests.services import Server
+from tests.stores.conflicts import spoil
 from tests.stores.conftest import Database, make_database
 from tests.stores.sessions import COMMIT, FakeDatabase, FakeSession
 
@@ -241,36 +242,18 @@ def test_a_hits_time_is_that_of_its_last_lock(kind: str) -> None:
 
 # Conflicts and lost connections
 
-SPOIL = {
-    "postgresql": """
-        CREATE FUNCTION spoil() RETURNS trigger AS $$ BEGIN
-            IF nextval('tries') < {spoiled} THEN RAISE 'spoiled' USING ERRCODE = '40P01'; END IF;
-            RETURN NEW;
-        END $$ LANGUAGE plpgsql;
-        CREATE TRIGGER spoil BEFORE INSERT OR UPDATE ON keyguard_counters
-            FOR EACH ROW EXECUTE FUNCTION spoil()
-    """,
-    "mariadb": """
-        CREATE TRIGGER spoil BEFORE INSERT ON keyguard_counters FOR EACH ROW
-            IF NEXTVAL(tries) < {spoiled} THEN
-                SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'spoiled';
-            END IF
-    """,
-}
 
-
-def spoil(store: Store, kind: str, times: int) -> None:
-    """Have the database refuse writes for a deadlock, so many times."""
-    with aside(store) as connection:
-        connection.execute(text("CREATE SEQUENCE tries"))  # which no rollback sets back
-        connection.exec_driver_sql(SPOIL[kind].format(spoiled=times + 1))
+def spoiled(store: Store, times: int) -> None:
+    """Have the database refuse changes of counters for a deadlock, so many times."""
+    url = database_of(store.limiter).writes.url
+    spoil(url, "keyguard_counters", "UPDATE", times)
 
 
 @pytest.mark.campaign("sync-postgresql", "async-mariadb")
 @SERVERS
-def test_a_hit_that_met_a_deadlock_is_tried_again(store: Store, kind: str) -> None:
+def test_a_hit_that_met_a_deadlock_is_tried_again(store: Store) -> None:
     store.hit(charge())
-    spoil(store, kind, 3)
+    spoiled(store, 3)
     assert store.hit(charge(), charge(2)).admitted
     assert store.remaining(charge()) == 8
     assert store.remaining(charge(2)) == 9
@@ -278,9 +261,9 @@ def test_a_hit_that_met_a_deadlock_is_tried_again(store: Store, kind: str) -> No
 
 @pytest.mark.campaign("async-postgresql", "sync-mariadb")
 @SERVERS
-def test_a_hit_that_meets_nothing_but_deadlocks_is_given_up(store: Store, kind: str) -> None:
+def test_a_hit_that_meets_nothing_but_deadlocks_is_given_up(store: Store) -> None:
     store.hit(charge())
-    spoil(store, kind, 100)
+    spoiled(store, 100)
     with pytest.raises(StoreUnavailableError):
         store.hit(charge())
     assert store.remaining(charge()) == 9

@@ -12,9 +12,9 @@ import contextvars
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -44,25 +44,20 @@ from keyguard.stores.sql.counter_rows import (
     written,
 )
 from keyguard.stores.sql.database import Database, SyncDatabase, ended_after
-from keyguard.stores.sql.errors import explained
+from keyguard.stores.sql.errors import explained, is_conflict, unavailable
 from keyguard.stores.sql.session import NamedRow, Session, begin_hastily
 from keyguard.stores.sql.tables import COUNTERS
 
 Now: TypeAlias = Callable[[], float]
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
-_ATTEMPTS = 5
+_MOST_MADE = 5
+"""How often a row is made, where sweeps delete it before it can be locked."""
 _SWEEP_EVERY = 64
 """New buckets after which a sweep deletes some that have ended. It deletes more than were made."""
 _SLICE = 256
 _SWEEP_TIMEOUT = 2.0
 _LONGEST_SWEEP = 2 * _SWEEP_TIMEOUT
 """Seconds that closing waits for the sweeps, which may be late under load."""
-
-# What databases say of transactions that got in each other's way and were undone.
-_CONFLICT_STATES = ("40001", "40P01")
-_CONFLICT_NUMBERS = ((1020,), (1205,), (1213,))
 
 # The time at which a row is read, after the wait for its lock. MySQL has that time only in local
 # time, in which one hour comes twice a year. So this adds the time since the statement began to the
@@ -112,7 +107,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         if self.database.can_swap:
             outcomes = await self.database.swap(self._swap, hits)
         if outcomes is None:
-            outcomes = await self.database.write(self._persistently, self._hit_all, hits)
+            outcomes = await self.database.write(self._hit_all, hits)
         if self._made >= _SWEEP_EVERY:
             self._begin_sweep()
         return outcomes
@@ -120,9 +115,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
     async def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        outcome = await self.database.write(
-            self._persistently, self._adjust, charges, units, ends_at
-        )
+        outcome = await self.database.write(self._adjust, charges, units, ends_at)
         if self._made >= _SWEEP_EVERY:
             self._begin_sweep()
         return outcome
@@ -156,24 +149,6 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         ids = (await session.execute(found.with_for_update(skip_locked=True))).scalars().all()
         if ids:
             await session.execute(delete(COUNTERS).where(COUNTERS.c.id.in_(sorted(ids)), ended))
-
-    async def _persistently(
-        self,
-        session: Session,
-        attempt: Callable[Concatenate[Session, Parameters], Awaitable[Result]],
-        /,
-        *args: Parameters.args,
-        **kwargs: Parameters.kwargs,
-    ) -> Result:
-        """Make an attempt, and again where other transactions got in its way."""
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                return await attempt(session, *args, **kwargs)
-            except (_Swept, DBAPIError) as failure:
-                if not left or not _is_conflict(failure):
-                    raise
-            await session.rollback()
-        raise AssertionError  # the last attempt returns or raises
 
     async def _hit_all(self, session: Session, hits: Sequence[Sequence[Charge]]) -> list[Outcome]:
         charges = [charge for hit in hits for charge in hit]
@@ -214,7 +189,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         try:
             swapped = await session.execute(SWAP, swap)
         except DBAPIError as failure:
-            if _is_conflict(failure):
+            if is_conflict(failure):
                 return None
             # Nobody knows whether it was counted: no second try.
             raise explained(failure, self.database.place) from failure
@@ -246,7 +221,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         if make and len(rows) < len(keys):
             self._made += len(keys) - len(rows)
             if session.dialect.name != "sqlite":
-                rows = await _make(session, charges, found)
+                rows = await self._make(session, charges, found)
         states: States = dict.fromkeys(keys, ())
         for row in rows:
             states[row.id] = state_from(row)
@@ -255,6 +230,22 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
             # another process made while this one waited.
             return states, max(seconds(row.now) for row in rows)
         return states, await self._moment(session)
+
+    async def _make(
+        self, session: Session, charges: Sequence[Charge], found: Executable
+    ) -> Sequence[NamedRow]:
+        """Make the rows of new buckets, and lock all rows again."""
+        buckets = {charge.key: charge for charge in charges}
+        for _ in range(_MOST_MADE):
+            # In a transaction of its own and in one order: a process that holds a lock waits for no
+            # new row.
+            await session.rollback()
+            await session.execute(written(session.dialect.name, buckets, None))
+            await session.commit()
+            rows = (await session.execute(found)).all()
+            if len(rows) == len(buckets):  # a sweep may have deleted one before it was locked
+                return rows
+        raise unavailable(self.database.place)
 
     def _found(self, dialect: str, keys: Sequence[str], *, locked: bool) -> Executable:
         """Return what finds the rows of buckets, with the time at which each is read."""
@@ -318,26 +309,6 @@ class SqlRateLimiter(SyncBatchRateLimiter):
         run_sync(self.counters.sweep())
 
 
-class _Swept(Exception):  # noqa: N818 - it never leaves the limiter
-    """A sweep deleted a row between its making and its locking."""
-
-
-async def _make(
-    session: Session, charges: Sequence[Charge], found: Executable
-) -> Sequence[NamedRow]:
-    """Make the rows of new buckets, and lock all rows again."""
-    # In a transaction of its own and in one order: a process that holds a lock waits for no new
-    # row.
-    await session.rollback()
-    buckets = {charge.key: charge for charge in charges}
-    await session.execute(written(session.dialect.name, buckets, None))
-    await session.commit()
-    rows = (await session.execute(found)).all()
-    if len(rows) < len(buckets):
-        raise _Swept
-    return rows
-
-
 async def _write(
     session: Session, charges: Sequence[Charge], before: States, after: States
 ) -> None:
@@ -345,12 +316,3 @@ async def _write(
     changed = {charge.key: charge for charge in charges if before[charge.key] != after[charge.key]}
     if changed:
         await session.execute(written(session.dialect.name, changed, after))
-
-
-def _is_conflict(failure: Exception) -> bool:
-    if isinstance(failure, _Swept):
-        return True
-    origin = getattr(failure, "orig", None)
-    if getattr(origin, "sqlstate", None) in _CONFLICT_STATES:
-        return True
-    return isinstance(origin, Exception) and origin.args[:1] in _CONFLICT_NUMBERS

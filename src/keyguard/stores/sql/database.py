@@ -26,6 +26,7 @@ from keyguard.stores.sql.engines import AnyEngine, Engines, Way, engines_of
 from keyguard.stores.sql.errors import (
     ReadOnlyError,
     explained,
+    is_conflict,
     is_read_only,
     may_be_the_schema,
     no_connection_free,
@@ -38,6 +39,9 @@ from keyguard.stores.sql.turns import ForkGuard, Turns
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_MOST_TRIES = 5
+"""How often a change is tried where transactions of others get in its way."""
 
 _DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
 
@@ -193,24 +197,38 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
     async def _attempt(
         self, way: Way, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Run an operation in a session, and once more where its connection was lost."""
+        """Run an operation in a session, and again where nothing was done.
+
+        It runs once more where its connection was lost. A change is also tried again where the
+        server undid it, as in a deadlock: the other transaction has gone on, so nothing is waited
+        for.
+        """
         is_last = way is Way.WRITE and not self._tries_writes_again
+        tries = 0
         while True:
             session = await self._open(way)
+            is_committing = False
             try:
                 result = await operation(session, *args, **kwargs)
-            except DBAPIError as failure:
-                if is_read_only(failure):
-                    self._distrust()
-                # A pooled connection may have died long ago. The next connection is new.
-                if is_last or not failure.connection_invalidated or remaining() == 0:
-                    raise
-                is_last = True
-            else:
                 if way is Way.WRITE:
-                    # After a commit that failed, nobody knows whether it was made: no second try.
+                    is_committing = True
                     await session.commit()
                 return result
+            except DBAPIError as failure:
+                tries += 1
+                if is_read_only(failure):
+                    self._distrust()
+                if remaining() == 0:
+                    raise
+                if way is Way.WRITE and is_conflict(failure):
+                    if tries >= _MOST_TRIES:
+                        raise
+                # A pooled connection may have died long ago. The next connection is new. After a
+                # commit whose answer got lost, nobody knows whether it was made: no second try.
+                elif is_last or is_committing or not failure.connection_invalidated:
+                    raise
+                else:
+                    is_last = True
             finally:
                 await session.close()
 

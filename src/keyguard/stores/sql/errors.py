@@ -48,6 +48,8 @@ _CODES = {
     r'database "[^"]*" (does not exist|is not currently accepting)|no such database': "3D000",
 }
 _IS_READ_ONLY = ("25006", 1290, 1792, 1836)
+# What servers say of transactions that got in each other's way and were undone.
+_IS_CONFLICT = ("40001", "40P01", 1020, 1205, 1213)
 
 
 def place_of(url: URL) -> str:
@@ -92,6 +94,11 @@ def is_busy(failure: BaseException) -> bool:
 def is_read_only(failure: BaseException) -> bool:
     """Tell whether a server refused a change because it is a replica, or otherwise read-only."""
     return _told(failure)[0] in _IS_READ_ONLY
+
+
+def is_conflict(failure: BaseException) -> bool:
+    """Tell whether a server undid a change because others got in its way, as in a deadlock."""
+    return _told(failure)[0] in _IS_CONFLICT
 
 
 def explained(failure: BaseException, place: str) -> StoreError:
