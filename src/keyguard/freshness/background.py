@@ -177,7 +177,7 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
                 beaten_at = self._clock.monotonic()
                 self._beat()
             if self._usage is not None:
-                is_behind = await self._usage.turn()
+                is_behind = await self._turn(self._usage)
                 busy = busy or is_behind
             spent = self._clock.monotonic() - began
             pause = (self._patience or _LONGEST_PATIENCE) - spent
@@ -250,6 +250,10 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
     @abstractmethod
     async def _read(self, feed: AnyFeed, position: str | None, patience: float) -> News:
         """Ask the feed, within a deadline."""
+
+    @abstractmethod
+    async def _turn(self, usage: UsageWork) -> bool:
+        """Have a turn of the work for usage done, whole even if the worker ends meanwhile."""
 
     @abstractmethod
     async def _run_slowly(self, job: Callable[[], str]) -> str:

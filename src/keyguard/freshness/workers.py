@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from keyguard.freshness.background import BackgroundWork
 from keyguard.freshness.process_end import part_at_exit
+from keyguard.freshness.usage_work import UsageWork
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.lazy import asyncio
 from keyguard.runtime.sync import run_sync
@@ -57,18 +58,16 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
             with suppress(Exception):
                 feed.close()  # which wakes the worker
         if thread is not None and thread.ident not in (None, threading.get_ident()):
+            # A flush that it is sending arrives first. Sent again meanwhile, the writer could not
+            # leave.
             thread.join(self._patience + self._timeout)
-        self.part()
+        run_sync(self._flush(last=True))
         with self._lock:
             self._over = threading.Event()  # a guard that is used again starts again
 
     def flush(self) -> None:
         """Tell the store of all uses and counts now."""
         run_sync(self._flush())
-
-    def part(self) -> None:
-        """Tell the store of all uses and counts, as the guard has served its last request."""
-        run_sync(self._flush(last=True))
 
     def _work(self, over: threading.Event) -> None:
         feed = self._open_feed()
@@ -85,6 +84,9 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
     async def _read(self, feed: ChangeFeed, position: str | None, patience: float) -> News:
         with within(patience + self._timeout):
             return feed.read(position, patience)
+
+    async def _turn(self, usage: UsageWork) -> bool:
+        return await usage.turn()
 
     async def _run_slowly(self, job: Callable[[], str]) -> str:
         return self._pool.run(job)
@@ -125,14 +127,9 @@ class TaskWorker(BackgroundWork[AsyncChangeFeed]):
                 self._tasks.pop(loop, None)
 
     async def aclose(self) -> None:
-        """End the worker, and tell the store of all uses and counts."""
+        """End the workers of all loops, and tell the store of all uses and counts."""
         over, self._over = self._over, threading.Event()  # used again, it starts again
         over.set()  # for the workers of other loops
-        loop = _running_loop()
-        task = None if loop is None else self._tasks.pop(loop, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task], timeout=self._patience + self._timeout)
         await self.part()
 
     async def flush(self) -> None:
@@ -140,7 +137,12 @@ class TaskWorker(BackgroundWork[AsyncChangeFeed]):
         await self._flush()
 
     async def part(self) -> None:
-        """Tell the store of all uses and counts, as the guard has served its last request."""
+        """End the worker of this loop, and tell the store of all uses and counts."""
+        loop = _running_loop()
+        task = None if loop is None else self._tasks.pop(loop, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=self._patience + self._timeout)
         await self._flush(last=True)
 
     async def _work(self) -> None:
@@ -156,6 +158,16 @@ class TaskWorker(BackgroundWork[AsyncChangeFeed]):
     async def _read(self, feed: AsyncChangeFeed, position: str | None, patience: float) -> News:
         async with awithin(patience + self._timeout):
             return await feed.read(position, patience)
+
+    async def _turn(self, usage: UsageWork) -> bool:
+        # The end of the worker does not cut a flush off: its fate would not be known, and the
+        # writer could not leave.
+        turn = asyncio.create_task(usage.turn())
+        try:
+            return await asyncio.shield(turn)
+        except asyncio.CancelledError:
+            await asyncio.wait([turn])
+            raise
 
     async def _run_slowly(self, job: Callable[[], str]) -> str:
         return await self._pool.arun(job)
