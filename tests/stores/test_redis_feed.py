@@ -126,10 +126,9 @@ def test_a_feed_waits_wherever_the_store_is(
     elif kind == "socket":
         target = f"redis+unix://{server.sockets}/redis?db={url.rpartition('/')[2]}"
     store = filled(target, flavour, runner)
-    if (
-        kind == "client"
-    ):  # from here on, for a busy machine may take longer than that for all before
-        target.connection_pool.connection_kwargs["socket_timeout"] = 0.01
+    if kind == "client":  # from here on, as no connection can be opened within this
+        impatient = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), 1e-9)
+        target.connection_pool.connection_kwargs |= impatient
     feed = store.feed()
     position = feed.read(None, 0).position
 

@@ -40,6 +40,7 @@ from keyguard.stores.redis.pools import MOST_CONNECTIONS, AsyncPool
 from keyguard.stores.redis.routing import Routing
 from keyguard.stores.redis.scripts import Command, Replies, Reply, ScriptCall
 
+_NO_TIMEOUTS: dict[str, None] = {"socket_timeout": None, "socket_connect_timeout": None}
 _PAUSE = 0.05
 """Seconds until a call is sent again whose keys are just moving to another server."""
 
@@ -348,13 +349,19 @@ class AsyncScriptPort(ScriptPort, Routing):
         return self._loops.here().client
 
     async def connection_for(self, key: str) -> AsyncConnection:
-        """Return a new connection to the server of a key; it belongs to no pool."""
+        """Return a new connection to the server of a key; it belongs to no pool.
+
+        It has none of the timeouts of the host's client, not even while it connects: who uses it
+        sets a deadline.
+        """
         client = self.open()
         if isinstance(client, redis.asyncio.RedisCluster):
             source = await self._node(client, key)
         else:
             source = client.connection_pool
-        connection: AsyncConnection = source.connection_class(**source.connection_kwargs)
+        options = dict(source.connection_kwargs)
+        options.update(_NO_TIMEOUTS)
+        connection: AsyncConnection = source.connection_class(**options)
         return connection
 
     async def _node(self, cluster: Any, key: str) -> Any:
