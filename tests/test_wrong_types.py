@@ -77,6 +77,8 @@ HANDED_OUT = {
     "CreatedRequest",
     "DamagedKey",
     "DamagedOrganization",
+    "DeletedAudit",
+    "DeletedKeys",
     "Deny",
     "Hint",
     "ImportReport",
