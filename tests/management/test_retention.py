@@ -312,6 +312,29 @@ def test_nobody_decides_on_an_own_request_whose_key_is_deleted(stored: Stored) -
     assert guard.requests.withdraw(created.request.id, ticket=created.ticket).state == "withdrawn"
 
 
+@pytest.mark.parametrize("deleted", ["the entries", "the key"])
+def test_a_key_still_finds_other_requests_than_those_of_which_nobody_knows_who_asked(
+    stored: Stored, deleted: str
+) -> None:
+    first = stored.issue(owner="ann")
+    old = stored.guard.requests.create(
+        organization="acme", name="ci", actor=stored.principal(first)
+    ).request
+    key = stored.guard.keys.rotate(first.key.id)
+    stored.clock.advance(YEAR + DAY)
+    if deleted == "the key":
+        assert stored.guard.keys.delete_ended(ended_for=YEAR - DAY).count == 1
+    else:
+        stored.issue()
+        assert stored.guard.audit.delete(older_than=YEAR).count > 0
+    own = stored.principal(key)
+    new = stored.guard.requests.create(organization="acme", name="ci", actor=own).request
+
+    assert [each.id for each in stored.guard.requests.list(asked_by=own)] == [new.id]
+    with pytest.raises(NotFoundError):
+        stored.guard.requests.get(old.id, asked_by=own)
+
+
 @pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
 def test_a_key_that_nobody_can_read_stays_and_is_named(
     durable: Stored, monkeypatch: pytest.MonkeyPatch
