@@ -43,8 +43,9 @@ def test_what_is_left_is_what_requests_have_left(
     url = make_database(kind, request, tmp_path).url
     with Keyguard(url, limiter_timeout=10.0) as guard:
         guard.migrate()
-        guard.organizations.create("acme", limits=["1000/day"])
-        issued = guard.keys.issue(organization="acme", name="ci", limits=["10/hour"])
+        # Windows that end in next to no run of the tests, as the clock of the store counts them.
+        guard.organizations.create("acme", limits=["1000/year"])
+        issued = guard.keys.issue(organization="acme", name="ci", limits=["10/year"])
         app = wsgi.KeyguardMiddleware(wsgi_app([]), guard)
         bearer = b"Bearer " + issued.token.reveal().encode()
         statuses = [
@@ -53,8 +54,8 @@ def test_what_is_left_is_what_requests_have_left(
     assert statuses == [200] * 10 + [429] * 2
     shown = keyguard("key", "limits", issued.key.id, "--url", url, "--json").json["limits"]
     assert {limit["name"]: limit["remaining"] for limit in shown} == {
-        "organization-day": 990,
-        "key-hour": 0,
+        "organization-year": 990,
+        "key-year": 0,
     }
 
 

@@ -42,7 +42,7 @@ def again_and_again(test: Callable[..., None]) -> Any:
 
 
 def limited_to(count: int) -> list[Limit]:
-    return [Limit("hour", f"{count}/hour")]
+    return [Limit("lasting", f"{count}/year")]  # which ends in next to no run of the tests
 
 
 def ok(_environ: Any, start_response: Any) -> list[bytes]:
@@ -51,7 +51,7 @@ def ok(_environ: Any, start_response: Any) -> list[bytes]:
 
 
 def issued(guard: Keyguard, limits: dict[str, int]) -> dict[str, bytes]:
-    """Issue a key for an organization of each name, with a limit an hour."""
+    """Issue a key for an organization of each name, with a limit."""
     guard.migrate()
     tokens = {}
     for name, limit in limits.items():

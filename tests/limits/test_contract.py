@@ -170,9 +170,9 @@ def test_amounts_may_be_large(store: Store) -> None:
 
 def test_what_has_ended_is_swept(store: Store) -> None:
     for number in range(5):
-        store.hit(charge(number, strategy=Strategy.FIXED_WINDOW))
+        store.hit(charge(number, window=60, strategy=Strategy.FIXED_WINDOW))
     store.hit(charge(9, window=3600))
     store.clock.advance(timedelta(seconds=200))
     store.sweep()
-    assert store.remaining(charge(1, strategy=Strategy.FIXED_WINDOW)) == 10
+    assert store.remaining(charge(1, window=60, strategy=Strategy.FIXED_WINDOW)) == 10
     assert store.remaining(charge(9, window=3600)) == 9

@@ -166,7 +166,10 @@ def test_every_counter_expires_and_those_of_one_owner_share_a_slot(
     store: Any = open_store(redis_cluster.url)
     limiter = RedisRateLimiter(store.port, owned=True)
     for owner in ("org_1", "org_2", "org_3", "org_4"):
-        charges = [charge(n, owner=owner, strategy=strategy) for n, strategy in enumerate(Strategy)]
+        charges = [
+            charge(n, owner=owner, window=60, strategy=strategy)
+            for n, strategy in enumerate(Strategy)
+        ]
         limiter.hit(charges)
         limiter.adjust(charges, [5, -5, 3], [WHENEVER] * 3)
         limiter.adjust(charges, [-1, -1, -20], [WHENEVER] * 3)

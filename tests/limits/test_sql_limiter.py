@@ -101,8 +101,7 @@ def within_the_deadline(store: Store, call: Callable[[], Any]) -> Any:
 
 @DATABASES
 def test_buckets_in_any_order_get_into_nobodys_way(limiter: SqlRateLimiter) -> None:
-    # A window that ends in no run of the tests: the database's clock counts.
-    ones = [charge(number, amount=1000, window=10**9) for number in range(4)]
+    ones = [charge(number, amount=1000) for number in range(4)]
 
     def work(worker: int) -> None:
         for n in range(5):
@@ -424,7 +423,8 @@ def test_a_row_that_another_holds_does_not_hold_a_hit(store: Store) -> None:
 def test_what_has_ended_does_not_pile_up(store: Store) -> None:
     for _ in range(4):
         for number in range(100):
-            assert store.hit(charge(number, key=f"keyguard:{{o}}:{store.clock.uptime}:{number}"))
+            key = f"keyguard:{{o}}:{store.clock.uptime}:{number}"
+            assert store.hit(charge(number, window=60, key=key))
         settle(store)
         store.clock.advance(timedelta(hours=1))
     assert count(store) <= 300
@@ -433,7 +433,7 @@ def test_what_has_ended_does_not_pile_up(store: Store) -> None:
 @pytest.mark.campaign("sync-sqlite", "async-postgresql", "sync-mariadb")
 @DATABASES
 def test_what_has_ended_is_swept_and_nothing_else(store: Store) -> None:
-    store.hit(charge(1), charge(2, window=3600))
+    store.hit(charge(1, window=60), charge(2, window=3600))
     settle(store)
     store.clock.advance(timedelta(minutes=20))
     store.sweep()
@@ -445,11 +445,11 @@ def test_what_has_ended_is_swept_and_nothing_else(store: Store) -> None:
 
 @SERVERS
 def test_the_sweep_waits_for_nobodys_lock(store: Store) -> None:
-    store.hit(charge(1), charge(2))
+    store.hit(charge(1, window=60), charge(2, window=60))
     settle(store)
     store.clock.advance(timedelta(hours=1))
     with aside(store) as connection:
-        held = select(COUNTERS).where(COUNTERS.c.id == charge(1).key)
+        held = select(COUNTERS).where(COUNTERS.c.id == charge(1, window=60).key)
         connection.execute(held.with_for_update())
         store.sweep()
     assert count(store) == 1

@@ -58,17 +58,17 @@ def names(samples: Samples) -> set[str]:
     return {name for name, _ in samples}
 
 
-TWICE = rate_limit(Limit("twice", "2/minute"))
+TWICE = rate_limit(Limit("twice", "2/year"))
 
 
 @TWICE
 def limited() -> None:
-    """Let two requests a minute through."""
+    """Let two requests a year through."""
 
 
 @TWICE
 async def alimited() -> None:
-    """Let two requests a minute through."""
+    """Let two requests a year through."""
 
 
 def wsgi_app(environ: Any, start_response: Any) -> Any:
