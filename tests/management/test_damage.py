@@ -299,3 +299,18 @@ def test_the_token_of_a_damaged_key_is_not_verified_and_its_id_is_named(durable:
     assert durable.guard.keys.revoke(issued.key.id) == DamagedKey(
         id=issued.key.id, revoked_at=durable.clock.now
     )
+
+
+@pytest.mark.campaign("sqlite-sync", "postgresql-async", "mariadb-sync", "redis-async")
+def test_a_list_of_own_requests_leaves_out_what_a_damaged_key_asked_for(durable: Stored) -> None:
+    first = durable.issue(owner="ann")
+    ask = durable.guard.requests.create
+    old = ask(organization="acme", name="a", actor=durable.principal(first)).request
+    key = durable.guard.keys.rotate(first.key.id)
+    own = durable.principal(key)
+    new = ask(organization="acme", name="b", actor=own).request
+    damage(durable, first.key)
+
+    page = durable.guard.requests.list(asked_by=own)
+
+    assert ([request.id for request in page], page.damaged) == ([new.id], (old.id,))

@@ -57,6 +57,7 @@ from keyguard.core.management.request_turns import TURN, count_request, end_turn
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import (
+    CorruptDataError,
     InvalidValueError,
     NotFoundError,
     RefusedError,
@@ -206,8 +207,14 @@ class AsyncRequests(Decisions):
         page = await ports.store.list_requests(wanted, after=after, limit=size)
         if asked_by is None:
             return page
-        own = [request for request in page.items if await has_asked(ports, asked_by, request)]
-        return replace(page, items=tuple(own))
+        own, damaged = list[KeyRequest](), [*page.damaged]
+        for request in page:
+            try:
+                if await has_asked(ports, asked_by, request):
+                    own.append(request)
+            except CorruptDataError:  # the key that asked can't be read
+                damaged.append(request.id)
+        return replace(page, items=tuple(own), damaged=tuple(damaged))
 
     async def withdraw(
         self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
