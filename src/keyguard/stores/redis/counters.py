@@ -112,11 +112,11 @@ def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> S
 
 def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome | CorruptDataError:
     try:
-        admitted, *numbers = map(int, reply.split() if isinstance(reply, bytes | str) else ())
-        if len(numbers) != 5 * len(charges):
+        numbers = [*map(int, reply.split())] if isinstance(reply, bytes | str) else []
+        if len(numbers) != 1 + 5 * len(charges):
             raise ValueError(reply)
         tallies: list[Tally] = []
-        for at in range(0, len(numbers), 5):  # a comprehension over zip takes longer
+        for at in range(1, len(numbers), 5):  # a comprehension over zip takes longer
             fits, left, reset, wait, ends = numbers[at : at + 5]
             row = fits == 1, left, reset / _SECOND, wait / _SECOND, ends / _SECOND
             tallies.append(_tally(row))
@@ -124,4 +124,4 @@ def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome | CorruptDataEr
         corrupt = CorruptDataError("Redis answered a hit with something else than counts")
         corrupt.__cause__ = failure
         return corrupt
-    return Outcome(admitted == 1, tallies)
+    return Outcome(numbers[0] == 1, tallies)

@@ -358,7 +358,7 @@ local function row(charge, fits, cost)
   )
 end
 
--- One text: a client reads it faster than a list of numbers.
+-- One line: a client reads it faster than a list of numbers, or than a text after a line with its length.
 local function reply(admitted, rows)
-  return (admitted and '1 ' or '0 ') .. table.concat(rows, ' ')
+  return redis.status_reply((admitted and '1 ' or '0 ') .. table.concat(rows, ' '))
 end
