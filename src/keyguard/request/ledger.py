@@ -6,8 +6,6 @@ it over counters that never suspend.
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from keyguard.core.access.bills import bill_of, refusal_of
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.core.access.receipt import Receipt, refund
@@ -27,9 +25,6 @@ __all__ = ["charge", "charge_in_memory", "charge_sync", "enter_route", "forgive"
 _NEVER_FORGIVEN = (Reason.CREDENTIALS_MISSING, Reason.OBJECT_NOT_FOUND)
 
 _NOTHING = Outcome(False, ())  # what counts while nothing can be counted
-
-_Dues: TypeAlias = tuple[Bill, tuple[RouteLimit, ...], bool]
-"""What is charged, the limits of the route, and whether those of the key were due before."""
 
 
 async def charge(
@@ -55,18 +50,18 @@ async def charge(
     breaker = state.guard.breaker
     if breaker.memory is not None:
         return charge_in_memory(state, breaker.memory, route)
-    dues = _dues(state, route)
-    if dues is None:
+    bill = _bill(state, route)
+    if bill is None:
         return None
-    return _paid(state, dues, await (counters or breaker).hit(dues[0].charges))
+    return _paid(state, bill, await (counters or breaker).hit(bill.charges))
 
 
 def charge_in_memory(
     state: RequestState, memory: MemoryRateLimiter, route: tuple[RouteLimit, ...] = ()
 ) -> Deny | None:
     """Do as :func:`charge` with counters in memory, which never wait."""
-    dues = _dues(state, route)
-    return None if dues is None else _paid(state, dues, memory.hit(dues[0].charges))
+    bill = _bill(state, route)
+    return None if bill is None else _paid(state, bill, memory.hit(bill.charges))
 
 
 def charge_sync(state: RequestState, route: tuple[RouteLimit, ...] = ()) -> Deny | None:
@@ -109,7 +104,7 @@ async def forgive(state: RequestState, deny: Deny) -> None:
         await refund(state.guard.breaker, receipt)
 
 
-def _dues(state: RequestState, route: tuple[RouteLimit, ...]) -> _Dues | None:
+def _bill(state: RequestState, route: tuple[RouteLimit, ...]) -> Bill | None:
     if state.rule_limits:
         # A limit that the rule and the route share is charged once.
         named = {(limit.limit, limit.route) for limit in state.rule_limits} if route else ()
@@ -130,12 +125,11 @@ def _dues(state: RequestState, route: tuple[RouteLimit, ...]) -> _Dues | None:
             state.guard.breaker.counts.learn(bill.charges[bill.key_charges :])
     if bill is not None and state.cost is not None:
         bill = bill.at(state.cost)
-    return None if bill is None else (bill, route, due)
+    return bill
 
 
-def _paid(state: RequestState, dues: _Dues, outcome: Outcome | None) -> Deny | None:
-    bill, route, was_due = dues
-    charges, key_charges, policy, is_enforced, cost = bill
+def _paid(state: RequestState, bill: Bill, outcome: Outcome | None) -> Deny | None:
+    charges, key_charges, policy, is_enforced, cost, route, was_due = bill
     admitted, tallies, counter = _NOTHING if outcome is None else outcome
     counts, allow = state.guard.breaker.counts, state.allow
     for at, tally in enumerate(tallies):  # zip with its keyword takes twice as long

@@ -52,7 +52,8 @@ def bill_of(
         return None
     is_enforced = all(charge.enforce for charge in charges)
     cost = max((charge.cost for charge in charges), default=1)
-    bill = Bill(charges, len(of_key), policy_field(charges), is_enforced, cost)
+    policy = policy_field(charges)
+    bill = Bill(charges, len(of_key), policy, is_enforced, cost, route, key_is_due)
     if allow is not None and not limits.varying and all(limit.is_fixed for limit in route):
         if len(allow.bills) >= _MOST_BILLS:
             allow.bills.clear()

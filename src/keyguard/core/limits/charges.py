@@ -95,6 +95,8 @@ class Bill(NamedTuple):
         policy: The value of ``RateLimit-Policy``.
         is_enforced: Whether each of them can refuse, so that all have room where none refuses.
         cost: The most units that one of the charges takes.
+        route: The limits of the route that are charged.
+        key_is_due: Whether those of the key are charged as well.
     """
 
     charges: tuple[Charge, ...]
@@ -102,6 +104,8 @@ class Bill(NamedTuple):
     policy: str
     is_enforced: bool
     cost: int = 1
+    route: tuple[RouteLimit, ...] = ()
+    key_is_due: bool = False
 
     def at(self, cost: int) -> Bill:
         """Return the bill with another cost, in the charges of the route or else in all."""
