@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from keyguard import Deny, InvalidValueError, Reason
+from keyguard import Deny, InvalidValueError, Reason, Strategy
 from keyguard.core.access.answers import Responder
+from keyguard.core.limits.charges import Charge, policy_field
+from keyguard.core.limits.windows import Tally
 
 VARYING = {Reason.SCOPE_MISSING, Reason.RATE_LIMITED, Reason.TOO_MANY_FAILURES}
 
@@ -36,6 +38,24 @@ def test_both_interfaces_get_the_same_fields() -> None:
     assert response.encoded_headers == tuple(
         (name.lower().encode(), value.encode()) for name, value in response.headers
     )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_both_interfaces_get_the_same_fields_about_limits(number: int, legacy: bool) -> None:
+    responder = Responder("AIaaS", legacy_headers=legacy)
+    charges = [
+        Charge(f"bucket:{name}", name, 60, 60, Strategy.SLIDING_WINDOW_COUNTER, True, 1)
+        for name in ("minute", "hour")
+    ][:number]
+    tallies = [Tally(True, 42, 17.2, 0.0), Tally(True, 7, 0.0, 0.0)][:number]
+    asked = charges, tallies, policy_field(charges), lambda: 100.0
+
+    fields = responder.limit_fields(*asked)
+
+    assert responder.encoded_limit_fields(*asked) == [
+        (name.lower().encode(), value.encode()) for name, value in fields
+    ]
 
 
 def test_a_realm_s_quotes_are_escaped() -> None:

@@ -79,7 +79,7 @@ class ASGIExchange(ScopeReader):
                 if name.lower() in _LIMIT_FIELDS:
                     break  # the application has a limiter of its own
             else:
-                headers += encoded(self.guard.limit_fields(self.receipt))
+                headers += self.guard.encoded_limit_fields(self.receipt)
         if self.retires is not None:
             headers += encoded([(RETIRES_FIELD, self.retires)])
         message = {**message}

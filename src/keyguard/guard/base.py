@@ -215,12 +215,14 @@ class Guard(Generic[AnyPorts]):
         return self.settings.responder.respond(deny, self._ports.clock.time())
 
     def limit_fields(self, receipt: Receipt) -> list[tuple[str, str]]:
-        """Return the fields that tell a client that was let in how its limits stand.
-
-        Args:
-            receipt: What the request was charged.
-        """
+        """Return the fields that tell a client what it was charged, and how its limits stand."""
         return self.settings.responder.limit_fields(
+            receipt.charges, receipt.tallies, receipt.policy, self._ports.clock.time
+        )
+
+    def encoded_limit_fields(self, receipt: Receipt) -> list[tuple[bytes, bytes]]:
+        """Return the same in the form that ASGI takes."""
+        return self.settings.responder.encoded_limit_fields(
             receipt.charges, receipt.tallies, receipt.policy, self._ports.clock.time
         )
 

@@ -37,6 +37,10 @@ class RequestGuard(Protocol):
         """Return the fields that tell a client that was let in how its limits stand."""
         ...
 
+    def encoded_limit_fields(self, receipt: Receipt) -> list[tuple[bytes, bytes]]:
+        """Return the same in the form that ASGI takes."""
+        ...
+
     @property
     def tells_answers(self) -> bool:
         """Whether a hook subscribes to the answers to requests that were let in."""

@@ -100,6 +100,11 @@ def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return found
 
 
+@lru_cache(1000)
+def _encoded_policy(policy: str) -> tuple[bytes, bytes]:
+    return b"ratelimit-policy", policy.encode()
+
+
 def _limit_field(charges: Sequence[Charge], tallies: Sequence[Tally]) -> str:
     """Return the value of ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers-10)."""
     charge, tally = charges[0], tallies[0]
@@ -261,6 +266,19 @@ class Responder:
                 ("X-RateLimit-Reset", str(ceil(now() + tally.reset_after))),
             ]
         return fields
+
+    def encoded_limit_fields(
+        self,
+        charges: Sequence[Charge],
+        tallies: Sequence[Tally],
+        policy: str,
+        now: Callable[[], float],
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the same in the form that ASGI takes."""
+        if self._legacy:
+            return encoded(self.limit_fields(charges, tallies, policy, now))
+        # Nearly every answer with limits has these two, and a key has the same policy each time.
+        return [_encoded_policy(policy), (b"ratelimit", _limit_field(charges, tallies).encode())]
 
     def _write(self, deny: Deny, now: float) -> Response:
         answer = _ANSWERS[deny.reason]
