@@ -44,6 +44,8 @@ _NO_TIMEOUTS: dict[str, None] = {"socket_timeout": None, "socket_connect_timeout
 _PAUSE = 0.05
 """Seconds until a call is sent again whose keys are just moving to another server."""
 
+_NEVER = math.inf  # when redis-py ends a read: the caller ends a call that is late
+
 
 class ScriptPort(ABC):
     """Runs scripts on a Redis."""
@@ -124,11 +126,9 @@ class ScriptPort(ABC):
             raise
         except Exception as failure:  # noqa: BLE001 - its meaning is decided in one place
             replies = [failure for _ in calls]
-        answers: list[Reply | StoreError] = []
-        for reply in replies:
-            if isinstance(reply, Exception):
-                return await self._run_again(calls, durability, replies)
-            answers.append(reply)
+        answers = [reply for reply in replies if not isinstance(reply, Exception)]
+        if len(answers) < len(replies):
+            return await self._run_again(calls, durability, replies)
         return answers
 
     async def _run_again(
@@ -219,11 +219,10 @@ async def aexchange(
             [part for command in commands for part in command.packed or command.pack(connection)]
         )
         replies: Replies = []
+        read = connection.read_response  # a call of an attribute takes longer
         for _ in commands:
             try:
-                replies.append(
-                    await connection.read_response(timeout=math.inf, disconnect_on_error=True)
-                )
+                replies.append(await read(timeout=_NEVER, disconnect_on_error=True))
             except redis.ResponseError as refusal:
                 replies.append(refusal)
             except redis.ConnectionError as failure:
