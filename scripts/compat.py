@@ -1,9 +1,10 @@
 """Run the own tests of frameworks and applications, bare and behind keyguard.
 
 The outcomes must be the same. The tests come from the source distributions of the installed
-versions. Around a framework's applications keyguard is a transparent layer. An application is
-embedded as the documentation says: by a patch of it in ``compat_apps/``, or unedited, by a file
-of settings. ``make compat`` runs it.
+versions, or from a clone where these leave some out. Around a framework's applications keyguard is
+a transparent layer. An application is embedded as the documentation says: by a patch of it in
+``compat_apps/``, or unedited, by a file of settings. ``make compat`` runs the suites that need no
+clone.
 """
 
 from __future__ import annotations
@@ -24,11 +25,21 @@ PATCHES = ROOT / "scripts" / "compat_apps"
 
 
 class Suite(NamedTuple):
-    """A distribution, the folder in its source that holds the tests, and arguments for pytest."""
+    """A distribution, the folder in its source that holds the tests, and arguments for pytest.
+
+    Where the source distribution lacks some of its tests, ``tag`` names a tag of ``repository``.
+    """
 
     distribution: str
     folder: str = "."
     arguments: tuple[str, ...] = ()
+    repository: str = ""
+    tag: str = ""
+
+    @property
+    def version(self) -> str:
+        """The version that is tested: a clone holds its own."""
+        return self.tag or version(self.distribution)
 
 
 SUITES = {
@@ -39,6 +50,19 @@ SUITES = {
     "flaskr": Suite("flask", "examples/tutorial"),
     # It configures no pytest, which would take keyguard's own configuration.
     "httpbin": Suite("httpbin", arguments=("-c", "pyproject.toml")),
+    # What is left out starts servers of its own, or checks how the code is formatted.
+    "datasette": Suite(
+        "datasette",
+        arguments=("--ignore=tests/test_cli_serve_server.py", "--ignore=tests/test_black.py"),
+        repository="https://github.com/simonw/datasette",
+        tag="0.65.2",
+    ),
+    "pypiserver": Suite(
+        "pypiserver",
+        arguments=("--ignore=tests/test_server.py",),
+        repository="https://github.com/pypiserver/pypiserver",
+        tag="v2.4.1",
+    ),
 }
 # Tests that differ on purpose, by suite, each with the reason.
 _AMBIGUOUS = "a path that may be read in several ways is never public"
@@ -67,16 +91,22 @@ EXPECTED: dict[str, dict[str, str]] = {
 }
 
 
-def fetch(distribution: str) -> Path:
-    """Return the folder of a source distribution, downloaded once."""
-    name = f"{distribution}-{version(distribution)}"
+def fetch(suite: Suite) -> Path:
+    """Return the folder of a suite's source: a clone, or a distribution, downloaded once."""
+    distribution = suite.distribution
+    name = f"{distribution}-{suite.version}"
     folder = CACHE / name
+    if suite.tag and not folder.exists():
+        raise SystemExit(
+            f"compat: the tests of {distribution} need a clone: "
+            f"git clone --branch {suite.tag} {suite.repository} {folder}"
+        )
     if not folder.exists():
         say(f"fetching {name}")
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq"]
         subprocess.run(
             [*pip, "download", "--no-deps", "--no-binary", distribution, "--dest", CACHE,
-             f"{distribution}=={version(distribution)}"],
+             f"{distribution}=={suite.version}"],
             check=True,
         )  # fmt: skip
         with tarfile.open(CACHE / f"{name}.tar.gz") as archive:
@@ -126,8 +156,7 @@ def outcomes(suite: str, folder: Path, *, guarded: bool) -> dict[str, str]:
 
 def differences(suite: str) -> list[str]:
     """Return the tests that end otherwise behind keyguard than bare, and are not known to."""
-    distribution = SUITES[suite].distribution
-    folder = fetch(distribution) / SUITES[suite].folder
+    folder = fetch(SUITES[suite]) / SUITES[suite].folder
     bare = outcomes(suite, folder, guarded=False)
     guarded = outcomes(suite, embedded(suite, folder), guarded=True)
     expected = EXPECTED.get(suite, {})
@@ -140,7 +169,8 @@ def differences(suite: str) -> list[str]:
         for test in sorted(bare.keys() | guarded.keys())
         if bare.get(test) != guarded.get(test)
     }
-    say(f"{suite} {version(distribution)}: {said}; {len(differing)} end otherwise behind keyguard")
+    ends = f"{len(differing)} end otherwise behind keyguard"
+    say(f"{suite} {SUITES[suite].version}: {said}; {ends}")
     wrong = [f"{test}: {what}" for test, what in differing.items() if test not in expected]
     for test, why in expected.items():
         if test in differing:

@@ -25,6 +25,8 @@ def pytest_configure() -> None:
             "werkzeug": _guard_werkzeug,
             "flaskr": _edited,
             "httpbin": _guard_httpbin,
+            "datasette": _guard_datasette,
+            "pypiserver": _guard_pypiserver,
         }
         guards[suite]()
 
@@ -102,19 +104,73 @@ def _edited() -> None:
     """Do nothing: the application has keyguard in its own code."""
 
 
+def _key_everywhere() -> tuple[Any, str]:
+    """Return guards with the settings for an application that is not edited, and a token."""
+    from keyguard import Settings
+    from keyguard.testing import MemoryGuards
+
+    path = Path(__file__).parent / "compat_apps" / "unedited.toml"
+    guards = MemoryGuards(settings=Settings.from_file(path))
+    return guards, guards.issue(scopes=["admin"]).token.reveal()
+
+
+def _wsgi_with_key() -> Any:
+    """Return a function that guards a WSGI application and calls it with a key."""
+    from keyguard.adapters.wsgi import KeyguardMiddleware
+
+    guards, token = _key_everywhere()
+
+    def with_key(app: Any) -> Any:
+        def called(environ: Any, start_response: Any) -> Any:
+            environ["HTTP_X_API_KEY"] = token
+            return KeyguardMiddleware(app, guards.guard)(environ, start_response)
+
+        return called
+
+    return with_key
+
+
 def _guard_httpbin() -> None:
     from flask import Flask
 
-    from keyguard import Settings
-    from keyguard.adapters.wsgi import KeyguardMiddleware
-    from keyguard.testing import MemoryGuards
-
-    path = Path(__file__).parent / "compat_apps" / "httpbin.toml"
-    guards = MemoryGuards(settings=Settings.from_file(path))
-    token = guards.issue(scopes=["admin"]).token.reveal()
+    with_key = _wsgi_with_key()
 
     def guarded(self: Flask, environ: Any, start_response: Any) -> Any:
-        environ["HTTP_X_API_KEY"] = token
-        return KeyguardMiddleware(self.wsgi_app, guards.guard)(environ, start_response)
+        return with_key(self.wsgi_app)(environ, start_response)
 
     Flask.__call__ = guarded  # type: ignore[method-assign]  # as `keyguard.wsgi` serves it
+
+
+def _guard_pypiserver() -> None:
+    import webtest.lint
+
+    with_key = _wsgi_with_key()
+    checked = webtest.lint.middleware
+
+    # Not in TestApp itself: the tests read attributes of its application.
+    def guarded(app: Any, *args: Any) -> Any:
+        return checked(with_key(app), *args)
+
+    webtest.lint.middleware = guarded
+
+
+def _guard_datasette() -> None:
+    from datasette.app import Datasette
+
+    from keyguard.adapters.asgi import KeyguardMiddleware
+
+    guards, token = _key_everywhere()
+    field = (b"x-api-key", token.encode())
+    make = Datasette.app
+
+    def app(self: Any) -> Any:
+        guarded = KeyguardMiddleware(make(self), guards.async_guard)
+
+        async def sent(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                scope = {**scope, "headers": [*scope["headers"], field]}
+            await guarded(scope, receive, send)
+
+        return sent
+
+    Datasette.app = app
