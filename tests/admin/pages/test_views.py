@@ -45,7 +45,9 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def rooms() -> Rooms:
-    return Rooms()
+    rooms = Rooms()
+    assert rooms.issued  # made here, so that no test depends on another that asks for it
+    return rooms
 
 
 @pytest.mark.parametrize("front", ["asgi", "wsgi"])
