@@ -13,7 +13,6 @@ import pytest
 from keyguard import AsyncKeyguard, Keyguard
 from keyguard.freshness import process_end
 from keyguard.freshness.usage_work import TELL_EVERY
-from keyguard.stores.base import News
 from keyguard.stores.memory.keys import AsyncMemoryStore, MemoryStore
 from tests.world import StandingClock
 
@@ -21,28 +20,12 @@ WATCHDOG = pytest.mark.timeout(60, func_only=True)
 OPTIONS: dict[str, Any] = {"prefix": "kg_live", "max_staleness": 0.04}
 
 
-class Feed:
-    """A change feed in which nothing happens; its end lets a flush go on."""
-
-    def __init__(self, ended: threading.Event) -> None:
-        self._ended = ended
-
-    def read(self, position: str | None, patience: float) -> News:
-        return News(position or "0", ())
-
-    def close(self) -> None:
-        self._ended.set()
-
-
 class HeldStore(MemoryStore):
-    """A store that holds the first flush until its feed is closed."""
+    """A store that holds the first flush until it is let go."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked, self.ended = threading.Event(), threading.Event()
-
-    def feed(self) -> Any:
-        return Feed(self.ended)
+        self.asked, self.let_go = threading.Event(), threading.Event()
 
     def usage(self) -> Any:
         usage = super().usage()
@@ -51,7 +34,7 @@ class HeldStore(MemoryStore):
         def held(flush: Any) -> None:
             if not self.asked.is_set():
                 self.asked.set()
-                self.ended.wait()
+                self.let_go.wait()
             add(flush)
 
         usage.add = held  # type: ignore[method-assign]
@@ -70,12 +53,21 @@ def test_the_end_of_a_process_waits_for_a_flush_that_is_under_way(
     guard.authenticate([f"Bearer {token}"])
     clock.advance(timedelta(seconds=TELL_EVERY))
     store.asked.wait()
+    sent = guard._ports.background._sent
+    assert sent is not None
+    wait = sent.wait
+
+    def let_go_and_wait(seconds: float) -> bool:
+        store.let_go.set()
+        return wait(seconds)
+
+    monkeypatch.setattr(sent, "wait", let_go_and_wait)
 
     try:
         process_end._part()
         assert list(store.usage().writers()) == []
     finally:
-        store.ended.set()
+        store.let_go.set()
         guard.close()
     report = guard.usage.report(organization="acme")
     assert [item.n for item in report.items] == [1]

@@ -21,8 +21,8 @@ _LONGEST_PARTING = 2.0
 class Parting(Protocol):
     """What has something to tell before the process ends."""
 
-    def close(self) -> None:
-        """End what is under way, and tell it."""
+    def part(self) -> None:
+        """Tell it."""
 
 
 _parting: weakref.WeakSet[Parting] = weakref.WeakSet()
@@ -69,4 +69,4 @@ def _on_sigterm(number: int, frame: object) -> None:  # noqa: ARG001 - what sign
 def _part() -> None:
     for parting in list(_parting):
         with suppress(Exception):
-            parting.close()
+            parting.part()

@@ -27,6 +27,8 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
         self._thread: threading.Thread | None = None
         self._is_starting = False
         self._feed: ChangeFeed | None = None
+        self._parts = False
+        self._sent: threading.Event | None = None  # set once the flush under way was sent
 
     def start(self) -> None:
         """Start the worker, if it does not run."""
@@ -58,12 +60,22 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
             with suppress(Exception):
                 feed.close()  # which wakes the worker
         if thread is not None and thread.ident not in (None, threading.get_ident()):
-            # A flush that it is sending arrives first. Sent again meanwhile, the writer could not
-            # leave.
             thread.join(self._patience + self._timeout)
         run_sync(self._flush(last=True))
         with self._lock:
             self._over = threading.Event()  # a guard that is used again starts again
+
+    def part(self) -> None:
+        """Tell the store of all uses and counts, as the process ends.
+
+        A flush that is being sent arrives first. Sent again meanwhile, the writer could not leave.
+        The thread itself is left alone: a process of uWSGI that wakes a thread as it ends may hang.
+        """
+        with self._lock:
+            self._parts, sent = True, self._sent
+        if sent is not None:
+            sent.wait(self._patience + self._timeout)
+        run_sync(self._flush(last=True))
 
     def flush(self) -> None:
         """Tell the store of all uses and counts now."""
@@ -86,7 +98,16 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
             return feed.read(position, patience)
 
     async def _turn(self, usage: UsageWork) -> bool:
-        return await usage.turn()
+        sent = threading.Event()
+        with self._lock:
+            if self._parts:
+                return False
+            self._sent = sent
+        try:
+            return await usage.turn()
+        finally:
+            self._sent = None
+            sent.set()
 
     async def _run_slowly(self, job: Callable[[], str]) -> str:
         return self._pool.run(job)
