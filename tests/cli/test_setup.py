@@ -111,6 +111,18 @@ def test_init_writes_a_settings_file_that_begins_with_a_rule_for_every_path(
     assert "mine_live" in file.read_text()
 
 
+def test_init_writes_the_settings_file_that_the_environment_names(
+    keyguard: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    monkeypatch.setenv("KEYGUARD_CONFIG", str(file))
+
+    assert keyguard("org", "list").status == 2
+    assert keyguard("init", "--config").status == 0
+    assert file.exists()
+    assert keyguard("org", "list").status == 0
+
+
 def test_a_url_with_a_password_goes_into_no_settings_file(
     keyguard: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

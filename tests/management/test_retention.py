@@ -108,14 +108,21 @@ def test_they_are_kept_for_as_long_as_is_set_and_for_ever_if_nothing_is(stored: 
 
 
 @pytest.mark.parametrize(
-    "span", [timedelta(0), -YEAR, 13 * DAY - timedelta(microseconds=1), 400, "400d"]
+    ("span", "message"),
+    [
+        (timedelta(0), "is at least 13 days"),
+        (-YEAR, "is at least 13 days"),
+        (13 * DAY - timedelta(microseconds=1), "is at least 13 days"),
+        (400, r"takes a timedelta, such as timedelta\(days=400\), not 400$"),
+        ("400d", "takes a timedelta"),
+    ],
 )
-def test_a_span_that_is_too_short_or_none_deletes_nothing(stored: Stored, span: Any) -> None:
+def test_a_span_that_is_too_short_or_none_deletes_nothing(
+    stored: Stored, span: Any, message: str
+) -> None:
     revoked(stored)
     stored.clock.advance(YEAR)
-    with pytest.raises(
-        InvalidValueError, match=r"^ended_for takes a timedelta of at least 13 days"
-    ):
+    with pytest.raises(InvalidValueError, match=f"^ended_for {message}"):
         stored.guard.keys.delete_ended(ended_for=span)
     assert len(ids(stored)) == 1
 
@@ -262,7 +269,7 @@ def test_what_a_request_may_need_is_kept(stored: Stored) -> None:
     revoked(stored)
     stored.clock.advance(YEAR)
     for delete, name in ((guard.keys.delete_ended, "keys"), (guard.audit.delete, "audit")):
-        with pytest.raises(InvalidValueError, match=f"^keep_.*{name} takes .* at least 200 days"):
+        with pytest.raises(InvalidValueError, match=f"^keep_.*{name} is at least 200 days"):
             delete()
     assert guard.keys.delete_ended(ended_for=200 * DAY).count == 1
 
@@ -407,9 +414,7 @@ def test_entries_are_kept_for_as_long_as_is_set_and_for_ever_if_nothing_is(store
 @pytest.mark.parametrize("span", [timedelta(0), 29 * DAY, 800, "800d"])
 def test_entries_of_the_last_month_stay(stored: Stored, span: Any) -> None:
     stored.clock.advance(YEAR)
-    with pytest.raises(
-        InvalidValueError, match=r"^older_than takes a timedelta of at least 30 days"
-    ):
+    with pytest.raises(InvalidValueError, match=r"^older_than (is at least 30|takes a timedelta)"):
         stored.guard.audit.delete(older_than=span)
     assert len(stored.trail()) == 1
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -115,8 +116,11 @@ def run(
         _check_encoding(arguments)
         if guard is None:
             common = Common()
-            if not STORE_VARIABLES.isdisjoint(os.environ):
-                common = Common(**read_stores(os.environ)._asdict())
+            environ = dict(os.environ)
+            if "--config" in arguments and not Path(environ.get("KEYGUARD_CONFIG") or ".").exists():
+                del environ["KEYGUARD_CONFIG"]  # keyguard init is about to write the file
+            if not STORE_VARIABLES.isdisjoint(environ):
+                common = Common(**read_stores(environ)._asdict())
         else:
             common = Common(given=guard, application=application)
         program = get_group(app)

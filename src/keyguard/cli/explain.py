@@ -32,13 +32,15 @@ def explain(
         help="The application, as for 'keyguard routes'. Without it, the rules of the settings.",
     ),
     scope: list[str] = typer.Option(
-        [], "--scope", help="Whether a key with this scope would be let in. May be repeated."
+        [], "--scope", help="Say whether a key with this scope would be let in. May be repeated."
     ),
     organization: str | None = option(
-        "ORG", "Show the limits for this organization, by id or slug: its plan counts.", "--org"
+        "ORG", "Show the limits on the plan of this organization, by id or slug.", "--org"
     ),
     token_stdin: bool = typer.Option(
-        False, "--token-stdin", help="Whether the key of a token would be, read from stdin."
+        False,
+        "--token-stdin",
+        help="Read a token from stdin, and say whether its key would be let in.",
     ),
 ) -> None:
     """Say which rule decides on a request, what it needs, and whether a key would be let in.

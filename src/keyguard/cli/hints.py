@@ -31,7 +31,7 @@ def hints(
     span: str | None = option("SPAN", "For how long, such as 90d; 30d by default.", "--for"),
     new: bool = flag("--new", "Show only what --new has not shown yet, for a job that runs daily."),
 ) -> None:
-    """Show what to look at: keys that end, that woke, that nobody uses."""
+    """Show what to look at: keys that end soon, that woke after a long time, that nobody uses."""
     if dismissed is not None:
         _dismiss(common, organization, argument_id(dismissed), span)
         return

@@ -40,13 +40,13 @@ class _Purged(NamedTuple):
 def purge(
     common: Common,
     keys: str | None = option(
-        "SPAN", "Delete the keys that ended so long ago, such as 400d; 13d at least."
+        "SPAN", "Delete keys that ended longer ago than this, such as 400d; 13d at least."
     ),
     audit: str | None = option(
-        "SPAN", "Delete the entries of the audit trail that are so old, such as 800d; 30d at least."
+        "SPAN", "Delete audit entries that are older than this, such as 800d; 30d at least."
     ),
     dry_run: bool = flag("--dry-run", "Only count them."),
-    is_sure: bool = flag("--yes", "Ask no question, as without a terminal nobody could answer."),
+    is_sure: bool = flag("--yes", "Delete without asking. A job, which has no terminal, needs it."),
 ) -> None:
     """Delete keys that ended long ago, and old entries of the audit trail, for good.
 
@@ -76,7 +76,7 @@ def _read_spans(settings: Settings, keys: str | None, audit: str | None) -> _Spa
     if not any(spans):
         raise InvalidValueError(
             "nothing says what to delete: pass --keys or --audit, such as --keys 400d, or set "
-            "KEYGUARD_KEEP_ENDED_KEYS or KEYGUARD_KEEP_AUDIT"
+            "KEYGUARD_KEEP_ENDED_KEYS or KEYGUARD_KEEP_AUDIT, in seconds"
         )
     return spans
 

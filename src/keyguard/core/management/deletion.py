@@ -96,18 +96,23 @@ def kept_for(
     least = max(least, terms.pending_for + 2 * terms.claimable_for)
     for name, span in given.items():
         if span is not None:
-            if not isinstance(span, timedelta) or span < least:
+            if not isinstance(span, timedelta):
+                raise InvalidValueError(
+                    f"{name} takes a timedelta, such as timedelta(days=400), not {shown(span)}"
+                )
+            if span < least:
                 days = -(-least // timedelta(days=1))
                 words = "a day" if days == 1 else f"{days} days"
                 raise InvalidValueError(
-                    f"{name} takes a timedelta of at least {words}, for a request for a key may "
-                    f"need what is younger, not {shown(span)}"
+                    f"{name} is at least {words}, as a request for a key may rest on what is "
+                    f"younger (request_lifetime and twice claim_lifetime), not {span}"
                 )
             return span
     name = next(iter(given))
     raise InvalidValueError(
         f"nothing says for how long to keep what would be deleted: pass {name}, such as "
-        f"{name}=timedelta(days=400)"
+        f"{name}=timedelta(days=400), or set {' or '.join(list(given)[1:])} in the settings of "
+        "this guard"
     )
 
 
