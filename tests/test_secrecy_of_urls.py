@@ -73,6 +73,7 @@ def places(url: str, *, limiter: bool) -> Iterator[str]:
 @example("a@hunter", "postgresql://127.0.0.1:1/keys?user=u&password={}")
 @example("a@hunter", "mongodb://127.0.0.1:1/?password={}")
 @example("hunter", "postgresql:///u:{}@127.0.0.1/keys")
+@example("hunter&x=", "postgresql:///u:{}@127.0.0.1/keys")
 @example("a@hunter,", "memcached://u:{}@127.0.0.1:1")
 @example("hunter[hunter]", "redis://u:{}@127.0.0.1:1/0")
 @example("hunter[hunter]", "postgresql://u:{}@127.0.0.1:1/keys")

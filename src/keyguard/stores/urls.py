@@ -45,7 +45,10 @@ def is_cut(url: str, *, is_sql: bool = False) -> bool:
         True if an ``@`` stands behind user and password, other than in the value of an option.
     """
     userinfo, rest = _split(url, is_sql=is_sql)
-    return "@" in re.sub(_OPTION, "", rest) or (is_sql and re.search(_OPTION, userinfo) is not None)
+    place, mark, query = rest.partition("?")  # without the mark, an & begins no option
+    return "@" in place + re.sub(_OPTION, "", mark + query) or (
+        is_sql and re.search(_OPTION, userinfo) is not None
+    )
 
 
 def host_of(url: str) -> str:
