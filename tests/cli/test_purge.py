@@ -84,8 +84,8 @@ def test_where_nothing_says_what_to_delete_nothing_is(keyguard: Program, old: St
     ("arguments", "said"),
     [
         (("--keys", "0"), "is not a length of time"),
-        (("--keys", "12d"), "at least 13 days"),
-        (("--audit", "29d"), "at least 30 days"),
+        (("--keys", "12d"), "at least 13 days, as a request for a key may rest on"),
+        (("--audit", "29d"), "at least 30 days, not 29 days"),
         (("--keys", "400"), "is not a length of time"),
         (("--keys", "200000w"), "reaches back before the year 1"),
     ],

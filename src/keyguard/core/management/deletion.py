@@ -93,7 +93,14 @@ def kept_for(
         InvalidValueError: None is given, or it is no span, or it is too short.
     """
     terms = ports.request_terms
-    least = max(least, terms.pending_for + 2 * terms.claimable_for)
+    for_requests = terms.pending_for + 2 * terms.claimable_for
+    why = ""
+    if for_requests > least:
+        least = for_requests
+        why = (
+            ", as a request for a key may rest on what is younger (request_lifetime and twice "
+            "claim_lifetime)"
+        )
     for name, span in given.items():
         if span is not None:
             if not isinstance(span, timedelta):
@@ -103,10 +110,7 @@ def kept_for(
             if span < least:
                 days = -(-least // timedelta(days=1))
                 words = "a day" if days == 1 else f"{days} days"
-                raise InvalidValueError(
-                    f"{name} is at least {words}, as a request for a key may rest on what is "
-                    f"younger (request_lifetime and twice claim_lifetime), not {span}"
-                )
+                raise InvalidValueError(f"{name} is at least {words}{why}, not {span}")
             return span
     name = next(iter(given))
     raise InvalidValueError(
