@@ -114,3 +114,9 @@ async def change_organization(store: KeyStore, name: str, fields: dict[str, Any]
 async def set_organization_disabled(store: KeyStore, name: str, at: datetime | None) -> Any:
     """Disable an organization, or enable it; return it as it stands then, or None."""
     return await change_organization(store, name, {"disabled_at": at})
+
+
+def trail_of(store: Any, **wanted: Any) -> list[AuditEntry]:
+    """Return the first thousand entries of the audit trail, or those of them that are wanted."""
+    default: dict[str, Any] = {"organization": None, "subject": None, "after": None, "limit": 1000}
+    return list(store.list_audit(**default | wanted))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from keyguard.core.keys.audit import TRAIL, Action, AuditEntry
+from keyguard.core.keys.audit import TRAIL, Action
 from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
 from keyguard.core.keys.records import KeyFilter, Organization
 from keyguard.stores.base import News
-from tests.stores.changes import adding, changing, deleting
+from tests.stores.changes import adding, changing, deleting, trail_of
 from tests.stores.conftest import DATABASES, REDISES, Awaited, Plain
 from tests.stores.records import key, organization, record
 
@@ -52,11 +52,6 @@ def issued(store: Any, *days: int) -> None:
 
 def deletion(kept: int = 30, **fields: Any) -> AuditDeletion:
     return AuditDeletion(**{"at": NOW, "kept": kept * DAY, "actor": "cron"} | fields)
-
-
-def trail_of(store: Any, **wanted: Any) -> list[AuditEntry]:
-    default: dict[str, Any] = {"organization": None, "subject": None, "after": None, "limit": 1000}
-    return list(store.list_audit(**default | wanted))
 
 
 def subjects(store: Any, **wanted: Any) -> list[str]:

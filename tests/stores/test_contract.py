@@ -26,7 +26,7 @@ from keyguard.core.keys.values import Page
 from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, News, Store
-from tests.stores.changes import adding, changing, revoking
+from tests.stores.changes import adding, changing, revoking, trail_of
 from tests.stores.conftest import (
     DATABASES,
     ODD,
@@ -869,11 +869,6 @@ def test_a_page_goes_on_behind_a_key_that_the_filter_admits_no_more(
 
 
 # The audit trail
-
-
-def trail_of(store: Any, **wanted: Any) -> list[AuditEntry]:
-    default: dict[str, Any] = {"organization": None, "subject": None, "after": None, "limit": 1000}
-    return list(store.list_audit(**default | wanted))
 
 
 def test_every_change_leaves_one_entry(store: Any, acme: Organization) -> None:

@@ -13,7 +13,7 @@ from keyguard.core.keys.audit import Action
 from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization, Use
 from keyguard.exceptions import RefusedError
-from tests.stores.changes import adding, changing, deleting
+from tests.stores.changes import adding, changing, deleting, trail_of
 from tests.stores.conftest import DATABASES, REDISES, Awaited, Plain
 from tests.stores.records import key, organization, record
 
@@ -55,11 +55,6 @@ def held(by: str, number: int, **fields: Any) -> KeyRecord:
 
 def listed(store: Any, wanted: KeyFilter = ALL, after: str | None = None) -> list[str]:
     return [each.id for each in store.list_keys(wanted, after=after, limit=100)]
-
-
-def trail_of(store: Any, **wanted: Any) -> list[Any]:
-    default: dict[str, Any] = {"organization": None, "subject": None, "after": None, "limit": 1000}
-    return list(store.list_audit(**default | wanted))
 
 
 ENDS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from keyguard.core.limits.limit import Limit
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import VERSION
 from tests.services import RedisServer, running
-from tests.stores.changes import adding, changing
+from tests.stores.changes import adding, changing, trail_of
 from tests.stores.conftest import opened
 from tests.stores.records import LATER, NOON, key, organization, record
 
@@ -39,11 +39,6 @@ def client_of(url: str) -> Client:
     import redis as redis_py
 
     return redis_py.Redis.from_url(url, decode_responses=True)
-
-
-def trail_of(store: Any, **wanted: Any) -> list[Any]:
-    default: dict[str, Any] = {"organization": None, "subject": None, "after": None, "limit": 1000}
-    return list(store.list_audit(**default | wanted))
 
 
 # What a commit writes
