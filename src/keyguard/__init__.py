@@ -15,10 +15,10 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant
 from keyguard.core.keys.records import Key, KeyStatus, Organization, RevocationReason
-from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limit, Strategy
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import Page
 from keyguard.exceptions import (
     ConfigurationError,
     CorruptDataError,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import keyguard
-from keyguard.core.keys.texts import check_metadata, check_text, escaped
+from keyguard.core.texts import check_metadata, check_text, escaped
 from keyguard.core.tokens.format import TokenFormat, TokenParts
 from keyguard.exceptions import InvalidValueError
 
@@ -113,7 +113,7 @@ import hashlib, sys, types
 package = types.ModuleType("keyguard")  # whose own module needs what this Python may not have
 package.__path__ = sys.argv[1:]
 sys.modules["keyguard"] = package
-from keyguard.core.keys.texts import escaped
+from keyguard.core.texts import escaped
 shown = escaped("".join(map(chr, range(0x110000))))
 print(hashlib.sha256(shown.encode()).hexdigest(), end="")
 """

@@ -26,7 +26,7 @@ from keyguard import (
     ScopeCatalogue,
 )
 from keyguard.core.keys.records import Key, KeyStatus, Organization
-from keyguard.core.keys.values import UNCHANGED
+from keyguard.core.values import UNCHANGED
 from tests.stored import Stored
 from tests.world import World
 

@@ -143,7 +143,7 @@ import sys
 
 sys.path.insert(0, "./src")
 
-from keyguard.core.keys.values import Page
+from keyguard.core.values import Page
 from keyguard.runtime.interruptions import is_interruption
 
 class Compared:

@@ -22,8 +22,8 @@ from keyguard.core.keys.records import (
     RevocationReason,
     Use,
 )
-from keyguard.core.keys.values import Page
 from keyguard.core.limits.limit import Limit
+from keyguard.core.values import Page
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import AsyncStore, News, Store
 from tests.stores.changes import adding, changing, revoking, trail_of

@@ -13,8 +13,8 @@ from keyguard.core.keys.records import (
     KeyFilter,
     Organization,
 )
-from keyguard.core.keys.values import Page
 from keyguard.core.limits.limit import Limit
+from keyguard.core.values import Page
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import VERSION
 from tests.services import RedisServer, running

@@ -13,9 +13,9 @@ import pytest
 from keyguard import InvalidValueError, Key, NotFoundError, Principal, RefusedError, ScopeCatalogue
 from keyguard.core.access.decisions import Allow
 from keyguard.core.keys.records import Use
-from keyguard.core.keys.values import Page
 from keyguard.core.usage.hints import Hint, HintKind
 from keyguard.core.usage.values import ALLOWED, Cell, Flush
+from keyguard.core.values import Page
 from keyguard.runtime.events import HintFound, log_event
 from keyguard.runtime.sync import run_sync
 from tests.world import StandingClock, World

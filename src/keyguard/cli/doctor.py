@@ -10,10 +10,10 @@ from contextlib import suppress
 import typer
 
 from keyguard.cli.options import HASHED_STORE, Common, explain_cause, with_options
-from keyguard.core.keys.texts import escaped
 from keyguard.core.limits.charges import Charge
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.management.common import LARGEST_PAGE
+from keyguard.core.texts import escaped
 from keyguard.exceptions import KeyguardError, SchemaError, StoreError
 from keyguard.guard.replica import NO_KEY, another_history
 from keyguard.runtime.deadlines import within

@@ -14,7 +14,7 @@ from keyguard.core.access.answers import detail_of
 from keyguard.core.access.decisions import Allow, Deny
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import Requirement, ScopeGrant, parse_granted
-from keyguard.core.keys.texts import escaped
+from keyguard.core.texts import escaped
 from keyguard.exceptions import InvalidValueError
 
 if TYPE_CHECKING:

@@ -48,8 +48,8 @@ from keyguard.core.keys.json_forms import (
 )
 from keyguard.core.keys.records import Key, KeyStatus
 from keyguard.core.keys.results import IssuedKey, RotatedKey
-from keyguard.core.keys.values import UNCHANGED, Page
 from keyguard.core.limits.charges import LimitStatus
+from keyguard.core.values import UNCHANGED, Page
 from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.guard import Keyguard
 

@@ -17,7 +17,7 @@ import typer
 
 from keyguard.cli.output import TOKEN, emit, emit_json
 from keyguard.core.keys.json_forms import JsonObject
-from keyguard.core.keys.texts import fits
+from keyguard.core.texts import fits
 from keyguard.exceptions import (
     ConfigurationError,
     InvalidValueError,

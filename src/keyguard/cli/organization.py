@@ -24,7 +24,7 @@ from keyguard.cli.wording import absolute, organization_details, organization_st
 from keyguard.core.keys.json_forms import fields_json, organization_json
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.results import DamagedOrganization
-from keyguard.core.keys.values import UNCHANGED, Page
+from keyguard.core.values import UNCHANGED, Page
 
 app = typer.Typer(help="Manage organizations, which own keys.", no_args_is_help=True)
 

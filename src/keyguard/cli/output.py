@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TextIO
 
-from keyguard.core.keys.texts import escaped
+from keyguard.core.texts import escaped
 
 TOKEN = re.compile(r"(?P<shown>[a-z][a-z0-9_]*_(?P<id>[0-9A-Za-z]{16})_)[0-9A-Za-z]{40,}")
 

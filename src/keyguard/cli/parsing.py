@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TypeVar
 
-from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.limits.limit import Limit, parse_limit
+from keyguard.core.values import UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError, shown
 
 T = TypeVar("T")

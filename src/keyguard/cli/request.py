@@ -32,8 +32,8 @@ from keyguard.cli.wording import relative, request_details
 from keyguard.core.keys.json_forms import request_json
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.results import CreatedRequest
-from keyguard.core.keys.values import UNCHANGED, Page
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import UNCHANGED, Page
 from keyguard.exceptions import RefusedError, StoreUnavailableError
 from keyguard.guard import Keyguard
 

@@ -11,8 +11,8 @@ from keyguard.cli.options import Common, with_options
 from keyguard.cli.terminal import Words, coloured, table
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.keys.json_forms import JsonObject
-from keyguard.core.keys.texts import escaped
 from keyguard.core.limits.limit import RouteLimit
+from keyguard.core.texts import escaped
 from keyguard.exceptions import InvalidValueError, shown
 
 if TYPE_CHECKING:

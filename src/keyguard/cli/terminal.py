@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from keyguard.cli.output import is_terminal
-from keyguard.core.keys.texts import escaped
+from keyguard.core.texts import escaped
 from keyguard.runtime.lazy import Lazy
 
 # What only a table needs.

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from keyguard.core.keys.audit import Actor, AuditEntry
 from keyguard.core.keys.results import DeletedAudit
-from keyguard.core.keys.values import Page
 from keyguard.core.management.audit_trail import AsyncAuditTrail
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.values import Page
 from keyguard.runtime.sync import run_sync
 
 

@@ -13,13 +13,13 @@ from keyguard.core.http.rules import Rule
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.results import ImportReport, IssuedKey, RotatedKey
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.limits.limit import Limits
 from keyguard.core.management.checking import TokenCheck
 from keyguard.core.management.import_rows import ImportRow
 from keyguard.core.management.rotation import DEFAULT_GRACE
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import UNCHANGED, Page, Unchanged
 from keyguard.guard.revocation import Revocations
 from keyguard.runtime.sync import run_sync
 

@@ -11,10 +11,10 @@ from datetime import timedelta
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.results import DamagedOrganization
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits
 from keyguard.core.management.organizations import AsyncOrganizations
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.values import UNCHANGED, Page, Unchanged
 from keyguard.runtime.sync import run_sync
 
 

@@ -11,11 +11,11 @@ from datetime import timedelta
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.results import CreatedRequest, IssuedKey
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.management.requests import AsyncRequests
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import UNCHANGED, Page, Unchanged
 from keyguard.runtime.sync import run_sync
 
 

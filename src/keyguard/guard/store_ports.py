@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
-from keyguard.core.keys.texts import escaped
-from keyguard.core.keys.values import Page
+from keyguard.core.texts import escaped
 from keyguard.core.usage.ports import UsageStore
+from keyguard.core.values import Page
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.freshness.verified_tokens import VerifiedTokens
 from keyguard.runtime.deadlines import awithin, within

@@ -6,11 +6,11 @@ from datetime import date, datetime
 
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.values import Page
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.management.usage import AsyncUsage
 from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.results import OwnUsage, UsageReport
+from keyguard.core.values import Page
 from keyguard.runtime.sync import run_sync
 
 

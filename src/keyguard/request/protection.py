@@ -9,7 +9,7 @@ from keyguard.core.access.decisions import Allow, Deny
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
-from keyguard.core.value import Value
+from keyguard.core.values import Value
 from keyguard.request.state import RequestState
 
 __all__ = [

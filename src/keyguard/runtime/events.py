@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from keyguard.core.access.decisions import Deny, Reason
 from keyguard.core.identity.principal import Principal
-from keyguard.core.keys.texts import escaped
+from keyguard.core.texts import escaped
 from keyguard.runtime.lazy import Lazy
 
 if TYPE_CHECKING:

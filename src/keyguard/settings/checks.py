@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING
 
-from keyguard.core.keys.values import check_plan_name
 from keyguard.core.limits.limit import Limit
+from keyguard.core.values import check_plan_name
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 from keyguard.settings.hashing import read_peppers
 

@@ -17,7 +17,7 @@ from keyguard.core.limits.limit import Limit, Limits, read_failure_limit, read_l
 from keyguard.core.tokens.foreign import read_formats
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
-from keyguard.core.value import Value
+from keyguard.core.values import Value
 from keyguard.runtime.deadlines import Patience
 from keyguard.runtime.frames import hides_arguments
 from keyguard.settings.checks import BUCKETS, read_plans, settle

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 from keyguard.core.http.rules import Rule
 from keyguard.core.identity.scopes import ScopeCatalogue
-from keyguard.core.keys.texts import fits
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
+from keyguard.core.texts import fits
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown, shown_path
 

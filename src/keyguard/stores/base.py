@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkab
 
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
-from keyguard.core.keys.texts import fits
-from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.texts import fits
+from keyguard.core.values import Page
 from keyguard.exceptions import CorruptDataError, StoreError
 
 if TYPE_CHECKING:  # only changes and reports need these

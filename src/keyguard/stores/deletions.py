@@ -7,7 +7,7 @@ from datetime import datetime
 
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.commit import Commit
-from keyguard.core.keys.values import Page
+from keyguard.core.values import Page
 from keyguard.exceptions import RefusedError
 
 

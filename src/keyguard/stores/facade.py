@@ -17,8 +17,8 @@ from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.temporary import Temporary
-from keyguard.core.keys.values import Page
 from keyguard.core.limits.charges import Charge, Outcome
+from keyguard.core.values import Page
 from keyguard.exceptions import StoreError
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import (

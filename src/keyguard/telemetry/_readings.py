@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
-from keyguard.core.keys.values import ORGANIZATION_ID
+from keyguard.core.values import ORGANIZATION_ID
 from keyguard.exceptions import ConfigurationError, InvalidValueError
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.runtime.process import after_fork

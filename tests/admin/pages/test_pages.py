@@ -9,7 +9,7 @@ import pytest
 
 from keyguard.admin.console.render import environment, plainly, span
 from keyguard.admin.console.static import static_files
-from keyguard.core.keys.texts import csv_cell
+from keyguard.core.texts import csv_cell
 from tests.admin.pages.samples import HOSTILE, KINDS, page, samples
 
 VOID = {"input", "link", "meta", "br", "rect", "circle", "path", "hr", "img"}

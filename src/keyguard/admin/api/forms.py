@@ -18,8 +18,8 @@ from keyguard.admin.members import (
     time,
 )
 from keyguard.core.keys.records import RevocationReason
-from keyguard.core.keys.values import in_utc
 from keyguard.core.limits.limit import Limit, Strategy
+from keyguard.core.values import in_utc
 from keyguard.exceptions import InvalidValueError
 
 AFTER = text("after", "The `next` of the page before")

@@ -21,7 +21,7 @@ from keyguard.core.keys.json_forms import (
     usage_item_json,
     usage_json,
 )
-from keyguard.core.keys.texts import csv_cell
+from keyguard.core.texts import csv_cell
 
 CSV = "text/csv"
 START = moment("start", "Where the first period lies; by default 7 days are covered")

@@ -12,8 +12,8 @@ from werkzeug.datastructures import MultiDict
 
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant
 from keyguard.core.keys.records import Organization
-from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.limits.limit import Limit, parse_limit
+from keyguard.core.values import UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError
 from keyguard.guard import AsyncKeyguard, Keyguard
 

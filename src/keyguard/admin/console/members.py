@@ -11,7 +11,7 @@ from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
 from keyguard.core.keys.requests import OPEN
-from keyguard.core.keys.values import NO_PERSON
+from keyguard.core.values import NO_PERSON
 
 _COUNTED = 1000
 _SHOWN = 50

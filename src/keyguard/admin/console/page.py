@@ -22,7 +22,7 @@ from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.requests import KeyRequest
-from keyguard.core.keys.values import FAMILY_ID
+from keyguard.core.values import FAMILY_ID
 from keyguard.exceptions import InvalidValueError, RefusedError
 from keyguard.guard import AsyncKeyguard, Keyguard
 

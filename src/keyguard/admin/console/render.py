@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.texts import escaped
+from keyguard.core.texts import escaped
 
 _TONES = {
     "active": "good",

@@ -16,8 +16,8 @@ from keyguard.admin.exchange import Answer, settled
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import disables
 from keyguard.core.keys.records import Organization
-from keyguard.core.keys.values import UNCHANGED, Unchanged
 from keyguard.core.limits.limit import Limit
+from keyguard.core.values import UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError, OutdatedError, RefusedError
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from keyguard.admin.console.page import View, pages, view_of
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem, answer
 from keyguard.admin.rights import Right
-from keyguard.core.keys.texts import csv_cell
 from keyguard.core.keys.time_zones import find_time_zone
+from keyguard.core.texts import csv_cell
 from keyguard.core.usage.periods import Step
 from keyguard.core.usage.results import UsageItem
 from keyguard.exceptions import ConfigurationError, InvalidValueError, NotFoundError

@@ -11,7 +11,7 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.limits.charges import NO_LIMITS, AppliedLimits, Bill, Charge
 from keyguard.core.limits.limit import RouteLimit
 from keyguard.core.limits.windows import Tally
-from keyguard.core.value import Value
+from keyguard.core.values import Value
 from keyguard.exceptions import InvalidValueError, KeyguardError, shown
 
 __all__ = ["AccessDenied", "Allow", "Decision", "Deny", "Reason"]

@@ -11,7 +11,7 @@ from keyguard.core.http.paths import parse_template
 from keyguard.core.identity.principal import Request
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import Limit, Limits, RouteLimit, read_limits
-from keyguard.core.value import Value
+from keyguard.core.values import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from keyguard.core.keys.texts import check_text, escaped
-from keyguard.core.keys.values import (
+from keyguard.core.texts import check_text, escaped
+from keyguard.core.values import (
     NO_PERSON,
     ORGANIZATION_NAME,
     Metadata,

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from keyguard.core.identity.scopes import Requirement, ScopeGrant
-from keyguard.core.keys.values import Metadata, read_metadata
-from keyguard.core.value import Value
+from keyguard.core.values import Metadata, Value, read_metadata
 from keyguard.exceptions import InvalidValueError, shown
 
 CREDENTIAL_FIELDS = frozenset({"authorization", "proxy-authorization", "cookie"})

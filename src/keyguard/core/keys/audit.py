@@ -17,9 +17,9 @@ from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Key, Organization, fields_of
 from keyguard.core.keys.requests import KeyRequest, KeyTerms
-from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import Metadata, check_texts, settle_times
 from keyguard.core.limits.stored import dump_limits
+from keyguard.core.texts import check_text
+from keyguard.core.values import Metadata, check_texts, settle_times
 from keyguard.exceptions import InvalidValueError, shown
 
 Actor = Principal | Person | str | None

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
-from keyguard.core.keys.values import Page
+from keyguard.core.values import Page
 
 if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry

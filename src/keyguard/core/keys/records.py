@@ -2,7 +2,7 @@
 
 All are frozen, and check their values when they are built. But a record takes any text, so that
 whatever was stored can be read; the operations check the texts that they store
-(:mod:`keyguard.core.keys.texts`). Times are aware datetimes in UTC with microseconds. A record's
+(:mod:`keyguard.core.texts`). Times are aware datetimes in UTC with microseconds. A record's
 version counts its changes: a store replaces a record only if it still has the version that was read
 (:mod:`keyguard.core.keys.commit`).
 """
@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keyguard.core.identity.networks import parse_networks
 from keyguard.core.identity.scopes import parse_granted
-from keyguard.core.keys.values import (
+from keyguard.core.limits.limit import Limit, read_limits
+from keyguard.core.tokens.format import KEY_ID
+from keyguard.core.values import (
     FAMILY_ID,
     LONGEST,
     ORGANIZATION_ID,
     Metadata,
+    Value,
     check_ids,
     check_plan_name,
     check_slug,
@@ -32,9 +35,6 @@ from keyguard.core.keys.values import (
     read_metadata,
     settle_times,
 )
-from keyguard.core.limits.limit import Limit, read_limits
-from keyguard.core.tokens.format import KEY_ID
-from keyguard.core.value import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 if TYPE_CHECKING:  # only changes need these

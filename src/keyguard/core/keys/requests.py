@@ -13,7 +13,10 @@ from datetime import datetime, timedelta
 
 from keyguard.core.identity.networks import parse_networks
 from keyguard.core.identity.scopes import parse_granted
-from keyguard.core.keys.values import (
+from keyguard.core.limits.limit import Limit, read_limits
+from keyguard.core.limits.stored import dump_limits, load_limits
+from keyguard.core.tokens.format import KEY_ID
+from keyguard.core.values import (
     LONGEST,
     ORGANIZATION_ID,
     REQUEST_ID,
@@ -22,9 +25,6 @@ from keyguard.core.keys.values import (
     check_version,
     settle_times,
 )
-from keyguard.core.limits.limit import Limit, read_limits
-from keyguard.core.limits.stored import dump_limits, load_limits
-from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import InvalidValueError, shown
 
 _MICROSECOND = timedelta(microseconds=1)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from keyguard.core.keys.values import check_ids, settle_times
+from keyguard.core.values import check_ids, settle_times
 from keyguard.exceptions import InvalidValueError
 
 _KIND = re.compile(r"[a-z][a-z_-]{0,31}\Z")

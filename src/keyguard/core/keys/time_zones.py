@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, tzinfo
 
-from keyguard.core.keys.values import check_time_zone
+from keyguard.core.values import check_time_zone
 from keyguard.exceptions import InvalidValueError, shown
 
 

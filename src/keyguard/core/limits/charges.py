@@ -19,7 +19,7 @@ from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.limits.limit import Limit, RouteLimit, Strategy, merged
 from keyguard.core.limits.plans import on_plan_anyhow
 from keyguard.core.limits.windows import Tally
-from keyguard.core.value import Value
+from keyguard.core.values import Value
 from keyguard.exceptions import InvalidValueError
 
 __all__ = [

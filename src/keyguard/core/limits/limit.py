@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from keyguard.core.identity.principal import Principal, Request
-from keyguard.core.value import Value
+from keyguard.core.values import Value
 from keyguard.exceptions import InvalidValueError, shown
 
 LARGEST_AMOUNT = 1_000_000_000_000

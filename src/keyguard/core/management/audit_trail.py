@@ -7,10 +7,10 @@ from datetime import timedelta
 from keyguard.core.keys.audit import Actor, AuditEntry, actor_name
 from keyguard.core.keys.audit_deletion import AuditDeletion
 from keyguard.core.keys.results import DeletedAudit
-from keyguard.core.keys.values import Page
 from keyguard.core.management.authority import authority_of
 from keyguard.core.management.common import Operations, earlier, listed_organization, page_size
 from keyguard.core.management.deletion import kept_for, refuse_bounded
+from keyguard.core.values import Page
 from keyguard.exceptions import InvalidValueError
 
 _LEAST_KEPT = timedelta(days=30)

@@ -14,7 +14,6 @@ from keyguard.core.keys.audit import Actor, actor_name
 from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.requests import KeyRequest
-from keyguard.core.keys.values import ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.core.management.authority import (
     ADMINISTRATORS,
     ANYBODY,
@@ -23,6 +22,7 @@ from keyguard.core.management.authority import (
 )
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.tokens.format import KEY_ID
+from keyguard.core.values import ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.exceptions import (
     CorruptDataError,
     ExceededError,

@@ -9,10 +9,10 @@ from keyguard.core.keys.audit import Actor, describe_deletion
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyFilter
 from keyguard.core.keys.results import DeletedKeys
-from keyguard.core.keys.values import Page
 from keyguard.core.management.authority import Authority
 from keyguard.core.management.common import Operations, check_actor, earlier, settled
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.values import Page
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 _LEAST_KEPT = timedelta(days=1)

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from keyguard.core.identity.scopes import parse_granted
-from keyguard.core.keys.texts import check_metadata, check_text, fits
-from keyguard.core.keys.values import ORGANIZATION_NAME, settle_times
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
+from keyguard.core.texts import check_metadata, check_text, fits
 from keyguard.core.tokens.foreign import (
     FEWEST_BITS,
     LARGEST_BCRYPT_COST,
@@ -24,6 +23,7 @@ from keyguard.core.tokens.foreign import (
 )
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import ORGANIZATION_NAME, settle_times
 from keyguard.exceptions import InvalidValueError
 
 LONGEST_ROW = 64 * 1024

@@ -17,7 +17,6 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.records import Key, KeyRecord, Organization
 from keyguard.core.keys.results import ImportReport, RefusedRow
-from keyguard.core.keys.values import LATEST
 from keyguard.core.management.authority import Authority, authority_of, check_new_key
 from keyguard.core.management.common import (
     Operations,
@@ -33,6 +32,7 @@ from keyguard.core.management.import_rows import ImportIdentity, ImportRow, iden
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.management.room_for_keys import is_live, make_room
 from keyguard.core.tokens.format import base62
+from keyguard.core.values import LATEST
 from keyguard.exceptions import (
     CorruptDataError,
     InvalidValueError,

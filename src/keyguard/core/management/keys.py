@@ -11,8 +11,6 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.results import IssuedKey
-from keyguard.core.keys.texts import check_metadata, check_text
-from keyguard.core.keys.values import LATEST, UNCHANGED, Page, Unchanged, in_utc
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import keep_an_administrator
@@ -45,7 +43,9 @@ from keyguard.core.management.importing import Import
 from keyguard.core.management.revocation import Revocation
 from keyguard.core.management.room_for_keys import is_live, make_room
 from keyguard.core.management.rotation import Rotation
+from keyguard.core.texts import check_metadata, check_text
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
+from keyguard.core.values import LATEST, UNCHANGED, Page, Unchanged, in_utc
 from keyguard.exceptions import InvalidValueError, RefusedError
 
 _FAMILY_ENTROPY = 16

@@ -9,9 +9,7 @@ from keyguard.core.keys.audit import Action, Actor, actor_name, describe
 from keyguard.core.keys.commit import Change, Commit, Ending, changed
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.results import DamagedOrganization
-from keyguard.core.keys.texts import check_metadata, check_text
 from keyguard.core.keys.time_zones import find_time_zone
-from keyguard.core.keys.values import UNCHANGED, Page, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import refuse_to_cut_administrators
 from keyguard.core.management.authority import (
@@ -31,7 +29,9 @@ from keyguard.core.management.common import (
     settled,
     unknown,
 )
+from keyguard.core.texts import check_metadata, check_text
 from keyguard.core.tokens.format import base62
+from keyguard.core.values import UNCHANGED, Page, Unchanged
 from keyguard.exceptions import CorruptDataError, RefusedError
 
 _ID_ENTROPY = 16

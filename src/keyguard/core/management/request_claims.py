@@ -11,7 +11,6 @@ from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 from keyguard.core.keys.results import IssuedKey
-from keyguard.core.keys.values import LATEST
 from keyguard.core.management.administrators import keep_an_administrator
 from keyguard.core.management.authority import ANYBODY, Authority, check_new_key
 from keyguard.core.management.common import (
@@ -33,6 +32,7 @@ from keyguard.core.management.request_parties import (
 from keyguard.core.management.room_for_keys import make_room
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import LATEST
 from keyguard.exceptions import RefusedError
 
 _FAMILY_ENTROPY = 16

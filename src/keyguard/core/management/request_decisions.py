@@ -12,8 +12,6 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
-from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import LATEST, UNCHANGED, Unchanged
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.authority import Authority, check_new_key, gained
 from keyguard.core.management.common import (
@@ -36,6 +34,8 @@ from keyguard.core.management.request_parties import (
     people_of,
     refuse_unless,
 )
+from keyguard.core.texts import check_text
+from keyguard.core.values import LATEST, UNCHANGED, Unchanged
 from keyguard.exceptions import RefusedError
 
 Value = TypeVar("Value")

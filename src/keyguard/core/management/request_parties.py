@@ -10,13 +10,13 @@ from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import SERVICE, Action, Actor
 from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
-from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import FAMILY_ID, NO_PERSON, REQUEST_ID
 from keyguard.core.management.authority import ANYBODY, Authority, decides
 from keyguard.core.management.common import LARGEST_PAGE, all_keys, check_actor, check_id, unknown
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.texts import check_text
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import FAMILY_ID, NO_PERSON, REQUEST_ID
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 TICKETS = TokenFormat("kgc")

@@ -13,8 +13,8 @@ from keyguard.core.identity.scopes import parse_granted, parse_required
 from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.requests import KeyRequest
-from keyguard.core.keys.texts import check_text
 from keyguard.core.limits.limit import as_tight, merged
+from keyguard.core.texts import check_text
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 _MOST_APPROVALS = 10

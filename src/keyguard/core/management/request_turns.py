@@ -9,9 +9,9 @@ from hashlib import sha256
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.requests import OPEN, RequestFilter
 from keyguard.core.keys.temporary import Temporary
-from keyguard.core.keys.values import LATEST
 from keyguard.core.management.common import later
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.values import LATEST
 from keyguard.exceptions import RefusedError, StoreError
 
 MOST_OPEN = 5

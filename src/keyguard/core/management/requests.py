@@ -22,8 +22,6 @@ from keyguard.core.keys.requests import (
     RequestStatus,
 )
 from keyguard.core.keys.results import CreatedRequest, IssuedKey
-from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import LATEST, Page
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management import request_claims
 from keyguard.core.management.authority import ANYBODY, ASKERS, Authority, check_new_key
@@ -54,8 +52,10 @@ from keyguard.core.management.request_parties import (
     requester_of,
 )
 from keyguard.core.management.request_turns import TURN, count_request, end_turns, take_turn
+from keyguard.core.texts import check_text
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import LATEST, Page
 from keyguard.exceptions import (
     CorruptDataError,
     InvalidValueError,

@@ -11,8 +11,6 @@ from keyguard.core.keys.audit import Action, Actor, actor_name
 from keyguard.core.keys.commit import Ending
 from keyguard.core.keys.records import Key, KeyFilter, RevocationReason
 from keyguard.core.keys.results import DamagedKey
-from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import FAMILY_ID, Page
 from keyguard.core.management.administrators import (
     administering_scopes,
     keep_an_administrator,
@@ -29,8 +27,10 @@ from keyguard.core.management.common import (
     unknown,
 )
 from keyguard.core.management.ports import ManagementPorts
+from keyguard.core.texts import check_text
 from keyguard.core.tokens.format import KEY_ID
 from keyguard.core.tokens.secret import Secret
+from keyguard.core.values import FAMILY_ID, Page
 from keyguard.exceptions import (
     CorruptDataError,
     InvalidValueError,

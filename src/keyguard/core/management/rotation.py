@@ -9,8 +9,6 @@ from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
 from keyguard.core.keys.records import Key, KeyRecord, KeyStatus, RevocationReason
 from keyguard.core.keys.results import RotatedKey
-from keyguard.core.keys.texts import check_text
-from keyguard.core.keys.values import LATEST, UNCHANGED, Unchanged
 from keyguard.core.management.administrators import keep_an_administrator
 from keyguard.core.management.authority import HOLDERS, Authority, check_new_key
 from keyguard.core.management.common import (
@@ -23,7 +21,9 @@ from keyguard.core.management.common import (
     refuse_revoked,
     settled,
 )
+from keyguard.core.texts import check_text
 from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
+from keyguard.core.values import LATEST, UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
 DEFAULT_GRACE = timedelta(hours=24)

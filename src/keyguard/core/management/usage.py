@@ -6,12 +6,12 @@ from datetime import date, datetime
 
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.values import Page
 from keyguard.core.management.common import Operations
 from keyguard.core.usage.evidence import dismiss_hint, list_hints, tell_new_hints
 from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.reports import read_own, read_report, read_top
 from keyguard.core.usage.results import OwnUsage, UsageReport
+from keyguard.core.values import Page
 
 
 class AsyncUsage(Operations):

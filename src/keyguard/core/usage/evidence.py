@@ -17,7 +17,6 @@ from keyguard.core.keys.audit import Actor
 from keyguard.core.keys.records import Key, KeyFilter, Organization
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.keys.time_zones import find_time_zone
-from keyguard.core.keys.values import Page, in_utc
 from keyguard.core.management.authority import authority_of
 from keyguard.core.management.common import all_keys, find_organization, page_size
 from keyguard.core.management.ports import ManagementPorts
@@ -26,6 +25,7 @@ from keyguard.core.usage.hints import Hint
 from keyguard.core.usage.periods import DAYS_KEPT, start_of_day
 from keyguard.core.usage.sightings import LONGEST_SEEN, SEEN_EVERY, SIGHTINGS_KEPT, Sighting
 from keyguard.core.usage.values import ALLOWED, QUARTER, GroupBy, Period, Question, Total
+from keyguard.core.values import Page, in_utc
 from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError, shown
 
 MOST = 100

@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.time_zones import find_time_zone
-from keyguard.core.keys.values import in_utc
 from keyguard.core.limits.charges import statuses
 from keyguard.core.management.common import (
     LONGEST_ID,
@@ -31,6 +30,7 @@ from keyguard.core.usage.periods import (
 )
 from keyguard.core.usage.results import OwnUsage, UsageItem, UsageReport
 from keyguard.core.usage.values import GroupBy, Period, Question, Total, Writer
+from keyguard.core.values import in_utc
 from keyguard.exceptions import CorruptDataError, InvalidValueError, shown
 
 _SPAN = {

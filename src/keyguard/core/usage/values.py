@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from keyguard.core.value import Value
+from keyguard.core.values import Value
 from keyguard.exceptions import CorruptDataError
 
 QUARTER = timedelta(minutes=15)

@@ -16,7 +16,7 @@ from keyguard.core.keys.commit import Commit, Ending, changed
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.temporary import Temporary, unexpired
-from keyguard.core.keys.values import Page
+from keyguard.core.values import Page
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import Store, SyncUsageStore, page_of
 from keyguard.stores.deletions import place_of_deleted

@@ -14,15 +14,15 @@ from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import OPEN, KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.temporary import Temporary, unexpired
-from keyguard.core.keys.texts import fits
-from keyguard.core.keys.values import (
+from keyguard.core.texts import fits
+from keyguard.core.tokens.format import KEY_ID
+from keyguard.core.values import (
     FAMILY_ID,
     ORGANIZATION_ID,
     ORGANIZATION_NAME,
     REQUEST_ID,
     Page,
 )
-from keyguard.core.tokens.format import KEY_ID
 from keyguard.exceptions import RefusedError
 from keyguard.stores.base import (
     AsyncChangeFeed,

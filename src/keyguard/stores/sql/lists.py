@@ -27,8 +27,8 @@ from sqlalchemy import (
 from keyguard.core.keys.audit import AuditEntry
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, Organization
 from keyguard.core.keys.requests import ENDS_AS, OPEN, KeyRequest, RequestFilter
-from keyguard.core.keys.texts import fits
-from keyguard.core.keys.values import Page
+from keyguard.core.texts import fits
+from keyguard.core.values import Page
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.base import page_of, read_listed
 from keyguard.stores.deletions import place_of_deleted

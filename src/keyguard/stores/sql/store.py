@@ -11,7 +11,7 @@ from keyguard.core.keys.commit import Commit, Ending
 from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.temporary import Temporary, unexpired
-from keyguard.core.keys.values import Page
+from keyguard.core.values import Page
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, AsyncReplica, AsyncStore, ChangeFeed, Reading
 from keyguard.stores.diagnosis import Finding

@@ -10,8 +10,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from keyguard.core.keys.values import Metadata, read_metadata
 from keyguard.core.tokens.format import holds_token
+from keyguard.core.values import Metadata, read_metadata
 from keyguard.exceptions import InvalidValueError, shown
 
 _LONGEST_TEXT = 200
