@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from keyguard.cli.wording import in_units, relative
-from keyguard.core.keys.json_forms import json_time
+from keyguard.core.management.json_forms import json_time
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from keyguard.cli.pages import show_list
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import in_units, relative, scope_list
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.json_forms import entry_json
+from keyguard.core.management.json_forms import entry_json
 from keyguard.core.values import Page
 
 # Other columns show these fields, or people learn nothing from them.

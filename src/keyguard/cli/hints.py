@@ -14,7 +14,7 @@ from keyguard.cli.pages import each_page, show_list
 from keyguard.cli.parsing import parse_span
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute, relative
-from keyguard.core.keys.json_forms import hint_json, json_time
+from keyguard.core.management.json_forms import hint_json, json_time
 from keyguard.core.usage.hints import Hint
 from keyguard.core.values import Page
 from keyguard.exceptions import InvalidValueError

@@ -41,14 +41,14 @@ from keyguard.cli.parsing import (
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over
 from keyguard.cli.wording import absolute, in_units, key_details, last_used, when_ends
-from keyguard.core.keys.json_forms import (
+from keyguard.core.keys.records import Key, KeyStatus
+from keyguard.core.keys.results import IssuedKey, RotatedKey
+from keyguard.core.limits.charges import LimitStatus
+from keyguard.core.management.json_forms import (
     key_json,
     limit_status_json,
     new_key_json,
 )
-from keyguard.core.keys.records import Key, KeyStatus
-from keyguard.core.keys.results import IssuedKey, RotatedKey
-from keyguard.core.limits.charges import LimitStatus
 from keyguard.core.values import UNCHANGED, Page
 from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.guard import Keyguard

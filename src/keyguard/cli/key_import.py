@@ -12,9 +12,9 @@ import typer
 
 from keyguard.cli.options import HASHED_STORE, Common, argument, flag, with_options
 from keyguard.cli.output import is_terminal
-from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.results import ImportReport
 from keyguard.core.management.import_rows import LONGEST_ROW
+from keyguard.core.management.json_forms import JsonObject
 from keyguard.core.texts import escaped
 from keyguard.exceptions import InvalidValueError, StoreError, shown_path
 

@@ -18,9 +18,9 @@ from keyguard.cli.options import (
 )
 from keyguard.cli.token_io import read_token
 from keyguard.cli.wording import relative
-from keyguard.core.keys.json_forms import JsonObject, revoked_json
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.keys.results import DamagedKey
+from keyguard.core.management.json_forms import JsonObject, revoked_json
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import CorruptDataError, NotFoundError
 from keyguard.guard import Keyguard

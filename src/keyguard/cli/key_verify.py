@@ -10,8 +10,8 @@ from keyguard.cli.terminal import details, status_word
 from keyguard.cli.token_io import read_token, refuse_arguments
 from keyguard.cli.wording import scope_list
 from keyguard.core.access.decisions import Allow, Reason
-from keyguard.core.keys.json_forms import fields_json
 from keyguard.core.keys.records import Key
+from keyguard.core.management.json_forms import fields_json
 from keyguard.exceptions import KeyguardError, StoreUnavailableError
 
 _REASONS = {

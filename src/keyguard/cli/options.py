@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import typer
 
 from keyguard.cli.output import TOKEN, emit, emit_json
-from keyguard.core.keys.json_forms import JsonObject
+from keyguard.core.management.json_forms import JsonObject
 from keyguard.core.texts import fits
 from keyguard.exceptions import (
     ConfigurationError,

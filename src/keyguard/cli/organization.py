@@ -21,9 +21,9 @@ from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import new_value, parse_limits, parse_metadata, parse_scopes, parse_span
 from keyguard.cli.terminal import details, table
 from keyguard.cli.wording import absolute, organization_details, organization_status, relative
-from keyguard.core.keys.json_forms import fields_json, organization_json
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.results import DamagedOrganization
+from keyguard.core.management.json_forms import fields_json, organization_json
 from keyguard.core.values import UNCHANGED, Page
 
 app = typer.Typer(help="Manage organizations, which own keys.", no_args_is_help=True)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from keyguard.cli.options import Common
 from keyguard.cli.output import complain, emit, emit_json, note
-from keyguard.core.keys.json_forms import JsonObject
+from keyguard.core.management.json_forms import JsonObject
 from keyguard.core.usage.results import UsageReport
 from keyguard.core.values import Page
 from keyguard.exceptions import InvalidValueError

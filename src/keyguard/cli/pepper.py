@@ -10,7 +10,7 @@ import typer
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.output import complain
 from keyguard.cli.terminal import table
-from keyguard.core.keys.json_forms import JsonObject
+from keyguard.core.management.json_forms import JsonObject
 
 app = typer.Typer(help="Show which peppers are still needed.", no_args_is_help=True)
 

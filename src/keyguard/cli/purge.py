@@ -10,8 +10,8 @@ from keyguard.cli.options import STORE, Common, actor, flag, option, with_option
 from keyguard.cli.output import complain, is_terminal, note
 from keyguard.cli.parsing import parse_span
 from keyguard.cli.wording import absolute
-from keyguard.core.keys.json_forms import JsonObject, json_time
 from keyguard.core.keys.results import DeletedAudit, DeletedKeys
+from keyguard.core.management.json_forms import JsonObject, json_time
 from keyguard.exceptions import InvalidValueError, RefusedError
 from keyguard.guard import Keyguard
 from keyguard.settings.config import Settings

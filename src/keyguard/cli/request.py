@@ -29,9 +29,9 @@ from keyguard.cli.parsing import new_value, parse_limits, parse_scopes, parse_sp
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over, hand_over_ticket, read_token, refuse_arguments
 from keyguard.cli.wording import relative, request_details
-from keyguard.core.keys.json_forms import request_json
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.results import CreatedRequest
+from keyguard.core.management.json_forms import request_json
 from keyguard.core.tokens.secret import Secret
 from keyguard.core.values import UNCHANGED, Page
 from keyguard.exceptions import RefusedError, StoreUnavailableError

@@ -10,8 +10,8 @@ import typer
 from keyguard.cli.options import Common, with_options
 from keyguard.cli.terminal import Words, coloured, table
 from keyguard.core.identity.scopes import Requirement
-from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.limits.limit import RouteLimit
+from keyguard.core.management.json_forms import JsonObject
 from keyguard.core.texts import escaped
 from keyguard.exceptions import InvalidValueError, shown
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keyguard.cli.options import HASHED_STORE, STORE, Common, flag, with_options
 from keyguard.cli.settings_file import DEFAULT_URL, settings_path, write_settings
-from keyguard.core.keys.json_forms import JsonObject
+from keyguard.core.management.json_forms import JsonObject
 from keyguard.core.texts import escaped
 from keyguard.exceptions import ConfigurationError, shown_path
 from keyguard.settings.sources import config_file, read_stores, read_variable

@@ -11,9 +11,9 @@ from keyguard.cli.options import Common, actor
 from keyguard.cli.output import emit, emit_json, is_terminal, note
 from keyguard.cli.terminal import details
 from keyguard.cli.wording import Details, absolute, scope_list, when
-from keyguard.core.keys.json_forms import JsonObject, new_key_json, request_json
 from keyguard.core.keys.records import Key
 from keyguard.core.keys.results import CreatedRequest, IssuedKey
+from keyguard.core.management.json_forms import JsonObject, new_key_json, request_json
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
 from keyguard.guard import Keyguard

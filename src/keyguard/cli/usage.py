@@ -16,7 +16,7 @@ from keyguard.cli.pages import read_pages
 from keyguard.cli.parsing import parse_instant
 from keyguard.cli.terminal import table
 from keyguard.cli.wording import absolute
-from keyguard.core.keys.json_forms import usage_json
+from keyguard.core.management.json_forms import usage_json
 from keyguard.core.texts import csv_cell
 from keyguard.core.usage.periods import FINE, Step
 from keyguard.core.usage.results import UsageItem, UsageReport

@@ -12,7 +12,7 @@ from keyguard.admin.endpoints import JSON, Table
 from keyguard.admin.exchange import Answer, answer, settled
 from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right
-from keyguard.core.keys.json_forms import entry_json
+from keyguard.core.management.json_forms import entry_json
 
 NDJSON = "application/x-ndjson"
 SUBJECT = text("subject", "Only entries about the key or organization of that id", longest=63)

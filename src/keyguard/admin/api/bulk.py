@@ -8,8 +8,8 @@ from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, Problem, json_answer, settled
 from keyguard.admin.members import Form, span, text, texts
 from keyguard.admin.rights import Right
-from keyguard.core.keys.json_forms import JsonObject
 from keyguard.core.keys.records import Key, Organization, RevocationReason
+from keyguard.core.management.json_forms import JsonObject
 from keyguard.exceptions import CorruptDataError, NotFoundError, RefusedError
 
 MOST = 1000

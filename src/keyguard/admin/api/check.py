@@ -7,7 +7,7 @@ from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, json_answer, settled
 from keyguard.admin.members import Form, flag, text
 from keyguard.admin.rights import Right, rights_of
-from keyguard.core.keys.json_forms import fields_json
+from keyguard.core.management.json_forms import fields_json
 
 TOKEN = text("token", "The whole token", longest=4096)
 METHOD = text("method", "The method of the request", longest=20)

@@ -30,15 +30,15 @@ from keyguard.admin.exchange import Answer, Problem, json_answer, settled
 from keyguard.admin.members import Form, span, text
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import grants_admin, rotates_admin
-from keyguard.core.keys.json_forms import (
+from keyguard.core.keys.records import Key
+from keyguard.core.keys.results import DamagedKey
+from keyguard.core.management.json_forms import (
     JsonObject,
     key_json,
     limit_status_json,
     predecessor_json,
     revoked_json,
 )
-from keyguard.core.keys.records import Key
-from keyguard.core.keys.results import DamagedKey
 from keyguard.core.tokens.secret import Secret
 
 SEARCH = text("search", "What the name begins with, or the id, from 4 characters on")

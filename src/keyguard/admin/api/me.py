@@ -6,7 +6,7 @@ from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Table
 from keyguard.admin.exchange import Answer, json_answer, settled
 from keyguard.admin.rights import rights_anywhere
-from keyguard.core.keys.json_forms import limit_status_json
+from keyguard.core.management.json_forms import limit_status_json
 
 ENDPOINTS = Table()
 

@@ -10,7 +10,7 @@ from keyguard.admin.exchange import Answer, Problem, settled
 from keyguard.admin.members import Form, nullable, number, span, text
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import disables
-from keyguard.core.keys.json_forms import organization_json
+from keyguard.core.management.json_forms import organization_json
 from keyguard.exceptions import ExceededError
 
 SLUG = text("slug", "Its unique short name: lower-case letters, digits and inner `-`", longest=63)

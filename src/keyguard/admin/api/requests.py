@@ -25,9 +25,9 @@ from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right, rights_of
 from keyguard.admin.step_up import claims_admin, grants_admin
 from keyguard.core.access.decisions import AccessDenied
-from keyguard.core.keys.json_forms import JsonObject, request_json
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.results import IssuedKey
+from keyguard.core.management.json_forms import JsonObject, request_json
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import RefusedError
 

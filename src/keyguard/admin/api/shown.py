@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, json_answer
-from keyguard.core.keys.json_forms import JsonObject
+from keyguard.core.management.json_forms import JsonObject
 from keyguard.core.values import Page
 
 Record = TypeVar("Record")

@@ -13,7 +13,7 @@ from keyguard.admin.endpoints import JSON, Table
 from keyguard.admin.exchange import Answer, Problem, answer, json_answer, settled
 from keyguard.admin.members import Form, text, time
 from keyguard.admin.rights import Right
-from keyguard.core.keys.json_forms import (
+from keyguard.core.management.json_forms import (
     USAGE_ITEM,
     hint_json,
     json_time,
