@@ -17,7 +17,8 @@ from typing import Any
 
 from sqlalchemy import insert, literal_column, text
 
-from keyguard.core.keys.records import KeyFilter, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Organization
 from keyguard.core.keys.requests import OPEN, RequestFilter
 from keyguard.stores.sql import open_store
 from keyguard.stores.sql.rows import organization_columns

@@ -10,7 +10,8 @@ import pytest
 
 from keyguard.core.keys.audit import TRAIL, Action
 from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
-from keyguard.core.keys.records import KeyFilter, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Organization
 from keyguard.stores.base import News
 from tests.stores.changes import adding, changing, deleting, trail_of
 from tests.stores.conftest import DATABASES, REDISES, Awaited, Plain

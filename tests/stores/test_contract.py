@@ -13,15 +13,8 @@ import pytest
 
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.commit import Commit
-from keyguard.core.keys.records import (
-    Key,
-    KeyDigest,
-    KeyFilter,
-    KeyRecord,
-    Organization,
-    RevocationReason,
-    Use,
-)
+from keyguard.core.keys.lists import KeyDigest, KeyFilter
+from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason, Use
 from keyguard.core.limits.limit import Limit
 from keyguard.core.values import Page
 from keyguard.exceptions import RefusedError

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from keyguard.core.keys.records import KeyFilter, Use
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Use
 from keyguard.core.keys.requests import RequestFilter
 from keyguard.exceptions import CorruptDataError
 from keyguard.stores.redis.scripts import STORE

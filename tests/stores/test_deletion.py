@@ -11,7 +11,8 @@ import pytest
 
 from keyguard.core.keys.audit import Action
 from keyguard.core.keys.commit import Commit, Ending, changed
-from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.exceptions import RefusedError
 from tests.stores.changes import adding, changing, deleting, trail_of
 from tests.stores.conftest import DATABASES, REDISES, Awaited, Plain

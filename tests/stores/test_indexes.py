@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from keyguard.core.keys.records import KeyFilter
+from keyguard.core.keys.lists import KeyFilter
 from keyguard.core.keys.requests import OPEN, RequestFilter
 from tests.stores.changes import asking
 from tests.stores.conftest import Kept

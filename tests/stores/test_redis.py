@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from keyguard import Keyguard
 from keyguard.core.keys.commit import Commit
-from keyguard.core.keys.records import KeyFilter
+from keyguard.core.keys.lists import KeyFilter
 from keyguard.exceptions import (
     ConfigurationError,
     CorruptDataError,

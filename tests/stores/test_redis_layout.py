@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from keyguard.core.keys.records import (
-    KeyFilter,
-    Organization,
-)
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Organization
 from keyguard.core.limits.limit import Limit
 from keyguard.core.values import Page
 from keyguard.exceptions import CorruptDataError

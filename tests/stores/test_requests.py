@@ -10,7 +10,8 @@ import pytest
 
 from keyguard.core.keys.audit import Action, describe
 from keyguard.core.keys.commit import Change, Commit, changed
-from keyguard.core.keys.records import Key, KeyFilter
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key
 from keyguard.core.keys.requests import (
     OPEN,
     KeyRequest,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyguard.core.keys.records import KeyFilter
+from keyguard.core.keys.lists import KeyFilter
 from keyguard.exceptions import InvalidValueError
 from tests.stores.conftest import DATABASES, ODD, REDISES, Awaited, Kept, Plain
 from tests.stores.records import LATER, NOON, key, organization, record

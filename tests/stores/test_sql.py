@@ -22,7 +22,8 @@ import trio
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from keyguard.core.keys.records import KeyFilter, Use
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Use
 from keyguard.exceptions import (
     ConfigurationError,
     RefusedError,

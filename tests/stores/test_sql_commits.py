@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, event, text
 
-from keyguard.core.keys.records import KeyFilter, Use
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Use
 from keyguard.exceptions import StoreUnavailableError
 from keyguard.runtime.deadlines import within
 from keyguard.stores.opening import open_store

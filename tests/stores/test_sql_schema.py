@@ -14,7 +14,7 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from keyguard.core.keys.records import KeyFilter
+from keyguard.core.keys.lists import KeyFilter
 from keyguard.exceptions import CorruptDataError, SchemaError, StoreUnavailableError
 from keyguard.stores.opening import open_store
 from keyguard.stores.sql import HEAD, migrations

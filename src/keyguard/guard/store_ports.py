@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from keyguard.core.keys.lists import KeyDigest, KeyFilter
 from keyguard.core.keys.ports import KeyStore
-from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.core.texts import escaped
 from keyguard.core.usage.ports import UsageStore
 from keyguard.core.values import Page

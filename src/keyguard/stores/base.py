@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from keyguard.core.keys.lists import KeyDigest, KeyFilter
 from keyguard.core.keys.ports import KeyStore
-from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.texts import fits
 from keyguard.core.values import Page

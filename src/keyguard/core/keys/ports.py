@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.lists import KeyDigest, KeyFilter
+from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.core.values import Page
 
 if TYPE_CHECKING:  # only changes need these

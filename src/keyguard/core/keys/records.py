@@ -1,4 +1,4 @@
-"""The records of organizations and keys, and what a store is asked for.
+"""The records of organizations and keys.
 
 All are frozen, and check their values when they are built. But a record takes any text, so that
 whatever was stored can be read; the operations check the texts that they store
@@ -10,7 +10,6 @@ version counts its changes: a store replaces a record only if it still has the v
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,9 +40,6 @@ if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.requests import KeyRequest, KeyTerms
 
 _TIMES = ("not_before", "expires_at", "revoked_at", "grace_ends_at", "last_used_at")
-
-
-_ID_START = r"[0-9A-Za-z]{4,16}\Z"
 
 LARGEST_NUMBER = 1_000_000_000
 
@@ -290,19 +286,6 @@ class KeyRecord(Value):
         return active and self.organization.disabled_at is None
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class KeyDigest(Value):
-    """The stored form of a key's token.
-
-    Args:
-        id: The key's id.
-        digest: The stored form.
-    """
-
-    id: str
-    digest: str = field(repr=False)
-
-
 class Use(NamedTuple):
     """One use of a key: a request that keyguard let in.
 
@@ -315,72 +298,6 @@ class Use(NamedTuple):
     key_id: str
     at: datetime
     address: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class KeyFilter(Value):
-    """Which keys to list; all if no field is set.
-
-    Args:
-        organization: The id of the organization that owns them.
-        family: Their family.
-        ends_before: Keys that end before this time, and have not ended by ``alive_at``.
-        unused_since: Keys that were issued before this time, and not let in since.
-        alive_at: Keys that keyguard can still let in at this time or later.
-        ended_before: Keys that ended before this time.
-        owner: Who holds them.
-        search: What their name begins with, or, where it is 4 characters or more, their id. Case
-            counts. It takes an organization. Those whose id begins with it are listed first, by
-            id, and the others by name and then id.
-    """
-
-    organization: str | None = None
-    family: str | None = None
-    ends_before: datetime | None = None
-    unused_since: datetime | None = None
-    alive_at: datetime | None = None
-    ended_before: datetime | None = None
-    owner: str | None = None
-    search: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.search is not None and self.organization is None:
-            raise InvalidValueError("a search for keys takes an organization")
-
-    def finds_id(self, key_id: str) -> bool:
-        """Tell whether the search is for a key of that id."""
-        return re.match(_ID_START, self.search or "") is not None and key_id.startswith(
-            self.search or ""
-        )
-
-    def place(self, key: Key) -> tuple[bool, str, str]:
-        """Return what the keys that a search finds are ordered by."""
-        is_named = not self.finds_id(key.id)
-        return is_named, key.name if is_named else "", key.id
-
-    def admits(self, key: Key) -> bool:
-        """Tell whether the filter lets a key through."""
-        if not (key.name.startswith(self.search or "") or self.finds_id(key.id)):
-            return False
-        if self.organization not in (None, key.organization):
-            return False
-        if self.family not in (None, key.family):
-            return False
-        if self.owner not in (None, key.owner):
-            return False
-        end = key.ends_at
-        if self.alive_at is not None and (
-            key.revoked_at is not None or (end is not None and end <= self.alive_at)
-        ):
-            return False
-        if self.ends_before is not None and (end is None or end >= self.ends_before):
-            return False
-        stop = key.stops_at
-        if self.ended_before is not None and (stop is None or stop >= self.ended_before):
-            return False
-        if self.unused_since is None:
-            return True
-        return (key.last_used_at or key.created_at) < self.unused_since
 
 
 def fields_of(record: Key | Organization | KeyRequest | KeyTerms) -> dict[str, object]:

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.networks import within_networks
-from keyguard.core.keys.records import Key, KeyFilter, KeyStatus, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, KeyStatus, Organization
 from keyguard.core.management.common import LARGEST_PAGE
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import CorruptDataError, RefusedError

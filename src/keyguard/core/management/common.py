@@ -12,7 +12,8 @@ from keyguard.core.identity.person import Role
 from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.audit import Actor, actor_name
 from keyguard.core.keys.commit import Commit, Ending
-from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, KeyRecord, Organization
 from keyguard.core.keys.requests import KeyRequest
 from keyguard.core.management.authority import (
     ADMINISTRATORS,

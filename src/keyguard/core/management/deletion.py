@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from keyguard.core.keys.audit import Actor, describe_deletion
 from keyguard.core.keys.commit import Commit
-from keyguard.core.keys.records import Key, KeyFilter
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key
 from keyguard.core.keys.results import DeletedKeys
 from keyguard.core.management.authority import Authority
 from keyguard.core.management.common import Operations, check_actor, earlier, settled

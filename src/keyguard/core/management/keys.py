@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from keyguard.core.identity.networks import parse_networks
 from keyguard.core.keys.audit import Action, Actor, describe
 from keyguard.core.keys.commit import Change, Commit, changed
-from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, KeyRecord, Organization
 from keyguard.core.keys.results import IssuedKey
 from keyguard.core.limits.charges import LimitStatus, statuses
 from keyguard.core.limits.limit import Limits, read_limits

@@ -8,7 +8,8 @@ from datetime import datetime
 from keyguard.core.identity.person import Person, Role
 from keyguard.core.identity.principal import Principal
 from keyguard.core.keys.audit import SERVICE, Action, Actor
-from keyguard.core.keys.records import Key, KeyFilter, KeyRecord, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, KeyRecord, Organization
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.management.authority import ANYBODY, Authority, decides
 from keyguard.core.management.common import LARGEST_PAGE, all_keys, check_actor, check_id, unknown

@@ -9,7 +9,8 @@ from datetime import datetime
 from keyguard.core.access.decisions import Deny
 from keyguard.core.keys.audit import Action, Actor, actor_name
 from keyguard.core.keys.commit import Ending
-from keyguard.core.keys.records import Key, KeyFilter, RevocationReason
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, RevocationReason
 from keyguard.core.keys.results import DamagedKey
 from keyguard.core.management.administrators import (
     administering_scopes,

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from datetime import datetime
 
 from keyguard.core.keys.commit import Change, changed
-from keyguard.core.keys.records import Key, KeyFilter, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, Organization
 from keyguard.core.management.common import LARGEST_PAGE
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.exceptions import RefusedError

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 from keyguard.core.access.decisions import Reason
 from keyguard.core.keys.audit import Actor
-from keyguard.core.keys.records import Key, KeyFilter, Organization
+from keyguard.core.keys.lists import KeyFilter
+from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.management.authority import authority_of

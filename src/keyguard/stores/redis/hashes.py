@@ -11,14 +11,8 @@ from typing import Any, TypeVar
 
 from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.records import (
-    Key,
-    KeyDigest,
-    KeyRecord,
-    Organization,
-    RevocationReason,
-    fields_of,
-)
+from keyguard.core.keys.lists import KeyDigest
+from keyguard.core.keys.records import Key, KeyRecord, Organization, RevocationReason, fields_of
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestRecord, RequestStatus
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.limits.stored import dump_limits, load_limits

@@ -11,7 +11,8 @@ from typing import TypeVar
 from keyguard.core.keys.audit import TRAIL, AuditEntry
 from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
 from keyguard.core.keys.commit import Commit, Ending
-from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, KeyRecord, Organization, Use
+from keyguard.core.keys.lists import KeyDigest, KeyFilter
+from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.core.keys.requests import OPEN, KeyRequest, RequestFilter, RequestRecord
 from keyguard.core.keys.temporary import Temporary, unexpired
 from keyguard.core.texts import fits

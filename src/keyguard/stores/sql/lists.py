@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 
 from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.records import Key, KeyDigest, KeyFilter, Organization
+from keyguard.core.keys.lists import KeyDigest, KeyFilter
+from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.requests import ENDS_AS, OPEN, KeyRequest, RequestFilter
 from keyguard.core.texts import fits
 from keyguard.core.values import Page

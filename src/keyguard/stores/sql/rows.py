@@ -10,7 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.records import Key, KeyDigest, KeyRecord, Organization, fields_of
+from keyguard.core.keys.lists import KeyDigest
+from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestRecord
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.limits.limit import Limit
