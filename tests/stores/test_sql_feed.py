@@ -69,7 +69,7 @@ def listeners(other: Plain) -> int:
 def while_it_waits(store: Any, feed: Any, position: str, then: Callable[[], Any]) -> Any:
     """Read a feed that has nothing to tell, do something once it waits, return what it told."""
     asked = threading.Event()
-    inner = feed._feed if isinstance(store, Plain) else feed.backend
+    inner = feed._awaited if isinstance(store, Plain) else feed.backend
     ask = inner._ask
 
     async def noted(position: str | None) -> News:
@@ -314,7 +314,7 @@ def test_other_drivers_are_asked(
     )
     monkeypatch.setattr(engine.dialect, "driver", "pg8000")
     feed: Any = open_store(engine).feed()
-    assert type(feed._feed) is SqlFeed
+    assert type(feed._awaited) is SqlFeed
 
 
 FORK = """

@@ -336,14 +336,6 @@ class CountsTogether(Protocol):
         ...
 
 
-@runtime_checkable
-class CountsOwnersTogether(Protocol):
-    """What a store of counters has that says whether ``hit_all`` takes hits of several owners."""
-
-    @property
-    def counts_owners_together(self) -> bool: ...
-
-
 class AsyncBatchRateLimiter(AsyncRateLimiter, Protocol):
     """A store of counters for async code that counts several hits in one call."""
 

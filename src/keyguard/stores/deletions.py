@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import datetime
 
 from keyguard.core.keys.audit import Action, AuditEntry
-from keyguard.core.keys.commit import Commit
 from keyguard.core.values import Page
 from keyguard.exceptions import RefusedError
 
@@ -25,21 +24,6 @@ def place_of_deleted(newest: Page[AuditEntry]) -> tuple[datetime, str] | None:
             with suppress(KeyError, ValueError):
                 return datetime.fromisoformat(str(fields["created_at"])), str(fields["name"])
     return None
-
-
-def refuse_early(commit: Commit, now: datetime) -> None:
-    """Refuse to delete a key that has not ended for long enough by a store's own clock.
-
-    Args:
-        commit: What deletes keys.
-        now: The time by that clock.
-
-    Raises:
-        RefusedError: The message names the key.
-    """
-    for key in commit.deleted:
-        if key.stops_at is None or key.stops_at > now - commit.kept:
-            raise too_early(key.id)
 
 
 def too_early(key_id: str) -> RefusedError:

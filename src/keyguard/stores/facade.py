@@ -7,20 +7,10 @@ run them, with the plain methods of :mod:`keyguard.stores.base`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import Concatenate, Generic, ParamSpec, TypeVar
 
-from keyguard.core.keys.audit import AuditEntry
-from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
-from keyguard.core.keys.commit import Commit, Ending
-from keyguard.core.keys.lists import KeyDigest, KeyFilter
-from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
-from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
-from keyguard.core.keys.temporary import Temporary
-from keyguard.core.limits.charges import Charge, Outcome
-from keyguard.core.values import Page
-from keyguard.exceptions import StoreError
+from keyguard.core.usage.ports import UsageStore
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import (
     AsyncBatchRateLimiter,
@@ -29,210 +19,112 @@ from keyguard.stores.base import (
     AsyncReplica,
     AsyncStore,
     ChangeFeed,
-    News,
-    RateLimiter,
-    Reading,
-    Replica,
-    Store,
-    SyncUsageStore,
 )
 
-if TYPE_CHECKING:  # only reports need these
-    from keyguard.core.usage.ports import UsageStore
-    from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
+P = ParamSpec("P")
+R = TypeVar("R")
+Awaited = TypeVar("Awaited")
 
 
-class SyncChangeFeed(ChangeFeed):
-    """A change feed for one thread.
-
-    Args:
-        feed: The same for async code, over a port that never suspends.
-    """
-
-    def __init__(self, feed: AsyncChangeFeed) -> None:
-        self._feed = feed
-
-    def read(self, position: str | None, patience: float) -> News:
-        return run_sync(self._feed.read(position, patience))
-
-    def close(self) -> None:
-        run_sync(self._feed.aclose())
-
-
-class SyncStore(Store):
-    """A key store for sync code.
+class _Sync(Generic[Awaited]):
+    """What the classes for sync code share.
 
     Args:
-        store: The same for async code, over a port that never suspends.
+        awaited: The same for async code, over a port that never suspends.
     """
 
-    def __init__(self, store: AsyncStore) -> None:
-        self._store = store
+    def __init__(self, awaited: Awaited) -> None:
+        self._awaited = awaited
 
-    def migrate(self) -> None:
-        run_sync(self._store.migrate())
 
-    def close(self) -> None:
-        run_sync(self._store.aclose())
+def _plain(
+    method: Callable[Concatenate[Awaited, P], Coroutine[object, None, R]],
+) -> Callable[Concatenate[_Sync[Awaited], P], R]:
+    """Return a method that runs the awaited one of the same name."""
+    name = method.__name__
 
-    def commit(self, commit: Commit) -> bool:
-        return run_sync(self._store.commit(commit))
+    def call(self: _Sync[Awaited], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = run_sync(getattr(self._awaited, name)(*args, **kwargs))
+        return result
 
-    def end(self, ending: Ending) -> tuple[str, ...] | None:
-        return run_sync(self._store.end(ending))
+    call.__name__ = name  # observers of a store are told the names of its methods
+    return call
 
-    def find_organization(self, name: str) -> Organization | None:
-        return run_sync(self._store.find_organization(name))
 
-    def list_organizations(self, *, after: str | None, limit: int) -> Page[Organization]:
-        return run_sync(self._store.list_organizations(after=after, limit=limit))
+class SyncChangeFeed(_Sync[AsyncChangeFeed]):
+    """A change feed for one thread."""
 
-    def find_key(self, key_id: str) -> KeyRecord | None:
-        return run_sync(self._store.find_key(key_id))
+    read = _plain(AsyncChangeFeed.read)
+    close = _plain(AsyncChangeFeed.aclose)
 
-    def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        return run_sync(self._store.find_existing(key_ids))
 
-    def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
-        return run_sync(self._store.list_keys(wanted, after=after, limit=limit))
+class SyncStore(_Sync[AsyncStore]):
+    """A key store for sync code."""
 
-    def list_digests(self, *, after: str | None, limit: int) -> Page[KeyDigest]:
-        return run_sync(self._store.list_digests(after=after, limit=limit))
-
-    def rehash_key(self, key_id: str, old: str, new: str) -> None:
-        run_sync(self._store.rehash_key(key_id, old, new))
-
-    def mark_used(self, uses: Sequence[Use]) -> None:
-        run_sync(self._store.mark_used(uses))
-
-    def list_audit(
-        self, *, organization: str | None, subject: str | None, after: str | None, limit: int
-    ) -> Page[AuditEntry]:
-        return run_sync(
-            self._store.list_audit(
-                organization=organization, subject=subject, after=after, limit=limit
-            )
-        )
-
-    def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
-        return run_sync(self._store.delete_audit(deletion))
-
-    def find_request(self, request_id: str) -> RequestRecord | None:
-        return run_sync(self._store.find_request(request_id))
-
-    def list_requests(
-        self, wanted: RequestFilter, *, after: str | None, limit: int
-    ) -> Page[KeyRequest]:
-        return run_sync(self._store.list_requests(wanted, after=after, limit=limit))
-
-    def put_temporary(self, record: Temporary, now: datetime) -> bool:
-        return run_sync(self._store.put_temporary(record, now))
-
-    def replace_temporary(self, record: Temporary, now: datetime) -> bool:
-        return run_sync(self._store.replace_temporary(record, now))
-
-    def find_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
-        return run_sync(self._store.find_temporary(kind, digest, now))
-
-    def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
-        return run_sync(self._store.take_temporary(kind, digest, now))
+    migrate = _plain(AsyncStore.migrate)
+    close = _plain(AsyncStore.aclose)
+    commit = _plain(AsyncStore.commit)
+    end = _plain(AsyncStore.end)
+    find_organization = _plain(AsyncStore.find_organization)
+    list_organizations = _plain(AsyncStore.list_organizations)
+    find_key = _plain(AsyncStore.find_key)
+    find_existing = _plain(AsyncStore.find_existing)
+    list_keys = _plain(AsyncStore.list_keys)
+    list_digests = _plain(AsyncStore.list_digests)
+    rehash_key = _plain(AsyncStore.rehash_key)
+    mark_used = _plain(AsyncStore.mark_used)
+    list_audit = _plain(AsyncStore.list_audit)
+    delete_audit = _plain(AsyncStore.delete_audit)
+    find_request = _plain(AsyncStore.find_request)
+    list_requests = _plain(AsyncStore.list_requests)
+    put_temporary = _plain(AsyncStore.put_temporary)
+    replace_temporary = _plain(AsyncStore.replace_temporary)
+    find_temporary = _plain(AsyncStore.find_temporary)
+    take_temporary = _plain(AsyncStore.take_temporary)
 
     def feed(self) -> ChangeFeed | None:
-        feed = self._store.feed()
+        feed = self._awaited.feed()
         return None if feed is None else SyncChangeFeed(feed)
 
 
-class SyncReplica(Replica):
-    """A read replica for sync code.
+class SyncReplica(_Sync[AsyncReplica]):
+    """A read replica for sync code."""
 
-    Args:
-        replica: The same for async code, over a port that never suspends.
-    """
+    def __init__(self, awaited: AsyncReplica) -> None:
+        super().__init__(awaited)
+        self.place = awaited.place
 
-    def __init__(self, replica: AsyncReplica) -> None:
-        self._replica = replica
-        self.place = replica.place
-
-    def read_key(self, key_id: str) -> Reading:
-        return run_sync(self._replica.read_key(key_id))
-
-    def tend(self) -> None:
-        run_sync(self._replica.tend())
-
-    def close(self) -> None:
-        run_sync(self._replica.aclose())
+    read_key = _plain(AsyncReplica.read_key)
+    tend = _plain(AsyncReplica.tend)
+    close = _plain(AsyncReplica.aclose)
 
 
-class SyncRateLimiter(RateLimiter):
-    """A store of counters for sync code.
+class SyncRateLimiter(_Sync[AsyncRateLimiter]):
+    """A store of counters for sync code."""
 
-    Args:
-        limiter: The same for async code, over a port that never suspends.
-    """
-
-    def __init__(self, limiter: AsyncRateLimiter) -> None:
-        self._limiter = limiter
-
-    def migrate(self) -> None:
-        run_sync(self._limiter.migrate())
-
-    def close(self) -> None:
-        run_sync(self._limiter.aclose())
-
-    def hit(self, charges: Sequence[Charge]) -> Outcome:
-        return run_sync(self._limiter.hit(charges))
-
-    def adjust(
-        self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
-    ) -> Outcome:
-        return run_sync(self._limiter.adjust(charges, units, ends_at))
+    migrate = _plain(AsyncRateLimiter.migrate)
+    close = _plain(AsyncRateLimiter.aclose)
+    hit = _plain(AsyncRateLimiter.hit)
+    adjust = _plain(AsyncRateLimiter.adjust)
 
 
 class SyncBatchRateLimiter(SyncRateLimiter):
-    """The same for a store that counts several hits in one call."""
+    """A store of counters for sync code that counts several hits in one call."""
 
-    _limiter: AsyncBatchRateLimiter
-
-    def hit_all(self, hits: Sequence[Sequence[Charge]]) -> Sequence[Outcome | StoreError]:
-        return run_sync(self._limiter.hit_all(hits))
+    _awaited: AsyncBatchRateLimiter
+    hit_all = _plain(AsyncBatchRateLimiter.hit_all)
 
 
-class SyncUsage(SyncUsageStore):
-    """A store of usage for sync code.
+class SyncUsage(_Sync[UsageStore]):
+    """A store of usage for sync code."""
 
-    Args:
-        usage: The same for async code, over a port that never suspends.
-    """
-
-    def __init__(self, usage: UsageStore) -> None:
-        self._usage = usage
-
-    def add(self, flush: Flush) -> None:
-        run_sync(self._usage.add(flush))
-
-    def totals(self, question: Question) -> Sequence[Total]:
-        return run_sync(self._usage.totals(question))
-
-    def largest(self, question: Question) -> Sequence[Total]:
-        return run_sync(self._usage.largest(question))
-
-    def writers(self) -> Sequence[Writer]:
-        return run_sync(self._usage.writers())
-
-    def leave(self, writer: str) -> None:
-        run_sync(self._usage.leave(writer))
-
-    def unfolded(self, before: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
-        return run_sync(self._usage.unfolded(before, limit))
-
-    def fold(self, organization: str, day: Period) -> None:
-        run_sync(self._usage.fold(organization, day))
-
-    def forget(self, organization: str, before: datetime) -> None:
-        run_sync(self._usage.forget(organization, before))
-
-    def dismiss(self, organization: str, hint: str, until: datetime) -> None:
-        run_sync(self._usage.dismiss(organization, hint, until))
-
-    def dismissed(self, organization: str, now: datetime) -> frozenset[str]:
-        return run_sync(self._usage.dismissed(organization, now))
+    add = _plain(UsageStore.add)
+    totals = _plain(UsageStore.totals)
+    largest = _plain(UsageStore.largest)
+    writers = _plain(UsageStore.writers)
+    leave = _plain(UsageStore.leave)
+    unfolded = _plain(UsageStore.unfolded)
+    fold = _plain(UsageStore.fold)
+    forget = _plain(UsageStore.forget)
+    dismiss = _plain(UsageStore.dismiss)
+    dismissed = _plain(UsageStore.dismissed)

@@ -1,11 +1,12 @@
 """The circuit breaker before the counters.
 
-A limiter that does not answer within its timeout is left alone for a second. Meanwhile requests are
-counted in this process or refused, as ``on_limiter_error`` says, and none waits. Then one request
-asks the limiter again. A call that fails while the limiter answers others says nothing about the
-limiter: its buckets are contended, and only its own hits are counted or refused as above.
+If a limiter does not answer within its timeout, it is not asked for a second. Meanwhile requests
+are counted in this process or refused, as ``on_limiter_error`` says, and none waits. Then one
+request asks the limiter again. If a call fails while the limiter answers others, the limiter is up
+but the buckets of the call are contended: only the hits of that call are counted in the process or
+refused.
 
-Hits go to a limiter that can count several of them in one call through :mod:`~.lanes`.
+If a limiter can count several hits in one call, they go through :mod:`~.lanes`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,7 @@ from keyguard.runtime import events
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.observers import UNOBSERVED, Observers, observed
 from keyguard.runtime.process import Clock, after_fork
-from keyguard.stores.base import (
-    AsyncRateLimiter,
-    CountsOwnersTogether,
-    CountsTogether,
-    RateLimiter,
-)
+from keyguard.stores.base import AsyncRateLimiter, CountsTogether, RateLimiter
 from keyguard.stores.lanes import TaskLanes, ThreadLanes
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
@@ -40,7 +36,7 @@ _Answer: TypeAlias = Outcome | Sequence[Outcome | StoreError]
 
 
 class CircuitBreaker(Counters):
-    """Asks a limiter, and something else while it fails. It is the core's port to counters.
+    """Asks a limiter, and a stand-in while the limiter fails. It is the core's port to counters.
 
     Args:
         limiter: The limiter. One in memory is asked directly, since it never waits or fails.
@@ -49,7 +45,7 @@ class CircuitBreaker(Counters):
         fails_open: Whether requests go on while the limiter fails, counted in this process.
         processes: How many processes share each limit meanwhile.
         clock: Where time comes from.
-        tell: Takes the events of its failing and recovering.
+        tell: Reports its failures and recoveries to the hooks.
         observers: Who observes the calls of the limiter.
         names: The names of the policies that are known at the start.
     """
@@ -88,7 +84,7 @@ class CircuitBreaker(Counters):
         self._together = limiter if isinstance(limiter, CountsTogether) else None
         if self._together is not None:
             lanes = TaskLanes if awaited else ThreadLanes
-            is_shared = isinstance(limiter, CountsOwnersTogether) and limiter.counts_owners_together
+            is_shared = bool(getattr(limiter, "counts_owners_together", False))
             self._lanes = lanes(self._ask, 2 * timeout, is_shared=is_shared)
         self._stand_in: MemoryRateLimiter | None = None
         self._stood_in = 0
@@ -118,7 +114,7 @@ class CircuitBreaker(Counters):
     ) -> Outcome | None:
         if self.memory is not None:
             return self.memory.adjust(charges, units, ends_at)
-        # Only the counter that counted refunds. Elsewhere a refund would be credit.
+        # Only the counter that counted refunds. In another one a refund would be credit.
         more = [max(0, change) for change in units]
         if counter == _stand_in_of(self._outage) and self._stand_in is not None:
             return self._stand_in.adjust(self._share_of(charges), units, ends_at)
@@ -137,18 +133,18 @@ class CircuitBreaker(Counters):
         return self._failing_since is None
 
     def close(self) -> None:
-        """Free what counted in the limiter's place."""
+        """Free the stand-in of the limiter."""
         if self._stand_in is not None:
             self._stand_in.close()
 
     async def _ask(
         self, hits: Sequence[Sequence[Charge]], adjustment: _Adjustment | None = None
     ) -> Sequence[Outcome | None]:
-        """Count hits in one call of the limiter, or of what stands in for it while it fails.
+        """Count hits in one call of the limiter, or of its stand-in while it fails.
 
         Args:
             hits: The charges of each hit. Only a limiter that counts together gets several.
-            adjustment: What to adjust by, instead of counting a hit.
+            adjustment: The adjustment to make instead of counting a hit.
 
         Returns:
             The outcome of each.
@@ -178,11 +174,11 @@ class CircuitBreaker(Counters):
                     with within(self._timeout):
                         answer = question()
         except (CorruptDataError, ConfigurationError) as failure:
-            # It concerns one bucket or limit, and no other: the other hits are counted without it.
+            # The error concerns only one bucket or limit: the other hits are counted without it.
             if len(hits) > 1:
                 return [(await self._ask((charges,)))[0] for charges in hits]
             self._note_refusal(failure)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the limiter failed
+        except Exception as failure:  # noqa: BLE001 - any error means that the limiter failed
             if answers == self._answers:
                 self._note_failure(failure, outage)
             else:  # it answered others meanwhile
@@ -212,7 +208,7 @@ class CircuitBreaker(Counters):
         return self._stand_in_answer(hits, adjustment)
 
     def _admitted_outage(self) -> int | None:
-        """Return the current outage's number if this request may ask again, else None."""
+        """Return the current outage's number if this request may ask again, otherwise None."""
         with self._lock:
             if self._failing_since is None:
                 return self._outage

@@ -1,4 +1,4 @@
-"""Open what a service passes as its limiter."""
+"""Opens the limiter that a service names."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from keyguard.stores.opening import (
     STORES,
     SYNC,
     Flavour,
-    has_methods,
     is_client,
     named,
+    offers,
     open_target,
     settled,
 )
 
 _STORAGES = "keyguard.stores.limits.storages"
-_METHODS = ("hit", "adjust", "migrate")
 
 
 def open_limiter(
@@ -38,7 +37,7 @@ def open_limiter(
     """Return the limiter that a service names, for sync code.
 
     Args:
-        target: None to count beside the keys; ``memory://``, the URL of an SQL database, of Redis
+        target: None to count in the key store; ``memory://``, the URL of an SQL database, of Redis
             or of another storage of the package ``limits``, a client of redis-py, or a limiter.
         store: The store of the keys.
         clock: The clock of counters in memory.
@@ -46,7 +45,7 @@ def open_limiter(
             last.
 
     Returns:
-        The ``target`` itself if it is a limiter, which its owner closes. Else a new limiter.
+        The ``target`` itself if it is a limiter, which its owner closes; otherwise a new limiter.
 
     Raises:
         ConfigurationError: The target is not one of these, or one for async code.
@@ -63,7 +62,7 @@ def open_async_limiter(
     clock: Clock,
     patience: Patience = PATIENCE,
 ) -> MemoryRateLimiter | AsyncRateLimiter:
-    """Return the limiter that a service names, for async code; else like :func:`open_limiter`.
+    """Return the limiter that a service names, for async code. See :func:`open_limiter`.
 
     Counters in memory never wait, so the same class serves both flavours.
     """
@@ -106,11 +105,10 @@ def _limiter_of(
         if counters is None:
             return MemoryRateLimiter(clock=clock)
         return counters(owned=target is not None)
-    if has_methods(target, *_METHODS):
-        if has_methods(target, flavour.close) or isinstance(target, MemoryRateLimiter):
-            return target
-        if has_methods(target, flavour.other.close):
-            raise flavour.misplaced(named(flavour.limiter), type(target).__name__)
+    if offers(target, flavour.limiter) or isinstance(target, MemoryRateLimiter):
+        return target
+    if offers(target, flavour.other.limiter):
+        raise flavour.misplaced(named(flavour.limiter), type(target).__name__)
     raise ConfigurationError(
         "a limiter is None (beside the keys), memory://, the URL of an SQL database, a Redis or "
         "another storage of the package limits, a client of redis-py, or an object with the "

@@ -48,7 +48,6 @@ class Flavour(NamedTuple):
     clients: str
     store: type
     limiter: type
-    close: str
     prefix: str
     storage: str
 
@@ -68,7 +67,6 @@ SYNC = Flavour(
     clients="redis",
     store=Store,
     limiter=RateLimiter,
-    close="close",
     prefix="open_",
     storage="StorageRateLimiter",
 )
@@ -78,7 +76,6 @@ ASYNC = Flavour(
     clients="redis.asyncio",
     store=AsyncStore,
     limiter=AsyncRateLimiter,
-    close="aclose",
     prefix="open_async_",
     storage="AsyncStorageRateLimiter",
 )
@@ -224,8 +221,12 @@ def _room_of(target: object, flavour: Flavour) -> str:
     Raises:
         ConfigurationError: The target is for the other flavour, or nothing that can be opened.
     """
+    if isinstance(target, str) and target.startswith("memory:"):
+        if target != "memory://":
+            raise ConfigurationError("a key store in memory has no name: use memory://")
+        return "keyguard.stores.memory.keys"
     if isinstance(target, str):
-        return _room_of_url(target)
+        return _REDIS if target.startswith(_REDIS_URLS) else _SQL
     if _is_instance(target, *flavour.engine):
         return _SQL
     if is_client(target, flavour):
@@ -235,9 +236,9 @@ def _room_of(target: object, flavour: Flavour) -> str:
         raise flavour.misplaced(f"an {flavour.engine[1]}", f"an {other.engine[1]}")
     if is_client(target, other):
         raise flavour.misplaced(f"a client of {flavour.clients}", f"one of {other.clients}")
-    if _offers(target, flavour.store):
+    if offers(target, flavour.store):
         return ""
-    if _offers(target, other.store):
+    if offers(target, other.store):
         raise flavour.misplaced(named(flavour.store), type(target).__name__)
     raise ConfigurationError(
         f"a store is a URL such as {_KINDS}, a SQLAlchemy {flavour.engine[1]}, a client of "
@@ -246,27 +247,16 @@ def _room_of(target: object, flavour: Flavour) -> str:
     )
 
 
-def _room_of_url(url: str) -> str:
-    if url.startswith("memory:"):
-        if url != "memory://":
-            raise ConfigurationError("a key store in memory has no name: use memory://")
-        return "keyguard.stores.memory.keys"
-    return _REDIS if url.startswith(_REDIS_URLS) else _SQL
-
-
 def settled(target: object) -> object:
     """Return a URL without the white space around it, and anything else as it is."""
     return settled_text("the URL of a store", target) if isinstance(target, str) else target
 
 
-def _offers(target: object, protocol: type) -> bool:
+def offers(target: object, protocol: type) -> bool:
+    """Return whether an object has the methods of a protocol."""
     # Since Python 3.12 isinstance overlooks methods that __getattr__ passes through to another
     # object.
-    return has_methods(target, *(name for name in dir(protocol) if not name.startswith("_")))
-
-
-def has_methods(target: object, *names: str) -> bool:
-    """Tell whether an object has all of these methods."""
+    names = (name for name in dir(protocol) if not name.startswith("_"))
     return all(callable(getattr(target, name, None)) for name in names)
 
 

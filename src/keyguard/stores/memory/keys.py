@@ -292,6 +292,7 @@ def _awaited(
         result: R = getattr(self._store, method.__name__)(*args, **kwargs)
         return result
 
+    call.__name__ = method.__name__  # observers of a store are told the names of its methods
     return call  # type: ignore[return-value] # mypy takes what "async def" returns for less
 
 

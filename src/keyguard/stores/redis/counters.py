@@ -47,6 +47,7 @@ class AsyncRedisRateLimiter(AsyncBatchRateLimiter):
         self._port = port
         self._owned = owned
         self._now = now
+        self.counts_owners_together = not port.is_cluster  # else several servers have buckets
 
     async def migrate(self) -> None:
         """Do nothing: counters need no layout."""
@@ -54,11 +55,6 @@ class AsyncRedisRateLimiter(AsyncBatchRateLimiter):
     async def aclose(self) -> None:
         if self._owned:
             await self._port.aclose()
-
-    @property
-    def counts_owners_together(self) -> bool:
-        """Whether one server has the buckets of all owners."""
-        return not self._port.is_cluster
 
     async def hit_all(self, hits: Sequence[Sequence[Charge]]) -> Sequence[Outcome | StoreError]:
         if self._now is None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, func, select
 
 from keyguard.core.keys.commit import Commit
-from keyguard.stores.deletions import refuse_early
+from keyguard.stores.deletions import too_early
 from keyguard.stores.sql.rows import instant
 from keyguard.stores.sql.session import AnyRow, Session
 from keyguard.stores.sql.tables import KEYS
@@ -44,7 +44,8 @@ async def delete_keys(session: Session, commit: Commit) -> bool:
     if any(stops.get(key.id) != key.stops_at for key in commit.deleted):
         return False
     now = await server_time(session)
-    if now is not None:
-        refuse_early(commit, now)
+    for key in commit.deleted:
+        if now is not None and (key.stops_at is None or key.stops_at > now - commit.kept):
+            raise too_early(key.id)
     await session.execute(delete(KEYS).where(KEYS.c.id.in_(ids)))
     return True
