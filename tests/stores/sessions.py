@@ -33,6 +33,10 @@ class FakeSession:
         del args
         return self.answer(function)
 
+    async def look_up(self, statement: Any, values: Any) -> Any:
+        del values
+        return self.answer(statement)
+
     async def commit(self) -> None:
         self.answer(COMMIT)
 

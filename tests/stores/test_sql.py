@@ -588,6 +588,7 @@ def test_what_a_call_sends_to_the_server(backend: Plain, database: Database, kin
     sent: list[str] = []
     for engine in (backend.database.reads, backend.database.writes):
         engine.update_execution_options(keyguard_direct=False)  # or events would miss the look-up
+        backend.database._is_file = False
         event.listen(engine, "before_cursor_execute", lambda *args: sent.append(args[2].split()[0]))
     contextvars.copy_context().run(calls[kind])
     commit = {

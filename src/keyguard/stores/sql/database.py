@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
@@ -34,7 +34,7 @@ from keyguard.stores.sql.errors import (
     unavailable,
 )
 from keyguard.stores.sql.poolers import refuse_pooler
-from keyguard.stores.sql.session import Operation, Session, SyncSession
+from keyguard.stores.sql.session import FileSession, Operation, Session, SyncSession
 from keyguard.stores.sql.turns import ForkGuard, Turns
 
 P = ParamSpec("P")
@@ -141,8 +141,10 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
         """Return the engines for the present process and event loop."""
         return self._engines
 
-    async def read(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._perform(Way.READ, operation, *args, **kwargs)
+    def read(
+        self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[object, None, R]:
+        return self._perform(Way.READ, operation, *args, **kwargs)
 
     async def write(self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._perform(Way.WRITE, operation, *args, **kwargs)
@@ -264,29 +266,35 @@ class SyncDatabase(EngineDatabase[Engine]):
         self.turns = Turns()
         self._process = os.getpid()
         self._inherited: list[Pool] = []
-        if self._owned and self.dialect == "sqlite":
+        self._is_file = self.dialect == "sqlite"
+        if self._owned and self._is_file:
             self._fork_guard = ForkGuard(self._engines.pools, self.turns)
         elif self._owned:
             after_fork(self._leave_parent)  # before threads of the child could meet there
 
-    async def _open(self, way: Way) -> SyncSession:
+    async def _open(self, way: Way) -> Session:
         if self._process != os.getpid():
             self._leave_parent()
         turns = None
+        handled = sys.exception()
+        engine = self._engines.by_way[way]
         if self._owned:
             turns = self.turns.reads if way is Way.READ else self.turns.writes
-            if not turns.acquire(timeout=remaining()):
-                raise no_connection_free(self.place)
-        handled = sys.exception()
+            try:
+                turns.pop()
+            except IndexError:
+                if not turns.acquire(remaining()):
+                    raise no_connection_free(self.place) from None
         try:
-            connection = self._engines.by_way[way].connect()
+            if turns is not None and self._is_file and way is Way.READ:
+                return FileSession(engine, turns)
+            return SyncSession(engine.connect(), turns)
         except BaseException as failure:
             if turns is not None:
                 turns.release()
             self._engines.note_loss()
             drop_frames(failure, handled)
             raise
-        return SyncSession(connection, turns)
 
     def _leave_parent(self) -> None:
         """Begin with new connections; those of the parent belong to sockets shared with it.

@@ -64,6 +64,9 @@ class Way(Enum):
     SWAP = auto()
     """Each statement stands alone, and may change something."""
 
+    __hash__ = object.__hash__
+    """That of :class:`enum.Enum` is no function of C, and each look-up needs it."""
+
 
 class Engines(Generic[AnyEngine]):
     """The engines of one process, or of one event loop in it.

@@ -106,7 +106,9 @@ def _async_database(target: str | AsyncEngine, patience: Patience, *, is_replica
 def _open_file(url: URL, *, is_replica: bool) -> SyncDatabase:
     _check_file(url)
     with _options_are_refused_clearly(url):
-        reads, writes = create_engine(url, **READS), create_engine(url, **WRITES)
+        # A look-up begins no transaction, so none is rolled back when its connection comes back.
+        reads = create_engine(url, pool_reset_on_return=None, **READS)
+        writes = create_engine(url, **WRITES)
     sqlite.prepare(reads, writes=False)
     sqlite.prepare(writes, writes=True)
     return SyncDatabase(Engines(reads, writes), is_replica=is_replica)

@@ -35,7 +35,7 @@ from keyguard.stores.sql.rows import (
     record_from,
     request_record_from,
 )
-from keyguard.stores.sql.session import AnyRow, Query, Session, begin_hastily, look_up
+from keyguard.stores.sql.session import AnyRow, Query, Session, begin_hastily
 from keyguard.stores.sql.tables import AUDIT, FEED, KEYS, ORGANIZATIONS, REQUESTS
 
 _MOST_NEWS = 1000
@@ -92,7 +92,7 @@ async def find_key(session: Session, key_id: str) -> KeyRecord | None:
     """Find a key with its organization."""
     if not NAME.match(key_id):
         return None
-    row = await session.call(look_up, _RECORD, {"which": key_id})
+    row = await session.look_up(_RECORD, {"which": key_id})
     return None if row is None else record_from(row)
 
 
@@ -100,7 +100,7 @@ async def read_key(session: Session, key_id: str) -> Reading:
     """Find a key with its organization on a replica, and where the replica stands in the feed."""
     row = None
     if NAME.match(key_id):
-        row = await session.call(look_up, _READING, {"which": key_id})
+        row = await session.look_up(_READING, {"which": key_id})
     if row is None:
         return Reading(None, "")
     last, mark, *record = row

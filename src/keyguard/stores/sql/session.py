@@ -6,17 +6,19 @@ in an :class:`AsyncSession`; sync code runs it in a :class:`SyncSession`, which 
 
 from __future__ import annotations
 
-import threading
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable, Row, Select
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable, Row, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import PoolProxiedConnection
 
 from keyguard.stores.sql import sqlite
+from keyguard.stores.sql.turns import FreeTurns
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -37,7 +39,7 @@ Query: TypeAlias = Select[Any]
 """A statement that finds rows."""
 
 DIRECT = "keyguard_direct"
-"""The execution option of engines whose driver :func:`look_up` asks without SQLAlchemy."""
+"""The execution option of engines whose driver a look-up asks without SQLAlchemy."""
 
 DriverConnection: TypeAlias = Any
 """A connection of the driver's own class; only code for that driver uses it."""
@@ -62,6 +64,15 @@ class Session(ABC):
     ) -> Answer:
         """Execute a statement once, or once for each item of a sequence of values."""
         return await self.call(Connection.execute, statement, values)
+
+    async def look_up(self, statement: Query, values: Values) -> AnyRow | None:
+        """Return the one row of a look-up, or None.
+
+        On keyguard's own engines the driver is asked itself, which takes half the time: SQLAlchemy
+        would describe each column of each answer. A host's engine may translate or trace
+        statements.
+        """
+        return await self.call(_look_up, statement, values)
 
     async def commit(self) -> None:
         """Commit the transaction."""
@@ -91,10 +102,10 @@ class SyncSession(Session):
 
     Args:
         connection: The connection.
-        turns: What gets a turn back when the session is closed.
+        turns: The turns, to which one is given back when the session is closed.
     """
 
-    def __init__(self, connection: Connection, turns: threading.Semaphore | None) -> None:
+    def __init__(self, connection: Connection, turns: FreeTurns | None) -> None:
         self._connection = connection
         self._turns = turns
         self.dialect = connection.dialect
@@ -109,6 +120,45 @@ class SyncSession(Session):
         finally:
             if self._turns is not None:
                 self._turns.release()
+
+
+class FileSession(Session):
+    """A session that looks things up in an SQLite file of keyguard's own, and never suspends.
+
+    The connection stays as the engine's pool lends it: SQLAlchemy's object around it, which takes
+    half as long again to make and close, is made once an operation calls for it.
+
+    Args:
+        engine: The engine.
+        turns: The turns, to which one is given back when the session is closed.
+    """
+
+    def __init__(self, engine: Engine, turns: FreeTurns) -> None:
+        self.dialect = engine.dialect
+        self._engine = engine
+        self._turns = turns
+        self._made: Connection | None = None
+        try:
+            self._lent = engine.raw_connection()
+        except sqlite3.Error as failure:
+            raise _wrapped(None, failure, self.dialect) from failure
+
+    async def call(self, function: Callable[..., Result], *args: object) -> Result:
+        return function(self._made or self._make(), *args)
+
+    async def look_up(self, statement: Query, values: Values) -> AnyRow | None:
+        return _ask(self._lent, self.dialect, self._make, statement, values)
+
+    async def close(self) -> None:
+        try:
+            if not self._is_detached:
+                (self._made or self._lent).close()
+        finally:
+            self._turns.release()
+
+    def _make(self) -> Connection:
+        self._made = Connection(self._engine, self._lent)
+        return self._made
 
 
 class AsyncSession(Session):
@@ -160,35 +210,61 @@ def _detach(connection: Connection) -> DriverConnection:
     return driver
 
 
-def look_up(connection: Connection, statement: Query, values: Values) -> AnyRow | None:
-    """Return the one row of a look-up, or None.
-
-    On keyguard's own engines the driver is asked itself, which takes half the time: SQLAlchemy
-    would describe each column of each answer. A host's engine may translate or trace statements.
-    """
+def _look_up(connection: Connection, statement: Query, values: Values) -> AnyRow | None:
     if not connection.get_execution_options().get(DIRECT):
         return connection.execute(statement, values).one_or_none()
-    dialect = connection.dialect
+    return _ask(connection.connection, connection.dialect, lambda: connection, statement, values)
+
+
+def _ask(
+    lent: PoolProxiedConnection,
+    dialect: Dialect,
+    make: Callable[[], Connection],
+    statement: Query,
+    values: Values,
+) -> AnyRow | None:
+    """Ask the driver for the one row of a look-up.
+
+    Args:
+        lent: The driver's connection, as the pool lends it.
+        dialect: SQLAlchemy's dialect of the database.
+        make: Returns SQLAlchemy's object around that connection, which a failure needs.
+        statement: The look-up.
+        values: Its parameters.
+    """
     text = _text(statement, dialect)
-    driver = connection.connection
-    cursor = driver.cursor()
+    try:
+        cursor = lent.cursor()
+    except dialect.loaded_dbapi.Error:  # SQLAlchemy gives the connection up if it is lost
+        return make().execute(statement, values).one_or_none()
     try:
         cursor.execute(text, [*values.values()] if dialect.positional else values)
         row: AnyRow | None = cursor.fetchone()
         cursor.close()
     except dialect.loaded_dbapi.Error as failure:
-        if dialect.is_disconnect(failure, driver, cursor):
+        if dialect.is_disconnect(failure, lent, cursor):
             # It fails here at once. SQLAlchemy then gives up the pool's other connections, too.
-            return connection.execute(statement, values).one_or_none()
+            return make().execute(statement, values).one_or_none()
         # On SQLite an open cursor would keep the connection at what the file holds at this moment.
         cursor.close()
-        raise DBAPIError.instance(
-            text, None, failure, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
-        ) from failure
+        raise _wrapped(text, failure, dialect) from failure
     except BaseException as failure:  # a cancellation: the answer would meet the next question
-        connection.invalidate(failure)
+        make().invalidate(failure)
         raise
     return row
+
+
+def _wrapped(text: str | None, failure: Exception, dialect: Dialect) -> Exception:
+    """Return a driver's error as SQLAlchemy raises it.
+
+    Args:
+        text: The statement; None while a connection is opened.
+        failure: The error.
+        dialect: SQLAlchemy's dialect of the database.
+    """
+    return DBAPIError.instance(
+        text, None, failure, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+    )
 
 
 @lru_cache(16)

@@ -1,4 +1,4 @@
-"""How many connections are in use, and what happens to those of SQLite at a fork.
+"""Bounds the connections in use, and closes those of SQLite at a fork.
 
 SQLite keeps one list of the locks of a process. A child that inherits a connection takes no locks
 of its own, even if it never uses that connection, because its SQLite believes that it holds them
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from sqlalchemy import Engine
@@ -26,6 +27,46 @@ LONGEST_WAIT = 6.0
 """Seconds: more than a change without a deadline waits for the lock of another process."""
 
 
+class FreeTurns(deque[None]):
+    """A semaphore of which a free turn is taken without a lock, by ``pop``.
+
+    Each look-up takes a turn. :class:`threading.Semaphore` takes ten times as long, and a queue of
+    the standard library knows of no greenlets. Threads that find no turn wait in a condition.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__([None] * number)
+        self._returned = threading.Condition()
+        self._waiting = 0
+
+    def acquire(self, timeout: float | None) -> bool:
+        """Take a turn, and return whether there was one in time.
+
+        Args:
+            timeout: Seconds for which to wait at most; None for no limit.
+        """
+        with self._returned:
+            self._waiting += 1  # before it looks: then release sees it, or it sees the turn
+            try:
+                return self._returned.wait_for(self._take, timeout)
+            finally:
+                self._waiting -= 1
+
+    def release(self) -> None:
+        """Give a turn back."""
+        self.append(None)
+        if self._waiting:
+            with self._returned:
+                self._returned.notify()
+
+    def _take(self) -> bool:
+        try:
+            self.pop()
+        except IndexError:
+            return False
+        return True
+
+
 class Turns:
     """One turn for each connection that the pools of a database may open.
 
@@ -38,8 +79,8 @@ class Turns:
 
     def renew(self) -> None:
         """Make all turns free, in a process where none is taken yet."""
-        self.reads = threading.Semaphore(MOST_READS)
-        self.writes = threading.Semaphore(MOST_WRITES)
+        self.reads = FreeTurns(MOST_READS)
+        self.writes = FreeTurns(MOST_WRITES)
 
 
 class ForkGuard:
@@ -61,12 +102,13 @@ class ForkGuard:
         self._fork = threading.local()
 
     def _before(self) -> None:
-        """Wait for the operations under way, let none begin, and close what is open."""
+        """Wait for the operations in progress, let none begin, and close the connections."""
         turns = self._turns
+        wanted: list[threading.Semaphore | FreeTurns]
         wanted = [self._forks, *[turns.reads] * MOST_READS, *[turns.writes] * MOST_WRITES]
         ends_at = time.monotonic() + LONGEST_WAIT
-        taken: list[threading.Semaphore] = []
-        self._fork.taken = taken
+        taken: list[threading.Semaphore | FreeTurns] = []
+        self._fork.taken, self._fork.is_clean = taken, False
         for free in wanted:
             if not free.acquire(timeout=max(0.0, ends_at - time.monotonic())):
                 break
@@ -78,7 +120,7 @@ class ForkGuard:
     def _in_parent(self) -> None:
         for free in self._fork.taken:
             free.release()
-        del self._fork.taken
+        del self._fork.taken, self._fork.is_clean
 
     def _in_child(self) -> None:
         if not self._fork.is_clean:
