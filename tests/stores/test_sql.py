@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import trio
 from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from keyguard.core.keys.lists import KeyFilter
@@ -491,6 +492,51 @@ def test_a_cancelled_change_on_sqlite_is_finished_on_its_thread(
         await store.aclose()
 
     runner.run(scenario())
+
+
+@WATCHDOG
+@pytest.mark.parametrize("ended_by", ["deadline", "caller"])
+def test_a_change_that_meets_a_lock_as_its_deadline_passes_says_so(
+    keys: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    write, passed = SyncDatabase.write, threading.Event()
+
+    async def scenario() -> BaseException | None:
+        store = Async(open_async_store(f"sqlite:///{keys}"))
+        assert await store.find_key(key().id) == record()
+        loop, task, limit = asyncio.get_running_loop(), asyncio.current_task(), awithin(60)
+
+        def end() -> None:
+            if ended_by == "deadline":
+                limit._cancel()  # type: ignore[attr-defined]
+            else:
+                assert task is not None
+                task.cancel()
+            passed.set()
+
+        async def late(*args: Any) -> Any:
+            loop.call_soon_threadsafe(end)
+            passed.wait()
+            with within(0):
+                return await write(*args)
+
+        monkeypatch.setattr(SyncDatabase, "write", late)
+        with closing(sqlite3.connect(keys)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises((StoreUnavailableError, asyncio.CancelledError)) as caught:
+                async with limit:
+                    await store.commit(revoking(key(), NOON))
+        await store.aclose()
+        if ended_by == "deadline":
+            return caught.value
+        assert isinstance(caught.value, asyncio.CancelledError)
+        return caught.value.__cause__
+
+    failure = runner.run(scenario())
+    assert str(failure).startswith("another connection has been changing sqlite+pysqlite:///")
+    assert isinstance(failure, StoreUnavailableError)
+    assert isinstance(failure.__cause__, OperationalError)
+    assert "another connection" in "".join(traceback.format_exception(failure))
 
 
 @WATCHDOG

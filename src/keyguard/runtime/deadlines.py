@@ -14,6 +14,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import NamedTuple
 
+from keyguard.exceptions import StoreError
 from keyguard.runtime.lazy import asyncio
 
 __all__ = ["PATIENCE", "Patience", "awithin", "deadline", "remaining", "within"]
@@ -164,6 +165,10 @@ class _WithinOnAsyncio:
             self._task.uncancel()
         # If something else cancelled the task too, the cancellation goes on.
         if self._task.cancelling() <= self._cancelling and kind is asyncio.CancelledError:
+            failure = problem and problem.__cause__
+            if problem is not None and isinstance(failure, StoreError):
+                problem.__cause__ = None  # or each of the two would be shown below the other
+                raise failure
             raise TimeoutError(_late(self._seconds)) from problem
 
     def _cancel(self) -> None:

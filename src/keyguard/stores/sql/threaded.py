@@ -28,9 +28,9 @@ _WRITERS = 2
 class ThreadedDatabase(Database):
     """A database whose driver blocks, for code on asyncio.
 
-    Changes have threads of their own, so a change that waits for the lock of another process
-    delays no look-up. A change that is cancelled never begins, or its thread finishes it or rolls
-    it back before the cancellation goes on. What the caller does next then finds things settled.
+    Changes have threads of their own, so a change that waits for the lock of another process delays
+    no look-up. A change that is cancelled never begins, or its thread finishes it or rolls it back
+    before the cancellation goes on. So the caller's next call sees its result.
 
     Args:
         database: The same database for sync code; it is closed with this one.
@@ -67,18 +67,23 @@ class ThreadedDatabase(Database):
         self._writers.close()
 
     async def _settled(self, change: Callable[[], Coroutine[object, None, R]]) -> R:
-        """Make a change on a thread; if it is cancelled, wait until it is made or undone."""
+        """Make a change on a thread; if it is cancelled, wait until it is made or undone.
+
+        If it fails meanwhile, as where another connection holds the file's lock, the cancellation
+        has that failure as its cause: it says more than that the deadline has passed.
+        """
         job, future = _begun(self._writers, change)
         try:
             return await asyncio.shield(future)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if job.cancel():  # it had not begun
                 raise
             while not future.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # retrieved, so that asyncio does not warn of it
+            # To retrieve the failure also keeps asyncio from warning of it.
+            if not future.cancelled() and (failure := future.exception()):
+                raise cancelled from failure
             raise
 
 
