@@ -74,9 +74,18 @@ def test_a_healthy_database_is_reported_as_ok(keyguard: Program, tmp_path: Path)
 
 
 def test_a_database_without_tables_is_a_problem(keyguard: Program, tmp_path: Path) -> None:
+    (tmp_path / "keys.db").touch()
     run = keyguard("doctor", "--url", f"sqlite:///{tmp_path}/keys.db")
     assert run.status == 1
     assert run.stdout.startswith("problem  the database has no keyguard tables yet; run")
+
+
+def test_a_file_that_does_not_exist_is_a_problem_and_is_not_made(
+    keyguard: Program, tmp_path: Path
+) -> None:
+    run = keyguard("doctor", "--url", "sqlite:///keys.db")
+    assert run.status == 1
+    assert run.stdout.startswith(f"problem  there is no file '{tmp_path}/keys.db': check the URL")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -81,6 +81,28 @@ def test_a_cause_that_repeats_a_secret_of_the_url_is_left_out(keyguard: Program)
     assert "frob" not in hidden.sentence
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("key", "list"),
+        ("key", "create", "--org", "acme", "--name", "ci"),
+        ("org", "create", "acme", "--name", "Acme"),
+        ("hints",),
+    ],
+)
+def test_a_file_that_does_not_exist_is_named_and_not_made(
+    keyguard: Program, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    done = keyguard(*command, "--url", "sqlite:///typo.db")
+
+    assert done.status == 1
+    assert done.sentence == (
+        f"there is no file '{tmp_path}/typo.db': check the URL, or run `keyguard init` or "
+        "guard.migrate() to make a new store"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_not_a_database_is_a_failure(keyguard: Program, tmp_path: Path) -> None:
     (tmp_path / "keys.db").write_text("hello" * 1000)
 

@@ -302,7 +302,10 @@ def test_migrate_may_run_again_and_again(keyguard: Program) -> None:
     assert keyguard("migrate", "--url", URL, "--json").json == {"migrated": True}
 
 
-def test_a_database_without_tables_is_a_sentence_that_says_to_migrate(keyguard: Program) -> None:
+def test_a_database_without_tables_is_a_sentence_that_says_to_migrate(
+    keyguard: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.db").touch()
     for command in (("key", "list"), ("org", "create", "acme"), ("key", "show", "0" * 16)):
         done = keyguard(*command, "--url", URL)
         assert done.status == 1

@@ -32,6 +32,9 @@ def test_a_guard_is_checked_on_every_store_and_the_clocks_are_compared(anywhere:
 
 @pytest.mark.parametrize("flavour", [Keyguard, AsyncKeyguard])
 def test_a_store_without_tables_is_refused_with_what_to_do(flavour: Any, tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match=f"there is no file '{tmp_path}/keys.db': check the URL"):
+        check(flavour(f"sqlite:///{tmp_path}/keys.db"))
+    (tmp_path / "keys.db").touch()
     with pytest.raises(SchemaError, match="run `keyguard migrate`"):
         check(flavour(f"sqlite:///{tmp_path}/keys.db"))
 

@@ -669,9 +669,13 @@ def test_a_look_up_makes_no_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store = Plain(open_store(f"sqlite:///{path}"))
-    with pytest.raises(SchemaError, match="has no keyguard tables yet"):
+    with pytest.raises(SchemaError) as caught:
         store.find_key(key().id)
-    with pytest.raises(SchemaError, match="has no keyguard tables yet"):
+    assert str(caught.value) == (
+        f"there is no file {str(tmp_path / 'typo.db')!r}: check the URL, or run `keyguard init` or "
+        "guard.migrate() to make a new store"
+    )
+    with pytest.raises(SchemaError, match="there is no file"):
         store.add_organization(organization())
     store.close()
 

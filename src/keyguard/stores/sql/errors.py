@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from pathlib import Path
 
 from sqlalchemy import URL
 from sqlalchemy.exc import (
@@ -22,6 +23,7 @@ from keyguard.exceptions import (
     SchemaError,
     StoreError,
     StoreUnavailableError,
+    shown_path,
 )
 
 MIGRATE = "run `keyguard migrate` or guard.migrate()"
@@ -67,6 +69,14 @@ def no_connection_free(place: str) -> StoreUnavailableError:
 def no_tables() -> SchemaError:
     """Return the error for a database in which keyguard has made no tables yet."""
     return SchemaError(f"the database has no keyguard tables yet; {MIGRATE}")
+
+
+def no_file(path: Path) -> SchemaError:
+    """Return the error for an SQLite file that does not exist."""
+    return SchemaError(
+        f"there is no file {shown_path(path.absolute())}: check the URL, or run "
+        "`keyguard init` or guard.migrate() to make a new store"
+    )
 
 
 def may_be_the_schema(failure: BaseException) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, SingletonThreadPool, StaticPool
 
 from keyguard.exceptions import ConfigurationError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
-from keyguard.stores.sql.errors import no_tables, not_writable, place_of
+from keyguard.stores.sql.errors import no_file, not_writable, place_of
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
 
@@ -42,7 +42,7 @@ def prepare(engine: Engine, *, writes: bool) -> None:
     Args:
         engine: The engine.
         writes: Whether the engine makes a missing file. An engine that only reads says instead that
-            there are no tables, so that a mistyped path leaves nothing behind.
+            there is no file, so that a mistyped path leaves nothing behind.
     """
     file = str(engine.url.database)
     path = None if "uri" in engine.url.query else Path(file)
@@ -155,7 +155,7 @@ def _find(
     # Before SQLite opens the file, so that a file that takes its place meanwhile is noticed.
     entry.info["keyguard_file"] = file = _file_at(path)
     if file is None:
-        raise no_tables()
+        raise no_file(path)
 
 
 def _on_connect(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
