@@ -143,6 +143,8 @@ WAYS = [
     ]),
     Server("uWSGI (processes)", "wsgi", "uwsgidecorators",
            _uwsgi("--master", "--processes", "2", "--threads", "8")),
+    Server("uWSGI (--py-call-uwsgi-fork-hooks)", "wsgi", "uwsgidecorators",
+           _uwsgi("--master", "--processes", "2", "--threads", "8", "--py-call-uwsgi-fork-hooks")),
     Server("uWSGI (--lazy-apps)", "wsgi", "uwsgidecorators",
            _uwsgi("--master", "--processes", "2", "--threads", "8", "--lazy-apps")),
 ]  # fmt: skip

@@ -11,6 +11,7 @@ Freshness goes by the monotonic clock, so setting the time of day neither revive
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable
@@ -24,7 +25,7 @@ from keyguard.core.tokens.foreign import LONGEST_TOKEN
 from keyguard.core.tokens.format import TokenFormat
 from keyguard.core.tokens.secret import Secret
 from keyguard.freshness.entry import FAR_PAST, Entry
-from keyguard.runtime.process import Clock, after_fork
+from keyguard.runtime.process import Clock, after_fork, forks_unnoticed
 
 _SCHEME = "Bearer "
 _SCHEME_BYTES = _SCHEME.encode()
@@ -276,7 +277,7 @@ class VerifiedTokens:
             before = self._drop(name)
             if before is not None:
                 entry.told_at = before.told_at
-            if self._size:
+            if self._size and not ("uwsgi" in sys.modules and forks_unnoticed()):  # workers look up
                 if len(self._entries) >= self._size:
                     self._drop(next(iter(self._entries)))
                 self._entries[name] = entry

@@ -13,6 +13,7 @@ from keyguard.freshness.process_end import part_at_exit
 from keyguard.freshness.usage_work import UsageWork
 from keyguard.runtime.deadlines import awithin, within
 from keyguard.runtime.lazy import asyncio
+from keyguard.runtime.process import renew_if_forked, start_thread
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncChangeFeed, ChangeFeed, News
 
@@ -32,6 +33,7 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
 
     def start(self) -> None:
         """Start the worker, if it does not run."""
+        renew_if_forked()
         thread = self._thread
         if self._is_starting or (thread is not None and thread.is_alive()):
             return
@@ -44,8 +46,8 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
             )
         part_at_exit(self)
         try:
-            worker.start()
-        except RuntimeError:  # the system refused a thread; the next look-up tries again
+            start_thread(worker)
+        except RuntimeError:  # no thread may start now; the next look-up tries again
             self._thread = None
         finally:
             self._is_starting = False

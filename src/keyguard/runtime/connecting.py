@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 from keyguard.runtime.deadlines import Patience, awithin, remaining, within
 from keyguard.runtime.frames import drop_frames
 from keyguard.runtime.lazy import asyncio
+from keyguard.runtime.process import start_thread
 from keyguard.runtime.sync import run_sync
 
 Connection = TypeVar("Connection")
@@ -273,7 +274,7 @@ class SyncConnector(Connector[Connection]):
             run_sync(self._open(opening))
 
         try:
-            threading.Thread(target=work, name="keyguard-connecting", daemon=True).start()
+            start_thread(threading.Thread(target=work, name="keyguard-connecting", daemon=True))
         except RuntimeError:  # no thread could be started: the call itself opens a connection
             work()
 

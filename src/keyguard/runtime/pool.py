@@ -6,6 +6,7 @@ hangs does not keep the process from ending.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -18,7 +19,7 @@ from typing import TypeAlias, TypeVar
 from keyguard.exceptions import ConfigurationError, HashTimeoutError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining, within
 from keyguard.runtime.lazy import asyncio
-from keyguard.runtime.process import after_fork
+from keyguard.runtime.process import after_fork, forks_unnoticed, renew_if_forked, start_thread
 from keyguard.runtime.shares import Shares, overloaded
 
 Result = TypeVar("Result")
@@ -58,9 +59,13 @@ class Pool:
         Raises:
             StoreUnavailableError: No thread could be started. The call will not run, now or later.
         """
+        answer = Future() if answer is None else answer
+        # Then no thread may start, and the caller makes the call.
+        if "uwsgi" in sys.modules and forks_unnoticed():
+            _do(call, answer, int)
+            return answer
         if not self._idle.acquire(blocking=False):
             self._start_thread()
-        answer = Future() if answer is None else answer
         # Last: if no thread could be started, no queue keeps the call.
         with self._lock:
             if self._started:  # else the thread that this call counted on could not be started
@@ -78,6 +83,7 @@ class Pool:
             TimeoutError: The deadline has passed. A call that has not begun will not run; one that
                 has begun may still complete.
         """
+        renew_if_forked()
         left = _time_left(_PATIENCE)
         if not left:
             raise TimeoutError("there was no time left")
@@ -108,7 +114,7 @@ class Pool:
             )
             self._started += 1
         try:
-            thread.start()
+            start_thread(thread)
         except RuntimeError as failure:
             waiting: list[Callable[[], None]] = []
             with self._lock:

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.core.limits.windows import COUNTING, State, Tally
-from keyguard.runtime.process import Clock, after_fork
+from keyguard.runtime.process import Clock, after_fork, start_thread
 from keyguard.stores.base import RateLimiter
 
 _SWEEP_EVERY = 10.0
@@ -166,7 +166,7 @@ class MemoryRateLimiter(RateLimiter):
                 return
             self._sweeper = sweeper
         try:
-            sweeper.start()
+            start_thread(sweeper)
         except RuntimeError:  # the system refused a thread; the next hit tries again
             self._sweeper = None
 

@@ -13,7 +13,7 @@ import redis
 
 from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.runtime.frames import drop_frames, frameless
-from keyguard.runtime.process import after_fork
+from keyguard.runtime.process import after_fork, renew_if_forked
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.redis.clients import Client, is_cluster, make_client, place_of, sentinels_of
 from keyguard.stores.redis.deployment import Deployment
@@ -108,6 +108,7 @@ class SyncScriptPort(ScriptPort, Routing):
         self, commands: Sequence[Command], key: str, durability: Durability | None = None
     ) -> Replies:
         handled = sys.exception()
+        renew_if_forked()
         try:
             client = self._opened
             if client is None or self.layout_is_old:
@@ -167,6 +168,7 @@ class SyncScriptPort(ScriptPort, Routing):
             TimeoutError: Another thread has been reading the layout for as long as the call may
                 wait.
         """
+        renew_if_forked()
         # A thread that waits for a silent node makes no other thread wait longer than it may.
         if not self._turn.acquire(timeout=patience()):
             raise redis.TimeoutError("another thread is still reading the layout of the cluster")

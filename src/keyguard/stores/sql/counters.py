@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from keyguard.core.limits.charges import Charge, Outcome
 from keyguard.exceptions import StoreError
+from keyguard.runtime.process import start_thread
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.base import AsyncBatchRateLimiter
 from keyguard.stores.facade import SyncBatchRateLimiter
@@ -274,7 +275,7 @@ class _BlockingRateLimiter(AsyncSqlRateLimiter):
         sweeper = threading.Thread(target=self._run_sweep, name="keyguard-sweeper", daemon=True)
         self.sweepers.add(sweeper)
         try:
-            sweeper.start()
+            start_thread(sweeper)
         except RuntimeError:  # no thread could be started; a later sweep does the same
             self.sweepers.discard(sweeper)
 

@@ -20,7 +20,7 @@ from sqlalchemy.pool import Pool
 from keyguard.exceptions import ConfigurationError, KeyguardError, SchemaError
 from keyguard.runtime.deadlines import awithin, remaining, within
 from keyguard.runtime.frames import drop_frames
-from keyguard.runtime.process import after_fork
+from keyguard.runtime.process import after_fork, renew_if_forked
 from keyguard.stores.sql import schema
 from keyguard.stores.sql.engines import AnyEngine, Engines, Way, engines_of
 from keyguard.stores.sql.errors import (
@@ -274,6 +274,7 @@ class SyncDatabase(EngineDatabase[Engine]):
 
     async def _open(self, way: Way) -> Session:
         if self._process != os.getpid():
+            renew_if_forked()
             self._leave_parent()
         turns = None
         handled = sys.exception()
@@ -302,6 +303,8 @@ class SyncDatabase(EngineDatabase[Engine]):
         The old pools are kept: to free their connections could say farewell to the server on the
         other process's behalf.
         """
+        if self._process == os.getpid():
+            return
         if self._owned:
             for engine in self._engines.pools:
                 self._inherited.append(engine.pool)

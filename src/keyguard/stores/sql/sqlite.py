@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -15,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, SingletonThreadPool, StaticPool
 
 from keyguard.exceptions import ConfigurationError, StoreUnavailableError
 from keyguard.runtime.deadlines import remaining
+from keyguard.runtime.process import forks_unnoticed
 from keyguard.stores.sql.errors import no_file, not_writable, place_of
 
 _IS_OURS = "SELECT 1 FROM sqlite_master WHERE name = 'keyguard_version'"
@@ -51,6 +53,8 @@ def prepare(engine: Engine, *, writes: bool) -> None:
         find = partial(_make, engine.url) if writes else _find
         event.listen(engine, "do_connect", partial(find, path))
     event.listen(engine, "connect", _on_connect)
+    if "uwsgi" in sys.modules:
+        event.listen(engine, "checkin", _on_checkin)
     event.listen(engine, "checkout", partial(_on_checkout, None if path is None else file))
 
 
@@ -190,6 +194,11 @@ def _on_checkout(
     _set_patience(connection, entry)
     if entry.info.pop("keyguard_hasty", False):
         connection.execute("PRAGMA synchronous = FULL")
+
+
+def _on_checkin(connection: object, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001 - as above
+    if forks_unnoticed():  # and nobody could close it before the fork
+        entry.invalidate()
 
 
 def _set_patience(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:

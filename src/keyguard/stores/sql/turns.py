@@ -123,7 +123,8 @@ class ForkGuard:
         del self._fork.taken, self._fork.is_clean
 
     def _in_child(self) -> None:
-        if not self._fork.is_clean:
+        # It was clean, too, if nobody was told of the fork: then no connection stays open.
+        if not getattr(self._fork, "is_clean", True):
             sqlite.inherit(self._engines[0])
         self._renew()
         self._turns.renew()
