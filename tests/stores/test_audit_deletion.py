@@ -113,6 +113,37 @@ def test_an_entry_of_a_clock_that_was_wrong_holds_back_no_others(
     assert subjects(store, organization=acme.id) == [key(n).id for n in (90, 40, 5000, 10)]
 
 
+def deleted_in_parts(store: Any, **fields: Any) -> tuple[int, int]:
+    """Return how many entries were deleted, and in how many parts the trail was read."""
+    deleted = parts = 0
+    after = None
+    while parts == 0 or after is not None:
+        part = store.delete_audit(deletion(after=after, **fields))
+        deleted, parts, after = deleted + part.deleted, parts + 1, part.next
+    return deleted, parts
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_many_entries_of_a_clock_that_was_ahead_hold_back_no_others(
+    store: Any, acme: Organization, dry_run: bool
+) -> None:
+    issued(store, *range(5000, 5012), 20, 30, 40, 90)
+    assert deleted_in_parts(store, limit=4, dry_run=dry_run)[0] == 2
+
+
+def test_the_search_for_old_entries_ends_at_one_that_is_young(
+    store: Any, acme: Organization
+) -> None:
+    issued(store, 10, *range(5000, 5006), 71, 72, *range(73, 95))
+    _, parts = deleted_in_parts(store, limit=4, dry_run=True)
+    assert parts <= 4  # and not the 10 that the whole trail would take
+
+
+def test_the_search_for_old_entries_ends_with_the_trail(store: Any, acme: Organization) -> None:
+    issued(store, *range(5000, 5009))
+    assert deleted_in_parts(store, limit=4) == (0, 4)
+
+
 def test_nothing_of_a_trail_whose_last_entry_is_old_but_what_is_before_it(
     store: Any, acme: Organization
 ) -> None:

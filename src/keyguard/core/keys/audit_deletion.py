@@ -1,13 +1,14 @@
-"""How old entries leave the audit trail, without harm to those who follow it.
+"""Deletes old entries of the audit trail, without harm to readers that follow it.
 
-The trail is the change feed too. A reader stands at an entry, and forgets everything that it
-remembers if that is gone. So the newest of the old entries stays until the one behind it is old as
-well: nobody who has read the feed since then stands at an entry that is deleted.
+The trail is the change feed too. A reader remembers the entry that it has read last. If that entry
+is gone, the reader must forget all its verified tokens. So the newest of the old entries stays
+until the next one is old as well: no reader that has read the feed since then is at a deleted
+entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -23,11 +24,12 @@ class AuditDeletion:
     """The deletion of some old entries of the audit trail, as a whole or not at all.
 
     Args:
-        at: The time by the caller's clock. If the store's own clock is behind it, that one counts.
+        at: The time by the caller's clock. If the store's own clock is behind it, the store's clock
+            counts.
         kept: For how long entries are kept.
         actor: The author's name in the trail.
         dry_run: Whether only to count them.
-        after: The id behind which to start, or None.
+        after: The id after which to start, or None.
         limit: How many entries to look at, at least 2.
     """
 
@@ -62,8 +64,28 @@ class AuditDeletion:
             if at is not None and next_at is not None and at < before and next_at < before
         ]
 
+    def go_on(
+        self, entries: Sequence[tuple[EntryId, datetime | None]], before: datetime
+    ) -> EntryId | None:
+        """Return the id behind which to go on; None if nothing behind these entries is old.
+
+        Entries follow one another as they were written. So one that is young ends the search,
+        unless others beside it are old: the clock of a host was wrong. An entry that is ahead of
+        the present, or that nobody can read, tells nothing of those behind it.
+
+        Args:
+            entries: As for :meth:`old`.
+            before: As for :meth:`old`.
+        """
+        now = before + self.kept
+        if self.old(entries, before):
+            return entries[-2][0]
+        is_end = len(entries) < self.limit
+        is_young = any(at is not None and before <= at <= now for _, at in entries)
+        return None if is_end or is_young else entries[-2][0]
+
     def entry(self, count: int, before: datetime) -> AuditEntry:
-        """Return the entry that tells of the deletion.
+        """Return the entry that reports the deletion.
 
         Args:
             count: How many entries are deleted.
@@ -81,11 +103,11 @@ class AuditDeletion:
 
 
 class AuditPart(NamedTuple):
-    """What became of a part of the audit trail.
+    """The result of a deletion in a part of the audit trail.
 
     Args:
         deleted: How many entries were deleted, or would be.
-        next: The id behind which to go on; None if nothing in this part was old.
+        next: The id behind which to go on; None if nothing behind this part is old.
     """
 
     deleted: int

@@ -181,11 +181,12 @@ class MemoryStore(Store):
         with self._lock:
             behind = [entry for entry in self._trail if int(entry.id) > int(deletion.after or 0)]
             looked_at = behind[: deletion.limit]
-            old = {*deletion.old([(entry.id, entry.at) for entry in looked_at], before)}
+            entries = [(entry.id, entry.at) for entry in looked_at]
+            old = {*deletion.old(entries, before)}
             if old and not deletion.dry_run:
                 self._trail = [entry for entry in self._trail if entry.id not in old]
                 self._tell(deletion.entry(len(old), before))
-        return AuditPart(len(old), looked_at[-2].id if old else None)
+        return AuditPart(len(old), deletion.go_on(entries, before))
 
     def find_request(self, request_id: str) -> RequestRecord | None:
         with self._lock:

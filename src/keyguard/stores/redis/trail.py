@@ -49,8 +49,8 @@ async def delete_old(
     seconds, items = list_of(await port.run(store_call(LIST_OLDEST, *look, keys=("audit",))))
     before = deletion.before(datetime.fromtimestamp(int(text_of(seconds)), UTC))
     entries = {text_of(list_of(item)[0]): _entry_from(item) for item in list_of(items)}
-    old = deletion.old([(entry_id, entry.at) for entry_id, entry in entries.items()], before)
-    last = [*entries][-2] if old else None
+    times = [(entry_id, entry.at) for entry_id, entry in entries.items()]
+    old, last = deletion.old(times, before), deletion.go_on(times, before)
     if not old or deletion.dry_run:
         return AuditPart(len(old), last)
     steps = {

@@ -125,6 +125,15 @@ def instant(value: str | datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)  # a server's has no time zone
 
 
+def instant_in(row: AnyRow, place: int) -> datetime | None:
+    """Return the instant in a column of a row; None if nobody can read it."""
+    try:
+        at = instant(row[place])
+    except (AttributeError, IndexError, ValueError):  # a row that can't be decoded has its id alone
+        return None
+    return at if at.tzinfo else None
+
+
 def _columns(fields: Mapping[str, Any], names: Mapping[str, str]) -> Columns:
     return {
         names.get(name, name): _AS_STORED[name](value)

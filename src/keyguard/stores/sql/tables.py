@@ -83,6 +83,13 @@ KEYS = Table(
     Index("ix_keyguard_keys_owner", "owner", "organization_id", "created_at", "id"),
     Index("ix_keyguard_keys_expires_at", "expires_at"),
     Index("ix_keyguard_keys_grace_ends_at", "grace_ends_at"),
+    # Most keys are not revoked, and SQLite takes an index of many equal values for one of few.
+    Index(
+        "ix_keyguard_keys_revoked_at",
+        "revoked_at",
+        postgresql_where=text("revoked_at IS NOT NULL"),
+        sqlite_where=text("revoked_at IS NOT NULL"),
+    ),
     **TABLE_OPTIONS,
 )
 

@@ -10,8 +10,8 @@ from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
 from keyguard.stores.sql.commits import claim, tell
 from keyguard.stores.sql.deletions import server_time
 from keyguard.stores.sql.queries import read_rows
-from keyguard.stores.sql.rows import instant
-from keyguard.stores.sql.session import AnyRow, Session, begin
+from keyguard.stores.sql.rows import instant_in
+from keyguard.stores.sql.session import Session, begin
 from keyguard.stores.sql.tables import AUDIT
 
 
@@ -39,15 +39,7 @@ async def _find(session: Session, deletion: AuditDeletion) -> tuple[AuditPart, l
     columns = [AUDIT.c.id, AUDIT.c.at]
     found = select(*columns).order_by(AUDIT.c.id).limit(deletion.limit)
     rows = await read_rows(session, found.where(AUDIT.c.id > int(deletion.after or 0)))
-    entries = [(row[0], _at(row)) for row in rows]
+    entries = [(row[0], instant_in(row, 1)) for row in rows]
     old = [entry_id for entry_id in deletion.old(entries, before) if isinstance(entry_id, int)]
-    return AuditPart(len(old), str(rows[-2][0]) if old else None), old, before
-
-
-def _at(row: AnyRow) -> datetime | None:
-    """Return the time of an entry; None if nobody can read it."""
-    try:
-        at = instant(row[1])
-    except (AttributeError, IndexError, ValueError):  # of such a row the id may be all there is
-        return None
-    return at if at.tzinfo else None
+    last = deletion.go_on(entries, before)
+    return AuditPart(len(old), None if last is None else str(last)), old, before

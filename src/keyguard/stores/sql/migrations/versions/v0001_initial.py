@@ -39,6 +39,7 @@ def upgrade(op: Operations) -> None:
         ("keyguard_requests", "open", ["organization_id", "open_until"]),
         ("keyguard_keys", "expires_at", ["expires_at"]),
         ("keyguard_keys", "grace_ends_at", ["grace_ends_at"]),
+        ("keyguard_keys", "revoked_at", ["revoked_at"]),
         ("keyguard_counters", "ends_at", ["ends_at"]),
         ("keyguard_audit", "subject", ["subject", "id"]),
         ("keyguard_audit", "organization", ["organization", "id"]),
@@ -48,7 +49,8 @@ def upgrade(op: Operations) -> None:
         index = f"ix_{table}_{name}"
         # MySQL has no CREATE INDEX IF NOT EXISTS, and commits each CREATE on its own.
         if not sa.inspect(bind).has_index(table, index, bind.schema_for_object(feed)):
-            op.create_index(index, table, columns)
+            part = sa.text("revoked_at IS NOT NULL") if name == "revoked_at" else None
+            op.create_index(index, table, columns, postgresql_where=part, sqlite_where=part)
     if not bind.scalar(sa.select(sa.func.count()).select_from(feed)):
         bind.execute(feed.insert(), {"id": 1, "last": 0})
 
