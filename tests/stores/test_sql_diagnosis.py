@@ -18,11 +18,11 @@ from keyguard.stores.sql.diagnosis import _of_postgresql, _of_sqlite
 def test_postgresql_waits_for_the_standbys_that_are_named(
     commit: str, standbys: str, says: str
 ) -> None:
-    [finding] = _of_postgresql(commit, standbys)
+    finding = _of_postgresql(commit, standbys)
     assert finding.is_fine
     assert says in finding.text
 
 
 @pytest.mark.parametrize(("level", "is_fine"), [(0, False), (1, False), (2, True), (3, True)])
 def test_an_engine_that_does_not_wait_for_the_disk_is_a_problem(level: int, is_fine: bool) -> None:
-    assert [finding.is_fine for finding in _of_sqlite(level)] == [is_fine]
+    assert _of_sqlite(level).is_fine == is_fine

@@ -1,7 +1,7 @@
-"""What the acknowledgement of an SQL database is worth, and how its replicas stand.
+"""Reports how safe an acknowledged change in an SQL database is, and the state of its replicas.
 
-A crash loses nothing that was acknowledged where each commit waits for the disk. A failover loses
-nothing where it waits for another server too.
+If each commit waits for the disk, a crash loses no acknowledged change. If it also waits for
+another server, a failover loses none.
 """
 
 from __future__ import annotations
@@ -37,75 +37,66 @@ _POOLED = (
 
 
 async def diagnose(session: Session) -> list[Finding]:
-    """Say what the acknowledgement of a change is worth, and what makes it worth little."""
+    """Report how safe an acknowledged change is, and what makes it less safe."""
     if session.dialect.name == "sqlite":
-        return _of_sqlite((await session.execute(_SQLITE)).scalar_one())
+        return [_of_sqlite((await session.execute(_SQLITE)).scalar_one())]
     if session.dialect.name == "postgresql":
         found = (await session.execute(_POSTGRESQL)).mappings().one()
-        findings = _of_postgresql(found["commit"], found["standbys"])
         standbys = (await session.execute(_STANDBYS)).one()
-        findings += _of_standbys(**standbys._asdict())
+        findings = [_of_postgresql(**found), *_of_standbys(**standbys._asdict())]
         return [*findings, fine(_POOLED)] if await is_pooled(session) else findings
-    findings = _of_mysql((await session.execute(_MYSQL)).scalar_one())
+    acknowledged = _of_mysql((await session.execute(_MYSQL)).scalar_one())
     try:
         sources = (await session.execute(_REPLICATION)).mappings().all()
     except DBAPIError as refused:
         if refused.connection_invalidated:
             raise
-        return [*findings, fine(_NOT_TOLD)]
-    return [*findings, *_of_sources(sources)]
+        return [acknowledged, fine(_NOT_TOLD)]
+    return [acknowledged, *_of_sources(sources)]
 
 
-def _of_sqlite(level: int) -> list[Finding]:
+def _of_sqlite(level: int) -> Finding:
     if level < _FULL:
-        return [
-            problem(
-                "SQLite acknowledges changes that are not on the disk yet: a power failure loses "
-                "the last ones; leave 'PRAGMA synchronous' at FULL on your engine"
-            )
-        ]
-    return [fine("a change that SQLite has acknowledged is on the disk (synchronous=FULL)")]
+        return problem(
+            "SQLite acknowledges changes that are not on the disk yet: a power failure loses the "
+            "last ones; leave 'PRAGMA synchronous' at FULL on your engine"
+        )
+    return fine("a change that SQLite has acknowledged is on the disk (synchronous=FULL)")
 
 
-def _of_postgresql(commit: str, standbys: str) -> list[Finding]:
+def _of_postgresql(commit: str, standbys: str) -> Finding:
     if commit == "off":
-        return [
-            problem(
-                "PostgreSQL acknowledges changes that are not on the disk yet: a crash loses the "
-                "last ones; set 'synchronous_commit = on'"
-            )
-        ]
+        return problem(
+            "PostgreSQL acknowledges changes that are not on the disk yet: a crash loses the last "
+            "ones; set 'synchronous_commit = on'"
+        )
     where = "on its disk alone, so that a failover may lose it: no synchronous standby is named"
     if standbys and commit != "local":
         where = f"on its disk and on the synchronous standbys {standbys!r}"
-    return [
-        fine(f"a change that PostgreSQL has acknowledged is {where} (synchronous_commit={commit})")
-    ]
+    return fine(
+        f"a change that PostgreSQL has acknowledged is {where} (synchronous_commit={commit})"
+    )
 
 
-def _of_mysql(flush: int) -> list[Finding]:
+def _of_mysql(flush: int) -> Finding:
     setting = f"innodb_flush_log_at_trx_commit={flush}"
     if flush != 1:
-        return [
-            problem(
-                f"the database acknowledges changes that are not on the disk yet ({setting}): a "
-                "power failure loses about a second; set it to 1"
-            )
-        ]
-    return [
-        fine(
-            f"a change that the database has acknowledged is on its disk ({setting}); a failover "
-            "may lose it, as keyguard waits for no replica"
+        return problem(
+            f"the database acknowledges changes that are not on the disk yet ({setting}): a power "
+            "failure loses about a second; set it to 1"
         )
-    ]
+    return fine(
+        f"a change that the database has acknowledged is on its disk ({setting}); a failover may "
+        "lose it, as keyguard waits for no replica"
+    )
 
 
 def _of_standbys(connected: int, behind: int | None) -> Iterator[Finding]:
-    """Say how PostgreSQL's replication stands.
+    """Report the state of PostgreSQL's replication.
 
     Args:
         connected: How many standbys follow this server.
-        behind: How many bytes the last of them lacks; None where the user may not ask.
+        behind: How many bytes the last of them lacks; None if the user may not read that.
     """
     if connected:
         far = (
@@ -118,10 +109,10 @@ def _of_standbys(connected: int, behind: int | None) -> Iterator[Finding]:
 
 
 def _of_sources(sources: Sequence[RowMapping]) -> Iterator[Finding]:
-    """Say how the replication of MySQL or MariaDB stands.
+    """Report the state of the replication of MySQL or MariaDB.
 
     Args:
-        sources: What the server says of each server that it follows.
+        sources: The server's report on each server that it follows.
     """
     for source in sources:
         lag = source.get("Seconds_Behind_Source", source.get("Seconds_Behind_Master"))

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from sqlalchemy import URL, Connection, Dialect, Engine, event
+from sqlalchemy import URL, Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -22,6 +22,7 @@ from keyguard.runtime.connecting import AsyncConnector, Connector, SyncConnector
 from keyguard.runtime.deadlines import Patience, remaining
 from keyguard.runtime.sync import run_sync
 from keyguard.stores.sql import options
+from keyguard.stores.sql.driver import Driver
 from keyguard.stores.sql.errors import is_read_only, place_of, unavailable
 from keyguard.stores.sql.session import DIRECT, DriverConnection
 from keyguard.stores.sql.turns import MOST_READS, MOST_WRITES
@@ -74,9 +75,9 @@ class Engines(Generic[AnyEngine]):
     Args:
         reads: The engine that finds things.
         writes: The engine that changes things, in transactions.
-        swaps: The engine whose statements change things and stand alone, where that costs no round
-            trip; None elsewhere.
-        connectors: What opens their connections; none for SQLite.
+        swaps: The engine whose statements change things and stand alone, if that costs no extra
+            round trip; otherwise None.
+        connectors: The connectors that open their connections; none for SQLite.
 
     Attributes:
         by_way: The engine for each way.
@@ -99,25 +100,9 @@ class Engines(Generic[AnyEngine]):
         self.connectors = connectors
 
     def note_loss(self) -> None:
-        """Note that a call got no connection in time, or one of too little use to it."""
+        """Note that a call got no connection in time, or got it too late to use it."""
         for connector in self.connectors:
             connector.note_loss()
-
-
-class Driver(NamedTuple):
-    """What keyguard knows of a driver.
-
-    Args:
-        connect: Opens a connection; a driver for asyncio returns an awaitable.
-        drop: Closes a connection at once.
-        answers: What SQLAlchemy's dialect would ask a server, by the names of its methods.
-        options: What the driver is told beside the URL.
-    """
-
-    connect: Callable[..., DriverConnection]
-    drop: Callable[[DriverConnection], object]
-    answers: dict[str, Callable[[Connection], object]]
-    options: _Options
 
 
 def engines(url: URL, patience: Patience, create: Callable[..., AnyEngine]) -> Engines[AnyEngine]:
@@ -131,7 +116,11 @@ def engines(url: URL, patience: Patience, create: Callable[..., AnyEngine]) -> E
     """
     reads, read = _engine(url, patience, create, writes=False)
     writes, write = _engine(url, patience, create, writes=True)
-    return Engines(reads, writes, _alone(writes), (read, write))
+    swaps = None
+    if writes.dialect.name == "postgresql":
+        # The engine of writes sets its level by no option: of two options, either may hold.
+        swaps = writes.execution_options(isolation_level="AUTOCOMMIT")
+    return Engines(reads, writes, swaps, (read, write))
 
 
 def engines_of(host: AnyEngine) -> Engines[AnyEngine]:
@@ -145,21 +134,10 @@ def engines_of(host: AnyEngine) -> Engines[AnyEngine]:
     return Engines(reads, host.execution_options(isolation_level="READ COMMITTED"), reads)
 
 
-def _alone(engine: AnyEngine) -> AnyEngine | None:
-    """Return an engine over the same connections whose statements each stand alone.
-
-    Args:
-        engine: An engine without execution options: of two levels that these set, either may hold.
-    """
-    if engine.dialect.name != "postgresql":
-        return None
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
-
-
 def _engine(
     url: URL, patience: Patience, create: Callable[..., AnyEngine], *, writes: bool
 ) -> tuple[AnyEngine, Connector[DriverConnection]]:
-    """Make an engine whose connections are opened beside the calls that want them."""
+    """Make an engine whose connections are opened in the background."""
     is_postgresql = url.get_backend_name() == "postgresql"
     driver = _driver(url, awaited=create is create_async_engine)
     given: _Options = dict(WRITES if writes else READS)
@@ -170,7 +148,7 @@ def _engine(
             given["isolation_level"] = "READ COMMITTED"
         told[options.PREPARE] = options.prepare_threshold(url.query)
     elif not writes:
-        told["autocommit"] = True  # else SQLAlchemy says so later, in a round trip
+        told["autocommit"] = True  # otherwise SQLAlchemy sets it later, in a round trip
     patience, told["connect_timeout"] = _timeouts(url, patience)
     plain = url.difference_update_query([options.PREPARE])
     engine = create(plain, pool_recycle=patience.in_pool, **given)
@@ -224,16 +202,17 @@ def _refuse_distrusted(
     entry: ConnectionPoolEntry,
     borrowed: object,
 ) -> None:
-    """Have the pool replace a connection that was opened before the others were distrusted."""
+    """Make the pool replace a connection that was opened before the others were distrusted."""
     del driver, borrowed
     if entry.info[_EPOCH] != connector.epoch:
         raise DisconnectionError
 
 
 def _note_failure(connector: Connector[DriverConnection], failure: ExceptionContext) -> None:
-    """Give up the other connections when one was lost, but not when a call took too long.
+    """Replace the other connections when one was lost, but not when a call took too long.
 
-    One that leads to a former primary counts as lost. It refused the change, so nothing was made.
+    A connection to a former primary counts as lost. The server refused the change, so nothing was
+    made.
     """
     if is_read_only(failure.original_exception):
         failure.is_disconnect = True
@@ -244,7 +223,7 @@ def _note_failure(connector: Connector[DriverConnection], failure: ExceptionCont
 
 
 def _timeouts(url: URL, patience: Patience) -> tuple[Patience, int]:
-    """Return how long opening may take in all, and what the driver is told for each host."""
+    """Return how long opening may take in all, and the timeout of the driver for each host."""
     hosts = url.query.get("host", "")
     number = len(hosts) if isinstance(hosts, tuple) else hosts.count(",") + 1
     each = int(str(url.query.get("connect_timeout", 0)))

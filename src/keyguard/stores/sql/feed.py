@@ -1,4 +1,4 @@
-"""The change feed: it asks the database, and on PostgreSQL waits for word of commits (LISTEN).
+"""The change feed: it asks the database, and on PostgreSQL waits for notifications (LISTEN).
 
 The connection that listens leaves the pool, so nobody else waits for it. It is opened as the
 host's engine opens its own. The feed then asks through the pool what changed. Behind a pooler it
@@ -81,17 +81,20 @@ class ListeningFeed(SqlFeed, ABC):
 
     @abstractmethod
     async def _is_told(self, ends: float) -> bool:
-        """Wait until the server tells of a commit, or until a time or the feed's end."""
+        """Wait until the server notifies of a commit, or until a time or the feed's end."""
 
-    @abstractmethod
     async def _hang_up(self) -> None:
         """Close the connection that listens."""
+        driver, self._driver = self._driver, None
+        closing = None if driver is None else driver.close()
+        if closing is not None:  # on asyncio
+            await closing
 
     async def _read(self, position: str | None, patience: float) -> News:
         ends = time.monotonic() + patience
         waits = position is not None and patience > 0 and not self._is_closed
         if waits:
-            waits = await self._listens()  # first: what the question misses is told then
+            waits = await self._listens()  # first: a commit that the query misses is notified
         news = await self._ask(position)
         # A notification may still be of what the last read saw already.
         while waits and news == News(position or "", ()):
@@ -106,7 +109,7 @@ class ListeningFeed(SqlFeed, ABC):
         return news
 
     async def _listens(self) -> bool:
-        """Have a connection listen, if none does; tell whether one can."""
+        """Let a connection listen, if none does; return whether one can."""
         if not self._is_pooled and (self._driver is None or self._driver.closed):
             self._driver = await self._read_in_time(_listen)
             self._is_pooled = self._driver is None
@@ -176,11 +179,6 @@ class SyncListeningFeed(ListeningFeed):
                 selector.select(left)
         return False
 
-    async def _hang_up(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            driver.close()
-
 
 class AsyncListeningFeed(ListeningFeed):
     """A feed that one task reads, and that any task may close."""
@@ -205,7 +203,7 @@ class AsyncListeningFeed(ListeningFeed):
         self._is_closed = True
         if self._wake is not None:
             self._wake.set()
-        if not self._is_reading:  # else the reader is about to leave, and hangs up
+        if not self._is_reading:  # otherwise the reader is about to leave, and hangs up
             await self._hang_up()
 
     async def _is_told(self, ends: float) -> bool:
@@ -227,20 +225,15 @@ class AsyncListeningFeed(ListeningFeed):
             self._wake = None
         return False
 
-    async def _hang_up(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            await driver.close()
-
 
 async def _news(session: Session, position: str | None) -> News:
-    """Read what changed, but not from what was the primary once and does not hear of changes."""
+    """Read what changed; refuse a former primary, which no longer hears of changes."""
     await schema.check(session)
     return await queries.read_feed(session, position)
 
 
 async def _listen(session: Session) -> DriverConnection:
-    """Have a connection listen, and take it out of the pool; return None behind a pooler."""
+    """Let a connection listen, and take it out of the pool; return None behind a pooler."""
     if await is_pooled(session):
         return None
     await session.execute(text(f"LISTEN {CHANNEL}"))

@@ -16,7 +16,7 @@ from pymysql.err import OperationalError  # type: ignore[import-untyped]
 from sqlalchemy import Connection as CoreConnection
 
 from keyguard.runtime.deadlines import remaining
-from keyguard.stores.sql.engines import Driver
+from keyguard.stores.sql.driver import Driver
 from keyguard.stores.sql.session import DriverConnection
 
 # Of keyguard's sessions, whatever the server's is.

@@ -1,13 +1,13 @@
-"""What may follow the ``?`` in a database URL.
+"""The options after the ``?`` in a database URL.
 
-An option is honoured, or refused before anything is opened. A driver would ignore some of them, and
-report others at the first request.
+An option is used, or refused before anything is opened. A driver would ignore some wrong options,
+and report others only at the first request.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from sqlalchemy import URL
 
@@ -67,15 +67,16 @@ _SPELT = {"client_encoding": ("utf8", "utf-8", "unicode"), "charset": ("utf8mb4"
 
 
 def check(url: URL) -> None:
-    """Refuse what keyguard would not honour.
+    """Refuse options that keyguard would not use.
 
     Raises:
-        ConfigurationError: An option is unknown, out of place, or no number where it takes one.
+        ConfigurationError: An option is unknown or not allowed, or its value is not a number
+            although it must be one.
     """
-    known = _KNOWN.get(url.get_driver_name())
-    if known is None:
+    driver = url.get_driver_name()
+    if driver == "pysqlite":  # its options belong to SQLAlchemy
         return
-    names = known()
+    names = _of_psycopg() if driver == "psycopg" else _MYSQL
     for name, value in url.query.items():
         if name in _REASONS and str(value).lower() not in _SPELT.get(name, ()):
             raise ConfigurationError(
@@ -85,7 +86,7 @@ def check(url: URL) -> None:
             shown = repr(name) if _NAME.fullmatch(name) else "whose name is not shown here"
             raise ConfigurationError(
                 f"the database URL has an option {shown}, which keyguard does not know for "
-                f"{url.get_driver_name()}; see its documentation, and the page on stores"
+                f"{driver}; see its documentation, and the page on stores"
             )
         if name in _NUMBERS and not (isinstance(value, str) and _OFTEN.fullmatch(value)):
             raise ConfigurationError(f"the option {name!r} in the database URL takes a number")
@@ -101,11 +102,3 @@ def _of_psycopg() -> frozenset[str]:
     from psycopg.pq import Conninfo
 
     return frozenset(option.keyword.decode() for option in Conninfo.get_defaults()) | {PREPARE}
-
-
-_KNOWN: Mapping[str, Callable[[], frozenset[str]]] = {
-    "psycopg": _of_psycopg,
-    "pymysql": lambda: _MYSQL,
-    "asyncmy": lambda: _MYSQL,
-}
-"""What the drivers take in a URL; SQLite's options belong to SQLAlchemy."""

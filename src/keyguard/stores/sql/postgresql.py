@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from sqlalchemy import Connection
 
 from keyguard.runtime.deadlines import remaining
-from keyguard.stores.sql.engines import Driver
+from keyguard.stores.sql.driver import Driver
 from keyguard.stores.sql.session import DriverConnection
 
 Result = TypeVar("Result")
