@@ -269,7 +269,7 @@ def test_pieces_hold_each_quarter_of_a_period_once(start: int, length: int) -> N
         epoch + (row + quarter) * QUARTER
         for piece in pieces_of(period)
         for row in range(piece.first, piece.last + 1, QUARTERS_A_ROW)
-        for quarter in range(*piece.quarters)
+        for quarter in piece.quarters
     ]
     assert sorted(found) == [period.start + number * QUARTER for number in range(length)]
     assert len([*pieces_of(period)]) <= 3

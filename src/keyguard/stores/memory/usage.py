@@ -7,28 +7,19 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from keyguard.core.usage.ports import UsageStore
-from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
+from keyguard.core.usage.values import Cell, Flush, Period, Question, Total, Writer
 
 Under = TypeVar("Under")
-
-
-class _Place(NamedTuple):
-    """What the counts of one cell are kept under, within an organization."""
-
-    start: datetime
-    key_id: str
-    family: str
-    outcome: str
-    tag: str
 
 
 _Counts: TypeAlias = tuple[int, int]
 """The number of requests, and their units."""
 
-_Cells: TypeAlias = defaultdict[str, dict[_Place, _Counts]]
+_Cells: TypeAlias = defaultdict[str, dict[Cell, _Counts]]
+"""The counts of cells by organization, each under the cell without its counts."""
 
 
 class MemoryUsage(UsageStore):
@@ -46,9 +37,9 @@ class MemoryUsage(UsageStore):
             if flush.seq <= self._writers.get(flush.writer, (0,))[0]:
                 return
             self._writers[flush.writer] = flush.seq, flush.until
-            for organization, start, key_id, family, outcome, tag, n, units in flush.cells:
-                place = _Place(start, key_id, family, outcome, tag)
-                _add(self._quarters[organization], place, (n, units))
+            for cell in flush.cells:
+                place = cell._replace(n=0, units=0)
+                _add(self._quarters[cell.organization], place, (cell.n, cell.units))
 
     async def totals(self, question: Question) -> Sequence[Total]:
         totals = sorted(self._sums(question))

@@ -44,19 +44,12 @@ class _Form:
 _TEXT = _Form(str, str)
 _TIME = _Form(time_text, datetime.fromisoformat)
 _JSON = _Form(lambda value: json.dumps(dict(value)), json.loads)
-_TEXTS = ("id", "slug", "family", "organization", "name", "digest", "actor", "subject")
 
 _FORMS: dict[str, _Form] = {
-    **dict.fromkeys(
-        (*_TEXTS, "revoked_note", "successor", "rotation_key", "time_zone", "plan"), _TEXT
-    ),
     **dict.fromkeys(("at", "created_at", "not_before", "expires_at", "revoked_at"), _TIME),
     **dict.fromkeys(("grace_ends_at", "disabled_at", "last_used_at"), _TIME),
-    **dict.fromkeys(("before", "after"), _JSON),
-    "last_used_address": _TEXT,
-    "owner": _TEXT,
-    **dict.fromkeys(("requester", "reason", "note", "key"), _TEXT),
     **dict.fromkeys(("pending_until", "decided_at", "claim_by", "claimed_at"), _TIME),
+    **dict.fromkeys(("before", "after"), _JSON),
     **dict.fromkeys(("asked", "granted"), _Form(KeyTerms.dump, KeyTerms.load)),
     "state": _Form(str, RequestStatus),
     "decided_by": _Form(lambda names: json.dumps(names) if names else "", json.loads),
@@ -101,7 +94,7 @@ def field_texts(values: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(
         part
         for name, value in values.items()
-        for part in (name, "" if value is None else _FORMS[name].write(value))
+        for part in (name, "" if value is None else _FORMS.get(name, _TEXT).write(value))
     )
 
 
@@ -179,7 +172,7 @@ def _read(kind: type[Record], row: Reply, **defaults: None) -> Record:
         values: dict[str, Any] = {**defaults}
         for name in kind.__slots__:
             if (text := fields[name]) or name == "limits":  # no limits are "[]", not nothing
-                values[name] = _FORMS[name].read(text)
+                values[name] = _FORMS.get(name, _TEXT).read(text)
         return kind(**values)
 
     return _decoded(row, read)

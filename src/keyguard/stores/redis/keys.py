@@ -339,9 +339,9 @@ class RedisKeys:
                 item = read_listed(text_of(record_id), decode, fields)
                 if isinstance(item, Damaged) or admits(item):
                     items.append(item)
-            is_lost = after is not None and len(keys) > 1 and not list_of(rows)
+            may_be_deleted = len(keys) > 1 and not list_of(rows)  # the record of "after"
             last, keys = text_of(end), (listed.by,)
-            if after is not None and is_lost and not last:
+            if after is not None and may_be_deleted and not last:
                 last = await self._place_of_deleted(listed, after)
                 if last:
                     continue

@@ -8,14 +8,17 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 
+from sqlalchemy import Column
+
 from keyguard.core.identity.networks import stored_networks
 from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.keys.lists import KeyDigest
 from keyguard.core.keys.records import Key, KeyRecord, Organization, fields_of
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestRecord
 from keyguard.core.keys.temporary import Temporary
-from keyguard.core.limits.limit import Limit
 from keyguard.core.limits.stored import dump_limits, load_limits
+from keyguard.core.values import Metadata
+from keyguard.stores.sql.column_types import UtcDateTime
 from keyguard.stores.sql.errors import corrupt
 from keyguard.stores.sql.session import AnyRow
 from keyguard.stores.sql.tables import AUDIT, KEYS, ORGANIZATIONS, REQUESTS, TEMPORARY
@@ -30,6 +33,9 @@ _Field: TypeAlias = tuple[str, _Conversion | None]
 """The name of a field, and what reads it from a column."""
 
 _MICROSECOND = timedelta(microseconds=1)
+
+_EMPTY = "{}"
+_NO_METADATA = Metadata()
 
 KEY_COLUMNS = [column for column in KEYS.c if column is not KEYS.c.digest]
 
@@ -143,13 +149,14 @@ def _columns(fields: Mapping[str, Any], names: Mapping[str, str]) -> Columns:
     }
 
 
-def _joined(words: frozenset[str]) -> str:
-    return " ".join(sorted(words))
-
-
 def scopes_from(text: str) -> frozenset[str]:
     """Return the scopes in a column."""
     return frozenset(text.split(" ") if text else ())
+
+
+def metadata_from(text: str) -> object:
+    """Return the metadata in a column; keys without any share one value, already checked."""
+    return _NO_METADATA if text == _EMPTY else json.loads(text)
 
 
 def _dumped(value: Mapping[str, object]) -> str:
@@ -157,41 +164,27 @@ def _dumped(value: Mapping[str, object]) -> str:
     return json.dumps(dict(value), sort_keys=True)
 
 
-def _limits(limits: tuple[Limit, ...]) -> str | None:
-    return dump_limits(limits) if limits else None
-
-
-def _networks(networks: tuple[str, ...]) -> str | None:
-    return " ".join(networks) or None
-
-
-def _microseconds(span: timedelta) -> int:
-    return span // _MICROSECOND
-
-
 _COLUMN_NAMES = {"organization": "organization_id", "key": "key_id"}
 _AS_STORED: Mapping[str, _Conversion] = {
-    "limits": _limits,
-    "scopes": _joined,
+    "limits": lambda limits: dump_limits(limits) if limits else None,
+    "scopes": lambda words: " ".join(sorted(words)),
     "metadata": _dumped,
     "before": _dumped,
     "after": _dumped,
     "action": str,
     "revoked_reason": str,
-    "allowed_networks": _networks,
-    "max_key_lifetime": _microseconds,
+    "allowed_networks": lambda networks: " ".join(networks) or None,
+    "max_key_lifetime": lambda span: span // _MICROSECOND,
     "value": json.dumps,  # as for _dumped
     "asked": KeyTerms.dump,
     "granted": KeyTerms.dump,
     "decided_by": json.dumps,
     "state": str,
 }
-_INSTANTS = ("at", "created_at", "not_before", "expires_at", "revoked_at", "grace_ends_at")
-_REQUEST_INSTANTS = ("pending_until", "decided_at", "claim_by", "claimed_at")
 _FROM_STORED: Mapping[str, _Conversion] = {
     "limits": load_limits,
     "scopes": scopes_from,
-    "metadata": json.loads,
+    "metadata": metadata_from,
     "allowed_networks": stored_networks,
     "max_key_lifetime": lambda number: number * _MICROSECOND,
     "version": int,
@@ -202,38 +195,41 @@ _FROM_STORED: Mapping[str, _Conversion] = {
     "asked": KeyTerms.load,
     "granted": KeyTerms.load,
     "decided_by": json.loads,
-    **dict.fromkeys((*_INSTANTS, *_REQUEST_INSTANTS, "disabled_at", "last_used_at"), instant),
 }
 
 
-def _fields(columns: Iterable[str]) -> list[_Field]:
+def _fields(columns: Iterable[Column[object]]) -> list[_Field]:
     """Return the fields of columns, in order, each with what reads it."""
     names = {column: name for name, column in _COLUMN_NAMES.items()}
-    return [(names.get(column, column), _FROM_STORED.get(column)) for column in columns]
+    return [
+        (
+            names.get(column.name, column.name),
+            instant if isinstance(column.type, UtcDateTime) else _FROM_STORED.get(column.name),
+        )
+        for column in columns
+    ]
 
 
-key_from = partial(_read, Key, KEYS.name, _fields(column.name for column in KEY_COLUMNS))
+key_from = partial(_read, Key, KEYS.name, _fields(KEY_COLUMNS))
 """Returns the key in a row of :data:`KEY_COLUMNS`."""
 
 digest_from = partial(_read, KeyDigest, KEYS.name, [("id", str), ("digest", str)])
 """Returns the stored form of a token in a row of a key's id and digest."""
 
-request_from = partial(
-    _read, KeyRequest, REQUESTS.name, _fields(column.name for column in REQUEST_COLUMNS)
-)
+request_from = partial(_read, KeyRequest, REQUESTS.name, _fields(REQUEST_COLUMNS))
 """Returns the request in a row of :data:`REQUEST_COLUMNS`."""
 
 entry_from = partial(
     _read,
     partial(AuditEntry, before=None),
     AUDIT.name,
-    [("id", lambda n: str(int(n))), *_fields(column.name for column in ENTRY_COLUMNS)[1:]],
+    [("id", lambda n: str(int(n))), *_fields(ENTRY_COLUMNS)[1:]],
 )
 """Returns the entry of the audit trail in a row of :data:`ENTRY_COLUMNS`."""
 
-_TEMPORARY_FIELDS = _fields(TEMPORARY.c.keys())
+_TEMPORARY_FIELDS = _fields(TEMPORARY.c)
 _kept_organization = lru_cache(1024)(  # many keys have the same one
-    partial(_read, Organization, ORGANIZATIONS.name, _fields(ORGANIZATIONS.c.keys()))
+    partial(_read, Organization, ORGANIZATIONS.name, _fields(ORGANIZATIONS.c))
 )
 
 

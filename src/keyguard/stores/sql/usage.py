@@ -1,4 +1,4 @@
-"""Usage in an SQL database: what is added, folded and forgotten.
+"""Usage in an SQL database: it is added, folded and deleted.
 
 A row holds six hours of one key, outcome and tag, with a column for each quarter of an hour. So a
 key that is busy all day has 4 rows and not 96, and a report reads as much less. Totals of all keys
@@ -270,7 +270,6 @@ async def _move(
     table, days = kept
     names = [column.name for column in days.c if column.name not in ("start", *FIELDS)]
     by_key = sorted(rows, key=lambda row: [row[name] for name in names])
-    folded = [{f"folded_{field}": row[f"folded_{field}"] for field in FIELDS} for row in rows]
     await session.execute(
         _added(session, days, FIELDS),
         [
@@ -285,12 +284,13 @@ async def _move(
     left = {
         field: table.c[field] - bindparam(f"folded_{field}", type_=BigInteger) for field in FIELDS
     }
-    left |= {f"{field}{number}": null() for number in range(*piece.quarters) for field in FIELDS}
+    left |= {f"{field}{number}": null() for number in piece.quarters for field in FIELDS}
     await session.execute(
         update(table).where(*which).values(left),
         [
-            {f"old_{column.name}": row[column.name] for column in key} | taken
-            for row, taken in zip(rows, folded, strict=True)
+            {f"old_{column.name}": row[column.name] for column in key}
+            | {f"folded_{field}": row[f"folded_{field}"] for field in FIELDS}
+            for row in rows
         ],
     )
 

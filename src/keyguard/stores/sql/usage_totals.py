@@ -71,8 +71,8 @@ class Kept(NamedTuple):
     """Two tables of the same counts, before and after they are folded.
 
     Args:
-        quarters: The table of what is not folded yet.
-        days: The table of what was folded.
+        quarters: The table of counts that are not folded yet.
+        days: The table of folded counts.
     """
 
     quarters: Table
@@ -85,15 +85,8 @@ _TOGETHER = Kept(USAGE_TOTALS, USAGE_DAY_TOTALS)
 KEPT = (_OF_KEYS, _TOGETHER)
 """The tables of each key and of all keys together, in the order in which they are changed."""
 
-
-class Quarters(NamedTuple):
-    """Quarters of an hour in a row, from ``low``, inclusive, to ``high``, exclusive."""
-
-    low: int
-    high: int
-
-
-WHOLE_ROW = Quarters(0, QUARTERS_A_ROW)
+WHOLE_ROW = range(QUARTERS_A_ROW)
+"""All quarters of a row."""
 
 
 class Piece(NamedTuple):
@@ -107,7 +100,7 @@ class Piece(NamedTuple):
 
     first: int
     last: int
-    quarters: Quarters
+    quarters: range
 
 
 def number_of(moment: datetime) -> int:
@@ -136,23 +129,23 @@ def pieces_of(period: Period) -> Iterator[Piece]:
     first, low = place_of(bound_of(period.start))
     last, high = place_of(bound_of(period.end))
     if low and first < last:
-        yield Piece(first, first, Quarters(low, QUARTERS_A_ROW))
+        yield Piece(first, first, range(low, QUARTERS_A_ROW))
         first, low = first + QUARTERS_A_ROW, 0
     if first < last:
         yield Piece(first, last - QUARTERS_A_ROW, WHOLE_ROW)
     if low < high:
-        yield Piece(last, last, Quarters(low, high))
+        yield Piece(last, last, range(low, high))
 
 
-def counted(field: str, quarters: Quarters) -> ColumnElement[int]:
+def counted(field: str, quarters: range) -> ColumnElement[int]:
     """Return how much of a field was counted in some quarters of a row."""
-    parts = [f"coalesce({field}{number},0)" for number in range(*quarters)]
+    parts = [f"coalesce({field}{number},0)" for number in quarters]
     return literal_column(field if quarters == WHOLE_ROW else "+".join(parts), BigInteger)
 
 
-def first_counted(quarters: Quarters) -> ColumnElement[int | None]:
+def first_counted(quarters: range) -> ColumnElement[int | None]:
     """Return the first of some quarters of a row in which anything was counted, or NULL."""
-    found = " ".join(f"WHEN n{number} IS NOT NULL THEN {number}" for number in range(*quarters))
+    found = " ".join(f"WHEN n{number} IS NOT NULL THEN {number}" for number in quarters)
     return literal_column(f"CASE {found} END", Integer)
 
 
@@ -162,7 +155,7 @@ class _Possible(NamedTuple):
     Args:
         kept: The tables of the rows.
         quarters: The first and the last start of what is not folded.
-        days: The first and the last start of what was folded, even since that was asked.
+        days: The first and the last start of folded counts, also of those folded in the meantime.
         periods: The periods that can have rows, with their numbers in the question.
     """
 
@@ -284,7 +277,7 @@ def _cells(dialect: Dialect, question: Question, possible: _Possible) -> Subquer
     ).subquery()
 
 
-def _by_kind(field: str, kinds: Mapping[Quarters, int]) -> ColumnElement[int]:
+def _by_kind(field: str, kinds: Mapping[range, int]) -> ColumnElement[int]:
     values = {number: counted(field, quarters) for quarters, number in kinds.items()}
     return case(values, value=literal_column("kind", Integer))
 
