@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,15 @@ def test_the_defaults_are_safe() -> None:
         ({"realm": ""}, "a realm takes"),
         ({"realm": "a\nb"}, "a realm takes"),
         ({"realm": "é"}, "a realm takes"),
-        ({"prefix": "Nope"}, "no token prefix"),
-        ({"catalogue": {"a b": ""}}, "is no scope"),
+        ({"prefix": "Nope"}, "not a valid token prefix"),
+        ({"catalogue": {"a b": ""}}, "is not a valid scope"),
         ({"public": "/healthz"}, r"write \['/healthz'\]"),
-        ({"public": ["healthz"]}, "no (exact )?path"),
-        ({"public": ["/a/../b"]}, "no (exact )?path"),
-        ({"public": ["/a//b"]}, "no (exact )?path"),
-        ({"public": ["/a%2fb"]}, "no (exact )?path"),
-        ({"public": ["/a?b"]}, "no (exact )?path"),
-        ({"public": ["/*"]}, "no (exact )?path"),
+        ({"public": ["healthz"]}, "(not an exact path|can't be the path)"),
+        ({"public": ["/a/../b"]}, "(not an exact path|can't be the path)"),
+        ({"public": ["/a//b"]}, "(not an exact path|can't be the path)"),
+        ({"public": ["/a%2fb"]}, "(not an exact path|can't be the path)"),
+        ({"public": ["/a?b"]}, "(not an exact path|can't be the path)"),
+        ({"public": ["/*"]}, "(not an exact path|can't be the path)"),
         ({"public": [7]}, "a path is a string"),
         ({"peppers": PEPPER}, "peppers are a list"),
         ({"peppers": ["short"]}, "at least 32"),
@@ -63,10 +63,10 @@ def test_the_defaults_are_safe() -> None:
         ({"hash_workers": 1.5}, "takes a whole number"),
         ({"require_https": "false"}, "True or False"),
         ({"require_https": None}, "True or False"),
-        ({"prefix": 5}, "no token prefix"),
+        ({"prefix": 5}, "not a valid token prefix"),
         ({"catalogue": ["a:b"]}, "mapping of scope to description"),
-        ({"public": None}, "public paths are a list"),
-        ({"public": ["/\ud800"]}, "no (exact )?path"),
+        ({"public": None}, "public takes a list of paths"),
+        ({"public": ["/\ud800"]}, "(not an exact path|can't be the path)"),
         ({"peppers": None}, "peppers are a list"),
         ({"peppers": [None]}, "a Secret or a string"),
         ({"cache_size": -1}, "cache_size takes"),
@@ -78,7 +78,7 @@ def test_the_defaults_are_safe() -> None:
         ({"usage_tags": ["chat"]}, "usage_tags takes UsageTags"),
         ({"imported_formats": "drf"}, "imported_formats takes a list"),
         ({"imported_formats": None}, "imported_formats takes a list"),
-        ({"imported_formats": ["jwt"]}, "'jwt' is no format of imported tokens"),
+        ({"imported_formats": ["jwt"]}, "'jwt' is not a valid format of imported tokens"),
         ({"imported_formats": ["drf", "drf"]}, "names 'drf' twice"),
     ],
 )
@@ -138,8 +138,16 @@ def test_what_is_given_here_wins_over_the_environment() -> None:
     ("name", "value", "said"),
     [
         ("KEYGUARD_REQUIRE_HTTPS", "maybe", "takes true or false, not 'maybe'"),
-        ("KEYGUARD_MAX_STALENESS", "soon", "takes a number of seconds, not 'soon'"),
-        ("KEYGUARD_CACHE_SIZE", "1.5", "takes a whole number, not '1.5'"),
+        (
+            "KEYGUARD_MAX_STALENESS",
+            "soon",
+            "takes .* from 0 to 3,600, not 'soon': write a number, or a length of time",
+        ),
+        (
+            "KEYGUARD_CACHE_SIZE",
+            "1.5",
+            "takes a whole number of tokens from 0 to 10,000,000, not '1.5': write digits alone",
+        ),
     ],
 )
 def test_a_variable_that_can_t_be_read_is_named(name: str, value: str, said: str) -> None:
@@ -147,11 +155,94 @@ def test_a_variable_that_can_t_be_read_is_named(name: str, value: str, said: str
         Settings.from_env({name: value})
 
 
+NOT_VALID: list[tuple[str, object, str, str]] = [
+    # a setting, a value that it does not take, the same as a variable and in TOML
+    ("realm", "é", "é", '"é"'),
+    ("prefix", "Nope", "Nope", '"Nope"'),
+    ("public", ["healthz"], "healthz", '["healthz"]'),
+    ("trusted_proxies", ["x"], "x", '["x"]'),
+    ("carriers", ["x"], "x", '["x"]'),
+    ("hasher", "md5", "md5", '"md5"'),
+    ("websocket_protocol", "a b", "a b", '"a b"'),
+    ("cache_size", -1, "-1", "-1"),
+    ("max_staleness", 3601, "3601", "3601"),
+    ("default_limits", ["x"], "x/y", '["x"]'),
+    ("failure_limit", "x", "x", '"x"'),
+    ("on_limiter_error", "x", "x", '"x"'),
+    ("requesters", "x", "x", '"x"'),
+    ("keep_ended_keys", 86_400, "86400", "86400"),
+    ("keep_audit", 86_400, "86400", "86400"),
+    ("imported_formats", ["x"], "x", '["x"]'),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "text", "toml"), NOT_VALID)
+def test_a_value_that_is_not_valid_is_named_with_the_place_that_it_comes_from(
+    name: str, value: Any, text: str, toml: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "keyguard.toml"
+    file.write_text(f"{name} = {toml}\n")
+
+    with pytest.raises(InvalidValueError, match=f"^{name}[: ]"):
+        Settings(**{name: value})
+    with pytest.raises(InvalidValueError, match=f"^KEYGUARD_{name.upper()}[: ]"):
+        Settings.from_env({f"KEYGUARD_{name.upper()}": text})
+    with pytest.raises(InvalidValueError, match=f"^{name} in '{file}'[: ]"):
+        Settings.from_file(file, {})
+    with pytest.raises(InvalidValueError, match=f"^{name}[: ]"):
+        Settings.from_file(file, {}, **{name: value})
+
+
 @pytest.mark.parametrize(
-    "name", ["KEYGUARD_PEPPERS", "KEYGUARD_REQUIRES_HTTPS", "KEYGUARD_CATALOGUE", "KEYGUARD_"]
+    "field",
+    [field for field in fields(Settings) if "range" in field.metadata],
+    ids=lambda field: field.name,
 )
-def test_a_misspelt_variable_is_refused_not_ignored(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} is no setting of keyguard's; there are"):
+def test_a_number_is_asked_for_with_its_unit_and_its_range(field: Any) -> None:
+    least, most, unit = field.metadata["range"]
+    if field.name == "keep_ended_keys":
+        least = "1,123,200 (13 days)"
+    elif field.name == "keep_audit":
+        least = "2,592,000 (30 days)"
+    else:
+        least = f"{least:,}"
+    for value in (-1, most + 1, "1"):
+        with pytest.raises(InvalidValueError) as refused:
+            Settings(**{field.name: value})
+        assert f"number of {unit} from {least} to {most:,}" in str(refused.value)
+
+
+def test_a_pepper_that_is_not_valid_is_named_by_where_it_comes_from(tmp_path: Path) -> None:
+    (tmp_path / "pepper").write_text("short")
+    with pytest.raises(InvalidValueError, match=r"^KEYGUARD_PEPPER: .*at least 32"):
+        Settings.from_env({"KEYGUARD_PEPPER": "short"})
+    with pytest.raises(InvalidValueError, match=r"^KEYGUARD_PEPPER_FILE: .*at least 32"):
+        Settings.from_env({"KEYGUARD_PEPPER_FILE": str(tmp_path / "pepper")})
+
+
+def test_what_requests_may_need_is_kept_by_the_settings() -> None:
+    with pytest.raises(InvalidValueError, match="because a request for a key may") as refused:
+        Settings(keep_ended_keys=13 * 86_400 - 1)
+    assert "from 1,123,200 (13 days)" in str(refused.value)
+    with pytest.raises(InvalidValueError, match=r"^keep_audit .* from 3,456,000 \(40 days\)"):
+        Settings(request_lifetime=20 * 86_400, claim_lifetime=10 * 86_400, keep_audit=30 * 86_400)
+    assert Settings(keep_ended_keys=13 * 86_400).keep_ended_keys == 13 * 86_400
+    short = Settings(request_lifetime=60, claim_lifetime=60, keep_ended_keys=86_400)
+    assert short.keep_ended_keys == 86_400
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("KEYGUARD_PEPPERS", r": did you mean `KEYGUARD_PEPPER`\?$"),
+        ("KEYGUARD_REQUIRES_HTTPS", r": did you mean `KEYGUARD_REQUIRE_HTTPS`\?$"),
+        ("KEYGUARD_STALENESS", r": did you mean `KEYGUARD_MAX_STALENESS`\?$"),
+        ("KEYGUARD_CATALOGUE", "; use one of: KEYGUARD_"),
+        ("KEYGUARD_", "; use one of: KEYGUARD_"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_not_ignored(name: str, advice: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} is not a setting of keyguard{advice}"):
         Settings.from_env({name: "x"})
 
 
@@ -239,7 +330,7 @@ def test_a_guard_takes_the_same_options() -> None:
     guard = Keyguard("memory://", catalogue={"admin": "All"}, public=["/healthz"])
 
     assert guard.settings.public == ("/healthz",)
-    with pytest.raises(InvalidValueError, match="no token prefix"):
+    with pytest.raises(InvalidValueError, match="not a valid token prefix"):
         Keyguard("memory://", prefix="-")
 
 
@@ -312,7 +403,7 @@ def test_the_documentation_names_each_setting_and_its_range() -> None:
     for field in fields(Settings):
         said = " ".join(documented[field.name].split())
         if "range" in field.metadata:
-            least, most = field.metadata["range"]
+            least, most, _ = field.metadata["range"]
             assert said.endswith(f" From {least:,} to {most:,}."), field.name
         else:
             assert " From " not in said, field.name
@@ -353,3 +444,35 @@ def test_the_keyword_arguments_of_guards_are_typed_as_the_settings_are() -> None
     typed = {name: kind.__forward_arg__ for name, kind in Options.__annotations__.items()}
 
     assert typed == {setting.name: setting.type for setting in fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "culprit"),
+    [
+        ({"hasher": "hmac-sha256", "peppers": ["p" * 32], "usage_bucket": "x"}, "usage_bucket"),
+        ({"require_https": True, "revoke_exposed": True, "max_staleness": -1}, "max_staleness"),
+        (
+            {
+                "request_lifetime": 60,
+                "claim_lifetime": 60,
+                "keep_ended_keys": 90_000,
+                "imported_formats": ["x"],
+            },
+            "imported_formats",
+        ),
+    ],
+)
+def test_a_setting_that_is_valid_beside_another_is_not_blamed_for_a_third(
+    settings: dict[str, Any], culprit: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=f"^{culprit}\\b"):
+        Settings(**settings)
+
+
+def test_a_subclass_with_a_field_of_its_own_says_what_is_wrong_with_a_setting() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(Settings):
+        team: str
+
+    with pytest.raises(InvalidValueError, match="prefix"):
+        Mine(team="a", prefix="no prefix")

@@ -101,17 +101,26 @@ def test_peppers_come_from_the_environment(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "why"),
     [
-        ("realm =", ConfigurationError, "is no TOML: Invalid value"),
-        ('relm = "x"', ConfigurationError, "'relm' in .* is no setting of keyguard's; there are: "),
+        ("realm =", ConfigurationError, "is not valid TOML: Invalid value"),
+        (
+            'relm = "x"',
+            ConfigurationError,
+            r"'relm' in .* is not a setting of keyguard: did you mean `realm`\?$",
+        ),
+        (
+            'colour = "x"',
+            ConfigurationError,
+            "'colour' in .* is not a setting of keyguard; use one of: a",
+        ),
         ('peppers = ["x"]', ConfigurationError, "they are secrets, and go into KEYGUARD_PEPPER"),
-        ("require_https = 1", InvalidValueError, "require_https takes True or False"),
+        ("require_https = 1", InvalidValueError, "require_https in .* takes True or False"),
         ('public = "/a"', InvalidValueError, r"write \['/a'\]"),
-        ("catalogue = 1", InvalidValueError, "catalogue in .*: a table such as"),
+        ("catalogue = 1", InvalidValueError, "catalogue in .*: it is a table such as"),
         ("catalogue = { a = 1 }", InvalidValueError, "scope 'a' is a table with description"),
         (
             'catalogue = { a = { about = "" } }',
             InvalidValueError,
-            "scope 'a' has no 'about'; there are: description, implies",
+            "scope 'a' has no 'about'; use one of: description, implies",
         ),
         ("rules = 1", InvalidValueError, r"begin each with \[\[rules\]\]"),
         ("rules = [1]", InvalidValueError, "rule 1 is a table"),
@@ -119,10 +128,15 @@ def test_peppers_come_from_the_environment(file: Path) -> None:
         (
             '[[rules]]\npath = "/a"\nscope = ["a"]',
             InvalidValueError,
-            "rule 1 has no 'scope'; there are: also, any_of, cost, limits, methods, path, public, "
+            r"rule 1 has no 'scope': did you mean `scopes`\?$",
+        ),
+        (
+            '[[rules]]\npath = "/a"\nverbs = ["GET"]',
+            InvalidValueError,
+            "rule 1 has no 'verbs'; use one of: also, any_of, cost, limits, methods, path, public, "
             "scopes",
         ),
-        ('[[rules]]\npath = "a"', InvalidValueError, "rules in .*'a' is no path"),
+        ('[[rules]]\npath = "a"', InvalidValueError, "rules in .*'a' can't be the path"),
         (
             '[[rules]]\npath = "/a"\nlimits = [{ rate = "1/day" }]',
             InvalidValueError,
@@ -135,7 +149,7 @@ def test_peppers_come_from_the_environment(file: Path) -> None:
         ),
         ('default_limits = "1/fortnight"', InvalidValueError, "1/fortnight"),
         ('[principal_headers]\nX-Key = "token"', InvalidValueError, "not 'token'"),
-        ('trusted_proxies = ["*"]', InvalidValueError, "is no network"),
+        ('trusted_proxies = ["*"]', InvalidValueError, "is not a valid network"),
         (
             'catalogue = { a = "" }\n[[rules]]\npath = "/a"\nscopes = ["b"]',
             InvalidValueError,
@@ -205,3 +219,32 @@ def test_the_page_on_environment_variables_has_each_of_them() -> None:
 
     known = set(re.findall(r"KEYGUARD_\w+", str(refused.value))) - {"KEYGUARD_NONSENSE"}
     assert table == known, "docs/environment.md has a row for each variable"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("400d", 34_560_000), ("P400D", 34_560_000), ("34560000", 34_560_000)]
+)
+def test_a_length_of_time_is_written_as_on_the_command_line(
+    tmp_path: Path, text: str, seconds: int
+) -> None:
+    (tmp_path / "keyguard.toml").write_text(f'keep_audit = "{text}"\nmax_staleness = "0s"\n')
+    assert Settings.from_env({"KEYGUARD_KEEP_ENDED_KEYS": text}).keep_ended_keys == seconds
+    assert Settings.from_env({"KEYGUARD_KEEP_AUDIT": "none"}).keep_audit is None
+    if text != "34560000":  # in the file, a number is no text
+        settings = Settings.from_file(tmp_path / "keyguard.toml", {})
+        assert (settings.keep_audit, settings.max_staleness) == (seconds, 0)
+
+
+def test_a_length_of_time_that_can_not_be_read_is_refused_in_the_words_of_its_place(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(
+        InvalidValueError,
+        match=r"^KEYGUARD_KEEP_AUDIT .* or none, not '400x': write a number, or a length",
+    ):
+        Settings.from_env({"KEYGUARD_KEEP_AUDIT": "400x"})
+    with pytest.raises(InvalidValueError, match=r"^KEYGUARD_KEEP_AUDIT .* or none, not 86400\.0$"):
+        Settings.from_env({"KEYGUARD_KEEP_AUDIT": "1d"})
+    (tmp_path / "keyguard.toml").write_text('keep_audit = "3600"\n')
+    with pytest.raises(InvalidValueError, match=r"^keep_audit in .* or None, not '3600'$"):
+        Settings.from_file(tmp_path / "keyguard.toml", {})

@@ -1,7 +1,7 @@
-"""The texts that keyguard stores: what they may hold, the same in every Python.
+"""Checks the texts of settings and those that keyguard stores, alike in every version of Python.
 
-Only what is to be stored is checked. Whatever was stored is taken when it is read, and shown by
-:func:`escaped`.
+Texts are checked before they are stored. A stored text is accepted as it is when it is read, and
+shown through :func:`escaped`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from keyguard.core.tokens.format import holds_token
 from keyguard.core.values import Metadata, read_metadata
-from keyguard.exceptions import InvalidValueError, shown
+from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
 
 _LONGEST_TEXT = 200
 _MOST_METADATA = 50
@@ -20,22 +20,24 @@ _LONGEST_METADATA = 500
 _MOST_COMPOSED = 4
 """How many characters normalization makes one of, at most."""
 
-# Fixed ranges, as each Python reads what another has stored, and their own tables differ: controls,
-# separators of lines and paragraphs, what embeds, overrides or isolates a direction, surrogates,
-# and code points that are no characters.
+# Fixed ranges, because one version of Python reads what another has stored, and their own tables
+# differ: controls, separators of lines and paragraphs, marks that embed, override or isolate a
+# direction, surrogates, and code points that are no characters.
 _NO_CHARACTERS = "".join(f"{chr(last - 1)}{chr(last)}" for last in range(0xFFFF, 0x110000, 0x10000))
-_UNFIT = re.compile(
+# It is compiled for the first text that is not printable ASCII.
+_UNFIT = (
     "[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef" + _NO_CHARACTERS + "]"
 )
+_GAPS = dict.fromkeys(map(ord, "\t\r\n"), " ")
 _BLANK = " \xa0\u1680\u202f\u205f\u2060\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x2010)))
 
 
 def check_text(what: str, value: object, longest: int = _LONGEST_TEXT) -> str:
-    """Return a text as it is stored, in NFC: of 1 to 200 characters, if nothing else is said.
+    """Return a text in NFC, as it is stored. By default it must have 1 to 200 characters.
 
     Raises:
-        InvalidValueError: The value is no such text, has characters that could deceive, or holds a
-            token.
+        InvalidValueError: The value is not a string or its length is out of range, it has
+            characters that could deceive, or it holds a token.
     """
     text = _normalized(what, value, longest)
     if not text or not text.strip(_BLANK):
@@ -46,8 +48,8 @@ def check_text(what: str, value: object, longest: int = _LONGEST_TEXT) -> str:
 def _normalized(what: str, value: object, longest: int) -> str | None:
     """Return a text in NFC; None if it is no text or too long.
 
-    Normalization never changes what an older Python made of characters that it knows. It leaves
-    those that it does not know as they are.
+    The normal form of a character is the same in every version of Python that knows it. A version
+    leaves characters that it does not know as they are.
     """
     if not isinstance(value, str) or len(value) > longest * _MOST_COMPOSED:
         return None
@@ -57,29 +59,51 @@ def _normalized(what: str, value: object, longest: int) -> str | None:
             f"not {shown(value)}"
         )
     text = unicodedata.normalize("NFC", value)
-    # U+212A becomes K, and an accent changes a letter. Nothing becomes an underscore.
+    # NFC turns U+212A into K, and an accent changes a letter. It never makes an underscore.
     if "_" in value and any(map(holds_token, {value, text})):
         raise InvalidValueError(
-            f"{what} takes no token, as others read it; if the token works, revoke its key"
+            f"{what} must not hold a token, because others can read it; if the token works, "
+            "revoke its key"
         )
     return text if len(text) <= longest else None
 
 
 def fits(text: str) -> bool:
-    """Tell whether a text has only characters that can be stored, the same in every Python."""
-    return _UNFIT.search(text) is None
+    """Return whether a text has only characters that can be stored, in every version of Python."""
+    return (text.isascii() and text.isprintable()) or re.search(_UNFIT, text) is None
+
+
+def settled_text(what: str, text: str, *, multiline: bool = False) -> str:
+    """Return the text of a setting without the white space around it.
+
+    Args:
+        what: Where the text comes from, for the message of an error. The text may be a secret.
+        text: The text.
+        multiline: Whether line breaks and tabs may be inside.
+
+    Raises:
+        ConfigurationError: Another control character is inside.
+    """
+    text = text.strip()
+    if not fits(text.translate(_GAPS) if multiline else text):
+        raise ConfigurationError(
+            f"{what} holds a control character, such as a line break; remove it"
+        )
+    return text
 
 
 def escaped(text: str) -> str:
     """Return a text in which characters that could deceive are replaced by escape sequences."""
-    return _UNFIT.sub(lambda found: ascii(found[0])[1:-1], text)
+    if text.isascii() and text.isprintable():
+        return text
+    return re.sub(_UNFIT, lambda found: ascii(found[0])[1:-1], text)
 
 
 def csv_cell(value: object) -> object:
-    """Return a value for a CSV file; a text that a spreadsheet would run gets an apostrophe."""
+    """Return a value for a CSV file. A text that a spreadsheet would run gets an apostrophe."""
     if not isinstance(value, str):
         return value
-    first = unicodedata.normalize("NFKC", value.lstrip()[:1])  # a spreadsheet reads full width too
+    first = unicodedata.normalize("NFKC", value.lstrip()[:1])  # full-width signs count too
     runs = value.startswith(("\t", "\r", "\n")) or first.startswith(("=", "+", "-", "@"))
     return f"'{value}" if runs else value
 

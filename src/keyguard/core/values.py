@@ -29,6 +29,9 @@ LONGEST = LATEST - datetime.min.replace(tzinfo=UTC)
 """The time between the first moment and the last."""
 
 
+Member = TypeVar("Member", bound=enum.StrEnum)
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Value:
     """A frozen dataclass that is compared, hashed and shown by its fields.
@@ -62,47 +65,68 @@ class Value:
         return tuple(getattr(self, field.name) for field in fields(self) if field.compare)
 
 
+def member_of(kinds: type[Member], value: object, what: str, hint: str = "") -> Member:
+    """Return the member of an enumeration that a value names.
+
+    Args:
+        kinds: The enumeration.
+        value: The value.
+        what: What a member is, for the message of an error.
+        hint: What the message says at its end.
+
+    Raises:
+        InvalidValueError: No member has that name.
+    """
+    try:
+        return kinds(str(value))
+    except ValueError:
+        known = ", ".join(kinds)
+        raise InvalidValueError(
+            f"{shown(value)} is not a valid {what}; use one of: {known}{hint}"
+        ) from None
+
+
 def check_ids(*ids: tuple[str, object, re.Pattern[str]]) -> None:
-    """Refuse ids, each given with what it is called and its pattern, if one does not match."""
+    """Refuse ids that do not match their patterns. Each is given with its name for the message."""
     for what, value, pattern in ids:
         if not isinstance(value, str) or not pattern.match(value):
-            raise InvalidValueError(f"{shown(value)} is no {what}")
+            raise InvalidValueError(f"{shown(value)} is not a valid {what}")
 
 
 def check_slug(value: object) -> None:
     """Refuse a value that is no slug."""
     if not isinstance(value, str) or not re.match(_SLUG, value):
         raise InvalidValueError(
-            f"{shown(value)} is no organization slug: use 1 to 63 lower-case letters, digits and "
-            "inner '-', such as 'acme-labs'"
+            f"{shown(value)} is not a valid organization slug: use 1 to 63 lower-case letters, "
+            "digits and inner '-', such as 'acme-labs'"
         )
 
 
 def check_time_zone(value: object) -> str:
-    """Return the name of a time zone; refuse what has not the form of one."""
+    """Return the name of a time zone; refuse a value that does not have its form."""
     if not isinstance(value, str) or not re.match(_TIME_ZONE, value):
         raise InvalidValueError(
-            f"{shown(value)} is no time zone: give a name of the IANA database, such as "
+            f"{shown(value)} is not a valid time zone: give a name of the IANA database, such as "
             "'Europe/Berlin' or 'UTC'"
         )
     return value
 
 
 def check_plan_name(value: object) -> str:
-    """Return the name of a plan; refuse what has not the form of one."""
+    """Return the name of a plan; refuse a value that does not have its form."""
     if not isinstance(value, str) or not re.match(_PLAN, value):
         raise InvalidValueError(
-            f"{shown(value)} is no name of a plan: use 1 to 64 letters, digits, '.', '_' and '-', "
-            "such as 'pro'"
+            f"{shown(value)} is not a valid name of a plan: use 1 to 64 letters, digits, '.', '_' "
+            "and '-', such as 'pro'"
         )
     return value
 
 
 def check_texts(*texts: tuple[str, object], optional: Iterable[tuple[str, object]] = ()) -> None:
-    """Refuse values of a record, each given with what it is called, if one is no text.
+    """Refuse values of a record that are no texts. Each is given with its name for the message.
 
     Args:
-        texts: Values that are needed.
+        texts: Values that are required.
         optional: Values that may be None.
     """
     for what, value in texts:
@@ -114,7 +138,7 @@ def check_texts(*texts: tuple[str, object], optional: Iterable[tuple[str, object
 
 
 def check_version(value: object) -> None:
-    """Refuse a record's version that counts no changes."""
+    """Refuse a version of a record that is not a count of changes."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidValueError(f"a record's version is a whole number, not {shown(value)}")
 
@@ -139,12 +163,15 @@ def in_utc(name: str, value: object) -> datetime:
     """Return a time in UTC.
 
     Args:
-        name: What the time is called, for the message of an error.
+        name: The name of the time, for the message of an error.
         value: The time.
 
     Raises:
-        InvalidValueError: It is no aware datetime, or lies outside the years 1 to 9999 in UTC.
+        InvalidValueError: The value is no aware datetime, or lies outside the years 1 to 9999 in
+            UTC.
     """
+    if isinstance(value, datetime) and value.tzinfo is UTC:
+        return value  # as every store has it
     try:
         if isinstance(value, datetime) and value.utcoffset() is not None:
             return value.astimezone(UTC)
@@ -156,7 +183,7 @@ def in_utc(name: str, value: object) -> datetime:
 
 
 def read_metadata(value: Mapping[str, str]) -> Metadata:
-    """Return metadata as it was stored, which does not change, so that requests can share it."""
+    """Return stored metadata as an immutable dictionary, which requests can share."""
     items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else [None]
     if not all(isinstance(item, str) for item in items):
         raise InvalidValueError("metadata takes a mapping of strings to strings")
@@ -171,7 +198,7 @@ _unchangeable: Any = _refuse_change
 
 
 class Metadata(dict[str, str]):
-    """A dictionary that does not change, so that requests can share it."""
+    """An immutable dictionary, which requests can share."""
 
     __setitem__ = __delitem__ = __ior__ = _unchangeable
     clear = pop = popitem = setdefault = update = _unchangeable

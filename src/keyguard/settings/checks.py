@@ -3,34 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, fields
-from typing import TYPE_CHECKING
+from dataclasses import MISSING, Field, fields
+from datetime import timedelta
+from math import ceil
+from typing import TypeGuard
 
-from keyguard.core.limits.limit import Limit
-from keyguard.core.values import check_plan_name
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown
+from keyguard.settings.fields import BUCKETS, Fields
 from keyguard.settings.hashing import read_peppers
-
-if TYPE_CHECKING:
-    from keyguard.settings.config import Settings
-
-BUCKETS = {"15m": 900, "1h": 3600}
-"""The seconds of each ``usage_bucket``."""
 
 _CHOICES = {
     "on_limiter_error": ("open", "closed"),
     "usage_bucket": tuple(BUCKETS),
     "requesters": ("anyone", "people", "nobody"),
 }
+_KEPT = ("keep_ended_keys", "keep_audit")
 
 
-def settle(settings: Settings) -> None:
+def settle(settings: Fields) -> None:
     """Check new settings, and keep each in its final form.
 
     Raises:
-        InvalidValueError: A value has the wrong type, form or range.
+        InvalidValueError: A value has the wrong type, form or range. If that of one setting is not
+            valid by itself, the message begins with the setting's name.
         ConfigurationError: Two values contradict each other.
     """
+    given = {**vars(settings)}
+    try:
+        _settle(settings)
+    except InvalidValueError as failure:
+        culprit = _find_culprit(type(settings), given, str(failure))
+        if culprit is None or str(failure).startswith(f"{culprit} "):
+            raise
+        named = f"{culprit}: {failure}"
+    else:
+        return
+    raise InvalidValueError(named)
+
+
+def _find_culprit(kind: type[Fields], given: Mapping[str, object], problem: str) -> str | None:
+    """Return the name of the setting whose value alone gives the same problem, if one does.
+
+    The parts that are built of a setting know their values, and not what the setting is called.
+    """
+    for name in given:
+        alone = object.__new__(kind)
+        for setting in fields(kind):
+            value = setting.default
+            if setting.default_factory is not MISSING:
+                value = setting.default_factory()
+            if value is MISSING or setting.name == name:
+                value = given[setting.name]
+            object.__setattr__(alone, setting.name, value)
+        try:
+            _settle(alone)
+        except InvalidValueError as failure:
+            if str(failure) == problem:
+                return name
+        except ConfigurationError:
+            pass  # it is valid only beside another setting
+    return None
+
+
+def _settle(settings: Fields) -> None:
     # The defaults are valid, and a part that only HTTP needs is built when it is first used.
     given = {
         setting.name: setting
@@ -79,23 +114,29 @@ def settle(settings: Settings) -> None:
         raise ConfigurationError("revoke_exposed goes with require_https=True")
 
 
-def _check(settings: Settings, given: Iterable[Field[object]]) -> None:
+def _check(settings: Fields, given: Iterable[Field[object]]) -> None:
     """Refuse flags, numbers and choices of the wrong type, or out of range."""
     for setting in given:
         name, kind, value = setting.name, setting.type, getattr(settings, setting.name)
         if kind == "str | None" and not isinstance(value, str | None):
             # Not shown: the URL of a replica may hold a password.
-            raise InvalidValueError(f"{name} takes a string or None, not a {type(value).__name__}")
+            raise InvalidValueError(f"{name} takes a string or None, not {type(value).__name__}")
         if kind == "bool" and not isinstance(value, bool):
             raise InvalidValueError(f"{name} takes True or False, not {shown(value)}")
         if "range" in setting.metadata:
-            least, most = setting.metadata["range"]
-            number = int if kind == "int" else int | float
-            if isinstance(value, bool) or not isinstance(value, number):
-                wanted = "a whole number" if kind == "int" else "a number"
-                raise InvalidValueError(f"{name} takes {wanted}, not {shown(value)}")
-            if not least <= value <= most:
-                raise InvalidValueError(f"{name} takes {least} to {most}, not {shown(value)}")
+            least, most, unit = setting.metadata["range"]
+            wanted = "a whole number" if kind == "int" else "a number"
+            days = why = ""
+            if name in _KEPT:
+                span, why = settings.request_terms.least_kept(timedelta(seconds=least))
+                least = ceil(span.total_seconds())
+                days = f" ({least / 86_400:.4g} days)"
+            if not _is_number(value, kind) or not least <= value <= most:
+                none = " or None" if kind == "float | None" else ""
+                raise InvalidValueError(
+                    f"{name} takes {wanted} of {unit} from {least:,}{days} to {most:,}{none}{why}, "
+                    f"not {shown(value)}"
+                )
         if name in _CHOICES and value not in _CHOICES[name]:
             *others, last = map(repr, _CHOICES[name])
             wanted = f"{', '.join(others)} or {last}"
@@ -107,7 +148,12 @@ def _check(settings: Settings, given: Iterable[Field[object]]) -> None:
                 raise InvalidValueError(f"{name} takes UsageTags, not {shown(value)}")
 
 
-def _read_carriers(settings: Settings) -> tuple[str, ...]:
+def _is_number(value: object, kind: object) -> TypeGuard[float]:
+    """Tell whether a value is a number, and a whole one where the field takes no other."""
+    return isinstance(value, int if kind == "int" else int | float) and not isinstance(value, bool)
+
+
+def _read_carriers(settings: Fields) -> tuple[str, ...]:
     from keyguard.core.access.carriers import Carriers
 
     carriers = Carriers(settings.carriers)
@@ -116,23 +162,3 @@ def _read_carriers(settings: Settings) -> tuple[str, ...]:
             "carriers and principal_headers name the same field: give one another name"
         )
     return carriers.names
-
-
-def read_plans(plans: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
-    """Return plans with each rate in its usual spelling.
-
-    Raises:
-        InvalidValueError: They are no mapping of names to rates, or a name or a rate is malformed.
-    """
-    found: dict[str, Mapping[str, str]] = {}
-    if not isinstance(plans, Mapping):
-        raise InvalidValueError(f"plans takes a mapping of names to rates, not {shown(plans)}")
-    for name, rates in plans.items():
-        check_plan_name(name)
-        if not isinstance(rates, Mapping):
-            raise InvalidValueError(
-                f"plan {shown(name)} takes a mapping of the names of limits to rates, such as "
-                f"{{'key-minute': '1000/minute'}}, not {shown(rates)}"
-            )
-        found[name] = {limit: Limit(limit, rate).rate for limit, rate in rates.items()}
-    return found

@@ -21,7 +21,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -84,7 +85,7 @@ def read_peppers(peppers: Iterable[object]) -> tuple[Secret, ...]:
     """Return the pepper ring as secrets.
 
     Raises:
-        InvalidValueError: It is no list, or holds something other than secrets and strings.
+        InvalidValueError: The ring is no list, or holds something other than secrets and strings.
     """
     if isinstance(peppers, str | Secret) or not isinstance(peppers, Iterable):
         raise InvalidValueError("peppers are a list, the newest first")
@@ -101,10 +102,10 @@ class TokenHasher:
     """Hashes tokens under the current scheme and verifies them under any.
 
     Args:
-        scheme: One of :data:`SCHEMES`; None for ``hmac-sha256`` if there is a pepper, else
+        scheme: One of :data:`SCHEMES`; None means ``hmac-sha256`` if there is a pepper, otherwise
             ``sha256``.
         peppers: The ring, newest first: the first hashes, all verify.
-        formats: The formats of imported tokens, which tell the secret part of a token.
+        formats: The formats of imported tokens, by which the secret part of a token is found.
 
     Raises:
         InvalidValueError: A pepper is short, weak or given twice; the scheme is unknown.
@@ -130,7 +131,7 @@ class TokenHasher:
         self.scheme = ("hmac-sha256" if ring else "sha256") if scheme is None else scheme
         if self.scheme not in SCHEMES:
             raise InvalidValueError(
-                f"unknown hasher {shown(scheme)}; there are: {', '.join(SCHEMES)}"
+                f"unknown hasher {shown(scheme)}; use one of: {', '.join(SCHEMES)}"
             )
         if self.scheme == "hmac-sha256" and not ring:
             raise ConfigurationError("hasher 'hmac-sha256' needs a pepper: set KEYGUARD_PEPPER")
@@ -144,14 +145,14 @@ class TokenHasher:
             self.current += f":{self.pepper_ids[0]}"
 
     def is_slow(self, digest: str | None) -> bool:
-        """Tell whether verifying against a stored form takes a slow hash.
+        """Return whether verifying against a stored form takes a slow hash.
 
         None stands for an unknown key: keyguard never computes a slow hash for one.
         """
         return digest is not None and digest.startswith(_SLOW)
 
     def is_outdated(self, token: Secret, digest: str) -> bool:
-        """Tell whether :meth:`rehash` would give a better stored form than this one.
+        """Return whether :meth:`rehash` would give a better stored form than this one.
 
         Args:
             token: The token, which matched.
@@ -190,11 +191,11 @@ class TokenHasher:
         return self.hash_slowly(token) if self.rehashes_slowly(token) else self.hash(token)
 
     def rehashes_slowly(self, token: Secret) -> bool:
-        """Tell whether :meth:`rehash` takes a slow hash."""
+        """Return whether :meth:`rehash` takes a slow hash."""
         return self.hashes_slowly or is_guessable(token, self._formats)
 
     def verify(self, token: Secret, digest: str | None) -> bool:
-        """Tell whether a stored form belongs to a token.
+        """Return whether a stored form belongs to a token.
 
         Args:
             token: The token as the client sent it.
@@ -298,7 +299,9 @@ def _encode(digest: bytes) -> str:
 def _decode(value: str) -> bytes:
     if not _DIGEST.match(value):
         raise _damaged()
-    return urlsafe_b64decode(value + "=" * (-len(value) % 4))
+    # As base64.urlsafe_b64decode does it, in half the time: every look-up needs it.
+    padded = value + "=" * (-len(value) % 4)
+    return a2b_base64(padded.replace("-", "+").replace("_", "/"))
 
 
 def _no_memory() -> StoreUnavailableError:

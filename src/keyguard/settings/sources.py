@@ -6,21 +6,17 @@ These functions return the values of fields by name; :class:`~keyguard.Settings`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias
 
-from keyguard.core.http.rules import Rule
-from keyguard.core.identity.scopes import ScopeCatalogue
 from keyguard.core.limits.limit import Limit, parse_limit, read_limits
-from keyguard.core.texts import fits
+from keyguard.core.spans import parse_span
+from keyguard.core.texts import settled_text
 from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import ConfigurationError, InvalidValueError, shown, shown_path
-
-if TYPE_CHECKING:
-    from keyguard.core.management.request_terms import ApprovalRule
+from keyguard.settings.tables import TABLES, instead_of, is_array, is_table
 
 Types: TypeAlias = Mapping[str, object]
 """The type of each setting by its name, as the class spells it."""
@@ -39,7 +35,7 @@ _OTHER_VARIABLES = (
     _CONFIG_FILE,
 )
 _LISTS = ("Iterable[str]", "Limits")  # their variables may hold line breaks and tabs
-_GAPS = dict.fromkeys(map(ord, "\t\r\n"), " ")
+_LENGTHS = ("float", "float | None")  # they are seconds, or a text such as 400d
 # Kubernetes sets these in every pod beside a service that is called keyguard.
 _OF_KUBERNETES = r"KEYGUARD_(SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_.*)?)\Z"
 
@@ -58,8 +54,26 @@ def _read_limits(text: str) -> tuple[Limit, ...]:
     return read_limits([parse_limit(part, "key") for part in text.split(";")], "key")
 
 
-def _read_seconds(text: str) -> float | None:
-    return None if text.lower() == "none" else float(text)
+# What is no number stays a text, which the setting refuses by saying what it takes.
+def _read_whole_number(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else text
+
+
+def _read_seconds(text: str) -> float | str:
+    with suppress(ValueError):
+        return float(text)
+    return _read_length(text)
+
+
+def _read_length(text: str) -> float | str:
+    """Return the seconds of a length of time such as ``400d``, as the command line reads it."""
+    with suppress(InvalidValueError):
+        return parse_span("", text, may_be_zero=True).total_seconds()
+    return text
+
+
+def _read_span(text: str) -> float | str | None:
+    return None if text.lower() == "none" else _read_seconds(text)
 
 
 def _read_failure_limit(text: str) -> str | None:
@@ -72,16 +86,53 @@ _READERS: dict[object, tuple[Callable[[str], object], str]] = {
     "str": (str, "text"),
     "str | None": (str, "text"),
     "bool": (_read_flag, "true or false"),
-    "int": (int, "a whole number"),
-    "float": (float, "a number of seconds"),
-    "float | None": (_read_seconds, "a number of seconds, or none"),
+    "int": (_read_whole_number, "a whole number"),
+    "float": (_read_seconds, "a number"),
+    "float | None": (_read_span, "a number or none"),
     "Iterable[str]": (_read_words, "words"),
     "Limits": (_read_limits, "rates such as '100/minute; daily=5000/day'"),
     "Limit | str | None": (_read_failure_limit, "a rate such as '30/minute', or none"),
 }
 
 
-def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> dict[str, Any]:
+# How the variable of a number is written, by what its setting takes.
+_WRITTEN = {
+    " takes a whole number": ": write digits alone, such as 1000",
+    " takes a number of seconds": ": write a number, or a length of time such as 30m or 90d",
+}
+
+
+class Found(NamedTuple):
+    """Settings that were read.
+
+    Args:
+        values: The values by the names of the settings.
+        places: Where each comes from, for a message: a variable, or an entry of a file.
+    """
+
+    values: dict[str, Any]
+    places: dict[str, str]
+
+    def placed(self, problem: InvalidValueError, overrides: Container[str]) -> InvalidValueError:
+        """Return an error that names the place of the setting with whose name it begins.
+
+        Args:
+            problem: The error.
+            overrides: The names of the settings that come from elsewhere.
+        """
+        name = str(problem).replace(":", " ").partition(" ")[0]
+        place = None if name in overrides else self.places.get(name)
+        if place is None:
+            return problem
+        words = str(problem)[len(name) :]
+        if place.startswith("KEYGUARD_"):  # where None is written as none
+            words = words.replace(" or None", " or none", 1)
+            if words.endswith("'"):  # the value is still a text: nothing could read it
+                words += next((how for kind, how in _WRITTEN.items() if words.startswith(kind)), "")
+        return InvalidValueError(place + words)
+
+
+def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> Found:
     """Read settings from environment variables, and from the file that one of them names.
 
     Args:
@@ -104,23 +155,31 @@ def read_environ(environ: Mapping[str, str], types: Types, *, peppers: bool) -> 
             and not re.match(_OF_KUBERNETES, variable)
         ):
             raise ConfigurationError(
-                f"{variable} is no setting of keyguard's; there are: {', '.join(sorted(known))}"
+                f"{variable} is not a setting of keyguard{instead_of(variable, known)}"
             )
     file = config_file(environ) if _CONFIG_FILE in environ else None
     found = {} if file is None else _read_file(file, types)
+    places = {name: _place(name, file) for name in found}
     for variable, name in variables.items():
         multiline = types[name] in _LISTS
         if variable in environ and (text := read_variable(environ, variable, multiline=multiline)):
             read, takes = _READERS[types[name]]
+            places[name] = variable
             with suppress(ValueError, KeyError):
                 found[name] = read(text)
                 continue
             raise InvalidValueError(f"{variable} takes {takes}, not {shown(text)}")
     if scopes := _read_list(environ, "KEYGUARD_SCOPES"):
-        found["catalogue"] = dict.fromkeys(scopes, "")
+        found["catalogue"], places["catalogue"] = dict.fromkeys(scopes, ""), "KEYGUARD_SCOPES"
     if peppers and (ring := _read_peppers(environ)):
+        in_file = not environ.get("KEYGUARD_PEPPER")
         found["peppers"] = ring
-    return found
+        places["peppers"] = "KEYGUARD_PEPPER_FILE" if in_file else "KEYGUARD_PEPPER"
+    return Found(found, places)
+
+
+def _place(name: str, file: Path | None) -> str:
+    return f"{name} in {shown_path(file)}"
 
 
 def config_file(environ: Mapping[str, str]) -> Path | None:
@@ -133,9 +192,9 @@ class Stores(NamedTuple):
     """What names the stores of a guard.
 
     Args:
-        url: The URL of the key store; None if nothing names it. It is ``""`` if the variable is
-            empty, perhaps by mistake: then no other store is taken.
-        limiter: The URL of the counters; None for beside the keys.
+        url: The URL of the key store; None if nothing names it. ``""`` if the variable is set but
+            empty, perhaps by mistake; then no other store is used.
+        limiter: The URL of the counters; None for the key store.
     """
 
     url: str | None
@@ -149,8 +208,8 @@ def read_stores(environ: Mapping[str, str]) -> Stores:
         environ: The environment.
 
     Raises:
-        InvalidValueError: An entry of the file is not a text.
-        ConfigurationError: The file can't be read or is no TOML, or a text holds a control
+        InvalidValueError: An entry of the file is not a string.
+        ConfigurationError: The file can't be read or is not valid TOML, or a text holds a control
             character.
     """
     file = config_file(environ) if _CONFIG_FILE in environ else None
@@ -161,7 +220,7 @@ def read_stores(environ: Mapping[str, str]) -> Stores:
         if variable in environ:
             text = read_variable(environ, variable)
         elif text is not None:
-            where = f"{entry} in {shown_path(file)}"
+            where = _place(entry, file)
             if not isinstance(text, str):
                 raise InvalidValueError(f"{where} takes text, not {shown(text)}")
             text = settled_text(where, text)
@@ -172,25 +231,6 @@ def read_stores(environ: Mapping[str, str]) -> Stores:
 def read_variable(environ: Mapping[str, str], variable: str, *, multiline: bool = False) -> str:
     """Return what a variable holds, as :func:`settled_text`; ``""`` if it is not set."""
     return settled_text(variable, environ.get(variable, ""), multiline=multiline)
-
-
-def settled_text(what: str, text: str, *, multiline: bool = False) -> str:
-    """Return the text of a setting without the white space around it.
-
-    Args:
-        what: Where the text comes from, for the message of an error. The text may be a secret.
-        text: The text.
-        multiline: Whether line breaks and tabs may be inside.
-
-    Raises:
-        ConfigurationError: Another control character is inside.
-    """
-    text = text.strip()
-    if not fits(text.translate(_GAPS) if multiline else text):
-        raise ConfigurationError(
-            f"{what} holds a control character, such as a line break; remove it"
-        )
-    return text
 
 
 def _read_list(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
@@ -242,7 +282,7 @@ def _read_toml(path: Path) -> dict[str, object]:
         return tomllib.loads(_read_text(path, "settings"))
     except ValueError as problem:  # or a number of more digits than Python reads
         raise ConfigurationError(
-            f"the settings file {shown_path(path)} is no TOML: {problem}"
+            f"the settings file {shown_path(path)} is not valid TOML: {problem}"
         ) from None
 
 
@@ -259,15 +299,17 @@ def _read_file(path: Path, types: Types) -> dict[str, object]:
     for name, value in content.items():
         if name not in known:
             raise ConfigurationError(
-                f"{shown(name)} in {shown_path(path)} is no setting of keyguard's; there are: "
-                f"{', '.join(sorted({*known, *_STORES}))}"
+                f"{shown(name)} in {shown_path(path)} is not a setting of keyguard"
+                f"{instead_of(name, {*known, *_STORES})}"
             )
         # A description in the catalogue may have several lines.
-        where, multiline = f"{name} in {shown_path(path)}", name == "catalogue"
+        where, multiline = _place(name, path), name == "catalogue"
         content[name] = _settled(where, value, multiline=multiline)
-        if name in _TABLES:
+        if types[name] in _LENGTHS and isinstance(value, str):
+            content[name] = _read_length(settled_text(where, value))
+        if name in TABLES:
             try:
-                content[name] = _TABLES[name](content[name])
+                content[name] = TABLES[name](content[name])
             except InvalidValueError as problem:
                 raise InvalidValueError(f"{where}: {problem}") from None
     return content
@@ -277,100 +319,8 @@ def _settled(where: str, value: object, *, multiline: bool) -> object:
     """Return a value of a file with the texts in it as :func:`settled_text` returns them."""
     if isinstance(value, str):
         return settled_text(where, value, multiline=multiline)
-    if _is_array(value):
+    if is_array(value):
         return [_settled(where, item, multiline=multiline) for item in value]
-    if _is_table(value):
+    if is_table(value):
         return {name: _settled(where, entry, multiline=multiline) for name, entry in value.items()}
     return value
-
-
-def _is_table(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def _is_array(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)
-
-
-def _build_catalogue(table: object) -> ScopeCatalogue:
-    if not _is_table(table):
-        raise InvalidValueError('a table such as "inference:read" = "Read inference capabilities"')
-    scopes: dict[str, str] = {}
-    implies: dict[str, Iterable[str]] = {}
-    for name, entry in table.items():
-        if isinstance(entry, str):
-            scopes[name] = entry
-        else:
-            given = _read_table(entry, f"scope {shown(name)}", {"description", "implies"})
-            scopes[name] = given.get("description", "")
-            implies[name] = given.get("implies", ())
-    return ScopeCatalogue(scopes, implies=implies)
-
-
-def _build_rules(tables: object) -> tuple[Rule, ...]:
-    if not _is_array(tables):
-        raise InvalidValueError("rules are tables: begin each with [[rules]]")
-    rules: list[Rule] = []
-    wanted = {"path", "methods", "public", "scopes", "any_of", "limits", "cost", "also"}
-    for number, entry in enumerate(tables, 1):
-        given = _read_table(entry, f"rule {number}", wanted)
-        if "path" not in given:
-            raise InvalidValueError(f"rule {number} has no path")
-        if "limits" in given:
-            given["limits"] = _build_limits(given["limits"])
-        rules.append(Rule(**given))
-    return tuple(rules)
-
-
-def _build_approval_rules(tables: object) -> tuple[ApprovalRule, ...]:
-    from keyguard.core.management.request_terms import ApprovalRule  # few services have one
-
-    if not _is_array(tables):
-        raise InvalidValueError("they are tables: begin each with [[approval_rules]]")
-    rules: list[ApprovalRule] = []
-    for number, entry in enumerate(tables, 1):
-        wanted = {"name", "scopes", "longest", "requesters"}
-        given = _read_table(entry, f"approval rule {number}", wanted)
-        if not {"name", "scopes"} <= given.keys():
-            raise InvalidValueError(f"approval rule {number} has a name and scopes")
-        if isinstance(seconds := given.get("longest"), int | float):
-            given["longest"] = timedelta(seconds=seconds)
-        rules.append(ApprovalRule(**given))
-    return tuple(rules)
-
-
-def _build_limits(entries: object) -> list[Limit | str]:
-    limits: list[Limit | str] = []
-    for entry in entries if _is_array(entries) else [entries]:
-        if isinstance(entry, str):
-            limits.append(entry)
-            continue
-        given = _read_table(entry, "a limit", {"name", "rate", "per", "strategy", "enforce"})
-        if not {"name", "rate"} <= given.keys():
-            raise InvalidValueError(
-                "a limit is a rate such as '60/minute', or has a name and a rate"
-            )
-        limits.append(Limit(**given))
-    return limits
-
-
-def _read_table(entry: object, what: str, known: set[str]) -> dict[str, Any]:
-    if not _is_table(entry):
-        raise InvalidValueError(
-            f"{what} is a table with {', '.join(sorted(known))}, not {shown(entry)}"
-        )
-    for name in entry:
-        if name not in known:
-            raise InvalidValueError(
-                f"{what} has no {shown(name)}; there are: {', '.join(sorted(known))}"
-            )
-    return dict(entry)
-
-
-# The settings whose value in a file has another form than in Python.
-_TABLES: dict[str, Callable[[object], object]] = {
-    "approval_rules": _build_approval_rules,
-    "catalogue": _build_catalogue,
-    "rules": _build_rules,
-    "default_limits": _build_limits,
-}

@@ -1,4 +1,4 @@
-"""Open what a service passes as its store or as a read replica."""
+"""Opens the store or the read replica that a service names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from keyguard.core.texts import settled_text
 from keyguard.exceptions import ConfigurationError, MissingExtraError
 from keyguard.runtime.deadlines import PATIENCE, Patience
-from keyguard.settings.sources import settled_text
 from keyguard.stores.base import (
     AsyncRateLimiter,
     AsyncReplica,
@@ -30,7 +30,7 @@ _REDIS, _SQL = "keyguard.stores.redis", "keyguard.stores.sql"
 
 
 class Flavour(NamedTuple):
-    """What a guard takes, as a class name where its library need not be installed.
+    """The classes that a flavour of guard accepts, by name if their library may not be installed.
 
     Args:
         guard: The guard.
@@ -38,8 +38,7 @@ class Flavour(NamedTuple):
         clients: The module of redis-py's clients.
         store: The protocol of stores.
         limiter: The protocol of limiters.
-        close: The method that closes a limiter.
-        prefix: How the names of functions begin, in the modules of stores, that open one.
+        prefix: The beginning of the names of functions that open a store, in the modules of stores.
         storage: The class of limiters in a storage of the package ``limits``.
     """
 
@@ -57,7 +56,7 @@ class Flavour(NamedTuple):
         return ASYNC if self is SYNC else SYNC
 
     def misplaced(self, wanted: str, given: str) -> ConfigurationError:
-        """Return the error for what the other flavour of a guard takes."""
+        """Return the error for an object that only the other flavour of a guard accepts."""
         return ConfigurationError(f"pass {self.guard} {wanted}; {given} is for {self.other.guard}")
 
 
@@ -97,8 +96,8 @@ def open_store(
             last.
 
     Returns:
-        The ``target`` itself if it is a store, which its owner closes. Else a new store, which the
-        caller closes; closing it leaves an engine or a client open.
+        The ``target`` itself if it is a store, which its owner closes. Otherwise a new store, which
+        the caller closes; closing it leaves an engine or a client open.
 
     Raises:
         ConfigurationError: The target is not one of these, or one for async code; or
@@ -115,7 +114,7 @@ def open_async_store(
     durable_replicas: int = 0,
     patience: Patience = PATIENCE,
 ) -> AsyncStore:
-    """Return the store that a service names, for async code; else like :func:`open_store`.
+    """Return the store that a service names, for async code. See :func:`open_store`.
 
     Args:
         target: A URL, a SQLAlchemy ``AsyncEngine``, a client of ``redis.asyncio``, or a store for
@@ -201,7 +200,7 @@ def _open_replica(
 
 
 def _opened(room: str, opener: str, target: object, more: Mapping[str, object]) -> object:
-    """Return what a module opens by a target, whose password no error shows in part."""
+    """Return the store that a module opens for a target. No error shows a part of its password."""
     try:
         module = import_module(room)
     except MissingExtraError as missing:
@@ -219,7 +218,7 @@ def _room_of(target: object, flavour: Flavour) -> str:
     """Return the module that opens a target, or ``""`` for a store.
 
     Raises:
-        ConfigurationError: The target is for the other flavour, or nothing that can be opened.
+        ConfigurationError: The target is for the other flavour, or can't be opened.
     """
     if isinstance(target, str) and target.startswith("memory:"):
         if target != "memory://":
@@ -261,7 +260,7 @@ def offers(target: object, protocol: type) -> bool:
 
 
 def is_client(target: object, *flavours: Flavour) -> bool:
-    """Tell whether an object is a client of redis-py, of one of these flavours."""
+    """Return whether an object is a client of redis-py, of one of these flavours."""
     return any(
         _is_instance(target, flavour.clients, name)
         for flavour in flavours

@@ -1,7 +1,7 @@
-"""Keep what may be a part of a password in the URL of a store out of messages.
+"""Keeps possible parts of a password in a store's URL out of messages.
 
-Where a sign such as ``?`` in a password is not escaped, the rest of the password passes for a host,
-a port, a database or an option, all of which messages name.
+If a sign such as ``?`` in a password is not escaped, the rest of the password looks like a host, a
+port, a database or an option, and messages name all of these.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OPTION = r"[?&]\w+=[^&#]*"
 
 
 def is_cut(url: str, *, is_sql: bool = False) -> bool:
-    """Tell whether a sign in the password may have been read as its end.
+    """Return whether a sign in the password may have been read as its end.
 
     Args:
         url: The URL.
@@ -60,7 +60,7 @@ def host_of(url: str) -> str:
 
 
 def read_url(url: str, read: Callable[[], Result], *, is_sql: bool) -> Result:
-    """Return what a function makes of a URL; refuse one whose password may have been cut short.
+    """Read a URL with a function; refuse a URL whose password may have been cut short.
 
     Args:
         url: The URL that the function reads.
@@ -68,8 +68,8 @@ def read_url(url: str, read: Callable[[], Result], *, is_sql: bool) -> Result:
         is_sql: Whether SQLAlchemy reads it.
 
     Raises:
-        ConfigurationError: :func:`is_cut` says so; or an ``@`` stands in the value of an option,
-            and the function refuses the URL.
+        ConfigurationError: The password may have been cut short (:func:`is_cut`); or an ``@``
+            stands in the value of an option, and the function refuses the URL.
     """
     if not is_cut(url, is_sql=is_sql):
         try:

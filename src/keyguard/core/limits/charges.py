@@ -76,9 +76,10 @@ class Outcome(NamedTuple):
     Args:
         admitted: Whether every enforced charge had room. If so, all charges with room were
             counted; if not, none was.
-        tallies: How each bucket stands afterwards, in the order of the charges.
-        counter: The number of the counter that counted. The circuit breaker numbers them: the
-            store between two of its outages, or its stand-in. Only this counter can refund.
+        tallies: The state of each bucket afterwards, in the order of the charges.
+        counter: The number of the counter that counted; only this counter can refund. The circuit
+            breaker numbers the counters. The store gets a new number after each outage, and so does
+            its stand-in.
     """
 
     admitted: bool
@@ -87,16 +88,17 @@ class Outcome(NamedTuple):
 
 
 class Bill(NamedTuple):
-    """The charges of a request, as far as they are known beforehand.
+    """The charges of a request that are known before it is counted.
 
     Args:
         charges: The charges: first those of the key, then those of the route.
         key_charges: How many of them come before those of the route.
         policy: The value of ``RateLimit-Policy``.
-        is_enforced: Whether each of them can refuse, so that all have room where none refuses.
-        cost: The most units that one of the charges takes.
+        is_enforced: Whether each of them can refuse. Then a request that is admitted had room in
+            all.
+        cost: The largest cost of one of the charges, in units.
         route: The limits of the route that are charged.
-        key_is_due: Whether those of the key are charged as well.
+        key_is_due: Whether the limits of the key are charged as well.
     """
 
     charges: tuple[Charge, ...]
@@ -108,7 +110,7 @@ class Bill(NamedTuple):
     key_is_due: bool = False
 
     def at(self, cost: int) -> Bill:
-        """Return the bill with another cost, in the charges of the route or else in all."""
+        """Return the bill with another cost: in the route's charges or, if it has none, in all."""
         first = self.key_charges if self.key_charges < len(self.charges) else 0
         charges = (
             *self.charges[:first],
@@ -119,7 +121,7 @@ class Bill(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LimitStatus(Value):
-    """How one policy stands.
+    """The state of one policy.
 
     Args:
         name: The policy's name.
@@ -199,8 +201,8 @@ def route_charges(
         limits: The route's limits.
         principal: Who made the request, or None on a public path.
         request: Returns the request; called only if a limit depends on it.
-        rates: What the plan of the organization makes of the limits, by their names; None without
-            a plan.
+        rates: The rates that the organization's plan gives to the limits, by their names; None
+            without a plan.
 
     Raises:
         InvalidValueError: A limit's function returned something that is not a cost or a name.
@@ -230,12 +232,12 @@ def policy_field(charges: Iterable[Charge]) -> str:
 
 
 def in_seconds(tallies: Iterable[Tally]) -> int:
-    """Return the whole seconds after which every charge without room has room, at least 1."""
+    """Return the number of whole seconds, at least 1, until every charge has room."""
     return max([1, *(ceil(tally.retry_after) for tally in tallies)])
 
 
 def statuses(charges: Iterable[Charge], tallies: Iterable[Tally]) -> tuple[LimitStatus, ...]:
-    """Return how each policy stands."""
+    """Return the state of each policy."""
     return tuple(
         LimitStatus(
             name=charge.name,
@@ -261,8 +263,8 @@ def _charges_of_request(
         subject = limit.per(principal, request())
         if subject is not None and not isinstance(subject, str):
             raise InvalidValueError(
-                f"the function that limit {limit.name!r} is per returns a string, or None where "
-                f"the limit does not apply; not {subject!r}"
+                f"limit {limit.name!r} is per a function, which must return a string, or None "
+                f"where the limit does not apply; it returned {subject!r}"
             )
     elif limit.per == "address":
         address = request().address
@@ -272,8 +274,9 @@ def _charges_of_request(
         subject = principal.family if limit.per == "key" else owner
     if subject is None:
         return ()
-    # A client may have written the subject, and the store keeps it for a while. One that looks like
-    # a digest is hashed as well, so that it can't name the bucket of another's long subject.
+    # A client may have written the subject, and the store keeps it for a while. A long subject is
+    # replaced by its digest. A subject that looks like a digest is hashed as well, so that it can't
+    # name the bucket of a long one.
     if len(subject) > _LONGEST_PART or subject.startswith("~"):
         subject = _digest(subject)
     return _charges(limit, owner, subject, "route" if route else "limit", route, cost)

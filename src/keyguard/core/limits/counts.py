@@ -11,10 +11,10 @@ _MOST = 100
 
 
 class LimitCounts(dict[str, list[int]]):
-    """How often each policy had no room, and how often it had, by its name.
+    """How often each policy had room and how often it had none, by its name.
 
-    Only policies of the service itself have their own counts, at most 100. Those that were set for
-    a key or an organization are counted as ``other``, unless they have the name of such a policy.
+    Only policies of the service itself have their own counts, at most 100. Policies of a key or an
+    organization are counted as ``other``, unless they have the name of a service's policy.
 
     Args:
         names: The names of the policies that are known at the start.
@@ -27,7 +27,7 @@ class LimitCounts(dict[str, list[int]]):
         return self[OTHER]
 
     def learn(self, charges: Iterable[Charge]) -> None:
-        """Count the policies of a route apart, while there is room."""
+        """Give the policies of a route their own counts, while there is room."""
         for charge in charges:
             if len(self) < _MOST:
                 self.setdefault(charge.name, [0, 0])

@@ -1,4 +1,4 @@
-"""Limits: how many requests, from whom, in what time.
+"""Limits: how many requests a sender may make in a time.
 
 The notation is that of the package ``limits``, such as ``"100/minute"`` or
 ``"10 per second; 10000 per day"``.
@@ -97,7 +97,7 @@ class Limit(Value):
     Args:
         name: Its name for clients, at most 64 letters, digits, ``.``, ``_`` and ``-``. If it has
             several rates, the name of each ends with its window: ``burst-second``.
-        rate: One or several rates in the notation of the package ``limits``. All of them hold.
+        rate: One or several rates in the notation of the package ``limits``. All of them apply.
         per: Whose requests it counts, see :data:`Per`. The keys of a family share their count.
         strategy: How it counts; see :class:`Strategy`.
         enforce: False for a limit that counts and reports, but never refuses (shadow mode).
@@ -116,8 +116,8 @@ class Limit(Value):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.match(_NAME, self.name):
             raise InvalidValueError(
-                f"{shown(self.name)} is no name of a limit: use 1 to 64 letters, digits, '.', '_' "
-                "and '-', such as 'key-minute'"
+                f"{shown(self.name)} is not a valid name of a limit: use 1 to 64 letters, digits, "
+                "'.', '_' and '-', such as 'key-minute'"
             )
         if not callable(self.per) and self.per not in _SUBJECTS:
             raise InvalidValueError(
@@ -147,7 +147,7 @@ Limits: TypeAlias = Iterable[Limit | str] | Limit | str
 """Limits as an argument; a string is one or several rates without a name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RouteLimit:
     """A limit of a route; two are equal only if they are the same object.
 
@@ -167,7 +167,7 @@ class RouteLimit:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether all requests with one key are charged alike."""
+        """Whether all requests with one key have the same charges."""
         return self.limit.per in ("key", "organization") and not callable(self.cost)
 
     def cost_of(self, request: Callable[[], Request]) -> int:
@@ -216,7 +216,7 @@ def read_limits(limits: Limits, per: str, *, stored: bool = False) -> tuple[Limi
         limits: One or several limits. A string is one or several rates; the name of each is
             ``per`` and its window, such as ``key-minute``.
         per: Whose requests the rates without a name count.
-        stored: Whether a key store shall keep them, which can't keep functions.
+        stored: Whether a key store will keep them. It can't keep functions.
 
     Raises:
         InvalidValueError: A limit is malformed, or two limits have the same name.
@@ -225,7 +225,7 @@ def read_limits(limits: Limits, per: str, *, stored: bool = False) -> tuple[Limi
         limits = (limits,)
     several: object = limits  # a caller may pass anything
     if not isinstance(several, Iterable) or isinstance(several, bytes | Mapping):
-        raise InvalidValueError(f"limits takes a list of limits, not a {type(limits).__name__}")
+        raise InvalidValueError(f"limits takes a list of limits, not {type(limits).__name__}")
     most = MOST_STORED_LIMITS if stored else MOST_LIMITS
     found: list[Limit] = []
     for given in islice(limits, most + 1):
@@ -256,7 +256,7 @@ def read_failure_limit(limit: object) -> Limit | None:
         limit: A rate, a limit of addresses, or None.
 
     Raises:
-        InvalidValueError: It is something else, or the rate is malformed.
+        InvalidValueError: The limit is neither of these, or the rate is malformed.
     """
     if limit is None:
         return None
@@ -271,7 +271,7 @@ def read_failure_limit(limit: object) -> Limit | None:
 
 
 def merged(*levels: Iterable[Limit]) -> tuple[Limit, ...]:
-    """Return the limits that hold where limits are set at several levels.
+    """Return the limits that apply if limits are set at several levels.
 
     Args:
         levels: The limits of each level, the most general first. A limit at a later level replaces
@@ -281,7 +281,7 @@ def merged(*levels: Iterable[Limit]) -> tuple[Limit, ...]:
 
 
 def as_tight(limits: Iterable[Limit], bounds: Iterable[Limit]) -> bool:
-    """Tell whether limits admit nothing that the bounds refuse.
+    """Return whether limits admit nothing that the bounds refuse.
 
     A limit is as tight as a bound if it has the bound's name, so that both count in the same
     buckets, counts the same requests in the same way, and admits at most as much in each of its
@@ -302,10 +302,10 @@ def as_tight(limits: Iterable[Limit], bounds: Iterable[Limit]) -> bool:
 
 
 def parse_limit(text: str, per: str) -> Limit:
-    """Return the limit that somebody wrote as ``RATE`` or ``NAME=RATE``.
+    """Return the limit of a text ``RATE`` or ``NAME=RATE``.
 
     Args:
-        text: The text; without a name it has one rate, and :func:`read_limits` names it.
+        text: The text. Without a name it has one rate, and :func:`read_limits` gives it a name.
         per: Whose requests the limit counts.
 
     Raises:
@@ -317,7 +317,7 @@ def parse_limit(text: str, per: str) -> Limit:
     limits = read_limits(rate.strip(), per)
     if len(limits) != 1:
         raise InvalidValueError(
-            f"{shown(text)} holds several rates; give each on its own, or all of them a name"
+            f"{shown(text)} holds several rates; give them one by one, or give all a name"
         )
     return limits[0]
 
@@ -339,7 +339,7 @@ def _parse_rates(text: object) -> tuple[Rate, ...]:
     return rates
 
 
-# So that a guard without other limits does not wait for the parser, which imports asyncio.
+# A guard without other limits does not have to import the parser, which imports asyncio.
 _KNOWN_RATES = {"30/minute": (Rate(30, "minute"),)}
 
 
@@ -353,7 +353,7 @@ def _parse(text: str) -> tuple[Rate, ...]:
         items = parse_many(words)
     except ValueError:
         raise InvalidValueError(
-            f"{shown(text)} is no rate; one looks like '100/minute', '10 per second' or "
+            f"{shown(text)} is not a valid rate; one looks like '100/minute', '10 per second' or "
             "'5 per 10 seconds; 1000 per day'"
         ) from None
     if re.search(_NO_TIME, words, re.IGNORECASE) or any(item.amount < 1 for item in items):

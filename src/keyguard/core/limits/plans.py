@@ -1,4 +1,4 @@
-"""What the plan of an organization makes of limits."""
+"""Applies the plan of an organization to limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from keyguard.core.limits.limit import Limit, Strategy
-from keyguard.exceptions import InvalidValueError
+from keyguard.core.values import check_plan_name
+from keyguard.exceptions import InvalidValueError, shown
 
 
 def on_plan(limits: Iterable[Limit], rates: Mapping[str, str]) -> tuple[Limit, ...]:
@@ -26,9 +27,9 @@ def on_plan(limits: Iterable[Limit], rates: Mapping[str, str]) -> tuple[Limit, .
 
 
 def on_plan_anyhow(limit: Limit, rates: Mapping[str, str]) -> Limit:
-    """Return a limit as a plan changes it, for a request, which no plan may make fail.
+    """Return a limit as a plan changes it, for a request. No plan may make a request fail.
 
-    What a moving window can't keep, a sliding window counter counts.
+    A rate that is too large for a moving window is counted by a sliding window counter.
 
     Args:
         limit: The limit of a route, which the plan's author may not have known.
@@ -49,3 +50,23 @@ def _at_any_rate(limit: Limit, rate: str) -> Limit:
 @lru_cache(1000)
 def _at_rate(limit: Limit, rate: str) -> Limit:
     return replace(limit, rate=rate)
+
+
+def read_plans(plans: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+    """Return plans with each rate in its usual spelling.
+
+    Raises:
+        InvalidValueError: They are no mapping of names to rates, or a name or a rate is malformed.
+    """
+    found: dict[str, Mapping[str, str]] = {}
+    if not isinstance(plans, Mapping):
+        raise InvalidValueError(f"plans takes a mapping of names to rates, not {shown(plans)}")
+    for name, rates in plans.items():
+        check_plan_name(name)
+        if not isinstance(rates, Mapping):
+            raise InvalidValueError(
+                f"plan {shown(name)} takes a mapping of the names of limits to rates, such as "
+                f"{{'key-minute': '1000/minute'}}, not {shown(rates)}"
+            )
+        found[name] = {limit: Limit(limit, rate).rate for limit, rate in rates.items()}
+    return found

@@ -1,4 +1,4 @@
-"""What charging asks of the counters. A guard's circuit breaker fulfils it."""
+"""The port of the counters. A guard's circuit breaker implements it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Counters(Protocol):
             charges: The charges.
 
         Returns:
-            The outcome. None if nothing can be counted now and such a request must not pass.
+            The outcome. None if nothing can be counted now and the request must not pass.
         """
         ...
 
@@ -31,17 +31,17 @@ class Counters(Protocol):
         ends_at: Sequence[float],
         counter: int | None,
     ) -> Outcome | None:
-        """Count more, or refund, whatever room there is.
+        """Count more units, or refund some, even if there is no room.
 
         Args:
             charges: The charges.
             units: How many units each bucket counts more; a negative number is a refund.
             ends_at: The time until which each refund is valid, on the counter's clock.
-            counter: The number of the counter that counted the charges. Only this counter
-                refunds. None if several counted them; then nothing is refunded.
+            counter: The number of the counter that counted the charges. Only this counter can
+                refund. None if several counted them; then nothing is refunded.
 
         Returns:
-            How the buckets stand afterwards. None if nothing can be counted now and such a
-            request must not pass.
+            The state of the buckets afterwards. None if nothing can be counted now and the request
+            must not pass.
         """
         ...

@@ -17,10 +17,10 @@ def load_limits(text: str) -> tuple[Limit, ...]:
     """Return the limits of a JSON text.
 
     Raises:
-        ValueError: The text is not what :func:`dump_limits` writes.
+        ValueError: The text does not have the form that :func:`dump_limits` writes.
     """
     stored = json.loads(text)
-    if not text.startswith("["):  # others can be gone through as well
+    if not text.startswith("["):  # other iterables would pass as well
         raise ValueError("limits are a list")
     try:
         return read_limits([Limit(**fields) for fields in stored], "key", stored=True)

@@ -22,6 +22,8 @@ State: TypeAlias = tuple[Any, ...]
 # A sliding or moving window has room just after the computed instant, not at it.
 _JUST_AFTER = 1e-6
 
+_NOTHING = (0, 0, 0)  # a sliding window counter of which nothing is counted
+
 
 class Tally(NamedTuple):
     """The state of a bucket at an instant, as a decision needs it.
@@ -42,7 +44,7 @@ class Tally(NamedTuple):
     ends_at: float = 0.0
 
 
-_tally = Tally._make  # faster than Tally(...)
+_new = tuple[object, ...].__new__  # _new(Tally, (...)) takes half the time of Tally(...)
 
 
 class Counting(NamedTuple):
@@ -51,10 +53,10 @@ class Counting(NamedTuple):
     Args:
         look: From ``(state, amount, window, now, cost)`` to the tally; counts nothing.
         take: From ``(state, amount, window, now, cost)`` to the tally after the hit and the new
-            state; the old state if there was no room.
-        adjust: From ``(state, window, now, units, ends_at)`` to the new state, whatever room there
-            is. Negative units are refunded from the hit whose tally had that ``ends_at``; positive
-            ones are added to it.
+            state, which is the old one if there was no room.
+        adjust: From ``(state, window, now, units, ends_at)`` to the new state, even if there is no
+            room. Negative units are refunded from the hit whose tally had that ``ends_at``;
+            positive ones are added to it.
         ends: From ``(state, window)`` to the time when the state no longer matters.
     """
 
@@ -150,11 +152,10 @@ def _sliding_look(state: State, amount: int, window: int, now: float, cost: int)
 def _sliding_take(
     state: State, amount: int, window: int, now: float, cost: int
 ) -> tuple[Tally, State]:
-    ends_at = (state[0] + 1) * window if state else 0
+    index, current, previous = state or _NOTHING
+    ends_at = (index + 1) * window
     left = ends_at - now
-    if 0 < left <= window:  # the usual case, without a call
-        index, current, previous = state
-    else:
+    if left <= 0.0 or left > window:  # else the usual case, without a call
         index, current, previous = _sliding(state, window, now)
         ends_at = (index + 1) * window
         left = ends_at - now
@@ -164,7 +165,7 @@ def _sliding_take(
         return _sliding_look(state, amount, window, now, cost), state
     current += cost
     reset = _sliding_reset(current, previous, window, left) if previous or left >= window else left
-    return _tally((True, remaining, reset, 0.0, ends_at)), (index, current, previous)
+    return _new(Tally, (True, remaining, reset, 0.0, ends_at)), (index, current, previous)
 
 
 def _sliding_adjust(state: State, window: int, now: float, units: int, ends_at: float) -> State:
@@ -231,7 +232,7 @@ def _moving_adjust(state: State, window: int, now: float, units: int, ends_at: f
                 return (*log[: first + 1], log[first + 1] + units, *log[first + 2 :])
         return _logged(log, now, units)
     kept: list[Any] = []
-    while first and units:  # from the newest hit that was there by then
+    while first and units:  # from the newest hit that existed at that time
         first -= 2
         time, taken = log[first], log[first + 1]
         if time <= counted:
