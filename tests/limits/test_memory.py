@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import weakref
 from datetime import timedelta
@@ -155,3 +156,24 @@ def test_hits_of_many_threads_are_exact(clock: StandingClock) -> None:
     assert sum(admitted) == 100
     assert limiter.adjust([charge(2, amount=1000)], [0], [0]).tallies[0].remaining == 900
     limiter.close()
+
+
+def test_a_signal_whose_handler_raises_leaves_the_counters_usable() -> None:
+    class Interruption(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    limiter, bucket = MemoryRateLimiter(), charge(amount=10**9)
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    try:
+        for _ in range(100):
+            with pytest.raises(Interruption):
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0.0001)
+                while True:
+                    limiter.hit([bucket])
+            assert not limiter._lock.locked()
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

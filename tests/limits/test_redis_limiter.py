@@ -13,6 +13,7 @@ import redis as redis_py
 
 from keyguard import AsyncKeyguard, Keyguard, Limit, Reason
 from keyguard.adapters import asgi, wsgi
+from keyguard.core.limits.charges import Outcome
 from keyguard.core.limits.limit import Strategy
 from keyguard.exceptions import CorruptDataError, StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
@@ -21,7 +22,7 @@ from keyguard.runtime.sync import run_sync
 from keyguard.stores.failover import ASK_AGAIN_AFTER, CircuitBreaker
 from keyguard.stores.opening import open_async_store, open_store
 from keyguard.stores.redis.counters import AsyncRedisRateLimiter, RedisRateLimiter
-from keyguard.stores.redis.scripts import ScriptCall
+from keyguard.stores.redis.scripts import ScriptCall, parted
 from tests.limits.conftest import WHENEVER, charge, limiter_of
 from tests.services import RedisCluster, RedisSentinel, RedisServer, free_port, running, until
 from tests.world import StandingClock
@@ -126,7 +127,7 @@ def test_a_limited_request_is_one_command(limits: int, flavour: str, redis: Redi
 
 
 @pytest.mark.parametrize("owners", [1, 20])
-def test_hits_of_one_turn_of_the_loop_take_one_connection(owners: int, redis: RedisServer) -> None:
+def test_hits_of_one_turn_of_the_loop_are_one_command(owners: int, redis: RedisServer) -> None:
     url, _ = redis.create_database()
     buckets = [charge(owner=f"org_{number % owners}", amount=100) for number in range(20)]
 
@@ -148,15 +149,47 @@ def test_hits_of_one_turn_of_the_loop_take_one_connection(owners: int, redis: Re
     with connected(redis) as client, connected(redis) as watcher, watcher.monitor() as monitor:
         assert asyncio.run(run()) == [True] * 20
         client.echo("that is all")
-        seen: list[tuple[str, str]] = []
+        seen: list[str] = []
         for command in monitor.listen():
-            name = command["command"].split()[0]
-            if name == "ECHO":
+            if command["command"].startswith("ECHO"):
                 break
-            if name == "EVALSHA":
-                seen.append((command["client_address"], command["client_port"]))
-    assert len(seen[-20:]) == 20
-    assert len({*seen[-20:]}) == 1
+            if command["client_type"] != "lua" and command["command"].startswith("EVAL"):
+                seen.append(command["command"].split()[0])
+    assert seen.count("EVALSHA") == 2  # the first hit, which may take an EVAL as well, and the 20
+
+
+def test_a_hit_that_fails_leaves_those_beside_it_as_they_are(redis: RedisServer) -> None:
+    url, _ = redis.create_database()
+    store: Any = open_store(url)
+    limiter = RedisRateLimiter(store.port, owned=True)
+    buckets = [charge(number) for number in range(5)]
+    with redis_py.Redis.from_url(url) as client:
+        client.set(buckets[1].key, "nonsense")
+        client.rpush(buckets[3].key, "another kind of value")
+    for remaining in (9, 8):
+        answers: Any = limiter.hit_all([[bucket, buckets[4]] for bucket in buckets[:4]])
+        assert [type(answer) for answer in answers] == [Outcome, CorruptDataError] * 2
+        assert [answer.tallies[0].remaining for answer in answers[::2]] == [remaining] * 2
+    assert limiter.hit([buckets[4]]).tallies[0].remaining == 10 - 4 - 1
+    limiter.close()
+
+
+def test_a_server_that_refuses_keys_of_two_slots_counts_hits_one_by_one(
+    redis_cluster: RedisCluster,
+) -> None:
+    redis_cluster.flush()
+    server = redis_cluster.servers[0]
+    owners = [
+        owner
+        for owner in (f"org_{number}" for number in range(50))
+        if server.call("CLUSTER", "KEYSLOT", f"{{{owner}}}") < 16384 // 3
+    ]
+    store: Any = open_store(server.url)  # which says nothing of a cluster
+    limiter = RedisRateLimiter(store.port, owned=True)
+    for remaining in (9, 8):
+        answers: Any = limiter.hit_all([[charge(owner=owner)] for owner in owners[:3]])
+        assert [answer.tallies[0].remaining for answer in answers] == [remaining] * 3
+    limiter.close()
 
 
 def test_every_counter_expires_and_those_of_one_owner_share_a_slot(
@@ -203,6 +236,37 @@ def test_a_script_that_the_server_forgot_is_sent_again(
     assert limiter.hit([bucket]).tallies[0].remaining == 8
 
 
+@pytest.mark.parametrize("hits", [1, 2])
+def test_a_server_out_of_memory_is_named_whether_it_counts_one_hit_or_several(
+    hits: int, own_redis: RedisServer
+) -> None:
+    store: Any = open_store(own_redis.url)
+    limiter = RedisRateLimiter(store.port, owned=True)
+    own_redis.call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreUnavailableError, match="is out of memory"):
+        limiter.hit_all([[charge(owner=f"org_{owner}")] for owner in range(hits)])
+    with pytest.raises(StoreUnavailableError, match="is out of memory"):
+        limiter.adjust([charge()], [1], [WHENEVER])
+    limiter.close()
+
+
+def test_a_right_that_lacks_for_one_owner_leaves_the_hits_of_others_together(
+    own_redis: RedisServer,
+) -> None:
+    own_redis.call("ACL", "SETUSER", "app", "on", ">secret", "+@all", "~keyguard:{org_0}*")
+    store: Any = open_store(own_redis.url.replace("redis://", "redis://app:secret@"))
+    limiter = RedisRateLimiter(store.port, owned=True)
+    mine, others = [charge(owner="org_0")], [charge(owner="org_1")]
+    for remaining in (9, 8):
+        counted, refused = limiter.hit_all([mine, others])
+        assert isinstance(counted, Outcome)
+        assert counted.tallies[0].remaining == remaining
+        assert isinstance(refused, StoreError)
+    assert all(isinstance(answer, Outcome) for answer in limiter.hit_all([mine, mine]))
+    assert store.port._takes_joined
+    limiter.close()
+
+
 @pytest.mark.parametrize("strategy", list(Strategy))
 @pytest.mark.parametrize("value", ["nonsense", "1 2 3 4", "-1", ""])
 def test_nonsense_in_a_counter_is_said_to_be(
@@ -239,8 +303,13 @@ class Answering:
 def test_an_answer_that_is_not_counts_is_refused(answer: Any) -> None:
     store: Any = Answering(answer)
     counters = AsyncRedisRateLimiter(store.port)
-    with pytest.raises(CorruptDataError, match="something else than counts"):
+    with pytest.raises(CorruptDataError, match="something other than counts"):
         run_sync(counters.hit([charge()]))
+
+
+@pytest.mark.parametrize("answer", [b"1 1 9 0 0 0", b"", 1, None, [b"1 1 9 0 0 0"]])
+def test_an_answer_to_joined_hits_that_is_not_one_for_each_is_refused(answer: Any) -> None:
+    assert parted(answer, 2) == [None, None]
 
 
 @pytest.mark.campaign("async-closed", "sync-open")

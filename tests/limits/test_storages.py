@@ -175,7 +175,7 @@ def test_a_key_may_still_have_one_and_a_hit_says_so() -> None:
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("nonsense://user:hunter2@host", "no limiter is known by nonsense://"),
+        ("nonsense://user:hunter2@host", "keyguard knows no limiter for nonsense://"),
         (
             "valkey://user:hunter2@host:1",
             r"valkey needs a driver: pip install 'limits\[(async-)?valkey\]'",

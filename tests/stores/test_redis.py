@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -757,6 +758,25 @@ def test_an_idle_connection_to_what_was_the_primary_is_left(
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("query", "checks_name", "verifies"),
+    [
+        ("", True, ssl.CERT_REQUIRED),
+        ("?ssl_check_hostname=no", False, ssl.CERT_REQUIRED),
+        ("?ssl_cert_reqs=none", False, ssl.CERT_NONE),
+    ],
+)
+def test_the_connections_of_a_cluster_have_the_options_of_tls(
+    query: str, checks_name: bool, verifies: ssl.VerifyMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(redis.RedisCluster, "from_url", lambda _, **options: given.update(options))
+    make_client(parse(f"rediss+cluster://h:1{query}"))
+    connection = given["connection_class"](host="h", port=1)
+    assert connection.check_hostname is checks_name
+    assert connection.cert_reqs is verifies
+
+
 # Crashes
 
 DIES = """
@@ -774,7 +794,7 @@ async def dying(self, commands, key, durability=None):
         os.kill(os.getpid(), signal.SIGKILL)
     if count == step and when == "halfway":
         connection = self.open().connection_pool.get_connection()
-        connection.send_command(*commands[0].parts)
+        connection.send_packed_command(commands)
         os.kill(os.getpid(), signal.SIGKILL)
     try:
         return await send(self, commands, key)

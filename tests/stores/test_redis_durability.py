@@ -28,6 +28,7 @@ from keyguard.stores.redis.scripts import STORE, Command, Reply
 from tests.services import RedisCluster, RedisPair, RedisSentinel, RedisServer, running
 from tests.stores.conftest import opened
 from tests.stores.records import NOON, key, organization, record
+from tests.stores.sent import parts_of
 
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
@@ -265,11 +266,11 @@ class Primary:
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.asked: list[tuple[str | bytes, ...]] = []
+        self.asked: list[list[str]] = []
         self.limits: list[float | None] = []
 
     async def ask(self, command: Command) -> Reply:
-        self.asked.append(command.parts)
+        self.asked.append(parts_of(command))
         self.limits.append(remaining())
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -289,7 +290,7 @@ def test_a_change_waits_no_longer_than_half_of_what_remains_and_at_most_a_second
     with within(1):
         confirm(primary, [b"done"])
     long, short = primary.asked
-    assert long == ("WAIT", b"2", b"1000")
+    assert long == ["WAIT", "2", "1000"]
     assert 0 < int(short[2]) <= 500
     assert all(limit is not None and limit <= 1.5 for limit in primary.limits)
 

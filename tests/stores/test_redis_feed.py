@@ -36,8 +36,9 @@ from tests.stores.test_redis import close_client
 
 pytestmark = pytest.mark.usefixtures("no_garbage")
 
-# Nothing here measures time. A read that does not come back ends with the test's own watchdog.
-WATCHDOG = pytest.mark.timeout(60, func_only=True)
+# Nothing here measures time. A read that does not come back ends with the test's own watchdog, but
+# first with what a test waits for in vain.
+WATCHDOG = pytest.mark.timeout(150, func_only=True)
 STREAM = "keyguard:{store}:audit"
 LONG = 600.0
 
@@ -51,16 +52,30 @@ def filled(url: str, flavour: str, runner: asyncio.Runner) -> Plain | Awaited:
 
 
 def while_reading(feed: Any, position: str, act: Callable[[], Any]) -> News:
-    """Do something while a feed is read, and return what it tells."""
+    """Do something while a feed is read, and return what it tells.
+
+    Where what is done waits in vain for a read that has failed, the failure of the read is told.
+    """
     if not isinstance(feed, Awaited):
         with ThreadPoolExecutor(1) as threads:
             reading = threads.submit(feed.read, position, LONG)
-            act()
+            try:
+                act()
+            except RuntimeError:
+                if reading.done():
+                    reading.result()
+                feed.close()  # which ends the read
+                raise
             return reading.result()
 
     async def read() -> News:
         task = asyncio.create_task(feed.backend.read(position, LONG))
-        await asyncio.to_thread(act)
+        try:
+            await asyncio.to_thread(act)
+        except RuntimeError:
+            if task.done():
+                await task
+            raise
         return await task
 
     return feed.runner.run(read())
@@ -72,6 +87,15 @@ def is_waited_at(server: RedisServer, readers: int = 1) -> bool:
 
 def started(server: RedisServer, readers: int = 1) -> None:
     until(lambda: is_waited_at(server, readers))
+
+
+def opened_by(store: Plain | Awaited) -> Any:
+    """Return the client that a store has opened."""
+
+    async def client() -> Any:
+        return store.backend.port.open()
+
+    return store.runner.run(client()) if isinstance(store, Awaited) else store.backend.port.open()
 
 
 def commit(url: str, *new: Any) -> None:
@@ -352,9 +376,14 @@ def test_the_replica_that_took_over_is_followed(
         store.close()
 
 
+@pytest.mark.parametrize("layout", ["fresh", "stale", "in between"])
 @WATCHDOG
 def test_a_reader_follows_a_slot_that_moves(
-    flavour: str, redis_cluster: RedisCluster, runner: asyncio.Runner
+    layout: str,
+    flavour: str,
+    redis_cluster: RedisCluster,
+    runner: asyncio.Runner,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     redis_cluster.flush()
     store = filled(redis_cluster.url, flavour, runner)
@@ -366,19 +395,44 @@ def test_a_reader_follows_a_slot_that_moves(
     target = next(s for s in servers if s is not source)
     ids = {s: s.call("CLUSTER", "MYID").decode() for s in servers}
 
-    def move() -> None:
-        started(source)
+    def begin() -> None:
         target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
         source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
         for name in source.call("KEYS", "*"):
             source.call("MIGRATE", "127.0.0.1", str(target.port), name.decode(), "0", "5000")
+
+    def end() -> None:
         for server in (target, source, *servers):
             server.call("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
         started(target)
         commit(redis_cluster.url, record())
 
-    told = while_reading(feed, position, move)
+    def act() -> None:
+        if layout == "in between":
+            until(lambda: b"errorstat_ASK:" in source.call("INFO", "errorstats"))
+        else:
+            started(source)
+            begin()
+        end()
+
+    if layout == "in between":  # the reader comes when the trail is on neither node for good
+        source.call("CONFIG", "RESETSTAT")
+        begin()
+    readings: list[int] = []
+    if layout == "stale":  # read from a node that has not heard of the move, however often
+        manager = opened_by(store).nodes_manager
+        read = type(manager).initialize
+
+        def read_in_vain(self: Any, *args: Any, **options: Any) -> Any:
+            if self is not manager:
+                return read(self, *args, **options)
+            readings.append(1)
+            return None if isinstance(store, Plain) else asyncio.sleep(0)
+
+        monkeypatch.setattr(type(manager), "initialize", read_in_vain)
+    told = while_reading(feed, position, act)
     assert told.subjects == (key().id,)
+    assert bool(readings) is (layout == "stale")
     feed.close()
     store.close()
     for server in servers:  # as it was, for the next test

@@ -26,8 +26,9 @@ from keyguard.stores.base import News
 from keyguard.stores.redis import parse, scripts
 from keyguard.stores.redis.feed import TrailReader
 from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort
-from keyguard.stores.redis.scripts import STORE, Command, Script, ScriptCall, store_call
+from keyguard.stores.redis.scripts import STORE, Command, Script, ScriptCall, pack, store_call
 from keyguard.stores.redis.sync_port import exchange
+from tests.stores.sent import parts_of
 
 READ = store_call(scripts.FIND_KEY, keys=("key:1",))
 WRITE = store_call(scripts.REHASH_KEY, "old", "new", keys=("key:1",))
@@ -40,11 +41,11 @@ class Server(ScriptPort):
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.names: list[str | bytes] = []
+        self.names: list[str] = []
 
     async def send(self, commands: Sequence[Command], key: str, durability: Any = None) -> Any:
         assert key == f"{STORE}schema"
-        self.names += [command.parts[0] for command in commands]
+        self.names += [parts_of(command)[0] for command in commands]
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -212,9 +213,6 @@ class Ending:
     def release(self, connection: Any) -> None:
         assert connection is self
 
-    def pack_command(self, *parts: Any) -> list[bytes]:
-        return [str(parts[0]).encode()]
-
     def send_packed_command(self, packed: Any) -> None:
         self.sent += b"".join(packed)
 
@@ -230,8 +228,8 @@ class Ending:
 
 def test_replies_that_came_before_the_connection_ended_are_kept() -> None:
     connection: Any = Ending()
-    replies = exchange(connection, [Command(f"C{number}") for number in range(5)])
-    assert connection.sent == b"C0C1C2C3C4"
+    replies = exchange(connection, [pack(f"C{number}") for number in range(5)])
+    assert connection.sent == b"".join(b"*1\r\n$2\r\nC%d\r\n" % number for number in range(5))
     assert [type(reply) for reply in replies] == [bytes, ResponseError] + [LostError] * 3
     assert str(replies[2]) == "ended"
     assert not connection.is_open

@@ -187,8 +187,10 @@ def test_a_revocation_that_only_the_former_primary_has_is_made_again(
 def test_a_name_that_leads_to_a_replica_is_told_as_such() -> None:
     with running(RedisPair) as servers, Keyguard(servers.url, **PATIENT) as guard:
         guard.migrate()
-        servers.replica.call("REPLICAOF", "NO", "ONE")
-        servers.primary.call("REPLICAOF", "127.0.0.1", str(servers.replica.port))
+        primary, replica = servers.primary, servers.replica
+        until(lambda: _offset(primary, "master") == _offset(replica, "slave"))
+        replica.call("REPLICAOF", "NO", "ONE")
+        primary.call("REPLICAOF", "127.0.0.1", str(replica.port))
         with pytest.raises(StoreUnavailableError, match="is a replica and can't be written to"):
             guard.organizations.create("acme")
 

@@ -190,7 +190,11 @@ def test_a_client_is_used_with_what_it_trusts(
     filled(tls, flavour, runner).close()
     module: Any = redis_py if flavour == "sync" else redis_py.asyncio
     client = module.Redis(
-        host=host, port=tls.tls_port, ssl=True, ssl_ca_certs=str(tls.authority.certificate)
+        host=host,
+        port=tls.tls_port,
+        ssl=True,
+        ssl_ca_certs=str(tls.authority.certificate),
+        ssl_check_hostname=True,
     )
     store = opened(flavour, client, runner)
     if host == "localhost":

@@ -1,12 +1,12 @@
 """What a store of keys and a store of counters must be able to do, in both flavours.
 
-A store decides nothing. Every method is whole or did not happen, and raises a
-:class:`~keyguard.exceptions.StoreError` (with the driver's error as ``__cause__``) where the
-store fails. A store of your own needs these methods and nothing else. Where it is across a network,
-use :func:`keyguard.runtime.deadlines.remaining` as the driver's timeout.
+A store decides nothing. Every method takes effect as a whole or not at all, and raises a
+:class:`~keyguard.exceptions.StoreError` (with the driver's error as ``__cause__``) if the store
+fails. A store of your own needs only these methods. If it is across a network, use
+:func:`keyguard.runtime.deadlines.remaining` as the driver's timeout.
 
 A limiter decides only whether there is room: a bucket's name, size, strategy and cost come with
-each charge. Where a limiter fails, the guard goes on as ``on_limiter_error`` says.
+each charge. If a limiter fails, the guard goes on as ``on_limiter_error`` says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from keyguard.core.keys.lists import KeyDigest, KeyFilter
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.core.limits.charges import Charge, Outcome
@@ -28,6 +27,7 @@ if TYPE_CHECKING:  # only changes and reports need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.keys.lists import KeyDigest, KeyFilter
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.keys.temporary import Temporary
     from keyguard.core.usage.ports import UsageStore
@@ -70,7 +70,7 @@ class Damaged(NamedTuple):
 
 
 def read_listed(row_id: str, decode: Callable[[Row], Listed], row: Row) -> Listed | Damaged:
-    """Return the record in a row of a list, or :class:`Damaged`: one row never ends a list."""
+    """Return the record in a row of a list, or :class:`Damaged`. Such a row never ends a list."""
     try:
         record = decode(row)
     except CorruptDataError:
@@ -79,19 +79,19 @@ def read_listed(row_id: str, decode: Callable[[Row], Listed], row: Row) -> Liste
 
 
 def storable_address(address: str | None) -> str | None:
-    """Return the address of a client as a store keeps it; None if it can't keep such a text."""
-    # The server in front chooses what it calls the client.
+    """Return the address of a client as a store keeps it; None if a store can't keep the text."""
+    # The server in front chooses the text of the address.
     if address is None or not fits(address):
         return None
     return address[:_LONGEST_ADDRESS]
 
 
 def page_of(found: Sequence[Listed | Damaged], limit: int) -> Page[Listed]:
-    """Return the first page of what was found, where up to one more than the limit was looked for.
+    """Return the first page of records that were found with a limit one larger than the page's.
 
     Args:
         found: Records in order, with the damaged rows between them.
-        limit: How many of both a page has at most.
+        limit: The largest number of records and damaged rows on a page.
     """
     page = found[:limit]
     return Page(
@@ -102,13 +102,13 @@ def page_of(found: Sequence[Listed | Damaged], limit: int) -> Page[Listed]:
 
 
 class News(NamedTuple):
-    """What a change feed told.
+    """The result of a read of a change feed.
 
     Args:
-        position: Where in the feed the reader stands now.
+        position: The reader's position in the feed now.
         subjects: The ids of the keys and organizations that changed; None if it is not known, so
             that everything may have changed.
-        whole: Whether that is all that had changed by then. Else the next read goes on at once.
+        whole: Whether these are all changes until then. If not, the next read goes on at once.
     """
 
     position: str
@@ -123,7 +123,8 @@ class ChangeFeed(Protocol):
         """Return what changed after a position.
 
         Args:
-            position: What the last call returned; None to learn where the feed ends now.
+            position: The position that the last call returned; None to get the present end of the
+                feed.
             patience: Seconds for which the feed may wait for a change, if the store can announce
                 one. Otherwise it returns at once.
 
@@ -152,7 +153,7 @@ class AsyncStore(KeyStore, Protocol):
         """Create the store's tables or bring them up to date. It is safe to call at every start.
 
         Raises:
-            SchemaError: They are newer than this version of keyguard.
+            SchemaError: The tables are newer than this version of keyguard.
         """
 
     async def aclose(self) -> None:
@@ -161,7 +162,7 @@ class AsyncStore(KeyStore, Protocol):
     def feed(self) -> AsyncChangeFeed | None:
         """Return a new reader of the audit trail. Nothing is opened before its first read.
 
-        None where only this process can change the store: its guards know of each change.
+        None if only this process can change the store, because its guards know of each change.
         """
         ...
 
@@ -218,11 +219,11 @@ class Store(Protocol):
 
 
 class Reading(NamedTuple):
-    """What a replica holds under a key id.
+    """The record of a replica under a key id.
 
     Args:
         record: The key with its organization, or None.
-        position: Where the replica stood in the change feed at that moment.
+        position: The replica's position in the change feed at that moment.
     """
 
     record: KeyRecord | None
@@ -230,7 +231,7 @@ class Reading(NamedTuple):
 
 
 class AsyncReplica(Protocol):
-    """A server that follows a key store's primary, for async code. It answers look-ups alone."""
+    """A server that follows a key store's primary, for async code. It answers only look-ups."""
 
     place: str
     """The server's address, without secrets."""
@@ -244,14 +245,14 @@ class AsyncReplica(Protocol):
         ...
 
     async def tend(self) -> None:
-        """Have a connection ready, beside the requests."""
+        """Keep a connection ready, in the background."""
 
     async def aclose(self) -> None:
         """Close what the replica opened itself. Calling it twice is safe."""
 
 
 class Replica(Protocol):
-    """The same for sync code: the methods of :class:`AsyncReplica`, not awaited."""
+    """A replica for sync code: the methods of :class:`AsyncReplica`, not awaited."""
 
     place: str
 
@@ -280,24 +281,25 @@ class RateLimiter(Protocol):
                 counted at all. A charge that is not enforced is counted if it has room.
 
         Returns:
-            Whether they were counted, and how each bucket stands after it.
+            Whether they were counted, and the state of each bucket afterwards.
         """
         ...
 
     def adjust(
         self, charges: Sequence[Charge], units: Sequence[int], ends_at: Sequence[float]
     ) -> Outcome:
-        """Count more, whatever room there is, or refund.
+        """Count more units, even without room, or refund some.
 
         Args:
             charges: The buckets. Their costs are ignored.
             units: How many to add to each. A negative number is refunded, down to 0. With 0 a
                 bucket is only read, and not created.
-            ends_at: What the tally of each said when it was counted, for refunds. After that time
-                nothing is refunded, as it would be credit for more than the limit admits.
+            ends_at: The ``ends_at`` of each tally when it was counted, for refunds. After that time
+                nothing is refunded, because a refund would let the client exceed the limit.
 
         Returns:
-            An outcome that is admitted, and how each bucket stands after it, as for a cost of 1.
+            An outcome that is admitted, with the state of each bucket afterwards, as for a cost of
+            1.
         """
         ...
 
@@ -319,7 +321,11 @@ class AsyncRateLimiter(Protocol):
 
 @runtime_checkable
 class CountsTogether(Protocol):
-    """What a store of counters may offer besides: concurrent hits then travel together."""
+    """An optional part of a store of counters, by which concurrent hits are counted in one call.
+
+    Where it has an attribute ``counts_owners_together`` that is true, ``hit_all`` takes hits of
+    several owners.
+    """
 
     def hit_all(
         self, hits: Sequence[Sequence[Charge]]
@@ -330,8 +336,8 @@ class CountsTogether(Protocol):
             hits: The charges of each hit. Each is counted as by :meth:`RateLimiter.hit`.
 
         Returns:
-            A list of their outcomes, in order. In the place of a hit that failed while others
-            were counted stands the error. For async code the list is awaited.
+            A list of their outcomes, in order. If a hit failed while others were counted, its place
+            holds the error. For async code the list is awaited.
         """
         ...
 
@@ -350,7 +356,7 @@ class AsyncBatchRateLimiter(AsyncRateLimiter, Protocol):
 
 @runtime_checkable
 class AsyncKeepsUsage(Protocol):
-    """What a key store for async code may offer besides: it keeps who used what."""
+    """An optional part of a key store for async code: it keeps usage."""
 
     def usage(self) -> UsageStore:
         """Return the store of usage. It shares the key store's connections."""
@@ -383,7 +389,7 @@ class SyncUsageStore(Protocol):
 
 @runtime_checkable
 class KeepsUsage(Protocol):
-    """What a key store for sync code may offer besides: it keeps who used what."""
+    """An optional part of a key store for sync code: it keeps usage."""
 
     def usage(self) -> SyncUsageStore:
         """Return the store of usage. It shares the key store's connections."""

@@ -1,15 +1,15 @@
 """The lanes in which hits go to a limiter that can count several hits in one call.
 
 A limiter that counts hits of all owners in one call has a single lane for each process or event
-loop: hits go at once, those of one turn of the loop together. Only while many calls are under way,
-those that arrive wait for the next.
+loop: hits go at once, those of one turn of the loop together. Only while many calls are in
+progress, new hits wait for the next one.
 
-Elsewhere each owner has a lane, with one call under way at a time. A store counts the hits on one
-bucket one after another in any case; a burst that asks for all of them at once takes many
-connections, and its last hits wait so long for the bucket that the store seems to fail.
+Otherwise each owner has a lane, with one call at a time. A store counts the hits on one bucket one
+after another in any case. If a burst sent all of them at once, it would take many connections, and
+its last hits would wait so long for the bucket that the store would seem to fail.
 
-Hits are counted in the order of their arrival. Time spent in a lane is not the limiter's: only
-calls have deadlines, and only they fail.
+Hits are counted in the order of their arrival. The time in a lane does not count against the
+limiter: only calls have deadlines, and only calls fail.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_TOGETHER = 64
 """Hits that one call counts at most, so that none takes long."""
 
 _MOST_CALLS = 8
-"""Calls that are under way at most in a lane of all owners."""
+"""The largest number of calls in progress in a lane of all owners."""
 
 Hit = TypeVar("Hit")
 _TaskHit: TypeAlias = tuple[Sequence[Charge], "asyncio.Future[Outcome | None]"]
@@ -39,8 +39,8 @@ class _Lane(Generic[Hit]):
     """The hits of one lane that no call has taken yet, and its calls.
 
     Attributes:
-        calls: How many calls are under way or due.
-        due: How many calls are due. Each takes some of those who wait.
+        calls: How many calls are in progress or due.
+        due: How many calls are due. Each takes some of the waiting hits.
     """
 
     __slots__ = ("calls", "due", "waiting")
@@ -54,9 +54,9 @@ class Lanes(ABC):
     """The lanes before one limiter.
 
     Args:
-        count: Counts hits in one call, in order, and returns what became of each.
-        patience: Seconds after which a hit that is still not due leaves its lane and is counted by
-            itself: no lane holds a request for ever.
+        count: Counts hits in one call, in order, and returns the outcome of each.
+        patience: Seconds after which a hit that is still not due leaves its lane and is counted in
+            a call of its own, so that no lane holds a request for ever.
         is_shared: Whether one call may count hits of several owners.
     """
 
@@ -77,10 +77,10 @@ class Lanes(ABC):
         """Count a hit, now or with others.
 
         Args:
-            charges: What it counts, all of one owner.
+            charges: The charges of the hit, all of one owner.
 
         Returns:
-            The outcome; None if nothing can be counted now and such a request must not pass.
+            The outcome; None if nothing can be counted now and the request must not pass.
         """
 
 
@@ -118,14 +118,14 @@ class ThreadLanes(Lanes):
                 return await self._lead(name, lane)
             if hit.is_counted:
                 return hit.outcome
-            # Who led was ended from outside: nobody knows what that call counted.
+            # The leading thread was ended from outside: it is not known what its call counted.
         try:
             return (await self._count((charges,)))[0]
         finally:
             self._end(name, lane)
 
     def _turn(self, name: str, lane: _Lane[_Waiting], hit: _Waiting) -> bool:
-        """Wait until a hit was counted, or leads; return False if it left its lane."""
+        """Wait until a hit was counted or must lead; return False if it left its lane."""
         try:
             while not hit.turn.wait(self._patience):
                 with self._lock:
@@ -143,7 +143,7 @@ class ThreadLanes(Lanes):
         return True
 
     async def _lead(self, name: str, lane: _Lane[_Waiting]) -> Outcome | None:
-        """Count those who wait, in one call; return the outcome of the first."""
+        """Count the waiting hits in one call; return the outcome of the first."""
         with self._lock:
             lane.due -= 1
             together, lane.waiting = lane.waiting[:MOST_TOGETHER], lane.waiting[MOST_TOGETHER:]
@@ -167,7 +167,7 @@ class ThreadLanes(Lanes):
                 self._lanes.pop(name, None)  # in a child process it is not there
 
     def _go_on(self, lane: _Lane[_Waiting]) -> None:
-        """Have the first who waits make a call, unless one is due; the lock is held."""
+        """Let the first waiting hit make a call, unless one is due; the lock is held."""
         if lane.waiting and not lane.due and lane.calls < self._most:
             lane.calls += 1
             lane.due += 1
@@ -179,7 +179,7 @@ class TaskLanes(Lanes):
     """The lanes of tasks on event loops of asyncio. Tasks of their own make the calls.
 
     A call that is due begins as the present turn of the loop ends, and takes the hits of that turn.
-    A request that is ended meanwhile ends no call.
+    The end of a request does not end the call.
     """
 
     def _start_afresh(self) -> None:
@@ -224,14 +224,14 @@ class TaskLanes(Lanes):
     async def _call(
         self, lanes: dict[str, _Lane[_TaskHit]], name: str, lane: _Lane[_TaskHit]
     ) -> None:
-        """Count those who wait, and then those who came meanwhile and found too many calls."""
+        """Count the waiting hits, and then those that came meanwhile and found too many calls."""
         lane.due -= 1
         together: list[_TaskHit] = []
         try:
             while True:
                 together = [hit for hit in lane.waiting[:MOST_TOGETHER] if not hit[1].done()]
                 del lane.waiting[:MOST_TOGETHER]
-                if together:  # else all requests have ended meanwhile
+                if together:  # otherwise all requests have ended meanwhile
                     outcomes = await self._count([charges for charges, _ in together])
                     for (_, counted), outcome in zip(together, outcomes, strict=True):
                         if not counted.done():
@@ -239,7 +239,7 @@ class TaskLanes(Lanes):
                 if lane.due or not lane.waiting:
                     break
         except BaseException:
-            # Ended from outside: nobody knows what was counted, and such a request must not pass.
+            # Ended from outside: it is not known what was counted, so the request must not pass.
             for _, counted in (*together, *lane.waiting):
                 if not counted.done():
                     counted.set_result(None)

@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as failure:
     if failure.name != "redis":
         raise
-    raise MissingExtraError("A key store in Redis", "redis") from failure
+    raise MissingExtraError("a key store in Redis", "redis") from failure
 
 import_module("limits")  # parses the limits of stored keys: not during a request
 
@@ -55,7 +55,7 @@ def open_store(
 def open_async_store(
     target: str | AsyncClient, durable_replicas: int = 0, patience: Patience = PATIENCE
 ) -> AsyncRedisStore:
-    """Return the same for code on asyncio."""
+    """Return the async counterpart for code on asyncio."""
     where = parse(target) if isinstance(target, str) else target
     return AsyncRedisStore(where, durable_replicas, patience)
 
@@ -72,6 +72,6 @@ def open_replica(target: str | Client, patience: Patience = PATIENCE) -> Replica
 
 
 def open_async_replica(target: str | AsyncClient, patience: Patience = PATIENCE) -> AsyncReplica:
-    """Return the same for code on asyncio."""
+    """Return the async counterpart for code on asyncio."""
     where = parse(target) if isinstance(target, str) else target
     return RedisReplica(AsyncScriptPort(where, patience))

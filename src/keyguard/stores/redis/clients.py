@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any, TypeAlias
 
 import redis
@@ -59,8 +59,8 @@ next."""
 
 _NO_SECOND_TRY: _Arguments = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}
 
-# What a client's connections were made with that the timely ones do without: what keeps state of
-# the client's own, or speaks the protocol that keyguard does not.
+# Arguments of a client's connections that the timely ones do without: they hold state of the
+# client's own, or belong to a protocol that keyguard does not speak.
 _LEFT_OUT = re.compile(
     "maint|orig_|oss_|cache|himport_|event_|health_|retry_on_|connection_(pool|class)|legacy_"
 )
@@ -106,12 +106,18 @@ def _cluster(
     nodes: Sequence[tuple[str, int]], kind: type[object], options: _Arguments, terms: Patience
 ) -> redis.RedisCluster:
     (host, port), *others = nodes
+    # redis-py before 6.2 drops some of these on the way to a cluster's connections.
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    connection = timely(kind)
+    if tls:
+        bound = {"__init__": partialmethod(connection.__init__, **tls)}
+        connection = type(connection.__name__, (connection,), bound)
     return redis.RedisCluster.from_url(
         f"redis://{f'[{host}]' if ':' in host else host}:{port}",
         startup_nodes=[ClusterNode(*node) for node in others],
         connection_pool_class=partial(TimelyPool, terms=terms),
-        connection_class=timely(kind),
-        **options,
+        connection_class=connection,
+        **{name: value for name, value in options.items() if name not in tls},
     )
 
 
@@ -205,7 +211,7 @@ def _address(node: tuple[str, int]) -> _Arguments:
 
 
 def is_cluster(target: Deployment | Client | AsyncClient) -> bool:
-    """Tell whether a Redis is a cluster, where each key is on one of several servers."""
+    """Return whether a Redis is a cluster, where each key is on one of several servers."""
     if isinstance(target, Deployment):
         return target.topology is Topology.CLUSTER
     return isinstance(target, redis.RedisCluster | redis.asyncio.RedisCluster)
@@ -222,7 +228,7 @@ def _clients_of_sentinels(pool: object) -> list[Any]:
 
 
 def place_of(target: Deployment | Client | AsyncClient) -> str:
-    """Return where a Redis is, or where a client connects to, without secrets, for messages."""
+    """Return the address of a Redis or of a client's server, without secrets, for messages."""
     if isinstance(target, Deployment):
         return target.place
     topology, service = Topology.STANDALONE, ""

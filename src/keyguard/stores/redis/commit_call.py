@@ -1,4 +1,4 @@
-"""How a commit or an ending becomes the one script call that makes it."""
+"""Builds the script call that makes a commit or an ending."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import timedelta
 from math import ceil
 from typing import TypeAlias
 
-from keyguard.core.keys.commit import Change, Commit, Ending
-from keyguard.core.keys.records import Key, KeyRecord, Organization
-from keyguard.core.keys.requests import KeyRequest, RequestRecord
+from keyguard.core.keys.commit import Commit, Ending
+from keyguard.core.keys.records import Key, Organization
+from keyguard.core.keys.requests import KeyRequest
 from keyguard.stores.redis.hashes import (
     entry_fields,
     field_texts,
@@ -19,6 +19,8 @@ from keyguard.stores.redis.hashes import (
     time_text,
 )
 from keyguard.stores.redis.scripts import COMMIT, END, ScriptCall, store_call
+
+Record: TypeAlias = Key | KeyRequest | Organization
 
 Write: TypeAlias = tuple[str, str, tuple[str, ...]]
 """A command, its key without the store's prefix, and its arguments."""
@@ -35,18 +37,23 @@ def commit_call(commit: Commit) -> ScriptCall:
         (f"trail:{entry.subject}", f"owned:{entry.organization}", entry_fields(entry))
         for entry in commit.entries
     ]
-    records: list[Organization | KeyRecord | RequestRecord] = [
-        *commit.organizations,
-        *commit.keys,
-        *commit.requests,
+    made: list[tuple[Record, tuple[str, ...]]] = [
+        *((record, record_fields(record)) for record in commit.organizations),
+        *((record.key, record_fields(record)) for record in commit.keys),
+        *((record.request, record_fields(record)) for record in commit.requests),
     ]
-    writes = [write for record in records for write in _index_writes(record)]
-    writes += [write for change in commit.changes for write in _changes_of_indexes(change)]
-    writes += [write for key in commit.deleted for write in _removals(key)]
+    writes: list[Write] = [("HSET", "slugs", (new.slug, new.id)) for new in commit.organizations]
+    for record, _ in made:
+        writes += _index_writes(None, record)
+    for change in commit.changes:
+        writes += _index_writes(change.before, change.after)
+    for key in commit.deleted:
+        # The record goes before what leads to it: an index entry alone counts for nothing.
+        writes += [("DEL", record_key(key.id), ()), *_index_writes(key, None)]
     sets = [key for command, key, _ in writes if command in ("ZADD", "ZREM")]
     sets += [key for trail, owned, _ in entries for key in (trail, owned)]
     # The record is written after the indexes that lead to it.
-    writes += [("HSET", record_key(_id_of(new)), record_fields(new)) for new in records]
+    writes += [("HSET", record_key(record.id), fields) for record, fields in made]
     writes += [
         ("HSET", record_key(change.id), fields)
         for change in commit.changes
@@ -76,8 +83,8 @@ def ending_call(ending: Ending, *, waits: bool) -> ScriptCall:
     """Return the call of the script that revokes keys or disables an organization.
 
     Args:
-        ending: What ends.
-        waits: Whether the caller waits until replicas have it, also if it had ended before.
+        ending: The ending.
+        waits: Whether the caller waits until replicas have it, even if it had ended before.
     """
     found = f"family:{ending.subject}" if ending.ends_family else record_key(ending.subject)
     asking = "" if ending.authority is None else record_key(ending.authority)
@@ -102,83 +109,44 @@ def ending_call(ending: Ending, *, waits: bool) -> ScriptCall:
 
 def record_key(record_id: str) -> str:
     """Return the key of a record, without the store's prefix."""
-    kinds = {"org": "organization", "req": "request"}
-    prefix, underscore, _ = record_id.partition("_")  # the id of a key has none
-    return f"{kinds.get(prefix, 'organization') if underscore else 'key'}:{record_id}"
-
-
-def _id_of(new: Organization | KeyRecord | RequestRecord) -> str:
-    if isinstance(new, Organization):
-        return new.id
-    return new.key.id if isinstance(new, KeyRecord) else new.request.id
-
-
-def _index_writes(new: Organization | KeyRecord | RequestRecord) -> Iterator[Write]:
-    if isinstance(new, Organization):
-        yield "HSET", "slugs", (new.slug, new.id)
-        yield "ZADD", "organizations", ("0", index_entry(new))
-    elif isinstance(new, KeyRecord):
-        key = new.key
-        for index in _indexes(key):
-            yield "ZADD", index, ("0", index_entry(key))
-        yield "ZADD", "ids", ("0", key.id)
-        yield from _named_writes(None, key)
-    else:
-        request = new.request
-        for index in ("", f":{request.organization}"):
-            yield "ZADD", f"requests{index}", ("0", index_entry(request))
-        yield "ZADD", f"requester:{request.requester}", ("0", index_entry(request))
-        yield from _open_writes(request)
-
-
-def _removals(key: Key) -> Iterator[Write]:
-    """Delete a key's record, and then what leads to it: an index entry alone counts for nothing."""
-    yield "DEL", record_key(key.id), ()
-    for index in _indexes(key):
-        yield "ZREM", index, (index_entry(key),)
-    yield "ZREM", "ids", (key.id,)
-    yield "ZREM", f"names:{key.organization}", (f"{key.name}\0{key.id}",)
-    if key.owner is not None:
-        yield "ZREM", f"owner:{key.owner}", (index_entry(key),)
-
-
-def _indexes(key: Key) -> tuple[str, ...]:
-    """Return the indexes by time of creation that every key is in."""
-    return "keys", f"keys:{key.organization}", f"family:{key.family}"
+    if "_" not in record_id:
+        return f"key:{record_id}"
+    return f"{'request' if record_id.startswith('req_') else 'organization'}:{record_id}"
 
 
 def _due(key: Key, kept: timedelta) -> int:
-    """Return the second from which on a key may be deleted; one that never stops is no key to."""
+    """Return the second from which a key may be deleted; 0 if it never stops, so that it stays."""
     return 0 if key.stops_at is None else ceil((key.stops_at + kept).timestamp())
 
 
-def _changes_of_indexes(change: Change) -> Iterator[Write]:
-    before, after = change.before, change.after
-    if isinstance(before, Key) and isinstance(after, Key):
-        yield from _named_writes(before, after)
-    elif isinstance(after, KeyRequest):
-        yield from _open_writes(after)
+def _index_writes(before: Record | None, after: Record | None) -> Iterator[Write]:
+    """Change the indexes that lead to a record, as it is made, changed or deleted."""
+    old, new = _places(before), _places(after)
+    for index, entry in old:
+        if (index, entry) not in new:
+            yield "ZREM", index, (entry,)
+    for (index, entry), score in new.items():
+        if old.get((index, entry)) != score:
+            yield "ZADD", index, (score, entry)
 
 
-def _named_writes(before: Key | None, key: Key) -> Iterator[Write]:
-    """Move a key within the index of names, and between those of owners."""
-    names = f"names:{key.organization}"
-    if before is not None and before.name != key.name:
-        yield "ZREM", names, (f"{before.name}\0{key.id}",)
-    if before is None or before.name != key.name:
-        yield "ZADD", names, ("0", f"{key.name}\0{key.id}")
-    former = None if before is None else before.owner
-    if former not in (None, key.owner):
-        yield "ZREM", f"owner:{former}", (index_entry(key),)
-    if key.owner not in (None, former):
-        yield "ZADD", f"owner:{key.owner}", ("0", index_entry(key))
-
-
-def _open_writes(request: KeyRequest) -> Iterator[Write]:
-    """Put a request into the indexes of open ones, or take it out."""
-    ends = request.open_until
-    for index in ("open", f"open:{request.organization}"):
-        if ends is None:
-            yield "ZREM", index, (index_entry(request),)
-        else:
-            yield "ZADD", index, (str(ceil(ends.timestamp())), index_entry(request))
+def _places(record: Record | None) -> dict[tuple[str, str], str]:
+    """Return where a record is in indexes: its scores by index and entry."""
+    if record is None:
+        return {}
+    entry = index_entry(record)
+    if isinstance(record, Organization):
+        return {("organizations", entry): "0"}
+    owner = record.organization
+    if isinstance(record, Key):
+        aged = ["keys", f"keys:{owner}", f"family:{record.family}"]
+        if record.owner is not None:
+            aged.append(f"owner:{record.owner}")
+        others = {("ids", record.id): "0", (f"names:{owner}", f"{record.name}\0{record.id}"): "0"}
+        return {(index, entry): "0" for index in aged} | others
+    aged = ["requests", f"requests:{owner}", f"requester:{record.requester}"]
+    places = {(index, entry): "0" for index in aged}
+    if record.open_until is not None:
+        second = str(ceil(record.open_until.timestamp()))
+        places |= {("open", entry): second, (f"open:{owner}", entry): second}
+    return places

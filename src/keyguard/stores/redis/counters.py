@@ -1,8 +1,8 @@
 """Counters in Redis, exact under any number of processes.
 
-A hit is one script, whatever the number of limits, and hits that travel together take one round
-trip. All processes count on the server's clock. The counters use the port of a Redis store: its
-connections and its deadlines.
+A hit is one script, whatever the number of limits, and hits that travel together are one call of
+it where one server has all their buckets. All processes count on the server's clock. The counters
+use the port of a Redis store: its connections and its deadlines.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class AsyncRedisRateLimiter(AsyncBatchRateLimiter):
 
 
 class RedisRateLimiter(SyncBatchRateLimiter):
-    """The same for sync code, over a port that never suspends."""
+    """A store of counters for sync code, over a port that never suspends."""
 
     system_name = "redis"
 
@@ -100,7 +100,7 @@ def hit_call(charges: tuple[Charge, ...]) -> ScriptCall:
 
 def _call(script: Script, charges: Sequence[Charge], time: str, *more: str) -> ScriptCall:
     keys = tuple([charge.key for charge in charges])
-    arguments = [time]
+    arguments = [f"{len(keys)} {time}"]
     for _, _, amount, window, strategy, enforce, cost in charges:
         arguments.append(f"{_STRATEGIES[strategy]} {amount} {window} {cost} {enforce:d}")
     return ScriptCall(script, keys, (*arguments, *more))
@@ -117,7 +117,7 @@ def _outcome(reply: Reply, charges: Sequence[Charge]) -> Outcome | CorruptDataEr
             row = fits == 1, left, reset / _SECOND, wait / _SECOND, ends / _SECOND
             tallies.append(_tally(row))
     except ValueError as failure:
-        corrupt = CorruptDataError("Redis answered a hit with something else than counts")
+        corrupt = CorruptDataError("Redis answered a hit with something other than counts")
         corrupt.__cause__ = failure
         return corrupt
     return Outcome(numbers[0] == 1, tallies)

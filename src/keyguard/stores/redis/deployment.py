@@ -93,7 +93,7 @@ class Deployment:
     Args:
         topology: How the server that holds a key is found.
         nodes: Hosts and ports of the server, of the Sentinels, or of nodes of the cluster.
-        service: What the Sentinels call the primary.
+        service: The Sentinels' name for the primary.
         tls: Whether the servers and the Sentinels are reached through TLS.
         options: Further arguments of redis-py's connections; may hold passwords.
         sentinel_options: The same for connections to Sentinels.
@@ -230,6 +230,8 @@ def _options(query: str, topology: Topology, *, tls: bool) -> dict[str, Option]:
                 f"the option {name!r} of the {topology.value}:// URL can't be read"
             )
         options |= parse_url(f"redis://?{name}={quote(value)}")
+    if tls:  # by itself, redis-py checks it from 6.0 on, and 6.0 even where it checks nothing else
+        options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs") != "none")
     return options
 
 

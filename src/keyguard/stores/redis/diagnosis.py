@@ -1,4 +1,4 @@
-"""What could make a Redis lose what it acknowledged, and which servers can't be reached.
+"""Finds settings by which a Redis could lose acknowledged changes, and unreachable servers.
 
 The user of a key store may lack the permission for what is asked here, and some providers leave
 commands out.
@@ -18,8 +18,7 @@ from keyguard.stores.diagnosis import Finding, fine, problem
 from keyguard.stores.redis.clients import place_of, sentinels_of
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.pools import RedisPool
-from keyguard.stores.redis.ports import only
-from keyguard.stores.redis.scripts import Command, text_of, texts_of
+from keyguard.stores.redis.scripts import only, pack, text_of, texts_of
 from keyguard.stores.redis.sync_port import SyncScriptPort, exchange
 
 _ON_DISK = {
@@ -32,7 +31,7 @@ _WRITABLE = (
     "'replica-read-only yes'"
 )
 
-# A replica speaks once a second. By default Redis takes one for gone that has said nothing so long.
+# A replica reports once a second. By default Redis considers it gone after this time of silence.
 _LONGEST_SILENCE = 10
 
 
@@ -47,7 +46,7 @@ def diagnose(port: SyncScriptPort, replicas: int) -> list[Finding]:
     try:
         with frameless():
             servers = _servers(port)
-    except Exception as failure:  # noqa: BLE001 - whatever it is, nothing can be reached
+    except Exception as failure:  # noqa: BLE001 - any error means that nothing can be reached
         return [problem(str(explained(failure, port.place)))]
     for name, pool in servers:
         try:
@@ -118,7 +117,7 @@ def _of_server(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
 def _of_acknowledgement(
     place: str, info: Mapping[str, str], appendfsync: str | None, replicas: int
 ) -> Iterator[Finding]:
-    """Say what the acknowledgement of a change is worth, and what makes it worth little."""
+    """Report how safe an acknowledged change is, and what makes it less safe."""
     connected = int(info.get("connected_slaves", "0"))
     saved = appendfsync if info.get("aof_enabled") != "0" else None
     on_disk = _ON_DISK.get(saved or "", "as its settings say, which keyguard may not read")
@@ -140,13 +139,13 @@ def _of_acknowledgement(
         )
     if replicas > connected and info.get("role") == "master":
         yield problem(
-            f"{place} has {connected} replicas, and each change waits for {replicas} in vain; "
+            f"{place} has {connected} replicas, so each change waits in vain for {replicas}; "
             "connect them, or set durable_replicas lower"
         )
 
 
 def _of_replicas(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
-    """Say how far each replica of a primary is behind."""
+    """Report how far each replica of a primary is behind."""
     written = int(info.get("master_repl_offset", "0"))
     for number in range(int(info.get("connected_slaves", "0"))):
         if f"slave{number}" not in info:  # some providers hide them
@@ -161,7 +160,7 @@ def _of_replicas(place: str, info: Mapping[str, str]) -> Iterator[Finding]:
             f"{replica['lag']} s ago"
         )
         is_silent = int(replica["lag"]) > _LONGEST_SILENCE
-        yield problem(f"{said}: see that the two reach each other") if is_silent else fine(said)
+        yield problem(f"{said}: check that the two reach each other") if is_silent else fine(said)
 
 
 def _not_told(place: str) -> Finding:
@@ -173,14 +172,14 @@ def _not_told(place: str) -> Finding:
 
 def _setting(pool: RedisPool, name: str) -> str | None:
     try:
-        return texts_of(only(exchange(pool, (Command("CONFIG", "GET", name),))))[1]
+        return texts_of(only(exchange(pool, (pack("CONFIG", "GET", name),))))[1]
     except (IndexError, ResponseError):  # the user may lack the permission
         return None
 
 
 def _info(pool: RedisPool) -> dict[str, str] | None:
     try:
-        lines = text_of(only(exchange(pool, (Command("INFO"),)))).splitlines()
+        lines = text_of(only(exchange(pool, (pack("INFO"),)))).splitlines()
     except ResponseError:
         return None
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))

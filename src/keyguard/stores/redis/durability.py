@@ -8,7 +8,7 @@ from typing import TypeAlias
 from keyguard.exceptions import NotDurableError
 from keyguard.runtime.deadlines import within
 from keyguard.stores.redis.lending import patience
-from keyguard.stores.redis.scripts import DONE, Command, Reply, text_of, texts_of
+from keyguard.stores.redis.scripts import DONE, Command, Reply, pack, text_of, texts_of
 
 Ask: TypeAlias = Callable[[Command], Awaitable[Reply]]
 """Sends a command on the connection that made a change, and returns the reply."""
@@ -41,14 +41,14 @@ class Durability:
             ask: Reaches the server on the script's connection.
 
         Raises:
-            NotDurableError: Too few of them had it in time, or the server did not tell.
+            NotDurableError: Too few of them had it in time, or the server did not answer.
         """
         if texts_of(reply)[0] != DONE:
             return
         seconds = min(_LONGEST, patience() / 2)
-        wait = Command("WAIT", str(self._replicas), str(max(1, round(seconds * 1000))))
+        wait = pack("WAIT", str(self._replicas), str(max(1, round(seconds * 1000))))
         try:
-            # A server that falls silent is given up before the call as a whole is.
+            # Stop waiting for a silent server before the deadline of the whole call.
             with within(1.5 * seconds):
                 reached = int(text_of(await ask(wait)))
         except Exception as failure:
@@ -60,6 +60,6 @@ class Durability:
         wanted = "one replica" if self._replicas == 1 else f"{self._replicas} replicas"
         return NotDurableError(
             f"{self._place} made the change, but fewer than {wanted} had it within {seconds:g} "
-            "seconds, and a failover now would lose it; see that the replicas are connected "
-            "('keyguard doctor' tells), then make the change again if it ends something"
+            "seconds, and a failover now would lose it; check that the replicas are connected "
+            "('keyguard doctor' reports it), then make the change again if it ends something"
         )

@@ -10,6 +10,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterError,
     ConnectionError,  # noqa: A004 - redis-py's own
     MasterDownError,
@@ -61,7 +62,7 @@ _ADVICE = "run 'keyguard migrate', or call migrate() at start"
 
 
 def is_lost(failure: BaseException) -> bool:
-    """Tell whether a connection broke, so that a new one may do better."""
+    """Return whether a connection broke, so that a new one may succeed."""
     return (
         isinstance(failure, ConnectionError | OSError)
         and not isinstance(failure, (*_REFUSED, MaxConnectionsError))
@@ -71,9 +72,9 @@ def is_lost(failure: BaseException) -> bool:
 
 
 def may_be_replaced(failure: BaseException) -> bool:
-    """Tell whether a server refused a call because another is the primary, or may be.
+    """Return whether a server refused a call because another is the primary, or may be.
 
-    It changed nothing. While a server starts, another may have taken over, too.
+    The server changed nothing. While a server starts, another may have taken over.
     """
     return (
         _is_read_only(failure)
@@ -83,8 +84,30 @@ def may_be_replaced(failure: BaseException) -> bool:
 
 
 def is_moving(failure: BaseException) -> bool:
-    """Tell whether a server refused a call because its keys are just moving to another one."""
-    return isinstance(failure, TryAgainError) or str(failure) == _MOVED_ON
+    """Return whether a server refused a call because its keys are moving to another one.
+
+    Not where they have moved already: the answer names the other server then.
+    """
+    is_on_its_way = isinstance(failure, TryAgainError | AskError)
+    return (is_on_its_way and not isinstance(failure, MovedError)) or str(failure) == _MOVED_ON
+
+
+def keeps_apart(reply: object) -> bool:
+    """Return whether a server refused calls together that it may accept one by one; none ran."""
+    return isinstance(reply, NoPermissionError) or keeps_slots_apart(reply)
+
+
+def keeps_slots_apart(reply: object) -> bool:
+    """Return whether a server refuses all calls together whose keys are in several slots."""
+    # redis-py before 6.0 has the class for clusters alone.
+    return isinstance(reply, ClusterCrossSlotError) or (
+        isinstance(reply, ResponseError) and str(reply).startswith("CROSSSLOT ")
+    )
+
+
+def lacks_script(failure: BaseException) -> bool:
+    """Return whether a server does not know a script by its digest; it ran nothing."""
+    return isinstance(failure, NoScriptError)
 
 
 def _is_read_only(failure: BaseException) -> bool:
@@ -100,7 +123,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
     """Return keyguard's error for a failure of redis-py's: what it means, and what to do.
 
     Args:
-        failure: What redis-py raised.
+        failure: The exception of redis-py.
         place: The server's address, without secrets.
     """
     text = str(failure)
@@ -114,26 +137,27 @@ def explained(failure: BaseException, place: str) -> StoreError:
             )
         case ConnectionError() if text.startswith(_NO_PRIMARY) and "AuthenticationError" in text:
             return StoreUnavailableError(
-                f"the Sentinels of {place} do not let keyguard in; see sentinel_username and "
+                f"the Sentinels of {place} do not let keyguard in; check sentinel_username and "
                 "sentinel_password in the URL"
             )
         case _ if isinstance(_of_node(failure), _REFUSED) or "unauthenticated" in text:
             return StoreUnavailableError(
-                f"{place} does not let keyguard in; see the user and password of the URL"
+                f"{place} does not let keyguard in; check the user and password of the URL"
             )
         case ResponseError() if "DB index is out of range" in text:
             return StoreUnavailableError(
-                f"{place} does not let keyguard in, as there is no such database; see its number "
+                f"{place} does not let keyguard in, as there is no such database; check its number "
                 "in the URL, and the server's setting 'databases'"
             )
         case TimeoutError() if text == CLOSED:
             return StoreUnavailableError(
-                f"the connections to {place} were closed while a call waited for one; call nothing "
-                "on a guard or store that is being closed"
+                f"the connections to {place} were closed while a call waited for one; close a "
+                "guard or a store only after its last call"
             )
         case MaxConnectionsError():
             return StoreUnavailableError(
-                f"all connections to {place} are in use; try again later, or see what holds them"
+                f"all connections to {place} are in use; try again later, or find out what holds "
+                "them"
             )
         case _ if _is_read_only(failure):
             return StoreUnavailableError(
@@ -154,7 +178,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
         case ResponseError() if "NOREPLICAS" in text:
             return StoreUnavailableError(
                 f"{place} has too few replicas (min-replicas-to-write), so it may have been "
-                "replaced as the primary and answers nothing; see that its replicas are connected"
+                "replaced as the primary and answers nothing; check that its replicas are connected"
             )
         case ResponseError() if text.startswith(_REFUSALS):
             return StoreUnavailableError(
@@ -164,7 +188,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
             return _mistrusted(cause, place)
         case _ if isinstance(failure, _DOWN):
             return StoreUnavailableError(
-                f"{place} is down, slow or overloaded; see that it runs and can be reached, then "
+                f"{place} is down, slow or overloaded; check that it runs and can be reached, then "
                 "try again"
             )
         case _:
@@ -199,8 +223,8 @@ def _mistrusted(cause: ssl.SSLError, place: str) -> StoreUnavailableError:
             "and use the host name that is in the certificate"
         )
     return StoreUnavailableError(
-        f"{place} and keyguard do not agree on TLS ({cause.reason}); see that the port is the one "
-        "for TLS, and check the options that begin with ssl_"
+        f"{place} and keyguard do not agree on TLS ({cause.reason}); check that the port is the "
+        "one for TLS, and check the options that begin with ssl_"
     )
 
 

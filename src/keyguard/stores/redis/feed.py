@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import redis
-from redis.exceptions import MovedError
+from redis.exceptions import AskError, MovedError
 
 from keyguard.exceptions import KeyguardError, StoreError, StoreUnavailableError
 from keyguard.runtime.deadlines import awithin, within
@@ -29,7 +29,8 @@ from keyguard.stores.redis.durability import Durability
 from keyguard.stores.redis.errors import explained
 from keyguard.stores.redis.lending import AsyncConnection
 from keyguard.stores.redis.pools import EndableConnection
-from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, aexchange, only
+from keyguard.stores.redis.ports import AsyncScriptPort, ScriptPort, aexchange
+from keyguard.stores.redis.routing import Routing
 from keyguard.stores.redis.scripts import (
     NEWS,
     STORE,
@@ -37,6 +38,8 @@ from keyguard.stores.redis.scripts import (
     Replies,
     Reply,
     list_of,
+    only,
+    pack,
     store_call,
     text_of,
     texts_of,
@@ -55,28 +58,34 @@ class TrailReader(ScriptPort):
     After a failure the reader connects anew, and so learns which server is the primary by then.
     """
 
+    routing: Routing
+    """Knows the nodes of a cluster."""
     is_closed = False
+    moved: MovedError | None = None
+    """The answer that said last that the trail is on another node; a new connection uses it up."""
 
     @abstractmethod
     async def exchange(self, command: Command) -> Reply:
         """Send a command on the reader's connection and return the reply."""
 
     async def drop_idle(self) -> None:
-        await self.disconnect(moved=True)
+        self.routing.doubt_layout()
+        await self.disconnect()
 
     @abstractmethod
-    async def disconnect(self, *, moved: bool = False) -> None:
-        """Close the connection; the next command connects to the server of that time.
+    async def disconnect(self) -> None:
+        """Close the connection; the next command connects to the server of that time."""
 
-        Args:
-            moved: Whether the layout of the cluster is old.
-        """
+    async def follow(self, move: MovedError) -> None:
+        """Close the connection; the next command connects to the node that an answer named."""
+        self.moved = move
+        await self.disconnect()
 
     async def news(self, position: str | None, patience: float) -> News:
         """Return what changed after a position.
 
         Args:
-            position: The position; None to learn where the trail ends now.
+            position: The position; None to get the present end of the trail.
             patience: Seconds to wait for a change; 0 or less not to wait.
 
         Raises:
@@ -101,11 +110,13 @@ class TrailReader(ScriptPort):
         """Wait until the trail goes on after a position, and return whether there may be news."""
         # At least a millisecond, for 0 means to wait for ever.
         limit = str(max(1, round(seconds * 1000)))
-        waiting = Command("XREAD", "COUNT", "1", "BLOCK", limit, "STREAMS", _TRAIL, position)
+        waiting = pack("XREAD", "COUNT", "1", "BLOCK", limit, "STREAMS", _TRAIL, position)
         try:
             return await self.exchange(waiting) is not None
-        except MovedError:
-            await self.disconnect(moved=True)
+        except MovedError as move:
+            await self.follow(move)
+            return True
+        except AskError:  # the script waits for the end of the move
             return True
         except KeyguardError:
             raise
@@ -121,8 +132,8 @@ class TrailReader(ScriptPort):
         (command,) = commands
         try:
             return [await self.exchange(command)]
-        except MovedError:
-            await self.disconnect(moved=True)
+        except MovedError as move:
+            await self.follow(move)
             return [await self.exchange(command)]
 
 
@@ -134,7 +145,7 @@ class RedisFeed(TrailReader):
     """
 
     def __init__(self, port: SyncScriptPort) -> None:
-        self._port = port
+        self._port = self.routing = port
         self.place = port.place
         self._start_afresh()
         after_fork(self._start_afresh)
@@ -161,7 +172,7 @@ class RedisFeed(TrailReader):
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the reader. A read that is under way fails."""
+        """Close the reader. A read in progress fails."""
         self.is_closed = True
         connection = self._connection
         if connection is not None:
@@ -175,7 +186,7 @@ class RedisFeed(TrailReader):
     async def exchange(self, command: Command) -> Reply:
         handled = sys.exception()
         try:
-            connection = self._connected()
+            connection = await self._connected()
             send_commands(connection, (command,))
             if self.is_closed:  # perhaps before there was anything to hang up
                 raise _closed()
@@ -186,9 +197,7 @@ class RedisFeed(TrailReader):
             drop_frames(failure, handled)
             raise
 
-    async def disconnect(self, *, moved: bool = False) -> None:
-        if moved:
-            self._port.doubt_layout()
+    async def disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
@@ -196,11 +205,12 @@ class RedisFeed(TrailReader):
     async def pause(self, seconds: float) -> None:
         await self._port.pause(seconds)
 
-    def _connected(self) -> EndableConnection:
+    async def _connected(self) -> EndableConnection:
         if self.is_closed:
             raise _closed()
         if self._connection is None:
-            self._connection = self._port.connection_for(_TRAIL)
+            move, self.moved = self.moved, None
+            self._connection = await self._port.connection_for(_TRAIL, move)
         if not self._connection.is_connected:
             self._connection.connect()
         return self._connection
@@ -214,7 +224,7 @@ class AsyncRedisFeed(TrailReader):
     """
 
     def __init__(self, port: AsyncScriptPort) -> None:
-        self._port = port
+        self._port = self.routing = port
         self.place = port.place
         self._connection: AsyncConnection | None = None
         self._under_way: asyncio.Task[News] | None = None
@@ -234,7 +244,7 @@ class AsyncRedisFeed(TrailReader):
             self._under_way = None
 
     async def aclose(self) -> None:
-        """Close the reader. A read that is under way fails."""
+        """Close the reader. A read in progress fails."""
         self.is_closed = True
         task = self._under_way
         if task is not None and task.get_loop() is running_loop("Redis"):
@@ -246,16 +256,15 @@ class AsyncRedisFeed(TrailReader):
         handled = sys.exception()
         try:
             if self._connection is None:
-                self._connection = await self._port.connection_for(_TRAIL)
+                move, self.moved = self.moved, None
+                self._connection = await self._port.connection_for(_TRAIL, move)
             await self._connection.connect()
             return only(await aexchange(self._connection, (command,)))
         except BaseException as failure:
             drop_frames(failure, handled)
             raise
 
-    async def disconnect(self, *, moved: bool = False) -> None:
-        if moved:
-            self._port.doubt_layout()
+    async def disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             # TLS waits for a goodbye, which a silent server never says.

@@ -66,7 +66,7 @@ _FORMS: dict[str, _Form] = {
     "version": _Form(str, int),
     "action": _Form(str, Action),
 }
-"""The form of each field of organizations, keys, requests and entries of the audit trail.
+"""The forms of the fields of records and entries of the audit trail; the other fields are texts.
 
 "" stands for None, and for the default of a field that can't be None."""
 
@@ -99,7 +99,7 @@ def field_texts(values: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def is_entry(item: Reply) -> bool:
-    """Tell whether an item of the stream is about a record; its first is not."""
+    """Return whether an item of the stream is about a record. The first item is not."""
     parts = list_of(list_of(item)[1])
     return bool(parts) and parts[0] not in (b"made", "made")
 
@@ -160,7 +160,7 @@ def own(record_id: str, record: Record) -> Record:
     """Return a record that was found under an id, if it has that id.
 
     Raises:
-        CorruptDataError: It has another one, and would be taken for another record.
+        CorruptDataError: The record has another id, and would be taken for another record.
     """
     if getattr(record, "id", None) != record_id:
         raise _corrupt(record_id, "it has another id")

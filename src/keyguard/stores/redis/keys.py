@@ -367,12 +367,12 @@ def _temporary_key(kind: str, digest: str) -> str:
 
 
 def _may_be(pattern: re.Pattern[str], text: str | None) -> bool:
-    """Tell whether a text can be an id of a kind. None stands for any."""
+    """Return whether a text can be an id of a kind. None stands for any."""
     return text is None or pattern.match(text) is not None
 
 
 def _can_exist(organization: str | None, subject: str | None, after: str | None) -> bool:
-    """Tell whether ids can be those of an organization, of a record, and of an entry."""
+    """Return whether ids can be those of an organization, of a record, and of an entry."""
     if organization not in (None, TRAIL) and not ORGANIZATION_ID.match(organization):
         return False
     if subject not in (None, TRAIL) and not any(known.match(subject) for known in _SUBJECTS):

@@ -1,4 +1,4 @@
-"""Connections that are lent to calls, and opened beside the calls that want them.
+"""Lends connections to calls, and opens them in the background.
 
 A connector opens them, as those of SQL. Only here do they come back to it: SQLAlchemy has pools of
 its own. So a lender also says which connections are still fit, and how many there may be.
@@ -44,7 +44,6 @@ class Connection(Protocol):
     def is_connected(self) -> bool: ...
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
-    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
     def send_packed_command(self, command: Iterable[bytes]) -> None: ...
     def can_read(self, timeout: float = 0) -> bool: ...
     def read_response(self, *, disconnect_on_error: bool) -> Reply: ...
@@ -57,7 +56,6 @@ class AsyncConnection(Protocol):
     def is_connected(self) -> bool: ...
     async def connect(self) -> None: ...
     async def disconnect(self, nowait: bool = False) -> None: ...
-    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
     async def send_packed_command(self, command: Iterable[bytes]) -> None: ...
     async def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Reply: ...  # noqa: ASYNC109 - redis-py's signature
 
@@ -91,7 +89,7 @@ class Lender(Connector[AnyConnection]):
         super().__init__(partial(_connected, lender), partial(_discard, lender), terms)
         self._pool: Any = weakref.proxy(pool)
         self.keep: Callable[[AnyConnection], object] = self._ready.append
-        # Weak, too: what an exception at any moment loses, such as a signal's, leaves its place.
+        # Weak, too: a connection that an exception loses, such as one of a signal, frees its place.
         self._opened_at: weakref.WeakKeyDictionary[AnyConnection, float] = (
             weakref.WeakKeyDictionary()
         )
@@ -100,7 +98,7 @@ class Lender(Connector[AnyConnection]):
         """Return a connection that is open and has nothing left to read.
 
         Raises:
-            RedisError: None could be opened, or none in time.
+            RedisError: No connection could be opened in time.
         """
         kept, self._is_known = int(self._is_known), True
         connection = await self._fit()
@@ -125,7 +123,7 @@ class Lender(Connector[AnyConnection]):
             raise
 
     def give(self, connection: AnyConnection) -> None:
-        """Take a connection back, in whatever state it is."""
+        """Take a connection back, in any state."""
         with self._lock:
             call = self._next_call()
             if call is None:
@@ -134,7 +132,7 @@ class Lender(Connector[AnyConnection]):
             call.set_result(connection)
 
     async def check_ready(self) -> None:
-        """Have a connection ready that is fit, beside the present call."""
+        """Keep a usable connection ready, in the background."""
         connection = await self._fit()
         if connection is not None:
             self.give(connection)
@@ -150,7 +148,7 @@ class Lender(Connector[AnyConnection]):
 
     @abstractmethod
     async def _is_quiet(self, connection: AnyConnection) -> bool:
-        """Tell whether a connection is open to the right server, with nothing left to read."""
+        """Return whether a connection is open to the right server, with nothing left to read."""
 
     async def _fit(self) -> AnyConnection | None:
         while True:

@@ -1,4 +1,4 @@
-"""What a list of records in Redis is of, and how it is ordered."""
+"""The records of a list in Redis, and their order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keyguard.stores.redis.hashes import time_text
 
 
 class Listed(NamedTuple):
-    """What a list is of.
+    """The records of a list, and their order.
 
     Args:
         kind: The kind of record.

@@ -190,7 +190,7 @@ class TimelySentinelPool(TimelyPool, SentinelConnectionPool):
 
 
 class AsyncPool(redis.asyncio.ConnectionPool):
-    """The same for asyncio."""
+    """A pool of connections to one server, for asyncio."""
 
     def __init__(self, *arguments: object, terms: Patience = PATIENCE, **options: object) -> None:
         base: Any = super()

@@ -1,7 +1,8 @@
-"""How keyguard reaches a Redis, what it does if a call fails, and the port of code on asyncio.
+"""The way to a Redis, the handling of failed calls, and the port of code on asyncio.
 
-Nothing that may have written is sent twice. A connection whose exchange did not end is closed, so
-that no reply can answer a later question. The coroutines of a port for sync code never suspend.
+A command that may have written is never sent twice. A connection whose exchange did not end is
+closed, so that no reply can answer a later question. The coroutines of a port for sync code never
+suspend.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import NoScriptError
+from redis.exceptions import MovedError
 
 from keyguard.exceptions import CorruptDataError, KeyguardError, StoreError
 from keyguard.runtime.deadlines import PATIENCE, Patience, awithin, deadline, remaining
@@ -34,11 +35,19 @@ from keyguard.stores.redis.clients import (
 )
 from keyguard.stores.redis.deployment import Deployment
 from keyguard.stores.redis.durability import Durability
-from keyguard.stores.redis.errors import explained, is_lost, is_moving, may_be_replaced
+from keyguard.stores.redis.errors import (
+    explained,
+    is_lost,
+    is_moving,
+    keeps_apart,
+    keeps_slots_apart,
+    lacks_script,
+    may_be_replaced,
+)
 from keyguard.stores.redis.lending import WITHOUT_DEADLINE, AsyncConnection, patience
 from keyguard.stores.redis.pools import MOST_CONNECTIONS, AsyncPool
 from keyguard.stores.redis.routing import Routing
-from keyguard.stores.redis.scripts import Command, Replies, Reply, ScriptCall
+from keyguard.stores.redis.scripts import Command, Replies, Reply, ScriptCall, only, parted
 
 _NO_TIMEOUTS: dict[str, None] = {"socket_timeout": None, "socket_connect_timeout": None}
 _PAUSE = 0.05
@@ -54,6 +63,8 @@ class ScriptPort(ABC):
     """The server's address, without secrets."""
     is_cluster: bool
     """Whether each key is on one of several servers."""
+    _takes_joined = True
+    """Whether the server takes a command with the keys of several calls."""
 
     @abstractmethod
     async def send(
@@ -68,7 +79,7 @@ class ScriptPort(ABC):
                 any.
 
         Returns:
-            The replies. In the place of one that says why a command was refused stands the error.
+            The replies. If a command was refused, its place holds the error.
 
         Raises:
             NotDurableError: Too few replicas have the change.
@@ -113,15 +124,25 @@ class ScriptPort(ABC):
             durability: As for :meth:`send`.
 
         Returns:
-            The reply to each call. In the place of a call that failed by itself stands the error.
+            The reply to each call. If a single call failed, its place holds the error.
 
         Raises:
             StoreError: All calls failed.
         """
-        commands = [call.by_digest for call in calls]
+        # While a slot of a cluster moves, keys of several calls may be in different places.
+        is_joined = (
+            len(calls) > 1 and calls[0].script.joins and self._takes_joined and not self.is_cluster
+        )
+        commands = [calls[0].joined(calls[1:])] if is_joined else [call.by_digest for call in calls]
         replies: Replies
         try:
             replies = await self.send(commands, calls[0].keys[0], durability)
+            if is_joined and keeps_apart(replies[0]):
+                self._takes_joined = not keeps_slots_apart(replies[0])
+                commands = [call.by_digest for call in calls]
+                replies = await self.send(commands, calls[0].keys[0], durability)
+            elif is_joined:
+                replies = parted(replies[0], len(calls))
         except KeyguardError:
             raise
         except Exception as failure:  # noqa: BLE001 - its meaning is decided in one place
@@ -134,15 +155,14 @@ class ScriptPort(ABC):
     async def _run_again(
         self, calls: Sequence[ScriptCall], durability: Durability | None, replies: Replies
     ) -> Sequence[Reply | StoreError]:
-        """Run those calls again that failed, where that is safe."""
+        """Repeat the calls that failed, if that is safe."""
         is_meant: Callable[[Exception], bool]
-        found: Replies
         is_lacking, is_new, has_moved = False, False, False
         ends = time.monotonic() + patience()
         while remaining() != 0 and time.monotonic() < ends:
             failures = [reply for reply in replies if isinstance(reply, Exception)]
-            if not is_lacking and any(map(_lacks_script, failures)):
-                is_lacking, is_meant = True, _lacks_script  # the server ran nothing
+            if not is_lacking and any(map(lacks_script, failures)):
+                is_lacking, is_meant = True, lacks_script  # the server ran nothing
             elif not has_moved and any(map(may_be_replaced, failures)):
                 # The server changed nothing. After a failover, connections from before it lead to
                 # what was the primary.
@@ -166,7 +186,7 @@ class ScriptPort(ABC):
             try:
                 if is_meant is may_be_replaced:
                     await self.drop_idle()
-                found = await self.send(commands, calls[0].keys[0], durability)
+                found: Replies = await self.send(commands, calls[0].keys[0], durability)
             except KeyguardError:
                 raise
             except Exception as failure:  # noqa: BLE001 - likewise
@@ -178,7 +198,8 @@ class ScriptPort(ABC):
         ]
         errors = [answer for answer in answers if isinstance(answer, StoreError)]
         if len(errors) == len(answers):
-            # What says that nothing was done does not speak for calls of which nobody knows.
+            # An error that says nothing was done says nothing about calls whose result is not
+            # known.
             raise next((e for e in errors if not isinstance(e, CorruptDataError)), errors[0])
         return answers
 
@@ -189,22 +210,10 @@ class ScriptPort(ABC):
         return error
 
 
-def _lacks_script(failure: Exception) -> bool:
-    return isinstance(failure, NoScriptError)
-
-
 def ended(replies: Replies, failure: Exception, wanted: int) -> Replies:
-    """Return the replies of a connection that has ended; of the others nobody knows anything."""
+    """Return the replies of a connection that has ended. Other results are not known."""
     unknown = redis.ConnectionError("the connection has ended")
     return [*replies, failure, *[unknown] * (wanted - len(replies) - 1)]
-
-
-def only(replies: Replies) -> Reply:
-    """Return the reply to a single command, or raise the error that stands in its place."""
-    (reply,) = replies
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
 
 
 async def aexchange(
@@ -215,9 +224,7 @@ async def aexchange(
     The connection is closed if that does not end.
     """
     try:
-        await connection.send_packed_command(
-            [part for command in commands for part in command.packed or command.pack(connection)]
-        )
+        await connection.send_packed_command(commands)
         replies: Replies = []
         read = connection.read_response  # a call of an attribute takes longer
         for _ in commands:
@@ -321,7 +328,7 @@ class AsyncScriptPort(ScriptPort, Routing):
             await here.client.connection_pool.disconnect(inuse_connections=False)
 
     async def keep_ready(self) -> None:
-        """Have a connection ready for the next call, beside the present one."""
+        """Keep a connection ready for the next call, in the background."""
         lender = self._loops.here().lender
         if lender is not None:
             await lender.check_ready()
@@ -347,15 +354,14 @@ class AsyncScriptPort(ScriptPort, Routing):
         """
         return self._loops.here().client
 
-    async def connection_for(self, key: str) -> AsyncConnection:
-        """Return a new connection to the server of a key; it belongs to no pool.
+    async def connection_for(self, key: str, move: MovedError | None = None) -> AsyncConnection:
+        """Return a new connection to the server of a key, as ``SyncScriptPort`` does.
 
         It has none of the timeouts of the host's client, not even while it connects: who uses it
         sets a deadline.
         """
-        client = self.open()
-        if isinstance(client, redis.asyncio.RedisCluster):
-            source = await self._node(client, key)
+        if isinstance(client := self.open(), redis.asyncio.RedisCluster):
+            source = await self._node_after(move, client, key)
         else:
             source = client.connection_pool
         options = dict(source.connection_kwargs)

@@ -1,4 +1,4 @@
-"""How commands find the nodes of a cluster."""
+"""Finds the nodes of a cluster for commands."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
 from keyguard.stores.redis.durability import Durability
-from keyguard.stores.redis.scripts import Command, Replies
+from keyguard.stores.redis.scripts import Command, Replies, pack
 
 
 class Routing(ABC):
-    """What the ports of both flavours do with the nodes of a cluster."""
+    """The routing to the nodes of a cluster, for the ports of both flavours."""
 
     @abstractmethod
     def doubt_layout(self) -> None:
-        """Have the layout of a cluster read before the next command."""
+        """Read the layout of a cluster again before the next command."""
 
     @abstractmethod
     async def _node(self, cluster: Any, key: str) -> Any:
@@ -31,6 +31,22 @@ class Routing(ABC):
     ) -> Replies:
         """Send commands to a node."""
 
+    async def _node_after(self, move: Any, cluster: Any, key: str) -> Any:
+        """Return the node of a key.
+
+        Args:
+            move: The answer that said last that the key is elsewhere, a ``MovedError``, whose
+                attributes redis-py does not type; None if there was none.
+            cluster: The client.
+            key: The key.
+        """
+        if move is None:
+            return await self._node(cluster, key)
+        self.doubt_layout()
+        node = await self._node(cluster, key)
+        # The layout may come from a node that has not heard of it yet.
+        return cluster.get_node(move.host, move.port) or node
+
     async def _routed(
         self,
         cluster: Any,
@@ -38,18 +54,14 @@ class Routing(ABC):
         key: str,
         durability: Durability | None,
     ) -> Replies:
-        """Send commands to the node of a key, and those that it did not run to another one."""
+        """Send commands to the node of a key, and those that it did not run to another node."""
         try:
             replies = await self._exchange_on(await self._node(cluster, key), commands, durability)
             moved = [
                 number for number, reply in enumerate(replies) if isinstance(reply, MovedError)
             ]
             if moved:
-                self.doubt_layout()
-                node = await self._node(cluster, key)
-                # The layout may come from a node that has not heard of it yet.
-                where: Any = replies[moved[0]]  # redis-py has no types for these
-                node = cluster.get_node(where.host, where.port) or node
+                node = await self._node_after(replies[moved[0]], cluster, key)
                 again = [commands[number] for number in moved]
                 found = await self._exchange_on(node, again, durability)
                 for number, reply in zip(moved, found, strict=True):
@@ -62,7 +74,7 @@ class Routing(ABC):
                 asked: Any = reply  # redis-py has no types for these
                 node = cluster.get_node(asked.host, asked.port)
                 if node is not None:
-                    pair = Command("ASKING"), commands[number]
+                    pair = pack("ASKING"), commands[number]
                     replies[number] = (await self._exchange_on(node, pair, durability))[-1]
                     continue
             if isinstance(reply, AskError | ClusterDownError | redis.ConnectionError):

@@ -18,8 +18,8 @@ several of them:
     and its keys
 :``temporary:KIND:DIGEST``: a value that expires, behind the time of that
 
-Who used what lies under ``keyguard:{ORGANIZATION}:usage``, in one slot for each organization, with
-the limits' buckets. Each of these keys expires:
+Usage is stored under ``keyguard:{ORGANIZATION}:usage``, in one slot for each organization, with the
+limits' buckets. Each of these keys expires:
 
 :``:DATETHOUR``: the quarters of an hour in UTC, a hash; ``:DATE:sums``: the sums of a date's
     quarters; ``:DATE``: the days that start on a date
@@ -44,16 +44,17 @@ Only a key of an unexpected type could end a script halfway, so scripts check ty
 write.
 
 A script that only reads first makes a write that changes nothing (``primary_check``). A server that
-refuses it may not know the latest changes, so it gives no answer. Other scripts need no such check,
-and that for read replicas (``read_key``) says how old its answer is.
+refuses it may not know the latest changes, so it gives no answer. Scripts that write need no such
+check, nor does the one for read replicas (``read_key``), which says how old its answer is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha1
 from importlib.resources import files
-from typing import Protocol, TypeAlias, Union
+from typing import TypeAlias, Union
 
 from keyguard.exceptions import CorruptDataError
 
@@ -111,10 +112,13 @@ class Script:
         parts: The files' names without suffix, in order.
         writes: Whether the script can change something. It is sent twice only if the server
             refused it the first time.
+        joins: Whether it takes the keys and arguments of several calls, one after another, and
+            answers them together.
     """
 
-    def __init__(self, *parts: str, writes: bool) -> None:
+    def __init__(self, *parts: str, writes: bool, joins: bool = False) -> None:
         self.writes = writes
+        self.joins = joins
         self._parts = parts
 
     @cached_property
@@ -130,34 +134,23 @@ class Script:
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-class Packing(Protocol):
-    """What packs commands: a connection of redis-py's."""
-
-    def pack_command(self, *parts: str | bytes) -> list[bytes]: ...
+Command: TypeAlias = bytes
+"""A command as it is sent."""
 
 
-class Command:
-    """A command, packed once however often it is sent.
+def pack(name: str, *arguments: str) -> Command:
+    """Return a command in the protocol that all servers speak (RESP).
 
     Args:
         name: Its name.
         arguments: Its arguments.
-
-    Attributes:
-        parts: Name and arguments; the arguments are bytes, which every client sends as they are.
-        packed: What redis-py packed it into; None before it is first sent.
     """
+    return b"*%d\r\n%b" % (1 + len(arguments), _strings(name, *arguments))
 
-    __slots__ = ("packed", "parts")
 
-    def __init__(self, name: str, *arguments: str) -> None:
-        self.parts: tuple[str | bytes, ...] = (name, *[text.encode() for text in arguments])
-        self.packed: list[bytes] | None = None
-
-    def pack(self, connection: Packing) -> list[bytes]:
-        """Return what a connection sends for the command, and keep it."""
-        self.packed = connection.pack_command(*self.parts)
-        return self.packed
+def _strings(*texts: str) -> bytes:
+    parts = [text.encode() for text in texts]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 class ScriptCall:
@@ -172,17 +165,51 @@ class ScriptCall:
         by_digest: The command that calls the script on a server that has run it before.
     """
 
-    __slots__ = ("arguments", "by_digest", "keys", "script")
+    __slots__ = ("_arguments", "_keys", "arguments", "by_digest", "keys", "script")
 
     def __init__(self, script: Script, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
         self.script = script
         self.keys = keys
         self.arguments = arguments
-        self.by_digest = Command("EVALSHA", script.digest, str(len(keys)), *keys, *arguments)
+        self._keys, self._arguments = _strings(*keys), _strings(*arguments)
+        self.by_digest = self.joined(())
+
+    def joined(self, others: Sequence[ScriptCall]) -> Command:
+        """Return the command that makes this and further calls of a script that joins them."""
+        calls = (self, *others)
+        number = sum([len(call.keys) for call in calls])
+        parts = 3 + number + sum([len(call.arguments) for call in calls])
+        start = _strings("EVALSHA", self.script.digest, str(number))
+        rest = [call._keys for call in calls] + [call._arguments for call in calls]
+        return b"*%d\r\n%b%b" % (parts, start, b"".join(rest))
 
     def in_full(self) -> Command:
         """Return the command that calls the script on any server."""
-        return Command("EVAL", self.script.text, str(len(self.keys)), *self.keys, *self.arguments)
+        return pack("EVAL", self.script.text, str(len(self.keys)), *self.keys, *self.arguments)
+
+
+def only(replies: Replies) -> Reply:
+    """Return the reply to a single command, or raise the error that stands in its place."""
+    (reply,) = replies
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def parted(reply: Reply | Exception, number: int) -> Replies:
+    """Return the reply to each of several calls that were joined.
+
+    Args:
+        reply: The reply to all: a text with a line for each, or a list if some failed.
+        number: How many they are.
+
+    Returns:
+        The replies, None for each if they are something else.
+    """
+    if isinstance(reply, Exception):
+        return [reply] * number
+    parts = reply.splitlines() if isinstance(reply, bytes | str) else reply
+    return [*parts] if isinstance(parts, list) and len(parts) == number else [None] * number
 
 
 def store_call(script: Script, *arguments: str, keys: tuple[str, ...] = ()) -> ScriptCall:
@@ -218,7 +245,7 @@ PUT_TEMPORARY = Script("layout_check", "put_temporary", writes=True)
 FIND_TEMPORARY = Script("primary_check", "layout_check", "find_temporary", writes=False)
 TAKE_TEMPORARY = Script("layout_check", "take_temporary", writes=True)
 NEWS = Script("primary_check", "layout_check", "news", writes=False)
-HIT = Script("counting", "hit", writes=True)
+HIT = Script("counting", "hit", writes=True, joins=True)
 ADJUST = Script("counting", "adjust", writes=True)
 USAGE_ADD = Script("usage_cells", "usage_add", writes=True)
 USAGE_INDEX = Script("primary_check", "usage_index", writes=False)

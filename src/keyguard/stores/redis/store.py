@@ -46,7 +46,7 @@ class AsyncRedisStore(RedisKeys):
 
 
 class RedisStore(SyncStore):
-    """The same for sync code."""
+    """A key store in Redis or Valkey, for sync code."""
 
     system_name = "redis"
     layout = scripts.VERSION

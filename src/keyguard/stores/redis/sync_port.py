@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import redis
+from redis.exceptions import MovedError
 
 from keyguard.runtime.deadlines import PATIENCE, Patience
 from keyguard.runtime.frames import drop_frames, frameless
@@ -28,9 +29,7 @@ from keyguard.stores.redis.scripts import Command, Replies, Reply
 
 def send_commands(connection: Connection, commands: Sequence[Command]) -> None:
     """Send commands on a connection; the caller closes it if this fails."""
-    connection.send_packed_command(
-        [part for command in commands for part in command.packed or command.pack(connection)]
-    )
+    connection.send_packed_command([b"".join(commands)])  # it sends each item by itself
 
 
 def exchange(
@@ -44,7 +43,7 @@ def exchange(
         durability: Which replicas must have the change that the last command makes.
 
     Returns:
-        The replies. In the place of one that says why a command was refused stands the error.
+        The replies. If a command was refused, its place holds the error.
 
     Raises:
         NotDurableError: Too few replicas have the change.
@@ -130,7 +129,7 @@ class SyncScriptPort(ScriptPort, Routing):
             pool.lender.distrust()
 
     async def keep_ready(self) -> None:
-        """Have a connection ready for the next call, beside the present one.
+        """Keep a connection ready for the next call, in the background.
 
         Raises:
             StoreError: The layout of a cluster can't be read.
@@ -183,12 +182,16 @@ class SyncScriptPort(ScriptPort, Routing):
         finally:
             self._turn.release()
 
-    def connection_for(self, key: str) -> EndableConnection:
-        """Return a new connection to the server of a key; it belongs to no pool."""
+    async def connection_for(self, key: str, move: MovedError | None = None) -> EndableConnection:
+        """Return a new connection to the server of a key; it belongs to no pool.
+
+        Args:
+            key: The key.
+            move: The answer that said that the key is elsewhere, if there was one.
+        """
         client = self.open()
         if isinstance(client, redis.RedisCluster):
-            cluster: Any = client  # which redis-py types in part
-            pool: Any = _pool_of(cluster, cluster.get_node_from_key(key))
+            pool: Any = _pool_of(client, await self._node_after(move, client, key))
         else:
             pool = client.connection_pool
         connection: EndableConnection = pool.connection_class(**pool.connection_kwargs)

@@ -1,8 +1,8 @@
-"""How old entries of the audit trail are deleted, in two scripts for each part of it.
+"""Deletes old entries of the audit trail, with two scripts for each part of it.
 
-The first tells what there is, and the time by the server's clock; an entry never changes. The
-second deletes what is old, names each sorted set that it works on, so that a cluster knows them,
-and counts only what nobody has deleted meanwhile.
+The first returns the entries, which never change, and the time by the server's clock. The second
+deletes the old ones. It names each sorted set that it works on, so that a cluster knows them, and
+counts only entries that no other call has deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Entry(NamedTuple):
 async def delete_old(
     port: ScriptPort, durability: Durability | None, deletion: AuditDeletion
 ) -> AuditPart:
-    """Delete the old entries of a part of the trail, and add one that tells so."""
+    """Delete the old entries of a part of the trail, and add an entry that reports it."""
     look = (deletion.after or "", str(deletion.limit))
     seconds, items = list_of(await port.run(store_call(LIST_OLDEST, *look, keys=("audit",))))
     before = deletion.before(datetime.fromtimestamp(int(text_of(seconds)), UTC))

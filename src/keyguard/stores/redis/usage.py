@@ -1,4 +1,4 @@
-"""Who used what, in Redis: one slot of a cluster for each organization.
+"""Usage in Redis: one slot of a cluster for each organization.
 
 One script adds the cells of a flush to an organization, or several if there are many. Each notes
 the number of the flush and of its part, so that nothing is added twice. No script works through
@@ -193,7 +193,7 @@ class RedisUsage:
         return answer
 
     async def _list(self, organizations: dict[str, str]) -> None:
-        """Have :meth:`unfolded` name organizations, each from a start on."""
+        """Add organizations to the list of :meth:`unfolded`, each from a start on."""
         texts = [text for name, first in organizations.items() for text in (name, first)]
         await self._run(scripts.USAGE_LIST, *texts, keys=("unfolded", "listings"))
 
@@ -305,7 +305,7 @@ def _first(cells: Iterable[Cell]) -> str:
 
 
 def _can_be_kept(text: str) -> bool:
-    """Tell whether a text can be encoded. One with half of a surrogate pair can't."""
+    """Return whether a text can be encoded. A text with half of a surrogate pair can't."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Which hashes of Redis hold the cells of which buckets, and how."""
+"""Maps buckets of cells to the hashes of Redis that hold them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BucketHash(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What of a hash is asked for.
+    """The part of a hash that is asked for.
 
     Args:
         start: The time in its name.
@@ -89,7 +89,7 @@ def dates_before(month: str, before: datetime) -> list[tuple[BucketHash, str]]:
 
 
 def parts_of(cells: Iterable[Cell]) -> Iterator[dict[tuple[str, str], str]]:
-    """Yield what one script after another adds: values by hash and field.
+    """Yield the values, by hash and field, that each script in turn adds.
 
     The same cells always make the same parts.
     """
@@ -111,7 +111,7 @@ def parts_of(cells: Iterable[Cell]) -> Iterator[dict[tuple[str, str], str]]:
 
 
 def spans_of(index: Iterable[str], periods: Sequence[Period], first: int) -> list[Span]:
-    """Return what is to be read for periods, in the order of time.
+    """Return the parts of hashes to read for periods, in the order of time.
 
     Args:
         index: The dates with quarters and the months with days.
@@ -175,6 +175,6 @@ def _hashes(name: str) -> list[BucketHash]:
             return [hour_of(date + timedelta(hours=number)) for number in range(24)]
         first = datetime.fromisoformat(f"{name}-01T00:00Z")
     except ValueError as failure:
-        raise CorruptDataError(f"{name!r} in Redis is no date of usage; delete it") from failure
+        raise CorruptDataError(f"{name!r} in Redis is not a date of usage; delete it") from failure
     dates = [first + timedelta(days=number) for number in range(31)]
     return [date_of(date) for date in dates if date.month == first.month]

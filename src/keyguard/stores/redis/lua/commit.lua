@@ -1,13 +1,13 @@
 -- Makes a commit, or changes nothing.
--- KEYS: audit, slugs, then all others that it works on, so that a cluster knows them.
+-- KEYS: audit, slugs, then all other keys that it uses: a cluster must know them.
 -- ARGV: the steps as JSON, each a list of lists; keys stand without the prefix of the store.
---   sets: keys that must be sorted sets (a list of texts)
+--   sets: keys that must be sorted sets, as a list of texts
 --   expected: the records that must exist: key, version
 --   witnesses: the records of which one must exist, unless there are none: key, version
 --   organizations: new ones: key, id, slug
 --   records: other new ones: key, id, kind
---   deleted: the keys to delete: key, id, when it stopped as text, and the second from which on
---     the server's clock lets it be deleted
+--   deleted: the keys to delete: key, id, when it stopped as text, and the second of the server's
+--     clock from which on it may be deleted
 --   entries: the record's trail, the organization's, columns
 --   writes: command, key, arguments
 local steps = cjson.decode(ARGV[2])
@@ -58,7 +58,7 @@ for _, gone in ipairs(steps.deleted) do
     return {'early', id}
   end
 end
--- XADD comes first: it fails if the stream has given its last id, though all types are right.
+-- XADD comes first: even if all types are right, it fails once the stream has used its last id.
 for _, entry in ipairs(steps.entries) do
   local trail, owned, columns = unpack(entry)
   local name = padded(redis.call('XADD', KEYS[2], '*', unpack(columns)))

@@ -1,13 +1,12 @@
 -- Counts in Redis what keyguard.core.limits.windows counts in Python; tests hold the two together.
--- KEYS: buckets. ARGV[1]: the time in seconds, "" for the server's own; then one text for each bucket,
--- "strategy amount window units enforced": the units are the cost of a hit or the change of an
--- adjustment. All buckets are looked at before any is written.
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] + time[2] / 1000000
-end
+-- KEYS: buckets.
+-- ARGV: "number time": how many buckets, and the time in seconds; without a time, the server's counts.
+--   Then for each bucket "strategy amount window units enforced"; the units are the cost of a hit, or
+--   the change of an adjustment.
+-- All buckets are read before any is written.
 local JUST_AFTER = 0.000001
+local now, charges, states -- of the present hit or adjustment
+local keys_read, arguments_read = 0, 0
 
 local function numbers(key, pattern)
   local text = redis.call('GET', key)
@@ -171,7 +170,7 @@ function moving.load(key, window)
 end
 
 function moving.tally(state, amount, window)
-  -- A hit at the very end of its time still takes room, but is no longer shown.
+  -- A hit that is exactly one window old still takes room, but is no longer shown.
   local seen, oldest = state.used, nil
   for time, units in entries(state.key) do
     if time > now - window then
@@ -253,7 +252,7 @@ function moving.more(state, window, units, ends)
   return true
 end
 
--- Refunds the newest entries first, of those that existed when the units were counted.
+-- Refunds from entries that existed when the units were counted, the newest first.
 function moving.back(state, window, units, ends)
   local counted = ends - window + JUST_AFTER
   if now <= counted then
@@ -300,22 +299,44 @@ end
 
 local STRATEGIES = {f = fixed, s = sliding, m = moving}
 
-local charges, states = {}, {}
-for number, key in ipairs(KEYS) do
-  local strategy, amount, window, units, enforced =
-    string.match(ARGV[number + 1], '^(%l) (%d+) (%d+) (%-?%d+) (%d)$')
-  local charge = {
-    key = key,
-    counting = STRATEGIES[strategy],
-    amount = tonumber(amount),
-    window = tonumber(window),
-    units = tonumber(units),
-    enforced = enforced == '1',
-  }
-  charges[number] = charge
-  if not states[key] then
-    states[key] = charge.counting.load(key, charge.window)
-  end
+local function server_time()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1000000
+end
+
+-- Returns an error as a reply. In Redis 7, pcall returns only the error's text, which begins with the
+-- error's code if the server has refused a command.
+local function failed(problem)
+  local text = type(problem) == 'table' and problem.err or problem
+  return {err = string.match(text, '^%u+ ') and text or 'ERR ' .. text}
+end
+
+-- Runs a function on the next charges of the call, and returns what pcall returns.
+local function with_charges(run)
+  local number, time = string.match(ARGV[arguments_read + 1], '^(%d+) (.*)$')
+  local key_offset, argument_offset = keys_read, arguments_read + 1
+  keys_read, arguments_read = key_offset + number, argument_offset + number
+  return pcall(function()
+    now, charges, states = tonumber(time) or server_time(), {}, {}
+    for at = 1, number do
+      local key = KEYS[key_offset + at]
+      local strategy, amount, window, units, enforced =
+        string.match(ARGV[argument_offset + at], '^(%l) (%d+) (%d+) (%-?%d+) (%d)$')
+      local charge = {
+        key = key,
+        counting = STRATEGIES[strategy],
+        amount = tonumber(amount),
+        window = tonumber(window),
+        units = tonumber(units),
+        enforced = enforced == '1',
+      }
+      charges[at] = charge
+      if not states[key] then
+        states[key] = charge.counting.load(key, charge.window)
+      end
+    end
+    return run()
+  end)
 end
 
 local function take(charge)
@@ -358,7 +379,6 @@ local function row(charge, fits, cost)
   )
 end
 
--- One line: a client reads it faster than a list of numbers, or than a text after a line with its length.
 local function reply(admitted, rows)
-  return redis.status_reply((admitted and '1 ' or '0 ') .. table.concat(rows, ' '))
+  return (admitted and '1 ' or '0 ') .. table.concat(rows, ' ')
 end

@@ -1,4 +1,4 @@
--- Deletes entries of the trail, and adds one that tells how many.
+-- Deletes entries of the trail, and adds an entry that says how many.
 -- KEYS: audit, then the sorted sets that name the entries, of which the first two get the new one.
 -- ARGV: the steps as JSON; keys stand without the prefix of the store.
 --   gone: the entries: id, the record's trail, the organization's

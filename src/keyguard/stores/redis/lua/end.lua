@@ -1,17 +1,18 @@
 -- Revokes keys or disables an organization, whatever else has changed in them.
--- KEYS: audit, then all others that are known beforehand, so that a cluster knows them.
+-- KEYS: audit, then all other keys that are known beforehand: a cluster must know them.
 -- ARGV: the steps as JSON; keys stand without the prefix of the store.
 --   id: the id of the record that ends; "" for a family
 --   found: the key of that record, or of the index of the family
---   asking: the record of the key that asks for it, or ""
+--   asking: the record of the key that acts, or ""
 --   at: the time
 --   witnesses: the records of which one must exist, unless there are none: key, version
 --   ended_at: the field that an ended record has
 --   within: the id of the only organization in which anything may end, or ""
---   without: the scopes that no key that ends may have, as names of an object
+--   without: scopes, as names of an object; nothing ends if a key that would end has one of them
 --   fields: names and values to set
 --   waits: whether the caller waits for replicas
---   entry: names and values of the entry in the audit trail; the script fills in whose it is
+--   entry: names and values of the entry in the audit trail; the script fills in its subject and
+--     organization
 -- Times are texts of one form, so their order is the order of time.
 local steps = cjson.decode(ARGV[2])
 
@@ -40,14 +41,14 @@ if steps.id == '' then
     ids[#ids + 1] = string.match(entry, ' (.*)$')
   end
 end
--- Of a family the others end, whatever stands in place of one of its keys.
+-- If one key of a family is of another type in Redis, the others still end.
 local look = steps.id == '' and redis.pcall or redis.call
 local ending, ended_before = {}, nil
 for _, id in ipairs(ids) do
   local record = STORE .. (steps.id == '' and 'key:' .. id or steps.found)
   local found = look('HMGET', record, 'organization', steps.ended_at, 'scopes')
   local known = not found.err and redis.call('EXISTS', record) == 1
-  -- A field that is missing or damaged keeps no key from being revoked, and no entry from being read.
+  -- A missing or damaged field must not prevent the revocation, or make the entry unreadable.
   local owner = string.match(found[1] or '', '^org_%w+$') or id
   local ended, scopes = found[2] or '', found[3] or ''
   if known and ended == '' and (steps.within == '' or owner == steps.within) then
@@ -67,7 +68,7 @@ if #ending == 0 then
   -- Only a primary may say that there was nothing to end.
   redis.call('PERSIST', KEYS[1])
   if ended_before and steps.waits then
-    -- A write that changes nothing: WAIT counts up to the last write.
+    -- A write that changes nothing, so that WAIT has a write to wait for.
     redis.pcall('HINCRBY', ended_before, 'version', 0)
   end
 end
@@ -82,7 +83,7 @@ for _, each in ipairs(ending) do
   local name = padded(redis.call('XADD', KEYS[2], '*', unpack(columns)))
   redis.call('ZADD', STORE .. 'trail:' .. id, 0, name)
   redis.call('ZADD', STORE .. 'owned:' .. owner, 0, name)
-  redis.pcall('HINCRBY', record, 'version', 1) -- nor does a version that is no number
+  redis.pcall('HINCRBY', record, 'version', 1) -- it may fail: a damaged version prevents nothing
   redis.call('HSET', record, unpack(steps.fields))
   answer[#answer + 1] = id
 end

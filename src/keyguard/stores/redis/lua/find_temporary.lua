@@ -1,2 +1,2 @@
--- Returns a value that expires. KEYS: the value's.
+-- Returns a value that expires. KEYS: the value.
 return redis.call('GET', KEYS[2])

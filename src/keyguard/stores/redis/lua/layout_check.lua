@@ -1,4 +1,4 @@
--- Refuses to go on unless the store has the layout of this version of keyguard.
+-- Stops the script unless the store has the layout of this version of keyguard.
 -- KEYS[1] is the schema; ARGV[1] the version. The scripts below number their own from 2 on.
 local found = redis.call('GET', KEYS[1])
 if found ~= ARGV[1] then

@@ -1,12 +1,14 @@
--- Returns ids and records in the order of an index, and the entry to go on after. Of a key of
--- another type it returns Redis's error in the record's place.
+-- Returns ids and records in the order of an index, and the entry after which to go on. If a key is of
+-- another type, Redis's error stands in the record's place.
 -- KEYS: index; the record to start after, if any.
--- ARGV: kind of record, how many to return, how many to look at, entry to start after, their owner,
--- four times of a filter, the second after which the index's scores must lie; "" where one is
--- missing. An index that has scores is not in the order of its entries. What entries begin with;
--- what they are ordered by: 'created_at', 'name' or 'id'.
--- Only what the filter surely refuses is left out: the caller applies the filter to the rest. Times
--- are texts of one form, so their order is the order of time.
+-- ARGV, where "" stands for what is missing:
+--   the kind of record, how many to return, how many to look at, the entry to start after
+--   the records' owner, and four times of a filter
+--   the second after which the scores of the index must lie; such an index is sorted by score
+--   what entries begin with
+--   what entries are ordered by: 'created_at', 'name' or 'id'
+-- The script leaves out only records that the filter certainly refuses; the caller applies the filter
+-- to the rest. Times are texts of one form, so their order is the order of time.
 local records, most, look, last = STORE .. ARGV[2] .. ':', tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local owner, ends_before, unused_since, alive_at = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local ended_before, open_at, search, order = ARGV[10], ARGV[11], ARGV[12], ARGV[13]

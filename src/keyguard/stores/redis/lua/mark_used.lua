@@ -1,4 +1,4 @@
--- Records last uses, unless a later one is known. A key of another type keeps no other from it.
+-- Records last uses, unless a later one is known. A key of another type is skipped.
 -- KEYS: the keys' records. ARGV: time and address of each.
 for place = 2, #KEYS do
   local at, address = ARGV[place * 2 - 2], ARGV[place * 2 - 1]

@@ -1,7 +1,7 @@
--- Returns where a reader stands afterwards, the ids of what changed, and whether that is all.
+-- Returns the reader's new position, the ids of what changed, and whether that is all.
 -- KEYS: audit. ARGV: position or "", how many entries at most.
--- The ids are false if the entry at the position is gone: the trail is then another one, restored
--- from a backup or promoted too early, and nobody knows what is missing.
+-- The ids are false if the entry at the position no longer exists. The trail was then restored from a
+-- backup, or belongs to a replica that was promoted too early, and nobody knows what is missing.
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 local stop = last and last[1] or '0-0'
 if ARGV[2] == '' or ARGV[2] == stop then

@@ -1,8 +1,9 @@
--- Refuses to answer from a server that is no primary, or may be none any more. KEYS[1] is the schema.
--- PERSIST changes nothing, for the schema never expires. A replica refuses it like any write, and so
--- does a primary that is cut off from its replicas (min-replicas-to-write): one of them may have
--- taken over. A primary whose disk fails (MISCONF) takes no writes either, but it answers, unless
--- it says as well that it has lost all of its replicas.
+-- Refuses to answer from a replica, or from a server that may no longer be the primary.
+-- KEYS[1] is the schema.
+-- PERSIST changes nothing, because the schema never expires. A replica refuses it like any write. So
+-- does a primary that is cut off from its replicas (min-replicas-to-write), as one of them may have
+-- taken over. A primary whose disk fails (MISCONF) refuses writes too, but may answer, unless it has
+-- also lost all of its replicas.
 local refusal = redis.pcall('PERSIST', KEYS[1])
 if type(refusal) == 'table' then
   if not string.find(refusal.err, 'MISCONF', 1, true) then

@@ -1,5 +1,5 @@
--- Keeps a value until it expires, either only if none is kept under its key, or only if one is.
--- KEYS: the value's. ARGV: time, value, milliseconds until it expires, "put" or "replace".
+-- Keeps a value until it expires: "put" only if its key has no value yet, "replace" only if it has one.
+-- KEYS: the value. ARGV: time, value, milliseconds until it expires, "put" or "replace".
 local found = redis.call('GET', KEYS[2])
 local is_kept = found and string.match(found, '^[^ ]*') > ARGV[2]
 if is_kept ~= (ARGV[5] == 'replace') then

@@ -1,5 +1,5 @@
--- The trail's entries as members of sorted sets. Padding makes the order of the bytes the order
--- of the stream.
+-- Names the trail's entries as members of sorted sets. Ids are padded, so that the order of their
+-- bytes is the order of the stream.
 local function padded(id)
   local ms, number = string.match(id, '^(%d+)-(%d+)$')
   return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #number) .. number

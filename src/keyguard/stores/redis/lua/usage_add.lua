@@ -2,8 +2,8 @@
 -- KEYS: the writer's mark, listed, folds, index, then hashes of hours and of sums.
 -- ARGV: seq; part; what this script answered before the store listed the organization, or "";
 -- the earliest start in seconds; then for each change the number of its hash, its field, and cells.
--- Of an organization that may not be listed with so early a start, nothing is added. The answer then
--- ends with the number of folds: a fold may take an organization off the list.
+-- If the organization may not be listed from that start on, the script adds nothing. Its answer then
+-- ends with the number of folds, because a fold may take an organization off the list.
 local LISTED, MARK = 86400000, 40 * 86400000 -- milliseconds
 local seq, part, first = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local mark = redis.call('GET', KEYS[1])

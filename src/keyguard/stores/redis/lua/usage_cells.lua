@@ -1,10 +1,10 @@
--- What keys used, as it lies in hashes: one for each hour with quarters, one for each date with days,
--- and one with the sums of each date's quarters, as if they were its one bucket 0.
--- The field "BUCKET KEY" holds a key's cells of one bucket; BUCKET counts the quarters between the
--- time in the hash's name and the bucket's start. The field "BUCKET" holds the sum over all keys.
+-- How usage is stored in hashes. There is one for each hour that has quarters, one for each date that
+-- has days, and one for the sums of each date's quarters, whose only bucket is 0.
+-- The field "BUCKET KEY" holds a key's cells of one bucket; BUCKET is the number of quarters from the
+-- time in the hash's name to the bucket's start. The field "BUCKET" holds the sum over all keys.
 -- A value is a line with the key's family, and a line "outcome n units tag" for each cell.
 local KEEP_QUARTERS, KEEP_DAYS = 60 * 86400000, 860 * 86400000 -- milliseconds since the last write
--- Fields that a script reads, or moves, before it stops, so that Redis can do something else.
+-- How many fields a script reads, or moves, before it stops to let Redis do something else.
 local MOST, MOST_MOVED = 1000, 200
 local MOST_COUNTED = 2 ^ 58 -- as in SQL databases; beyond 2 ^ 53 sums are rounded
 
@@ -12,7 +12,7 @@ local function corrupt(key)
   error(CORRUPT .. ' ' .. key, 0)
 end
 
--- Counts a change in a key of its own, so that others notice it.
+-- Counts a change in a key that holds only this count, so that other scripts notice the change.
 local function note_change(key, kept)
   local changes = tonumber(redis.call('GET', key) or 0) or corrupt(key)
   redis.call('SET', key, string.format('%.0f', changes + 1), 'PX', kept)

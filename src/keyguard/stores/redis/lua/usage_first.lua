@@ -1,5 +1,6 @@
--- Returns the hour of an organization's first quarter and the quarter in it, or nothing, and has
--- earlier ones listed before they are added. Dates without quarters leave the index.
+-- Returns the hour of an organization's first quarter and the quarter within that hour, or nothing.
+-- Before earlier quarters are added, the organization must be listed again. Dates without quarters
+-- leave the index.
 -- KEYS: folds, listed, index. ARGV: the beginning of the names of hashes.
 local dates, first = redis.call('ZRANGE', KEYS[3], 0, -1), {}
 note_change(KEYS[1], KEEP_DAYS)

@@ -1,8 +1,8 @@
 -- Moves quarters of a day into the day's bucket. Returns how many hours are done, and the cursor at
--- which to go on in the next.
+-- which to go on in the next hour.
 -- KEYS: folds, index, the hash of the day, then for each hour its hash, and the sums of its date.
--- ARGV: cursor in the first hour; the day's bucket; for each hour the day's first bucket and the first
--- behind the day.
+-- ARGV: cursor in the first hour; the day's bucket; for each hour the first bucket that belongs to the
+-- day, and the first after it that does not.
 redis.call('ZCARD', KEYS[2])
 local day, taken, moved, read, done, cursor = KEYS[3], {}, {}, 0, 0, ARGV[1]
 repeat
@@ -23,7 +23,7 @@ repeat
   read = read + #found / 2
 until 3 + 2 * done == #KEYS or read >= MOST_MOVED or cursor ~= '0'
 
--- What is left of the sums of dates.
+-- The sums of dates lose what was moved.
 local kept = {}
 for sums, keys in pairs(taken) do
   for key, cells in pairs(keys) do
@@ -57,7 +57,7 @@ end
 for key, cells in pairs(all) do
   kept[#kept + 1] = {day, ARGV[2] .. key, changed(day, ARGV[2] .. key, cells)}
 end
-note_change(KEYS[1], KEEP_DAYS) -- also if nothing is moved: a replica refuses it
+note_change(KEYS[1], KEEP_DAYS) -- even if nothing is moved: a replica refuses this write
 for _, field in ipairs(kept) do
   redis.call('HSET', unpack(field))
 end

@@ -1,5 +1,5 @@
 -- Deletes days before a time. Returns how many hashes are done, and the cursor at which to go on in
--- the next. A month of which no day is left leaves the index.
+-- the next hash. A month without days leaves the index.
 -- KEYS: folds, index, then hashes of dates of one month.
 -- ARGV: cursor in the first date; for each date the first bucket that is kept.
 redis.call('ZCARD', KEYS[2])

@@ -1,4 +1,4 @@
--- Lists organizations as having quarters from a start on. KEYS: unfolded, listings.
+-- Lists organizations that have quarters, each with the start of its first. KEYS: unfolded, listings.
 -- ARGV: id and start of each.
 redis.call('ZCARD', KEYS[2])
 note_change(KEYS[3], KEEP_QUARTERS)

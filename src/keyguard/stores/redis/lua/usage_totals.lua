@@ -1,9 +1,10 @@
--- Returns how many hashes are done, the cursor at which to go on in the next, how many fields of the
--- last one it has seen and how many there are, and totals: period, group, n, units. It reads nothing
--- if anything was folded since the index was read, as a fold moves cells from one hash to another.
+-- Returns how many hashes are done, the cursor at which to go on in the next hash, how many fields of
+-- the last hash it has read and how many that hash has, and totals: period, group, n, units. It reads
+-- nothing if there was a fold since the caller read the index: a fold moves cells between hashes.
 -- KEYS: folds, then hashes.
--- ARGV: the number of folds; cursor in the first hash; what groups are; "=" and the only key, family
--- and outcome, or ""; for each hash its periods: number of the period, first bucket, first behind it.
+-- ARGV: the number of folds; cursor in the first hash; what to group by; the only key, the only family
+-- and the only outcome, each after "=", or ""; for each hash its periods: the period's number, its
+-- first bucket, and the first bucket after it.
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then
   return {}
 end

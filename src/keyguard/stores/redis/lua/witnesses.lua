@@ -1,4 +1,4 @@
--- Tells whether one of several records still has its version; each is a key and a version.
+-- Returns whether a witness still has its version, or none was named. A witness is a key and a version.
 local function is_witnessed(witnesses)
   for _, witness in ipairs(witnesses) do
     if redis.call('HGET', STORE .. witness[1], 'version') == witness[2] then
