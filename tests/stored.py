@@ -44,7 +44,7 @@ class Called:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.real, name)
-        if name in ("keys", "organizations", "requests", "audit", "temporary"):
+        if name in ("keys", "organizations", "requests", "audit", "management", "temporary"):
             return Called(value, self._runner)
         return partial(self._call, value) if callable(value) else value
 
@@ -227,11 +227,11 @@ def use_all(stored: Stored) -> None:
     assert guard.keys.digests() == {}
     assert len(stored.trail()) >= 10
     session = Temporary("session", "0" * 64, "", second.key.created_at + timedelta(hours=1))
-    assert guard.temporary.put(session)
-    assert guard.temporary.replace(session)
-    assert guard.temporary.find("session", "0" * 64) == session
-    assert guard.temporary.take("session", "0" * 64) == session
-    guard.temporary.drop("session", "0" * 64)
+    assert guard.management.temporary.put(session)
+    assert guard.management.temporary.replace(session)
+    assert guard.management.temporary.find("session", "0" * 64) == session
+    assert guard.management.temporary.take("session", "0" * 64) == session
+    guard.management.temporary.drop("session", "0" * 64)
     feed = Called(guard.real._store.feed(), stored.runner)
     assert feed.read(None, 0.0).position
     (feed.close if stored.flavour == "sync" else feed.aclose)()

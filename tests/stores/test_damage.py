@@ -205,7 +205,7 @@ def test_a_list_that_can_not_go_on_says_so(damage: Damage, database: Database, s
         Damage(damage.kind, "entry", "after", "'['").do(database.url, entry.id)
     damage.do(database.url, key().id)
 
-    with pytest.raises(CorruptDataError, match="begin it anew"):
+    with pytest.raises(CorruptDataError, match="begin anew"):
         store.list_keys(ANY, after=key().id, limit=9)
 
 

@@ -258,7 +258,7 @@ def test_settling_fails_where_it_can_t_be_counted_and_must_not_be_lost() -> None
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
         service.store.fails = fail
-        with pytest.raises(StoreUnavailableError, match="is not settled"):
+        with pytest.raises(StoreUnavailableError, match="could not be settled"):
             current_limits().settle_sync(5)
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"ok"]

@@ -182,7 +182,7 @@ def test_without_sqlalchemy_the_extra_is_named() -> None:
     )
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert output.splitlines() == [
-        "A key store in an SQL database needs the extra 'sql': pip install 'keyguard[sql]'",
+        "a key store in an SQL database needs the extra 'sql': pip install 'keyguard[sql]'",
         # The driver is missing as well, and this extra brings both.
         "PostgreSQL needs the extra 'postgresql': pip install 'keyguard[postgresql]'",
         "MySQL needs the extra 'mysql': pip install 'keyguard[mysql]'",

@@ -21,10 +21,10 @@ from tests.stores.test_rights import GuardedMariaDB
 TOKEN = TokenFormat("kg_live").mint(TokenParts.draw(bytes(ENTROPY_SIZE))).reveal()
 PATIENT = {"store_timeout": 30.0, "management_timeout": 30.0}
 
-LOGIN = r"does not let keyguard in; see the user and password of the URL"
-DATABASE = r"does not let keyguard in, as there is no such database.*; (create it, or )?see its n"
+LOGIN = r"does not let keyguard in; check the user and password of the URL"
+DATABASE = r"does not let keyguard in, as there is no such database.*; (create it, or )?check its n"
 RIGHT = r"refuses keyguard's user a right \((permission|Access) denied .*\); grant "
-SENTINEL = r"^the Sentinels of redis\+sentinel://.* do not let keyguard in; see sentinel_username"
+SENTINEL = r"^the Sentinels of redis\+sentinel://.* do not let keyguard in; check sentinel_username"
 
 
 class GuardedPostgreSQL(PostgreSQL):

@@ -143,8 +143,8 @@ def test_a_port_where_nobody_listens_is_a_store_error(
     assert "hunter" not in str(caught.value)
     driver = {"postgresql": "psycopg"}.get(scheme, "pymysql" if flavour == "sync" else "asyncmy")
     assert str(caught.value) == (
-        f"{scheme}+{driver}://user:***@{address}/db is down, slow or overloaded; see that it runs, "
-        "can be reached and lets this user in, then try again"
+        f"{scheme}+{driver}://user:***@{address}/db is down, slow or overloaded; check that it "
+        "runs, can be reached and lets this user in, then try again"
     )
     store.close()
 

@@ -182,7 +182,7 @@ def test_all_tables_that_went_missing_ask_for_a_migration(backend: Plain) -> Non
 @pytest.mark.parametrize(
     ("assignment", "why"),
     [
-        ("family = 'fam'", "is no key family"),
+        ("family = 'fam'", "is not a valid key family"),
         ("scopes = 'models:read  '", ""),
         ("scopes = 'quo\"te'", ""),
         ("metadata = '{'", ""),

@@ -31,6 +31,7 @@ from keyguard.stores.redis import scripts
 from keyguard.stores.redis.scripts import Script
 from tests.services import RedisCluster, RedisPair, RedisServer, running, until
 from tests.stores.conftest import Awaited, Plain, bounded, opened
+from tests.stores.sent import parts_of
 from tests.stores.test_rights import REDIS_RIGHTS
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -90,12 +91,10 @@ class Kept:
         if self._is_async and remaining() is None:  # it calls itself once more with a deadline
             return await self._send(commands, key, durability)
         (command,) = commands
-        called = command.parts[1]
-        known = (
-            name for s, name in SCRIPTS.items() if called in (s.digest.encode(), s.text.encode())
-        )
+        how, called, *_ = parts_of(command)
+        known = (name for s, name in SCRIPTS.items() if called in (s.digest, s.text))
         name = next(known, "")
-        if command.parts[0] == "EVALSHA":  # and no repetition, as the server did not know it
+        if how == "EVALSHA":  # and no repetition, as the server did not know it
             self.asked.append(name)
             self.before(name)
         reply = await self._send(commands, key, durability)

@@ -1,4 +1,4 @@
-"""What stores share that delete keys."""
+"""Helpers for stores that delete keys."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from keyguard.exceptions import RefusedError
 
 
 def place_of_deleted(newest: Page[AuditEntry]) -> tuple[datetime, str] | None:
-    """Return when a key was created and what it was called, if it was deleted.
+    """Return the creation time and the name of a key, if it was deleted.
 
-    A list goes on behind a key that was deleted since the page before.
+    A list needs them to go on after a key that was deleted since the page before.
 
     Args:
         newest: The newest entry of the audit trail about the key.

@@ -1,6 +1,6 @@
-"""What a store reports of itself to an administrator.
+"""The findings that a store reports to an administrator.
 
-What a user of the store may not ask is told, and is no problem.
+A fact that the store's user may not read is reported as such, and is not a problem.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Finding:
 
     Args:
         is_fine: Whether nothing needs to be done.
-        text: What was found and, if something needs to be done, what; one line, without secrets.
+        text: The fact and, if something needs to be done, the advice; one line, without secrets.
     """
 
     is_fine: bool
@@ -40,5 +40,5 @@ class Diagnosable(Protocol):
     """The version of the tables or of the layout that this keyguard needs."""
 
     def diagnose(self) -> list[Finding]:
-        """Return what the store's settings mean, and what can't be reached."""
+        """Return findings about the store's settings, and about servers that can't be reached."""
         ...

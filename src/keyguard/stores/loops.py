@@ -1,4 +1,4 @@
-"""The event loops of asyncio on which a store runs: what each has, and what ends with it."""
+"""The event loops of asyncio on which a store runs, and the objects that belong to each."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def running_loop(stores: str) -> asyncio.AbstractEventLoop:
 
 
 class PerLoop(Generic[Made]):
-    """What each event loop has of its own, as a connection belongs to its loop.
+    """Objects of which each event loop has its own, because a connection belongs to its loop.
 
     Args:
-        stores: As for :func:`running_loop`.
-        make: Makes it, on the running event loop.
+        stores: The kind of stores that need a loop, for the message.
+        make: Makes the object, on the running event loop.
 
     Attributes:
-        made: What was made, by event loop.
+        made: The objects by event loop.
     """
 
     def __init__(self, stores: str, make: Callable[[], Made]) -> None:
@@ -46,10 +46,10 @@ class PerLoop(Generic[Made]):
         self.made: dict[asyncio.AbstractEventLoop, Made] = {}
 
     def here(self) -> Made:
-        """Return what the running event loop has, and make it if it has nothing yet.
+        """Return the object of the running event loop, and make it at the first call.
 
         Raises:
-            ConfigurationError: As for :func:`running_loop`.
+            ConfigurationError: No event loop of asyncio runs.
         """
         loop = running_loop(self._stores)
         found = self.made.get(loop)
@@ -62,7 +62,7 @@ class PerLoop(Generic[Made]):
 
 
 def closed_with_loop(close: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
-    """Have something closed on the running event loop, at the latest when that loop ends.
+    """Return a generator that closes something on the running event loop before that loop ends.
 
     Args:
         close: Closes it.

@@ -8,9 +8,9 @@ a time:
   that limit too.
 - Charges can't be refunded. A charge beyond the room of a limit is counted in full by a fixed
   window only; the other strategies count as much as fits.
-- ``Retry-After`` says when there is room again, perhaps too little for the same request.
-- A call that keyguard gave up may still count, once, when its storage answers.
-- Each machine measures windows by its own clock, and each limit costs two to three round trips.
+- ``Retry-After`` says when there is room again, but perhaps not enough for the same request. - A
+call that keyguard no longer waits for may still count, once, when its storage answers. - Each
+machine measures windows by its own clock, and each limit costs two to three round trips.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
 
 
 class _Strategy(Protocol):
-    """What both flavours of a strategy of ``limits`` do; only the one for async code is awaited."""
+    """A strategy of ``limits``, in both flavours; only the one for async code is awaited."""
 
     def test(self, item: RateLimitItem, *names: str, cost: int = ...) -> bool | Awaitable[bool]: ...
 
@@ -86,7 +86,7 @@ class _Bucket(NamedTuple):
 
 
 def is_storage_uri(target: str) -> bool:
-    """Tell whether a URI names a storage of ``limits`` for which keyguard has no store of its own.
+    """Return whether a URI names a storage of ``limits`` for which keyguard has no store.
 
     Args:
         target: The URI; one for async code may begin with ``async+``.
@@ -118,7 +118,7 @@ class AsyncStorageRateLimiter:
         if not is_storage_uri(self._uri):
             known_by = self._scheme if re.fullmatch("[a-z0-9+.-]+", self._scheme) else "..."
             raise ConfigurationError(
-                f"no limiter is known by {known_by}://; name memory://, an SQL database, "
+                f"keyguard knows no limiter for {known_by}://; name memory://, an SQL database, "
                 "redis:// or a storage of the package limits, such as memcached://"
             )
         self._connect()
@@ -146,10 +146,11 @@ class AsyncStorageRateLimiter:
             if is_cut(self._uri) or not self._uri.partition("://")[2].strip("/"):
                 raise ValueError("there is no server in it")
             return storage_from_string(f"{'async+' * self._is_async}{self._uri}", **options)
-        except Exception as failure:  # noqa: BLE001 - each storage has its own way
+        except Exception as failure:  # noqa: BLE001 - each storage has its own errors
             lacks_driver = "prerequisite" in str(failure) or "minimum version" in str(failure)
             kind_of_failure = type(failure).__name__
-        # Here, where the failure is not the context: it may repeat the URI, and with it a password.
+        # Raised here, so that the failure is not its context: that may repeat the URI with a
+        # password.
         if lacks_driver:
             raise missing
         raise ConfigurationError(
@@ -192,7 +193,7 @@ class AsyncStorageRateLimiter:
     def unavailable(self) -> StoreUnavailableError:
         """Return the error for a storage that does not answer."""
         return StoreUnavailableError(
-            f"{self._place} is down, slow or overloaded; see that it runs and can be reached"
+            f"{self._place} is down, slow or overloaded; check that it runs and can be reached"
         )
 
     async def _run(self, operation: Coroutine[object, None, Outcome]) -> Outcome:
@@ -277,7 +278,7 @@ class AsyncStorageRateLimiter:
 
 
 class _BlockingStorageRateLimiter(AsyncStorageRateLimiter):
-    """The same over a storage for sync code, whose calls never suspend."""
+    """A store of counters over a storage for sync code, whose calls never suspend."""
 
     _is_async = False
 

@@ -26,7 +26,7 @@ _SLICE = 200
 _ANONYMOUS_SHARE = 4
 _OWNER = len("keyguard:{")  # where the owner begins in the key of a bucket
 
-_outcome = Outcome._make  # faster than Outcome(...)
+_new = tuple[object, ...].__new__  # _new(Outcome, (...)) takes half the time of Outcome(...)
 
 _Pool: TypeAlias = "OrderedDict[str, State]"
 _PoolName: TypeAlias = tuple[bool, Strategy, int]
@@ -63,10 +63,14 @@ class MemoryRateLimiter(RateLimiter):
         if len(charges) != 1:
             return self._hit_all(charges)
         key, _, amount, window, strategy, enforce, cost = charges[0]
-        with self._lock:
-            pool = self._pools[key.startswith("org_", _OWNER), strategy, window]
+        take, now = COUNTING[strategy].take, self._now
+        name = key.startswith("org_", _OWNER), strategy, window
+        with (
+            self._lock
+        ):  # by acquire() and try, a signal's exception in between would keep the lock
+            pool = self._pools[name]
             before = pool.get(key, ())
-            tally, state = COUNTING[strategy].take(before, amount, window, self._now(), cost)
+            tally, state = take(before, amount, window, now(), cost)
             if not tally[0]:
                 return Outcome(not enforce, (tally,))
             pool[key] = state
@@ -75,7 +79,7 @@ class MemoryRateLimiter(RateLimiter):
                 self._bound(pool, key)
         if self._sweeper is None:
             self._start_sweeper()
-        return _outcome((True, (tally,), 0))
+        return _new(Outcome, (True, (tally,), 0))
 
     def _hit_all(self, charges: Sequence[Charge]) -> Outcome:
         tallies: list[Tally] = []

@@ -235,7 +235,7 @@ class MemoryStore(Store):
         self._trail.append(replace(entry, id=str(self._told)))
 
     def _behind_deleted(self, wanted: KeyFilter, after: str) -> list[Key]:
-        """Return the keys behind the place of one that was deleted; none behind an unknown id."""
+        """Return the keys after the place of a deleted one; none after an unknown id."""
         told = (entry for entry in reversed(self._trail) if entry.subject == after)
         newest = tuple(islice(told, 1))
         place = place_of_deleted(Page(newest))
@@ -343,7 +343,7 @@ def open_store(url: str) -> MemoryStore:  # noqa: ARG001 - there is nothing to c
     return MemoryStore()
 
 
-def open_async_store(url: str) -> AsyncMemoryStore:  # noqa: ARG001 - likewise
+def open_async_store(url: str) -> AsyncMemoryStore:  # noqa: ARG001 - as above
     """Return a new store for async code."""
     return AsyncMemoryStore()
 

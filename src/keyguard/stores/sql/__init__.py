@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError as failure:
     if failure.name != "sqlalchemy":
         raise
-    raise MissingExtraError("A key store in an SQL database", "sql") from failure
+    raise MissingExtraError("a key store in an SQL database", "sql") from failure
 
 import_module("limits")  # parses the limits of stored keys: not during a request
 

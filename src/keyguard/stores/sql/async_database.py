@@ -23,8 +23,8 @@ class AsyncDatabase(EngineDatabase[AsyncEngine]):
     Args:
         engines: The engines of the first event loop that comes, or the host's engine.
         make: Makes the engines of another; None for a host's engine.
-        prepares: As for :class:`EngineDatabase`.
-        is_replica: As for :class:`EngineDatabase`.
+        prepares: Whether the driver prepares statements; see :class:`EngineDatabase`.
+        is_replica: Whether a server that takes no changes may answer; see :class:`EngineDatabase`.
     """
 
     def __init__(

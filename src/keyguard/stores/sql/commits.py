@@ -62,13 +62,14 @@ async def apply(session: Session, commit: Commit) -> bool:
 
 
 async def end(session: Session, ending: Ending) -> tuple[str, ...] | None:
-    """Revoke keys or disable an organization, whatever else changes in them meanwhile.
+    """Revoke keys or disable an organization, even if other changes are made to them meanwhile.
 
-    It waits for earlier commits before it reads, and later ones wait for it. So no version is
-    asked for.
+    It waits for earlier commits before it reads, and later ones wait for it. So it checks no
+    versions.
 
     Returns:
-        The ids of what ended now; None where the conditions of the ending do not hold.
+        The ids of the records that this call ended; None if the conditions of the ending do not
+        hold.
     """
     await session.call(begin)
     await claim(session, 0)
@@ -104,14 +105,14 @@ async def _ended(session: Session, ending: Ending) -> tuple[str, ...] | None:
         changes["version"] = case((version < _LARGEST_VERSION, version + 1), else_=1)
         await session.execute(update(table).where(*ends).values(changes))
         place = await claim(session, len(rows))
-        # Of a row that can't be decoded only the id is known.
+        # Only the id of a row that can't be decoded is known.
         entries = [ending.entry(str(row[0]), str(row[1]) if row[1:] else "") for row in rows]
         await tell(session, entries, place)
     return tuple(str(row[0]) for row in rows)
 
 
 async def _is_witnessed(session: Session, witnesses: Sequence[Key]) -> bool:
-    """Tell whether one of several keys still has its version. Only commits change versions."""
+    """Return whether one of several keys still has its version. Only commits change versions."""
     if not witnesses:
         return True
     read = {key.id: key.version for key in witnesses}
@@ -163,7 +164,7 @@ class _Place(NamedTuple):
 
 
 async def claim(session: Session, count: int) -> _Place:
-    """Wait for earlier commits, have later ones wait, and claim a place for so many entries."""
+    """Wait for earlier commits, make later ones wait, and claim a place for a number of entries."""
     mark = token_hex(_MARK_SIZE)
     claim = update(FEED).where(FEED.c.id == 1)
     claim = claim.values(last=FEED.c.last + count, mark=mark if count else FEED.c.mark)

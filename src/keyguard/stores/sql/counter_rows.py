@@ -56,14 +56,14 @@ def counted(charges: Sequence[Charge], states: States, now: float) -> Outcome:
 
 
 def adjust(charge: Charge, states: States, now: float, units: int, ends_at: float) -> None:
-    """Change what a bucket has counted.
+    """Change the count of a bucket.
 
     Args:
-        charge: What was counted.
+        charge: The charge that was counted.
         states: The states of buckets.
         now: The time.
-        units: By how much.
-        ends_at: Until when a refund may be given.
+        units: The change in units.
+        ends_at: The time until which a refund is valid.
     """
     strategy, state = COUNTING[charge.strategy], states[charge.key]
     try:
@@ -73,7 +73,7 @@ def adjust(charge: Charge, states: States, now: float, units: int, ends_at: floa
 
 
 def looked_at(charge: Charge, states: States, now: float, cost: int) -> Tally:
-    """Return what is left of a charge's limit, counting nothing."""
+    """Return the rest of a charge's limit, without counting."""
     try:
         return COUNTING[charge.strategy].look(
             states[charge.key], charge.amount, charge.window, now, cost

@@ -134,7 +134,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         task.add_done_callback(self._sweeps.discard)
 
     async def _finish_sweeps(self) -> None:
-        """Wait for the sweeps under way, for a time."""
+        """Wait for the sweeps in progress, for a limited time."""
         if self._sweeps:
             await asyncio.wait(self._sweeps, timeout=_LONGEST_SWEEP)
 
@@ -192,7 +192,7 @@ class AsyncSqlRateLimiter(AsyncBatchRateLimiter):
         except DBAPIError as failure:
             if is_conflict(failure):
                 return None
-            # Nobody knows whether it was counted: no second try.
+            # It is not known whether the hit was counted: no second try.
             raise explained(failure, self.database.place) from failure
         return outcomes if swapped.rowcount else None
 

@@ -1,7 +1,7 @@
-"""The database: it opens sessions, runs operations in them, and says what a failure means.
+"""The database: it opens sessions, runs operations in them, and translates errors.
 
-:class:`EngineDatabase` holds what both flavours do about a schema that does not fit, a lost
-connection and a failure. A flavour adds how it opens a session.
+:class:`EngineDatabase` handles, for both flavours, a schema that does not fit, a lost connection
+and other failures. Each flavour adds how it opens a session.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DIALECTS = ("sqlite", "postgresql", "mysql", "mariadb")
 
 
 class Database(Protocol):
-    """What the stores of keys and of counters run their operations on."""
+    """The database on which the stores of keys and of counters run their operations."""
 
     dialect: str
     """SQLAlchemy's name for the kind of database."""
@@ -59,7 +59,7 @@ class Database(Protocol):
     """Whether it costs no round trip to have a statement stand alone that changes something."""
 
     can_listen: bool
-    """Whether the database can tell of commits, and the driver can hear of them."""
+    """Whether the database can notify of commits, and the driver can listen for them."""
 
     def read(
         self, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -79,20 +79,20 @@ class Database(Protocol):
         """Bring the tables up to date."""
 
     async def tend(self) -> None:
-        """Have a connection ready for each kind of operation, beside the requests."""
+        """Keep a connection ready for each kind of operation, in the background."""
 
     async def aclose(self) -> None:
         """Close the connections, if keyguard opened them."""
 
 
 class EngineDatabase(Database, ABC, Generic[AnyEngine]):
-    """What both flavours share: everything but how a session is opened.
+    """The part that both flavours share: everything except how a session is opened.
 
     Args:
         engines: The engines that keyguard made, or an engine of the host.
-        prepares: Whether the driver prepares statements, which no pooler may come between.
-        is_replica: Whether a server that takes no changes may answer. It is asked for look-ups
-            alone, whose caller knows how old an answer may be.
+        prepares: Whether the driver prepares statements. Then no pooler may stand in between.
+        is_replica: Whether a server that takes no changes may answer. It is asked only for look-ups
+            whose caller knows how old an answer may be.
 
     Raises:
         ConfigurationError: keyguard can't use this kind of database, or it has no replicas.
@@ -172,7 +172,7 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
     async def _perform(
         self, way: Way, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Run an operation on a schema that fits, or raise what the failure means."""
+        """Run an operation on a schema that fits, or raise the error that explains the failure."""
         try:
             if not self._has_fitting_schema:
                 await self._check()
@@ -186,7 +186,7 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
             raise await self._meaning_of(failure) from failure
 
     async def _check(self) -> None:
-        """See that the schema fits, that a primary answers, and no pooler that must not."""
+        """Check that the schema fits, that a primary answers, and that no pooler may interfere."""
         try:
             await self._attempt(Way.READ, self._check_schema)
         except ReadOnlyError:
@@ -199,11 +199,10 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
     async def _attempt(
         self, way: Way, operation: Operation[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Run an operation in a session, and again where nothing was done.
+        """Run an operation in a session, and repeat it if nothing was done.
 
-        It runs once more where its connection was lost. A change is also tried again where the
-        server undid it, as in a deadlock: the other transaction has gone on, so nothing is waited
-        for.
+        It runs once more if its connection was lost. A change is also tried again at once if the
+        server undid it, as in a deadlock: the other transaction has gone on by then.
         """
         is_last = way is Way.WRITE and not self._tries_writes_again
         tries = 0
@@ -235,7 +234,7 @@ class EngineDatabase(Database, ABC, Generic[AnyEngine]):
                 await session.close()
 
     def _distrust(self) -> None:
-        """Have the next calls open connections, and ask whether they lead to a primary."""
+        """Make the next calls open new connections, and check that they lead to a primary."""
         self._has_fitting_schema = False
         for connector in self._here().connectors:
             connector.distrust()
@@ -326,7 +325,7 @@ class SyncDatabase(EngineDatabase[Engine]):
 
 @asynccontextmanager
 async def ended_after(seconds: float, database: Database) -> AsyncGenerator[None]:
-    """End the operations inside after so many seconds.
+    """End the operations inside after a number of seconds.
 
     Raises:
         StoreUnavailableError: The time ran out.

@@ -1,4 +1,4 @@
-"""How keys are deleted, within the transaction of a commit."""
+"""Deletes keys, within the transaction of a commit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def server_time(session: Session) -> datetime | None:
 
 
 async def delete_keys(session: Session, commit: Commit) -> bool:
-    """Delete the keys of a commit, whose rows it has locked; tell whether they stand as read.
+    """Delete the keys of a commit, whose rows it has locked; return whether they were as read.
 
     Raises:
         RefusedError: By the server's clock a key has not ended for long enough.

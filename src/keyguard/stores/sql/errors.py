@@ -1,4 +1,4 @@
-"""Say what the errors of SQLAlchemy and the drivers mean to a user of keyguard."""
+"""Translates the errors of SQLAlchemy and the drivers for users of keyguard."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NOT_UTF_8 = "Could not decode to UTF-8"
 _CAN_NOT_WRITE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 # What PostgreSQL, and MySQL and MariaDB, say of a right that the user lacks.
 _LACKS_RIGHT = ("42501", 1044, 1142, 1143, 1227)
-# What they say of a user who may not enter, and of a database that is not there.
+# The messages for a user who is refused, and for a database that does not exist.
 _REFUSED = ("28000", "28P01", 1045, 1130, 1698, 1862, 3118, 4151)
 _NO_DATABASE = ("3D000", 1049)
 # PostgreSQL's words for these codes, as libpq passes on no code of a connection that failed; also
@@ -62,7 +62,7 @@ def place_of(url: URL) -> str:
 def no_connection_free(place: str) -> StoreUnavailableError:
     """Return the error for a pool in which no connection became free in time."""
     return StoreUnavailableError(
-        f"all connections to {place} are in use; try again later, or see what holds them"
+        f"all connections to {place} are in use; try again later, or find out what holds them"
     )
 
 
@@ -80,7 +80,7 @@ def no_file(path: Path) -> SchemaError:
 
 
 def may_be_the_schema(failure: BaseException) -> bool:
-    """Tell whether a missing table or column may have caused a failure."""
+    """Return whether a missing table or column may have caused a failure."""
     return (
         isinstance(failure, ProgrammingError | OperationalError)
         and failure.statement is not None
@@ -90,24 +90,24 @@ def may_be_the_schema(failure: BaseException) -> bool:
 
 
 def is_unreadable(failure: BaseException) -> bool:
-    """Tell whether a driver can't decode a value, such as PostgreSQL's ``infinity`` as a time."""
+    """Return whether a driver can't decode a value, such as PostgreSQL's ``infinity`` as a time."""
     return isinstance(failure, DataError) or (
         isinstance(failure, OperationalError) and str(failure.orig).startswith(_NOT_UTF_8)
     )
 
 
 def is_busy(failure: BaseException) -> bool:
-    """Tell whether SQLite waited in vain for the lock of another connection."""
+    """Return whether SQLite waited in vain for the lock of another connection."""
     return _told(failure)[0] == sqlite3.SQLITE_BUSY
 
 
 def is_read_only(failure: BaseException) -> bool:
-    """Tell whether a server refused a change because it is a replica, or otherwise read-only."""
+    """Return whether a server refused a change because it is a replica or read-only."""
     return _told(failure)[0] in _IS_READ_ONLY
 
 
 def is_conflict(failure: BaseException) -> bool:
-    """Tell whether a server undid a change because others got in its way, as in a deadlock."""
+    """Return whether a server undid a change because of a conflict, such as a deadlock."""
     return _told(failure)[0] in _IS_CONFLICT
 
 
@@ -115,7 +115,7 @@ def explained(failure: BaseException, place: str) -> StoreError:
     """Return the error that says what a failure means, and what to do.
 
     Args:
-        failure: What SQLAlchemy or the driver raised. From now on it hides its parameters.
+        failure: The exception of SQLAlchemy or the driver. From now on it hides its parameters.
         place: The database's address, without secrets.
     """
     if isinstance(failure, StatementError):
@@ -132,13 +132,13 @@ def explained(failure: BaseException, place: str) -> StoreError:
             )
         case DBAPIError() if code in _REFUSED:
             return StoreUnavailableError(
-                f"{place} does not let keyguard in; see the user and password of the URL, and that "
-                "the server lets this user in from here"
+                f"{place} does not let keyguard in; check the user and password of the URL, and "
+                "that the server lets this user in from here"
             )
         case DBAPIError() if code in _NO_DATABASE:
             return StoreUnavailableError(
                 f"{place} does not let keyguard in, as there is no such database or it is closed; "
-                "create it, or see its name in the URL"
+                "create it, or check its name in the URL"
             )
         case DBAPIError() if code in _LACKS_RIGHT:
             return StoreUnavailableError(
@@ -212,6 +212,6 @@ def read_only(place: str) -> ReadOnlyError:
 def unavailable(place: str) -> StoreUnavailableError:
     """Return the error for a database that does not answer."""
     return StoreUnavailableError(
-        f"{place} is down, slow or overloaded; see that it runs, can be reached and lets this "
+        f"{place} is down, slow or overloaded; check that it runs, can be reached and lets this "
         "user in, then try again"
     )

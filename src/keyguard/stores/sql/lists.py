@@ -1,4 +1,4 @@
-"""How the SQL store lists records: a page at a time, without the rows that can't be read.
+"""Lists the records of the SQL store, a page at a time, without the rows that can't be read.
 
 Each operation returns what the store's method of the same name returns.
 """
@@ -229,10 +229,10 @@ async def _aged(
         conditions: Which of them.
         table: Their table.
         decode: Returns the record in a row.
-        after: The id behind which to start, or None.
+        after: The id after which to start, or None.
         limit: How many rows a page has.
         owner: The id of the organization whose keys are listed, or None.
-        few: Whether the conditions have an index that leads to few.
+        few: Whether the conditions have an index that leads to few records.
     """
     created = table.c.created_at
     # An expression, so that no database takes the index of the order instead.
@@ -264,7 +264,7 @@ async def _aged(
 async def _place_of_deleted(
     session: Session, owner: str | None, key_id: str
 ) -> tuple[datetime, str] | None:
-    """Return when a key was created and what it was called, if it was deleted."""
+    """Return the creation time and the name of a key, if it was deleted."""
     return place_of_deleted(await list_audit(session, owner, key_id, None, 1))
 
 
@@ -275,7 +275,7 @@ async def _created_by_trail(session: Session, record_id: str) -> datetime:
         with suppress(CorruptDataError, KeyError, ValueError):
             return datetime.fromisoformat(str(entry_from(row).after["created_at"]))
     raise CorruptDataError(
-        f"the list can't go on behind {record_id!r}, whose record is damaged; begin it anew"
+        f"the list can't go on after {record_id!r}, whose record is damaged; begin anew"
     )
 
 
@@ -301,8 +301,8 @@ async def _page(
         wanted: Finds the rows in order, the id as their first column.
         decode: Returns the record in a row.
         limit: How many rows a page has.
-        begins: Tells whether another page can begin behind a row. A page goes on until it ends with
-            such a row.
+        begins: Returns whether another page can begin after a row. A page goes on until it ends
+            with such a row.
     """
     rows = await read_rows(session, wanted.limit(limit + 1))
     while len(rows) > limit and not begins(rows[limit - 1]):

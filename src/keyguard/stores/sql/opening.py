@@ -1,4 +1,4 @@
-"""Open the store of a database URL, with engines of keyguard's own, or of a host's engine."""
+"""Opens the store of a database URL, with keyguard's own engines, or that of a host's engine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def open_store(target: str | Engine, patience: Patience = PATIENCE) -> SqlStore:
 
 
 def open_async_store(target: str | AsyncEngine, patience: Patience = PATIENCE) -> AsyncSqlStore:
-    """Return the store of a database, for code on asyncio; else like :func:`open_store`."""
+    """Return the store of a database, for code on asyncio. See :func:`open_store`."""
     return AsyncSqlStore(_async_database(target, patience, is_replica=False))
 
 
@@ -71,7 +71,7 @@ def open_replica(target: str | Engine, patience: Patience = PATIENCE) -> Replica
 
 
 def open_async_replica(target: str | AsyncEngine, patience: Patience = PATIENCE) -> AsyncReplica:
-    """Return a read replica for code on asyncio; else like :func:`open_replica`."""
+    """Return a read replica for code on asyncio. See :func:`open_replica`."""
     return SqlReplica(_async_database(target, patience, is_replica=True))
 
 

@@ -15,10 +15,10 @@ _PROCESS = text("SELECT pg_backend_pid()")
 
 
 async def is_pooled(session: Session) -> bool:
-    """Tell whether a pooler stands between keyguard and PostgreSQL.
+    """Return whether a pooler stands between keyguard and PostgreSQL.
 
-    A server says at the beginning of a connection which process serves it. A pooler says a number
-    of its own there, by which a client may cancel a statement.
+    At the beginning of a connection, a server names the process that serves it. A pooler sends a
+    number of its own instead, by which a client may cancel a statement.
     """
     asked = (await session.execute(_PROCESS)).scalar_one()
     return bool(asked != await session.call(_announced_process))

@@ -1,4 +1,4 @@
-"""What the SQL store asks, and the two small changes that are no commit.
+"""The look-ups of the SQL store, and the two small changes that are no commit.
 
 Each operation returns what the store's method of the same name returns. A change is one conditional
 statement or a commit (:mod:`~keyguard.stores.sql.commits`), so two concurrent changes can't both
@@ -97,7 +97,7 @@ async def find_key(session: Session, key_id: str) -> KeyRecord | None:
 
 
 async def read_key(session: Session, key_id: str) -> Reading:
-    """Find a key with its organization on a replica, and where the replica stands in the feed."""
+    """Find a key with its organization on a replica, and the replica's position in the feed."""
     row = None
     if NAME.match(key_id):
         row = await session.look_up(_READING, {"which": key_id})
@@ -134,7 +134,7 @@ async def rehash_key(session: Session, key_id: str, old: str, new: str) -> None:
 
 
 async def mark_used(session: Session, uses: Sequence[Use]) -> None:
-    """Note when keys were last used, where that is later than what is stored."""
+    """Note when keys were last used, if that is later than the stored time."""
     latest: dict[str, Use] = {}
     for use in uses:
         known = latest.get(use.key_id)
@@ -198,7 +198,7 @@ async def read_feed(session: Session, position: str | None) -> News:
 
 
 async def read_rows(session: Session, wanted: Query) -> Sequence[AnyRow]:
-    """Return rows; of a row that the driver can't decode, the id alone.
+    """Return rows. For a row that the driver can't decode, return only the id.
 
     Args:
         session: The session.

@@ -58,7 +58,7 @@ async def check(session: Session) -> None:
 
 
 async def check_replica(session: Session) -> None:
-    """Refuse a schema that is not at this keyguard's revision, and sessions that read in parts."""
+    """Refuse a schema that is not at this keyguard's revision, and sessions with dirty reads."""
     await session.call(refuse_dirty_reads)
     await session.call(_check_version)
 
@@ -93,10 +93,10 @@ def _check_version(connection: Connection, *roles: object) -> None:
 
     Args:
         connection: The connection.
-        roles: What the server may say of its role; without any, whatever it says.
+        roles: The roles that the server may report; without any, all are accepted.
     """
     _refuse_settings(connection)
-    try:  # mostly one question suffices
+    try:  # usually one query suffices
         row = connection.execute(_CURRENT[connection.dialect.name]).first()
     except (OperationalError, ProgrammingError) as failure:
         if failure.connection_invalidated or _has_version(connection):

@@ -1,7 +1,7 @@
 """Settings of servers, roles and databases that change what is read.
 
-keyguard's statements and types do without most of them. What remains is refused when the tables are
-first asked for, before a key could be taken for another.
+keyguard's statements and types do not depend on most of them. The others are refused when the
+tables are first read, before a key could be mistaken for another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _of_postgresql(connection: Connection) -> None:
     """Refuse a session of psycopg in which times or names can't be read.
 
     Raises:
-        ConfigurationError: The session is one of these.
+        ConfigurationError: The session has such a setting.
     """
     driver = connection.connection.driver_connection
     told = getattr(getattr(driver, "info", None), "parameter_status", None)
@@ -49,7 +49,7 @@ def _of_mysql(connection: Connection) -> None:
     """Refuse a session that changes texts.
 
     Raises:
-        ConfigurationError: The session is one of these.
+        ConfigurationError: The session has such a setting.
     """
     if connection.get_execution_options().get(DIRECT):  # keyguard chose what its engines speak
         return
@@ -67,12 +67,12 @@ def _of_mysql(connection: Connection) -> None:
 
 
 def refuse_dirty_reads(connection: Connection) -> None:
-    """Refuse a session of MySQL whose statements do not read all they read at one instant.
+    """Refuse a session of MySQL whose statements may read rows of different instants.
 
-    Where a replica stands says nothing then of the record that was read with it.
+    In such a session, a replica's position says nothing about the record that was read with it.
 
     Raises:
-        ConfigurationError: The session is one of these.
+        ConfigurationError: The session has such a setting.
     """
     if connection.dialect.name not in ("mysql", "mariadb"):
         return

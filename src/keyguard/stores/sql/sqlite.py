@@ -39,7 +39,7 @@ _inherited: set[str] = set()
 
 
 def prepare(engine: Engine, *, writes: bool) -> None:
-    """Let an engine's connections live with other writers, and wait for locks until the deadline.
+    """Prepare an engine's connections for other writers, and for waits that end at the deadline.
 
     Args:
         engine: The engine.
@@ -73,8 +73,8 @@ def refuse_shared(engine: Engine) -> None:
         engine: The engine, of any database.
 
     Raises:
-        ConfigurationError: The engine has one connection, also of each thread, or its database is
-            in memory.
+        ConfigurationError: The engine has only one connection, or one for each thread, or its
+            database is in memory.
     """
     path, pool = engine.url.database, engine.pool
     is_shared = isinstance(pool, StaticPool | SingletonThreadPool)
@@ -122,7 +122,7 @@ def begin(connection: Connection, *, hastily: bool) -> None:
 
 
 def in_transaction(connection: Connection) -> bool:
-    """Tell whether the driver's connection is in a transaction."""
+    """Return whether the driver's connection is in a transaction."""
     driver = connection.connection.driver_connection
     return bool(driver is not None and driver.in_transaction)
 
@@ -203,7 +203,7 @@ def _on_checkin(connection: object, entry: ConnectionPoolEntry) -> None:  # noqa
 
 def _set_patience(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
     left = remaining()
-    # Who is told in time what a call waited for learns more than that it was late.
+    # A tenth of the time is left to say that the lock of another connection held the call up.
     patience = _PATIENCE if left is None else int(left * 900)
     if left is not None:
         grain = _GRAIN if patience > _SHORT else _FINE_GRAIN

@@ -17,7 +17,7 @@ _SLICE = 100
 
 
 async def put(session: Session, record: Temporary, now: datetime) -> bool:
-    """Keep a value, unless one of its kind and digest is kept, and delete some that have expired.
+    """Keep a value, unless there is one of its kind and digest, and delete some expired ones.
 
     It waits for commits and for others that put values, so that no two wait in a circle.
     """
@@ -44,13 +44,13 @@ async def replace(session: Session, record: Temporary, now: datetime) -> bool:
 
 
 async def find(session: Session, kind: str, digest: str) -> AnyRow | None:
-    """Find a value, though it has expired."""
+    """Find a value, even an expired one."""
     found = await session.execute(select(TEMPORARY).where(_named(kind, digest)))
     return found.one_or_none()
 
 
 async def take(session: Session, kind: str, digest: str) -> AnyRow | None:
-    """Find a value, though it has expired, and delete it. Who else takes it waits for the lock."""
+    """Find a value, even an expired one, and delete it. Concurrent calls wait for the lock."""
     await session.call(begin)
     named = _named(kind, digest)
     row = (await session.execute(select(TEMPORARY).where(named).with_for_update())).one_or_none()

@@ -1,4 +1,4 @@
-"""How old entries of the audit trail are deleted, one transaction for each part of it."""
+"""Deletes old entries of the audit trail, in one transaction for each part of it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ async def count_old(session: Session, deletion: AuditDeletion) -> AuditPart:
 
 
 async def delete_old(session: Session, deletion: AuditDeletion) -> AuditPart:
-    """Delete the old entries of a part of the trail, and add one that tells so."""
+    """Delete the old entries of a part of the trail, and add an entry that reports it."""
     await session.call(begin)
-    await claim(session, 0)  # others that delete wait, and count nothing twice
+    await claim(session, 0)  # other deletions wait, and count nothing twice
     part, old, before = await _find(session, deletion)
     if not old:
         await session.rollback()
@@ -34,7 +34,7 @@ async def delete_old(session: Session, deletion: AuditDeletion) -> AuditPart:
 
 
 async def _find(session: Session, deletion: AuditDeletion) -> tuple[AuditPart, list[int], datetime]:
-    """Return what a part has of old entries, their ids, and the time before which they are old."""
+    """Return the old entries of a part, their ids, and the time before which they are old."""
     before = deletion.before(await server_time(session))
     columns = [AUDIT.c.id, AUDIT.c.at]
     found = select(*columns).order_by(AUDIT.c.id).limit(deletion.limit)

@@ -1,4 +1,4 @@
-"""Statements that make rows, or change those that are there: each database has its own way."""
+"""Statements that make rows or change existing ones, for each kind of database."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Upsert: TypeAlias = mysql.Insert | postgresql.Insert | sqlite.Insert
 def upserted(
     dialect: str, table: Table, changes: Callable[[Given], dict[str, ColumnElement[Any]]]
 ) -> Upsert:
-    """Return the statement that makes rows, or changes those that are there.
+    """Return the statement that makes rows, or changes existing ones.
 
     Args:
         dialect: SQLAlchemy's name for the kind of database.
         table: The table.
-        changes: Returns what changes in a row that is there; nothing leaves it as it is.
+        changes: Returns the changes of an existing row; if there are none, it stays as it is.
     """
     if dialect in MYSQL:
         into = mysql.insert(table)

@@ -1,4 +1,4 @@
-"""How many reads of usage take place at once."""
+"""Bounds how many reads of usage run at once."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class UsageTurns:
 
     @asynccontextmanager
     async def taken(self) -> AsyncGenerator[None]:
-        """Have a turn inside.
+        """Hold a turn inside the block.
 
         Raises:
-            StoreUnavailableError: None became free within the deadline.
+            StoreUnavailableError: No turn became free within the deadline.
         """
         if isinstance(self._database, SyncDatabase):
             free = self._free

@@ -1,4 +1,4 @@
-"""What a revision does its work with: Alembic's operations, in the schema of keyguard's tables."""
+"""The operations of a revision: Alembic's, in the schema of keyguard's tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from alembic.operations.ops import AlterTableOp
 class TranslatedOperations(Operations):
     """Alembic's operations on an engine that may translate schemas.
 
-    SQLAlchemy translates the schema of what makes a table or an index. What alters a table names
-    its schema as it is.
+    SQLAlchemy translates the schema of operations that make a table or an index. Operations that
+    alter a table must name the real schema.
 
     Args:
-        context: Alembic's.
+        context: Alembic's migration context.
         schema: The schema of keyguard's tables; None for the connection's own.
     """
 
