@@ -1,7 +1,7 @@
 """What a refused client receives (RFC 6750, RFC 9110, RFC 9457), and the fields about limits.
 
 All refusals that concern the key itself have the same bytes: a client learns that its key is not
-valid, and not why. docs/http.md has the table.
+valid, but not why. docs/http.md has the table.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class Response:
     def lost_from(self, status: int, names: Iterable[str]) -> list[tuple[str, str]]:
         """Return the fields that an application's own answer to the same refusal lacks.
 
-        An answer is to the refusal if it has its status. A 401 must have a challenge (RFC 9110,
-        section 15.5.2), and a client waits as long as ``Retry-After`` says, whatever the
-        content. A field that the application has set stays as it is.
+        An answer with the same status counts as an answer to the refusal. A 401 must have a
+        challenge (RFC 9110, section 15.5.2), and a client waits as long as ``Retry-After`` says,
+        whatever the content. A field that the application has set is not changed.
 
         Args:
             status: The status of the application's answer.
@@ -213,7 +213,7 @@ class Responder:
     Args:
         realm: The protection space of RFC 9110, section 11.5: printable ASCII, at most 100
             characters.
-        carriers: Where keys may be; None for ``Authorization: Bearer`` alone.
+        carriers: Where a request may carry its key; None for ``Authorization: Bearer`` alone.
         legacy_headers: Whether ``X-RateLimit-Limit``, ``-Remaining`` and ``-Reset`` are sent as
             well.
 
@@ -254,7 +254,7 @@ class Responder:
         policy: str,
         now: Callable[[], float],
     ) -> list[tuple[str, str]]:
-        """Return the fields that tell a client of its limits."""
+        """Return the fields that describe a client's limits."""
         fields = [("RateLimit-Policy", policy), ("RateLimit", _limit_field(charges, tallies))]
         if self._legacy:
             # These fields hold one policy: the first to run out. The reset is a time, as GitHub
@@ -274,10 +274,11 @@ class Responder:
         policy: str,
         now: Callable[[], float],
     ) -> list[tuple[bytes, bytes]]:
-        """Return the same in the form that ASGI takes."""
+        """Return the fields of :meth:`limit_fields` as ASGI takes them."""
         if self._legacy:
             return encoded(self.limit_fields(charges, tallies, policy, now))
-        # Nearly every answer with limits has these two, and a key has the same policy each time.
+        # Nearly every answer with limits has these two fields, and the policy of a key rarely
+        # changes.
         return [_encoded_policy(policy), (b"ratelimit", _limit_field(charges, tallies).encode())]
 
     def _write(self, deny: Deny, now: float) -> Response:
@@ -321,7 +322,8 @@ class Responder:
     def _challenge(self, answer: _Answer, scopes: str) -> str:
         """Return one challenge for each scheme (RFC 9110, section 11.6.1).
 
-        Only that of Bearer says what is wrong (RFC 6750, section 3). The others are for 401 alone.
+        Only the challenge of Bearer says what is wrong (RFC 6750, section 3). The others are only
+        for 401.
         """
         challenges: list[str] = []
         for scheme in self._schemes:

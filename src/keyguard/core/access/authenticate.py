@@ -1,8 +1,8 @@
 """How a request is authenticated.
 
-The order is the promise: failures of the client's address, credentials grammar, token grammar,
+The order is a promise: failures of the client's address, credentials grammar, token grammar,
 look-up, digest, status and times, network allowlist, transport, scopes, limits
-(:mod:`keyguard.core.access.bills`). What is refused early spends nothing later, and only an
+(:mod:`keyguard.core.access.bills`). A refusal skips all later steps and their costs. Only an
 ``Allow`` passes.
 """
 
@@ -28,7 +28,7 @@ from keyguard.exceptions import CorruptDataError, HashTimeoutError
 
 LOOKUP_ATTEMPTS = 3
 
-# What a client that guesses keys meets. A request without a key, or with a malformed field, is
+# The reasons that count as guesses of a key. A request without a key, or with a malformed field, is
 # not a guess.
 _FAILED_ATTEMPTS = {
     Reason.TOKEN_MALFORMED,
@@ -69,46 +69,49 @@ async def authenticate(
     *,
     secure: bool = False,
     fresh: bool = False,
-    counts_failures: bool = True,
+    is_attempt: bool = True,
     missed: Fingerprint | None = None,
 ) -> Decision:
-    """Decide who sent a request, and whether it may have come this way.
+    """Decide which principal sent a request, and whether its address and transport are allowed.
 
     Args:
-        ports: The outside.
+        ports: The ports of the request.
         fields: The ``Authorization`` field values, as received.
         address: The client's address. Without one, failures are not counted, and a key that is
             bound to networks is refused.
         secure: Whether the client's connection is encrypted.
         fresh: Whether to look the key up even if it is remembered.
-        counts_failures: Whether a refusal counts as a failed attempt of the client.
-        missed: The token's fingerprint, if the memory was asked for it and does not know it.
+        is_attempt: Whether the client has just sent the request. Otherwise nothing is noted: no
+            failed attempt, no use of the key, and no digest by a newer scheme.
+        missed: The token's fingerprint, if it was looked up in the memory and not found.
 
     Returns:
-        ``Allow`` with the principal of a live key, else ``Deny``. What a client sends and what a
-        store does never raises.
+        ``Allow`` with the principal of a live key, otherwise ``Deny``. No input of a client and no
+        failure of a store raises.
     """
     policy = ports.policy
     token = parse_authorization(fields, bar=policy.takes_bar)
     del fields  # a traceback that passes here must not show the token
     if isinstance(token, Reason):
-        return refuse_without_token(
-            ports, token, address, secure=secure, counts_failures=counts_failures
-        )
-    limit = policy.failure_limit if counts_failures else None
-    if limit is None or address is None:
-        decision = await _identify(
-            ports, token, "", address, secure=secure, fresh=fresh, missed=missed
-        )
-        return check_transport(decision, policy, secure=secure)
-    client = client_of(address)
-    blocked = ports.blocklist.blocked_for(client)
-    # A key that was verified here before goes on, though a guesser shares its address.
+        return refuse_without_token(ports, token, address, secure=secure, is_attempt=is_attempt)
+    limit = policy.failure_limit if is_attempt else None
+    client = None if limit is None or address is None else client_of(address)
+    blocked = None if client is None else ports.blocklist.blocked_for(client)
+    # A key that this process verified before is let in, even if a guesser shares its address.
     if blocked is not None and not _was_verified(ports, token, address, secure=secure):
         return check_transport(_too_many_failures(blocked), policy, secure=secure)
     decision = await _identify(
-        ports, token, client, address, secure=secure, fresh=fresh, missed=missed
+        ports,
+        token,
+        client or "",
+        address,
+        secure=secure,
+        fresh=fresh,
+        missed=missed,
+        is_attempt=is_attempt,
     )
+    if limit is None or client is None:
+        return check_transport(decision, policy, secure=secure)
     if isinstance(decision, Deny) and _is_failed_attempt(decision):
         ports.blocklist.note_failure(client)
         if blocked is not None:
@@ -124,29 +127,29 @@ def refuse_without_token(
     address: str | None,
     *,
     secure: bool,
-    counts_failures: bool = True,
+    is_attempt: bool = True,
 ) -> Deny:
-    """Return the refusal of a request whose fields hold no token. It waits for nothing.
+    """Return the refusal of a request whose fields hold no token, without waiting for a port.
 
     Args:
-        ports: The outside.
+        ports: The ports of the request.
         reason: Why there is no token.
         address: The client's address.
         secure: Whether the client's connection is encrypted.
-        counts_failures: Whether a client that failed too often is refused for that.
+        is_attempt: Whether the client has just sent the request, so that its failures count.
     """
     policy = ports.policy
     if policy.require_https and not secure:
         return _INSECURE
-    blocked = refuse_blocked(ports, address) if counts_failures else None
+    blocked = refuse_blocked(ports, address) if is_attempt else None
     return _WITHOUT_TOKEN[reason] if blocked is None else blocked
 
 
 def refuse_blocked(ports: RequestPorts, address: str | None) -> Deny | None:
-    """Return the refusal of a client that failed too often, or None. It waits for nothing.
+    """Return the refusal of a client that failed too often, or None, without waiting for a port.
 
     Args:
-        ports: The outside.
+        ports: The ports of the request.
         address: The client's address.
     """
     if ports.policy.failure_limit is None or address is None:
@@ -156,10 +159,10 @@ def refuse_blocked(ports: RequestPorts, address: str | None) -> Deny | None:
 
 
 async def count_failure(ports: RequestPorts, decision: Deny, address: str | None) -> Deny:
-    """Count a failed attempt that no token made.
+    """Count a failed attempt that was made without a token, such as a wrong ticket.
 
     Args:
-        ports: The outside.
+        ports: The ports of the request.
         decision: The refusal.
         address: The client's address. Without one, nothing is counted.
 
@@ -183,11 +186,12 @@ async def _identify(
     secure: bool,
     fresh: bool,
     missed: Fingerprint | None,
+    is_attempt: bool,
 ) -> Decision:
-    """Decide which key a token is of, whether it is genuine, and whether that key may be used.
+    """Decide which key a token belongs to, whether it is genuine, and whether that key may be used.
 
-    The memory only lets in. A refusal costs what that of an unknown token costs, so that its time
-    does not tell a thief that the token is live.
+    The memory alone never refuses a token. Every refusal takes as long as that of an unknown token,
+    so that a thief does not learn from the time that the token is live.
     """
     policy, tokens = ports.policy, ports.tokens
     decision: Decision = _MALFORMED
@@ -199,18 +203,28 @@ async def _identify(
         fingerprint = missed or tokens.fingerprint(token)
         known = None if fresh or missed is not None else tokens.recall_any(fingerprint)
         if isinstance(known, Allow) and _may_come(known, policy, address, secure=secure):
-            ports.note_use(known.principal, address)
+            if is_attempt:
+                ports.note_use(known.principal, address)
             return known
         for key_id in candidates:
             decision = await _look_up(
-                ports, token, fingerprint, key_id, client, address, secure=secure, fresh=fresh
+                ports,
+                token,
+                fingerprint,
+                key_id,
+                client,
+                address,
+                secure=secure,
+                fresh=fresh,
+                is_attempt=is_attempt,
             )
             if isinstance(decision, Allow):
-                ports.note_use(decision.principal, address)
+                if is_attempt:
+                    ports.note_use(decision.principal, address)
                 return decision
             if decision.reason not in (Reason.KEY_UNKNOWN, Reason.SECRET_WRONG):
                 break
-    except Exception as failure:  # noqa: BLE001 - whatever a store does, nobody is let in
+    except Exception as failure:  # noqa: BLE001 - a store that fails in any way lets nobody in
         return Deny(Reason.STORE_UNAVAILABLE, _named(token, key_id, policy), cause=failure)
     return decision
 
@@ -225,8 +239,9 @@ async def _look_up(
     *,
     secure: bool,
     fresh: bool,
+    is_attempt: bool,
 ) -> Decision:
-    """Decide by what the store holds under a key id."""
+    """Decide by the record that the store holds under a key id."""
     policy, tokens = ports.policy, ports.tokens
     for _ in range(LOOKUP_ATTEMPTS):
         record, mark = await ports.find_key(key_id, fresh=fresh)
@@ -234,7 +249,7 @@ async def _look_up(
             await ports.verify(token, None, client, key_id)
             return Deny(Reason.KEY_UNKNOWN, _named(token, key_id, policy))
         if not isinstance(record, KeyRecord) or record.key.id != key_id:
-            raise CorruptDataError("the store answered a look-up with something else than the key")
+            raise CorruptDataError("the store answered a look-up with something other than the key")
         # No local holds the digest: a later failure would show it.
         is_matched = tokens.matched(fingerprint, record.digest)
         if not is_matched and await ports.verify(token, record.digest, client, key_id) is not True:
@@ -254,11 +269,12 @@ async def _look_up(
                 tokens.discard(fingerprint)
             return decision
         if tokens.remember(fingerprint, record, decision, mark) is True:
-            ports.offer_rehash(key_id, token, record.digest)
+            if is_attempt:
+                ports.offer_rehash(key_id, token, record.digest)
             if decision.rates is None and record.organization.plan is not None:
                 ports.note_unknown_plan(record.organization)
             return decision
-    return Deny(Reason.STORE_UNAVAILABLE, key_id)  # the key changed under every look-up
+    return Deny(Reason.STORE_UNAVAILABLE, key_id)  # the key changed during every look-up
 
 
 def judge(record: KeyRecord, now: datetime, policy: Policy, address: str | None) -> Decision:
@@ -267,7 +283,7 @@ def judge(record: KeyRecord, now: datetime, policy: Policy, address: str | None)
     Args:
         record: Its key and organization.
         now: The time.
-        policy: What the service has settled.
+        policy: The settings that decisions need.
         address: The client's address.
     """
     key = record.key
@@ -277,23 +293,23 @@ def judge(record: KeyRecord, now: datetime, policy: Policy, address: str | None)
     if record.organization.disabled_at is not None:
         return _refused(Reason.ORGANIZATION_DISABLED, key)
     if not _is_within(key.allowed_networks, address):
-        # The answer does not tell a thief that the token is genuine, nor does its time.
+        # Neither the answer nor its time shows a thief that the token is genuine.
         return _refused(Reason.ADDRESS_NOT_ALLOWED, key)
     return policy.allow(record)
 
 
 def check_transport(decision: Decision, policy: Policy, *, secure: bool) -> Decision:
-    """Refuse what came over plain HTTP where HTTPS is required.
+    """Refuse a request over plain HTTP if HTTPS is required.
 
     Args:
         decision: The decision so far. The refusal names its key, which counts as exposed.
-        policy: What the service has settled.
+        policy: The settings that decisions need.
         secure: Whether the client's connection is encrypted.
     """
     if secure or not policy.require_https:
         return decision
     if isinstance(decision, Deny):
-        if decision.reason is Reason.ADDRESS_NOT_ALLOWED:  # a live key, readable on its way
+        if decision.reason is Reason.ADDRESS_NOT_ALLOWED:  # a live key, sent in plain text
             return replace(decision, reason=Reason.TRANSPORT_INSECURE)
         return _INSECURE
     principal = decision.principal
@@ -309,8 +325,8 @@ def authorize(allow: Allow, requirement: Requirement | None) -> Decision:
     """Decide whether a principal has the scopes that are required.
 
     Args:
-        allow: The decision that let it in.
-        requirement: The scopes, or None where none is needed.
+        allow: The decision that let the principal in.
+        requirement: The scopes, or None if no scope is needed.
     """
     principal = allow.principal
     if requirement is None:
@@ -334,7 +350,7 @@ def _is_within(networks: tuple[str, ...], address: str | None) -> bool:
 
 
 def _may_come(allow: Allow, policy: Policy, address: str | None, *, secure: bool) -> bool:
-    """Tell whether a live key may come from an address, and the way it came."""
+    """Return whether a live key may be used from an address, and over its transport."""
     return _is_within(allow.networks, address) and (secure or not policy.require_https)
 
 
@@ -344,12 +360,12 @@ def _was_verified(ports: RequestPorts, token: Secret, address: str | None, *, se
 
 
 def _named(token: Secret, key_id: str, policy: Policy) -> str | None:
-    """Return the id that a refusal names where no key was found under it, or None for none."""
+    """Return the id that a refusal may name though no key was found under it, or None."""
     return key_id if policy.may_name(token, key_id) else None
 
 
 def _is_failed_attempt(decision: Deny) -> bool:
-    # A slow hash that was begun has cost what a guess costs, whether or not it ended in time.
+    # A slow hash that has begun costs as much as a guess, even if it does not end in time.
     return decision.reason in _FAILED_ATTEMPTS or isinstance(decision.cause, HashTimeoutError)
 
 
@@ -363,7 +379,7 @@ async def _count_failure(ports: RequestPorts, decision: Deny, limit: Limit, clie
     if not refused:
         if all(tally.remaining for tally in outcome.tallies):
             return decision
-        # That was the last attempt. The next is refused before anything is asked.
+        # That was the last attempt. Later ones are refused before any port is called.
         nothing = [0] * len(charges)
         outcome = await ports.counters.adjust(charges, nothing, nothing, None)
     wait = max((tally.retry_after for tally in outcome.tallies), default=0.0) if outcome else 0.0

@@ -1,4 +1,4 @@
-"""Bills: what a request is charged, and the refusal of one that can't be charged."""
+"""Bills: the charges of a request, and the refusal of a request that can't be charged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keyguard.core.limits.limit import RouteLimit
 
 __all__ = ["bill_of", "refusal_of"]
 
-_MOST_BILLS = 64  # what decorates anew for each call has other limits each time
+_MOST_BILLS = 64  # a decorator that is applied at each call makes new limits each time
 
 
 def bill_of(
@@ -29,10 +29,9 @@ def bill_of(
     *,
     key_is_due: bool,
 ) -> Bill | None:
-    """Return what a request is charged; None for nothing.
+    """Return the bill of a request; None if it is charged nothing.
 
-    A bill that holds for all requests of a key is kept in the ``bills`` of the decision that lets
-    them in.
+    A bill that is the same for all requests of a key is kept in the ``bills`` of their ``Allow``.
 
     Args:
         allow: The decision that let the request in, or None on a public path.
@@ -66,7 +65,7 @@ def refusal_of(allow: Allow | None, bill: Bill, outcome: Outcome | None) -> Deny
 
     Args:
         allow: The decision that let the request in, or None on a public path.
-        bill: What the request was to be charged.
+        bill: The bill that could not be charged.
         outcome: The answer of the counters; None if nothing can be counted now.
     """
     principal = None if allow is None else allow.principal

@@ -1,6 +1,6 @@
-"""Carriers: where in a request a key may be, where that is not ``Authorization: Bearer`` alone.
+"""Carriers: where a request may carry its key, besides ``Authorization: Bearer``.
 
-What is read becomes the value of an ``Authorization: Bearer`` field, so that the grammar, the
+A key that is read becomes the value of an ``Authorization: Bearer`` field, so that the grammar, the
 memory and the order of checks are the same for each carrier. Two carriers in one request are two
 such values, which is malformed (RFC 6750, section 2).
 """
@@ -26,24 +26,23 @@ _KNOWN = "'bearer', 'basic', 'scheme:Api-Key' and 'header:X-API-Key', with names
 
 
 class Carriers:
-    """Where keys may be.
+    """The carriers that a service accepts.
 
     Args:
         names: ``"bearer"`` for ``Authorization: Bearer <key>``; ``"basic"`` for HTTP Basic with the
             key as password (RFC 7617); ``"scheme:Api-Key"`` for ``Authorization: Api-Key <key>``;
-            ``"header:X-API-Key"`` for ``X-API-Key: <key>``. The first is the one that answers name
-            first.
+            ``"header:X-API-Key"`` for ``X-API-Key: <key>``. Answers name the first one first.
 
     Attributes:
         names: As given.
         schemes: The schemes of ``Authorization`` that carry keys, as challenges name them.
         header_names: The other fields that carry keys.
-        headers: The same in lower case.
+        headers: The names in ``header_names``, in lower case.
         fields: The names of all fields that are read, in lower case.
         forms: How a client may send a key, in words.
 
     Raises:
-        InvalidValueError: There is no such carrier, none at all, or one is named twice.
+        InvalidValueError: A carrier is unknown or named twice, or no carrier is given.
     """
 
     __slots__ = ("_lower", "fields", "forms", "header_names", "headers", "names", "schemes")
@@ -76,7 +75,9 @@ class Carriers:
                 headers.append(value)
                 forms.append(f"{value}: <key>")
             else:
-                raise InvalidValueError(f"{shown(name)} is no carrier of keys; there are {_KNOWN}")
+                raise InvalidValueError(
+                    f"{shown(name)} is not a valid carrier of keys; use one of: {_KNOWN}"
+                )
         self._lower = frozenset(scheme.lower() for scheme in schemes)
         self.schemes = tuple(schemes)
         self.header_names = tuple(headers)
@@ -89,8 +90,8 @@ class Carriers:
     def read(self, fields: Mapping[str, Sequence[str]]) -> list[str]:
         """Return the credentials of a request, as values of ``Authorization`` fields.
 
-        A scheme that is no carrier is the application's own. Beside a key in a header it is left
-        alone, and by itself it is returned as it is, unless that is ``Bearer``.
+        A scheme that is no carrier is the application's own. Beside a key in a header, its field is
+        ignored. Alone, its field is returned as it is, unless the scheme is ``Bearer``.
 
         Args:
             fields: The values of the request's fields by name, in lower case.

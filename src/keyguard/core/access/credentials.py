@@ -24,7 +24,7 @@ _JOINED_BEARER = re.compile(r",[ \t]*bearer(?![^ \t,])", re.IGNORECASE)
 
 
 def describe_misuse(fields: object) -> str | None:
-    """Return what is wrong with the type of ``fields``, without showing them; None if nothing.
+    """Return what is wrong with the type of ``fields``, without showing them; None if it is valid.
 
     :func:`parse_authorization` does not do this: an error must not have the token in its frames.
     """

@@ -1,4 +1,4 @@
-"""Decisions: let in, or refused and why."""
+"""Decisions: a request is let in, or it is refused for a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["AccessDenied", "Allow", "Decision", "Deny", "Reason"]
 
 
 class Reason(enum.StrEnum):
-    """Why a request is refused. For logs, events and metrics: a client learns less."""
+    """Why a request is refused. It is for logs, events and metrics: a client learns less."""
 
     CREDENTIALS_MISSING = "credentials_missing"
     SCHEME_UNSUPPORTED = "scheme_unsupported"
@@ -43,6 +43,11 @@ class Reason(enum.StrEnum):
     CLIENT_AMBIGUOUS = "client_ambiguous"
 
 
+# To copy these is quick. To call set[...] takes ten times as long, as that tries to note its type.
+_NO_NEEDS: set[frozenset[str]] = set()
+_NO_BILLS: dict[tuple[Sequence[RouteLimit], bool], Bill] = {}
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Allow(Value):
     """The request may pass.
@@ -53,7 +58,7 @@ class Allow(Value):
         networks: The networks from which the key works, checked on every request; empty for any.
         retires: When the key ends, as an HTTP date (RFC 9110, section 5.6.7), if it has a
             successor; None for a key without one.
-        rates: What the plan of its organization makes of the service's limits, by their names;
+        rates: The rates that its organization's plan gives to the service's limits, by their names;
             None without a plan that the settings know.
     """
 
@@ -64,11 +69,11 @@ class Allow(Value):
     rates: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
     # The scopes that requests needed and had, until freshness/entry.py takes them.
     needed: set[frozenset[str]] = field(
-        default_factory=set[frozenset[str]], init=False, repr=False, compare=False
+        default_factory=_NO_NEEDS.copy, init=False, repr=False, compare=False
     )
     # What requests are charged, remembered by bill_of in core/access/bills.py.
     bills: dict[tuple[Sequence[RouteLimit], bool], Bill] = field(
-        default_factory=dict[tuple[Sequence[RouteLimit], bool], Bill],
+        default_factory=_NO_BILLS.copy,
         init=False,
         repr=False,
         compare=False,
@@ -80,16 +85,16 @@ class Deny(Value):
     """The request must not pass.
 
     Args:
-        reason: Why.
-        key_id: The key that a well-formed token named; safe to log. It proves nothing unless only
-            a live key can meet the reason.
+        reason: Why the request is refused.
+        key_id: The key that a well-formed token named; safe to log. It does not prove that the key
+            exists, unless only a live key can be refused for the reason.
         organization: The organization of that key, if the token was genuine.
         scopes: All scopes that were required, if one was missing.
         charges: All charges of the request, if a limit had no room.
-        tallies: How the buckets of the charges stood.
+        tallies: The state of each charge's bucket.
         retry_after: Seconds after which the client may try again, if that is known.
         revoked: Whether keyguard revoked the key because of this request.
-        cause: The failure behind the refusal, if there was one.
+        cause: The error that caused the refusal, if there was one.
         family: The family of the key, if the request was refused at once and the token genuine.
     """
 
@@ -114,7 +119,7 @@ class Deny(Value):
         return tuple(charge.name for charge, _ in self.violations())
 
     def violations(self) -> list[tuple[Charge, Tally]]:
-        """Return the enforced charges without room, each with how its bucket stood."""
+        """Return the enforced charges without room, each with the state of its bucket."""
         pairs = zip(self.charges, self.tallies, strict=True)
         return [(charge, tally) for charge, tally in pairs if charge.enforce and not tally.fits]
 

@@ -20,7 +20,7 @@ from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import InvalidValueError, shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Policy:
     """The token format, the scope catalogue and the limits of one service.
 
@@ -29,14 +29,14 @@ class Policy:
         catalogue: The scopes it knows, or None if it takes any scope.
         require_https: Whether to refuse a key that came over plain HTTP.
         revoke_exposed: Whether to revoke that key as well.
-        default_limits: The limits of every key, unless its organization or the key has a limit of
-            the same name.
+        default_limits: The limits of every key. A limit of the same name of its organization, or of
+            the key, replaces one.
         plans: For each plan the rates that it gives to limits of the service, by their names.
         failure_limit: How many failed authentications an address may have, or None for any number.
         foreign: The formats of imported tokens, in the order in which they are tried.
         takes_bar: Whether a token may contain ``|``, which the b64token grammar does not allow.
-        defaults: The default limits as each plan changes them. An organization whose plan is not
-            here has ``default_limits``.
+        defaults: The default limits as each plan changes them. An organization with any other plan
+            has ``default_limits``.
     """
 
     tokens: TokenFormat
@@ -78,12 +78,14 @@ class Policy:
         """Refuse the name of a plan that the settings do not know.
 
         Raises:
-            InvalidValueError: The message names those that they know.
+            InvalidValueError: The settings do not know the plan. The message names the plans that
+                they know.
         """
         if name not in self.plans:
+            known = f"the setting plans has: {', '.join(sorted(self.plans))}"
             raise InvalidValueError(
-                f"no plan {shown(name)} is known here; the setting plans names: "
-                f"{', '.join(sorted(self.plans)) or 'none'}"
+                f"there is no plan {shown(name)}; "
+                f"{known if self.plans else 'the settings name no plans'}"
             )
 
     @property
@@ -111,7 +113,7 @@ class Policy:
         """Refuse limits to which a plan gives a rate that their strategy can't count.
 
         Raises:
-            InvalidValueError: The message names the plan.
+            InvalidValueError: A plan gives a limit such a rate. The message names the plan.
         """
         known = tuple(limits)
         for name, rates in self.plans.items():
@@ -154,11 +156,11 @@ class Policy:
         return tuple(key_id for key_id in found if key_id is not None)
 
     def is_anothers(self, fields: Sequence[str | bytes]) -> bool:
-        """Tell whether credentials are none of keyguard's, but of another login's, or missing.
+        """Return whether credentials are missing, or belong to another login than keyguard's.
 
-        What begins with the prefix is keyguard's, whatever its scheme, and so is what holds a token
-        of its own anywhere, in ``Basic`` too, and what is malformed.
-        An imported token can't be told from another's: where there are such, each bearer token is
+        Credentials that begin with the prefix are keyguard's, whatever their scheme. So are
+        credentials that hold a token of keyguard anywhere, in ``Basic`` too, and malformed ones. An
+        imported token looks like any other token, so with imported formats every bearer token is
         keyguard's.
 
         Args:
@@ -175,7 +177,7 @@ class Policy:
         return token is Reason.CREDENTIALS_MISSING
 
     def names_own(self, value: str) -> bool:
-        """Tell whether an ``Authorization`` field holds a token, or what begins with the prefix.
+        """Return whether an ``Authorization`` field holds a token, or begins with the prefix.
 
         Some clients write a token as a parameter (``Token token=...``), or into ``Basic``.
         """
@@ -189,7 +191,7 @@ class Policy:
         return text.lower().startswith(f"{self.tokens.prefix}_")
 
     def may_name(self, token: Secret, key_id: str) -> bool:
-        """Tell whether an event may name an id under which no key was found.
+        """Return whether an event may name an id under which no key was found.
 
         It may not if the id is a fast hash of the whole token: a client may have sent a password,
         and a reader of the log could try guesses.

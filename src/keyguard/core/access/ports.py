@@ -1,12 +1,12 @@
-"""What a request asks of the outside.
+"""The ports through which a request reaches stores, memory and the clock.
 
-What may have to wait is a coroutine; what never waits is an ordinary call. The guard puts the ports
-together. For sync code no coroutine of theirs suspends.
+Methods that may wait are coroutines; the others are ordinary functions. The guard puts the ports
+together. For sync code none of the coroutines suspends.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -24,15 +24,15 @@ Found: TypeAlias = tuple[KeyRecord | None, Mark]
 """What the store holds under a key id, and when that look-up began."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Fingerprint:
-    """The name of a token in memory. Its representation shows nothing, as a :class:`Secret`'s.
+    """The name of a token in memory. Like a :class:`Secret`, its ``repr`` shows nothing.
 
     Args:
         digest: SHA-256 of ``Bearer <token>``. It would let a weak imported token be guessed.
     """
 
-    digest: bytes = field(repr=False)
+    digest: bytes
 
 
 class TokenMemory(Protocol):
@@ -43,15 +43,15 @@ class TokenMemory(Protocol):
         ...
 
     def recall_any(self, fingerprint: Fingerprint) -> Allow | None:
-        """Return what a token was verified as, while that may still be believed."""
+        """Return the verified decision on a token, if it is fresh enough to rely on."""
         ...
 
     def verified_as(self, fingerprint: Fingerprint) -> Allow | None:
-        """Return what a token was verified as, however long ago."""
+        """Return the verified decision on a token, however old it is."""
         ...
 
     def matched(self, fingerprint: Fingerprint, digest: str) -> bool:
-        """Tell whether a token is known to match a stored digest."""
+        """Return whether a token is known to match a stored digest."""
         ...
 
     def remember(
@@ -72,18 +72,18 @@ class Blocklist(Protocol):
         ...
 
     def block(self, client: str, seconds: float) -> None:
-        """Refuse a client for so many seconds."""
+        """Refuse a client for a number of seconds."""
 
     def note_failure(self, name: str) -> None:
-        """Note that a client, or somebody at a key, has failed."""
+        """Note a failed attempt, by its client or by the key that was guessed at."""
 
 
 class RequestPorts(Protocol):
-    """The outside of a request."""
+    """All ports of a request."""
 
     @property
     def policy(self) -> Policy:
-        """What the service has settled."""
+        """The settings that decisions need."""
         ...
 
     @property
@@ -110,11 +110,11 @@ class RequestPorts(Protocol):
         ...
 
     async def verify(self, token: Secret, digest: str | None, client: str, key_id: str) -> bool:
-        """Tell whether a token is the one behind a stored digest.
+        """Return whether a stored digest belongs to a token.
 
-        For an unknown key the digest is None. The answer is False, after the work of a comparison.
-        Slow hashes take turns, so that guesses, known by the client or by the key at which somebody
-        guesses, do not hold up the first use of a key.
+        For an unknown key the digest is None. The answer is then False, after the work of a
+        comparison. Slow hashes take turns by client and by key, so that guesses do not delay the
+        first use of another key.
         """
         ...
 
@@ -123,10 +123,10 @@ class RequestPorts(Protocol):
         ...
 
     def note_use(self, principal: Principal, address: str | None) -> None:
-        """Note that a key was let in, for its ``last_used_at``, and from where."""
+        """Note the time and the address at which a key was let in, for its ``last_used_at``."""
 
     def offer_rehash(self, key_id: str, token: Secret, digest: str) -> None:
-        """Have a genuine token hashed again in the background, if its digest is outdated."""
+        """Hash a genuine token again, in the background, if its digest is outdated."""
 
     def note_unknown_plan(self, organization: Organization) -> None:
         """Note that an organization has a plan that the settings do not know."""

@@ -1,4 +1,4 @@
-"""What a request was charged: the receipt, and how it is settled or refunded."""
+"""The receipt: what a request was charged, and how that is settled or refunded."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = [
 _NO_LOCK = nullcontext()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Part:
     """The units of a request that one bucket counted in one window.
 
     Args:
-        number: The number of the charge whose bucket it is.
+        number: The number of the charge that has this bucket.
         units: The units.
         ends_at: The time until which they can be refunded, on the counter's clock.
     """
@@ -51,13 +51,13 @@ class Part:
     ends_at: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Hold:
-    """What an open reservation holds of a receipt.
+    """The units of a receipt that an open reservation holds.
 
     Args:
         receipt: The receipt.
-        cost: The most that the request may cost in all, had it no other reservation.
+        cost: The most that the request may cost in all, other reservations aside.
         chosen: Whether each bucket is held.
         before: The units that were settled for each bucket when the reservation began.
         asked: The units that the counters are being asked for, by the number of the bucket.
@@ -70,7 +70,7 @@ class Hold:
     asked: dict[int, int] = field(default_factory=dict[int, int])
 
     def of(self, number: int) -> int:
-        """Return the units of a bucket that are held for work which is yet to be done."""
+        """Return the units of a bucket that are held for work that is not done yet."""
         if number >= len(self.chosen) or not self.chosen[number]:
             return 0
         return max(0, self.cost - self.before[number])
@@ -80,7 +80,7 @@ class Hold:
         return [*self.chosen, *[False] * (len(self.receipt.charges) - len(self.chosen))]
 
     def begun(self) -> int:
-        """Return the most that was settled for a bucket when the reservation began."""
+        """Return the largest number of units settled for a bucket when the reservation began."""
         pairs = zip(self.before, self.chosen, strict=True)
         return max((before for before, is_chosen in pairs if is_chosen), default=0)
 
@@ -89,22 +89,24 @@ _Changes: TypeAlias = list[tuple[Part, int]]
 """Parts, and how many units each counts more."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Receipt:
-    """What a request was charged so far. Settling changes it.
+    """The charges of a request so far. A settlement changes them.
 
     Args:
         principal: Who made the request, or None on a public path.
         charges: The charges: first those of the key, then those of the route.
-        tallies: How each bucket stands, as far as this process knows.
+        tallies: The state of each bucket, as far as this process knows it.
         policy: The value of ``RateLimit-Policy``.
         key_charges: How many of the charges come before those of the route.
-        parts: What each bucket counted, at least one part each, the earliest first. None means: as
-            the charges and tallies say. A bucket without room that is not enforced counted 0.
+        parts: The units that each bucket counted, at least one part each, the earliest first. None
+            means that the charges and tallies say it: a bucket that is not enforced and had no room
+            counted 0.
         counter: The number of the counter that counted all charges; None if several did.
-        settled: The units that were settled for each bucket; None as long as nothing is settled.
-        lock: What lets one thread at a time read and change the receipt. Nothing is awaited in it.
-        holds: What open reservations hold; None as long as there was none.
+        settled: The units that were settled for each bucket; None before the first settlement.
+        lock: Lets one thread at a time read and change the receipt. No code awaits while it holds
+            the lock.
+        holds: The holds of open reservations; None before the first reservation.
     """
 
     principal: Principal | None
@@ -119,7 +121,7 @@ class Receipt:
     holds: list[Hold] | None = None
 
     def counted(self) -> list[Part]:
-        """Return what each bucket counted."""
+        """Return the units that each bucket counted, in parts."""
         if self.parts is None:
             self.parts = [
                 Part(number, charge.cost if tally.fits else 0, tally.ends_at)
@@ -141,16 +143,16 @@ class Receipt:
         return [0] * len(self.charges) if self.settled is None else self.settled
 
     def due(self, number: int) -> int:
-        """Return the units that a bucket has yet to count, less than 0 for a refund.
+        """Return the units that a bucket must still count; less than 0 for a refund.
 
-        What was settled and what is held add up.
+        Settled units and held units add up.
         """
         holds = self.holds or ()
         wanted = self.done()[number] + sum(hold.of(number) for hold in holds)
         return wanted - self.paid()[number] - sum(hold.asked.get(number, 0) for hold in holds)
 
     def join(self, later: Receipt) -> None:
-        """Take in a later charge of the same request. The numbers of the charges stay."""
+        """Add a later charge of the same request. The charges keep their numbers."""
         with self.lock:
             first = len(self.charges)
             self.parts = [
@@ -166,7 +168,7 @@ class Receipt:
 
 
 async def refund(counters: Counters, receipt: Receipt) -> None:
-    """Refund what a request was charged, but not the work that it has settled."""
+    """Refund the charges of a request, except for the work that it has settled."""
     with receipt.lock:
         pairs = zip(receipt.paid(), receipt.done(), strict=True)
         changes = _change(receipt, [min(0, done - paid) for paid, done in pairs])
@@ -176,10 +178,10 @@ async def refund(counters: Counters, receipt: Receipt) -> None:
 
 
 def hold(receipt: Receipt, cost: int, names: Sequence[str]) -> Hold:
-    """Have a reservation begin; it counts beside others of the same request.
+    """Begin a reservation. Reservations of one request add up.
 
     Args:
-        receipt: What the request was charged so far.
+        receipt: The charges of the request so far.
         cost: The most that the request may cost in all, at least 1.
         names: The policies, as for :func:`settle`.
 
@@ -197,7 +199,7 @@ def hold(receipt: Receipt, cost: int, names: Sequence[str]) -> Hold:
 
 
 def release(held: Hold) -> None:
-    """Have a reservation end without a settlement, if it has not ended."""
+    """End a reservation without a settlement, if it has not ended."""
     holds = held.receipt.holds
     with held.receipt.lock:
         if holds is not None and held in holds:
@@ -205,12 +207,12 @@ def release(held: Hold) -> None:
 
 
 async def reserve(counters: Counters, allow: Allow | None, held: Hold) -> Deny | None:
-    """Charge what a reservation holds, if there is room for it.
+    """Charge the units that a reservation holds, if there is room for them.
 
     Args:
         counters: The way to the counters.
         allow: The decision that let the request in, or None on a public path.
-        held: What the reservation holds. What the request was charged beyond that stays.
+        held: The hold of the reservation. Charges of the request beyond it stay.
 
     Returns:
         The refusal, if a limit has no room or nothing can be counted now; then nothing is charged,
@@ -220,7 +222,7 @@ async def reserve(counters: Counters, allow: Allow | None, held: Hold) -> Deny |
     with receipt.lock:
         dues = enumerate(_differences(receipt, held.chosen_of_all()))
         more = {number: due for number, due in dues if due > 0}
-        held.asked = more  # so that another reservation meanwhile does not ask for it as well
+        held.asked = more  # so that a concurrent reservation does not ask for it as well
         charges = tuple(receipt.charges[number]._replace(cost=due) for number, due in more.items())
     if not more:
         return None
@@ -249,16 +251,16 @@ async def reserve(counters: Counters, allow: Allow | None, held: Hold) -> Deny |
 
 
 async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequence[str]) -> None:
-    """Charge or refund the difference between what a request was charged and what it cost.
+    """Charge or refund the difference between the charges of a request and its true cost.
 
     Units are refunded only while their window is open, and only by the counter that counted them.
     A later refund would let the client exceed the limit.
 
     Args:
         counters: The way to the counters.
-        receipt: What the request was charged so far.
-        cost: What the request costs in all, without what open reservations use; 0 refunds
-            everything that none of them holds.
+        receipt: The charges of the request so far.
+        cost: The whole cost of the request, without the use of open reservations; 0 refunds all
+            units that no reservation holds.
         names: The policies to settle. Empty means those of the route; if the route has none, all
             of the request.
 
@@ -279,15 +281,16 @@ async def settle(counters: Counters, receipt: Receipt, cost: int, names: Sequenc
 
 
 async def settle_hold(counters: Counters, held: Hold, used: int) -> None:
-    """Have a reservation end, and charge or refund the difference to what was used.
+    """End a reservation, and charge or refund the difference between its hold and its use.
 
     Args:
         counters: The way to the counters.
-        held: What the reservation holds.
-        used: What the request used in all, without what others settled since the reservation began.
+        held: The hold of the reservation.
+        used: The units that the request used in all, without those that others settled since the
+            reservation began.
 
     Raises:
-        StoreUnavailableError: As for :func:`settle`.
+        StoreUnavailableError: Nothing can be counted now, and ``on_limiter_error`` is ``"closed"``.
     """
     receipt = held.receipt
     with receipt.lock:
@@ -303,13 +306,13 @@ async def settle_hold(counters: Counters, held: Hold, used: int) -> None:
 async def _settle(counters: Counters, receipt: Receipt, changes: _Changes) -> None:
     if any(units for _, units in changes) and not await _adjust(counters, receipt, changes):
         raise StoreUnavailableError(
-            "the store of the limits is down, and what the request cost is not settled; "
+            "the store of the limits is down, so the cost of the request could not be settled; "
             "try again later"
         )
 
 
 async def _adjust(counters: Counters, receipt: Receipt, changes: _Changes) -> bool:
-    """Ask the counters for changes that the receipt has noted; tell whether they were made."""
+    """Ask the counters for changes that the receipt has noted; return whether they were made."""
     try:
         outcome = await counters.adjust(
             [receipt.charges[part.number] for part, _ in changes],
@@ -333,9 +336,10 @@ async def _adjust(counters: Counters, receipt: Receipt, changes: _Changes) -> bo
 
 
 def _change(receipt: Receipt, differences: Sequence[int]) -> _Changes:
-    """Note in a receipt that buckets count more or less, and return the changes of its parts.
+    """Note in a receipt that buckets count more or fewer units; return the changes of its parts.
 
-    What is refunded was counted last. Each bucket has at least one change, though it be of 0 units.
+    The units that were counted last are refunded first. Each bucket has at least one change, even
+    if it is of 0 units.
     """
     changes: _Changes = []
     for number, more in enumerate(differences):
@@ -352,14 +356,14 @@ def _change(receipt: Receipt, differences: Sequence[int]) -> _Changes:
 
 
 def _take_back(receipt: Receipt, changes: _Changes, least: int | None = None) -> None:
-    """Note that changes were not made, or only those of at least so many units."""
+    """Note that changes were not made, except those of at least a number of units."""
     with receipt.lock:
         for part, units in changes:
             part.units -= units if least is None else max(least, units)
 
 
 def _chosen(receipt: Receipt, names: Sequence[str]) -> list[bool]:
-    """Return whether each bucket is meant by the names of policies."""
+    """Return for each bucket whether the names of policies include it."""
     known = [charge.name for charge in receipt.charges]
     for name in names:
         if name not in known:
@@ -371,7 +375,7 @@ def _chosen(receipt: Receipt, names: Sequence[str]) -> list[bool]:
 
 
 def _differences(receipt: Receipt, chosen: Sequence[bool]) -> list[int]:
-    """Return the units that each bucket has yet to count, or to refund."""
+    """Return the units that each bucket must still count or refund."""
     pairs = enumerate(zip(chosen, receipt.tallies, strict=True))
     return [
         receipt.due(number) if is_chosen and tally.fits else 0

@@ -1,1 +1,1 @@
-"""What is decided by path, proxy or field: rules, trusted proxies, principal fields."""
+"""Decisions about paths, proxies and fields: rules, trusted proxies, principal fields."""

@@ -1,7 +1,7 @@
-"""Which rules cover a route: whether it is public, and whether a rule names it.
+"""The rules that cover a route: whether it is public, and whether a rule names it.
 
 A route is a template, and so is a rule; several rules may each cover a part of one route.
-``keyguard routes`` asks this before anything is served; requests ask the rules themselves.
+``keyguard routes`` uses this for reports. Requests are decided by the rules themselves.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Segments = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """What covers a route, or a part of it.
+    """The rule that covers a route or a part of it.
 
     Args:
-        rule: The rule that decides; None where a key is needed and nothing else.
+        rule: The rule that decides; None if only a key is needed.
         part: The template of the part; None for all that no other part covers.
         is_named: Whether the rule covers nothing but this route or something in it: it has the same
             template, or an exact path or a template within.
@@ -52,7 +52,7 @@ def template_of(segments: Sequence[str]) -> str:
 
 
 def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
-    """Return what covers a route: all of it, then the parts for which a narrower rule decides.
+    """Return what covers the route as a whole, then each part for which a narrower rule decides.
 
     Args:
         book: The rules.
@@ -66,13 +66,13 @@ def coverage(book: RuleBook, route: Segments, method: str) -> list[Coverage]:
         part = _common(route, rule.segments)
         if part is not None and part != route and rule.covers(method):
             covered = _covered(book, route, part, method)
-            if covered.rule is rule:  # else a more specific rule decides, and has its own part
+            if covered.rule is rule:  # otherwise a more specific rule decides, and has its own part
                 found.append(covered)
     return found
 
 
 def is_for(rule: Rule, book: RuleBook, route: Segments) -> bool:
-    """Tell whether a rule covers anything of a route, whatever its methods.
+    """Return whether a rule covers any path of a route, for any method.
 
     Args:
         rule: A rule that is not public.
@@ -87,7 +87,7 @@ def is_for(rule: Rule, book: RuleBook, route: Segments) -> bool:
 
 
 def matches(route: Segments, path: Segments) -> bool:
-    """Tell whether the template of a route matches a path.
+    """Return whether the template of a route matches a path.
 
     Args:
         route: The segments of the template.
@@ -97,7 +97,7 @@ def matches(route: Segments, path: Segments) -> bool:
 
 
 def _plain(book: RuleBook, segments: Segments) -> Segments:
-    """Return a template without what is nothing to a rule that is not public."""
+    """Return a template as rules that are not public compare it."""
     plain = segments[:-1] if segments[-1:] == ("",) else segments
     return tuple(segment.lower() for segment in plain) if book.any_spelling else plain
 
@@ -116,7 +116,7 @@ def _covered(book: RuleBook, route: Segments, part: Segments, method: str) -> Co
 def _sample_path(book: RuleBook, segments: Segments) -> str:
     """Return a path of a template that no narrower rule matches.
 
-    So the rule that decides for this path is the one for the template as a whole.
+    The rule that decides for this path is therefore the one for the template as a whole.
     """
     literals = {segment for rule in book.rules for segment in rule.segments}
     fresh = "x"

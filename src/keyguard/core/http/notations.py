@@ -1,4 +1,4 @@
-"""The notations in which frameworks write paths, told in that of rules.
+"""Translates frameworks' notations of paths into the notation of rules.
 
 A rule in another notation would match no request and guard nothing, so it is refused.
 """
@@ -31,9 +31,9 @@ _ANY_REST = re.compile(r"\.[*+]")
 
 
 def in_rules_notation(template: str) -> str:
-    """Return a path of another notation in that of rules; one that is in it already, unchanged.
+    """Return a path in the notation of rules. A path that already has it is not changed.
 
-    What can't be told stays as it is.
+    A part that can't be translated stays as it is.
 
     Args:
         template: Such as ``/v1/models/<int:model_id>``.
@@ -47,7 +47,7 @@ def in_rules_notation(template: str) -> str:
 def _parameter(part: re.Match[str], names: list[str]) -> str:
     written = part.groupdict()
     if part["curly"] and not part["spread"] and part["type"] in (None, ":path"):
-        return part[0]  # as rules have it
+        return part[0]  # already in the notation of rules
     given = ("group", "angle", "colon", "square", "star", "curly")
     name = next((written[kind] for kind in given if written[kind]), None)
     if name is None and part["regex"] is None and part["stars"] is None:

@@ -20,20 +20,20 @@ from keyguard.exceptions import InvalidValueError, shown
 _AMBIGUOUS_RAW = re.compile(
     rb"%(2f|5c|00|2e)|[\\\x00-\x20\x7f]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A[^/]", re.IGNORECASE
 )
-# The same in a decoded path; an escape in it was escaped twice.
+# The same for a decoded path. An escape that is left in it was escaped twice.
 _AMBIGUOUS = re.compile(
     r"%[0-9a-f]{2}|[\\\x00-\x1f\x7f\ufffd\ud800-\udfff]|//|/\.{1,2}(;[^/]*)?(/|\Z)|\A(?!/)",
     re.IGNORECASE,
 )
-# Those below are compiled once a path is ambiguous.
-# What makes a path ambiguous beyond its slashes: nobody can list all readings of it.
+# The patterns below are compiled at the first ambiguous path. What makes a path ambiguous besides
+# its slashes. Nobody can list all readings of such a path.
 _BEYOND_SLASHES_RAW = rb"(?i)%(5c|00|2e)|[\\\x00-\x20\x7f]|\A[^/]"
 _BEYOND_SLASHES = "(?i)" + _AMBIGUOUS.pattern.replace("|//|", "|") + "|;"
 _ENCODED_SLASH = rb"(?i)%2f"
 _ESCAPE = rb"(?i)%([0-9a-f]{2})"
 _NO_SEPARATOR = "\x00"  # an encoded slash that is read as a character of its segment
 _SLASHES = r"([/\x00]{2,}|\x00)"
-_MOST_SLASHES, _LONGEST_PATH = 3, 2000  # so that a request costs little more than another
+_MOST_SLASHES, _LONGEST_PATH = 3, 2000  # so that such a request costs little more than others
 _LITERAL = r"[^/\\?#%*{}<>\[\]^|\"`\x00-\x20\x7f\ud800-\udfff\ufffd]+\Z"
 _PARAMETERS = "a parameter is a whole segment, {name}, or at the end {name:path}"
 _PARAMETER = r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}\Z"
@@ -45,7 +45,7 @@ REST = "{:path}"
 
 
 def is_ambiguous(path: str, raw_path: bytes | None) -> bool:
-    """Tell whether two parties may read a path differently.
+    """Return whether two parties may read a path differently.
 
     Such paths have encoded slashes, dot segments, empty segments, backslashes, control characters,
     or bytes that are not UTF-8, or are no path at all (``*``, the absolute form).
@@ -53,27 +53,27 @@ def is_ambiguous(path: str, raw_path: bytes | None) -> bool:
     Args:
         path: The decoded path that the router sees.
         raw_path: The path on the request line, without the query, or None if the server does not
-            tell it.
+            provide it.
     """
     return bool(_AMBIGUOUS.search(path) or (raw_path and _AMBIGUOUS_RAW.search(raw_path)))
 
 
 def readings(path: str, raw_path: bytes | None) -> list[str] | None:
-    """Return all paths that programs may read in a path whose only ambiguity is its slashes.
+    """Return all readings of a path whose only ambiguity is its slashes.
 
     An encoded slash separates segments or is a character of one, an empty segment stays or is
     dropped, and what follows two slashes at the beginning may be taken for a host. Each slash is
-    read in each way, whatever becomes of the others.
+    read in each way, independently of the others.
 
     Args:
         path: The decoded path that the router sees.
         raw_path: The path on the request line, without the query, or None if the server does not
-            tell it.
+            provide it.
 
     Returns:
-        The paths, with NUL for a slash that does not separate. None if they can't be listed: the
-        path is ambiguous in other ways, is not that of the request line, has more than 3 such
-        slashes or more than 2,000 characters.
+        The paths, with NUL for a slash that does not separate segments. None if they can't be
+        listed: the path is ambiguous in other ways, is not that of the request line, has more than
+        3 such slashes or more than 2,000 characters.
     """
     if len(path) > _LONGEST_PATH or re.search(_BEYOND_SLASHES, path):
         return None
@@ -131,7 +131,9 @@ def parse_template(template: object) -> tuple[str, ...]:
             why += f": write {respelled[:200]!r}"
         raise _no_path(template, why)
     if not template.startswith("/"):
-        raise InvalidValueError(f"{shown(template)} is no path of a rule: it starts with '/'")
+        raise InvalidValueError(
+            f"{shown(template)} can't be the path of a rule: it must start with '/'"
+        )
     segments: list[str] = []
     names: list[str] = []
     *inner, last = template[1:].split("/")
@@ -142,17 +144,17 @@ def parse_template(template: object) -> tuple[str, ...]:
             names.append(parameter[1])
             segments.append(REST if parameter[2] else SEGMENT)
             if parameter[2] and not at_end:
-                raise _no_path(template, "{name:path} stands at its end")
+                raise _no_path(template, "{name:path} must stand at its end")
         elif text == "" and at_end:
             segments.append("")
         elif text in ("", ".", ".."):
-            raise _no_path(template, "no path with empty or dot segments is ever matched")
+            raise _no_path(template, "a path with empty or dot segments is never matched")
         elif "{" in text or "}" in text:
             raise _no_path(template, _PARAMETERS)
         elif re.match(_LITERAL, text):
             segments.append(text)
         else:
-            raise _no_path(template, "it is written decoded, without escapes, '*' and a query")
+            raise _no_path(template, "it must be written decoded, and without '*' and a query")
     for name in names:
         if names.count(name) > 1:
             raise _no_path(template, f"it has two parameters named {name!r}")
@@ -161,4 +163,4 @@ def parse_template(template: object) -> tuple[str, ...]:
 
 def _no_path(template: str, why: str) -> InvalidValueError:
     named = repr(template[:200]) if "/" in template else shown(template)
-    return InvalidValueError(f"{named} is no path of a rule: {why}")
+    return InvalidValueError(f"{named} can't be the path of a rule: {why}")

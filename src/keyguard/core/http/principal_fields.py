@@ -1,6 +1,6 @@
-"""Header fields that tell the principal to an application behind another server.
+"""Header fields that pass the principal to an application behind another server.
 
-keyguard drops a client's fields of these names, also in a spelling that a server or gateway treats
+keyguard drops a client's fields of these names, also in spellings that a server or gateway treats
 as the same (``X_Key_Id`` for ``X-Key-Id``). So the application gets only what keyguard writes.
 """
 
@@ -45,7 +45,7 @@ class PrincipalFields:
         for name, value in fields.items():
             if not isinstance(name, str) or not re.match(FIELD_NAME, name):
                 raise InvalidValueError(
-                    f"{shown(name)} is no name for a field: use letters, digits and '-'"
+                    f"{shown(name)} is not a valid name for a field: use letters, digits and '-'"
                 )
             if re.match(TAKEN_FIELDS, name, re.IGNORECASE):
                 raise InvalidValueError(
@@ -63,7 +63,7 @@ class PrincipalFields:
         return bool(self._writers)
 
     def claims(self, name: str) -> bool:
-        """Tell whether a field is one that a client must not send.
+        """Return whether a field is one that a client must not send.
 
         Args:
             name: The name of the field, in any spelling.

@@ -1,4 +1,4 @@
-"""The rule book: which rule is for a request.
+"""The rule book: it finds the rule for a request.
 
 A request without a rule needs a key. The most specific rule decides, whatever the order of rules.
 Segment by segment from the left, a literal is more specific than a parameter, and a parameter than
@@ -17,7 +17,7 @@ from keyguard.exceptions import InvalidValueError, shown
 
 
 class _Node:
-    """A node in the tree of all templates: the segments before it are matched."""
+    """A node in the tree of all templates. The segments before it have matched."""
 
     __slots__ = ("literals", "rest", "rules", "segment")
 
@@ -41,7 +41,8 @@ class RuleBook:
     Attributes:
         rules: All rules; those of the public paths come first.
         paths: The exact public paths.
-        everywhere: Whether there are other rules, so that every request has to be looked up.
+        everywhere: Whether there are other rules, so that the rule of every request must be looked
+            up.
         any_spelling: As given.
 
     Raises:
@@ -68,7 +69,7 @@ class RuleBook:
             if not isinstance(rule, Rule):
                 raise InvalidValueError(f"rules are a list of keyguard.Rule, not of {shown(rule)}")
             if rule.requirement is not None and catalogue is not None:
-                catalogue.check_required(rule.requirement.scopes)
+                _check_scopes(rule, rule.requirement.scopes, catalogue)
             self._add(rule)
         self._asks = not all(rule.public for rule in self.rules)
         self.everywhere = len(self.rules) > len(exact)
@@ -77,14 +78,15 @@ class RuleBook:
     def find(self, path: str, method: str, raw_path: bytes | None = None) -> Rule | Deny | None:
         """Return the rule for a request.
 
-        A public rule never opens a path that a more specific rule names for other methods. No more
-        does a rule for keys and another login, unless that rule takes another login as well.
+        A public rule never opens a path that a more specific rule names for other methods. A rule
+        for keys and another login does not open one either, unless the more specific rule accepts
+        another login as well.
 
         Args:
             path: The decoded path that the router sees.
             method: The request method; a WebSocket's is ``GET``.
             raw_path: The path on the request line, without the query, or None if the server does
-                not tell it.
+                not provide it.
 
         Returns:
             The rule; None if the request needs only a key; or the refusal of an ambiguous path, if
@@ -97,7 +99,7 @@ class RuleBook:
         return self._find(path, method)
 
     def _find_for_all(self, path: str, method: str, raw_path: bytes | None) -> Rule | Deny | None:
-        """Return the rule that all readings of an ambiguous path lead to, or a refusal."""
+        """Return the rule that is the same for all readings of an ambiguous path, or a refusal."""
         found = [self._find(each, method) for each in readings(path, raw_path) or ()]
         if not found or any(rule != found[0] for rule in found):
             return Deny(Reason.PATH_AMBIGUOUS)
@@ -166,11 +168,11 @@ def _match(
     *,
     exactly: bool = True,
 ) -> None:
-    """Append the rules whose template a path matches, the most specific first.
+    """Append the rules whose templates match a path, the most specific first.
 
-    With each goes whether the match is exact, or ignores a slash or a format suffix at the end.
-    ``stem`` is the segment that has such a suffix, without it, and where it stands. This visits
-    each node at most once, so it takes time linear in the number of rules.
+    Each rule comes with whether the match is exact, or ignores a slash or a format suffix at the
+    end. ``stem`` is the position of the segment that has such a suffix, and that segment without
+    it. This visits each node at most once, so it takes time linear in the number of rules.
     """
     left = len(segments) - at
     if left:
@@ -196,14 +198,14 @@ def _match(
 
 
 def _stem_of(segments: list[str]) -> tuple[int, str] | None:
-    """Return where the last segment of a path stands, and what it is without a format suffix."""
+    """Return the position of a path's last segment, and that segment without a format suffix."""
     at = len(segments) - (2 if segments[-1] == "" else 1)
     stem, _, suffix = segments[at].rpartition(".")
     return (at, stem) if stem and suffix.isalnum() else None
 
 
 def _is_spelled(rule: Rule, segments: list[str]) -> bool:
-    """Tell whether a path has the literals of a rule that matches it, in the same case."""
+    """Return whether a path has the literals of a rule that matches it, in the same case."""
     return all(
         literal in (SEGMENT, REST) or literal == segment
         for literal, segment in zip(rule.segments, segments, strict=False)
@@ -216,15 +218,25 @@ def _overlap(rule: Rule, other: Rule) -> bool:
     return not frozenset(rule.methods).isdisjoint(other.methods)
 
 
+def _check_scopes(rule: Rule, scopes: Iterable[str], catalogue: ScopeCatalogue) -> None:
+    try:
+        catalogue.check_required(scopes)
+    except InvalidValueError as problem:
+        raise InvalidValueError(
+            f"the rule for {shown(rule.path)} names an {problem}; add the scope to the catalogue, "
+            "or change the rule"
+        ) from None
+
+
 def _read_public(public: Iterable[str]) -> list[str]:
     if isinstance(public, str):
-        raise InvalidValueError(f"public paths are a list: write [{shown(public)}]")
+        raise InvalidValueError(f"public takes a list of paths: write [{shown(public)}]")
     if not isinstance(public, Iterable):
-        raise InvalidValueError(f"public paths are a list, not {shown(public)}")
+        raise InvalidValueError(f"public takes a list of paths, not {shown(public)}")
     for path in (paths := [*public]):
         segments = parse_template(path)
         if SEGMENT in segments or REST in segments:
             raise InvalidValueError(
-                f"{path!r} is no exact path; for a template use Rule({path!r}, public=True)"
+                f"{path!r} is not an exact path; for a template use Rule({path!r}, public=True)"
             )
     return sorted({*paths})

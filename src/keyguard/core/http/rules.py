@@ -1,4 +1,4 @@
-"""Rules: what a request needs by its path and method, before the application sees it."""
+"""Rules: what a request must have, by its path and method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEEDS_KEY = ("key", "organization")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rule(Value):
-    """What requests to some paths need.
+    """A rule: what requests to some paths need.
 
     ::
 
@@ -36,23 +36,23 @@ class Rule(Value):
     A rule that is not public covers its path with and without a slash at the end.
 
     With ``also``, a request without keyguard's credentials goes on to the application, with None as
-    its principal, and the application has to refuse whom it does not know. What such a rule asks
-    for, it asks of keys.
+    its principal. The application must then refuse callers that it does not know. The scopes and
+    limits of such a rule apply only to requests with keys.
 
     Args:
         path: A path template: ``{name}`` stands for a segment, ``{name:path}`` at the end for any
             rest of the path.
         methods: The methods of the rule, in upper case; None for all. ``GET`` covers ``HEAD``.
         public: Whether requests need no key.
-        scopes: Scopes that a request needs all of.
-        any_of: Scopes that a request needs any one of.
+        scopes: Scopes that are all needed.
+        any_of: Scopes of which at least one is needed.
         limits: Limits of the rule, besides those of the key: one or several
             :class:`~keyguard.Limit` or rates such as ``"60/minute"``. Limits of the same name
             share their count.
         cost: How much a request counts in these limits, at least 1, or a function of the
             :class:`~keyguard.Request`.
-        also: What the application calls its own login beside keys, such as ``"session"`` or
-            ``"JWT"``; None where it takes keys alone. The name is for reports.
+        also: The name of the application's own login, which it accepts beside keys, such as
+            ``"session"`` or ``"JWT"``. None if it accepts only keys. Reports show the name.
 
     Raises:
         InvalidValueError: A value has the wrong type or form, no path can match the rule, or its
@@ -81,13 +81,16 @@ class Rule(Value):
         requirement = self._read_requirement()
         shared, limits = self._read_limits()
         if self.public and requirement is not None:
-            raise self._refusal("a public path asks for no scopes; leave out one of them")
+            raise self._refusal(
+                "a public path can't ask for scopes; leave out public or the scopes"
+            )
         if self.public and any(limit.per in _NEEDS_KEY for limit in limits):
             raise self._refusal(
-                "on a public path there is no key: its limits are per 'address', or per a function"
+                "on a public path there is no key: its limits must be per 'address' or per a "
+                "function"
             )
         if not limits and self.cost != 1:
-            raise self._refusal("a cost is for the rule's own limits, and it has none")
+            raise self._refusal("a cost is for the rule's own limits, but the rule has none")
         name = self.path if methods is None else f"{' '.join(sorted(methods))} {self.path}"
         charged = tuple(
             RouteLimit(limit=limit, route=limit.name if limit in shared else name, cost=self.cost)
@@ -96,8 +99,6 @@ class Rule(Value):
         for slot, value in (
             ("methods", methods),
             ("limits", limits),
-            ("scopes", None if self.scopes is None else tuple(self.scopes)),
-            ("any_of", None if self.any_of is None else tuple(self.any_of)),
             ("segments", segments),
             ("requirement", requirement),
             ("charged", charged),
@@ -106,17 +107,17 @@ class Rule(Value):
             object.__setattr__(self, slot, value)
 
     def covers(self, method: str) -> bool:
-        """Tell whether the rule is for a method; HEAD is asked as GET."""
+        """Return whether the rule is for a method. Pass GET for HEAD."""
         return self.methods is None or method in self.methods
 
     def for_keys(self) -> Rule:
-        """Return what the rule is where it takes no other login."""
+        """Return the rule without its other login."""
         rule = copy(self)
         object.__setattr__(rule, "also", None)
         return rule
 
     def beside(self, others: Iterable[Rule]) -> Rule:
-        """Return what the rule is among those of the same path, of which some may ask for more."""
+        """Return the rule as it holds beside the others of the same path, which may need more."""
         if self.depends_on_method or all(
             other.public or (other.also and not self.public)
             for other in others
@@ -152,7 +153,7 @@ class Rule(Value):
         for method in methods:
             if not isinstance(method, str) or not re.match(_METHOD, method):
                 raise self._refusal(
-                    f"{shown(method)} is no method: write it in upper case, as 'GET'"
+                    f"{shown(method)} is not a valid method: write it in upper case, as 'GET'"
                 )
         if not methods:
             raise self._refusal("methods is empty: leave it out for all, or name some")
@@ -177,7 +178,7 @@ class Rule(Value):
         return requirement if requirement.scopes else None
 
     def _read_limits(self) -> tuple[list[Limit], tuple[Limit, ...]]:
-        """Return the limits that have names, and all; the rates without one become one limit."""
+        """Return the named limits, and all limits. Rates without a name become one limit."""
         limits: object = [self.limits] if isinstance(self.limits, Limit | str) else self.limits
         if not isinstance(limits, list | tuple):
             raise self._refusal(f"limits is a list of limits, not a {type(limits).__name__}")
@@ -204,11 +205,11 @@ class Rule(Value):
 
 
 def needs_no_key(rule: Rule | None, fields: Container[str]) -> bool:
-    """Tell whether a rule lets a request without keyguard's credentials through.
+    """Return whether a rule lets a request without keyguard's credentials through.
 
     Args:
         rule: The rule for it.
-        fields: Those of :data:`METHOD_OVERRIDES` that the request has.
+        fields: The fields of :data:`METHOD_OVERRIDES` that the request has.
     """
     if rule is None or not (rule.public or rule.also):
         return False

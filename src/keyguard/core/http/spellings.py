@@ -1,7 +1,8 @@
 """Other spellings of a path, by which requests for a resource may escape its rule.
 
 Some routers serve one resource under several paths: with a format suffix (``/users.json``), with
-and without a slash at the end, in any case. The router itself tells which; nothing is guessed.
+and without a slash at the end, in any case. The router itself is asked which it serves; nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SAMPLE_VALUES = ("1", "x", "a1b2c3d4-0000-4000-8000-000000000000", "2026-01-31",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Escape:
-    """A path that leads to a resource past its rule. As a string, a sentence for people.
+    """A path that leads to a resource past its rule. ``str`` gives a sentence for people.
 
     Args:
         rule: The rule.
@@ -41,22 +42,22 @@ class Escape:
 
     def __str__(self) -> str:
         return (
-            f"{self.path} leads to what the rule {self.rule.path!r} is for, past the rule: set "
-            "any_spelling=True, or write a rule for that path"
+            f"{self.path} leads to a resource that the rule {self.rule.path!r} guards, but the "
+            "rule does not match it: set any_spelling=True, or write a rule for that path"
         )
 
 
 def find_escapes(book: RuleBook, resolve: Resolve, samples: Iterable[str] = ()) -> Iterator[Escape]:
-    """Give a path for each rule that requests can escape.
+    """Yield a path for each rule that requests can escape.
 
     Args:
         book: The rules.
         resolve: The router behind them.
         samples: Paths that the router serves, if it can name some. They are tried for rules that
-            cover any rest of a path, of which nobody can guess what the router serves below.
+            cover any rest of a path, because the paths below can't be guessed.
     """
     covers_rest = any(REST in rule.segments for rule in book.rules)
-    samples = tuple(samples) if covers_rest else ()  # to find them takes a router a while
+    samples = tuple(samples) if covers_rest else ()  # a router needs a while to find them
     for rule in book.rules:
         escape = None if rule.public else _escape_from(rule, book, resolve, samples)
         if escape is not None:
@@ -82,7 +83,7 @@ def _escape_from(
 def _resources(
     rule: Rule, book: RuleBook, resolve: Resolve, method: str | None, samples: tuple[str, ...]
 ) -> Iterator[tuple[str, Resource]]:
-    """Give what a rule is for, each with a path; one thing, unless the rule covers any rest."""
+    """Yield what a rule is for, each with a path; only the first, unless it covers any rest."""
     covers_rest = REST in rule.segments
     has_parameter = SEGMENT in rule.segments or covers_rest
     values = (
@@ -120,7 +121,7 @@ def _spellings(rule: Rule, path: str) -> Iterator[str]:
 
 
 def _changed(rule: Rule, segments: list[str], change: Callable[[str], str]) -> Iterator[str]:
-    """Give the segments of a path of a rule, with the rule's literals changed."""
+    """Yield the segments of a path of a rule, with the rule's literals changed."""
     for segment, template in zip_longest(segments, rule.segments[: len(segments)], fillvalue=REST):
         yield segment if template in (SEGMENT, REST) else change(segment)
 
@@ -133,7 +134,7 @@ def _asks_less(found: Rule | None, rule: Rule) -> bool:
 
 
 def _is_same(found: Resource | None, resource: Resource) -> bool:
-    """Tell whether two paths lead to one resource. One of them may name the format besides."""
+    """Return whether two paths lead to one resource. One of them may also name the format."""
     if found is None:
         return False
     endpoint, arguments = resource

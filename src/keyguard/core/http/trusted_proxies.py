@@ -1,8 +1,8 @@
 """The client of a request that came through proxies (RFC 7239, and the older X-Forwarded-*).
 
-keyguard believes only proxies that are named as trusted. It reads a field from the right: each
-trusted proxy vouches for the item that it added itself. Items that a client wrote stand further
-left, and are never reached.
+keyguard believes only the proxies that the settings name. It reads a field from the right: each
+trusted proxy vouches for the item that it added itself. Items that a client wrote are further left,
+and are never read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SCHEMES = {"https": True, "wss": True, "http": False, "ws": False}
 
 
 class _Hop(NamedTuple):
-    """What a proxy tells of the party that sent it the request."""
+    """What a proxy says about the party that sent it the request."""
 
     address: str | None
     secure: bool | None
@@ -97,13 +97,13 @@ class TrustedProxies:
         first, *others = found
         if any(other != first for other in others):
             return None
-        # If a proxy does not tell the scheme, it is that of its own connection.
+        # If a proxy does not give the scheme, it is that of the proxy's own connection.
         return Client(
             first.address or peer or None, secure if first.secure is None else first.secure
         )
 
     def trusts(self, address: str | None) -> bool:
-        """Tell whether the other end of a connection is a trusted proxy."""
+        """Return whether the other end of a connection is a trusted proxy."""
         return contains(self._networks, address) if address else self._unix
 
     def _walk(self, hops: Iterable[_Hop]) -> _Hop:
@@ -116,7 +116,7 @@ class TrustedProxies:
 
 
 def _is_too_long(lines: Sequence[str]) -> bool:
-    """Tell whether a field has more than is read of it. This reads no item."""
+    """Return whether a field is longer than keyguard reads, without reading an item."""
     return (
         sum(map(len, lines)) > MOST_BYTES
         or len(lines) + sum(line.count(",") for line in lines) > MOST_ITEMS
@@ -165,7 +165,7 @@ def _elements(line: str) -> list[dict[str, str]]:
 def _read_older(fields: Mapping[str, Sequence[str]]) -> Iterator[_Hop] | None:
     """Return the hops of ``X-Forwarded-*``, nearest first; None if there are none.
 
-    The fields do not tell which scheme belongs to which hop, so a hop counts as encrypted only if
+    The fields do not show which scheme belongs to which hop, so a hop counts as encrypted only if
     all schemes are.
     """
     addresses = _items(fields.get("x-forwarded-for", ()))

@@ -4,8 +4,8 @@ The client offers ``<protocol>`` and ``<protocol>.<token>``::
 
     new WebSocket(url, ["keyguard.bearer", "keyguard.bearer." + token])
 
-The application sees neither. The server answers with the first, because a browser expects one of
-the subprotocols that it offered, and the token must not be sent back.
+The application sees neither. The server answers with ``<protocol>``, because a browser expects one
+of the subprotocols that it offered, and the token must not be sent back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keyguard.exceptions import InvalidValueError, shown
 
 _NAME = r"[A-Za-z][A-Za-z0-9.-]{0,63}\Z"
 
-_MOST_TOKENS = 2  # two are refused already
+_MOST_TOKENS = 2  # more than one is refused
 
 
 class Offer(NamedTuple):
@@ -43,7 +43,7 @@ class TokenProtocol:
         name: Such as ``keyguard.bearer``.
 
     Raises:
-        InvalidValueError: The name does not have that form.
+        InvalidValueError: The name can't be a subprotocol.
     """
 
     __slots__ = ("_start", "name")
@@ -51,8 +51,8 @@ class TokenProtocol:
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not re.match(_NAME, name):
             raise InvalidValueError(
-                f"{shown(name)} is no subprotocol: use letters, digits, '.' and '-', such as "
-                "'keyguard.bearer'"
+                f"{shown(name)} is not a valid subprotocol: use letters, digits, '.' and '-', "
+                "such as 'keyguard.bearer'"
             )
         self.name = name
         self._start = f"{name}."

@@ -1,1 +1,1 @@
-"""Who a request is from: scopes, principals, client addresses and networks."""
+"""The sender of a request: scopes, principals, client addresses and networks."""

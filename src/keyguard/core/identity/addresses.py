@@ -11,10 +11,10 @@ _HOST_BITS = 64
 
 
 class Client(NamedTuple):
-    """The client of a request, as trusted proxies tell it.
+    """The client of a request, as trusted proxies name it.
 
     Args:
-        address: Its address, a name that a proxy gives instead, or None if nothing tells it.
+        address: Its address, a name that a proxy gives instead, or None if it is not known.
         secure: Whether its connection is encrypted.
     """
 

@@ -40,7 +40,7 @@ def parse_networks(
 
 
 def contains(networks: tuple[str, ...], address: str | None) -> bool:
-    """Tell whether an address lies in any of the networks.
+    """Return whether an address lies in one of the networks.
 
     Args:
         networks: As :func:`parse_networks` returned them.
@@ -52,18 +52,18 @@ def contains(networks: tuple[str, ...], address: str | None) -> bool:
 
 
 def within_networks(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
-    """Tell whether the inner networks lie within the outer ones; no networks mean any address.
+    """Return whether the inner networks lie within the outer ones; no networks mean every address.
 
     Args:
         inner: As :func:`parse_networks` returned them.
-        outer: Likewise.
+        outer: As :func:`parse_networks` returned them.
     """
     if not outer or inner == outer:
         return True
     if not inner:
         return False
     compiled = _compiled(outer)
-    # Collapsed, because two halves allow the whole.
+    # Adjacent networks are joined, because two halves allow the whole.
     v4 = [*collapse_addresses(net for net in compiled if isinstance(net, IPv4Network))]
     v6 = [*collapse_addresses(net for net in compiled if isinstance(net, IPv6Network))]
     return all(
@@ -84,8 +84,8 @@ def _parse(network: object) -> IPv4Network | IPv6Network:
         return _network(network if isinstance(network, str) else "")
     except ValueError:
         raise InvalidValueError(
-            f"{shown(str(network))} is no network: use CIDR notation such as 192.0.2.0/24 or "
-            "2001:db8::/32, with no bit set after the prefix"
+            f"{shown(str(network))} is not a valid network: use CIDR notation such as "
+            "192.0.2.0/24 or 2001:db8::/32, with no bit set after the prefix"
         ) from None
 
 
@@ -104,7 +104,7 @@ def stored_networks(text: str) -> tuple[str, ...]:
     """Return the networks of a stored text, which are separated by spaces.
 
     Raises:
-        ValueError: It names none. A key that is bound to no network has no text.
+        ValueError: The text names no network. A key that works from every network has no text.
     """
     networks = tuple(text.split())
     if not networks:

@@ -14,6 +14,7 @@ from keyguard.core.values import (
     Metadata,
     check_ids,
     check_texts,
+    member_of,
     settle_times,
 )
 from keyguard.exceptions import InvalidValueError, shown
@@ -22,7 +23,7 @@ _LONGEST_NAME = 200
 
 
 class Role(enum.StrEnum):
-    """What a person is in an organization, and so what it may do there."""
+    """The role of a person in an organization, which decides what it may do there."""
 
     ADMINISTRATOR = "administrator"
     APPROVER = "approver"
@@ -31,17 +32,18 @@ class Role(enum.StrEnum):
 
 
 class Roles(Metadata):
-    """The roles of a person by organization: a dictionary that does not change, as metadata is."""
+    """The roles of a person by organization: an immutable dictionary, like metadata."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """A person, as the host application says on each request; keyguard keeps no table of people.
+    """A person, whom the host application names on each request. keyguard keeps no table of people.
 
     Args:
-        id: The host's lasting id of the person, 1 to 200 characters, kept in NFC. It must never
-            pass to somebody else: keys and requests name their holder by it.
-        name: The name for people; what does not fit on a page is escaped or cut off.
+        id: The host's lasting id of the person, 1 to 200 characters, kept in NFC. Never give it to
+            somebody else: keys and requests name their holder by it.
+        name: The display name. Pages escape its unsafe characters, and cut it off if it is too
+            long.
         roles: The role in each organization, by the organization's id or slug. If both are given,
             that of the id counts.
         operator: Whether the person may do all that the service itself may, in all organizations.
@@ -65,7 +67,8 @@ class Person:
         object.__setattr__(self, "name", escaped(self.name)[:_LONGEST_NAME])
         if not isinstance(self.roles, Mapping):
             raise InvalidValueError("roles takes a mapping of organizations to roles")
-        roles = {name: _read_role(role) for name, role in self.roles.items()}
+        hint = ". An operator has operator=True"
+        roles = {name: member_of(Role, role, "role", hint) for name, role in self.roles.items()}
         check_ids(*(("id or slug of an organization", name, ORGANIZATION_NAME) for name in roles))
         object.__setattr__(self, "roles", Roles(roles))
         if not isinstance(self.operator, bool):  # any text would be true
@@ -75,12 +78,3 @@ class Person:
     def role_in(self, *names: str) -> Role | None:
         """Return the role in the organization of that id and slug; None without a role."""
         return next((Role(self.roles[name]) for name in names if name in self.roles), None)
-
-
-def _read_role(role: object) -> Role:
-    try:
-        return Role(str(role))
-    except ValueError:
-        raise InvalidValueError(
-            f"{shown(role)} is no role; there are: {', '.join(Role)}. An operator has operator=True"
-        ) from None

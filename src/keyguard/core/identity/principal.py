@@ -1,4 +1,4 @@
-"""The principal that makes a request, and what decisions may read of the request."""
+"""The principal that makes a request, and the parts of the request that decisions may read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Principal(Value):
         return self.grant.granted
 
     def has_scopes(self, *scopes: str) -> bool:
-        """Tell whether the principal has all of these scopes.
+        """Return whether the principal has all of these scopes.
 
         Raises:
             InvalidValueError: No scope is given, or a scope is malformed.

@@ -2,7 +2,7 @@
 
 A scope is an RFC 6749 scope-token, by custom ``resource:action``. A *granted* scope may be a
 wildcard: ``*`` covers every scope, ``inference:*`` covers every scope that is ``inference:`` and
-exactly one more segment. Everything else matches exactly: never by prefix, never by case.
+exactly one more segment. Every other scope must match exactly, in the same case.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def parse_granted(scopes: Iterable[object]) -> frozenset[str]:
 def _each(scopes: Iterable[object]) -> Iterable[object]:
     if isinstance(scopes, str):
         raise InvalidValueError(f"scopes are a list: write [{shown(scopes)}], not {shown(scopes)}")
-    if not isinstance(scopes, Iterable):
+    # Records have a frozenset. To ask about it alone is quicker than to ask the abstract class.
+    if not isinstance(scopes, frozenset) and not isinstance(scopes, Iterable):
         raise InvalidValueError(f"scopes are a list of strings, not {type(scopes).__name__}")
     return scopes
 
@@ -53,7 +54,7 @@ def _each(scopes: Iterable[object]) -> Iterable[object]:
 def _checked(scope: object, *, wildcard: bool) -> str:
     if not isinstance(scope, str) or not _SCOPE_TOKEN.match(scope):
         raise InvalidValueError(
-            f"{shown(scope)} is no scope: use 1 to 100 printable ASCII characters "
+            f"{shown(scope)} is not a valid scope: use 1 to 100 printable ASCII characters "
             "without spaces, quotes and backslashes, such as 'inference:read'"
         )
     if "*" in scope:
@@ -61,8 +62,8 @@ def _checked(scope: object, *, wildcard: bool) -> str:
             raise InvalidValueError(f"a required scope is exact: {shown(scope)} holds a wildcard")
         if scope != "*" and not (scope.endswith(":*") and scope.count("*") == 1 and scope != ":*"):
             raise InvalidValueError(
-                f"{shown(scope)} is no scope: '*' stands alone or as the whole last segment, "
-                "such as 'inference:*'"
+                f"{shown(scope)} is not a valid scope: '*' stands alone or as the whole last "
+                "segment, such as 'inference:*'"
             )
     return scope
 
@@ -72,8 +73,8 @@ class Requirement(Value):
     """The scopes that a route requires.
 
     Args:
-        all_of: Scopes that the principal needs all of.
-        any_of: Scopes that the principal needs any one of; empty for no such requirement.
+        all_of: Scopes that are all needed.
+        any_of: Scopes of which at least one is needed; empty for no such requirement.
     """
 
     all_of: frozenset[str] = frozenset()
@@ -98,7 +99,7 @@ class Requirement(Value):
         return tuple(sorted(self.all_of | self.any_of))
 
     def met_by(self, grant: ScopeGrant) -> bool:
-        """Tell whether a grant meets the requirement."""
+        """Return whether a grant meets the requirement."""
         return (self.all_of <= grant.exact or all(scope in grant for scope in self.all_of)) and (
             not self.any_of or any(scope in grant for scope in self.any_of)
         )
@@ -107,8 +108,8 @@ class Requirement(Value):
 class ScopeGrant(Collection[str]):
     """The scopes of a key.
 
-    ``in`` tells whether the grant covers a scope, by name, wildcard or implication. Iteration gives
-    the granted names.
+    ``scope in grant`` is true if the grant covers the scope, by name, wildcard or implication.
+    Iteration yields the granted names.
 
     Args:
         granted: The scopes that were granted, perhaps with wildcards.
@@ -189,8 +190,8 @@ class ScopeCatalogue:
     Args:
         scopes: The description of each scope by its name, such as
             ``{"inference:read": "Read inference capabilities"}``.
-        implies: The scopes that a scope implies, such as ``{"admin": ["analytics:read"]}``. What
-            an implied scope implies counts as well.
+        implies: The scopes that a scope implies, such as ``{"admin": ["analytics:read"]}``.
+            Implications of implied scopes count as well.
 
     Raises:
         InvalidValueError: A value has the wrong type, a name is no scope, or ``implies`` has a name

@@ -1,1 +1,1 @@
-"""What a client sends: the format, the secret, and the tokens of other systems."""
+"""Tokens: their format, secrets, and the tokens of other systems."""

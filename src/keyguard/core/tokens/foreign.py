@@ -1,10 +1,10 @@
 """Tokens that another system issued, and how a request that carries one finds its key.
 
-An imported token has no key id of keyguard's in it. keyguard keeps its key under an id made from
-the token's public part: SHA-256 over a label and that part. The id follows from the token alone. A
-token without a public part is found by a hash of the whole token.
+An imported token does not contain a key id of keyguard's. keyguard keeps its key under an id made
+from the token's public part: SHA-256 over a label and that part. The id follows from the token
+alone. A token without a public part is found by a hash of the whole token.
 
-Key ids are public, and a fast hash of a whole token lets anybody try guesses. So keyguard imports
+Key ids are public, and a fast hash of a whole token lets everybody try guesses. So keyguard imports
 a token of less than 112 bits only if it has a public part.
 """
 
@@ -88,7 +88,7 @@ class ForeignFormat:
             or not (size or name == "token" or name in _SEPARATORS)
         ):
             raise InvalidValueError(
-                f"{shown(name)} is no format of imported tokens; there are: {_KNOWN}"
+                f"{shown(name)} is not a valid format of imported tokens; use one of: {_KNOWN}"
             )
         self.name = name
         self.separator = _SEPARATORS.get(name, "")
@@ -105,9 +105,9 @@ class ForeignFormat:
         return self._size > 0
 
     def lookup(self, token: str) -> str | None:
-        """Return the id of the key that a token belongs to; None if it is not of this format.
+        """Return the id of the key that a token belongs to; None if it does not have this format.
 
-        Never raises, whatever the string.
+        This never raises, whatever the string.
 
         Args:
             token: The whole token.
@@ -122,7 +122,7 @@ class ForeignFormat:
         return self.id_of_digest(hashlib.sha256(token.encode()).digest())
 
     def split(self, token: str) -> tuple[str, str]:
-        """Return a token's public part and its secret part; a part that is missing is empty."""
+        """Return the public part and the secret part of a token; a missing part is empty."""
         if self._size:
             return token[: self._size], token[self._size :]
         if self.name == "seam":  # its own prefix may contain the separator
@@ -150,7 +150,7 @@ class ForeignFormat:
         return self._id(digest)
 
     def is_guessable(self, token: str) -> bool:
-        """Tell whether the secret part of a token of this format carries less than 112 bits."""
+        """Return whether the secret part of a token of this format carries less than 112 bits."""
         return most_bits(self.split(token)[1]) < FEWEST_BITS
 
     def _id(self, part: bytes) -> str:
@@ -162,11 +162,11 @@ class ForeignFormat:
 
 
 def is_guessable(token: Secret, formats: Iterable[ForeignFormat]) -> bool:
-    """Tell whether a token, or its secret part in any of the formats, has less than 112 bits.
+    """Return whether a token, or its secret part in one of the formats, has less than 112 bits.
 
     Args:
         token: The token.
-        formats: The formats that it may be of.
+        formats: The formats that it may have.
     """
     if most_bits(token.reveal()) < FEWEST_BITS:
         return True

@@ -83,8 +83,8 @@ class TokenFormat:
             or len(prefix) > _LONGEST_PREFIX
         ):
             raise InvalidValueError(
-                f"{shown(prefix)} is no token prefix: use lower-case letters and digits, words "
-                f"joined by '_', a letter first, at most {_LONGEST_PREFIX} characters, as in "
+                f"{shown(prefix)} is not a valid token prefix: use lower-case letters and digits, "
+                f"words joined by '_', a letter first, at most {_LONGEST_PREFIX} characters, as in "
                 "'acme_live'"
             )
         self.prefix = prefix
@@ -105,14 +105,23 @@ class TokenFormat:
         body = f"{self.prefix}_{parts.key_id}_{parts.secret}"
         return Secret(body + _checksum(body))
 
+    def draw(self, entropy: bytes) -> tuple[str, Secret]:
+        """Return the public part of a new token, and the token.
+
+        Args:
+            entropy: :data:`ENTROPY_SIZE` random bytes.
+        """
+        parts = TokenParts.draw(entropy)
+        return parts.key_id, self.mint(parts)
+
     def is_in(self, text: str) -> bool:
-        """Tell whether a text holds a token of this service, by its checksum."""
+        """Return whether a text holds a token of this service, by its checksum."""
         return any(self.parse(found[0]) is not None for found in self._anywhere.finditer(text))
 
     def parse(self, token: str) -> TokenParts | None:
         """Return the parts of a token, or None if prefix, length, alphabet or checksum is wrong.
 
-        Never raises, whatever the string.
+        This never raises, whatever the string.
         """
         if len(token) != self.length:
             return None
@@ -128,7 +137,7 @@ _BODY = (
 
 
 def holds_token(text: str) -> bool:
-    """Tell whether a text holds a token or a ticket, of whatever service, by its checksum."""
+    """Return whether a text holds a token or a ticket of any service, by its checksum."""
     for body in re.finditer(_BODY, text):
         end = body.end() - CHECKSUM_LENGTH
         for start in range(max(0, body.start() - _LONGEST_PREFIX), body.start()):
@@ -141,7 +150,7 @@ _PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 
 
 def _checksum(body: str) -> str:
-    """Return the CRC-32 in base62, two digits at a time: every token of a client is checked so."""
+    """Return the CRC-32 in base62, two digits at a time: every request needs it."""
     rest, last = divmod(crc32(body.encode("ascii")), len(_PAIRS))
     first, middle = divmod(rest, len(_PAIRS))
     return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]

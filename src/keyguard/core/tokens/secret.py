@@ -19,7 +19,7 @@ class Secret:
         value: The string.
 
     Raises:
-        InvalidValueError: It is no string. The message does not show it.
+        InvalidValueError: The value is no string. The message does not show it.
     """
 
     __slots__ = ("__value",)
