@@ -19,12 +19,17 @@ MANAGEMENT = [
     "keyguard.core.management.import_rows",
     "keyguard.core.management",
 ]
-# Imported by those above, by stores, and by adapters.
+# Imported by those above, by stores, by adapters, and at the first use of a name of the package.
 UNUSED_BY_A_BARE_IMPORT = [
     *MANAGEMENT,
     "keyguard.core.keys.audit",
     "keyguard.core.keys.commit",
+    "keyguard.core.keys.lists",
     "keyguard.core.access.answers",
+    "keyguard.core.access.receipt",
+    "keyguard.core.http",
+    "keyguard.request",
+    "keyguard.settings.sources",
 ]
 NEVER_IMPORTED = [
     "alembic",
@@ -55,6 +60,14 @@ def test_all_is_sorted_and_complete() -> None:
 
     assert list(keyguard.__all__) == sorted(keyguard.__all__)
     assert set(keyguard.__all__) == public - submodules - {"annotations"}
+
+
+def test_the_package_lists_its_names_before_their_first_use() -> None:
+    code = "import keyguard; print({*keyguard.__all__} <= {*dir(keyguard)})"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "True\n"
 
 
 def test_importing_keyguard_brings_no_framework_and_no_driver() -> None:
@@ -101,7 +114,7 @@ def test_management_is_imported_when_keys_are_managed_and_not_before() -> None:
     assert done.stdout.split("\n") == ["[]", "True", ""]
 
 
-def test_importing_keyguard_imports_neither_management_nor_the_parser_of_limits() -> None:
+def test_importing_keyguard_imports_no_management_no_request_and_no_parser_of_limits() -> None:
     code = (
         "import sys; import keyguard;"
         f"names = {{'limits', *{UNUSED_BY_A_BARE_IMPORT!r}}};"

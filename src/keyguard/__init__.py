@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyguard.core.access.decisions import AccessDenied, Allow, Decision, Deny, Reason
-from keyguard.core.http.rules import Rule
 from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.identity.scopes import ScopeCatalogue, ScopeGrant
 from keyguard.core.keys.records import Key, KeyStatus, Organization, RevocationReason
@@ -36,16 +35,10 @@ from keyguard.exceptions import (
     StoreUnavailableError,
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
-from keyguard.request.context import (
-    current_limits,
-    current_principal,
-    require_organization,
-)
-from keyguard.request.decorators import rate_limit, require_scopes
-from keyguard.request.limits import CurrentLimits, Reservation
 from keyguard.settings.config import Settings
 
 if TYPE_CHECKING:
+    from keyguard.core.http.rules import Rule
     from keyguard.core.identity.person import Person, Role
     from keyguard.core.keys.audit import Action, AuditEntry
     from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
@@ -64,6 +57,13 @@ if TYPE_CHECKING:
     from keyguard.core.usage.results import OwnUsage, UsageItem, UsageReport
     from keyguard.core.usage.tags import UsageTags
     from keyguard.guard.verdict import Verdict
+    from keyguard.request.context import (
+        current_limits,
+        current_principal,
+        require_organization,
+    )
+    from keyguard.request.decorators import rate_limit, require_scopes
+    from keyguard.request.limits import CurrentLimits, Reservation
 
     __version__: str
     """The version of this package, as installed."""
@@ -142,6 +142,7 @@ _LATER = {
     "ApprovalRule": "management.request_terms",
     "AuditEntry": "keys.audit",
     "CreatedRequest": "keys.results",
+    "CurrentLimits": ".request.limits",
     "DamagedKey": "keys.results",
     "DamagedOrganization": "keys.results",
     "DeletedAudit": "keys.results",
@@ -154,17 +155,24 @@ _LATER = {
     "OwnUsage": "usage.results",
     "Person": "identity.person",
     "RequestStatus": "keys.requests",
+    "Reservation": ".request.limits",
     "Role": "identity.person",
     "RotatedKey": "keys.results",
+    "Rule": "http.rules",
     "UsageItem": "usage.results",
     "UsageReport": "usage.results",
     "UsageTags": "usage.tags",
     "Verdict": ".guard.verdict",
+    "current_limits": ".request.context",
+    "current_principal": ".request.context",
+    "rate_limit": ".request.decorators",
+    "require_organization": ".request.context",
+    "require_scopes": ".request.decorators",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Find what few processes need at its first use: some names, and the version."""
+    """Find at its first use what not every process needs: some names, and the version."""
     if name == "__version__":
         from importlib.metadata import version  # takes longer than the rest of the package
 
@@ -175,3 +183,8 @@ def __getattr__(name: str) -> object:
 
     found = getattr(import_module(f".{_LATER[name]}", "keyguard.core"), name)
     return globals().setdefault(name, found)
+
+
+def __dir__() -> list[str]:
+    """Name what is imported at its first use as well."""
+    return sorted({*globals(), *__all__})

@@ -144,7 +144,7 @@ def test_a_call_without_the_scope_is_refused(call: Any, let_in: Any) -> None:
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_call_without_the_middleware_is_never_let_through(call: Any) -> None:
-    with pytest.raises(ConfigurationError, match="no keyguard middleware is underneath"):
+    with pytest.raises(ConfigurationError, match="runs outside keyguard's middleware"):
         finish(call(7))
 
 
@@ -236,10 +236,10 @@ def test_a_generator_is_guarded_when_it_is_called(let_in: Any) -> None:
         ((), None, "at least one scope"),
         ((), [], "any_of is empty"),
         (("inference:read",), [], "any_of is empty"),
-        (("inference write",), None, "is no scope"),
+        (("inference write",), None, "is not a valid scope"),
         (("inference:*",), None, "holds a wildcard"),
         ((), "admin", "scopes are a list"),
-        ((7,), None, "is no scope"),
+        ((7,), None, "is not a valid scope"),
         ((), 7, "scopes are a list"),
     ],
 )

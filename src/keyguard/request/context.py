@@ -22,7 +22,8 @@ __all__ = [
 
 _PRESENT: ContextVar[RequestState | None] = ContextVar("keyguard_request", default=None)
 
-# Every request calls these. A method of a name that another module imported takes Python longer.
+# Every request calls these. Python needs longer for a method that is reached through an imported
+# name.
 enter_request, leave_request, present_request = _PRESENT.set, _PRESENT.reset, _PRESENT.get
 
 
@@ -35,7 +36,7 @@ def current_request() -> RequestState:
     state = present_request()
     if state is None:
         raise ConfigurationError(
-            "no keyguard middleware is underneath this call: wrap the application in "
+            "this call runs outside keyguard's middleware: wrap the application in "
             "KeyguardMiddleware or FlaskKeyguard"
         )
     return state

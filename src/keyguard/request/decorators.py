@@ -73,9 +73,9 @@ def rate_limit(
         @rate_limit("60/minute")
         def inference(): ...
 
-    It decorates what :func:`require_scopes` does, above or below it. All limits of a request, those
-    of its key included, are tested and counted together or not at all, and only once the principal
-    has the scopes. A client over a limit gets 429.
+    It decorates the same objects as :func:`require_scopes`, and may stand above or below it. All
+    limits of a request, those of its key included, are tested and counted together or not at all,
+    and only once the principal has the scopes. A client over a limit gets 429.
 
     Args:
         rate: One or several rates such as ``"10/minute"``, or a whole :class:`~keyguard.Limit`.
@@ -108,7 +108,8 @@ def rate_limit(
     else:
         limit = rate
     if limit is rate or name is not None:
-        # One for all that this decorates, even if it decorates anew for each call.
+        # One object for all functions that this decorates, even if it decorates one anew at each
+        # call.
         shared = Protection(limits=(RouteLimit(limit=limit, route=limit.name, cost=cost),))
         return _decorator("rate_limit", lambda _: shared)
 
@@ -149,7 +150,8 @@ def _is_a(target: object, *kinds: type) -> bool:
 
 
 def _guard_function(function: Callable[..., object], outer: Protection) -> Callable[..., object]:
-    # The outermost decorator does all that is declared, so that their order does not matter.
+    # The outermost decorator enforces everything declared, so the order of decorators does not
+    # matter.
     protection = outer.and_(declared_on(function))
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an instance whose call is a coroutine
@@ -208,7 +210,7 @@ def _guard_class(name: str, target: type, protection: Protection) -> None:
             f"{name} can't guard the class {target.__name__}: it has neither dispatch nor "
             "dispatch_request. Decorate its methods instead"
         )
-    for dispatcher in _DISPATCHERS:  # all of them: only the framework knows which it calls
+    for dispatcher in _DISPATCHERS:  # guard all: only the framework knows which of them it calls
         function = getattr(target, dispatcher, None)
         if callable(function):
             setattr(target, dispatcher, _guard_function(function, protection))

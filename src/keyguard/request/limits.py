@@ -1,10 +1,9 @@
-"""The limits of the present request: how they stand, and what the request turns out to cost."""
+"""The limits of the present request: their state, and the true cost of the request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from keyguard.core.access.decisions import Deny
@@ -32,7 +31,7 @@ class CurrentLimits:
         self._state = state
 
     def __iter__(self) -> Iterator[LimitStatus]:
-        """Give how each policy stands, as far as this request has seen."""
+        """Yield the state of each policy, as far as this request knows it."""
         receipt = self._state.receipt
         return iter(statuses(receipt.charges, receipt.tallies) if receipt else ())
 
@@ -46,13 +45,12 @@ class CurrentLimits:
                     reservation.used += 1
                     yield token
 
-        What was used is settled however the block ends, also by an error, and also because the
-        client leaves. In sync code, use ``with``. What the request has paid counts: after
-        ``@rate_limit(..., cost=200)`` this reserves nothing further. What it has settled counts as
-        well: ``used`` begins with it.
+        However the block ends, ``used`` is settled: also after an error, and if the client leaves.
+        In sync code, use ``with``. Earlier charges count: after ``@rate_limit(..., cost=200)`` this
+        reserves nothing further. An earlier settlement counts as well: ``used`` begins with it.
 
-        Blocks inside of one another, in tasks and in threads add up: each reserves its own cost,
-        and settles what was used in it beside what the others settle.
+        Nested blocks, and blocks in tasks and threads, add up: each reserves its own cost, and
+        settles its own use.
 
         Args:
             cost: The most that the request may cost in all, at least 1.
@@ -66,7 +64,7 @@ class CurrentLimits:
         return Reservation(self._state, cost, names)
 
     async def settle(self, cost: int, *names: str) -> None:
-        """Charge what the request turned out to cost; keyguard charges or refunds the difference.
+        """Settle the true cost of the request: keyguard charges or refunds the difference.
 
         ::
 
@@ -74,9 +72,9 @@ class CurrentLimits:
             await current_limits().settle(completion.tokens)
 
         The cost is also what the request counts for in :doc:`usage <usage>`, whether or not it has
-        limits. Work that is done is always charged. A limit may so fall below zero; the next
-        requests wait until it has room again. What a block of :meth:`reserve` uses that has not
-        ended yet is not part of this cost: the block adds it.
+        limits. Work that is done is always charged, so a limit may fall below zero; later requests
+        are refused until it has room again. Leave out what an open block of :meth:`reserve` uses:
+        the block adds it.
 
         If the task is cancelled meanwhile, because the client left for example, the cost is settled
         all the same. The cancellation goes on afterwards.
@@ -123,7 +121,7 @@ class CurrentLimits:
         self.settle_sync(0, *names)
 
     def _weighed(self, cost: int) -> Receipt | None:
-        """Note what the request cost, for usage, and return what it was charged."""
+        """Note the cost of the request, for usage, and return its receipt."""
         check_cost(cost, least=0)
         state = self._state
         state.settle_units(cost)
@@ -134,14 +132,14 @@ def _settle_elsewhere(settle: Callable[[], None]) -> None:
     """Settle on another thread, as the present one may hold a lock that this needs."""
 
     def work() -> None:
-        with suppress(KeyguardError):  # nobody is there to be told
+        with suppress(KeyguardError):  # nobody could handle the error
             settle()
 
     do_elsewhere(work)
 
 
 class Reservation:
-    """What a request has reserved; made by :meth:`CurrentLimits.reserve`.
+    """A reservation of a request; :meth:`CurrentLimits.reserve` makes it.
 
     Args:
         state: The request.
@@ -149,9 +147,9 @@ class Reservation:
         names: The policies. Empty means those of the route; if it has none, all of the request.
 
     Attributes:
-        used: What the request used so far in all. It begins with what was settled before the
-            block; add to it. The request is charged for this when the block ends, and for what
-            others settled meanwhile.
+        used: The units that the request has used so far in all; add to it. It begins with what was
+            settled before the block. When the block ends, the request is charged for this, and for
+            what others settled meanwhile.
     """
 
     def __init__(self, state: RequestState, cost: int, names: tuple[str, ...]) -> None:
@@ -174,23 +172,13 @@ class Reservation:
             raise
         return self._entered(refusal)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._settle_shielded()
 
     def __enter__(self) -> Self:
         return self._entered(run_sync(self._reserve(self._state.blocking_counters)))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if is_interruption():
             _settle_elsewhere(self._settle_blocking)
         else:
@@ -215,7 +203,7 @@ class Reservation:
     async def _reserve(self, counters: Counters) -> Deny | None:
         if self._before is not None:
             raise ConfigurationError(
-                "this reservation is open already: call reserve() for each block anew"
+                "this reservation is open already: call reserve() again for each block"
             )
         check_cost(self._cost)
         state = self._state
@@ -233,7 +221,7 @@ class Reservation:
         return self
 
     def _ended(self) -> Hold | None:
-        """Note what the block used, for usage, and return what is to be settled."""
+        """Note the use of the block, for usage, and return what must be settled."""
         state, before, held = self._state, self._before, self._hold
         if before is None:
             return None  # the block did not begin

@@ -1,4 +1,4 @@
-"""What the state of a request asks of its guard."""
+"""The part of a guard that the state of a request calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RequestGuard(Protocol):
 
     @property
     def counts(self) -> UsageCounts:
-        """What is counted of requests."""
+        """The counts of requests."""
         ...
 
     def respond(self, deny: Deny) -> Response:
@@ -34,11 +34,11 @@ class RequestGuard(Protocol):
         ...
 
     def limit_fields(self, receipt: Receipt) -> list[tuple[str, str]]:
-        """Return the fields that tell a client that was let in how its limits stand."""
+        """Return the fields that tell a client that was let in the state of its limits."""
         ...
 
     def encoded_limit_fields(self, receipt: Receipt) -> list[tuple[bytes, bytes]]:
-        """Return the same in the form that ASGI takes."""
+        """Return the fields of :meth:`limit_fields` as ASGI takes them."""
         ...
 
     @property
@@ -49,12 +49,12 @@ class RequestGuard(Protocol):
     def tell_answer(
         self, request: RequestLine, status: int, principal: Principal | None, address: str | None
     ) -> None:
-        """Tell the hooks that the application answers a request that was let in."""
+        """Report to the hooks that the application answers a request that was let in."""
 
     def report(
         self, deny: Deny, *, address: str | None = None, request: RequestLine | None = None
     ) -> None:
-        """Tell the hooks of a refusal."""
+        """Report a refusal to the hooks."""
 
     def report_exceeded(self, receipt: Receipt, address: str | None) -> None:
-        """Tell the hooks of limits in shadow mode that had no room."""
+        """Report to the hooks which limits in shadow mode had no room."""

@@ -1,15 +1,15 @@
-"""What stands before an endpoint: the scopes that it needs and the limits that it is charged to."""
+"""The protection of an endpoint: the scopes that it needs and its own limits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.decisions import Allow, Deny
 from keyguard.core.access.policy import Policy
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.limits.limit import RouteLimit
-from keyguard.core.values import Value
 from keyguard.request.state import RequestState
 
 __all__ = [
@@ -28,13 +28,12 @@ _HTTP_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "tr
 _NEEDS_KEY = ("key", "organization")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Protection(Value):
-    """What stands before an endpoint.
+class Protection(NamedTuple):
+    """The scopes and limits of an endpoint.
 
     Args:
         requirements: The scopes that are needed.
-        limits: The limits that the endpoint is charged to.
+        limits: The limits that its requests are charged to.
     """
 
     requirements: tuple[Requirement, ...] = ()
@@ -45,7 +44,7 @@ class Protection(Value):
 
     @property
     def plain_scopes(self) -> frozenset[str] | None:
-        """The scopes, if all of them are needed: most keys carry them to the letter."""
+        """The scopes, if all are needed. Most keys have them under exactly these names."""
         if any(requirement.any_of for requirement in self.requirements):
             return None
         return frozenset[str]().union(*(requirement.all_of for requirement in self.requirements))
@@ -68,7 +67,7 @@ class Protection(Value):
         policy.check_endpoint(scopes, [limit.limit for limit in self.limits])
 
     def and_(self, inner: Protection) -> Protection:
-        """Return this and the protection of what stands further inside, as one."""
+        """Return this protection joined with that of an inner endpoint."""
         return Protection((*self.requirements, *inner.requirements), (*self.limits, *inner.limits))
 
     def refuses(self, allow: Allow) -> Deny | None:
@@ -124,7 +123,7 @@ def declare(target: object, protection: Protection) -> None:
 
 
 def all_declared(target: object) -> Protection:
-    """Return what an endpoint and its methods declare, as one."""
+    """Return the protection that an endpoint and its methods declare, joined."""
     found = UNPROTECTED
     for method in ("", *_HTTP_METHODS):
         found = found.and_(protection_of(target, method))
@@ -132,7 +131,7 @@ def all_declared(target: object) -> Protection:
 
 
 def is_declared(target: object) -> bool:
-    """Tell whether an endpoint, or one of its methods, declares any protection."""
+    """Return whether an endpoint, or one of its methods, declares any protection."""
     return bool(all_declared(target))
 
 

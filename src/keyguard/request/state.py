@@ -1,4 +1,4 @@
-"""The state of one request: how it was let in, and what it still owes."""
+"""The state of one request: the decision on it, and the charges that are still due."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.access.ports import Fingerprint
 from keyguard.core.access.receipt import Receipt
-from keyguard.core.http.rules import Rule
 from keyguard.core.identity.addresses import Client
 from keyguard.core.identity.principal import Request
 from keyguard.core.limits.limit import RouteLimit
@@ -20,12 +19,13 @@ from keyguard.runtime.sync import run_sync
 
 if TYPE_CHECKING:
     from keyguard.core.access.carriers import Carriers  # few services have others
+    from keyguard.core.http.rules import Rule
 
 __all__ = ["RequestState"]
 
 
 class RequestState(ABC):
-    """What keyguard knows of one request, from the decision to the answer.
+    """What keyguard knows about one request, from the decision to the answer.
 
     Each adapter extends it with what it reads from its server. The attributes are class defaults
     until they are set: most requests set two of them.
@@ -33,29 +33,31 @@ class RequestState(ABC):
     Attributes:
         guard: The guard that decides.
         allow: The decision that let the request in, or None on a public path.
-        is_asked: Whether the memory of verified tokens was asked for its token.
+        is_asked: Whether its token was looked up in the memory of verified tokens.
         missed: The fingerprint of the token, if that memory does not know it.
-        carriers: Where keys may be; None for ``Authorization: Bearer`` alone.
+        carriers: Where a request may carry its key; None for ``Authorization: Bearer`` alone.
         client: The client behind trusted proxies, if there are any.
-        refusal: A refusal from inside the application that the middleware has yet to answer.
-        optional: Whether an application may well catch that refusal, because it only asked who
-            made the request.
+        refusal: A refusal from inside the application, not answered yet.
+        optional: Whether the application only asked who made the request, so that it may catch that
+            refusal and go on.
         rule: The rule for the path, if there is one.
         rule_limits: The limits that this rule sets.
         due: Whether the limits of the key and of the rule have yet to be charged.
-        receipt: What the request was charged so far.
-        forgiven: The same once the request was forgiven: work that is done is charged even so.
+        receipt: The charges of the request so far.
+        forgiven: That receipt once it was refunded. Work that is settled later is charged even
+            then.
         settled: The units that were settled last.
         charged_limits: The limits of the rule and of the route that were charged so far.
-        tag: What the service calls the request, for usage.
-        units: The units for which it counts there.
-        cost: The units that it is charged in its limits, if somebody said so; see
-            :meth:`Bill.at <keyguard.core.limits.charges.Bill.at>`.
+        tag: The service's name for the request, for usage.
+        units: The units that it counts for in usage.
+        cost: The units that its limits are charged, if the caller gave a cost; see :meth:`Bill.at
+            <keyguard.core.limits.charges.Bill.at>`.
         is_refused: Whether a refusal of the request was counted.
         retires: When the request's key ends, as an HTTP date, if the key has a successor.
-        kept: The ``Authorization`` fields that were taken away from the application; for the
-            management API inside it.
-        adds_fields: Whether the answer gets fields, because of ``receipt`` or ``retires``.
+        kept: The ``Authorization`` fields that the application does not see, for the management API
+            inside it.
+        adds_fields: Whether keyguard adds fields to the answer, because of ``receipt`` or
+            ``retires``.
     """
 
     guard: RequestGuard
@@ -83,7 +85,7 @@ class RequestState(ABC):
 
     @abstractmethod
     def connection(self) -> Client:
-        """Return who holds the connection, and whether it is encrypted."""
+        """Return the address of the connection's other end, and whether it is encrypted."""
 
     @property
     @abstractmethod
@@ -98,13 +100,13 @@ class RequestState(ABC):
     @property
     @abstractmethod
     def raw_path(self) -> bytes | None:
-        """The path of the request line, if the server tells it."""
+        """The path of the request line, if the server provides it."""
 
     @abstractmethod
     def credentials(self) -> Sequence[str | bytes]:
         """Return the values of the ``Authorization`` fields, as received.
 
-        Of other carriers, what the same key would be there.
+        A key in another carrier is returned as the value that it would have there.
         """
 
     @abstractmethod
@@ -122,7 +124,7 @@ class RequestState(ABC):
 
     @property
     def marks_key(self) -> bool:
-        """Whether the request has something where only keyguard's keys are."""
+        """Whether the request has a value in a place that only keyguard's keys use."""
         return bool(self.fields_named(self.key_headers))
 
     def lone_field(self) -> bytes | None:
@@ -135,7 +137,7 @@ class RequestState(ABC):
 
     @property
     def sender(self) -> Client:
-        """Who sent the request: the client behind trusted proxies, or who holds the connection."""
+        """The sender: the client behind trusted proxies, or the connection's other end."""
         return self.client or self.connection()
 
     @property
@@ -159,20 +161,20 @@ class RequestState(ABC):
     def refuse(self, deny: Deny) -> AccessDenied:
         """Note a refusal and return the exception that carries it to the middleware.
 
-        The receipt and what is due stay: if the application catches the exception, it goes on and
-        still owes them. If the refusal becomes the answer, the adapter forgives them.
+        The receipt and what is due stay: if the application catches the exception and goes on, the
+        charges still apply. If the refusal becomes the answer, the adapter refunds them.
         """
         self.refusal, self.optional = deny, False
         self.retires = None  # only a client that was let in learns when its key ends
         return AccessDenied(deny)
 
     def report(self, deny: Deny) -> None:
-        """Report a refusal that becomes the answer to the hooks, and count it."""
+        """Report to the hooks a refusal that becomes the answer, and count it."""
         self.guard.report(deny, address=self.address, request=self)
         self.count_refusal(deny)
 
     def tell_answer(self, status: int) -> None:
-        """Tell the hooks that subscribe to it of the application's answer, unless it refuses."""
+        """Report the application's answer, unless it is a refusal, to the hooks that subscribe."""
         if self.guard.tells_answers and not self.is_refused:
             principal = None if self.allow is None else self.allow.principal
             self.guard.tell_answer(self, status, principal, self.address)
@@ -184,18 +186,18 @@ class RequestState(ABC):
             self.guard.counts.refuse(deny, self.allow, self.tag, self.units)
 
     def weigh(self, units: int) -> None:
-        """Note what the request costs in all, for usage."""
+        """Note the whole cost of the request, for usage."""
         if self.allow is not None and not self.is_refused and units != self.units:
             with receipt_lock:  # of two threads, each counts its own difference
                 more, self.units = units - self.units, units
             self.guard.counts.weigh(self.allow.principal, self.tag, more)
 
     def settle_units(self, units: int, *, since: int | None = None) -> None:
-        """Note what the request costs in all, as it says so.
+        """Note the whole cost of the request, which it settles.
 
         Args:
-            units: The cost. With ``since``, without what was settled since then.
-            since: What was settled when a reservation began.
+            units: The cost. If ``since`` is given, it leaves out what was settled since then.
+            since: The units that were settled when a reservation began.
         """
         with receipt_lock:
             if since is not None:

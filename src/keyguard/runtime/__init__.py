@@ -1,4 +1,4 @@
 """Deadlines, the pool of threads, forks and clocks, imports at first use, and events.
 
-A module that belongs here would be useful to a program without keys, but for the events.
+A module belongs here if a program without keys could use it. The events are the exception.
 """

@@ -1,8 +1,8 @@
-"""Connections that are opened beside the calls which want them.
+"""Opens connections in the background, for calls that need them.
 
-To open a connection takes several round trips, and a call may have time for few. So a call waits
-for a connection until its own deadline, while a thread or a task opens one within a deadline of its
-own. A connection that comes too late for its call is kept for the next.
+Opening a connection takes several round trips, and a call may not have time for them. So a call
+waits for a connection until its own deadline, while a thread or a task opens one within a longer
+deadline. A connection that comes too late for its call is kept for the next.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from keyguard.runtime.sync import run_sync
 Connection = TypeVar("Connection")
 
 CLOSED = "the connections were closed"
-"""What a call is told that waits for a connection as all are closed."""
+"""The error for a call that waits for a connection while all are closed."""
 
 _SOON = 1.0
 """Seconds after which a call no longer counts on an opening that is still under way."""
@@ -39,7 +39,7 @@ _MOST_LOSSES = 2
 """Losses one after another from which on a connection is kept for a call that has not begun."""
 
 _MOST_OPENINGS = 20
-"""Openings that are under way at once at most."""
+"""The largest number of openings in progress at once."""
 
 _ENDING = 1.0
 """Seconds that closing waits for the openings that it has cancelled."""
@@ -92,10 +92,10 @@ class Connector(ABC, Generic[Connection]):
             found = self._popped() if self._ready else None
             if found is None:
                 self.waiting.append(wanted)
-            # A command takes one connection and needs no other. Where there was a second call,
-            # there will be more, and one connection is kept ready. While a call waits, some are
-            # where others were lost: where opening and asking together take longer than a call may,
-            # each call would lose what was opened for it.
+            # A command needs only one connection. After a second call there will be more, so one
+            # connection is kept ready. After a loss, some are opened while a call waits: if opening
+            # and asking together take longer than a call may, each call would lose the connection
+            # that was opened for it.
             kept = min(self._losses, _MOST_READY)
             if found is not None:
                 kept, self._losses = int(self._is_known), 0
@@ -110,17 +110,17 @@ class Connector(ABC, Generic[Connection]):
             raise
 
     def keep_ready(self) -> None:
-        """Have a connection ready, beside the present call."""
+        """Open a connection in the background, and keep it ready."""
         self._is_known = True
         self._drop_old()
         self._open_more(1)
 
     def note_loss(self) -> None:
-        """Have more opened when the next call waits: one has lost its connection, or got none."""
+        """Open more connections when the next call waits: one lost its connection or got none."""
         self._losses += 1
 
     def distrust(self) -> None:
-        """Believe in no connection that is open or being opened: another one was lost."""
+        """Stop using all connections that are open or being opened: another one was lost."""
         with self._lock:
             self.epoch += 1
             self._begun.clear()
@@ -128,21 +128,21 @@ class Connector(ABC, Generic[Connection]):
         self._open_more(0)  # calls that wait count on others now
 
     def close_ready(self) -> None:
-        """Drop what is ready."""
+        """Close the connections that are ready."""
         with self._lock:
             ready = [self._popped() for _ in [*self._ready]]
         for connection in ready:
             self._end(connection)
 
     async def aclose(self) -> None:
-        """Drop what is ready, and what is still being opened."""
+        """Close the connections that are ready or still being opened."""
         with self._lock:
             while call := self._next_call():
                 call.set_exception(TimeoutError(CLOSED))
         self.distrust()
 
     def leave_parent(self) -> None:
-        """Leave what was opened before a fork to the parent process."""
+        """Leave the connections that were opened before a fork to the parent process."""
         self._inherited.append(self._ready)
         self._start_afresh()
 
@@ -152,11 +152,11 @@ class Connector(ABC, Generic[Connection]):
 
     @abstractmethod
     async def _opened(self) -> Connection:
-        """Open a connection within the deadline for that."""
+        """Open a connection within the deadline for opening."""
 
     @abstractmethod
     def _begin(self, opening: object) -> None:
-        """Open a connection beside the present call."""
+        """Begin to open a connection in the background."""
 
     def _drop_old(self) -> None:
         with self._lock:
@@ -173,7 +173,7 @@ class Connector(ABC, Generic[Connection]):
         return time.monotonic() - self._ready_since[id(connection)] > self._patience.ready
 
     def _open_more(self, kept: int) -> None:
-        """Begin as many openings as are wanted and not under way."""
+        """Begin as many openings as are needed and not in progress."""
         now = time.monotonic()
         with self._lock:
             missing = len(self.waiting) + kept - len(self._ready) - self._expected(now)
@@ -184,15 +184,15 @@ class Connector(ABC, Generic[Connection]):
             self._begin(opening)
 
     def _room(self, expected: int) -> int:  # noqa: ARG002 - for pools that are bounded themselves
-        """Return how many openings may begin, with so many counted on; the lock is held."""
+        """Return how many openings may begin, given the number expected; the lock is held."""
         return _MOST_OPENINGS - len(self._begun)
 
     def _expected(self, now: float) -> int:
-        """Return how many of the openings under way are counted on; the lock is held."""
+        """Return how many of the openings in progress are expected; the lock is held."""
         return sum(now - began < _SOON for began in self._begun.values())
 
     async def _open(self, opening: object) -> None:
-        """Open a connection, and hand it or the failure to a call that waits."""
+        """Open a connection, and pass it or the error to a call that waits."""
         try:
             connection = await self._opened()
         except BaseException as failure:
@@ -238,7 +238,7 @@ class Connector(ABC, Generic[Connection]):
         return None
 
     def _leave(self, wanted: Future[Connection]) -> None:
-        """Give up waiting; what came too late is ready for the next call."""
+        """Stop waiting; a connection that comes too late is ready for the next call."""
         late: Connection | None = None
         with self._lock:
             if wanted in self.waiting:
@@ -302,7 +302,7 @@ class AsyncConnector(Connector[Connection]):
         task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Drop what is ready, and cancel what is still being opened."""
+        """Close the connections that are ready, and cancel openings in progress."""
         await super().aclose()
         tasks = [*self._tasks]
         for task in tasks:

@@ -29,7 +29,7 @@ class Patience(NamedTuple):
     """How long connecting to a server may take, and how long connections last.
 
     Args:
-        connect_timeout: Seconds that opening a connection may take, beside the calls that want it.
+        connect_timeout: Seconds that opening a connection may take, in the background.
         max_age: Seconds after which a connection is replaced by a new one.
     """
 
@@ -58,7 +58,7 @@ def remaining() -> float | None:
 
 
 class within:  # noqa: N801 - it is used like a function
-    """Set the deadline of the store calls inside; ends no call.
+    """Set the deadline of the store calls inside, without ending a call.
 
     Args:
         seconds: How long the calls may take.
@@ -74,12 +74,7 @@ class within:  # noqa: N801 - it is used like a function
     def __enter__(self) -> None:
         self._before = deadline.set(time.monotonic() + self._seconds)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         deadline.reset(self._before)
 
 
@@ -91,6 +86,8 @@ def awithin(seconds: float) -> AbstractAsyncContextManager[None]:
 
     Raises:
         TimeoutError: The deadline passed.
+        StoreError: The deadline passed, and the call failed by itself before it could be ended. The
+            cancellation that comes out of the call has that failure as its cause.
     """
     try:
         loop = asyncio.get_running_loop()

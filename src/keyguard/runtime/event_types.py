@@ -1,4 +1,4 @@
-"""The kinds of events. A process needs them at its first refusal or failure, and not at its start.
+"""The kinds of events. A process needs them only at its first refusal or failure.
 
 Services find them in :mod:`keyguard.runtime.events`.
 """
@@ -32,8 +32,8 @@ class AccessRefused:
         address: The client's address, if it is known.
         cause: The failure behind the refusal, if there was one.
         method: The request method, if the request was HTTP's or stated.
-        path: Its path, fit for a log: without the query, with escape sequences for what could
-            deceive, and with ``...`` for what is long and so might hold a token.
+        path: Its path, safe for a log: without the query, with escape sequences for characters that
+            could deceive, and with ``...`` for long parts, which might hold a token.
     """
 
     at: datetime
@@ -50,7 +50,7 @@ class AccessRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestAnswered:
-    """The application answers a request that was let in. Only hooks that subscribe are told.
+    """The application answers a request that was let in. Only hooks that subscribe get this event.
 
     Args:
         at: The time at which the answer begins.
@@ -118,7 +118,7 @@ class LimitExceeded:
         """Return the event of a request.
 
         Args:
-            receipt: What it was charged.
+            receipt: The charges of the request.
             at: The time.
             address: The client's address, if it is known.
         """
@@ -140,7 +140,7 @@ class LimitExceeded:
 class PlanUnknown:
     """An organization has a plan that the settings of this process do not know.
 
-    Its requests are limited as if it had no plan. keyguard tells it once in a process.
+    Its requests are limited as if it had no plan. keyguard reports this once in a process.
 
     Args:
         at: The time.
@@ -155,11 +155,11 @@ class PlanUnknown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterFailed:
-    """The store of the counters does not answer. keyguard tells it once for each outage.
+    """The store of the counters does not answer. keyguard reports this once for each outage.
 
     Args:
         at: The time.
-        fails_open: Whether this process counts requests meanwhile; else they get 503.
+        fails_open: Whether this process counts requests meanwhile; otherwise they get 503.
         cause: The failure.
     """
 
@@ -185,7 +185,7 @@ class LimiterRecovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedFailed:
-    """The change feed does not answer. keyguard tells it once, and looks keys up more often.
+    """The change feed does not answer. keyguard reports this once, and looks keys up more often.
 
     Args:
         at: The time.
@@ -211,7 +211,7 @@ class FeedRecovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFailed:
-    """The read replica can't be used. keyguard tells it once, and asks the primary instead.
+    """The read replica can't be used. keyguard reports this once, and asks the primary instead.
 
     Args:
         at: The time.
@@ -250,7 +250,7 @@ class RequestCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDecided:
-    """A request for a key was approved by all who have to, denied, or rescinded.
+    """A request for a key was denied, rescinded, or approved by all approvers that it needs.
 
     Args:
         at: The time.
@@ -280,7 +280,7 @@ class HintFound:
 
     Args:
         at: The time.
-        hint: What it is, with the evidence.
+        hint: The hint, with its evidence.
     """
 
     at: datetime

@@ -1,8 +1,8 @@
-"""Events: what a guard tells the service that runs it.
+"""Events: what a guard reports to its service.
 
 A hook is any callable that takes one event. keyguard calls hooks where the event happens, so they
-must be quick. It logs what a hook raises, and changes no decision for it. Events hold key ids,
-never tokens.
+must be quick. It logs an exception of a hook, and no decision changes because of it. Events hold
+key ids, never tokens.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _RANDOM = re.compile(r"[0-9A-Za-z]{24}|(?=[A-Za-z]*[0-9])[0-9A-Za-z]{17}")
 
 
 class RequestLine(Protocol):
-    """What events say of a request."""
+    """The part of a request that events show."""
 
     @property
     def method(self) -> str:
@@ -96,7 +96,7 @@ class RequestLine(Protocol):
 
 
 class _Subscription:
-    """A hook that gets some kinds of events alone."""
+    """A hook that gets only some kinds of events."""
 
     def __init__(self, hook: Hook, kinds: tuple[type[Event], ...]) -> None:
         self._hook, self.kinds = hook, kinds
@@ -106,10 +106,10 @@ class _Subscription:
 
 
 def subscribed(hook: Hook, *kinds: type[Event]) -> Hook:
-    """Return a hook that gets some kinds of events alone.
+    """Return a hook that gets only some kinds of events.
 
-    Every other hook gets all kinds but :class:`RequestAnswered`. That is made for each request, and
-    only if a hook subscribes to it::
+    Every other hook gets all kinds except :class:`RequestAnswered`. This event would be made for
+    each request, so it is made only if a hook subscribes to it::
 
         guard = Keyguard(url, hooks=[log_event, subscribed(log_event, RequestAnswered)])
 
@@ -134,7 +134,7 @@ def __getattr__(name: str) -> object:
 
 
 def is_wanted(hooks: Iterable[Hook], kind: type[Event], reason: Reason | None = None) -> bool:
-    """Tell whether any hook wants an event, so that others need not be made.
+    """Return whether any hook wants an event. If none does, the event need not be made.
 
     Every hook wants all events but :class:`RequestAnswered`, except those that are
     :func:`subscribed`, and :func:`log_event`: it wants those that the level of the logger
@@ -170,7 +170,7 @@ def tell_answer(
     at: datetime,
     address: str | None,
 ) -> None:
-    """Tell hooks that the application answers a request that was let in.
+    """Report to hooks that the application answers a request that was let in.
 
     Args:
         hooks: The hooks.
@@ -218,14 +218,14 @@ def tell_refusal(
     address: str | None,
     request: RequestLine | None = None,
 ) -> None:
-    """Tell hooks of a refusal, and of a key that came over plain HTTP.
+    """Report to hooks a refusal, and a key that came over plain HTTP.
 
     Args:
         hooks: The hooks.
         deny: The refusal.
         now: Returns the time; called only if a hook wants an event.
         address: The client's address, if it is known.
-        request: The request, if there is more than a key.
+        request: The request, if it is known.
     """
     if is_wanted(hooks, types.AccessRefused, deny.reason):
         method, path = _line_of(request)
@@ -259,7 +259,7 @@ def tell_refusal(
 
 
 def of_request(action: Action, request: KeyRequest, at: datetime) -> Event:
-    """Return the event that tells what was done to a request for a key."""
+    """Return the event for a change of a request for a key."""
     if action == "request.created":
         return types.RequestCreated(at=at, request=request)
     if request.key is None:
@@ -276,9 +276,8 @@ def log_event(event: Event) -> None:
     """Log an event to the logger ``keyguard``: the default hook.
 
     INFO: a refused request with its method and path, one that passed over a limit in shadow mode,
-    and what becomes of requests for keys. WARNING: an exposed key, an unknown plan, a hint that is
-    new, and a limiter or change feed that answers again. ERROR: a store, limiter or change feed
-    that fails.
+    and changes of requests for keys. WARNING: an exposed key, an unknown plan, a new hint, and a
+    limiter or change feed that answers again. ERROR: a store, limiter or change feed that fails.
     """
     match event:
         case types.KeyExposed():
@@ -295,7 +294,7 @@ def log_event(event: Event) -> None:
                 _asked(event),
                 event.address,
                 "" if event.key_id is None else f" on key {event.key_id}",
-                event.cause or "the key changed under every look",
+                event.cause or "the key changed during each look-up",
             )
         case types.AccessRefused(reason=Reason.RATE_LIMITED):
             _logger.info(

@@ -37,7 +37,7 @@ class frameless:  # noqa: N801 - it is used like a function
 def hides_arguments(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a function that takes secrets, so that no frame of its exceptions holds them.
 
-    Messages stay. What is left of the traceback are the caller's frames, and one without locals.
+    Messages stay. The traceback keeps the caller's frames, and one frame without locals.
 
     Args:
         function: The function, such as one that reads peppers or the URL of a database.
@@ -57,11 +57,11 @@ def hides_arguments(function: Callable[Arguments, Result]) -> Callable[Arguments
 
 
 def drop_frames(failure: BaseException | None, handled: BaseException | None) -> None:
-    """Take the frames from a failure and from all that it comes of.
+    """Remove the frames of an exception, and of its causes and contexts.
 
     Args:
         failure: The failure.
-        handled: An exception that keeps its frames, as the application is handling it.
+        handled: An exception that keeps its frames, because the application is handling it.
     """
     seen = {id(handled)}
     pending: list[BaseException | None] = [failure]

@@ -1,8 +1,7 @@
-"""Work that begins in the middle of keyguard's own, because Python collects garbage there.
+"""Handles work that begins within keyguard's own code, because Python collects garbage there.
 
-Python closes an abandoned generator wherever it collects garbage: also while a lock of keyguard's
-is held, and on the thread that holds it. What the generator settles then would wait for that lock
-for ever.
+Python closes an abandoned generator wherever it collects garbage, even on a thread that holds a
+lock of keyguard's. If the generator then settles its cost, it would wait for that lock for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from types import FrameType
 
 __all__ = ["do_elsewhere", "is_interruption"]
 
-# As code names its file, which need not be the form that a Path gives it.
+# The form in which code objects name the file, which may differ from that of a Path.
 _PACKAGE = dirname(dirname(sys._getframe().f_code.co_filename))
 _WITH_LOCKS = tuple(
     join(_PACKAGE, room, "") for room in ("core", "freshness", "runtime", "stores", "telemetry")
@@ -25,9 +24,9 @@ _RUNS_APPLICATIONS = join(_PACKAGE, "runtime", "sync.py")
 
 
 def is_interruption() -> bool:
-    """Tell whether the present call interrupts work of keyguard's that may hold a lock.
+    """Return whether the present call interrupts work of keyguard's that may hold a lock.
 
-    No request runs below such work but by chance: only an abandoned generator or coroutine does.
+    Normally no request runs inside such work; only an abandoned generator or coroutine does.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_WITH_LOCKS):
@@ -45,5 +44,5 @@ def do_elsewhere(work: Callable[[], object]) -> None:
 
     Nothing of the module :mod:`threading` is used: its locks may be held as well.
     """
-    with suppress(RuntimeError):  # no thread can be had: the process ends
+    with suppress(RuntimeError):  # no thread can start, because the process ends
         start_new_thread(work, ())

@@ -1,4 +1,4 @@
-"""Modules and parts of objects that some services never need, made at their first use.
+"""Makes modules and parts of objects at their first use, as some services never need them.
 
 asyncio takes about as long to import as all of keyguard, and sync code does not use it.
 """

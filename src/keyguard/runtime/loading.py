@@ -42,7 +42,7 @@ def load_application(name: str) -> object:
 
 @contextlib.contextmanager
 def running_application_code(subject: str) -> Generator[None]:
-    """Run code of the application in the block: send its output to stderr, report its failure.
+    """Run code of the application in the block; send its output to stderr, and report its errors.
 
     ``subject`` names the code in that report.
     """
@@ -61,14 +61,14 @@ def running_application_code(subject: str) -> Generator[None]:
 
 
 def takes(function: object, count: int) -> bool:
-    """Tell whether this can be called with so many positional arguments, and with no others."""
+    """Return whether this can be called with a number of positional arguments, and no others."""
     if not callable(function):
         return False
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # it is written in C, and does not tell
+    except ValueError:  # it is written in C, and has no signature
         return True
     return True
 
@@ -76,7 +76,11 @@ def takes(function: object, count: int) -> bool:
 def origin_of(failure: BaseException) -> str:
     """Return an error's type and place, without its message, which may hold secrets."""
     place = traceback.extract_tb(failure.__traceback__)[-1]
-    return f"{type(failure).__name__} at {Path(place.filename).name}:{place.lineno}"
+    file, line = place.filename, place.lineno
+    # The traceback of a file that can't be compiled ends where it is imported.
+    if isinstance(failure, SyntaxError) and Path(failure.filename or "").is_file():
+        file, line = str(failure.filename), failure.lineno
+    return f"{type(failure).__name__} at {Path(file).name}:{line}"
 
 
 def _parsed(expression: str) -> ast.expr | None:
@@ -102,7 +106,7 @@ def _arguments(call: ast.Call) -> tuple[list[object], dict[str, object]]:
 
 
 def _find(node: ast.expr, module: ModuleType) -> object:
-    """Return what an expression of :func:`_parsed` means in a module."""
+    """Return the value of an expression of :func:`_parsed` in a module."""
     inside = f"of {module.__name__!r}"
     if isinstance(node, ast.Call):
         factory, name = _find(node.func, module), _spelled(node.func)

@@ -1,4 +1,4 @@
-"""Who observes a guard. Mostly nobody does, and then nothing is measured."""
+"""The observers of a guard. Without observers nothing is measured."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Observers:
     of_end: tuple[Callable[[], object], ...] = ()
 
     def identify(self, decision: Decision) -> None:
-        """Tell whose request it is, if its token is genuine."""
+        """Pass the key and organization of a request to observers, if its token is genuine."""
         named = decision.principal if isinstance(decision, Allow) else decision
         if named.key_id is not None and named.organization is not None:
             for tell in self.of_requests:
                 tell(named.key_id, named.organization)
 
     def beat(self) -> None:
-        """Tell everybody that a few seconds have passed, or that the guard's work ends."""
+        """Call the observers after a few seconds, and when the guard's work ends."""
         _call(self.of_beat)
 
     def end(self) -> None:
-        """Tell everybody that the guard is closed, and observe nothing further."""
+        """Tell the observers that the guard is closed, and stop observing."""
         parting = self.of_end
         self.of_keys = self.of_counters = self.of_requests = self.of_beat = self.of_end = ()
         _call(parting)
@@ -59,13 +59,13 @@ def _call(functions: Iterable[Callable[[], object]]) -> None:
 
 @contextmanager
 def observed(observers: tuple[CallObserver, ...], store: object, operation: str) -> Generator[None]:
-    """Have a call of a store observed.
+    """Call a store, and let the observers see the call.
 
     Args:
         observers: The observers.
-        store: The store. One that has a ``system_name`` tells the kind of its database in it, by
-            the names of OpenTelemetry.
-        operation: What is asked of it.
+        store: The store. If it has a ``system_name``, that is the kind of its database, by the
+            names of OpenTelemetry.
+        operation: The name of the call.
     """
     system = str(getattr(store, "system_name", ""))
     with ExitStack() as stack:

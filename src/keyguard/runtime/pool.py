@@ -33,7 +33,7 @@ class Pool:
     """Runs calls on a bounded number of threads; any number of further calls may wait.
 
     Args:
-        name: What the names of its threads begin with.
+        name: The beginning of the names of its threads.
         most: How many calls run at once.
         at_end: Called on each thread before it ends.
     """
@@ -68,7 +68,7 @@ class Pool:
             self._start_thread()
         # Last: if no thread could be started, no queue keeps the call.
         with self._lock:
-            if self._started:  # else the thread that this call counted on could not be started
+            if self._started:  # otherwise the thread for this call could not be started
                 self._jobs.put((partial(_do, call, answer), partial(_refuse, answer)))
                 return answer
         raise _no_thread()
@@ -76,10 +76,10 @@ class Pool:
     def call(self, call: Callable[[], Result]) -> Result:
         """Run a call on a thread, and wait for its result until the caller's deadline, or a second.
 
-        The deadline and the other context variables hold on the thread as well.
+        The deadline and the other context variables apply on the thread as well.
 
         Raises:
-            StoreUnavailableError: As in :meth:`submit`.
+            StoreUnavailableError: No thread could be started. The call will not run, now or later.
             TimeoutError: The deadline has passed. A call that has not begun will not run; one that
                 has begun may still complete.
         """
@@ -95,7 +95,7 @@ class Pool:
             answer.cancel()
 
     def close(self) -> None:
-        """Let the threads end once they have done what waits; the next call starts others."""
+        """Let the threads end after the waiting calls; the next call starts new threads."""
         if self._started:
             self._jobs.put(None)
             self._start_afresh()
@@ -118,7 +118,7 @@ class Pool:
         except RuntimeError as failure:
             waiting: list[Callable[[], None]] = []
             with self._lock:
-                if self._jobs is jobs:  # else the pool was closed meanwhile
+                if self._jobs is jobs:  # otherwise the pool was closed meanwhile
                     self._started -= 1
                     while not self._started and not jobs.empty():
                         if job := jobs.get_nowait():
@@ -139,7 +139,7 @@ def _work(jobs: _Jobs, done: Callable[[], None], at_end: Callable[[], object] | 
 
 def _no_thread() -> StoreUnavailableError:
     return StoreUnavailableError(
-        "no thread could be started for it; see how many this process may start"
+        "no thread could be started for it; check how many this process may start"
     )
 
 
@@ -149,7 +149,7 @@ def _refuse(answer: Future[Result]) -> None:
 
 
 def _do(call: Callable[[], Result], answer: Future[Result], done: Callable[[], object]) -> None:
-    """Make a call and settle its future; the thread counts as idle just before that."""
+    """Make a call and set the result of its future; the thread counts as idle just before that."""
     if not answer.set_running_or_notify_cancel():
         done()
         return
@@ -191,7 +191,7 @@ class HashPool(Pool):
 
         Args:
             job: The hash.
-            share: Whose it is. Shares take turns, so that none holds up the others.
+            share: The share of the hash. Shares take turns, so that none delays the others.
 
         Raises:
             StoreUnavailableError: Too many run or wait already.
@@ -210,7 +210,7 @@ class HashPool(Pool):
 
         Args:
             job: The hash.
-            share: Whose it is. Shares take turns, so that none holds up the others.
+            share: The share of the hash. Shares take turns, so that none delays the others.
 
         Raises:
             StoreUnavailableError: Too many run or wait already, or no thread could be started.

@@ -1,4 +1,4 @@
-"""Shares: who may run next, where few may run at once and none must hold up the others."""
+"""Shares: the order of turns if few calls may run at once and no share may delay the others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keyguard.exceptions import StoreUnavailableError
 
 
 class Shares:
-    """Gives turns by share. The unnamed share, which nothing speaks against, has every other turn.
+    """Gives turns by share. The unnamed share, that of ordinary requests, has every other turn.
 
-    The named shares have the turns between, in rotation, so that one that asks often waits for
-    itself. Together they hold at most half of the places, and each half of these.
+    The named shares have the other turns, in rotation, so that a share which asks often only delays
+    itself. Together they hold at most half of the places, and each at most half of these.
 
     Args:
         most: How many have a turn at once.
@@ -30,7 +30,7 @@ class Shares:
         self._is_named_next = False
 
     def ask(self, share: str, begin: Callable[[], object]) -> None:
-        """Have ``begin`` called, once, when its turn comes: now, or as another leaves.
+        """Call ``begin``, once, when its turn comes: now, or when another leaves.
 
         Each call is followed by one of :meth:`leave`.
 
@@ -90,5 +90,5 @@ class Shares:
 
 
 def overloaded() -> StoreUnavailableError:
-    """Return what is raised where no turn can be waited for."""
+    """Return the error that is raised if no place is left to wait for a turn."""
     return StoreUnavailableError("too many slow hashes are under way; try again shortly")

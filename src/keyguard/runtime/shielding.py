@@ -1,4 +1,4 @@
-"""Work that is done to its end, though the task that waits for it is cancelled meanwhile."""
+"""Completes work even if the task that waits for it is cancelled meanwhile."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 
 
 async def shielded(work: Coroutine[object, None, Result]) -> Result:
-    """Do work to its end, then let a cancellation that came meanwhile go on.
+    """Complete work, then let a cancellation that came meanwhile go on.
 
     Args:
-        work: The work. It has a deadline of its own, for nothing else ends it.
+        work: The work. It must have a deadline of its own, because nothing else ends it.
 
     Returns:
         What the work returns, unless the task was cancelled meanwhile.
@@ -37,7 +37,7 @@ async def shielded(work: Coroutine[object, None, Result]) -> Result:
     if cancellation is None:
         return task.result()
     if not task.cancelled():
-        task.exception()  # or asyncio would report that nobody asked
+        task.exception()  # or asyncio would report that the exception was never retrieved
     raise cancellation
 
 

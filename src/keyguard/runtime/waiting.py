@@ -1,4 +1,4 @@
-"""How requests wait for one another: threads for threads, and tasks for tasks of one event loop."""
+"""Lets requests wait for one another: threads for threads, tasks for tasks of one event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AnyEvent = TypeVar("AnyEvent", bound=_Settable)
 
 
 class Waits(Protocol[AnyEvent]):
-    """How a request waits for another one."""
+    """Lets a request wait for another one."""
 
     place: Callable[[], object]
     """Returns where requests can wait for one another; raises a RuntimeError where they can't."""
@@ -44,7 +44,7 @@ class Waits(Protocol[AnyEvent]):
         ...
 
     async def finish(self, work: Coroutine[object, None, Result]) -> Result:
-        """Do work that others wait for, to its end even if the present task is cancelled."""
+        """Complete work that others wait for, even if the present task is cancelled."""
         ...
 
 

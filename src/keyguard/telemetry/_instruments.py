@@ -6,8 +6,10 @@ Names and attributes follow OpenTelemetry's semantic conventions. No attribute n
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TypeAlias
 
 from keyguard.core.usage.values import ALLOWED
@@ -116,7 +118,7 @@ INSTRUMENTS = (
     Instrument(
         name="keyguard.feed.lag",
         family="keyguard_feed_lag_seconds",
-        description="Time since every change of a key was known.",
+        description="Time since this process last knew of every change of a key.",
         unit="s",
         kind=Kind.LARGEST,
         read=lambda statistics: _alone(statistics.feed_lag),
@@ -149,7 +151,7 @@ INSTRUMENTS = (
     Instrument(
         name="keyguard.usage.pending",
         family="keyguard_usage_pending",
-        description="Counts of usage that wait to be told to the store.",
+        description="Counts of usage that the store does not have yet.",
         unit="{cell}",
         kind=Kind.SUM,
         read=lambda statistics: _alone(statistics.usage_pending),
@@ -157,7 +159,7 @@ INSTRUMENTS = (
     Instrument(
         name="keyguard.usage.lost",
         family="keyguard_usage_lost",
-        description="Requests of which the store of usage will not be told.",
+        description="Requests that are missing in usage, because their counts were lost.",
         unit="{request}",
         kind=Kind.COUNTER,
         read=lambda statistics: _alone(statistics.usage_lost),
@@ -173,3 +175,20 @@ DURATION = Instrument(
     attributes=("db.operation.name", "db.system.name", "error.type"),
     read=lambda _: (),
 )
+
+
+@contextmanager
+def timed(record: Callable[[str, float], object]) -> Generator[None]:
+    """Measure how long a block takes.
+
+    Args:
+        record: Takes the type of the error that ended the block, "" for none, and the seconds.
+    """
+    began, error = perf_counter(), ""
+    try:
+        yield
+    except BaseException as failure:
+        error = type(failure).__name__
+        raise
+    finally:
+        record(error, perf_counter() - began)

@@ -29,8 +29,8 @@ _COMBINED: dict[Kind, Callable[[Iterable[float]], float]] = {
 class Readings:
     """What the guards of one process count, added up.
 
-    A counter never falls, which Prometheus would take for a restart: neither when a guard is closed
-    or freed, nor while a guard corrects what it has counted. A guard that is freed is forgotten.
+    A counter never falls, because Prometheus would take that for a restart: not when a guard is
+    closed or freed, and not while a guard corrects its counts. A guard that is freed is forgotten.
     """
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class Readings:
             organizations: The ids of organizations whose requests are counted apart.
 
         Raises:
-            ConfigurationError: It is no guard.
-            InvalidValueError: They are too many, or not ids.
+            ConfigurationError: The object is no guard.
+            InvalidValueError: There are too many organizations, or one is not an id.
         """
         if not isinstance(guard, Keyguard | AsyncKeyguard):
             raise ConfigurationError(f"instrument takes a guard, not {type(guard).__name__}")
@@ -90,7 +90,7 @@ class Readings:
                         series = instrument, labels
                         if instrument.kind is not Kind.COUNTER:
                             gauges.setdefault(series, []).append(value)
-                        else:  # also where it is 0: who sees a counter from 0 on sees it rise
+                        else:  # even if it is 0, so that its first rise is seen
                             more = max(0.0, value - told[series])
                             told[series] += more
                             self._sums[series] += more

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.metadata import version
-from time import perf_counter
 from weakref import WeakKeyDictionary, ref
 
 from keyguard.exceptions import MissingExtraError
-from keyguard.telemetry._instruments import BUCKETS, DURATION, INSTRUMENTS, Instrument, Kind
+from keyguard.telemetry._instruments import BUCKETS, DURATION, INSTRUMENTS, Instrument, Kind, timed
 from keyguard.telemetry._readings import AnyGuard, Readings
 
 try:
@@ -44,7 +43,7 @@ def instrument(
 
     Raises:
         InvalidValueError: There are more organizations, or one is not an id.
-        ConfigurationError: A middleware of the guard was built before.
+        ConfigurationError: A middleware of the guard was built already.
     """
     provider = meter_provider or metrics
     meter = _meters.get(provider)
@@ -92,18 +91,12 @@ class _GuardMeter:
             if instrument is row:
                 yield Observation(value, _named(row, *labels))
 
-    @contextmanager
-    def observe(self, operation: str, system: str) -> Generator[None]:
+    def observe(self, operation: str, system: str) -> AbstractContextManager[None]:
         """Measure how long a call of a store takes."""
-        began, error = perf_counter(), ""
-        try:
-            yield
-        except BaseException as failure:
-            error = type(failure).__name__
-            raise
-        finally:
-            attributes = _named(DURATION, operation, system, error)
-            self._durations.record(perf_counter() - began, attributes)
+        return timed(partial(self._record, operation, system))
+
+    def _record(self, operation: str, system: str, error: str, seconds: float) -> None:
+        self._durations.record(seconds, _named(DURATION, operation, system, error))
 
 
 def _named(row: Instrument, *labels: str) -> dict[str, str]:
@@ -120,7 +113,7 @@ def _name_key(key_id: str, organization: str) -> None:
 
 @contextmanager
 def _span(tracer: Tracer, operation: str, system: str) -> Generator[None]:
-    """Put a call of the key store into a span of its own, if it is part of a recorded request."""
+    """Give a call of the key store its own span, if it is part of a recorded request."""
     if not trace.get_current_span().is_recording():
         yield
         return

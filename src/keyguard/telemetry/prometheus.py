@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from functools import cache, partial
-from time import perf_counter
 from weakref import WeakKeyDictionary, ref
 
 from keyguard.exceptions import MissingExtraError
@@ -20,6 +19,7 @@ from keyguard.telemetry._instruments import (
     Instrument,
     Kind,
     Labels,
+    timed,
 )
 from keyguard.telemetry._readings import AnyGuard, Readings, Series
 
@@ -42,11 +42,11 @@ def instrument(
 ) -> None:
     """Offer the metrics of a guard to Prometheus, until the guard is closed.
 
-    The guards of one registry are added up. To tell guards apart, give each its own registry.
+    The guards of one registry are added up. To separate guards, give each its own registry.
 
     In the multiprocess mode of prometheus-client the metrics of all processes are collected
-    together, and no registry is used. Each process writes its own down every five seconds from its
-    first look-up of a key on, and as the guard is closed.
+    together, and no registry is used. Each process writes its own metrics every five seconds, from
+    its first look-up of a key on, and when the guard is closed.
 
     Args:
         guard: The guard.
@@ -106,19 +106,11 @@ class _Metrics:
         guard.observers.of_keys += (self._observe,)
         guard.observers.of_counters += (self._observe,)
 
-    @contextmanager
-    def _observe(self, operation: str, system: str) -> Generator[None]:
-        began, error = perf_counter(), ""
-        try:
-            yield
-        except BaseException as failure:
-            error = type(failure).__name__
-            raise
-        finally:
-            self._record(perf_counter() - began, operation, system, error)
+    def _observe(self, operation: str, system: str) -> AbstractContextManager[None]:
+        return timed(partial(self._record, operation, system))
 
-    def _record(self, seconds: float, *labels: str) -> None:
-        self._durations.labels(*labels).observe(seconds)
+    def _record(self, operation: str, system: str, error: str, seconds: float) -> None:
+        self._durations.labels(operation, system, error).observe(seconds)
 
 
 class _GuardCollector(_Metrics, Collector):
@@ -146,8 +138,8 @@ def _family(instrument: Instrument) -> CounterMetricFamily | GaugeMetricFamily:
 class _SharedMetrics(_Metrics):
     """Writes the metrics of this process into the files of the multiprocess mode.
 
-    There no collector is asked. The metrics are made when they first have a value: a gauge that
-    nobody has set would say 0.
+    This mode calls no collector. A metric is made when it first has a value: a gauge that was never
+    set would show 0.
     """
 
     def __init__(self) -> None:
@@ -168,7 +160,7 @@ class _SharedMetrics(_Metrics):
         self._lock.release()
 
     def write(self) -> None:
-        """Write down what has been counted since the last time, and how things stand."""
+        """Write the counts since the last call, and the present state."""
         with self._lock:
             for series, value in self.readings.take().items():
                 metric = self._metric(*series)
@@ -184,9 +176,9 @@ class _SharedMetrics(_Metrics):
             metric = self._made[instrument] = _make(instrument)
         return metric.labels(*labels) if labels else metric
 
-    def _record(self, seconds: float, *labels: str) -> None:
+    def _record(self, operation: str, system: str, error: str, seconds: float) -> None:
         with self._lock:
-            super()._record(seconds, *labels)
+            super()._record(operation, system, error, seconds)
 
 
 def _make(instrument: Instrument) -> Counter | Gauge:
@@ -204,7 +196,7 @@ def _make(instrument: Instrument) -> Counter | Gauge:
 
 @cache
 def _shared_metrics() -> _SharedMetrics:
-    """Return the only one of a process: two would overwrite each other's values."""
+    """Return the only instance of a process: two would overwrite each other's values."""
     return _SharedMetrics()
 
 

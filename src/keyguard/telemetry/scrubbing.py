@@ -1,4 +1,4 @@
-"""Tokens taken out of what error trackers send away.
+"""Removes tokens from the events of error trackers.
 
 A tracker reads the variables of frames. Those of frameworks hold the header fields of a request,
 which keyguard can't keep from them.
@@ -19,7 +19,7 @@ Scrubbed = TypeVar("Scrubbed")
 _FILTERED = "[Filtered]"
 # A token, or the beginning of one: trackers cut long values. What stands before its secret stays.
 _TOKEN = re.compile(rf"([a-z0-9]_[0-9A-Za-z]{{{ID_LENGTH}}}_)[0-9A-Za-z]{{8,}}")
-# Credentials of RFC 9110, section 11.4: those of imported tokens look like nothing else.
+# Credentials of RFC 9110, section 11.4. Imported tokens have no other mark to recognize them by.
 _CREDENTIALS = re.compile(
     r"\b(Bearer|Basic|Token|Api-Key)((?:\s|%20)+)[A-Za-z0-9._~+/=|-]{8,}+(?!\[Filtered\])", re.I
 )
@@ -35,11 +35,11 @@ _SESSIONS = re.compile(r"(__Host-keyguard[a-z-]*=|/sign-in/)[0-9A-Za-z_-]{20,}")
 def scrub(event: Scrubbed, _hint: object = None) -> Scrubbed:
     """Return an event of an error tracker without tokens, for Sentry's ``before_send`` and others.
 
-    Tokens and credentials are replaced wherever they stand, in texts, lists and dictionaries. The
-    id of a key stays, as it is safe to log. Fields named ``Authorization``, ``X-API-Key`` or
+    Tokens and credentials are replaced in texts, lists and dictionaries, at any depth. The id of a
+    key stays, because it is safe to log. Fields named ``Authorization``, ``X-API-Key`` or
     ``Api-Key`` lose their whole value, which may be a token of another system. So do the cookies of
-    the console, and the codes of its links. A token of another system that stands elsewhere by
-    itself is not recognized.
+    the console, and the codes of its links. A token of another system that stands alone elsewhere
+    is not recognized.
 
     Args:
         event: The event, a text, or any part of one. It is not changed.
@@ -71,7 +71,7 @@ def _scrubbed(value: Any) -> Any:
 
 
 def _is_field(name: object) -> bool:
-    """Tell whether a name is that of a field with credentials, as it is or as Python writes it."""
+    """Return whether a name is that of a field with credentials, plain or as Python writes it."""
     if isinstance(name, bytes):
         name = name.decode("latin-1")
     return isinstance(name, str) and bool(_FIELDS.match(name.removeprefix("b").strip("'\"")))

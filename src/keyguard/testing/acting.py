@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 
 from keyguard.core.access.decisions import Allow
@@ -11,8 +11,8 @@ from keyguard.core.identity.principal import Principal, Request
 from keyguard.core.identity.scopes import ScopeGrant, parse_granted
 from keyguard.exceptions import InvalidValueError, shown
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.guard.verdict import StatedRequest
 from keyguard.request.context import enter_request, leave_request
-from keyguard.request.state import RequestState
 
 __all__ = ["acting_as", "make_principal"]
 
@@ -32,7 +32,7 @@ def make_principal(
         key_id: The id of the key that it seems to have.
         organization: The id of its organization.
         metadata: The notes of that key.
-        guard: The guard whose catalogue says what the scopes imply; None for no implication.
+        guard: The guard whose catalogue defines what the scopes imply; None for no implication.
 
     Raises:
         InvalidValueError: A value has the wrong type, or a scope is malformed.
@@ -58,7 +58,7 @@ def acting_as(
     request: Request | None = None,
     guard: Keyguard | AsyncKeyguard | None = None,
 ) -> Generator[Principal]:
-    """Have the code of this block serve a request of a principal, without middleware.
+    """Let the code of this block serve a request of a principal, without middleware.
 
     ::
 
@@ -112,34 +112,21 @@ def _check_guard(guard: object) -> None:
         raise InvalidValueError(f"guard takes a guard, not {shown(guard)}")
 
 
-class _PretendedRequest(RequestState):
+class _PretendedRequest(StatedRequest):
     """A request that no server received."""
 
     def __init__(self, guard: Keyguard | AsyncKeyguard, request: Request) -> None:
-        self.guard = guard
+        super().__init__(
+            guard,
+            (),
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request.headers.items(),
+            client=Client(request.address, secure=True),
+            cost=None,
+        )
         self._request = request
-
-    def connection(self) -> Client:
-        return Client(self._request.address, secure=True)
-
-    @property
-    def method(self) -> str:
-        return self._request.method
-
-    @property
-    def path(self) -> str:
-        return self._request.path
-
-    @property
-    def raw_path(self) -> bytes | None:
-        return None
-
-    def credentials(self) -> Sequence[str | bytes]:
-        return ()
-
-    def fields_named(self, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        headers = self._request.headers
-        return {name: (headers[name],) for name in names if name in headers}
 
     def request(self) -> Request:
         return self._request

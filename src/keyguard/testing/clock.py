@@ -16,7 +16,7 @@ class MovingClock:
         start: The time that it shows at first, with a time zone; by default the present time.
 
     Raises:
-        InvalidValueError: It is no time, or has no time zone.
+        InvalidValueError: The start is no time, or has no time zone.
     """
 
     def __init__(self, start: datetime | None = None) -> None:

@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from keyguard.core.access.carriers import Carriers
@@ -76,10 +75,10 @@ class MemoryGuards:
             assert client.post("/v1/inference", headers=writer.headers).status_code == 200
 
     Tokens are hashed fast, whatever hasher the settings name, and no read replica is asked. All
-    other settings hold. Nothing outlives the guards, so one test can't change the next.
+    other settings apply. Nothing outlives the guards, so one test can't change the next.
 
     Args:
-        settings: What the service settles; by default the default settings.
+        settings: The settings of the service; by default the default settings.
         clock: Where time comes from.
         store: Where the keys are.
         events: Every event of the guards, in order.
@@ -116,7 +115,7 @@ class MemoryGuards:
 
         Raises:
             ConfigurationError: The guard keeps its keys elsewhere.
-            InvalidValueError: It is no guard.
+            InvalidValueError: The object is no guard.
         """
         if not isinstance(guard, Keyguard | AsyncKeyguard):
             raise InvalidValueError(f"MemoryGuards.of takes a guard, not {shown(guard)}")
@@ -134,7 +133,7 @@ class MemoryGuards:
         return guards
 
     def with_settings(self, **changes: Unpack[Options]) -> Self:
-        """Return guards over the same store and clock that have other settings. These stay.
+        """Return guards over the same store and clock with other settings; these do not change.
 
         Args:
             changes: Fields of :class:`~keyguard.Settings`.
@@ -170,7 +169,7 @@ class MemoryGuards:
         Args:
             scopes: The scopes that the key is granted.
             organization: The slug of the organization that owns it.
-            terms: What ``guard.keys.issue`` takes as well, such as ``expires_in`` and ``limits``.
+            terms: Other arguments of ``guard.keys.issue``, such as ``expires_in`` and ``limits``.
 
         Returns:
             The key, with the header field that carries it: the first of the setting ``carriers``.
@@ -196,10 +195,5 @@ class MemoryGuards:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
